@@ -1,0 +1,66 @@
+"""Every exception that fieldmark raises on purpose.
+
+    FieldmarkError
+    ├── InputError              what the user gave cannot be used: says what, where, how to mend it
+    │   ├── ImageRejected       a file is not a picture that can be used; `reason` is from a closed set
+    │   ├── WeightsUnavailable  a network's weights are not on this machine and cannot be fetched
+    │   └── ClassifierError     a folder or file is not a classifier, or a damaged or hostile one
+    └── StoreError              a file that fieldmark itself keeps is damaged or held by another process
+
+The command line prints the message of a `FieldmarkError` as one sentence and leaves with code 2.
+Anything else that is raised is a defect of fieldmark.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FieldmarkError(Exception):
+    """The root: everything that fieldmark raises on purpose."""
+
+
+class InputError(FieldmarkError):
+    """What the user gave cannot be used.
+
+    The message is one sentence in plain words that names the file, the field and the fix.
+    """
+
+
+class RejectReason(StrEnum):
+    """Why a file is not used as a photo: the closed set that `ImageRejected.reason` is from."""
+
+    MISSING = "missing"  # no file at this path
+    UNREADABLE = "unreadable"  # the operating system refused to give its bytes
+    EMPTY = "empty"  # no bytes in it
+    NOT_AN_IMAGE = "not-an-image"  # the bytes are of no picture format
+    UNSUPPORTED = "unsupported-format"  # a picture format that is not read here
+    TOO_LARGE = "too-large"  # more pixels or bytes than the limit, seen in the header
+    TRUNCATED = "truncated"  # the picture ends before its end
+    CORRUPT = "corrupt"  # the decoder found contradictory data
+
+
+class ImageRejected(InputError):
+    """A file that cannot be used as a photo.
+
+    Attributes:
+        reason: which kind of defect, from the closed set `RejectReason`.
+        detail: what the decoder said, for a person.
+    """
+
+    def __init__(self, reason: RejectReason, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+
+
+class WeightsUnavailable(InputError):
+    """A network's weights are not on this machine and cannot be fetched; the message says what to do."""
+
+
+class ClassifierError(InputError):
+    """A folder or file is not a fieldmark classifier, or a damaged, foreign or hostile one."""
+
+
+class StoreError(FieldmarkError):
+    """A file that fieldmark itself keeps is damaged, or another process holds it."""

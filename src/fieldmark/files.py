@@ -1,0 +1,124 @@
+"""The only writer to disk: temporary file, fsync, rename; digests; locks.
+
+A file written through this module is either wholly there or not there at all, whatever kills the
+process. Data that is appended to (the feature store) keeps its own order of writes, described there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fieldmark.errors import InputError, StoreError
+
+
+def cache_dir() -> Path:
+    """Where features, converted graphs and measurements are kept between runs.
+
+    `FIELDMARK_CACHE` names it; without it, the user's cache folder (XDG base directories).
+    """
+    if named := os.environ.get("FIELDMARK_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldmark"
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of some bytes, in 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A digest of a JSON-like value that does not depend on the order of its keys: 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return sha256(text.encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on a clean exit it is synced and takes the place of `path`.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): free some space or name "
+            "another place to write to."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file, or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text file, or nothing."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, or nothing. NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is not there, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} could not be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): write it anew.") from error
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock named by `path` for the length of the block.
+
+    The operating system gives the lock back when the process ends, however it ends.
+
+    Raises:
+        StoreError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{path.parent} is in use by another fieldmark: wait until it has finished, or "
+                "name another place with --cache."
+            ) from error
+        yield

@@ -1,0 +1,145 @@
+"""Photo and PhotoTable: a row a photo, with its status and the reason for it.
+
+A photo is never deleted from a table: what cannot be used stays, as `rejected`, with its reason. So
+`kept + rejected == found` holds for every table, whatever was done to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark import files
+from fieldmark.errors import InputError
+from fieldmark.taxonomy import Taxonomy
+
+KEPT = "kept"
+REJECTED = "rejected"
+
+SCHEMA: dict[str, pl.DataType] = {
+    "id": pl.String(),  # unique in the table; the source's own photo id where it has one
+    "path": pl.String(),  # as the source writes it, relative to the table's root
+    "sha256": pl.String(),  # of the file's bytes; null where the file was not read
+    "width": pl.Int32(),  # pixels, after EXIF orientation; null where unknown
+    "height": pl.Int32(),
+    "taxon_id": pl.String(),  # null for an unlabelled photo
+    "group": pl.String(),  # what must stay on one side of a split; null: the photo stands alone
+    "split": pl.String(),  # the source's own part: train, val, test; null where it has none
+    "status": pl.String(),  # kept or rejected
+    "reason": pl.String(),  # why it was rejected; null for a kept one
+}
+
+_METADATA_KEY = "fieldmark"
+
+
+@dataclass(frozen=True)
+class PhotoTable:
+    """Photos, a row each, and the taxa that their labels stand for.
+
+    Attributes:
+        frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
+        taxonomy: every taxon that the source names, also those without a photo.
+        root: the folder that `path` is relative to.
+        source: which layout the rows were read from (a name in `fieldmark.sources.SOURCES`).
+    """
+
+    frame: pl.DataFrame
+    taxonomy: Taxonomy
+    root: Path
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.frame.schema != pl.Schema(SCHEMA):
+            raise ValueError(f"a photo table has the columns {list(SCHEMA)} in this order")
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def kept(self) -> pl.DataFrame:
+        """The rows that can be used."""
+        return self.frame.filter(pl.col("status") == KEPT)
+
+    @property
+    def labelled(self) -> pl.DataFrame:
+        """The rows that can be used and have a label."""
+        return self.kept.filter(pl.col("taxon_id").is_not_null())
+
+    def reasons(self) -> dict[str, int]:
+        """How many photos were rejected for each reason, the most frequent first."""
+        counts = (
+            self.frame.filter(pl.col("status") == REJECTED)
+            .group_by("reason")
+            .len()
+            .sort("len", "reason", descending=[True, False])
+        )
+        return dict(counts.iter_rows())
+
+    def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
+        """The same table with other rows."""
+        return PhotoTable(frame.select(list(SCHEMA)), self.taxonomy, self.root, self.source)
+
+    def reject(self, ids: Iterable[str], reason: str) -> PhotoTable:
+        """The same table with some photos marked as rejected; a reason already given stays."""
+        hit = pl.col("id").is_in(list(ids)) & (pl.col("status") == KEPT)
+        return self.with_frame(
+            self.frame.with_columns(
+                status=pl.when(hit).then(pl.lit(REJECTED)).otherwise("status"),
+                reason=pl.when(hit).then(pl.lit(reason)).otherwise("reason"),
+            )
+        )
+
+    def file_of(self, path: str) -> Path:
+        """Where on this machine the photo with this `path` lies."""
+        return self.root / path
+
+    def digest(self) -> str:
+        """A digest of what the table says of its photos, whatever the order of its rows and its place."""
+        columns = [name for name in SCHEMA if name != "path"]
+        rows = self.frame.select(columns).sort("id").write_csv().encode()
+        return files.digest([files.sha256(rows), self.taxonomy.to_json()])
+
+    def write(self, path: Path) -> None:
+        """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
+        about = {
+            "root": str(self.root.resolve()),
+            "source": self.source,
+            "taxonomy": self.taxonomy.to_json(),
+        }
+        metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
+        with files.replacing(path) as temporary:
+            self.frame.write_parquet(temporary, metadata=metadata)
+
+    @classmethod
+    def read(cls, path: Path) -> PhotoTable:
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: the file is not there, or is not a table that `fieldmark index` wrote.
+        """
+        try:
+            about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
+            frame = pl.read_parquet(path)
+            return cls(
+                frame, Taxonomy.from_json(about["taxonomy"]), Path(about["root"]), about["source"]
+            )
+        except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise InputError(
+                f"{path} is not a table written by `fieldmark index` ({error}): "
+                "write it anew with `fieldmark index PHOTOS --out FILE`."
+            ) from error
+
+
+def build_frame(columns: dict[str, object]) -> pl.DataFrame:
+    """Rows in the table's schema from some of its columns; the others are null, the status `kept`."""
+    frame = pl.DataFrame(columns)
+    if "status" not in frame.columns:
+        frame = frame.with_columns(status=pl.lit(KEPT))
+    return frame.select(
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in SCHEMA.items()
+    )

@@ -1,0 +1,56 @@
+"""Randomness as a function of (seed, epoch, photo id), never a stream.
+
+A stream of random numbers gives another result after an interruption, with another number of
+workers, or when one photo is added. A function of what is drawn for does not: a resumed run is the
+same run. The function is BLAKE2b, which is the same on every machine and in every version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+def hash64(key: str, *context: object) -> int:
+    """A 64-bit number that depends on `key` and on every part of `context`."""
+    salt = "\x1f".join(map(str, context)).encode()
+    hasher = hashlib.blake2b(key.encode(), digest_size=8, key=hashlib.sha256(salt).digest())
+    return int.from_bytes(hasher.digest(), "little")
+
+
+def hashes(keys: Sequence[str], *context: object) -> Hashes:
+    """`hash64` of many keys at once: uint64, shape (N,)."""
+    salt = "\x1f".join(map(str, context)).encode()
+    start = hashlib.blake2b(digest_size=8, key=hashlib.sha256(salt).digest())
+    raw = bytearray()
+    for key in keys:
+        hasher = start.copy()
+        hasher.update(key.encode())
+        raw += hasher.digest()
+    return np.frombuffer(bytes(raw), dtype="<u8").astype(np.uint64)
+
+
+def order(keys: Sequence[str], *context: object) -> IntArray:
+    """A permutation of `keys` as indexes, shape (N,).
+
+    It depends on the set of keys and the context alone: the same keys in another order give the same
+    sequence of keys.
+    """
+    names = np.asarray(keys, dtype=object)
+    return np.lexsort((names, hashes(keys, *context))).astype(np.int64)
+
+
+def epoch_order(keys: Sequence[str], seed: int, epoch: int) -> IntArray:
+    """The order in which one epoch of training sees its photos, as indexes into `keys`, shape (N,)."""
+    return order(keys, "epoch", seed, epoch)
+
+
+def generator(seed: int, *context: object) -> np.random.Generator:
+    """A NumPy generator whose numbers depend on the seed and the context alone."""
+    return np.random.default_rng(hash64("generator", seed, *context))
