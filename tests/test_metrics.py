@@ -1,0 +1,244 @@
+"""Each metric against an independent reference: scikit-learn, SciPy, or a sum written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.special import log_softmax as scipy_log_softmax
+from sklearn.metrics import (
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    recall_score,
+    top_k_accuracy_score,
+)
+
+from fieldmark import metrics
+
+CLASSES = 6
+
+
+def sample(photos: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits in which the right class is somewhat higher."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, photos)
+    scores = random.normal(size=(photos, CLASSES)) * 2
+    scores[np.arange(photos), labels] += 1.5
+    return scores.astype(np.float32), labels
+
+
+def test_log_softmax_is_scipys_and_leaves_log_probabilities_alone() -> None:
+    scores, _ = sample()
+    ours = metrics.log_softmax(scores)
+    np.testing.assert_allclose(ours, scipy_log_softmax(scores.astype(np.float64), axis=1))
+    np.testing.assert_allclose(metrics.log_softmax(ours), ours)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_error_is_scikit_learns(k: int) -> None:
+    scores, labels = sample()
+    reference = 1 - top_k_accuracy_score(labels, scores, k=k, labels=range(CLASSES))
+    assert metrics.top_k_error(scores, labels, k) == pytest.approx(reference)
+
+
+def test_a_place_shared_by_equal_scores_goes_to_the_first_column() -> None:
+    scores = np.array([[1.0, 1.0, 0.0]])
+    assert metrics.ranks(scores, np.array([0])).tolist() == [0]
+    assert metrics.ranks(scores, np.array([1])).tolist() == [1]
+
+
+@given(
+    hnp.arrays(np.float32, (7, 4), elements=st.floats(-5, 5, width=32)),
+    hnp.arrays(np.int64, (7,), elements=st.integers(0, 3)),
+)
+def test_top_1_agrees_with_argmax_and_top_c_is_never_wrong(
+    scores: np.ndarray, labels: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(metrics.wrong(scores, labels), scores.argmax(1) != labels)
+    assert metrics.top_k_error(scores, labels, 4) == 0
+
+
+def test_scores_that_are_not_numbers_are_wrong_whatever_k() -> None:
+    scores = np.array([[np.nan, np.nan], [np.nan, 1.0], [0.0, 1.0]])
+    assert metrics.wrong(scores, np.array([0, 1, 1])).tolist() == [True, True, False]
+    assert metrics.wrong(scores, np.array([0, 0, 1]), 2).tolist() == [True, True, False]
+
+
+def test_k_must_be_positive() -> None:
+    scores, labels = sample()
+    with pytest.raises(ValueError, match="at least 1"):
+        metrics.wrong(scores, labels, 0)
+
+
+def test_per_class_and_macro_error_are_scikit_learns_recall() -> None:
+    scores, labels = sample()
+    predicted = scores.argmax(1)
+    error, photos = metrics.per_class_error(predicted != labels, labels, CLASSES)
+    np.testing.assert_allclose(1 - error, recall_score(labels, predicted, average=None))
+    np.testing.assert_array_equal(photos, np.bincount(labels, minlength=CLASSES))
+    macro = 1 - recall_score(labels, predicted, average="macro")
+    assert metrics.macro_average(error) == pytest.approx(macro)
+
+
+def test_a_class_without_photos_is_no_part_of_the_macro_average() -> None:
+    error, photos = metrics.per_class_error(np.array([1, 0, 1]), np.array([0, 0, 2]), 4)
+    np.testing.assert_array_equal(error, [0.5, np.nan, 1.0, np.nan])
+    assert photos.tolist() == [2, 0, 1, 0]
+    assert metrics.macro_average(error) == 0.75
+
+
+def test_per_group_error() -> None:
+    found = metrics.per_group_error(np.array([1, 0, 1, 1]), ["b", "a", "b", "a"])
+    assert found == {"a": (0.5, 2), "b": (1.0, 2)}
+    assert list(found) == ["a", "b"]
+
+
+def test_negative_log_likelihood_and_brier_score_are_scikit_learns() -> None:
+    scores, labels = sample()
+    probabilities = np.exp(metrics.log_softmax(scores))
+    columns = list(range(CLASSES))
+    assert metrics.negative_log_likelihood(scores, labels) == pytest.approx(
+        log_loss(labels, probabilities, labels=columns)
+    )
+    assert metrics.brier_score(scores, labels) == pytest.approx(
+        brier_score_loss(labels, probabilities, labels=columns, scale_by_half=False)
+    )
+
+
+def test_reliability_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.95, 0.05], [0.4, 0.6], [0.3, 0.7], [0.8, 0.2]])
+    labels = np.array([0, 1, 1, 0, 0])
+    found = metrics.reliability(np.log(probabilities), labels, bins=5)
+    assert [(one.photos, round(one.low, 9), round(one.high, 9)) for one in found] == [
+        (1, 0.4, 0.6),  # 0.6 itself: the bins are open below and closed above
+        (2, 0.6, 0.8),
+        (2, 0.8, 1.0),
+    ]
+    assert [one.accuracy for one in found] == [1.0, 0.5, 0.5]
+    assert [one.confidence for one in found] == pytest.approx([0.6, 0.75, 0.925])
+    expected = (1 * 0.4 + 2 * 0.25 + 2 * 0.425) / 5
+    assert metrics.expected_calibration_error(
+        np.log(probabilities), labels, bins=5
+    ) == pytest.approx(expected)
+
+
+def test_calibration_error_written_out() -> None:
+    scores, labels = sample(1000)
+    probabilities = np.exp(scipy_log_softmax(scores.astype(np.float64), axis=1))
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
+    total = 0.0
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            total += abs((predicted == labels)[inside].mean() - confidence[inside].mean()) * (
+                inside.mean()
+            )
+    assert metrics.expected_calibration_error(scores, labels) == pytest.approx(total)
+
+
+def test_confusion_pairs_are_the_highest_cells_off_the_diagonal() -> None:
+    scores, labels = sample()
+    matrix = confusion_matrix(labels, scores.argmax(1))
+    np.fill_diagonal(matrix, 0)
+    found = metrics.confusion_pairs(scores.argmax(1), labels, limit=4)
+    assert [one.photos for one in found] == sorted(matrix.ravel(), reverse=True)[:4]
+    assert all(matrix[one.true, one.predicted] == one.photos for one in found)
+    everything = metrics.confusion_pairs(scores.argmax(1), labels, limit=99)
+    assert sum(one.photos for one in everything) == matrix.sum()
+    assert metrics.confusion_pairs(labels, labels) == []
+
+
+def test_bootstrap_is_scipys() -> None:
+    values = np.random.default_rng(3).normal(size=200)
+    low, high = metrics.bootstrap(values, replicates=8000)
+    reference = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=8000, method="percentile", rng=1
+    ).confidence_interval
+    width = reference.high - reference.low
+    assert low == pytest.approx(reference.low, abs=0.03 * width)
+    assert high == pytest.approx(reference.high, abs=0.03 * width)
+
+
+def test_bootstrap_is_a_function_of_its_seed() -> None:
+    values = sample()[1] == 2
+    assert metrics.bootstrap(values) == metrics.bootstrap(values)
+    assert metrics.bootstrap(values) != metrics.bootstrap(values, seed=1)
+    assert metrics.bootstrap(values, ["a"] * 200 + ["b"] * 200) != metrics.bootstrap(values)
+
+
+def test_bootstrap_draws_the_same_whether_in_one_piece_or_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values, classes = sample()[1] == 2, np.arange(400) % 7
+    whole = metrics.bootstrap(values, classes_N=classes)
+    monkeypatch.setattr(metrics, "_CHUNK", 3000)
+    assert metrics.bootstrap(values, classes_N=classes) == pytest.approx(whole)
+
+
+def test_photos_of_one_group_do_not_make_the_interval_narrower() -> None:
+    """Twenty copies of each photo say no more than the photo did."""
+    values = np.random.default_rng(5).integers(0, 2, 50).astype(float)
+    alone = metrics.bootstrap(values)
+    groups = [str(at) for at in range(50) for _ in range(20)]
+    copies = metrics.bootstrap(np.repeat(values, 20), groups)
+    assert copies == pytest.approx(alone)
+    low, high = metrics.bootstrap(np.repeat(values, 20))
+    assert high - low < 0.4 * (alone[1] - alone[0])
+
+
+def test_a_photo_without_a_group_stands_alone() -> None:
+    values = np.random.default_rng(5).integers(0, 2, 50).astype(float)
+    assert metrics.bootstrap(values, [None] * 50) == metrics.bootstrap(values)
+
+
+def test_macro_interval_is_that_of_replicates_written_out() -> None:
+    random = np.random.default_rng(2)
+    classes = np.repeat([0, 1, 2], [60, 20, 5])
+    values = (random.random(85) < np.array([0.1, 0.5, 0.8])[classes]).astype(float)
+    replicates = []
+    for _ in range(4000):
+        drawn = random.integers(0, 85, 85)
+        means = [values[drawn][classes[drawn] == one].mean() for one in np.unique(classes[drawn])]
+        replicates.append(np.mean(means))
+    reference = np.quantile(replicates, [0.025, 0.975])
+    found = metrics.bootstrap(values, classes_N=classes, replicates=4000)
+    np.testing.assert_allclose(found, reference, atol=0.02)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(8)
+    hits = 0
+    for _ in range(300):
+        low, high = metrics.bootstrap(random.random(150) < 0.3, replicates=400)
+        hits += low <= 0.3 <= high
+    assert 0.90 <= hits / 300 <= 0.985
+
+
+@pytest.mark.parametrize(("value", "units"), [(0, 20), (1, 20), (0, 1)])
+def test_without_any_variation_the_interval_is_the_exact_binomial_one(
+    value: int, units: int
+) -> None:
+    exact = scipy.stats.binomtest(value * units, units).proportion_ci(0.95, method="exact")
+    groups = [str(at) for at in range(units)] * 3
+    found = metrics.error_interval(np.full(3 * units, value), groups)
+    assert found == pytest.approx((exact.low, exact.high))
+
+
+def test_one_group_says_nothing_of_the_spread() -> None:
+    assert metrics.error_interval(np.array([0, 1, 1]), ["a", "a", "a"]) == (0.0, 1.0)
+
+
+def test_with_variation_the_error_interval_is_the_bootstraps() -> None:
+    values = sample()[1] == 2
+    assert metrics.error_interval(values) == metrics.bootstrap(values)
+
+
+def test_bootstrap_refuses_what_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.bootstrap(np.array([]))
+    with pytest.raises(ValueError, match="2 groups"):
+        metrics.bootstrap(np.array([1.0]), ["a", "b"])
