@@ -28,7 +28,11 @@ class InputError(FieldmarkError):
 
 
 class RejectReason(StrEnum):
-    """Why a file is not used as a photo: the closed set that `ImageRejected.reason` is from."""
+    """Why a file is not used as a photo: a closed set.
+
+    The first eight are what the bytes of a file can be guilty of (`ImageRejected.reason`), the others
+    what a source finds in its own lists and folders.
+    """
 
     MISSING = "missing"  # no file at this path
     UNREADABLE = "unreadable"  # the operating system refused to give its bytes
@@ -38,6 +42,12 @@ class RejectReason(StrEnum):
     TOO_LARGE = "too-large"  # more pixels or bytes than the limit, seen in the header
     TRUNCATED = "truncated"  # the picture ends before its end
     CORRUPT = "corrupt"  # the decoder found contradictory data
+    NO_LABEL = "no-label"  # unlabelled, in a source whose photos have labels
+    UNKNOWN_CATEGORY = "unknown-category"  # its label is not in the source's list of categories
+    AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels
+    DUPLICATE_ID = "duplicate-id"  # the source has already used its id for another photo
+    SIDE_FILE = "side-file"  # a hidden file, or one that an operating system puts beside photos
+    REPEATED_FOLDER = "repeated-folder"  # a link to a folder that has already been read
 
 
 class ImageRejected(InputError):
