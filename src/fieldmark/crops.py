@@ -1,0 +1,116 @@
+"""Photos to crops: read, decode and resize in threads, once for every network that shares the crop.
+
+Decoding and resizing release the interpreter's lock, so threads keep all cores busy without copying
+pixels between processes. What is in flight is bounded: memory does not grow with the number of
+photos.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import files, images
+from fieldmark.errors import ImageRejected, InputError, RejectReason
+from fieldmark.preprocess import Preprocess
+
+Crop = npt.NDArray[np.uint8]
+
+AHEAD = 64
+"""How far decoding runs ahead: two batches, so that the network never waits for one photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A photo to decode: the digest of its bytes, and where it lies."""
+
+    sha256: str
+    path: Path
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoded(
+    photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
+) -> Iterator[Crop | ImageRejected]:
+    """The crop of each photo in order, uint8 (S, S, 3), or the reason why there is none.
+
+    At most `AHEAD` photos (or four a worker) are in flight.
+    """
+    workers = workers or cores()
+    waiting: deque[Future[Crop | ImageRejected]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for photo in photos:
+            waiting.append(pool.submit(_crop, photo, preprocess))
+            if len(waiting) >= max(AHEAD, 4 * workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _crop(photo: PhotoFile, preprocess: Preprocess) -> Crop | ImageRejected:
+    try:
+        data = images.read_bytes(photo.path)
+        if files.sha256(data) != photo.sha256:
+            return ImageRejected(RejectReason.CHANGED, "the file is not the one that was indexed")
+        return preprocess.crop(data)
+    except ImageRejected as error:
+        return error
+
+
+@dataclass
+class Spool:
+    """Crops kept on disk for as long as they are needed: a file without a name, gone with the process.
+
+    Attributes:
+        crops: shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black.
+        rejected: why a photo has no crop, by its number.
+    """
+
+    crops: Crop
+    rejected: dict[int, ImageRejected] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, count: int, size: int) -> Spool:
+        """Room for `count` crops of `size` x `size` pixels in the cache folder.
+
+        Raises:
+            InputError: the disk has no room for them.
+        """
+        folder = files.cache_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as handle:
+            try:
+                os.posix_fallocate(handle.fileno(), 0, max(1, count * size * size * 3))
+            except OSError as error:
+                raise InputError(
+                    f"{folder} has no room for {count:,} crops ({error.strerror}): free some space "
+                    "or name another place with --cache."
+                ) from error
+            crops = np.memmap(handle, np.uint8, mode="r+", shape=(count, size, size, 3))
+        return cls(crops)
+
+    def fill(
+        self, photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
+    ) -> Iterator[int]:
+        """Decode the photos into the spool; gives each photo's number when its crop is there."""
+        for number, crop in enumerate(decoded(photos, preprocess, workers=workers)):
+            if isinstance(crop, ImageRejected):
+                self.rejected[number] = crop
+            else:
+                self.crops[number] = crop
+            yield number

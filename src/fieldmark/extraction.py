@@ -1,0 +1,161 @@
+"""Extraction: from photos to features, decoding each photo once for all backbones.
+
+Photos are taken in chunks that fit the spool. The cheapest network works on the crops as they are
+decoded; the others, in the order of their cost, read them from the spool. So the first network of a
+data set of ordinary size is done within minutes, and no photo is decoded twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import files, progress
+from fieldmark.backbones.engines import Engine
+from fieldmark.crops import PhotoFile, Spool
+from fieldmark.errors import ImageRejected
+from fieldmark.features import Shelf, Writer
+from fieldmark.preprocess import Preprocess
+
+BATCH = 32
+SPOOL_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to run: its name, its shelf, its cost a photo, and how to get its engine."""
+
+    name: str
+    shelf: Shelf
+    giga_macs: float
+    engine: Callable[[], Engine]
+
+
+@dataclass
+class Extraction:
+    """What an extraction did.
+
+    Attributes:
+        rejected: the reason for each photo that could not be decoded, by its SHA-256.
+        seconds: time spent in each network that ran.
+        computed: how many vectors each network computed now; the others were kept from before.
+    """
+
+    rejected: dict[str, ImageRejected] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    computed: dict[str, int] = field(default_factory=dict)
+
+
+def extract(
+    photos: Sequence[PhotoFile],
+    jobs: Sequence[Job],
+    preprocess: Preprocess,
+    result: Extraction,
+    *,
+    workers: int | None = None,
+    spool_bytes: int = SPOOL_BYTES,
+) -> Iterator[str]:
+    """Compute what is missing on the jobs' shelves; gives a job's name when its shelf is complete.
+
+    Only photos that some network lacks are decoded, and a network sees only those that it lacks. A
+    kill at any moment loses at most one batch.
+
+    Args:
+        photos: what to have on the shelves; a photo that occurs twice is computed once.
+        jobs: the networks.
+        preprocess: makes the crop that all of them share.
+        result: is filled with what was rejected and how long it took.
+        workers: threads that decode (default: one a core).
+        spool_bytes: room on disk for crops.
+    """
+    unique = list({photo.sha256: photo for photo in photos}.values())
+    keys = [photo.sha256 for photo in unique]
+    lacking = {job.name: job.shelf.rows(keys) < 0 for job in jobs}
+    ready = [job for job in jobs if not lacking[job.name].any()]
+    for job in ready:
+        yield job.name
+    todo = sorted((job for job in jobs if job not in ready), key=lambda job: job.giga_macs)
+    if not todo:
+        return
+    needed = np.flatnonzero(np.any([lacking[job.name] for job in todo], axis=0))
+    chunk = max(BATCH, spool_bytes // (preprocess.size**2 * 3))
+    with ExitStack() as stack:
+        writers = {job.name: stack.enter_context(job.shelf.writing()) for job in todo}
+        engines: dict[str, Engine] = {}
+        for start in range(0, len(needed), chunk):
+            part = needed[start : start + chunk]
+            spool = Spool.empty(len(part), preprocess.size)
+            files_of_part = [unique[index] for index in part]
+            decoding: Iterator[int] = spool.fill(files_of_part, preprocess, workers=workers)
+            for job in todo:
+                if job.name not in engines:
+                    engines[job.name] = job.engine()
+                wanted = lacking[job.name][part]
+                run = _Run(job, engines[job.name], writers[job.name], result)
+                run.over(spool, decoding, files_of_part, wanted)
+                decoding = iter(range(len(part)))
+                if start + chunk >= len(needed):
+                    yield job.name
+
+
+@dataclass
+class _Run:
+    """One network over one spool."""
+
+    job: Job
+    engine: Engine
+    writer: Writer
+    result: Extraction
+
+    def over(
+        self,
+        spool: Spool,
+        ready: Iterator[int],
+        photos: Sequence[PhotoFile],
+        wanted: npt.NDArray[np.bool_],
+    ) -> None:
+        batch: list[int] = []
+        with progress.stage(f"features of {self.job.name}", len(photos)) as stage:
+            for number in ready:
+                if number in spool.rejected:
+                    self.result.rejected[photos[number].sha256] = spool.rejected[number]
+                elif wanted[number]:
+                    batch.append(number)
+                if len(batch) == BATCH:
+                    self._flush(spool, batch, photos)
+                stage.advance()
+            self._flush(spool, batch, photos)
+        _note_cost(self.job, self.result)
+
+    def _flush(self, spool: Spool, batch: list[int], photos: Sequence[PhotoFile]) -> None:
+        if not batch:
+            return
+        start = time.perf_counter()
+        x_BD = self.engine(spool.crops[batch])
+        spent = time.perf_counter() - start
+        self.writer.append([photos[number].sha256 for number in batch], x_BD)
+        name, result = self.job.name, self.result
+        result.seconds[name] = result.seconds.get(name, 0.0) + spent
+        result.computed[name] = result.computed.get(name, 0) + len(batch)
+        batch.clear()
+
+
+def _note_cost(job: Job, result: Extraction) -> None:
+    """Keep the cost beside the features, so that a later run can still say what they cost."""
+    if job.name in result.seconds:
+        cost = {"seconds": result.seconds[job.name], "photos": result.computed[job.name]}
+        files.write_json(job.shelf.folder / "cost.json", cost)
+
+
+def seconds_for(shelf: Shelf, photos: int) -> float | None:
+    """What the network's features of so many photos cost, by the rate at which they were computed."""
+    path = shelf.folder / "cost.json"
+    if not path.exists():
+        return None
+    cost = files.read_json(path)
+    return float(cost["seconds"] / cost["photos"] * photos)

@@ -1,0 +1,229 @@
+"""FeatureStore: every vector that was ever computed, kept by what it was computed from.
+
+While a backbone is frozen, the vector it gives for a photo depends on four things: the photo's bytes,
+the preprocessing, the weights and the precision. The last three name a shelf, the first names a row
+on it. Every epoch, every hyper-parameter and every pruning threshold is then arithmetic on the rows.
+
+On disk a shelf is two files that only grow:
+
+    vectors.bin   row after row of D numbers (float16, or float32 for comparisons to the last digit)
+    index.bin     row after row of 32 bytes: the SHA-256 of the photo
+
+A batch's vectors are written and synced before its keys are. A process that is killed at any moment
+leaves at most vectors without keys, and those are cut off when the shelf is next opened for writing:
+a key never stands for a wrong vector.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import files
+from fieldmark.errors import InputError, StoreError
+
+Precision = Literal["float16", "float32"]
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Features:
+    """The vectors of some photos, x_ND, left on disk until they are asked for.
+
+    Attributes:
+        vectors: the whole shelf, shape (rows on the shelf, D), as a memory map.
+        rows: which row belongs to each of the N photos, shape (N,).
+    """
+
+    vectors: npt.NDArray[np.floating]
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a vector."""
+        return int(self.vectors.shape[1])
+
+    def __getitem__(self, index: IntArray | slice) -> FloatArray:
+        """The vectors of some of the photos as float32, shape (len(index), D)."""
+        return np.asarray(self.vectors[self.rows[index]], dtype=np.float32)
+
+    def take(self, index: IntArray) -> Features:
+        """Some of the photos, in the order given, without reading a vector."""
+        return Features(self.vectors, self.rows[index])
+
+    def blocks(self, size: int = 4096) -> Iterator[tuple[int, FloatArray]]:
+        """All vectors in order, in blocks of at most `size`: (first photo's number, x_BD)."""
+        for start in range(0, len(self), size):
+            yield start, self[slice(start, start + size)]
+
+    @classmethod
+    def of(cls, x_ND: npt.NDArray[np.floating]) -> Features:
+        """Vectors that are in memory already."""
+        return cls(x_ND, np.arange(len(x_ND)))
+
+
+class Shelf:
+    """The vectors of one backbone under one preprocessing in one precision."""
+
+    def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
+        self.folder = folder
+        self.dim = dim
+        self.dtype: np.dtype[np.floating] = np.dtype(precision)
+        self._sorted: tuple[npt.NDArray[np.bytes_], IntArray] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _vectors(self) -> Path:
+        return self.folder / "vectors.bin"
+
+    @property
+    def _index(self) -> Path:
+        return self.folder / "index.bin"
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.dim * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        """How many whole rows there are: a key and its vector."""
+        return min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
+
+    def rows(self, keys: Sequence[str]) -> IntArray:
+        """The row of each photo, -1 where it is not on the shelf; shape (N,).
+
+        Args:
+            keys: SHA-256 digests of photos in hexadecimal.
+        """
+        wanted = _pack(keys)
+        known, order = self._lookup()
+        if not len(known):
+            return np.full(len(keys), -1, np.int64)
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        return np.where(known[place] == wanted, order[place], -1)
+
+    def _lookup(self) -> tuple[npt.NDArray[np.bytes_], IntArray]:
+        if self._sorted is None or len(self._sorted[0]) != len(self):
+            count = len(self)
+            raw = np.fromfile(self._index, np.uint8, count * _KEY_BYTES) if count else _NO_BYTES
+            keys = raw.view(f"S{_KEY_BYTES}")
+            order = np.argsort(keys, kind="stable")
+            self._sorted = keys[order], order
+        return self._sorted
+
+    def get(self, keys: Sequence[str]) -> Features:
+        """The vectors of some photos.
+
+        Raises:
+            StoreError: a photo is not on the shelf.
+        """
+        rows = self.rows(keys)
+        if (rows < 0).any():
+            missing = int((rows < 0).sum())
+            raise StoreError(f"{missing} of {len(keys)} photos have no features in {self.folder}.")
+        if not len(rows):
+            return Features(np.empty((0, self.dim), self.dtype), rows)
+        shape = (len(self), self.dim)
+        return Features(np.memmap(self._vectors, self.dtype, mode="r", shape=shape), rows)
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Hold the shelf for appending; an unfinished batch of an earlier process is cut off first.
+
+        Raises:
+            StoreError: another process is writing to it.
+        """
+        with files.lock(self.folder / "lock"):
+            count = len(self)
+            with self._vectors.open("ab") as vectors, self._index.open("ab") as index:
+                vectors.truncate(count * self._row_bytes)
+                index.truncate(count * _KEY_BYTES)
+                yield Writer(self, vectors.fileno(), index.fileno())
+
+
+class Writer:
+    """Appends batches to a shelf that is held for writing."""
+
+    def __init__(self, shelf: Shelf, vectors: int, index: int) -> None:
+        self._shelf, self._vectors, self._index = shelf, vectors, index
+
+    def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.floating]) -> None:
+        """Put one batch on the shelf; when this returns, it is on the disk.
+
+        Raises:
+            InputError: the disk is full; what was there before stays whole.
+            ValueError: the vectors do not have the shelf's shape, or are not finite in its precision.
+        """
+        with np.errstate(over="ignore"):  # what is beyond float16 becomes infinite and is refused
+            rows = np.ascontiguousarray(x_BD, dtype=self._shelf.dtype)
+        if rows.shape != (len(keys), self._shelf.dim):
+            raise ValueError(f"{len(keys)} keys of dimension {self._shelf.dim}, got {rows.shape}")
+        if not np.isfinite(rows).all():
+            raise ValueError(f"a vector is not finite in {self._shelf.dtype}")
+        before = len(self._shelf)
+        try:
+            _write_all(self._vectors, rows.tobytes())
+            os.fsync(self._vectors)
+            _write_all(self._index, _pack(keys).tobytes())
+            os.fsync(self._index)
+        except OSError as error:
+            os.ftruncate(self._index, before * _KEY_BYTES)
+            os.ftruncate(self._vectors, before * self._shelf._row_bytes)
+            raise InputError(
+                f"features could not be written to {self._shelf.folder} ({error.strerror}): free "
+                "some space or name another place with --cache, then run the same command again; "
+                "what was computed is kept."
+            ) from error
+
+
+class FeatureStore:
+    """All shelves, in one folder (by default `features` in the user's cache)."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or files.cache_dir() / "features"
+
+    def shelf(
+        self, backbone_key: str, preprocess_key: str, dim: int, precision: Precision = "float16"
+    ) -> Shelf:
+        """The shelf for these weights, this preprocessing and this precision; made when it is new."""
+        about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": precision}
+        name = files.digest(about)[:32]
+        shelf = Shelf(self.folder / name, dim, precision)
+        if not (shelf.folder / "about.json").exists():
+            files.write_json(shelf.folder / "about.json", {**about, "dim": dim})
+        return shelf
+
+
+_NO_BYTES = np.empty(0, np.uint8)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    raw = bytes.fromhex("".join(keys))
+    if len(raw) != _KEY_BYTES * len(keys):
+        raise ValueError("a feature's key is a SHA-256 digest in hexadecimal")
+    return np.frombuffer(raw, f"S{_KEY_BYTES}")
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]

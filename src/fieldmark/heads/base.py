@@ -1,0 +1,117 @@
+"""What every head is: a function from features to scores, learned from labelled features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.features import Features
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Photos to learn from or to measure on.
+
+    Attributes:
+        features: their vectors, x_ND.
+        labels: their classes, y_N, each in 0 .. C-1, or -1 for a photo of none of the classes.
+        ids: their ids, which the order of training depends on.
+    """
+
+    features: Features
+    labels: IntArray
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.features) == len(self.labels) == len(self.ids):
+            raise ValueError("features, labels and ids must be of one length")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> LabelledFeatures:
+        """Those photos for which `keep`, shape (N,), is true."""
+        index = np.flatnonzero(keep)
+        ids = tuple(self.ids[number] for number in index)
+        return LabelledFeatures(self.features.take(index), self.labels[index], ids)
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A last layer: s = x W + b.
+
+    Attributes:
+        weight: W_DC, float32.
+        bias: b_C, float32.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def logits(self, x_ND: FloatArray) -> FloatArray:
+        """Unnormalised scores s_NC of feature vectors."""
+        return x_ND @ self.weight + self.bias
+
+    def logits_of(self, features: Features) -> FloatArray:
+        """The same for features that lie on disk, read block by block; shape (N, C)."""
+        scores = np.empty((len(features), len(self.bias)), np.float32)
+        for start, x_BD in features.blocks():
+            scores[start : start + len(x_BD)] = self.logits(x_BD)
+        return scores
+
+    def tensors(self) -> dict[str, FloatArray]:
+        """What to keep of it, by name."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Any]) -> LinearHead:
+        """Read back what `tensors` gave."""
+        return cls(tensors["weight"], tensors["bias"])
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Features brought to zero mean and unit variance, as part of the linear layer behind them.
+
+    Attributes:
+        mean: of each feature, shape (D,).
+        scale: one over its standard deviation, shape (D,); 0 for a feature that never varies.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+
+    @classmethod
+    def of(cls, features: Features) -> Scaling:
+        """The statistics of some features, in one pass and in double precision."""
+        total, square = np.zeros(features.dim), np.zeros(features.dim)
+        for _, x_BD in features.blocks():
+            total += x_BD.sum(0, dtype=np.float64)
+            square += np.square(x_BD, dtype=np.float64).sum(0)
+        count = max(1, len(features))
+        mean = total / count
+        deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+        varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
+        scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
+
+    @classmethod
+    def none(cls, dim: int) -> Scaling:
+        """Leave the features as they are."""
+        return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+
+    def apply(self, x_ND: FloatArray) -> FloatArray:
+        """Scaled features, same shape."""
+        return (x_ND - self.mean) * self.scale
+
+    def fold(self, head: LinearHead) -> LinearHead:
+        """The head on unscaled features that equals `head` on scaled ones."""
+        weight = head.weight * self.scale[:, None]
+        return LinearHead(weight, head.bias - self.mean @ weight)

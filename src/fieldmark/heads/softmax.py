@@ -1,0 +1,274 @@
+"""Softmax regression on kept features: the paper's "all layers frozen but the last", many at once.
+
+All arms of a sweep (learning rates, weight decays, class subsets) see the same batches in the same
+order, so one pass over the features serves all of them: their weights stand side by side in one
+matrix, and a batch costs one matrix product for all.
+
+The update is AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with a
+cosine learning rate, exactly as PyTorch computes it, so that the network itself trained the same way
+gives the same losses (`fieldmark.finetune`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fieldmark import sampling
+from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and in what order, for all arms alike.
+
+    Attributes:
+        epochs: passes over the training photos.
+        batch_size: photos an update.
+        seed: of the order in which photos are seen.
+        standardise: whether features are brought to zero mean and unit variance first; the head
+            that comes out is a plain linear layer either way.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    seed: int = 0
+    standardise: bool = True
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is varied: one head of a sweep.
+
+    Attributes:
+        learning_rate: at the start; it falls to zero along a cosine.
+        weight_decay: decoupled, as in AdamW.
+        label_smoothing: share of the target that is spread over all classes.
+        classes: the classes to learn, as indexes; photos of others are passed over. None: all.
+        initial: the layer to start from (on the features as they are); None: zeros.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    classes: tuple[int, ...] | None = None
+    initial: LinearHead | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: losses are mean cross-entropies in nats, errors shares of photos."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_error: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained head and how it came about.
+
+    Attributes:
+        arm: what it was trained with.
+        head: the layer, on the features as they are.
+        curve: one entry an epoch.
+        seconds: of the whole sweep.
+    """
+
+    arm: Arm
+    head: LinearHead
+    curve: tuple[Epoch, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def val_loss(self) -> float:
+        """The validation loss after the last epoch."""
+        return self.curve[-1].val_loss
+
+
+def cosine(step: int, steps: int) -> float:
+    """The share of the learning rate at one step of `steps`, from 1 down to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def fit(
+    train: LabelledFeatures, val: LabelledFeatures, classes: int, training: Training, arm: Arm
+) -> Fit:
+    """Train one head; see `fit_sweep`."""
+    return fit_sweep(train, val, classes, training, [arm])[0]
+
+
+def fit_sweep(
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    classes: int,
+    training: Training,
+    arms: Sequence[Arm],
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> list[Fit]:
+    """Train all arms in one pass over the features an epoch.
+
+    Args:
+        train: photos to learn from; labels of -1 are passed over.
+        val: photos on which loss and error are measured after each epoch; the photos of classes
+            that an arm does not learn are left out of its measure.
+        classes: C; every head has C columns, and minus infinity as the bias of those not learned.
+        training: what all arms share.
+        arms: what differs.
+        on_epoch: called with the number of each epoch that is done.
+
+    Returns:
+        A fit for each arm, in their order.
+    """
+    start = time.perf_counter()
+    sweep = _Sweep(train, val, classes, training, arms)
+    for epoch in range(training.epochs):
+        sweep.run(epoch)
+        on_epoch(epoch + 1)
+    seconds = time.perf_counter() - start
+    return [replace(result, seconds=seconds) for result in sweep.results()]
+
+
+class _Sweep:
+    """The state of K arms: W_DKC, b_KC and AdamW's two moments of each."""
+
+    def __init__(
+        self,
+        train: LabelledFeatures,
+        val: LabelledFeatures,
+        classes: int,
+        training: Training,
+        arms: Sequence[Arm],
+    ) -> None:
+        self.arms, self.training, self.classes = arms, training, classes
+        self.train = train.where(train.labels >= 0)
+        self.val = val.where(val.labels >= 0)
+        dim = train.features.dim
+        scaled = training.standardise and len(self.train) > 0
+        self.scaling = Scaling.of(self.train.features) if scaled else Scaling.none(dim)
+        self.learned_KC = torch.stack([_mask(arm.classes, classes) for arm in arms])
+        self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(~self.learned_KC, -torch.inf)
+        weight = np.zeros((dim, len(arms), classes), np.float32)
+        bias = np.zeros((len(arms), classes), np.float32)
+        for number, arm in enumerate(arms):
+            if arm.initial is not None:
+                weight[:, number], bias[number] = self._scaled(arm.initial)
+        self.parameters = [torch.from_numpy(weight), torch.from_numpy(bias)]
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        self.rate_K = torch.tensor([arm.learning_rate for arm in arms])
+        self.decay_K = torch.tensor([arm.weight_decay for arm in arms])
+        self.smoothing_K = torch.tensor([arm.label_smoothing for arm in arms])
+        self.hashes = sampling.hashes(self.train.ids, "order", training.seed)
+        self.batches = math.ceil(len(self.train) / training.batch_size)
+        self.step = 0
+        self.curves: list[list[Epoch]] = [[] for _ in arms]
+
+    def _scaled(self, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
+        """The layer on scaled features that equals `head` on unscaled ones; inverse of `fold`."""
+        undo = np.divide(1.0, self.scaling.scale, where=self.scaling.scale > 0)
+        weight = head.weight * np.where(self.scaling.scale > 0, undo, 0.0)[:, None]
+        bias = np.where(np.isfinite(head.bias), head.bias + self.scaling.mean @ head.weight, 0.0)
+        return weight, bias
+
+    def run(self, epoch: int) -> None:
+        """One pass over the training photos, then the measure on the validation photos."""
+        order = sampling.epoch_order(self.hashes, epoch)
+        loss_K, seen_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
+        for start in range(0, len(order), self.training.batch_size):
+            index = order[start : start + self.training.batch_size]
+            batch_loss_K, batch_seen_K = self._update(index)
+            loss_K += batch_loss_K
+            seen_K += batch_seen_K
+        val_loss_K, val_error_K = self._measure()
+        for number, curve in enumerate(self.curves):
+            train_loss = float(loss_K[number] / seen_K[number].clamp(min=1))
+            curve.append(Epoch(epoch + 1, train_loss, val_loss_K[number], val_error_K[number]))
+
+    def _logits(self, x_BD: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.parameters
+        s_BKC = (x_BD @ weight.flatten(1)).unflatten(1, bias.shape)
+        return s_BKC + (bias + self.closed_KC)
+
+    def _update(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step of AdamW for all arms; gives each arm's summed loss and count of photos."""
+        x_BD = torch.from_numpy(self.scaling.apply(self.train.features[index]))
+        y_B = torch.from_numpy(self.train.labels[index])
+        p_BKC = self._logits(x_BD).log_softmax(-1)
+        taken_BK = self.learned_KC[:, y_B].T
+        count_K = taken_BK.sum(0)
+        chosen_BK = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.arms), 1)).squeeze(-1)
+        loss_K = -torch.where(taken_BK, chosen_BK, 0.0).sum(0)
+        # The gradient of the mean cross-entropy by the logits: softmax minus target.
+        g_BKC = p_BKC.exp() - self._targets(y_B)
+        g_BKC *= (taken_BK / count_K.clamp(min=1))[..., None]
+        gradients = [(x_BD.T @ g_BKC.flatten(1)).unflatten(1, g_BKC.shape[1:]), g_BKC.sum(0)]
+        self._adamw(gradients)
+        return loss_K, count_K
+
+    def _targets(self, y_B: torch.Tensor) -> torch.Tensor:
+        one_BC = functional.one_hot(y_B, self.classes).float()
+        if not self.smoothing_K.any():
+            return one_BC[:, None]
+        even_KC = self.learned_KC / self.learned_KC.sum(1, keepdim=True)
+        smoothing_K1 = self.smoothing_K[:, None]
+        return one_BC[:, None] * (1 - smoothing_K1) + smoothing_K1 * even_KC
+
+    def _adamw(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Equations 1 to 12 of the AdamW paper, in the order in which PyTorch computes them."""
+        steps = self.training.epochs * self.batches
+        rate_K1 = (self.rate_K * cosine(self.step, steps))[:, None]
+        self.step += 1
+        beta1, beta2 = BETAS
+        bias1, bias2 = 1 - beta1**self.step, 1 - beta2**self.step
+        for parameter, gradient, (first, second) in zip(
+            self.parameters, gradients, self.moments, strict=True
+        ):
+            parameter.mul_(1 - rate_K1 * self.decay_K[:, None])
+            first.lerp_(gradient, 1 - beta1)
+            second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            denominator = (second.sqrt() / math.sqrt(bias2)).add_(EPSILON)
+            parameter.sub_(first / denominator * (rate_K1 / bias1))
+
+    def _measure(self) -> tuple[list[float], list[float]]:
+        loss_K, wrong_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
+        count_K = torch.zeros(len(self.arms))
+        for start, block in self.val.features.blocks(1024):
+            y_B = torch.from_numpy(self.val.labels[start : start + len(block)])
+            p_BKC = self._logits(torch.from_numpy(self.scaling.apply(block))).log_softmax(-1)
+            taken_BK = self.learned_KC[:, y_B].T
+            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.arms), 1)).squeeze(-1)
+            loss_K -= torch.where(taken_BK, chosen, 0.0).sum(0)
+            wrong_K += (taken_BK & (p_BKC.argmax(-1) != y_B[:, None])).sum(0)
+            count_K += taken_BK.sum(0)
+        count_K = count_K.clamp(min=1)
+        return (loss_K / count_K).tolist(), (wrong_K / count_K).tolist()
+
+    def results(self) -> list[Fit]:
+        weight, bias = (parameter.numpy() for parameter in self.parameters)
+        closed = self.closed_KC.numpy()
+        return [
+            Fit(
+                arm,
+                self.scaling.fold(LinearHead(weight[:, k].copy(), bias[k] + closed[k])),
+                tuple(self.curves[k]),
+            )
+            for k, arm in enumerate(self.arms)
+        ]
+
+
+def _mask(classes: tuple[int, ...] | None, count: int) -> torch.Tensor:
+    if classes is None:
+        return torch.ones(count, dtype=torch.bool)
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[list(classes)] = True
+    return mask

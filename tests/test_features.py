@@ -1,0 +1,155 @@
+"""The feature store: what is put in comes out, whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fieldmark.errors import InputError, StoreError
+from fieldmark.features import Features, FeatureStore, Shelf
+
+
+def key(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def vector(number: int, dim: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(size=dim).astype(np.float16)
+
+
+def fill(shelf: Shelf, numbers: list[int]) -> None:
+    with shelf.writing() as writer:
+        rows = np.stack([vector(number, shelf.dim) for number in numbers])
+        writer.append([key(number) for number in numbers], rows)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(st.lists(st.integers(0, 10_000), min_size=1, max_size=9), max_size=6))
+def test_every_vector_comes_back_by_its_key(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
+) -> None:
+    shelf = FeatureStore(tmp_path_factory.mktemp("store")).shelf("b", "p", 5)
+    known: list[int] = []
+    for batch in batches:
+        fresh = [number for number in dict.fromkeys(batch) if number not in known]
+        if fresh:
+            fill(shelf, fresh)
+        known += fresh
+    rows = shelf.rows([key(number) for number in [*known, 99_999]])
+    assert (rows[:-1] >= 0).all()
+    assert rows[-1] == -1
+    x = shelf.get([key(number) for number in reversed(known)])[:]
+    for got, number in zip(x, reversed(known), strict=True):
+        np.testing.assert_array_equal(got, vector(number, 5).astype(np.float32))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("which", ["vectors.bin", "index.bin"])
+def test_a_torn_batch_leaves_no_wrong_vector(tmp_path: Path, which: str, keep: float) -> None:
+    shelf = Shelf(tmp_path, 4, "float16")
+    fill(shelf, [1, 2])
+    whole = (tmp_path / which).stat().st_size
+    fill(shelf, [3, 4])
+    torn = whole + int(keep * ((tmp_path / which).stat().st_size - whole))
+    os.truncate(tmp_path / which, torn)
+    again = Shelf(tmp_path, 4, "float16")
+    rows = again.rows([key(number) for number in (1, 2, 3, 4)])
+    assert (rows[:2] >= 0).all()
+    fill(again, [number for number, row in zip((1, 2, 3, 4), rows, strict=True) if row < 0])
+    for number in (1, 2, 3, 4):
+        np.testing.assert_array_equal(again.get([key(number)])[:][0], vector(number, 4))
+
+
+def test_a_killed_writer_leaves_a_shelf_that_works(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import hashlib, numpy as np, sys
+        from pathlib import Path
+        from fieldmark.features import Shelf
+        with Shelf(Path({str(tmp_path)!r}), 8, "float16").writing() as writer:
+            for number in range(10_000_000):
+                vector = np.random.default_rng(number).normal(size=(1, 8)).astype(np.float16)
+                writer.append([hashlib.sha256(str(number).encode()).hexdigest()], vector)
+                print(number, flush=True)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = -1
+    for line in process.stdout:
+        said = int(line)
+        if said >= 20:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    process.wait()
+    shelf = Shelf(tmp_path, 8, "float16")
+    assert len(shelf) >= said + 1  # nothing that was said to be written is lost
+    fill(shelf, [777_777])
+    for number in [*range(said + 1), 777_777]:
+        np.testing.assert_array_equal(shelf.get([key(number)])[:][0], vector(number, 8))
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, 2, "float16")
+    with (
+        shelf.writing(),
+        pytest.raises(StoreError, match="in use"),
+        Shelf(tmp_path, 2, "float16").writing(),
+    ):
+        pass
+
+
+def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf(tmp_path, 2, "float16")
+    fill(shelf, [1])
+    real = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        real(handle, bytes(data)[:1])
+        raise OSError(28, "No space left on device")
+
+    with shelf.writing() as writer, monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(InputError, match="No space left"):
+            writer.append([key(2)], vector(2, 2)[None])
+    assert shelf.rows([key(1), key(2)]).tolist() == [0, -1]
+    fill(shelf, [3])
+    np.testing.assert_array_equal(shelf.get([key(3)])[:][0], vector(3, 2))
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with Shelf(tmp_path, 2, "float16").writing() as writer:
+        with pytest.raises(ValueError, match="dimension"):
+            writer.append([key(1)], np.zeros((1, 3)))
+        with pytest.raises(ValueError, match="finite"):
+            writer.append([key(1)], np.array([[1e6, 0.0]]))
+        with pytest.raises(ValueError, match="SHA-256"):
+            writer.append(["abcd"], np.zeros((1, 2)))
+
+
+def test_shelves_are_told_apart_by_what_they_were_computed_from(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    names = {
+        store.shelf(*key, 2, precision).folder.name  # type: ignore[arg-type]
+        for key in [("a", "p"), ("b", "p"), ("a", "q")]
+        for precision in ("float16", "float32")
+    }
+    assert len(names) == 6
+
+
+def test_features_are_read_in_blocks_and_in_any_order() -> None:
+    x = np.arange(20, dtype=np.float32).reshape(10, 2)
+    features = Features.of(x).take(np.arange(9, -1, -1))
+    np.testing.assert_array_equal(np.concatenate([b for _, b in features.blocks(3)]), x[::-1])
+    assert [start for start, _ in features.blocks(3)] == [0, 3, 6, 9]
