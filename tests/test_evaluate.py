@@ -145,7 +145,7 @@ def test_a_file_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="must|do not fit"):
+    with pytest.raises(ValueError, match=r"must|do not fit"):
         dataclasses.replace(evaluation(), **change)
 
 

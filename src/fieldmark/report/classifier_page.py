@@ -1,0 +1,165 @@
+"""The page of one classifier: how often it is right, where it errs, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fieldmark import metrics
+from fieldmark.evaluate import Evaluation
+from fieldmark.report import page, plots
+from fieldmark.report.thumbs import PhotoOf, hardest_pairs
+from fieldmark.taxonomy import Taxonomy
+
+About = Mapping[str, Any]
+
+
+def classifier_page(
+    about: About,
+    evaluation: Evaluation,
+    *,
+    taxonomy: Taxonomy,
+    photos: PhotoOf,
+    train_counts: Mapping[str, int],
+) -> str:
+    """The page of a classifier as one HTML text that needs no other file.
+
+    Args:
+        about: what is known of its making. Needed: `name`, `command`, `backbone`, `weights` (where
+            they came from, or "random"). Known where there: `created` (ISO date), `weights_complete`
+            (default True), `part` (what it was measured on, default "test"), `photos` (`train`,
+            `val`, `test`, and `rejected`: reason to number), `curve` (for each epoch `epoch`,
+            `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds), `temperature` (the
+            scores are logits before calibration; divided by it they are calibrated; None: they are
+            taken as they are), `threshold` (`precision`, `score`, `coverage`, or None), `machine`
+            and `versions` (name to text).
+        evaluation: its scores on photos that training never saw.
+        taxonomy: the names of the classes.
+        photos: where the photo with an id lies, or None.
+        train_counts: how many training photos each taxon had.
+    """
+    about = {
+        "created": None,
+        "weights_complete": True,
+        "part": "test",
+        "photos": {},
+        "curve": [],
+        "seconds": {},
+        "temperature": None,
+        "threshold": None,
+        "machine": {},
+        "versions": {},
+        **about,
+    }
+    summary = evaluation.summary(train_counts=train_counts)
+    context = {
+        "title": about["name"],
+        "about": about,
+        "summary": summary,
+        "headline": _headline(summary, about),
+        "badge": _badge(about),
+        "classes": _classes(summary, taxonomy),
+        "groups": _groups(summary),
+        "confusions": hardest_pairs(evaluation, photos, taxonomy),
+        "calibration": _calibration(evaluation, about["temperature"]),
+        "curve": _curve(about["curve"]),
+        "pruned": summary["photos"] - summary["photos_kept"],
+    }
+    return page.render("classifier.html", contents=_contents(context), **context)
+
+
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sections = [
+        ("short", "How good it is", True),
+        ("confusions", "Hardest mistakes", context["confusions"]),
+        ("classes", "Class by class", True),
+        ("sure", "How sure it is", context["calibration"]),
+        ("curve", "How it learnt", context["curve"]),
+        ("data", "The photos", True),
+        ("made", "How it was made", True),
+    ]
+    return [(id_, name) for id_, name, there in sections if there]
+
+
+def _badge(about: About) -> str:
+    if about["weights"] == "random":
+        return "random weights"
+    return "" if about["weights_complete"] else "partial weights"
+
+
+def _headline(summary: Mapping[str, Any], about: About) -> str:
+    if summary["top1_error"] is None:
+        return "There was no photo of its classes to measure it on."
+    right = page.of_100(summary["top1_error"])
+    between = page.of_100_interval(summary["top1_error_interval"])
+    return (
+        f"Shown a photo that it never saw in training, this classifier names {right} right "
+        f"({between}, as far as {page.count(summary['photos_kept'])} {about['part']} photos can tell)."
+    )
+
+
+def _classes(summary: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    """The classes, the hardest first; those without a photo to measure on last."""
+    rows = [{**row, "label": page.label(taxonomy, row["taxon_id"])} for row in summary["per_class"]]
+    return sorted(
+        rows, key=lambda row: (row["error"] is None, -(row["error"] or 0), row["label"].lower())
+    )
+
+
+def _groups(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The supercategories as a plot and as rows, the easiest first; None where there is but one."""
+    rows = sorted(summary["per_supercategory"], key=lambda row: row["error"])
+    if len(rows) < 2:
+        return None
+    drawn = [plots.Dot(row["supercategory"], row["error"], tuple(row["interval"])) for row in rows]
+    title = "Error of each group"
+    return {
+        "rows": rows,
+        "plot": plots.dots("groups", title, drawn, "share of photos named wrongly"),
+    }
+
+
+def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str, Any] | None:
+    """The reliability plot and the calibration error, before and after the temperature."""
+    kept = evaluation.kept_N
+    scores, labels = evaluation.scores_NC[kept], evaluation.labels_N[kept]
+    if not len(labels) or not bool(np.isfinite(scores).all()):
+        return None
+    versions = {"as trained": scores}
+    if temperature is not None:
+        versions = {"before calibration": scores, "calibrated": scores / temperature}
+    series = {name: metrics.reliability(one, labels) for name, one in versions.items()}
+    title = "How often answers of a given confidence are right"
+    return {
+        "plot": plots.reliability("reliability", title, series),
+        "rows": [
+            (
+                name,
+                metrics.expected_calibration_error(one, labels),
+                metrics.negative_log_likelihood(one, labels),
+                metrics.brier_score(one, labels),
+            )
+            for name, one in versions.items()
+        ],
+    }
+
+
+def _curve(curve: Sequence[Mapping[str, Any]]) -> str | None:
+    if not curve:
+        return None
+
+    def line(name: str, key: str) -> plots.Line | None:
+        points = [(one["epoch"], one[key]) for one in curve if one.get(key) is not None]
+        return plots.Line(name, [x for x, _ in points], [y for _, y in points]) if points else None
+
+    losses = [line("training", "train_loss"), line("validation", "val_loss")]
+    error = line("validation", "val_error")
+    return plots.learning_curve(
+        "learning",
+        "Losses and validation error over epochs",
+        [one for one in losses if one],
+        [replace(error, label="validation error")] if error else [],
+    )
