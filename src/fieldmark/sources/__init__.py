@@ -1,0 +1,61 @@
+"""Where photos come from: one file for each layout on disk, and one way to read them all.
+
+A new layout is a file here and a line in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fieldmark.errors import InputError
+from fieldmark.photos import PhotoTable
+from fieldmark.sources import check, folder, inat, table
+from fieldmark.sources.base import Source
+
+SOURCES: dict[str, Source] = {
+    inat.SOURCE.name: inat.SOURCE,
+    folder.SOURCE.name: folder.SOURCE,
+    table.SOURCE.name: table.SOURCE,
+}
+
+
+def read(
+    path: Path, *, source: str | None = None, verify: bool = True, workers: int | None = None
+) -> PhotoTable:
+    """Read photos as they lie: a row for each photo that the source lists or holds.
+
+    Args:
+        path: a folder, an annotation file, a table, or a table that `fieldmark index` wrote, which is
+            taken as it is.
+        source: a name in `SOURCES`; by default the one that the path has the layout of.
+        verify: look at every file, for its digest, its size and whether it is a picture. Annotations
+            that lie without any photo are only counted, whatever is said here.
+        workers: how many threads look at files; by default two for each processor.
+
+    Raises:
+        InputError: the path is not there, has no layout that is known, or holds no photos.
+    """
+    if not path.exists():
+        raise InputError(f"{path} is not there: name a folder of photos, or a list of them.")
+    if source is None and table.is_index(path):
+        return PhotoTable.read(path)
+    found = _pick(path, source).read(path)
+    if not verify:
+        return found
+    return check.check_files(found, workers or 2 * (os.cpu_count() or 1))
+
+
+def _pick(path: Path, name: str | None) -> Source:
+    if name is not None:
+        if name not in SOURCES:
+            raise InputError(f"There is no source {name!r}: choose one of {', '.join(SOURCES)}.")
+        return SOURCES[name]
+    for candidate in SOURCES.values():
+        if candidate.matches(path):
+            return candidate
+    known = "; ".join(f"{each.name}: {each.expects}" for each in SOURCES.values())
+    raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
+
+
+__all__ = ["SOURCES", "Source", "read"]

@@ -1,0 +1,108 @@
+"""Look at every file that a source lists: its digest, its size, and whether it is a picture.
+
+The one place where a source meets the bytes. Threads do the work, since reading, hashing and decoding
+all let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark import files, images
+from fieldmark.errors import ImageRejected
+from fieldmark.photos import KEPT, REJECTED, PhotoTable
+from fieldmark.progress import say, stage
+
+# Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
+_BATCH = 32
+
+_Finding = tuple[str, str | None, int | None, int | None, str | None]
+_FINDINGS = {
+    "id": pl.String(),
+    "found_sha256": pl.String(),
+    "found_width": pl.Int32(),
+    "found_height": pl.Int32(),
+    "found_reason": pl.String(),
+}
+
+
+def check_files(table: PhotoTable, workers: int) -> PhotoTable:
+    """The table with digest, size, status and reason as the files themselves give them.
+
+    Rows that the source has already rejected are left alone. A table whose photos are not on this
+    machine at all comes back as it is, since annotations are enough for counting.
+    """
+    listed = table.frame.filter(pl.col("status") == KEPT).select("id", "path")
+    if listed.is_empty():
+        return table
+    if photos_are_elsewhere(table.root, listed["path"]):
+        say(f"No photos lie under {table.root}: only the annotations are counted.")
+        return table
+    rows = list(listed.iter_rows())
+    with stage("Looking at photos", len(rows)) as bar:
+        findings: list[_Finding] = []
+        for batch in _in_threads(table.root, rows, workers):
+            findings += batch
+            bar.advance(len(batch))
+    return _merge(table, pl.DataFrame(findings, schema=_FINDINGS, orient="row"))
+
+
+def photos_are_elsewhere(root: Path, paths: pl.Series) -> bool:
+    """Whether not one of the folders that the paths begin with exists under `root`."""
+    tops = paths.str.extract(r"^(/?[^/]+)/", 1).fill_null(".").unique().to_list()
+    return not any((root / top).is_dir() for top in tops)
+
+
+def _in_threads(root: Path, rows: list[tuple[str, str]], workers: int) -> Iterator[list[_Finding]]:
+    """Findings in the order of the rows; a bounded number of batches is under way at any time."""
+    batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    with ThreadPoolExecutor(workers, "look") as pool:
+        waiting: list[Future[list[_Finding]]] = []
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(_look_at, root, batch))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+        finally:
+            # After Ctrl-C what has not begun never begins, and the pool ends within a batch.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_at(root: Path, batch: list[tuple[str, str]]) -> list[_Finding]:
+    return [(photo_id, *_look(root / path)) for photo_id, path in batch]
+
+
+def _look(path: Path) -> tuple[str | None, int | None, int | None, str | None]:
+    try:
+        data = images.read_bytes(path)
+    except ImageRejected as error:
+        return None, None, None, error.reason.value
+    digest = files.sha256(data)
+    try:
+        header = images.verify(data)
+    except ImageRejected as error:
+        return digest, None, None, error.reason.value
+    return digest, header.width, header.height, None
+
+
+def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
+    seen = pl.col("looked").is_not_null()
+    refused = pl.col("found_reason").is_not_null()
+    joined = table.frame.join(
+        findings.with_columns(looked=True), on="id", how="left", maintain_order="left"
+    )
+    return table.with_frame(
+        joined.with_columns(
+            sha256=pl.coalesce("found_sha256", "sha256"),
+            width=pl.when(seen).then("found_width").otherwise("width"),
+            height=pl.when(seen).then("found_height").otherwise("height"),
+            status=pl.when(refused).then(pl.lit(REJECTED)).otherwise("status"),
+            reason=pl.coalesce("found_reason", "reason"),
+        )
+    )
