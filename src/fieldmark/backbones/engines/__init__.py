@@ -1,0 +1,91 @@
+"""Engines: what runs a backbone's trunk. All give the same features, to 1e-3 relative.
+
+Importing this package imports neither PyTorch nor any engine's library: `cached_graph` and
+`onnx_engine_from_file` compute features from a converted graph without PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldmark.backbones.engines import choice
+from fieldmark.backbones.engines.base import BATCH, Crops, Engine, Features, cores
+from fieldmark.backbones.engines.graphs import cached_graph, graph, relative_error
+from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
+from fieldmark.backbones.engines.openvino_ import OpenVinoEngine, installed
+from fieldmark.backbones.engines.torch_ import TorchEngine
+from fieldmark.errors import InputError, StoreError
+from fieldmark.progress import say
+
+if TYPE_CHECKING:
+    from fieldmark.backbones.base import Backbone
+
+ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
+    "torch": TorchEngine,
+    "onnxruntime": lambda backbone, batch: _converted(OnnxEngine, backbone, batch),
+    "openvino": lambda backbone, batch: _converted(OpenVinoEngine, backbone, batch),
+}
+
+__all__ = [
+    "BATCH",
+    "ENGINES",
+    "Crops",
+    "Engine",
+    "Features",
+    "cached_graph",
+    "cores",
+    "engine",
+    "onnx_engine_from_file",
+    "relative_error",
+]
+
+
+def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine:
+    """An engine that runs a backbone.
+
+    Args:
+        backbone: what to run.
+        name: a key of `ENGINES`, or "auto": the fastest on this machine, which is measured for some
+            seconds the first time and known from then on.
+        batch: the largest number of crops run at once.
+
+    Raises:
+        InputError: no such engine, or it is not installed, or the network cannot be converted.
+    """
+    if name == "auto":
+        name = choice.kept(backbone.key, batch) or _fastest(backbone, batch)
+    if name not in ENGINES:
+        raise InputError(f"no engine is called {name!r}: name auto, {', '.join(ENGINES)}.")
+    return ENGINES[name](backbone, batch)
+
+
+def onnx_engine_from_file(path: Path, batch: int = BATCH, threads: int | None = None) -> Engine:
+    """An engine from a converted graph alone, without PyTorch.
+
+    Raises:
+        StoreError: the file is not a graph that can be run.
+    """
+    return OnnxEngine(path, batch, threads)
+
+
+def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:
+    """An engine on the converted graph; a kept graph that cannot be loaded is made anew, once."""
+    try:
+        return make(graph(backbone), batch)
+    except StoreError:
+        graph(backbone).unlink()
+        return make(graph(backbone), batch)
+
+
+def _fastest(backbone: Backbone, batch: int) -> str:
+    names = [name for name in ENGINES if name != "openvino" or installed()]
+    try:
+        graph(backbone)
+    except InputError as error:
+        say(f"{error} It is the only engine for this network.")
+        return "torch"
+    make = {name: partial(ENGINES[name], backbone, batch) for name in names}
+    return choice.measure(backbone, batch, make)

@@ -1,0 +1,116 @@
+"""Converted graphs: a backbone's trunk as an ONNX file, kept under the backbone's key.
+
+PyTorch has two exporters. The newer one needs a further package (onnxscript) and takes ten times as
+long; the older one traces, which is exact for a trunk: it is in evaluation mode and the path through
+it depends on no value. So the older one is used, and its announcement that it will go is not shown.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fieldmark import files
+from fieldmark.backbones.engines.base import Features
+from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
+from fieldmark.errors import FieldmarkError, InputError
+
+if TYPE_CHECKING:
+    from fieldmark.backbones.base import Backbone
+
+OPSET = 17
+TOLERANCE = 1e-3  # the largest relative difference between two engines' feature vectors
+
+
+def folder() -> Path:
+    """Where converted graphs and the choice of engines are kept."""
+    return files.cache_dir() / "graphs"
+
+
+def _path(key: str) -> Path:
+    return folder() / f"{key}.opset{OPSET}.onnx"
+
+
+def cached_graph(key: str) -> Path | None:
+    """The converted graph of the backbone with this key, if it was converted before.
+
+    With it features are computed without PyTorch: `OnnxEngine(path)`.
+    """
+    path = _path(key)
+    return path if path.is_file() else None
+
+
+def graph(backbone: Backbone) -> Path:
+    """The converted graph of a backbone, from the cache or converted now (some seconds).
+
+    Raises:
+        InputError: the network has a part that cannot be converted.
+    """
+    if kept := cached_graph(backbone.key):
+        return kept
+    path = _path(backbone.key)
+    with files.replacing(path) as temporary:
+        _convert(backbone, temporary)
+        _verify(backbone, temporary)
+    return path
+
+
+def _convert(backbone: Backbone, to: Path) -> None:
+    import torch
+
+    side = backbone.architecture.input_size
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings():
+            # The exporter's farewell, and the tracer's notes on conditions that hold for any crop.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                backbone.trunk,
+                (example,),
+                to,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["crops"],
+                output_names=["features"],
+                dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
+            )
+    except Exception as error:  # the exporter raises whatever the part it stumbled over raised
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{backbone.architecture.name} cannot be converted to ONNX ({first[:200]}): "
+            "take the engine torch."
+        ) from error
+
+
+def _verify(backbone: Backbone, path: Path) -> None:
+    """Refuse a graph whose features are not those of the network."""
+    import torch
+
+    crops = sample(backbone.architecture.input_size, 3)
+    with torch.inference_mode():
+        expected: Features = backbone.trunk(torch.from_numpy(crops)).numpy()
+    try:
+        error = relative_error(OnnxEngine(path)(crops), expected)
+    except FieldmarkError:
+        error = float("inf")
+    if not error <= TOLERANCE:
+        raise InputError(
+            f"{backbone.architecture.name} gives other features when converted to ONNX (relative "
+            f"difference {error:.1e}): take the engine torch."
+        )
+
+
+def sample(side: int, count: int) -> np.typing.NDArray[np.uint8]:
+    """Crops to try an engine on: uint8 (count, side, side, 3), the same ones every time."""
+    from fieldmark.sampling import generator
+
+    return generator(0, "crops", side).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def relative_error(a_ND: Features, b_ND: Features) -> float:
+    """The largest distance between two vectors of the same crop, relative to the second's length."""
+    lengths = np.maximum(np.linalg.norm(b_ND, axis=1), np.finfo(np.float32).tiny)
+    return float((np.linalg.norm(a_ND - b_ND, axis=1) / lengths).max())
