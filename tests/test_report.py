@@ -550,4 +550,6 @@ def test_numbers_for_a_person() -> None:
     assert page.count(268243) == "268,243"
     assert page.interval([0.1, 0.25]) == "0.100 to 0.250"
     assert page.signed(-0.02, 2) == "−0.02"
+    assert page.signed(0.02, 2) == "+0.02"
+    assert page.signed(-0.0001) == "0.000"
     assert {page.count(None), page.decimal(None), page.percent(None), page.seconds(None)} == {"–"}

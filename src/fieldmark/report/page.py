@@ -63,7 +63,10 @@ def seconds(value: float | None) -> str:
 
 def signed(value: float | None, places: int = 3) -> str:
     """A difference with its sign."""
-    return NOTHING if value is None else f"{value:+.{places}f}".replace("-", "−")
+    if value is None:
+        return NOTHING
+    rounded = round(value, places)
+    return f"{rounded:+.{places}f}".replace("-", "−") if rounded else f"{0:.{places}f}"
 
 
 def label(taxonomy: Taxonomy, taxon_id: str) -> str:

@@ -127,17 +127,22 @@ def lines(name: str, title: str, rows: Sequence[Line], xlabel: str, ylabel: str)
 
 
 def learning_curve(name: str, title: str, losses: Sequence[Line], errors: Sequence[Line]) -> str:
-    """The losses on the left, the errors on the right, over epochs."""
+    """The losses on the left, the errors on the right, over epochs.
+
+    The first error has the colour of the second loss: both are of the validation photos.
+    """
     figure, axes = _figure(3.0, columns=2)
     _draw_lines(axes[0], losses, "epoch", "loss")
-    _draw_lines(axes[1], errors, "epoch", "share of photos named wrongly")
+    _draw_lines(axes[1], errors, "epoch", "share of photos named wrongly", first=1)
     return _svg(figure, name, title)
 
 
-def _draw_lines(axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str) -> None:
+def _draw_lines(
+    axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str, *, first: int = 0
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for at, row in enumerate(rows):
+    for at, row in enumerate(rows, first):
         colour = SERIES[at % len(SERIES)]
         axes.plot(
             row.x,
@@ -173,7 +178,7 @@ def reliability(name: str, title: str, series: Mapping[str, Sequence[Reliability
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     axes.set_xlabel("how sure it says it is")
     axes.set_ylabel("share of these photos it names right")
-    axes.legend(loc="upper left", **_LEGEND)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), **_LEGEND)
     return _svg(figure, name, title)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from fieldmark.report import page, paper, plots
@@ -56,6 +57,7 @@ def study_page(
             overlapping intervals, and confusions are left out.
         taxonomy: the names of the classes.
     """
+    evaluations = lru_cache(maxsize=4)(evaluations)  # they are large, and asked for in pairs
     rows = [_view(row) for row in study["rows"]]
     ranking = rank(rows_of(rows, "table3"), evaluations)
     shown = _confusions(rows, ranking, evaluations, photos, taxonomy)
