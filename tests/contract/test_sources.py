@@ -1,0 +1,130 @@
+"""What holds for every source in `SOURCES`: a new one has to have a sample here, and to pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from fieldmark.photos import SCHEMA, PhotoTable
+from fieldmark.sources import SOURCES, read
+
+
+def photo(path: Path, grey: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 8), (grey, 200, 90)).save(path)
+
+
+def inat_sample(root: Path) -> Path:
+    """Three photos of two taxa; the second file is broken, the fourth missing."""
+    images = [
+        {"id": number, "file_name": f"train_val2019/Birds/{number % 2}/{number}.jpg"}
+        for number in range(4)
+    ]
+    for image in images[:3]:
+        photo(root / image["file_name"], image["id"])
+    (root / images[1]["file_name"]).write_bytes(b"no picture")
+    document = {
+        "images": images,
+        "annotations": [{"id": n, "image_id": n, "category_id": n % 2} for n in range(len(images))],
+        "categories": [{"id": n, "name": f"NAME{n}"} for n in range(2)],
+    }
+    (root / "train2019.json").write_text(json.dumps(document))
+    return root
+
+
+def folder_sample(root: Path) -> Path:
+    photo(root / "Parus major" / "1.JPG", 1)
+    photo(root / "Pica_pica" / "nested" / "2.jpg", 2)
+    (root / "Pica_pica" / "3.jpg").write_bytes(b"no picture")
+    (root / "Pica_pica" / "notes.txt").write_text("seen at dawn")
+    return root
+
+
+def table_sample(root: Path) -> Path:
+    photo(root / "a b.jpg", 1)
+    photo(root / "ü.jpg", 2)
+    (root / "c.jpg").write_bytes(b"no picture")
+    path = root / "labels.csv"
+    path.write_text(
+        "file_name,label,split,group\na b.jpg,x,train,1\nü.jpg,y,val,\nc.jpg,x,,\nd.jpg,x,,\n"
+    )
+    return path
+
+
+SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
+    "inat": (inat_sample, 4),
+    "folder": (folder_sample, 4),
+    "table": (table_sample, 4),
+}
+"""For each source a sample of two good photos, and how many rows are found in it."""
+
+
+def test_every_source_has_a_sample() -> None:
+    assert SAMPLES.keys() == SOURCES.keys()
+    assert all(name == source.name for name, source in SOURCES.items())
+
+
+@pytest.fixture(params=sorted(SOURCES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def sample(name: str, tmp_path: Path) -> Path:
+    return SAMPLES[name][0](tmp_path)
+
+
+def test_exactly_its_own_source_matches_a_layout(name: str, sample: Path) -> None:
+    assert [key for key, source in SOURCES.items() if source.matches(sample)] == [name]
+
+
+def test_no_source_matches_a_lone_photo(name: str, tmp_path: Path) -> None:
+    photo(tmp_path / "lone.jpg")
+    assert not SOURCES[name].matches(tmp_path / "lone.jpg")
+
+
+def test_kept_and_rejected_are_what_was_found(name: str, sample: Path) -> None:
+    table = read(sample)
+    assert table.source == name
+    assert len(table) == SAMPLES[name][1]
+    assert table.kept.height + sum(table.reasons().values()) == len(table)
+    assert table.kept.height == 2
+
+
+def test_rows_are_sound(name: str, sample: Path) -> None:
+    table = read(sample)
+    frame = table.frame
+    assert frame.schema == pl.Schema(SCHEMA)
+    assert frame["id"].is_unique().all()
+    assert frame["id"].null_count() == frame["path"].null_count() == 0
+    kept = table.kept
+    assert kept["reason"].null_count() == kept.height
+    assert kept.select("width", "height").unique().rows() == [(12, 8)]
+    assert (kept["sha256"].str.len_chars() == 64).all()
+    assert set(kept["taxon_id"]) <= {taxon.id for taxon in table.taxonomy}
+    assert frame.filter(pl.col("status") == "rejected")["reason"].null_count() == 0
+    assert all(table.file_of(path).is_file() for path in kept["path"])
+
+
+def test_without_verifying_no_photo_is_opened(name: str, sample: Path) -> None:
+    table = read(sample, verify=False)
+    assert table.frame["sha256"].null_count() == len(table)
+
+
+def test_a_table_comes_back_from_disk_as_it_was(name: str, sample: Path, tmp_path: Path) -> None:
+    table = read(sample)
+    table.write(tmp_path / "index.parquet")
+    again = read(tmp_path / "index.parquet")
+    assert isinstance(again, PhotoTable)
+    assert again.frame.equals(table.frame)
+    assert again.taxonomy == table.taxonomy
+    assert again.source == name
+
+
+def test_two_readings_are_the_same_whatever_the_number_of_workers(name: str, sample: Path) -> None:
+    assert read(sample, workers=1).frame.equals(read(sample, workers=4).frame)
