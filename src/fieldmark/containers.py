@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -135,7 +136,7 @@ _JPEG_FRAMES = frozenset(
 _JPEG_READ = frozenset(
     (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 )  # baseline, extended, progressive; arithmetic
-_JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
+_JPEG_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers without a length
 _END_OF_SCAN = re.compile(
     rb"\xff[^\x00\xff\xd0-\xd7]"
 )  # FF00 is a stuffed byte, FFD0-D7 are restarts
@@ -148,39 +149,60 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
         ImageRejected: UNSUPPORTED (lossless, 12-bit ...), TRUNCATED (no end marker), CORRUPT.
     """
     frame: tuple[int, int, int] | None = None
-    orientation, adobe, scans, at = 1, False, 0, 2
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0:
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if marker == 0xD9:
-            break
-        if marker in _JPEG_BARE or marker in (0x00, 0xD8):
-            at += 2
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
+    orientation, adobe, scans = 1, False, 0
+    for marker, at, end in _jpeg_segments(data):
         if marker in _JPEG_FRAMES and frame is None:
             frame = _jpeg_frame(data, marker, at)
             if not whole:
                 break
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0" and orientation == 1:
-            orientation = exif_orientation(data[at + 10 : at + 2 + length])
+            orientation = exif_orientation(data[at + 10 : end])
         elif marker == 0xEE and data[at + 4 : at + 9] == b"Adobe":
             adobe = True
-        at += 2 + max(length, 2)
-        if marker == 0xDA:
+        elif marker == 0xDA:
             scans += 1
-            end = _END_OF_SCAN.search(data, at)
-            if end is None:
-                reject(RejectReason.TRUNCATED, "the file ends before the picture does")
-            at = end.start()
     if frame is None or (whole and not scans):
         reject(RejectReason.CORRUPT, "a JPEG without a picture in it")
     return Jpeg(*frame, orientation, adobe, scans)
+
+
+def jpeg_cleaned(data: bytes) -> bytes:
+    """The same JPEG without what no pixel needs: stray bytes between segments, profiles, metadata.
+
+    Of the application segments, JFIF and Adobe stay: they say what the colours mean.
+    """
+    kept = [
+        data[at:end]
+        for marker, at, end in _jpeg_segments(data)
+        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE))
+    ]
+    return b"".join((b"\xff\xd8", *kept, b"\xff\xd9"))
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each segment's marker, start and end, to the end of the picture; a scan's with its data."""
+    at = 2
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0:
+            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _JPEG_BARE:
+            at += 2
+        else:
+            (length,) = struct.unpack_from(">H", data, at + 2)
+            end = at + 2 + max(length, 2)
+            if marker == 0xDA:
+                found = _END_OF_SCAN.search(data, end)
+                if found is None:
+                    reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+                end = found.start()
+            yield marker, at, end
+            at = end
 
 
 def _jpeg_frame(data: bytes, marker: int, at: int) -> tuple[int, int, int]:
@@ -306,6 +328,9 @@ def gif_ends(data: bytes) -> None:
         kind = data[at]
         if kind == 0x3B:
             return
+        if kind == 0x00:  # a stray terminator, which some encoders write
+            at += 1
+            continue
         if kind == 0x21:  # an extension: a label, then sub-blocks
             at += 2
         elif kind == 0x2C:  # an image: position, palette, code size, then sub-blocks

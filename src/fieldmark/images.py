@@ -58,7 +58,8 @@ _MAX_PIXEL_SCANS = 20 * MAX_PIXELS
 _QUICK_EIGHTHS = (1, 2, 3, 4)
 
 # What libjpeg-turbo warns of although every pixel is there.
-_HARMLESS = ("extraneous bytes", "Adobe color transform", "JFIF revision", "Invalid SOS parameters")
+_HARMLESS = ("extraneous bytes", "Adobe color", "JFIF revision", "SOS parameters", "ICC marker")
+_ODD_SAMPLING = "Could not determine subsampling"
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def _reason_of(error: BaseException) -> RejectReason:
     if isinstance(error, (EOFError, IndexError, struct.error)):
         return RejectReason.TRUNCATED
     words = str(error).lower()
+    if "too large" in words:
+        return RejectReason.TOO_LARGE
     if any(word in words for word in ("truncat", "premature", "not enough", "end of file", "eof")):
         return RejectReason.TRUNCATED
     if any(
@@ -185,8 +188,14 @@ def _reason_of(error: BaseException) -> RejectReason:
 
 
 def _sentence(error: BaseException) -> str:
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words[:200]
+    if isinstance(error, (EOFError, IndexError, struct.error)):
+        return "the file ends before the picture does"
+    words = " ".join(str(error).split())[:200]
+    return (
+        words
+        if isinstance(error, (OSError, ValueError, SyntaxError)) and words
+        else (f"the decoder failed with {type(error).__name__}: {words}")
+    )
 
 
 def _kind(data: bytes) -> str:
@@ -251,10 +260,32 @@ def _turbo(data: bytes, jpeg: containers.Jpeg, at_least: int | None) -> Pixels:
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, strict=True, **options)
     except ValueError as error:
+        if _ODD_SAMPLING in str(error):
+            return _pillow_jpeg(data)
+        if not any(words in str(error) for words in _HARMLESS):
+            raise
+        pixels = _turbo_cleaned(containers.jpeg_cleaned(data), options)
+    return pixels
+
+
+def _turbo_cleaned(data: bytes, options: dict[str, Any]) -> Pixels:
+    """Once more, for a sound picture among odd metadata: first strictly, so that damage shows."""
+    import simplejpeg
+
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, strict=True, **options)
+    except ValueError as error:
         if not any(words in str(error) for words in _HARMLESS):
             raise
         pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
     return pixels
+
+
+def _pillow_jpeg(data: bytes) -> Pixels:
+    """Decode a JPEG whose samples are laid out in a way that the direct interface does not name."""
+    with _quiet():
+        image = _plugin("JPEG")(io.BytesIO(data))
+        return np.array(image if image.mode == "CMYK" else image.convert("RGB"))
 
 
 def _eighths(shorter: int, at_least: int) -> int:
@@ -280,6 +311,7 @@ def _plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     from PIL import (
         BmpImagePlugin,
         GifImagePlugin,
+        JpegImagePlugin,
         PngImagePlugin,
         PpmImagePlugin,
         TiffImagePlugin,
@@ -296,6 +328,7 @@ def _plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     plugins: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
         "BMP": BmpImagePlugin.BmpImageFile,
         "GIF": GifImagePlugin.GifImageFile,
+        "JPEG": JpegImagePlugin.JpegImageFile,
         "PNG": PngImagePlugin.PngImageFile,
         "PNM": PpmImagePlugin.PpmImageFile,
         "TIFF": TiffImagePlugin.TiffImageFile,
@@ -363,6 +396,8 @@ def _on_white(image: Image.Image) -> Pixels:
     clear = image.info.get("transparency")
     if isinstance(clear, tuple) and max(clear) > 255:  # 16-bit samples, which Pillow reads as 8-bit
         image.info["transparency"] = tuple(value >> 8 for value in clear)
+    if image.mode == "La":  # grey already multiplied by its alpha, which has no way to RGBA
+        image = image.convert("LA")
     rgba = image.convert("RGBA")
     page = Image.new("RGB", rgba.size, "white")
     page.paste(rgba, mask=rgba.getchannel("A"))
