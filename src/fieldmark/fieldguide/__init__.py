@@ -27,6 +27,7 @@ from fieldmark.fieldguide.species import Species, invent
 
 MARKER = "fieldguide.json"
 _VERSION = 1  # of the drawings: another one gives other photos
+_ANNOTATIONS = ("train2019.json", "val2019.json", "test2019.json", "answers.json")
 _WEB_PAGE = (
     b"<!DOCTYPE html><title>404</title><p>The photo that you are looking for has moved.</p>\n"
 )
@@ -66,7 +67,7 @@ def draw(
     kinds = invent(species, seed)
     frames = plan(kinds, photos, seed)
     missing = [frame for frame in frames if not (folder / frame.path).exists()]
-    if done and not missing:
+    if done and not missing and all((folder / name).exists() for name in _ANNOTATIONS):
         return
     files.write_json(folder / MARKER, {**about, "complete": False})
     _draw_all(folder, kinds, missing, seed, workers or _cores())

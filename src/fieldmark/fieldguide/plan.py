@@ -38,7 +38,8 @@ def plan(species: tuple[Species, ...], photos: int, seed: int) -> list[Frame]:
     frames: list[Frame] = []
     sequences = count()
     numbers = counts(len(species), photos, seed)
-    defects = {int(np.argmax(numbers)): "truncated", int(np.argsort(numbers)[-2]): "web page"}
+    second, first = np.argsort(numbers, kind="stable")[-2:]
+    defects = {int(first): "truncated", int(second): "web page"}
     for kind, number in zip(species, numbers, strict=True):
         drawn: dict[str, int] = {"test": 0, "val": 0, "train": 0}
         for animal, shots in enumerate(_animals(number, seed, kind.id)):
@@ -49,7 +50,16 @@ def plan(species: tuple[Species, ...], photos: int, seed: int) -> list[Frame]:
             for shot in range(shots):
                 defect = defects.pop(kind.id, "") if part == "train" else ""
                 frames.append(
-                    _frame(len(frames), kind, individual, shot, sequence, part, seed, defect)
+                    _frame(
+                        kind,
+                        individual,
+                        shot,
+                        number=len(frames),
+                        sequence=sequence,
+                        part=part,
+                        seed=seed,
+                        defect=defect,
+                    )
                 )
     return frames
 
@@ -88,10 +98,11 @@ def _part(drawn: dict[str, int], photos: int) -> str:
 
 
 def _frame(
-    number: int,
     kind: Species,
     individual: str,
     shot: int,
+    *,
+    number: int,
     sequence: str | None,
     part: str,
     seed: int,

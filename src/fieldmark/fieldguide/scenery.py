@@ -37,6 +37,42 @@ def _rgb(hexadecimal: str) -> Floats:
     return np.frombuffer(bytes.fromhex(hexadecimal), np.uint8).astype(np.float32)
 
 
+def scene(
+    size: Size, centre: tuple[float, float], unit: float, side: bool, rng: np.random.Generator
+) -> Image.Image:
+    """What an animal at `centre` sits on, seen from above or from the `side`, and what is behind.
+
+    `unit` is the length of its wing in pixels. What is out of focus is drawn at half size.
+    """
+    kind = str(rng.choice(["leaf", "flower", "ground"], p=[0.4, 0.4, 0.2]))
+    if kind == "ground" and not side:
+        return ground(size, rng)
+    picture = backdrop((size[0] // 2, size[1] // 2), rng)
+    below = {"leaf": 0.5, "flower": 0.8}.get(kind, 0.8) * unit if side else 0.0
+    seat = np.array([centre[0], centre[1] + below])
+    for depth in range(int(rng.integers(1, 4)), 0, -1):
+        near = depth == 1
+        if near:
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+        middle = (seat + rng.normal(0, 12 if near else 190, 2)) * (1 if near else 0.5)
+        stretch = rng.uniform(0.9, 1.2) * (1 if near else 0.4)
+        if kind == "leaf":
+            prop, width = leaf(int(rng.integers(LEAVES))), max(620.0, 3.0 * unit)
+        else:
+            prop, width = flower(int(rng.integers(FLOWERS))), 1.75 * unit
+            _stalk(picture, middle, rng)
+        if not near:
+            prop = prop.reduce(3).filter(ImageFilter.BoxBlur(2 * depth - 2))
+        place(picture, prop, middle, width * stretch, rng.uniform(0, 2 * math.pi))
+    return picture
+
+
+def _stalk(picture: Image.Image, top: npt.NDArray[np.float64], rng: np.random.Generator) -> None:
+    foot = (top[0] + rng.normal(0, 0.1) * picture.height, picture.height + 10)
+    width = max(2, round(picture.height * rng.uniform(0.009, 0.018)))
+    ImageDraw.Draw(picture).line((top[0], top[1], *foot), (74, 104, 52), width)
+
+
 def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
     """Foliage far out of focus, with discs of light in it."""
     mood = str(rng.choice(list(_MOODS)))
@@ -45,7 +81,7 @@ def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
     cells = int(rng.integers(4, 10))
     grid = colours[rng.integers(0, len(colours), (cells * 3 // 4 + 1, cells))]
     grid = np.clip(grid * rng.uniform(0.8, 1.15, (*grid.shape[:2], 1)), 0, 255)
-    small = (width // 4, height // 4)
+    small = (width // 2, height // 2)
     image = Image.fromarray(grid.astype(np.uint8)).resize(small, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(rng.integers(0, 14))):  # stalks and twigs behind
@@ -65,13 +101,10 @@ def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
 def ground(size: Size, rng: np.random.Generator) -> Image.Image:
     """Soil, sand or stones, seen from above."""
     image = soil(int(rng.integers(SOILS)))
-    if rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    scale = rng.uniform(0.72, 1.0)
-    wide, high = round(size[0] * scale), round(size[1] * scale)
-    left = int(rng.integers(0, image.width - wide + 1))
-    top = int(rng.integers(0, image.height - high + 1))
-    return image.resize(size, Image.Resampling.BILINEAR, (left, top, left + wide, top + high))
+    image = image.transpose(rng.choice(list(Image.Transpose)))
+    left = int(rng.integers(0, image.width - size[0] + 1))
+    top = int(rng.integers(0, image.height - size[1] + 1))
+    return image.crop((left, top, left + size[0], top + size[1]))
 
 
 @lru_cache(maxsize=SOILS)
@@ -115,7 +148,7 @@ def leaf(number: int) -> Image.Image:
     width, height = 640, 360
     xs = np.linspace(0, 1, width, dtype=np.float32)[None, :]
     ys = np.linspace(-1, 1, height, dtype=np.float32)[:, None] + 0.12 * np.sin(xs * 2.6)
-    lobes = 1 + 0.03 * np.sin(xs * rng.uniform(60, 110))
+    lobes = 1 + 0.012 * np.sin(xs * rng.uniform(60, 110))
     half = (
         0.86
         * np.clip(np.sin(np.pi * xs ** rng.uniform(0.7, 1)), 0, 1) ** rng.uniform(0.7, 1.1)
@@ -170,9 +203,9 @@ def _rgba(rgb: npt.NDArray[np.floating], alpha: npt.NDArray[np.floating]) -> Ima
     return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
 
 
-def blades(size: Size, rng: np.random.Generator, count: int, blur: float) -> Image.Image:
-    """Blades of grass before the camera, RGBA, drawn at half size."""
-    width, height = size[0] // 2, size[1] // 2
+def grass(scene: Image.Image, rng: np.random.Generator, count: int, blur: float) -> None:
+    """Lay blades of grass before the camera over the scene, drawn at half size."""
+    width, height = scene.width // 2, scene.height // 2
     image = Image.new("RGBA", (width, height), (90, 120, 50, 0))
     draw = ImageDraw.Draw(image)
     for _ in range(count):
@@ -187,8 +220,11 @@ def blades(size: Size, rng: np.random.Generator, count: int, blur: float) -> Ima
         tone = rng.uniform(0.6, 1.25)
         green = np.array([rng.uniform(95, 165), 150, rng.uniform(45, 90)]) * tone
         draw.polygon(outline, (*(int(c) for c in np.clip(green, 0, 255)), 255))
-    soft = image.filter(ImageFilter.GaussianBlur(0.6 + blur))
-    return soft.resize(size, Image.Resampling.BILINEAR)
+    left, top, right, bottom = image.getbbox() or (0, 0, 1, 1)
+    corner = (max(0, left - 8), max(0, top - 8))
+    part = image.crop((*corner, right + 8, bottom + 8)).filter(ImageFilter.BoxBlur(0.6 + blur))
+    part = part.resize((part.width * 2, part.height * 2), Image.Resampling.BILINEAR)
+    scene.paste(part, (2 * corner[0], 2 * corner[1]), part)
 
 
 def stamp(

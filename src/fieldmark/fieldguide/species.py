@@ -156,26 +156,29 @@ _PALETTES: tuple[Palette, ...] = (
 _SIGNATURES: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("Plain", "simpletta", {}),
     ("White-banded", "albizona", {"band": "pale"}),
-    ("Two-eyed", "biocellina", {"eyes_hind": 2, "eye_size": 0.095}),
-    ("Broad-bordered", "latolimba", {"margin": 0.24}),
+    ("Two-eyed", "biocellina", {"eyes_hind": 2, "eye_size": 0.11}),
+    ("Broad-bordered", "latolimba", {"margin": 0.27}),
     ("Jewel-tipped", "gemmitesta", {"tip": "accent"}),
     ("Pearl-bordered", "margarola", {"spots": 1, "margin": 0.16}),
     ("Lamp-lit", "lucernola", {"flush": "accent"}),
-    ("Chain-eyed", "catenocla", {"eyes_hind": 5, "eyes_front": 2, "eye_size": 0.048}),
+    ("Chain-eyed", "catenocla", {"eyes_hind": 5, "eyes_front": 2, "eye_size": 0.056}),
     ("Barred", "tabulosa", {"bars": 4}),
-    ("Dark-veined", "nervolina", {"veins": 0.019}),
+    ("Dark-veined", "nervolina", {"veins": 0.024}),
     ("Jewel-banded", "gemmizona", {"band": "accent"}),
     ("Double-pearled", "perlaria", {"spots": 2, "margin": 0.22}),
     ("Smoke-tipped", "fumitesta", {"tip": "dark"}),
     ("Freckled", "lentigosa", {"freckles": 26}),
-    ("Owl-eyed", "strigocla", {"eyes_hind": 1, "eyes_front": 1, "eye_size": 0.13}),
+    ("Owl-eyed", "strigocla", {"eyes_hind": 1, "eyes_front": 1, "eye_size": 0.15}),
     ("Long-tailed", "caudimera", {"tail": 0.3}),
 )
 
-_ONSETS = "b br c d dr f fl g gl l m n p ph pr r s sp t tr th v z".split()
-_VOWELS = "a e i o u ae ia".split()
-_CODAS = "n r l s th x nd rm lv".split()
-_GENUS_ENDINGS = "thia ndra llea ssina phora ria xys mene".split()
+_ONSETS = (
+    "b", "br", "c", "d", "dr", "f", "fl", "g", "gl", "l", "m", "n",
+    "p", "ph", "pr", "r", "s", "sp", "t", "tr", "th", "v", "z",
+)  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "ae", "ia")
+_CODAS = ("n", "r", "l", "s", "th", "x", "nd", "rm", "lv")
+_GENUS_ENDINGS = ("thia", "ndra", "llea", "ssina", "phora", "ria", "xys", "mene")
 _COMMON_ROOTS = (
     "Amberleaf", "Mistral", "Brindle", "Harlequin", "Tallow", "Vesper", "Quillwing", "Sorrel",
     "Larkfan", "Pilgrim", "Saffron", "Tinker", "Warden", "Juniper", "Sexton", "Cobbler",
@@ -193,9 +196,18 @@ def invent(count: int, seed: int) -> tuple[Species, ...]:
     palettes = sampling.order([str(i) for i in range(len(_PALETTES))], "palettes", seed)
     species: list[Species] = []
     for number, size in enumerate(sizes):
-        family = number % len(_FAMILIES)
+        # Where a palette comes again, it comes in another family.
+        family = (number + number // len(_PALETTES)) % len(_FAMILIES)
         palette = _PALETTES[palettes[number % len(_PALETTES)]]
-        species += _genus(len(species), size, number, family, names[number], palette, seed)
+        species += _genus(
+            names[number],
+            palette,
+            start=len(species),
+            size=size,
+            number=number,
+            family=family,
+            seed=seed,
+        )
     return tuple(species)
 
 
@@ -220,7 +232,7 @@ def _unique_names(count: int, seed: int) -> list[str]:
 
 
 def _genus(
-    start: int, size: int, number: int, family: int, name: str, palette: Palette, seed: int
+    name: str, palette: Palette, *, start: int, size: int, number: int, family: int, seed: int
 ) -> list[Species]:
     rng = sampling.generator(seed, "genus", number)
     group, front, hind = _FAMILIES[family]
@@ -240,7 +252,7 @@ def _genus(
     made = []
     for index in range(size):
         adjective, epithet, changes = _SIGNATURES[kinds[index % len(kinds)]]
-        marks = replace(base, **changes)  # type: ignore[arg-type]  # names and types are those above
+        marks = replace(base, **changes)
         made.append(
             Species(
                 id=start + index,

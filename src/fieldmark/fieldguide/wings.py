@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from fieldmark import sampling
 from fieldmark.fieldguide.species import Colour, Outline, Palette, Species
 
 Floats = npt.NDArray[np.float32]
+Index = npt.NDArray[np.int64]
 
 SCALE = 240  # pixels per wing length
 _LEFT, _RIGHT = -0.12, 1.14  # of the canvas, in wing lengths; the root is the origin
@@ -34,7 +36,7 @@ class Wing:
 
     shape: tuple[int, int]  # of the canvas
     root: tuple[float, float]  # of the canvas, x and y in pixels
-    index: npt.NDArray[np.int64]  # (P,) into the flat canvas
+    index: Index  # (P,) into the flat canvas
     x: Floats
     y: Floats
     u: Floats
@@ -57,10 +59,10 @@ class Look:
 
 
 def look(species: Species, seed: int, individual: str) -> Look:
-    """One animal of a species: colours a little off, marks a little larger or smaller, more or less worn."""
+    """One animal of a species: its colours and marks a little off, its wings more or less worn."""
     rng = sampling.generator(seed, "individual", individual)
-    tint = 1 + rng.normal(0, 0.045, 3)
-    fade = rng.beta(1.2, 4) * 0.5
+    tint = 1 + rng.normal(0, 0.03, 3)
+    fade = rng.beta(1.2, 4) * 0.32
     palette = species.palette
     colours = (
         _faded(colour, tint, fade if name != "dark" else fade * 0.5)
@@ -166,10 +168,15 @@ class Painter:
         self.rgb = np.zeros((place.index.size, 3), np.float32)
         self.alpha = place.alpha.copy()
 
-    def lay(self, colour: Colour, cover: Floats) -> None:
-        """Lay a colour over the wing, `cover` (P,) in [0, 1] thick."""
+    def lay(
+        self, colour: Colour, cover: npt.NDArray[np.floating[Any]], among: Index | None = None
+    ) -> None:
+        """Lay a colour `cover` in [0, 1] thick over every pixel, or over those `among`."""
         ink = np.array(colour, np.float32)
-        at = np.flatnonzero(cover)
+        if among is not None:
+            self.rgb[among] += (ink - self.rgb[among]) * cover[:, None]
+            return
+        at = np.flatnonzero(cover > 0)
         if 2 * at.size > cover.size:
             self.rgb += (ink - self.rgb) * cover[:, None]
         else:  # most marks are small
@@ -177,32 +184,41 @@ class Painter:
 
     def disc(self, at: tuple[float, float], radius: float, colour: Colour) -> None:
         """Lay a disc at (u, t)."""
-        x, y = self._place(*at)
-        distance = np.hypot(self.wing.x - x, self.wing.y - y)
-        self.lay(colour, _ramp((radius - distance) / 0.008))
+        _, _, distance, near = self._around(at, radius + 0.01)
+        self.lay(colour, _ramp((radius - distance) / 0.008), near)
 
-    def _place(self, u: float, t: float) -> tuple[float, float]:
-        near = np.argmin(np.abs(self.wing.u - u) + np.abs(self.wing.t - t))
-        return float(self.wing.x[near]), float(self.wing.y[near])
+    def _around(
+        self, at: tuple[float, float], reach: float
+    ) -> tuple[Floats, Floats, Floats, Index]:
+        """The pixels within `reach` of (u, t): x, y, distance from there, and which they are."""
+        place = self.wing
+        centre = np.argmin(np.abs(place.u - at[0]) + np.abs(place.t - at[1]))
+        dx, dy = place.x - place.x[centre], place.y - place.y[centre]
+        near = np.flatnonzero((np.abs(dx) < reach) & (np.abs(dy) < reach))
+        dx, dy = dx[near], dy[near]
+        return dx, dy, np.hypot(dx, dy), near
 
     def eye(self, at: tuple[float, float], radius: float, ring: Colour) -> None:
         """An eyespot: ring, dark disc, iris, and the white point that makes it look alive."""
         dark = self.palette.dark
-        x, y = self._place(*at)
-        distance = np.hypot(self.wing.x - x, self.wing.y - y) / radius
-        self.lay(dark, 0.6 * _ramp((1.22 - distance) / 0.12))
-        self.lay(ring, _ramp((1.0 - distance) / 0.12))
-        self.lay(tuple(0.6 * c for c in dark), _ramp((0.74 - distance) / 0.1))  # type: ignore[arg-type]
-        iris = _ramp((0.46 - distance) / 0.16) * (0.55 + 0.45 * _ramp((self.wing.y - y) / radius))
-        self.lay(self.palette.accent, 0.7 * iris)
-        glint = np.hypot(self.wing.x - x + 0.2 * radius, self.wing.y - y - 0.22 * radius) / radius
-        self.lay((1, 1, 1), _ramp((0.2 - glint) / 0.1))
+        dx, dy, distance, near = self._around(at, 1.25 * radius)
+        distance = distance / radius
+        self.lay(dark, 0.6 * _ramp((1.22 - distance) / 0.12), near)
+        self.lay(ring, _ramp((1.0 - distance) / 0.12), near)
+        self.lay(
+            (0.6 * dark[0], 0.6 * dark[1], 0.6 * dark[2]), _ramp((0.74 - distance) / 0.1), near
+        )
+        iris = _ramp((0.46 - distance) / 0.16) * (0.55 + 0.45 * _ramp(dy / radius))
+        self.lay(self.palette.accent, 0.7 * iris, near)
+        glint = np.hypot(dx + 0.2 * radius, dy - 0.22 * radius) / radius
+        self.lay((1, 1, 1), _ramp((0.2 - glint) / 0.1), near)
 
 
-def _ramp(values: Floats) -> Floats:
+def _ramp(values: npt.NDArray[np.floating[Any]]) -> Floats:
     """0 below 0, 1 above 1, smooth between."""
     x = np.clip(values, 0, 1)
-    return (x * x * (3 - 2 * x)).astype(np.float32)
+    smooth: Floats = (x * x * (3 - 2 * x)).astype(np.float32)
+    return smooth
 
 
 def paint(species: Species, animal: Look, *, front: bool, underside: bool) -> Image.Image:
@@ -236,16 +252,16 @@ def _pattern(painter: Painter, species: Species, animal: Look, front: bool) -> N
     wave = 0.018 * np.sin(place.t * np.pi * 2 * _VEINS)
     if marks.band:
         middle = marks.band_at + (0.1 * (place.t - 0.5) if front else -0.04) + wave
-        half = 0.06 * size * (1 + 0.5 * np.cos(place.t * np.pi * 3))
+        half = 0.075 * size * (1 + 0.5 * np.cos(place.t * np.pi * 3))
         painter.lay(palette[marks.band], _ramp((half - np.abs(place.u - middle)) / 0.02 + 0.5))
     if marks.bars and front:
         for number in range(marks.bars):
-            across = np.abs(place.u - (0.2 + 0.13 * number)) - 0.022 * size
+            across = np.abs(place.u - (0.2 + 0.13 * number)) - 0.03 * size
             cell = _ramp((place.t - 0.42) / 0.05) * _ramp((0.95 - place.t) / 0.05)
             painter.lay(palette.dark, cell * _ramp(-across / 0.012 + 0.5))
     if marks.tip and front:
         slope = place.u + 0.5 * (place.t - 0.8)
-        painter.lay(palette[marks.tip], 0.95 * _ramp((slope - 0.7 / size) / 0.06))
+        painter.lay(palette[marks.tip], 0.95 * _ramp((slope - 0.64 / size) / 0.06))
     painter.lay(palette.dark, 0.9 * _veins(place, marks.veins))
     edge = 1 - place.r / place.reach
     costa = (1 - place.t) * place.span if front else np.ones_like(place.u)
@@ -264,7 +280,8 @@ def _veins(place: Wing, half_width: float) -> Floats:
     cell = _ramp((half_width - np.abs(place.u - 0.43)) / 0.005 + 0.5) * inside
     sides = np.minimum(np.abs(place.t - 0.375), np.abs(place.t - 0.875)) * place.span
     edges = _ramp((half_width - sides) / 0.005 + 0.5) * (place.u < 0.43)
-    return np.maximum(outer, np.maximum(cell, edges)).astype(np.float32)
+    veins: Floats = np.maximum(outer, np.maximum(cell, edges)).astype(np.float32)
+    return veins
 
 
 def _small_marks(painter: Painter, species: Species, animal: Look, front: bool) -> None:
@@ -274,14 +291,14 @@ def _small_marks(painter: Painter, species: Species, animal: Look, front: bool) 
     for row in range(marks.spots):
         u = 1 - marks.margin * (0.42 + 0.85 * row) - 0.012
         for cell in range(_VEINS):
-            radius = (0.024 - 0.006 * row) * size * rng.uniform(0.85, 1.15)
+            radius = (0.031 - 0.007 * row) * size * rng.uniform(0.85, 1.15)
             painter.disc((u, (cell + 0.5) / _VEINS), radius, palette.pale)
     ring = palette[marks.eye_ring]
     for at in _eyes(marks.eyes_front if front else marks.eyes_hind, front):
         painter.eye(at, marks.eye_size * size * rng.uniform(0.92, 1.08), ring)
     for _ in range(marks.freckles):
         at = (rng.uniform(0.25, 0.88), rng.uniform(0.08, 0.92))
-        painter.disc(at, rng.uniform(0.012, 0.02) * size, palette.dark)
+        painter.disc(at, rng.uniform(0.016, 0.027) * size, palette.dark)
 
 
 def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
@@ -301,8 +318,8 @@ def _underside(painter: Painter, animal: Look) -> None:
     )
     rng = sampling.generator(0, "underside", animal.key)
     cloud = _cloud(place, rng, 9)
-    painter.lay(straw, np.full_like(place.u, 0.42) + 0.12 * cloud)  # type: ignore[arg-type]
-    painter.lay((0.2, 0.14, 0.09), 0.2 * _ramp(cloud - 0.4))
+    painter.lay(straw, np.full_like(place.u, 0.34) + 0.1 * cloud)  # type: ignore[arg-type]
+    painter.lay((0.2, 0.14, 0.09), 0.15 * _ramp(cloud - 0.4))
 
 
 def _cloud(place: Wing, rng: np.random.Generator, cells: int) -> Floats:
