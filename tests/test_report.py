@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from PIL import Image
 
 from fieldmark.evaluate import Evaluation
+from fieldmark.photos import PhotoTable, build_frame
 from fieldmark.report import classifier_page, findings, page, plots, study_page, thumbs
+from fieldmark.stats import stats
 from fieldmark.taxonomy import Taxon, Taxonomy
 
 NAMES = ["Vanessa atalanta", "Vanessa cardui", "Columba livia", "Columba oenas", "Salmo <trutta>"]
@@ -149,7 +152,8 @@ STUDY: dict[str, Any] = {
             "groups": {"Birds": 2100, "Insects": 2237},
             "parts": {"train": PART, "val": {**PART, "photos": 250}, "all": PART},
             "histogram": {
-                "edges": [0, 25, 50, 75, 100, 125, 150, 175],
+                "part": "train",
+                "bins": [0, 25, 50, 75, 100, 125, 150, 175],
                 "counts": [22, 14, 12, 12, 6, 5, 3],
             },
         },
@@ -482,6 +486,18 @@ def test_a_study_of_one_table_leaves_the_others_out(
     assert re.findall(r'<li><a href="#(\w+)"', text) == ids
 
 
+def test_the_counts_of_a_real_table_fit_into_the_page(tmp_path: Path) -> None:
+    frame = build_frame(
+        {"id": ["a", "b", "c"], "path": ["a", "b", "c"], "taxon_id": ["0", "0", "2"]}
+    )
+    counted = stats(PhotoTable(frame, TAXONOMY, tmp_path, "folders"))
+    study = copy.deepcopy(STUDY)
+    study["data"] |= {"stats": counted, "rejected": {}}
+    data = section(make_study(lambda _: None, study), "data")
+    assert "Most photos in a class – – 2 500" in data
+    assert "Every file that was found could be used" in data
+
+
 def test_a_row_that_broke_down_has_no_numbers(photo_of: Callable[[str], Path | None]) -> None:
     study = copy.deepcopy(STUDY)
     for one in study["rows"]:
@@ -498,12 +514,25 @@ def test_the_classifiers_page_says_how_often_it_is_right(classifier_text: str) -
     summary = EVALUATIONS["complete"].summary()
     assert f"names {page.of_100(summary['top1_error'])} right" in classifier_text
     assert page.decimal(summary["macro_error"]) in section(classifier_text, "short")
-    assert "95.0 % of those answers" in section(classifier_text, "short")
+    assert "95.0 % of the answers" in section(classifier_text, "short")
     classes = section(classifier_text, "classes")
     errors = [row["error"] for row in summary["per_class"]]
     hardest = TAXONOMY[str(int(np.argmax(errors)))].label
     assert classes.index(hardest) == min(classes.index(taxon.label) for taxon in TAXONOMY)
     assert "truncated 2" in section(classifier_text, "data")
+
+
+def test_the_threshold_is_measured_on_photos_it_was_not_set_on(
+    classifier_text: str, photo_of: Callable[[str], Path | None]
+) -> None:
+    one = EVALUATIONS["complete"]
+    p_NC = scipy.special.softmax(one.scores_NC.astype(np.float64) / ABOUT["temperature"], axis=1)
+    given = p_NC.max(axis=1) >= ABOUT["threshold"]["score"]
+    coverage, precision = given.mean(), (one.predicted_N == one.labels_N)[given].mean()
+    said = f"answers for {page.percent(coverage)} , and {page.percent(precision)} of those"
+    assert said.replace(" ,", ",") in section(classifier_text, "short")
+    never = {"precision": 0.99, "score": 1.5, "coverage": 0.0}
+    assert "always answers" in section(make_classifier(photo_of, threshold=never), "short")
 
 
 def test_calibration_is_shown_before_and_after(

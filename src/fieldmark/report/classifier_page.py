@@ -34,8 +34,9 @@ def classifier_page(
             `val`, `test`, and `rejected`: reason to number), `curve` (for each epoch `epoch`,
             `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds), `temperature` (the
             scores are logits before calibration; divided by it they are calibrated; None: they are
-            taken as they are), `threshold` (`precision`, `score`, `coverage`, or None), `machine`
-            and `versions` (name to text).
+            taken as they are), `threshold` (`precision` that was asked for, `score`, `coverage`
+            of the validation photos; or None), `licence`, `chosen` (setting to value), `split`
+            (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: its scores on photos that training never saw.
         taxonomy: the names of the classes.
         photos: where the photo with an id lies, or None.
@@ -50,6 +51,10 @@ def classifier_page(
         "seconds": {},
         "temperature": None,
         "threshold": None,
+        "licence": None,
+        "chosen": {},
+        "split": None,
+        "data_digest": None,
         "machine": {},
         "versions": {},
         **about,
@@ -63,6 +68,7 @@ def classifier_page(
         "badge": _badge(about),
         "classes": _classes(summary, taxonomy),
         "groups": _groups(summary),
+        "answered": _answered(evaluation, about),
         "confusions": hardest_pairs(evaluation, photos, taxonomy),
         "calibration": _calibration(evaluation, about["temperature"]),
         "curve": _curve(about["curve"]),
@@ -120,6 +126,21 @@ def _groups(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": rows,
         "plot": plots.dots("groups", title, drawn, "share of photos named wrongly"),
     }
+
+
+def _answered(evaluation: Evaluation, about: About) -> dict[str, float] | None:
+    """How many photos get an answer above the threshold, and how many of those are right.
+
+    A photo of a class that was not taught counts: a sure answer to it is a wrong one.
+    """
+    if not about["threshold"] or not len(evaluation):
+        return None
+    log_p_NC = metrics.log_softmax(evaluation.scores_NC / (about["temperature"] or 1.0))
+    given = np.exp(log_p_NC.max(axis=1)) >= about["threshold"]["score"]
+    if not given.any():
+        return None
+    right = ~evaluation.wrong_N()
+    return {"coverage": float(given.mean()), "precision": float(right[given].mean())}
 
 
 def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str, Any] | None:

@@ -140,7 +140,7 @@ def _histogram(data: Mapping[str, Any]) -> str | None:
         return None
     title = "Histogram: how many classes have how many photos"
     return plots.histogram(
-        "figure1", title, found["edges"], found["counts"], data.get("prune_below")
+        "figure1", title, found["bins"], found["counts"], data.get("prune_below")
     )
 
 

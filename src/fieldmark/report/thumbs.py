@@ -48,7 +48,7 @@ def data_uri(path: Path) -> str | None:
     from PIL import Image
 
     try:
-        pixels_HW3 = images.decode(images.read_bytes(path))
+        pixels_HW3 = images.decode(images.read_bytes(path), at_least=SIDE)
     except ImageRejected:
         return None
     picture = Image.fromarray(pixels_HW3)
