@@ -42,6 +42,7 @@ class RejectReason(StrEnum):
     TOO_LARGE = "too-large"  # more pixels or bytes than the limit, seen in the header
     TRUNCATED = "truncated"  # the picture ends before its end
     CORRUPT = "corrupt"  # the decoder found contradictory data
+    CHANGED = "changed"  # other bytes than when it was indexed
     NO_LABEL = "no-label"  # unlabelled, in a source whose photos have labels
     UNKNOWN_CATEGORY = "unknown-category"  # its label is not in the source's list of categories
     AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels

@@ -84,9 +84,19 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def to_json(value: Any) -> str:
+    """A value as indented JSON. NaN and infinity are refused."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text that fieldmark wrote."""
+    return json.loads(text)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, or nothing. NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a value as JSON, or nothing."""
+    write_text(path, to_json(value))
 
 
 def read_json(path: Path) -> Any:

@@ -98,7 +98,7 @@ class PhotoTable:
         return self.root / path
 
     def digest(self) -> str:
-        """A digest of what the table says of its photos, whatever the order of its rows and its place."""
+        """A digest of what the table says of its photos, whatever the order of its rows."""
         columns = [name for name in SCHEMA if name != "path"]
         rows = self.frame.select(columns).sort("id").write_csv().encode()
         return files.digest([files.sha256(rows), self.taxonomy.to_json()])

@@ -1,0 +1,301 @@
+"""Classifier: backbone + preprocess + head + taxonomy + calibration + provenance, in one folder.
+
+    classifier.json        everything that is not a tensor
+    head.safetensors       the last layer
+    backbone.safetensors   the weights of all layers before it
+    README.md              a model card in the form of the Hugging Face hub
+
+Nothing in it is ever run as code: tensors are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import files
+from fieldmark.backbones import engines
+from fieldmark.calibration import Threshold, log_softmax
+from fieldmark.errors import ClassifierError, InputError
+from fieldmark.heads.base import LinearHead
+from fieldmark.preprocess import Preprocess
+from fieldmark.taxonomy import Taxon, Taxonomy
+
+if TYPE_CHECKING:
+    from fieldmark.backbones import Backbone
+
+FORMAT = "fieldmark-classifier-1"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One label with its score.
+
+    Attributes:
+        taxon: what the label stands for.
+        score: its probability, calibrated, 0 to 1.
+    """
+
+    taxon: Taxon
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one photo.
+
+    Attributes:
+        answers: the labels with the highest scores, sorted by confidence (Section 4.2 of the paper).
+        sure: whether the first score reaches the threshold; if not, the honest answer is "not sure".
+    """
+
+    answers: tuple[Answer, ...]
+    sure: bool
+
+    @property
+    def best(self) -> Answer:
+        """The label with the highest score."""
+        return self.answers[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained species classifier.
+
+    Attributes:
+        architecture: the name of its backbone.
+        backbone_key: which weights, as in `Backbone.key`.
+        preprocess: from a photo to the crop that the backbone sees.
+        head: from features to scores.
+        taxonomy: the taxon of each of the C scores, in their order.
+        temperature: the scores are divided by it before the softmax.
+        threshold: when the answer is "not sure"; None where no photos were held out to set it.
+        provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
+        source: a backbone in memory, or the folder that holds its weights.
+    """
+
+    architecture: str
+    backbone_key: str
+    preprocess: Preprocess
+    head: LinearHead
+    taxonomy: Taxonomy
+    temperature: float = 1.0
+    threshold: Threshold | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    source: Backbone | Path | None = None
+
+    @cached_property
+    def taxa(self) -> tuple[Taxon, ...]:
+        """The taxon of each score."""
+        return tuple(self.taxonomy)
+
+    @cached_property
+    def engine(self) -> engines.Engine:
+        """What turns crops into features on this machine.
+
+        A graph that was converted before is used at once, without PyTorch.
+        """
+        graph = engines.cached_graph(self.backbone_key)
+        if graph is not None:
+            return engines.onnx_engine_from_file(graph)
+        return engines.engine(self.backbone, "onnxruntime")
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network before the head, with its weights."""
+        from fieldmark import backbones
+
+        if isinstance(self.source, backbones.Backbone):
+            return self.source
+        if self.source is None:
+            raise ClassifierError("This classifier has no weights: load it from its folder.")
+        path = self.source / "backbone.safetensors"
+        found = backbones.load(self.architecture, weights=path)
+        if found.key != self.backbone_key:
+            raise ClassifierError(
+                f"{path} does not hold the weights that the head was trained on: "
+                "take the folder anew from where it was made."
+            )
+        return found
+
+    def log_probabilities(self, features_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Calibrated log-probabilities of feature vectors, shape (N, C)."""
+        return log_softmax(self.head.logits(features_ND) / np.float32(self.temperature))
+
+    def scores(self, crops_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Calibrated probabilities of crops, shape (N, C)."""
+        parts = [
+            np.exp(self.log_probabilities(self.engine(crops_NSS3[start : start + _BATCH])))
+            for start in range(0, len(crops_NSS3), _BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.taxa)), np.float32)
+
+    def predict(
+        self, photos: Sequence[bytes | Path | str | npt.NDArray[np.uint8]], top: int = 5
+    ) -> list[Prediction]:
+        """Name what is in some photos.
+
+        Args:
+            photos: paths, the bytes of files, or RGB images uint8 (H, W, 3).
+            top: how many labels to give for each.
+
+        Raises:
+            ImageRejected: a photo cannot be used.
+        """
+        crops = [self._crop(photo) for photo in photos]
+        if not crops:
+            return []
+        return [self.rank(p_C, top) for p_C in self.scores(np.stack(crops))]
+
+    def rank(self, p_C: npt.NDArray[np.float32], top: int = 5) -> Prediction:
+        """The labels of one photo's probabilities, sorted by confidence."""
+        best = np.argsort(-p_C, kind="stable")[:top]
+        answers = tuple(Answer(self.taxa[number], float(p_C[number])) for number in best)
+        sure = self.threshold is None or answers[0].score >= self.threshold.score
+        return Prediction(answers, sure)
+
+    def _crop(self, photo: bytes | Path | str | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        from fieldmark import images
+
+        if isinstance(photo, np.ndarray):
+            return self.preprocess.apply(photo)
+        data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
+        return self.preprocess.crop(data)
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier's folder; `classifier.json` comes last and makes it one.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        from safetensors.numpy import save
+
+        (folder / "classifier.json").unlink(missing_ok=True)
+        head = {name: np.ascontiguousarray(t) for name, t in self.head.tensors().items()}
+        files.write_bytes(folder / "head.safetensors", save(head))
+        self._save_backbone(folder / "backbone.safetensors")
+        files.write_text(folder / "README.md", self._card())
+        files.write_json(
+            folder / "classifier.json",
+            {
+                "format": FORMAT,
+                "architecture": self.architecture,
+                "backbone_key": self.backbone_key,
+                "preprocess": self.preprocess.to_json(),
+                "temperature": self.temperature,
+                "threshold": asdict(self.threshold) if self.threshold else None,
+                "taxonomy": self.taxonomy.to_json(),
+                "files": {
+                    name: files.sha256((folder / name).read_bytes())
+                    for name in ("head.safetensors", "backbone.safetensors")
+                },
+                "provenance": dict(self.provenance),
+            },
+        )
+
+    def _save_backbone(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        from fieldmark.backbones.weights import trunk_names
+
+        state = self.backbone.network.state_dict()
+        names = trunk_names(state, self.backbone.architecture.last_layer_path)
+        with files.replacing(path) as temporary:
+            save_file({name: state[name].contiguous() for name in names}, temporary)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Classifier:
+        """Read the folder that `save` wrote; nothing in it is run.
+
+        Raises:
+            ClassifierError: it is not a classifier, or a damaged one.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        folder = Path(folder)
+        about = _read_about(folder)
+        try:
+            raw = (folder / "head.safetensors").read_bytes()
+            if files.sha256(raw) != about["files"]["head.safetensors"]:
+                raise ValueError("head.safetensors is not the file that was written with it")
+            head = LinearHead.from_tensors(load(raw))
+            threshold = Threshold(**about["threshold"]) if about["threshold"] else None
+            taxonomy = Taxonomy.from_json(about["taxonomy"])
+            if head.weight.ndim != 2 or head.weight.shape[1:] != head.bias.shape != (
+                len(taxonomy),
+            ):
+                raise ValueError("the head does not fit the list of classes")
+            return cls(
+                architecture=about["architecture"],
+                backbone_key=about["backbone_key"],
+                preprocess=Preprocess.from_json(about["preprocess"]),
+                head=head,
+                taxonomy=taxonomy,
+                temperature=float(about["temperature"]),
+                threshold=threshold,
+                provenance=about["provenance"],
+                source=folder,
+            )
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise ClassifierError(
+                f"{folder} is a damaged classifier ({error}): take it anew from where it was made."
+            ) from error
+
+    def _card(self) -> str:
+        """The model card: front matter that the hub reads, then what a person wants to know."""
+        made = self.provenance
+        front = {
+            "library_name": "fieldmark",
+            "pipeline_tag": "image-classification",
+            "license": made.get("licence", "other"),
+            "tags": ["species-classification", "biology", "fieldmark"],
+        }
+        lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
+        lines += [f"# {made.get('name', 'A species classifier')}", ""]
+        lines += [f"Names {len(self.taxa):,} kinds of living things from a photo. ", ""]
+        if "test" in made:
+            lines += [f"**How good it is.** {made['test']}", ""]
+        lines += [
+            f"**Backbone.** {self.architecture}; {made.get('weights', 'weights unknown')}.",
+            "",
+        ]
+        lines += ["**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", ""]
+        lines += [
+            "**How it was made.**",
+            "",
+            "```json",
+            files.to_json(dict(made)).strip(),
+            "```",
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def _read_about(folder: Path) -> Any:
+    if not folder.is_dir():
+        raise ClassifierError(
+            f"{folder} is not a folder: name one that `fieldmark train --out` wrote."
+        )
+    if not (folder / "classifier.json").is_file():
+        raise ClassifierError(
+            f"{folder} has no classifier.json: name a folder that `fieldmark train --out` wrote."
+        )
+    try:
+        about = files.read_json(folder / "classifier.json")
+    except InputError as error:
+        raise ClassifierError(str(error)) from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ClassifierError(
+            f"{folder / 'classifier.json'} is not of the form {FORMAT}: it was written by another "
+            "program or another version; train it anew."
+        )
+    return about

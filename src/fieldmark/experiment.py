@@ -1,0 +1,236 @@
+"""What training and the study share: parts of a split with their labels, and their features."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fieldmark import __version__, extraction
+from fieldmark.backbones import Backbone, engines
+from fieldmark.crops import PhotoFile
+from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation
+from fieldmark.extraction import Extraction, Job
+from fieldmark.features import FeatureStore, Precision, Shelf
+from fieldmark.heads.base import LabelledFeatures
+from fieldmark.photos import KEPT, PhotoTable
+from fieldmark.preprocess import Preprocess
+from fieldmark.sampling import order
+from fieldmark.split import Part, Split
+
+PAPER_CROP = Preprocess(size=224, fit="squash")
+"""The paper's way: "resized to 224 x 224". The whole photo is seen, at the cost of its proportions."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Labelled photos of one part of a split.
+
+    Attributes:
+        ids: their ids in the table.
+        files: their digests and where they lie.
+        taxon_ids: the label of each.
+        groups: the group of each, None where it stands alone.
+        supercategories: the supercategory of each, "" where it has none.
+    """
+
+    ids: tuple[str, ...]
+    files: tuple[PhotoFile, ...]
+    taxon_ids: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    supercategories: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def labels(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The number of each photo's class among `classes`, -1 where it is none of them; shape (N,)."""
+        number = {taxon_id: index for index, taxon_id in enumerate(classes)}
+        return np.array([number.get(taxon_id, -1) for taxon_id in self.taxon_ids], np.int64)
+
+    def evaluation(self, scores_NC: npt.NDArray[np.float32], classes: Sequence[str]) -> Evaluation:
+        """These photos with a classifier's scores for `classes`."""
+        return Evaluation(
+            scores_NC=scores_NC,
+            labels_N=self.labels(classes),
+            photo_ids=self.ids,
+            classes=tuple(classes),
+            groups=self.groups,
+            supercategories=self.supercategories,
+        )
+
+
+def photos_of(table: PhotoTable, split: Split, part: Part) -> Photos:
+    """The photos of one part of a split that can be used.
+
+    Raises:
+        InputError: the files of the photos were never looked at, so there is nothing to train on.
+    """
+    rows = split.rows(table, part).filter(pl.col("status") == KEPT)
+    if rows["sha256"].null_count():
+        raise InputError(
+            f"{table.root} holds the annotations but not the photos of {rows['sha256'].null_count():,} "
+            "labels: put the photos where the annotations say they are; counting alone works "
+            "without them (`fieldmark stats`)."
+        )
+    taxa = table.taxonomy
+    return Photos(
+        ids=tuple(rows["id"]),
+        files=tuple(
+            PhotoFile(digest, table.file_of(path))
+            for digest, path in rows.select("sha256", "path").iter_rows()
+        ),
+        taxon_ids=tuple(rows["taxon_id"]),
+        groups=tuple(rows["group"]),
+        supercategories=tuple(taxa[taxon_id].supercategory for taxon_id in rows["taxon_id"]),
+    )
+
+
+def limited(table: PhotoTable, limit: int | None, seed: int) -> PhotoTable:
+    """At most `limit` of the labelled photos, drawn by their ids; the others leave the table."""
+    ids = table.labelled["id"].to_list()
+    if limit is None or limit >= len(ids):
+        return table
+    if limit < 1:
+        raise InputError(f"A limit of {limit} photos leaves none: give at least 1.")
+    drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
+    return table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
+
+
+@dataclass
+class Bench:
+    """Where features are computed and kept.
+
+    Attributes:
+        preprocess: makes the crop that all backbones share.
+        store: where features are kept.
+        engine: which engine runs the networks; `auto` measures which is fastest here.
+        precision: in which features are kept.
+        workers: threads that decode; None: one a core.
+        extraction: what was computed so far, and which photos could not be read.
+    """
+
+    preprocess: Preprocess = PAPER_CROP
+    store: FeatureStore = field(default_factory=FeatureStore)
+    engine: str = "auto"
+    precision: Precision = "float16"
+    workers: int | None = None
+    extraction: Extraction = field(default_factory=Extraction)
+
+    def shelf(self, backbone: Backbone) -> Shelf:
+        """Where a backbone's features are kept."""
+        facts = backbone.architecture
+        crop = self.crop_for(backbone)
+        return self.store.shelf(backbone.key, crop.key(), facts.feature_dim, self.precision)
+
+    def crop_for(self, backbone: Backbone) -> Preprocess:
+        """The shared crop, in the size that the network takes."""
+        return self.preprocess.with_size(backbone.architecture.input_size)
+
+    def compute(self, photos: Sequence[PhotoFile], backbones: dict[str, Backbone]) -> Iterator[str]:
+        """Bring the features of all photos onto the shelves; gives each backbone's name when done.
+
+        Backbones that share a crop share its decoding.
+        """
+        sizes: dict[Preprocess, list[str]] = {}
+        for name, backbone in backbones.items():
+            sizes.setdefault(self.crop_for(backbone), []).append(name)
+        for crop, names in sizes.items():
+            jobs = [self._job(name, backbones[name]) for name in names]
+            yield from extraction.extract(photos, jobs, crop, self.extraction, workers=self.workers)
+
+    def _job(self, name: str, backbone: Backbone) -> Job:
+        return Job(
+            name=name,
+            shelf=self.shelf(backbone),
+            giga_macs=backbone.architecture.giga_macs,
+            engine=lambda: engines.engine(backbone, self.engine, batch=extraction.BATCH),
+        )
+
+    def features(
+        self, backbone: Backbone, photos: Photos, classes: Sequence[str]
+    ) -> LabelledFeatures:
+        """The kept features of some photos with their labels."""
+        features = self.shelf(backbone).get([photo.sha256 for photo in photos.files])
+        return LabelledFeatures(features, photos.labels(classes), photos.ids)
+
+    def reject_unreadable(self, table: PhotoTable) -> PhotoTable:
+        """The table with those photos rejected that could not be decoded when it came to it."""
+        for digest, error in self.extraction.rejected.items():
+            ids = table.frame.filter(pl.col("sha256") == digest)["id"].to_list()
+            table = table.reject(ids, error.reason.value)
+        return table
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The three parts of a split, and the classes to learn."""
+
+    train: Photos
+    val: Photos
+    test: Photos
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: PhotoTable, split: Split) -> Parts:
+        """Every class that has a training photo is learned.
+
+        Raises:
+            InputError: there are fewer than two classes to tell apart.
+        """
+        train = photos_of(table, split, "train")
+        present = set(train.taxon_ids)
+        classes = tuple(taxon.id for taxon in table.taxonomy if taxon.id in present)
+        if len(classes) < 2:
+            raise InputError(
+                f"{table.root} has training photos of {len(classes)} class: a classifier needs at "
+                "least two; add photos of another species, or raise --limit."
+            )
+        return cls(train, photos_of(table, split, "val"), photos_of(table, split, "test"), classes)
+
+    @cached_property
+    def files(self) -> list[PhotoFile]:
+        """All photos, whatever their part."""
+        return [*self.train.files, *self.val.files, *self.test.files]
+
+    def train_counts(self) -> dict[str, int]:
+        """How many training photos each class has."""
+        counts = dict.fromkeys(self.classes, 0)
+        for taxon_id in self.train.taxon_ids:
+            counts[taxon_id] += 1
+        return counts
+
+
+def cost_of(bench: Bench, backbone: Backbone, photos: int) -> float | None:
+    """Seconds that the features of so many photos took, by the rate at which they were computed."""
+    return extraction.seconds_for(bench.shelf(backbone), photos)
+
+
+def weights_line(backbone: Backbone) -> str:
+    """Where a backbone's weights came from, with the digest of the file; `random` for none."""
+    account = backbone.account
+    if not account.pretrained:
+        return "random"
+    share = "complete" if account.complete else f"{account.filled} of {account.total} tensors"
+    return f"{Path(account.source).name} sha256:{account.digest} ({share})"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the numbers depend on."""
+    names = ("numpy", "onnxruntime", "pillow", "simplejpeg", "timm", "torch", "torchvision")
+    found = {name: metadata.version(name) for name in names}
+    return {"fieldmark": __version__, "python": platform.python_version(), **found}
+
+
+def photo_finder(table: PhotoTable) -> Callable[[str], Path | None]:
+    """Where the photo with an id lies, for the pictures of a page."""
+    places = dict(table.frame.select("id", "path").iter_rows())
+    return lambda photo_id: table.file_of(places[photo_id]) if photo_id in places else None

@@ -1,0 +1,273 @@
+"""`fieldmark train`: photos in; out comes a classifier, an honest measure of it, and a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldmark import backbones, calibration, files, progress, report, sources
+from fieldmark.backbones import Backbone
+from fieldmark.classifier import Classifier
+from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation
+from fieldmark.experiment import Bench, Parts, limited, photo_finder, versions, weights_line
+from fieldmark.heads.base import LabelledFeatures
+from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
+from fieldmark.photos import PhotoTable
+from fieldmark.split import Split, Way, split_photos
+
+SWEEP = tuple(
+    Arm(learning_rate=rate, weight_decay=decay)
+    for rate in (3e-4, 1e-3, 3e-3)
+    for decay in (0.0, 0.3)
+)
+"""What `train` tries at once; the validation loss chooses."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `fieldmark train` is told.
+
+    Attributes:
+        backbone: the network, a name of `fieldmark.backbones`.
+        weights: `pretrained`, `random`, or a file of weights.
+        weights_dir: a folder of weights, looked into before anything is downloaded.
+        transfer: `last` trains a last layer on kept features; `all` and `scratch` train every layer.
+        epochs: passes over the training photos; None: 20 for the last layer, else 10.
+        val, test: the shares of photos that are held out to choose by, and to measure on.
+        split: how photos are divided.
+        precision: the share of given answers that are to be right; below it, "not sure".
+        limit: at most so many photos; None: all.
+        seed: of the split and of the order of training.
+        engine: what runs the network; `auto` measures.
+    """
+
+    backbone: str = backbones.DEFAULT
+    weights: str = "pretrained"
+    weights_dir: Path | None = None
+    transfer: str = "last"
+    epochs: int | None = None
+    val: float = 0.1
+    test: float = 0.1
+    split: Way = "stratified"
+    precision: float = 0.95
+    limit: int | None = None
+    seed: int = 0
+    engine: str = "auto"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out.
+
+    Attributes:
+        classifier: ready to use.
+        evaluation: its scores on the test part, which neither training nor any choice saw.
+        summary: the measures read off them.
+        folder: where all of it lies.
+    """
+
+    classifier: Classifier
+    evaluation: Evaluation
+    summary: dict[str, Any]
+    folder: Path
+
+
+def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") -> Trained:
+    """Read, split, extract, train, calibrate, measure and write; says on the way what it does.
+
+    Args:
+        photos: photos in any layout that `fieldmark.sources` reads, or a table of them.
+        out: the folder to write the classifier to; it must be new, empty, or an older classifier.
+        config: the choices.
+        command: what was typed, for the page.
+
+    Raises:
+        InputError: anything about the photos, the network or the folder that stands in the way.
+    """
+    start = time.perf_counter()
+    check_out(out)
+    # Before any long work: a network that cannot be had says so at once.
+    backbone = backbones.load(
+        config.backbone, weights=config.weights, weights_dir=config.weights_dir, seed=config.seed
+    )
+    progress.say(f"Network: {config.backbone}; {backbone.account.summary}")
+    table, split, bench = prepare(photos, config, backbone)
+    parts = Parts.of(table, split)
+    progress.say(photo_line(table, parts))
+    fits = sweep(bench, backbone, parts, config)
+    fit = min(fits, key=lambda each: each.val_loss)
+    raw = Classifier(
+        architecture=config.backbone,
+        backbone_key=backbone.key,
+        preprocess=bench.crop_for(backbone),
+        head=fit.head,
+        taxonomy=table.taxonomy.only(parts.classes),
+        source=backbone,
+    )
+    classifier = calibrated(raw, bench.features(backbone, parts.val, parts.classes), config)
+    test = bench.features(backbone, parts.test, parts.classes).features
+    evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
+    summary = measured(evaluation, classifier, parts)
+    about = {
+        **provenance(photos, table, split, parts, backbone, fits, config),
+        "command": command,
+        "test": sentence(summary),
+        "temperature": classifier.temperature,
+        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "seconds": {
+            "features": sum(bench.extraction.seconds.values()),
+            "training": fit.seconds,
+            "in all": time.perf_counter() - start,
+        },
+    }
+    classifier = replace(classifier, provenance=about)
+    classifier.save(out)
+    evaluation.save(out / "evaluation.safetensors")
+    files.write_json(out / "evaluation.json", summary)
+    table.write(out / "photos.parquet")
+    split.write(out / "split.parquet")
+    page = report.classifier_page(
+        about,
+        evaluation,
+        taxonomy=table.taxonomy,
+        photos=photo_finder(table),
+        train_counts=parts.train_counts(),
+    )
+    files.write_text(out / "report.html", page)
+    return Trained(classifier, evaluation, summary, out)
+
+
+def check_out(out: Path) -> None:
+    """Refuse to write over something else.
+
+    Raises:
+        InputError: `out` is a file, or a folder that holds other things than a classifier.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: name a new folder for the classifier with --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "classifier.json").exists():
+        raise InputError(f"{out} holds other files already: name a new or empty folder with --out.")
+
+
+def prepare(
+    photos: Path, config: TrainConfig, backbone: Backbone
+) -> tuple[PhotoTable, Split, Bench]:
+    """Read and split the photos and bring their features onto the shelf."""
+    table = limited(sources.read(photos), config.limit, config.seed)
+    own_test = "test" in set(table.labelled["split"].drop_nulls())
+    split = split_photos(
+        table,
+        val=config.val,
+        test=0.0 if own_test or config.split == "official" else config.test,
+        seed=config.seed,
+        way=config.split,
+    )
+    bench = Bench(engine=config.engine)
+    for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
+        pass
+    return bench.reject_unreadable(table), split, bench
+
+
+def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -> list[Fit]:
+    """Train all heads of the sweep in one go."""
+    train = bench.features(backbone, parts.train, parts.classes)
+    val = bench.features(backbone, parts.val, parts.classes)
+    training = Training(epochs=config.epochs, seed=config.seed)
+    with progress.stage("training the last layer", config.epochs, "epochs") as stage:
+        return fit_sweep(train, val, len(parts.classes), training, SWEEP, lambda _: stage.advance())
+
+
+def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> Classifier:
+    """The classifier with a temperature and a threshold, both set on the validation photos."""
+    logits = raw.head.logits_of(val.features)
+    warm = replace(raw, temperature=calibration.fit_temperature(logits, val.labels))
+    log_p_NC = calibration.log_softmax(logits / np.float32(warm.temperature))
+    confidence = np.exp(log_p_NC.max(axis=1))
+    right = log_p_NC.argmax(axis=1) == val.labels
+    return replace(warm, threshold=calibration.fit_threshold(confidence, right, config.precision))
+
+
+def measured(evaluation: Evaluation, classifier: Classifier, parts: Parts) -> dict[str, Any]:
+    """The measures of the calibrated scores on the test part, and of the threshold there."""
+    log_p_NC = calibration.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
+    even = replace(evaluation, scores_NC=log_p_NC)
+    summary = even.summary(train_counts=parts.train_counts())
+    summary["calibration_error_before"] = evaluation.summary(replicates=1)["calibration_error"]
+    if classifier.threshold is not None:
+        confidence, right = np.exp(log_p_NC.max(axis=1)), ~even.wrong_N()
+        coverage, precision = calibration.answered(confidence, right, classifier.threshold.score)
+        summary["answered"] = {"coverage": coverage, "precision": precision}
+    return summary
+
+
+def provenance(
+    photos: Path,
+    table: PhotoTable,
+    split: Split,
+    parts: Parts,
+    backbone: Backbone,
+    fits: Sequence[Fit],
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """How a classifier was made, as JSON values."""
+    fit = min(fits, key=lambda each: each.val_loss)
+    return {
+        "name": photos.resolve().name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "backbone": config.backbone,
+        "weights": weights_line(backbone),
+        "weights_complete": backbone.account.complete,
+        "licence": backbone.architecture.licence,
+        "transfer": config.transfer,
+        "photos": {
+            "train": len(parts.train),
+            "val": len(parts.val),
+            "test": len(parts.test),
+            "rejected": table.reasons(),
+        },
+        "classes": len(parts.classes),
+        "data_digest": table.digest(),
+        "split": {"way": split.way, "seed": split.seed, "digest": split.digest},
+        "epochs": config.epochs,
+        "chosen": {"learning_rate": fit.arm.learning_rate, "weight_decay": fit.arm.weight_decay},
+        "tried": [
+            {
+                "learning_rate": each.arm.learning_rate,
+                "weight_decay": each.arm.weight_decay,
+                "val_loss": each.val_loss,
+            }
+            for each in fits
+        ],
+        "curve": [asdict(epoch) for epoch in fit.curve],
+        "versions": versions(),
+    }
+
+
+def photo_line(table: PhotoTable, parts: Parts) -> str:
+    """What was found, kept and rejected, and how it was divided, in one line."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in table.reasons().items())
+    return (
+        f"{len(table):,} photos found, {table.kept.height:,} kept"
+        + (f", {len(table) - table.kept.height:,} rejected ({reasons})" if reasons else "")
+        + f"; {len(parts.classes):,} classes; {len(parts.train):,} photos to train, "
+        f"{len(parts.val):,} to choose by, {len(parts.test):,} to measure on"
+    )
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """How good it is, for a person."""
+    error, (low, high) = (
+        summary["top1_error_all_classes"],
+        summary["top1_error_all_classes_interval"],
+    )
+    return (
+        f"On {summary['photos']:,} photos that training never saw, the first name was wrong for "
+        f"{error:.1%} (95 % interval {low:.1%} to {high:.1%})."
+    )

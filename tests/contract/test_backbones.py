@@ -1,0 +1,87 @@
+"""What every entry of BACKBONES keeps to, with random weights.
+
+Crops of 80 pixels: the networks take any size from 75 up, and what is checked does not depend on
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from fieldmark.backbones import BACKBONES, Backbone, load, timm_, torchvision_
+from fieldmark.backbones.network import last_layer_parameters
+from fieldmark.sampling import generator
+
+SIDE, COUNT, CLASSES = 80, 2, 7
+
+
+@pytest.fixture(scope="module", params=list(BACKBONES))
+def backbone(request: pytest.FixtureRequest) -> Iterator[Backbone]:
+    return load(request.param, weights="random", seed=5)
+
+
+@pytest.fixture(scope="module")
+def crops() -> torch.Tensor:
+    pixels = generator(1, "contract").integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+@torch.inference_mode()
+def test_trunk(backbone: Backbone, crops: torch.Tensor) -> None:
+    backbone.trunk.train()  # must have no effect
+    features = backbone.trunk(crops)
+    assert features.shape == (COUNT, backbone.architecture.feature_dim)
+    assert features.dtype == torch.float32
+    assert bool(features.isfinite().all())
+    assert float(features.std(dim=0).max()) > 0  # crops give different features
+    assert torch.equal(features, backbone.trunk(crops))
+    alone = backbone.trunk(crops[1:2])[0]
+    assert float((alone - features[1]).norm() / features[1].norm()) < 1e-5
+
+
+@torch.inference_mode()
+def test_literal_replaces_the_stated_layer_and_no_other(
+    backbone: Backbone, crops: torch.Tensor
+) -> None:
+    facts = backbone.architecture
+    model = backbone.literal(CLASSES, seed=3).eval()
+    assert f"`{facts.last_layer_path}`" in facts.last_layer
+    assert model.network.get_submodule(facts.last_layer_path) is model.last_layer
+
+    seen: list[torch.Tensor] = []
+    model.last_layer.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    assert model(crops).shape == (COUNT, CLASSES)
+    features = seen[0].mean((2, 3)) if seen[0].ndim == 4 else seen[0]
+    assert torch.allclose(features, backbone.trunk(crops), rtol=1e-4, atol=1e-6)
+
+    last = {id(parameter) for parameter in last_layer_parameters(model)}
+    originals = dict(backbone.network.named_parameters())
+    for name, parameter in model.network.named_parameters():
+        if id(parameter) in last:
+            assert name.startswith(facts.last_layer_path + ".")
+            assert CLASSES in parameter.shape
+        else:
+            assert torch.equal(parameter, originals[name])
+            assert parameter is not originals[name]
+
+
+def test_account_of_random_weights(backbone: Backbone) -> None:
+    account = backbone.account
+    assert not account.complete
+    assert not account.pretrained
+    assert account.filled == 0 < account.total == len(account.random)
+    assert "random (seed 5)" in account.summary
+
+
+def test_facts(backbone: Backbone) -> None:
+    facts = backbone.architecture
+    assert facts.licence
+    assert facts.url.startswith("https://")
+    library = torchvision_ if facts.library == "torchvision" else timm_
+    with torch.device("meta"):
+        network = library.build(facts.name)
+    assert timm_._giga_macs(network, facts.input_size) == pytest.approx(facts.giga_macs, rel=0.01)

@@ -1,0 +1,177 @@
+"""Engines: they agree, they are chosen by measurement, and they run without PyTorch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fieldmark import files
+from fieldmark.backbones import Backbone, load
+from fieldmark.backbones.engines import (
+    ENGINES,
+    cached_graph,
+    choice,
+    engine,
+    graphs,
+    onnx_engine_from_file,
+    relative_error,
+)
+from fieldmark.backbones.engines.openvino_ import installed
+from fieldmark.errors import InputError, StoreError
+from fieldmark.sampling import generator
+
+SMALL = "shufflenet_v2_x0_5"
+OTHERS = [name for name in ENGINES if name != "torch" and (name != "openvino" or installed())]
+
+
+@pytest.fixture(scope="module")
+def small() -> Backbone:
+    return load(SMALL, weights="random")
+
+
+def crops_of(side: int, count: int) -> np.ndarray:
+    """Smooth random crops, nearer to photos than noise is."""
+    coarse = generator(2, "engines").integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
+    return coarse.repeat(side // 7, axis=1).repeat(side // 7, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("tf_efficientnet_lite0", "pretrained"), ("squeezenet1_1", "random"), (SMALL, "random")],
+)
+def test_engines_agree(name: str, weights: str) -> None:
+    backbone = load(name, weights=weights)
+    crops = crops_of(backbone.architecture.input_size, 5)
+    reference = engine(backbone, "torch", batch=2)(crops)
+    assert reference.shape == (5, backbone.architecture.feature_dim)
+    assert reference.dtype == np.float32
+    for other in OTHERS:
+        features = engine(backbone, other, batch=2)(crops)
+        assert features.dtype == np.float32
+        assert relative_error(features, reference) < 1e-3, other
+
+
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_any_number_of_crops(small: Backbone, name: str) -> None:
+    crops = crops_of(224, 5)
+    run = engine(small, name, batch=3)
+    whole = run(crops)
+    assert run(crops[:0]).shape == (0, 1024)
+    read_only = crops[4:]
+    read_only.flags.writeable = False
+    assert relative_error(run(read_only), whole[4:]) < 1e-5
+    assert relative_error(run(crops[::-1]), whole[::-1]) < 1e-5  # not contiguous
+    with pytest.raises(TypeError, match="uint8"):
+        run(crops.astype(np.float32))
+
+
+def test_auto_measures_once_and_keeps_its_choice(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SECONDS", 0.1)
+    assert choice.kept(small.key, 4) is None
+    first = engine(small, batch=4)
+    assert first.name == choice.kept(small.key, 4)
+    (record,) = [files.read_json(path) for path in graphs.folder().glob("*.json")]
+    assert set(record["crops_per_second"]) == {"torch", *OTHERS}
+    best = max(record["crops_per_second"], key=record["crops_per_second"].get)
+    assert record["engine"] == first.name == best
+
+    def never(*args: object) -> None:
+        raise AssertionError("measured or converted again")
+
+    monkeypatch.setattr(choice, "measure", never)
+    monkeypatch.setattr(graphs, "_convert", never)
+    assert engine(small, batch=4).name == first.name
+    assert choice.kept(small.key, 8) is None  # another batch is another question
+
+
+def test_an_engine_that_computes_something_else_is_not_chosen(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SECONDS", 0.01)
+
+    class Wrong:
+        name = "wrong"
+
+        def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
+            return np.ones((len(crops_NSS3), 1024), np.float32)
+
+    make = {"torch": lambda: engine(small, "torch"), "wrong": Wrong}
+    assert choice.measure(small, 2, make) == "torch"
+
+
+def test_damage_in_the_cache_is_repaired(small: Backbone) -> None:
+    path = graphs.graph(small)
+    good = path.read_bytes()
+    path.write_bytes(good[:1000])
+    with pytest.raises(StoreError, match="delete the file"):
+        onnx_engine_from_file(path)
+    for name in OTHERS:
+        path.write_bytes(good[:1000])
+        assert engine(small, name)(crops_of(224, 1)).shape == (1, 1024)
+    record = graphs.folder() / choice._path(choice.conditions(small.key, 2)).name
+    record.write_text("{")
+    assert choice.kept(small.key, 2) is None
+
+
+def test_a_graph_that_differs_is_not_kept(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = load(SMALL, weights="random", seed=1)
+    convert = graphs._convert
+    monkeypatch.setattr(graphs, "_convert", lambda backbone, to: convert(other, to))
+    with pytest.raises(InputError, match="other features when converted"):
+        graphs.graph(small)
+    assert cached_graph(small.key) is None
+    assert list(graphs.folder().iterdir()) == []
+
+
+def test_a_network_that_cannot_be_converted_still_runs(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*args: object, **options: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("torch.onnx.export", fails)
+    with pytest.raises(InputError, match="cannot be converted to ONNX .no such operator."):
+        engine(small, "onnxruntime")
+    assert engine(small).name == "torch"
+    assert "no such operator" in capsys.readouterr().err
+
+
+def test_an_unknown_engine_is_refused(small: Backbone) -> None:
+    with pytest.raises(InputError, match="name auto, torch, onnxruntime, openvino"):
+        engine(small, "tensorflow")
+
+
+def test_a_missing_engine_says_how_to_get_it(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fieldmark.backbones.engines.openvino_.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'fieldmark\[openvino\]'"):
+        engine(small, "openvino")
+
+
+def test_a_converted_graph_runs_without_pytorch(small: Backbone, tmp_path: Path) -> None:
+    crops = crops_of(224, 2)
+    np.save(tmp_path / "crops.npy", crops)
+    graphs.graph(small)
+    code = (
+        "import sys, numpy as np\n"
+        "from fieldmark.backbones.engines import cached_graph, choice, onnx_engine_from_file\n"
+        "key, folder = sys.argv[1:]\n"
+        "path = cached_graph(key)\n"
+        "assert path is not None and cached_graph('0' * 64) is None\n"
+        "assert choice.kept(key, 1) is None\n"
+        "features = onnx_engine_from_file(path)(np.load(folder + '/crops.npy'))\n"
+        "np.save(folder + '/features.npy', features)\n"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
+    )
+    command = [sys.executable, "-c", code, small.key, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    features = np.load(tmp_path / "features.npy")
+    assert relative_error(features, engine(small, "torch")(crops)) < 1e-3
