@@ -7,6 +7,7 @@ not matter. Photos of one group (a burst, an observation, a site) are never on t
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -200,7 +201,8 @@ def _draw(
     urn = _Urn(pool, seed, by_class=by_class)
     # Test first: it is then the same photos whatever the share of val is.
     for name in ("test", "val"):
-        part[urn.draw(sizes[name])] = name
+        if sizes[name]:
+            part[urn.draw(sizes[name])] = name
     drawn = pool.select("id").with_columns(part=pl.Series(part, dtype=pl.String))
     for name, share in {"train": 1, "val": val, "test": test}.items():
         if share and not (part == name).any():
@@ -278,27 +280,35 @@ class _Urn:
         """
         room, units = quota_C.tolist(), self.units_C.tolist()
         alone, guarded = self._count(self.alone_N).tolist(), self.guarded_C.tolist()
-        taken = [np.empty(0, dtype=np.int64)]
-        for its_share, must_fit in ((True, True), (False, True), (False, False)):
+        taken: list[_Group] = []
+
+        def take(groups: list[_Group], *, must_fit: bool, must_gain: bool) -> list[_Group]:
+            """Go through the groups and take what may be taken; the others come back."""
             left = []
-            for group in self.groups:
+            for group in groups:
                 pairs = list(zip(group.classes, group.sizes, strict=True))
-                wanted = (
-                    group.place < self.reach
-                    if its_share
-                    else sum(_gain(room[c], size, alone[c]) for c, size in pairs) > 0
-                )
-                fits = not must_fit or all(size <= room[c] for c, size in pairs)
-                if wanted and fits and all(units[c] > 1 for c in group.classes if guarded[c]):
+                if (
+                    (not must_fit or all(size <= room[c] for c, size in pairs))
+                    and (not must_gain or sum(_gain(room[c], n, alone[c]) for c, n in pairs) > 0)
+                    and all(units[c] > 1 for c in group.classes if guarded[c])
+                ):
                     for c, size in pairs:
                         room[c] -= size
                         units[c] -= 1
-                    taken.append(group.members)
+                    taken.append(group)
                 else:
                     left.append(group)
-            self.groups = left
+            return left
+
+        reached = bisect_left(self.groups, self.reach, key=lambda group: group.place)
+        left = take(self.groups[:reached], must_fit=True, must_gain=False) + self.groups[reached:]
+        if any(r > a for r, a in zip(room, alone, strict=True)):
+            left = take(left, must_fit=True, must_gain=True)
+            left = take(left, must_fit=False, must_gain=True)
+        self.groups = left
         self.units_C = np.array(units, dtype=np.int64)
-        return np.concatenate(taken)
+        nothing = np.empty(0, dtype=np.int64)
+        return np.concatenate([nothing, *(group.members for group in taken)])
 
     def _draw_alone(self, want_C: _Ints, size: int) -> _Ints:
         """Photos that stand alone: what each class wants, then evened out to `size` in all."""
@@ -336,13 +346,14 @@ def _groups(
     A group is known by the smallest id among its photos, not by what it is called.
     """
     frame = pl.DataFrame({"group": group, "hash": hash_N, "class": class_N}).with_row_index("row")
-    grouped = frame.filter(pl.col("group").is_not_null())
-    by_name = grouped.group_by("group", maintain_order=True)
-    gathered = by_name.agg(pl.len(), pl.col("hash").first(), "row", "class")
-    several = gathered.filter(pl.col("len") > 1).sort("hash")
-    return frame.height - grouped.height + gathered.height, [
-        _group(*row) for row in several.select("hash", "row", "class").iter_rows()
-    ]
+    shared = frame.filter(pl.col("group").is_not_null() & pl.col("group").is_duplicated())
+    groups = (
+        shared.group_by("group", maintain_order=True)
+        .agg(pl.col("hash").first(), "row", "class")
+        .sort("hash")
+    )
+    units = frame.height - shared.height + groups.height
+    return units, [_group(*row) for row in groups.select("hash", "row", "class").iter_rows()]
 
 
 def _group(first_hash: int, rows: list[int], classes: list[int]) -> _Group:
