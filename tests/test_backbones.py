@@ -39,6 +39,15 @@ def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from more threads, and lose much where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def source() -> Backbone:
     return load(SMALL, weights="random", seed=11)
@@ -125,7 +134,7 @@ def test_literal_begins_as_its_library_has_it(source: Backbone) -> None:
     assert kinds == ["Dropout", "Conv2d", "ReLU", "AdaptiveAvgPool2d"]
     weight, bias = model.last_layer.parameters()
     assert weight.shape == (50, 512, 1, 1)
-    assert float(weight.std()) == pytest.approx(0.01, rel=0.05)
+    assert float(weight.detach().std()) == pytest.approx(0.01, rel=0.05)
     assert not bias.any()
     same, other = source.literal(50, seed=4).last_layer, source.literal(50, seed=5).last_layer
     assert torch.equal(weight, next(same.parameters()))
@@ -195,7 +204,7 @@ def test_a_last_layer_for_other_classes_is_left_aside(
     save_file(state, tmp_path / "w.safetensors")
     loaded = load(SMALL, weights=tmp_path / "w.safetensors")
     assert loaded.account.complete
-    assert loaded.account.ignored == ("classifier.1.bias", "classifier.1.weight")
+    assert sorted(loaded.account.ignored) == ["classifier.1.bias", "classifier.1.weight"]
     assert loaded.key == source.key
 
 

@@ -136,7 +136,7 @@ def test_a_network_that_cannot_be_converted_still_runs(
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr("torch.onnx.export", fails)
-    with pytest.raises(InputError, match="cannot be converted to ONNX .no such operator."):
+    with pytest.raises(InputError, match=r"cannot be converted .* such operator"):
         engine(small, "onnxruntime")
     assert engine(small).name == "torch"
     assert "no such operator" in capsys.readouterr().err

@@ -19,6 +19,15 @@ from fieldmark.sampling import generator
 SIDE, COUNT, CLASSES = 80, 2, 7
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Crops this small gain nothing from more threads, and lose much where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module", params=list(BACKBONES))
 def backbone(request: pytest.FixtureRequest) -> Iterator[Backbone]:
     return load(request.param, weights="random", seed=5)
