@@ -12,9 +12,9 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fieldmark.errors import InputError, StoreError
 
@@ -70,7 +70,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "another place to write to."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing to remove, or no folder to remove it from
+            temporary.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -109,7 +110,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} could not be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): write it anew.") from error
 
 
@@ -121,9 +122,9 @@ def lock(path: Path) -> Iterator[None]:
 
     Raises:
         StoreError: another process holds it.
+        InputError: the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    with _lock_file(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -132,3 +133,13 @@ def lock(path: Path) -> Iterator[None]:
                 "name another place with --cache."
             ) from error
         yield
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written to ({error.strerror or error}): name another place."
+        ) from error
