@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from fieldmark import files
@@ -26,6 +25,7 @@ from fieldmark.backbones import BACKBONES, DEFAULT, Backbone, architecture, avai
 from fieldmark.backbones.engines import engine
 from fieldmark.backbones.network import Literal
 from fieldmark.errors import InputError, WeightsUnavailable
+from fieldmark.preprocess import Preprocess
 
 SMALL = "squeezenet1_1"
 
@@ -388,16 +388,6 @@ def test_downloads_are_checked_and_kept_whole(
 # --- real photos -----------------------------------------------------------------------------------
 
 
-def center_crop(path: Path) -> np.ndarray:
-    """The shorter side to 256 (bilinear), then the middle 224."""
-    with Image.open(path) as opened:
-        photo = opened.convert("RGB")
-    scale = 256 / min(photo.size)
-    photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), 2)
-    left, top = (photo.width - 224) // 2, (photo.height - 224) // 2
-    return np.asarray(photo.crop((left, top, left + 224, top + 224)))
-
-
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "right"), [("tf_efficientnet_lite0", 89), ("squeezenet1_1", 56)])
 def test_pretrained_networks_know_imagenet(shared: Path, name: str, right: int) -> None:
@@ -405,7 +395,9 @@ def test_pretrained_networks_know_imagenet(shared: Path, name: str, right: int) 
     folder = shared / "data" / "imagenet-sample"
     with (folder / "labels.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    crops = np.stack([center_crop(next(folder.rglob(row["file_name"]))) for row in rows])
+    paths = [next(folder.rglob(row["file_name"])) for row in rows]
+    preprocess = Preprocess(interpolation="bilinear")
+    crops = np.stack([preprocess.crop(path.read_bytes()) for path in paths])
     backbone = load(name, weights_dir=shared / "weights")
     with torch.inference_mode():
         scores = Literal(backbone.architecture, backbone.network)(torch.from_numpy(crops))

@@ -99,3 +99,17 @@ def test_a_damaged_table_is_said(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(InputError, match="is not a table"):
             PhotoTable.read(path)
+
+
+def test_a_table_on_which_polars_panics_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which flipped bit makes Polars panic changes with its version, so the panic is put there."""
+
+    def panic(path: Path) -> pl.DataFrame:
+        raise pl.exceptions.PanicException("Thrift out of range")
+
+    table(3).write(tmp_path / "photos.parquet")
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    with pytest.raises(InputError, match="Thrift out of range"):
+        PhotoTable.read(tmp_path / "photos.parquet")

@@ -189,7 +189,7 @@ class Classifier:
                 "format": FORMAT,
                 "architecture": self.architecture,
                 "backbone_key": self.backbone_key,
-                "preprocess": self.preprocess.to_json(),
+                "preprocess": files.from_json(self.preprocess.to_json()),
                 "temperature": self.temperature,
                 "threshold": asdict(self.threshold) if self.threshold else None,
                 "taxonomy": self.taxonomy.to_json(),
@@ -237,7 +237,7 @@ class Classifier:
             return cls(
                 architecture=about["architecture"],
                 backbone_key=about["backbone_key"],
-                preprocess=Preprocess.from_json(about["preprocess"]),
+                preprocess=Preprocess.from_json(files.to_json(about["preprocess"])),
                 head=head,
                 taxonomy=taxonomy,
                 temperature=float(about["temperature"]),

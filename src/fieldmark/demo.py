@@ -22,12 +22,17 @@ def run(out: Path, *, species: int, photos: int, command: str) -> None:
     results = list(predict.predict(trained.classifier, items, top=3))
     for line in predict.as_text(results):
         progress.say(f"   {line}")
-    truth = files.read_json(guide / "test_labels.json").get(str(items[0].id))
-    taxonomy = trained.classifier.taxonomy
-    if truth is not None and str(truth) in taxonomy:
-        progress.say(f"   (it is a {taxonomy[str(truth)].label})")
+    truth = answers(guide).get(items[0].id or "", "")
+    if truth in trained.classifier.taxonomy:
+        progress.say(f"   (it is a {trained.classifier.taxonomy[truth].label})")
     progress.say("")
     progress.say(sentence(trained.summary))
     progress.say(f"Look at the report:  {(model / 'report.html').resolve()}")
     progress.say(f"Name your own photo: fieldmark predict {model} PHOTO")
     progress.say(f"Done in {progress.seconds(time.perf_counter() - start)}.")
+
+
+def answers(guide: Path) -> dict[str, str]:
+    """The label of each test photo, which the classifier has not been given."""
+    annotations = files.read_json(guide / "answers.json")["annotations"]
+    return {str(each["image_id"]): str(each["category_id"]) for each in annotations}

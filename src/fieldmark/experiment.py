@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -133,7 +133,9 @@ class Bench:
 
     def crop_for(self, backbone: Backbone) -> Preprocess:
         """The shared crop, in the size that the network takes."""
-        return self.preprocess.with_size(backbone.architecture.input_size)
+        size = backbone.architecture.input_size
+        resize = round(self.preprocess.resize * size / self.preprocess.size)
+        return replace(self.preprocess, size=size, resize=resize)
 
     def compute(self, photos: Sequence[PhotoFile], backbones: dict[str, Backbone]) -> Iterator[str]:
         """Bring the features of all photos onto the shelves; gives each backbone's name when done.

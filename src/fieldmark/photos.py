@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +35,16 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 
 _METADATA_KEY = "fieldmark"
+
+# What reading a foreign or damaged file ends in; Polars panics on some that it should refuse.
+_DAMAGE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
 
 
 @dataclass(frozen=True)
@@ -111,8 +122,9 @@ class PhotoTable:
             "taxonomy": self.taxonomy.to_json(),
         }
         metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
-        with files.replacing(path) as temporary:
-            self.frame.write_parquet(temporary, metadata=metadata)
+        buffer = BytesIO()  # Polars reports a full disk as an error of its own
+        self.frame.write_parquet(buffer, metadata=metadata)
+        files.write_bytes(path, buffer.getvalue())
 
     @classmethod
     def read(cls, path: Path) -> PhotoTable:
@@ -127,7 +139,7 @@ class PhotoTable:
             return cls(
                 frame, Taxonomy.from_json(about["taxonomy"]), Path(about["root"]), about["source"]
             )
-        except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        except _DAMAGE as error:
             raise InputError(
                 f"{path} is not a table written by `fieldmark index` ({error}): "
                 "write it anew with `fieldmark index PHOTOS --out FILE`."

@@ -23,22 +23,11 @@ from fieldmark.errors import ImageRejected, InputError
 
 _BATCH = 32
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".gif",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-        ".avif",
-        ".mpo",
-    ]
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "mpo", "png", "gif", "webp", "bmp", "tif", "tiff"),
+        *("ppm", "pgm", "pnm", "avif"),
+    )
 )
 
 
@@ -132,7 +121,7 @@ def _name(
     classifier: Classifier, batch: Sequence[Item], crops: Sequence[Crop | ImageRejected], top: int
 ) -> Iterator[Named]:
     good = [crop for crop in crops if not isinstance(crop, ImageRejected)]
-    scores = iter(classifier.scores(np.stack(good)) if good else [])
+    scores = iter(classifier.scores(np.stack(good))) if good else iter(())
     for item, crop in zip(batch, crops, strict=True):
         if isinstance(crop, ImageRejected):
             yield Named(item, None, crop)

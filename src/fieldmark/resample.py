@@ -30,6 +30,9 @@ _ROWS = 16
 # OpenBLAS starts threads for a product above this many multiplications. Photos are already spread
 # over threads, and threads within threads cost ten times what they bring.
 _SINGLE_THREADED = 262_144
+# Pillow's weights have 22 bits after the point. With the same here, sums that fall halfway between
+# two grey levels, which are common where the sizes have a simple ratio, are rounded to the same one.
+_FIXED_POINT = 1 << 22
 _CACHED_SHRINK = 4.0  # weights for stronger shrinking are large and seldom asked for twice
 
 
@@ -98,6 +101,7 @@ def _new_bands(
     weights = _filter((taps - centre[:, None] + 0.5) / stretch, interpolation)
     weights *= taps < last[:, None]
     weights /= weights.sum(axis=1, keepdims=True)
+    weights = np.rint(weights * _FIXED_POINT) / _FIXED_POINT
 
     begins = np.arange(0, outputs, block)
     ends = np.minimum(begins + block, outputs) - 1

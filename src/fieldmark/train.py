@@ -24,10 +24,13 @@ from fieldmark.split import Split, Way, split_photos
 
 SWEEP = tuple(
     Arm(learning_rate=rate, weight_decay=decay)
-    for rate in (3e-4, 1e-3, 3e-3)
+    for rate in (1e-3, 3e-3, 1e-2)
     for decay in (0.0, 0.3)
 )
 """What `train` tries at once; the validation loss chooses."""
+
+HEAD_EPOCHS = 20
+NETWORK_EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,8 @@ def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -
     """Train all heads of the sweep in one go."""
     train = bench.features(backbone, parts.train, parts.classes)
     val = bench.features(backbone, parts.val, parts.classes)
-    training = Training(epochs=config.epochs, seed=config.seed)
-    with progress.stage("training the last layer", config.epochs, "epochs") as stage:
+    training = Training(epochs=config.epochs or HEAD_EPOCHS, seed=config.seed)
+    with progress.stage("training the last layer", training.epochs, "epochs") as stage:
         return fit_sweep(train, val, len(parts.classes), training, SWEEP, lambda _: stage.advance())
 
 
@@ -235,7 +238,7 @@ def provenance(
         "classes": len(parts.classes),
         "data_digest": table.digest(),
         "split": {"way": split.way, "seed": split.seed, "digest": split.digest},
-        "epochs": config.epochs,
+        "epochs": len(fit.curve),
         "chosen": {"learning_rate": fit.arm.learning_rate, "weight_decay": fit.arm.weight_decay},
         "tried": [
             {

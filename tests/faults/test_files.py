@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from fieldmark import files
 from fieldmark.errors import InputError, StoreError
+from fieldmark.photos import PhotoTable, build_frame
+from fieldmark.taxonomy import Taxonomy
 
 HOLD = """
 import os, sys, time
@@ -41,6 +43,19 @@ def process(block: str, act: str, path: Path) -> Iterator[subprocess.Popen[bytes
     finally:
         child.kill()
         child.communicate()
+
+
+@contextmanager
+def little_space(size: int) -> Iterator[None]:
+    """Let every file of this process end at `size` bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def names(folder: Path) -> list[str]:
@@ -93,15 +108,11 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
     if before is not None:
         path.write_bytes(before)
     there = names(tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # writes fail after 4 KiB
-    try:
-        with pytest.raises(InputError, match=r"a\.bin could not be written .*free some space"):
-            files.write_bytes(path, b"x" * 100_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        little_space(4096),
+        pytest.raises(InputError, match=r"a\.bin could not be written .*free some space"),
+    ):
+        files.write_bytes(path, b"x" * 100_000)
     assert names(tmp_path) == there
     assert before is None or path.read_bytes() == before
 
@@ -205,3 +216,10 @@ def test_the_cache_is_where_the_environment_says(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.cache_dir() == tmp_path / ".cache" / "fieldmark"
     assert names(tmp_path) == []  # asking makes no folder
+
+
+def test_a_table_of_photos_on_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    photos = PhotoTable(build_frame({"id": ["1"]}), Taxonomy([]), tmp_path, "folders")
+    with little_space(100), pytest.raises(InputError, match="free some space"):
+        photos.write(tmp_path / "photos.parquet")
+    assert names(tmp_path) == []

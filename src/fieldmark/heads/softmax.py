@@ -114,7 +114,7 @@ def fit_sweep(
     classes: int,
     training: Training,
     arms: Sequence[Arm],
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_epoch: Callable[[int], None] = lambda _: None,
 ) -> list[Fit]:
     """Train all arms in one pass over the features an epoch.
 
@@ -157,7 +157,9 @@ class _Sweep:
         scaled = training.standardise and len(self.train) > 0
         self.scaling = Scaling.of(self.train.features) if scaled else Scaling.none(dim)
         self.learned_KC = torch.stack([_mask(arm.classes, classes) for arm in arms])
-        self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(~self.learned_KC, -torch.inf)
+        self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(
+            ~self.learned_KC, -torch.inf
+        )
         weight = np.zeros((dim, len(arms), classes), np.float32)
         bias = np.zeros((len(arms), classes), np.float32)
         for number, arm in enumerate(arms):
@@ -175,8 +177,9 @@ class _Sweep:
 
     def _scaled(self, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
         """The layer on scaled features that equals `head` on unscaled ones; inverse of `fold`."""
-        undo = np.divide(1.0, self.scaling.scale, where=self.scaling.scale > 0)
-        weight = head.weight * np.where(self.scaling.scale > 0, undo, 0.0)[:, None]
+        scale = self.scaling.scale
+        undo = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        weight = head.weight * undo[:, None]
         bias = np.where(np.isfinite(head.bias), head.bias + self.scaling.mean @ head.weight, 0.0)
         return weight, bias
 
@@ -196,7 +199,7 @@ class _Sweep:
 
     def _logits(self, x_BD: torch.Tensor) -> torch.Tensor:
         weight, bias = self.parameters
-        s_BKC = (x_BD @ weight.flatten(1)).unflatten(1, bias.shape)
+        s_BKC = (x_BD @ weight.flatten(1)).view(len(x_BD), *bias.shape)
         return s_BKC + (bias + self.closed_KC)
 
     def _update(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -211,7 +214,8 @@ class _Sweep:
         # The gradient of the mean cross-entropy by the logits: softmax minus target.
         g_BKC = p_BKC.exp() - self._targets(y_B)
         g_BKC *= (taken_BK / count_K.clamp(min=1))[..., None]
-        gradients = [(x_BD.T @ g_BKC.flatten(1)).unflatten(1, g_BKC.shape[1:]), g_BKC.sum(0)]
+        by_weight = (x_BD.T @ g_BKC.flatten(1)).view_as(self.parameters[0])
+        gradients = [by_weight, g_BKC.sum(0)]
         self._adamw(gradients)
         return loss_K, count_K
 
