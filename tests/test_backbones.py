@@ -402,4 +402,4 @@ def test_pretrained_networks_know_imagenet(shared: Path, name: str, right: int) 
     with torch.inference_mode():
         scores = Literal(backbone.architecture, backbone.network)(torch.from_numpy(crops))
     truth = torch.tensor([int(row["imagenet_index"]) for row in rows])
-    assert abs(int((scores.argmax(1) == truth).sum()) - right) <= 2
+    assert abs(int((scores.argmax(1) == truth).sum()) - right) <= 1
