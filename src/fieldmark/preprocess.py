@@ -118,7 +118,7 @@ class Preprocess:
     def apply(self, image_HWC: Pixels) -> Pixels:
         """A decoded picture, uint8 (H, W, 3), to its crop: uint8, shape (size, size, 3).
 
-        With `crop` the result is what resizing all of it and then cutting would give (to 0.001 grey
+        With `crop` the result is what resizing all of it and then cutting would give (to 0.02 grey
         levels in the mean), but only the pixels of the crop are computed. Sizes and positions are
         rounded as torchvision's Resize and CenterCrop round them.
         """
