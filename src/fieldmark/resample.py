@@ -17,7 +17,7 @@ one value of 10,000 or fewer, or in up to one of 100 for the triangle at a simpl
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -74,7 +74,7 @@ class _Bands:
         self.starts = starts
         self.weights = weights
 
-    @property
+    @cached_property
     def for_colours(self) -> Floats:
         """The same for three interleaved colours: float32, shape (B, 3K, 3n)."""
         blocks, taps, outputs = self.weights.shape
@@ -118,7 +118,7 @@ def _new_bands(
     return _Bands(starts, dense)
 
 
-_kept_bands = lru_cache(maxsize=128)(_new_bands)  # photos of one source come in a few sizes
+_kept_bands = lru_cache(maxsize=64)(_new_bands)  # photos of one source come in a few sizes
 
 
 def _filter(
