@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -22,4 +25,31 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """A cache of the test's own: no test sees what another one kept."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FIELDMARK_CACHE", str(folder))
+    return folder
+
+
+def draw_photo(label: int, number: int, side: int = 64) -> bytes:
+    """A small JPEG: stripes whose hue and direction tell the class, and noise that tells the photo."""
+    rng = np.random.default_rng([label, number])
+    rows, columns = np.mgrid[0:side, 0:side] / side
+    wave = np.sin(2 * np.pi * (2 + label) * (rows if label % 2 else columns) + rng.uniform(0, 6))
+    colour = np.array([60 + 45 * label, 200 - 40 * label, 40 + 50 * (label % 3)])
+    pixels = colour + 50 * wave[..., None] + rng.normal(0, 12, (side, side, 3))
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+CLASSES = ("Apis mellifera", "Bombus terrestris", "Cicindela campestris", "Danaus plexippus")
+
+
+@pytest.fixture(scope="session")
+def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder a class: four classes of 16 photos, beside them a broken file. Not to be changed."""
+    folder = tmp_path_factory.mktemp("insects") / "insects"
+    for label, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for number in range(16):
+            (folder / name / f"{number:02}.jpg").write_bytes(draw_photo(label, number))
+    (folder / CLASSES[0] / "broken.jpg").write_bytes(draw_photo(0, 99)[:600])
     return folder

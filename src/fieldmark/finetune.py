@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from fieldmark import files, progress, sampling
 from fieldmark.backbones.network import Literal as Network
+from fieldmark.backbones.network import seeded
 from fieldmark.errors import StoreError
 from fieldmark.heads.softmax import BETAS, EPSILON, Epoch, cosine
 
@@ -91,7 +92,11 @@ def finetune(
         val: where loss and error are measured after every epoch.
         how: the recipe.
         checkpoint: where the state is kept after every epoch; a run that was cut off goes on from
-            there, to the same weights.
+            there, to the same weights. The state of another recipe, other photos or another kind
+            of network is passed over.
+
+    Raises:
+        StoreError: what lies at `checkpoint` is damaged.
 
     Returns:
         The curve, an entry an epoch, and the seconds that training took in all.
@@ -100,7 +105,7 @@ def finetune(
     optimiser = torch.optim.AdamW(
         trained, lr=how.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=how.weight_decay
     )
-    state = _State(network, optimiser, how, checkpoint)
+    state = _State(network, optimiser, _digest_of(network, train, val, how), checkpoint)
     state.resume()
     hashes = sampling.hashes(train.ids, "order", how.seed)
     batches = math.ceil(len(train) / how.batch_size)
@@ -115,10 +120,10 @@ def finetune(
             for number in range(batches):
                 index = order[number * how.batch_size : (number + 1) * how.batch_size]
                 step = epoch * batches + number
-                torch.manual_seed(sampling.hash64("dropout", how.seed, step) >> 1)
                 for group in optimiser.param_groups:
                     group["lr"] = how.learning_rate * cosine(step, how.epochs * batches)
-                loss = _loss(network, *train.batch(index), how)
+                with seeded(how.seed, "dropout", step):
+                    loss = _loss(network, *train.batch(index), how)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own is untyped
                 optimiser.step()
@@ -179,6 +184,13 @@ def _set_modes(network: nn.Module, transfer: Transfer) -> None:
                 module.eval()
 
 
+def _digest_of(network: Network, train: Crops, val: Crops, how: FineTuning) -> str:
+    """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
+    parts = [[part.ids, files.sha256(part.labels.tobytes())] for part in (train, val)]
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    return files.digest([asdict(how), parts, shapes])
+
+
 class _State:
     """What is kept after every epoch, and read back when a run that was cut off starts again."""
 
@@ -186,11 +198,11 @@ class _State:
         self,
         network: nn.Module,
         optimiser: torch.optim.Optimizer,
-        how: FineTuning,
+        run: str,
         path: Path | None,
     ) -> None:
         self.network, self.optimiser, self.path = network, optimiser, path
-        self.recipe = files.digest(asdict(how))
+        self.run = run
         self.curve: list[Epoch] = []
         self.seconds = 0.0
 
@@ -202,7 +214,7 @@ class _State:
         for number, entry in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in entry.items()}
         about = {
-            "recipe": self.recipe,
+            "run": self.run,
             "seconds": str(self.seconds),
             "curve": files.to_json([asdict(epoch) for epoch in self.curve]),
         }
@@ -214,16 +226,16 @@ class _State:
             return
         try:
             with safe_open(self.path, "pt") as kept:
-                about = kept.metadata()
+                about = kept.metadata() or {}
                 tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+            if about["run"] != self.run:
+                return
+            self.curve = [Epoch(**entry) for entry in files.from_json(about["curve"])]
+            self.seconds = float(about["seconds"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{self.path} is damaged ({error}): delete it to start anew."
             ) from error
-        if about["recipe"] != self.recipe:
-            return
-        self.curve = [Epoch(**entry) for entry in files.from_json(about["curve"])]
-        self.seconds = float(about["seconds"])
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
