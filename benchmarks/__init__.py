@@ -1,0 +1,18 @@
+"""What fieldmark costs, beside what a user would pick instead: see README.md in this folder."""
+
+from __future__ import annotations
+
+BENCHMARKS: dict[str, str] = {
+    "table3": "The whole of Table 3: five networks, frozen, 10 epochs",
+    "decode": "Photo bytes to crop, on one thread",
+    "engines": "Crops to features, one network at a time",
+    "pipeline": "Photos to features, decoding included",
+    "heads": "Features to a trained last layer",
+    "store": "Features to disk and back",
+    "tables": "Index, count, split and prune annotations",
+    "cold_start": "From nothing to the first answer",
+    "gpu": "The same on a GPU, where there is one",
+    "hardware": "What the machine can do at most, and how near each stage comes",
+    "tiers": "What the fast tier of decoding costs in error",
+}
+"""Each is the module of that name in this folder; in the order in which they are run and shown."""

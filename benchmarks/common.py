@@ -1,0 +1,317 @@
+"""What all benchmarks share: ways measured in turn, their medians as a row, and the record of a run.
+
+A benchmark is a module with a function
+
+    run(quick: bool = False) -> list[Row]
+
+and a line in `benchmarks.BENCHMARKS`. Each row sets one figure of ours beside that of a peer, which
+is what a user would pick instead. Both are measured in one call: `alternate` runs every way once a
+round, in an order that turns from round to round, so that whatever else the machine does falls on
+all of them.
+
+    values = alternate({"ours": timed(ours), "Pillow": timed(theirs)}, rounds=rounds(quick))
+    return [compare("decode, 500 x 375", values, "ours", "Pillow", unit="s")]
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+SHARED = ROOT.parent / "shared"
+"""Where the real photos lie, beside the checkout."""
+
+ROUNDS = 5
+"""Fewer rounds than this are marked as such in every table."""
+
+_PACKAGES = (
+    *("numpy", "onnxruntime", "openvino", "pillow", "polars", "scikit-learn"),
+    *("simplejpeg", "timm", "torch", "torchvision"),
+)
+# The instructions that the speed of a network or a decoder hangs on.
+_FLAGS = (
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
+    *("amx_tile", "amx_bf16", "amx_int8", "asimd", "sve"),
+)
+
+
+class Unavailable(Exception):
+    """What a benchmark needs is not here (the real photos, a GPU): it is passed over, and says so."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of ours beside a peer's.
+
+    Attributes:
+        what: what was measured, in a few words.
+        unit: of `ours` and `peer`: "s", "ms", "img/s", ...
+        ours: our median.
+        peer: the peer's median.
+        peer_name: who that is, and how it was used.
+        ratio: how many times better ours is; above 1 ours is better, whatever the unit.
+        low, high: the lowest and the highest ratio within one round.
+        rounds: how many rounds the medians are over.
+        aim: the ratio to reach, None where no aim was set.
+        note: what one must know to read the row rightly; "" if nothing.
+        more: further numbers by name, kept in the JSON only.
+    """
+
+    what: str
+    unit: str
+    ours: float
+    peer: float
+    peer_name: str
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+    aim: float | None = None
+    note: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def rounds(quick: bool, full: int = ROUNDS) -> int:
+    """How many rounds to run: one where it is only to be seen that everything works."""
+    return 1 if quick else full
+
+
+def timed(call: Callable[[], object]) -> Callable[[], float]:
+    """A way that measures the seconds a call takes, for `alternate`."""
+
+    def way() -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return way
+
+
+def alternate(
+    ways: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool = False
+) -> dict[str, list[float]]:
+    """Call every way once a round and keep what it gives (seconds, a rate, ...), by its name.
+
+    Args:
+        ways: what to call; each measures itself, see `timed`.
+        rounds: how often; every round begins with the next way.
+        warm_up: call each way once before, and forget what it gave.
+    """
+    names = list(ways)
+    values: dict[str, list[float]] = {name: [] for name in names}
+    if warm_up:
+        for way in ways.values():
+            way()
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            values[name].append(ways[name]())
+    return values
+
+
+def compare(
+    what: str,
+    values: Mapping[str, Sequence[float]],
+    ours: str,
+    peer: str,
+    *,
+    unit: str = "s",
+    more_is_better: bool = False,
+    aim: float | None = None,
+    note: str = "",
+    more: dict[str, Any] | None = None,
+) -> Row:
+    """One row from what `alternate` gave: medians, their ratio, and its spread over the rounds.
+
+    Args:
+        what: what was measured.
+        values: one number a round for each way.
+        ours, peer: the two ways to compare.
+        unit: of the values.
+        more_is_better: whether they are rates; otherwise they are times.
+        aim, note, more: see `Row`.
+    """
+    mine, theirs = values[ours], values[peer]
+    if len(mine) != len(theirs) or not mine:
+        raise ValueError(f"{what}: {ours} and {peer} must have run in the same rounds")
+
+    def better(a: float, b: float) -> float:
+        return a / b if more_is_better else b / a
+
+    each = [better(a, b) for a, b in zip(mine, theirs, strict=True)]
+    a, b = statistics.median(mine), statistics.median(theirs)
+    return Row(
+        what=what,
+        unit=unit,
+        ours=a,
+        peer=b,
+        peer_name=peer,
+        ratio=better(a, b),
+        low=min(each),
+        high=max(each),
+        rounds=len(mine),
+        aim=aim,
+        note=note,
+        more=more or {},
+    )
+
+
+def record(name: str, rows: Sequence[Row], seconds: float, load: float) -> dict[str, Any]:
+    """What is kept of one benchmark: its rows, and all that they depend on.
+
+    Args:
+        name: the benchmark.
+        rows: what it gave.
+        seconds: how long it took in all.
+        load: the machine's load average before it began; far above 0, others were at work.
+    """
+    return {
+        "benchmark": name,
+        "rows": [_rounded(asdict(row)) for row in rows],
+        "seconds": round(seconds, 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "commit": commit(),
+        "machine": machine() | {"load_before": round(load, 2)},
+        "versions": versions(),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Four digits: more would be noise, and every run would change every line of the file."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def commit() -> str:
+    """The commit that was measured; "+" after it where the sources were changed since."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
+    return f"{head or 'unknown'}{'+' if changed else ''}"
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """The machine: cores, processor, the instructions that matter, memory, system."""
+    about = _cpuinfo()
+    flags = set((about.get("flags") or about.get("Features") or "").split())
+    return {
+        "cores": cores(),
+        "processor": about.get("model name") or platform.processor() or platform.machine(),
+        "mhz": round(float(about.get("cpu MHz") or 0)) or None,
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    first = text.split("\n\n")[0].splitlines()
+    pairs = (line.partition(":") for line in first)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that the figures depend on, where installed."""
+    found = {"python": platform.python_version()}
+    for name in ("fieldmark", *_PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def shared(*parts: str) -> Path:
+    """A file or folder of the real photos, annotations and weights beside the checkout.
+
+    Raises:
+        Unavailable: it is not there.
+    """
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        raise Unavailable(f"../shared/{'/'.join(parts)} is not beside this checkout")
+    return path
+
+
+def table(name: str, rows: Sequence[Row]) -> str:
+    """The rows as text for a terminal, widths by content."""
+    head = (name, "ours", "peer", "", "ratio", "(rounds)", "aim", "")
+    lines = [head, *(_cells(row) for row in rows)]
+    width = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    left = (0, 3, 7)
+    text = []
+    for line in lines:
+        cells = [
+            cell.ljust(width[n]) if n in left else cell.rjust(width[n])
+            for n, cell in enumerate(line)
+        ]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.what,
+        figure(row.ours),
+        figure(row.peer),
+        row.unit,
+        f"{figure(row.ratio)}x",
+        spread(row),
+        "" if row.aim is None else f"{figure(row.aim)}x",
+        f"{row.peer_name}{'; ' + row.note if row.note else ''}",
+    )
+
+
+def spread(row: Row) -> str:
+    """The range of the ratio over the rounds, and a mark where there were too few."""
+    if row.rounds < ROUNDS:
+        return f"({row.rounds} of {ROUNDS} rounds!)"
+    return f"({figure(row.low)} to {figure(row.high)})"
+
+
+def figure(value: float) -> str:
+    """A number as one would write it: three digits that count, whole above 100."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value else "0"
