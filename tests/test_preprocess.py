@@ -25,17 +25,14 @@ def _noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def _reference(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Resize all of it, then cut: as torchvision's Resize and CenterCrop do on a Pillow image.
-
-    Rows first, then columns, in two calls: of tall pictures Pillow 13 would take the columns first.
-    """
+    """Resize all of it, then cut: as torchvision's Resize and CenterCrop do on a Pillow image."""
     height, width = image.shape[:2]
     method = FILTERS[preprocess.interpolation]
     size = (preprocess.size, preprocess.size)
     if preprocess.fit == "crop":
         shorter = min(height, width)
         size = (preprocess.resize * width // shorter, preprocess.resize * height // shorter)
-    whole = Image.fromarray(image).resize((size[0], height), method).resize(size, method)
+    whole = Image.fromarray(image).resize(size, method)
     left = round((size[0] - preprocess.size) / 2)
     top = round((size[1] - preprocess.size) / 2)
     return np.asarray(whole.crop((left, top, left + preprocess.size, top + preprocess.size)))

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fieldmark import __version__, extraction
+from fieldmark import __version__, extraction, progress
 from fieldmark.backbones import Backbone, engines
-from fieldmark.crops import PhotoFile
+from fieldmark.crops import PhotoFile, Spool
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.extraction import Extraction, Job
 from fieldmark.features import FeatureStore, Precision, Shelf
+from fieldmark.finetune import Crops
 from fieldmark.heads.base import LabelledFeatures
 from fieldmark.photos import KEPT, PhotoTable
 from fieldmark.preprocess import Preprocess
@@ -105,6 +106,36 @@ def limited(table: PhotoTable, limit: int | None, seed: int) -> PhotoTable:
     return table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
 
 
+@dataclass(frozen=True)
+class SpooledCrops:
+    """Decoded crops on disk, and which of them belongs to which photo."""
+
+    spool: Spool
+    rows: dict[str, int]
+
+    def labelled(
+        self, photos: Photos, classes: Sequence[str], *, also_unknown: bool = False
+    ) -> Crops:
+        """The crops of some photos with their labels.
+
+        Photos that could not be decoded are left out, and, unless `also_unknown`, those of none of
+        the classes as well.
+        """
+        labels = photos.labels(classes)
+        keep = [
+            number
+            for number, photo in enumerate(photos.files)
+            if (also_unknown or labels[number] >= 0)
+            and self.rows[photo.sha256] not in self.spool.rejected
+        ]
+        return Crops(
+            pixels=self.spool.crops,
+            rows=np.array([self.rows[photos.files[number].sha256] for number in keep], np.int64),
+            labels=labels[keep],
+            ids=tuple(photos.ids[number] for number in keep),
+        )
+
+
 @dataclass
 class Bench:
     """Where features are computed and kept.
@@ -124,6 +155,7 @@ class Bench:
     precision: Precision = "float16"
     workers: int | None = None
     extraction: Extraction = field(default_factory=Extraction)
+    _spools: dict[Preprocess, SpooledCrops] = field(default_factory=dict, repr=False)
 
     def shelf(self, backbone: Backbone) -> Shelf:
         """Where a backbone's features are kept."""
@@ -156,6 +188,18 @@ class Bench:
             giga_macs=backbone.architecture.giga_macs,
             engine=lambda: engines.engine(backbone, self.engine, batch=extraction.BATCH),
         )
+
+    def crops(self, backbone: Backbone, photos: Sequence[PhotoFile]) -> SpooledCrops:
+        """All photos decoded once, for training the network itself."""
+        crop = self.crop_for(backbone)
+        if crop not in self._spools:
+            spool = Spool.empty(len(photos), crop.size)
+            with progress.stage("decoding", len(photos)) as stage:
+                for _ in spool.fill(photos, crop, workers=self.workers):
+                    stage.advance()
+            rows = {photo.sha256: number for number, photo in enumerate(photos)}
+            self._spools[crop] = SpooledCrops(spool, rows)
+        return self._spools[crop]
 
     def features(
         self, backbone: Backbone, photos: Photos, classes: Sequence[str]

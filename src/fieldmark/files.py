@@ -60,6 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        temporary.chmod(0o644)  # some libraries make files that only their owner can read
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)

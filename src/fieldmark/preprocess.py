@@ -124,15 +124,23 @@ class Preprocess:
         """
         height, width = image_HWC.shape[:2]
         box: Box = (0, 0, width, height)
+        whole = (self.size, self.size)
         if self.fit == "crop":
-            box = _centre_box(width, height, self.resize, self.size)
-        return resample.resize(image_HWC, box, (self.size, self.size), self.interpolation)
+            whole = _whole(width, height, self.resize)
+            box = _centre_box(width, height, whole, self.size)
+        size = (self.size, self.size)
+        return resample.resize(image_HWC, box, size, self.interpolation, whole)
 
 
-def _centre_box(width: int, height: int, resize: int, size: int) -> Box:
-    """What of the picture the central crop covers, in pixels of the picture."""
+def _whole(width: int, height: int, resize: int) -> tuple[int, int]:
+    """Height and width of the whole picture when its shorter side is `resize`."""
     shorter = min(width, height)
-    new_width, new_height = int(resize * width / shorter), int(resize * height / shorter)
+    return int(resize * height / shorter), int(resize * width / shorter)
+
+
+def _centre_box(width: int, height: int, whole: tuple[int, int], size: int) -> Box:
+    """What of the picture the central crop covers, in pixels of the picture."""
+    new_height, new_width = whole
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
     across, down = width / new_width, height / new_height
     return (left * across, top * down, (left + size) * across, (top + size) * down)

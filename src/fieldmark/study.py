@@ -27,7 +27,7 @@ import numpy as np
 from fieldmark import __version__, backbones, files, finetune, progress, report, sources
 from fieldmark.backbones import Backbone
 from fieldmark.calibration import log_softmax
-from fieldmark.crops import Spool, cores
+from fieldmark.crops import cores
 from fieldmark.errors import InputError, WeightsUnavailable
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import (
@@ -43,7 +43,6 @@ from fieldmark.experiment import (
 from fieldmark.finetune import FineTuning
 from fieldmark.heads.softmax import Arm, Epoch, Training, fit
 from fieldmark.photos import PhotoTable
-from fieldmark.preprocess import Preprocess
 from fieldmark.recipes import Options, Recipe, Run
 from fieldmark.split import Split, Way, prune, split_photos
 from fieldmark.stats import stats
@@ -245,7 +244,8 @@ class _Study:
         about |= {"data": self.table.digest(), "classes": self.classes(run)}
         about["seed"] = self.config.options.seed
         if run.backbone:
-            about["backbone"] = self.networks.of(run).key
+            backbone = self.networks.of(run)
+            about["backbone"] = [backbone.key, self.bench.crop_for(backbone).key()]
         else:
             about["rows"] = {r["id"]: r["key"] for r in self._table(run.members or run.best_of)}
         if run.mode in ("finetune", "literal"):
@@ -293,17 +293,14 @@ class _Study:
         network = backbone.literal(len(classes), self.config.options.seed)
         how = self._recipe_of(run)
         checkpoint = self.out / "checkpoints" / f"{run.id}-{self._key(run)[:16]}.safetensors"
-        spool, rows = self._crops(self.bench.crop_for(backbone))
-        train = self._labelled_crops(spool, rows, self.parts.train, classes)
-        known = self._labelled_crops(spool, rows, self.parts.val, classes)
-        curve, seconds = finetune.finetune(network, train, known, how, checkpoint=checkpoint)
-        photos = self._measured_on(run)
-        every = replace(
-            known,
-            rows=np.array([rows[photo.sha256] for photo in photos.files]),
-            labels=photos.labels(classes),
-            ids=photos.ids,
+        crops = self.bench.crops(backbone, self.parts.files)
+        train, val = (
+            crops.labelled(self.parts.train, classes),
+            crops.labelled(self.parts.val, classes),
         )
+        curve, seconds = finetune.finetune(network, train, val, how, checkpoint=checkpoint)
+        photos = self._measured_on(run)
+        every = crops.labelled(photos, classes, also_unknown=True)
         scores = finetune.scores(network, every, how)
         row = self._finish_row(
             run,
@@ -327,38 +324,6 @@ class _Study:
             learning_rate=rate,
             seed=self.config.options.seed,
             precision="bfloat16" if precision == "bfloat16" else "float32",
-        )
-
-    def _crops(self, crop: Preprocess) -> tuple[Spool, dict[str, int]]:
-        """All photos decoded once, for the runs that train the network itself."""
-        if crop not in self._spools:
-            photos = self.parts.files
-            spool = Spool.empty(len(photos), crop.size)
-            with progress.stage("decoding", len(photos)) as stage:
-                for _ in spool.fill(photos, crop):
-                    stage.advance()
-            rows = {photo.sha256: number for number, photo in enumerate(photos)}
-            self._spools[crop] = spool, rows
-        return self._spools[crop]
-
-    @cached_property
-    def _spools(self) -> dict[Preprocess, tuple[Spool, dict[str, int]]]:
-        return {}
-
-    def _labelled_crops(
-        self, spool: Spool, rows: dict[str, int], photos: Photos, classes: tuple[str, ...]
-    ) -> finetune.Crops:
-        labels = photos.labels(classes)
-        keep = [
-            number
-            for number, photo in enumerate(photos.files)
-            if labels[number] >= 0 and rows[photo.sha256] not in spool.rejected
-        ]
-        return finetune.Crops(
-            pixels=spool.crops,
-            rows=np.array([rows[photos.files[number].sha256] for number in keep]),
-            labels=labels[keep],
-            ids=tuple(photos.ids[number] for number in keep),
         )
 
     def _best(self, run: Run) -> Row:

@@ -17,7 +17,8 @@ from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import Bench, Parts, limited, photo_finder, versions, weights_line
-from fieldmark.heads.base import LabelledFeatures
+from fieldmark.finetune import FineTuning, finetune
+from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split, Way, split_photos
@@ -97,14 +98,18 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     start = time.perf_counter()
     check_out(out)
     # Before any long work: a network that cannot be had says so at once.
+    weights = "random" if config.transfer == "scratch" else config.weights
     backbone = backbones.load(
-        config.backbone, weights=config.weights, weights_dir=config.weights_dir, seed=config.seed
+        config.backbone, weights=weights, weights_dir=config.weights_dir, seed=config.seed
     )
     progress.say(f"Network: {config.backbone}; {backbone.account.summary}")
     table, split, bench = prepare(photos, config, backbone)
     parts = Parts.of(table, split)
     progress.say(photo_line(table, parts))
-    fits = sweep(bench, backbone, parts, config)
+    if config.transfer == "last":
+        fits = sweep(bench, backbone, parts, config)
+    else:
+        backbone, fits = train_network(bench, backbone, parts, config)
     fit = min(fits, key=lambda each: each.val_loss)
     raw = Classifier(
         architecture=config.backbone,
@@ -173,8 +178,9 @@ def prepare(
         way=config.split,
     )
     bench = Bench(engine=config.engine)
-    for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
-        pass
+    if config.transfer == "last":
+        for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
+            pass
     return bench.reject_unreadable(table), split, bench
 
 
@@ -185,6 +191,32 @@ def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -
     training = Training(epochs=config.epochs or HEAD_EPOCHS, seed=config.seed)
     with progress.stage("training the last layer", training.epochs, "epochs") as stage:
         return fit_sweep(train, val, len(parts.classes), training, SWEEP, lambda _: stage.advance())
+
+
+def train_network(
+    bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig
+) -> tuple[Backbone, list[Fit]]:
+    """Train all layers, and bring the features of the network that comes out onto the shelf."""
+    how = FineTuning(
+        transfer="scratch" if config.transfer == "scratch" else "all",
+        epochs=config.epochs or NETWORK_EPOCHS,
+        seed=config.seed,
+    )
+    model = backbone.trainable(len(parts.classes), config.seed)
+    spool = bench.crops(backbone, parts.files)
+    curve, seconds = finetune(
+        model,
+        spool.labelled(parts.train, parts.classes),
+        spool.labelled(parts.val, parts.classes),
+        how,
+    )
+    trained, linear = backbone.trained(model)
+    head = LinearHead(
+        np.ascontiguousarray(linear.weight.detach().numpy().T), linear.bias.detach().numpy()
+    )
+    for _ in bench.compute(parts.files, {config.backbone: trained}):
+        pass
+    return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds)]
 
 
 def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> Classifier:

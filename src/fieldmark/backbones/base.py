@@ -167,3 +167,19 @@ class Backbone:
         from fieldmark.backbones.network import literal
 
         return literal(self.architecture, self.network, num_classes, seed)
+
+    def trainable(self, num_classes: int, seed: int) -> Literal:
+        """As `literal`, but with a last layer that is linear on the features for every network.
+
+        Only SqueezeNet's differs: its 1x1 convolution and ReLU become a linear layer on the mean.
+        """
+        from fieldmark.backbones.network import pooled
+
+        return pooled(self.architecture, self.network, num_classes, seed)
+
+    def trained(self, model: Literal) -> tuple[Backbone, nn.Linear]:
+        """The backbone and the last layer of what `trainable` gave, after training."""
+        from fieldmark.backbones.network import taken_apart
+
+        network, linear = taken_apart(model, self.network)
+        return Backbone(self.architecture, network, self.account), linear

@@ -94,16 +94,19 @@ class Literal(nn.Module):
         last_layer: the layer at the architecture's `last_layer_path`.
     """
 
-    def __init__(self, architecture: Architecture, network: nn.Module) -> None:
+    def __init__(
+        self, architecture: Architecture, network: nn.Module, last_layer_path: str = ""
+    ) -> None:
         super().__init__()
         self.pixels = Pixels(architecture)
         self.network = network
-        self._path = architecture.last_layer_path
+        self.last_layer_path = last_layer_path or architecture.last_layer_path
+        self.is_pooled = self.last_layer_path != architecture.last_layer_path
 
     @property
     def last_layer(self) -> nn.Module:
         """The layer that is trained when all others are frozen."""
-        return self.network.get_submodule(self._path)
+        return self.network.get_submodule(self.last_layer_path)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """The network's scores for each crop."""
@@ -125,6 +128,29 @@ def literal(architecture: Architecture, network: nn.Module, num_classes: int, se
         # SqueezeNet of torchvision keeps the number of classes beside the layer.
         model.network.num_classes = num_classes  # type: ignore[assignment]
     return model
+
+
+def pooled(architecture: Architecture, network: nn.Module, num_classes: int, seed: int) -> Literal:
+    """A copy of `network` whose new last layer is linear on the features: see `Backbone.trainable`."""
+    if not isinstance(network.get_submodule(architecture.last_layer_path), nn.Conv2d):
+        return literal(architecture, network, num_classes, seed)
+    with seeded(seed, "last layer", architecture.name, num_classes):
+        linear = nn.Linear(architecture.feature_dim, num_classes)
+    top = nn.Sequential(nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    copied = copy.deepcopy(sharing(network, "classifier", top))
+    return Literal(architecture, copied, "classifier.3")
+
+
+def taken_apart(model: Literal, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """What `pooled` put together, after training: the network, and its linear last layer.
+
+    The network gets back the top of `network`, the one it was copied from, so that its tensors have
+    the names that its library gives them.
+    """
+    linear = model.last_layer
+    assert isinstance(linear, nn.Linear)
+    place = "classifier" if model.is_pooled else model.last_layer_path
+    return sharing(model.network, place, network.get_submodule(place)).eval(), linear
 
 
 def _like(layer: nn.Module, num_classes: int) -> nn.Module:

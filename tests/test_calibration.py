@@ -1,0 +1,130 @@
+"""Calibration: against scipy and scikit-learn, and what must hold for any scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax as reference_log_softmax
+from sklearn.metrics import log_loss
+
+from fieldmark.calibration import answered, fit_temperature, fit_threshold, log_softmax
+
+
+def drawn(temperature: float, count: int = 4000, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are `temperature` times those from which the labels were really drawn."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 1.5, (count, classes))
+    p = np.exp(reference_log_softmax(logits, axis=1))
+    labels = np.array([rng.choice(classes, p=row) for row in p])
+    return (logits * temperature).astype(np.float32), labels
+
+
+def nll(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    p = np.exp(reference_log_softmax(logits.astype(np.float64) / temperature, axis=1))
+    return float(log_loss(labels, p, labels=range(logits.shape[1])))
+
+
+@given(arrays(np.float32, (5, 4), elements=st.floats(-1e4, 1e4, width=32)))
+def test_log_softmax_is_scipys(s_NC: np.ndarray) -> None:
+    ours = log_softmax(s_NC)
+    expected = reference_log_softmax(s_NC.astype(np.float64), axis=1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+    assert ours.dtype == np.float32
+
+
+def test_log_softmax_of_a_class_that_is_not_learned() -> None:
+    log_p = log_softmax(np.array([[0.0, -np.inf, 0.0]], np.float32))
+    np.testing.assert_allclose(log_p, [[-np.log(2), -np.inf, -np.log(2)]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_is_the_one_the_labels_were_drawn_with(temperature: float) -> None:
+    logits, labels = drawn(temperature)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.08)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_is_scipys(temperature: float) -> None:
+    logits, labels = drawn(temperature, count=300)
+    peer = minimize_scalar(
+        lambda t: nll(logits, labels, t),
+        bounds=(0.05, 20),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(peer.x, rel=1e-3)
+    assert nll(logits, labels, found) <= peer.fun + 1e-7
+
+
+@given(
+    arrays(np.float32, (9, 3), elements=st.floats(-30, 30, width=32)),
+    arrays(np.int64, 9, elements=st.integers(-1, 2)),
+)
+def test_a_temperature_never_makes_it_worse_and_changes_no_ranking(
+    s_NC: np.ndarray, y_N: np.ndarray
+) -> None:
+    temperature = fit_temperature(s_NC, y_N)
+    assert 0.05 <= temperature <= 20
+    known = y_N >= 0
+    if known.any():
+        before, after = nll(s_NC[known], y_N[known], 1.0), nll(s_NC[known], y_N[known], temperature)
+        assert after <= before + 1e-6
+    order = np.argsort(s_NC / np.float32(temperature), axis=1, kind="stable")
+    np.testing.assert_array_equal(
+        np.take_along_axis(s_NC, order, 1), np.sort(s_NC, axis=1, kind="stable")
+    )
+
+
+def test_photos_of_no_class_say_nothing_of_the_temperature() -> None:
+    logits, labels = drawn(2.0, count=200)
+    with_others = np.concatenate([labels, np.full(50, -1)])
+    more = np.concatenate([logits, np.full((50, 6), 1e3, np.float32)])
+    assert fit_temperature(more, with_others) == fit_temperature(logits, labels)
+    assert fit_temperature(more[200:], with_others[200:]) == 1.0
+    assert fit_temperature(logits[:0], labels[:0]) == 1.0
+
+
+SCORES = st.lists(
+    st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), st.booleans()), max_size=30
+)
+
+
+@given(SCORES, st.floats(0.0, 1.0))
+def test_the_threshold_holds_on_the_photos_it_was_set_on(
+    photos: list[tuple[float, bool]], precision: float
+) -> None:
+    confidence = np.array([score for score, _ in photos], np.float32)
+    right = np.array([each for _, each in photos], bool)
+    found = fit_threshold(confidence, right, precision)
+    given = confidence >= found.score
+    assert found.coverage == pytest.approx(given.mean() if len(given) else 0.0)
+    if given.any():
+        assert right[given].mean() >= precision
+        assert answered(confidence, right, found.score) == (found.coverage, right[given].mean())
+    # and no lower score would have done: every place to cut that answers more photos breaks it
+    for score in np.unique(confidence):
+        more = confidence >= score
+        if more.sum() > given.sum():
+            assert right[more].mean() < precision
+
+
+def test_where_no_score_is_good_enough_nothing_is_answered() -> None:
+    found = fit_threshold(np.array([1.0, 0.9], np.float32), np.array([False, True]))
+    assert found.score > 1
+    assert found.coverage == 0
+    assert answered(np.array([1.0, 0.5], np.float32), np.array([True, False]), found.score) == (
+        0,
+        1,
+    )
+
+
+def test_a_threshold_on_no_photos() -> None:
+    nothing = np.array([], np.float32)
+    found = fit_threshold(nothing, nothing.astype(bool))
+    assert found.coverage == 0
+    assert answered(nothing, nothing.astype(bool), 0.5) == (0.0, 1.0)
