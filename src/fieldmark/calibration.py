@@ -109,4 +109,6 @@ def fit_threshold(
 def answered(confidence_N: FloatArray, right_N: BoolArray, score: float) -> tuple[float, float]:
     """Coverage and precision of a threshold on other photos; precision is 1 where none is answered."""
     given = confidence_N >= score
-    return float(given.mean()), float(right_N[given].mean()) if given.any() else 1.0
+    if not given.any():
+        return 0.0, 1.0
+    return float(given.mean()), float(right_N[given].mean())
