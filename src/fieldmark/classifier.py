@@ -11,7 +11,9 @@ Nothing in it is ever run as code: tensors are safetensors, the rest is JSON.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy.typing as npt
 from fieldmark import files
 from fieldmark.backbones import engines
 from fieldmark.calibration import Threshold, log_softmax
-from fieldmark.errors import ClassifierError, InputError
+from fieldmark.errors import ClassifierError, InputError, StoreError
 from fieldmark.heads.base import LinearHead
 from fieldmark.preprocess import Preprocess
 from fieldmark.taxonomy import Taxon, Taxonomy
@@ -101,12 +103,18 @@ class Classifier:
     def engine(self) -> engines.Engine:
         """What turns crops into features on this machine.
 
-        A graph that was converted before is used at once, without PyTorch.
+        A graph that was converted before is used at once, without PyTorch; a damaged one is made
+        anew, and a network that cannot be converted runs in PyTorch.
         """
         graph = engines.cached_graph(self.backbone_key)
         if graph is not None:
-            return engines.onnx_engine_from_file(graph)
-        return engines.engine(self.backbone, "onnxruntime")
+            with suppress(StoreError):
+                return engines.onnx_engine_from_file(graph)
+        backbone = self.backbone
+        try:
+            return engines.engine(backbone, "onnxruntime")
+        except InputError:
+            return engines.engine(backbone, "torch")
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -118,7 +126,10 @@ class Classifier:
         if self.source is None:
             raise ClassifierError("This classifier has no weights: load it from its folder.")
         path = self.source / "backbone.safetensors"
-        found = backbones.load(self.architecture, weights=path)
+        try:
+            found = backbones.load(self.architecture, weights=path)
+        except InputError as error:
+            raise _damaged(self.source, error) from error
         if found.key != self.backbone_key:
             raise ClassifierError(
                 f"{path} does not hold the weights that the head was trained on: "
@@ -127,8 +138,25 @@ class Classifier:
         return found
 
     def log_probabilities(self, features_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Calibrated log-probabilities of feature vectors, shape (N, C)."""
-        return log_softmax(self.head.logits(features_ND) / np.float32(self.temperature))
+        """Calibrated log-probabilities of feature vectors, shape (N, C).
+
+        Raises:
+            ClassifierError: the head does not fit the backbone, or gives no finite score.
+        """
+        if features_ND.shape[1] != self.head.weight.shape[0]:
+            raise self._unfit(f"the backbone gives {features_ND.shape[1]} features")
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits_NC = self.head.logits(features_ND) / np.float32(self.temperature)
+        if not np.isfinite(logits_NC.max(axis=1)).all():
+            raise self._unfit("its scores are beyond what a number can hold")
+        return log_softmax(logits_NC)
+
+    def _unfit(self, why: str) -> ClassifierError:
+        where = self.source if isinstance(self.source, Path) else "This classifier"
+        return ClassifierError(
+            f"{where} has a head of {self.head.weight.shape} that is of no use here ({why}): "
+            "take it anew from where it was made."
+        )
 
     def scores(self, crops_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities of crops, shape (N, C)."""
@@ -178,7 +206,12 @@ class Classifier:
         """
         from safetensors.numpy import save
 
-        (folder / "classifier.json").unlink(missing_ok=True)
+        try:
+            (folder / "classifier.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be written to ({error.strerror}): name another folder."
+            ) from error
         head = {name: np.ascontiguousarray(t) for name, t in self.head.tensors().items()}
         files.write_bytes(folder / "head.safetensors", save(head))
         self._save_backbone(folder / "backbone.safetensors")
@@ -219,36 +252,29 @@ class Classifier:
             ClassifierError: it is not a classifier, or a damaged one.
         """
         from safetensors import SafetensorError
-        from safetensors.numpy import load
 
         folder = Path(folder)
         about = _read_about(folder)
         try:
-            raw = (folder / "head.safetensors").read_bytes()
-            if files.sha256(raw) != about["files"]["head.safetensors"]:
-                raise ValueError("head.safetensors is not the file that was written with it")
-            head = LinearHead.from_tensors(load(raw))
-            threshold = Threshold(**about["threshold"]) if about["threshold"] else None
-            taxonomy = Taxonomy.from_json(about["taxonomy"])
-            if head.weight.ndim != 2 or head.weight.shape[1:] != head.bias.shape != (
-                len(taxonomy),
-            ):
-                raise ValueError("the head does not fit the list of classes")
-            return cls(
-                architecture=about["architecture"],
-                backbone_key=about["backbone_key"],
+            head = _read_head(folder / "head.safetensors", about["files"]["head.safetensors"])
+            classifier = cls(
+                architecture=_text(about, "architecture"),
+                backbone_key=_text(about, "backbone_key"),
                 preprocess=Preprocess.from_json(files.to_json(about["preprocess"])),
                 head=head,
-                taxonomy=taxonomy,
-                temperature=float(about["temperature"]),
-                threshold=threshold,
+                taxonomy=_taxonomy(about["taxonomy"]),
+                temperature=_number(about, "temperature", 1e-3, 1e3),
+                threshold=_threshold(about["threshold"]),
                 provenance=about["provenance"],
                 source=folder,
             )
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise ClassifierError(
-                f"{folder} is a damaged classifier ({error}): take it anew from where it was made."
-            ) from error
+            _check(classifier)
+        except (
+            *(InputError, OSError, KeyError, TypeError, ValueError),
+            SafetensorError,
+        ) as error:
+            raise _damaged(folder, error) from error
+        return classifier
 
     def _card(self) -> str:
         """The model card: front matter that the hub reads, then what a person wants to know."""
@@ -298,4 +324,90 @@ def _read_about(folder: Path) -> Any:
             f"{folder / 'classifier.json'} is not of the form {FORMAT}: it was written by another "
             "program or another version; train it anew."
         )
+    if not isinstance(about.get("provenance"), dict):
+        raise _damaged(folder, ValueError("provenance is not an object"))
+    try:
+        files.to_json(about).encode()
+    except ValueError as error:  # NaN, or half of a Unicode character: valid for Python alone
+        raise _damaged(folder, error) from error
     return about
+
+
+def _damaged(folder: Path, error: Exception) -> ClassifierError:
+    why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ClassifierError(
+        f"{folder} is a damaged classifier ({' '.join(why.split())}): "
+        "take it anew from where it was made."
+    )
+
+
+def _read_head(path: Path, digest: object) -> LinearHead:
+    from safetensors.numpy import load
+
+    raw = path.read_bytes()
+    if files.sha256(raw) != digest:
+        raise ValueError(f"{path.name} is not the file that was written with it")
+    return LinearHead.from_tensors(load(raw))
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if not isinstance(values[name], str):
+        raise ValueError(f"{name} is not a text")
+    return str(values[name])
+
+
+def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    value = values[name]
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise ValueError(f"{name} is not a number from {low} to {high}")
+    return float(value)
+
+
+def _threshold(value: Any) -> Threshold | None:
+    if value is None:
+        return None
+    return Threshold(
+        precision=_number(value, "precision", 0, 1),
+        score=_number(value, "score", 0, 2),  # above 1: nothing is ever sure
+        coverage=_number(value, "coverage", 0, 1),
+    )
+
+
+def _taxonomy(entries: Any) -> Taxonomy:
+    if not isinstance(entries, list):
+        raise ValueError("taxonomy is not a list")
+    for entry in entries:
+        ranks = entry.get("ranks", {}) if isinstance(entry, dict) else None
+        if not isinstance(ranks, dict):
+            raise ValueError("taxonomy holds something else than taxa")
+        texts = [value for name, value in entry.items() if name != "ranks"]
+        if not all(isinstance(text, str) for text in (*texts, *ranks.values())):
+            raise ValueError("a taxon has a name that is not a text")
+    taxonomy = Taxonomy.from_json(entries)
+    if len(taxonomy) != len(entries):
+        raise ValueError("two taxa have the same id")
+    return taxonomy
+
+
+def _check(classifier: Classifier) -> None:
+    """Refuse a classifier whose parts do not fit each other, whoever wrote it."""
+    from fieldmark.backbones import BACKBONES
+
+    weight, bias = classifier.head.weight, classifier.head.bias
+    if weight.ndim != 2 or bias.shape != weight.shape[1:] or len(bias) != len(classifier.taxonomy):
+        raise ValueError("the head does not fit the list of classes")
+    if not weight.dtype == bias.dtype == np.float32:
+        raise ValueError("the head is not of float32")
+    # Minus infinity as a bias is a class that was never learned.
+    if not np.isfinite(weight).all() or not np.isfinite(bias).any() or not (bias < np.inf).all():
+        raise ValueError("the head holds values that are not finite")
+    if not re.fullmatch("[0-9a-f]{64}", classifier.backbone_key):
+        raise ValueError("backbone_key is not a digest")
+    facts = BACKBONES.get(classifier.architecture)
+    if facts and (weight.shape[0], classifier.preprocess.size) != (
+        facts.feature_dim,
+        facts.input_size,
+    ):
+        raise ValueError(f"the head or the size of the crop is not of {facts.name}")
+    if not (classifier.source / "backbone.safetensors").is_file():  # type: ignore[operator]
+        raise ValueError("backbone.safetensors is missing")

@@ -1,0 +1,411 @@
+"""Classifiers: what is saved is what is loaded, and no folder whatever runs code or crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fieldmark import backbones, files
+from fieldmark.backbones.engines import cached_graph
+from fieldmark.calibration import Threshold
+from fieldmark.classifier import FORMAT, Classifier
+from fieldmark.errors import ClassifierError, ImageRejected, InputError
+from fieldmark.heads.base import LinearHead
+from fieldmark.preprocess import Preprocess
+from fieldmark.taxonomy import Taxon, Taxonomy
+
+NAME = "shufflenet_v2_x0_5"
+TAXA = (
+    Taxon("7", "Apis mellifera", "honey bee", "Insects", {"genus": "Apis"}),
+    Taxon("3", "Parus major", "", "Birds", {}),
+    Taxon("12", "Lynx lynx", "lynx", "Mammals", {"family": "Felidae"}),
+)
+
+
+def make() -> Classifier:
+    backbone = backbones.load(NAME, weights="random")
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1e3, (1024, 3)).astype(np.float32)  # random features are small
+    return Classifier(
+        architecture=NAME,
+        backbone_key=backbone.key,
+        preprocess=Preprocess(size=224, fit="squash"),
+        head=LinearHead(weight, np.array([0.1, 0.2, -0.3], np.float32)),
+        taxonomy=Taxonomy(TAXA),
+        temperature=1.7,
+        threshold=Threshold(0.95, 0.6, 0.8),
+        provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
+        source=backbone,
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier on disk. Not to be changed."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    make().save(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """One cache for all tests here, so that the network is converted once; but where the weights on
+    disk are to be read, none has been converted yet."""
+    if "copy" in request.fixturenames:
+        folder = tmp_path_factory.mktemp("fresh")
+    else:
+        folder = tmp_path_factory.getbasetemp() / "converted"
+    monkeypatch.setenv("FIELDMARK_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    """The same, to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def change(folder: Path, **values: Any) -> None:
+    """Write other values into `classifier.json`; Python's JSON also writes NaN and infinity."""
+    path = folder / "classifier.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def photo(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+
+
+def refused(folder: Path) -> str:
+    """The sentence with which a folder is refused, when it is loaded or at the first use at last."""
+    with pytest.raises(ClassifierError) as caught:
+        Classifier.load(folder).predict([photo()])
+    message = str(caught.value)
+    assert "\n" not in message.strip()
+    assert str(folder) in message
+    assert message.endswith(".")
+    return message
+
+
+def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
+    made, loaded = make(), Classifier.load(saved)
+    for name in ("architecture", "backbone_key", "preprocess", "taxonomy", "temperature"):
+        assert getattr(loaded, name) == getattr(made, name)
+    assert loaded.threshold == made.threshold
+    assert loaded.provenance == made.provenance
+    photos = [photo(seed) for seed in range(3)]
+    for one, other in zip(made.predict(photos), loaded.predict(photos), strict=True):
+        assert [a.taxon for a in one.answers] == [a.taxon for a in other.answers]
+        assert [a.score for a in one.answers] == pytest.approx([a.score for a in other.answers])
+        assert one.sure == other.sure
+
+
+def test_saving_what_was_loaded_gives_the_same_files(saved: Path, tmp_path: Path) -> None:
+    Classifier.load(saved).save(tmp_path / "again")
+    for path in saved.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_it_can_be_saved_over_itself(copy: Path) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    Classifier.load(copy).save(copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_labels_are_sorted_by_confidence_and_sum_to_one(saved: Path) -> None:
+    (found,) = Classifier.load(saved).predict([photo()], top=9)
+    scores = [answer.score for answer in found.answers]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1)
+    assert found.best == found.answers[0]
+    assert len(Classifier.load(saved).predict([photo()], top=2)[0].answers) == 2
+
+
+def test_sure_means_that_the_first_score_reaches_the_threshold(saved: Path) -> None:
+    classifier = Classifier.load(saved)
+    assert classifier.rank(np.array([0.3, 0.6, 0.1])).sure
+    assert not classifier.rank(np.array([0.3, 0.59, 0.11])).sure
+
+
+def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(saved: Path, tmp_path: Path) -> None:
+    path, pixels = tmp_path / "photo.png", photo()
+    Image.fromarray(pixels).save(path)
+    found = Classifier.load(saved).predict([path, str(path), path.read_bytes(), pixels])
+    for other in found[1:]:
+        assert [a.taxon for a in other.answers] == [a.taxon for a in found[0].answers]
+        np.testing.assert_allclose(
+            [a.score for a in other.answers], [a.score for a in found[0].answers], rtol=1e-4
+        )
+
+
+def test_no_photos_and_bad_photos(saved: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(saved)
+    assert classifier.predict([]) == []
+    assert classifier.scores(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, 3)
+    for bad in (b"", b"no photo", tmp_path / "nowhere.jpg", tmp_path):
+        with pytest.raises(ImageRejected):
+            classifier.predict([bad])
+
+
+def test_the_card_is_front_matter_and_plain_words(saved: Path) -> None:
+    text = (saved / "README.md").read_text()
+    assert text.startswith("---\n")
+    assert "library_name" in text.split("---")[1]
+    assert "3 kinds of living things" in text
+
+
+def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:
+    """The first answer converts the network; every later process answers without PyTorch."""
+    first = Classifier.load(saved).predict([photo()])
+    assert cached_graph(Classifier.load(saved).backbone_key) is not None
+    program = f"""
+        import sys
+        import numpy as np
+        from pathlib import Path
+        from fieldmark import predict
+        from fieldmark.classifier import Classifier
+        classifier = Classifier.load({str(saved)!r})
+        pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+        print(classifier.predict([pixels])[0].best.score)
+        slow = {{"torch", "torchvision", "timm", "matplotlib", "polars", "scipy", "onnx"}}
+        print(sorted(slow & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    score, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert float(score) == pytest.approx(first[0].best.score, rel=1e-4)
+
+
+def test_a_damaged_graph_is_made_anew(saved: Path) -> None:
+    classifier = Classifier.load(saved)
+    before = classifier.predict([photo()])
+    graph = cached_graph(classifier.backbone_key)
+    assert graph is not None
+    graph.write_bytes(graph.read_bytes()[:1000])
+    after = Classifier.load(saved).predict([photo()])
+    assert after[0].best.score == pytest.approx(before[0].best.score, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["classifier.json", "head.safetensors", "backbone.safetensors"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "half", "pickle", "folder", "other"])
+def test_a_damaged_file_is_one_sentence(copy: Path, name: str, damage: str) -> None:
+    path, ran = copy / name, copy.parent / "ran"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "gone":
+        content = {
+            "empty": b"",
+            "half": whole[: len(whole) // 2],
+            "pickle": pickle.dumps(Hostile(str(ran))),
+            "other": whole[:-1] + bytes([whole[-1] ^ 1]),
+        }
+        path.write_bytes(content[damage])
+    refused(copy)
+    assert not ran.exists()
+
+
+class Hostile:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch '{self.path}'",))
+
+
+def test_what_is_no_folder_of_a_classifier(tmp_path: Path) -> None:
+    refused(tmp_path)
+    refused(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("hello")
+    refused(tmp_path / "file")
+    (tmp_path / "classifier.json").write_text(json.dumps({"format": "another-1"}))
+    assert FORMAT in refused(tmp_path)
+    (tmp_path / "classifier.json").write_text("[" * 100_000)
+    refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": 0},
+        {"temperature": -1.0},
+        {"temperature": 10**400},
+        {"temperature": "1.0"},
+        {"temperature": True},
+        {"temperature": None},
+        {"threshold": {"precision": 0.9, "score": "high", "coverage": 1}},
+        {"threshold": {"precision": 0.9, "score": float("nan"), "coverage": 1}},
+        {"threshold": {"precision": 0.9}},
+        {"threshold": [1, 2, 3]},
+        {"threshold": 0.5},
+        {"taxonomy": []},
+        {"taxonomy": {"a": 1}},
+        {"taxonomy": None},
+        {"taxonomy": [{"id": "1", "name": "a"}] * 3},
+        {"taxonomy": [{"id": str(n), "name": n} for n in range(3)]},
+        {"taxonomy": [{"id": n, "name": "a"} for n in range(3)]},
+        {"taxonomy": [{"id": str(n), "name": "a", "ranks": "none"} for n in range(3)]},
+        {"taxonomy": [{"id": str(n), "name": "a", "evil": 1} for n in range(3)]},
+        {"taxonomy": [{"id": str(n), "name": "a"} for n in range(4)]},
+        {"taxonomy": [{"id": str(n), "name": "a"} for n in range(2)]},
+        {"architecture": "no_such_network_at_all"},
+        {"architecture": "squeezenet1_1"},
+        {"architecture": ["a"]},
+        {"architecture": {}},
+        {"architecture": None},
+        {"architecture": "../../evil"},
+        {"architecture": "hf-hub:somebody/evil"},
+        {"architecture": "timm:hf-hub:somebody/evil"},
+        {"backbone_key": "../../../evil"},
+        {"backbone_key": "0" * 64},
+        {"backbone_key": 7},
+        {"backbone_key": None},
+        {"preprocess": {}},
+        {"preprocess": {"size": 100, "resize": 100}},
+        {"preprocess": {"size": 10**9}},
+        {"preprocess": {"size": "224"}},
+        {"preprocess": None},
+        {"preprocess": {"evil": 1}},
+        {"provenance": "nobody knows"},
+        {"provenance": None},
+        {"provenance": [1]},
+        {"files": None},
+        {"files": {}},
+        {"files": ["head.safetensors"]},
+        {"format": 1},
+    ],
+    ids=lambda values: json.dumps(values)[:40],
+)
+def test_values_that_cannot_be_are_one_sentence(copy: Path, values: dict[str, Any]) -> None:
+    change(copy, **values)
+    refused(copy)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"weight": np.full((1024, 3), np.nan, np.float32), "bias": np.zeros(3, np.float32)},
+        {"weight": np.ones((1024, 3), np.float32), "bias": np.full(3, np.nan, np.float32)},
+        {"weight": np.ones((1024, 3), np.float32), "bias": np.full(3, -np.inf, np.float32)},
+        {"weight": np.ones((1024, 3), np.float32), "bias": np.full(3, np.inf, np.float32)},
+        {"weight": np.ones((1023, 3), np.float32), "bias": np.zeros(3, np.float32)},
+        {"weight": np.ones((1024, 4), np.float32), "bias": np.zeros(4, np.float32)},
+        {"weight": np.ones((1024, 3), np.float32), "bias": np.zeros(4, np.float32)},
+        {"weight": np.ones((1024, 3), np.float32), "bias": np.zeros((1, 3), np.float32)},
+        {"weight": np.ones((1024, 3), np.int64), "bias": np.zeros(3, np.int64)},
+        {"weight": np.ones((3, 1024), np.float32), "bias": np.zeros(3, np.float32)},
+        {"weight": np.ones(1024, np.float32), "bias": np.zeros(3, np.float32)},
+        {"weight": np.ones((1024, 3), np.float32)},
+        {},
+    ],
+)
+def test_a_head_that_does_not_fit_is_one_sentence(copy: Path, tensors: dict[str, Any]) -> None:
+    """Even where its digest is right: whoever made the folder can have made that, too."""
+    from safetensors.numpy import save
+
+    (copy / "head.safetensors").write_bytes(save(tensors))
+    about = json.loads((copy / "classifier.json").read_text())
+    digest = files.sha256((copy / "head.safetensors").read_bytes())
+    change(copy, files={**about["files"], "head.safetensors": digest})
+    refused(copy)
+
+
+def test_a_class_that_was_never_learned_is_no_damage(tmp_path: Path) -> None:
+    made = make()
+    bias = np.array([0.0, -np.inf, 0.0], np.float32)
+    object.__setattr__(made, "head", LinearHead(made.head.weight, bias))
+    made.save(tmp_path / "model")
+    (found,) = Classifier.load(tmp_path / "model").predict([photo()])
+    assert found.answers[-1].score == 0
+    assert found.answers[-1].taxon == TAXA[1]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.just("0" * 64),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+FIELDS = [
+    *("format", "architecture", "backbone_key", "preprocess", "temperature", "threshold"),
+    *("taxonomy", "files", "provenance"),
+]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(field=st.sampled_from(FIELDS), inner=st.booleans(), value=JSON, data=st.data())
+def test_any_json_in_any_field_is_taken_or_refused(
+    saved: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    field: str,
+    inner: bool,
+    value: Any,
+    data: st.DataObject,
+) -> None:
+    """A value in place of a field, or of a field's own field: nothing but ClassifierError comes out."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    for name in ("head.safetensors", "backbone.safetensors"):
+        (folder / name).symlink_to(saved / name)
+    about = json.loads((saved / "classifier.json").read_text())
+    place, key = about, field
+    while inner and isinstance(place[key], dict | list) and place[key]:
+        place = place[key]
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+    place[key] = value
+    (folder / "classifier.json").write_text(json.dumps(about))
+    try:
+        classifier = Classifier.load(folder)
+    except ClassifierError:
+        return
+    scores = classifier.log_probabilities(np.ones((1, 1024), np.float32))
+    found = classifier.rank(np.exp(scores)[0])
+    assert all(isinstance(answer.taxon.label, str) for answer in found.answers)
+    assert isinstance(found.sure, bool)
+    assert classifier._card()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="file"):
+        make().save(tmp_path / "file")
+    with pytest.raises(InputError, match="file"):
+        make().save(tmp_path / "file" / "below")
+
+
+def test_a_classifier_without_weights_says_so() -> None:
+    made = make()
+    object.__setattr__(made, "source", None)
+    with pytest.raises(ClassifierError, match="no weights"):
+        _ = made.backbone
