@@ -91,17 +91,19 @@ class Spool:
         Raises:
             InputError: the disk has no room for them.
         """
+        if not count:
+            return cls(np.empty((0, size, size, 3), np.uint8))
         folder = files.cache_dir()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as handle:
-            try:
-                os.posix_fallocate(handle.fileno(), 0, max(1, count * size * size * 3))
-            except OSError as error:
-                raise InputError(
-                    f"{folder} has no room for {count:,} crops ({error.strerror}): free some space "
-                    "or name another place with --cache."
-                ) from error
-            crops = np.memmap(handle, np.uint8, mode="r+", shape=(count, size, size, 3))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as handle:
+                os.posix_fallocate(handle.fileno(), 0, count * size * size * 3)
+                crops = np.memmap(handle, np.uint8, mode="r+", shape=(count, size, size, 3))
+        except OSError as error:
+            raise InputError(
+                f"{folder} has no room for {count:,} crops ({error.strerror}): free some space "
+                "or name another place with --cache."
+            ) from error
         return cls(crops)
 
     def fill(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fieldmark import files, progress
 from fieldmark.backbones.engines import Engine
 from fieldmark.crops import PhotoFile, Spool
-from fieldmark.errors import ImageRejected
+from fieldmark.errors import ImageRejected, InputError
 from fieldmark.features import Shelf, Writer
 from fieldmark.preprocess import Preprocess
 
@@ -138,7 +138,13 @@ class _Run:
         start = time.perf_counter()
         x_BD = self.engine(spool.crops[batch])
         spent = time.perf_counter() - start
-        self.writer.append([photos[number].sha256 for number in batch], x_BD)
+        try:
+            self.writer.append([photos[number].sha256 for number in batch], x_BD)
+        except ValueError as error:
+            raise InputError(
+                f"{self.job.name} gives features that cannot be kept ({error}): its weights do not "
+                "fit it, or are damaged; name others."
+            ) from error
         name, result = self.job.name, self.result
         result.seconds[name] = result.seconds.get(name, 0.0) + spent
         result.computed[name] = result.computed.get(name, 0) + len(batch)
@@ -154,8 +160,8 @@ def _note_cost(job: Job, result: Extraction) -> None:
 
 def seconds_for(shelf: Shelf, photos: int) -> float | None:
     """What the network's features of so many photos cost, by the rate at which they were computed."""
-    path = shelf.folder / "cost.json"
-    if not path.exists():
-        return None
-    cost = files.read_json(path)
-    return float(cost["seconds"] / cost["photos"] * photos)
+    try:
+        cost = files.read_json(shelf.folder / "cost.json")
+        return float(cost["seconds"] / cost["photos"] * photos)
+    except (InputError, KeyError, TypeError, ZeroDivisionError):
+        return None  # never noted, or damaged: it is not worth stopping for

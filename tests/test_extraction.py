@@ -1,0 +1,235 @@
+"""Extraction: only what is missing is computed, each photo is decoded once, nothing is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fieldmark import crops, images
+from fieldmark.crops import PhotoFile
+from fieldmark.errors import InputError, RejectReason
+from fieldmark.extraction import Extraction, Job, extract, seconds_for
+from fieldmark.features import FeatureStore, Shelf
+from fieldmark.files import sha256
+from fieldmark.preprocess import Preprocess
+
+SMALL = Preprocess(size=16, fit="squash")
+DIM = 5
+
+
+class Counting:
+    """An engine whose features are a function of the crop, and which counts what it is given."""
+
+    name = "counting"
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.seen = 0
+
+    def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
+        self.seen += len(crops_NSS3)
+        return features_of(crops_NSS3) * np.float32(self.factor)
+
+
+def features_of(crops_NSS3: np.ndarray) -> np.ndarray:
+    flat = crops_NSS3.reshape(len(crops_NSS3), -1).astype(np.float32)
+    return np.stack([flat[:, start::DIM].mean(1) for start in range(DIM)], axis=1)
+
+
+def photos_of(folder: Path) -> list[PhotoFile]:
+    return [PhotoFile(sha256(p.read_bytes()), p) for p in sorted(folder.rglob("*.jpg"))]
+
+
+def job(store: FeatureStore, name: str, engine: Counting, cost: float = 1.0) -> Job:
+    return Job(name, store.shelf(name, SMALL.key(), DIM, "float32"), cost, lambda: engine)
+
+
+def check(shelf: Shelf, photos: list[PhotoFile], factor: float) -> None:
+    """Every vector is that of its own photo."""
+    x_ND = shelf.get([photo.sha256 for photo in photos])[:]
+    expected = features_of(np.stack([SMALL.crop(p.path.read_bytes()) for p in photos])) * factor
+    np.testing.assert_array_equal(x_ND, expected.astype(np.float32))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "store")
+
+
+@pytest.fixture
+def good(insects: Path) -> list[PhotoFile]:
+    return [photo for photo in photos_of(insects) if photo.path.name != "broken.jpg"]
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file was read while the test ran."""
+    count: Counter[str] = Counter()
+    whole = images.read_bytes
+
+    def counting(path: Path) -> bytes:
+        count[path.name + path.parent.name] += 1
+        return whole(path)
+
+    monkeypatch.setattr(crops.images, "read_bytes", counting)
+    return count
+
+
+def run(photos: list[PhotoFile], jobs: list[Job], **how: int) -> tuple[list[str], Extraction]:
+    result = Extraction()
+    return list(extract(photos, jobs, SMALL, result, **how)), result
+
+
+@pytest.mark.parametrize("spool_bytes", [2**30, 1])
+def test_each_photo_is_decoded_once_for_all_networks(
+    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str], spool_bytes: int
+) -> None:
+    """Whether or not all crops fit the spool; the cheapest network is ready first."""
+    engines = [Counting(2.0), Counting(-1.0), Counting(0.5)]
+    jobs = [job(store, f"n{i}", engines[i], cost) for i, cost in enumerate((3.0, 1.0, 2.0))]
+    done, result = run(good, jobs, spool_bytes=spool_bytes)
+    assert done == ["n1", "n2", "n0"]
+    assert len(decodes) == len(good)
+    assert set(decodes.values()) == {1}
+    for each, engine in zip(jobs, engines, strict=True):
+        assert engine.seen == len(good) == result.computed[each.name]
+        check(each.shelf, good, engine.factor)
+
+
+def test_a_job_is_ready_only_when_its_shelf_is_complete(
+    good: list[PhotoFile], store: FeatureStore
+) -> None:
+    jobs = [job(store, "a", Counting(1.0), 1.0), job(store, "b", Counting(2.0), 2.0)]
+    stream: Iterator[str] = extract(good, jobs, SMALL, Extraction(), spool_bytes=1)
+    for name in stream:
+        shelf = next(each.shelf for each in jobs if each.name == name)
+        assert (shelf.rows([photo.sha256 for photo in good]) >= 0).all()
+
+
+def test_what_is_kept_is_not_computed_again(
+    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str]
+) -> None:
+    first, again = Counting(1.0), Counting(1.0)
+    run(good, [job(store, "a", first)])
+    decodes.clear()
+    done, result = run(good, [job(store, "a", again)])
+    assert done == ["a"]
+    assert (again.seen, result.computed, decodes) == (0, {}, Counter())
+
+
+def test_a_kept_shelf_asks_for_no_engine(good: list[PhotoFile], store: FeatureStore) -> None:
+    run(good, [job(store, "a", Counting(1.0))])
+
+    def refuse() -> Counting:
+        raise AssertionError("the engine is not needed")
+
+    shelf = store.shelf("a", SMALL.key(), DIM, "float32")
+    assert run(good, [Job("a", shelf, 1.0, refuse)])[0] == ["a"]
+
+
+def test_a_new_photo_and_a_new_network_compute_only_what_is_missing(
+    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str]
+) -> None:
+    run(good[:50], [job(store, "a", Counting(1.0))])
+    decodes.clear()
+    more = Counting(1.0)
+    run(good, [job(store, "a", more)])
+    assert more.seen == len(good) - 50 == len(decodes)
+    other, same = Counting(3.0), Counting(1.0)
+    jobs = [job(store, "a", same, 1.0), job(store, "b", other, 2.0)]
+    done, _ = run(good, jobs)
+    assert (same.seen, other.seen) == (0, len(good))
+    assert done == ["a", "b"]
+    check(jobs[0].shelf, good, 1.0)
+    check(jobs[1].shelf, good, 3.0)
+
+
+def test_networks_that_lack_different_photos_get_what_they_lack(
+    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str]
+) -> None:
+    run(good[:20], [job(store, "a", Counting(1.0))])
+    run(good[10:40], [job(store, "b", Counting(2.0))])
+    decodes.clear()
+    a, b = Counting(1.0), Counting(2.0)
+    jobs = [job(store, "a", a, 1.0), job(store, "b", b, 2.0)]
+    run(good[:40], jobs)
+    assert (a.seen, b.seen, len(decodes)) == (20, 10, 30)
+    check(jobs[0].shelf, good[:40], 1.0)
+    check(jobs[1].shelf, good[:40], 2.0)
+
+
+def test_the_same_photo_twice_is_computed_once(
+    good: list[PhotoFile], store: FeatureStore, tmp_path: Path
+) -> None:
+    shutil.copy(good[0].path, tmp_path / "twin.jpg")
+    twin = PhotoFile(good[0].sha256, tmp_path / "twin.jpg")
+    engine = Counting(1.0)
+    run([*good[:3], twin, good[1]], [job(store, "a", engine)])
+    assert engine.seen == 3
+
+
+def test_rejected_photos_are_named_with_their_reasons_and_stop_nothing(
+    insects: Path, good: list[PhotoFile], store: FeatureStore, tmp_path: Path
+) -> None:
+    shutil.copy(good[0].path, tmp_path / "changed.jpg")
+    changed = PhotoFile(
+        sha256((tmp_path / "changed.jpg").read_bytes()[:-1]), tmp_path / "changed.jpg"
+    )
+    gone = PhotoFile("ab" * 32, tmp_path / "gone.jpg")
+    photos = [changed, *photos_of(insects), gone]
+    each = job(store, "a", Counting(1.0))
+    done, result = run(photos, [each, job(store, "b", Counting(1.0), 2.0)])
+    assert done == ["a", "b"]
+    broken = next(p for p in photos_of(insects) if p.path.name == "broken.jpg")
+    assert {digest: error.reason for digest, error in result.rejected.items()} == {
+        changed.sha256: RejectReason.CHANGED,
+        gone.sha256: RejectReason.MISSING,
+        broken.sha256: RejectReason.TRUNCATED,
+    }
+    check(each.shelf, good, 1.0)
+    assert (each.shelf.rows(list(result.rejected)) == -1).all()
+
+
+def test_a_whole_chunk_of_bad_photos(store: FeatureStore, tmp_path: Path) -> None:
+    photos = [PhotoFile(f"{number:064x}", tmp_path / "gone.jpg") for number in range(70)]
+    engine = Counting(1.0)
+    done, result = run(photos, [job(store, "a", engine)], spool_bytes=1)
+    assert done == ["a"]
+    assert (len(result.rejected), engine.seen) == (70, 0)
+
+
+def test_no_photos(store: FeatureStore) -> None:
+    assert run([], [job(store, "a", Counting(1.0))])[0] == ["a"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e9])
+def test_features_that_are_no_numbers_are_one_sentence_and_are_not_kept(
+    good: list[PhotoFile], tmp_path: Path, value: float
+) -> None:
+    """Weights that do not fit a network blow up; half precision ends at 65,504."""
+
+    class Bad(Counting):
+        def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
+            x_ND = super().__call__(crops_NSS3)
+            x_ND[-1, 0] = value
+            return x_ND
+
+    shelf = FeatureStore(tmp_path / "half").shelf("bad", SMALL.key(), DIM, "float16")
+    with pytest.raises(InputError, match="bad"):
+        run(good, [Job("bad", shelf, 1.0, lambda: Bad(1.0))])
+    assert len(shelf) == 0
+
+
+def test_what_it_cost_is_known_later(good: list[PhotoFile], store: FeatureStore) -> None:
+    each = job(store, "a", Counting(1.0))
+    assert seconds_for(each.shelf, 10) is None
+    _, result = run(good, [each])
+    whole = seconds_for(each.shelf, len(good))
+    assert whole == pytest.approx(result.seconds["a"])
+    (each.shelf.folder / "cost.json").write_text("damaged")
+    assert seconds_for(each.shelf, 10) is None
