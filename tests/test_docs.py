@@ -1,0 +1,380 @@
+"""The documents say what the code does: verbs, options, names, columns, layers, files, links."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import shlex
+import tomllib
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+import fieldmark
+from fieldmark import photos, recipes, sources, split
+from fieldmark.backbones import BACKBONES, engines
+from fieldmark.cli import app
+from fieldmark.errors import InputError, RejectReason
+from fieldmark.evaluate import Evaluation
+from fieldmark.stats import stats
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+EVERYWHERE = {"--help"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def options_of(verb: str) -> set[str]:
+    given = [p for p in COMMANDS[verb].params if p.param_type_name == "option"]
+    return {name for option in given for name in (*option.opts, *option.secondary_opts)}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading of the second level, up to the next one."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no section {title!r}"
+    return found[1]
+
+
+def first_cells(text: str) -> list[str]:
+    """The code in the first cells of a text's table rows."""
+    cells = re.findall(r"^\| *([^|]+?) *\|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+# Verbs and options
+
+
+def test_every_verb_has_its_section_and_no_other() -> None:
+    titles = re.findall(r"^## (.+)$", read("docs/commands.md"), re.MULTILINE)
+    assert titles == list(COMMANDS)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_option_of_a_verb_is_documented_and_no_other(verb: str) -> None:
+    rows = first_cells(section(read("docs/commands.md"), verb))
+    assert {name for name in rows if name.startswith("--")} == options_of(verb)
+    arguments = [p for p in COMMANDS[verb].params if p.param_type_name == "argument"]
+    assert [name.lower() for name in rows if not name.startswith("--")] == [
+        argument.name for argument in arguments
+    ]
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_the_defaults_that_are_documented_are_the_defaults(verb: str) -> None:
+    rows = re.findall(
+        r"^\| `(--[a-z-]+)`[^|]*\| ([^|]+?) \|",
+        section(read("docs/commands.md"), verb),
+        re.MULTILINE,
+    )
+    parameters = {name: p for p in COMMANDS[verb].params for name in p.opts}
+    for option, said in rows:
+        default = parameters[option].default
+        if isinstance(default, bool):
+            continue
+        if isinstance(default, (int, float)):
+            assert float(said) == default, option
+        elif default is not None and not parameters[option].required:
+            assert said.strip("`") == str(default), option
+        else:
+            assert not re.fullmatch(r"`.*`|[\d.]+", said), option
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_commands_in_documents_can_be_typed(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    for block in blocks(document.read_text(encoding="utf-8"), "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in line.split("&&"):
+                check_command(shlex.split(command, comments=True), targets)
+
+
+def check_command(words: list[str], targets: set[str]) -> None:
+    if not words:
+        return
+    program, *rest = words
+    given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    if program == "make":
+        assert set(rest) <= targets, words
+    elif Path(program).name == "fieldmark":
+        verbs = [word for word in rest if not word.startswith("-")]
+        if not verbs:
+            assert given <= {"--help", "--version"}, words
+            return
+        assert verbs[0] in COMMANDS, words
+        assert given <= options_of(verbs[0]) | EVERYWHERE, words
+        if given & EVERYWHERE:
+            return
+        needed = {p.opts[0] for p in COMMANDS[verbs[0]].params if p.required and p.opts}
+        assert {name for name in needed if name.startswith("--")} <= given, words
+    else:
+        assert program in {"git", "cd", ".", "python"}, words
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    for wrong in ("fieldmark serve MODEL", "fieldmark train PHOTOS --outt M", "make coffee"):
+        with pytest.raises(AssertionError):
+            check_command(shlex.split(wrong), {"demo"})
+
+
+# Names, columns, keys
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    documented = first_cells(read("docs/python.md"))
+    assert sorted(documented) == sorted(fieldmark.__all__)
+    assert len(fieldmark.__all__) <= 20
+    for name in fieldmark.__all__:
+        assert getattr(fieldmark, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fieldmark.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_documents_is_python_and_imports_what_is_there(document: Path) -> None:
+    for block in blocks(document.read_text(encoding="utf-8"), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fieldmark"):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), block
+
+
+def test_the_recipe_in_the_document_runs(tmp_path: Path) -> None:
+    [block] = [b for b in blocks(read("docs/study.md"), "python") if "def recipe" in b]
+    (tmp_path / "mine.py").write_text(block)
+    made = recipes.find(str(tmp_path / "mine.py"))(recipes.Options(epochs=7))
+    assert [run.pruned for run in made.runs] == [False, True, False, True, True]
+    assert {run.epochs for run in made.runs} == {7}
+    assert {run.backbone for run in made.runs if run.backbone} <= BACKBONES.keys()
+
+
+def test_the_fields_of_a_run_and_the_tables_of_the_paper_are_documented() -> None:
+    own = first_cells(section(read("docs/study.md"), "A recipe of one's own"))
+    assert own == [field.name for field in fields(recipes.Run)]
+    tables = section(read("docs/study.md"), "The paper's recipe")
+    said = {
+        name: int(count) for name, count in re.findall(r"^\| `(\w+)` \| (\d+) \|", tables, re.M)
+    }
+    counted: dict[str, int] = {}
+    for run in recipes.paper(recipes.Options()).runs:
+        counted[run.table] = counted.get(run.table, 0) + 1
+    assert said == counted
+
+
+def test_columns_reasons_and_layouts_are_documented() -> None:
+    text = read("docs/data.md")
+    assert first_cells(section(text, "The table")) == list(photos.SCHEMA)
+    assert first_cells(section(text, "Reasons")) == [reason.value for reason in RejectReason]
+    assert re.findall(r"^### (\w+):", section(text, "Layouts"), re.M) == list(sources.SOURCES)
+    for way in ("stratified", "random", "official"):
+        assert way in split.Way.__args__  # type: ignore[attr-defined]
+        assert f"- `{way}`:" in section(text, "Splits")
+
+
+def test_the_measures_are_documented() -> None:
+    scores = np.zeros((2, 2), np.float32)
+    labels = np.array([0, 1])
+    one = Evaluation(scores, labels, ("a", "b"), ("x", "y"), (None, None), ("", ""))
+    documented = first_cells(section(read("docs/classifier.md"), "evaluation.json"))
+    assert set(one.summary(replicates=2)) == set(documented) - {
+        "calibration_error_before",
+        "answered",
+    }
+
+
+def test_the_keys_of_stats_are_documented(insects: Path) -> None:
+    text = section(read("docs/commands.md"), "stats")
+    found = stats(sources.read(insects, verify=False))
+    for key in (*found, *found["parts"], *found["parts"]["all"]):
+        assert f"`{key}`" in text, key
+
+
+def test_engines_and_networks_are_documented() -> None:
+    options = section(read("docs/commands.md"), "train")
+    for name in (*engines.ENGINES, *BACKBONES):
+        assert f"`{name}`" in options, name
+
+
+# The house
+
+
+def test_the_last_layer_of_every_network_is_in_the_table() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| (\d+) \| (\d+) \| `([\w.]+)`", read("ARCHITECTURE.md"), re.MULTILINE
+    )
+    said = {name: (int(dim), int(side), path) for name, dim, side, path in rows}
+    assert said == {
+        facts.name: (facts.feature_dim, facts.input_size, facts.last_layer_path)
+        for facts in BACKBONES.values()
+    }
+
+
+def test_the_layers_are_those_of_the_contract() -> None:
+    contract = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
+    drawn = blocks(section(read("ARCHITECTURE.md"), "Layers"), "text")[0].splitlines()
+    assert drawn == [layer.replace("fieldmark.", "") for layer in contract["layers"]]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads(read("pyproject.toml"))
+    extras = project["project"]["optional-dependencies"].values()
+    given = [*project["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    text = section(read("ARCHITECTURE.md"), "What we build on")
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| "))
+    words = set(re.findall(r"[\w-]+", rows))
+    for dependency in given:
+        name = re.split(r"[><=\[]", dependency)[0]
+        assert name in words, name
+    for dependency in project["dependency-groups"]["dev"]:
+        assert re.split(r"[><=\[]", dependency)[0] in text, dependency
+
+
+def test_the_file_tree_is_complete() -> None:
+    tree = blocks(section(read("README.md"), "What is where"), "text")[0]
+    said = re.findall(r"^  ([\w/]+(?:\.py)?) ", tree, re.MULTILINE)
+    package = ROOT / "src" / "fieldmark"
+    here = [path.name for path in package.glob("*.py")]
+    here += [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
+    assert sorted(said) == sorted(here)
+
+
+# Links and paths
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (document.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = re.findall(
+        r"`((?:src|tests|docs|scripts|benchmarks)/[\w/.]+)`", document.read_text(encoding="utf-8")
+    )
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def texts() -> list[Path]:
+    folders = [ROOT / name for name in ("src", "tests", "docs", "scripts", "benchmarks", ".ci")]
+    suffixes = {".py", ".md", ".toml", ".html", ".css", ".js", ".json", ""}
+    found = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
+    return [p for p in [*found, *ROOT.glob("*.*"), ROOT / "Makefile"] if p.is_file()]
+
+
+def test_no_file_mentions_a_place_on_one_machine() -> None:
+    place = re.compile("|".join(f"/{name}/" for name in ("work", "tmp", "root", "home", "Users")))
+    hits = [
+        f"{path.relative_to(ROOT)}: {line.strip()[:80]}"
+        for path in texts()
+        if "__pycache__" not in path.parts
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if place.search(line)
+    ]
+    assert not hits
+
+
+# The table of the study
+
+
+@cache
+def study_table() -> ModuleType:
+    about = importlib.util.spec_from_file_location("study_table", ROOT / "scripts/study_table.py")
+    assert about is not None
+    assert about.loader is not None
+    module = importlib.util.module_from_spec(about)
+    about.loader.exec_module(module)
+    return module
+
+
+def row(table: str, backbone: str, short: str, **more: Any) -> dict[str, Any]:
+    return {
+        "table": table,
+        "label": backbone.title(),
+        "backbone": backbone,
+        "transfer": "last",
+        "mode": "cached",
+        "pruned": True,
+        "epochs": 10,
+        "weights_short": short,
+        "weights_complete": not short,
+        "val_top1_error": 0.25,
+        "val_top1_error_interval": [0.2, 0.3],
+        "val_top1_error_all_classes": 0.4,
+        "val_top1_error_all_classes_interval": [0.35, 0.45],
+    } | more
+
+
+STUDY: dict[str, Any] = {
+    "finished": True,
+    "rows": [
+        row("table3", "alexnet", "partly random"),
+        row("table3", "densenet121", "random weights"),
+        row("table3", "squeezenet1_1", ""),
+        row("table2", "alexnet", "partly random", pruned=False),
+        row("figure4", "alexnet", "", transfer="scratch"),
+        row("ensemble", "a+b", "some members have random weights", mode="ensemble"),
+        row("test", "squeezenet1_1", ""),
+    ],
+    "data": {
+        "name": "wild74",
+        "photos": 4337,
+        "classes": 74,
+        "split": {"way": "stratified", "seed": 0, "train": 3469, "val": 435, "test": 433},
+        "prune_below": 30,
+        "kept_classes": 60,
+    },
+}
+
+
+def test_the_table_of_a_study_shows_both_errors_the_weights_and_the_paper() -> None:
+    text = study_table().render(STUDY)
+    errors = "0.250 (0.200 to 0.300) | 0.400 (0.350 to 0.450)"
+    for line in (
+        f"| Alexnet (`alexnet`) | partly random | {errors} | 0.86 |",
+        f"| Densenet121 (`densenet121`) | random | {errors} | 0.71 |",
+        f"| Squeezenet1_1 (`squeezenet1_1`) | complete | {errors} | 0.80 |",
+    ):
+        assert line in text.splitlines()
+    others = [line.split(" | ") for line in text.splitlines() if " epochs | " in line]
+    assert [(cells[0], cells[2], cells[-1]) for cells in others] == [
+        ("| Table 2", "partly random", "0.88 |"),
+        ("| Figure 4", "random (meant)", "a curve |"),
+        ("| test photos", "complete", "0.69 (ResNeXt) |"),
+        ("| future work", "some members (partly) random", "not run |"),
+    ]
+    assert "4,337 photos of 74 classes; 3,469 to train" in text
+    assert "This study is not finished." not in text
+    assert "This study is not finished." in study_table().render(STUDY | {"finished": False})
+
+
+def test_the_table_goes_between_the_two_comments_of_the_readme() -> None:
+    document = read("README.md")
+    filled = study_table().fill(document, "TEXT\n", "README.md")
+    assert "<!-- study:begin -->\n\nTEXT\n\n<!-- study:end -->" in filled
+    assert study_table().fill(filled, "TEXT\n", "README.md") == filled
+    assert (
+        filled.partition("<!-- study:begin -->")[0] == document.partition("<!-- study:begin -->")[0]
+    )
+    for broken in ("", "<!-- study:end --> <!-- study:begin -->", document * 2):
+        with pytest.raises(InputError, match=r"README\.md"):
+            study_table().fill(broken, "TEXT", "README.md")
