@@ -55,6 +55,13 @@ class EngineName(StrEnum):
     openvino = "openvino"
 
 
+class DecodingTier(StrEnum):
+    """How photos are decoded."""
+
+    exact = "exact"
+    fast = "fast"
+
+
 class TransferMode(StrEnum):
     """Which layers are trained, and from which weights."""
 
@@ -77,6 +84,9 @@ Cache = Annotated[
 ]
 EngineOption = Annotated[
     EngineName, typer.Option(help="What runs the networks; auto measures which is fastest here.")
+]
+TierOption = Annotated[
+    DecodingTier, typer.Option(help="Decode photos in full, or large ones at a part of their size.")
 ]
 SourceOption = Annotated[
     str | None, typer.Option(help="The layout of the photos; by default it is recognised.")
@@ -187,6 +197,7 @@ def train(
     limit: Limit = None,
     seed: Seed = 0,
     engine: EngineOption = EngineName.auto,
+    tier: TierOption = DecodingTier.exact,
     cache: Cache = None,
 ) -> None:
     """Make a classifier from labelled photos, and measure honestly how good it is."""
@@ -205,6 +216,7 @@ def train(
         limit=limit,
         seed=seed,
         engine=engine.value,
+        tier=tier.value,
     )
     trained = run(photos, out, config, command=_typed())
     typer.echo(sentence(trained.summary))
@@ -281,6 +293,7 @@ def study(
     ] = "float32",
     seed: Seed = 0,
     engine: EngineOption = EngineName.auto,
+    tier: TierOption = DecodingTier.exact,
     cache: Cache = None,
 ) -> None:
     """Compare networks and ways of training on your photos: the paper's study, or your own."""
@@ -300,6 +313,7 @@ def study(
         split=split_way.value,
         test=test,
         engine=engine.value,
+        tier=tier.value,
         precision=precision,
     )
     found = run(data, out, recipes.find(recipe)(options), config, command=_typed())

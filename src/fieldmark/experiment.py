@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fieldmark import __version__, extraction, progress
+from fieldmark import __version__, extraction, progress, sources
 from fieldmark.backbones import Backbone, engines
 from fieldmark.crops import PhotoFile, Spool
 from fieldmark.errors import InputError
@@ -95,15 +95,17 @@ def photos_of(table: PhotoTable, split: Split, part: Part) -> Photos:
     )
 
 
-def limited(table: PhotoTable, limit: int | None, seed: int) -> PhotoTable:
-    """At most `limit` of the labelled photos, drawn by their ids; the others leave the table."""
+def read(photos: Path, *, limit: int | None, seed: int) -> PhotoTable:
+    """Photos in any layout, each looked at; with a limit, only so many of the labelled ones.
+
+    Those are drawn by their ids before any file is opened, so that a small limit is quick.
+    """
+    table = sources.read(photos, verify=False)
     ids = table.labelled["id"].to_list()
-    if limit is None or limit >= len(ids):
-        return table
-    if limit < 1:
-        raise InputError(f"A limit of {limit} photos leaves none: give at least 1.")
-    drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
-    return table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
+    if limit is not None and limit < len(ids):
+        drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
+        table = table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
+    return sources.look(table)
 
 
 @dataclass(frozen=True)

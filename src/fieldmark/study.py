@@ -24,25 +24,27 @@ from typing import Any
 
 import numpy as np
 
-from fieldmark import __version__, backbones, files, finetune, progress, report, sources
+from fieldmark import __version__, backbones, files, finetune, progress, report
 from fieldmark.backbones import Backbone
 from fieldmark.calibration import log_softmax
 from fieldmark.crops import cores
 from fieldmark.errors import InputError, WeightsUnavailable
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import (
+    PAPER_CROP,
     Bench,
     Parts,
     Photos,
     cost_of,
-    limited,
     photo_finder,
+    read,
     versions,
     weights_line,
 )
 from fieldmark.finetune import FineTuning
 from fieldmark.heads.softmax import Arm, Epoch, Training, fit
 from fieldmark.photos import PhotoTable
+from fieldmark.preprocess import Tier
 from fieldmark.recipes import Options, Recipe, Run
 from fieldmark.split import Split, Way, prune, split_photos
 from fieldmark.stats import stats
@@ -72,6 +74,7 @@ class StudyConfig:
         val, test: the shares held out; `test` is not used where the source has its own test labels.
         engine: what runs the networks; `auto` measures.
         precision: of training all layers.
+        tier: how photos are decoded, `exact` or `fast`.
     """
 
     options: Options = field(default_factory=Options)
@@ -85,6 +88,7 @@ class StudyConfig:
     test: float = 0.1
     engine: str = "auto"
     precision: str = "float32"
+    tier: Tier = "exact"
 
 
 def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command: str) -> Row:
@@ -100,7 +104,7 @@ def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command
         raise InputError(f"No run is in table {', '.join(config.only)}: choose from {tables}.")
     check_out(out)
     networks = _load(runs, config)
-    table = limited(sources.read(data), config.limit, config.options.seed)
+    table = read(data, limit=config.limit, seed=config.options.seed)
     work = _Study(recipe, runs, config, networks, table, out, data.resolve().name, command)
     for run in work.in_turn():
         work.do(run)
@@ -169,7 +173,7 @@ class _Study:
         self.recipe, self.config, self.networks = recipe, config, networks
         self.out, self.name, self.command = out, name, command
         self.runs = [run for run in runs if self._can_run(run)]
-        self.bench = Bench(engine=config.engine)
+        self.bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
         self.table = table
         self.split = self._draw()
         self.rows: dict[str, Row] = {}

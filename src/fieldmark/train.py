@@ -11,16 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from fieldmark import backbones, calibration, files, progress, report, sources
+from fieldmark import backbones, calibration, files, progress, report
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
-from fieldmark.experiment import Bench, Parts, limited, photo_finder, versions, weights_line
+from fieldmark.experiment import (
+    PAPER_CROP,
+    Bench,
+    Parts,
+    photo_finder,
+    read,
+    versions,
+    weights_line,
+)
 from fieldmark.finetune import FineTuning, finetune
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
 from fieldmark.photos import PhotoTable
+from fieldmark.preprocess import Tier
 from fieldmark.split import Split, Way, split_photos
 
 SWEEP = tuple(
@@ -50,6 +59,7 @@ class TrainConfig:
         limit: at most so many photos; None: all.
         seed: of the split and of the order of training.
         engine: what runs the network; `auto` measures.
+        tier: how photos are decoded, `exact` or `fast`.
     """
 
     backbone: str = backbones.DEFAULT
@@ -64,6 +74,7 @@ class TrainConfig:
     limit: int | None = None
     seed: int = 0
     engine: str = "auto"
+    tier: Tier = "exact"
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,7 @@ def prepare(
     photos: Path, config: TrainConfig, backbone: Backbone
 ) -> tuple[PhotoTable, Split, Bench]:
     """Read and split the photos and bring their features onto the shelf."""
-    table = limited(sources.read(photos), config.limit, config.seed)
+    table = read(photos, limit=config.limit, seed=config.seed)
     own_test = "test" in set(table.labelled["split"].drop_nulls())
     split = split_photos(
         table,
@@ -177,7 +188,7 @@ def prepare(
         seed=config.seed,
         way=config.split,
     )
-    bench = Bench(engine=config.engine)
+    bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
     if config.transfer == "last":
         for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
             pass

@@ -41,9 +41,14 @@ def read(
     if source is None and table.is_index(path):
         return PhotoTable.read(path)
     found = _pick(path, source).read(path)
-    if not verify:
-        return found
-    return check.check_files(found, workers or 2 * (os.cpu_count() or 1))
+    return look(found, workers=workers) if verify else found
+
+
+def look(table: PhotoTable, *, workers: int | None = None) -> PhotoTable:
+    """The table with every file looked at that was not looked at before: see `read`."""
+    if not table.kept["sha256"].null_count():
+        return table
+    return check.check_files(table, workers or 2 * (os.cpu_count() or 1))
 
 
 def _pick(path: Path, name: str | None) -> Source:
@@ -58,4 +63,4 @@ def _pick(path: Path, name: str | None) -> Source:
     raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
 
 
-__all__ = ["SOURCES", "Source", "read"]
+__all__ = ["SOURCES", "Source", "look", "read"]
