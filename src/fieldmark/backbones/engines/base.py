@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ Crops = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 
 BATCH = 32  # crops run at once
+_PIECE = 8  # crops a thread takes at once: their maps stay in its core's cache
 
 
 class Engine(Protocol):
@@ -30,15 +32,61 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_batches(run: Callable[[Crops], Features], crops_NSS3: Crops, batch: int) -> Features:
-    """Run at most `batch` crops at a time, so that memory does not grow with N."""
+def check(crops_NSS3: Crops) -> None:
+    """Raise TypeError for what no engine takes."""
     if crops_NSS3.dtype != np.uint8 or crops_NSS3.ndim != 4:
         raise TypeError(f"crops are uint8 (N, S, S, 3), not {crops_NSS3.dtype} {crops_NSS3.shape}")
+
+
+def in_batches(run: Callable[[Crops], Features], crops_NSS3: Crops, batch: int) -> Features:
+    """Run at most `batch` crops at a time, so that memory does not grow with N."""
+    check(crops_NSS3)
     starts = range(0, len(crops_NSS3), batch)
-    parts = [run(np.ascontiguousarray(crops_NSS3[at : at + batch])) for at in starts]
+    return _joined(run, [run(part(crops_NSS3, at, batch)) for at in starts], crops_NSS3)
+
+
+def part(crops_NSS3: Crops, start: int, count: int) -> Crops:
+    """Some of the crops, in one stretch of memory."""
+    return np.ascontiguousarray(crops_NSS3[start : start + count])
+
+
+def _joined(run: Callable[[Crops], Features], parts: list[Features], crops: Crops) -> Features:
     if len(parts) == 1:
         return parts[0]
     if parts:
         return np.concatenate(parts)
-    side = crops_NSS3.shape[1]  # no crops: how long a vector is, only a run can say
+    side = crops.shape[1]  # no crops: how long a vector is, only a run can say
     return run(np.zeros((1, side, side, 3), np.uint8))[:0]
+
+
+class Streams:
+    """Runs a network in several threads, each on crops of its own.
+
+    Threads that share one crop wait for each other at the end of every layer, and wait longest when
+    one of them has lent its core to a decoder. Threads with crops of their own wait once a call, and
+    the few crops that each has at once stay in the cache: a sixth less work for a small network.
+
+    Args:
+        run: runs some crops in the thread that calls it; is called from several threads at a time.
+        batch: the most crops that `run` is to get.
+        threads: how many threads there are; None: one a core.
+    """
+
+    def __init__(
+        self, run: Callable[[Crops], Features], batch: int, threads: int | None = None
+    ) -> None:
+        self._run = run
+        self._threads = threads or cores()
+        self._piece = min(_PIECE, batch)
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __call__(self, crops_NSS3: Crops) -> Features:
+        """Crops, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        check(crops_NSS3)
+        piece = max(1, min(self._piece, -(-len(crops_NSS3) // self._threads)))
+        starts = range(0, len(crops_NSS3), piece)
+        if len(starts) <= 1:
+            return in_batches(self._run, crops_NSS3, piece)
+        self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
+        parts = self._pool.map(lambda at: self._run(part(crops_NSS3, at, piece)), starts)
+        return np.concatenate(list(parts))

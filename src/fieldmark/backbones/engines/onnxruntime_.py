@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldmark.backbones.engines.base import BATCH, Crops, Features, cores, in_batches
+from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams
 from fieldmark.errors import StoreError
 
 
 class OnnxEngine:
-    """A converted trunk in ONNX Runtime, on as many threads as there are cores.
+    """A converted trunk in ONNX Runtime: one session, run by several threads at a time.
+
+    Args:
+        path: the graph.
+        batch: the most crops that are run at once.
+        threads: how many threads run it; None: one a core.
 
     Raises:
         StoreError: the file is not a graph that ONNX Runtime can load.
@@ -21,22 +26,20 @@ class OnnxEngine:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
+        options.intra_op_num_threads = 1  # of its own; `Streams` brings the threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
-        # Threads that wait give their core to the decoding of photos instead of spinning.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CPUExecutionProvider"]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors have no common root but this
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
         self._input = self._session.get_inputs()[0].name
-        self._batch = batch
+        self._streams = Streams(self._run, batch, threads)
 
     def __call__(self, crops_NSS3: Crops) -> Features:
         """Crops, uint8 (N, S, S, 3), to features, float32 (N, D)."""
-        return in_batches(self._run, crops_NSS3, self._batch)
+        return self._streams(crops_NSS3)
 
     def _run(self, crops_NSS3: Crops) -> Features:
         features: Features = self._session.run(None, {self._input: crops_NSS3})[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
-from fieldmark.backbones.engines.base import BATCH, Crops, Features, cores, in_batches
+from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, cores
 from fieldmark.errors import InputError, StoreError
 
 
@@ -15,7 +16,7 @@ def installed() -> bool:
 
 
 class OpenVinoEngine:
-    """A converted trunk in OpenVINO, in single precision.
+    """A converted trunk in OpenVINO, in single precision, as many streams as there are cores.
 
     Raises:
         InputError: OpenVINO is not installed.
@@ -36,19 +37,23 @@ class OpenVinoEngine:
         # from the other engines than features may be.
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": cores(),
             "INFERENCE_NUM_THREADS": cores(),
+            "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a core that decodes photos
         }
         try:
             self._model = openvino.Core().compile_model(str(path), "CPU", options)
         except RuntimeError as error:
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
-        self._batch = batch
+        self._request = threading.local()  # a request is used by one thread
+        self._streams = Streams(self._run, batch)
 
     def __call__(self, crops_NSS3: Crops) -> Features:
         """Crops, uint8 (N, S, S, 3), to features, float32 (N, D)."""
-        return in_batches(self._run, crops_NSS3, self._batch)
+        return self._streams(crops_NSS3)
 
     def _run(self, crops_NSS3: Crops) -> Features:
-        features: Features = self._model(crops_NSS3)[0]
+        if not hasattr(self._request, "own"):
+            self._request.own = self._model.create_infer_request()
+        features: Features = self._request.own.infer(crops_NSS3)[0].copy()
         return features
