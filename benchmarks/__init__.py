@@ -13,6 +13,9 @@ BENCHMARKS: dict[str, str] = {
     "cold_start": "From nothing to the first answer",
     "gpu": "The same on a GPU, where there is one",
     "hardware": "What the machine can do at most, and how near each stage comes",
-    "tiers": "What the fast tier of decoding costs in error",
+    "errors": "Whether speed is bought with errors",
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
+
+LONG = ("errors",)
+"""Run only when named: nothing in them varies with the machine, and they take minutes."""

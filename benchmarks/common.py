@@ -36,6 +36,9 @@ SHARED = ROOT.parent / "shared"
 ROUNDS = 5
 """Fewer rounds than this are marked as such in every table."""
 
+EXACT = 0
+"""The rounds of a figure that is no timing and does not vary, such as an error or a count."""
+
 _PACKAGES = (
     *("numpy", "onnxruntime", "openvino", "pillow", "polars", "scikit-learn"),
     *("simplejpeg", "timm", "torch", "torchvision"),
@@ -63,7 +66,7 @@ class Row:
         peer_name: who that is, and how it was used.
         ratio: how many times better ours is; above 1 ours is better, whatever the unit.
         low, high: the lowest and the highest ratio within one round.
-        rounds: how many rounds the medians are over.
+        rounds: how many rounds the medians are over; `EXACT` where nothing varies.
         aim: the ratio to reach, None where no aim was set.
         note: what one must know to read the row rightly; "" if nothing.
         more: further numbers by name, kept in the JSON only.
@@ -305,6 +308,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def spread(row: Row) -> str:
     """The range of the ratio over the rounds, and a mark where there were too few."""
+    if row.rounds == EXACT:
+        return "(no timing)"
     if row.rounds < ROUNDS:
         return f"({row.rounds} of {ROUNDS} rounds!)"
     return f"({figure(row.low)} to {figure(row.high)})"

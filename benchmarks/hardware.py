@@ -1,0 +1,264 @@
+"""What the machine can do at most, and how near each stage comes to it: shares, not speed-ups.
+
+Here the peer of a stage is the machine itself: the rate of a plain matrix product in float32 for the
+networks and the heads, of libjpeg-turbo's bare decoding for photos to crops, and of copying memory for
+reading kept features. A ratio of 0.8 says that the stage runs at 80 % of that limit. A network cannot
+always reach the limit of a matrix product (grouped and depthwise convolutions move more bytes for each
+multiplication), and an engine can pass it where it needs fewer multiplications than the definition
+counts (Winograd).
+
+`more` of the first row keeps what the cost model in docs/performance.md is computed from.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import common
+from benchmarks.common import Row, alternate, compare
+
+NETWORKS = (
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "tf_efficientnet_lite0"),
+    *("alexnet", "densenet121", "resnext50_32x4d"),
+)
+PHOTO = (800, 600)
+"""Width and height of a photo like those of the iNaturalist challenges."""
+
+
+def run(quick: bool = False, networks: tuple[str, ...] = NETWORKS) -> list[Row]:
+    """A row a stage, each beside the machine's limit measured in the same round."""
+    count = common.rounds(quick)
+    with _own_cache() as folder:
+        rows = [_network(name, count, quick) for name in networks]
+        rows += [_head(count, quick), _decoding(count, quick), _reading(count, quick)]
+        disk = alternate(_disk(folder, 32 if quick else 512), count)
+    constants = {
+        "disk_write_gb_per_second": float(np.median(disk["write"])),
+        "disk_read_gb_per_second": float(np.median(disk["read"])),
+    }
+    rows[0].more.update(constants)
+    return rows
+
+
+@contextmanager
+def _own_cache() -> Iterator[Path]:
+    """A cache that is gone afterwards: nothing measured here is taken from, or left to, the user's."""
+    before = os.environ.get("FIELDMARK_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FIELDMARK_CACHE"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["FIELDMARK_CACHE"]
+            if before is not None:
+                os.environ["FIELDMARK_CACHE"] = before
+
+
+# --- the limits ------------------------------------------------------------------------------------
+
+
+def matrix_product(side: int) -> Callable[[], float]:
+    """The rate of a square matrix product on all cores, in GFLOP/s of float32."""
+    import torch
+
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    a @ b
+
+    def way() -> float:
+        start = time.perf_counter()
+        for _ in range(3):
+            a @ b
+        return 3 * 2 * side**3 / (time.perf_counter() - start) / 1e9
+
+    return way
+
+
+def memory_copy(megabytes: int) -> Callable[[], float]:
+    """The rate of copying memory on all cores, in GB/s read (as many are written)."""
+    import torch
+
+    source = torch.zeros(megabytes * 2**20, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    target.copy_(source)
+
+    def way() -> float:
+        start = time.perf_counter()
+        target.copy_(source)
+        return len(source) / (time.perf_counter() - start) / 1e9
+
+    return way
+
+
+def _disk(folder: Path, megabytes: int) -> dict[str, Callable[[], float]]:
+    """Rates of writing a file and having it synced, and of reading it back from the disk, in GB/s."""
+    path = folder / "file"
+    block = np.random.default_rng(0).integers(0, 256, 2**20, dtype=np.uint8).tobytes()
+
+    def write() -> float:
+        start = time.perf_counter()
+        with path.open("wb") as handle:
+            for _ in range(megabytes):
+                handle.write(block)
+            handle.flush()
+            os.fsync(handle.fileno())
+        return megabytes * len(block) / (time.perf_counter() - start) / 1e9
+
+    def read() -> float:
+        if not path.exists():
+            write()
+        with path.open("rb") as handle:
+            if hasattr(os, "posix_fadvise"):  # else it would come from memory
+                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            start = time.perf_counter()
+            while handle.read(2**20):
+                pass
+            return megabytes * len(block) / (time.perf_counter() - start) / 1e9
+
+    return {"write": write, "read": read}
+
+
+# --- the stages ------------------------------------------------------------------------------------
+
+
+def _network(name: str, count: int, quick: bool) -> Row:
+    from fieldmark import backbones
+    from fieldmark.backbones import engines
+
+    backbone = backbones.load(name, weights="random")
+    engine = engines.engine(backbone, "torch" if quick else "auto")
+    facts = backbone.architecture
+    batch = 2 if quick else engines.BATCH
+    shape = (batch, facts.input_size, facts.input_size, 3)
+    crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def forward() -> float:
+        start = time.perf_counter()
+        engine(crops)
+        return 2 * facts.giga_macs * batch / (time.perf_counter() - start)
+
+    limit = "a matrix product of the machine"
+    ways = {"ours": forward, limit: matrix_product(256 if quick else 2048)}
+    values = alternate(ways, count, warm_up=True)
+    rate = float(np.median(values["ours"])) / (2 * facts.giga_macs)
+    more = {
+        "network": name,
+        "giga_macs": facts.giga_macs,
+        "dim": facts.feature_dim,
+        "engine": engine.name,
+        "photos_per_second": rate,
+    }
+    note = f"{engine.name}, {common.figure(rate)} crops/s"
+    return compare(
+        name,
+        values,
+        "ours",
+        limit,
+        unit="GFLOP/s",
+        more_is_better=True,
+        note=note,
+        more=more,
+    )
+
+
+def _head(count: int, quick: bool) -> Row:
+    """One epoch of the last layer on kept features: 6 N D C operations, and the update beside."""
+    from fieldmark.heads.softmax import Arm, Training, fit
+
+    photos, dim, classes = (256, 32, 8) if quick else (8192, 2048, 1000)
+    train, val = _labelled(photos, dim, classes), _labelled(64, dim, classes)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        fit(train, val, classes, Training(epochs=1), Arm())
+        return 6e-9 * photos * dim * classes / (time.perf_counter() - start)
+
+    limit = "a matrix product of the machine"
+    ways = {"ours": epoch, limit: matrix_product(256 if quick else 2048)}
+    values = alternate(ways, count, warm_up=True)
+    return compare(
+        f"last layer, D={dim:,}, C={classes:,}",
+        values,
+        "ours",
+        limit,
+        unit="GFLOP/s",
+        more_is_better=True,
+        more={"photos": photos, "dim": dim, "classes": classes},
+    )
+
+
+def _labelled(count: int, dim: int, classes: int) -> Any:
+    from fieldmark.features import Features
+    from fieldmark.heads.base import LabelledFeatures
+
+    random = np.random.default_rng(0)
+    x_ND = random.standard_normal((count, dim), dtype=np.float32).astype(np.float16)
+    labels = random.integers(0, classes, count)
+    return LabelledFeatures(Features.of(x_ND), labels, tuple(map(str, range(count))))
+
+
+def _decoding(count: int, quick: bool) -> Row:
+    """Photos to crops on all cores beside libjpeg-turbo's decoding alone, with nothing resized."""
+    import simplejpeg
+
+    from benchmarks.decode import photo
+    from fieldmark.experiment import PAPER_CROP
+
+    data = photo(*PHOTO)
+    photos = 4 if quick else 128
+
+    def rate(call: Callable[[bytes], object]) -> Callable[[], float]:
+        def way() -> float:
+            start = time.perf_counter()
+            with ThreadPoolExecutor(common.cores()) as pool:
+                for _ in pool.map(call, [data] * photos):
+                    pass
+            return photos / (time.perf_counter() - start)
+
+        return way
+
+    limit = "libjpeg-turbo's decoding alone"
+    ways = {"ours": rate(PAPER_CROP.crop), limit: rate(simplejpeg.decode_jpeg)}
+    return compare(
+        f"decode + resize, {PHOTO[0]} x {PHOTO[1]}",
+        alternate(ways, count, warm_up=True),
+        "ours",
+        limit,
+        unit="photos/s",
+        more_is_better=True,
+        more={"bytes": len(data)},
+    )
+
+
+def _reading(count: int, quick: bool) -> Row:
+    """Kept features, float16, to float32 in the order of an epoch, beside copying memory."""
+    from fieldmark.features import Features
+
+    photos, dim = (256, 64) if quick else (50_000, 2048)
+    features = Features.of(np.zeros((photos, dim), np.float16))
+    order = np.random.default_rng(0).permutation(photos)
+
+    def read() -> float:
+        start = time.perf_counter()
+        for at in range(0, photos, 64):
+            _ = features[order[at : at + 64]]
+        return photos * dim * 2 / (time.perf_counter() - start) / 1e9
+
+    limit = "copying memory"
+    ways = {"ours": read, limit: memory_copy(8 if quick else 256)}
+    return compare(
+        "reading kept features in random order",
+        alternate(ways, count, warm_up=True),
+        "ours",
+        limit,
+        unit="GB/s",
+        more_is_better=True,
+    )

@@ -1,0 +1,234 @@
+"""The way people train a last layer today: torchvision's transfer learning recipe, and timm's.
+
+A `Dataset` that opens files with Pillow, a `DataLoader` with worker processes, the library's own
+transform, the network in eager PyTorch with all layers frozen (evaluation mode, no gradients) and its
+last layer replaced; in every epoch each photo is read, decoded, resized and sent through the whole
+network, once to train and, after every epoch, once to validate. For five networks that is done five
+times over. Nothing here uses fieldmark but to read the weights, so that both start from the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.common import cores
+from fieldmark import backbones
+from fieldmark.backbones._torchvision_import import import_torchvision
+
+import_torchvision()
+
+BATCH = 64
+LEARNING_RATE = 1e-3
+TIMM_NAMES = {"densenet121": "densenet121", "resnext50_32x4d": "resnext50_32x4d"}
+"""Those of the five that timm has; it has neither AlexNet, SqueezeNet nor ShuffleNet."""
+
+Example = tuple[Path, int]
+
+
+class PhotoFiles(Dataset[tuple[Any, int]]):
+    """Photos by path, opened with Pillow, as torchvision's `ImageFolder` does it."""
+
+    def __init__(self, examples: Sequence[Example], transform: Callable[[Any], Any]) -> None:
+        self.examples, self.transform = examples, transform
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, number: int) -> tuple[Any, int]:
+        path, label = self.examples[number]
+        with Image.open(path) as image:
+            return self.transform(image.convert("RGB")), label
+
+
+def torchvision_transform() -> Callable[[Any], Any]:
+    """ "Resized to 224 x 224" (the paper's words), to a tensor, normalised: torchvision's v2."""
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.Resize((224, 224)),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )
+
+
+def timm_transform(network: nn.Module) -> Callable[[Any], Any]:
+    """What timm makes for a network's evaluation: resize, centre crop, to a tensor, normalise."""
+    from timm.data import create_transform, resolve_data_config
+
+    return create_transform(**resolve_data_config({}, model=network))
+
+
+@dataclass
+class Recipe:
+    """One network with a new last layer, and all that training it takes.
+
+    Attributes:
+        name: the network.
+        library: who defines it, `torchvision` or `timm`.
+        network: all frozen but the last layer, in evaluation mode.
+        transform: from a Pillow image to its tensor.
+    """
+
+    name: str
+    library: str
+    network: nn.Module
+    transform: Callable[[Any], Any]
+    last: nn.Module
+
+    def train(
+        self,
+        batches: Iterable[Any],
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    ) -> None:
+        """One pass over the training photos."""
+        loss_of = nn.CrossEntropyLoss()
+        for images, labels in batches:
+            optimiser.zero_grad()
+            loss_of(self.network(images), labels).backward()
+            optimiser.step()
+            if schedule is not None:
+                schedule.step()
+
+    @torch.no_grad()
+    def scores(self, batches: Iterable[Any]) -> np.ndarray:
+        """One pass over the validation photos: scores, shape (N, C)."""
+        return np.concatenate([self.network(images).numpy() for images, _ in batches])
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The same optimiser and rate as ours."""
+        return torch.optim.AdamW(self.last.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+
+    def loader(
+        self, examples: Sequence[Example], *, shuffle: bool, workers: int | None = None
+    ) -> DataLoader[Any]:
+        """A loader with a worker process for each core, kept from epoch to epoch."""
+        workers = cores() if workers is None else workers
+        return DataLoader(
+            PhotoFiles(examples, self.transform),
+            batch_size=BATCH,
+            shuffle=shuffle,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+
+def recipe(name: str, classes: int, weights_dir: Path | None, *, library: str) -> Recipe:
+    """A network by its name with the weights that the study gives it, ready to train."""
+    if library == "timm" and name in TIMM_NAMES:
+        import timm
+
+        network = timm.create_model(TIMM_NAMES[name], pretrained=False, num_classes=classes)
+        last = network.get_classifier()
+    else:
+        library = "torchvision" if library == "timm" else library
+        network, last = _of_torchvision(name, classes, weights_dir)
+    network.eval().requires_grad_(False)
+    last.requires_grad_(True)
+    transform = timm_transform(network) if library == "timm" else torchvision_transform()
+    return Recipe(name, library, network, transform, last)
+
+
+def _of_torchvision(
+    name: str, classes: int, weights_dir: Path | None
+) -> tuple[nn.Module, nn.Module]:
+    from fieldmark.errors import WeightsUnavailable
+
+    try:
+        backbone = backbones.load(name, weights_dir=weights_dir)
+    except WeightsUnavailable:
+        backbone = backbones.load(name, weights="random")
+    network = backbone.network
+    path = backbone.architecture.last_layer_path
+    old = network.get_submodule(path)
+    new: nn.Module
+    if isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, classes, kernel_size=1)
+        network.num_classes = classes  # type: ignore[assignment]
+    else:
+        assert isinstance(old, nn.Linear)
+        new = nn.Linear(old.in_features, classes)
+    parent, _, own = path.rpartition(".")
+    setattr(network.get_submodule(parent), own, new)
+    return network, new
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long one network takes, in seconds a photo: a training and a validation pass."""
+
+    train: float
+    val: float
+
+    def whole(self, train_photos: int, val_photos: int, epochs: int) -> float:
+        """Seconds for all epochs: computed, not run."""
+        return epochs * (train_photos * self.train + val_photos * self.val)
+
+
+def pace(
+    of: Recipe, train: Sequence[Example], val: Sequence[Example], *, workers: int | None = None
+) -> Pace:
+    """Time one pass over some training and one over some validation photos.
+
+    The clock runs from when the loader's first batch is there: starting the workers and waiting for
+    their first photos is not counted, which is in the reference's favour.
+    """
+    optimiser = of.optimiser()
+    passes: tuple[tuple[Sequence[Example], Callable[[Iterable[Any]], object]], ...] = (
+        (train, lambda batches: of.train(batches, optimiser)),
+        (val, of.scores),
+    )
+    seconds = []
+    for examples, run in passes:
+        batches = iter(of.loader(examples, shuffle=examples is train, workers=workers))
+        first = next(batches)
+        start = time.perf_counter()
+        run(chain([first], batches))
+        seconds.append((time.perf_counter() - start) / len(examples))
+    return Pace(*seconds)
+
+
+def whole(
+    of: Recipe,
+    train: Sequence[Example],
+    val: Sequence[Example],
+    epochs: int,
+    *,
+    workers: int | None = None,
+) -> tuple[float, np.ndarray]:
+    """Run all epochs as they are: seconds, and the scores on the validation photos after the last."""
+    start = time.perf_counter()
+    optimiser = of.optimiser()
+    steps = epochs * -(-len(train) // BATCH)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    train_loader = of.loader(train, shuffle=True, workers=workers)
+    val_loader = of.loader(val, shuffle=False, workers=workers)
+    scores = np.empty(0)
+    for _ in range(epochs):
+        of.train(train_loader, optimiser, falling)
+        scores = of.scores(val_loader)
+    return time.perf_counter() - start, scores
+
+
+@torch.no_grad()
+def eager_seconds(of: Recipe, photos: int = 32) -> float:
+    """Seconds a photo of the network alone in eager PyTorch, on a batch that is ready."""
+    images = torch.randn(photos, 3, 224, 224)
+    of.network(images[:2])
+    start = time.perf_counter()
+    of.network(images)
+    return (time.perf_counter() - start) / photos

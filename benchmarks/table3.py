@@ -1,0 +1,361 @@
+"""The headline: the whole of Table 3 on the same photos, ours against the way people do it today.
+
+Ours is the command as a user types it, in a process of its own, from an empty cache:
+
+    fieldmark study paper PHOTOS --out DIR --only table3 --weights-dir WEIGHTS --test 0
+
+Its wall-clock time holds everything: the interpreter's start, reading and checking the photos, loading
+and converting five networks and choosing their engines, decoding, features, five last layers for ten
+epochs, errors with intervals, and the page.
+
+The reference (`benchmarks.reference`) trains the same last layers on the same split with the same
+optimiser, batch and number of epochs. Run whole it takes hours, so in each round one epoch of each
+network is timed and multiplied by the number of epochs: its time is EXTRAPOLATED. The three quick
+networks are timed over all photos, the two slow ones over the first `SAMPLE`. What a whole run pays
+besides (imports, loading networks, starting workers) is left out, in the reference's favour.
+`--whole` runs it as it is.
+
+    python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole]
+
+The number of photos decides how much the fixed costs of ours weigh: they are the same for 100 photos
+and for 100,000. `LIMIT` is small so that the benchmark ends in minutes; the ratio grows with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from benchmarks import common
+from benchmarks.common import Row, compare
+from benchmarks.reference import Example, Pace, Recipe, eager_seconds, pace, recipe, whole
+from fieldmark.recipes import FIVE
+
+EPOCHS = 10
+LIMIT = 400
+SAMPLE = 64
+"""Photos of the two slow networks' training pass that are timed; half as many to validate."""
+SLOW = ("densenet121", "resnext50_32x4d")
+AIM = 25.0
+OURS, TORCHVISION, TIMM = "fieldmark", "torchvision's recipe", "timm's way"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to run on, and how much of it.
+
+    Attributes:
+        data: labelled photos in iNaturalist layout.
+        weights_dir: weights for both sides; None: all random.
+        limit: photos that both sides work on.
+        rounds: how often each side runs.
+        epochs: passes over the training photos.
+        networks: which of the five the reference runs; fewer only to try the benchmark itself.
+        sample: see `SAMPLE`.
+        is_whole: run all epochs of the reference.
+        workers: of the reference's loaders; None: one a core.
+    """
+
+    data: Path
+    weights_dir: Path | None
+    limit: int = LIMIT
+    rounds: int = common.ROUNDS
+    epochs: int = EPOCHS
+    networks: tuple[str, ...] = tuple(FIVE.values())
+    sample: int = SAMPLE
+    is_whole: bool = False
+    workers: int | None = None
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The headline, the same beside timm, and where the factor comes from."""
+    data, weights = common.shared("data", "wild74"), common.shared("weights")
+    return measure(
+        Setting(data, weights, limit=40 if quick else LIMIT, rounds=common.rounds(quick))
+    )
+
+
+def measure(setting: Setting) -> list[Row]:
+    """Alternate the three ways and compare them."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = _Work(setting, Path(folder))
+        ways: dict[str, Callable[[], float]] = {
+            OURS: work.ours,
+            TORCHVISION: lambda: work.reference("torchvision"),
+            TIMM: lambda: work.reference("timm"),
+        }
+        # Ours goes first once, for it draws the split that the reference takes over.
+        values = {OURS: [work.ours()], TORCHVISION: [], TIMM: []}
+        for name in (TORCHVISION, TIMM):
+            values[name].append(ways[name]())
+        later = common.alternate(ways, setting.rounds - 1)
+        values = {name: first + later[name] for name, first in values.items()}
+        return _rows(values, work)
+
+
+# --- the two sides ---------------------------------------------------------------------------------
+
+
+@dataclass
+class _Work:
+    """What the rounds share: the photos, the split that ours drew, and what each side measured."""
+
+    setting: Setting
+    folder: Path
+    studies: list[dict[str, Any]] = field(default_factory=list)
+    paces: dict[str, list[Pace]] = field(default_factory=dict)
+    eager: dict[str, list[float]] = field(default_factory=dict)
+    train: list[Example] = field(default_factory=list)
+    val: list[Example] = field(default_factory=list)
+    data: Path | None = None
+
+    def ours(self) -> float:
+        """The command, from an empty cache; gives its wall-clock seconds."""
+        if self.data is None:
+            self.data = subset(self.setting.data, self.folder / "photos", self.setting.limit)
+        number = len(self.studies)
+        out, cache = self.folder / f"study{number}", self.folder / f"cache{number}"
+        words = ["study", "paper", str(self.data), "--out", str(out), "--only", "table3"]
+        words += ["--epochs", str(self.setting.epochs), "--test", "0"]
+        if self.setting.weights_dir is not None:
+            words += ["--weights-dir", str(self.setting.weights_dir)]
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "fieldmark", *words],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"FIELDMARK_CACHE": str(cache)},
+        )
+        seconds = time.perf_counter() - start
+        self.studies.append(json.loads((out / "study.json").read_text()))
+        if not self.train:
+            self.train, self.val = examples_of(out, self.data)
+        return seconds
+
+    def reference(self, library: str) -> float:
+        """Seconds of all networks and epochs, by one epoch of each unless it is to be whole."""
+        setting = self.setting
+        total = 0.0
+        for name in setting.networks:
+            classes = 1 + max(label for _, label in self.train)
+            of = recipe(name, classes, setting.weights_dir, library=library)
+            if setting.is_whole:
+                total += whole(of, self.train, self.val, setting.epochs, workers=setting.workers)[0]
+            if library == "timm" and of.library != "timm":
+                # timm does not have it: the time of torchvision's own in this round stands for it.
+                measured = self.paces[f"torchvision {name}"][-1]
+            else:
+                measured = self._pace(of)
+                self.paces.setdefault(f"{of.library} {name}", []).append(measured)
+            if not setting.is_whole:
+                total += measured.whole(len(self.train), len(self.val), setting.epochs)
+            if library == "torchvision":
+                self.eager.setdefault(name, []).append(eager_seconds(of))
+        return total
+
+    def _pace(self, of: Recipe) -> Pace:
+        train, val = list(self.train), list(self.val)
+        if of.name in SLOW:
+            # The photos lie by class; any few of them are to be like the rest.
+            random.Random(0).shuffle(train)
+            train = train[: self.setting.sample]
+            val = (val * self.setting.sample)[: self.setting.sample // 2]
+        return pace(of, train, val, workers=self.setting.workers)
+
+
+def subset(data: Path, to: Path, limit: int) -> Path:
+    """A data set of `limit` photos in the same layout: annotations cut down, photos linked to.
+
+    So that neither side is charged for photos that it does not use.
+    """
+    documents = [json.loads((data / f"{part}2019.json").read_text()) for part in ("train", "val")]
+    images = [image for document in documents for image in document["images"]]
+    labels = {
+        note["image_id"]: note["category_id"]
+        for document in documents
+        for note in document["annotations"]
+    }
+    drawn = random.Random(0).sample(sorted(image["id"] for image in images), limit)
+    keep = set(drawn)
+    document = documents[0] | {
+        "images": [image for image in images if image["id"] in keep],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": labels[number]} for number in drawn
+        ],
+    }
+    to.mkdir()
+    (to / "train2019.json").write_text(json.dumps(document))
+    for entry in data.iterdir():
+        if entry.is_dir():
+            (to / entry.name).symlink_to(entry.resolve())
+        elif entry.name == "categories.json":
+            (to / entry.name).write_bytes(entry.read_bytes())
+    return to
+
+
+def examples_of(study: Path, data: Path) -> tuple[list[Example], list[Example]]:
+    """Training and validation photos with the numbers of their classes, as the study split them.
+
+    Classes that the study pruned are in neither: the reference is not made to work for them.
+    """
+    photos = pl.read_parquet(study / "photos.parquet")
+    joined = photos.join(pl.read_parquet(study / "split.parquet"), on="id").sort("id")
+    content = json.loads((study / "study.json").read_text())
+    train = joined.filter(pl.col("part") == "train")
+    counts = train["taxon_id"].value_counts()
+    kept = counts.filter(pl.col("count") >= content["data"]["prune_below"])["taxon_id"]
+    number = {taxon_id: index for index, taxon_id in enumerate(sorted(kept.to_list()))}
+    parts = []
+    for part in ("train", "val"):
+        rows = joined.filter((pl.col("part") == part) & pl.col("taxon_id").is_in(kept.to_list()))
+        parts.append(
+            [
+                (data / path, number[taxon_id])
+                for path, taxon_id in rows.select("path", "taxon_id").iter_rows()
+            ]
+        )
+    return parts[0], parts[1]
+
+
+# --- what comes out --------------------------------------------------------------------------------
+
+
+def _rows(values: dict[str, list[float]], work: _Work) -> list[Row]:
+    setting = work.setting
+    how = "run whole" if setting.is_whole else f"extrapolated from 1 epoch to {setting.epochs}"
+    photos = f"{len(work.train)} + {len(work.val)} photos"
+    what = f"Table 3, {photos}, cold"
+    more = {"factors": factors(values, work), "stages": stages(values, work)}
+    more |= {"photos": setting.limit, "train": len(work.train), "val": len(work.val)}
+    more["values"] = values
+    rows = [
+        compare(what, values, OURS, TORCHVISION, aim=AIM, note=f"reference {how}", more=more),
+        compare(what, values, OURS, TIMM, note=f"reference {how}; timm has 2 of the 5"),
+    ]
+    return [*rows, *_network_rows(work)]
+
+
+def _network_rows(work: _Work) -> list[Row]:
+    """Each network alone: seconds a photo of ours (once) beside the reference's (every epoch)."""
+    rows = []
+    count = len(work.train) + len(work.val)
+    for name in work.setting.networks:
+        paces = work.paces[f"torchvision {name}"]
+        values = {
+            OURS: [_ours_of(study, name) / count for study in work.studies],
+            TORCHVISION: [
+                each.whole(len(work.train), len(work.val), work.setting.epochs) / count
+                for each in paces
+            ],
+        }
+        note = "features and last layer of one network, without decoding and fixed costs"
+        rows.append(compare(f"{name}, a photo", values, OURS, TORCHVISION, note=note))
+    return rows
+
+
+def _row_of(study: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in study["rows"] if row["backbone"] == name)
+
+
+def _ours_of(study: dict[str, Any], name: str) -> float:
+    row = _row_of(study, name)
+    return float(row["extract_seconds"] + row["train_seconds"])
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def stages(values: dict[str, list[float]], work: _Work) -> dict[str, float]:
+    """Where the time of ours goes, in seconds: medians over the rounds."""
+    names = work.setting.networks
+    features = _median(
+        [sum(_row_of(s, name)["extract_seconds"] for name in names) for s in work.studies]
+    )
+    heads = _median(
+        [sum(_row_of(s, name)["train_seconds"] for name in names) for s in work.studies]
+    )
+    total = _median(values[OURS])
+    inside = _median([s["seconds"] for s in work.studies])
+    return {
+        "the networks on the crops": features,
+        "the last layers": heads,
+        "reading, checking, decoding, converting, choosing engines, errors, the page": inside
+        - features
+        - heads,
+        "start of the program": total - inside,
+        "all": total,
+    }
+
+
+def factors(values: dict[str, list[float]], work: _Work) -> list[dict[str, Any]]:
+    """The ratio as a product: each factor is what one change alone takes off, in this order.
+
+    The first time is the reference's and the last is ours, both measured (the first extrapolated from
+    an epoch). The times between are computed from measured parts: the seconds of a training and a
+    validation pass, of eager PyTorch and of our engine on crops that are ready.
+    """
+    setting = work.setting
+    train = val = eager = engine = 0.0
+    for name in setting.networks:
+        paces = work.paces[f"torchvision {name}"]
+        train += len(work.train) * _median([each.train for each in paces])
+        val += len(work.val) * _median([each.val for each in paces])
+        eager += (len(work.train) + len(work.val)) * _median(work.eager[name])
+        engine += _median([_row_of(study, name)["extract_seconds"] for study in work.studies])
+    start = setting.epochs * (train + val)
+    once = train + setting.epochs * val
+    both = train + val
+    loading = max(0.0, both - eager)  # decoding five times, what the networks did not hide
+    times = [
+        ("the reference", start),
+        ("training photos pass the network once instead of in every epoch", once),
+        ("validation photos pass it once", both),
+        ("converted engine instead of eager PyTorch", engine + loading),
+        ("one decoding for all networks", engine + loading / len(setting.networks)),
+        (
+            "all else that the command does (our decoder, fixed costs, the page)",
+            _median(values[OURS]),
+        ),
+    ]
+    return [
+        {"what": what, "seconds": seconds, "factor": before / seconds}
+        for (what, seconds), before in zip(times, [start, *(s for _, s in times)], strict=False)
+    ]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Table 3 against torchvision's and timm's way.")
+    parser.add_argument("--limit", type=int, default=LIMIT)
+    parser.add_argument("--rounds", type=int, default=common.ROUNDS)
+    parser.add_argument("--whole", action="store_true", help="run every epoch of the reference")
+    given = parser.parse_args(words)
+    setting = Setting(
+        common.shared("data", "wild74"),
+        common.shared("weights"),
+        limit=given.limit,
+        rounds=given.rounds,
+        is_whole=given.whole,
+    )
+    load, start = os.getloadavg()[0], time.perf_counter()
+    rows = measure(setting)
+    print(common.table("table3", rows))
+    found = common.record("table3", rows, time.perf_counter() - start, load)
+    print(json.dumps(found["rows"][0]["more"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
