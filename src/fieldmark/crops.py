@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from fieldmark.errors import ImageRejected, InputError, RejectReason
 from fieldmark.preprocess import Preprocess
 
 Crop = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 AHEAD = 64
 """How far decoding runs ahead: two batches, so that the network never waits for one photo."""
@@ -48,13 +50,19 @@ def decoded(
 
     At most `AHEAD` photos (or four a worker) are in flight.
     """
+    return _in_order(lambda number: _crop(photos[number], preprocess), len(photos), workers)
+
+
+def _in_order(work: Callable[[int], T], count: int, workers: int | None) -> Iterator[T]:
+    """What `work` gives for 0 ... count - 1, done in threads a bounded stretch ahead."""
     workers = workers or cores()
-    waiting: deque[Future[Crop | ImageRejected]] = deque()
+    ahead = max(AHEAD, 4 * workers)
+    waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        for photo in photos:
-            waiting.append(pool.submit(_crop, photo, preprocess))
-            if len(waiting) >= max(AHEAD, 4 * workers):
+        for number in range(count):
+            waiting.append(pool.submit(work, number))
+            if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -110,9 +118,21 @@ class Spool:
         self, photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
     ) -> Iterator[int]:
         """Decode the photos into the spool; gives each photo's number when its crop is there."""
-        for number, crop in enumerate(decoded(photos, preprocess, workers=workers)):
+
+        def into_spool(number: int) -> ImageRejected | None:
+            crop = _crop(photos[number], preprocess)
             if isinstance(crop, ImageRejected):
-                self.rejected[number] = crop
-            else:
-                self.crops[number] = crop
+                return crop
+            self.crops[number] = crop
+            return None
+
+        for number, error in enumerate(_in_order(into_spool, len(photos), workers)):
+            if error is not None:
+                self.rejected[number] = error
             yield number
+
+    def take(self, numbers: Sequence[int]) -> Crop:
+        """Some crops, (len(numbers), S, S, 3): copied only where they do not lie in one stretch."""
+        if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
+            return self.crops[numbers[0] : numbers[-1] + 1]
+        return self.crops[list(numbers)]

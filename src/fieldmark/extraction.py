@@ -3,12 +3,16 @@
 Photos are taken in chunks that fit the spool. The cheapest network works on the crops as they are
 decoded; the others, in the order of their cost, read them from the spool. So the first network of a
 data set of ordinary size is done within minutes, and no photo is decoded twice.
+
+Three things go on at a time: threads decode a bounded stretch ahead, the network runs, and the batch
+before goes to the disk. The next batch is handed over when that one is on the disk.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -63,7 +67,7 @@ def extract(
     """Compute what is missing on the jobs' shelves; gives a job's name when its shelf is complete.
 
     Only photos that some network lacks are decoded, and a network sees only those that it lacks. A
-    kill at any moment loses at most one batch.
+    kill at any moment loses at most the batch that is computed and the one that is being written.
 
     Args:
         photos: what to have on the shelves; a photo that occurs twice is computed once.
@@ -119,36 +123,73 @@ class _Run:
         photos: Sequence[PhotoFile],
         wanted: npt.NDArray[np.bool_],
     ) -> None:
+        keys = [photo.sha256 for photo in photos]
         batch: list[int] = []
-        with progress.stage(f"features of {self.job.name}", len(photos)) as stage:
+        with (
+            progress.stage(f"features of {self.job.name}", len(photos)) as stage,
+            _Behind(self.writer, self.job.name) as behind,
+        ):
             for number in ready:
                 if number in spool.rejected:
-                    self.result.rejected[photos[number].sha256] = spool.rejected[number]
+                    self.result.rejected[keys[number]] = spool.rejected[number]
                 elif wanted[number]:
                     batch.append(number)
                 if len(batch) == BATCH:
-                    self._flush(spool, batch, photos)
+                    self._flush(spool, batch, keys, behind)
                 stage.advance()
-            self._flush(spool, batch, photos)
+            self._flush(spool, batch, keys, behind)
         _note_cost(self.job, self.result)
 
-    def _flush(self, spool: Spool, batch: list[int], photos: Sequence[PhotoFile]) -> None:
+    def _flush(self, spool: Spool, batch: list[int], keys: Sequence[str], behind: _Behind) -> None:
         if not batch:
             return
         start = time.perf_counter()
-        x_BD = self.engine(spool.crops[batch])
+        x_BD = self.engine(spool.take(batch))
         spent = time.perf_counter() - start
-        try:
-            self.writer.append([photos[number].sha256 for number in batch], x_BD)
-        except ValueError as error:
-            raise InputError(
-                f"{self.job.name} gives features that cannot be kept ({error}): its weights do not "
-                "fit it, or are damaged; name others."
-            ) from error
+        behind.append([keys[number] for number in batch], x_BD)
         name, result = self.job.name, self.result
         result.seconds[name] = result.seconds.get(name, 0.0) + spent
         result.computed[name] = result.computed.get(name, 0) + len(batch)
         batch.clear()
+
+
+class _Behind:
+    """Writes one batch while the next is computed; on leaving, all is on the disk.
+
+    The shelf's order of writes stays as it is: one thread appends, batch after batch.
+    """
+
+    def __init__(self, writer: Writer, name: str) -> None:
+        self._writer, self._name = writer, name
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="append")
+        self._last: Future[None] | None = None
+
+    def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.float32]) -> None:
+        """Hand over one batch, as soon as the one before is on the disk; raises what that raised."""
+        self._settle()
+        self._last = self._pool.submit(self._write, keys, x_BD)
+
+    def _write(self, keys: Sequence[str], x_BD: npt.NDArray[np.float32]) -> None:
+        try:
+            self._writer.append(keys, x_BD)
+        except ValueError as error:
+            raise InputError(
+                f"{self._name} gives features that cannot be kept ({error}): its weights do not "
+                "fit it, or are damaged; name others."
+            ) from error
+
+    def _settle(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True)
+        if error[0] is None:  # else that error is told, and what was handed over is on the disk
+            self._settle()
 
 
 def _note_cost(job: Job, result: Extraction) -> None:
