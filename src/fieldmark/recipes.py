@@ -7,10 +7,11 @@ fieldmark study my_recipe.py DATA --out DIR   yours: a file with a function `rec
 from __future__ import annotations
 
 import runpy
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fieldmark.errors import InputError
 
@@ -132,11 +133,35 @@ def find(name: str) -> Callable[[Options], Recipe]:
         return RECIPES[name]
     path = Path(name)
     if path.suffix == ".py" and path.is_file():
-        recipe = runpy.run_path(str(path)).get("recipe")
+        recipe = _run(path, lambda: runpy.run_path(str(path)).get("recipe"))
         if callable(recipe):
-            return recipe  # type: ignore[no-any-return]  # the user's own function
+            return lambda options: _checked(path, _run(path, lambda: recipe(options)))
         raise InputError(
             f"{path} has no function recipe(options): copy one from fieldmark/recipes.py."
         )
     known = ", ".join(RECIPES)
     raise InputError(f"There is no recipe {name!r}: choose {known}, or name a Python file.")
+
+
+def _run(path: Path, call: Callable[[], Any]) -> Any:
+    """Run the user's own code; what it raises is said in one sentence, with the line it came from."""
+    try:
+        return call()
+    except Exception as error:
+        lines = [
+            at.lineno
+            for at in traceback.extract_tb(error.__traceback__)
+            if at.filename == str(path)
+        ]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        where = f"{path}, line {line}" if line else str(path)
+        raise InputError(f"{where}: {type(error).__name__}: {error}: mend the recipe.") from error
+
+
+def _checked(path: Path, value: object) -> Recipe:
+    if isinstance(value, Recipe) and value.runs and all(isinstance(run, Run) for run in value.runs):
+        return value
+    raise InputError(
+        f"{path}: recipe(options) has to give a Recipe with at least one Run, not "
+        f"{type(value).__name__}: see fieldmark/recipes.py."
+    )

@@ -99,9 +99,17 @@ def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command
     """
     start = time.perf_counter()
     runs = [run for run in recipe.runs if not config.only or run.table in config.only]
-    if not runs:
-        tables = ", ".join(dict.fromkeys(run.table for run in recipe.runs))
-        raise InputError(f"No run is in table {', '.join(config.only)}: choose from {tables}.")
+    tables = list(dict.fromkeys(run.table for run in recipe.runs))
+    if unknown := [name for name in config.only if name not in tables]:
+        raise InputError(
+            f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}."
+        )
+    for run in runs:
+        needed = run.members or run.best_of
+        if needed and all(other.table != needed for other in runs):
+            raise InputError(
+                f"Table {run.table} is made from the rows of {needed}: add --only {needed}."
+            )
     check_out(out)
     networks = _load(runs, config)
     table = read(data, limit=config.limit, seed=config.options.seed)
@@ -172,14 +180,20 @@ class _Study:
     ) -> None:
         self.recipe, self.config, self.networks = recipe, config, networks
         self.out, self.name, self.command = out, name, command
-        self.runs = [run for run in runs if self._can_run(run)]
+        self.runs = [run for run in runs if self._can_run(run, runs)]
+        if not self.runs:
+            raise InputError("The weights of every network are missing: name --weights-dir.")
         self.bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
         self.table = table
         self.split = self._draw()
         self.rows: dict[str, Row] = {}
 
-    def _can_run(self, run: Run) -> bool:
-        return not run.backbone or run.backbone in self.networks.pretrained
+    def _can_run(self, run: Run, runs: list[Run]) -> bool:
+        if run.backbone:
+            return run.backbone in self.networks.pretrained
+        # Made from other rows: at least one of them is there.
+        needed = run.members or run.best_of
+        return any(other.table == needed and self._can_run(other, runs) for other in runs)
 
     def _draw(self) -> Split:
         own_test = "test" in set(self.table.labelled["split"].drop_nulls())
@@ -342,10 +356,6 @@ class _Study:
     def _ensemble(self, run: Run) -> Row:
         """The mean of the members' probabilities (the paper's future work, Section 7)."""
         members = self._table(run.members)
-        if not members:
-            raise InputError(
-                f"The ensemble needs the rows of {run.members}: run that table as well."
-            )
         loaded = [self.evaluation(row["id"]) for row in members]
         mean = np.mean([np.exp(log_softmax(each.scores_NC)) for each in loaded], axis=0)
         evaluation = replace(
