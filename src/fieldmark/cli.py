@@ -160,11 +160,16 @@ def split(
     drawn = split_photos(table, val=val, test=test, seed=seed, way=way.value)
     for part in PARTS:
         typer.echo(f"{part:<6}{len(drawn.ids(part)):>10,} photos")
-    kept = set(prune(drawn, table, prune_below))
     labels = drawn.rows(table, "train")["taxon_id"]
-    dropped = set(labels) - kept
-    photos = int(labels.is_in(list(dropped)).sum())
-    typer.echo(f"pruned below {prune_below}: {len(dropped):,} classes with {photos:,} train photos")
+    try:
+        dropped = set(labels) - set(prune(drawn, table, prune_below))
+    except InputError as error:  # a small collection: nothing to stop for
+        typer.echo(f"pruned below {prune_below}: nothing is left. {error}")
+    else:
+        photos = int(labels.is_in(list(dropped)).sum())
+        typer.echo(
+            f"pruned below {prune_below}: {len(dropped):,} classes with {photos:,} train photos"
+        )
     typer.echo(f"digest {drawn.digest}")
     if out is not None:
         drawn.write(out)
@@ -192,7 +197,10 @@ def train(
         typer.Option("--split", help="By class, plainly at random, or as the source says."),
     ] = SplitWay.stratified,
     precision: Annotated[
-        float, typer.Option(help='The share of given answers to be right; else "not sure".')
+        float,
+        typer.Option(
+            help='The share of given answers to be right; else "not sure".', min=0.0, max=1.0
+        ),
     ] = 0.95,
     limit: Limit = None,
     seed: Seed = 0,
@@ -245,6 +253,8 @@ def predict(
 
     classifier = Classifier.load(model)
     items = naming.items_of(photos)
+    if submission is not None:
+        naming.check_submission(items)
     results = naming.with_progress(naming.predict(classifier, items, top), len(items))
     if submission is not None:
         every = list(results)

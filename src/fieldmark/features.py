@@ -83,7 +83,12 @@ class Shelf:
         self.dim = dim
         self.dtype: np.dtype[np.floating] = np.dtype(precision)
         self._sorted: tuple[npt.NDArray[np.bytes_], IntArray] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be written to ({error.strerror}): name another place with --cache."
+            ) from error
 
     @property
     def _vectors(self) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 from fieldmark import files, images, progress
 from fieldmark.classifier import Classifier, Prediction
 from fieldmark.crops import Crop
-from fieldmark.errors import ImageRejected, InputError
+from fieldmark.errors import ImageRejected, InputError, RejectReason
 
 _BATCH = 32
 SUFFIXES = frozenset(
@@ -65,7 +65,7 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
         elif argument.is_dir():
             found += _in_folder(argument)
         elif argument.exists():
-            found.append(Item(str(argument), argument))
+            found.append(Item(_shown(argument), argument))
         else:
             raise InputError(
                 f"{argument} is not there: name a photo, a folder or an annotation file."
@@ -84,7 +84,12 @@ def _in_folder(folder: Path) -> list[Item]:
         raise InputError(
             f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
         )
-    return [Item(str(path), path) for path in sorted(paths)]
+    return [Item(_shown(path), path) for path in sorted(paths)]
+
+
+def _shown(path: Path) -> str:
+    """A path as text that can be printed: bytes that are not valid Unicode are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _annotated(path: Path) -> list[Item]:
@@ -93,7 +98,8 @@ def _annotated(path: Path) -> list[Item]:
     table = sources.read(path, source="inat", verify=False)
     return [
         Item(name, table.file_of(name), photo_id)
-        for photo_id, name in table.frame.select("id", "path").iter_rows()
+        for photo_id, name, reason in table.frame.select("id", "path", "reason").iter_rows()
+        if reason != RejectReason.DUPLICATE_ID  # the photo whose id it is has a row
     ]
 
 
@@ -175,8 +181,9 @@ def as_csv(results: Iterable[Named]) -> Iterator[str]:
 
 def _csv_line(values: Sequence[object]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
-    return line.getvalue()
+    # The module quotes what holds a character of the line's end, so it has to be told of both.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n")
 
 
 def as_json_lines(results: Iterable[Named]) -> Iterator[str]:
@@ -205,21 +212,39 @@ def as_json_lines(results: Iterable[Named]) -> Iterator[str]:
 FORMATS = {"text": as_text, "csv": as_csv, "jsonl": as_json_lines}
 
 
+def check_submission(items: Iterable[Item]) -> None:
+    """Before any work: whether the photos are such that a submission can be written.
+
+    Raises:
+        InputError: a photo has no image id, since it does not come from an annotation file, or two
+            have the same.
+    """
+    seen: set[str] = set()
+    for item in items:
+        if item.id is None:
+            raise InputError(
+                f"{item.name} has no image id: --submission needs an annotation file such as "
+                "test2019.json as PHOTO."
+            )
+        if item.id in seen:
+            raise InputError(
+                f"{item.name} has the image id {item.id} of another photo: name annotation files "
+                "that list each image once."
+            )
+        seen.add(item.id)
+
+
 def write_submission(path: Path, results: Sequence[Named], classifier: Classifier) -> None:
     """Write the challenge's `id,predicted` file, one row for each image id.
 
     A photo that cannot be used still needs a row; it gets the first class, and this is said.
 
     Raises:
-        InputError: a photo has no image id, since it does not come from an annotation file.
+        InputError: see `check_submission`; or the file cannot be written.
     """
+    check_submission(result.item for result in results)
     lines = ["id,predicted"]
     for result in results:
-        if result.item.id is None:
-            raise InputError(
-                f"{result.item.name} has no image id: --submission needs an annotation file such as "
-                "test2019.json as PHOTO."
-            )
         if result.prediction is None:
             progress.say(f"{result.item.name}: {result.rejected}; its row is the first class")
             best = classifier.taxa[0].id

@@ -193,7 +193,8 @@ class _Study:
             return run.backbone in self.networks.pretrained
         # Made from other rows: at least one of them is there.
         needed = run.members or run.best_of
-        return any(other.table == needed and self._can_run(other, runs) for other in runs)
+        rows = (other for other in runs if other.table == needed and other.backbone)
+        return any(self._can_run(other, runs) for other in rows)
 
     def _draw(self) -> Split:
         own_test = "test" in set(self.table.labelled["split"].drop_nulls())
