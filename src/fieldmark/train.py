@@ -215,12 +215,12 @@ def train_network(
     )
     model = backbone.trainable(len(parts.classes), config.seed)
     spool = bench.crops(backbone, parts.files)
-    curve, seconds = finetune(
-        model,
-        spool.labelled(parts.train, parts.classes),
-        spool.labelled(parts.val, parts.classes),
-        how,
-    )
+    train, val = (spool.labelled(photos, parts.classes) for photos in (parts.train, parts.val))
+    # What was done is kept beside the features: the same command goes on where it was cut off.
+    work = files.digest([backbone.key, parts.classes, parts.train.ids, asdict(how)])
+    checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
+    curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
+    checkpoint.unlink(missing_ok=True)
     trained, linear = backbone.trained(model)
     head = LinearHead(
         np.ascontiguousarray(linear.weight.detach().numpy().T), linear.bias.detach().numpy()
