@@ -1,0 +1,165 @@
+"""The one thread that feeds the network: photos that come together are run together.
+
+A photo that comes alone is run at once. Where more are on their way through decoding, the thread waits
+for them, but a few milliseconds at most; under load whatever has come in during one batch is the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.classifier import Prediction
+
+Crop = npt.NDArray[np.uint8]
+Predict = Callable[[Sequence[Crop], Sequence[int]], list[Prediction]]
+
+WAIT_SECONDS = 0.004
+
+
+@dataclass(frozen=True, eq=False)
+class _Photo:
+    crop: Crop
+    top: int
+    answer: asyncio.Future[Prediction]
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    function: Callable[[], Any]
+    answer: asyncio.Future[Any]
+
+
+_Job = _Photo | _Call
+
+
+class Batches:
+    """Photos in one at a time, answers out; the network only ever runs in one thread.
+
+    Args:
+        predict: crops and how many labels are wanted of each -> predictions.
+        size: how many photos are run at once.
+        coming: how many photos are on their way here.
+        measured: told of each batch: how many photos, how many seconds.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        *,
+        size: int,
+        coming: Callable[[], int] = lambda: 0,
+        measured: Callable[[int, float], None] = lambda _count, _seconds: None,
+    ) -> None:
+        self._predict, self._size, self._coming = predict, size, coming
+        self._measured = measured
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._after: list[_Job | None] = []  # seen by the thread alone
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+
+    def start(self) -> None:
+        """Start the thread; answers go to the event loop that is running."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    async def predict(self, crop: Crop, top: int) -> Prediction:
+        """What the classifier says of one crop, uint8 (S, S, 3)."""
+        answer: asyncio.Future[Prediction] = self._loop.create_future()
+        self._jobs.put(_Photo(crop, top, answer))
+        return await answer
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Run something else that needs the network, in its thread, in its turn."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._jobs.put(_Call(function, answer))
+        return await answer
+
+    async def close(self) -> None:
+        """Answer what is waiting, then end the thread."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            if isinstance(job, _Photo):
+                self._do_batch(self._gather(job))
+            else:
+                self._do_call(job)
+
+    def _take(self) -> _Job | None:
+        return self._after.pop() if self._after else self._jobs.get()
+
+    def _gather(self, first: _Photo) -> list[_Photo]:
+        """A batch that begins with `first`; what comes after it and is no photo has the next turn."""
+        batch = [first]
+        until = time.monotonic() + WAIT_SECONDS
+        while len(batch) < self._size and not self._after:
+            try:
+                job = self._next(until)
+            except queue.Empty:
+                break
+            if isinstance(job, _Photo):
+                batch.append(job)
+            else:
+                self._after.append(job)
+        return batch
+
+    def _next(self, until: float) -> _Job | None:
+        try:
+            return self._jobs.get_nowait()
+        except queue.Empty:
+            left = until - time.monotonic()
+            if left <= 0 or self._coming() <= 0:
+                raise
+            return self._jobs.get(timeout=left)
+
+    def _do_batch(self, batch: list[_Photo]) -> None:
+        wanted = [job for job in batch if not job.answer.cancelled()]
+        if not wanted:
+            return
+        start = time.perf_counter()
+        try:
+            found: Sequence[Any] = self._predict(
+                [job.crop for job in wanted], [job.top for job in wanted]
+            )
+        except Exception as error:
+            found = [error] * len(wanted)
+        self._measured(len(wanted), time.perf_counter() - start)
+        self._give([job.answer for job in wanted], found)
+
+    def _do_call(self, job: _Call) -> None:
+        if job.answer.cancelled():
+            return
+        try:
+            found = job.function()
+        except Exception as error:
+            found = error
+        self._give([job.answer], [found])
+
+    def _give(self, answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
+        """Hand a batch's answers to the event loop, which is woken once for all of them."""
+        self._loop.call_soon_threadsafe(_settle, answers, found)
+
+
+def _settle(answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
+    for answer, value in zip(answers, found, strict=True):
+        if answer.done():
+            continue
+        if isinstance(value, Exception):
+            answer.set_exception(value)
+        else:
+            answer.set_result(value)

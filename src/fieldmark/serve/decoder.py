@@ -1,0 +1,117 @@
+"""The program that a decoding process runs: photos in on one pipe, crops out on another.
+
+It never sees the network or the classifier, may write no file, and has limits of memory and of
+processor time that the operating system keeps. Whatever a photo does to it, the server only sees a
+pipe that ends.
+
+In:  8 bytes, the length; the photo.
+Out: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height of the upright photo as
+     4 bytes each and the crop, or the rejection as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
+
+from fieldmark import images
+from fieldmark.errors import ImageRejected
+from fieldmark.preprocess import Preprocess
+
+LENGTH = struct.Struct(">Q")
+HEAD = struct.Struct(">BI")
+SIZE = struct.Struct(">II")
+CROP, REJECTED = 0, 1
+
+# A picture of N pixels needs 3 N bytes; a 16-bit one with alpha, with a copy at each step, 24 N.
+_BYTES_A_PIXEL = 24
+_SPARE_MEMORY = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a decoding process is told when it starts.
+
+    Attributes:
+        preprocess: from a photo to a crop, as `Preprocess.to_json`.
+        max_pixels: a photo with more is rejected from its header.
+        seconds: of processor time for one photo.
+    """
+
+    preprocess: str
+    max_pixels: int
+    seconds: float
+
+    def to_argument(self) -> str:
+        """As a command line's argument."""
+        return json.dumps(asdict(self))
+
+
+def main() -> None:
+    """Decode until the server closes the pipe."""
+    task = Task(**json.loads(sys.argv[1]))
+    preprocess = Preprocess.from_json(task.preprocess)
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    _warm_up(preprocess)
+    _limit(task.max_pixels)
+    sink.write(b"!")  # ready
+    sink.flush()
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
+        data = source.read(LENGTH.unpack(head)[0])
+        _allow_seconds(task.seconds)
+        _reply(sink, *_outcome(data, preprocess, task.max_pixels))
+
+
+def _outcome(data: bytes, preprocess: Preprocess, max_pixels: int) -> tuple[int, bytes]:
+    try:
+        header = images.header(data, max_pixels=max_pixels)
+        crop = preprocess.crop(data)
+        return CROP, SIZE.pack(header.width, header.height) + crop.tobytes()
+    except ImageRejected as error:
+        return REJECTED, json.dumps([error.reason.value, error.detail]).encode()
+
+
+def _reply(sink: BinaryIO, kind: int, payload: bytes) -> None:
+    sink.write(HEAD.pack(kind, len(payload)) + payload)
+    sink.flush()
+
+
+def _warm_up(preprocess: Preprocess) -> None:
+    """Import what the first photo would import: after `_limit` that might fail."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
+        file = io.BytesIO()
+        Image.fromarray(np.full((16, 24, 3), 128, np.uint8)).save(file, kind)
+        preprocess.crop(file.getvalue())
+
+
+def _limit(max_pixels: int) -> None:
+    """Bound memory, and allow no file to be written and no crash to leave its memory on disk."""
+    memory = _size_now() + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _size_now() -> int:
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _allow_seconds(seconds: float) -> None:
+    """From now on so much processor time: a loop in a decoder ends even if the server is gone."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()
