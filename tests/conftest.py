@@ -53,3 +53,16 @@ def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name / f"{number:02}.jpg").write_bytes(draw_photo(label, number))
     (folder / CLASSES[0] / "broken.jpg").write_bytes(draw_photo(0, 99)[:600])
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of the four insects, with a cache beside it. Not to be changed."""
+    from fieldmark.train import TrainConfig, train
+
+    folder = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+        network = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
+        train(insects, folder / "model", network)
+    return folder / "model"
