@@ -1,0 +1,20 @@
+"""Name what is in photos with an exported classifier: onnxruntime, Pillow and numpy are all it takes.
+
+python onnx_only.py model.onnx photo.jpg ...
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+model = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+taxa = json.loads(model.get_modelmeta().custom_metadata_map["taxonomy"])
+for path in sys.argv[2:]:
+    upright = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    [scores] = model.run(None, {"image": np.asarray(upright)})
+    print(path)
+    for number in np.argsort(-scores)[:5]:
+        print(f"  {scores[number]:6.1%}  {taxa[number]['common_name'] or taxa[number]['name']}")

@@ -1,0 +1,385 @@
+"""`fieldmark export`: a classifier as one ONNX file that ONNX Runtime runs alone.
+
+    image          uint8 (H, W, 3): a decoded picture, upright, RGB, of any size
+    probabilities  float32 (C,): calibrated, in the order of the class list in the metadata
+
+Inside are the resize, the normalisation, the network, the last layer and the temperature. The file is
+written only after it has given the classifier's own answers on photos.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import files, images, onnx_pixels, predict, progress, sampling
+from fieldmark.backbones import engines
+from fieldmark.backbones.engines import graphs
+from fieldmark.classifier import Classifier
+from fieldmark.errors import ImageRejected, InputError
+from fieldmark.heads.base import LinearHead
+
+if TYPE_CHECKING:
+    import onnx
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+FORMAT = "fieldmark-onnx-1"
+OPSET = 17  # of the converted networks as well; ONNX Runtime from 1.12 on
+CHECKED = 64
+"""At most so many of the photos that a classifier was made from are used for the check."""
+
+TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
+"""The largest difference in a probability, by the interpolation of the resize.
+
+With `bilinear` and sizes of a simple ratio many sums lie halfway between two grey levels, where the
+order of a sum decides (`fieldmark.resample`): up to 5 values of 10,000 differ by one.
+"""
+
+_SHAPES = (
+    *((240, 320), (320, 240), (224, 224), (300, 300), (480, 360), (900, 200)),
+    *((200, 900), (100, 80), (31, 47), (1, 1), (640, 427), (1200, 801)),
+)
+_CALIBRATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported file is from the classifier.
+
+    Attributes:
+        photos: how many photos were named by both.
+        max_difference: the largest difference in any probability.
+        agreement: the share of photos with the same first label.
+    """
+
+    photos: int
+    max_difference: float
+    agreement: float
+
+    def __str__(self) -> str:
+        return (
+            f"the same first label on {self.agreement:.1%} of {self.photos:,} pictures, the largest "
+            f"difference in a probability is {self.max_difference:.1e}"
+        )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        parity: the check of the file in single precision, which every export passes.
+        loss: with int8, what rounding to 8 bits cost, on photos that it was not calibrated on.
+    """
+
+    path: Path
+    size: int
+    parity: Parity
+    loss: Parity | None = None
+
+
+def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = False) -> Exported:
+    """Export the classifier in a folder; see `export`.
+
+    Args:
+        model: the classifier's folder.
+        path: the ONNX file to write.
+        check: photos and folders to check on; none: those that the classifier was made from, as far
+            as they are still there.
+        int8: see `export`.
+
+    Raises:
+        InputError: as `export`, or the classifier or a photo is not there.
+    """
+    classifier = Classifier.load(model)
+    given = [item.path for item in predict.items_of(check)]
+    places = given or own_photos(classifier)
+    if not places:
+        progress.say("No photos to check on are here: generated pictures will do.")
+    return export(classifier, path, pictures(places), int8=int8)
+
+
+def export(
+    classifier: Classifier, path: Path, photos: Sequence[Pixels] = (), *, int8: bool = False
+) -> Exported:
+    """Write a classifier as one ONNX file, once it agrees with the classifier.
+
+    Args:
+        classifier: what to write.
+        path: the file; it is wholly written or not at all.
+        photos: decoded pictures, uint8 (H, W, 3), to check with and, for int8, to calibrate on; a
+            dozen generated pictures of many shapes are added for the check.
+        int8: compute the network in 8-bit whole numbers: a quarter of the size, and less exact.
+
+    Raises:
+        InputError: the file would give other answers, the network cannot be converted, `path`
+            cannot be written to, or there are too few photos for int8.
+    """
+    trunk = _trunk(classifier)
+    model = assemble(classifier, trunk)
+    shapes = [*photos, *generated()]
+    expected = _expected(classifier, shapes)
+    allowed = TOLERANCE[classifier.preprocess.interpolation]
+    parity = compare(model, shapes, expected, allowed)
+    if parity.max_difference > allowed or parity.agreement < 1:
+        raise InputError(
+            f"{path} is not written: the graph disagrees with the classifier ({parity}; at most "
+            f"{allowed:g} is allowed): use the classifier's folder, or train with another network."
+        )
+    loss = None
+    if int8:
+        model, loss = _quantised(classifier, trunk, photos, expected[: len(photos)])
+    _describe(model, classifier, parity, loss)
+    data = model.SerializeToString()
+    files.write_bytes(path, data)
+    return Exported(path, len(data), parity, loss)
+
+
+def assemble(classifier: Classifier, trunk: onnx.ModelProto) -> onnx.ModelProto:
+    """Preprocessing, network, last layer and calibration as one graph, checked for its form."""
+    import onnx
+    from onnx import TensorProto, compose, helper
+
+    trunk = compose.add_prefix(trunk, "trunk_")
+    add = onnx_pixels.Nodes("fieldmark_")
+    crop = onnx_pixels.crop(add, "image", classifier.preprocess)
+    crops = helper.make_node("Identity", [crop], [trunk.graph.input[0].name])
+    add.nodes += [crops, *trunk.graph.node]
+    probabilities = _head(add, trunk.graph.output[0].name, classifier)
+    add.nodes.append(helper.make_node("Identity", [probabilities], ["probabilities"]))
+    graph = helper.make_graph(
+        add.nodes,
+        "fieldmark",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])],
+        [
+            helper.make_tensor_value_info(
+                "probabilities", TensorProto.FLOAT, [len(classifier.taxonomy)]
+            )
+        ],
+        [*add.initializers, *trunk.graph.initializer],
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="fieldmark",
+        ir_version=trunk.ir_version,
+        opset_imports=list(trunk.opset_import),
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _head(add: onnx_pixels.Nodes, features: str, classifier: Classifier) -> str:
+    """The last layer, the temperature and the softmax: float32 (1, D) to (C,)."""
+    head: LinearHead = classifier.head
+    scores = add("MatMul", features, add.constant(head.weight, np.float32))
+    scores = add("Add", scores, add.constant(head.bias, np.float32))
+    scores = add("Div", scores, add.constant(classifier.temperature, np.float32))
+    return add("Squeeze", add("Softmax", scores, axis=1), add.constant([0], np.int64))
+
+
+def _trunk(classifier: Classifier) -> onnx.ModelProto:
+    """The network without its last layer, converted now or before."""
+    import onnx
+
+    kept = engines.cached_graph(classifier.backbone_key)
+    return onnx.load(kept or graphs.graph(classifier.backbone))
+
+
+# The check
+
+
+def pictures(paths: Sequence[Path]) -> list[Pixels]:
+    """Decoded photos; one that cannot be used is passed over and said.
+
+    Raises:
+        InputError: none of them can be used.
+    """
+    found = []
+    for path in paths:
+        try:
+            found.append(images.decode(images.read_bytes(path)))
+        except ImageRejected as error:
+            progress.say(f"{path} is not used for the check: {error}")
+    if paths and not found:
+        raise InputError("None of the photos given to --check can be used: name others.")
+    return found
+
+
+def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Path]:
+    """Photos that the classifier was made from, as its folder records them, if they are still there.
+
+    At most `limit`, drawn by their ids; those that it was not trained on come first.
+    """
+    from fieldmark.photos import PhotoTable
+    from fieldmark.split import Split
+
+    folder = classifier.source
+    if not isinstance(folder, Path) or not (folder / "photos.parquet").is_file():
+        return []
+    table = PhotoTable.read(folder / "photos.parquet")
+    known = (folder / "split.parquet").is_file()
+    seen = set(Split.read(folder / "split.parquet").ids("train")) if known else set()
+    rows = table.labelled.select("id", "path").rows()
+    order = sampling.order([photo_id for photo_id, _ in rows], "export").tolist()
+    order.sort(key=lambda number: rows[number][0] in seen)
+    there = (table.file_of(rows[number][1]) for number in order)
+    return list(islice(filter(Path.is_file, there), limit))
+
+
+def generated() -> Iterator[Pixels]:
+    """Pictures of many shapes, the same ones every time: waves of colour with some noise."""
+    for height, width in _SHAPES:
+        random = sampling.generator(0, "export", height, width)
+        rows, columns = np.ogrid[0:height, 0:width]
+        slopes, phases = random.uniform(0.01, 0.3, (2, 3)), random.uniform(0, 6, 3)
+        waves = np.sin(rows[..., None] * slopes[0] + columns[..., None] * slopes[1] + phases)
+        noise = random.normal(0, 20, (height, width, 3))
+        yield (128 + 90 * waves + noise).clip(0, 255).astype(np.uint8)
+
+
+def _expected(classifier: Classifier, shapes: Sequence[Pixels]) -> Floats:
+    """The classifier's own probabilities (N, C), of photos that are decoded in full."""
+    exact = replace(classifier.preprocess, tier="exact")
+    parts = [classifier.scores(exact.apply(picture)[None]) for picture in shapes]
+    return np.concatenate(parts)
+
+
+def compare(
+    model: onnx.ModelProto, shapes: Sequence[Pixels], expected_NC: Floats, allowed: float = 0.0
+) -> Parity:
+    """Run a graph on pictures and compare it with what is expected.
+
+    Args:
+        model: a graph as `assemble` makes it.
+        shapes: pictures, uint8 (H, W, 3).
+        expected_NC: the probabilities that it is to give.
+        allowed: first labels whose probabilities are closer than this count as the same.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = engines.cores()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found_NC = np.stack([session.run(None, {"image": picture})[0] for picture in shapes])
+    rows = np.arange(len(shapes))
+    short = expected_NC.max(axis=1) - expected_NC[rows, found_NC.argmax(axis=1)]
+    difference = float(np.abs(found_NC - expected_NC).max())
+    # A graph that gives no number agrees with nothing.
+    worst = difference if np.isfinite(difference) else float("inf")
+    return Parity(len(shapes), worst, float((short <= allowed).mean()))
+
+
+# 8 bits
+
+
+def _quantised(
+    classifier: Classifier, trunk: onnx.ModelProto, photos: Sequence[Pixels], expected_NC: Floats
+) -> tuple[onnx.ModelProto, Parity]:
+    """The graph with its network in 8 bits, and what that costs on the other half of the photos."""
+    if len(photos) < 2:
+        raise InputError(
+            "int8 is calibrated on one half of some photos and measured on the other, and the "
+            "photos that the classifier was made from are not here: name some with --check."
+        )
+    exact = replace(classifier.preprocess, tier="exact")
+    crops = np.stack([exact.apply(picture) for picture in photos[::2]])
+    model = assemble(classifier, quantise(trunk, crops))
+    return model, compare(model, photos[1::2], expected_NC[1::2])
+
+
+def quantise(trunk: onnx.ModelProto, crops_NSS3: Pixels) -> onnx.ModelProto:
+    """A network in 8-bit whole numbers, with ranges measured on crops.
+
+    Weights get 7 bits: with 8, sums overflow on processors without the newer dot product
+    instructions, and the same file would give other answers there.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    name = trunk.graph.input[0].name
+    batches = [
+        crops_NSS3[at : at + _CALIBRATION_BATCH]
+        for at in range(0, len(crops_NSS3), _CALIBRATION_BATCH)
+    ]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            trunk,
+            path,
+            _Reader({name: batch} for batch in batches),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+        return onnx.load(path)
+
+
+class _Reader:
+    """Batches in the form that the quantiser asks for."""
+
+    def __init__(self, batches: Iterator[dict[str, Pixels]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        """The next batch, None after the last."""
+        return next(self._batches, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice to the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+# What the file says of itself
+
+
+def _describe(
+    model: onnx.ModelProto, classifier: Classifier, parity: Parity, loss: Parity | None
+) -> None:
+    """Put the class list, the taxonomy, the thresholds and the provenance into the metadata."""
+    from onnx import helper
+
+    made = classifier.provenance
+    about: dict[str, Any] = {
+        "classes": [taxon.name for taxon in classifier.taxa],
+        "taxonomy": classifier.taxonomy.to_json(),
+        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "temperature": classifier.temperature,
+        "preprocess": json.loads(classifier.preprocess.to_json()),
+        "check": asdict(parity),
+        "int8": asdict(loss) if loss else None,
+        "provenance": {
+            key: made[key]
+            for key in ("name", "licence", "weights", "data_digest", "split", "test", "created")
+            if key in made
+        },
+    }
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
+    helper.set_model_props(
+        model, {"format": FORMAT, "architecture": classifier.architecture, **texts}
+    )

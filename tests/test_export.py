@@ -1,0 +1,351 @@
+"""Export: the file gives the classifier's answers with ONNX Runtime alone, or is not written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from PIL import Image
+
+from fieldmark import backbones, export, onnx_pixels
+from fieldmark.backbones import engines
+from fieldmark.calibration import Threshold
+from fieldmark.classifier import Classifier
+from fieldmark.errors import InputError
+from fieldmark.heads.base import LinearHead
+from fieldmark.photos import PhotoTable, build_frame
+from fieldmark.preprocess import Preprocess
+from fieldmark.split import split_photos
+from fieldmark.taxonomy import Taxon, Taxonomy
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "shufflenet_v2_x0_5"
+TAXA = tuple(Taxon(str(n), f"Genus species{n}", f"kind {n}") for n in range(5))
+
+
+def make(preprocess: Preprocess | None = None, name: str = NAME, scale: float = 300) -> Classifier:
+    """A classifier with random weights; `scale` spreads its scores, for random features are small."""
+    backbone = backbones.load(name, weights="random")
+    dim = backbone.architecture.feature_dim
+    rng = np.random.default_rng(0)
+    return Classifier(
+        architecture=name,
+        backbone_key=backbone.key,
+        preprocess=preprocess or Preprocess(fit="squash"),
+        head=LinearHead(
+            rng.normal(0, scale, (dim, 5)).astype(np.float32),
+            np.array([0.1, 0.2, -0.3, 0, -np.inf], np.float32),  # the last class was never learned
+        ),
+        taxonomy=Taxonomy(TAXA),
+        temperature=1.7,
+        threshold=Threshold(0.95, 0.6, 0.8),
+        provenance={"name": "made for a test", "licence": "other", "command": "private"},
+        source=backbone,
+    )
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for the whole file: converting the network takes some seconds."""
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture(autouse=True)
+def one_cache(cache: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(graphs))
+
+
+def pictures(*shapes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+
+
+# The pixels
+
+
+def pixel_session(preprocess: Preprocess) -> onnxruntime.InferenceSession:
+    add = onnx_pixels.Nodes("p_")
+    out = onnx_pixels.crop(add, "image", preprocess)
+    shape = [1, preprocess.size, preprocess.size, 3]
+    graph = helper.make_graph(
+        add.nodes,
+        "pixels",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["h", "w", 3])],
+        [helper.make_tensor_value_info(out, TensorProto.UINT8, shape)],
+        add.initializers,
+    )
+    opset = helper.make_opsetid("", export.OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+PIXELS = {
+    (fit, interpolation): Preprocess(size=56, resize=64, fit=fit, interpolation=interpolation)
+    for fit in ("squash", "crop")
+    for interpolation in ("bicubic", "bilinear")
+}
+SIDES = st.one_of(st.integers(1, 400), st.sampled_from([56, 64, 112, 128, 65, 63, 1000]))
+
+
+@pytest.fixture(scope="module")
+def sessions() -> dict[tuple[str, str], onnxruntime.InferenceSession]:
+    return {key: pixel_session(preprocess) for key, preprocess in PIXELS.items()}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(height=SIDES, width=SIDES, seed=st.integers(0, 9), data=st.data())
+@pytest.mark.parametrize("key", PIXELS, ids="-".join)
+def test_the_crop_in_the_graph_is_the_crop(
+    sessions: Any, key: tuple[str, str], height: int, width: int, seed: int, data: Any
+) -> None:
+    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    [crop] = sessions[key].run(None, {"image": picture})
+    expected = PIXELS[key].apply(picture)
+    difference = np.abs(crop[0].astype(int) - expected)
+    # A sum that lies halfway between two grey levels goes up or down by its last bit.
+    few = 1e-3 if key[1] == "bicubic" else 2e-2
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= few
+
+
+def test_most_pictures_have_exactly_the_same_crop(sessions: Any) -> None:
+    shapes = [(h, w) for h in (40, 120, 333, 500) for w in (47, 211, 375, 640)]
+    for (fit, interpolation), session in sessions.items():
+        if interpolation == "bicubic":
+            crop = PIXELS[fit, interpolation].apply
+            same = [
+                (session.run(None, {"image": p})[0][0] == crop(p)).all() for p in pictures(*shapes)
+            ]
+            assert np.mean(same) > 0.7, fit
+
+
+# The whole file
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> None:
+    classifier = make(Preprocess(fit=fit))
+    done = export.export(classifier, tmp_path / "m.onnx", pictures((300, 400)))
+    assert done.parity.photos == 13
+    assert done.parity.max_difference <= 1e-4
+    assert done.parity.agreement == 1
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    picture = pictures((333, 222))[0]
+    [p_C] = session.run(None, {"image": picture})
+    assert p_C.shape == (5,)
+    assert p_C.sum() == pytest.approx(1, abs=1e-5)
+    assert p_C[4] == 0
+    best = classifier.predict([picture], top=5)[0]
+    assert [TAXA[n] for n in np.argsort(-p_C)] == [answer.taxon for answer in best.answers]
+    assert p_C.max() == pytest.approx(best.best.score, abs=1e-4)
+    assert p_C.max() < 0.999, "scores so extreme that they would agree whatever the picture"
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", export.OPSET)]
+    assert done.size == (tmp_path / "m.onnx").stat().st_size
+
+
+def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
+    classifier = make()
+    export.export(classifier, tmp_path / "m.onnx")
+    about = onnxruntime.InferenceSession(tmp_path / "m.onnx").get_modelmeta().custom_metadata_map
+    assert about["format"] == export.FORMAT
+    assert json.loads(about["classes"]) == [taxon.name for taxon in TAXA]
+    assert Taxonomy.from_json(json.loads(about["taxonomy"])) == classifier.taxonomy
+    assert json.loads(about["threshold"])["score"] == 0.6
+    assert json.loads(about["check"])["photos"] == len(list(export.generated()))
+    assert json.loads(about["int8"]) is None
+    assert json.loads(about["provenance"]) == {"name": "made for a test", "licence": "other"}
+
+
+@pytest.mark.parametrize("what", ["head", "temperature", "nan"])
+def test_a_file_that_disagrees_is_not_written(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = make()
+    assemble = export.assemble
+    head = classifier.head
+    wrong: dict[str, Any] = {
+        "head": {"head": LinearHead(head.weight[:, [1, 0, 2, 3, 4]], head.bias)},
+        "temperature": {"temperature": classifier.temperature * 1.01},
+        "nan": {"head": LinearHead(head.weight * np.float32(np.nan), head.bias)},
+    }[what]
+    other = Classifier(**{**vars_of(classifier), **wrong})
+    monkeypatch.setattr(export, "assemble", lambda _, trunk: assemble(other, trunk))
+    with pytest.raises(InputError, match="is not written: the graph disagrees"):
+        export.export(classifier, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def vars_of(classifier: Classifier) -> dict[str, Any]:
+    fields = ("architecture", "backbone_key", "preprocess", "head", "taxonomy", "temperature")
+    return {name: getattr(classifier, name) for name in (*fields, "source")}
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"):
+        export.export(make(), tmp_path / "file" / "m.onnx")
+
+
+def test_generated_pictures_are_the_same_every_time_and_of_many_shapes() -> None:
+    first, second = list(export.generated()), list(export.generated())
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    shapes = {picture.shape[:2] for picture in first}
+    assert (1, 1) in shapes
+    assert len(shapes) == 12
+
+
+# Photos to check on
+
+
+def folder_with_photos(tmp_path: Path, classifier: Classifier) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(pictures(*[(60, 80)] * 40)):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+    numbers = [str(number) for number in range(40)]
+    frame = build_frame(
+        {
+            "id": numbers,
+            "path": [f"{number}.png" for number in numbers],
+            "taxon_id": [str(int(number) % 4) for number in numbers],
+        }
+    )
+    table = PhotoTable(frame, classifier.taxonomy, tmp_path / "photos", "folder")
+    classifier.save(tmp_path / "model")
+    table.write(tmp_path / "model" / "photos.parquet")
+    split = split_photos(table, val=0.0, test=0.2, seed=0, way="stratified")
+    split.write(tmp_path / "model" / "split.parquet")
+    return tmp_path / "model"
+
+
+def test_the_classifiers_own_photos_are_found_unseen_ones_first(tmp_path: Path) -> None:
+    model = folder_with_photos(tmp_path, make())
+    found = export.own_photos(Classifier.load(model), limit=10)
+    assert len(found) == 10
+    test = set(pl.read_parquet(model / "split.parquet").filter(pl.col("part") == "test")["id"])
+    assert {path.stem for path in found[:8]} == test
+    for path in found:
+        path.unlink()
+    again = export.own_photos(Classifier.load(model), limit=99)
+    assert len(again) == 30
+    assert not set(again) & set(found)
+
+
+def test_own_photos_of_a_classifier_without_a_table_are_none() -> None:
+    assert export.own_photos(make()) == []
+
+
+def test_a_broken_photo_is_passed_over_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(pictures((20, 30))[0]).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    assert len(export.pictures([tmp_path / "bad.png", tmp_path / "good.png"])) == 1
+    assert "bad.png is not used for the check" in capsys.readouterr().err
+    with pytest.raises(InputError, match="None of the photos"):
+        export.pictures([tmp_path / "bad.png"])
+
+
+# 8 bits
+
+
+def test_8_bits_make_the_file_small_and_say_what_they_cost(tmp_path: Path) -> None:
+    model = folder_with_photos(tmp_path, make(scale=30))
+    plain = export.run(model, tmp_path / "plain.onnx")
+    small = export.run(model, tmp_path / "small.onnx", int8=True)
+    assert plain.loss is None
+    assert small.loss is not None
+    assert small.loss.photos == 20
+    assert 0 < small.loss.max_difference < 0.5
+    assert small.size < 0.5 * plain.size
+    about = onnxruntime.InferenceSession(tmp_path / "small.onnx").get_modelmeta()
+    said = json.loads(about.custom_metadata_map["int8"])
+    assert said["max_difference"] == small.loss.max_difference
+
+
+def test_8_bits_need_photos(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name some with --check"):
+        export.export(make(), tmp_path / "m.onnx", pictures((9, 9)), int8=True)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+# With ONNX Runtime alone
+
+BLOCKER = """
+import importlib.abc, runpy, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "fieldmark", "onnx", "timm", "torchvision", "polars"}:
+            raise ImportError(f"{name} is not to be imported")
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import fieldmark
+except ImportError:
+    pass
+else:
+    raise SystemExit("the blocker does not block")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_example_runs_without_fieldmark_and_torch(tmp_path: Path) -> None:
+    classifier = make()
+    export.export(classifier, tmp_path / "m.onnx")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(pictures((120, 90))[0]).save(photo)
+    example = ROOT / "examples" / "onnx_only.py"
+    assert len(example.read_text().splitlines()) <= 24
+    words = [sys.executable, "-c", BLOCKER, str(example), str(tmp_path / "m.onnx"), str(photo)]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    answers = classifier.predict([photo])[0].answers
+    expected = [f"  {a.score:6.1%}  {a.taxon.common_name}" for a in answers]
+    assert run.stdout.splitlines() == [str(photo), *expected]
+
+
+def test_a_converted_network_is_exported_without_torch(tmp_path: Path) -> None:
+    classifier = make()
+    model = folder_with_photos(tmp_path, classifier)
+    engines.engine(classifier.backbone, "onnxruntime")  # converts it, if no test did before
+    code = f"""
+        import sys
+        from pathlib import Path
+        from fieldmark import export
+        export.run(Path({str(model)!r}), Path({str(tmp_path / "m.onnx")!r}))
+        print("torch" in sys.modules)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "False", run.stderr
+
+
+# Real photos
+
+
+@pytest.mark.shared
+def test_real_photos_agree_to_1e_4(shared: Path, tmp_path: Path) -> None:
+    """With trained weights, whose probabilities a single grey level can move."""
+    weights = shared / "weights" / "squeezenet1_1.safetensors"
+    paths = sorted((shared / "data" / "wild74").rglob("*.jpg"))[::400]
+    backbone = backbones.load("squeezenet1_1", weights=weights)
+    random = make(name="squeezenet1_1", scale=0.1)
+    classifier = Classifier(**{**vars_of(random), "backbone_key": backbone.key, "source": backbone})
+    done = export.export(classifier, tmp_path / "m.onnx", export.pictures(paths))
+    assert done.parity.photos == len(paths) + 12
+    assert done.parity.max_difference <= 1e-4
