@@ -33,10 +33,10 @@ from PIL import Image
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.reference import BATCH, Example, Recipe, recipe
-from fieldmark import backbones, files, sources
+from fieldmark import backbones, files
 from fieldmark.crops import PhotoFile
 from fieldmark.evaluate import Difference, Evaluation, difference
-from fieldmark.experiment import PAPER_CROP, Bench, Parts, Photos, limited
+from fieldmark.experiment import PAPER_CROP, Bench, Parts, Photos, read
 from fieldmark.features import FeatureStore
 from fieldmark.heads.softmax import Arm, Training, fit
 from fieldmark.preprocess import Preprocess
@@ -57,7 +57,7 @@ def run(
     """A row a network, and one for the tiers: errors of both sides, and their difference."""
     if data is None:
         data, weights_dir = common.shared("data", "wild74"), common.shared("weights")
-    table = limited(sources.read(data), 200 if quick else None, seed=0)
+    table = read(data, limit=200 if quick else None, seed=0)
     parts = Parts.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 EPOCHS = 10
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,13 @@ class Cost:
     def total(self) -> float:
         """All stages one after the other."""
         return self.tables + self.decoding + self.features + self.heads
+
+
+def even(constants: Constants, networks: tuple[str, ...]) -> float:
+    """The number of classes at which the last layers cost as much as the networks; computed."""
+    features = sum(constants.network_seconds[name] for name in networks)
+    dims = sum(constants.network_dims[name] for name in networks)
+    return features * constants.head_flops / (6.0 * EPOCHS * dims)
 
 
 def cost(constants: Constants, photos: int, classes: int, networks: tuple[str, ...]) -> Cost:

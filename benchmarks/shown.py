@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import BENCHMARKS, common
 from benchmarks.common import Row, figure, spread
-from benchmarks.growth import Constants, Cost, cost
+from benchmarks.growth import Constants, Cost, cost, even
 from fieldmark import files
 from fieldmark.recipes import FIVE
 
@@ -205,7 +205,9 @@ def growth(found: Results) -> str:
         *("five networks, computed", "tables", "decode", "networks", "heads", "all"),
         *("memory", "disk", "default network only", "network and decoding every epoch"),
     )
-    return f"{_markdown(head, lines)}\n\n{_constants(constants)}"
+    same = figure(even(constants, _NETWORKS))
+    after = f"At about {same} classes the last layers cost as much as the networks (computed)."
+    return f"{_markdown(head, lines)}\n\n{after}\n\n{_constants(constants)}"
 
 
 def _five_times(of: Cost) -> tuple[str, ...]:
