@@ -1,0 +1,149 @@
+"""Photos to kept features, end to end, against the bare engine on crops that lie ready in memory.
+
+End to end is what `fieldmark train` does: read, decode, resize, run the network, write each batch to
+the feature store and sync it. The bare engine does the network alone. Where decoding and the network
+share the same cores the work of both adds up, so that the best that any pipeline can reach is
+
+    1 / (1 / engine + 1 / decoding)        photos a second,
+
+both measured alone on all cores in the same round. Each row says what share of the bare engine's rate
+was reached, and its note what share of that bound. With a GPU, or for a costly network, the bound is
+the engine itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Row, alternate, compare, rounds, shared
+from fieldmark import backbones, files
+from fieldmark.backbones import engines
+from fieldmark.crops import PhotoFile, decoded
+from fieldmark.experiment import PAPER_CROP
+from fieldmark.extraction import BATCH, Extraction, Job, extract
+from fieldmark.features import FeatureStore
+
+NETWORKS = ("shufflenet_v2_x0_5", "squeezenet1_1", "alexnet", "densenet121", "resnext50_32x4d")
+PHOTOS, FEWEST = 512, 128  # a costly network gets fewer
+GIGA_MACS = 300.0  # about 10 s of two cores
+AIM = 0.9
+
+ENGINE, DECODE, BOTH = "engine on ready crops", "decoding", "end to end"
+
+
+class Bench:
+    """Photos, their crops in memory, and an engine for each network."""
+
+    def __init__(self, names: Sequence[str], count: int, engine: str = "auto") -> None:
+        paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
+        step = max(1, len(paths) // count)
+        self.photos = [PhotoFile(files.sha256(p.read_bytes()), p) for p in paths[::step][:count]]
+        crops = list(decoded(self.photos, PAPER_CROP))
+        self.crops = np.stack([crop for crop in crops if isinstance(crop, np.ndarray)])
+        self.backbones = {name: backbones.load(name, weights="random") for name in names}
+        self.engines = {
+            name: engines.engine(backbone, engine, batch=BATCH)
+            for name, backbone in self.backbones.items()
+        }
+
+    def count(self, names: Sequence[str]) -> int:
+        """How many of the photos some networks get."""
+        cost = sum(self.backbones[name].architecture.giga_macs for name in names)
+        few = min(len(self.photos), max(FEWEST, int(GIGA_MACS / cost)))
+        return max(BATCH, few // BATCH * BATCH)
+
+    def bare(self, names: Sequence[str]) -> float:
+        """Crops a second through the engines, one after the other."""
+        crops = self.crops[: self.count(names)]
+        start = time.perf_counter()
+        for name in names:
+            for at in range(0, len(crops), BATCH):
+                self.engines[name](crops[at : at + BATCH])
+        return len(crops) / (time.perf_counter() - start)
+
+    def decode(self, names: Sequence[str]) -> float:
+        """Photos a second to crops, on all cores."""
+        photos = self.photos[: self.count(names)]
+        start = time.perf_counter()
+        for _ in decoded(photos, PAPER_CROP):
+            pass
+        return len(photos) / (time.perf_counter() - start)
+
+    def end_to_end(self, names: Sequence[str]) -> float:
+        """Photos a second onto empty shelves."""
+        photos = self.photos[: self.count(names)]
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            store = FeatureStore(Path(folder))
+            jobs = [self._job(store, name) for name in names]
+            start = time.perf_counter()
+            done = list(extract(photos, jobs, PAPER_CROP, Extraction()))
+            seconds = time.perf_counter() - start
+            assert len(done) == len(names)
+        return len(photos) / seconds
+
+    def _job(self, store: FeatureStore, name: str) -> Job:
+        backbone = self.backbones[name]
+        facts = backbone.architecture
+        shelf = store.shelf(backbone.key, PAPER_CROP.key(), facts.feature_dim)
+        return Job(name, shelf, facts.giga_macs, lambda: self.engines[name])
+
+
+def run(quick: bool = False, names: Sequence[str] = NETWORKS, *, engine: str = "auto") -> list[Row]:
+    """A row a network, and one for all together."""
+    if quick:
+        names = names[:1]
+    bench = Bench(names, PHOTOS if not quick else FEWEST, engine)
+    groups = {name: [name] for name in names}
+    if len(names) > 1:
+        groups["all together"] = list(names)
+    return [_row(bench, what, group, rounds(quick)) for what, group in groups.items()]
+
+
+def _row(bench: Bench, what: str, names: Sequence[str], count: int) -> Row:
+    ways: dict[str, Callable[[], float]] = {
+        ENGINE: lambda: bench.bare(names),
+        DECODE: lambda: bench.decode(names),
+        BOTH: lambda: bench.end_to_end(names),
+    }
+    values = alternate(ways, count, warm_up=True)
+    bound, reached = _bound(values)
+    used = ", ".join(dict.fromkeys(bench.engines[name].name for name in names))
+    return compare(
+        what,
+        values,
+        BOTH,
+        ENGINE,
+        unit="img/s",
+        more_is_better=True,
+        aim=AIM,
+        note=f"{used}; decoding on the same cores allows {bound:.2f}x: {reached:.0%} of it reached",
+        more={
+            "photos": bench.count(names),
+            "decoding_img_s": statistics.median(values[DECODE]),
+            "bound": bound,
+            "share_of_bound": reached,
+        },
+    )
+
+
+def _bound(values: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+    """The best ratio that adding up the work allows, and what share of it was reached; medians."""
+    rows = list(zip(values[ENGINE], values[DECODE], values[BOTH], strict=True))
+    bounds = [1 / (1 + engine / decode) for engine, decode, _ in rows]
+    shares = [both * (1 / engine + 1 / decode) for engine, decode, both in rows]
+    return statistics.median(bounds), statistics.median(shares)
+
+
+if __name__ == "__main__":
+    from benchmarks.common import table
+
+    print(table("pipeline", run(names=sys.argv[1:] or NETWORKS)))
