@@ -11,7 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax as reference_log_softmax
 from sklearn.metrics import log_loss
 
-from fieldmark.calibration import answered, fit_temperature, fit_threshold, log_softmax
+from fieldmark.calibration import answered, fit_temperature, fit_threshold
+from fieldmark.metrics import log_softmax
 
 
 def drawn(temperature: float, count: int = 4000, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -19,12 +19,6 @@ BoolArray = npt.NDArray[np.bool_]
 _LOWEST, _HIGHEST = 0.05, 20.0
 
 
-def log_softmax(s_NC: FloatArray) -> FloatArray:
-    """Log-probabilities of logits, shape (N, C)."""
-    shifted = s_NC - s_NC.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float32)
-
-
 def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
     """The temperature T for which softmax(s / T) has the least mean cross-entropy.
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import files
+from fieldmark import files, metrics
 from fieldmark.backbones import engines
-from fieldmark.calibration import Threshold, log_softmax
+from fieldmark.calibration import Threshold
 from fieldmark.errors import ClassifierError, InputError, StoreError
 from fieldmark.heads.base import LinearHead
 from fieldmark.preprocess import Preprocess
@@ -149,7 +149,7 @@ class Classifier:
             logits_NC = self.head.logits(features_ND) / np.float32(self.temperature)
         if not np.isfinite(logits_NC.max(axis=1)).all():
             raise self._unfit("its scores are beyond what a number can hold")
-        return log_softmax(logits_NC)
+        return metrics.log_softmax(logits_NC).astype(np.float32)
 
     def _unfit(self, why: str) -> ClassifierError:
         where = self.source if isinstance(self.source, Path) else "This classifier"

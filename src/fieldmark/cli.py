@@ -392,7 +392,10 @@ def main() -> None:
     except FieldmarkError as error:
         progress.say(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as leave:
+        # Typer turns Ctrl-C into this exit code by itself, without a word.
+        if isinstance(leave, SystemExit) and leave.code != EXIT_INTERRUPTED:
+            raise
         progress.say("fieldmark: stopped; what was done is kept, run the same command to go on.")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:

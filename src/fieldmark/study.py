@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fieldmark import __version__, backbones, files, finetune, progress, report
+from fieldmark import __version__, backbones, files, finetune, metrics, progress, report
 from fieldmark.backbones import Backbone
-from fieldmark.calibration import log_softmax
 from fieldmark.crops import cores
 from fieldmark.errors import InputError, WeightsUnavailable
 from fieldmark.evaluate import Evaluation
@@ -87,7 +86,7 @@ class StudyConfig:
     val: float = 0.1
     test: float = 0.1
     engine: str = "auto"
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     tier: Tier = "exact"
 
 
@@ -335,14 +334,13 @@ class _Study:
         # The last layer learns from scratch, and the same rate as on kept features makes the two
         # comparable; all layers together need a smaller one.
         rate = Arm().learning_rate if run.transfer == "last" else 1e-4
-        precision = "float32" if run.transfer == "last" else self.config.precision
         return FineTuning(
             transfer=run.transfer,
             epochs=run.epochs,
             batch_size=Training().batch_size,
             learning_rate=rate,
             seed=self.config.options.seed,
-            precision="bfloat16" if precision == "bfloat16" else "float32",
+            precision="float32" if run.transfer == "last" else self.config.precision,
         )
 
     def _best(self, run: Run) -> Row:
@@ -358,7 +356,7 @@ class _Study:
         """The mean of the members' probabilities (the paper's future work, Section 7)."""
         members = self._table(run.members)
         loaded = [self.evaluation(row["id"]) for row in members]
-        mean = np.mean([np.exp(log_softmax(each.scores_NC)) for each in loaded], axis=0)
+        mean = np.mean([np.exp(metrics.log_softmax(each.scores_NC)) for each in loaded], axis=0)
         evaluation = replace(
             loaded[0], scores_NC=np.log(np.maximum(mean, 1e-12)).astype(np.float32)
         )

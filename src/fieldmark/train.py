@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fieldmark import backbones, calibration, files, progress, report
+from fieldmark import backbones, calibration, files, metrics, progress, report
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
@@ -234,7 +234,7 @@ def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> C
     """The classifier with a temperature and a threshold, both set on the validation photos."""
     logits = raw.head.logits_of(val.features)
     warm = replace(raw, temperature=calibration.fit_temperature(logits, val.labels))
-    log_p_NC = calibration.log_softmax(logits / np.float32(warm.temperature))
+    log_p_NC = metrics.log_softmax(logits / np.float32(warm.temperature))
     confidence = np.exp(log_p_NC.max(axis=1))
     right = log_p_NC.argmax(axis=1) == val.labels
     return replace(warm, threshold=calibration.fit_threshold(confidence, right, config.precision))
@@ -242,8 +242,8 @@ def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> C
 
 def measured(evaluation: Evaluation, classifier: Classifier, parts: Parts) -> dict[str, Any]:
     """The measures of the calibrated scores on the test part, and of the threshold there."""
-    log_p_NC = calibration.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
-    even = replace(evaluation, scores_NC=log_p_NC)
+    log_p_NC = metrics.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
+    even = replace(evaluation, scores_NC=log_p_NC.astype(np.float32))
     summary = even.summary(train_counts=parts.train_counts())
     summary["calibration_error_before"] = evaluation.summary(replicates=1)["calibration_error"]
     if classifier.threshold is not None:
