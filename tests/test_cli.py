@@ -1,0 +1,363 @@
+"""The command line as a user meets it: outputs, exit codes, one sentence for anything bad."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fieldmark import __version__, cli
+from fieldmark.photos import PhotoTable
+from fieldmark.split import Split
+
+SCRIPT = Path(sys.executable).with_name("fieldmark")
+NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random", "--engine", "torch")
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run `fieldmark ...` in this process."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fieldmark", *(str(each) for each in arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            code = leave.code if isinstance(leave.code, int) else int(bool(leave.code))
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, insects: Path, model: Path) -> Path:
+    """A folder to work in, with photos, a model and things that are of no use."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "insects").symlink_to(insects)
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts" / "a").mkdir(parents=True)
+    (tmp_path / "texts" / "a" / "notes.txt").write_text("no photo")
+    (tmp_path / "pretenders" / "a").mkdir(parents=True)
+    (tmp_path / "pretenders" / "a" / "notes.jpg").write_text("no photo")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "Apis").symlink_to(insects / "Apis mellifera")
+    (tmp_path / "broken.json").write_text('{"images": [')
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "train2019.json").write_text('{"images": [')
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
+    (tmp_path / "lacking.csv").write_text("file,label\na.jpg,b\n")
+    (tmp_path / "no_function.py").write_text("x = 1\n")
+    (tmp_path / "raises.py").write_text("def recipe(options):\n    return 1 / 0\n")
+    (tmp_path / "not_python.py").write_text("def (\n")
+    (tmp_path / "no_recipe.py").write_text("def recipe(options):\n    return 3\n")
+    return tmp_path
+
+
+def test_the_version_and_the_help(run) -> None:
+    assert run("--version").out == f"fieldmark {__version__}\n"
+    everything = run("--help")
+    assert everything.code == 0
+    for verb in ("index", "stats", "split", "train", "predict", "study", "demo"):
+        assert verb in everything.out
+        assert run(verb, "--help").code == 0
+
+
+def test_the_script_is_installed_and_answers_at_once() -> None:
+    """Nothing heavy is imported before a verb is chosen."""
+    heavy = "{'torch', 'polars', 'numpy'}"
+    code = f"import sys; from fieldmark import cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    done = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"fieldmark {__version__}\n"
+    module = [sys.executable, "-m", "fieldmark", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True, check=True).stdout == done.stdout
+
+
+def test_index_adds_up_and_names_the_reasons(run, here: Path) -> None:
+    done = run("index", "insects", "--out", "deep/photos.parquet")
+    assert done.code == 0
+    assert "65 photos found = 64 kept + 1 rejected" in done.out
+    assert "1 truncated" in done.out
+    table = PhotoTable.read(here / "deep" / "photos.parquet")
+    assert (len(table), table.kept.height) == (65, 64)
+    columns = {
+        "path",
+        "sha256",
+        "width",
+        "height",
+        "taxon_id",
+        "group",
+        "split",
+        "status",
+        "reason",
+    }
+    assert columns <= set(table.frame.columns)
+
+
+def test_stats_in_words_and_as_json(run, here: Path) -> None:
+    found = json.loads(run("stats", "insects", "--json").out)
+    assert {"classes", "photos", "groups", "parts"} <= set(found)
+    keys = {"photos", "max", "min", "median", "mean", "sd", "classes_below_100"}
+    for part in ("train", "val", "all"):
+        assert keys | {"photos_in_classes_below_100"} <= set(found["parts"][part])
+    assert found["classes"] == 4
+    plain = run("stats", "insects")
+    assert plain.code == 0
+    assert "median" in plain.out.lower()
+
+
+def test_split_is_a_function_of_the_seed(run, here: Path) -> None:
+    run("index", "insects", "--out", "photos.parquet")
+    first = run(
+        "split", "photos.parquet", "--val", "0.2", "--test", "0.1", "--out", "split.parquet"
+    )
+    assert first.code == 0  # also where pruning at 100 would leave nothing
+    again = run("split", "photos.parquet", "--val", "0.2", "--test", "0.1")
+    other = run("split", "photos.parquet", "--val", "0.2", "--test", "0.1", "--seed", "1")
+    digests = [re.search(r"digest (\S+)", each.out)[1] for each in (first, again, other)]  # type: ignore[index]
+    assert digests[0] == digests[1] != digests[2]
+    drawn = Split.read(here / "split.parquet")
+    assert drawn.digest == digests[0]
+    assert sum(len(drawn.ids(part)) for part in ("train", "val", "test")) == 64
+    pruned = run("split", "photos.parquet", "--prune-below", "2")
+    assert "pruned below 2: 0 classes with 0 train photos" in pruned.out
+
+
+def test_train_says_what_it_did_and_predict_uses_it(run, here: Path) -> None:
+    done = run("train", "insects", "--out", "new", *NETWORK, "--epochs", "3", "--seed", "2")
+    assert done.code == 0
+    assert "photos that training never saw" in done.out
+    assert "random" in done.err  # what the weights are
+    assert "65 photos found, 64 kept, 1 rejected (1 truncated)" in done.err
+    names = {path.name for path in (here / "new").iterdir()}
+    assert {"classifier.json", "report.html", "evaluation.json", "photos.parquet"} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    page = (here / "new" / "report.html").read_text()
+    assert "fieldmark train insects --out new" in page
+    named = run("predict", "new", "insects/Apis mellifera/00.jpg")
+    assert named.code == 0
+    assert "00.jpg" in named.out
+    again = run("train", "insects", "--out", "new", *NETWORK, "--limit", "40")
+    assert again.code == 0  # an older classifier may be replaced
+
+
+def test_training_twice_gives_the_same_classifier(run, here: Path) -> None:
+    for name in ("a", "b"):
+        assert run("train", "insects", "--out", name, *NETWORK).code == 0
+    heads = [(here / name / "head.safetensors").read_bytes() for name in ("a", "b")]
+    assert heads[0] == heads[1]
+
+
+def test_a_photo_that_changed_since_it_was_indexed_stops_nothing(run, here: Path) -> None:
+    shutil.copytree(here / "insects", here / "mine")
+    run("index", "mine", "--out", "photos.parquet")
+    (here / "mine" / "Danaus plexippus" / "03.jpg").write_bytes(b"gone bad")
+    shutil.copy(
+        here / "mine" / "Apis mellifera" / "01.jpg", here / "mine" / "Danaus plexippus" / "04.jpg"
+    )
+    done = run("train", "photos.parquet", "--out", "new", *NETWORK)
+    assert done.code == 0, done.err
+    assert "2 changed" in done.err or "1 changed" in done.err
+
+
+def test_predict_prints_text_csv_and_json_lines(run, here: Path) -> None:
+    folder = "insects/Danaus plexippus"
+    text = run("predict", "model", folder)
+    assert text.code == 0
+    assert text.out.count(".jpg") == 16
+    rows = list(csv.DictReader(run("predict", "model", folder, "--format", "csv").out.splitlines()))
+    assert len(rows) == 16 * 4
+    for start in range(0, 64, 4):
+        scores = [float(row["score"]) for row in rows[start : start + 4]]
+        assert scores == sorted(scores, reverse=True)
+        assert [row["rank"] for row in rows[start : start + 4]] == ["1", "2", "3", "4"]
+    lines = run("predict", "model", folder, "--format", "jsonl", "--top", "1").out.splitlines()
+    assert [len(json.loads(line)["labels"]) for line in lines] == [1] * 16
+
+
+def test_a_photo_that_cannot_be_used_is_said_and_shows_in_the_exit_code(run, here: Path) -> None:
+    done = run("predict", "model", "insects/Apis mellifera", "--format", "jsonl")
+    assert done.code == 2
+    assert len(done.out.splitlines()) == 17
+    assert json.loads(done.out.splitlines()[-1])["rejected"] == "truncated"
+    assert "1 of 17 photos" in done.err
+
+
+def test_a_submission(run, here: Path) -> None:
+    images = [
+        {"id": 5, "file_name": "insects/Apis mellifera/00.jpg"},
+        {"id": 3, "file_name": "insects/Apis mellifera/broken.jpg"},
+        {"id": 8, "file_name": "nowhere.jpg"},
+    ]
+    (here / "test2019.json").write_text(json.dumps({"images": images}))
+    done = run("predict", "model", "test2019.json", "--submission", "sub/mission.csv")
+    assert done.code == 0
+    lines = (here / "sub" / "mission.csv").read_text().splitlines()
+    assert lines[0] == "id,predicted"
+    assert [line.split(",")[0] for line in lines[1:]] == ["5", "3", "8"]
+
+
+BAD = {
+    "no photos": ("train", "nowhere", "--out", "new", *NETWORK),
+    "empty folder": ("train", "empty", "--out", "new", *NETWORK),
+    "text files": ("train", "texts", "--out", "new", *NETWORK),
+    "texts called photos": ("train", "pretenders", "--out", "new", *NETWORK),
+    "one class": ("train", "one", "--out", "new", *NETWORK),
+    "a file that is no list": ("train", "file", "--out", "new", *NETWORK),
+    "broken JSON": ("train", "broken.json", "--out", "new", *NETWORK),
+    "broken annotations": ("train", "broken", "--out", "new", *NETWORK),
+    "a table without columns": ("train", "lacking.csv", "--out", "new", *NETWORK),
+    "unknown network": ("train", "insects", "--out", "new", "--backbone", "no_such_network"),
+    "no weights folder": (
+        *("train", "insects", "--out", "new", "--backbone", "squeezenet1_1"),
+        *("--weights-dir", "nowhere"),
+    ),
+    "no weights file": ("train", "insects", "--out", "new", "--weights", "nowhere.safetensors"),
+    "weights of text": ("train", "insects", "--out", "new", "--weights", "file"),
+    "out is a file": ("train", "insects", "--out", "file", *NETWORK),
+    "out is below a file": ("train", "insects", "--out", "file/below", *NETWORK),
+    "out is foreign": ("train", "insects", "--out", "foreign", *NETWORK),
+    "no limit": ("train", "insects", "--out", "new", "--limit", "0", *NETWORK),
+    "limit of one": ("train", "insects", "--out", "new", "--limit", "1", *NETWORK),
+    "limit no number": ("train", "insects", "--out", "new", "--limit", "many", *NETWORK),
+    "no epochs": ("train", "insects", "--out", "new", "--epochs", "0", *NETWORK),
+    "precision above one": ("train", "insects", "--out", "new", "--precision", "7", *NETWORK),
+    "unknown engine": ("train", "insects", "--out", "new", "--engine", "steam"),
+    "cache is a file": ("train", "insects", "--out", "new", *NETWORK, "--cache", "file"),
+    "official split": ("train", "insects", "--out", "new", *NETWORK, "--split", "official"),
+    "no model": ("predict", "nowhere", "insects"),
+    "model is a file": ("predict", "file", "insects"),
+    "model is something else": ("predict", "foreign", "insects"),
+    "no photo": ("predict", "model", "nowhere.jpg"),
+    "photo is text": ("predict", "model", "file"),
+    "no photo in it": ("predict", "model", "empty"),
+    "list is broken": ("predict", "model", "broken.json"),
+    "no top": ("predict", "model", "insects", "--top", "0"),
+    "submission of a folder": ("predict", "model", "insects", "--submission", "new"),
+    "index of nothing": ("index", "nowhere", "--out", "new"),
+    "index of an empty folder": ("index", "empty", "--out", "new"),
+    "index into a folder": ("index", "insects", "--out", "foreign"),
+    "index below a file": ("index", "insects", "--out", "file/photos.parquet"),
+    "unknown source": ("index", "insects", "--source", "guess", "--out", "new"),
+    "stats of nothing": ("stats", "nowhere"),
+    "stats of text": ("stats", "file"),
+    "shares above one": ("split", "insects", "--val", "2", "--out", "new"),
+    "share below zero": ("split", "insects", "--val", "-1", "--out", "new"),
+    "share of nan": ("split", "insects", "--val", "nan", "--out", "new"),
+    "unknown recipe": ("study", "guess", "insects", "--out", "new"),
+    "recipe without function": ("study", "no_function.py", "insects", "--out", "new"),
+    "recipe that raises": ("study", "raises.py", "insects", "--out", "new"),
+    "recipe that is no Python": ("study", "not_python.py", "insects", "--out", "new"),
+    "recipe that gives none": ("study", "no_recipe.py", "insects", "--out", "new"),
+    "unknown table": ("study", "paper", "insects", "--out", "new", "--only", "table9"),
+    "half unknown table": (
+        *("study", "paper", "insects", "--out", "new", "--only", "table3", "--only", "table9"),
+    ),
+    "table made from none": ("study", "paper", "insects", "--out", "new", "--only", "test"),
+    "study out is a file": ("study", "paper", "insects", "--out", "file"),
+    "study out is foreign": ("study", "paper", "insects", "--out", "foreign"),
+    "demo out is foreign": ("demo", "--out", "file"),
+    "demo too small": ("demo", "--out", "new", "--species", "50", "--photos", "41"),
+    "no verb of that name": ("guess", "insects"),
+    "an option too many": ("stats", "insects", "--fast"),
+}
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
+    run,
+    here: Path,
+    arguments: tuple[str, ...],
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    done = run(*arguments)
+    assert done.code == 2, done.err
+    assert "Traceback" not in done.out + done.err
+    last = done.err.strip().splitlines()[-1]
+    assert last.startswith(("fieldmark: ", "Error: ")) or last.startswith("Try ")
+    assert len(last) > 25
+    after = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    assert after == before
+
+
+def test_weights_that_cannot_be_had_are_said_before_any_photo_is_read(run, here: Path) -> None:
+    """No network here: the download fails at once, whatever the photos are like."""
+    (here / "weights").mkdir()
+    done = run(
+        "train", "nowhere", "--out", "new", "--backbone", "densenet161", "--weights-dir", "weights"
+    )
+    assert done.code == 2
+    assert "--weights-dir" in done.err
+    assert "nowhere" not in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(run, here: Path) -> None:
+    (here / "empty").chmod(0o500)
+    done = run("train", "insects", "--out", "empty/new", *NETWORK)
+    assert done.code == 2
+    assert "empty" in done.err.splitlines()[-1]
+
+
+def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The installed program in a process of its own."""
+    return subprocess.Popen(
+        [SCRIPT, *arguments], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_control_c_leaves_cleanly(here: Path) -> None:
+    """While all layers are trained: one line, exit code 130, and no half-written classifier."""
+    process = start(
+        *(here, "train", "insects", "--out", "new", "--backbone", "shufflenet_v2_x0_5"),
+        *("--weights", "random", "--transfer", "scratch", "--epochs", "500"),
+    )
+    assert process.stderr is not None
+    said = ""
+    while "to train" not in said:  # the line before training begins
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said + rest
+    assert rest.strip().splitlines()[-1].startswith("fieldmark: stopped")
+    assert not (here / "new" / "classifier.json").exists()
+
+
+def test_a_reader_that_has_seen_enough(here: Path, model: Path) -> None:
+    """`fieldmark predict ... | head -1`: no traceback, no complaint."""
+    command = f"'{SCRIPT}' predict model insects insects --format jsonl"
+    command += f" --cache '{model.parent}/cache'"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1"], cwd=here, capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
