@@ -29,14 +29,6 @@ def nll(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     return float(log_loss(labels, p, labels=range(logits.shape[1])))
 
 
-@given(arrays(np.float32, (5, 4), elements=st.floats(-1e4, 1e4, width=32)))
-def test_log_softmax_is_scipys(s_NC: np.ndarray) -> None:
-    ours = log_softmax(s_NC)
-    expected = reference_log_softmax(s_NC.astype(np.float64), axis=1)
-    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
-    assert ours.dtype == np.float32
-
-
 def test_log_softmax_of_a_class_that_is_not_learned() -> None:
     log_p = log_softmax(np.array([[0.0, -np.inf, 0.0]], np.float32))
     np.testing.assert_allclose(log_p, [[-np.log(2), -np.inf, -np.log(2)]], rtol=1e-6)
