@@ -1,1 +1,370 @@
+// The page: photos in, cards with answers out. It talks to the server that it came from, and to nobody else.
+"use strict";
 
+const AT_ONCE = 2; // photos under way: the server has other guests
+const PATIENCE = 6; // how often a busy server is asked again
+const RANKS = ["kingdom", "phylum", "class", "order", "family", "genus"];
+
+const byId = (id) => document.getElementById(id);
+const waiting = [];
+let underWay = 0;
+let done = 0;
+let asked = 0;
+let key = "";
+let about = { offers: {}, limits: {} };
+
+// What goes over the wire
+
+class Problem extends Error {
+  constructor(message, { canRetry = false, keyNeeded = false } = {}) {
+    super(message);
+    Object.assign(this, { canRetry, keyNeeded });
+  }
+}
+
+const pause = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
+
+async function call(path, file, onWait = () => {}) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  if (file) headers["Content-Type"] = "application/octet-stream";
+  for (let time = 1; ; time += 1) {
+    const answer = await send(path, { method: file ? "POST" : "GET", headers, body: file });
+    if (answer.status !== 503 || time === PATIENCE) return read(answer);
+    const seconds = Number(answer.headers.get("Retry-After")) || 2;
+    onWait(seconds);
+    await pause(seconds);
+  }
+}
+
+async function send(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch {
+    throw new Problem("The server cannot be reached. Is it still running?", { canRetry: true });
+  }
+}
+
+async function read(answer) {
+  const value = await answer.json().catch(() => ({}));
+  if (answer.ok) return value;
+  const message = value.error?.message ?? `The server answered with ${answer.status}.`;
+  const canRetry = answer.status >= 500 || answer.status === 408;
+  throw new Problem(message, { canRetry, keyNeeded: answer.status === 401 });
+}
+
+// What is shown
+
+function element(name, className, ...content) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...content);
+  return made;
+}
+
+function percent(score) {
+  if (score > 0.999) return "> 99.9 %";
+  if (score < 0.001) return "< 0.1 %";
+  return `${(100 * score).toFixed(1)} %`;
+}
+
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const everyday = (label) => capital(label.common_name || label.name);
+
+function names(label) {
+  const both = element("span", "", everyday(label));
+  if (label.common_name) both.append(" ", latin("span", label.name));
+  return both;
+}
+
+function latin(tag, name) {
+  const made = element(tag, "latin", name);
+  made.lang = "la";
+  return made;
+}
+
+function taxonomyLine(label) {
+  const known = RANKS.filter((rank) => label.ranks[rank] && label.ranks[rank] !== label.name);
+  const line = element("p", "path");
+  known.forEach((rank) => {
+    const step = element("span", "", label.ranks[rank]);
+    step.title = rank;
+    line.append(step);
+  });
+  return line;
+}
+
+function labelRow(label) {
+  const share = element("span", "share", percent(label.score));
+  const bar = element("div", "bar");
+  const track = element("div", "track", bar);
+  track.setAttribute("aria-hidden", "true"); // the number beside it says the same
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    bar.style.width = `${Math.max(0.5, 100 * label.score)}%`;
+  }));
+  return element("li", "", element("div", "line", names(label), share), track);
+}
+
+function verdict(photo) {
+  const best = photo.labels[0];
+  if (!photo.sure) {
+    return [
+      element("h2", "", "Not sure"),
+      element("p", "note", "It may be ", names(best),
+        `, but ${percent(best.score)} is not enough to say so. The likeliest are:`),
+      taxonomyLine(best),
+    ];
+  }
+  const parts = [element("h2", "", everyday(best))];
+  if (best.common_name) parts.push(latin("p", best.name));
+  return [...parts, taxonomyLine(best)];
+}
+
+const spoken = (photo) =>
+  photo.sure ? `${everyday(photo.labels[0])}, ${percent(photo.labels[0].score)}` : "Not sure";
+
+function say(text) {
+  byId("status").textContent = text;
+}
+
+function sayProgress(last) {
+  const count = asked === 1 ? "" : `${done} of ${asked} photos. `;
+  say(done < asked ? `${count}Looking…` : `${count}${last}`);
+}
+
+// A card
+
+class Card {
+  constructor(file) {
+    this.file = file;
+    this.node = byId("card").content.firstElementChild.cloneNode(true);
+    this.url = URL.createObjectURL(file);
+    const image = this.find(".photo");
+    image.addEventListener("error", () => this.noPreview());
+    image.src = this.url;
+    image.alt = `Your photo ${file.name}`;
+    this.find("figcaption").textContent = file.name;
+    this.node.setAttribute("aria-label", file.name);
+    this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
+    this.find(".remove").addEventListener("click", () => this.remove());
+    this.find(".again").addEventListener("click", () => add(this));
+    this.find(".show-heat").addEventListener("click", () => this.toggleHeat());
+    this.find(".show-similar").addEventListener("click", () => this.toggleSimilar());
+  }
+
+  find(selector) {
+    return this.node.querySelector(selector);
+  }
+
+  noPreview() {
+    this.find(".frame").hidden = true;
+    this.find(".no-preview").hidden = false;
+  }
+
+  busy(text) {
+    this.node.classList.add("busy");
+    this.node.setAttribute("aria-busy", "true");
+    this.find(".again").hidden = true;
+    this.show([element("h2", "", text)], []);
+  }
+
+  show(parts, rows) {
+    this.find(".verdict").replaceChildren(...parts);
+    this.find(".labels").replaceChildren(...rows);
+  }
+
+  settle() {
+    this.node.classList.remove("busy");
+    this.node.removeAttribute("aria-busy");
+  }
+
+  async ask() {
+    this.busy("Looking…");
+    try {
+      const limit = about.limits.bytes;
+      if (limit && this.file.size > limit) {
+        throw new Problem(`The file is too large: at most ${Math.floor(limit / 2 ** 20)} MiB may be sent.`);
+      }
+      const answer = await call("/v1/predict?top=5", this.file, (seconds) =>
+        this.busy(`The server is busy; again in ${seconds} s…`));
+      this.photo = answer.photos[0];
+      this.show(verdict(this.photo), this.photo.labels.map(labelRow));
+      this.find(".show-heat").hidden = !about.offers.heat_map;
+      this.find(".show-similar").hidden = !about.offers.similar;
+      return spoken(this.photo);
+    } catch (problem) {
+      return this.fail(problem);
+    } finally {
+      this.settle();
+    }
+  }
+
+  fail(problem) {
+    const message = problem instanceof Problem ? problem.message : "Something went wrong on this page.";
+    this.show([element("h2", "", "No answer"), element("p", "problem", message)], []);
+    this.find(".again").hidden = !(problem.canRetry || problem.keyNeeded);
+    if (problem.keyNeeded) askForKey();
+    return `No answer for ${this.file.name}: ${message}`;
+  }
+
+  async toggleHeat() {
+    const heat = this.find(".heat");
+    const button = this.find(".show-heat");
+    const on = button.getAttribute("aria-pressed") !== "true";
+    if (on && !heat.src) {
+      const taxon = encodeURIComponent(this.photo.labels[0].taxon_id);
+      const map = await this.fetchMore(button, `/v1/heat-map?taxon_id=${taxon}`);
+      if (!map) return;
+      const [left, top, width, height] = map.box;
+      Object.assign(heat.style, {
+        left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%`,
+      });
+      heat.src = map.overlay;
+      heat.alt = "Warm colours mark where the network saw what speaks for its answer";
+    }
+    heat.hidden = !on;
+    button.setAttribute("aria-pressed", String(on));
+  }
+
+  async toggleSimilar() {
+    const place = this.find(".similar");
+    const button = this.find(".show-similar");
+    const on = button.getAttribute("aria-expanded") !== "true";
+    if (on && !place.hasChildNodes()) {
+      const answer = await this.fetchMore(button, "/v1/similar?count=6");
+      if (!answer) return;
+      const list = element("ul", "", ...answer.photos[0].similar.map(similarPhoto));
+      place.replaceChildren(element("h3", "", "The most similar photos it learned from"), list);
+    }
+    place.hidden = !on;
+    button.setAttribute("aria-expanded", String(on));
+  }
+
+  async fetchMore(button, path) {
+    button.disabled = true;
+    try {
+      return await call(path, this.file);
+    } catch (problem) {
+      say(problem.message);
+      return null;
+    } finally {
+      button.disabled = false;
+      button.focus();
+    }
+  }
+
+  remove() {
+    const next = this.node.nextElementSibling ?? this.node.previousElementSibling;
+    const queued = waiting.indexOf(this);
+    if (queued >= 0) {
+      waiting.splice(queued, 1);
+      asked -= 1;
+    }
+    URL.revokeObjectURL(this.url);
+    this.node.remove();
+    (next ?? byId("choose")).focus();
+    say(`${this.file.name} removed.`);
+  }
+}
+
+function similarPhoto(each) {
+  const shown = element("li", "");
+  if (each.thumbnail) {
+    const image = element("img");
+    image.src = each.thumbnail;
+    image.alt = `Training photo: ${each.common_name || each.name}`;
+    shown.append(image);
+  }
+  shown.append(element("span", "", capital(each.common_name || each.name)));
+  shown.append(element("span", "quiet", `${Math.round(100 * each.similarity)} % alike`));
+  return shown;
+}
+
+// Photos come in
+
+function take(list) {
+  const files = [...list];
+  if (!files.length) return;
+  const cards = files.map((file) => new Card(file));
+  byId("results").prepend(...cards.map((card) => card.node));
+  cards.forEach(add);
+}
+
+function add(card) {
+  if (underWay === 0 && waiting.length === 0) asked = done = 0;
+  asked += 1;
+  card.busy("Waiting…");
+  waiting.push(card);
+  sayProgress("");
+  next();
+}
+
+async function next() {
+  if (underWay >= AT_ONCE || !waiting.length) return;
+  const card = waiting.shift();
+  underWay += 1;
+  const last = await card.ask();
+  underWay -= 1;
+  done += 1;
+  sayProgress(last);
+  next();
+}
+
+function askForKey() {
+  byId("key-form").hidden = false;
+  byId("key").focus();
+}
+
+async function useKey(event) {
+  event.preventDefault();
+  key = byId("key").value.trim(); // kept on this page, and gone with it
+  if (await learn()) {
+    byId("key-form").hidden = true;
+    document.querySelectorAll(".again:not([hidden])").forEach((button) => button.click());
+    byId("choose").focus();
+  } else {
+    say("The server does not take this key.");
+    byId("key").select();
+  }
+}
+
+async function learn() {
+  try {
+    about = await call("/v1/model");
+  } catch (problem) {
+    if (problem.keyNeeded) askForKey();
+    else say(problem.message);
+    return false;
+  }
+  const parts = [`Answers come from ${about.name}, which knows ${about.classes.toLocaleString("en")} kinds.`];
+  if (about.test) parts.push(about.test);
+  byId("about").textContent = parts.join(" ");
+  return true;
+}
+
+function listen() {
+  for (const [button, input] of [["choose", "files"], ["take", "camera"]]) {
+    byId(button).addEventListener("click", () => byId(input).click());
+    byId(input).addEventListener("change", () => {
+      take(byId(input).files);
+      byId(input).value = ""; // so that the same photo can be chosen again
+    });
+  }
+  let depth = 0;
+  const over = (change) => {
+    depth = Math.max(0, depth + change);
+    byId("drop").classList.toggle("over", depth > 0);
+  };
+  document.addEventListener("dragenter", () => over(1));
+  document.addEventListener("dragleave", () => over(-1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    over(-depth);
+    take(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => take(event.clipboardData?.files ?? []));
+  byId("key-form").addEventListener("submit", useKey);
+}
+
+listen();
+learn();
