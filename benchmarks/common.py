@@ -185,7 +185,7 @@ def record(name: str, rows: Sequence[Row], seconds: float, load: float) -> dict[
         "rows": [_rounded(asdict(row)) for row in rows],
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "commit": commit(),
         "machine": machine() | {"load_before": round(load, 2)},
         "versions": versions(),
@@ -234,7 +234,16 @@ def machine() -> dict[str, Any]:
         "flags": [flag for flag in _FLAGS if flag in flags],
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        **({"gpu": name} if (name := _gpu()) else {}),
     }
+
+
+def _gpu() -> str | None:
+    """The GPU's name, if what was measured has loaded PyTorch and PyTorch sees one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name(0))
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The kept results as Markdown, put between marks in README.md here and in docs/performance.md.
 
-    <!-- begin NAME -->
+    <!-- NAME:begin -->
     ...
-    <!-- end NAME -->
+    <!-- NAME:end -->
 
 NAME is a key of `BLOCKS`. No figure is typed into these documents; to renew them:
 `python -m benchmarks --write-readme`.
@@ -25,7 +25,7 @@ DOCUMENTS = (
     Path(__file__).resolve().parent / "README.md",
     common.ROOT / "docs" / "performance.md",
 )
-_MARK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 _NETWORKS = tuple(FIVE.values())
 # Photos and classes: wild74, the paper, and on.
 _SIZES = ((4_337, 74), (268_243, 1_010), (1_000_000, 10_000), (10_000_000, 100_000))
@@ -161,6 +161,29 @@ def stages(found: Results) -> str:
     return _markdown(("stage", "time", "share"), lines)
 
 
+@_needs("table3", "hardware")
+def sizes(found: Results) -> str:
+    """The headline's ratio at other numbers of photos, from its own fixed and running costs."""
+    row = rows_of(found["table3"])[0]
+    decode = Constants.of(found["hardware"], None).decode_seconds
+    taken, count = row.more["stages"], row.more["train"] + row.more["val"]
+    a_photo = (taken["the networks on the crops"] + taken["the last layers"]) / count + decode
+    fixed = max(0.0, row.ours - a_photo * count)
+    lines = [
+        (f"{count:,}", _time(row.ours), _time(row.peer), f"**{figure(row.ratio)}x**, measured")
+    ]
+    for photos, _ in _SIZES[:3]:
+        ours, peer = fixed + a_photo * photos, row.peer / count * photos
+        text = f"{figure(peer / ours)}x, computed"
+        lines.append((f"{photos:,}", _time(ours), _time(peer), text))
+    after = (
+        f"Computed from the first line: {_time(fixed)} fixed and {1000 * a_photo:.0f} ms a photo of "
+        f"ours, {row.peer / count:.3g} s a photo of the reference's. Ours is charged for decoding "
+        "photos of 800 x 600, the reference for those that were measured, which are smaller."
+    )
+    return f"{_markdown(('photos', 'ours', 'reference', 'ratio'), lines)}\n\n{after}"
+
+
 @_needs("hardware")
 def hardware(found: Results) -> str:
     """Each stage beside the machine's limit."""
@@ -256,6 +279,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "headline": headline,
     "factors": factors,
     "stages": stages,
+    "sizes": sizes,
     "hardware": hardware,
     "growth": growth,
     "errors": errors,

@@ -15,7 +15,7 @@ networks are timed over all photos, the two slow ones over the first `SAMPLE`. W
 besides (imports, loading networks, starting workers) is left out, in the reference's favour.
 `--whole` runs it as it is.
 
-    python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole]
+    python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole] [--keep]
 
 The number of photos decides how much the fixed costs of ours weigh: they are the same for 100 photos
 and for 100,000. `LIMIT` is small so that the benchmark ends in minutes; the ratio grows with it.
@@ -42,6 +42,7 @@ import polars as pl
 from benchmarks import common
 from benchmarks.common import Row, compare
 from benchmarks.reference import Example, Pace, Recipe, eager_seconds, pace, recipe, whole
+from fieldmark import files
 from fieldmark.recipes import FIVE
 
 EPOCHS = 10
@@ -312,6 +313,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=LIMIT)
     parser.add_argument("--rounds", type=int, default=common.ROUNDS)
     parser.add_argument("--whole", action="store_true", help="run every epoch of the reference")
+    parser.add_argument("--keep", action="store_true", help="keep it as the latest result")
     given = parser.parse_args(words)
     setting = Setting(
         common.shared("data", "wild74"),
@@ -325,6 +327,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print(common.table("table3", rows))
     found = common.record("table3", rows, time.perf_counter() - start, load)
     print(json.dumps(found["rows"][0]["more"], indent=1))
+    if given.keep:
+        files.write_json(common.RESULTS / "table3.json", found)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def test_at_the_even_number_of_classes_heads_cost_what_networks_cost() -> None:
 
 
 def test_a_block_is_made_anew_and_twice_is_once() -> None:
-    text = "# A\n\n<!-- begin growth -->\nold\n<!-- end growth -->\n\nrest\n"
+    text = "# A\n\n<!-- growth:begin -->\nold\n<!-- growth:end -->\n\nrest\n"
     found = {"hardware": hardware(), "tables": tables()}
 
     once = shown.renewed(text, found)
