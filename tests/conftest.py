@@ -7,7 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# No test is timed: machines are busy. The same examples on every run, so that a failure is not chance.
+settings.register_profile("fieldmark", deadline=None, derandomize=True)
+settings.load_profile("fieldmark")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
