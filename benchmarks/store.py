@@ -1,0 +1,118 @@
+"""Features to disk and back, against a plain NumPy memory map.
+
+Ours appends batches under the SHA-256 of their photos, refuses numbers that are not finite, and syncs
+each batch before its keys: what a kill or a power cut leaves is right. The memory map knows beforehand
+how many rows there will be, has no keys, and is flushed once, at its end. Both are written in batches
+of `BATCH` rows from float32, as an engine gives them, to float16, and read back in blocks of 4,096
+rows as float32. `python -m benchmarks.store 1000000` measures the million of the aim.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Row, alternate, compare, rounds
+from fieldmark import files
+from fieldmark.features import Shelf
+
+ROWS, DIM = 100_000, 2_048
+BATCH = 1_024
+BLOCK = 4_096
+AIM = 0.8
+PEER = "numpy.memmap, flushed once"
+
+
+class _Store:
+    """The same rows through both ways; each call starts from an empty file."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.rows = folder, rows
+        self.keys = [files.sha256(str(number).encode()) for number in range(rows)]
+        self.x_BD = np.random.default_rng(0).random((BATCH, DIM), np.float32)
+        self.starts = range(0, rows, BATCH)
+
+    def _rate(self, start: float) -> float:
+        return self.rows * DIM * 2 / (time.perf_counter() - start) / 1e9
+
+    def write_ours(self) -> float:
+        for path in (self.folder / "ours").glob("*"):
+            path.unlink()
+        shelf = Shelf(self.folder / "ours", DIM, "float16")
+        start = time.perf_counter()
+        with shelf.writing() as writer:
+            for at in self.starts:
+                keys = self.keys[at : at + BATCH]
+                writer.append(keys, self.x_BD[: len(keys)])
+        return self._rate(start)
+
+    def write_plain(self) -> float:
+        path = self.folder / "plain.bin"
+        path.unlink(missing_ok=True)
+        start = time.perf_counter()
+        rows = np.memmap(path, np.float16, mode="w+", shape=(self.rows, DIM))
+        for at in self.starts:
+            part = rows[at : at + BATCH]
+            part[:] = self.x_BD[: len(part)]
+        rows.flush()
+        return self._rate(start)
+
+    def read_ours(self) -> float:
+        shelf = Shelf(self.folder / "ours", DIM, "float16")
+        start = time.perf_counter()
+        for _, x_BD in shelf.get(self.keys).blocks(BLOCK):
+            assert x_BD.dtype == np.float32
+        return self._rate(start)
+
+    def read_plain(self) -> float:
+        start = time.perf_counter()
+        path = self.folder / "plain.bin"
+        rows = np.memmap(path, np.float16, mode="r", shape=(self.rows, DIM))
+        for at in range(0, self.rows, BLOCK):
+            rows[at : at + BLOCK].astype(np.float32)
+        return self._rate(start)
+
+
+def run(quick: bool = False, rows: int = ROWS) -> list[Row]:
+    """Appending and reading back, in GB of features a second."""
+    rows = 5_000 if quick else rows
+    with tempfile.TemporaryDirectory(dir=_disk()) as folder:
+        store = _Store(Path(folder), rows)
+        # One after the other within a round: what is read was written by the same round.
+        ways = {
+            "write": store.write_ours,
+            f"write, {PEER}": store.write_plain,
+        }
+        written = alternate(ways, rounds(quick))
+        ways = {"read": store.read_ours, f"read, {PEER}": store.read_plain}
+        read = alternate(ways, rounds(quick), warm_up=True)
+    size = f"{rows:,} x {DIM:,}"
+    return [
+        compare(
+            f"{what}, {size}",
+            {what: values[what], PEER: values[f"{what}, {PEER}"]},
+            what,
+            PEER,
+            unit="GB/s",
+            more_is_better=True,
+            aim=AIM,
+        )
+        for what, values in (("write", written), ("read", read))
+    ]
+
+
+def _disk() -> Path:
+    """A folder on the disk that features are kept on, not in memory."""
+    folder = files.cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    from benchmarks.common import table
+
+    print(table("store", run(rows=int(sys.argv[1]) if sys.argv[1:] else ROWS)))
