@@ -15,6 +15,7 @@ from fieldmark.backbones.engines import (
     ENGINES,
     cached_graph,
     choice,
+    cuda,
     engine,
     graphs,
     onnx_engine_from_file,
@@ -25,7 +26,12 @@ from fieldmark.errors import InputError, StoreError
 from fieldmark.sampling import generator
 
 SMALL = "squeezenet1_1"
-OTHERS = [name for name in ENGINES if name != "torch" and (name != "openvino" or installed())]
+THERE = {"torch": True, "onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
+OTHERS = [name for name in ENGINES if name != "torch" and THERE[name]]
+needs_gpu = pytest.mark.skipif(not cuda.available(), reason="there is no GPU that PyTorch can use")
+
+# Half precision rounds every layer: see the engine's own docstring.
+TOLERANCE = dict.fromkeys(ENGINES, 1e-3) | {"cuda": cuda.TOLERANCE}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def test_engines_agree(name: str, weights: str) -> None:
     for other in OTHERS:
         features = engine(backbone, other, batch=2)(crops)
         assert features.dtype == np.float32
-        assert relative_error(features, reference) < 1e-3, other
+        assert relative_error(features, reference) < TOLERANCE[other], other
 
 
 @pytest.mark.parametrize("name", ["torch", *OTHERS])
@@ -67,6 +73,19 @@ def test_any_number_of_crops(small: Backbone, name: str) -> None:
     assert relative_error(run(crops[::-1]), whole[::-1]) < 1e-5  # not contiguous
     with pytest.raises(TypeError, match="uint8"):
         run(crops.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_threads_get_crops_of_their_own(small: Backbone, name: str) -> None:
+    """Whatever the pieces, each crop's features are its own and in its place."""
+    if name not in OTHERS:
+        pytest.skip(f"{name} is not installed")
+    crops = crops_of(224, 11)
+    whole = engine(small, "torch")(crops)
+    for batch in (1, 2, 4, 32):
+        assert relative_error(engine(small, name, batch=batch)(crops), whole) < 1e-3
+    threads = onnx_engine_from_file(graphs.graph(small), threads=5)
+    assert relative_error(threads(crops), whole) < 1e-3
 
 
 def test_auto_measures_once_and_keeps_its_choice(
@@ -175,3 +194,72 @@ def test_a_converted_graph_runs_without_pytorch(small: Backbone, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     features = np.load(tmp_path / "features.npy")
     assert relative_error(features, engine(small, "torch")(crops)) < 1e-3
+
+
+def test_the_gpu_engine_fills_up_its_batches(small: Backbone) -> None:
+    """All of it but streams, pinned memory and the captured graph, for which it takes a GPU."""
+    crops = crops_of(224, 7)
+    whole = engine(small, "torch")(crops)
+    run = cuda.CudaEngine(small, batch=3, device="cpu")
+    assert run.precision == "float16"
+    for count in (7, 6, 1):
+        features = run(crops[:count])
+        assert features.dtype == np.float32
+        assert 0 < relative_error(features, whole[:count]) < cuda.TOLERANCE
+    assert run(crops[:0]).shape == (0, 512)
+    with pytest.raises(TypeError, match="uint8"):
+        run(crops.astype(np.float32))
+
+
+def test_the_gpu_engine_takes_float32_where_half_is_too_far_off(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda.CudaEngine, "tolerance", 1e-9)
+    run = cuda.CudaEngine(small, batch=3, device="cpu")
+    crops = crops_of(224, 4)
+    assert run.precision == "float32"
+    assert relative_error(run(crops), engine(small, "torch")(crops)) < 1e-5
+
+
+def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "available", lambda: False)
+    with pytest.raises(InputError, match="needs a GPU"):
+        engine(small, "cuda")
+    monkeypatch.setattr(choice, "kept", lambda key, batch: "cuda")  # it was there when measured
+    monkeypatch.setattr(choice, "SECONDS", 0.01)
+    assert engine(small, batch=2).name != "cuda"
+
+
+def test_auto_takes_the_gpu_where_it_is_fastest(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in: what `auto` does once PyTorch finds a GPU."""
+    monkeypatch.setattr(choice, "SECONDS", 0.01)
+    monkeypatch.setattr(cuda, "available", lambda: True)
+    real = engine(small, "torch")
+
+    class Quick:
+        name = "cuda"
+        tolerance = cuda.TOLERANCE
+        preferred = 64
+        seen: list[int] = []  # noqa: RUF012  # of the one class in this test
+
+        def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
+            self.seen.append(len(crops_NSS3))
+            features = real(crops_NSS3[:2])
+            return np.resize(features * np.float32(1.003), (len(crops_NSS3), 512))
+
+    monkeypatch.setitem(ENGINES, "cuda", lambda backbone, batch: Quick())
+    assert engine(small, batch=2).name == "cuda"
+    assert set(Quick.seen) == {2, 64}
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "densenet121", "resnext50_32x4d"])
+def test_a_gpu_gives_the_same_features(name: str) -> None:
+    backbone = load(name, weights="random")
+    crops = crops_of(224, 9)
+    whole = engine(backbone, "torch")(crops)
+    run = cuda.CudaEngine(backbone, batch=2)  # five batches: both slots, more than once
+    for _ in range(2):
+        assert relative_error(run(crops), whole) < cuda.TOLERANCE

@@ -54,6 +54,7 @@ class EngineName(StrEnum):
     torch = "torch"
     onnxruntime = "onnxruntime"
     openvino = "openvino"
+    cuda = "cuda"
 
 
 class DecodingTier(StrEnum):

@@ -29,6 +29,9 @@ T = TypeVar("T")
 AHEAD = 64
 """How far decoding runs ahead: two batches, so that the network never waits for one photo."""
 
+_AHEAD_IN_SPOOL = 2048
+"""The same where a crop that is done lies on the disk: two batches of a GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class PhotoFile:
@@ -50,13 +53,13 @@ def decoded(
 
     At most `AHEAD` photos (or four a worker) are in flight.
     """
-    return _in_order(lambda number: _crop(photos[number], preprocess), len(photos), workers)
+    return _in_order(lambda number: _crop(photos[number], preprocess), len(photos), workers, AHEAD)
 
 
-def _in_order(work: Callable[[int], T], count: int, workers: int | None) -> Iterator[T]:
+def _in_order(work: Callable[[int], T], count: int, workers: int | None, ahead: int) -> Iterator[T]:
     """What `work` gives for 0 ... count - 1, done in threads a bounded stretch ahead."""
     workers = workers or cores()
-    ahead = max(AHEAD, 4 * workers)
+    ahead = max(ahead, 4 * workers)
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
@@ -126,7 +129,8 @@ class Spool:
             self.crops[number] = crop
             return None
 
-        for number, error in enumerate(_in_order(into_spool, len(photos), workers)):
+        done = _in_order(into_spool, len(photos), workers, _AHEAD_IN_SPOOL)
+        for number, error in enumerate(done):
             if error is not None:
                 self.rejected[number] = error
             yield number

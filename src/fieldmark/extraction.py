@@ -124,6 +124,7 @@ class _Run:
         wanted: npt.NDArray[np.bool_],
     ) -> None:
         keys = [photo.sha256 for photo in photos]
+        full = getattr(self.engine, "preferred", BATCH)  # a GPU wants more at a time
         batch: list[int] = []
         with (
             progress.stage(f"features of {self.job.name}", len(photos)) as stage,
@@ -134,7 +135,7 @@ class _Run:
                     self.result.rejected[keys[number]] = spool.rejected[number]
                 elif wanted[number]:
                     batch.append(number)
-                if len(batch) == BATCH:
+                if len(batch) == full:
                     self._flush(spool, batch, keys, behind)
                 stage.advance()
             self._flush(spool, batch, keys, behind)

@@ -1,5 +1,8 @@
 """Engines: what runs a backbone's trunk. All give the same features, to 1e-3 relative.
 
+Two are further off: `cuda` computes in half precision (to 5e-3), and int8 (see `int8`) is only there
+for those who ask for it.
+
 Importing this package imports neither PyTorch nor any engine's library: `cached_graph` and
 `onnx_engine_from_file` compute features from a converted graph without PyTorch.
 """
@@ -11,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldmark.backbones.engines import choice
+from fieldmark.backbones.engines import choice, cuda
 from fieldmark.backbones.engines.base import BATCH, Crops, Engine, Features, cores
 from fieldmark.backbones.engines.graphs import cached_graph, graph, relative_error
 from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
@@ -27,6 +30,8 @@ ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
     "torch": TorchEngine,
     "onnxruntime": lambda backbone, batch: _converted(OnnxEngine, backbone, batch),
     "openvino": lambda backbone, batch: _converted(OpenVinoEngine, backbone, batch),
+    # A GPU's batch is its own: what is many for a processor would leave it idle.
+    "cuda": lambda backbone, batch: cuda.CudaEngine(backbone, max(batch, cuda.BATCH)),
 }
 
 __all__ = [
@@ -57,6 +62,8 @@ def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine
     """
     if name == "auto":
         name = choice.kept(backbone.key, batch) or _fastest(backbone, batch)
+        if name == "cuda" and not cuda.available():  # the GPU is hidden or gone
+            name = _fastest(backbone, batch)
     if name not in ENGINES:
         raise InputError(f"no engine is called {name!r}: name auto, {', '.join(ENGINES)}.")
     return ENGINES[name](backbone, batch)
@@ -81,11 +88,12 @@ def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: i
 
 
 def _fastest(backbone: Backbone, batch: int) -> str:
-    names = [name for name in ENGINES if name != "openvino" or installed()]
+    there = {"openvino": installed, "cuda": cuda.available}
+    names = [name for name in ENGINES if name not in there or there[name]()]
     try:
         graph(backbone)
     except InputError as error:
         say(f"{error} It is the only engine for this network.")
-        return "torch"
+        return "cuda" if "cuda" in names else "torch"
     make = {name: partial(ENGINES[name], backbone, batch) for name in names}
     return choice.measure(backbone, batch, make)
