@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +78,46 @@ def model(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
         train(insects, folder / "model", network)
     return folder / "model"
+
+
+@contextmanager
+def _running(classifier: Any, config: Any) -> Iterator[Any]:
+    import uvicorn
+
+    from fieldmark.serve.app import create_app
+
+    app: Any = create_app(classifier, config)
+    settings = uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none")
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        server = uvicorn.Server(settings)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.01)
+            assert server.started
+            port = listener.getsockname()[1]
+            yield SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}", app=app.app)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def running() -> Any:
+    """A way to serve a classifier: `with running(classifier, config) as server`, which has `port`,
+    `url` and `app`."""
+    pytest.importorskip("fastapi", reason="fieldmark[serve] is not installed")
+    return _running
+
+
+@pytest.fixture(scope="session")
+def classifier(model: Path) -> Any:
+    """The classifier of the four insects, its network loaded."""
+    from fieldmark.classifier import Classifier
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
+        loaded = Classifier.load(model)
+        loaded.predict([draw_photo(0, 0)])
+    return loaded

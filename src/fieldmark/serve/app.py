@@ -88,7 +88,7 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _parameter)
     app.add_exception_handler(Exception, _defect)
-    routes = {str(getattr(route, "path", "")) for route in app.routes}
+    routes = {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}
     return Guard(app, Keys(config.keys), service.metrics, routes)
 
 

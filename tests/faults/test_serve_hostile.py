@@ -1,0 +1,276 @@
+"""The server against hostile files, hostile clients, and decoders that die: it goes on answering."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fieldmark.classifier import Classifier
+from fieldmark.preprocess import Preprocess
+from fieldmark.serve.body import _Form
+from fieldmark.serve.config import ServeConfig
+from fieldmark.serve.decoders import DecoderFailed, Decoders
+from fieldmark.serve.refusals import Refused
+
+A_KIND = 6  # files of each kind; all of them were posted by hand
+
+
+def png(seed: int, side: int = 64) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def server(running: Any, classifier: Classifier) -> Iterator[Any]:
+    with running(classifier, ServeConfig(decoders=2)) as server:
+        yield server
+
+
+# Hostile files
+
+
+def test_bad_images_get_a_plain_status_and_the_next_good_photo_its_answer(
+    server: Any, shared: Path
+) -> None:
+    kinds = sorted(path for path in (shared / "bad-images").iterdir() if path.is_dir())
+    assert len(kinds) == 17
+    good = png(1)
+    with httpx.Client(base_url=server.url, timeout=60) as web:
+        expected = web.post("/v1/predict", content=good).json()
+        for kind in kinds:
+            every = sorted(path for path in kind.iterdir() if path.is_file())
+            for path in every[:: max(1, len(every) // A_KIND)]:
+                answer = web.post("/v1/predict", content=path.read_bytes())
+                assert answer.status_code in (200, 413, 415, 422), path
+            assert web.post("/v1/predict", content=good).json() == expected, kind
+
+
+def test_a_bomb_is_refused_from_its_header(server: Any) -> None:
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    answer = httpx.post(f"{server.url}/v1/predict", content=file.getvalue(), timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too-large")
+
+
+# Decoders that die
+
+
+def decoders(seconds: float = 30.0) -> tuple[Decoders, list[None]]:
+    failures: list[None] = []
+    made = Decoders(
+        Preprocess(size=32, resize=32),
+        count=1,
+        max_pixels=10_000,
+        seconds=seconds,
+        on_failure=lambda: failures.append(None),
+    )
+    return made, failures
+
+
+def pids(of: Decoders) -> list[int]:
+    return [process.pid for process in of._all]
+
+
+@pytest.mark.parametrize(("sent", "seconds"), [(signal.SIGKILL, 30.0), (signal.SIGSTOP, 0.5)])
+def test_a_decoder_that_crashes_or_hangs_is_replaced(sent: int, seconds: float) -> None:
+    async def main() -> None:
+        pool, failures = decoders(seconds)
+        await pool.start()
+        try:
+            before = await decode(pool)
+            (pid,) = pids(pool)
+            os.kill(pid, sent)
+            with pytest.raises(DecoderFailed):
+                await pool.decode(png(1))
+            pool._seconds = 30.0  # for the new one: this machine may be busy
+            assert np.array_equal(await decode(pool), before)
+            assert pids(pool) != [pid]
+            assert not alive(pid)
+            assert len(failures) == 1
+        finally:
+            await pool.close()
+
+    asyncio.run(main())
+
+
+async def decode(pool: Decoders) -> np.ndarray:
+    found = await pool.decode(png(1))
+    assert (found.width, found.height) == (64, 64)
+    return found.crop
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_a_request_given_up_half_way_does_not_mix_up_the_answers() -> None:
+    async def main() -> None:
+        pool, _ = decoders()
+        await pool.start()
+        try:
+            (pid,) = pids(pool)
+            os.kill(pid, signal.SIGSTOP)
+            given_up = asyncio.ensure_future(pool.decode(png(2)))
+            await asyncio.sleep(0.05)
+            given_up.cancel()
+            before = await decode(pool)
+            assert np.array_equal(await decode(pool), before)
+        finally:
+            await pool.close()
+
+    asyncio.run(main())
+
+
+def test_closing_ends_every_decoder() -> None:
+    async def main() -> list[int]:
+        pool, _ = decoders()
+        await pool.start()
+        found = pids(pool)
+        await pool.close()
+        return found
+
+    assert not any(alive(pid) for pid in asyncio.run(main()))
+
+
+def confined(code: str) -> subprocess.CompletedProcess[str]:
+    """Run some code under the limits that a decoder sets itself."""
+    setup = "from fieldmark.serve import decoder; decoder._limit(1000); "
+    return subprocess.run(
+        [sys.executable, "-c", setup + code], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_decoder_can_write_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jpg"
+    confined(f"open({str(path)!r}, 'wb', buffering=0).write(b'photo')")
+    assert not path.exists() or path.stat().st_size == 0
+
+
+def test_a_decoder_has_a_limit_of_memory() -> None:
+    done = confined("bytearray(2 << 30)")
+    assert "MemoryError" in done.stderr
+
+
+def test_a_decoder_has_a_limit_of_processor_time() -> None:
+    done = confined("decoder._allow_seconds(0.1)\nwhile True: pass")
+    assert done.returncode == -signal.SIGXCPU
+
+
+# Hostile clients
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_form_does_anything_but_be_read_or_refused(junk: bytes, framed: bool) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="p"; filename="a"\r\n'
+    data = head + junk + b"\r\n--b--\r\n" if framed else junk
+    with suppress(Refused):
+        assert len(_Form(3).read(data, "b")) <= 3
+
+
+def test_a_form_of_a_thousand_parts_is_given_up() -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n'
+    with pytest.raises(Refused, match="At most 3 photos"):
+        _Form(3).read(part * 1000 + b"--b--\r\n", "b")
+
+
+def test_a_client_that_hangs_up_leaves_nothing_behind(server: Any) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as line:
+            line.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\nabc"
+            )
+    with httpx.Client(base_url=server.url, timeout=30) as web:
+        while "fieldmark_held_bytes 0.0" not in (text := web.get("/metrics").text):
+            pass
+        assert "fieldmark_queue_photos 0.0" in text
+        assert web.post("/v1/predict", content=png(1)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000,
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_not_http_harms_nothing(server: Any, bytes_: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        try:
+            line.sendall(bytes_)
+            line.shutdown(socket.SHUT_WR)
+            answer = line.recv(100)
+        except ConnectionError:
+            answer = b""
+    assert not answer or b" 400 " in answer or b" 413 " in answer
+    assert httpx.post(f"{server.url}/v1/predict", content=png(1)).status_code == 200
+
+
+# More than it can do
+
+
+class Paced(Classifier):
+    """A classifier of a known speed, so that the machine's does not matter."""
+
+    def scores(self, crops_NSS3: Any) -> Any:
+        time.sleep(0.02)
+        return super().scores(crops_NSS3)
+
+
+def test_overloaded_it_answers_rightly_or_refuses(running: Any, classifier: Classifier) -> None:
+    paced = Paced(**{name: getattr(classifier, name) for name in classifier.__dataclass_fields__})
+    vars(paced)["engine"] = classifier.engine
+    photos = [png(seed) for seed in range(8)]
+    expected = [each.best for each in classifier.predict(photos)]
+    found: list[tuple[int, int, Any]] = []
+
+    def client(number: int, url: str) -> None:
+        with httpx.Client(base_url=url, timeout=60) as web:
+            for turn in range(4):
+                which = (number + turn) % len(photos)
+                answer = web.post("/v1/predict", content=photos[which])
+                found.append((which, answer.status_code, answer))
+
+    with running(paced, ServeConfig(decoders=1, queue=6, batch=3)) as server:
+        threads = [threading.Thread(target=client, args=(n, server.url)) for n in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    counts = Counter(status for _, status, _ in found)
+    assert set(counts) == {200, 503}
+    assert sum(counts.values()) == 32 * 4
+    for which, status, answer in found:
+        if status == 200:
+            best = answer.json()["photos"][0]["labels"][0]
+            assert best["taxon_id"] == expected[which].taxon.id
+            assert best["score"] == pytest.approx(expected[which].score, abs=1e-4)
+        else:
+            assert int(answer.headers["Retry-After"]) >= 1
