@@ -9,7 +9,7 @@ from __future__ import annotations
 import runpy
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,10 +158,16 @@ def _run(path: Path, call: Callable[[], Any]) -> Any:
         raise InputError(f"{where}: {type(error).__name__}: {error}: mend the recipe.") from error
 
 
-def _checked(path: Path, value: object) -> Recipe:
-    if isinstance(value, Recipe) and value.runs and all(isinstance(run, Run) for run in value.runs):
-        return value
-    raise InputError(
-        f"{path}: recipe(options) has to give a Recipe with at least one Run, not "
-        f"{type(value).__name__}: see fieldmark/recipes.py."
-    )
+def _checked(path: Path, value: Any) -> Recipe:
+    """The user's recipe; a whole copy of this file has classes of its own, which are as good."""
+    try:
+        runs = tuple(Run(**asdict(run)) for run in value.runs)
+        recipe = Recipe(str(value.name), str(value.title), runs)
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path}: recipe(options) has to give a Recipe of Runs, not {type(value).__name__}: "
+            "see fieldmark/recipes.py."
+        ) from error
+    if not runs:
+        raise InputError(f"{path}: the recipe has no runs: give it at least one.")
+    return recipe

@@ -1,0 +1,286 @@
+"""The study: every row complete and traceable, nothing shown as what it is not, cut off and resumed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from fieldmark import backbones, cli, files, finetune
+from fieldmark import study as study_module
+from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation
+from fieldmark.recipes import RECIPES, Options, Recipe, Run, find
+from fieldmark.study import StudyConfig, study
+
+KEYS = {
+    *("table", "backbone", "weights", "transfer", "pruned", "epochs", "val_top1_error"),
+    *("val_top1_error_interval", "val_top1_error_all_classes"),
+    *("val_top1_error_all_classes_interval", "val_top5_error", "train_seconds"),
+    *("extract_seconds", "curve"),
+}
+SHUFFLE, SQUEEZE = "shufflenet_v2_x0_5", "squeezenet1_1"
+
+
+def recipe(epochs: int = 2) -> Recipe:
+    """Every mode once, with the two smallest networks."""
+    runs = (
+        Run("one", "Shuffle", SHUFFLE, epochs=epochs),
+        Run("one", "Squeeze", SQUEEZE, epochs=epochs),
+        Run("test", "Best", best_of="one", part="test", epochs=epochs),
+        Run("mean", "Mean", mode="ensemble", members="one", epochs=epochs),
+        Run("literal", "Shuffle", SHUFFLE, epochs=epochs, mode="literal"),
+        Run("curves", "All", SHUFFLE, "all", epochs=epochs, mode="finetune"),
+        Run("curves", "Scratch", SHUFFLE, "scratch", pruned=False, epochs=epochs, mode="finetune"),
+    )
+    return Recipe("small", "A small study", runs)
+
+
+@pytest.fixture(scope="session")
+def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of SqueezeNet alone: the other network's cannot be had."""
+    folder = tmp_path_factory.mktemp("weights")
+    state = backbones.load(SQUEEZE, weights="random", seed=7).network.state_dict()
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()},
+        folder / f"{SQUEEZE}.safetensors",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(weights_dir: Path) -> StudyConfig:
+    return StudyConfig(
+        options=Options(epochs=2), weights_dir=weights_dir, engine="torch", prune_below=2, limit=24
+    )
+
+
+@pytest.fixture(scope="module")
+def done(
+    insects: Path, config: StudyConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A finished study. Not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
+        found = study(insects, folder / "out", recipe(), config, command="fieldmark study small")
+    return folder / "out", found
+
+
+@pytest.fixture(autouse=True)
+def cache(done: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The features are computed once for all tests here."""
+    monkeypatch.setenv("FIELDMARK_CACHE", str(done[0].parent / "cache"))
+    return done[0].parent / "cache"
+
+
+def test_every_row_is_complete_and_in_the_recipes_order(done: tuple[Path, dict[str, Any]]) -> None:
+    out, found = done
+    assert json.loads((out / "study.json").read_text()) == found
+    assert [row["id"] for row in found["rows"]] == [run.id for run in recipe().runs]
+    assert found["finished"] is True
+    for row in found["rows"]:
+        assert set(row) >= KEYS, row["id"]
+        low, high = row["val_top1_error_interval"]
+        assert 0 <= low <= row["val_top1_error"] <= high <= 1
+        low, high = row["val_top1_error_all_classes_interval"]
+        assert 0 <= low <= row["val_top1_error_all_classes"] <= high <= 1
+        assert row["train_seconds"] > 0
+        epochs = [epoch["epoch"] for epoch in row["curve"]]
+        assert epochs == ([] if row["mode"] == "ensemble" else [1, 2])
+
+
+def test_every_number_can_be_computed_again_from_the_kept_scores(
+    done: tuple[Path, dict[str, Any]],
+) -> None:
+    out, found = done
+    for row in found["rows"]:
+        summary = Evaluation.load(out / row["scores"]).summary(seed=0)
+        for name in ("top1_error", "top1_error_all_classes", "top5_error"):
+            assert row[f"val_{name}"] == summary[name], row["id"]
+        assert row["val_top1_error_interval"] == list(summary["top1_error_interval"])
+
+
+def test_the_ensemble_is_the_mean_of_the_probabilities(done: tuple[Path, dict[str, Any]]) -> None:
+    out, found = done
+    members = [
+        Evaluation.load(out / row["scores"]) for row in found["rows"] if row["table"] == "one"
+    ]
+    (row,) = (row for row in found["rows"] if row["table"] == "mean")
+
+    def probabilities(each: Evaluation) -> np.ndarray:
+        p = np.exp(each.scores_NC.astype(np.float64))
+        return p / p.sum(1, keepdims=True)
+
+    mean = np.mean([probabilities(each) for each in members], axis=0)
+    ensemble = Evaluation.load(out / row["scores"])
+    np.testing.assert_allclose(probabilities(ensemble), mean, atol=1e-5)
+    assert row["backbone"] == f"{SHUFFLE}+{SQUEEZE}"
+
+
+def test_the_best_row_is_measured_on_other_photos(done: tuple[Path, dict[str, Any]]) -> None:
+    out, found = done
+    rows = {row["table"]: row for row in found["rows"]}
+    on_val = Evaluation.load(out / rows["one"]["scores"])
+    on_test = Evaluation.load(out / rows["test"]["scores"])
+    assert rows["test"]["part"] == "test"
+    assert not set(on_val.photo_ids) & set(on_test.photo_ids)
+
+
+def test_a_network_without_weights_is_never_shown_as_pretrained(
+    done: tuple[Path, dict[str, Any]],
+) -> None:
+    out, found = done
+    page = (out / "report.html").read_text()
+    for row in found["rows"]:
+        if row["backbone"] == SHUFFLE:
+            assert row["weights"] == "random"
+        elif row["backbone"] == SQUEEZE:
+            assert "sha256:" in row["weights"]
+            assert row["weights_complete"]
+        if row["backbone"] == SHUFFLE and row["transfer"] != "scratch":
+            assert not row["weights_complete"]
+            assert row["weights_short"] == "random weights"
+        if row["mode"] == "ensemble":
+            assert not row["weights_complete"]
+    assert "random weights" in page
+
+
+def test_networks_without_weights_are_skipped_where_that_is_wanted(
+    insects: Path, config: StudyConfig, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    found = study(insects, tmp_path, recipe(), replace(config, skip_missing=True), command="c")
+    assert {row["backbone"] for row in found["rows"]} == {SQUEEZE}
+    assert [row["table"] for row in found["rows"] if row["mode"] == "ensemble"] == ["mean"]
+    assert [each["backbone"] for each in found["skipped"]] == [SHUFFLE]
+    assert SHUFFLE in (tmp_path / "report.html").read_text()
+    alone = Recipe("alone", "Alone", tuple(r for r in recipe().runs if r.backbone != SQUEEZE))
+    with pytest.raises(InputError, match="--weights-dir"):
+        study(insects, tmp_path / "b", alone, replace(config, skip_missing=True), command="c")
+
+
+def test_the_report_is_one_file(done: tuple[Path, dict[str, Any]]) -> None:
+    page = (done[0] / "report.html").read_text()
+    assert "fieldmark study small" in page
+    for outside in ('src="http', "src='http", '<link rel="stylesheet"', "@import"):
+        assert outside not in page
+
+
+def test_a_finished_study_computes_nothing_again(
+    insects: Path, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Recipe("small", "Small", recipe().runs[:4])
+    study(insects, tmp_path, small, config, command="c")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    monkeypatch.setattr(study_module, "fit", None)  # not to be called
+    study(insects, tmp_path, small, config, command="c")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()} == before
+
+
+class Cut(BaseException):
+    """The end of a process, for a test."""
+
+
+def test_a_study_that_was_cut_off_goes_on(
+    done: tuple[Path, dict[str, Any]],
+    insects: Path,
+    config: StudyConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cut in the middle of training all layers: kept rows stay as they are, training goes on from its
+    last epoch, and the numbers are those of the study that was never cut."""
+    keep, epochs = finetune._State.keep, []
+
+    def dying(self: finetune._State, seconds: float) -> None:
+        keep(self, seconds)
+        epochs.append(len(self.curve))
+        if len(epochs) == 3:  # two of the literal row, the first of the next
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune._State, "keep", dying)
+        with pytest.raises(Cut):
+            study(insects, tmp_path, recipe(), config, command="c")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert len(kept) == 5
+    assert files.read_json(tmp_path / "study.json")["finished"] is False
+    epochs.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune._State, "keep", lambda self, s: (keep(self, s), epochs.append(1))[0])
+        found = study(insects, tmp_path, recipe(), config, command="c")
+    assert len(epochs) == 1 + 2  # the second epoch of the row that was cut, and the last row
+    for path, changed in kept.items():
+        assert path.stat().st_mtime_ns == changed, path.name
+    for row, whole in zip(found["rows"], done[1]["rows"], strict=True):
+        assert row["curve"] == whole["curve"], row["id"]
+        assert row["val_top1_error"] == whole["val_top1_error"]
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_other_photos_or_another_seed_are_other_rows(
+    insects: Path, config: StudyConfig, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    small = Recipe("small", "Small", recipe().runs[1:2])
+    keys = set()
+    for change in (config, replace(config, limit=22), replace(config, options=Options(2, seed=1))):
+        keys.add(study(insects, tmp_path, small, change, command="c")["rows"][0]["key"])
+    assert len(keys) == 3
+
+
+def test_a_damaged_row_is_one_sentence(insects: Path, config: StudyConfig, tmp_path: Path) -> None:
+    small = Recipe("small", "Small", recipe().runs[1:2])
+    study(insects, tmp_path, small, config, command="c")
+    (path,) = (tmp_path / "rows").iterdir()
+    path.write_text("{")
+    with pytest.raises(InputError, match=path.name):
+        study(insects, tmp_path, small, config, command="c")
+
+
+def test_the_papers_recipe_has_the_papers_tables() -> None:
+    made = RECIPES["paper"](Options())
+    tables = [run.table for run in made.runs]
+    assert {"table2", "table3", "figure4", "test", "ensemble", "epochs"} <= set(tables)
+    assert tables.count("table3") == 5
+    figure4 = {run.transfer for run in made.runs if run.table == "figure4"}
+    assert figure4 == {"scratch", "all", "last"}
+    assert {run.pruned for run in made.runs if run.table == "table2"} == {True, False}
+    assert all(run.epochs == 10 for run in made.runs if run.table != "epochs")
+    assert len({run.id for run in made.runs}) == len(made.runs)
+
+
+def test_a_copied_recipe_can_be_changed(tmp_path: Path) -> None:
+    text = Path(sys.modules["fieldmark.recipes"].__file__ or "").read_text()
+    (tmp_path / "mine.py").write_text(text + "\nrecipe = paper\n")
+    made = find(str(tmp_path / "mine.py"))(Options(epochs=3))
+    assert made.runs[0].epochs == 3
+
+
+def test_table_3_of_the_paper_from_the_command_line(
+    insects: Path, weights_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["study", "paper", insects, "--out", tmp_path / "out", "--only", "table3"]
+    arguments += ["--limit", 20, "--epochs", 2, "--engine", "torch", "--weights-dir", weights_dir]
+    monkeypatch.setattr(sys, "argv", ["fieldmark", *(str(each) for each in arguments)])
+    with pytest.raises(SystemExit) as leave:
+        cli.main()
+    assert not leave.value.code
+    found = files.read_json(tmp_path / "out" / "study.json")
+    assert [row["label"] for row in found["rows"]] == [
+        *("AlexNet", "DenseNet", "SqueezeNet", "ShuffleNet", "ResNeXt"),
+    ]
+    for row in found["rows"]:
+        assert set(row) >= KEYS
+        assert (row["weights"] == "random") == (row["backbone"] != SQUEEZE)
+        assert row["extract_seconds"] > 0
+    assert "study paper" in found["command"]
+    assert "--only table3" in found["command"]

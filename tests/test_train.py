@@ -1,0 +1,102 @@
+"""Training as a whole: what it says is what it did, and the measure is of photos it never saw."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fieldmark import metrics
+from fieldmark.classifier import Classifier
+from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation
+from fieldmark.photos import PhotoTable
+from fieldmark.split import Split
+from fieldmark.train import TrainConfig, check_out, train
+
+NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
+
+
+def test_the_test_photos_are_none_of_those_it_learned_or_chose_by(model: Path) -> None:
+    evaluation = Evaluation.load(model / "evaluation.safetensors")
+    split = Split.read(model / "split.parquet")
+    seen = {*split.ids("train"), *split.ids("val")}
+    assert set(evaluation.photo_ids) == set(split.ids("test"))
+    assert not seen & set(evaluation.photo_ids)
+
+
+def test_what_is_written_agrees(model: Path) -> None:
+    """The summary, the provenance, the table and the classifier tell one story."""
+    about = json.loads((model / "classifier.json").read_text())["provenance"]
+    summary = json.loads((model / "evaluation.json").read_text())
+    table = PhotoTable.read(model / "photos.parquet")
+    split = Split.read(model / "split.parquet")
+    counts = {part: len(split.ids(part)) for part in ("train", "val", "test")}
+    assert {part: about["photos"][part] for part in counts} == counts
+    assert about["photos"]["rejected"] == {"truncated": 1}
+    assert about["split"]["digest"] == split.digest
+    assert about["data_digest"] == table.digest()
+    assert summary["photos"] == counts["test"]
+    assert f"{summary['top1_error_all_classes']:.1%}" in about["test"]
+    assert min(each["val_loss"] for each in about["tried"]) == about["curve"][-1]["val_loss"]
+
+
+def test_the_kept_scores_are_what_the_classifier_gives(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the photos again, through another engine: the same scores to half precision."""
+    monkeypatch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
+    classifier, evaluation = (
+        Classifier.load(model),
+        Evaluation.load(model / "evaluation.safetensors"),
+    )
+    table = PhotoTable.read(model / "photos.parquet")
+    places = dict(table.frame.select("id", "path").iter_rows())
+    crops = [
+        classifier.preprocess.crop(table.file_of(places[photo]).read_bytes())
+        for photo in evaluation.photo_ids
+    ]
+    p_NC = classifier.scores(np.stack(crops))
+    expected = np.exp(
+        metrics.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
+    )
+    np.testing.assert_allclose(p_NC, expected, atol=0.02)
+    assert [taxon.id for taxon in classifier.taxa] == list(evaluation.classes)
+
+
+@pytest.mark.parametrize("transfer", ["all", "scratch"])
+def test_all_layers_can_be_trained(insects: Path, tmp_path: Path, transfer: str) -> None:
+    how = replace(NETWORK, transfer=transfer, epochs=1, limit=24)
+    done = train(insects, tmp_path / "model", how)
+    assert done.classifier.provenance["transfer"] == transfer
+    loaded = Classifier.load(tmp_path / "model")
+    photo = insects / "Apis mellifera" / "00.jpg"
+    (one,), (other,) = done.classifier.predict([photo]), loaded.predict([photo])
+    assert one.best.taxon == other.best.taxon
+    assert one.best.score == pytest.approx(other.best.score, rel=1e-3)
+
+
+def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
+    heads = [
+        train(
+            insects, tmp_path / name, replace(NETWORK, seed=seed, epochs=2)
+        ).classifier.head.weight
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    np.testing.assert_array_equal(heads[0], heads[1])
+    assert np.abs(heads[0] - heads[2]).max() > 0
+
+
+def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(
+    model: Path, tmp_path: Path
+) -> None:
+    check_out(tmp_path)
+    check_out(tmp_path / "new" / "deep")
+    check_out(model)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for bad in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(InputError, match="--out"):
+            check_out(bad)
