@@ -158,6 +158,11 @@ def taxon_fields(taxon: Taxon) -> dict[str, Any]:
     }
 
 
+def short(taxon: Taxon) -> dict[str, str]:
+    """A taxon by its names alone."""
+    return {"taxon_id": taxon.id, "name": taxon.name, "common_name": taxon.common_name}
+
+
 def named(name: str, width: int, height: int, prediction: Prediction) -> PhotoAnswer:
     """The answer for a photo that the classifier has seen."""
     labels = [

@@ -36,6 +36,9 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         503: "All places are taken; Retry-After says when to try again.",
     }.items()
 }
+_NOT_OFFERED: dict[int | str, dict[str, Any]] = {
+    501: {"model": answers.Refusal, "description": "This classifier does not offer it."}
+}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PHOTOS = {
     "requestBody": {
@@ -123,6 +126,56 @@ async def predict(
         several = photos if len(photos) > 1 else None
         return answers.refusal(refused, _id(request), several)
     return answers.response(answers.Answers(photos=photos))
+
+
+@_api.post(
+    "/v1/similar",
+    response_model=answers.Similar,
+    responses=_REFUSALS | _NOT_OFFERED,
+    openapi_extra=_PHOTOS,
+    summary="Find the training photos that most resemble photos",
+    tags=["photos"],
+)
+async def similar(
+    request: Request,
+    count: Annotated[int, Query(ge=1, le=50, description="How many for each photo.")] = 6,
+) -> Response:
+    """The nearest ones first, by the network's features; pictures where they are at hand."""
+    service = _service(request)
+    found = await service.each_photo(request, partial(service.similar, count=count))
+    refused = first_refusal(found)
+    if refused is not None:
+        return answers.refusal(refused, _id(request))
+    photos = [
+        answers.SimilarPhotos(name=name, error=answers.problem(value))
+        if isinstance(value, Refused)
+        else value
+        for name, value in found
+    ]
+    return answers.response(answers.Similar(photos=photos))
+
+
+@_api.post(
+    "/v1/heat-map",
+    response_model=answers.HeatMap,
+    responses=_REFUSALS | _NOT_OFFERED,
+    openapi_extra=_PHOTOS,
+    summary="Show where in a photo the network looked",
+    tags=["photos"],
+)
+async def heat_map(
+    request: Request,
+    taxon_id: Annotated[
+        str | None, Query(description="For which label; by default for the likeliest.")
+    ] = None,
+) -> Response:
+    """A picture to lay over the photo. Of several photos the first is taken."""
+    service = _service(request)
+    found = await service.each_photo(request, partial(service.heat_map, taxon_id=taxon_id))
+    _, value = found[0]
+    if isinstance(value, Refused):
+        return answers.refusal(value, _id(request))
+    return answers.response(value)
 
 
 @_api.get(

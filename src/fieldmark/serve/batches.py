@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from fieldmark.classifier import Prediction
 
 Crop = npt.NDArray[np.uint8]
 Predict = Callable[[Sequence[Crop], Sequence[int]], list[Prediction]]
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 0.004
 
@@ -82,9 +84,9 @@ class Batches:
         self._jobs.put(_Photo(crop, top, answer))
         return await answer
 
-    async def call(self, function: Callable[[], Any]) -> Any:
+    async def call(self, function: Callable[[], T]) -> T:
         """Run something else that needs the network, in its thread, in its turn."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
+        answer: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Call(function, answer))
         return await answer
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import __version__
+from fieldmark import __version__, explain, neighbours
 from fieldmark.classifier import Classifier, Prediction
 from fieldmark.serve import answers
 from fieldmark.serve.config import ServeConfig
+from fieldmark.serve.decoders import Decoded
+
+_HEAT_SIDE = 224  # pixels of a heat map, which the page stretches over the photo
+_OPACITY = 0.65  # of its hottest place
+_THUMB_SIDE = 192
 
 Crop = npt.NDArray[np.uint8]
 
@@ -37,8 +44,53 @@ class Model:
         return [self.classifier.rank(p_C, top) for p_C, top in zip(scores_NC, tops, strict=True)]
 
     def offers(self) -> answers.Offers:
-        """What it has besides names."""
-        return answers.Offers(similar=False, heat_map=False)
+        """What it has besides names.
+
+        Raises:
+            ClassifierError: the kept training photos are damaged.
+        """
+        return answers.Offers(similar=neighbours.of(self.classifier) is not None, heat_map=True)
+
+    def similar(self, crop: Crop, count: int) -> list[neighbours.Neighbour]:
+        """The training photos that most resemble a crop."""
+        return explain.similar(self.classifier, crop, count)
+
+    def show(self, found: Sequence[neighbours.Neighbour]) -> list[answers.Neighbour]:
+        """Training photos with their pictures, where those are at hand. Needs no network."""
+        kept = neighbours.of(self.classifier)
+        pictures = [kept.picture(each) if kept else None for each in found]
+        return [
+            answers.Neighbour(
+                **answers.short(each.taxon),
+                similarity=round(each.similarity, 4),
+                thumbnail=None if picture is None else _thumbnail(picture),
+            )
+            for each, picture in zip(found, pictures, strict=True)
+        ]
+
+    def heat_map(self, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
+        """Where the network saw what speaks for a label; by default for its likeliest one.
+
+        Raises:
+            InputError: there is no such label, or the network has no map.
+        """
+        label = taxon_id if taxon_id is not None else self._first(photo.crop)
+        found = explain.activation(self.classifier, photo.crop, label)
+        box = self.classifier.preprocess.box(photo.height, photo.width)
+        left, up, right, down = box
+        return answers.HeatMap(
+            taxon_id=label,
+            overlay=_heat(found.map_hw),
+            box=(
+                left / photo.width,
+                up / photo.height,
+                (right - left) / photo.width,
+                (down - up) / photo.height,
+            ),
+        )
+
+    def _first(self, crop: Crop) -> str:
+        return self.predict([crop], [1])[0].best.taxon.id
 
     def about(self, config: ServeConfig) -> answers.About:
         """What /v1/model says."""
@@ -66,3 +118,34 @@ class Model:
         """What /v1/classes says."""
         fields = (answers.taxon_fields(taxon) for taxon in self.classifier.taxa)
         return answers.Classes(classes=[answers.ClassEntry(**each) for each in fields])
+
+
+def _thumbnail(picture: npt.NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    small = Image.fromarray(picture)
+    small.thumbnail((_THUMB_SIDE, _THUMB_SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=80)
+    return _data_url("image/jpeg", file.getvalue())
+
+
+def _heat(map_hw: npt.NDArray[np.float32]) -> str:
+    """A map as a PNG that is clear where nothing speaks for the label."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    positive = np.maximum(map_hw, 0)
+    top = float(positive.max(initial=0))
+    heat = Image.fromarray(positive / top if top > 0 else positive)
+    wide = heat.resize((_HEAT_SIDE, _HEAT_SIDE), Image.Resampling.BICUBIC)
+    share = np.asarray(wide).clip(0, 1)
+    rgba = colormaps["plasma"](share)
+    rgba[..., 3] = _OPACITY * np.sqrt(share)
+    file = io.BytesIO()
+    Image.fromarray(np.rint(255 * rgba).astype(np.uint8)).save(file, "PNG")
+    return _data_url("image/png", file.getvalue())
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request
 
 from fieldmark.classifier import Classifier
-from fieldmark.errors import ImageRejected
+from fieldmark.errors import ImageRejected, InputError
 from fieldmark.serve import answers, body, refusals
 from fieldmark.serve.batches import Batches
 from fieldmark.serve.body import Held, Upload
@@ -93,7 +94,12 @@ class Service:
         with self._held.body() as share:
             uploads = await body.uploads(request, share, self.config)
             with self._places(len(uploads)):
-                found = await asyncio.gather(*(self._one(each, answer) for each in uploads))
+                asking = [asyncio.ensure_future(self._one(each, answer)) for each in uploads]
+                try:
+                    found = await asyncio.gather(*asking)
+                finally:  # one refused for all: the others need no answer any more
+                    for task in asking:
+                        task.cancel()
         return [(each.name, value) for each, value in zip(uploads, found, strict=True)]
 
     async def name(self, upload: Upload, photo: Decoded, top: int) -> answers.PhotoAnswer:
@@ -101,6 +107,34 @@ class Service:
         prediction = await self.batches.predict(photo.crop, top)
         self.metrics.photos.labels("sure" if prediction.sure else "not-sure").inc()
         return answers.named(upload.name, photo.width, photo.height, prediction)
+
+    async def similar(self, upload: Upload, photo: Decoded, count: int) -> answers.SimilarPhotos:
+        """The training photos that most resemble one photo.
+
+        Raises:
+            Refused: the classifier keeps none.
+        """
+        if not self.model.offers().similar:
+            raise refusals.not_offered("similar photos: it keeps none of those it learned from")
+        found = await self.batches.call(partial(self.model.similar, photo.crop, count))
+        shown = await asyncio.to_thread(self.model.show, found)
+        return answers.SimilarPhotos(name=upload.name, similar=shown)
+
+    async def heat_map(
+        self, _upload: Upload, photo: Decoded, taxon_id: str | None
+    ) -> answers.HeatMap:
+        """Where in one photo the network saw what speaks for a label.
+
+        Raises:
+            Refused: there is no such label, or the network has no map.
+        """
+        if taxon_id is not None and taxon_id not in self.model.classifier.taxonomy:
+            message = "The classifier has no class with this taxon_id."
+            raise Refused(400, "bad-parameter", message)
+        try:
+            return await self.batches.call(partial(self.model.heat_map, photo, taxon_id))
+        except InputError as error:
+            raise refusals.not_offered("heat map") from error
 
     async def _one(
         self, upload: Upload, answer: Callable[[Upload, Decoded], Awaitable[T]]
