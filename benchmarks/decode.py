@@ -1,4 +1,4 @@
-"""Photo bytes to crop, against Pillow's own way: `python benchmarks/decode.py`.
+"""Photo bytes to crop, against Pillow's own way: `python -m benchmarks.decode`.
 
 Pillow's way is what a data loader does: open, convert to RGB, resize the shorter side, cut the
 centre. Each round runs every way once, one after the other, so that whatever else the machine does
@@ -15,12 +15,14 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from fieldmark import images
+from benchmarks.common import Row, alternate, compare, rounds, table
 from fieldmark.preprocess import Preprocess
 
 SIZES = ((500, 375), (800, 600), (2048, 1536))
 ROUNDS = 7
 SECONDS_A_TURN = 0.15
+PILLOW = "Pillow, one thread"
+AIMS = {(500, "exact"): 2.0, (500, "fast"): 2.0, (2048, "fast"): 3.0}
 EXACT, FAST = Preprocess(tier="exact"), Preprocess(tier="fast")
 
 
@@ -45,37 +47,36 @@ def pillow_crop(data: bytes) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + 224, top + 224)))
 
 
-def run() -> list[dict[str, object]]:
-    """One row a size: milliseconds of each way, ratios to Pillow's, and differences in grey levels."""
-    return [_measure(width, height) for width, height in SIZES]
+def run(quick: bool = False) -> list[Row]:
+    """A row for each size and tier, with the mean difference to Pillow's pixels in grey levels."""
+    return [row for size in SIZES for row in _measure(*size, rounds(quick, ROUNDS))]
 
 
-def _measure(width: int, height: int) -> dict[str, object]:
+def _measure(width: int, height: int, count: int) -> list[Row]:
     data = photo(width, height)
-    ways: dict[str, Callable[[], object]] = {
-        "pillow": lambda: pillow_crop(data),
-        "exact": lambda: EXACT.crop(data),
-        "fast": lambda: FAST.crop(data),
-        "verify": lambda: images.verify(data),
+    ways: dict[str, Callable[[], float]] = {
+        PILLOW: lambda: _milliseconds(lambda: pillow_crop(data)),
+        "exact": lambda: _milliseconds(lambda: EXACT.crop(data)),
+        "fast": lambda: _milliseconds(lambda: FAST.crop(data)),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            times[name].append(_milliseconds(way))
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    values = alternate(ways, count)
     reference = pillow_crop(data).astype(int)
-    return {
-        "size": f"{width} x {height}",
-        "bytes": len(data),
-        "rounds": ROUNDS,
-        **{f"{name}_ms": round(value, 3) for name, value in medians.items()},
-        **{
-            f"{tier}_ratio": round(medians["pillow"] / medians[tier], 2)
-            for tier in ("exact", "fast")
-        },
-        "exact_difference": round(float(np.abs(EXACT.crop(data) - reference).mean()), 5),
-        "fast_difference": round(float(np.abs(FAST.crop(data) - reference).mean()), 5),
-    }
+    rows = []
+    for tier, crop in (("exact", EXACT), ("fast", FAST)):
+        difference = float(np.abs(crop.crop(data) - reference).mean())
+        rows.append(
+            compare(
+                f"{width} x {height}, {tier}",
+                values,
+                tier,
+                PILLOW,
+                unit="ms",
+                aim=AIMS.get((width, tier)),
+                note=f"{difference:.3g} grey levels from Pillow's crop",
+                more={"bytes": len(data), "difference": difference},
+            )
+        )
+    return rows
 
 
 def _milliseconds(way: Callable[[], object]) -> float:
@@ -89,13 +90,5 @@ def _milliseconds(way: Callable[[], object]) -> float:
     return statistics.median(calls)
 
 
-def main() -> None:
-    rows = run()
-    columns = [name for name in rows[0] if name not in ("bytes", "rounds")]
-    print("  ".join(f"{name:>16}" for name in columns))
-    for row in rows:
-        print("  ".join(f"{row[name]!s:>16}" for name in columns))
-
-
 if __name__ == "__main__":
-    main()
+    print(table("decode", run()))

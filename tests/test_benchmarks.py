@@ -399,3 +399,33 @@ def test_tables() -> None:
 
     check_rows(rows)
     assert rows[0].more["photos"] == 2000
+
+
+def test_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import decode as measured
+
+    monkeypatch.setattr(measured, "SIZES", ((120, 90), (500, 375)))
+    monkeypatch.setattr(measured, "SECONDS_A_TURN", 0.0)
+
+    rows = measured.run(quick=True)
+
+    check_rows(rows)
+    assert all(each.more["difference"] <= 0.02 for each in rows if "exact" in each.what)
+
+
+def test_store() -> None:
+    from benchmarks import store as measured
+
+    check_rows(measured.run(quick=True, rows=2000))
+
+
+def test_pipeline(shared: Path) -> None:
+    from benchmarks import pipeline as measured
+
+    check_rows(measured.run(quick=True, names=(NETWORK,), engine="torch"))
+
+
+def test_cold_start() -> None:
+    from benchmarks import cold_start as measured
+
+    check_rows(measured.run(quick=True))
