@@ -123,13 +123,16 @@ class Preprocess:
         rounded as torchvision's Resize and CenterCrop round them.
         """
         height, width = image_HWC.shape[:2]
-        box: Box = (0, 0, width, height)
-        whole = (self.size, self.size)
-        if self.fit == "crop":
-            whole = _whole(width, height, self.resize)
-            box = _centre_box(width, height, whole, self.size)
         size = (self.size, self.size)
+        whole = _whole(width, height, self.resize) if self.fit == "crop" else size
+        box = self.box(height, width)
         return resample.resize(image_HWC, box, size, self.interpolation, whole)
+
+    def box(self, height: int, width: int) -> Box:
+        """What of a picture the crop shows: left, top, right, bottom, in pixels of the picture."""
+        if self.fit == "squash":
+            return (0, 0, width, height)
+        return _centre_box(width, height, _whole(width, height, self.resize), self.size)
 
 
 def _whole(width: int, height: int, resize: int) -> tuple[int, int]:
