@@ -18,11 +18,13 @@ from fieldmark.backbones.engines import (
     cuda,
     engine,
     graphs,
+    int8,
     onnx_engine_from_file,
     relative_error,
 )
 from fieldmark.backbones.engines.openvino_ import installed
 from fieldmark.errors import InputError, StoreError
+from fieldmark.preprocess import Preprocess
 from fieldmark.sampling import generator
 
 SMALL = "squeezenet1_1"
@@ -263,3 +265,56 @@ def test_a_gpu_gives_the_same_features(name: str) -> None:
     run = cuda.CudaEngine(backbone, batch=2)  # five batches: both slots, more than once
     for _ in range(2):
         assert relative_error(run(crops), whole) < cuda.TOLERANCE
+
+
+def test_int8_says_what_it_loses(small: Backbone, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = generator(4, "int8")
+    coarse = rng.integers(0, 256, (12, 14, 14, 3), dtype=np.uint8)
+    crops = coarse.repeat(16, axis=1).repeat(16, axis=2)
+    run = engine(small, "int8", calibration=crops)
+    assert run.name == "int8"
+    told = capsys.readouterr().err
+    assert "int8, measured on 6 crops" in told
+    exact = engine(small, "onnxruntime")(crops)
+    assert 1e-3 < relative_error(run(crops), exact) < 0.2  # rounded indeed, and not by much
+
+    head = rng.standard_normal((512, 3), dtype=np.float32)
+    labels = (exact @ head).argmax(1)
+    _, loss = int8.quantized(small, crops, scores=lambda x_ND: x_ND @ head, labels_N=labels)
+    held = run(crops[1::2])
+    same = ((held @ head).argmax(1) == labels[1::2]).mean()
+    assert loss.same_answer == pytest.approx(same)
+    assert loss.error_change == pytest.approx(1 - same)
+    assert loss.largest == pytest.approx(relative_error(held, exact[1::2]), rel=1e-3)
+
+
+def test_int8_is_for_those_who_ask(small: Backbone) -> None:
+    assert "int8" not in ENGINES  # what `auto` chooses from
+    with pytest.raises(InputError, match="calibration"):
+        engine(small, "int8")
+    with pytest.raises(InputError, match="8 crops or more"):
+        engine(small, "int8", calibration=crops_of(224, 7))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [SMALL, "tf_efficientnet_lite0"])
+def test_engines_give_the_same_answer_on_real_photos(shared: Path, name: str) -> None:
+    """By the networks' own last layers, with the weights that they were published with."""
+    folder = shared / "data" / "imagenet-sample"
+    crop = Preprocess()
+    crops = np.stack([crop.crop(path.read_bytes()) for path in sorted(folder.glob("*.JPEG"))])
+    assert len(crops) == 100
+    backbone = load(name, weights_dir=shared / "weights")
+    state = backbone.network.state_dict()
+    path = backbone.architecture.last_layer_path
+    weight = state[f"{path}.weight"].flatten(1).numpy()
+    bias = state[f"{path}.bias"].numpy()
+
+    def answers(engine_name: str) -> np.ndarray:
+        answer: np.ndarray = (engine(backbone, engine_name)(crops) @ weight.T + bias).argmax(1)
+        return answer
+
+    reference = answers("torch")
+    assert len(set(reference)) > 30  # it does tell them apart
+    for other in OTHERS:
+        assert (answers(other) == reference).mean() >= 0.999, other

@@ -48,14 +48,21 @@ __all__ = [
 ]
 
 
-def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine:
+def engine(
+    backbone: Backbone,
+    name: str = "auto",
+    batch: int = BATCH,
+    *,
+    calibration: Crops | None = None,
+) -> Engine:
     """An engine that runs a backbone.
 
     Args:
         backbone: what to run.
         name: a key of `ENGINES`, or "auto": the fastest on this machine, which is measured for some
-            seconds the first time and known from then on.
+            seconds the first time and known from then on; or "int8", which prints its loss.
         batch: the largest number of crops run at once.
+        calibration: for "int8", crops of the photos that it is for; some hundred.
 
     Raises:
         InputError: no such engine, or it is not installed, or the network cannot be converted.
@@ -64,6 +71,8 @@ def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine
         name = choice.kept(backbone.key, batch) or _fastest(backbone, batch)
         if name == "cuda" and not cuda.available():  # the GPU is hidden or gone
             name = _fastest(backbone, batch)
+    if name == "int8":
+        return _int8(backbone, batch, calibration)
     if name not in ENGINES:
         raise InputError(f"no engine is called {name!r}: name auto, {', '.join(ENGINES)}.")
     return ENGINES[name](backbone, batch)
@@ -76,6 +85,16 @@ def onnx_engine_from_file(path: Path, batch: int = BATCH, threads: int | None = 
         StoreError: the file is not a graph that can be run.
     """
     return OnnxEngine(path, batch, threads)
+
+
+def _int8(backbone: Backbone, batch: int, calibration: Crops | None) -> Engine:
+    from fieldmark.backbones.engines import int8
+
+    if calibration is None:
+        raise InputError("the engine int8 needs crops to set its ranges by: give `calibration`.")
+    found, loss = int8.quantized(backbone, calibration, batch)
+    say(f"{backbone.architecture.name}, {loss.summary}")
+    return found
 
 
 def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:

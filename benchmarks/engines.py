@@ -1,0 +1,108 @@
+"""Crops to features, one network at a time: our engines beside the network in eager PyTorch.
+
+Eager PyTorch is what torchvision's and timm's examples run: `model.eval()`, `torch.inference_mode()`,
+float32 tensors that lie ready, normalised, in a batch of 32. Ours start from uint8 crops and normalise
+on the way. Each row says how far its features are from those of eager PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from benchmarks.common import Row, alternate, compare, rounds, shared
+from fieldmark import backbones
+from fieldmark.backbones import Backbone, engines
+from fieldmark.backbones.engines import int8, openvino_
+from fieldmark.preprocess import Preprocess
+
+NETWORKS = (
+    *("alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+    *("tf_efficientnet_lite0", "densenet121", "resnext50_32x4d"),
+)
+BATCH = 32
+SECONDS = 2.0  # a turn
+CALIBRATION = 64
+PEER = "eager PyTorch on ready tensors"
+
+
+def run(quick: bool = False, names: Sequence[str] = NETWORKS) -> list[Row]:
+    """A row for each engine of each network."""
+    crops = _crops(BATCH + CALIBRATION)
+    rows = []
+    for name in names[:1] if quick else names:
+        rows += _rows(backbones.load(name, weights="random"), crops, quick)
+    return rows
+
+
+def _rows(backbone: Backbone, crops: np.ndarray, quick: bool) -> list[Row]:
+    batch, calibration = crops[:BATCH], crops[BATCH:]
+    names = ["onnxruntime", *(["openvino"] if openvino_.installed() else [])]
+    ours: dict[str, engines.Engine] = {n: engines.engine(backbone, n, batch=BATCH) for n in names}
+    ours["int8"], loss = int8.quantized(backbone, calibration, BATCH)
+    eager, exact = _eager(backbone, batch)
+    ways = {PEER: _rate(eager, quick)}
+    ways |= {n: _rate(lambda e=e: e(batch), quick) for n, e in ours.items()}  # type: ignore[misc]
+    values = alternate(ways, rounds(quick), warm_up=True)
+    rows = []
+    for name, engine in ours.items():
+        off = engines.relative_error(engine(batch), exact)
+        note = loss.summary if name == "int8" else f"features {off:.0e} off at most"
+        rows.append(
+            compare(
+                f"{backbone.architecture.name}, {name}",
+                values,
+                name,
+                PEER,
+                unit="img/s",
+                more_is_better=True,
+                note=note,
+                more={"relative_error": off},
+            )
+        )
+    return rows
+
+
+def _eager(backbone: Backbone, crops: np.ndarray) -> tuple[Callable[[], object], np.ndarray]:
+    """The network as its library makes it, without its last layer; and its features."""
+    import torch
+
+    trunk = backbone.trunk
+    with torch.inference_mode():
+        ready = trunk.pixels(torch.from_numpy(crops)).contiguous()
+        exact = trunk(torch.from_numpy(crops)).numpy()
+
+    def call() -> object:
+        with torch.inference_mode():
+            return trunk.features(ready)
+
+    return call, exact
+
+
+def _rate(call: Callable[[], object], quick: bool) -> Callable[[], float]:
+    """Crops a second over some calls."""
+
+    def way() -> float:
+        start, done = time.perf_counter(), 0
+        while not done or (not quick and time.perf_counter() - start < SECONDS):
+            call()
+            done += BATCH
+        return done / (time.perf_counter() - start)
+
+    return way
+
+
+def _crops(count: int) -> np.ndarray:
+    """Crops of real photos; they decide nothing but the ranges of int8."""
+    paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
+    crop = Preprocess(fit="squash")
+    return np.stack([crop.crop(p.read_bytes()) for p in paths[:: len(paths) // count][:count]])
+
+
+if __name__ == "__main__":
+    from benchmarks.common import table
+
+    print(table("engines", run(names=sys.argv[1:] or NETWORKS)))

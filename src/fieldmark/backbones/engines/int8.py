@@ -1,0 +1,159 @@
+"""Eight-bit integers, for those who ask for it: a converted trunk whose layers compute in int8.
+
+Static quantisation of ONNX Runtime: weights are rounded per channel, and the range of each map is the
+one seen on some crops of the user's own (B. Jacob et al., "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). What that costs differs from
+network to network: from 2 % of a feature vector's length for a SqueezeNet to a third for an
+EfficientNet, whose depthwise layers have ranges far apart. So the loss is measured and printed each
+time, on crops that set no range. `auto` never takes it, and its features are not to be kept among
+those of other engines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import files
+from fieldmark.backbones.engines import graphs
+from fieldmark.backbones.engines.base import BATCH, Crops, Features, check
+from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
+from fieldmark.errors import InputError
+
+if TYPE_CHECKING:
+    from fieldmark.backbones.base import Backbone
+
+Scores = Callable[[Features], npt.NDArray[np.floating]]
+FEWEST = 8
+_PIECE = 4  # crops at once while ranges are noted: every map of the network is kept meanwhile
+
+
+class Int8Engine(OnnxEngine):
+    """A quantised trunk in ONNX Runtime."""
+
+    name = "int8"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What rounding did, on crops that set no range.
+
+    Attributes:
+        crops: how many they were.
+        median, largest: the distance of a vector to its float32 one, relative to its length.
+        same_answer: the share whose highest score stayed the same; None without scores.
+        error_change: by how much the share of wrong answers rose; None without labels.
+    """
+
+    crops: int
+    median: float
+    largest: float
+    same_answer: float | None = None
+    error_change: float | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        text = f"features {self.median:.1%} off (median), {self.largest:.1%} at most"
+        if self.same_answer is not None:
+            text += f"; the same answer on {self.same_answer:.1%}"
+        if self.error_change is not None:
+            text += f"; error {100 * self.error_change:+.1f} points"
+        return f"int8, measured on {self.crops:,} crops: {text}"
+
+
+def quantized(
+    backbone: Backbone,
+    crops_NSS3: Crops,
+    batch: int = BATCH,
+    *,
+    scores: Scores | None = None,
+    labels_N: npt.NDArray[np.integer] | None = None,
+) -> tuple[Int8Engine, Loss]:
+    """An int8 engine and what it loses.
+
+    Args:
+        backbone: what to run.
+        crops_NSS3: crops of the photos that it is for; every other one sets the ranges, on the rest
+            the loss is measured.
+        batch: the largest number of crops run at once.
+        scores: features to scores, (N, D) to (N, C), to say how often the answer changes.
+        labels_N: the right answers, to say how the error changes.
+
+    Raises:
+        InputError: fewer than `FEWEST` crops, or a network that cannot be converted.
+    """
+    check(crops_NSS3)
+    if len(crops_NSS3) < FEWEST:
+        raise InputError(f"int8 needs {FEWEST} crops or more to set its ranges: give some hundred.")
+    crops = np.ascontiguousarray(crops_NSS3[::2])
+    source = graphs.graph(backbone)
+    path = graphs.folder() / f"{backbone.key}.int8.{files.sha256(crops.tobytes())[:16]}.onnx"
+    if not path.is_file():
+        with files.replacing(path) as temporary:
+            _quantize(source, temporary, crops)
+    engine = Int8Engine(path, batch)
+    held = crops_NSS3[1::2]
+    labels = None if labels_N is None else labels_N[1::2]
+    return engine, _loss(engine(held), OnnxEngine(source, batch)(held), scores, labels)
+
+
+def _loss(
+    x_ND: Features,
+    exact_ND: Features,
+    scores: Scores | None,
+    labels_N: npt.NDArray[np.integer] | None,
+) -> Loss:
+    each = [graphs.relative_error(x[None], y[None]) for x, y in zip(x_ND, exact_ND, strict=True)]
+    same = change = None
+    if scores is not None:
+        answer, exact = scores(x_ND).argmax(1), scores(exact_ND).argmax(1)
+        same = float((answer == exact).mean())
+        if labels_N is not None:
+            change = float((answer != labels_N).mean() - (exact != labels_N).mean())
+    return Loss(len(x_ND), float(np.median(each)), max(each), same, change)
+
+
+def _quantize(source: Path, to: Path, crops: Crops) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._starts = iter(range(0, len(crops), _PIECE))
+
+        def get_next(self) -> dict[str, Any] | None:
+            at = next(self._starts, None)
+            return None if at is None else {"crops": crops[at : at + _PIECE]}
+
+    with TemporaryDirectory() as folder, _quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(to),
+            Reader(),
+            per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice, which it gives through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
