@@ -77,7 +77,9 @@ def strict_web(strict: Any) -> Iterator[httpx.Client]:
 
 
 def assert_names(entry: Any, expected: Prediction) -> None:
-    assert entry["sure"] == expected.sure
+    assert (entry["answer"]["source"], entry["answer"]["name"]) == (expected.source, expected.name)
+    assert (entry["answer"]["rank"], entry["answer"]["reason"]) == (expected.rank, expected.reason)
+    assert entry["answer"]["score"] == pytest.approx(expected.score, abs=1e-4)
     assert [each["taxon_id"] for each in entry["labels"]] == [a.taxon.id for a in expected.answers]
     for each, answer in zip(entry["labels"], expected.answers, strict=True):
         assert each["score"] == pytest.approx(answer.score, abs=1e-4)

@@ -18,8 +18,8 @@ class Label(BaseModel):
     taxon_id: str = Field(description="The label as the training data writes it.")
     name: str = Field(description="The scientific name, or the only one that is known.")
     common_name: str = Field(description="The everyday name, or an empty string.")
-    rank: str = Field(description="The rank of the name, or an empty string where unknown.")
-    ranks: dict[str, str] = Field(description="The names of the ranks above it, widest first.")
+    rank: str = Field(description="The rank of the name.")
+    ranks: dict[str, str] = Field(description="The names of the ranks down to it, widest first.")
     score: float = Field(description="Its probability, calibrated, 0 to 1.")
 
 
@@ -30,13 +30,25 @@ class Problem(BaseModel):
     message: str = Field(description="One sentence for a person.")
 
 
+class Given(BaseModel):
+    """The answer itself: a label that is sure enough, else a wider taxon that is, else "not sure"."""
+
+    source: str = Field(description='"species" (a label itself), "rolled up" or "not sure".')
+    rank: str = Field(description='The rank of the name; "none" where there is no answer.')
+    name: str = Field(description="The scientific name; empty where there is no answer.")
+    common_name: str = Field(description="The everyday name, or an empty string.")
+    ranks: dict[str, str] = Field(description="The names of the ranks down to it, widest first.")
+    score: float = Field(description="Its probability; where not sure, that of the first label.")
+    reason: str = Field(description="Why this is the answer.")
+
+
 class PhotoAnswer(BaseModel):
     """What was found in one photo, or why nothing was."""
 
     name: str = Field(description="The file's name as it was sent, or an empty string.")
     width: int | None = Field(default=None, description="Of the upright photo, in pixels.")
     height: int | None = Field(default=None, description="Of the upright photo, in pixels.")
-    sure: bool | None = Field(default=None, description='False: the honest answer is "not sure".')
+    answer: Given | None = Field(default=None, description="What to say of the photo.")
     labels: list[Label] | None = Field(
         default=None, description="The likeliest labels, likeliest first."
     )
@@ -153,7 +165,7 @@ def taxon_fields(taxon: Taxon) -> dict[str, Any]:
         "taxon_id": taxon.id,
         "name": taxon.name,
         "common_name": taxon.common_name,
-        "rank": next(reversed(ranks), ""),
+        "rank": taxon.rank,
         "ranks": ranks,
     }
 
@@ -169,7 +181,22 @@ def named(name: str, width: int, height: int, prediction: Prediction) -> PhotoAn
         Label(**taxon_fields(answer.taxon), score=round(answer.score, 6))
         for answer in prediction.answers
     ]
-    return PhotoAnswer(name=name, width=width, height=height, sure=prediction.sure, labels=labels)
+    given = _given(prediction)
+    return PhotoAnswer(name=name, width=width, height=height, answer=given, labels=labels)
+
+
+def _given(prediction: Prediction) -> Given:
+    best = taxon_fields(prediction.best.taxon) if prediction.sure else {}
+    rolled = prediction.rolled.ranks if prediction.rolled else {}
+    return Given(
+        source=prediction.source,
+        rank=prediction.rank,
+        name=prediction.name,
+        common_name=best.get("common_name", ""),
+        ranks=dict(best.get("ranks", rolled)),
+        score=round(prediction.score, 6),
+        reason=prediction.reason,
+    )
 
 
 def problem(refused: Refused) -> Problem:

@@ -58,7 +58,7 @@ def _walk(schema: dict[str, Any], value: dict[str, Any], path: str) -> list[tupl
         if "$ref" in option:
             value = schema["components"]["schemas"][option["$ref"].rsplit("/", 1)[-1]]
         elif option.get("type") == "array":
-            return _walk(schema, option["items"], f"{path}[]")
+            return _walk(schema, option.get("items", {}), f"{path}[]")
     found: list[tuple[str, str]] = []
     for name, field in value.get("properties", {}).items():
         inner = f"{path}.{name}" if path else name

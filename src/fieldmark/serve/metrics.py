@@ -27,7 +27,7 @@ class Metrics:
             registry=registry,
         )
         self.photos = Counter(
-            *("fieldmark_photos", "Photos by outcome: sure, not-sure, or why they were refused."),
+            *("fieldmark_photos", "Photos by the answer's source, or by why they were refused."),
             labelnames=("outcome",),
             registry=registry,
         )

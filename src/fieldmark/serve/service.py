@@ -105,7 +105,7 @@ class Service:
     async def name(self, upload: Upload, photo: Decoded, top: int) -> answers.PhotoAnswer:
         """What the classifier says of one photo."""
         prediction = await self.batches.predict(photo.crop, top)
-        self.metrics.photos.labels("sure" if prediction.sure else "not-sure").inc()
+        self.metrics.photos.labels(prediction.source.replace(" ", "-")).inc()
         return answers.named(upload.name, photo.width, photo.height, prediction)
 
     async def similar(self, upload: Upload, photo: Decoded, count: int) -> answers.SimilarPhotos:

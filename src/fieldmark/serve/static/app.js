@@ -106,21 +106,28 @@ function labelRow(label) {
 
 function verdict(photo) {
   const best = photo.labels[0];
-  if (!photo.sure) {
-    return [
-      element("h2", "", "Not sure"),
-      element("p", "note", "It may be ", names(best),
-        `, but ${percent(best.score)} is not enough to say so. The likeliest are:`),
-      taxonomyLine(best),
-    ];
+  const answer = photo.answer;
+  const likeliest = element("span", "", names(best), ` (${percent(best.score)})`);
+  if (answer.source === "not sure") {
+    const note = element("p", "note", "The likeliest is ", likeliest, ", but that is not enough to say so.");
+    return [element("h2", "", "Not sure"), note, taxonomyLine(best)];
   }
-  const parts = [element("h2", "", everyday(best))];
-  if (best.common_name) parts.push(latin("p", best.name));
-  return [...parts, taxonomyLine(best)];
+  if (answer.source === "rolled up") {
+    const title = element("h2", "", `Sure of the ${answer.rank}: `, latin("span", answer.name));
+    const note = element("p", "note", "Which one of them is uncertain; the likeliest is ", likeliest, ".");
+    return [title, note, taxonomyLine(answer)];
+  }
+  const parts = [element("h2", "", everyday(answer))];
+  if (answer.common_name) parts.push(latin("p", answer.name));
+  return [...parts, taxonomyLine(answer)];
 }
 
-const spoken = (photo) =>
-  photo.sure ? `${everyday(photo.labels[0])}, ${percent(photo.labels[0].score)}` : "Not sure";
+function spoken(photo) {
+  const { source, rank, score, name } = photo.answer;
+  if (source === "not sure") return "Not sure.";
+  if (source === "rolled up") return `Sure of the ${rank}: ${name}, ${percent(score)}.`;
+  return `${everyday(photo.answer)}, ${percent(score)}.`;
+}
 
 function say(text) {
   byId("status").textContent = text;
@@ -182,7 +189,7 @@ class Card {
     try {
       const limit = about.limits.bytes;
       if (limit && this.file.size > limit) {
-        throw new Problem(`The file is too large: at most ${Math.floor(limit / 2 ** 20)} MiB may be sent.`);
+        throw new Problem(`The file is too large: at most ${Number((limit / 2 ** 20).toPrecision(3))} MiB may be sent.`);
       }
       const answer = await call("/v1/predict?top=5", this.file, (seconds) =>
         this.busy(`The server is busy; again in ${seconds} s…`));
@@ -366,5 +373,6 @@ function listen() {
   byId("key-form").addEventListener("submit", useKey);
 }
 
+document.documentElement.classList.toggle("touch", navigator.maxTouchPoints > 0);
 listen();
 learn();
