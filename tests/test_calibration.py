@@ -11,8 +11,16 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax as reference_log_softmax
 from sklearn.metrics import log_loss
 
-from fieldmark.calibration import answered, fit_temperature, fit_threshold
+from fieldmark.calibration import (
+    answered,
+    answers,
+    coverage_curve,
+    fit_temperature,
+    fit_threshold,
+    fit_thresholds,
+)
 from fieldmark.metrics import log_softmax
+from fieldmark.taxonomy import Taxon, Taxonomy
 
 
 def drawn(temperature: float, count: int = 4000, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -121,3 +129,60 @@ def test_a_threshold_on_no_photos() -> None:
     found = fit_threshold(nothing, nothing.astype(bool))
     assert found.coverage == 0
     assert answered(nothing, nothing.astype(bool), 0.5) == (0.0, 1.0)
+
+
+LEVELS = Taxonomy(
+    Taxon(str(at), f"{genus} {at}", ranks={"kingdom": kingdom, "genus": genus} if genus else {})
+    for at, (kingdom, genus) in enumerate(
+        [("A", "Aa"), ("A", "Aa"), ("A", "Ab"), ("B", "Ba"), ("B", "Ba"), ("", "")]
+    )
+).levels
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 400), st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+def test_at_each_rank_the_answers_given_are_as_often_right_as_asked(
+    seed: int, photos: int, precision: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    p_NC = np.exp(log_softmax(rng.normal(0, 2, (photos, 6)))).astype(np.float32)
+    y_N = np.array([rng.choice(6, p=np.float64(p) / np.float64(p).sum()) for p in p_NC], np.int64)
+    y_N[rng.random(photos) < 0.05] = -1
+    found = fit_thresholds(p_NC, y_N, LEVELS, precision)
+    assert list(found) == ["species", "genus", "kingdom"]
+    done = answers(p_NC, y_N, LEVELS, found)
+    times = np.sum([given for given, _ in done.values()], axis=0)
+    assert (times <= 1).all() if photos else True
+    left = photos
+    for rank, (named, right) in done.items():
+        if photos:
+            assert found[rank].coverage == pytest.approx(named.mean())
+        if rank == "species" or left >= 20:
+            assert not named.any() or right[named].mean() >= precision
+        else:
+            assert found[rank].score == (precision if photos else 1.01)
+        left -= int(named.sum())
+
+
+def test_the_right_genus_is_a_right_answer_and_a_label_without_one_never_is() -> None:
+    p_NC = np.array([[0.45, 0.5, 0.05, 0, 0, 0]] * 3, np.float32)
+    found = fit_thresholds(p_NC, np.array([0, 0, 5]), LEVELS, 0.6)
+    assert found["species"].score > 1
+    done = answers(p_NC, np.array([0, 0, 5]), LEVELS, found)
+    assert [each.tolist() for each in done["genus"]] == [[True] * 3, [True, True, False]]
+    assert not done["kingdom"][0].any()
+
+
+@given(SCORES, st.integers(1, 25))
+def test_coverage_against_precision(photos: list[tuple[float, bool]], steps: int) -> None:
+    confidence = np.array([score for score, _ in photos], np.float32)
+    right = np.array([each for _, each in photos], bool)
+    curve = coverage_curve(confidence, right, steps)
+    assert len(curve) <= steps
+    assert bool(curve) == bool(photos)
+    for point in curve:
+        assert (point["coverage"], point["precision"]) == answered(
+            confidence, right, point["score"]
+        )
+    if curve:
+        assert curve[-1]["coverage"] == 1
+        assert [point["coverage"] for point in curve] == sorted({p["coverage"] for p in curve})

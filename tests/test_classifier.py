@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def make() -> Classifier:
         head=LinearHead(weight, np.array([0.1, 0.2, -0.3], np.float32)),
         taxonomy=Taxonomy(TAXA),
         temperature=1.7,
-        threshold=Threshold(0.95, 0.6, 0.8),
+        thresholds={"species": Threshold(0.95, 0.6, 0.8), "genus": Threshold(0.95, 0.8, 0.1)},
         provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
         source=backbone,
     )
@@ -107,7 +108,7 @@ def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     made, loaded = make(), Classifier.load(saved)
     for name in ("architecture", "backbone_key", "preprocess", "taxonomy", "temperature"):
         assert getattr(loaded, name) == getattr(made, name)
-    assert loaded.threshold == made.threshold
+    assert loaded.thresholds == made.thresholds
     assert loaded.provenance == made.provenance
     photos = [photo(seed) for seed in range(3)]
     for one, other in zip(made.predict(photos), loaded.predict(photos), strict=True):
@@ -141,6 +142,85 @@ def test_sure_means_that_the_first_score_reaches_the_threshold(saved: Path) -> N
     classifier = Classifier.load(saved)
     assert classifier.rank(np.array([0.3, 0.6, 0.1])).sure
     assert not classifier.rank(np.array([0.3, 0.59, 0.11])).sure
+
+
+CATS = Taxonomy(
+    Taxon(str(at), name, ranks=ranks)
+    for at, (name, ranks) in enumerate(
+        [
+            ("Panthera leo", {"family": "Felidae", "genus": "Panthera"}),
+            ("Panthera onca", {"family": "Felidae", "genus": "Panthera"}),
+            ("Puma concolor", {"family": "Felidae", "genus": "Puma"}),
+            ("Canidae", {"family": "Canidae"}),
+        ]
+    )
+)
+THRESHOLDS = {
+    "species": Threshold(0.95, 0.62, 0.9),
+    "genus": Threshold(0.95, 0.9, 0.05),
+    "family": Threshold(0.95, 0.9, 0.01),
+}
+
+
+@pytest.mark.parametrize(
+    ("p", "given", "reason"),
+    [
+        (
+            [0.87, 0.1, 0.03, 0.0],
+            ("species", "species", "Panthera leo", 0.87),
+            "the species Panthera leo is sure enough (0.87 >= 0.62)",
+        ),
+        (
+            [0.56, 0.41, 0.01, 0.02],
+            ("rolled up", "genus", "Panthera", 0.97),
+            "the species Panthera leo is not sure enough (0.56 < 0.62); the genus Panthera is "
+            "(0.97); names without a genus have 0.02",
+        ),
+        (
+            [0.4, 0.2, 0.4, 0.0],
+            ("rolled up", "family", "Felidae", 1.0),
+            "the species Panthera leo is not sure enough (0.40 < 0.62); the family Felidae is "
+            "(1.00)",
+        ),
+        (
+            [0.15, 0.15, 0.0, 0.7],
+            ("species", "family", "Canidae", 0.7),
+            "the family Canidae is sure enough (0.70 >= 0.62)",
+        ),
+        (
+            [0.1998, 0.18, 0.0006, 0.6196],
+            ("not sure", "none", "", 0.6196),
+            "the family Canidae is not sure enough (0.620 < 0.620), and no wider rank is: the family "
+            "Canidae has 0.62 < 0.90",
+        ),
+    ],
+)
+def test_the_narrowest_rank_that_is_sure_enough_is_the_answer(
+    p: list[float], given: tuple[Any, ...], reason: str
+) -> None:
+    made = replace(make(), taxonomy=CATS, thresholds=THRESHOLDS)
+    found = made.rank(np.array(p, np.float32), top=2)
+    assert (found.source, found.rank, found.name) == given[:3]
+    assert found.score == pytest.approx(given[3], abs=1e-6)
+    assert found.reason == reason.replace("0.620 < 0.620", "0.6196 < 0.6200")
+    assert len(found.answers) == 2  # the best labels are there whatever the answer
+    assert found.best.score == pytest.approx(max(p))
+    assert [one.rank for one in found.wider] == ["genus", "family"]
+
+
+def test_without_thresholds_the_first_label_is_given() -> None:
+    found = replace(make(), thresholds={}).rank(np.array([0.3, 0.6, 0.1], np.float32))
+    assert (found.sure, found.source, found.name) == (True, "species", "Parus major")
+    assert "no threshold" in found.reason
+
+
+def test_where_no_score_is_high_enough_the_reason_says_so() -> None:
+    never = {"species": Threshold(0.95, 1.01, 0.0)}
+    found = replace(make(), thresholds=never).rank(np.array([0.0, 1.0, 0.0], np.float32))
+    assert found.source == "not sure"
+    assert (
+        found.reason == "the species Parus major is not sure enough (1.00; no score is high enough)"
+    )
 
 
 def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(saved: Path, tmp_path: Path) -> None:
@@ -256,11 +336,15 @@ def test_what_is_no_folder_of_a_classifier(tmp_path: Path) -> None:
         {"temperature": "1.0"},
         {"temperature": True},
         {"temperature": None},
-        {"threshold": {"precision": 0.9, "score": "high", "coverage": 1}},
-        {"threshold": {"precision": 0.9, "score": float("nan"), "coverage": 1}},
-        {"threshold": {"precision": 0.9}},
-        {"threshold": [1, 2, 3]},
-        {"threshold": 0.5},
+        {"thresholds": {"species": {"precision": 0.9, "score": "high", "coverage": 1}}},
+        {"thresholds": {"species": {"precision": 0.9, "score": float("nan"), "coverage": 1}}},
+        {"thresholds": {"species": {"precision": 0.9}}},
+        {"thresholds": {"species": [1, 2, 3]}},
+        {"thresholds": {"species": None}},
+        {"thresholds": {"genus": {"precision": 0.9, "score": 0.5, "coverage": 1}}},
+        {"thresholds": {"shape": {"precision": 0.9, "score": 0.5, "coverage": 1}}},
+        {"thresholds": 0.5},
+        {"thresholds": None},
         {"taxonomy": []},
         {"taxonomy": {"a": 1}},
         {"taxonomy": None},
@@ -356,7 +440,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = [
-    *("format", "architecture", "backbone_key", "preprocess", "temperature", "threshold"),
+    *("format", "architecture", "backbone_key", "preprocess", "temperature", "thresholds"),
     *("taxonomy", "files", "provenance"),
 ]
 

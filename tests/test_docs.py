@@ -196,6 +196,7 @@ def test_the_measures_are_documented() -> None:
     assert set(one.summary(replicates=2)) == set(documented) - {
         "calibration_error_before",
         "answered",
+        "coverage_curve",
     }
 
 

@@ -50,7 +50,7 @@ def make(preprocess: Preprocess | None = None, name: str = NAME, scale: float = 
         ),
         taxonomy=Taxonomy(TAXA),
         temperature=1.7,
-        threshold=Threshold(0.95, 0.6, 0.8),
+        thresholds={"species": Threshold(0.95, 0.6, 0.8)},
         provenance={"name": "made for a test", "licence": "other", "command": "private"},
         source=backbone,
     )
@@ -165,6 +165,7 @@ def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert json.loads(about["classes"]) == [taxon.name for taxon in TAXA]
     assert Taxonomy.from_json(json.loads(about["taxonomy"])) == classifier.taxonomy
     assert json.loads(about["threshold"])["score"] == 0.6
+    assert json.loads(about["thresholds"])["species"]["score"] == 0.6
     assert json.loads(about["check"])["photos"] == len(list(export.generated()))
     assert json.loads(about["int8"]) is None
     assert json.loads(about["provenance"]) == {"name": "made for a test", "licence": "other"}

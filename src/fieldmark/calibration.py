@@ -6,17 +6,20 @@ all logits by one number, fitted on photos that the head was not trained on. It 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from fieldmark.taxonomy import Level
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 _LOWEST, _HIGHEST = 0.05, 20.0
+_FEW = 20  # photos: on fewer, a share of right answers says next to nothing
 
 
 def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
@@ -106,3 +109,95 @@ def answered(confidence_N: FloatArray, right_N: BoolArray, score: float) -> tupl
     if not given.any():
         return 0.0, 1.0
     return float(given.mean()), float(right_N[given].mean())
+
+
+def fit_thresholds(
+    p_NC: FloatArray, y_N: IntArray, levels: Sequence[Level], precision: float = 0.95
+) -> dict[str, Threshold]:
+    """A threshold for the label itself ("species") and one for each wider rank.
+
+    A wider rank is asked only where all narrower ones were not sure, so its threshold is set on
+    just those photos: at least `precision` of the answers given at each rank are right. Where fewer
+    than 20 photos are left to set it on, the calibrated probability is taken at its word: an answer
+    is given from a sum of `precision` on.
+
+    Args:
+        p_NC: calibrated probabilities of held-out photos.
+        y_N: their classes; -1 for a photo of none of the classes, for which no answer is right.
+        levels: the wider ranks, the narrowest first (`Taxonomy.levels`).
+        precision: the share of given answers that is to be right.
+
+    Returns:
+        The thresholds by rank. Their coverage is the share of all photos that are answered at it.
+    """
+    confidence_N = p_NC.max(axis=1, initial=0.0)
+    first = fit_threshold(confidence_N, p_NC.argmax(axis=1) == y_N, precision)
+    found = {"species": first}
+    open_N = confidence_N < first.score
+    for level in levels:
+        score_N, right_N = _best(p_NC, y_N, level)
+        here = _fit_wider(score_N[open_N], right_N[open_N], precision, len(y_N))
+        found[level.rank] = here
+        open_N &= score_N < here.score
+    return found
+
+
+def _fit_wider(score_M: FloatArray, right_M: BoolArray, precision: float, photos: int) -> Threshold:
+    if not photos:  # then the probabilities are not calibrated either
+        return Threshold(precision, 1.01, 0.0)
+    if len(score_M) < _FEW:
+        return Threshold(precision, precision, float((score_M >= precision).sum()) / photos)
+    found = fit_threshold(score_M, right_M, precision)
+    return replace(found, coverage=found.coverage * len(score_M) / photos)
+
+
+def _best(p_NC: FloatArray, y_N: IntArray, level: Level) -> tuple[FloatArray, BoolArray]:
+    """The score of the best group at a rank, and whether it is the right one."""
+    sums_NG = level.sums(p_NC)
+    true_N = np.where(y_N >= 0, level.column[y_N], -1)
+    return sums_NG.max(axis=1), sums_NG.argmax(axis=1) == true_N
+
+
+def answers(
+    p_NC: FloatArray, y_N: IntArray, levels: Sequence[Level], thresholds: Mapping[str, Threshold]
+) -> dict[str, tuple[BoolArray, BoolArray]]:
+    """For each rank, which photos are answered at it, and which of all are right there: (N,), (N,).
+
+    A photo is answered at the first rank whose threshold it reaches, so at one at most.
+    """
+    score_N, right_N = p_NC.max(axis=1, initial=0.0), p_NC.argmax(axis=1) == y_N
+    given_N = score_N >= thresholds["species"].score
+    found = {"species": (given_N, right_N)}
+    open_N = ~given_N
+    for level in levels:
+        if level.rank in thresholds:
+            score_N, right_N = _best(p_NC, y_N, level)
+            given_N = open_N & (score_N >= thresholds[level.rank].score)
+            found[level.rank] = (given_N, right_N)
+            open_N &= ~given_N
+    return found
+
+
+def coverage_curve(
+    confidence_N: FloatArray, right_N: BoolArray, steps: int = 20
+) -> list[dict[str, float]]:
+    """Coverage against precision: how many of the surest photos are right, from few to all.
+
+    Returns:
+        At most `steps` points with `score` (from which on an answer is given), `coverage` and
+        `precision`, the coverage rising.
+    """
+    order = np.argsort(-confidence_N, kind="stable")
+    scores, share = confidence_N[order], np.cumsum(right_N[order]) / np.arange(1, len(order) + 1)
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(order)])
+    wanted = np.ceil(np.arange(1, steps + 1) * len(order) / steps).astype(np.intp) - 1
+    places = np.searchsorted(last, wanted)  # photos with the same score are answered together
+    cuts = np.unique(last[places]) if len(last) else last
+    return [
+        {
+            "score": float(scores[cut]),
+            "coverage": float((cut + 1) / len(order)),
+            "precision": float(share[cut]),
+        }
+        for cut in cuts
+    ]

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,15 @@ from fieldmark.calibration import Threshold
 from fieldmark.errors import ClassifierError, InputError, StoreError
 from fieldmark.heads.base import LinearHead
 from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.taxonomy import RANKS, Level, Taxon, Taxonomy
 
 if TYPE_CHECKING:
     from fieldmark.backbones import Backbone
 
 FORMAT = "fieldmark-classifier-1"
 _BATCH = 32
+
+Source = Literal["species", "rolled up", "not sure"]
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,78 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Wider:
+    """The likeliest taxon at a rank above the labels.
+
+    Attributes:
+        rank: "genus", "family", … "kingdom".
+        ranks: the names of the taxon, the widest rank first and its own last.
+        score: the sum of the probabilities of its labels, 0 to 1.
+        without: the sum of those labels that have no such rank, and took no part.
+    """
+
+    rank: str
+    ranks: Mapping[str, str]
+    score: float
+    without: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The taxon's name."""
+        return self.ranks[self.rank]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a classifier says of one photo.
 
+    The answer given is the first label where it is sure enough, else the narrowest wider rank that
+    is (the species is in doubt, the genus is not), else "not sure".
+
     Attributes:
         answers: the labels with the highest scores, sorted by confidence (Section 4.2 of the paper).
-        sure: whether the first score reaches the threshold; if not, the honest answer is "not sure".
+        sure: whether the first score reaches the threshold.
+        rolled: the wider rank that is given as the answer, None where none is.
+        wider: the likeliest genus, family … kingdom, each with its score.
+        reason: why this is the answer, in plain words.
     """
 
     answers: tuple[Answer, ...]
     sure: bool
+    rolled: Wider | None = None
+    wider: tuple[Wider, ...] = ()
+    reason: str = ""
 
     @property
     def best(self) -> Answer:
         """The label with the highest score."""
         return self.answers[0]
+
+    @property
+    def source(self) -> Source:
+        """How the answer came about: "species" is the first label itself, whatever its rank."""
+        if self.sure:
+            return "species"
+        return "rolled up" if self.rolled else "not sure"
+
+    @property
+    def rank(self) -> str:
+        """The rank of the answer given, see `Taxon.rank`; "none" where there is none."""
+        if self.sure:
+            return self.best.taxon.rank
+        return self.rolled.rank if self.rolled else "none"
+
+    @property
+    def name(self) -> str:
+        """The name of the answer given; empty where there is none."""
+        if self.sure:
+            return self.best.taxon.name
+        return self.rolled.name if self.rolled else ""
+
+    @property
+    def score(self) -> float:
+        """The probability of the answer given; where there is none, of the best label."""
+        return self.rolled.score if self.rolled and not self.sure else self.best.score
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +138,8 @@ class Classifier:
         head: from features to scores.
         taxonomy: the taxon of each of the C scores, in their order.
         temperature: the scores are divided by it before the softmax.
-        threshold: when the answer is "not sure"; None where no photos were held out to set it.
+        thresholds: from which score on an answer is given at each rank; "species" is the label
+            itself. Empty: the first label is always given.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: a backbone in memory, or the folder that holds its weights.
     """
@@ -90,7 +150,7 @@ class Classifier:
     head: LinearHead
     taxonomy: Taxonomy
     temperature: float = 1.0
-    threshold: Threshold | None = None
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Backbone | Path | None = None
 
@@ -98,6 +158,11 @@ class Classifier:
     def taxa(self) -> tuple[Taxon, ...]:
         """The taxon of each score."""
         return tuple(self.taxonomy)
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """When the first label is given as the answer; None: always."""
+        return self.thresholds.get("species")
 
     @cached_property
     def engine(self) -> engines.Engine:
@@ -184,11 +249,40 @@ class Classifier:
         return [self.rank(p_C, top) for p_C in self.scores(np.stack(crops))]
 
     def rank(self, p_C: npt.NDArray[np.float32], top: int = 5) -> Prediction:
-        """The labels of one photo's probabilities, sorted by confidence."""
+        """What to say of one photo's probabilities, shape (C,): labels sorted by confidence, and
+        the answer that is sure enough."""
         best = np.argsort(-p_C, kind="stable")[:top]
         answers = tuple(Answer(self.taxa[number], float(p_C[number])) for number in best)
         sure = self.threshold is None or answers[0].score >= self.threshold.score
-        return Prediction(answers, sure)
+        wider = tuple(_wider(level, p_C) for level in self.taxonomy.levels)
+        reached = (one for one in wider if one.score >= self._needed(one.rank))
+        rolled = None if sure else next(reached, None)
+        return Prediction(answers, sure, rolled, wider, self._reason(answers[0], rolled, wider))
+
+    def _needed(self, rank: str) -> float:
+        threshold = self.thresholds.get(rank)
+        return threshold.score if threshold else np.inf
+
+    def _reason(self, best: Answer, rolled: Wider | None, wider: Sequence[Wider]) -> str:
+        """Why the answer is what it is."""
+        what = f"the {best.taxon.rank} {best.taxon.name}".replace("the unranked", "the name")
+        if self.threshold is None:
+            return f"{what} is the likeliest; no threshold was set"
+        needed = self.threshold.score
+        if best.score >= needed:
+            return f"{what} is sure enough ({_against(best.score, needed)})"
+        said = f"{what} is not sure enough ({_against(best.score, needed)})"
+        if rolled is not None:
+            said += f"; the {rolled.rank} {rolled.name} is ({_decimal(rolled.score)})"
+            return said + _left_out(rolled)
+        asked = [one for one in wider if one.rank in self.thresholds]
+        if not asked:
+            return said
+        top = max(asked, key=lambda one: one.score)
+        against = _against(top.score, self._needed(top.rank))
+        return f"{said}, and no wider rank is: the {top.rank} {top.name} has {against}" + (
+            _left_out(top)
+        )
 
     def _crop(self, photo: bytes | Path | str | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         from fieldmark import images
@@ -224,7 +318,7 @@ class Classifier:
                 "backbone_key": self.backbone_key,
                 "preprocess": files.from_json(self.preprocess.to_json()),
                 "temperature": self.temperature,
-                "threshold": asdict(self.threshold) if self.threshold else None,
+                "thresholds": {rank: asdict(each) for rank, each in self.thresholds.items()},
                 "taxonomy": self.taxonomy.to_json(),
                 "files": {
                     name: files.sha256((folder / name).read_bytes())
@@ -264,7 +358,7 @@ class Classifier:
                 head=head,
                 taxonomy=_taxonomy(about["taxonomy"]),
                 temperature=_number(about, "temperature", 1e-3, 1e3),
-                threshold=_threshold(about["threshold"]),
+                thresholds=_thresholds(about["thresholds"]),
                 provenance=about["provenance"],
                 source=folder,
             )
@@ -304,6 +398,34 @@ class Classifier:
             "",
         ]
         return "\n".join(lines)
+
+
+def _wider(level: Level, p_C: npt.NDArray[np.float32]) -> Wider:
+    """The likeliest group of a level."""
+    sums_G = level.sums(p_C[None])[0]
+    best = int(sums_G.argmax())
+    return Wider(level.rank, level.groups[best], float(sums_G[best]), level.without(p_C))
+
+
+def _left_out(wider: Wider) -> str:
+    if wider.without < 0.005:
+        return ""
+    return f"; names without a {wider.rank} have {_decimal(wider.without)}"
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _against(score: float, needed: float) -> str:
+    """A score beside its threshold, with as many digits as tell them apart."""
+    if needed > 1:
+        return f"{_decimal(score)}; no score is high enough"
+    digits = 2
+    while digits < 6 and round(score, digits) == round(needed, digits):
+        digits += 1
+    sign = ">=" if score >= needed else "<"
+    return f"{score:.{digits}f} {sign} {needed:.{digits}f}"
 
 
 def _read_about(folder: Path) -> Any:
@@ -363,9 +485,15 @@ def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> fl
     return float(value)
 
 
-def _threshold(value: Any) -> Threshold | None:
-    if value is None:
-        return None
+def _thresholds(value: Any) -> dict[str, Threshold]:
+    if not isinstance(value, dict) or not value.keys() <= set(RANKS):
+        raise ValueError("thresholds are not given by rank")
+    if value and "species" not in value:
+        raise ValueError("thresholds have none for the species")
+    return {rank: _threshold(each) for rank, each in value.items()}
+
+
+def _threshold(value: Any) -> Threshold:
     return Threshold(
         precision=_number(value, "precision", 0, 1),
         score=_number(value, "score", 0, 2),  # above 1: nothing is ever sure

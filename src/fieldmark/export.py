@@ -369,6 +369,7 @@ def _describe(
         "classes": [taxon.name for taxon in classifier.taxa],
         "taxonomy": classifier.taxonomy.to_json(),
         "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
         "temperature": classifier.temperature,
         "preprocess": json.loads(classifier.preprocess.to_json()),
         "check": asdict(parity),

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 """The ranks that are kept, from the widest to the narrowest (Darwin Core's terms)."""
 
@@ -33,6 +36,55 @@ class Taxon:
     def label(self) -> str:
         """The name for a person: the common name with the scientific one behind it."""
         return f"{self.common_name} ({self.name})" if self.common_name else self.name
+
+    @property
+    def rank(self) -> str:
+        """The rank of the name: one of `RANKS`, or "unranked" for a name between them (a superfamily).
+
+        A label of which no rank at all is known is taken for a species.
+        """
+        genus = self.ranks.get("genus")
+        if not self.ranks or (genus and self.name.split()[:-1] == [genus]):
+            return "species"  # the second: the name is a binomial of its genus
+        own = (rank for rank in reversed(RANKS) if self.ranks.get(rank) == self.name)
+        return next(own, "unranked")
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Labels gathered by one rank: which of them share a genus, a family, a kingdom.
+
+    Attributes:
+        rank: one of `RANKS` but "species".
+        groups: the ranks of each of the G groups, the widest first and this one last.
+        column: the group of each of the C labels, shape (C,); -1 for a label without this rank,
+            which takes no part.
+    """
+
+    rank: str
+    groups: tuple[Mapping[str, str], ...]
+    column: npt.NDArray[np.intp]
+
+    @cached_property
+    def _sorted(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """The labels that take part, group by group, and where each group begins."""
+        order = np.argsort(self.column, kind="stable")
+        order = order[self.column[order] >= 0]
+        return order, np.searchsorted(self.column[order], np.arange(len(self.groups)))
+
+    def name(self, group: int) -> str:
+        """The name of a group: "Panthera"."""
+        return self.groups[group][self.rank]
+
+    def sums(self, p_NC: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """Probabilities of labels summed over each group: from (N, C) to (N, G)."""
+        order, starts = self._sorted
+        sums: npt.NDArray[np.floating[Any]] = np.add.reduceat(p_NC[:, order], starts, axis=1)
+        return sums
+
+    def without(self, p_C: npt.NDArray[np.floating[Any]]) -> float:
+        """The probability of one photo that lies on labels without this rank."""
+        return float(p_C[self.column < 0].sum())
 
 
 class Taxonomy:
@@ -66,6 +118,37 @@ class Taxonomy:
     def supercategories(self) -> list[str]:
         """The groups that occur, sorted."""
         return sorted({taxon.supercategory for taxon in self if taxon.supercategory})
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The labels gathered by genus, by family and so on up to the kingdom, as far as it says
+        something: a rank at which fewer than two names occur is left out.
+
+        One name in two kingdoms (a genus of birds and one of plants) stands for two groups.
+        """
+        found = (self._level(rank) for rank in reversed(RANKS[:-1]))
+        return tuple(level for level in found if len(level.groups) > 1)
+
+    def _level(self, rank: str) -> Level:
+        kingdoms: dict[str, set[str]] = {}
+        for taxon in self:
+            if kingdom := taxon.ranks.get("kingdom"):
+                kingdoms.setdefault(taxon.ranks.get(rank, ""), set()).add(kingdom)
+        numbers: dict[tuple[str, str], int] = {}
+        groups: list[Mapping[str, str]] = []
+        column = np.full(len(self), -1, np.intp)
+        for at, taxon in enumerate(self):
+            name = taxon.ranks.get(rank)
+            if not name:
+                continue
+            shared = len(kingdoms.get(name, ())) > 1
+            key = (name, taxon.ranks.get("kingdom", "") if shared else "")
+            if key not in numbers:
+                numbers[key] = len(groups)
+                upto = RANKS[: RANKS.index(rank) + 1]
+                groups.append({each: taxon.ranks[each] for each in upto if each in taxon.ranks})
+            column[at] = numbers[key]
+        return Level(rank, tuple(groups), column)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The taxa as JSON values; `from_json` reads them back."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fieldmark import backbones, calibration, files, metrics, progress, report
 from fieldmark.backbones import Backbone
@@ -140,6 +141,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         "test": sentence(summary),
         "temperature": classifier.temperature,
         "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
         "seconds": {
             "features": sum(bench.extraction.seconds.values()),
             "training": fit.seconds,
@@ -231,26 +233,53 @@ def train_network(
 
 
 def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> Classifier:
-    """The classifier with a temperature and a threshold, both set on the validation photos."""
+    """The classifier with a temperature and thresholds, all set on the validation photos."""
     logits = raw.head.logits_of(val.features)
     warm = replace(raw, temperature=calibration.fit_temperature(logits, val.labels))
-    log_p_NC = metrics.log_softmax(logits / np.float32(warm.temperature))
-    confidence = np.exp(log_p_NC.max(axis=1))
-    right = log_p_NC.argmax(axis=1) == val.labels
-    return replace(warm, threshold=calibration.fit_threshold(confidence, right, config.precision))
+    p_NC = np.exp(metrics.log_softmax(logits / np.float32(warm.temperature))).astype(np.float32)
+    levels = warm.taxonomy.levels
+    thresholds = calibration.fit_thresholds(p_NC, val.labels, levels, config.precision)
+    return replace(warm, thresholds=thresholds)
 
 
 def measured(evaluation: Evaluation, classifier: Classifier, parts: Parts) -> dict[str, Any]:
-    """The measures of the calibrated scores on the test part, and of the threshold there."""
+    """The measures of the calibrated scores on the test part, and of the thresholds there."""
     log_p_NC = metrics.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
     even = replace(evaluation, scores_NC=log_p_NC.astype(np.float32))
     summary = even.summary(train_counts=parts.train_counts())
     summary["calibration_error_before"] = evaluation.summary(replicates=1)["calibration_error"]
-    if classifier.threshold is not None:
-        confidence, right = np.exp(log_p_NC.max(axis=1)), ~even.wrong_N()
-        coverage, precision = calibration.answered(confidence, right, classifier.threshold.score)
-        summary["answered"] = {"coverage": coverage, "precision": precision}
+    summary["answered"] = answered(even, classifier)
+    confidence = np.exp(log_p_NC.max(axis=1)).astype(np.float32)
+    summary["coverage_curve"] = calibration.coverage_curve(confidence, ~even.wrong_N())
     return summary
+
+
+def answered(even: Evaluation, classifier: Classifier) -> dict[str, Any]:
+    """What came of the thresholds on photos that did not set them, rank by rank and in all.
+
+    A photo of a class that was not learned counts as answered wrongly, where it is answered.
+
+    Args:
+        even: calibrated log-probabilities.
+        classifier: its thresholds and ranks.
+    """
+    p_NC, labels = np.exp(even.scores_NC), even.labels_N
+    found = calibration.answers(p_NC, labels, classifier.taxonomy.levels, classifier.thresholds)
+
+    def share(given_N: npt.NDArray[np.bool_], right_N: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        photos = int(given_N.sum())
+        return {
+            "photos": photos,
+            "coverage": photos / len(even) if len(even) else 0.0,
+            "precision": float(right_N[given_N].mean()) if photos else None,
+        }
+
+    given_N = np.zeros(len(even), np.bool_)
+    good_N = np.zeros(len(even), np.bool_)
+    for named_N, right_N in found.values():
+        given_N, good_N = given_N | named_N, good_N | (named_N & right_N)
+    by_rank = {rank: share(*each) for rank, each in found.items()}
+    return {"all": share(given_N, good_N), **by_rank}
 
 
 def provenance(

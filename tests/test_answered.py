@@ -1,0 +1,43 @@
+"""What the thresholds of a training do on the photos that nothing was set on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fieldmark.calibration import Threshold
+from fieldmark.classifier import Classifier
+from fieldmark.evaluate import Evaluation
+from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.train import answered
+
+TAXA = Taxonomy(
+    Taxon(str(at), name, ranks={"genus": name.split()[0]})
+    for at, name in enumerate(["Aa a", "Aa b", "Bb a"])
+)
+
+
+def test_answers_are_counted_rank_by_rank(classifier: Classifier) -> None:
+    p_NC = [[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.5, 0.45, 0.05], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8]]
+    labels = np.array([0, 1, 1, 0, -1])
+    scores = np.log(np.array(p_NC, np.float32))
+    even = Evaluation(scores, labels, tuple("abcde"), ("0", "1", "2"), (None,) * 5, ("",) * 5)
+    thresholds = {"species": Threshold(0.9, 0.7, 1), "genus": Threshold(0.9, 0.9, 1)}
+    found = answered(even, replace(classifier, taxonomy=TAXA, thresholds=thresholds))
+    assert found == {
+        "all": {"photos": 4, "coverage": 0.8, "precision": pytest.approx(2 / 4)},
+        "species": {"photos": 3, "coverage": 0.6, "precision": pytest.approx(1 / 3)},
+        "genus": {"photos": 1, "coverage": 0.2, "precision": 1.0},
+    }
+
+
+def test_a_training_leaves_its_thresholds_and_what_they_do(model: Path) -> None:
+    about = json.loads((model / "classifier.json").read_text())
+    measured = json.loads((model / "evaluation.json").read_text())
+    assert about["thresholds"]["species"]["precision"] == 0.95
+    assert measured["answered"]["all"] == measured["answered"]["species"]  # no genus is known
+    assert measured["coverage_curve"][-1]["coverage"] == 1
