@@ -228,15 +228,16 @@ class Parts:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, table: PhotoTable, split: Split) -> Parts:
-        """Every class that has a training photo is learned.
+    def of(cls, table: PhotoTable, split: Split, classes: Sequence[str] = ()) -> Parts:
+        """Every class that has a training photo is learned, unless `classes` says which are.
 
         Raises:
             InputError: there are fewer than two classes to tell apart.
         """
         train = photos_of(table, split, "train")
         present = set(train.taxon_ids)
-        classes = tuple(taxon.id for taxon in table.taxonomy if taxon.id in present)
+        found = tuple(taxon.id for taxon in table.taxonomy if taxon.id in present)
+        classes = tuple(classes) or found
         if len(classes) < 2:
             raise InputError(
                 f"{table.root} has training photos of {len(classes)} class: a classifier needs at "

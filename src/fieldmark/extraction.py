@@ -4,8 +4,8 @@ Photos are taken in chunks that fit the spool. The cheapest network works on the
 decoded; the others, in the order of their cost, read them from the spool. So the first network of a
 data set of ordinary size is done within minutes, and no photo is decoded twice.
 
-Three things go on at a time: threads decode a bounded stretch ahead, the network runs, and the batch
-before goes to the disk. The next batch is handed over when that one is on the disk.
+Three things go on at a time: threads decode a bounded stretch ahead, the network runs on one half of a
+batch, and the half before goes to the disk. The next is handed over when that one is on the disk.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from fieldmark.features import Shelf, Writer
 from fieldmark.preprocess import Preprocess
 
 BATCH = 32
+"""Photos that a kill can cost at most: half of them are computed while the other half is written."""
+
 SPOOL_BYTES = 8 * 2**30
 
 
@@ -67,7 +69,7 @@ def extract(
     """Compute what is missing on the jobs' shelves; gives a job's name when its shelf is complete.
 
     Only photos that some network lacks are decoded, and a network sees only those that it lacks. A
-    kill at any moment loses at most the batch that is computed and the one that is being written.
+    kill at any moment loses at most one batch of `BATCH` photos.
 
     Args:
         photos: what to have on the shelves; a photo that occurs twice is computed once.

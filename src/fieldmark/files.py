@@ -86,6 +86,28 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def check_out(out: Path, what: str, marker: str) -> None:
+    """Say before any long work that a result cannot go to `out`.
+
+    Args:
+        out: a folder, which need not be there yet.
+        what: what is to be written there, for a person.
+        marker: what an older one of its kind has in it; such a folder may be written to again.
+
+    Raises:
+        InputError: `out` is a file, holds other things, or cannot be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: name a folder for the {what} with --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).exists():
+        raise InputError(f"{out} holds other files: name a new folder for the {what} with --out.")
+    with replacing(out / ".writable") as trial:
+        trial.touch()
+    (out / ".writable").unlink()
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
 def to_json(value: Any) -> str:
     """A value as indented JSON. NaN and infinity are refused."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

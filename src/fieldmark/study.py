@@ -109,25 +109,13 @@ def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command
             raise InputError(
                 f"Table {run.table} is made from the rows of {needed}: add --only {needed}."
             )
-    check_out(out)
+    files.check_out(out, "study", "rows")
     networks = _load(runs, config)
     table = read(data, limit=config.limit, seed=config.options.seed)
     work = _Study(recipe, runs, config, networks, table, out, data.resolve().name, command)
     for run in work.in_turn():
         work.do(run)
     return work.finish(time.perf_counter() - start)
-
-
-def check_out(out: Path) -> None:
-    """Refuse to write into a folder that holds something else than a study.
-
-    Raises:
-        InputError: it does, or it is a file.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: name a folder for the study with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "rows").is_dir():
-        raise InputError(f"{out} holds other files: name a new folder for the study with --out.")
 
 
 @dataclass(frozen=True)
@@ -236,7 +224,8 @@ class _Study:
         for name in self.bench.compute(self.parts.files, wanted):
             if self.bench.extraction.rejected:
                 self.table = self.bench.reject_unreadable(self.table)
-                del self.parts  # read anew, without them
+                for known in ("parts", "kept", "prune_below", "_data"):
+                    self.__dict__.pop(known, None)  # worked out anew, without them
             yield from (run for run in cached if run.backbone == name)
         yield from (run for run in self.runs if run not in cached)
 
