@@ -64,7 +64,7 @@ def kept(tmp_path: Path, train: LabelledFeatures, **options: Any) -> Neighbours:
 # The search
 
 
-@pytest.mark.parametrize("block", [7, 64, 8192])
+@pytest.mark.parametrize("block", [7, 64, 1024])
 def test_the_nearest_are_those_of_scikit_learn(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +100,14 @@ def test_there_are_as_many_as_there_are(k: int, tmp_path: Path) -> None:
 def test_features_of_another_length_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="features are"):
         kept(tmp_path, labelled(clusters(6))).search(np.zeros((1, DIM + 1), np.float32), 1)
+
+
+def test_half_precision_is_read_exactly() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(2, -1)
+    read = neighbours._floats(finite)
+    assert (read == finite.astype(np.float32)).all()
+    assert (np.signbit(read) == np.signbit(finite)).all()
 
 
 # What is kept

@@ -10,8 +10,8 @@
     thumbs, thumbs_ends    only where asked for: small JPEGs in the same form
     centres, cells_ends    only above 200,000 rows: the index
 
-Similarity is the cosine. The search is exact: every row is compared, in blocks of 8,192, so that the
-vectors stay on disk (memory-mapped) and a search takes 4 x 8,192 x D bytes, 42 MB for D = 1280.
+Similarity is the cosine. The search is exact: every row is compared, in blocks of 1,024, so that the
+vectors stay on disk (memory-mapped) and a search takes 4 x 1,024 x D bytes, 5 MB for D = 1280.
 
 From 200,000 rows on they are sorted into cells around sqrt(N) centres (spherical k-means; Dhillon and
 Modha, "Concept decompositions for large sparse text data using clustering", 2001), and only the rows of
@@ -53,7 +53,10 @@ PER_CLASS = 50
 THUMB_SIDE = 96  # pixels of the longer side
 INDEX_FROM = 200_000
 
-_BLOCK = 8192
+_BLOCK = 1024  # rows that are compared at once: few enough to stay in the processor's cache
+_ABOVE_ONE = 1.01  # more than rounding to half precision can make of a cosine
+_SIGN_AND_VALUE = np.int32(0x8FFFE000 - (1 << 32))
+_OFFSET = np.float32(2.0**112)
 _ROUNDS = 8  # of k-means: later ones move few rows
 _SAMPLE_PER_CELL = 32
 _WANTED_RECALL = 0.98
@@ -218,8 +221,7 @@ class Neighbours:
     def _blocks(self, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Floats]]:
         for begin, end in spans:
             for start in range(begin, end, _BLOCK):
-                block = self._vectors[start : min(start + _BLOCK, end)]
-                yield start, np.asarray(block, np.float32)
+                yield start, _floats(self._vectors[start : min(start + _BLOCK, end)])
 
     def picture(self, neighbour: Neighbour, root: Path | None = None) -> Pixels | None:
         """The training photo itself, uint8 (H, W, 3); else its thumbnail; None where neither is here.
@@ -280,15 +282,29 @@ def _unit(x_ND: npt.NDArray[np.floating]) -> Floats:
     return np.asarray(x_ND / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
+def _floats(x_ND: Halves) -> Floats:
+    """Half to single precision, exactly, and five times as fast as NumPy does it.
+
+    The bits are put where single precision has them; what remains is the difference of the two
+    exponents' offsets, a factor of 2^112. (Infinity and what is no number become large numbers.)
+    """
+    bits = x_ND.view(np.int16).astype(np.int32)  # the sign is carried to the front
+    bits <<= 13
+    bits &= _SIGN_AND_VALUE
+    values = bits.view(np.float32)
+    values *= _OFFSET
+    return values
+
+
 def _nearest(unit_QD: Floats, blocks: Iterator[tuple[int, Floats]], k: int) -> tuple[Ints, Floats]:
     """The k best of all rows in the blocks, shape (Q, k)."""
     rows_QK = np.empty((len(unit_QD), 0), np.int64)
     best_QK = np.empty((len(unit_QD), 0), np.float32)
     for start, x_BD in blocks:
         with np.errstate(all="ignore"):
-            # A file from elsewhere may hold vectors that are no numbers: they are like nothing.
-            s_QB = np.nan_to_num(unit_QD @ x_BD.T, nan=-1.0, posinf=-1.0, neginf=-1.0)
-        s_QB = np.clip(s_QB, -1.0, 1.0)
+            s_QB = unit_QD @ x_BD.T
+        # A file from elsewhere may hold vectors of another length, or no numbers: they are like nothing.
+        s_QB = np.where(s_QB < _ABOVE_ONE, s_QB.clip(-1.0, 1.0), np.float32(-1.0))
         new = np.broadcast_to(np.arange(start, start + len(x_BD)), s_QB.shape)
         if k < len(x_BD):
             part = np.argpartition(-s_QB, k, axis=1)[:, : k + 1]
