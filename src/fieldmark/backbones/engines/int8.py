@@ -3,10 +3,10 @@
 Static quantisation of ONNX Runtime: weights are rounded per channel, and the range of each map is the
 one seen on some crops of the user's own (B. Jacob et al., "Quantization and Training of Neural
 Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). What that costs differs from
-network to network: from 2 % of a feature vector's length for a SqueezeNet to a third for an
-EfficientNet, whose depthwise layers have ranges far apart. So the loss is measured and printed each
-time, on crops that set no range. `auto` never takes it, and its features are not to be kept among
-those of other engines.
+network to network: with ImageNet weights a tenth of a feature vector's length for SqueezeNet and half
+of it for EfficientNet-Lite0, whose depthwise layers have ranges far apart. So the loss is measured
+and printed each time, on crops that set no range. `auto` never takes it, and its features are not to
+be kept among those of other engines.
 """
 
 from __future__ import annotations
