@@ -58,7 +58,10 @@ class Features:
 
     def __getitem__(self, index: IntArray | slice) -> FloatArray:
         """The vectors of some of the photos as float32, shape (len(index), D)."""
-        return np.asarray(self.vectors[self.rows[index]], dtype=np.float32)
+        rows = self.rows[index]
+        if len(rows) and (np.diff(rows) == 1).all():  # one stretch: converted as it is read
+            return np.array(self.vectors[rows[0] : rows[-1] + 1], dtype=np.float32)
+        return np.asarray(self.vectors[rows], dtype=np.float32)
 
     def take(self, index: IntArray) -> Features:
         """Some of the photos, in the order given, without reading a vector."""
