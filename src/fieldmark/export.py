@@ -40,6 +40,9 @@ OPSET = 17  # of the converted networks as well; ONNX Runtime from 1.12 on
 CHECKED = 64
 """At most so many of the photos that a classifier was made from are used for the check."""
 
+CALIBRATED = 256
+"""The same for int8: one half sets the ranges, the other measures the loss."""
+
 TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
 """The largest difference in a probability, by the interpolation of the resize.
 
@@ -107,7 +110,7 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = Fal
     """
     classifier = Classifier.load(model)
     given = [item.path for item in predict.items_of(check)]
-    places = given or own_photos(classifier)
+    places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
     if not places:
         progress.say("No photos to check on are here: generated pictures will do.")
     return export(classifier, path, pictures(places), int8=int8)
