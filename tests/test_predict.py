@@ -10,13 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from fieldmark import predict
-from fieldmark.classifier import Answer, Classifier, Prediction
+from fieldmark.classifier import Answer, Classifier, Prediction, Wider
 from fieldmark.errors import ImageRejected, InputError, RejectReason
 from fieldmark.predict import Item, Named
-from fieldmark.taxonomy import Taxon
+from fieldmark.taxonomy import Taxon, Taxonomy
 
 
 @pytest.fixture(autouse=True)
@@ -143,45 +144,208 @@ def test_a_batch_of_bad_photos_and_none_at_all(tmp_path: Path, classifier: Class
 
 
 AWKWARD = Taxon("7", 'a "comma", and\na line', "été", "", {})
+TIT = Taxon("8", "Parus major", "", "", {"kingdom": "Animalia", "genus": "Parus"})
+TICK = Taxon("9", "Ixodida", "tick", "", {"kingdom": "Animalia", "order": "Ixodida"})
+TAXONOMY = Taxonomy([AWKWARD, TIT, TICK])
+KINGDOM = Wider("kingdom", {"kingdom": "Animalia"}, 0.6)
 RESULTS = [
     Named(
         Item("a,b.jpg", Path("a,b.jpg"), "12"),
-        Prediction((Answer(AWKWARD, 0.75), Answer(Taxon("8", "Parus major"), 0.25)), sure=False),
+        Prediction((Answer(AWKWARD, 0.75), Answer(TIT, 0.25)), sure=False),
     ),
     Named(Item("c\rd.jpg", Path("c")), Prediction((Answer(AWKWARD, 1.0),), sure=True)),
+    Named(
+        Item("tit.jpg", Path("t")),
+        Prediction((Answer(TIT, 0.4), Answer(TICK, 0.2)), False, KINGDOM, (KINGDOM,), "because"),
+    ),
     Named(Item("e.jpg", Path("e")), None, ImageRejected(RejectReason.EMPTY, "no bytes")),
 ]
 
 
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
 def test_csv_is_read_back_by_the_standard_reader() -> None:
-    text = "\r\n".join(predict.as_csv(RESULTS)) + "\r\n"
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert [row["file_name"] for row in rows] == ["a,b.jpg", "a,b.jpg", "c\rd.jpg", "e.jpg"]
-    assert [row["rank"] for row in rows] == ["1", "2", "1", ""]
-    assert rows[0]["name"] == AWKWARD.name
-    assert rows[0]["common_name"] == "été"
-    assert [float(row["score"]) for row in rows[:2]] == [0.75, 0.25]
-    assert [row["sure"] for row in rows] == ["false", "", "true", ""]
-    assert rows[3]["rejected"] == "empty"
+    found = table("\r\n".join(predict.lines("csv", RESULTS, TAXONOMY)) + "\r\n")
+    assert tuple(found[0]) == predict.COLUMNS
+    said = [(row["file_name"], row["source"], row["name"], row["rank"]) for row in found]
+    assert said == [
+        ("a,b.jpg", "not sure", "", "none"),
+        ("a,b.jpg", "candidate", AWKWARD.name, "species"),
+        ("a,b.jpg", "candidate", "Parus major", "species"),
+        ("c\rd.jpg", "species", AWKWARD.name, "species"),
+        ("tit.jpg", "rolled up", "Animalia", "kingdom"),
+        ("tit.jpg", "candidate", "Parus major", "species"),
+        ("tit.jpg", "candidate", "Ixodida", "order"),
+        ("e.jpg", "", "", ""),
+    ]
+    assert [row["score"] for row in found] == [
+        *("", "0.750000", "0.250000", "1.000000", "0.600000", "0.400000", "0.200000", ""),
+    ]
+    assert found[1]["common_name"] == "été"
+    tit = found[5]
+    assert (tit["kingdom"], tit["genus"], tit["species_epithet"], tit["species"]) == (
+        *("Animalia", "Parus", "major", "Parus major"),
+    )
+    assert (found[4]["kingdom"], found[4]["genus"]) == ("Animalia", "")
+    assert (found[6]["order"], found[6]["species"]) == ("Ixodida", "")
+    assert {row["among"] for row in found[:-1]} == {"3"}
+    assert found[-1]["rejected"] == "empty"
 
 
 def test_json_lines_are_an_object_a_line() -> None:
-    lines = list(predict.as_json_lines(RESULTS))
+    lines = list(predict.lines("jsonl", RESULTS, TAXONOMY))
     assert all("\n" not in line for line in lines)
-    first, second, third = (json.loads(line) for line in lines)
+    first, second, third, fourth = (json.loads(line) for line in lines)
     assert (first["file_name"], first["id"], first["sure"]) == ("a,b.jpg", "12", False)
+    assert (first["source"], first["rank"], first["name"]) == ("not sure", "none", "")
     assert [label["score"] for label in first["labels"]] == [0.75, 0.25]
     assert first["labels"][0]["name"] == AWKWARD.name
     assert "id" not in second
-    assert third == {"file_name": "e.jpg", "rejected": "empty"}
+    assert (third["source"], third["name"], third["reason"]) == ("rolled up", "Animalia", "because")
+    assert third["wider"] == [{"rank": "kingdom", "name": "Animalia", "score": 0.6}]
+    assert fourth == {"file_name": "e.jpg", "rejected": "empty"}
 
 
 def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
     text = "\n".join(predict.as_text(RESULTS))
     assert "not sure" in text.split("c\rd.jpg")[0]
-    assert "not sure" not in text.split("c\rd.jpg")[1]
+    assert "not sure" not in text.split("c\rd.jpg")[1].split("tit.jpg")[0]
     assert "75.0%" in text
+    assert "60.0%  kingdom Animalia; the species is not sure:" in text
     assert "cannot be used: empty: no bytes" in text
+
+
+def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: Classifier) -> None:
+    folder = insects / "Apis mellifera"
+    results = list(predict.predict(classifier, predict.items_of([folder]), top=1))
+    found = table("\r\n".join(predict.lines("csv", results, classifier.taxonomy, wide=True)))
+    assert len(found) == 17
+    for row, result in zip(found, results, strict=True):
+        if result.prediction is None:
+            assert row["rejected"] == "truncated"
+            continue
+        scores = {taxon.name: float(row[taxon.name]) for taxon in classifier.taxa}
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+        assert max(scores, key=lambda name: scores[name]) == result.prediction.best.taxon.name
+
+
+def test_labels_of_one_name_have_columns_of_their_own() -> None:
+    twins = Taxonomy([Taxon("1", "a"), Taxon("2", "a"), Taxon("3", "score"), Taxon("4", "b")])
+    assert predict.columns(twins, wide=True)[6:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
+
+
+def test_patterns_and_lists(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [item.name for item in predict.items_of([insects / "*" / "0[0-2].jpg"])]
+    assert len(names) == 12
+    assert names == [item.name for item in predict.items_of([insects / "**" / "0[0-2].jpg"])]
+    assert len(predict.items_of([insects / "D*"])) == 16  # a folder
+    with pytest.raises(InputError, match="matches no photo"):
+        predict.items_of([insects / "*.tiff"])
+    for end in ("\n", "\r\n", "\0"):
+        (tmp_path / "list.txt").write_text(end.join([*names, "gone.jpg", ""]))
+        for argument in (f"@{tmp_path / 'list.txt'}", "-"):
+            text = (tmp_path / "list.txt").open()
+            monkeypatch.setattr("sys.stdin", text)
+            items = predict.items_of([Path(argument)])
+            assert [item.name for item in items] == [*names, "gone.jpg"]
+            text.close()
+    (tmp_path / "list.txt").write_text("\n\n")
+    with pytest.raises(InputError, match="names no photo"):
+        predict.listed(str(tmp_path / "list.txt"))
+
+
+def test_only_some_labels_are_possible_and_share_the_scores(
+    insects: Path, tmp_path: Path, classifier: Classifier
+) -> None:
+    (tmp_path / "only.txt").write_text(
+        "# of this place\napis MELLIFERA\n\n Danaus  plexippus \n", encoding="utf-8-sig"
+    )
+    names = predict.species_in(tmp_path / "only.txt")
+    fewer = classifier.only(names)
+    photo = insects / "Bombus terrestris" / "00.jpg"
+    (every,), (some,) = classifier.predict([photo], top=9), fewer.predict([photo], top=9)
+    p = {answer.taxon.name: answer.score for answer in every.answers}
+    whole = p["Apis mellifera"] + p["Danaus plexippus"]
+    assert {answer.taxon.name for answer in some.answers} == {"Apis mellifera", "Danaus plexippus"}
+    for answer in some.answers:
+        assert answer.score == pytest.approx(p[answer.taxon.name] / whole, rel=1e-3)
+    with pytest.raises(InputError, match="'Ursus ursus', 'unicorn'"):
+        classifier.only([*names, "Ursus ursus", "unicorn"])
+    with pytest.raises(InputError, match="at least two"):
+        classifier.only(["Apis mellifera"])
+
+
+# A file that a later run goes on with
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("suffix", predict.SUFFIXES_OUT)
+def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
+    insects: Path, tmp_path: Path, classifier: Classifier, suffix: str, wide: bool
+) -> None:
+    if wide and suffix == ".jsonl":
+        with pytest.raises(InputError, match="--wide"):
+            predict.to_file(tmp_path / "a.jsonl", classifier, [], wide=True)
+        return
+    items = predict.items_of([insects])
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    assert predict.to_file(whole, classifier, items, wide=wide) == 1
+    assert predict.to_file(cut, classifier, items[:40], wide=wide) == 1
+    journal = cut.with_name(f"{cut.name}.journal")
+    journal.write_bytes(journal.read_bytes()[:-150])  # a kill tore the last line
+    asked = []
+    kept = classifier.rank
+    object.__setattr__(classifier, "rank", lambda p, top: asked.append(1) or kept(p, top))
+    try:
+        predict.to_file(cut, classifier, items, wide=wide)
+    finally:
+        object.__delattr__(classifier, "rank")
+    assert len(asked) == 64 - 38  # the torn one again, the broken one is still of no use
+    for path in (whole, cut):
+        assert len(content(path)) == len(content(whole))
+    assert sorted(content(whole)) == sorted(content(cut))
+
+
+def content(path: Path) -> list[str]:
+    """The rows of a file without their scores, which differ in the last digit by the batch."""
+    if path.suffix == ".parquet":
+        found: list[dict[str, Any]] = pl.read_parquet(path).to_dicts()
+    elif path.suffix == ".csv":
+        found = table(path.read_bytes().decode())
+    else:
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+    keys = ("file_name", "source", "name", "rank", "rejected")
+    return [json.dumps([row.get(key) or "" for key in keys]) for row in found]
+
+
+def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
+    insects: Path, tmp_path: Path, classifier: Classifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "mine", tmp_path / "out.csv"
+    shutil.copytree(insects / "Danaus plexippus", folder)
+    items = predict.items_of([folder])
+    predict.to_file(out, classifier, items)
+    before = out.read_bytes()
+    predict.to_file(out, classifier, items)
+    assert "16 photos were named before" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    shutil.copy(insects / "Apis mellifera" / "00.jpg", folder / "00.jpg")
+    predict.to_file(out, classifier, items)
+    assert "15 photos were named before" in capsys.readouterr().err
+    predict.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
+    assert "anew" in capsys.readouterr().err
+    assert {row["among"] for row in table(out.read_bytes().decode())} == {"2"}
+
+
+def test_a_file_of_something_else_is_not_written_over(
+    tmp_path: Path, classifier: Classifier
+) -> None:
+    (tmp_path / "thesis.csv").write_text("years of work")
+    with pytest.raises(InputError, match="thesis"):
+        predict.to_file(tmp_path / "thesis.csv", classifier, [])
+    assert (tmp_path / "thesis.csv").read_text() == "years of work"
 
 
 def test_a_name_that_is_no_unicode_can_be_printed(
@@ -195,9 +359,10 @@ def test_a_name_that_is_no_unicode_can_be_printed(
     for argument in (tmp_path, odd):
         found = list(predict.predict(classifier, predict.items_of([argument])))
         assert found[0].prediction is not None
-        for form in predict.FORMATS.values():
-            assert "caf\\xe9.jpg" in "\n".join(form(found)).replace("\\\\", "\\")
-            "\n".join(form(found)).encode()
+        for form in ("text", "csv", "jsonl"):
+            text = "\n".join(predict.lines(form, found, classifier.taxonomy))
+            assert "caf\\xe9.jpg" in text.replace("\\\\", "\\")
+            text.encode()
 
 
 def test_a_submission_has_one_row_for_each_image_id(

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -163,6 +163,52 @@ class Classifier:
     def threshold(self) -> Threshold | None:
         """When the first label is given as the answer; None: always."""
         return self.thresholds.get("species")
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of all that an answer depends on, 64 hexadecimal digits."""
+        head = [files.sha256(t.tobytes()) for t in self.head.tensors().values()]
+        thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
+        return files.digest(
+            [
+                *(self.architecture, self.backbone_key, self.preprocess.to_json(), head),
+                *(self.temperature, self.taxonomy.to_json(), thresholds),
+            ]
+        )
+
+    def only(self, names: Iterable[str]) -> Classifier:
+        """The classifier of some of the labels, whose probabilities then sum to 1 among them.
+
+        Args:
+            names: taxon ids, scientific or common names, upper or lower case; a name that several
+                labels have stands for all of them.
+
+        Raises:
+            InputError: a name is none of the labels, or fewer than two labels are left.
+        """
+        known: dict[str, set[str]] = {}
+        for taxon in self.taxa:
+            for name in filter(None, (taxon.id, taxon.name, taxon.common_name)):
+                known.setdefault(name.casefold(), set()).add(taxon.id)
+        asked = {" ".join(name.split()): None for name in names}
+        unknown = [name for name in asked if name.casefold() not in known]
+        if unknown:
+            more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
+            raise InputError(
+                f"This classifier does not know {', '.join(map(repr, unknown[:10]))}{more}: name "
+                "its labels by their ids, scientific or common names."
+            )
+        kept = set().union(*(known[name.casefold()] for name in asked))
+        columns = [at for at, taxon in enumerate(self.taxa) if taxon.id in kept]
+        if len(columns) < 2:
+            raise InputError(
+                f"Of the names given, {len(columns)} is a label: a choice needs at least two."
+            )
+        head = LinearHead(
+            np.ascontiguousarray(self.head.weight[:, columns]), self.head.bias[columns]
+        )
+        taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
+        return replace(self, head=head, taxonomy=taxonomy)
 
     @cached_property
     def engine(self) -> engines.Engine:

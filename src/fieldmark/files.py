@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -106,6 +106,26 @@ def check_out(out: Path, what: str, marker: str) -> None:
     (out / ".writable").unlink()
     if not any(out.iterdir()):
         out.rmdir()
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a text file and wait until they are on the disk.
+
+    A kill can leave a torn last line; whoever reads the file passes over what has no end of line.
+
+    Raises:
+        InputError: the file cannot be written to, or the disk is full.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="") as handle:
+            handle.writelines(f"{line}\n" for line in lines)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): free some space or name "
+            "another place to write to."
+        ) from error
 
 
 def to_json(value: Any) -> str:
