@@ -15,7 +15,6 @@ import numpy.typing as npt
 from fieldmark import backbones, calibration, files, metrics, progress, report
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
-from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import (
     PAPER_CROP,
@@ -108,7 +107,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         InputError: anything about the photos, the network or the folder that stands in the way.
     """
     start = time.perf_counter()
-    check_out(out)
+    files.check_out(out, "classifier", "classifier.json")
     # Before any long work: a network that cannot be had says so at once.
     weights = "random" if config.transfer == "scratch" else config.weights
     backbone = backbones.load(
@@ -122,6 +121,8 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         fits = sweep(bench, backbone, parts, config)
     else:
         backbone, fits = train_network(bench, backbone, parts, config)
+        table = bench.reject_unreadable(table)
+        parts = Parts.of(table, split, parts.classes)
     fit = min(fits, key=lambda each: each.val_loss)
     raw = Classifier(
         architecture=config.backbone,
@@ -163,18 +164,6 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     )
     files.write_text(out / "report.html", page)
     return Trained(classifier, evaluation, summary, out)
-
-
-def check_out(out: Path) -> None:
-    """Refuse to write over something else.
-
-    Raises:
-        InputError: `out` is a file, or a folder that holds other things than a classifier.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: name a new folder for the classifier with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "classifier.json").exists():
-        raise InputError(f"{out} holds other files already: name a new or empty folder with --out.")
 
 
 def prepare(
