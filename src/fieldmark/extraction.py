@@ -126,7 +126,8 @@ class _Run:
         wanted: npt.NDArray[np.bool_],
     ) -> None:
         keys = [photo.sha256 for photo in photos]
-        full = getattr(self.engine, "preferred", BATCH)  # a GPU wants more at a time
+        # Half a batch at a time (a GPU's batches are larger): the other half is being written.
+        half = getattr(self.engine, "preferred", BATCH) // 2
         batch: list[int] = []
         with (
             progress.stage(f"features of {self.job.name}", len(photos)) as stage,
@@ -137,7 +138,7 @@ class _Run:
                     self.result.rejected[keys[number]] = spool.rejected[number]
                 elif wanted[number]:
                     batch.append(number)
-                if len(batch) == full:
+                if len(batch) == half:
                     self._flush(spool, batch, keys, behind)
                 stage.advance()
             self._flush(spool, batch, keys, behind)
