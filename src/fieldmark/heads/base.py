@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +38,40 @@ class LabelledFeatures:
 
     def where(self, keep: npt.NDArray[np.bool_]) -> LabelledFeatures:
         """Those photos for which `keep`, shape (N,), is true."""
+        if keep.all():
+            return self
         index = np.flatnonzero(keep)
         ids = tuple(self.ids[number] for number in index)
         return LabelledFeatures(self.features.take(index), self.labels[index], ids)
+
+
+class Head(Protocol):
+    """What every kind of head can do once it is learned."""
+
+    def logits(self, x_ND: FloatArray) -> FloatArray:
+        """Unnormalised scores s_NC of feature vectors."""
+
+    def logits_of(self, features: Features) -> FloatArray:
+        """The same for features that lie on disk, read block by block; shape (N, C)."""
+
+    def tensors(self) -> dict[str, FloatArray]:
+        """What to keep of it, by name; the class method `from_tensors` reads it back."""
+
+
+class Fitted(Protocol):
+    """What learning gives, whatever the kind of head."""
+
+    @property
+    def head(self) -> Head:
+        """The head, on the features as they are."""
+
+    @property
+    def val_loss(self) -> float:
+        """Mean cross-entropy on the validation photos, in nats."""
+
+    @property
+    def seconds(self) -> float:
+        """How long learning took."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +106,35 @@ class LinearHead:
         """Read back what `tensors` gave."""
         return cls(tensors["weight"], tensors["bias"])
 
+    def times(self, scale: float) -> LinearHead:
+        """The head whose logits are `scale` times these."""
+        return LinearHead(self.weight * np.float32(scale), self.bias * np.float32(scale))
+
+    def closed_to(self, count_C: IntArray) -> LinearHead:
+        """The head that never answers a class without a training photo, with finite logits.
+
+        The logits of the classes that were seen are moved to a mean of zero for every photo, which
+        changes none of their probabilities: the best of them is then never below zero, where the
+        logit of a class that was not seen is fixed. That one is the logarithm of the share that half
+        a photo would be.
+        """
+        seen = count_C > 0
+        if seen.all() or not seen.any():
+            return self
+        weight = np.where(seen, self.weight - self.weight[:, seen].mean(1, keepdims=True), 0.0)
+        unseen = np.log(0.5 / (count_C.sum() + 0.5 * len(count_C)))
+        bias = np.where(seen, self.bias - self.bias[seen].mean(), unseen)
+        return LinearHead(weight.astype(np.float32), bias.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the heads that need no gradient steps give; see `Fitted`."""
+
+    head: LinearHead
+    val_loss: float
+    seconds: float = field(default=0.0, compare=False)
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -101,6 +161,11 @@ class Scaling:
         varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
         scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         return cls(mean.astype(np.float32), scale.astype(np.float32))
+
+    def unfold(self, head: LinearHead) -> LinearHead:
+        """The head on scaled features that equals `head` on unscaled ones; inverse of `fold`."""
+        undo = np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
+        return LinearHead(head.weight * undo[:, None], head.bias + self.mean @ head.weight)
 
     @classmethod
     def none(cls, dim: int) -> Scaling:

@@ -26,6 +26,9 @@ from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
+_CACHED_NUMBERS = 1 << 18
+"""How many weights are updated at once: with gradient and moments, 4 MiB in float32."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -83,17 +86,20 @@ class Fit:
         head: the layer, on the features as they are.
         curve: one entry an epoch.
         seconds: of the whole sweep.
+        scaled_loss: the validation loss after the logits were scaled to fit the validation photos,
+            where they were.
     """
 
     arm: Arm
     head: LinearHead
     curve: tuple[Epoch, ...] = ()
+    scaled_loss: float | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def val_loss(self) -> float:
-        """The validation loss after the last epoch."""
-        return self.curve[-1].val_loss
+        """The validation loss of the head as it is, in nats."""
+        return self.curve[-1].val_loss if self.scaled_loss is None else self.scaled_loss
 
 
 def cosine(step: int, steps: int) -> float:
@@ -164,9 +170,16 @@ class _Sweep:
         bias = np.zeros((len(arms), classes), np.float32)
         for number, arm in enumerate(arms):
             if arm.initial is not None:
-                weight[:, number], bias[number] = self._scaled(arm.initial)
+                start = self.scaling.unfold(arm.initial)
+                weight[:, number] = start.weight
+                bias[number] = np.where(np.isfinite(start.bias), start.bias, 0.0)
         self.parameters = [torch.from_numpy(weight), torch.from_numpy(bias)]
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+        # One gradient and one place to work in for all updates: asking for memory costs as much as
+        # the arithmetic does.
+        self.gradients = [torch.empty_like(p) for p in self.parameters]
+        rows = max(1, min(dim, _CACHED_NUMBERS // bias.size))
+        self.work = torch.empty((rows, *bias.shape))
         self.rate_K = torch.tensor([arm.learning_rate for arm in arms])
         self.decay_K = torch.tensor([arm.weight_decay for arm in arms])
         self.smoothing_K = torch.tensor([arm.label_smoothing for arm in arms])
@@ -174,14 +187,6 @@ class _Sweep:
         self.batches = math.ceil(len(self.train) / training.batch_size)
         self.step = 0
         self.curves: list[list[Epoch]] = [[] for _ in arms]
-
-    def _scaled(self, head: LinearHead) -> tuple[np.ndarray, np.ndarray]:
-        """The layer on scaled features that equals `head` on unscaled ones; inverse of `fold`."""
-        scale = self.scaling.scale
-        undo = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-        weight = head.weight * undo[:, None]
-        bias = np.where(np.isfinite(head.bias), head.bias + self.scaling.mean @ head.weight, 0.0)
-        return weight, bias
 
     def run(self, epoch: int) -> None:
         """One pass over the training photos, then the measure on the validation photos."""
@@ -207,41 +212,56 @@ class _Sweep:
         x_BD = torch.from_numpy(self.scaling.apply(self.train.features[index]))
         y_B = torch.from_numpy(self.train.labels[index])
         p_BKC = self._logits(x_BD).log_softmax(-1)
+        label_BK1 = y_B[:, None, None].expand(-1, len(self.arms), 1)
         taken_BK = self.learned_KC[:, y_B].T
         count_K = taken_BK.sum(0)
-        chosen_BK = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.arms), 1)).squeeze(-1)
-        loss_K = -torch.where(taken_BK, chosen_BK, 0.0).sum(0)
+        loss_K = -torch.where(taken_BK, p_BKC.gather(-1, label_BK1).squeeze(-1), 0.0).sum(0)
         # The gradient of the mean cross-entropy by the logits: softmax minus target.
-        g_BKC = p_BKC.exp() - self._targets(y_B)
+        g_BKC = p_BKC.exp_()
+        if self.smoothing_K.any():
+            g_BKC -= self._targets(y_B)
+        else:
+            g_BKC.scatter_add_(-1, label_BK1, torch.full(label_BK1.shape, -1.0))
         g_BKC *= (taken_BK / count_K.clamp(min=1))[..., None]
-        by_weight = (x_BD.T @ g_BKC.flatten(1)).view_as(self.parameters[0])
-        gradients = [by_weight, g_BKC.sum(0)]
-        self._adamw(gradients)
+        by_weight, by_bias = self.gradients
+        torch.mm(x_BD.T, g_BKC.flatten(1), out=by_weight.flatten(1))
+        torch.sum(g_BKC, 0, out=by_bias)
+        self._adamw()
         return loss_K, count_K
 
     def _targets(self, y_B: torch.Tensor) -> torch.Tensor:
         one_BC = functional.one_hot(y_B, self.classes).float()
-        if not self.smoothing_K.any():
-            return one_BC[:, None]
         even_KC = self.learned_KC / self.learned_KC.sum(1, keepdim=True)
         smoothing_K1 = self.smoothing_K[:, None]
         return one_BC[:, None] * (1 - smoothing_K1) + smoothing_K1 * even_KC
 
-    def _adamw(self, gradients: Sequence[torch.Tensor]) -> None:
-        """Equations 1 to 12 of the AdamW paper, in the order in which PyTorch computes them."""
+    def _adamw(self) -> None:
+        """Equations 1 to 12 of the AdamW paper, in the order in which PyTorch computes them.
+
+        In pieces that fit the processor's cache, because it is memory that these sums wait for.
+        """
         steps = self.training.epochs * self.batches
         rate_K1 = (self.rate_K * cosine(self.step, steps))[:, None]
         self.step += 1
         beta1, beta2 = BETAS
         bias1, bias2 = 1 - beta1**self.step, 1 - beta2**self.step
-        for parameter, gradient, (first, second) in zip(
-            self.parameters, gradients, self.moments, strict=True
+        keep_K1 = 1 - rate_K1 * self.decay_K[:, None]
+        rate_K1 = rate_K1 / bias1
+        rows = len(self.work)
+        for whole, by_whole, (first_all, second_all) in zip(
+            self.parameters, self.gradients, self.moments, strict=True
         ):
-            parameter.mul_(1 - rate_K1 * self.decay_K[:, None])
-            first.lerp_(gradient, 1 - beta1)
-            second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            denominator = (second.sqrt() / math.sqrt(bias2)).add_(EPSILON)
-            parameter.sub_(first / denominator * (rate_K1 / bias1))
+            parts = (whole, by_whole, first_all, second_all)
+            blocks = [torch.split(part.view(-1, *self.work.shape[1:]), rows) for part in parts]
+            for parameter, gradient, first, second in zip(*blocks, strict=True):
+                if self.decay_K.any():
+                    parameter.mul_(keep_K1)
+                first.lerp_(gradient, 1 - beta1)
+                second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                update = torch.sqrt(second, out=self.work[: len(second)])
+                update.div_(math.sqrt(bias2)).add_(EPSILON)
+                torch.div(first, update, out=update)
+                parameter.sub_(update.mul_(rate_K1))
 
     def _measure(self) -> tuple[list[float], list[float]]:
         loss_K, wrong_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))

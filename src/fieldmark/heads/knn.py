@@ -1,0 +1,151 @@
+"""k nearest neighbours: the labels of the most similar training photos, each counted by similarity.
+
+The weighting is that of Wu et al., "Unsupervised feature learning via non-parametric instance
+discrimination" (2018, section 3.4): exp(cosine / T). The head keeps a vector of every training photo
+in float16, and so grows with their number; nothing else here does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fieldmark.features import Features
+from fieldmark.heads.base import FloatArray, IntArray, LabelledFeatures, Scaling
+from fieldmark.heads.ridge import counts
+from fieldmark.heads.scaling import few
+
+NEIGHBOURS = 20
+TEMPERATURES = (0.03, 0.07, 0.15, 0.3)
+_BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class NeighbourHead:
+    """The training photos themselves.
+
+    Attributes:
+        scaling: of the features before they are compared.
+        vectors: v_MD of the M training photos, scaled and of length one, float16.
+        labels: their classes, shape (M,).
+        prior: log-shares of the classes, shape (C,); minus 60 for a class without a photo.
+        temperature: T.
+        neighbours: k.
+    """
+
+    scaling: Scaling
+    vectors: np.ndarray
+    labels: IntArray
+    prior: FloatArray
+    temperature: float
+    neighbours: int = NEIGHBOURS
+
+    def logits(self, x_ND: FloatArray) -> FloatArray:
+        """Log-probabilities s_NC: the neighbours' votes, and one vote spread by the classes' shares."""
+        found = self.nearest(x_ND)
+        return self.votes(*found)
+
+    def logits_of(self, features: Features) -> FloatArray:
+        """The same for features that lie on disk, read block by block; shape (N, C)."""
+        scores = np.empty((len(features), len(self.prior)), np.float32)
+        for start, x_BD in features.blocks(1024):
+            scores[start : start + len(x_BD)] = self.logits(x_BD)
+        return scores
+
+    def nearest(self, x_ND: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and labels of each photo's k nearest, both (N, k); nearest first."""
+        x = torch.from_numpy(_unit(self.scaling.apply(x_ND)))
+        k = min(self.neighbours, len(self.labels))
+        best, label = torch.full((len(x), k), -2.0), torch.zeros((len(x), k), dtype=torch.long)
+        labels = torch.from_numpy(self.labels)
+        for start in range(0, len(labels), _BLOCK):
+            block = torch.from_numpy(self.vectors[start : start + _BLOCK].astype(np.float32))
+            near, which = (x @ block.T).topk(min(k, len(block)), dim=1)
+            both = torch.cat([best, near], 1)
+            both_label = torch.cat([label, labels[start + which]], 1)
+            best, place = both.topk(k, dim=1)
+            label = both_label.gather(1, place)
+        return best, label
+
+    def votes(self, cosine_NK: torch.Tensor, label_NK: torch.Tensor) -> FloatArray:
+        """Log of each class's share of the votes, shape (N, C)."""
+        weight_NK = ((cosine_NK - 1) / self.temperature).exp()
+        # The whole of the shares has half the vote of the farthest neighbour.
+        rest_N1 = weight_NK[:, -1:].clamp(min=1e-30) / 2
+        vote_NC = rest_N1 * torch.from_numpy(self.prior).exp()
+        vote_NC.scatter_add_(1, label_NK, weight_NK)
+        return np.asarray((vote_NC / vote_NC.sum(1, keepdim=True)).clamp(min=1e-30).log().numpy())
+
+    def tensors(self) -> dict[str, Any]:
+        """What to keep of it, by name."""
+        return {
+            "mean": self.scaling.mean,
+            "scale": self.scaling.scale,
+            "vectors": self.vectors,
+            "labels": self.labels,
+            "prior": self.prior,
+            "how": np.array([self.temperature, self.neighbours], np.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Any]) -> NeighbourHead:
+        """Read back what `tensors` gave."""
+        temperature, neighbours = tensors["how"].tolist()
+        scaling = Scaling(tensors["mean"], tensors["scale"])
+        kept = (tensors[name] for name in ("vectors", "labels", "prior"))
+        vectors, labels, prior = kept
+        return cls(scaling, vectors, labels, prior, temperature, int(neighbours))
+
+
+@dataclass(frozen=True)
+class Found:
+    """See `fieldmark.heads.base.Fitted`."""
+
+    head: NeighbourHead
+    val_loss: float
+    seconds: float
+
+
+def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Found:
+    """Keep the training photos, in the order of their ids; the validation loss chooses T.
+
+    Args:
+        train: photos to learn from; labels of -1 are passed over.
+        val: photos to choose T by.
+        classes: C; a class without a training photo is never the answer.
+        seed: not used; nothing here is random.
+    """
+    del seed
+    start = time.perf_counter()
+    train = train.where(train.labels >= 0)
+    order = np.argsort(np.asarray(train.ids, dtype=object), kind="stable")
+    features, count_C = train.features.take(order), counts(train, classes)
+    scaling = Scaling.of(features)
+    vectors = np.empty((len(features), features.dim), np.float16)
+    for first, block in features.blocks():
+        vectors[first : first + len(block)] = _unit(scaling.apply(block))
+    share = (count_C + 0.5) / (count_C.sum() + 0.5 * classes)
+    prior = np.where(count_C > 0, np.log(share), -60.0).astype(np.float32)
+    heads = [
+        NeighbourHead(scaling, vectors, train.labels[order], prior, temperature)
+        for temperature in TEMPERATURES
+    ]
+    measured = few(val, classes)
+    if not len(measured) or not len(train):
+        return Found(heads[1], float("nan"), time.perf_counter() - start)
+    parts = [heads[0].nearest(block) for _, block in measured.features.blocks(1024)]
+    cosine_NK, label_NK = (torch.cat(each) for each in zip(*parts, strict=True))
+    rows = np.arange(len(measured))
+    losses = [-head.votes(cosine_NK, label_NK)[rows, measured.labels].mean() for head in heads]
+    best = int(np.argmin(losses))
+    return Found(heads[best], float(losses[best]), time.perf_counter() - start)
+
+
+def _unit(x_ND: FloatArray) -> FloatArray:
+    length = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    return np.asarray(x_ND / np.maximum(length, 1e-30), np.float32)

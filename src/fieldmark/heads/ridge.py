@@ -1,0 +1,174 @@
+"""Ridge regression on one-hot targets: a head in closed form, from one pass over the features.
+
+The pass sums x^T x, a matrix of D x D, and the features of each class; neither grows with the number
+of photos. One eigendecomposition of the first serves every strength of regularisation. With fewer
+photos than features it is the decomposition of the photos' own N x N products instead.
+
+Least squares on one-hot targets (Hastie, Tibshirani and Friedman, "The elements of statistical
+learning", 2009, section 4.2) gives scores, not logits, and small ones for classes with few photos.
+Each class's column is therefore brought to length one; then one factor, and the weight of the classes'
+shares, are fitted on the validation photos, or, where those are few, on the training photos'
+leave-one-out scores, which need no second fit (the same book, equation 7.64).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fieldmark.heads.base import IntArray, LabelledFeatures, Learned, LinearHead, Scaling
+from fieldmark.heads.scaling import Weights, few, fit_weights
+
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Regularisations that are tried, as multiples of the mean eigenvalue of x^T x."""
+
+FEWEST_TO_CHOOSE_BY = 50
+"""With fewer validation photos than this the leave-one-out scores choose."""
+
+
+def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Learned:
+    """The best of several regularisations, as a linear layer whose logits are to scale.
+
+    Args:
+        train: photos to learn from; labels of -1 are passed over.
+        val: photos to choose the regularisation and the scale of the logits by.
+        classes: C; a class without a training photo is never the answer.
+        seed: not used; nothing here is random.
+    """
+    del seed
+    start = time.perf_counter()
+    train = train.where(train.labels >= 0)
+    if not len(train):
+        empty = np.zeros((train.features.dim, classes), np.float32)
+        return Learned(LinearHead(empty, np.zeros(classes, np.float32)), float(np.log(classes)))
+    sums = Sums.of(train, classes)
+    by_hand = few(val, classes)
+    alone = len(by_hand) < FEWEST_TO_CHOOSE_BY
+    if alone:
+        by_hand = few(train, classes)
+    head, weights = _Choice(sums, by_hand, alone).best()
+    return Learned(head.closed_to(sums.count_C.numpy()), weights.loss, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one pass over N photos gives, on features of zero mean and unit variance.
+
+    Attributes:
+        scaling: how they were brought there.
+        values: the E eigenvalues of x^T x that are not zero, E <= D.
+        vectors: its eigenvectors, shape (D, E).
+        sum_DC: the sum of each class's features.
+        count_C: each class's number of photos.
+    """
+
+    scaling: Scaling
+    values: torch.Tensor
+    vectors: torch.Tensor
+    sum_DC: torch.Tensor
+    count_C: torch.Tensor
+
+    @classmethod
+    def of(cls, train: LabelledFeatures, classes: int) -> Sums:
+        """Read all photos once."""
+        features, y_N = train.features, torch.from_numpy(train.labels)
+        dim, count = features.dim, len(features)
+        count_C = torch.bincount(y_N, minlength=classes)
+        # About a point near the mean, so that no digits are lost when the mean is taken off.
+        near_D = features[slice(0, 4096)].mean(0)
+        square = torch.zeros((dim, dim), dtype=torch.float64) if count > dim else None
+        sum_CD = torch.zeros((classes, dim), dtype=torch.float64)
+        square_D = torch.zeros(dim, dtype=torch.float64)
+        for start, block in features.blocks():
+            x_BD = torch.from_numpy(block - near_D)
+            sum_CD.index_add_(0, y_N[start : start + len(block)], x_BD.double())
+            if square is None:
+                square_D += x_BD.double().square().sum(0)
+            else:
+                square += x_BD.T @ x_BD
+        if square is not None:
+            square_D = square.diagonal()
+        mean_D = sum_CD.sum(0) / count
+        scaling = _scaling(near_D, mean_D, square_D / count)
+        scale_D = torch.from_numpy(scaling.scale).double()
+        sum_DC = ((sum_CD - count_C[:, None] * mean_D) * scale_D).T
+        if square is None:
+            x_ND = torch.from_numpy(scaling.apply(features[slice(None)])).double()
+            values, vectors = torch.linalg.eigh(x_ND @ x_ND.T)
+            keep = values > 1e-9 * values[-1].clamp(min=1e-30)
+            values = values[keep]
+            vectors = x_ND.T @ vectors[:, keep] / values.sqrt()
+        else:
+            square = (square - count * torch.outer(mean_D, mean_D)) * torch.outer(scale_D, scale_D)
+            values, vectors = torch.linalg.eigh(square)
+            values = values.clamp(min=0)
+        return cls(scaling, values.float(), vectors.float(), sum_DC.float(), count_C)
+
+
+def _scaling(near_D: np.ndarray, mean_D: torch.Tensor, square_D: torch.Tensor) -> Scaling:
+    mean = near_D + mean_D.numpy()
+    deviation = (square_D - mean_D**2).clamp(min=0).sqrt().numpy()
+    varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
+    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+    return Scaling(mean.astype(np.float32), scale.astype(np.float32))
+
+
+class _Choice:
+    """Some photos in the basis of the eigenvectors, and how good each regularisation is for them."""
+
+    def __init__(self, sums: Sums, photos: LabelledFeatures, alone: bool) -> None:
+        self.sums, self.alone = sums, alone
+        self.y_N = torch.from_numpy(photos.labels)
+        x_ND = torch.from_numpy(sums.scaling.apply(photos.features[slice(None)]))
+        self.x_NE = x_ND @ sums.vectors
+        self.sum_EC = sums.vectors.T @ sums.sum_DC
+        count_C = sums.count_C.float()
+        share = (count_C + 0.5) / (count_C.sum() + 0.5 * len(count_C))
+        self.prior_C = share.log()
+
+    def best(self) -> tuple[LinearHead, Weights]:
+        """The layer with the least loss on these photos."""
+        tried = [(strength, self.at(strength)) for strength in STRENGTHS]
+        strength, (weights, unit) = min(tried, key=lambda each: each[1][0].loss)
+        weight_EC, length_C, _ = self._columns(strength)
+        factor, share = weights.values
+        weight_DC = self.sums.vectors @ (weight_EC * (factor * unit / length_C))
+        bias_C = share * self.prior_C
+        return self.sums.scaling.fold(LinearHead(weight_DC.numpy(), bias_C.numpy())), weights
+
+    def at(self, strength: float) -> tuple[Weights, float]:
+        """How good one regularisation is, and what unit its scores are in."""
+        weight_EC, length_C, inverse_E = self._columns(strength)
+        s_NC = self.x_NE @ weight_EC
+        if self.alone:
+            self._leave_out(s_NC, inverse_E)
+        s_NC /= length_C
+        unit = 1 / max(float(s_NC.std(unbiased=False)), 1e-30)
+        expected = ((5.0, 5.0), (0.0, 1.0))
+        return fit_weights((s_NC.mul_(unit), self.prior_C[None]), self.y_N, expected), unit
+
+    def _columns(self, strength: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        values = self.sums.values
+        # Of all D eigenvalues, those that are zero and were left out too.
+        mean = values.sum() / len(self.sums.vectors)
+        inverse_E = 1 / (values + strength * mean.clamp(min=1e-30))
+        weight_EC = inverse_E[:, None] * self.sum_EC
+        return weight_EC, weight_EC.norm(dim=0).clamp(min=1e-30), inverse_E
+
+    def _leave_out(self, s_NC: torch.Tensor, inverse_E: torch.Tensor) -> None:
+        """Scores of training photos made into those of a fit to all others, in place."""
+        count = int(self.sums.count_C.sum())
+        lever_N1 = ((self.x_NE**2) @ inverse_E + 1 / count).clamp(max=0.999)[:, None]
+        share_C = self.sums.count_C / count
+        s_NC += share_C
+        s_NC.sub_(lever_N1 * torch.nn.functional.one_hot(self.y_N, len(share_C)))
+        s_NC /= 1 - lever_N1
+        s_NC -= share_C
+
+
+def counts(photos: LabelledFeatures, classes: int) -> IntArray:
+    """Each class's number of photos, shape (C,)."""
+    return np.bincount(photos.labels[photos.labels >= 0], minlength=classes).astype(np.int64)
