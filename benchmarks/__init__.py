@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, str] = {
     "store": "Features to disk and back",
     "tables": "Index, count, split and prune annotations",
     "cold_start": "From nothing to the first answer",
+    "serve": "The HTTP server, beside the bare engine and overloaded",
     "gpu": "The same on a GPU, where there is one",
     "hardware": "What the machine can do at most, and how near each stage comes",
     "errors": "Whether speed is bought with errors",
