@@ -41,3 +41,31 @@ def test_a_training_leaves_its_thresholds_and_what_they_do(model: Path) -> None:
     assert about["thresholds"]["species"]["precision"] == 0.95
     assert measured["answered"]["all"] == measured["answered"]["species"]  # no genus is known
     assert measured["coverage_curve"][-1]["coverage"] == 1
+
+
+def test_strange_photos_are_told_from_known_ones_as_measured(model: Path) -> None:
+    found = json.loads((model / "evaluation.json").read_text())["unknown"]
+    assert len(found["held_out"]) == 1  # of four classes
+    assert found["unknown"] == 16  # all photos of it: this head saw none of them
+    assert 0 < found["known"] < 16
+    for name in ("energy", "confidence", "neighbour"):
+        assert 0 <= found[name]["auroc"] <= 1
+        assert 0 <= found[name]["fpr95"] <= 1
+    # Invented stripes of another hue and width are unlike all others, even to random weights.
+    assert found["neighbour"]["auroc"] > 0.9
+
+
+def test_a_photo_below_the_energy_of_the_known_ones_is_flagged(
+    classifier: Classifier, insects: Path
+) -> None:
+    photos = sorted((insects / "Danaus plexippus").glob("*.jpg"))
+    assert classifier.known_from is not None
+    flags = [found.unknown for found in classifier.predict(photos)]
+    assert flags.count(True) <= 4
+    strict = replace(classifier, known_from=1e6)
+    (found,) = strict.predict(photos[:1])
+    assert found.unknown
+    assert found.reason.endswith("unlike those of the 4 names it knows")
+    (same,) = replace(classifier, known_from=None).predict(photos[:1])
+    assert same.unknown is None
+    assert same.best == found.best

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax as reference_log_softmax
+from scipy.special import logsumexp
 from sklearn.metrics import log_loss
 
 from fieldmark.calibration import (
     answered,
     answers,
     coverage_curve,
+    energy,
     fit_temperature,
     fit_threshold,
     fit_thresholds,
@@ -186,3 +188,9 @@ def test_coverage_against_precision(photos: list[tuple[float, bool]], steps: int
     if curve:
         assert curve[-1]["coverage"] == 1
         assert [point["coverage"] for point in curve] == sorted({p["coverage"] for p in curve})
+
+
+def test_the_energy_is_scipys_log_sum_exp() -> None:
+    logits = np.random.default_rng(0).normal(0, 50, (20, 7)).astype(np.float32)
+    logits[0, 3] = -np.inf  # a class that was never learned
+    np.testing.assert_allclose(energy(logits), logsumexp(logits, axis=1), rtol=1e-5)

@@ -47,6 +47,7 @@ def make() -> Classifier:
         head=LinearHead(weight, np.array([0.1, 0.2, -0.3], np.float32)),
         taxonomy=Taxonomy(TAXA),
         temperature=1.7,
+        known_from=-3.5,
         thresholds={"species": Threshold(0.95, 0.6, 0.8), "genus": Threshold(0.95, 0.8, 0.1)},
         provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
         source=backbone,
@@ -106,7 +107,7 @@ def refused(folder: Path) -> str:
 
 def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     made, loaded = make(), Classifier.load(saved)
-    for name in ("architecture", "backbone_key", "preprocess", "taxonomy", "temperature"):
+    for name in ("architecture", "preprocess", "taxonomy", "temperature", "known_from", "digest"):
         assert getattr(loaded, name) == getattr(made, name)
     assert loaded.thresholds == made.thresholds
     assert loaded.provenance == made.provenance
@@ -344,6 +345,8 @@ def test_what_is_no_folder_of_a_classifier(tmp_path: Path) -> None:
         {"thresholds": {"genus": {"precision": 0.9, "score": 0.5, "coverage": 1}}},
         {"thresholds": {"shape": {"precision": 0.9, "score": 0.5, "coverage": 1}}},
         {"thresholds": 0.5},
+        {"known_from": "low"},
+        {"known_from": float("nan")},
         {"thresholds": None},
         {"taxonomy": []},
         {"taxonomy": {"a": 1}},
@@ -440,7 +443,15 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = [
-    *("format", "architecture", "backbone_key", "preprocess", "temperature", "thresholds"),
+    *(
+        "format",
+        "architecture",
+        "backbone_key",
+        "preprocess",
+        "temperature",
+        "thresholds",
+        "known_from",
+    ),
     *("taxonomy", "files", "provenance"),
 ]
 

@@ -14,6 +14,7 @@ from sklearn.metrics import (
     confusion_matrix,
     log_loss,
     recall_score,
+    roc_auc_score,
     top_k_accuracy_score,
 )
 
@@ -242,3 +243,32 @@ def test_bootstrap_refuses_what_has_no_mean() -> None:
         metrics.bootstrap(np.array([]))
     with pytest.raises(ValueError, match="2 groups"):
         metrics.bootstrap(np.array([1.0]), ["a", "b"])
+
+
+SCORES = hnp.arrays(
+    np.float64, st.integers(1, 30), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0])
+)
+
+
+@given(SCORES, SCORES)
+def test_auroc_is_scikit_learns(known: np.ndarray, unknown: np.ndarray) -> None:
+    labels = np.repeat([1, 0], [len(known), len(unknown)])
+    expected = roc_auc_score(labels, np.concatenate([known, unknown]))
+    assert metrics.auroc(known, unknown) == pytest.approx(expected)
+
+
+@given(SCORES, SCORES, st.sampled_from([0.5, 0.9, 0.95, 1.0]))
+def test_false_positives_are_counted_at_the_highest_score_that_keeps_enough_known(
+    known: np.ndarray, unknown: np.ndarray, recall: float
+) -> None:
+    cut = metrics.score_at_recall(known, recall)
+    assert (known >= cut).mean() >= recall
+    assert (known > cut).mean() < recall
+    assert metrics.false_positive_rate(known, unknown, recall) == (unknown >= cut).mean()
+
+
+def test_measures_of_nothing_are_no_number() -> None:
+    nothing, some = np.empty(0), np.ones(3)
+    for one, other in ((nothing, some), (some, nothing)):
+        assert np.isnan(metrics.auroc(one, other))
+        assert np.isnan(metrics.false_positive_rate(one, other))

@@ -233,7 +233,7 @@ def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: C
 
 def test_labels_of_one_name_have_columns_of_their_own() -> None:
     twins = Taxonomy([Taxon("1", "a"), Taxon("2", "a"), Taxon("3", "score"), Taxon("4", "b")])
-    assert predict.columns(twins, wide=True)[6:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
+    assert predict.columns(twins, wide=True)[7:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
 
 
 def test_patterns_and_lists(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     journal.write_bytes(journal.read_bytes()[:-150])  # a kill tore the last line
     asked = []
     kept = classifier.rank
-    object.__setattr__(classifier, "rank", lambda p, top: asked.append(1) or kept(p, top))
+    object.__setattr__(classifier, "rank", lambda *given: asked.append(1) or kept(*given))
     try:
         predict.to_file(cut, classifier, items, wide=wide)
     finally:

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import metrics
+from fieldmark import files, metrics
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split
-from fieldmark.train import TrainConfig, check_out, train
+from fieldmark.train import TrainConfig, train
 
+MARK = ("classifier", "classifier.json")
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
 
 
@@ -93,10 +94,10 @@ def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
 def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(
     model: Path, tmp_path: Path
 ) -> None:
-    check_out(tmp_path)
-    check_out(tmp_path / "new" / "deep")
-    check_out(model)
+    files.check_out(tmp_path, *MARK)
+    files.check_out(tmp_path / "new" / "deep", *MARK)
+    files.check_out(model, *MARK)
     (tmp_path / "thesis.txt").write_text("years of work")
     for bad in (tmp_path, tmp_path / "thesis.txt"):
         with pytest.raises(InputError, match="--out"):
-            check_out(bad)
+            files.check_out(bad, *MARK)

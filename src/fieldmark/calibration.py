@@ -201,3 +201,17 @@ def coverage_curve(
         }
         for cut in cuts
     ]
+
+
+def energy(s_NC: FloatArray) -> FloatArray:
+    """How much the logits speak for any of the classes at all: log sum exp, shape (N,).
+
+    High for photos like those that were learned, low for others (Liu et al., "Energy-based
+    out-of-distribution detection", 2020, which calls this the negative energy).
+
+    Args:
+        s_NC: logits, already divided by the temperature.
+    """
+    top_N = s_NC.max(axis=1)
+    rest_N = np.log(np.exp(s_NC - top_N[:, None]).sum(axis=1))
+    return np.asarray(top_N + rest_N, np.float32)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import files, metrics
+from fieldmark import calibration, files, metrics
 from fieldmark.backbones import engines
 from fieldmark.calibration import Threshold
 from fieldmark.errors import ClassifierError, InputError, StoreError
@@ -87,6 +87,7 @@ class Prediction:
         rolled: the wider rank that is given as the answer, None where none is.
         wider: the likeliest genus, family … kingdom, each with its score.
         reason: why this is the answer, in plain words.
+        unknown: whether the photo may well be of none of the labels; None where that is not judged.
     """
 
     answers: tuple[Answer, ...]
@@ -94,6 +95,7 @@ class Prediction:
     rolled: Wider | None = None
     wider: tuple[Wider, ...] = ()
     reason: str = ""
+    unknown: bool | None = None
 
     @property
     def best(self) -> Answer:
@@ -140,6 +142,8 @@ class Classifier:
         temperature: the scores are divided by it before the softmax.
         thresholds: from which score on an answer is given at each rank; "species" is the label
             itself. Empty: the first label is always given.
+        known_from: a photo whose `calibration.energy` is lower may be of none of the labels; None
+            where this was not set.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: a backbone in memory, or the folder that holds its weights.
     """
@@ -151,6 +155,7 @@ class Classifier:
     taxonomy: Taxonomy
     temperature: float = 1.0
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    known_from: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Backbone | Path | None = None
 
@@ -172,7 +177,7 @@ class Classifier:
         return files.digest(
             [
                 *(self.architecture, self.backbone_key, self.preprocess.to_json(), head),
-                *(self.temperature, self.taxonomy.to_json(), thresholds),
+                *(self.temperature, self.taxonomy.to_json(), thresholds, self.known_from),
             ]
         )
 
@@ -208,7 +213,8 @@ class Classifier:
             np.ascontiguousarray(self.head.weight[:, columns]), self.head.bias[columns]
         )
         taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
-        return replace(self, head=head, taxonomy=taxonomy)
+        # The energy of fewer labels is another number: nothing was set for it.
+        return replace(self, head=head, taxonomy=taxonomy, known_from=None)
 
     @cached_property
     def engine(self) -> engines.Engine:
@@ -254,13 +260,17 @@ class Classifier:
         Raises:
             ClassifierError: the head does not fit the backbone, or gives no finite score.
         """
+        return metrics.log_softmax(self._logits(features_ND)).astype(np.float32)
+
+    def _logits(self, features_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits divided by the temperature, shape (N, C)."""
         if features_ND.shape[1] != self.head.weight.shape[0]:
             raise self._unfit(f"the backbone gives {features_ND.shape[1]} features")
         with np.errstate(over="ignore", invalid="ignore"):
             logits_NC = self.head.logits(features_ND) / np.float32(self.temperature)
         if not np.isfinite(logits_NC.max(axis=1)).all():
             raise self._unfit("its scores are beyond what a number can hold")
-        return metrics.log_softmax(logits_NC).astype(np.float32)
+        return logits_NC
 
     def _unfit(self, why: str) -> ClassifierError:
         where = self.source if isinstance(self.source, Path) else "This classifier"
@@ -271,11 +281,19 @@ class Classifier:
 
     def scores(self, crops_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities of crops, shape (N, C)."""
-        parts = [
-            np.exp(self.log_probabilities(self.engine(crops_NSS3[start : start + _BATCH])))
-            for start in range(0, len(crops_NSS3), _BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.taxa)), np.float32)
+        return self.outputs(crops_NSS3)[0]
+
+    def outputs(
+        self, crops_NSS3: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Calibrated probabilities of crops, shape (N, C), and their energies, shape (N,)."""
+        parts = [np.empty((0, len(self.taxa)), np.float32)]
+        energies = [np.empty(0, np.float32)]
+        for start in range(0, len(crops_NSS3), _BATCH):
+            logits_BC = self._logits(self.engine(crops_NSS3[start : start + _BATCH]))
+            parts.append(np.exp(metrics.log_softmax(logits_BC).astype(np.float32)))
+            energies.append(calibration.energy(logits_BC))
+        return np.concatenate(parts), np.concatenate(energies)
 
     def predict(
         self, photos: Sequence[bytes | Path | str | npt.NDArray[np.uint8]], top: int = 5
@@ -292,18 +310,25 @@ class Classifier:
         crops = [self._crop(photo) for photo in photos]
         if not crops:
             return []
-        return [self.rank(p_C, top) for p_C in self.scores(np.stack(crops))]
+        outputs = zip(*self.outputs(np.stack(crops)), strict=True)
+        return [self.rank(p_C, top, float(energy)) for p_C, energy in outputs]
 
-    def rank(self, p_C: npt.NDArray[np.float32], top: int = 5) -> Prediction:
+    def rank(
+        self, p_C: npt.NDArray[np.float32], top: int = 5, energy: float | None = None
+    ) -> Prediction:
         """What to say of one photo's probabilities, shape (C,): labels sorted by confidence, and
-        the answer that is sure enough."""
+        the answer that is sure enough; with its energy also whether it may be none of the labels."""
         best = np.argsort(-p_C, kind="stable")[:top]
         answers = tuple(Answer(self.taxa[number], float(p_C[number])) for number in best)
         sure = self.threshold is None or answers[0].score >= self.threshold.score
         wider = tuple(_wider(level, p_C) for level in self.taxonomy.levels)
         reached = (one for one in wider if one.score >= self._needed(one.rank))
         rolled = None if sure else next(reached, None)
-        return Prediction(answers, sure, rolled, wider, self._reason(answers[0], rolled, wider))
+        reason = self._reason(answers[0], rolled, wider)
+        unknown = None if self.known_from is None or energy is None else energy < self.known_from
+        if unknown:
+            reason += f"; but the photo is unlike those of the {len(self.taxa):,} names it knows"
+        return Prediction(answers, sure, rolled, wider, reason, unknown)
 
     def _needed(self, rank: str) -> float:
         threshold = self.thresholds.get(rank)
@@ -365,6 +390,7 @@ class Classifier:
                 "preprocess": files.from_json(self.preprocess.to_json()),
                 "temperature": self.temperature,
                 "thresholds": {rank: asdict(each) for rank, each in self.thresholds.items()},
+                "known_from": self.known_from,
                 "taxonomy": self.taxonomy.to_json(),
                 "files": {
                     name: files.sha256((folder / name).read_bytes())
@@ -405,6 +431,9 @@ class Classifier:
                 taxonomy=_taxonomy(about["taxonomy"]),
                 temperature=_number(about, "temperature", 1e-3, 1e3),
                 thresholds=_thresholds(about["thresholds"]),
+                known_from=(
+                    None if about["known_from"] is None else _number(about, "known_from", -1e6, 1e6)
+                ),
                 provenance=about["provenance"],
                 source=folder,
             )

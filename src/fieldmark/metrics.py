@@ -240,6 +240,32 @@ def error_interval(
     )
 
 
+def auroc(known_N: Values, unknown_M: Values) -> float:
+    """The chance that a known photo scores higher than an unknown one, ties counting half.
+
+    The area under the receiver operating characteristic, by the ranks of the scores (Mann and
+    Whitney, 1947); NaN where there is none of either.
+    """
+    if not known_N.size or not unknown_M.size:
+        return float("nan")
+    ordered = np.sort(np.asarray(unknown_M, np.float64))
+    below = np.searchsorted(ordered, known_N, "left") + np.searchsorted(ordered, known_N, "right")
+    return float(below.mean() / (2 * len(ordered)))
+
+
+def score_at_recall(known_N: Values, recall: float = 0.95) -> float:
+    """The highest score from which on at least `recall` of the known photos are taken as known."""
+    ordered = np.sort(np.asarray(known_N, np.float64))[::-1]
+    return float(ordered[max(0, int(np.ceil(recall * len(ordered) - 1e-9)) - 1)])
+
+
+def false_positive_rate(known_N: Values, unknown_M: Values, recall: float = 0.95) -> float:
+    """The share of unknown photos taken as known where `recall` of the known ones are; or NaN."""
+    if not known_N.size or not unknown_M.size:
+        return float("nan")
+    return float((np.asarray(unknown_M, np.float64) >= score_at_recall(known_N, recall)).mean())
+
+
 def _units(groups: Sequence[str | None] | None, size: int) -> IntArray:
     """Which independent unit each photo belongs to, numbered in order of appearance: shape (N,)."""
     if groups is None:

@@ -198,13 +198,13 @@ def _name(
     classifier: Classifier, batch: Sequence[Item], crops: Sequence[Crop | ImageRejected], top: int
 ) -> Iterator[Named]:
     good = [crop for crop in crops if not isinstance(crop, ImageRejected)]
-    scores = iter(classifier.scores(np.stack(good))) if good else iter(())
+    outputs = zip(*classifier.outputs(np.stack(good)), strict=True) if good else iter(())
     for item, crop in zip(batch, crops, strict=True):
         if isinstance(crop, ImageRejected):
             yield Named(item, None, crop)
         else:
-            p_C = next(scores)
-            yield Named(item, classifier.rank(p_C, top), scores=p_C)
+            p_C, energy = next(outputs)
+            yield Named(item, classifier.rank(p_C, top, float(energy)), scores=p_C)
 
 
 def with_progress(results: Iterable[Named], total: int) -> Iterator[Named]:
@@ -230,6 +230,8 @@ def as_text(results: Iterable[Named]) -> Iterator[str]:
             yield f"  {found.score:6.1%}  {found.rank} {found.name}; the species is not sure:"
         elif found.source == "not sure":
             yield "  not sure; the most likely are"
+        if found.unknown:
+            yield "  the photo is unlike those that the classifier knows: it may be none of these"
         for answer in found.answers:
             yield f"  {answer.score:6.1%}  {answer.taxon.label}"
 
@@ -252,6 +254,7 @@ def entry(result: Named, among: int, *, wide: bool = False) -> dict[str, Any]:
         "name": found.name,
         "score": round(found.score, 6),
         "sure": found.sure,
+        "unknown": found.unknown,
         "reason": found.reason,
         "among": among,
         "ranks": dict(found.rolled.ranks) if found.source == "rolled up" and found.rolled else {},
@@ -278,9 +281,9 @@ def entry(result: Named, among: int, *, wide: bool = False) -> dict[str, Any]:
 COLUMNS = (
     *("file_name", "kingdom", "phylum", "class", "order", "family", "genus"),
     *("species_epithet", "species", "common_name", "score", "rank", "source"),
-    *("name", "taxon_id", "among", "rejected"),
+    *("name", "taxon_id", "unknown", "among", "rejected"),
 )
-_WIDE = ("file_name", "score", "rank", "source", "name", "among")
+_WIDE = ("file_name", "score", "rank", "source", "name", "unknown", "among")
 
 
 def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
@@ -318,7 +321,7 @@ def rows(value: Mapping[str, Any], taxonomy: Taxonomy, *, wide: bool = False) ->
             source = "species" if given else "candidate"
             found.append({**_named(taxon), "score": label["score"], "source": source})
         for row in found:
-            row["among"] = value["among"]
+            row |= {"among": value["among"], "unknown": value["unknown"]}
     return [
         [{**row, "file_name": value["file_name"]}.get(each) for each in COLUMNS] for row in found
     ]
@@ -356,6 +359,8 @@ def as_csv(
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.6f}" if isinstance(value, float) else value
 
 
@@ -500,10 +505,10 @@ class Output:
         import polars as pl
 
         names = columns(self.taxonomy, wide=self.wide)
-        texts = {*COLUMNS, *_WIDE} - {"score", "among"}
+        special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean}
+        texts = dict.fromkeys((*COLUMNS, *_WIDE), pl.String)
         schema: dict[str, Any] = {
-            name: pl.String if name in texts else pl.UInt32 if name == "among" else pl.Float64
-            for name in names
+            name: {**texts, **special}.get(name, pl.Float64) for name in names
         }
         parts = [pl.DataFrame(schema=schema)]
         every = (row for value in entries for row in rows(value, self.taxonomy, wide=self.wide))

@@ -30,6 +30,7 @@ from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
 from fieldmark.photos import PhotoTable
 from fieldmark.preprocess import Tier
+from fieldmark.sampling import order
 from fieldmark.split import Split, Way, split_photos
 
 SWEEP = tuple(
@@ -41,6 +42,9 @@ SWEEP = tuple(
 
 HEAD_EPOCHS = 20
 NETWORK_EPOCHS = 10
+
+KNOWN_RECALL = 0.95
+"""The share of photos of the classes that are not to be called unknown."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     test = bench.features(backbone, parts.test, parts.classes).features
     evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
     summary = measured(evaluation, classifier, parts)
+    summary["unknown"] = unknown(bench, backbone, parts, config, fit.arm)
     about = {
         **provenance(photos, table, split, parts, backbone, fits, config),
         "command": command,
@@ -228,7 +233,92 @@ def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> C
     p_NC = np.exp(metrics.log_softmax(logits / np.float32(warm.temperature))).astype(np.float32)
     levels = warm.taxonomy.levels
     thresholds = calibration.fit_thresholds(p_NC, val.labels, levels, config.precision)
-    return replace(warm, thresholds=thresholds)
+    known = calibration.energy((logits / np.float32(warm.temperature))[val.labels >= 0])
+    known_from = metrics.score_at_recall(known, KNOWN_RECALL) if len(known) else None
+    return replace(warm, thresholds=thresholds, known_from=known_from)
+
+
+def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig, arm: Arm) -> Any:
+    """How well photos of none of the classes are told: a tenth of the classes is held out, another
+    last layer is trained on the others, and the scores of both kinds of photos are compared.
+
+    Args:
+        bench, backbone, parts, config: as for the classifier.
+        arm: the setting that was chosen for it.
+
+    Returns:
+        `held_out` (taxon ids), `known` and `unknown` (photos), and for `energy`, `confidence` (the
+        first probability) and `neighbour` (the cosine to the nearest training photo) the `auroc` and
+        `fpr95`. None where there is too little to measure, or where the network itself was trained
+        on all classes, so that none was held out of it.
+    """
+    drawn = order(parts.classes, "unknown", config.seed)[: max(1, len(parts.classes) // 10)]
+    held = {parts.classes[number] for number in drawn}
+    rest = tuple(taxon_id for taxon_id in parts.classes if taxon_id not in held)
+    if config.transfer != "last" or len(rest) < 2:
+        return None
+    train, val, test = (
+        bench.features(backbone, photos, rest) for photos in (parts.train, parts.val, parts.test)
+    )
+    learn, check = train.where(train.labels >= 0), val.where(val.labels >= 0)
+    training = Training(epochs=config.epochs or HEAD_EPOCHS, seed=config.seed)
+    head = fit_sweep(learn, check, len(rest), training, (arm,), lambda _: None)[0].head
+    temperature = calibration.fit_temperature(head.logits_of(check.features), check.labels)
+
+    # The photos of the held-out classes were kept from this head in all parts.
+    known = _some(test.where(test.labels >= 0), config.seed)
+    strange = []
+    for photos, found in ((parts.train, train), (parts.val, val), (parts.test, test)):
+        strange.append(found.where(np.array([each in held for each in photos.taxon_ids], np.bool_)))
+    others = [_some(each, config.seed) for each in strange]
+    if not len(known) or not sum(map(len, others)):
+        return None
+
+    def scores(photos: LabelledFeatures) -> dict[str, npt.NDArray[np.float32]]:
+        logits = head.logits_of(photos.features) / np.float32(temperature)
+        return {
+            "energy": calibration.energy(logits),
+            "confidence": np.exp(metrics.log_softmax(logits).max(axis=1, initial=-np.inf)),
+            "neighbour": _nearest(photos, learn),
+        }
+
+    of_known, of_others = scores(known), [scores(each) for each in others if len(each)]
+    measured: dict[str, Any] = {
+        "held_out": sorted(held),
+        "known": len(known),
+        "unknown": sum(map(len, others)),
+    }
+    for name, inside in of_known.items():
+        outside = np.concatenate([each[name] for each in of_others])
+        measured[name] = {
+            "auroc": metrics.auroc(inside, outside),
+            "fpr95": metrics.false_positive_rate(inside, outside, KNOWN_RECALL),
+        }
+    return measured
+
+
+def _some(photos: LabelledFeatures, seed: int) -> LabelledFeatures:
+    """At most 2,000 of the photos, drawn by their ids: enough for a rate."""
+    keep = np.zeros(len(photos), np.bool_)
+    keep[order(photos.ids, "unknown", seed)[:2000]] = True
+    return photos.where(keep)
+
+
+def _nearest(photos: LabelledFeatures, among: LabelledFeatures) -> npt.NDArray[np.float32]:
+    """The cosine of each photo to the most similar of others, shape (N,)."""
+
+    def unit(x_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        length = np.linalg.norm(x_ND, axis=1, keepdims=True)
+        return np.asarray(x_ND / np.maximum(length, np.float32(1e-12)), np.float32)
+
+    best = np.full(len(photos), -1, np.float32)
+    own = [(start, unit(x_BD)) for start, x_BD in photos.features.blocks()]
+    for _, x_BD in among.features.blocks():
+        others = unit(x_BD).T
+        for start, mine in own:
+            span = slice(start, start + len(mine))
+            best[span] = np.maximum(best[span], (mine @ others).max(axis=1))
+    return best
 
 
 def measured(evaluation: Evaluation, classifier: Classifier, parts: Parts) -> dict[str, Any]:
