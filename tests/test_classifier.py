@@ -9,17 +9,20 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark import backbones, files
+from fieldmark import classifier as classifier_module
 from fieldmark.backbones.engines import cached_graph
 from fieldmark.calibration import Threshold
 from fieldmark.classifier import FORMAT, Classifier
@@ -504,3 +507,106 @@ def test_a_classifier_without_weights_says_so() -> None:
     object.__setattr__(made, "source", None)
     with pytest.raises(ClassifierError, match="no weights"):
         _ = made.backbone
+
+
+def zipped(folder: Path, path: Path, below: str = "") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each in sorted(folder.iterdir()):
+            archive.write(each, below + each.name)
+    return path
+
+
+@pytest.mark.parametrize("below", ["", "model/"])
+def test_a_zip_of_the_folder_is_the_same_classifier(
+    saved: Path, tmp_path: Path, below: str
+) -> None:
+    loaded = Classifier.load(zipped(saved, tmp_path / "model.zip", below))
+    assert loaded.digest == Classifier.load(saved).digest
+    (one,), (other,) = loaded.predict([photo()]), Classifier.load(saved).predict([photo()])
+    assert one.best.taxon == other.best.taxon
+    assert one.best.score == pytest.approx(other.best.score, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../classifier.json", "leads out"),
+        ("/classifier.json", "leads out"),
+        ("a/../../head.safetensors", "leads out"),
+        ("C:\\classifier.json", "leads out"),
+        ("model/classifier.json", "twice"),
+    ],
+)
+def test_a_zip_that_leads_out_of_itself_is_one_sentence(
+    saved: Path, tmp_path: Path, name: str, why: str
+) -> None:
+    path = zipped(saved, tmp_path / "model.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "{}")
+    assert why in refused(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["model.zip"]
+
+
+def test_links_in_a_zip_are_refused(saved: Path, tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("neighbours.safetensors")
+    link.external_attr = 0o120777 << 16
+    path = zipped(saved, tmp_path / "model.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert "link" in refused(path)
+
+
+def test_damaged_and_foreign_zips_are_one_sentence(saved: Path, tmp_path: Path) -> None:
+    whole = zipped(saved, tmp_path / "whole.zip").read_bytes()
+    path = tmp_path / "model.zip"
+    for damage in (b"", whole[:1000], whole[:-30], whole[:5000] + b"?" * 999 + whole[5999:]):
+        path.write_bytes(damage)
+        refused(path)
+    path.unlink()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(Hostile(str(tmp_path / "ran"))))
+    assert "a pickle (archive/data.pkl), which can run code" in refused(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_too_large_is_not_read(
+    saved: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (copy / "classifier.json").open("r+b") as handle:
+        handle.truncate(1 << 29)  # takes no room on the disk
+    assert "too large" in refused(copy)
+    monkeypatch.setitem(classifier_module._LIMITS, "head.safetensors", 100)
+    assert "too large" in refused(zipped(saved, tmp_path / "model.zip"))
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(copy: Path) -> None:
+    (copy / "head.safetensors").unlink()
+    os.mkfifo(copy / "head.safetensors")
+    assert "not a file" in refused(copy)
+
+
+def test_the_hub_is_asked_for_the_known_files_alone(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def download(name: str, **how: Any) -> str:
+        asked.append((name, how))
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for name in ("hf://someone/birds@v2", Path("hf://someone/birds@v2")):
+        assert Classifier.load(name).digest == Classifier.load(saved).digest
+    assert [name for name, _ in asked] == ["someone/birds"] * 2
+    assert asked[0][1]["revision"] == "v2"
+    assert not [each for each in asked[0][1]["allow_patterns"] if "*" in each or "py" in each]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, **how: Any) -> str:
+        raise LocalEntryNotFoundError("Cannot find an appropriate snapshot.\nSee the manual.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ClassifierError, match="hf://someone/birds could not be fetched") as caught:
+        Classifier.load("hf://someone/birds")
+    assert "\n" not in str(caught.value)

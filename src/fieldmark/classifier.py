@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -412,14 +413,26 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
-        """Read the folder that `save` wrote; nothing in it is run.
+        """Read the folder that `save` wrote, a zip of it, or `hf://OWNER/NAME` (or with `@REVISION`)
+        from the Hugging Face hub. Nothing in it is run, and only the files that are needed are read.
 
         Raises:
-            ClassifierError: it is not a classifier, or a damaged one.
+            ClassifierError: it is not a classifier, a damaged or hostile one, or cannot be fetched.
         """
+        if hub := re.fullmatch(r"hf:/{1,2}([^/@]+/[^/@]+)(?:@(.+))?", str(folder)):
+            return cls._load(_from_hub(hub[1], hub[2]))
+        if not Path(folder).is_file():
+            return cls._load(Path(folder))
+        unpacked = _from_zip(Path(folder))
+        try:
+            return cls._load(unpacked)
+        except ClassifierError as error:
+            raise ClassifierError(str(error).replace(str(unpacked), str(folder))) from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> Classifier:
         from safetensors import SafetensorError
 
-        folder = Path(folder)
         about = _read_about(folder)
         try:
             head = _read_head(folder / "head.safetensors", about["files"]["head.safetensors"])
@@ -503,11 +516,68 @@ def _against(score: float, needed: float) -> str:
     return f"{score:.{digits}f} {sign} {needed:.{digits}f}"
 
 
+_LIMITS = {
+    "classifier.json": 1 << 28,
+    "head.safetensors": 1 << 33,
+    "backbone.safetensors": 1 << 35,
+    "neighbours.safetensors": 1 << 35,
+}
+"""The files that are read, and the bytes that each may have."""
+
+
+def _from_zip(path: Path) -> Path:
+    """The folder into which a zip was unpacked."""
+    if not zipfile.is_zipfile(path):
+        raise ClassifierError(
+            f"{path} is not a folder or a zip: name one that `fieldmark train --out` wrote."
+        )
+    try:
+        folder = files.unzip(path, _LIMITS)
+    except InputError as error:
+        raise ClassifierError(f"{error} Take it anew from where it was made.") from error
+    if not (folder / "classifier.json").exists():
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith((".pkl", ".pickle"))]
+        what = f"a pickle ({pickles[0]}), which can run code," if pickles else "other files"
+        raise ClassifierError(
+            f"{path} holds {what} and no classifier.json: name a zip of a folder that "
+            "`fieldmark train --out` wrote."
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """The folder of the files that the hub has, or had when they were fetched before."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=[*_LIMITS, "README.md"]
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClassifierError(
+            f"hf://{name} could not be fetched ({why.rstrip('.')}): look at the name and the "
+            "connection, or name a folder."
+        ) from error
+
+
 def _read_about(folder: Path) -> Any:
     if not folder.is_dir():
         raise ClassifierError(
             f"{folder} is not a folder: name one that `fieldmark train --out` wrote."
         )
+    for name, limit in _LIMITS.items():
+        path = folder / name
+        if path.exists() and not path.is_file():
+            raise _damaged(folder, ValueError(f"{name} is not a file"))
+        if path.exists() and path.stat().st_size > limit:
+            raise _damaged(
+                folder, ValueError(f"{name} is too large: {path.stat().st_size:,} bytes")
+            )
     if not (folder / "classifier.json").is_file():
         raise ClassifierError(
             f"{folder} has no classifier.json: name a folder that `fieldmark train --out` wrote."

@@ -6,12 +6,19 @@ process. Data that is appended to (the feature store) keeps its own order of wri
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterable, Iterator
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -126,6 +133,55 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             f"{path} could not be written ({error.strerror or error}): free some space or name "
             "another place to write to."
         ) from error
+
+
+def unzip(path: Path, limits: Mapping[str, int]) -> Path:
+    """Take some files out of a zip, into a private folder that goes when the process ends.
+
+    The names of the zip are never used as paths: each file is written under its own name of
+    `limits`. They may lie in one folder of the zip; all other files are passed over.
+
+    Args:
+        path: the zip.
+        limits: which files to take, and how many bytes each may have.
+
+    Raises:
+        InputError: it is no zip, is damaged or encrypted, or holds a link, a path that leads out of
+            it, the same file twice, or one that is too large.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fieldmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, entry in _entries(archive, limits).items():
+                with archive.open(entry) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a whole zip that can be used ({error}).") from error
+    return folder
+
+
+def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> dict[str, zipfile.ZipInfo]:
+    """The entries of a zip that are asked for, once all of its names are seen to be harmless."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        parts = entry.filename.split("/")
+        if ".." in parts or parts[0] in ("", "~") or re.search(r"[\\:\0]", entry.filename):
+            raise ValueError(f"it holds the path {entry.filename!r}, which leads out of it")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise ValueError(f"{entry.filename!r} in it is a link")
+        name = parts[-1]
+        if name not in limits or len(parts) > 2 or parts[0] == "__MACOSX":
+            continue
+        if name in found:
+            raise ValueError(f"it holds {name} twice")
+        if entry.flag_bits & 1:
+            raise ValueError("it is encrypted")
+        # A reader never gives more bytes than are declared.
+        if entry.file_size > limits[name]:
+            raise ValueError(f"{name} in it is too large: {entry.file_size:,} bytes")
+        found[name] = entry
+    return found
 
 
 def to_json(value: Any) -> str:
