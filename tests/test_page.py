@@ -29,6 +29,8 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 KEY = "a-key-for-the-page"
 BEES = [
     Taxon(
@@ -59,17 +61,20 @@ class Told(Classifier):
     """A classifier that answers by the colour of a photo: red is sure, green is a genus, blue is not
     sure; so that the page shows each kind of answer. Its network is a real one."""
 
-    def scores(self, crops_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def outputs(self, crops_NSS3: Pixels) -> tuple[Floats, Floats]:
         colours = crops_NSS3.mean(axis=(1, 2)).argmax(axis=1)
         kinds = [[0.9995, 0.0002, 0.0002, 0.0001], [0.02, 0.5, 0.46, 0.02], [0.4, 0.2, 0.2, 0.2]]
-        return np.array([kinds[colour] for colour in colours], np.float32)
+        scores_NC = np.array([kinds[colour] for colour in colours], np.float32)
+        return scores_NC, scores_NC.max(axis=1)
 
-    def rank(self, p_C: npt.NDArray[np.float32], top: int = 5) -> Prediction:
+    def rank(self, p_C: Floats, top: int = 5, energy: float | None = None) -> Prediction:
         order = np.argsort(-p_C)[:top]
         answers = tuple(Answer(self.taxa[n], float(p_C[n])) for n in order)
         genus = Wider("genus", {rank: BEES[1].ranks[rank] for rank in RANKS[:-1]}, 0.96)
         rolled = genus if 0.45 < p_C.max() < 0.9 else None
-        return Prediction(answers, bool(p_C.max() > 0.9), rolled, (genus,), "as the test says")
+        unknown = energy is not None and energy < 0.45
+        sure = bool(p_C.max() > 0.9)
+        return Prediction(answers, sure, rolled, (genus,), "as the test says", unknown)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,7 @@ def opened(browser: Any, server: Any, **options: Any) -> Iterator[Any]:
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.on("console", lambda line: failures.append(line.text) if "Policy" in line.text else None)
+    page.on("filechooser", lambda _: None)  # from now on no chooser opens a window
     page.goto(server.url)
     yield page
     context.close()
@@ -160,7 +166,9 @@ def test_doubt_is_said_in_words(page: Any) -> None:
     )
     assert blue.startswith("Not sure")
     assert "The likeliest is Honey bee Apis mellifera (40.0 %), but that is not enough" in blue
+    assert "This may be none of the kinds that I know" in blue
     assert green.startswith("Sure of the genus: Bombus")
+    assert "none of the kinds" not in green
 
 
 def test_several_photos_are_several_cards_in_their_order(page: Any) -> None:

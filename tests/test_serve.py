@@ -79,6 +79,7 @@ def strict_web(strict: Any) -> Iterator[httpx.Client]:
 def assert_names(entry: Any, expected: Prediction) -> None:
     assert (entry["answer"]["source"], entry["answer"]["name"]) == (expected.source, expected.name)
     assert (entry["answer"]["rank"], entry["answer"]["reason"]) == (expected.rank, expected.reason)
+    assert entry["answer"].get("unknown") == expected.unknown
     assert entry["answer"]["score"] == pytest.approx(expected.score, abs=1e-4)
     assert [each["taxon_id"] for each in entry["labels"]] == [a.taxon.id for a in expected.answers]
     for each, answer in zip(entry["labels"], expected.answers, strict=True):
@@ -243,9 +244,9 @@ class Slow(Classifier):
 
     go = threading.Event()
 
-    def scores(self, crops_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def outputs(self, crops_NSS3: Any) -> Any:
         assert self.go.wait(30)
-        return super().scores(crops_NSS3)
+        return super().outputs(crops_NSS3)
 
 
 def slow(classifier: Classifier, kind: type[Classifier]) -> Any:
@@ -288,7 +289,7 @@ def test_bodies_are_held_only_up_to_a_limit(running: Any, classifier: Classifier
 class Broken(Classifier):
     """A classifier whose network fails."""
 
-    def scores(self, crops_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def outputs(self, crops_NSS3: Any) -> Any:
         raise RuntimeError("a secret of the machine room")
 
 

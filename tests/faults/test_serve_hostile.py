@@ -239,9 +239,9 @@ def test_what_is_not_http_harms_nothing(server: Any, bytes_: bytes) -> None:
 class Paced(Classifier):
     """A classifier of a known speed, so that the machine's does not matter."""
 
-    def scores(self, crops_NSS3: Any) -> Any:
+    def outputs(self, crops_NSS3: Any) -> Any:
         time.sleep(0.02)
-        return super().scores(crops_NSS3)
+        return super().outputs(crops_NSS3)
 
 
 def test_overloaded_it_answers_rightly_or_refuses(running: Any, classifier: Classifier) -> None:

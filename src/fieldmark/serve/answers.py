@@ -40,6 +40,10 @@ class Given(BaseModel):
     ranks: dict[str, str] = Field(description="The names of the ranks down to it, widest first.")
     score: float = Field(description="Its probability; where not sure, that of the first label.")
     reason: str = Field(description="Why this is the answer.")
+    unknown: bool | None = Field(
+        default=None,
+        description="Whether the photo may be of none of the classes; absent: not judged.",
+    )
 
 
 class PhotoAnswer(BaseModel):
@@ -196,6 +200,7 @@ def _given(prediction: Prediction) -> Given:
         ranks=dict(best.get("ranks", rolled)),
         score=round(prediction.score, 6),
         reason=prediction.reason,
+        unknown=prediction.unknown,
     )
 
 

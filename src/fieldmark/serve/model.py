@@ -40,8 +40,11 @@ class Model:
 
     def predict(self, crops: Sequence[Crop], tops: Sequence[int]) -> list[Prediction]:
         """What the classifier says of crops, uint8 (S, S, 3), with `top` labels for each."""
-        scores_NC = self.classifier.scores(np.stack(crops))
-        return [self.classifier.rank(p_C, top) for p_C, top in zip(scores_NC, tops, strict=True)]
+        scores_NC, energy_N = self.classifier.outputs(np.stack(crops))
+        return [
+            self.classifier.rank(p_C, top, float(energy))
+            for p_C, top, energy in zip(scores_NC, tops, energy_N, strict=True)
+        ]
 
     def offers(self) -> answers.Offers:
         """What it has besides names.

@@ -105,6 +105,14 @@ function labelRow(label) {
 }
 
 function verdict(photo) {
+  const parts = verdictOf(photo);
+  if (photo.answer.unknown) {
+    parts.push(element("p", "note", "This may be none of the kinds that I know: take any name with care."));
+  }
+  return parts;
+}
+
+function verdictOf(photo) {
   const best = photo.labels[0];
   const answer = photo.answer;
   const likeliest = element("span", "", names(best), ` (${percent(best.score)})`);
@@ -123,10 +131,11 @@ function verdict(photo) {
 }
 
 function spoken(photo) {
-  const { source, rank, score, name } = photo.answer;
-  if (source === "not sure") return "Not sure.";
-  if (source === "rolled up") return `Sure of the ${rank}: ${name}, ${percent(score)}.`;
-  return `${everyday(photo.answer)}, ${percent(score)}.`;
+  const { source, rank, score, name, unknown } = photo.answer;
+  const doubt = unknown ? " It may be none of the kinds that I know." : "";
+  if (source === "not sure") return `Not sure.${doubt}`;
+  if (source === "rolled up") return `Sure of the ${rank}: ${name}, ${percent(score)}.${doubt}`;
+  return `${everyday(photo.answer)}, ${percent(score)}.${doubt}`;
 }
 
 function say(text) {
