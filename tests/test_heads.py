@@ -228,3 +228,14 @@ def test_the_best_comes_first_and_its_loss_is_that_of_the_head() -> None:
     scores = torch.from_numpy(fits[0].head.logits_of(VAL.features))
     loss = functional.cross_entropy(scores, torch.from_numpy(VAL.labels))
     assert losses[0] == pytest.approx(float(loss), abs=1e-4)
+
+
+def test_the_mean_of_the_best_three_is_tried_too() -> None:
+    fits = default.fit_best(TRAIN, VAL, 5, epochs=3)
+    (mean,) = (fit for fit in fits if fit.averaged == 3)
+    best = [fit.head for fit in fits if fit.averaged == 1][:3]
+    x_ND = VAL.features[slice(None)]
+    together = sum(head.logits(x_ND) for head in best)
+    ours = mean.head.logits(x_ND)
+    factor = (together * ours).sum() / (together**2).sum()
+    np.testing.assert_allclose(ours, factor * together, atol=1e-3)

@@ -8,13 +8,26 @@ says what it must do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from fieldmark.heads import default, knn, ncm, ridge
-from fieldmark.heads.base import Fitted, LabelledFeatures
+if TYPE_CHECKING:
+    from fieldmark.heads.base import Fitted, LabelledFeatures
+
+
+def _head(module: str) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]:
+    """The function `fit` of a file of this folder; read when it is called, since it needs PyTorch."""
+
+    def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Fitted:
+        found: Fitted = import_module(f"fieldmark.heads.{module}").fit(train, val, classes, seed)
+        return found
+
+    return fit
+
 
 HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]] = {
-    "softmax": default.fit,
-    "ridge": ridge.fit,
-    "ncm": ncm.fit,
-    "knn": knn.fit,
+    "softmax": _head("default"),
+    "ridge": _head("ridge"),
+    "ncm": _head("ncm"),
+    "knn": _head("knn"),
 }

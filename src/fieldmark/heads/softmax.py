@@ -88,12 +88,14 @@ class Fit:
         seconds: of the whole sweep.
         scaled_loss: the validation loss after the logits were scaled to fit the validation photos,
             where they were.
+        averaged: of how many heads this is the mean; arm and curve are then those of the best.
     """
 
     arm: Arm
     head: LinearHead
     curve: tuple[Epoch, ...] = ()
     scaled_loss: float | None = None
+    averaged: int = 1
     seconds: float = field(default=0.0, compare=False)
 
     @property
