@@ -113,6 +113,17 @@ def test_a_feature_that_never_varies_and_fewer_photos_than_features(fit) -> None
     assert np.isfinite(head.logits_of(val.features)).all()
 
 
+def test_one_photo_of_each_class(fit) -> None:
+    """Too few to choose anything by: no certainty, and not the opposite of what was seen."""
+    val = blobs(12, 1)
+    first = [int(np.flatnonzero(TRAIN.labels == number)[0]) for number in range(CLASSES)]
+    train = TRAIN.where(np.isin(np.arange(len(TRAIN)), first))
+    found = fit(train, val, CLASSES, 0)
+    assert error(found.head, TEST) <= 0.1
+    assert loss(found.head, TEST) < np.log(CLASSES)
+    assert found.val_loss == pytest.approx(loss(found.head, val), abs=0.01)
+
+
 def test_its_tensors_are_all_there_is_to_it(fit) -> None:
     head = fit(TRAIN, VAL, CLASSES, 0).head
     kept = head.tensors()

@@ -33,7 +33,7 @@ class NeighbourHead:
         scaling: of the features before they are compared.
         vectors: v_MD of the M training photos, scaled and of length one, float16.
         labels: their classes, shape (M,).
-        prior: log-shares of the classes, shape (C,); minus 60 for a class without a photo.
+        prior: log-shares of the classes, shape (C,); half a photo for a class without one.
         temperature: T.
         neighbours: k.
     """
@@ -130,7 +130,8 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     for first, block in features.blocks():
         vectors[first : first + len(block)] = _unit(scaling.apply(block))
     share = (count_C + 0.5) / (count_C.sum() + 0.5 * classes)
-    prior = np.where(count_C > 0, np.log(share), -60.0).astype(np.float32)
+    # The share of a class without a photo is below that of any other: without a vote it never wins.
+    prior = np.log(share).astype(np.float32)
     heads = [
         NeighbourHead(scaling, vectors, train.labels[order], prior, temperature)
         for temperature in TEMPERATURES

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from fieldmark.heads.base import IntArray, LabelledFeatures, Learned, LinearHead, Scaling
 from fieldmark.heads.scaling import Weights, few, fit_weights
@@ -45,12 +46,15 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
         empty = np.zeros((train.features.dim, classes), np.float32)
         return Learned(LinearHead(empty, np.zeros(classes, np.float32)), float(np.log(classes)))
     sums = Sums.of(train, classes)
-    by_hand = few(val, classes)
-    alone = len(by_hand) < FEWEST_TO_CHOOSE_BY
-    if alone:
-        by_hand = few(train, classes)
-    head, weights = _Choice(sums, by_hand, alone).best()
-    return Learned(head.closed_to(sums.count_C.numpy()), weights.loss, time.perf_counter() - start)
+    measured = few(val, classes)
+    alone = len(measured) < FEWEST_TO_CHOOSE_BY
+    chosen_by = few(train, classes) if alone else measured
+    head, weights = _Choice(sums, chosen_by, alone).best()
+    head, loss = head.closed_to(sums.count_C.numpy()), weights.loss
+    if alone and len(measured):
+        s_NC = torch.from_numpy(head.logits_of(measured.features))
+        loss = float(functional.cross_entropy(s_NC, torch.from_numpy(measured.labels)))
+    return Learned(head, loss, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,14 @@ class _Choice:
         s_NC /= length_C
         unit = 1 / max(float(s_NC.std(unbiased=False)), 1e-30)
         expected = ((5.0, 5.0), (0.0, 1.0))
-        return fit_weights((s_NC.mul_(unit), self.prior_C[None]), self.y_N, expected), unit
+        parts = (s_NC.mul_(unit), self.prior_C[None])
+        found = fit_weights(parts, self.y_N, expected)
+        if found.values[0] > 0:
+            return found, unit
+        # A class's only photo, left out, has the lowest score of all: that is no reason to turn the
+        # scores round.
+        loss = float(functional.cross_entropy(s_NC, self.y_N))
+        return Weights((1.0, 0.0), loss), unit
 
     def _columns(self, strength: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         values = self.sums.values
@@ -164,7 +175,7 @@ class _Choice:
         lever_N1 = ((self.x_NE**2) @ inverse_E + 1 / count).clamp(max=0.999)[:, None]
         share_C = self.sums.count_C / count
         s_NC += share_C
-        s_NC.sub_(lever_N1 * torch.nn.functional.one_hot(self.y_N, len(share_C)))
+        s_NC.sub_(lever_N1 * functional.one_hot(self.y_N, len(share_C)))
         s_NC /= 1 - lever_N1
         s_NC -= share_C
 
