@@ -192,7 +192,10 @@ def train(
     ] = TransferMode.last,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the photos; 20 for the last layer, else 10.", min=1),
+        typer.Option(
+            help="Passes over the photos; by default as many as it takes for the last layer, else 10.",
+            min=1,
+        ),
     ] = None,
     split_way: Annotated[
         SplitWay,
@@ -208,6 +211,9 @@ def train(
     seed: Seed = 0,
     engine: EngineOption = EngineName.auto,
     tier: TierOption = DecodingTier.exact,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Keep small pictures of training photos as well.")
+    ] = False,
     cache: Cache = None,
 ) -> None:
     """Make a classifier from labelled photos, and measure honestly how good it is."""
@@ -227,6 +233,7 @@ def train(
         seed=seed,
         engine=engine.value,
         tier=tier.value,
+        thumbnails=thumbnails,
     )
     trained = run(photos, out, config, command=_typed())
     typer.echo(sentence(trained.summary))

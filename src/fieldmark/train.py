@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import backbones, calibration, files, metrics, progress, report
+from fieldmark import backbones, calibration, files, metrics, neighbours, progress, report
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
 from fieldmark.evaluate import Evaluation
@@ -27,20 +27,13 @@ from fieldmark.experiment import (
 )
 from fieldmark.finetune import FineTuning, finetune
 from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
+from fieldmark.heads.default import fit_best
+from fieldmark.heads.softmax import Arm, Fit
 from fieldmark.photos import PhotoTable
 from fieldmark.preprocess import Tier
 from fieldmark.sampling import order
 from fieldmark.split import Split, Way, split_photos
 
-SWEEP = tuple(
-    Arm(learning_rate=rate, weight_decay=decay)
-    for rate in (1e-3, 3e-3, 1e-2)
-    for decay in (0.0, 0.3)
-)
-"""What `train` tries at once; the validation loss chooses."""
-
-HEAD_EPOCHS = 20
 NETWORK_EPOCHS = 10
 
 KNOWN_RECALL = 0.95
@@ -56,7 +49,7 @@ class TrainConfig:
         weights: `pretrained`, `random`, or a file of weights.
         weights_dir: a folder of weights, looked into before anything is downloaded.
         transfer: `last` trains a last layer on kept features; `all` and `scratch` train every layer.
-        epochs: passes over the training photos; None: 20 for the last layer, else 10.
+        epochs: passes over the training photos; None: as many as it takes for the last layer, else 10.
         val, test: the shares of photos that are held out to choose by, and to measure on.
         split: how photos are divided.
         precision: the share of given answers that are to be right; below it, "not sure".
@@ -64,6 +57,8 @@ class TrainConfig:
         seed: of the split and of the order of training.
         engine: what runs the network; `auto` measures.
         tier: how photos are decoded, `exact` or `fast`.
+        thumbnails: whether small pictures of training photos go into the folder, so that the nearest
+            ones can be shown where the photos themselves are not.
     """
 
     backbone: str = backbones.DEFAULT
@@ -79,6 +74,7 @@ class TrainConfig:
     seed: int = 0
     engine: str = "auto"
     tier: Tier = "exact"
+    thumbnails: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     test = bench.features(backbone, parts.test, parts.classes).features
     evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
     summary = measured(evaluation, classifier, parts)
-    summary["unknown"] = unknown(bench, backbone, parts, config, fit.arm)
+    summary["unknown"] = unknown(bench, backbone, parts, config)
     about = {
         **provenance(photos, table, split, parts, backbone, fits, config),
         "command": command,
@@ -160,6 +156,8 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     files.write_json(out / "evaluation.json", summary)
     table.write(out / "photos.parquet")
     split.write(out / "split.parquet")
+    learned = bench.features(backbone, parts.train, parts.classes)
+    neighbours.write(out, classifier, table, learned, thumbnails=config.thumbnails)
     page = report.classifier_page(
         about,
         evaluation,
@@ -195,9 +193,15 @@ def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -
     """Train all heads of the sweep in one go."""
     train = bench.features(backbone, parts.train, parts.classes)
     val = bench.features(backbone, parts.val, parts.classes)
-    training = Training(epochs=config.epochs or HEAD_EPOCHS, seed=config.seed)
-    with progress.stage("training the last layer", training.epochs, "epochs") as stage:
-        return fit_sweep(train, val, len(parts.classes), training, SWEEP, lambda _: stage.advance())
+    with progress.stage("training the last layer", unit="epochs") as stage:
+        return fit_best(
+            train,
+            val,
+            len(parts.classes),
+            seed=config.seed,
+            epochs=config.epochs,
+            on_epoch=lambda _done, _of: stage.advance(),
+        )
 
 
 def train_network(
@@ -238,13 +242,12 @@ def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> C
     return replace(warm, thresholds=thresholds, known_from=known_from)
 
 
-def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig, arm: Arm) -> Any:
+def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -> Any:
     """How well photos of none of the classes are told: a tenth of the classes is held out, another
     last layer is trained on the others, and the scores of both kinds of photos are compared.
 
     Args:
         bench, backbone, parts, config: as for the classifier.
-        arm: the setting that was chosen for it.
 
     Returns:
         `held_out` (taxon ids), `known` and `unknown` (photos), and for `energy`, `confidence` (the
@@ -261,8 +264,7 @@ def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig,
         bench.features(backbone, photos, rest) for photos in (parts.train, parts.val, parts.test)
     )
     learn, check = train.where(train.labels >= 0), val.where(val.labels >= 0)
-    training = Training(epochs=config.epochs or HEAD_EPOCHS, seed=config.seed)
-    head = fit_sweep(learn, check, len(rest), training, (arm,), lambda _: None)[0].head
+    head = fit_best(learn, check, len(rest), seed=config.seed, epochs=config.epochs)[0].head
     temperature = calibration.fit_temperature(head.logits_of(check.features), check.labels)
 
     # The photos of the held-out classes were kept from this head in all parts.
