@@ -236,6 +236,8 @@ def test_all_of_it_works_by_keyboard(page: Any) -> None:
     page.keyboard.press("Space")
     playwright.expect(heat).to_be_hidden()
     page.keyboard.press("Tab")
+    assert focused(page) == "Similar photos it learned from"
+    page.keyboard.press("Tab")
     assert focused(page) == "Remove"
     page.keyboard.press("Enter")
     assert page.locator(".card").count() == 0
@@ -257,7 +259,12 @@ def test_the_heat_map_lies_on_the_photo(page: Any) -> None:
     assert heat["height"] == pytest.approx(photo["height"], abs=1)
 
 
-def test_what_the_server_does_not_offer_is_not_shown(page: Any) -> None:
+def test_what_the_server_does_not_offer_is_not_shown(page: Any, server: Any) -> None:
+    about = page.request.get(f"{server.url}/v1/model").json()
+    assert about["offers"]["similar"] is True
+    about["offers"]["similar"] = False
+    page.route("**/v1/model", lambda route: route.fulfill(json=about))
+    page.reload()
     assert not add(page, RED).first.locator(".show-similar").is_visible()
 
 

