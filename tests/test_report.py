@@ -582,3 +582,30 @@ def test_numbers_for_a_person() -> None:
     assert page.signed(0.02, 2) == "+0.02"
     assert page.signed(-0.0001) == "0.000"
     assert {page.count(None), page.decimal(None), page.percent(None), page.seconds(None)} == {"–"}
+
+
+def test_the_page_says_what_it_answers_and_how_it_does_on_strangers() -> None:
+    from importlib import import_module
+
+    pages = import_module("fieldmark.report.classifier_page")
+
+    rate = {"photos": 90, "coverage": 0.9, "precision": 0.95}
+    nothing = {"photos": 0, "coverage": 0.0, "precision": None}
+    told = {"auroc": 0.81, "fpr95": 0.62}
+    measured = {
+        "answered": {"all": rate, "species": rate, "genus": nothing},
+        "coverage_curve": [
+            {"score": 0.9, "coverage": 0.5, "precision": 1.0},
+            {"score": 0.1, "coverage": 1.0, "precision": 0.9},
+        ],
+        "unknown": {"held_out": ["a", "b"], "known": 40, "unknown": 30, "energy": told},
+    }
+    ranks, unknown = pages._ranks(measured), pages._unknown(measured)
+    assert ranks is not None
+    assert unknown is not None
+    assert [rank for rank, _ in ranks["rows"]] == ["species"]
+    assert "<svg" in ranks["plot"]
+    assert unknown["classes"] == 2
+    assert [one for _, one in unknown["rows"]] == [told]
+    assert pages._ranks({}) is None
+    assert pages._unknown({"unknown": None}) is None

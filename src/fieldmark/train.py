@@ -143,6 +143,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         "test": sentence(summary),
         "temperature": classifier.temperature,
         "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
         "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
         "seconds": {
             "features": sum(bench.extraction.seconds.values()),

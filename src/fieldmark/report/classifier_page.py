@@ -57,6 +57,7 @@ def classifier_page(
         "data_digest": None,
         "machine": {},
         "versions": {},
+        "measured": {},
         **about,
     }
     summary = evaluation.summary(train_counts=train_counts)
@@ -71,6 +72,8 @@ def classifier_page(
         "answered": _answered(evaluation, about),
         "confusions": hardest_pairs(evaluation, photos, taxonomy),
         "calibration": _calibration(evaluation, about["temperature"]),
+        "ranks": _ranks(about["measured"]),
+        "unknown": _unknown(about["measured"]),
         "curve": _curve(about["curve"]),
         "pruned": summary["photos"] - summary["photos_kept"],
     }
@@ -83,6 +86,8 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("confusions", "Hardest mistakes", context["confusions"]),
         ("classes", "Class by class", True),
         ("sure", "How sure it is", context["calibration"]),
+        ("ranks", "What it answers", context["ranks"]),
+        ("unknown", "Strangers", context["unknown"]),
         ("curve", "How it learnt", context["curve"]),
         ("data", "The photos", True),
         ("made", "How it was made", True),
@@ -166,6 +171,46 @@ def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str,
             for name, one in versions.items()
         ],
     }
+
+
+def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How many photos get an answer at each rank, how many of those are right, and the whole curve."""
+    answered = measured.get("answered")
+    if not answered:
+        return None
+    points = [
+        (one["coverage"], one["precision"])
+        for one in measured.get("coverage_curve") or []
+        if one["precision"] is not None
+    ]
+    species = answered.get("species") or {}
+    chosen = (
+        (species["coverage"], species["precision"])
+        if species.get("precision") is not None
+        else None
+    )
+    title = "Share of photos answered, and share of the answers that are right"
+    return {
+        "rows": [(rank, one) for rank, one in answered.items() if rank != "all" and one["photos"]],
+        "all": answered["all"],
+        "plot": plots.coverage("coverage", title, points, chosen) if points else None,
+    }
+
+
+_TOLD_BY = {
+    "energy": "energy of its scores (the flag in its answers)",
+    "confidence": "probability of the first name",
+    "neighbour": "likeness to the nearest training photo",
+}
+
+
+def _unknown(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How well photos of none of the classes are told, with classes held out."""
+    found = measured.get("unknown")
+    if not found:
+        return None
+    rows = [(text, found[name]) for name, text in _TOLD_BY.items() if name in found]
+    return {**found, "classes": len(found["held_out"]), "rows": rows}
 
 
 def _curve(curve: Sequence[Mapping[str, Any]]) -> str | None:

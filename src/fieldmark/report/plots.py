@@ -182,6 +182,21 @@ def reliability(name: str, title: str, series: Mapping[str, Sequence[Reliability
     return _svg(figure, name, title)
 
 
+def coverage(
+    name: str, title: str, points: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
+) -> str:
+    """Precision of the answers against the share of photos that get one; the chosen point marked."""
+    figure, axes = _figure(3.2)
+    shares, precisions = zip(*points, strict=True)
+    axes.plot(shares, precisions, color=SERIES[0], linewidth=1.8, marker=_MARKERS[0], markersize=4)
+    if chosen is not None:
+        axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label="its own threshold")
+        axes.legend(loc="lower left", **_LEGEND)
+    axes.set(xlim=(0, 1.02), xlabel="share of photos that get a species as the answer")
+    axes.set_ylabel("share of those that are right")
+    return _svg(figure, name, title)
+
+
 def _plain(label: str) -> str:
     """The label as it is: a dollar sign would make matplotlib read a formula."""
     return label.replace("$", r"\$")
