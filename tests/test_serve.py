@@ -27,9 +27,9 @@ import pytest
 from PIL import Image
 
 from fieldmark.classifier import Answer, Classifier, Prediction
+from fieldmark.cli.serve import read_keys
 from fieldmark.errors import InputError
 from fieldmark.serve.batches import Batches
-from fieldmark.serve.command import read_keys
 from fieldmark.serve.config import ServeConfig
 from fieldmark.serve.guard import JsonLines
 from fieldmark.taxonomy import Taxon

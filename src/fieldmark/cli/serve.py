@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fieldmark.cli.options import Cache, use_cache
 from fieldmark.errors import InputError
 
 _KEY_LENGTH = 16  # shorter ones can be guessed
@@ -32,13 +32,10 @@ def serve(
     max_bytes: Annotated[int, typer.Option(help="A request with more bytes is refused.")] = 32
     * 1024
     * 1024,
-    cache: Annotated[
-        Path | None, typer.Option(help="Where converted networks are kept between runs.")
-    ] = None,
+    cache: Cache = None,
 ) -> None:
     """Serve a classifier: a web page for people, an HTTP API for programs."""
-    if cache is not None:
-        os.environ["FIELDMARK_CACHE"] = str(cache.resolve())
+    use_cache(cache)
     from fieldmark.serve.config import ServeConfig
 
     config = ServeConfig(

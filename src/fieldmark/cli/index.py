@@ -1,0 +1,28 @@
+"""`fieldmark index`: options -> config -> one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldmark.cli.options import SourceOption
+
+
+def index(
+    photos: Annotated[Path, typer.Argument(help="Photos in any layout, or an annotation file.")],
+    out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
+    source: SourceOption = None,
+    verify: Annotated[bool, typer.Option(help="Look at every file.")] = True,
+) -> None:
+    """Read photos as they lie into a table with a row for each, kept or rejected."""
+    from fieldmark import sources
+
+    table = sources.read(photos, source=source, verify=verify)
+    table.write(out)
+    kept = table.kept.height
+    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
+    for reason, count in table.reasons().items():
+        typer.echo(f"  {count:,} {reason}")
+    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")

@@ -1,0 +1,89 @@
+"""`fieldmark predict`: options -> config -> one call."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldmark import progress
+from fieldmark.cli.options import Cache, use_cache
+from fieldmark.errors import InputError
+
+
+class OutputFormat(StrEnum):
+    """What `predict` prints."""
+
+    text = "text"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A classifier that `train` wrote.")],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos, folders, patterns, @lists, - or an annotation file."),
+    ] = None,
+    listed: Annotated[
+        list[str] | None,
+        typer.Option("--list", help="A file with the path of a photo a line; - is standard input."),
+    ] = None,
+    only: Annotated[
+        Path | None, typer.Option(help="A file of species, one a line: all others are left out.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many labels for each photo.", min=1)] = 5,
+    format: Annotated[OutputFormat, typer.Option(help="What to print.")] = OutputFormat.text,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write .csv, .jsonl or .parquet; the same command goes on with it."),
+    ] = None,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="A row a photo and a column a label, for CSV and Parquet."),
+    ] = False,
+    submission: Annotated[
+        Path | None, typer.Option(help="Write the challenge's id,predicted file.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Name what is in photos: labels sorted by confidence."""
+    use_cache(cache)
+    from fieldmark import predict as naming
+    from fieldmark.classifier import Classifier
+
+    if wide and out is None and format is not OutputFormat.csv:
+        raise InputError("--wide is a column a label: add --format csv, or --out with .csv.")
+    classifier = Classifier.load(model)
+    if only is not None:
+        known = len(classifier.taxa)
+        classifier = classifier.only(naming.species_in(only))
+        progress.say(
+            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}): the scores "
+            "are shared out among them."
+        )
+    items = [
+        *naming.items_of(photos or ()),
+        *(i for each in listed or () for i in naming.listed(each)),
+    ]
+    if not items:
+        raise InputError("No photo is named: name photos or folders, or a list with --list.")
+    if submission is not None:
+        naming.check_submission(items)
+        every = list(naming.with_progress(naming.predict(classifier, items, top), len(items)))
+        naming.write_submission(submission, every, classifier)
+        typer.echo(f"{len(every):,} rows written to {submission}")
+        return
+    if out is not None:
+        rejected = naming.to_file(out, classifier, items, top=top, wide=wide)
+        typer.echo(f"Written: {out}")
+    else:
+        results = naming.with_progress(naming.predict(classifier, items, top), len(items))
+        counted = naming.Counted(results)
+        for line in naming.lines(format.value, counted, classifier.taxonomy, wide=wide):
+            typer.echo(line)
+        rejected = counted.rejected
+    if rejected:
+        raise InputError(f"{rejected:,} of {len(items):,} photos could not be used; each says why.")

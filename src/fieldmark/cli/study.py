@@ -1,0 +1,80 @@
+"""`fieldmark study`: options -> config -> one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldmark import progress
+from fieldmark.cli.options import (
+    Cache,
+    DecodingTier,
+    EngineName,
+    EngineOption,
+    Limit,
+    Seed,
+    SplitWay,
+    TierOption,
+    WeightsDir,
+    typed,
+    use_cache,
+)
+
+
+def study(
+    recipe: Annotated[str, typer.Argument(help="`paper`, or a Python file of your own.")],
+    data: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the study to.")],
+    limit: Limit = None,
+    weights_dir: WeightsDir = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the photos.", min=1)] = 10,
+    long_epochs: Annotated[int, typer.Option(help='For "more than 10 epochs".', min=1)] = 100,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only this table; may be given more than once.")
+    ] = None,
+    prune_below: Annotated[
+        int | None, typer.Option(help="Prune classes with fewer training photos.", min=1)
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out networks without weights.")
+    ] = False,
+    split_way: Annotated[
+        SplitWay,
+        typer.Option("--split", help="By class, plainly at random, or as the source says."),
+    ] = SplitWay.stratified,
+    test: Annotated[float, typer.Option(help="The share to test on.")] = 0.1,
+    bfloat16: Annotated[
+        bool,
+        typer.Option("--bfloat16", help="Train all layers in half precision: faster on new cores."),
+    ] = False,
+    seed: Seed = 0,
+    engine: EngineOption = EngineName.auto,
+    tier: TierOption = DecodingTier.exact,
+    cache: Cache = None,
+) -> None:
+    """Compare networks and ways of training on your photos: the paper's study, or your own."""
+    use_cache(cache)
+    from fieldmark import recipes
+    from fieldmark.study import StudyConfig
+    from fieldmark.study import study as run
+
+    options = recipes.Options(epochs=epochs, long_epochs=long_epochs, seed=seed)
+    config = StudyConfig(
+        options=options,
+        only=tuple(only or ()),
+        limit=limit,
+        weights_dir=weights_dir,
+        skip_missing=skip_missing,
+        prune_below=prune_below,
+        split=split_way.value,
+        test=test,
+        engine=engine.value,
+        tier=tier.value,
+        precision="bfloat16" if bfloat16 else "float32",
+    )
+    found = run(data, out, recipes.find(recipe)(options), config, command=typed())
+    typer.echo(f"{len(found['rows'])} rows in {progress.seconds(found['seconds'])}")
+    typer.echo(f"Numbers: {out / 'study.json'}")
+    typer.echo(f"Report:  {out / 'report.html'}")
