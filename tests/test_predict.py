@@ -281,7 +281,7 @@ def test_only_some_labels_are_possible_and_share_the_scores(
 
 
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("suffix", predict.SUFFIXES_OUT)
+@pytest.mark.parametrize("suffix", [writer.suffix for writer in predict.WRITERS.values()])
 def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     insects: Path, tmp_path: Path, classifier: Classifier, suffix: str, wide: bool
 ) -> None:

@@ -53,10 +53,12 @@ def decoded(
 
     At most `AHEAD` photos (or four a worker) are in flight.
     """
-    return _in_order(lambda number: _crop(photos[number], preprocess), len(photos), workers, AHEAD)
+    return in_order(lambda number: _crop(photos[number], preprocess), len(photos), workers)
 
 
-def _in_order(work: Callable[[int], T], count: int, workers: int | None, ahead: int) -> Iterator[T]:
+def in_order(
+    work: Callable[[int], T], count: int, workers: int | None = None, ahead: int = AHEAD
+) -> Iterator[T]:
     """What `work` gives for 0 ... count - 1, done in threads a bounded stretch ahead."""
     workers = workers or cores()
     ahead = max(ahead, 4 * workers)
@@ -129,7 +131,7 @@ class Spool:
             self.crops[number] = crop
             return None
 
-        done = _in_order(into_spool, len(photos), workers, _AHEAD_IN_SPOOL)
+        done = in_order(into_spool, len(photos), workers, _AHEAD_IN_SPOOL)
         for number, error in enumerate(done):
             if error is not None:
                 self.rejected[number] = error

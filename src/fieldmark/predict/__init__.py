@@ -1,0 +1,43 @@
+"""`fieldmark predict`: a classifier and photos in; labels sorted by confidence out.
+
+    items.py        which photos the arguments stand for
+    naming.py       photos to predictions, in order, with what could not be used
+    text.py         what the terminal shows
+    entry.py        what came of one photo as a JSON object: what every file is made from
+    table.py        the same as rows of a table
+    writers/        the forms of a file, one each
+    journal.py      what was named before a kill; the file is made from it at the end
+    submission.py   the challenge's id,predicted
+
+PyTorch is not imported here: a converted graph runs without it, so that one photo is answered at once.
+"""
+
+from __future__ import annotations
+
+from fieldmark.predict.items import SUFFIXES, Item, items_of, listed, species_in
+from fieldmark.predict.journal import to_file
+from fieldmark.predict.naming import Counted, Named, predict, with_progress
+from fieldmark.predict.submission import check_submission, write_submission
+from fieldmark.predict.table import COLUMNS, columns
+from fieldmark.predict.text import as_text
+from fieldmark.predict.writers import WRITERS, lines
+
+__all__ = [
+    "COLUMNS",
+    "SUFFIXES",
+    "WRITERS",
+    "Counted",
+    "Item",
+    "Named",
+    "as_text",
+    "check_submission",
+    "columns",
+    "items_of",
+    "lines",
+    "listed",
+    "predict",
+    "species_in",
+    "to_file",
+    "with_progress",
+    "write_submission",
+]

@@ -1,0 +1,140 @@
+"""Which photos the arguments of `fieldmark predict` stand for."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fieldmark.errors import InputError, RejectReason
+
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "mpo", "png", "gif", "webp", "bmp", "tif", "tiff"),
+        *("ppm", "pgm", "pnm", "avif"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photo to name: what to call it in the output, where it lies, its id in an annotation file."""
+
+    name: str
+    path: Path
+    id: str | None = None
+
+
+def items_of(arguments: Sequence[Path]) -> list[Item]:
+    """The photos that the arguments stand for: files, folders, patterns (`photos/**/*.jpg`), lists
+    (`@list.txt`, `-` for standard input), and annotation files without labels.
+
+    Raises:
+        InputError: an argument is not there, or a folder or pattern holds no photo.
+    """
+    found: list[Item] = []
+    for argument in arguments:
+        if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
+            found += listed("-" if str(argument) == "-" else str(argument)[1:])
+        elif argument.name.endswith((".json", ".json.gz")):
+            found += _annotated(argument)
+        elif argument.is_dir():
+            found += _in_folder(argument)
+        elif argument.exists():
+            found.append(Item(_shown(argument), argument))
+        elif any(character in str(argument) for character in "*?["):
+            found += _matching(str(argument))
+        else:
+            raise InputError(
+                f"{argument} is not there: name a photo, a folder or an annotation file."
+            )
+    return found
+
+
+def listed(name: str) -> list[Item]:
+    """The photos of a list: a path a line, or with zero bytes between them; `-` is standard input.
+
+    A path of the list that is not there becomes a row that says so. Folders are gone through.
+
+    Raises:
+        InputError: the list cannot be read, or names nothing.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{name} could not be read ({error.strerror or error}): name a text file with a path "
+            "a line."
+        ) from error
+    lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
+    paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    if not paths:
+        where = "Standard input" if name == "-" else name
+        raise InputError(f"{where} names no photo: a list has a path a line.")
+    found: list[Item] = []
+    for path in paths:
+        found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
+    return found
+
+
+def species_in(path: Path) -> list[str]:
+    """The names in a text file, one a line; empty lines and those that begin with # do not count.
+
+    Raises:
+        InputError: the file cannot be read as UTF-8, or names nothing.
+    """
+    try:
+        found = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} could not be read as a UTF-8 text: {error}.") from error
+    names = [line.strip() for line in found if line.strip() and not line.lstrip().startswith("#")]
+    if not names:
+        raise InputError(f"{path} names no species: write one a line.")
+    return names
+
+
+def _matching(pattern: str) -> list[Item]:
+    """Photos and folders that match a pattern; `**` goes through folders by itself."""
+    found: list[Item] = []
+    for path in sorted(map(Path, glob.glob(pattern, recursive=True))):  # noqa: PTH207  # also absolute ones
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            found.append(Item(_shown(path), path))
+        elif path.is_dir() and "**" not in pattern:
+            found += _in_folder(path)
+    if not found:
+        raise InputError(f"{pattern} matches no photo: name one with JPEG, PNG or other pictures.")
+    return found
+
+
+def _in_folder(folder: Path) -> list[Item]:
+    paths = [
+        Path(place) / name
+        for place, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not paths:
+        raise InputError(
+            f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
+        )
+    return [Item(_shown(path), path) for path in sorted(paths)]
+
+
+def _shown(path: Path) -> str:
+    """A path as text that can be printed: bytes that are not valid Unicode are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _annotated(path: Path) -> list[Item]:
+    from fieldmark import sources
+
+    table = sources.read(path, source="inat", verify=False)
+    return [
+        Item(name, table.file_of(name), photo_id)
+        for photo_id, name, reason in table.frame.select("id", "path", "reason").iter_rows()
+        if reason != RejectReason.DUPLICATE_ID  # the photo whose id it is has a row
+    ]

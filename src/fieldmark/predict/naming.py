@@ -1,0 +1,83 @@
+"""Photos to predictions, in order; what cannot be used gives its reason and stops nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import crops, images, progress
+from fieldmark.classifier import Classifier, Prediction
+from fieldmark.crops import Crop
+from fieldmark.errors import ImageRejected
+from fieldmark.predict.items import Item
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Named:
+    """What came of one photo: a prediction, or the reason why there is none.
+
+    `scores` are the probabilities of all labels, shape (C,).
+    """
+
+    item: Item
+    prediction: Prediction | None
+    rejected: ImageRejected | None = None
+    scores: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+
+def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iterator[Named]:
+    """Name each photo, in order; a photo that cannot be used gives its reason and stops nothing."""
+    found = crops.in_order(lambda number: _crop(classifier, items[number]), len(items))
+    photos = zip(items, found, strict=True)
+    while batch := list(islice(photos, BATCH)):
+        yield from _name(classifier, batch, top)
+
+
+def _crop(classifier: Classifier, item: Item) -> Crop | ImageRejected:
+    try:
+        return classifier.preprocess.crop(images.read_bytes(item.path))
+    except ImageRejected as error:
+        return error
+
+
+def _name(
+    classifier: Classifier, batch: Sequence[tuple[Item, Crop | ImageRejected]], top: int
+) -> Iterator[Named]:
+    good = [crop for _, crop in batch if not isinstance(crop, ImageRejected)]
+    outputs = zip(*classifier.outputs(np.stack(good)), strict=True) if good else iter(())
+    for item, crop in batch:
+        if isinstance(crop, ImageRejected):
+            yield Named(item, None, crop)
+        else:
+            p_C, energy = next(outputs)
+            yield Named(item, classifier.rank(p_C, top, float(energy)), scores=p_C)
+
+
+def with_progress(results: Iterable[Named], total: int) -> Iterator[Named]:
+    """The same results, with a bar where there are many."""
+    if total <= BATCH:
+        yield from results
+        return
+    with progress.stage("naming", total) as stage:
+        for result in results:
+            stage.advance()
+            yield result
+
+
+class Counted:
+    """Results as they come; afterwards `rejected` is how many photos could not be used."""
+
+    def __init__(self, results: Iterable[Named]) -> None:
+        self._results = results
+        self.rejected = 0
+
+    def __iter__(self) -> Iterator[Named]:
+        for result in self._results:
+            self.rejected += result.prediction is None
+            yield result
