@@ -126,7 +126,7 @@ def greedy(own_MN: FloatArray, picks: int = _PICKS) -> FloatArray:
         rank = (float(loss_M[chosen]), int((count_M > 0).sum()))
         if rank < best_rank:
             best, best_rank = count_M, rank
-    return best / best.sum()
+    return np.asarray(best / best.sum())
 
 
 WAYS: dict[str, Callable[[FloatArray], FloatArray]] = {
