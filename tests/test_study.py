@@ -12,11 +12,10 @@ import pytest
 from safetensors.torch import save_file
 
 from fieldmark import backbones, cli, files, finetune
-from fieldmark import study as study_module
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.recipes import RECIPES, Options, Recipe, Run, find
-from fieldmark.study import StudyConfig, study
+from fieldmark.study import StudyConfig, modes, study
 
 KEYS = {
     *("table", "backbone", "weights", "transfer", "pruned", "epochs", "val_top1_error"),
@@ -179,7 +178,7 @@ def test_a_finished_study_computes_nothing_again(
     small = Recipe("small", "Small", recipe().runs[:4])
     study(insects, tmp_path, small, config, command="c")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
-    monkeypatch.setattr(study_module, "fit", None)  # not to be called
+    monkeypatch.setattr(modes, "fit", None)  # not to be called
     study(insects, tmp_path, small, config, command="c")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()} == before
 

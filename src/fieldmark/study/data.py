@@ -1,0 +1,101 @@
+"""The photos of a study: how they are divided, and which classes are learned."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fieldmark.errors import InputError
+from fieldmark.experiment import Parts, Photos
+from fieldmark.photos import PhotoTable
+from fieldmark.recipes import Run
+from fieldmark.split import prune, split_photos
+from fieldmark.stats import stats
+from fieldmark.study.config import StudyConfig
+
+PAPER_THRESHOLD = 100
+PAPER_PRUNED_SHARE = 208 / 1010
+"""The paper dropped the 208 of 1,010 classes that have fewer than 100 photos (Section 4.4.1)."""
+
+
+class Data:
+    """Photos, their split, and the classes that are kept after pruning.
+
+    What is worked out from the photos is dropped, and worked out anew, when some of them turn out to be
+    unreadable (`now`).
+    """
+
+    def __init__(self, table: PhotoTable, config: StudyConfig, name: str) -> None:
+        own_test = "test" in set(table.labelled["split"].drop_nulls())
+        self.table, self.config, self.name = table, config, name
+        self.split = split_photos(
+            table,
+            val=config.val,
+            test=0.0 if own_test or config.split == "official" else config.test,
+            seed=config.options.seed,
+            way=config.split,
+        )
+
+    def now(self, table: PhotoTable) -> None:
+        """Go on with the table without the photos that turned out to be unreadable."""
+        self.table = table
+        for known in ("parts", "kept", "prune_below", "summary"):
+            self.__dict__.pop(known, None)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The parts, without the photos that turned out to be unreadable."""
+        return Parts.of(self.table, self.split)
+
+    @cached_property
+    def prune_below(self) -> int:
+        """The number of training photos under which a class is pruned."""
+        if self.config.prune_below is not None:
+            return self.config.prune_below
+        counts = np.sort(list(self.parts.train_counts().values()))
+        if (counts >= PAPER_THRESHOLD).mean() >= 2 / 3:
+            return PAPER_THRESHOLD
+        return int(counts[int(PAPER_PRUNED_SHARE * len(counts))])
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The classes that are left after pruning."""
+        kept = set(prune(self.split, self.table, self.prune_below))
+        return tuple(taxon_id for taxon_id in self.parts.classes if taxon_id in kept)
+
+    def classes(self, run: Run) -> tuple[str, ...]:
+        """The classes that a run learns."""
+        return self.kept if run.pruned else self.parts.classes
+
+    def measured_on(self, run: Run) -> Photos:
+        """The photos that a run is measured on."""
+        photos = self.parts.test if run.part == "test" else self.parts.val
+        if not len(photos):
+            raise InputError(f"{self.name} has no {run.part} part: give a share with --{run.part}.")
+        return photos
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What `study.json` says of the photos."""
+        split, parts = self.split, self.parts
+        return {
+            "name": self.name,
+            "source": self.table.source,
+            "digest": self.table.digest(),
+            "photos": self.table.kept.height,
+            "classes": len(parts.classes),
+            "rejected": self.table.reasons(),
+            "stats": stats(self.table),
+            "split": {
+                "way": split.way,
+                "seed": split.seed,
+                "digest": split.digest,
+                "train": len(parts.train),
+                "val": len(parts.val),
+                "test": len(parts.test),
+            },
+            "prune_below": self.prune_below,
+            "kept_classes": len(self.kept),
+        }

@@ -1,0 +1,43 @@
+"""When a kept row may be taken as it is: a digest of all that it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fieldmark import files
+from fieldmark.finetune import FineTuning
+from fieldmark.heads.softmax import Arm, Training
+from fieldmark.recipes import Run
+from fieldmark.study.work import Work
+
+
+def key(work: Work, run: Run) -> str:
+    """The digest of a run's settings, its data, its classes, and its network or its members."""
+    data = work.data
+    about: dict[str, Any] = {"run": asdict(run), "split": data.split.digest, "format": 1}
+    about |= {"data": data.table.digest(), "classes": data.classes(run)}
+    about["seed"] = work.seed
+    if run.backbone:
+        backbone = work.networks.of(run)
+        about["backbone"] = [backbone.key, work.bench.crop_for(backbone).key()]
+    else:
+        about["rows"] = {r["id"]: r["key"] for r in work.table(run.members or run.best_of)}
+    if run.mode in ("finetune", "literal"):
+        about["how"] = asdict(fine_tuning(work, run))
+    return files.digest(about)
+
+
+def fine_tuning(work: Work, run: Run) -> FineTuning:
+    """How a run trains the network itself."""
+    # The last layer learns from scratch, and the same rate as on kept features makes the two
+    # comparable; all layers together need a smaller one.
+    rate = Arm().learning_rate if run.transfer == "last" else 1e-4
+    return FineTuning(
+        transfer=run.transfer,
+        epochs=run.epochs,
+        batch_size=Training().batch_size,
+        learning_rate=rate,
+        seed=work.seed,
+        precision="float32" if run.transfer == "last" else work.config.precision,
+    )

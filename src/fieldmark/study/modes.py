@@ -1,0 +1,111 @@
+"""How a row comes about, by the mode of its run: one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from fieldmark import finetune, metrics
+from fieldmark.experiment import cost_of
+from fieldmark.heads.softmax import Arm, Training, fit
+from fieldmark.recipes import Mode, Run
+from fieldmark.study.keys import fine_tuning, key
+from fieldmark.study.rows import row_of
+from fieldmark.study.work import Row, Work
+
+
+def cached(work: Work, run: Run) -> Row:
+    """Train the last layer on kept features."""
+    bench, parts = work.bench, work.data.parts
+    backbone, classes = work.networks.of(run), work.data.classes(run)
+    train = bench.features(backbone, parts.train, classes)
+    val = bench.features(backbone, parts.val, classes)
+    training = Training(epochs=run.epochs, seed=work.seed)
+    found = fit(train, val, len(classes), training, Arm())
+    photos = work.data.measured_on(run)
+    scores = found.head.logits_of(bench.features(backbone, photos, classes).features)
+    return row_of(
+        work,
+        run,
+        photos.evaluation(scores, classes),
+        curve=found.curve,
+        train_seconds=found.seconds,
+        extract_seconds=cost_of(bench, backbone, len(parts.train) + len(photos)),
+    )
+
+
+def trained(work: Work, run: Run) -> Row:
+    """Train the network itself: literally the last layer, or all layers."""
+    data = work.data
+    backbone, classes = work.networks.of(run), data.classes(run)
+    network = backbone.literal(len(classes), work.seed)
+    how = fine_tuning(work, run)
+    checkpoint = work.out / "checkpoints" / f"{run.id}-{key(work, run)[:16]}.safetensors"
+    crops = work.bench.crops(backbone, data.parts.files)
+    train, val = (
+        crops.labelled(data.parts.train, classes),
+        crops.labelled(data.parts.val, classes),
+    )
+    curve, seconds = finetune.finetune(network, train, val, how, checkpoint=checkpoint)
+    photos = data.measured_on(run)
+    every = crops.labelled(photos, classes, also_unknown=True)
+    scores = finetune.scores(network, every, how)
+    row = row_of(
+        work,
+        run,
+        photos.evaluation(scores, classes),
+        curve=curve,
+        train_seconds=seconds,
+        extract_seconds=0.0,
+    )
+    checkpoint.unlink(missing_ok=True)
+    return row
+
+
+def ensemble(work: Work, run: Run) -> Row:
+    """The mean of the members' probabilities (the paper's future work, Section 7)."""
+    members = work.table(run.members)
+    loaded = [work.evaluation(row["id"]) for row in members]
+    mean = np.mean([np.exp(metrics.log_softmax(each.scores_NC)) for each in loaded], axis=0)
+    evaluation = replace(loaded[0], scores_NC=np.log(np.maximum(mean, 1e-12)).astype(np.float32))
+    row = row_of(
+        work,
+        run,
+        evaluation,
+        curve=(),
+        train_seconds=sum(row["train_seconds"] for row in members),
+        extract_seconds=sum(row["extract_seconds"] or 0.0 for row in members),
+    )
+    complete = all(member["weights_complete"] for member in members)
+    return {
+        **row,
+        "backbone": "+".join(member["backbone"] for member in members),
+        "weights": "; ".join(dict.fromkeys(member["weights"] for member in members)),
+        "weights_complete": complete,
+        "weights_short": "" if complete else "some members have random weights",
+    }
+
+
+def best(work: Work, run: Run) -> Row:
+    """The best row of a table by validation error, measured on another part."""
+    first = min(work.table(run.best_of), key=lambda row: row["val_top1_error"])
+    chosen = next(each for each in work.runs if each.id == first["id"])
+    again = replace(chosen, table=run.table, label=chosen.label, part=run.part)
+    row = MODES[again.mode](work, again)
+    note = f"{chosen.label} was chosen by its validation error of {first['val_top1_error']:.3f}"
+    return {**row, "id": run.id, "note": f"{note}; this is its error on the {run.part} part."}
+
+
+MODES: dict[Mode, Callable[[Work, Run], Row]] = {
+    "cached": cached,
+    "literal": trained,
+    "finetune": trained,
+    "ensemble": ensemble,
+}
+
+
+def do(work: Work, run: Run) -> Row:
+    """The row of a run."""
+    return best(work, run) if run.best_of else MODES[run.mode](work, run)

@@ -1,0 +1,69 @@
+"""What a row says: the run, its weights, its measures, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from fieldmark.evaluate import Evaluation
+from fieldmark.experiment import weights_line
+from fieldmark.heads.softmax import Epoch
+from fieldmark.recipes import Run
+from fieldmark.study.networks import Networks
+from fieldmark.study.work import Row, Work
+
+_MEASURES = ("top1_error", "top1_error_all_classes", "macro_error")
+
+
+def row_of(
+    work: Work,
+    run: Run,
+    evaluation: Evaluation,
+    *,
+    curve: Sequence[Epoch],
+    train_seconds: float,
+    extract_seconds: float | None,
+) -> Row:
+    """Keep a run's scores, and read the row off them."""
+    place = f"scores/{run.id}.safetensors"
+    evaluation.save(work.out / place)
+    summary = evaluation.summary(seed=work.seed)
+    row: Row = {
+        "id": run.id,
+        "table": run.table,
+        "label": run.label,
+        "backbone": run.backbone,
+        **weights_of(work.networks, run),
+        "transfer": run.transfer,
+        "pruned": run.pruned,
+        "epochs": run.epochs,
+        "mode": run.mode,
+        "part": run.part,
+        "classes": summary["classes"],
+        "photos": summary["photos"],
+        "train_seconds": train_seconds,
+        "extract_seconds": extract_seconds,
+        "curve": [asdict(epoch) for epoch in curve],
+        "scores": place,
+        "note": "",
+    }
+    intervals = (f"{name}_interval" for name in _MEASURES)
+    for name in (*_MEASURES, *intervals, "top5_error", "log_loss"):
+        row[f"val_{name}"] = summary[name]
+    return row
+
+
+def weights_of(networks: Networks, run: Run) -> Row:
+    """What must be said of the weights that a run began from."""
+    if not run.backbone:
+        return {"weights": "", "weights_complete": True, "weights_short": ""}
+    backbone = networks.of(run)
+    account = backbone.account
+    short = "" if account.complete else "partly random" if account.pretrained else "random weights"
+    meant = run.transfer == "scratch"  # random weights are the point of this row
+    return {
+        "weights": weights_line(backbone),
+        "weights_complete": account.complete or meant,
+        "weights_short": "" if meant else short,
+        "weights_account": account.summary,
+    }

@@ -1,0 +1,92 @@
+"""A study from its first photo to its page: rows as soon as their features are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fieldmark import files, progress
+from fieldmark.errors import InputError
+from fieldmark.experiment import PAPER_CROP, Bench, read
+from fieldmark.recipes import Recipe, Run
+from fieldmark.study import modes
+from fieldmark.study.config import StudyConfig
+from fieldmark.study.data import Data
+from fieldmark.study.keys import key
+from fieldmark.study.networks import load
+from fieldmark.study.work import Row, Work
+from fieldmark.study.writing import Writer
+
+
+def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command: str) -> Row:
+    """Run a recipe on some photos; gives the content of `study.json`.
+
+    Raises:
+        InputError: anything about the photos, the folder or the recipe that stands in the way.
+    """
+    start = time.perf_counter()
+    runs = _wanted(recipe, config.only)
+    files.check_out(out, "study", "rows")
+    networks = load(runs, config)
+    table = read(data, limit=config.limit, seed=config.options.seed)
+    able = [run for run in runs if networks.can_run(run, runs)]
+    if not able:
+        raise InputError("The weights of every network are missing: name --weights-dir.")
+    bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
+    work = Work(able, config, networks, Data(table, config, data.resolve().name), bench, out)
+    writer = Writer(recipe, command)
+    for run in _in_turn(work):
+        _do(work, run)
+        writer.write(work, seconds=None)
+        _say(work.rows[run.id])
+    return writer.finish(work, time.perf_counter() - start)
+
+
+def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
+    """The runs of the tables that are asked for."""
+    runs = [run for run in recipe.runs if not only or run.table in only]
+    tables = list(dict.fromkeys(run.table for run in recipe.runs))
+    if unknown := [name for name in only if name not in tables]:
+        raise InputError(
+            f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}."
+        )
+    for run in runs:
+        needed = run.members or run.best_of
+        if needed and all(other.table != needed for other in runs):
+            raise InputError(
+                f"Table {run.table} is made from the rows of {needed}: add --only {needed}."
+            )
+    return runs
+
+
+def _in_turn(work: Work) -> Iterator[Run]:
+    """The runs in the order in which they can be done: as soon as their features are there."""
+    cached = [run for run in work.runs if run.mode == "cached" and run.backbone]
+    wanted = {run.backbone: work.networks.pretrained[run.backbone] for run in cached}
+    for name in work.bench.compute(work.data.parts.files, wanted):
+        if work.bench.extraction.rejected:
+            work.data.now(work.bench.reject_unreadable(work.data.table))
+        yield from (run for run in cached if run.backbone == name)
+    yield from (run for run in work.runs if run not in cached)
+
+
+def _do(work: Work, run: Run) -> None:
+    """Do one run, or take it as it was kept."""
+    path = work.out / "rows" / f"{run.id}.json"
+    row = files.read_json(path) if path.exists() else {}
+    if row.get("key") != (now := key(work, run)):
+        row = {**modes.do(work, run), "key": now}
+        files.write_json(path, row)
+    work.rows[run.id] = row
+
+
+def _say(row: Row) -> None:
+    """One line for the person at the terminal."""
+    error, (low, high) = row["val_top1_error"], row["val_top1_error_interval"]
+    marked = "" if row["weights_complete"] else f"  [{row['weights_short']}]"
+    progress.say(
+        f"{row['table']:>8}  {row['label']:<20} error {error:.3f} ({low:.3f} to {high:.3f}), all "
+        f"classes {row['val_top1_error_all_classes']:.3f}{marked}"
+    )
