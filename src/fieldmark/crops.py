@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from fieldmark import files, images
 from fieldmark.errors import ImageRejected, InputError, RejectReason
+from fieldmark.places import Place
 from fieldmark.preprocess import Preprocess
 
 Crop = npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class PhotoFile:
     """A photo to decode: the digest of its bytes, and where it lies."""
 
     sha256: str
-    path: Path
+    path: Place
 
 
 def cores() -> int:

@@ -48,6 +48,7 @@ class RejectReason(StrEnum):
     AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels
     DUPLICATE_ID = "duplicate-id"  # the source has already used its id for another photo
     SIDE_FILE = "side-file"  # a hidden file, or one that an operating system puts beside photos
+    OUTSIDE = "outside"  # its path leads out of the source's folder
     REPEATED_FOLDER = "repeated-folder"  # a link to a folder that has already been read
 
 

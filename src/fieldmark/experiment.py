@@ -23,6 +23,7 @@ from fieldmark.features import FeatureStore, Precision, Shelf
 from fieldmark.finetune import Crops
 from fieldmark.heads.base import LabelledFeatures
 from fieldmark.photos import KEPT, PhotoTable
+from fieldmark.places import Place
 from fieldmark.preprocess import Preprocess
 from fieldmark.sampling import order
 from fieldmark.split import Part, Split
@@ -279,7 +280,7 @@ def versions() -> dict[str, str]:
     return {"fieldmark": __version__, "python": platform.python_version(), **found}
 
 
-def photo_finder(table: PhotoTable) -> Callable[[str], Path | None]:
+def photo_finder(table: PhotoTable) -> Callable[[str], Place | None]:
     """Where the photo with an id lies, for the pictures of a page."""
     places = dict(table.frame.select("id", "path").iter_rows())
     return lambda photo_id: table.file_of(places[photo_id]) if photo_id in places else None

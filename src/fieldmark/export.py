@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import files, images, onnx_pixels, predict, progress, sampling
+from fieldmark import files, images, onnx_pixels, places, predict, progress, sampling
 from fieldmark.backbones import engines
 from fieldmark.backbones.engines import graphs
 from fieldmark.classifier import Classifier
 from fieldmark.errors import ImageRejected, InputError
 from fieldmark.heads.base import LinearHead
+from fieldmark.places import Place
 
 if TYPE_CHECKING:
     import onnx
@@ -205,7 +206,7 @@ def _trunk(classifier: Classifier) -> onnx.ModelProto:
 # The check
 
 
-def pictures(paths: Sequence[Path]) -> list[Pixels]:
+def pictures(paths: Sequence[Place]) -> list[Pixels]:
     """Decoded photos; one that cannot be used is passed over and said.
 
     Raises:
@@ -222,7 +223,7 @@ def pictures(paths: Sequence[Path]) -> list[Pixels]:
     return found
 
 
-def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Path]:
+def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
     """Photos that the classifier was made from, as its folder records them, if they are still there.
 
     At most `limit`, drawn by their ids; those that it was not trained on come first.
@@ -240,7 +241,7 @@ def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Path]:
     order = sampling.order([photo_id for photo_id, _ in rows], "export").tolist()
     order.sort(key=lambda number: rows[number][0] in seen)
     there = (table.file_of(rows[number][1]) for number in order)
-    return list(islice(filter(Path.is_file, there), limit))
+    return list(islice(filter(places.is_here, there), limit))
 
 
 def generated() -> Iterator[Pixels]:

@@ -21,22 +21,21 @@ from __future__ import annotations
 
 import io
 import math
-import stat
 import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import containers
+from fieldmark import containers, places
 from fieldmark.containers import reject
 from fieldmark.errors import ImageRejected, RejectReason
+from fieldmark.places import Place
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -46,8 +45,7 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """A picture with more pixels is refused from its header: 300 MB once decoded."""
 
-MAX_BYTES = 256 * 1024 * 1024
-"""A file with more bytes is refused unread."""
+MAX_BYTES = places.MAX_BYTES
 
 # A progressive JPEG is passed over once for each of its scans. Cameras write about 10; a file made
 # to hold up a server has thousands. The product of pixels and scans is limited.
@@ -76,26 +74,14 @@ class Header:
     format: str
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a photo on disk.
+def read_bytes(place: Place) -> bytes:
+    """The bytes of a photo, wherever it lies.
 
     Raises:
-        ImageRejected: MISSING, UNREADABLE, EMPTY or TOO_LARGE (more than `MAX_BYTES`).
+        ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `MAX_BYTES`).
+        InputError: the photo lies behind a URL that does not answer, or refuses the credentials.
     """
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            reject(RejectReason.UNREADABLE, f"{path} is not a file")
-        if about.st_size > MAX_BYTES:
-            reject(RejectReason.TOO_LARGE, f"{path} has {about.st_size:,} bytes")
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageRejected(RejectReason.MISSING, f"no file {path}") from error
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: a NUL in the name
-        raise ImageRejected(RejectReason.UNREADABLE, f"{path}: {error}") from error
-    if not data:
-        reject(RejectReason.EMPTY, f"{path} has no bytes")
-    return data
+    return places.read(place, MAX_BYTES)
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:

@@ -35,11 +35,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import files, images, progress, sampling
+from fieldmark import files, images, places, progress, sampling
 from fieldmark.classifier import Classifier
 from fieldmark.errors import ClassifierError, ImageRejected, InputError
 from fieldmark.heads.base import LabelledFeatures
 from fieldmark.photos import PhotoTable
+from fieldmark.places import Place
 from fieldmark.taxonomy import Taxon
 
 Pixels = npt.NDArray[np.uint8]
@@ -230,9 +231,10 @@ class Neighbours:
             neighbour: what `similar` found.
             root: the folder of the photos, where it is no longer the one that was recorded.
         """
-        path = (root or Path(self.about.get("root", ""))) / neighbour.path
+        # Nothing is fetched for a recorded URL: whoever made the classifier named it, not the user.
+        recorded = Path(self.about.get("root", ""))
         with suppress(ImageRejected):
-            data = images.read_bytes(path)
+            data = images.read_bytes(places.at(root or recorded, neighbour.path))
             if bytes.fromhex(files.sha256(data)) == self._digests[neighbour.row].tobytes():
                 return images.decode(data, at_least=4 * THUMB_SIDE)
         if self._thumbs is not None:
@@ -353,7 +355,7 @@ def write(
     about = {
         "format": FORMAT,
         "backbone_key": classifier.backbone_key,
-        "root": str(table.root.resolve()),
+        "root": str(places.absolute(table.root)),
     }
     tensors: dict[str, npt.NDArray[Any]] = {}
     if len(chosen) >= max(2, index_from):
@@ -408,12 +410,12 @@ def _photos(
     return tensors
 
 
-def _thumbnail(path: Path) -> bytes:
+def _thumbnail(place: Place) -> bytes:
     """A small JPEG; no bytes where the photo cannot be read any more."""
     from PIL import Image
 
     try:
-        picture = Image.fromarray(images.decode(images.read_bytes(path), at_least=2 * THUMB_SIDE))
+        picture = Image.fromarray(images.decode(images.read_bytes(place), at_least=2 * THUMB_SIDE))
     except ImageRejected:
         return b""
     picture.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)

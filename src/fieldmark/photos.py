@@ -14,8 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark import files
+from fieldmark import files, places
 from fieldmark.errors import InputError
+from fieldmark.places import File, Place
 from fieldmark.taxonomy import Taxonomy
 
 KEPT = "kept"
@@ -32,7 +33,12 @@ SCHEMA: dict[str, pl.DataType] = {
     "split": pl.String(),  # the source's own part: train, val, test; null where it has none
     "status": pl.String(),  # kept or rejected
     "reason": pl.String(),  # why it was rejected; null for a kept one
+    "licence": pl.String(),  # as the source writes it; null where it says nothing
+    "rights_holder": pl.String(),  # whom to name with the photo
 }
+
+# What a table says of its photos is the same wherever they lie and whoever holds the rights.
+_NOT_IN_DIGEST = frozenset({"path", "licence", "rights_holder"})
 
 _METADATA_KEY = "fieldmark"
 
@@ -54,13 +60,13 @@ class PhotoTable:
     Attributes:
         frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
         taxonomy: every taxon that the source names, also those without a photo.
-        root: the folder that `path` is relative to.
+        root: the folder, or the URL, that `path` is below.
         source: which layout the rows were read from (a name in `fieldmark.sources.SOURCES`).
     """
 
     frame: pl.DataFrame
     taxonomy: Taxonomy
-    root: Path
+    root: File
     source: str
 
     def __post_init__(self) -> None:
@@ -104,20 +110,20 @@ class PhotoTable:
             )
         )
 
-    def file_of(self, path: str) -> Path:
-        """Where on this machine the photo with this `path` lies."""
-        return self.root / path
+    def file_of(self, path: str) -> Place:
+        """Where the photo with this `path` lies."""
+        return places.at(self.root, path)
 
     def digest(self) -> str:
         """A digest of what the table says of its photos, whatever the order of its rows."""
-        columns = [name for name in SCHEMA if name != "path"]
+        columns = [name for name in SCHEMA if name not in _NOT_IN_DIGEST]
         rows = self.frame.select(columns).sort("id").write_csv().encode()
         return files.digest([files.sha256(rows), self.taxonomy.to_json()])
 
     def write(self, path: Path) -> None:
         """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
         about = {
-            "root": str(self.root.resolve()),
+            "root": str(places.absolute(self.root)),
             "source": self.source,
             "taxonomy": self.taxonomy.to_json(),
         }
@@ -135,15 +141,24 @@ class PhotoTable:
         """
         try:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
-            frame = pl.read_parquet(path)
+            frame = _completed(pl.read_parquet(path))
             return cls(
-                frame, Taxonomy.from_json(about["taxonomy"]), Path(about["root"]), about["source"]
+                frame,
+                Taxonomy.from_json(about["taxonomy"]),
+                places.root_of(about["root"]),
+                about["source"],
             )
         except _DAMAGE as error:
             raise InputError(
                 f"{path} is not a table written by `fieldmark index` ({error}): "
                 "write it anew with `fieldmark index PHOTOS --out FILE`."
             ) from error
+
+
+def _completed(frame: pl.DataFrame) -> pl.DataFrame:
+    """A table of an earlier version with the columns that it had not yet, empty."""
+    added = {name: pl.lit(None, SCHEMA[name]) for name in ("licence", "rights_holder")}
+    return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
 
 
 def build_frame(columns: dict[str, object]) -> pl.DataFrame:

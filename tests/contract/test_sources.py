@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fieldmark.photos import SCHEMA, PhotoTable
+from fieldmark.places import is_here
 from fieldmark.sources import SOURCES, read
 
 
@@ -108,7 +109,7 @@ def test_rows_are_sound(name: str, sample: Path) -> None:
     assert (kept["sha256"].str.len_chars() == 64).all()
     assert set(kept["taxon_id"]) <= {taxon.id for taxon in table.taxonomy}
     assert frame.filter(pl.col("status") == "rejected")["reason"].null_count() == 0
-    assert all(table.file_of(path).is_file() for path in kept["path"])
+    assert all(is_here(table.file_of(path)) for path in kept["path"])
 
 
 def test_without_verifying_no_photo_is_opened(name: str, sample: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.errors import InputError, RejectReason
+from fieldmark.places import Place
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -25,7 +26,7 @@ class Item:
     """One photo to name: what to call it in the output, where it lies, its id in an annotation file."""
 
     name: str
-    path: Path
+    path: Place
     id: str | None = None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fieldmark import files, progress
+from fieldmark import files, places, progress
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.predict.entry import entry
@@ -45,11 +45,11 @@ class Output:
 
         A photo that has changed since is named anew. What a kill tore is dropped.
         """
-        places = {item.name: item.path for item in items}
+        where = {item.name: item.path for item in items}
         kept = {
             name: line
             for name, line, stamp in self._lines()
-            if name not in places or stamp == _stamp(places[name])
+            if name not in where or stamp == places.stamp(where[name])
         }
         files.write_text(
             self.journal, "".join(f"{line}\n" for line in (self._about, *kept.values()))
@@ -81,7 +81,7 @@ class Output:
         try:
             for result in results:
                 value = entry(result, len(self._form.taxonomy), wide=self._form.wide)
-                line = {"stamp": _stamp(result.item.path), "entry": value}
+                line = {"stamp": places.stamp(result.item.path), "entry": value}
                 waiting.append(json.dumps(line, ensure_ascii=False))
                 if len(waiting) >= BATCH:
                     files.append_lines(self.journal, waiting)
@@ -121,12 +121,3 @@ def to_file(
             pass
         output.finish()
     return counted.rejected
-
-
-def _stamp(path: Path) -> list[int] | None:
-    """What tells a changed file from an unchanged one: its size and time; None where it is not there."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return [found.st_size, found.st_mtime_ns]

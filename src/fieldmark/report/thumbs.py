@@ -6,20 +6,20 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from fieldmark import images, metrics
 from fieldmark.errors import ImageRejected
 from fieldmark.evaluate import Evaluation
+from fieldmark.places import Place
 from fieldmark.report import page
 from fieldmark.taxonomy import Taxonomy
 
 SIDE = 176  # pixels of the longer side: sharp at the 110 CSS pixels it is shown at
 PHOTOS_PER_PAIR = 3
 
-PhotoOf = Callable[[str], Path | None]
+PhotoOf = Callable[[str], Place | None]
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Pair:
     right: Thumb | None
 
 
-def data_uri(path: Path) -> str | None:
+def data_uri(place: Place) -> str | None:
     """A small JPEG of a photo as a data URI; None where the photo cannot be read any more."""
     from PIL import Image
 
     try:
-        pixels_HW3 = images.decode(images.read_bytes(path), at_least=SIDE)
+        pixels_HW3 = images.decode(images.read_bytes(place), at_least=SIDE)
     except ImageRejected:
         return None
     picture = Image.fromarray(pixels_HW3)

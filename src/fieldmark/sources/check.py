@@ -12,9 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark import files, images
+from fieldmark import files, images, places
 from fieldmark.errors import ImageRejected
 from fieldmark.photos import KEPT, REJECTED, PhotoTable
+from fieldmark.places import File, Place
 from fieldmark.progress import say, stage
 
 # Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
@@ -51,13 +52,15 @@ def check_files(table: PhotoTable, workers: int) -> PhotoTable:
     return _merge(table, pl.DataFrame(findings, schema=_FINDINGS, orient="row"))
 
 
-def photos_are_elsewhere(root: Path, paths: pl.Series) -> bool:
+def photos_are_elsewhere(root: File, paths: pl.Series) -> bool:
     """Whether not one of the folders that the paths begin with exists under `root`."""
+    if not isinstance(root, Path):
+        return False
     tops = paths.str.extract(r"^(/?[^/]+)/", 1).fill_null(".").unique().to_list()
     return not any((root / top).is_dir() for top in tops)
 
 
-def _in_threads(root: Path, rows: list[tuple[str, str]], workers: int) -> Iterator[list[_Finding]]:
+def _in_threads(root: File, rows: list[tuple[str, str]], workers: int) -> Iterator[list[_Finding]]:
     """Findings in the order of the rows; a bounded number of batches is under way at any time."""
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     with ThreadPoolExecutor(workers, "look") as pool:
@@ -74,13 +77,13 @@ def _in_threads(root: Path, rows: list[tuple[str, str]], workers: int) -> Iterat
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look_at(root: Path, batch: list[tuple[str, str]]) -> list[_Finding]:
-    return [(photo_id, *_look(root / path)) for photo_id, path in batch]
+def _look_at(root: File, batch: list[tuple[str, str]]) -> list[_Finding]:
+    return [(photo_id, *_look(places.at(root, path))) for photo_id, path in batch]
 
 
-def _look(path: Path) -> tuple[str | None, int | None, int | None, str | None]:
+def _look(place: Place) -> tuple[str | None, int | None, int | None, str | None]:
     try:
-        data = images.read_bytes(path)
+        data = images.read_bytes(place)
     except ImageRejected as error:
         return None, None, None, error.reason.value
     digest = files.sha256(data)

@@ -1,0 +1,270 @@
+"""Objects behind a URL: s3://, gs://, http://, https://, through fsspec.
+
+A URL is made in one way only: the user names one, and relative paths are added below it. What answers
+"no such object" makes a photo missing. What does not answer, or refuses the credentials, is tried a few
+times and then ends the run with a sentence: a photo is not called bad because a network was.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from fieldmark.containers import reject
+from fieldmark.errors import ImageRejected, InputError, RejectReason
+
+# pathlib folds the two slashes of a URL into one: `Path("s3://a/b")` is `s3:/a/b`.
+_URL = re.compile(r"(s3|gs|gcs|https?):/{1,2}(?!/)(.+)", re.IGNORECASE | re.DOTALL)
+_TRIES = 4
+_FIRST_WAIT = 0.25  # seconds; doubled with each try
+BLOCK = 8 * 2**20
+"""Bytes that are asked for at a time of a large object, such as a shard."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An object, or what plays a folder, behind a URL."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, path: str) -> Remote:
+        """What lies below; the path is text, never a URL of its own."""
+        below = quote(path) if self.url.startswith("http") else path
+        return Remote(f"{self.url.rstrip('/')}/{below}")
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return PurePosixPath(self.url).name
+
+    @property
+    def parent(self) -> Remote:
+        """What the object lies in."""
+        return Remote(self.url.rstrip("/").rpartition("/")[0])
+
+
+def named(text: str | Path) -> Remote | None:
+    """The object that a text names, None where it is no URL of a kind that is read."""
+    found = _URL.fullmatch(str(text))
+    return Remote(f"{found[1].lower()}://{found[2]}") if found else None
+
+
+def read(place: Remote, max_bytes: int) -> bytes:
+    """The bytes of an object, refused unread where it has more than `max_bytes`.
+
+    Raises:
+        ImageRejected: MISSING, OUTSIDE or TOO_LARGE.
+        InputError: see `filesystem` and `_patiently`.
+    """
+    fs, path = _opened(place)
+
+    def get() -> bytes:
+        # Of a web server the size is not asked for: one request, read no further than allowed.
+        if place.url.startswith("http"):
+            with fs.open(path, block_size=0) as handle:
+                return bytes(handle.read(max_bytes + 1))
+        if (fs.size(path) or 0) > max_bytes:
+            reject(RejectReason.TOO_LARGE, f"{place} has {fs.size(path):,} bytes")
+        return bytes(fs.cat_file(path))
+
+    data = _patiently(place, get)
+    if len(data) > max_bytes:
+        reject(RejectReason.TOO_LARGE, f"{place} has more than {max_bytes:,} bytes")
+    return data
+
+
+def size(place: Remote) -> int:
+    """How many bytes an object has.
+
+    Raises:
+        ImageRejected: MISSING or OUTSIDE.
+        InputError: the store does not say.
+    """
+    fs, path = _opened(place)
+    found = _patiently(place, lambda: fs.size(path))
+    if found is None:
+        raise InputError(f"{place}: the server does not say how large it is: copy it here.")
+    return int(found)
+
+
+_blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+_blocks_lock = threading.Lock()
+_KEPT_BLOCKS = 4
+
+
+def stretch(place: Remote, offset: int, length: int) -> bytes:
+    """Some bytes of a large object; fewer where it ends before.
+
+    Whole blocks are asked for and the last few kept, so that one who reads in order asks for every
+    block once, with a bounded amount of memory.
+    """
+    first, last = offset // BLOCK, (offset + length - 1) // BLOCK
+    data = b"".join(_block(place, number) for number in range(first, last + 1))
+    return data[offset - first * BLOCK :][:length]
+
+
+def _block(place: Remote, number: int) -> bytes:
+    key = (place.url, number)
+    with _blocks_lock:  # held while it is fetched: two threads never ask for one block
+        if key not in _blocks:
+            _blocks[key] = _fetch(place, number * BLOCK)
+            while len(_blocks) > _KEPT_BLOCKS:
+                _blocks.popitem(last=False)
+        _blocks.move_to_end(key)
+        return _blocks[key]
+
+
+def _fetch(place: Remote, start: int) -> bytes:
+    fs, path = _opened(place)
+    whole = size(place)
+    if start >= whole:
+        return b""
+    end = min(start + BLOCK, whole)
+
+    def get() -> bytes:
+        data = bytes(fs.cat_file(path, start=start, end=end))
+        if len(data) > end - start:
+            raise InputError(f"{place}: the server gives no parts of a file: copy it here first.")
+        if len(data) < end - start:
+            raise OSError("the connection ended before the data")
+        return data
+
+    return _patiently(place, get)
+
+
+_copies: OrderedDict[str, Path] = OrderedDict()
+_copies_lock = threading.Lock()
+_KEPT_COPIES = 2
+
+
+def local_copy(place: Remote) -> Path:
+    """A Parquet file on this machine: its parts lie here and there. The last two are kept."""
+    with _copies_lock:
+        if place.url not in _copies:
+            while len(_copies) >= _KEPT_COPIES:
+                _copies.popitem(last=False)[1].unlink(missing_ok=True)
+            _copies[place.url] = _download(place)
+        _copies.move_to_end(place.url)
+        return _copies[place.url]
+
+
+def _download(place: Remote) -> Path:
+    target = _folder() / f"{len(_copies)}-{time.monotonic_ns()}-{os.getpid()}.parquet"
+    length = size(place)
+    with target.open("wb") as handle:
+        for start in range(0, length, BLOCK):
+            handle.write(_fetch(place, start))
+    return target
+
+
+_temporary: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _folder() -> Path:
+    """A folder of this process that goes with it."""
+    if not _temporary:
+        _temporary.append(tempfile.TemporaryDirectory(prefix="fieldmark-"))
+    return Path(_temporary[0].name)
+
+
+# fsspec
+
+
+def filesystem(place: Remote) -> tuple[Any, str]:
+    """fsspec's view of the store, and the object's name in it.
+
+    Raises:
+        InputError: fsspec, or what it needs for this kind of URL, is not installed.
+    """
+    try:
+        from fsspec.core import url_to_fs
+
+        fs, path = url_to_fs(place.url)
+    except ImportError as error:
+        raise InputError(
+            f"{place} needs a package that is not installed ({error}): "
+            "pip install 'fieldmark[remote]'."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{place} is no address that can be read ({error}).") from error
+    return fs, path
+
+
+def _opened(place: Remote) -> tuple[Any, str]:
+    if ".." in re.split(r"[/\\]|%2f|%5c", place.url, flags=re.IGNORECASE):
+        reject(RejectReason.OUTSIDE, f"{place} leads out of the source")
+    return filesystem(place)
+
+
+def _patiently(place: Remote, work: Callable[[], T]) -> T:
+    """What `work` gives, tried a few times.
+
+    Raises:
+        ImageRejected: MISSING.
+        InputError: the store refuses, or does not answer.
+    """
+    for tried in range(_TRIES):
+        try:
+            with said(place):
+                return work()
+        except _NoAnswer as error:
+            if tried == _TRIES - 1:
+                raise InputError(
+                    f"{place} could not be read ({error}): see whether the address is right and "
+                    "the server answers, then run the same command again."
+                ) from error
+            time.sleep(_FIRST_WAIT * 2**tried)
+    raise AssertionError("every try returns or raises")
+
+
+class _NoAnswer(Exception):
+    """A failure that may not be one the next time."""
+
+
+@contextmanager
+def said(place: Remote) -> Iterator[None]:
+    """Turn what a store raises into the errors of this package."""
+    try:
+        yield
+    except (ImageRejected, InputError):
+        raise
+    except Exception as raised:
+        error = _behind(raised)
+        if isinstance(error, FileNotFoundError):
+            raise ImageRejected(RejectReason.MISSING, f"no object {place}") from error
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        status = getattr(error, "status", None)
+        if isinstance(error, PermissionError) or status in (401, 403) or _CREDENTIALS.search(words):
+            raise InputError(
+                f"{place} may not be read ({words}): give credentials that may, in the way that "
+                "the store's own tools take them."
+            ) from error
+        raise _NoAnswer(words) from error
+
+
+def _behind(error: Exception) -> BaseException:
+    """What a "not found" stands for: fsspec says it of any failure to ask for an object's size."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or cause is None:
+        return error
+    status = getattr(cause, "status", None)
+    unanswered = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return cause if unanswered or status not in (None, 404, 410) else error
+
+
+_CREDENTIALS = re.compile(r"credential|access denied|forbidden|unauthorized", re.IGNORECASE)
