@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,66 @@ def test_a_killed_writer_leaves_a_shelf_that_works(tmp_path: Path) -> None:
     fill(shelf, [777_777])
     for number in [*range(said + 1), 777_777]:
         np.testing.assert_array_equal(shelf.get([key(number)])[:][0], vector(number, 8))
+
+
+def cut_off(folder: Path) -> Path:
+    """A shelf with three synced rows and three more, as it lies there in the middle of writing."""
+    shelf, at = Shelf(folder / "shelf", 6, "float16"), folder / "after"
+    fill(shelf, [1, 2])
+    with shelf.writing() as writer:
+        writer.append([key(3)], vector(3, 6)[None])
+        writer.sync()
+        writer.append([key(4), key(5)], np.stack([vector(4, 6), vector(5, 6)]))
+        writer.append([key(6)], vector(6, 6)[None])
+        shutil.copytree(shelf.folder, at)
+    assert sorted(path.name for path in shelf.folder.glob("*.bin")) == ["index.bin", "vectors.bin"]
+    return at
+
+
+def test_a_kill_costs_nothing_that_was_appended(tmp_path: Path) -> None:
+    at = cut_off(tmp_path)
+    for shelf in (Shelf(at, 6, "float16"), Shelf(tmp_path / "shelf", 6, "float16")):
+        assert len(shelf) == 6
+        x_ND = shelf.get([key(number) for number in range(1, 7)])[:]
+        np.testing.assert_array_equal(x_ND, np.stack([vector(n, 6) for n in range(1, 7)]))
+
+
+@pytest.mark.parametrize("lost", [b"zeros", b"", b"old"])
+@pytest.mark.parametrize("which", ["vectors.bin", "index.bin", "unsynced.bin"])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_power_cut_leaves_no_wrong_vector(
+    tmp_path: Path, which: str, lost: bytes, rows: int
+) -> None:
+    """The last rows of one file never came to the disk: its length did, or not, or old bytes did."""
+    at = cut_off(tmp_path)
+    size = {"vectors.bin": 12, "index.bin": 32, "unsynced.bin": 8}[which] * rows
+    data = (at / which).read_bytes()
+    left = data[:-size]
+    rest = {b"zeros": bytes(size), b"old": bytes(range(1, 251)), b"": b""}[lost][:size]
+    (at / which).write_bytes(left + rest)
+    again = Shelf(at, 6, "float16")
+    found = again.rows([key(number) for number in range(1, 7)])
+    assert (found[:3] >= 0).all()  # those that were synced
+    assert (found >= 0).sum() == 6 - rows
+    fill(again, [7])
+    fill(again, [number for number in range(1, 7) if found[number - 1] < 0])
+    for shelf in (again, Shelf(at, 6, "float16")):
+        x_ND = shelf.get([key(number) for number in range(1, 8)])[:]
+        np.testing.assert_array_equal(x_ND, np.stack([vector(n, 6) for n in range(1, 8)]))
+
+
+def test_rows_are_synced_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), real(handle))[1])
+    with Shelf(tmp_path, 2, "float16").writing() as writer:
+        synced.clear()
+        writer.append([key(1)], vector(1, 2)[None])
+        assert synced == []
+        monkeypatch.setattr("fieldmark.features.SYNCED_EVERY", 0.0)
+        writer.append([key(2)], vector(2, 2)[None])
+        assert len(synced) == 2
+        assert (tmp_path / "unsynced.bin").read_bytes() == np.uint64(2).tobytes()
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -4,15 +4,14 @@ Photos are taken in chunks that fit the spool. The cheapest network works on the
 decoded; the others, in the order of their cost, read them from the spool. So the first network of a
 data set of ordinary size is done within minutes, and no photo is decoded twice.
 
-Three things go on at a time: threads decode a bounded stretch ahead, the network runs on one half of a
-batch, and the half before goes to the disk. The next is handed over when that one is on the disk.
+Two things go on at a time: threads decode a bounded stretch ahead while the network runs. What it gives
+is appended at once, which is quick: the shelf waits for the disk only now and then.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -27,7 +26,7 @@ from fieldmark.features import Shelf, Writer
 from fieldmark.preprocess import Preprocess
 
 BATCH = 32
-"""Photos that a kill can cost at most: half of them are computed while the other half is written."""
+"""Photos that a kill can cost at most, of the network that is running (a GPU's batches are larger)."""
 
 SPOOL_BYTES = 8 * 2**30
 
@@ -106,6 +105,7 @@ def extract(
                 run.over(spool, decoding, files_of_part, wanted)
                 decoding = iter(range(len(part)))
                 if start + chunk >= len(needed):
+                    writers[job.name].sync()
                     yield job.name
 
 
@@ -126,74 +126,37 @@ class _Run:
         wanted: npt.NDArray[np.bool_],
     ) -> None:
         keys = [photo.sha256 for photo in photos]
-        # Half a batch at a time (a GPU's batches are larger): the other half is being written.
-        half = getattr(self.engine, "preferred", BATCH) // 2
+        size = getattr(self.engine, "preferred", BATCH)
         batch: list[int] = []
-        with (
-            progress.stage(f"features of {self.job.name}", len(photos)) as stage,
-            _Behind(self.writer, self.job.name) as behind,
-        ):
+        with progress.stage(f"features of {self.job.name}", len(photos)) as stage:
             for number in ready:
                 if number in spool.rejected:
                     self.result.rejected[keys[number]] = spool.rejected[number]
                 elif wanted[number]:
                     batch.append(number)
-                if len(batch) == half:
-                    self._flush(spool, batch, keys, behind)
+                if len(batch) == size:
+                    self._flush(spool, batch, keys)
                 stage.advance()
-            self._flush(spool, batch, keys, behind)
+            self._flush(spool, batch, keys)
         _note_cost(self.job, self.result)
 
-    def _flush(self, spool: Spool, batch: list[int], keys: Sequence[str], behind: _Behind) -> None:
+    def _flush(self, spool: Spool, batch: list[int], keys: Sequence[str]) -> None:
         if not batch:
             return
         start = time.perf_counter()
         x_BD = self.engine(spool.take(batch))
         spent = time.perf_counter() - start
-        behind.append([keys[number] for number in batch], x_BD)
         name, result = self.job.name, self.result
+        try:
+            self.writer.append([keys[number] for number in batch], x_BD)
+        except ValueError as error:
+            raise InputError(
+                f"{name} gives features that cannot be kept ({error}): its weights do not fit it, "
+                "or are damaged; name others."
+            ) from error
         result.seconds[name] = result.seconds.get(name, 0.0) + spent
         result.computed[name] = result.computed.get(name, 0) + len(batch)
         batch.clear()
-
-
-class _Behind:
-    """Writes one batch while the next is computed; on leaving, all is on the disk.
-
-    The shelf's order of writes stays as it is: one thread appends, batch after batch.
-    """
-
-    def __init__(self, writer: Writer, name: str) -> None:
-        self._writer, self._name = writer, name
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="append")
-        self._last: Future[None] | None = None
-
-    def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.float32]) -> None:
-        """Hand over one batch, as soon as the one before is on the disk; raises what that raised."""
-        self._settle()
-        self._last = self._pool.submit(self._write, keys, x_BD)
-
-    def _write(self, keys: Sequence[str], x_BD: npt.NDArray[np.float32]) -> None:
-        try:
-            self._writer.append(keys, x_BD)
-        except ValueError as error:
-            raise InputError(
-                f"{self._name} gives features that cannot be kept ({error}): its weights do not "
-                "fit it, or are damaged; name others."
-            ) from error
-
-    def _settle(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
-
-    def __enter__(self) -> _Behind:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True)
-        if error[0] is None:  # else that error is told, and what was handed over is on the disk
-            self._settle()
 
 
 def _note_cost(job: Job, result: Extraction) -> None:

@@ -9,19 +9,24 @@ On disk a shelf is two files that only grow:
     vectors.bin   row after row of D numbers (float16, or float32 for comparisons to the last digit)
     index.bin     row after row of 32 bytes: the SHA-256 of the photo
 
-A batch's vectors are written and synced before its keys are. A process that is killed at any moment
-leaves at most vectors without keys, and those are cut off when the shelf is next opened for writing:
-a key never stands for a wrong vector.
+A key never stands for a wrong vector. Against a kill it is the order of writes that helps: a batch's
+vectors are handed to the operating system before its keys, which then keeps them whatever becomes of
+the process; what was torn is cut off when the shelf is next opened for writing. A power cut knows no
+order, so that rows are trusted only once they were synced, which is done every half a minute, or if
+they add up. For that there is a third file while a shelf is written to:
+
+    unsynced.bin  8 bytes: how many rows are synced; then, for each later row, 8 bytes: a checksum
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +37,11 @@ from fieldmark.errors import InputError, StoreError
 Precision = Literal["float16", "float32"]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+_Sums = npt.NDArray[np.uint64]
+
+SYNCED_EVERY = 30.0
+"""Seconds of work that a power cut can cost; a kill costs no more than the batch at hand."""
 
 _KEY_BYTES = 32
 
@@ -86,6 +96,7 @@ class Shelf:
         self.dim = dim
         self.dtype: np.dtype[np.floating] = np.dtype(precision)
         self._sorted: tuple[npt.NDArray[np.bytes_], IntArray] | None = None
+        self._checked = 0  # rows that were seen to be right
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -105,9 +116,35 @@ class Shelf:
     def _row_bytes(self) -> int:
         return self.dim * self.dtype.itemsize
 
+    @property
+    def _unsynced(self) -> Path:
+        return self.folder / "unsynced.bin"
+
     def __len__(self) -> int:
-        """How many whole rows there are: a key and its vector."""
-        return min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
+        """How many rows there are that can be trusted: a key and its vector."""
+        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
+        try:
+            marks = np.frombuffer(self._unsynced.read_bytes(), np.uint64)
+        except FileNotFoundError:  # nobody writes to it, and the last who did came to an end
+            return whole
+        except ValueError:  # a torn checksum: those before it are whole
+            raw = self._unsynced.read_bytes()
+            marks = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        synced = int(marks[0]) if len(marks) else 0
+        self._checked = max(self._checked, min(synced, whole))
+        last = min(whole, synced + len(marks) - 1)
+        if last > self._checked:
+            self._checked += self._sound(self._checked, marks[1 + self._checked - synced :], last)
+        return self._checked
+
+    def _sound(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
+        """How many of the rows from `first` up to `last` add up, before the first that does not."""
+        shape = (last, self.dim)
+        vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
+        offset, count = first * _KEY_BYTES, (last - first) * _KEY_BYTES
+        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{_KEY_BYTES}")
+        wrong = np.flatnonzero(_checksums(keys, vectors) != marks[: len(vectors)])
+        return int(wrong[0]) if len(wrong) else len(vectors)
 
     def rows(self, keys: Sequence[str]) -> IntArray:
         """The row of each photo, -1 where it is not on the shelf; shape (N,).
@@ -148,27 +185,42 @@ class Shelf:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """Hold the shelf for appending; an unfinished batch of an earlier process is cut off first.
+        """Hold the shelf for appending; what an earlier process left torn is cut off first.
+
+        On leaving, all is on the disk.
 
         Raises:
             StoreError: another process is writing to it.
+            InputError: the disk is full.
         """
         with files.lock(self.folder / "lock"):
             count = len(self)
             with self._vectors.open("ab") as vectors, self._index.open("ab") as index:
                 vectors.truncate(count * self._row_bytes)
                 index.truncate(count * _KEY_BYTES)
-                yield Writer(self, vectors.fileno(), index.fileno())
+                _sync(vectors.fileno(), index.fileno())
+                # There before the first row that is not synced, and gone after the last.
+                files.write_bytes(self._unsynced, np.uint64(count).tobytes())
+                with self._unsynced.open("r+b") as marks:
+                    handles = (vectors.fileno(), index.fileno(), marks.fileno())
+                    writer = Writer(self, count, *handles)
+                    try:
+                        yield writer
+                    finally:
+                        writer.sync()
+            self._unsynced.unlink()
 
 
 class Writer:
     """Appends batches to a shelf that is held for writing."""
 
-    def __init__(self, shelf: Shelf, vectors: int, index: int) -> None:
-        self._shelf, self._vectors, self._index = shelf, vectors, index
+    def __init__(self, shelf: Shelf, count: int, vectors: int, index: int, marks: int) -> None:
+        self._shelf, self._vectors, self._index, self._marks = shelf, vectors, index, marks
+        self._count = self._synced = count
+        self._when = time.monotonic()
 
     def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.floating]) -> None:
-        """Put one batch on the shelf; when this returns, it is on the disk.
+        """Put one batch on the shelf; when this returns, a kill does not cost it.
 
         Raises:
             InputError: the disk is full; what was there before stays whole.
@@ -180,20 +232,44 @@ class Writer:
             raise ValueError(f"{len(keys)} keys of dimension {self._shelf.dim}, got {rows.shape}")
         if not _all_finite(rows):
             raise ValueError(f"a vector is not finite in {self._shelf.dtype}")
-        before = len(self._shelf)
+        packed = _pack(keys)
         try:
-            _write_all(self._vectors, rows.tobytes())
-            os.fsync(self._vectors)
-            _write_all(self._index, _pack(keys).tobytes())
-            os.fsync(self._index)
+            _write_all(self._marks, _checksums(packed, rows), at=8 * (1 + self._unsynced))
+            _write_all(self._vectors, rows)
+            _write_all(self._index, packed)
         except OSError as error:
-            os.ftruncate(self._index, before * _KEY_BYTES)
-            os.ftruncate(self._vectors, before * self._shelf._row_bytes)
-            raise InputError(
-                f"features could not be written to {self._shelf.folder} ({error.strerror}): free "
-                "some space or name another place with --cache, then run the same command again; "
-                "what was computed is kept."
-            ) from error
+            os.ftruncate(self._index, self._count * _KEY_BYTES)
+            os.ftruncate(self._vectors, self._count * self._shelf._row_bytes)
+            raise self._refused(error) from error
+        self._count += len(keys)
+        if time.monotonic() - self._when > SYNCED_EVERY:
+            self.sync()
+
+    @property
+    def _unsynced(self) -> int:
+        return self._count - self._synced
+
+    def sync(self) -> None:
+        """Wait until all that was appended is on the disk: then not even a power cut costs it.
+
+        Raises:
+            InputError: the disk is full, or broken.
+        """
+        try:
+            _sync(self._vectors, self._index)
+            # In this order: killed in between, the next writer finds marks of no rows.
+            os.pwrite(self._marks, np.uint64(self._count).tobytes(), 0)
+            os.ftruncate(self._marks, 8)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._synced, self._when = self._count, time.monotonic()
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(
+            f"features could not be written to {self._shelf.folder} ({error.strerror}): free "
+            "some space or name another place with --cache, then run the same command again; "
+            "what was computed is kept."
+        )
 
 
 class FeatureStore:
@@ -238,7 +314,25 @@ def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
     return np.frombuffer(raw, f"S{_KEY_BYTES}")
 
 
-def _write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
+def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:
+    """A number for each row, from its key and its vector, modulo 2**64; shape (N,).
+
+    Plain sums, at the speed of memory: what they are to tell is a row that never came to the disk.
+    """
+    wide = np.uint64 if rows.shape[1] * rows.itemsize % 8 == 0 else np.uint16
+    of_keys = keys.view(np.uint64).reshape(len(keys), -1).sum(1)
+    sums: _Sums = of_keys + rows.view(wide).sum(1, dtype=np.uint64)
+    return sums
+
+
+def _write_all(handle: int, data: npt.NDArray[Any], at: int | None = None) -> None:
+    """Write an array's bytes at a place, or where the handle stands."""
+    view = memoryview(data.view(np.uint8).reshape(-1).data)
     while view:
-        view = view[os.write(handle, view) :]
+        done = os.write(handle, view) if at is None else os.pwrite(handle, view, at)
+        view, at = view[done:], at if at is None else at + done
+
+
+def _sync(*handles: int) -> None:
+    for handle in handles:
+        os.fsync(handle)

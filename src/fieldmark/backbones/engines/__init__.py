@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldmark.backbones.engines import choice, cuda
+from fieldmark.backbones.engines import choice, cuda, graphs
 from fieldmark.backbones.engines.base import BATCH, Crops, Engine, Features, cores
 from fieldmark.backbones.engines.graphs import cached_graph, graph, relative_error
 from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
@@ -59,8 +59,9 @@ def engine(
 
     Args:
         backbone: what to run.
-        name: a key of `ENGINES`, or "auto": the fastest on this machine, which is measured for some
-            seconds the first time and known from then on; or "int8", which prints its loss.
+        name: a key of `ENGINES`, or "auto": the fastest on this machine, which is measured for about
+            a second the first time and known from then on, whatever the network's weights are; or
+            "int8", which prints its loss.
         batch: the largest number of crops run at once.
         calibration: for "int8", crops of the photos that it is for; some hundred.
 
@@ -68,9 +69,7 @@ def engine(
         InputError: no such engine, or it is not installed, or the network cannot be converted.
     """
     if name == "auto":
-        name = choice.kept(backbone.key, batch) or _fastest(backbone, batch)
-        if name == "cuda" and not cuda.available():  # the GPU is hidden or gone
-            name = _fastest(backbone, batch)
+        return _auto(backbone, batch)
     if name == "int8":
         return _int8(backbone, batch, calibration)
     if name not in ENGINES:
@@ -106,13 +105,25 @@ def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: i
         return make(graph(backbone), batch)
 
 
-def _fastest(backbone: Backbone, batch: int) -> str:
-    there = {"openvino": installed, "cuda": cuda.available}
-    names = [name for name in ENGINES if name not in there or there[name]()]
+def _auto(backbone: Backbone, batch: int) -> Engine:
+    """The fastest engine whose features are right: PyTorch only where there is no converted graph."""
+    names = _faster()
     try:
         graph(backbone)
     except InputError as error:
         say(f"{error} It is the only engine for this network.")
-        return "cuda" if "cuda" in names else "torch"
-    make = {name: partial(ENGINES[name], backbone, batch) for name in names}
-    return choice.measure(backbone, batch, make)
+        return ENGINES["cuda" if "cuda" in names else "torch"](backbone, batch)
+    name = choice.kept(backbone.architecture, batch)
+    if name in names:  # else it is not, or no longer, installed
+        found = ENGINES[name](backbone, batch)
+        # A graph is checked with ONNX Runtime when it is made; the others, with each weights anew.
+        if name == "onnxruntime" or graphs.agrees(found, backbone):
+            return found
+    make = {each: partial(ENGINES[each], backbone, batch) for each in names}
+    return choice.measure(backbone, batch, make) or TorchEngine(backbone, batch)
+
+
+def _faster() -> list[str]:
+    """What `auto` chooses from on this machine."""
+    is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
+    return [name for name in is_there if is_there[name]]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fieldmark import files
-from fieldmark.backbones.engines.base import Features
+from fieldmark.backbones.engines.base import Crops, Engine, Features
 from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
 from fieldmark.errors import FieldmarkError, InputError
 
@@ -87,13 +87,9 @@ def _convert(backbone: Backbone, to: Path) -> None:
 
 def _verify(backbone: Backbone, path: Path) -> None:
     """Refuse a graph whose features are not those of the network."""
-    import torch
-
-    crops = sample(backbone.architecture.input_size, 3)
-    with torch.inference_mode():
-        expected: Features = backbone.trunk(torch.from_numpy(crops)).numpy()
+    expected = _expected(backbone)
     try:
-        error = relative_error(OnnxEngine(path)(crops), expected)
+        error = relative_error(OnnxEngine(path)(_tried(backbone)), expected)
     except FieldmarkError:
         error = float("inf")
     if not error <= TOLERANCE:
@@ -103,7 +99,36 @@ def _verify(backbone: Backbone, path: Path) -> None:
         )
 
 
-def sample(side: int, count: int) -> np.typing.NDArray[np.uint8]:
+def agrees(engine: Engine, backbone: Backbone) -> bool:
+    """Whether an engine gives the network's own features, to its tolerance, on a few crops."""
+    error = relative_error(engine(_tried(backbone)), _expected(backbone))
+    return error <= getattr(engine, "tolerance", TOLERANCE)
+
+
+def _tried(backbone: Backbone) -> Crops:
+    return sample(backbone.architecture.input_size, 3)
+
+
+def _expected(backbone: Backbone) -> Features:
+    """PyTorch's own features of the crops on which engines are tried: from the cache, or made now."""
+    path = folder() / f"{backbone.key}.expected.npy"
+    shape = (3, backbone.architecture.feature_dim)
+    try:
+        kept: Features = np.load(path)
+        if kept.shape == shape:
+            return kept
+    except (OSError, ValueError, EOFError):
+        pass  # never made, or damaged
+    import torch
+
+    with torch.inference_mode():
+        features: Features = backbone.trunk(torch.from_numpy(_tried(backbone))).numpy()
+    with files.replacing(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, features)
+    return features
+
+
+def sample(side: int, count: int) -> Crops:
     """Crops to try an engine on: uint8 (count, side, side, 3), the same ones every time."""
     from fieldmark.sampling import generator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams
+from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, piece_for
 from fieldmark.errors import StoreError
 
 
@@ -35,7 +35,7 @@ class OnnxEngine:
         except Exception as error:  # ONNX Runtime's errors have no common root but this
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
         self._input = self._session.get_inputs()[0].name
-        self._streams = Streams(self._run, batch, threads)
+        self._streams = Streams(self._run, batch, threads, piece_for(path))
 
     def __call__(self, crops_NSS3: Crops) -> Features:
         """Crops, uint8 (N, S, S, 3), to features, float32 (N, D)."""

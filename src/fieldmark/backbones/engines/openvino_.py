@@ -6,7 +6,7 @@ import threading
 from importlib.util import find_spec
 from pathlib import Path
 
-from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, cores
+from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, cores, piece_for
 from fieldmark.errors import InputError, StoreError
 
 
@@ -46,7 +46,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
         self._request = threading.local()  # a request is used by one thread
-        self._streams = Streams(self._run, batch)
+        self._streams = Streams(self._run, batch, piece=piece_for(path))
 
     def __call__(self, crops_NSS3: Crops) -> Features:
         """Crops, uint8 (N, S, S, 3), to features, float32 (N, D)."""
