@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,6 +133,43 @@ class Evaluation:
             "per_supercategory": self._per_supercategory(wrong, **options),
         }
 
+    def banded(
+        self,
+        train_counts: Mapping[str, int],
+        bounds: tuple[int, int] = (30, 100),
+        *,
+        replicates: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, dict[str, Any]]:
+        """The error over rare, medium and frequent classes, each class counting the same.
+
+        Args:
+            train_counts: the training photos of each class.
+            bounds: see `metrics.bands`.
+
+        Returns:
+            For `tail`, `medium` and `head`: `classes` (how many there are), `measured` (how many have
+            a photo here), `photos`, `error` and `interval`; the last two None where there is no photo.
+        """
+        photos_C = np.array([train_counts.get(each, 0) for each in self.classes], np.int64)
+        wrong, kept = self.wrong_N(), self.kept_N
+        found = {}
+        for name, band_C in metrics.bands(photos_C, bounds).items():
+            rows = kept & band_C[self.labels_N]
+            error_C, _ = metrics.per_class_error(
+                wrong[rows], self.labels_N[rows], len(self.classes)
+            )
+            found[name] = {
+                "classes": int(band_C.sum()),
+                "measured": int((~np.isnan(error_C)).sum()),
+                "photos": int(rows.sum()),
+                "error": _number(metrics.macro_average(error_C)),
+                "interval": self._interval(
+                    wrong, rows, macro=True, replicates=replicates, seed=seed
+                ),
+            }
+        return found
+
     def _interval(
         self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False, **options: Any
     ) -> list[float] | None:
@@ -222,7 +259,14 @@ class Difference:
 
 
 def difference(
-    a: Evaluation, b: Evaluation, *, over: Over = "kept", replicates: int = 1000, seed: int = 0
+    a: Evaluation,
+    b: Evaluation,
+    *,
+    over: Over = "kept",
+    classes: Collection[str] | None = None,
+    macro: bool = False,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> Difference:
     """Compare two evaluations of the same photos by a paired bootstrap.
 
@@ -233,6 +277,8 @@ def difference(
         a, b: the evaluations; their photos may be in another order.
         over: "kept": the photos whose class is known to both; "all": all photos, where a pruned
             class counts as wrong.
+        classes: only the photos of these classes; None: of any. Needs `over="kept"`.
+        macro: each class counts the same, however many photos it has. Needs `over="kept"`.
         replicates: how many times to draw.
         seed: of the drawing.
 
@@ -248,12 +294,19 @@ def difference(
         )
     order = np.array([place[photo_id] for photo_id in a.photo_ids], dtype=np.int64)
     rows = np.ones(len(a), np.bool_) if over == "all" else a.kept_N & b.kept_N[order]
+    if classes is not None:
+        wanted_C = np.array([each in classes for each in a.classes], np.bool_)
+        rows = rows & wanted_C[a.labels_N]
     if not rows.any():
         raise InputError("the two evaluations share no photo of a kept class: nothing to compare.")
     values = (a.wrong_N().astype(np.float64) - b.wrong_N()[order])[rows]
     groups = [group for group, row in zip(a.groups, rows, strict=True) if row]
-    interval = metrics.bootstrap(values, groups, replicates=replicates, seed=seed)
-    return Difference(float(values.mean()), interval, len(values))
+    labels = a.labels_N[rows] if macro else None
+    interval = metrics.bootstrap(values, groups, classes_N=labels, replicates=replicates, seed=seed)
+    value = float(values.mean())
+    if labels is not None:
+        value = metrics.macro_average(metrics.per_class_error(values, labels, len(a.classes))[0])
+    return Difference(value, interval, len(values))
 
 
 def _number(value: Any) -> float | None:

@@ -91,6 +91,21 @@ def macro_average(values_C: FloatArray) -> float:
     return _mean(values_C[~np.isnan(values_C)])
 
 
+def bands(photos_C: IntArray, bounds: tuple[int, int] = (30, 100)) -> dict[str, BoolArray]:
+    """Which classes are rare (`tail`), which are not (`head`), and which lie between (`medium`).
+
+    Args:
+        photos_C: the training photos of each class.
+        bounds: tail classes have fewer than the first, head classes at least the second.
+    """
+    few, many = bounds
+    return {
+        "tail": np.asarray(photos_C < few),
+        "medium": np.asarray((photos_C >= few) & (photos_C < many)),
+        "head": np.asarray(photos_C >= max(few, many)),
+    }
+
+
 def per_group_error(wrong_N: Values, names: Sequence[str]) -> dict[str, tuple[float, int]]:
     """The error and the number of photos under each name, sorted by name."""
     unique, index_N = np.unique(np.asarray(names, dtype=object), return_inverse=True)

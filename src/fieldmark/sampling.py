@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
+FloatArray = npt.NDArray[np.float64]
 
 
 def hash64(key: str, *context: object) -> int:
@@ -56,12 +57,32 @@ def epoch_order(base: Hashes, epoch: int) -> IntArray:
     Each hash is mixed with the epoch by SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable
     pseudorandom number generators", 2014), which costs nothing beside hashing the ids anew.
     """
+    return np.lexsort((base, _mixed(base, epoch + 1))).astype(np.int64)
+
+
+def repeated_order(base: Hashes, epoch: int, times_N: FloatArray) -> IntArray:
+    """An epoch in which photo i is seen `times_N[i]` times on average, as indexes, shape (M,).
+
+    The whole part of `times_N[i]` is certain and the rest is a chance, so M is near the sum of them.
+    Whether a photo is drawn depends on it and the epoch alone, as in `epoch_order`.
+    """
+    chance_N = _mixed(base, epoch + 1) / 2.0**64
+    index_M = np.repeat(np.arange(len(base)), np.floor(times_N + chance_N).astype(np.int64))
+    # A photo's copies stand in different places: the number of the copy goes into its hash.
+    first_M = np.searchsorted(index_M, index_M)
+    copy_M = (np.arange(len(index_M)) - first_M).astype(np.uint64)
+    place_M = _mixed(_mixed(base[index_M], epoch + 1), copy_M + np.uint64(1))
+    return index_M[np.lexsort((base[index_M], place_M))].astype(np.int64)
+
+
+def _mixed(base: Hashes, number: int | Hashes) -> Hashes:
+    """Each hash mixed with a number."""
     with np.errstate(over="ignore"):
-        mixed = base + np.uint64(epoch + 1) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = base + np.asarray(number, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
-    return np.lexsort((base, mixed)).astype(np.int64)
+    return mixed
 
 
 def generator(seed: int, *context: object) -> np.random.Generator:

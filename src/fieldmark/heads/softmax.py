@@ -26,6 +26,8 @@ from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
+_LEAST = 1e-12
+
 _CACHED_NUMBERS = 1 << 18
 """How many weights are updated at once: with gradient and moments, 4 MiB in float32."""
 
@@ -40,12 +42,17 @@ class Training:
         seed: of the order in which photos are seen.
         standardise: whether features are brought to zero mean and unit variance first; the head
             that comes out is a plain linear layer either way.
+        evenness: how evenly classes are drawn: 0 as they are, 0.5 by the square root of their
+            photos, 1 all alike (Kang et al., "Decoupling representation and classifier for
+            long-tailed recognition", 2020, equation 1, with q = 1 - evenness). Photos of rare
+            classes are then seen several times an epoch.
     """
 
     epochs: int = 10
     batch_size: int = 64
     seed: int = 0
     standardise: bool = True
+    evenness: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class Arm:
         label_smoothing: share of the target that is spread over all classes.
         classes: the classes to learn, as indexes; photos of others are passed over. None: all.
         initial: the layer to start from (on the features as they are); None: zeros.
+        class_weights: how much a photo of each class counts in the loss, shape (C,); None: alike.
+        offsets: added to the logits in the loss alone, shape (C,); None: nothing.
     """
 
     learning_rate: float = 1e-3
@@ -65,6 +74,8 @@ class Arm:
     label_smoothing: float = 0.0
     classes: tuple[int, ...] | None = None
     initial: LinearHead | None = None
+    class_weights: tuple[float, ...] | None = None
+    offsets: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,12 @@ class _Sweep:
         self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(
             ~self.learned_KC, -torch.inf
         )
+        even = [1.0] * classes
+        weights = [arm.class_weights or even for arm in arms]
+        self.counts_KC = torch.tensor(weights, dtype=torch.float32) * self.learned_KC
+        none = [0.0] * classes
+        offsets = [arm.offsets or none for arm in arms]
+        self.offset_KC = torch.tensor(offsets, dtype=torch.float32)
         weight = np.zeros((dim, len(arms), classes), np.float32)
         bias = np.zeros((len(arms), classes), np.float32)
         for number, arm in enumerate(arms):
@@ -186,13 +203,17 @@ class _Sweep:
         self.decay_K = torch.tensor([arm.weight_decay for arm in arms])
         self.smoothing_K = torch.tensor([arm.label_smoothing for arm in arms])
         self.hashes = sampling.hashes(self.train.ids, "order", training.seed)
+        self.times_N = _times(self.train.labels, classes, training.evenness)
         self.batches = math.ceil(len(self.train) / training.batch_size)
         self.step = 0
         self.curves: list[list[Epoch]] = [[] for _ in arms]
 
     def run(self, epoch: int) -> None:
         """One pass over the training photos, then the measure on the validation photos."""
-        order = sampling.epoch_order(self.hashes, epoch)
+        if self.training.evenness:
+            order = sampling.repeated_order(self.hashes, epoch, self.times_N)
+        else:
+            order = sampling.epoch_order(self.hashes, epoch)
         loss_K, seen_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
         for start in range(0, len(order), self.training.batch_size):
             index = order[start : start + self.training.batch_size]
@@ -201,7 +222,7 @@ class _Sweep:
             seen_K += batch_seen_K
         val_loss_K, val_error_K = self._measure()
         for number, curve in enumerate(self.curves):
-            train_loss = float(loss_K[number] / seen_K[number].clamp(min=1))
+            train_loss = float(loss_K[number] / seen_K[number].clamp(min=_LEAST))
             curve.append(Epoch(epoch + 1, train_loss, val_loss_K[number], val_error_K[number]))
 
     def _logits(self, x_BD: torch.Tensor) -> torch.Tensor:
@@ -210,21 +231,25 @@ class _Sweep:
         return s_BKC + (bias + self.closed_KC)
 
     def _update(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of AdamW for all arms; gives each arm's summed loss and count of photos."""
+        """One step of AdamW for all arms; gives each arm's summed loss and count of photos.
+
+        Photos count by the weight of their class; the mean is over the sum of those weights.
+        """
         x_BD = torch.from_numpy(self.scaling.apply(self.train.features[index]))
         y_B = torch.from_numpy(self.train.labels[index])
-        p_BKC = self._logits(x_BD).log_softmax(-1)
+        p_BKC = (self._logits(x_BD) + self.offset_KC).log_softmax(-1)
         label_BK1 = y_B[:, None, None].expand(-1, len(self.arms), 1)
-        taken_BK = self.learned_KC[:, y_B].T
-        count_K = taken_BK.sum(0)
-        loss_K = -torch.where(taken_BK, p_BKC.gather(-1, label_BK1).squeeze(-1), 0.0).sum(0)
+        counts_BK = self.counts_KC[:, y_B].T
+        count_K = counts_BK.sum(0)
+        own_BK = p_BKC.gather(-1, label_BK1).squeeze(-1)
+        loss_K = -torch.where(counts_BK > 0, own_BK * counts_BK, 0.0).sum(0)
         # The gradient of the mean cross-entropy by the logits: softmax minus target.
         g_BKC = p_BKC.exp_()
         if self.smoothing_K.any():
             g_BKC -= self._targets(y_B)
         else:
             g_BKC.scatter_add_(-1, label_BK1, torch.full(label_BK1.shape, -1.0))
-        g_BKC *= (taken_BK / count_K.clamp(min=1))[..., None]
+        g_BKC *= (counts_BK / count_K.clamp(min=_LEAST))[..., None]
         by_weight, by_bias = self.gradients
         torch.mm(x_BD.T, g_BKC.flatten(1), out=by_weight.flatten(1))
         torch.sum(g_BKC, 0, out=by_bias)
@@ -243,7 +268,8 @@ class _Sweep:
         In pieces that fit the processor's cache, because it is memory that these sums wait for.
         """
         steps = self.training.epochs * self.batches
-        rate_K1 = (self.rate_K * cosine(self.step, steps))[:, None]
+        # An epoch drawn evenly may be a batch longer.
+        rate_K1 = (self.rate_K * cosine(min(self.step, steps), steps))[:, None]
         self.step += 1
         beta1, beta2 = BETAS
         bias1, bias2 = 1 - beta1**self.step, 1 - beta2**self.step
@@ -298,3 +324,11 @@ def _mask(classes: tuple[int, ...] | None, count: int) -> torch.Tensor:
     mask = torch.zeros(count, dtype=torch.bool)
     mask[list(classes)] = True
     return mask
+
+
+def _times(labels_N: np.ndarray, classes: int, evenness: float) -> np.ndarray:
+    """How many times an epoch each photo is seen on average, shape (N,); N in all."""
+    count_C = np.bincount(labels_N, minlength=classes).astype(np.float64)
+    share_C = np.where(count_C > 0, count_C ** (1 - evenness), 0.0)
+    share_C *= len(labels_N) / max(share_C.sum(), 1e-30)
+    return np.asarray((share_C / np.maximum(count_C, 1))[labels_N])

@@ -1,0 +1,194 @@
+"""Last layers for classes with few photos: what the field does about a long tail, side by side.
+
+All of it works on kept features, and every result is a plain linear layer. What changes the loss is an
+arm of one sweep (`fieldmark.heads.softmax`); what changes the drawing of photos is a sweep of its own;
+what comes after training is arithmetic on the plain head.
+
+On a frozen network, training its last layer anew with evenly drawn classes ("classifier re-training",
+Kang et al. 2020, section 4.1) is the same as class-balanced sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import metrics
+from fieldmark.heads.base import IntArray, LabelledFeatures, LinearHead, Scaling
+from fieldmark.heads.ridge import counts
+from fieldmark.heads.softmax import Arm, Training, fit_sweep
+
+FloatArray = npt.NDArray[np.float64]
+
+RATES = (3e-4, 1e-3, 3e-3)
+"""Learning rates that the plain head tries; the others take the middle one."""
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head that one method gave with one setting.
+
+    Attributes:
+        method: its name, a key of `METHODS` or `plain`.
+        setting: learning rate and strength.
+        head: the layer, on the features as they are.
+    """
+
+    method: str
+    setting: tuple[float, float]
+    head: LinearHead
+
+
+def prior(count_C: IntArray) -> FloatArray:
+    """The log of each class's share of the training photos, half a photo for one without: (C,)."""
+    smooth_C = np.maximum(count_C, 0.5)
+    return np.asarray(np.log(smooth_C / smooth_C.sum()))
+
+
+def inverse_frequency(count_C: IntArray, power: float) -> FloatArray:
+    """Weights of the classes n_c^-power, 1 in the mean over photos, shape (C,)."""
+    return _even(count_C, np.maximum(count_C, 1) ** -power)
+
+
+def effective_number(count_C: IntArray, beta: float) -> FloatArray:
+    """Weights of the classes by the effective number of their photos, shape (C,).
+
+    (1 - beta) / (1 - beta^n): Cui et al., "Class-balanced loss based on effective number of samples",
+    2019, equation 2; brought to 1 in the mean over photos.
+    """
+    return _even(count_C, (1 - beta) / (1 - beta ** np.maximum(count_C, 1)))
+
+
+def adjusted(head: LinearHead, log_prior_C: FloatArray, strength: float) -> LinearHead:
+    """Logits less `strength` times the log of the classes' shares.
+
+    Menon et al., "Long-tail learning via logit adjustment", 2021, equation 9. With a strength of 1
+    the answers are those for classes that are all equally frequent.
+    """
+    bias = head.bias - (strength * log_prior_C).astype(np.float32)
+    return LinearHead(head.weight, bias)
+
+
+def normalised(head: LinearHead, scaling: Scaling, strength: float) -> LinearHead:
+    """Each class's logit divided by the length of its weights to the power of `strength`.
+
+    The tau-normalisation of Kang et al. 2020, equation 4, on features of zero mean and unit variance.
+    The bias is divided as well, where theirs is left out: with a strength of 0 this is the head as
+    it was.
+    """
+    own = scaling.unfold(head)
+    length_C = np.maximum(np.linalg.norm(own.weight, axis=0), 1e-12) ** strength
+    length_C = (length_C / np.exp(np.log(length_C).mean())).astype(np.float32)
+    return scaling.fold(LinearHead(own.weight / length_C, own.bias / length_C))
+
+
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    "inverse-frequency": (0.25, 0.5, 1.0),
+    "effective-number": (0.9, 0.97, 0.99),
+    "adjusted-loss": (0.25, 0.5, 1.0, 1.5),
+    "root-sampling": (0.5,),
+    "balanced-sampling": (1.0,),
+    "adjusted": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+    "normalised": (0.25, 0.5, 0.75, 1.0),
+}
+"""What each method tries: the power; beta; the weight of the prior; the evenness; tau."""
+
+METHODS = tuple(STRENGTHS)
+
+
+def candidates(train: LabelledFeatures, classes: int, training: Training) -> list[Candidate]:
+    """The plain head and every method's heads, all strengths.
+
+    Args:
+        train: photos to learn from; labels of -1 are passed over.
+        classes: C.
+        training: epochs, batches and order, for all alike.
+    """
+    train = train.where(train.labels >= 0)
+    count_C = counts(train, classes)
+    log_prior_C = prior(count_C)
+    arms: list[tuple[str, float, Arm]] = [(PLAIN, 0.0, Arm(rate)) for rate in RATES]
+    arms += [(name, each, arm) for name, each, arm in _arms(count_C, log_prior_C)]
+    found = _swept(train, classes, training, arms)
+    for name in ("root-sampling", "balanced-sampling"):
+        (evenness,) = STRENGTHS[name]
+        even = replace(training, evenness=evenness)
+        found += _swept(train, classes, even, [(name, evenness, Arm(RATES[1]))])
+    scaling = Scaling.of(train.features)
+    for plain in [each for each in found if each.method == PLAIN]:
+        rate = plain.setting[0]
+        for each in STRENGTHS["adjusted"]:
+            head = adjusted(plain.head, log_prior_C, each)
+            found.append(Candidate("adjusted", (rate, each), head))
+        for each in STRENGTHS["normalised"]:
+            head = normalised(plain.head, scaling, each)
+            found.append(Candidate("normalised", (rate, each), head))
+    return [replace(each, head=each.head.closed_to(count_C)) for each in found]
+
+
+def _arms(count_C: IntArray, log_prior_C: FloatArray) -> Iterator[tuple[str, float, Arm]]:
+    """What changes the loss."""
+    weighted: dict[str, Callable[[IntArray, float], FloatArray]] = {
+        "inverse-frequency": inverse_frequency,
+        "effective-number": effective_number,
+    }
+    for name, weights in weighted.items():
+        for each in STRENGTHS[name]:
+            yield name, each, Arm(RATES[1], class_weights=tuple(weights(count_C, each)))
+    for each in STRENGTHS["adjusted-loss"]:
+        yield "adjusted-loss", each, Arm(RATES[1], offsets=tuple(each * log_prior_C))
+
+
+def _swept(
+    train: LabelledFeatures,
+    classes: int,
+    training: Training,
+    arms: Sequence[tuple[str, float, Arm]],
+) -> list[Candidate]:
+    nothing = train.where(np.zeros(len(train), np.bool_))
+    fits = fit_sweep(train, nothing, classes, training, [arm for _, _, arm in arms])
+    return [
+        Candidate(name, (arm.learning_rate, strength), fit.head)
+        for (name, strength, arm), fit in zip(arms, fits, strict=True)
+    ]
+
+
+def _even(count_C: IntArray, weight_C: FloatArray) -> FloatArray:
+    mean = (weight_C * count_C).sum() / max(1, count_C.sum())
+    return np.asarray(weight_C / mean)
+
+
+def choose(
+    wrong: Sequence[npt.NDArray[np.bool_]],
+    plain_N: npt.NDArray[np.bool_],
+    labels_N: IntArray,
+    tail_C: npt.NDArray[np.bool_],
+    loss: float = 0.02,
+) -> int:
+    """Which setting helps rare classes most at no cost that counts; its number.
+
+    Of the settings whose mistakes over all photos are at most `loss` more than plain's, relatively, the
+    one with the lowest error over the rare classes, each class counting the same; where none is as
+    good, the one with the fewest mistakes.
+
+    Args:
+        wrong: for each setting whether each photo was named wrongly, shape (N,).
+        plain_N: the same for the plain head.
+        labels_N: the photos' classes.
+        tail_C: which classes are rare; where none occurs among the photos, all count.
+    """
+    tail_N = tail_C[labels_N] if tail_C[labels_N].any() else np.ones(len(labels_N), np.bool_)
+
+    def rank(number: int) -> tuple[bool, float, float]:
+        wrong_N = wrong[number]
+        error_C, _ = metrics.per_class_error(wrong_N[tail_N], labels_N[tail_N], len(tail_C))
+        dear = float(wrong_N.mean()) > (1 + loss) * float(plain_N.mean())
+        over_all = float(wrong_N.mean())
+        return dear, over_all if dear else metrics.macro_average(error_C), over_all
+
+    return min(range(len(wrong)), key=rank)

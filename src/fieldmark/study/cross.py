@@ -1,0 +1,75 @@
+"""Every photo measured by a head that never saw it: the training and validation photos in folds.
+
+A head on kept features costs seconds, so it can be learned once a fold, on all photos outside it. The
+rows then speak of ten times as many photos as the validation part has, which is what it takes to say
+anything about classes with few photos. The test part stays out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.experiment import Photos
+from fieldmark.sampling import IntArray, order
+
+FOLDS = 5
+
+
+def together(first: Photos, second: Photos) -> Photos:
+    """The photos of two parts, one after the other."""
+    both = {
+        each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(first)
+    }
+    return Photos(**both)
+
+
+def folds(photos: Photos, count: int, seed: int) -> IntArray:
+    """The fold of each photo, shape (N,): each class spread evenly, no group torn.
+
+    It depends on the photos' ids and groups and on the seed alone.
+    """
+    units: dict[str, list[int]] = {}
+    for number, (photo_id, group) in enumerate(zip(photos.ids, photos.groups, strict=True)):
+        units.setdefault(f"photo {photo_id}" if group is None else f"group {group}", []).append(
+            number
+        )
+    names = list(units)
+    by_class: dict[str, list[str]] = {}
+    for at in order(names, "folds", seed):
+        first = units[names[at]][0]
+        by_class.setdefault(photos.taxon_ids[first], []).append(names[at])
+    found = np.zeros(len(photos), np.int64)
+    place = (
+        0  # goes on from class to class, so that small classes do not all lie in the first folds
+    )
+    for taxon_id in sorted(by_class):
+        for name in by_class[taxon_id]:
+            found[units[name]] = place % count
+            place += 1
+    return found
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: which photos are learned from, which choose, which are measured; shape (N,) each."""
+
+    learn: npt.NDArray[np.bool_]
+    choose: npt.NDArray[np.bool_]
+    measure: npt.NDArray[np.bool_]
+
+
+def rounds(photos: Photos, seed: int, count: int = FOLDS) -> list[Fold]:
+    """Each fold measured in turn; a tenth of the photos outside it is left to choose by."""
+    outer = folds(photos, count, seed)
+    inner = folds(photos, 10, seed + 1)
+    return [
+        Fold(
+            learn=(outer != number) & (inner != number),
+            choose=(outer != number) & (inner == number),
+            measure=outer == number,
+        )
+        for number in range(count)
+    ]

@@ -1,0 +1,196 @@
+"""Classes with few photos: every method against what its paper's formula gives, worked out anew."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from fieldmark import metrics, sampling
+from fieldmark.evaluate import Evaluation, difference
+from fieldmark.experiment import Photos
+from fieldmark.features import Features
+from fieldmark.heads import longtail
+from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
+from fieldmark.heads.softmax import Arm, Training, cosine, fit
+from fieldmark.study import cross
+
+COUNTS = np.array([200, 80, 25, 10, 5])
+
+
+def tailed(counts: np.ndarray = COUNTS, dim: int = 12, seed: int = 0) -> LabelledFeatures:
+    """Classes near each other, the last with few photos."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(len(counts), dim)) * 0.7
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    x_ND = (centres[labels] + rng.normal(size=(len(labels), dim))).astype(np.float32)
+    return LabelledFeatures(Features.of(x_ND), labels, tuple(f"p{i}" for i in range(len(labels))))
+
+
+TRAIN, TEST = tailed(), tailed(np.full(5, 200), seed=1)
+
+
+@pytest.mark.parametrize("changed", ["weights", "offsets"])
+def test_weights_and_offsets_are_those_of_pytorchs_loss(changed: str) -> None:
+    given_C = (0.5, 1.0, 1.5, 3.0, 0.25)
+    arm = Arm(3e-3, class_weights=given_C) if changed == "weights" else Arm(3e-3, offsets=given_C)
+    ours = fit(TRAIN, TEST, 5, Training(2, 32, 4, standardise=False), arm)
+    layer = torch.nn.Linear(12, 5)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=3e-3, weight_decay=0.0)
+    hashes, given = sampling.hashes(TRAIN.ids, "order", 4), torch.tensor(given_C)
+    steps, step = 2 * math.ceil(len(TRAIN) / 32), 0
+    for epoch in range(2):
+        order = sampling.epoch_order(hashes, epoch)
+        for start in range(0, len(order), 32):
+            index = order[start : start + 32]
+            optimiser.param_groups[0]["lr"] = 3e-3 * cosine(step, steps)
+            logits = layer(torch.from_numpy(TRAIN.features[index]))
+            y_B = torch.from_numpy(TRAIN.labels[index])
+            weight = given if changed == "weights" else None
+            logits = logits if changed == "weights" else logits + given
+            optimiser.zero_grad()
+            functional.cross_entropy(logits, y_B, weight=weight).backward()
+            optimiser.step()
+            step += 1
+    np.testing.assert_allclose(ours.head.weight, layer.weight.detach().numpy().T, atol=1e-5)
+    np.testing.assert_allclose(ours.head.bias, layer.bias.detach().numpy(), atol=1e-5)
+
+
+@given(st.lists(st.floats(0, 4), min_size=1, max_size=40), st.integers(0, 50))
+def test_a_photo_is_drawn_about_as_often_as_it_should_be(times: list[float], epoch: int) -> None:
+    base = sampling.hashes([f"p{i}" for i in range(len(times))], "order", 0)
+    order = sampling.repeated_order(base, epoch, np.array(times))
+    seen = Counter(order.tolist())
+    for at, want in enumerate(times):
+        assert math.floor(want) <= seen[at] <= math.floor(want) + 1
+    # Another order of the same photos draws the same sequence of photos.
+    turned = sampling.repeated_order(base[::-1].copy(), epoch, np.array(times[::-1]))
+    assert (len(times) - 1 - turned).tolist() == order.tolist()
+
+
+def test_every_photo_once_is_drawn_once() -> None:
+    base = sampling.hashes(TRAIN.ids, "order", 0)
+    order = sampling.repeated_order(base, 3, np.ones(len(TRAIN)))
+    assert sorted(order.tolist()) == list(range(len(TRAIN)))
+
+
+def test_even_sampling_shows_every_class_equally_often() -> None:
+    from fieldmark.heads.softmax import _times
+
+    for evenness, power in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
+        times_N = _times(TRAIN.labels, 5, evenness)
+        share_C = np.bincount(TRAIN.labels, weights=times_N) / times_N.sum()
+        np.testing.assert_allclose(share_C, COUNTS**power / (COUNTS**power).sum())
+        assert times_N.sum() == pytest.approx(len(TRAIN))
+
+
+def test_the_weights_of_classes_are_those_of_their_papers() -> None:
+    for weight_C in (
+        longtail.inverse_frequency(COUNTS, 1.0),
+        longtail.effective_number(COUNTS, 0.9),
+    ):
+        assert (weight_C * COUNTS).sum() == pytest.approx(COUNTS.sum())
+    ratio = longtail.inverse_frequency(COUNTS, 1.0)
+    assert ratio[4] / ratio[0] == pytest.approx(200 / 5)
+    # Cui et al.: the effective number is the sum of beta^0 ... beta^(n - 1).
+    effective = [sum(0.9**power for power in range(count)) for count in COUNTS]
+    weight_C = longtail.effective_number(COUNTS, 0.9)
+    np.testing.assert_allclose(weight_C / weight_C[0], effective[0] / np.array(effective))
+
+
+def test_adjusting_by_the_whole_prior_is_bayes_rule_for_even_classes() -> None:
+    head = fit(TRAIN, TEST, 5, Training(5), Arm()).head
+    log_prior_C = longtail.prior(COUNTS)
+    x_ND = TEST.features[slice(0, 50)]
+    p_NC = np.exp(metrics.log_softmax(head.logits(x_ND)))
+    bayes = p_NC / (COUNTS / COUNTS.sum())
+    even = np.exp(metrics.log_softmax(longtail.adjusted(head, log_prior_C, 1.0).logits(x_ND)))
+    np.testing.assert_allclose(even, bayes / bayes.sum(1, keepdims=True), rtol=1e-4)
+
+
+def test_normalising_makes_the_weights_of_all_classes_equally_long() -> None:
+    scaling = Scaling.of(TRAIN.features)
+    head = fit(TRAIN, TEST, 5, Training(5), Arm()).head
+    same = longtail.normalised(head, scaling, 0.0)
+    np.testing.assert_allclose(same.weight, head.weight, atol=1e-6)
+    own = scaling.unfold(longtail.normalised(head, scaling, 1.0)).weight
+    np.testing.assert_allclose(
+        np.linalg.norm(own, axis=0) / np.linalg.norm(own[:, 0]), 1, rtol=1e-4
+    )
+
+
+def test_every_method_gives_heads_and_helps_rare_classes() -> None:
+    found = longtail.candidates(TRAIN, 5, Training(10))
+    assert {each.method for each in found} == {longtail.PLAIN, *longtail.METHODS}
+
+    def tail_error(head: LinearHead) -> float:
+        wrong = head.logits_of(TEST.features).argmax(1) != TEST.labels
+        return float(wrong[TEST.labels >= 2].mean())
+
+    plain = min(tail_error(each.head) for each in found if each.method == longtail.PLAIN)
+    for method in longtail.METHODS:
+        assert min(tail_error(each.head) for each in found if each.method == method) < plain, method
+
+
+def test_the_choice_takes_no_help_that_costs_too_much() -> None:
+    labels = np.repeat([0, 1], [90, 10])
+    tail_C = np.array([False, True])
+
+    def answers(head: int, tail: int) -> np.ndarray:
+        wrong = np.zeros(100, np.bool_)
+        wrong[:head], wrong[90 : 90 + tail] = True, True
+        return wrong
+
+    plain = answers(40, 8)
+    dear, good, weak = answers(50, 0), answers(44, 4), answers(41, 7)
+    assert longtail.choose([dear, weak, good], plain, labels, tail_C) == 2
+    assert longtail.choose([dear, answers(60, 0)], plain, labels, tail_C) == 0
+    assert longtail.choose([weak, good], plain, labels, np.array([False, False])) == 1
+
+
+def test_bands_and_their_errors() -> None:
+    counts = {"a": 200, "b": 99, "c": 30, "d": 29}
+    labels = np.array([0, 0, 1, 2, 3, 3, 3, 3])
+    scores = np.full((8, 4), 0.0, np.float32)
+    scores[np.arange(8), [0, 1, 1, 2, 3, 0, 0, 3]] = 1
+    ids, none = tuple("12345678"), (None,) * 8
+    one = Evaluation(scores, labels, ids, tuple("abcd"), none, ("",) * 8)
+    found = one.banded(counts)
+    assert {name: (band["classes"], band["photos"]) for name, band in found.items()} == {
+        "tail": (1, 4),
+        "medium": (2, 2),
+        "head": (1, 2),
+    }
+    assert (found["tail"]["error"], found["medium"]["error"], found["head"]["error"]) == (
+        0.5,
+        0,
+        0.5,
+    )
+    right = np.full((8, 4), 0.0, np.float32)
+    right[np.arange(8), labels] = 1
+    better = Evaluation(right, labels, ids, tuple("abcd"), none, ("",) * 8)
+    assert difference(better, one, classes={"d"}, macro=True).value == -0.5
+    assert difference(better, one, macro=True).value == pytest.approx(-(0.5 + 0.5) / 4)
+    assert difference(better, one, classes={"a", "d"}).photos == 6
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), min_size=1, max_size=80))
+def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str, int]]) -> None:
+    ids = tuple(f"p{at}" for at in range(len(drawn)))
+    groups = tuple(None if number < 5 else f"{name}{number}" for name, number in drawn)
+    taxa = tuple(name for name, _ in drawn)
+    photos = Photos(ids, (), taxa, groups, ("",) * len(drawn))
+    parts = cross.rounds(photos, seed=3)
+    assert (np.sum([part.measure for part in parts], axis=0) == 1).all()
+    for part in parts:
+        assert ((part.learn.astype(int) + part.choose + part.measure) == 1).all()
+        inside = {groups[at] for at in np.flatnonzero(part.measure)} - {None}
+        assert not inside & {groups[at] for at in np.flatnonzero(~part.measure)}
