@@ -1,6 +1,7 @@
 """Recipes: which runs a study is made of. A recipe is Python: copy it, change it, name the file.
 
 fieldmark study paper DATA --out DIR          the paper's study
+fieldmark study better DATA --out DIR         what pays beyond it
 fieldmark study my_recipe.py DATA --out DIR   yours: a file with a function `recipe(options)`
 """
 
@@ -9,13 +10,13 @@ from __future__ import annotations
 import runpy
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fieldmark.errors import InputError
 
-Mode = Literal["cached", "literal", "finetune", "ensemble"]
+Mode = Literal["cached", "literal", "finetune", "ensemble", "head", "tail"]
 
 FIVE = {
     "AlexNet": "alexnet",
@@ -51,10 +52,17 @@ class Run:
         epochs: passes over the training photos.
         mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
             every epoch with its last layer as torchvision defines it; `finetune` does so and trains
-            all layers; `ensemble` averages the probabilities of all `cached` rows of `members`.
+            all layers; `ensemble` averages the probabilities of all rows of `members`; `head` learns
+            the kind of head `head` and `tail` uses the method `head` for classes with few photos,
+            both on kept features and in folds.
         members: for an ensemble, the table whose rows it averages.
-        part: the photos it is measured on.
+        part: the photos it is measured on; `cross`: the training and validation photos, each by
+            a head that was learned without its fold.
         best_of: the run repeats the row with the lowest validation error of this table.
+        head: a kind of head, or a method for rare classes: see `fieldmark.heads`, `heads.longtail`.
+        combine: how an ensemble's weights are found, see `fieldmark.ensemble.WAYS`; those that are
+            fitted are fitted outside the fold that they are measured on.
+        prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
     """
 
     table: str
@@ -65,15 +73,28 @@ class Run:
     epochs: int = 10
     mode: Mode = "cached"
     members: str = ""
-    part: Literal["val", "test"] = "val"
+    part: Literal["val", "test", "cross"] = "val"
     best_of: str = ""
+    head: str = ""
+    combine: str = "mean"
+    prune_below: int | None = None
 
     @property
     def id(self) -> str:
         """A name for the row that says what it is; also the name of its file of scores."""
         pruned = "pruned" if self.pruned else "complete"
         parts = [self.table, self.backbone or self.mode, self.transfer, pruned, self.mode]
-        return "-".join([*parts, f"{self.epochs}ep"])
+        parts.append(f"{self.epochs}ep")
+        # What only some runs have comes last, so that the names of all others stay short.
+        if self.head:
+            parts.append(self.head)
+        if self.combine != "mean":
+            parts.append(self.combine)
+        if self.prune_below is not None:
+            parts.append(f"below{self.prune_below}")
+        if self.part == "test" and not self.best_of:
+            parts.append("test")
+        return "-".join(parts)
 
 
 @dataclass(frozen=True)
@@ -120,7 +141,80 @@ def paper(options: Options) -> Recipe:
     return Recipe("paper", title, (*table3, *table2, *after, *literal, *figure4))
 
 
-RECIPES: dict[str, Callable[[Options], Recipe]] = {"paper": paper}
+LITE0 = "tf_efficientnet_lite0"
+
+NETWORKS = {
+    "EfficientNet-Lite0": LITE0,
+    "SqueezeNet": "squeezenet1_1",
+    "ShuffleNet": "shufflenet_v2_x0_5",
+    "MobileNet-V2": "mobilenet_v2",
+    "AlexNet": "alexnet",
+}
+"""Networks that are quick on a processor; the first is the default."""
+
+TAIL = {
+    "Plain softmax": "plain",
+    "Plain, corrected to even classes": "even",
+    "Loss weighted by inverse frequency": "inverse-frequency",
+    "Loss weighted by effective number": "effective-number",
+    "Square-root sampling": "root-sampling",
+    "Class-balanced sampling (re-training)": "balanced-sampling",
+    "Logit adjustment in the loss": "adjusted-loss",
+    "Logit adjustment afterwards": "adjusted",
+    "Tau-normalisation": "normalised",
+}
+
+
+def better(options: Options) -> Recipe:
+    """What pays beyond the paper: heads, rare classes, pruning, longer training, ensembles.
+
+    All of it on kept features, in folds of the training and validation photos, so that all rows of one
+    table speak of the same photos. The first row of a table is what the others are compared with.
+
+        fieldmark study better DATA --out DIR --weights-dir WEIGHTS
+    """
+
+    def run(table: str, label: str, backbone: str = LITE0, **how: Any) -> Run:
+        settings = {"pruned": False, "part": "cross", "epochs": options.epochs}
+        return Run(table, label, backbone, **{**settings, **how})
+
+    heads = {"Softmax, the default": "softmax", "Ridge": "ridge"}
+    heads |= {"Nearest class mean": "ncm", "Nearest neighbours": "knn"}
+    ways = {"Mean": "mean", "Fitted weights": "weights", "Greedy selection": "greedy"}
+    tail = [run("tail", label, mode="tail", head=name) for label, name in TAIL.items()]
+    return Recipe(
+        "better",
+        "Better than the paper: what pays on your photos",
+        (
+            *(run("heads", label, mode="head", head=name) for label, name in heads.items()),
+            *tail,
+            *(replace(each, table="tail-test", part="test") for each in tail),
+            run("prune", "All classes", mode="tail", head="plain"),
+            *(
+                run("prune", label, mode="tail", head=head, pruned=True, prune_below=number)
+                for number in (20, 30, 50)
+                for label, head in (
+                    (f"Learned without those below {number}", "plain"),
+                    (f"Learned with, never answers those below {number}", "masked"),
+                )
+            ),
+            *(
+                run("epochs", f"{number} epochs", mode="tail", head="plain", epochs=number)
+                for number in dict.fromkeys((options.epochs, 3, 30, options.long_epochs))
+            ),
+            *(
+                run("networks", label, name, mode="head", head="softmax")
+                for label, name in NETWORKS.items()
+            ),
+            *(
+                run("together", label, "", mode="ensemble", members="networks", combine=way)
+                for label, way in ways.items()
+            ),
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[Options], Recipe]] = {"paper": paper, "better": better}
 
 
 def find(name: str) -> Callable[[Options], Recipe]:

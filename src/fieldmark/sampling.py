@@ -78,7 +78,7 @@ def repeated_order(base: Hashes, epoch: int, times_N: FloatArray) -> IntArray:
 def _mixed(base: Hashes, number: int | Hashes) -> Hashes:
     """Each hash mixed with a number."""
     with np.errstate(over="ignore"):
-        mixed = base + np.asarray(number, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed: Hashes = base + np.asarray(number, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)

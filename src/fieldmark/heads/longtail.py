@@ -10,7 +10,7 @@ Kang et al. 2020, section 4.1) is the same as class-balanced sampling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,21 +101,27 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 METHODS = tuple(STRENGTHS)
 
 
-def candidates(train: LabelledFeatures, classes: int, training: Training) -> list[Candidate]:
-    """The plain head and every method's heads, all strengths.
+def candidates(
+    train: LabelledFeatures,
+    classes: int,
+    training: Training,
+    methods: Collection[str] = METHODS,
+) -> list[Candidate]:
+    """The plain head and the methods' heads, all strengths.
 
     Args:
         train: photos to learn from; labels of -1 are passed over.
         classes: C.
         training: epochs, batches and order, for all alike.
+        methods: which ones, of `METHODS`.
     """
     train = train.where(train.labels >= 0)
     count_C = counts(train, classes)
     log_prior_C = prior(count_C)
     arms: list[tuple[str, float, Arm]] = [(PLAIN, 0.0, Arm(rate)) for rate in RATES]
-    arms += [(name, each, arm) for name, each, arm in _arms(count_C, log_prior_C)]
+    arms += [each for each in _arms(count_C, log_prior_C) if each[0] in methods]
     found = _swept(train, classes, training, arms)
-    for name in ("root-sampling", "balanced-sampling"):
+    for name in [name for name in ("root-sampling", "balanced-sampling") if name in methods]:
         (evenness,) = STRENGTHS[name]
         even = replace(training, evenness=evenness)
         found += _swept(train, classes, even, [(name, evenness, Arm(RATES[1]))])
@@ -128,7 +134,8 @@ def candidates(train: LabelledFeatures, classes: int, training: Training) -> lis
         for each in STRENGTHS["normalised"]:
             head = normalised(plain.head, scaling, each)
             found.append(Candidate("normalised", (rate, each), head))
-    return [replace(each, head=each.head.closed_to(count_C)) for each in found]
+    wanted = [each for each in found if each.method in {PLAIN, *methods}]
+    return [replace(each, head=each.head.closed_to(count_C)) for each in wanted]
 
 
 def _arms(count_C: IntArray, log_prior_C: FloatArray) -> Iterator[tuple[str, float, Arm]]:

@@ -30,6 +30,8 @@ class StudyConfig:
         engine: what runs the networks; `auto` measures.
         precision: of training all layers.
         tier: how photos are decoded, `exact` or `fast`.
+        bands: classes with fewer training photos than the first are rare (the tail), those with at
+            least the second are frequent (the head).
     """
 
     options: Options = field(default_factory=Options)
@@ -44,3 +46,4 @@ class StudyConfig:
     engine: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     tier: Tier = "exact"
+    bands: tuple[int, int] = (30, 100)

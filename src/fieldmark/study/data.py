@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -62,12 +63,22 @@ class Data:
     @cached_property
     def kept(self) -> tuple[str, ...]:
         """The classes that are left after pruning."""
-        kept = set(prune(self.split, self.table, self.prune_below))
+        return self._kept(self.prune_below)
+
+    def _kept(self, below: int) -> tuple[str, ...]:
+        kept = set(prune(self.split, self.table, below))
         return tuple(taxon_id for taxon_id in self.parts.classes if taxon_id in kept)
 
     def classes(self, run: Run) -> tuple[str, ...]:
-        """The classes that a run learns."""
-        return self.kept if run.pruned else self.parts.classes
+        """The classes that a run answers."""
+        if not run.pruned:
+            return self.parts.classes
+        return self.kept if run.prune_below is None else self._kept(run.prune_below)
+
+    @staticmethod
+    def all_of(run: Run) -> Run:
+        """The run without pruning."""
+        return replace(run, pruned=False, prune_below=None)
 
     def measured_on(self, run: Run) -> Photos:
         """The photos that a run is measured on."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from fieldmark import ensemble as ensembles
 from fieldmark import finetune, metrics
+from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import cost_of
 from fieldmark.heads.softmax import Arm, Training, fit
 from fieldmark.recipes import Mode, Run
+from fieldmark.study import cross, folded
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
 from fieldmark.study.work import Row, Work
@@ -65,11 +68,10 @@ def trained(work: Work, run: Run) -> Row:
 
 
 def ensemble(work: Work, run: Run) -> Row:
-    """The mean of the members' probabilities (the paper's future work, Section 7)."""
+    """The weighted mean of the members' probabilities (the paper's future work, Section 7)."""
     members = work.table(run.members)
     loaded = [work.evaluation(row["id"]) for row in members]
-    mean = np.mean([np.exp(metrics.log_softmax(each.scores_NC)) for each in loaded], axis=0)
-    evaluation = replace(loaded[0], scores_NC=np.log(np.maximum(mean, 1e-12)).astype(np.float32))
+    evaluation, weights_M = _together(work, run, loaded)
     row = row_of(
         work,
         run,
@@ -85,7 +87,38 @@ def ensemble(work: Work, run: Run) -> Row:
         "weights": "; ".join(dict.fromkeys(member["weights"] for member in members)),
         "weights_complete": complete,
         "weights_short": "" if complete else "some members have random weights",
+        "giga_macs": _sum([m["giga_macs"] for m, w in zip(members, weights_M, strict=True) if w]),
+        "photo_ms": _sum([m["photo_ms"] for m, w in zip(members, weights_M, strict=True) if w]),
+        "member_weights": {m["label"]: w for m, w in zip(members, weights_M, strict=True)},
     }
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _together(
+    work: Work, run: Run, members: Sequence[Evaluation]
+) -> tuple[Evaluation, Sequence[float]]:
+    """The members' answers as one, and their weights.
+
+    Fitted weights are those of all photos; each fold is measured with weights of the others.
+    """
+    log_p_MNC = [metrics.log_softmax(each.scores_NC) for each in members]
+    first = members[0]
+    known = first.kept_N
+    own_MN = np.stack([ensembles.of_right(p[known], first.labels_N[known]) for p in log_p_MNC])
+    weigh = ensembles.WAYS[run.combine]
+    photos = folded.both(work) if run.part == "cross" else work.data.measured_on(run)
+    folds = cross.folds(photos, cross.FOLDS, work.seed)
+    scores_NC = np.empty(first.scores_NC.shape, np.float32)
+    for number in np.unique(folds):
+        rows = folds == number
+        weights_M = weigh(own_MN[:, ~rows[known]])
+        mixed = ensembles.log_mixture([p[rows] for p in log_p_MNC], weights_M.tolist())
+        scores_NC[rows] = np.maximum(mixed, np.log(1e-12))
+    return replace(first, scores_NC=scores_NC), weigh(own_MN).tolist()
 
 
 def best(work: Work, run: Run) -> Row:
@@ -103,6 +136,8 @@ MODES: dict[Mode, Callable[[Work, Run], Row]] = {
     "literal": trained,
     "finetune": trained,
     "ensemble": ensemble,
+    "head": folded.head,
+    "tail": folded.tail,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from fieldmark.evaluate import Evaluation
-from fieldmark.experiment import weights_line
+from fieldmark.experiment import cost_of, weights_line
 from fieldmark.heads.softmax import Epoch
 from fieldmark.recipes import Run
 from fieldmark.study.networks import Networks
@@ -46,11 +46,27 @@ def row_of(
         "curve": [asdict(epoch) for epoch in curve],
         "scores": place,
         "note": "",
+        **cost(work, run),
+        "bands": evaluation.banded(
+            work.data.parts.train_counts(), work.config.bands, seed=work.seed
+        ),
     }
     intervals = (f"{name}_interval" for name in _MEASURES)
     for name in (*_MEASURES, *intervals, "top5_error", "log_loss"):
         row[f"val_{name}"] = summary[name]
     return row
+
+
+def cost(work: Work, run: Run) -> Row:
+    """What one answer costs: giga multiply-adds, and the milliseconds that were measured, or None."""
+    if not run.backbone:
+        return {"giga_macs": None, "photo_ms": None}
+    backbone = work.networks.of(run)
+    seconds = cost_of(work.bench, backbone, 1)
+    return {
+        "giga_macs": backbone.architecture.giga_macs,
+        "photo_ms": None if seconds is None else 1000 * seconds,
+    }
 
 
 def weights_of(networks: Networks, run: Run) -> Row:

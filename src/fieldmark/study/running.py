@@ -19,6 +19,9 @@ from fieldmark.study.networks import load
 from fieldmark.study.work import Row, Work
 from fieldmark.study.writing import Writer
 
+ON_FEATURES = ("cached", "head", "tail")
+"""The modes that need nothing but kept features."""
+
 
 def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command: str) -> Row:
     """Run a recipe on some photos; gives the content of `study.json`.
@@ -63,7 +66,7 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
 
 def _in_turn(work: Work) -> Iterator[Run]:
     """The runs in the order in which they can be done: as soon as their features are there."""
-    cached = [run for run in work.runs if run.mode == "cached" and run.backbone]
+    cached = [run for run in work.runs if run.mode in ON_FEATURES and run.backbone]
     wanted = {run.backbone: work.networks.pretrained[run.backbone] for run in cached}
     for name in work.bench.compute(work.data.parts.files, wanted):
         if work.bench.extraction.rejected:

@@ -28,6 +28,7 @@ class Work:
         bench: where features are computed and kept.
         out: the study's folder.
         rows: those that are known, by their ids.
+        memo: what several rows share, for as long as the study runs.
     """
 
     runs: list[Run]
@@ -37,6 +38,7 @@ class Work:
     bench: Bench
     out: Path
     rows: dict[str, Row] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:

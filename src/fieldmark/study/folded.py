@@ -1,0 +1,178 @@
+"""Rows measured in folds on kept features: kinds of head, and methods for classes with few photos."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import metrics
+from fieldmark.experiment import Photos, cost_of
+from fieldmark.heads import HEADS, longtail
+from fieldmark.heads.base import LabelledFeatures
+from fieldmark.heads.longtail import PLAIN, Candidate
+from fieldmark.heads.softmax import Training
+from fieldmark.recipes import Run
+from fieldmark.study import cross
+from fieldmark.study.rows import row_of
+from fieldmark.study.work import Row, Work
+
+Wrong = npt.NDArray[np.bool_]
+
+
+def both(work: Work) -> Photos:
+    """The photos of the training and the validation part."""
+    return cross.together(work.data.parts.train, work.data.parts.val)
+
+
+def head(work: Work, run: Run) -> Row:
+    """A kind of head (`fieldmark.heads.HEADS`), learned once a fold."""
+    photos, classes = both(work), work.data.classes(run)
+    labelled = work.bench.features(work.networks.of(run), photos, classes)
+    scores_NC = np.empty((len(photos), len(classes)), np.float32)
+    start = time.perf_counter()
+    for fold in cross.rounds(photos, work.seed):
+        learn, choose, measure = (
+            labelled.where(rows) for rows in (fold.learn, fold.choose, fold.measure)
+        )
+        fitted = HEADS[run.head](learn, choose, len(classes), work.seed)
+        scores_NC[fold.measure] = fitted.head.logits_of(measure.features)
+    return _row(work, run, photos, scores_NC, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What all settings of some methods gave, fold by fold.
+
+    Attributes:
+        folds: the fold of each photo, shape (N,).
+        heads: for each fold the heads, in one order for all.
+        wrong: for each of them whether each photo, in its own fold, was named wrongly, shape (N,).
+        seconds: of all of it.
+    """
+
+    folds: npt.NDArray[np.int64]
+    heads: list[list[Candidate]]
+    wrong: list[Wrong]
+    seconds: float
+
+    def of(self, method: str) -> list[int]:
+        """The numbers of a method's settings."""
+        return [at for at, each in enumerate(self.heads[0]) if each.method == method]
+
+
+def tried(work: Work, run: Run) -> Tried:
+    """Every method's heads for a network; learned once, whatever the number of rows that ask."""
+    classes = work.data.classes(run)
+    key = ("tried", run.backbone, run.epochs, classes)
+    if key not in work.memo:
+        work.memo[key] = _try(work, run, classes)
+    found: Tried = work.memo[key]
+    return found
+
+
+def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
+    photos = both(work)
+    labelled = work.bench.features(work.networks.of(run), photos, classes)
+    folds = cross.folds(photos, cross.FOLDS, work.seed)
+    start = time.perf_counter()
+    heads = []
+    wrong: list[Wrong] = []
+    for number in range(cross.FOLDS):
+        rows = folds == number
+        learn = labelled.where(~rows)
+        found = longtail.candidates(learn, len(classes), training(work, run), _asked(work, run))
+        wrong = wrong or [np.ones(len(photos), np.bool_) for _ in found]
+        measured = labelled.where(rows)
+        for own_N, each in zip(wrong, found, strict=True):
+            own_N[rows] = each.head.logits_of(measured.features).argmax(1) != measured.labels
+        heads.append(found)
+    return Tried(folds, heads, wrong, time.perf_counter() - start)
+
+
+def _asked(work: Work, run: Run) -> set[str]:
+    """The methods of all rows that share this row's heads; `even` is one of the adjusted ones."""
+
+    def shared(each: Run) -> tuple[Any, ...]:
+        return each.mode, each.backbone, each.epochs, work.data.classes(each)
+
+    names = {each.head for each in work.runs if shared(each) == shared(run)}
+    return names | ({"adjusted"} if "even" in names else set())
+
+
+def training(work: Work, run: Run) -> Training:
+    """The same for all methods."""
+    return Training(epochs=run.epochs, batch_size=128, seed=work.seed)
+
+
+def tail(work: Work, run: Run) -> Row:
+    """A method for classes with few photos (`longtail.METHODS`, `plain`, `even`, or `masked`).
+
+    A fold's setting is chosen by the predictions in the other folds. `even` is the plain head with its
+    scores corrected to classes that are all equally frequent; `masked` is the plain head of all
+    classes, asked only for those that are left after pruning.
+    """
+    if run.part == "test":
+        return _tail_on_test(work, run)
+    asked = work.data.all_of(run) if run.head == "masked" else run
+    classes, photos, found = work.data.classes(asked), both(work), tried(work, asked)
+    labelled = work.bench.features(work.networks.of(run), photos, classes)
+    scores_NC = np.empty((len(photos), len(classes)), np.float32)
+    settings = []
+    for number, heads in enumerate(found.heads):
+        rows = found.folds == number
+        chosen = heads[_choice(work, run, found, labelled, ~rows)]
+        settings.append(chosen.setting)
+        scores_NC[rows] = chosen.head.logits_of(labelled.where(rows).features)
+    if run.head == "masked":
+        scores_NC = scores_NC[:, [classes.index(each) for each in work.data.classes(run)]]
+    row = _row(work, run, photos, scores_NC, found.seconds)
+    return {**row, "settings": [list(each) for each in dict.fromkeys(settings)]}
+
+
+def _tail_on_test(work: Work, run: Run) -> Row:
+    """The same on the test part: chosen by all folds, learned from all their photos."""
+    classes, photos, found = work.data.classes(run), both(work), tried(work, run)
+    network = work.networks.of(run)
+    labelled = work.bench.features(network, photos, classes)
+    number = _choice(work, run, found, labelled, np.ones(len(photos), np.bool_))
+    start = time.perf_counter()
+    key = ("whole", run.backbone, run.epochs, classes)
+    if key not in work.memo:
+        how = training(work, run)
+        work.memo[key] = longtail.candidates(labelled, len(classes), how, _asked(work, run))
+    chosen: Candidate = work.memo[key][number]
+    test = work.data.measured_on(run)
+    scores_NC = chosen.head.logits_of(work.bench.features(network, test, classes).features)
+    row = _row(work, run, test, scores_NC, time.perf_counter() - start)
+    return {**row, "settings": [list(chosen.setting)]}
+
+
+def _choice(work: Work, run: Run, found: Tried, labelled: LabelledFeatures, rows_N: Wrong) -> int:
+    """The number of the setting that a method takes, chosen by some of the photos."""
+    rows_N = rows_N & (labelled.labels >= 0)
+    plain = min(found.of(PLAIN), key=lambda at: float(found.wrong[at][rows_N].mean()))
+    if run.head in (PLAIN, "masked"):
+        return plain
+    rate = found.heads[0][plain].setting[0]
+    if run.head == "even":
+        heads = found.heads[0]
+        return next(at for at in found.of("adjusted") if heads[at].setting == (rate, 1.0))
+    counts = work.data.parts.train_counts()
+    photos_C = np.array([counts[each] for each in work.data.classes(run)], np.int64)
+    able = found.of(run.head)
+    wrong = [found.wrong[at][rows_N] for at in able]
+    few_C = metrics.bands(photos_C, work.config.bands)["tail"]
+    best = longtail.choose(wrong, found.wrong[plain][rows_N], labelled.labels[rows_N], few_C)
+    return able[best]
+
+
+def _row(
+    work: Work, run: Run, photos: Photos, scores_NC: npt.NDArray[np.float32], seconds: float
+) -> Row:
+    evaluation: Any = photos.evaluation(scores_NC, work.data.classes(run))
+    extract = cost_of(work.bench, work.networks.of(run), len(photos))
+    return row_of(work, run, evaluation, curve=(), train_seconds=seconds, extract_seconds=extract)
