@@ -124,19 +124,19 @@ def render(study: Mapping[str, Any]) -> str:
     return "\n\n".join(["\n".join(part) for part in parts if part] + [about(study)]) + "\n"
 
 
-def fill(document: str, text: str, name: str) -> str:
+def fill(document: str, text: str, name: str, begin: str = BEGIN, end: str = END) -> str:
     """The document with the text between its two comments.
 
     Raises:
         InputError: the comments are not there once each and in order.
     """
-    if document.count(BEGIN) != 1 or document.count(END) != 1:
-        raise InputError(f"{name} must hold {BEGIN} and {END} once each: add them.")
-    before, _, rest = document.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    if document.count(begin) != 1 or document.count(end) != 1:
+        raise InputError(f"{name} must hold {begin} and {end} once each: add them.")
+    before, _, rest = document.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise InputError(f"{name} holds {END} before {BEGIN}: put them in order.")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+        raise InputError(f"{name} holds {end} before {begin}: put them in order.")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 
 def main() -> None:

@@ -387,3 +387,24 @@ def test_the_table_goes_between_the_two_comments_of_the_readme() -> None:
     for broken in ("", "<!-- study:end --> <!-- study:begin -->", document * 2):
         with pytest.raises(InputError, match=r"README\.md"):
             study_table().fill(broken, "TEXT", "README.md")
+
+
+def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module = importlib.import_module("better_table")
+    band = {"classes": 1, "photos": 9, "error": 0.5, "interval": [0.25, 0.75]}
+    one = row("tail", "a", "") | {"id": "a", "part": "cross", "photos": 9, "giga_macs": 1.0}
+    one |= {"bands": dict.fromkeys(("tail", "medium", "head"), band), "photo_ms": None}
+    one |= {"val_macro_error": 0.4, "val_macro_error_interval": [0.3, 0.5]}
+    compared = {"row": "b", "value": -0.1, "interval": [-0.2, 0.1], "tie": True}
+    study = {**STUDY, "rows": [one, one | {"id": "b", "label": "B"}], "command": "fieldmark study"}
+    study["differences"] = [compared | {"over": over} for over in ("all", "tail")]
+    lines = module.table(study, "tail").splitlines()
+    assert "the reference" in lines[2]
+    assert "-0.100 (-0.200 to +0.100), a tie" in lines[3]
+    assert "0.500 (0.250 to 0.750)" in lines[3]
+    document = read("docs/better.md")
+    for name in module.COLUMNS:
+        assert document.count(f"<!-- {name}:begin -->") == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ from fieldmark.features import Features
 from fieldmark.heads import longtail
 from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
 from fieldmark.heads.softmax import Arm, Training, cosine, fit
-from fieldmark.study import cross
+from fieldmark.recipes import RECIPES, Options, Recipe
+from fieldmark.study import StudyConfig, cross, study
 
+SHUFFLE = "shufflenet_v2_x0_5"
 COUNTS = np.array([200, 80, 25, 10, 5])
 
 
@@ -194,3 +198,45 @@ def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str,
         assert ((part.learn.astype(int) + part.choose + part.measure) == 1).all()
         inside = {groups[at] for at in np.flatnonzero(part.measure)} - {None}
         assert not inside & {groups[at] for at in np.flatnonzero(~part.measure)}
+
+
+def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
+    insects: Path, tmp_path: Path
+) -> None:
+    made = RECIPES["better"](Options(epochs=2, long_epochs=4))
+    assert len({run.id for run in made.runs}) == len(made.runs)
+    small = Recipe(
+        "small",
+        "Small",
+        tuple(
+            replace(run, backbone=run.backbone and SHUFFLE)
+            for run in made.runs
+            if run.table in ("heads", "tail", "tail-test", "prune")
+            and run.prune_below in (None, 30)
+        ),
+    )
+    network = replace(small.runs[0], table="networks", backbone=SHUFFLE)
+    ridge = replace(network, head="ridge", label="Ridge")
+    together = next(run for run in made.runs if run.combine == "weights")
+    config = StudyConfig(options=Options(epochs=2), engine="torch", prune_below=2, bands=(12, 14))
+    runs = [replace(run, prune_below=13) if run.pruned else run for run in small.runs]
+    made = Recipe("small", "Small", (*runs, network, ridge, together))
+    found = study(insects, tmp_path, made, config, command="c")
+    rows = {row["id"]: row for row in found["rows"]}
+    photos = found["data"]["split"]["train"] + found["data"]["split"]["val"]
+    for row in found["rows"]:
+        assert row["photos"] == (
+            found["data"]["split"]["test"] if row["part"] == "test" else photos
+        )
+        assert sum(band["classes"] for band in row["bands"].values()) == row["classes"]
+    whole = Evaluation.load(tmp_path / next(r for r in found["rows"])["scores"])
+    assert len(set(whole.photo_ids)) == photos
+    for each in found["differences"]:
+        assert each["interval"][0] <= each["value"] <= each["interval"][1]
+        assert each["tie"] == (each["interval"][0] <= 0 <= each["interval"][1])
+        if each["over"] == "all":
+            key = "val_top1_error_all_classes"
+            expected = rows[each["row"]][key] - rows[each["reference"]][key]
+            assert each["value"] == pytest.approx(expected)
+    mixed = next(row for row in found["rows"] if row["mode"] == "ensemble")
+    assert sum(mixed["member_weights"].values()) == pytest.approx(1)

@@ -10,6 +10,7 @@ from fieldmark import __version__, files, report
 from fieldmark.crops import cores
 from fieldmark.experiment import photo_finder, versions
 from fieldmark.recipes import Recipe
+from fieldmark.study.comparing import differences
 from fieldmark.study.work import Row, Work
 
 
@@ -45,6 +46,7 @@ class Writer:
             "data": work.data.summary,
             "rows": found,
             "skipped": work.networks.skipped,
+            "differences": differences(work) if seconds is not None else [],
         }
         files.write_json(work.out / "study.json", content)
         return content
