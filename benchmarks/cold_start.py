@@ -85,13 +85,11 @@ def _classifier(folder: Path) -> Path:
     backbone = backbones.load("tf_efficientnet_lite0", weights="random")
     graphs.graph(backbone)
     dim = backbone.architecture.feature_dim
-    Classifier(
-        architecture=backbone.architecture.name,
-        backbone_key=backbone.key,
+    Classifier.alone(
+        backbone,
         preprocess=Preprocess(),
         head=LinearHead(np.eye(dim, CLASSES, dtype=np.float32), np.zeros(CLASSES, np.float32)),
         taxonomy=Taxonomy([Taxon(str(n), f"Species {n}") for n in range(CLASSES)]),
-        source=backbone,
     ).save(folder)
     state = {name: value.contiguous() for name, value in backbone.network.state_dict().items()}
     state |= {

@@ -64,7 +64,7 @@ def run(quick: bool = False) -> list[Row]:
         folder = Path(name)
         classifier = _classifier(folder / "model")
         files = _photos(folder / "photos")
-        crops = np.stack([classifier.preprocess.crop(path.read_bytes()) for path in files])
+        crops = np.stack([classifier.lead.preprocess.crop(path.read_bytes()) for path in files])
         expected = [classifier.rank(p_C, 1).best.taxon.id for p_C in classifier.scores(crops)]
         (folder / "expected.json").write_text(json.dumps(expected))
         with _server(folder / "model") as (port, pid):
@@ -142,7 +142,7 @@ def _in_process(classifier: Classifier, files: list[Path]) -> None:
     """What `fieldmark predict` does: decode ahead in threads, run the network in batches."""
     photos = [PhotoFile(sha256(path.read_bytes()), path) for path in files]
     crops: list[Any] = []
-    for crop in decoded(photos, classifier.preprocess):
+    for crop in decoded(photos, classifier.lead.preprocess):
         crops.append(crop)
         if len(crops) == BATCH:
             classifier.scores(np.stack(crops))
@@ -157,14 +157,12 @@ def _classifier(folder: Path) -> Classifier:
         rng.normal(0, 1, (backbone.architecture.feature_dim, CLASSES)).astype(np.float32),
         np.zeros(CLASSES, np.float32),
     )
-    Classifier(
-        architecture="tf_efficientnet_lite0",
-        backbone_key=backbone.key,
+    Classifier.alone(
+        backbone,
         preprocess=Preprocess(fit="squash"),
         head=head,
         taxonomy=Taxonomy(Taxon(str(number), f"Taxon {number}") for number in range(CLASSES)),
         provenance={"name": "benchmark"},
-        source=backbone,
     ).save(folder)
     return Classifier.load(folder)
 

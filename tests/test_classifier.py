@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark import backbones, files
-from fieldmark import classifier as classifier_module
 from fieldmark.backbones.engines import cached_graph
 from fieldmark.calibration import Threshold
 from fieldmark.classifier import FORMAT, Classifier
+from fieldmark.classifier import folder as folders
+from fieldmark.classifier.card import card
 from fieldmark.errors import ClassifierError, ImageRejected, InputError
 from fieldmark.heads.base import LinearHead
 from fieldmark.preprocess import Preprocess
@@ -43,9 +44,8 @@ def make() -> Classifier:
     backbone = backbones.load(NAME, weights="random")
     rng = np.random.default_rng(0)
     weight = rng.normal(0, 1e3, (1024, 3)).astype(np.float32)  # random features are small
-    return Classifier(
-        architecture=NAME,
-        backbone_key=backbone.key,
+    return Classifier.alone(
+        backbone,
         preprocess=Preprocess(size=224, fit="squash"),
         head=LinearHead(weight, np.array([0.1, 0.2, -0.3], np.float32)),
         taxonomy=Taxonomy(TAXA),
@@ -53,7 +53,6 @@ def make() -> Classifier:
         known_from=-3.5,
         thresholds={"species": Threshold(0.95, 0.6, 0.8), "genus": Threshold(0.95, 0.8, 0.1)},
         provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
-        source=backbone,
     )
 
 
@@ -93,6 +92,12 @@ def change(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def change_member(folder: Path, **values: Any) -> None:
+    """The same for values of the first member."""
+    (first, *others) = json.loads((folder / "classifier.json").read_text())["members"]
+    change(folder, members=[{**first, **values}, *others])
+
+
 def photo(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (240, 300, 3), dtype=np.uint8)
 
@@ -110,7 +115,7 @@ def refused(folder: Path) -> str:
 
 def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     made, loaded = make(), Classifier.load(saved)
-    for name in ("architecture", "preprocess", "taxonomy", "temperature", "known_from", "digest"):
+    for name in ("architecture", "views", "taxonomy", "temperature", "known_from", "digest"):
         assert getattr(loaded, name) == getattr(made, name)
     assert loaded.thresholds == made.thresholds
     assert loaded.provenance == made.provenance
@@ -257,7 +262,7 @@ def test_the_card_is_front_matter_and_plain_words(saved: Path) -> None:
 def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:
     """The first answer converts the network; every later process answers without PyTorch."""
     first = Classifier.load(saved).predict([photo()])
-    assert cached_graph(Classifier.load(saved).backbone_key) is not None
+    assert cached_graph(Classifier.load(saved).lead.network.key) is not None
     program = f"""
         import sys
         import numpy as np
@@ -281,7 +286,7 @@ def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:
 def test_a_damaged_graph_is_made_anew(saved: Path) -> None:
     classifier = Classifier.load(saved)
     before = classifier.predict([photo()])
-    graph = cached_graph(classifier.backbone_key)
+    graph = cached_graph(classifier.lead.network.key)
     assert graph is not None
     graph.write_bytes(graph.read_bytes()[:1000])
     after = Classifier.load(saved).predict([photo()])
@@ -361,6 +366,30 @@ def test_what_is_no_folder_of_a_classifier(tmp_path: Path) -> None:
         {"taxonomy": [{"id": str(n), "name": "a", "evil": 1} for n in range(3)]},
         {"taxonomy": [{"id": str(n), "name": "a"} for n in range(4)]},
         {"taxonomy": [{"id": str(n), "name": "a"} for n in range(2)]},
+        {"provenance": "nobody knows"},
+        {"provenance": None},
+        {"provenance": [1]},
+        {"files": None},
+        {"files": {}},
+        {"files": ["head.safetensors"]},
+        {"format": 1},
+        {"members": None},
+        {"members": []},
+        {"members": {}},
+        {"members": ["a"]},
+        {"members": [{}]},
+        {"members": [{}] * 1000},
+    ],
+    ids=lambda values: json.dumps(values)[:40],
+)
+def test_values_that_cannot_be_are_one_sentence(copy: Path, values: dict[str, Any]) -> None:
+    change(copy, **values)
+    refused(copy)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
         {"architecture": "no_such_network_at_all"},
         {"architecture": "squeezenet1_1"},
         {"architecture": ["a"]},
@@ -379,18 +408,20 @@ def test_what_is_no_folder_of_a_classifier(tmp_path: Path) -> None:
         {"preprocess": {"size": "224"}},
         {"preprocess": None},
         {"preprocess": {"evil": 1}},
-        {"provenance": "nobody knows"},
-        {"provenance": None},
-        {"provenance": [1]},
-        {"files": None},
-        {"files": {}},
-        {"files": ["head.safetensors"]},
-        {"format": 1},
+        {"temperature": 0},
+        {"temperature": "1.0"},
+        {"temperature": None},
+        {"weight": 0.5},
+        {"weight": 0},
+        {"weight": -1},
+        {"weight": "1"},
+        {"weight": float("nan")},
+        {"weight": None},
     ],
     ids=lambda values: json.dumps(values)[:40],
 )
-def test_values_that_cannot_be_are_one_sentence(copy: Path, values: dict[str, Any]) -> None:
-    change(copy, **values)
+def test_a_member_that_cannot_be_is_one_sentence(copy: Path, values: dict[str, Any]) -> None:
+    change_member(copy, **values)
     refused(copy)
 
 
@@ -426,7 +457,8 @@ def test_a_head_that_does_not_fit_is_one_sentence(copy: Path, tensors: dict[str,
 def test_a_class_that_was_never_learned_is_no_damage(tmp_path: Path) -> None:
     made = make()
     bias = np.array([0.0, -np.inf, 0.0], np.float32)
-    object.__setattr__(made, "head", LinearHead(made.head.weight, bias))
+    head = LinearHead(made.lead.head.weight, bias)
+    made = replace(made, members=(replace(made.lead, head=head),))
     made.save(tmp_path / "model")
     (found,) = Classifier.load(tmp_path / "model").predict([photo()])
     assert found.answers[-1].score == 0
@@ -448,9 +480,7 @@ JSON = st.recursive(
 FIELDS = [
     *(
         "format",
-        "architecture",
-        "backbone_key",
-        "preprocess",
+        "members",
         "temperature",
         "thresholds",
         "known_from",
@@ -487,11 +517,11 @@ def test_any_json_in_any_field_is_taken_or_refused(
         classifier = Classifier.load(folder)
     except ClassifierError:
         return
-    scores = classifier.log_probabilities(np.ones((1, 1024), np.float32))
+    scores = classifier.log_probabilities([np.ones((1, 1024), np.float32)])
     found = classifier.rank(np.exp(scores)[0])
     assert all(isinstance(answer.taxon.label, str) for answer in found.answers)
     assert isinstance(found.sure, bool)
-    assert classifier._card()
+    assert card(classifier)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -504,9 +534,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 def test_a_classifier_without_weights_says_so() -> None:
     made = make()
-    object.__setattr__(made, "source", None)
+    network = replace(made.lead.network, source=None)
     with pytest.raises(ClassifierError, match="no weights"):
-        _ = made.backbone
+        _ = network.backbone
 
 
 def zipped(folder: Path, path: Path, below: str = "") -> Path:
@@ -575,7 +605,7 @@ def test_what_is_too_large_is_not_read(
     with (copy / "classifier.json").open("r+b") as handle:
         handle.truncate(1 << 29)  # takes no room on the disk
     assert "too large" in refused(copy)
-    monkeypatch.setitem(classifier_module._LIMITS, "head.safetensors", 100)
+    monkeypatch.setitem(folders.LIMITS, "head.safetensors", 100)
     assert "too large" in refused(zipped(saved, tmp_path / "model.zip"))
 
 

@@ -64,13 +64,11 @@ def classifier(tmp_path: Path) -> Path:
     backbone = backbones.load("shufflenet_v2_x0_5", weights="random")
     graphs.graph(backbone)
     folder = tmp_path / "model"
-    Classifier(
-        architecture=backbone.architecture.name,
-        backbone_key=backbone.key,
+    Classifier.alone(
+        backbone,
         preprocess=Preprocess(fit="squash"),
         head=LinearHead(np.eye(1024, 2, dtype=np.float32), np.array([0, 5], np.float32)),
         taxonomy=Taxonomy([Taxon("1", "Avis prima"), Taxon("2", "Avis secunda")]),
-        source=backbone,
     ).save(folder)
     return folder
 

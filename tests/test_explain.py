@@ -44,13 +44,11 @@ def make(name: str = POOLED[0], preprocess: Preprocess | None = None) -> Classif
     rng = np.random.default_rng(0)
     features = engines.engine(backbone, "torch")(photo(1)[None, :224, :224])
     weight = rng.normal(0, 1, (features.shape[1], 4)) / np.linalg.norm(features)
-    return Classifier(
-        architecture=name,
-        backbone_key=backbone.key,
+    return Classifier.alone(
+        backbone,
         preprocess=preprocess or Preprocess(fit="squash"),
         head=LinearHead(weight.astype(np.float32), np.array([0.5, -0.2, 0.1, 0], np.float32)),
         taxonomy=Taxonomy(TAXA),
-        source=backbone,
     )
 
 
@@ -64,13 +62,13 @@ def photo(seed: int, height: int = 240, width: int = 300) -> np.ndarray:
 @pytest.mark.parametrize("name", POOLED)
 def test_the_map_and_the_bias_are_the_score(name: str) -> None:
     classifier = make(name)
-    crop = classifier.preprocess.apply(photo(2))
+    crop = classifier.lead.preprocess.apply(photo(2))
     with torch.inference_mode():  # an independent way to the same number
-        x_1D = classifier.backbone.trunk(torch.from_numpy(crop[None])).numpy()
-    logits = classifier.head.logits(x_1D)[0]
+        x_1D = classifier.lead.network.backbone.trunk(torch.from_numpy(crop[None])).numpy()
+    logits = classifier.lead.head.logits(x_1D)[0]
     assert np.ptp(logits) > 0.1
     for label in range(4):
-        found = explain.activation(classifier, crop, label)
+        found = explain.activation(classifier.lead, crop, label)
         assert found.exact
         assert found.map_hw.shape in {(7, 7), (13, 13)}
         assert found.map_hw.std() > 0
@@ -81,37 +79,37 @@ def test_the_map_and_the_bias_are_the_score(name: str) -> None:
 def test_each_place_adds_what_its_own_features_score() -> None:
     """Not only the sum: the map of the network itself, taken in PyTorch, times the weights."""
     classifier = make()
-    crop = classifier.preprocess.apply(photo(3))
+    crop = classifier.lead.preprocess.apply(photo(3))
     kept: list[torch.Tensor] = []
-    last = classifier.backbone.network.conv5
+    last = classifier.lead.network.backbone.network.conv5
     hook = last.register_forward_hook(lambda _, __, out: kept.append(out))
     with torch.inference_mode():
-        classifier.backbone.trunk(torch.from_numpy(crop[None]))
+        classifier.lead.network.backbone.trunk(torch.from_numpy(crop[None]))
     hook.remove()
-    expected = np.einsum("dhw,d->hw", kept[0][0].numpy(), classifier.head.weight[:, 2])
-    found = explain.activation(classifier, crop, 2)
+    expected = np.einsum("dhw,d->hw", kept[0][0].numpy(), classifier.lead.head.weight[:, 2])
+    found = explain.activation(classifier.lead, crop, 2)
     np.testing.assert_allclose(found.map_hw, expected, atol=1e-4)
 
 
 def test_grad_cam_is_the_gradient_weighted_map_of_alexnet() -> None:
     classifier = make("alexnet")
-    crop = classifier.preprocess.apply(photo(4))
-    found = explain.activation(classifier, crop, 1)
+    crop = classifier.lead.preprocess.apply(photo(4))
+    found = explain.activation(classifier.lead, crop, 1)
     assert not found.exact
     assert found.map_hw.shape == (13, 13)
     assert found.map_hw.min() >= 0
     assert found.map_hw.max() > 0
     # The gradient by finite differences: each channel of the map raised everywhere by a little.
-    network = classifier.backbone.network
+    network = classifier.lead.network.backbone.network
     step = 1e-3
     with torch.inference_mode():
-        pixels = classifier.backbone.trunk.pixels(torch.from_numpy(crop[None]))
+        pixels = classifier.lead.network.backbone.trunk.pixels(torch.from_numpy(crop[None]))
         map_1khw = network.features[:12](pixels)
         raised = map_1khw + step * torch.eye(256)[:, :, None, None]
         lowered = map_1khw - step * torch.eye(256)[:, :, None, None]
         pooled = network.avgpool(network.features[12](torch.cat([raised, lowered]))).flatten(1)
         x_ND = network.classifier[:6](pooled).double().numpy()
-    score_N = x_ND @ classifier.head.weight[:, 1].astype(np.float64)
+    score_N = x_ND @ classifier.lead.head.weight[:, 1].astype(np.float64)
     slopes = (score_N[:256] - score_N[256:]) / (2 * step)
     expected = np.einsum("k,khw->hw", slopes / 169, map_1khw[0].numpy()).clip(0)
     assert np.corrcoef(expected.ravel(), found.map_hw.ravel())[0, 1] > 0.99
@@ -120,8 +118,8 @@ def test_grad_cam_is_the_gradient_weighted_map_of_alexnet() -> None:
 
 def test_grad_cam_leaves_no_hook_behind() -> None:
     classifier = make("alexnet")
-    explain.activation(classifier, classifier.preprocess.apply(photo(4)), 1)
-    assert not any(m._forward_hooks for m in classifier.backbone.trunk.modules())
+    explain.activation(classifier.lead, classifier.lead.preprocess.apply(photo(4)), 1)
+    assert not any(m._forward_hooks for m in classifier.lead.network.backbone.trunk.modules())
 
 
 def test_a_network_without_a_feature_map_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +134,9 @@ def test_a_network_without_a_feature_map_says_so(monkeypatch: pytest.MonkeyPatch
             return self.pixels(crops.float()).flatten(1)[:, :1024]
 
     monkeypatch.setattr(explain, "_mapped", lambda _: None)
-    classifier.backbone.__dict__["trunk"] = Plain()
+    classifier.lead.network.backbone.__dict__["trunk"] = Plain()
     with pytest.raises(explain.NoFeatureMap, match="convolutional"):
-        explain.activation(classifier, classifier.preprocess.apply(photo(0)), 0)
+        explain.activation(classifier.lead, classifier.lead.preprocess.apply(photo(0)), 0)
 
 
 # In the frame of the photo
@@ -153,7 +151,7 @@ def place(row: int, column: int, side: int = 7) -> explain.Activation:
 
 def test_squashed_places_are_where_they_were_in_the_photo() -> None:
     classifier = make()
-    heat = explain.in_frame(classifier, place(1, 5), 140, 700)
+    heat = explain.in_frame(classifier.lead.preprocess, place(1, 5), 140, 700)
     assert heat.shape == (140, 700)
     assert heat.dtype == np.float32
     assert heat.max() == pytest.approx(1, abs=0.05)
@@ -166,7 +164,7 @@ def test_squashed_places_are_where_they_were_in_the_photo() -> None:
 def test_a_central_crop_leaves_the_rest_of_the_photo_cold() -> None:
     classifier = make(preprocess=Preprocess(size=224, resize=256, fit="crop"))
     full = explain.Activation(np.ones((7, 7), np.float32), 1.0, 0.0, exact=True)
-    heat = explain.in_frame(classifier, full, 512, 1024)
+    heat = explain.in_frame(classifier.lead.preprocess, full, 512, 1024)
     # Resized to 256 x 512 and cut to the central 224: in the photo 448 pixels around the centre.
     assert (heat[32:480, 288:736] == 1).all()
     assert heat.sum() == 448 * 448
@@ -183,7 +181,7 @@ def test_photos_of_any_shape_have_a_map(fit: Any, shape: tuple[int, int]) -> Non
 
 def test_a_class_that_nothing_speaks_for_has_a_cold_map() -> None:
     against = explain.Activation(np.full((7, 7), -2.0, np.float32), -2.0, 0.0, exact=True)
-    assert not explain.in_frame(make(), against, 30, 40).any()
+    assert not explain.in_frame(Preprocess(fit="squash"), against, 30, 40).any()
 
 
 def test_the_map_of_the_first_label_is_the_default_and_a_class_has_many_names(
@@ -228,7 +226,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Path:
     crops = []
     for number in range(6):
         Image.fromarray(photo(number)).save(root / "photos" / f"{number}.png")
-        crops.append(classifier.preprocess.apply(photo(number)))
+        crops.append(classifier.lead.preprocess.apply(photo(number)))
     from fieldmark.files import sha256
 
     paths = [root / "photos" / f"{number}.png" for number in range(6)]
@@ -241,7 +239,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Path:
         }
     )
     table = PhotoTable(frame, classifier.taxonomy, root / "photos", "folder")
-    x_ND = engines.engine(classifier.backbone, "torch")(np.stack(crops))
+    x_ND = engines.engine(classifier.lead.network.backbone, "torch")(np.stack(crops))
     labels = np.arange(6) % 4
     train = LabelledFeatures(Features.of(x_ND), labels, tuple(str(n) for n in range(6)))
     neighbours.write(root / "m", classifier, table, train)
@@ -260,7 +258,7 @@ def test_an_explanation_has_labels_map_and_photos(model: Path) -> None:
     assert (first.photo_id, first.taxon) == ("3", TAXA[3])
     assert first.similarity == pytest.approx(1, abs=1e-3)
     assert (pixels == photo(3)).all()
-    crop = classifier.preprocess.apply(photo(3))
+    crop = classifier.lead.preprocess.apply(photo(3))
     assert explain.similar(classifier, crop, 3) == [near for near, _ in found.neighbours]
 
 
@@ -299,7 +297,9 @@ def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(
 
 
 def test_pooled_networks_are_explained_without_torch(model: Path, tmp_path: Path) -> None:
-    engines.engine(make().backbone, "onnxruntime")  # converts it, if no test did before
+    engines.engine(
+        make().lead.network.backbone, "onnxruntime"
+    )  # converts it, if no test did before
     code = f"""
         import sys
         from pathlib import Path

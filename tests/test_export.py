@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from PIL import Image
 from fieldmark import backbones, export, onnx_pixels
 from fieldmark.backbones import engines
 from fieldmark.calibration import Threshold
-from fieldmark.classifier import Classifier
+from fieldmark.classifier import Classifier, Network
 from fieldmark.errors import InputError
 from fieldmark.heads.base import LinearHead
 from fieldmark.photos import PhotoTable, build_frame
@@ -40,9 +41,8 @@ def make(preprocess: Preprocess | None = None, name: str = NAME, scale: float = 
     backbone = backbones.load(name, weights="random")
     dim = backbone.architecture.feature_dim
     rng = np.random.default_rng(0)
-    return Classifier(
-        architecture=name,
-        backbone_key=backbone.key,
+    return Classifier.alone(
+        backbone,
         preprocess=preprocess or Preprocess(fit="squash"),
         head=LinearHead(
             rng.normal(0, scale, (dim, 5)).astype(np.float32),
@@ -52,7 +52,6 @@ def make(preprocess: Preprocess | None = None, name: str = NAME, scale: float = 
         temperature=1.7,
         thresholds={"species": Threshold(0.95, 0.6, 0.8)},
         provenance={"name": "made for a test", "licence": "other", "command": "private"},
-        source=backbone,
     )
 
 
@@ -177,22 +176,20 @@ def test_a_file_that_disagrees_is_not_written(
 ) -> None:
     classifier = make()
     assemble = export.assemble
-    head = classifier.head
-    wrong: dict[str, Any] = {
-        "head": {"head": LinearHead(head.weight[:, [1, 0, 2, 3, 4]], head.bias)},
-        "temperature": {"temperature": classifier.temperature * 1.01},
-        "nan": {"head": LinearHead(head.weight * np.float32(np.nan), head.bias)},
+    head = classifier.lead.head
+
+    def with_head(other: LinearHead) -> Classifier:
+        return replace(classifier, members=(replace(classifier.lead, head=other),))
+
+    other = {
+        "head": with_head(LinearHead(head.weight[:, [1, 0, 2, 3, 4]], head.bias)),
+        "temperature": replace(classifier, temperature=classifier.temperature * 1.01),
+        "nan": with_head(LinearHead(head.weight * np.float32(np.nan), head.bias)),
     }[what]
-    other = Classifier(**{**vars_of(classifier), **wrong})
     monkeypatch.setattr(export, "assemble", lambda _, trunk: assemble(other, trunk))
     with pytest.raises(InputError, match="is not written: the graph disagrees"):
         export.export(classifier, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def vars_of(classifier: Classifier) -> dict[str, Any]:
-    fields = ("architecture", "backbone_key", "preprocess", "head", "taxonomy", "temperature")
-    return {name: getattr(classifier, name) for name in (*fields, "source")}
 
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
@@ -323,7 +320,9 @@ def test_the_example_runs_without_fieldmark_and_torch(tmp_path: Path) -> None:
 def test_a_converted_network_is_exported_without_torch(tmp_path: Path) -> None:
     classifier = make()
     model = folder_with_photos(tmp_path, classifier)
-    engines.engine(classifier.backbone, "onnxruntime")  # converts it, if no test did before
+    engines.engine(
+        classifier.lead.network.backbone, "onnxruntime"
+    )  # converts it, if no test did before
     code = f"""
         import sys
         from pathlib import Path
@@ -346,7 +345,8 @@ def test_real_photos_agree_to_1e_4(shared: Path, tmp_path: Path) -> None:
     paths = sorted((shared / "data" / "wild74").rglob("*.jpg"))[::400]
     backbone = backbones.load("squeezenet1_1", weights=weights)
     random = make(name="squeezenet1_1", scale=0.1)
-    classifier = Classifier(**{**vars_of(random), "backbone_key": backbone.key, "source": backbone})
+    member = replace(random.lead, network=Network.of(backbone))
+    classifier = replace(random, members=(member,))
     done = export.export(classifier, tmp_path / "m.onnx", export.pictures(paths))
     assert done.parity.photos == len(paths) + 12
     assert done.parity.max_difference <= 1e-4

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.neighbors import NearestNeighbors
 
 from fieldmark import files, neighbours
-from fieldmark.classifier import Classifier
+from fieldmark.classifier import Classifier, Member, Network
 from fieldmark.errors import ClassifierError, InputError
 from fieldmark.features import Features
 from fieldmark.heads.base import LabelledFeatures, LinearHead
@@ -27,7 +27,8 @@ TAXA = Taxonomy(Taxon(f"t{n}", f"Genus species{n}") for n in range(CLASSES))
 
 def classifier(folder: Path | None = None, key: str = "a" * 64) -> Classifier:
     head = LinearHead(np.zeros((DIM, CLASSES), np.float32), np.zeros(CLASSES, np.float32))
-    return Classifier("shufflenet_v2_x0_5", key, Preprocess(), head, TAXA, source=folder)
+    member = Member(Network("shufflenet_v2_x0_5", key), Preprocess(), head)
+    return Classifier((member,), TAXA, source=folder)
 
 
 def clusters(count: int, seed: int = 0, centres: int = 40) -> np.ndarray:

@@ -80,9 +80,7 @@ class Told(Classifier):
 @pytest.fixture(scope="module")
 def told(classifier: Classifier) -> Classifier:
     values = {f.name: getattr(classifier, f.name) for f in fields(Classifier)}
-    made = Told(**(values | {"taxonomy": Taxonomy(BEES)}))
-    vars(made)["engine"] = classifier.engine
-    return made
+    return Told(**(values | {"taxonomy": Taxonomy(BEES)}))
 
 
 @pytest.fixture(scope="module")

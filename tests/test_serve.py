@@ -250,9 +250,7 @@ class Slow(Classifier):
 
 
 def slow(classifier: Classifier, kind: type[Classifier]) -> Any:
-    copy = kind(**{f.name: getattr(classifier, f.name) for f in fields(Classifier)})
-    vars(copy)["engine"] = classifier.engine
-    return copy
+    return kind(**{f.name: getattr(classifier, f.name) for f in fields(Classifier)})
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(

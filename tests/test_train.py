@@ -59,7 +59,7 @@ def test_the_kept_scores_are_what_the_classifier_gives(
     table = PhotoTable.read(model / "photos.parquet")
     places = dict(table.frame.select("id", "path").iter_rows())
     crops = [
-        classifier.preprocess.crop(table.file_of(places[photo]).read_bytes())
+        classifier.lead.preprocess.crop(table.file_of(places[photo]).read_bytes())
         for photo in evaluation.photo_ids
     ]
     p_NC = classifier.scores(np.stack(crops))
@@ -86,7 +86,7 @@ def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
     heads = [
         train(
             insects, tmp_path / name, replace(NETWORK, seed=seed, epochs=2)
-        ).classifier.head.weight
+        ).classifier.lead.head.weight
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     np.testing.assert_array_equal(heads[0], heads[1])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +27,10 @@ import numpy.typing as npt
 from fieldmark import files, images, neighbours
 from fieldmark.backbones import engines
 from fieldmark.backbones.engines import graphs
-from fieldmark.classifier import Classifier, Prediction
+from fieldmark.classifier import Classifier, Member, Network, Prediction
 from fieldmark.errors import InputError
 from fieldmark.neighbours import Neighbour
+from fieldmark.preprocess import Preprocess
 from fieldmark.taxonomy import Taxon
 
 if TYPE_CHECKING:
@@ -68,24 +70,22 @@ class Activation:
     exact: bool
 
 
-def activation(classifier: Classifier, crop: Pixels, label: int | str | Taxon) -> Activation:
+def activation(member: Member, crop: Pixels, number: int) -> Activation:
     """What each place adds to the score of a class.
 
     Args:
-        classifier: what named the photo.
-        crop: uint8 (size, size, 3), as `classifier.preprocess` makes it.
-        label: a taxon, its id, or its number in the classifier's taxonomy.
+        member: of the classifier that named the photo, such as its `lead`.
+        crop: uint8 (size, size, 3), as `member.preprocess` makes it.
+        number: of the class, in the classifier's taxonomy.
 
     Raises:
-        InputError: the classifier has no such class.
         NoFeatureMap: the network is not convolutional.
     """
-    number = _number(classifier, label)
-    weight_D = classifier.head.weight[:, number]
-    bias = float(classifier.head.bias[number])
-    mapped = _mapped(classifier)
+    weight_D = member.head.weight[:, number]
+    bias = float(member.head.bias[number])
+    mapped = _mapped(member.network)
     if mapped is None:
-        map_hw, x_D = _grad_cam(classifier, crop, weight_D)
+        map_hw, x_D = _grad_cam(member.network, crop, weight_D)
     else:
         maps_Dhw, x_D = mapped(crop)
         map_hw = np.tensordot(weight_D, maps_Dhw, axes=1).astype(np.float32)
@@ -95,7 +95,7 @@ def activation(classifier: Classifier, crop: Pixels, label: int | str | Taxon) -
 def heat_map(
     classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None
 ) -> Floats:
-    """Where the network looked: float32 (H, W) in 0..1, in the frame of the photo.
+    """Where the networks looked: float32 (H, W) in 0..1, in the frame of the photo.
 
     1 is the place that speaks most for the class; 0 are places that add nothing, speak against it, or
     lie outside the central crop, which the network does not see.
@@ -108,22 +108,67 @@ def heat_map(
     Raises:
         ImageRejected: the photo cannot be used.
         InputError: the classifier has no such class.
-        NoFeatureMap: the network is not convolutional.
+        NoFeatureMap: no network of it is convolutional.
     """
-    image, crop = _opened(classifier, photo)
+    image, crops = _opened(classifier, photo)
     if label is None:
-        label = int(classifier.scores(crop[None])[0].argmax())
-    return in_frame(classifier, activation(classifier, crop, label), image.shape[0], image.shape[1])
+        label = int(classifier.scores([crop[None] for crop in crops])[0].argmax())
+    return heat(classifier, crops, label, image.shape[0], image.shape[1])
 
 
-def in_frame(classifier: Classifier, found: Activation, height: int, width: int) -> Floats:
+def heat(
+    classifier: Classifier,
+    crops: Sequence[Pixels],
+    label: int | str | Taxon,
+    height: int,
+    width: int,
+) -> Floats:
+    """The heat map of a photo of which the crops are here, at any size; see `heat_map`.
+
+    An ensemble's is the weighted sum of its members' maps, each in what it adds to its calibrated
+    score; a member whose network has no map takes no part.
+
+    Args:
+        classifier: what names the photo.
+        crops: as `Classifier.crop` gives them.
+        label: see `heat_map`.
+        height, width: of the map that is wanted, in the proportions of the photo.
+
+    Raises:
+        InputError, NoFeatureMap: see `heat_map`.
+    """
+    number = _number(classifier, label)
+    maps: list[Floats] = []
+    strengths: list[float] = []
+    missing = None
+    for member in classifier.members:
+        crop = crops[classifier.views.index(member.preprocess)]
+        try:
+            found = activation(member, crop, number)
+        except NoFeatureMap as error:
+            missing = error
+            continue
+        maps.append(in_frame(member.preprocess, found, height, width))
+        top = max(0.0, float(found.map_hw.max(initial=0)))
+        strengths.append(member.weight / member.temperature * top)
+    if missing is not None and not maps:
+        raise missing
+    if len(maps) == 1:
+        return maps[0]
+    whole = np.tensordot(np.array(strengths, np.float32), np.stack(maps), axes=1)
+    return np.asarray(whole / max(float(whole.max(initial=0)), 1e-30), np.float32)
+
+
+def in_frame(view: Preprocess, found: Activation, height: int, width: int) -> Floats:
     """An activation as a heat map in the frame of a photo of `height` x `width`; see `heat_map`."""
     from PIL import Image
 
     positive_hw = np.maximum(found.map_hw, 0)
+    if view.flip:
+        positive_hw = positive_hw[:, ::-1]
     top = float(positive_hw.max(initial=0))
-    heat = Image.fromarray(positive_hw / top if top > 0 else positive_hw)
-    left, up, right, down = classifier.preprocess.box(height, width)
+    heat = Image.fromarray(np.ascontiguousarray(positive_hw / top if top > 0 else positive_hw))
+    left, up, right, down = view.box(height, width)
     x0, y0, x1, y1 = round(left), round(up), round(right), round(down)
     size = (max(1, x1 - x0), max(1, y1 - y0))
     seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
@@ -189,21 +234,21 @@ def explain(
         ImageRejected: the photo cannot be used.
         InputError: the classifier has no such class, or what it keeps of its photos is damaged.
     """
-    image, crop = _opened(classifier, photo)
-    x_1D = classifier.engine(crop[None])
-    p_C = np.exp(classifier.log_probabilities(x_1D)[0])
+    image, crops = _opened(classifier, photo)
+    features = classifier.features([crop[None] for crop in crops])
+    p_C = np.exp(classifier.log_probabilities(features)[0])
     number = int(p_C.argmax()) if label is None else _number(classifier, label)
     kept = neighbours.of(classifier)
-    found = kept.similar(x_1D, k)[0] if kept is not None else []
+    found = kept.similar(features[0], k)[0] if kept is not None else []
     try:
-        heat = in_frame(classifier, activation(classifier, crop, number), *image.shape[:2])
+        hot = heat(classifier, crops, number, *image.shape[:2])
     except NoFeatureMap:
-        heat = None
+        hot = None
     return Explanation(
         image=image,
         prediction=classifier.rank(p_C, top),
         taxon=classifier.taxa[number],
-        heat=heat,
+        heat=hot,
         neighbours=tuple((near, kept.picture(near)) for near in found if kept is not None),
     )
 
@@ -312,15 +357,15 @@ def _number(classifier: Classifier, label: int | str | Taxon) -> int:
     )
 
 
-def _opened(classifier: Classifier, photo: Photo) -> tuple[Pixels, Pixels]:
-    """The photo, decoded in full, and the crop that the network sees."""
+def _opened(classifier: Classifier, photo: Photo) -> tuple[Pixels, tuple[Pixels, ...]]:
+    """The photo, decoded in full, and the crops that the networks see."""
     if isinstance(photo, np.ndarray):
-        return photo, classifier.preprocess.apply(photo)
+        return photo, classifier.crop(photo)
     data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
     image = images.decode(data)
-    if classifier.preprocess.tier == "exact":
-        return image, classifier.preprocess.apply(image)
-    return image, classifier.preprocess.crop(data)
+    if all(view.tier == "exact" for view in classifier.views):
+        return image, classifier.crop(image)
+    return image, classifier.crop(data)
 
 
 # Exact: the map is the input of the global mean
@@ -348,14 +393,14 @@ class _Mapped:
         return maps[0], features[0]
 
 
-@lru_cache(maxsize=4)
-def _mapped(classifier: Classifier) -> _Mapped | None:
+@lru_cache(maxsize=8)
+def _mapped(network: Network) -> _Mapped | None:
     """The network with its map; None where the features are not the mean over a map."""
     import onnx
 
     try:
-        kept = engines.cached_graph(classifier.backbone_key)
-        model = onnx.load(kept or graphs.graph(classifier.backbone))
+        kept = engines.cached_graph(network.key)
+        model = onnx.load(kept or graphs.graph(network.backbone))
     except InputError:  # a network that cannot be converted runs in PyTorch
         return None
     name = _map_of(model)
@@ -386,7 +431,7 @@ def _axes(node: onnx.NodeProto) -> set[int]:
 # Grad-CAM
 
 
-def _grad_cam(classifier: Classifier, crop: Pixels, weight_D: Floats) -> tuple[Floats, Floats]:
+def _grad_cam(network: Network, crop: Pixels, weight_D: Floats) -> tuple[Floats, Floats]:
     """Grad-CAM of the last feature map before a pooling, and the features.
 
     Each channel is weighted by the mean over the places of the score's gradient by it.
@@ -394,7 +439,7 @@ def _grad_cam(classifier: Classifier, crop: Pixels, weight_D: Floats) -> tuple[F
     import torch
     from torch import nn
 
-    trunk = classifier.backbone.trunk
+    trunk = network.backbone.trunk
     pooling = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     maps: list[torch.Tensor] = []
 
@@ -414,7 +459,7 @@ def _grad_cam(classifier: Classifier, crop: Pixels, weight_D: Floats) -> tuple[F
             features = trunk(torch.from_numpy(crop[None].copy()))
             if not maps:
                 raise NoFeatureMap(
-                    f"{classifier.architecture} has no feature map to draw: a heat map needs a "
+                    f"{network.architecture} has no feature map to draw: a heat map needs a "
                     "convolutional network."
                 )
             score = features[0] @ torch.from_numpy(weight_D.copy())

@@ -3,8 +3,9 @@
     image          uint8 (H, W, 3): a decoded picture, upright, RGB, of any size
     probabilities  float32 (C,): calibrated, in the order of the class list in the metadata
 
-Inside are the resize, the normalisation, the network, the last layer and the temperature. The file is
-written only after it has given the classifier's own answers on photos.
+Inside are the resize, the normalisation, the network, the last layer and the temperature; of an
+ensemble all of its members, with each network once. The file is written only after it
+has given the classifier's own answers on photos.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import numpy.typing as npt
 from fieldmark import files, images, onnx_pixels, places, predict, progress, sampling
 from fieldmark.backbones import engines
 from fieldmark.backbones.engines import graphs
-from fieldmark.classifier import Classifier
+from fieldmark.classifier import Classifier, Member, stacked
 from fieldmark.errors import ImageRejected, InputError
 from fieldmark.heads.base import LinearHead
 from fieldmark.places import Place
+from fieldmark.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import onnx
@@ -133,11 +135,11 @@ def export(
         InputError: the file would give other answers, the network cannot be converted, `path`
             cannot be written to, or there are too few photos for int8.
     """
-    trunk = _trunk(classifier)
-    model = assemble(classifier, trunk)
+    trunks = _trunks(classifier)
+    model = assemble(classifier, trunks)
     shapes = [*photos, *generated()]
     expected = _expected(classifier, shapes)
-    allowed = TOLERANCE[classifier.preprocess.interpolation]
+    allowed = max(TOLERANCE[view.interpolation] for view in classifier.views)
     parity = compare(model, shapes, expected, allowed)
     if parity.max_difference > allowed or parity.agreement < 1:
         raise InputError(
@@ -146,61 +148,104 @@ def export(
         )
     loss = None
     if int8:
-        model, loss = _quantised(classifier, trunk, photos, expected[: len(photos)])
+        model, loss = _quantised(classifier, trunks, photos, expected[: len(photos)])
     _describe(model, classifier, parity, loss)
     data = model.SerializeToString()
     files.write_bytes(path, data)
     return Exported(path, len(data), parity, loss)
 
 
-def assemble(classifier: Classifier, trunk: onnx.ModelProto) -> onnx.ModelProto:
-    """Preprocessing, network, last layer and calibration as one graph, checked for its form."""
-    import onnx
-    from onnx import TensorProto, compose, helper
+def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+    """Preprocessing, networks, last layers and calibration as one graph, checked for its form.
 
-    trunk = compose.add_prefix(trunk, "trunk_")
+    Args:
+        classifier: what to assemble.
+        trunks: its `networks` as graphs, in their order.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
     add = onnx_pixels.Nodes("fieldmark_")
-    crop = onnx_pixels.crop(add, "image", classifier.preprocess)
-    crops = helper.make_node("Identity", [crop], [trunk.graph.input[0].name])
-    add.nodes += [crops, *trunk.graph.node]
-    probabilities = _head(add, trunk.graph.output[0].name, classifier)
+    crops = {
+        view: onnx_pixels.crop(add, "image", view)
+        for view in dict.fromkeys(replace(each, tier="exact") for each in classifier.views)
+    }
+    features: dict[tuple[str, Preprocess], str] = {}
+    for number, (network, trunk) in enumerate(zip(classifier.networks, trunks, strict=True)):
+        seen = dict.fromkeys(
+            each.preprocess for each in classifier.members if each.network.key == network.key
+        )
+        made = [crops[replace(view, tier="exact")] for view in seen]
+        found = _run(add, f"trunk{number}_", trunk, made)
+        features |= {(network.key, view): x for view, x in zip(seen, found, strict=True)}
+    inputs = [features[each.network.key, each.preprocess] for each in classifier.members]
+    probabilities = _probabilities(add, inputs, classifier)
     add.nodes.append(helper.make_node("Identity", [probabilities], ["probabilities"]))
+    size = [len(classifier.taxonomy)]
     graph = helper.make_graph(
         add.nodes,
         "fieldmark",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])],
-        [
-            helper.make_tensor_value_info(
-                "probabilities", TensorProto.FLOAT, [len(classifier.taxonomy)]
-            )
-        ],
-        [*add.initializers, *trunk.graph.initializer],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, size)],
+        add.initializers,
     )
     model = helper.make_model(
         graph,
         producer_name="fieldmark",
-        ir_version=trunk.ir_version,
-        opset_imports=list(trunk.opset_import),
+        ir_version=trunks[0].ir_version,
+        opset_imports=list(trunks[0].opset_import),
     )
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _head(add: onnx_pixels.Nodes, features: str, classifier: Classifier) -> str:
-    """The last layer, the temperature and the softmax: float32 (1, D) to (C,)."""
-    head: LinearHead = classifier.head
+def _run(
+    add: onnx_pixels.Nodes, prefix: str, trunk: onnx.ModelProto, crops: Sequence[str]
+) -> list[str]:
+    """Add a network that sees some crops as one batch: the features of each, float32 (1, D)."""
+    from onnx import compose, helper
+
+    trunk = compose.add_prefix(trunk, prefix)
+    together = crops[0] if len(crops) == 1 else add("Concat", *crops, axis=0)
+    add.nodes.append(helper.make_node("Identity", [together], [trunk.graph.input[0].name]))
+    add.nodes += trunk.graph.node
+    add.initializers += trunk.graph.initializer
+    features = trunk.graph.output[0].name
+    if len(crops) == 1:
+        return [features]
+    rows = (add.constant([number], np.int64) for number in range(len(crops)))
+    return [add("Gather", features, row, axis=0) for row in rows]
+
+
+def _probabilities(add: onnx_pixels.Nodes, features: Sequence[str], classifier: Classifier) -> str:
+    """Last layers, temperatures, softmax, and the mean of the members: float32 (1, D) to (C,)."""
+    scores = [_head(add, x, each) for x, each in zip(features, classifier.members, strict=True)]
+    mixed = scores[0]
+    if len(scores) > 1:
+        logs = [add("LogSoftmax", each, axis=1) for each in scores]
+        shifts = [add.constant(np.log(each.weight), np.float32) for each in classifier.members]
+        shifted = [add("Add", log, shift) for log, shift in zip(logs, shifts, strict=True)]
+        mixed = add("ReduceLogSumExp", add("Concat", *shifted, axis=0), axes=[0], keepdims=1)
+    mixed = add("Div", mixed, add.constant(classifier.temperature, np.float32))
+    return add("Squeeze", add("Softmax", mixed, axis=1), add.constant([0], np.int64))
+
+
+def _head(add: onnx_pixels.Nodes, features: str, member: Member) -> str:
+    """A member's last layer and temperature: float32 (1, D) to (1, C)."""
+    head: LinearHead = member.head
     scores = add("MatMul", features, add.constant(head.weight, np.float32))
     scores = add("Add", scores, add.constant(head.bias, np.float32))
-    scores = add("Div", scores, add.constant(classifier.temperature, np.float32))
-    return add("Squeeze", add("Softmax", scores, axis=1), add.constant([0], np.int64))
+    return add("Div", scores, add.constant(member.temperature, np.float32))
 
 
-def _trunk(classifier: Classifier) -> onnx.ModelProto:
-    """The network without its last layer, converted now or before."""
+def _trunks(classifier: Classifier) -> list[onnx.ModelProto]:
+    """The networks without their last layers, converted now or before."""
     import onnx
 
-    kept = engines.cached_graph(classifier.backbone_key)
-    return onnx.load(kept or graphs.graph(classifier.backbone))
+    return [
+        onnx.load(engines.cached_graph(each.key) or graphs.graph(each.backbone))
+        for each in classifier.networks
+    ]
 
 
 # The check
@@ -257,8 +302,7 @@ def generated() -> Iterator[Pixels]:
 
 def _expected(classifier: Classifier, shapes: Sequence[Pixels]) -> Floats:
     """The classifier's own probabilities (N, C), of photos that are decoded in full."""
-    exact = replace(classifier.preprocess, tier="exact")
-    parts = [classifier.scores(exact.apply(picture)[None]) for picture in shapes]
+    parts = [classifier.scores(stacked([classifier.crop(picture)])) for picture in shapes]
     return np.concatenate(parts)
 
 
@@ -294,17 +338,25 @@ def compare(
 
 
 def _quantised(
-    classifier: Classifier, trunk: onnx.ModelProto, photos: Sequence[Pixels], expected_NC: Floats
+    classifier: Classifier,
+    trunks: Sequence[onnx.ModelProto],
+    photos: Sequence[Pixels],
+    expected_NC: Floats,
 ) -> tuple[onnx.ModelProto, Parity]:
-    """The graph with its network in 8 bits, and what that costs on the other half of the photos."""
+    """The graph with its networks in 8 bits, and what that costs on the other half of the photos."""
     if len(photos) < 2:
         raise InputError(
             "int8 is calibrated on one half of some photos and measured on the other, and the "
             "photos that the classifier was made from are not here: name some with --check."
         )
-    exact = replace(classifier.preprocess, tier="exact")
-    crops = np.stack([exact.apply(picture) for picture in photos[::2]])
-    model = assemble(classifier, quantise(trunk, crops))
+    crops = dict(
+        zip(classifier.views, stacked([classifier.crop(each) for each in photos[::2]]), strict=True)
+    )
+    rounded = []
+    for network, trunk in zip(classifier.networks, trunks, strict=True):
+        view = next(m.preprocess for m in classifier.members if m.network.key == network.key)
+        rounded.append(quantise(trunk, crops[view]))
+    model = assemble(classifier, rounded)
     return model, compare(model, photos[1::2], expected_NC[1::2])
 
 
@@ -375,7 +427,16 @@ def _describe(
         "threshold": asdict(classifier.threshold) if classifier.threshold else None,
         "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
         "temperature": classifier.temperature,
-        "preprocess": json.loads(classifier.preprocess.to_json()),
+        "preprocess": json.loads(classifier.lead.preprocess.to_json()),
+        "members": [
+            {
+                "architecture": each.network.architecture,
+                "preprocess": json.loads(each.preprocess.to_json()),
+                "temperature": each.temperature,
+                "weight": each.weight,
+            }
+            for each in classifier.members
+        ],
         "check": asdict(parity),
         "int8": asdict(loss) if loss else None,
         "provenance": {

@@ -10,6 +10,8 @@
     thumbs, thumbs_ends    only where asked for: small JPEGs in the same form
     centres, cells_ends    only above 200,000 rows: the index
 
+Of an ensemble the member with the largest weight gives the features.
+
 Similarity is the cosine. The search is exact: every row is compared, in blocks of 1,024, so that the
 vectors stay on disk (memory-mapped) and a search takes 4 x 1,024 x D bytes, 5 MB for D = 1280.
 
@@ -88,7 +90,7 @@ def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list
 
     Args:
         classifier: as loaded from its folder.
-        photo: a crop, uint8 (size, size, 3), as `classifier.preprocess` makes it; or its features,
+        photo: a crop, uint8 (size, size, 3), as `classifier.lead.preprocess` makes it; or its features,
             float (D,).
         k: how many, at most.
 
@@ -101,7 +103,7 @@ def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list
         raise InputError(
             f"{classifier.source} keeps no training photos ({FILE}): train the classifier anew."
         )
-    x_1D = classifier.engine(photo[None]) if photo.dtype == np.uint8 else photo[None]
+    x_1D = classifier.lead.network.engine(photo[None]) if photo.dtype == np.uint8 else photo[None]
     return kept.similar(x_1D, k)[0]
 
 
@@ -140,14 +142,16 @@ class Neighbours:
     def _read(self, small: dict[str, npt.NDArray[Any]], classifier: Classifier) -> None:
         if (self.about.get("format"), self.about.get("backbone_key")) != (
             FORMAT,
-            classifier.backbone_key,
+            classifier.lead.network.key,
         ):
             raise ValueError("it does not belong to this network")
         shape = self._vectors.get_shape()
         self.labels = small["labels"]
         count = len(self.labels)
         _demand(self._vectors.get_dtype() == "F16", "vectors are not float16")
-        _demand(shape == [count, classifier.head.weight.shape[0]], "vectors have another shape")
+        _demand(
+            shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape"
+        )
         _demand(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
         within = (self.labels >= 0) & (self.labels < len(self._taxa))
         _demand(bool(within.all()), "a label is of no class")
@@ -354,7 +358,7 @@ def write(
     unit_ND = _halves(train, chosen)
     about = {
         "format": FORMAT,
-        "backbone_key": classifier.backbone_key,
+        "backbone_key": classifier.lead.network.key,
         "root": str(places.absolute(table.root)),
     }
     tensors: dict[str, npt.NDArray[Any]] = {}

@@ -90,6 +90,9 @@ def crop(add: Nodes, image: str, preprocess: Preprocess) -> str:
         else_branch=_passes(add, pixels, down, across, columns_first=False),
     )
     colours_last = add("Transpose", add.to(resized, np.uint8), perm=[1, 2, 0])
+    if preprocess.flip:
+        backwards = np.arange(preprocess.size)[::-1]
+        colours_last = add("Gather", colours_last, add.constant(backwards, np.int64), axis=1)
     return add("Unsqueeze", colours_last, add.constant([0], np.int64))
 
 

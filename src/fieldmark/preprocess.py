@@ -13,7 +13,8 @@ Two tiers of decoding, named in the key under which features are kept:
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -50,6 +51,7 @@ class Preprocess:
         fit: `crop`: resize the shorter side, then cut out the centre; `squash`: the whole photo is
             resized to a square, whatever its shape.
         tier: `exact` or `fast`, see above.
+        flip: whether the crop is mirrored, left to right: another view of the same photo.
     """
 
     size: int = 224
@@ -57,6 +59,7 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
     fit: Fit = "crop"
     tier: Tier = "exact"
+    flip: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("interpolation", Interpolation), ("fit", Fit), ("tier", Tier)):
@@ -72,6 +75,8 @@ class Preprocess:
                     f"preprocess.{name} is {value!r}: it must be a whole number of pixels "
                     f"from 1 to {_MAX_SIZE}."
                 )
+        if type(self.flip) is not bool:
+            raise InputError(f"preprocess.flip is {self.flip!r}: it must be true or false.")
         if self.fit == "crop" and self.resize < self.size:
             raise InputError(
                 f"preprocess.resize is {self.resize}, below preprocess.size, {self.size}: "
@@ -81,7 +86,14 @@ class Preprocess:
     def key(self) -> str:
         """A name for what is done to the pixels: equal keys, equal crops."""
         shape = f"crop{self.resize}" if self.fit == "crop" else "squash"
-        return f"p{_VERSION}-{self.size}-{shape}-{self.interpolation}-{self.tier}"
+        mirrored = "-flip" if self.flip else ""
+        return f"p{_VERSION}-{self.size}-{shape}-{self.interpolation}-{self.tier}{mirrored}"
+
+    @property
+    def note(self) -> str:
+        """What tells this view from that of the whole photo as it is, for a person; often empty."""
+        told = ["central crop"] * (self.fit == "crop") + ["mirrored"] * self.flip
+        return f" ({', '.join(told)})" if told else ""
 
     def to_json(self) -> str:
         """As a JSON object, in a fixed order."""
@@ -111,9 +123,13 @@ class Preprocess:
         Raises:
             ImageRejected: the bytes cannot be used as a photo.
         """
+        return self.apply(images.decode(data, at_least=self.at_least))
+
+    @property
+    def at_least(self) -> int | None:
+        """The shorter side, in pixels, that a photo has to be decoded to; None: in full."""
         target = self.resize if self.fit == "crop" else self.size
-        at_least = _OVERSAMPLING * target if self.tier == "fast" else None
-        return self.apply(images.decode(data, at_least=at_least))
+        return _OVERSAMPLING * target if self.tier == "fast" else None
 
     def apply(self, image_HWC: Pixels) -> Pixels:
         """A decoded picture, uint8 (H, W, 3), to its crop: uint8, shape (size, size, 3).
@@ -126,13 +142,29 @@ class Preprocess:
         size = (self.size, self.size)
         whole = _whole(width, height, self.resize) if self.fit == "crop" else size
         box = self.box(height, width)
-        return resample.resize(image_HWC, box, size, self.interpolation, whole)
+        crop = resample.resize(image_HWC, box, size, self.interpolation, whole)
+        return np.ascontiguousarray(crop[:, ::-1]) if self.flip else crop
 
     def box(self, height: int, width: int) -> Box:
         """What of a picture the crop shows: left, top, right, bottom, in pixels of the picture."""
         if self.fit == "squash":
             return (0, 0, width, height)
         return _centre_box(width, height, _whole(width, height, self.resize), self.size)
+
+
+def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[Pixels, ...]:
+    """The crops of a file for each of some views: decoded, and resized, no more often than needed.
+
+    Raises:
+        ImageRejected: the bytes cannot be used as a photo.
+    """
+    decoded = {size: images.decode(data, at_least=size) for size in {v.at_least for v in views}}
+    straight = {replace(view, flip=False) for view in views}
+    made = {view: view.apply(decoded[view.at_least]) for view in straight}
+    return tuple(
+        np.ascontiguousarray(made[replace(view, flip=False)][:, ::-1]) if view.flip else made[view]
+        for view in views
+    )
 
 
 def _whole(width: int, height: int, resize: int) -> tuple[int, int]:

@@ -124,14 +124,8 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         table = bench.reject_unreadable(table)
         parts = Parts.of(table, split, parts.classes)
     fit = min(fits, key=lambda each: each.val_loss)
-    raw = Classifier(
-        architecture=config.backbone,
-        backbone_key=backbone.key,
-        preprocess=bench.crop_for(backbone),
-        head=fit.head,
-        taxonomy=table.taxonomy.only(parts.classes),
-        source=backbone,
-    )
+    taxonomy = table.taxonomy.only(parts.classes)
+    raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.head, taxonomy)
     classifier = calibrated(raw, bench.features(backbone, parts.val, parts.classes), config)
     test = bench.features(backbone, parts.test, parts.classes).features
     evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
@@ -233,7 +227,7 @@ def train_network(
 
 def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> Classifier:
     """The classifier with a temperature and thresholds, all set on the validation photos."""
-    logits = raw.head.logits_of(val.features)
+    logits = raw.lead.head.logits_of(val.features)
     warm = replace(raw, temperature=calibration.fit_temperature(logits, val.labels))
     p_NC = np.exp(metrics.log_softmax(logits / np.float32(warm.temperature))).astype(np.float32)
     levels = warm.taxonomy.levels

@@ -109,7 +109,7 @@ def folder(
                 "genus": Threshold(0.95, GENUS, 0.5),
             },
         )
-        crops = np.stack([softer.preprocess.crop(path.read_bytes()) for path in drawn])
+        crops = np.stack([softer.lead.preprocess.crop(path.read_bytes()) for path in drawn])
         energies = np.sort(softer.outputs(crops)[1])
         middle = energies[len(energies) // 4 : -len(energies) // 4]
         gap = int(np.diff(middle).argmax())  # far from any of them

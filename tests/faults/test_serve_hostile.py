@@ -79,7 +79,7 @@ def test_a_bomb_is_refused_from_its_header(server: Any) -> None:
 def decoders(seconds: float = 30.0) -> tuple[Decoders, list[None]]:
     failures: list[None] = []
     made = Decoders(
-        Preprocess(size=32, resize=32),
+        [Preprocess(size=32, resize=32)],
         count=1,
         max_pixels=10_000,
         seconds=seconds,
@@ -117,7 +117,8 @@ def test_a_decoder_that_crashes_or_hangs_is_replaced(sent: int, seconds: float) 
 async def decode(pool: Decoders) -> np.ndarray:
     found = await pool.decode(png(1))
     assert (found.width, found.height) == (64, 64)
-    return found.crop
+    (crop,) = found.crops
+    return crop
 
 
 def alive(pid: int) -> bool:
@@ -246,7 +247,6 @@ class Paced(Classifier):
 
 def test_overloaded_it_answers_rightly_or_refuses(running: Any, classifier: Classifier) -> None:
     paced = Paced(**{name: getattr(classifier, name) for name in classifier.__dataclass_fields__})
-    vars(paced)["engine"] = classifier.engine
     photos = [png(seed) for seed in range(8)]
     expected = [each.best for each in classifier.predict(photos)]
     found: list[tuple[int, int, Any]] = []

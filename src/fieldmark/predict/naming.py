@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import crops, images, progress
-from fieldmark.classifier import Classifier, Prediction
+from fieldmark import crops, progress
+from fieldmark.classifier import Classifier, Prediction, stacked
 from fieldmark.crops import Crop
 from fieldmark.errors import ImageRejected
 from fieldmark.predict.items import Item
@@ -39,18 +39,20 @@ def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iter
         yield from _name(classifier, batch, top)
 
 
-def _crop(classifier: Classifier, item: Item) -> Crop | ImageRejected:
+def _crop(classifier: Classifier, item: Item) -> tuple[Crop, ...] | ImageRejected:
     try:
-        return classifier.preprocess.crop(images.read_bytes(item.path))
+        return classifier.crop(item.path)
     except ImageRejected as error:
         return error
 
 
 def _name(
-    classifier: Classifier, batch: Sequence[tuple[Item, Crop | ImageRejected]], top: int
+    classifier: Classifier,
+    batch: Sequence[tuple[Item, tuple[Crop, ...] | ImageRejected]],
+    top: int,
 ) -> Iterator[Named]:
     good = [crop for _, crop in batch if not isinstance(crop, ImageRejected)]
-    outputs = zip(*classifier.outputs(np.stack(good)), strict=True) if good else iter(())
+    outputs = zip(*classifier.outputs(stacked(good)), strict=True) if good else iter(())
     for item, crop in batch:
         if isinstance(crop, ImageRejected):
             yield Named(item, None, crop)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from fieldmark.classifier import Prediction
 
-Crop = npt.NDArray[np.uint8]
-Predict = Callable[[Sequence[Crop], Sequence[int]], list[Prediction]]
+Crops = tuple[npt.NDArray[np.uint8], ...]
+Predict = Callable[[Sequence[Crops], Sequence[int]], list[Prediction]]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ WAIT_SECONDS = 0.004
 
 @dataclass(frozen=True, eq=False)
 class _Photo:
-    crop: Crop
+    crops: Crops
     top: int
     answer: asyncio.Future[Prediction]
 
@@ -78,10 +78,10 @@ class Batches:
         """Whether the thread is there."""
         return self._thread.is_alive()
 
-    async def predict(self, crop: Crop, top: int) -> Prediction:
-        """What the classifier says of one crop, uint8 (S, S, 3)."""
+    async def predict(self, crops: Crops, top: int) -> Prediction:
+        """What the classifier says of one photo's crops, uint8 (S, S, 3), view by view."""
         answer: asyncio.Future[Prediction] = self._loop.create_future()
-        self._jobs.put(_Photo(crop, top, answer))
+        self._jobs.put(_Photo(crops, top, answer))
         return await answer
 
     async def call(self, function: Callable[[], T]) -> T:
@@ -136,7 +136,7 @@ class Batches:
         start = time.perf_counter()
         try:
             found: Sequence[Any] = self._predict(
-                [job.crop for job in wanted], [job.top for job in wanted]
+                [job.crops for job in wanted], [job.top for job in wanted]
             )
         except Exception as error:
             found = [error] * len(wanted)

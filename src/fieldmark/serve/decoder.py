@@ -6,7 +6,7 @@ pipe that ends.
 
 In:  8 bytes, the length; the photo.
 Out: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height of the upright photo as
-     4 bytes each and the crop, or the rejection as JSON.
+     4 bytes each and the crops, view by view, or the rejection as JSON.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import json
 import resource
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
-from fieldmark import images
+from fieldmark import images, preprocess
 from fieldmark.errors import ImageRejected
 from fieldmark.preprocess import Preprocess
 
@@ -37,12 +38,12 @@ class Task:
     """What a decoding process is told when it starts.
 
     Attributes:
-        preprocess: from a photo to a crop, as `Preprocess.to_json`.
+        views: from a photo to its crops, each as `Preprocess.to_json`.
         max_pixels: a photo with more is rejected from its header.
         seconds: of processor time for one photo.
     """
 
-    preprocess: str
+    views: Sequence[str]
     max_pixels: int
     seconds: float
 
@@ -54,23 +55,23 @@ class Task:
 def main() -> None:
     """Decode until the server closes the pipe."""
     task = Task(**json.loads(sys.argv[1]))
-    preprocess = Preprocess.from_json(task.preprocess)
+    views = [Preprocess.from_json(each) for each in task.views]
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    _warm_up(preprocess)
+    _warm_up(views)
     _limit(task.max_pixels)
     sink.write(b"!")  # ready
     sink.flush()
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         data = source.read(LENGTH.unpack(head)[0])
         _allow_seconds(task.seconds)
-        _reply(sink, *_outcome(data, preprocess, task.max_pixels))
+        _reply(sink, *_outcome(data, views, task.max_pixels))
 
 
-def _outcome(data: bytes, preprocess: Preprocess, max_pixels: int) -> tuple[int, bytes]:
+def _outcome(data: bytes, views: Sequence[Preprocess], max_pixels: int) -> tuple[int, bytes]:
     try:
         header = images.header(data, max_pixels=max_pixels)
-        crop = preprocess.crop(data)
-        return CROP, SIZE.pack(header.width, header.height) + crop.tobytes()
+        crops = (crop.tobytes() for crop in preprocess.crops(data, views))
+        return CROP, SIZE.pack(header.width, header.height) + b"".join(crops)
     except ImageRejected as error:
         return REJECTED, json.dumps([error.reason.value, error.detail]).encode()
 
@@ -80,7 +81,7 @@ def _reply(sink: BinaryIO, kind: int, payload: bytes) -> None:
     sink.flush()
 
 
-def _warm_up(preprocess: Preprocess) -> None:
+def _warm_up(views: Sequence[Preprocess]) -> None:
     """Import what the first photo would import: after `_limit` that might fail."""
     import io
 
@@ -90,7 +91,7 @@ def _warm_up(preprocess: Preprocess) -> None:
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
         file = io.BytesIO()
         Image.fromarray(np.full((16, 24, 3), 128, np.uint8)).save(file, kind)
-        preprocess.crop(file.getvalue())
+        preprocess.crops(file.getvalue(), views)
 
 
 def _limit(max_pixels: int) -> None:

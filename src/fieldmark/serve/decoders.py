@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,9 +28,10 @@ class DecoderFailed(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A photo's crop, uint8 (S, S, 3), and the width and height of the upright photo in pixels."""
+    """A photo's crops, uint8 (S, S, 3), one for each view, and the width and height of the upright
+    photo in pixels."""
 
-    crop: npt.NDArray[np.uint8]
+    crops: tuple[npt.NDArray[np.uint8], ...]
     width: int
     height: int
 
@@ -39,7 +40,7 @@ class Decoders:
     """A fixed number of decoding processes.
 
     Args:
-        preprocess: from a photo to a crop.
+        views: from a photo to its crops.
         count: how many processes.
         max_pixels: a photo with more is rejected from its header.
         seconds: how long a photo may take.
@@ -48,15 +49,15 @@ class Decoders:
 
     def __init__(
         self,
-        preprocess: Preprocess,
+        views: Sequence[Preprocess],
         *,
         count: int,
         max_pixels: int,
         seconds: float,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        self._side = preprocess.size
-        self._task = decoder.Task(preprocess.to_json(), max_pixels, seconds)
+        self._sides = [view.size for view in views]
+        self._task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
         self._count, self._seconds, self._on_failure = count, seconds, on_failure
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
         self._all: set[Process] = set()
@@ -83,7 +84,7 @@ class Decoders:
         return len(self._all)
 
     async def decode(self, data: bytes) -> Decoded:
-        """A photo's crop.
+        """A photo's crops.
 
         Raises:
             ImageRejected: the photo cannot be used.
@@ -114,7 +115,11 @@ class Decoders:
             raise ImageRejected(RejectReason(reason), detail)
         width, height = decoder.SIZE.unpack_from(payload)
         pixels = np.frombuffer(payload, np.uint8, offset=decoder.SIZE.size)
-        return Decoded(pixels.reshape(self._side, self._side, 3), width, height)
+        ends = np.cumsum([3 * side**2 for side in self._sides])
+        if len(pixels) != ends[-1]:
+            raise ValueError(f"{len(pixels)} bytes are not the crops")
+        crops = zip(np.split(pixels, ends[:-1]), self._sides, strict=True)
+        return Decoded(tuple(c.reshape(side, side, 3) for c, side in crops), width, height)
 
     def _replace(self, process: Process) -> None:
         self._all.discard(process)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark import __version__, explain, neighbours
-from fieldmark.classifier import Classifier, Prediction
+from fieldmark.classifier import Classifier, Prediction, stacked
 from fieldmark.serve import answers
 from fieldmark.serve.config import ServeConfig
 from fieldmark.serve.decoders import Decoded
@@ -20,7 +20,8 @@ _HEAT_SIDE = 224  # pixels of a heat map, which the page stretches over the phot
 _OPACITY = 0.65  # of its hottest place
 _THUMB_SIDE = 192
 
-Crop = npt.NDArray[np.uint8]
+Crops = tuple[npt.NDArray[np.uint8], ...]
+"""One photo's crop for each of the classifier's views, uint8 (S, S, 3)."""
 
 
 class Model:
@@ -35,12 +36,12 @@ class Model:
         Raises:
             InputError: the classifier cannot be run on this machine.
         """
-        side = self.classifier.preprocess.size
-        self.predict([np.zeros((side, side, 3), np.uint8)], [1])
+        sides = [view.size for view in self.classifier.views]
+        self.predict([tuple(np.zeros((side, side, 3), np.uint8) for side in sides)], [1])
 
-    def predict(self, crops: Sequence[Crop], tops: Sequence[int]) -> list[Prediction]:
-        """What the classifier says of crops, uint8 (S, S, 3), with `top` labels for each."""
-        scores_NC, energy_N = self.classifier.outputs(np.stack(crops))
+    def predict(self, photos: Sequence[Crops], tops: Sequence[int]) -> list[Prediction]:
+        """What the classifier says of photos' crops, with `top` labels for each photo."""
+        scores_NC, energy_N = self.classifier.outputs(stacked(photos))
         return [
             self.classifier.rank(p_C, top, float(energy))
             for p_C, top, energy in zip(scores_NC, tops, energy_N, strict=True)
@@ -54,9 +55,9 @@ class Model:
         """
         return answers.Offers(similar=neighbours.of(self.classifier) is not None, heat_map=True)
 
-    def similar(self, crop: Crop, count: int) -> list[neighbours.Neighbour]:
-        """The training photos that most resemble a crop."""
-        return explain.similar(self.classifier, crop, count)
+    def similar(self, crops: Crops, count: int) -> list[neighbours.Neighbour]:
+        """The training photos that most resemble a photo."""
+        return explain.similar(self.classifier, crops[0], count)
 
     def show(self, found: Sequence[neighbours.Neighbour]) -> list[answers.Neighbour]:
         """Training photos with their pictures, where those are at hand. Needs no network."""
@@ -77,23 +78,14 @@ class Model:
         Raises:
             InputError: there is no such label, or the network has no map.
         """
-        label = taxon_id if taxon_id is not None else self._first(photo.crop)
-        found = explain.activation(self.classifier, photo.crop, label)
-        box = self.classifier.preprocess.box(photo.height, photo.width)
-        left, up, right, down = box
-        return answers.HeatMap(
-            taxon_id=label,
-            overlay=_heat(found.map_hw),
-            box=(
-                left / photo.width,
-                up / photo.height,
-                (right - left) / photo.width,
-                (down - up) / photo.height,
-            ),
-        )
+        label = taxon_id if taxon_id is not None else self._first(photo.crops)
+        shrink = _HEAT_SIDE / max(photo.height, photo.width)
+        size = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
+        found = explain.heat(self.classifier, photo.crops, label, *size)
+        return answers.HeatMap(taxon_id=label, overlay=_heat(found), box=(0.0, 0.0, 1.0, 1.0))
 
-    def _first(self, crop: Crop) -> str:
-        return self.predict([crop], [1])[0].best.taxon.id
+    def _first(self, crops: Crops) -> str:
+        return self.predict([crops], [1])[0].best.taxon.id
 
     def about(self, config: ServeConfig) -> answers.About:
         """What /v1/model says."""
@@ -133,16 +125,11 @@ def _thumbnail(picture: npt.NDArray[np.uint8]) -> str:
     return _data_url("image/jpeg", file.getvalue())
 
 
-def _heat(map_hw: npt.NDArray[np.float32]) -> str:
-    """A map as a PNG that is clear where nothing speaks for the label."""
+def _heat(share: npt.NDArray[np.float32]) -> str:
+    """A heat map in 0..1 as a PNG that is clear where nothing speaks for the label."""
     from matplotlib import colormaps
     from PIL import Image
 
-    positive = np.maximum(map_hw, 0)
-    top = float(positive.max(initial=0))
-    heat = Image.fromarray(positive / top if top > 0 else positive)
-    wide = heat.resize((_HEAT_SIDE, _HEAT_SIDE), Image.Resampling.BICUBIC)
-    share = np.asarray(wide).clip(0, 1)
     rgba = colormaps["plasma"](share)
     rgba[..., 3] = _OPACITY * np.sqrt(share)
     file = io.BytesIO()

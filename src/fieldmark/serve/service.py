@@ -43,7 +43,7 @@ class Service:
         self.config, self.metrics = config, Metrics()
         self.model = Model(classifier)
         self.decoders = Decoders(
-            classifier.preprocess,
+            classifier.views,
             count=config.workers,
             max_pixels=config.max_pixels,
             seconds=config.decode_seconds,
@@ -104,7 +104,7 @@ class Service:
 
     async def name(self, upload: Upload, photo: Decoded, top: int) -> answers.PhotoAnswer:
         """What the classifier says of one photo."""
-        prediction = await self.batches.predict(photo.crop, top)
+        prediction = await self.batches.predict(photo.crops, top)
         self.metrics.photos.labels(prediction.source.replace(" ", "-")).inc()
         return answers.named(upload.name, photo.width, photo.height, prediction)
 
@@ -116,7 +116,7 @@ class Service:
         """
         if not self.model.offers().similar:
             raise refusals.not_offered("similar photos: it keeps none of those it learned from")
-        found = await self.batches.call(partial(self.model.similar, photo.crop, count))
+        found = await self.batches.call(partial(self.model.similar, photo.crops, count))
         shown = await asyncio.to_thread(self.model.show, found)
         return answers.SimilarPhotos(name=upload.name, similar=shown)
 

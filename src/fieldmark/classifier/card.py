@@ -1,0 +1,61 @@
+"""The model card: front matter that the hub reads, then what a person wants to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fieldmark import files
+
+if TYPE_CHECKING:
+    from fieldmark.classifier.model import Classifier
+
+
+def card(classifier: Classifier) -> str:
+    """The text of README.md in a classifier's folder."""
+    return "\n".join([*_front(classifier), *_body(classifier)])
+
+
+def _front(classifier: Classifier) -> Iterator[str]:
+    front = {
+        "library_name": "fieldmark",
+        "pipeline_tag": "image-classification",
+        "license": classifier.provenance.get("licence", "other"),
+        "tags": ["species-classification", "biology", "fieldmark"],
+    }
+    yield "---"
+    yield from (f"{key}: {json.dumps(value)}" for key, value in front.items())
+    yield from ("---", "")
+
+
+def _body(classifier: Classifier) -> Iterator[str]:
+    made = classifier.provenance
+    yield from (f"# {made.get('name', 'A species classifier')}", "")
+    yield from (f"Names {len(classifier.taxa):,} kinds of living things from a photo. ", "")
+    if "test" in made:
+        yield from (f"**How good it is.** {made['test']}", "")
+    if len(classifier.members) == 1:
+        weights = made.get("weights", "weights unknown")
+        yield from (f"**Backbone.** {classifier.architecture}; {weights}.", "")
+    else:
+        yield from _members(classifier)
+    yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")
+    yield from ("**How it was made.**", "", "```json", files.to_json(dict(made)).strip(), "```", "")
+
+
+def _members(classifier: Classifier) -> Iterator[str]:
+    """What an ensemble is made of, what that costs, and who earns its place."""
+    made = classifier.provenance
+    yield f"**Members.** The weighted mean of the probabilities of {len(classifier.members)}:"
+    yield ""
+    known = made.get("ensemble", {})
+    told = known.get("members") or [None] * len(classifier.members)
+    for member, about in zip(classifier.members, told, strict=True):
+        line = f"- {member.weight:.2f} x {member.name}"
+        if about:
+            line += f"; {about['weights']}; {about['verdict']}"
+        yield line
+    yield ""
+    if "cost" in known:
+        yield from (f"**Cost.** {known['cost']['said']}", "")
