@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import crops, progress
+from fieldmark import crops, images, progress
 from fieldmark.classifier import Classifier, Prediction, stacked
 from fieldmark.crops import Crop
 from fieldmark.errors import ImageRejected
@@ -41,7 +41,7 @@ def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iter
 
 def _crop(classifier: Classifier, item: Item) -> tuple[Crop, ...] | ImageRejected:
     try:
-        return classifier.crop(item.path)
+        return classifier.crop(images.read_bytes(item.path))
     except ImageRejected as error:
         return error
 
