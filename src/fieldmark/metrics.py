@@ -281,6 +281,20 @@ def false_positive_rate(known_N: Values, unknown_M: Values, recall: float = 0.95
     return float((np.asarray(unknown_M, np.float64) >= score_at_recall(known_N, recall)).mean())
 
 
+def rank_correlation(one_N: Values, other_N: Values) -> float:
+    """Spearman's rank correlation, equal values sharing their mean rank; NaN where one is constant."""
+
+    def placed(values: Values) -> FloatArray:
+        ordered = np.sort(values)
+        left, right = np.searchsorted(ordered, values), np.searchsorted(ordered, values, "right")
+        place_N = (left + right - 1) / 2
+        return np.asarray(place_N - place_N.mean(), np.float64)
+
+    a_N, b_N = placed(one_N), placed(other_N)
+    length = float(np.sqrt((a_N**2).sum() * (b_N**2).sum()))
+    return float((a_N * b_N).sum() / length) if length else float("nan")
+
+
 def _units(groups: Sequence[str | None] | None, size: int) -> IntArray:
     """Which independent unit each photo belongs to, numbered in order of appearance: shape (N,)."""
     if groups is None:

@@ -19,6 +19,7 @@ from fieldmark.cli.explain import explain
 from fieldmark.cli.export import export
 from fieldmark.cli.index import index
 from fieldmark.cli.predict import predict
+from fieldmark.cli.rank import rank
 from fieldmark.cli.serve import serve
 from fieldmark.cli.split import split
 from fieldmark.cli.stats import stats
@@ -42,6 +43,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     train,
     predict,
     study,
+    rank,
     serve,
     demo,
     explain,

@@ -1,0 +1,77 @@
+"""`fieldmark rank`: options -> config -> one call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fieldmark import files, progress
+from fieldmark.cli.options import (
+    Cache,
+    DecodingTier,
+    EngineName,
+    EngineOption,
+    Seed,
+    TierOption,
+    WeightsDir,
+    use_cache,
+)
+
+
+def rank(
+    data: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="A network to rank; may be given more than once. All at hand otherwise."),
+    ] = None,
+    weights_dir: WeightsDir = None,
+    limit: Annotated[int, typer.Option(help="Use at most so many photos.", min=2)] = 5000,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="A study.json: how well the ranking foretells its trained heads."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seed: Seed = 0,
+    engine: EngineOption = EngineName.auto,
+    tier: TierOption = DecodingTier.exact,
+    cache: Cache = None,
+) -> None:
+    """Which network suits your photos, in minutes and without training one."""
+    use_cache(cache)
+    from fieldmark.rank import RankConfig, agreement
+    from fieldmark.rank import rank as run
+
+    study = None if against is None else files.read_json(against)
+    found = run(
+        data,
+        RankConfig(tuple(network or ()), weights_dir, limit, seed, engine.value, tier.value),
+    )
+    if study is not None:
+        found["agreement"] = agreement(found, study)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found)))
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """The ranking for a person."""
+    lines = [
+        f"{found['photos']:,} photos of {found['classes']:,} classes; the best network first.",
+        f"{'network':<24} {'ridge error':<24} {'means':>6} {'LogME':>7} {'G-MACs':>7} {'time':>8}",
+    ]
+    for row in found["networks"]:
+        low, high = row["ridge"]["interval"]
+        error = f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
+        marked = "" if row["weights_complete"] else "  weights (partly) RANDOM"
+        lines.append(
+            f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} {row['logme']:>7.3f} "
+            f"{row['giga_macs']:>7.2f} {progress.seconds(row['seconds']):>8}"
+            f"{'  a tie with the first' if row['tie'] else ''}{marked}"
+        )
+    if told := found.get("agreement"):
+        lines.append(
+            f"Rank correlation with the trained heads of {told['networks']} networks: ridge "
+            f"{told['ridge']:.2f}, means {told['ncm']:.2f}, LogME {told['logme']:.2f}."
+        )
+    return lines
