@@ -7,6 +7,7 @@ times and then ends the run with a sentence: a photo is not called bad because a
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tempfile
@@ -145,6 +146,40 @@ def _fetch(place: Remote, start: int) -> bytes:
         return data
 
     return _patiently(place, get)
+
+
+class Reader(io.RawIOBase):
+    """A large object as a file: read block by block, each block fetched when it is first needed."""
+
+    def __init__(self, place: Remote) -> None:
+        self._place, self._at = place, 0
+        self.size = size(place)
+
+    def readable(self) -> bool:
+        """It is there to be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Any place of it can be gone to."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; nothing is fetched for it."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the object goes."""
+        length = min(len(buffer), max(0, self.size - self._at))
+        if length:
+            buffer[:length] = stretch(self._place, self._at, length)
+        self._at += length
+        return length
 
 
 _copies: OrderedDict[str, Path] = OrderedDict()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,10 +59,38 @@ def table_sample(root: Path) -> Path:
     return path
 
 
+def webdataset_sample(root: Path) -> Path:
+    folder = root / "shards"
+    folder.mkdir()
+    photo(root / "1.jpg", 1)
+    for number, names in enumerate((("a", "b"), ("c", "d"))):
+        with tarfile.open(folder / f"train-{number}.tar", "w") as archive:
+            for name in names:
+                data = (root / "1.jpg").read_bytes() if name in "ad" else b"no picture"
+                for suffix, content in (("jpg", data), ("cls", b"Parus major")):
+                    about = tarfile.TarInfo(f"{name}.{suffix}")
+                    about.size = len(content)
+                    archive.addfile(about, io.BytesIO(content))
+    return folder
+
+
+def parquet_sample(root: Path) -> Path:
+    folder = root / "set" / "data"
+    folder.mkdir(parents=True)
+    photo(root / "1.jpg", 1)
+    cells = [(root / "1.jpg").read_bytes(), b"no picture"]
+    for part in ("train", "test"):
+        frame = {"image": [{"bytes": each, "path": None} for each in cells], "label": ["x", "y"]}
+        pl.DataFrame(frame).write_parquet(folder / f"{part}-00000-of-00001.parquet")
+    return folder.parent
+
+
 SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "inat": (inat_sample, 4),
     "folder": (folder_sample, 4),
     "table": (table_sample, 4),
+    "webdataset": (webdataset_sample, 4),
+    "parquet": (parquet_sample, 4),
 }
 """For each source a sample of two good photos, and how many rows are found in it."""
 

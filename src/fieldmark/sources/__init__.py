@@ -10,13 +10,15 @@ from pathlib import Path
 
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
-from fieldmark.sources import check, folder, inat, table
+from fieldmark.sources import check, folder, inat, parquet, table, webdataset
 from fieldmark.sources.base import Source
 
 SOURCES: dict[str, Source] = {
     inat.SOURCE.name: inat.SOURCE,
     folder.SOURCE.name: folder.SOURCE,
     table.SOURCE.name: table.SOURCE,
+    webdataset.SOURCE.name: webdataset.SOURCE,
+    parquet.SOURCE.name: parquet.SOURCE,
 }
 
 

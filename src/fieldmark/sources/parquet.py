@@ -1,0 +1,132 @@
+"""Parquet with the photos inside: a column of bytes, or Hugging Face's struct of bytes and path.
+
+One file, or a folder of them (also in its folder `data`), each a shard. The label is the column `label`,
+`class`, `species` or `scientific_name`; numbers get the names that Hugging Face keeps in the file's
+metadata. A file's name says its part: `train-00000-of-00002.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark import places
+from fieldmark.errors import InputError
+from fieldmark.photos import PhotoTable
+from fieldmark.progress import stage
+from fieldmark.sources import listing
+from fieldmark.sources.base import Source, part_named
+
+_EXPECTS = "Parquet files with a column of picture bytes"
+_PREFERRED = ("image", "img", "photo", "picture", "jpg", "jpeg", "png")
+_LABELS = ("label", "labels", "class", "species", "scientific_name", "fine_label")
+_GROUPS = ("group", "seq_id", "observation_id", "observation_uuid", "deployment", "location")
+_RENAMED = {"license": "licence", "attribution": "rights_holder"}
+_DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+def shards_in(path: Path) -> list[Path]:
+    """The Parquet files with picture bytes in a folder or its `data`, or the one that the path is."""
+    if path.is_file():
+        found = [path] if path.suffix.lower() == ".parquet" else []
+    else:
+        found = sorted(p for p in (*path.glob("*.parquet"), *path.glob("data/*.parquet")))
+    return [each for each in found if bytes_column(each)]
+
+
+@lru_cache(maxsize=256)
+def _schema(path: Path, _changed: int) -> pl.Schema:
+    return pl.read_parquet_schema(path)  # type: ignore[return-value]
+
+
+def bytes_column(path: Path) -> str | None:
+    """The column of picture bytes (`image`, or `image.bytes` of a struct); None where there is none."""
+    try:
+        schema = _schema(path, path.stat().st_mtime_ns)
+    except _DAMAGE:
+        return None
+    found = {}
+    for name, dtype in schema.items():
+        if dtype == pl.Binary:
+            found[name] = name
+        elif isinstance(dtype, pl.Struct):
+            fields = {field.name: field.dtype for field in dtype.fields}
+            if fields.get("bytes") == pl.Binary:
+                found[name] = f"{name}.bytes"
+    return next((found[name] for name in (*_PREFERRED, *found) if name in found), None)
+
+
+def _matches(path: Path) -> bool:
+    return path.exists() and bool(shards_in(path))
+
+
+def _read(path: Path) -> PhotoTable:
+    shards = shards_in(path)
+    if not shards:
+        raise InputError(f"{path} holds no pictures: expected are {_EXPECTS}.")
+    return read_shards(shards, path)
+
+
+def read_shards(shards: list[Path], path: Path) -> PhotoTable:
+    """The photos of some Parquet files, a row each, no picture's bytes read."""
+    root = path if path.is_dir() else path.parent
+    frames = []
+    with stage("Reading shards", len(shards), unit="shards") as bar:
+        for shard in shards:
+            frames.append(_rows(shard, shard.relative_to(root).as_posix()))
+            bar.advance()
+    return listing.table_of(pl.concat(frames, how="diagonal"), path, root, SOURCE.name)
+
+
+def _rows(shard: Path, name: str) -> pl.DataFrame:
+    column = bytes_column(shard)
+    if column is None:
+        raise InputError(f"{shard} has no column of picture bytes: expected are {_EXPECTS}.")
+    try:
+        table = pl.scan_parquet(shard, glob=False)
+        schema = table.collect_schema()
+        label = next((each for each in _LABELS if each in schema), None)
+        group = next((each for each in _GROUPS if each in schema), None)
+        rights = {_RENAMED.get(c, c): c for c in schema if _RENAMED.get(c, c) in _RIGHTS}
+        wanted = {"label": label, "group": group, **rights}
+        wanted |= {each: each for each in listing.ABOUT_TAXA if each in schema}
+        count = table.select(pl.len()).collect().item()
+        frame = table.select(
+            pl.col(source).cast(pl.String).alias(as_) for as_, source in wanted.items() if source
+        ).collect()
+        names = _class_names(shard, label)
+    except _DAMAGE as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{shard} is not a whole Parquet file ({first}): fetch it anew."
+        ) from error
+    if names and "label" in frame:
+        known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
+        frame = frame.with_columns(pl.col("label").replace(known))
+    part = part_named(re.split(r"[-_.\d]", shard.name, maxsplit=1)[0])
+    row = pl.int_range(count, eager=True).cast(pl.String)
+    return listing.clean(frame).with_columns(
+        file_name=pl.lit(places.cell_text(name, column, 0)[:-1]) + row,
+        id=pl.lit(f"{name}/") + row,
+        split=pl.lit(part, pl.String),
+    )
+
+
+_RIGHTS = ("licence", "rights_holder")
+
+
+def _class_names(shard: Path, label: str | None) -> list[str]:
+    """The names of a numbered label, as Hugging Face's `datasets` writes them into the file."""
+    about = pl.read_parquet_metadata(shard).get("huggingface")
+    try:
+        names = json.loads(about)["info"]["features"][label]["names"] if about else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+SOURCE = Source("parquet", _EXPECTS, _matches, _read)
