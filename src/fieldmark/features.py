@@ -16,6 +16,9 @@ order, so that rows are trusted only once they were synced, which is done every 
 they add up. For that there is a third file while a shelf is written to:
 
     unsynced.bin  8 bytes: how many rows are synced; then, for each later row, 8 bytes: a checksum
+
+One process writes to a shelf. Where several share the work, each writes to a segment, a shelf of its own
+in the folder `segments`; the rows of segments that are done are taken onto the shelf.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -210,6 +213,44 @@ class Shelf:
                         writer.sync()
             self._unsynced.unlink()
 
+    def segment(self, name: str) -> Shelf:
+        """A shelf beside this one for a process that shares the work; see `gather`."""
+        return Shelf(self.folder / "segments" / name, self.dim, _precision(self.dtype))
+
+    def gather(self) -> None:
+        """Take the rows of all segments that nobody writes to onto this shelf, and empty them.
+
+        Raises:
+            StoreError: another process is writing to this shelf.
+            InputError: the disk is full.
+        """
+        full = [each for each in self._segments() if len(each)]
+        if not full:
+            return
+        with self.writing() as writer:
+            for segment in full:
+                with suppress(StoreError), files.lock(segment.folder / "lock"):
+                    self._take(segment, writer)
+                    writer.sync()  # here for good before they are gone there
+                    for path in (segment._index, segment._vectors):
+                        os.truncate(path, 0)
+
+    def _segments(self) -> list[Shelf]:
+        folders = sorted((self.folder / "segments").glob("*/"))
+        return [Shelf(each, self.dim, _precision(self.dtype)) for each in folders]
+
+    def _take(self, segment: Shelf, writer: Writer) -> None:
+        count = len(segment)
+        if not count:
+            return
+        raw = np.fromfile(segment._index, np.uint8, count * _KEY_BYTES).tobytes()
+        keys = [raw[at : at + _KEY_BYTES].hex() for at in range(0, len(raw), _KEY_BYTES)]
+        new = np.flatnonzero(self.rows(keys) < 0)
+        vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
+        for start in range(0, len(new), 4096):
+            some = new[start : start + 4096]
+            writer.append([keys[row] for row in some], vectors[some])
+
 
 class Writer:
     """Appends batches to a shelf that is held for writing."""
@@ -287,7 +328,13 @@ class FeatureStore:
         shelf = Shelf(self.folder / name, dim, precision)
         if not (shelf.folder / "about.json").exists():
             files.write_json(shelf.folder / "about.json", {**about, "dim": dim})
+        with suppress(StoreError):  # somebody writes to it: the next who opens it takes them
+            shelf.gather()
         return shelf
+
+
+def _precision(dtype: np.dtype[np.floating]) -> Precision:
+    return "float16" if dtype == np.float16 else "float32"
 
 
 _NO_BYTES = np.empty(0, np.uint8)

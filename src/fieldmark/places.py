@@ -55,7 +55,14 @@ class Cell:
         return f"{self.file}#{self.column}@{self.row}"
 
 
-Place = File | Part | Cell
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes that were read already: of one who reads ahead."""
+
+    data: bytes = field(repr=False)
+
+
+Place = File | Part | Cell | Held
 
 MAX_BYTES = 256 * 1024 * 1024
 """A photo with more bytes is refused unread."""
@@ -96,8 +103,10 @@ def cell_text(path: str, column: str, row: int) -> str:
     return f"{path}#{column}@{row}"
 
 
-def file_of(place: Place) -> File:
-    """The file that a place is, or lies in."""
+def file_of(place: Place) -> File | None:
+    """The file that a place is, or lies in; None for bytes that are held."""
+    if isinstance(place, Held):
+        return None
     return place.file if isinstance(place, (Part, Cell)) else place
 
 
@@ -126,6 +135,8 @@ def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
     """
     if isinstance(place, Path):
         data = _file(place, max_bytes)
+    elif isinstance(place, Held):
+        data = place.data
     elif isinstance(place, Remote):
         data = remote.read(place, max_bytes)
     else:

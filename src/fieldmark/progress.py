@@ -45,9 +45,29 @@ def seconds(value: float) -> str:
     return f"{value // 3600:.0f} h {value % 3600 // 60:.0f} min"
 
 
+_overall: list[str] = []
+
+
+@contextmanager
+def overall(label: str, total: int | None = None, unit: str = "photos") -> Iterator[Stage]:
+    """A stage for work that is made of stages: only this one is shown."""
+    with stage(label, total, unit) as current:
+        _overall.append(label)
+        try:
+            yield current
+        finally:
+            _overall.remove(label)
+
+
 @contextmanager
 def stage(label: str, total: int | None = None, unit: str = "photos") -> Iterator[Stage]:
-    """Show a bar with rate and time left while the block runs, and one line when it is done."""
+    """Show a bar with rate and time left while the block runs, and one line when it is done.
+
+    A stage within an `overall` one shows nothing.
+    """
+    if _overall:
+        yield Stage(None, label, total, unit)
+        return
     bar = _bar() if sys.stderr.isatty() else None
     current = Stage(bar, label, total, unit)
     start = time.perf_counter()

@@ -8,11 +8,16 @@ taken onto the shelf. A killed process loses its last batch; the same shard, sta
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from fieldmark import files, images, progress, sources
 from fieldmark.backbones import Backbone, engines
@@ -20,7 +25,7 @@ from fieldmark.backbones.engines import Engine
 from fieldmark.crops import PhotoFile, cores
 from fieldmark.errors import ImageRejected, InputError, StoreError
 from fieldmark.experiment import Bench
-from fieldmark.extraction import BATCH, Job, extract
+from fieldmark.extraction import BATCH, Extraction, Job, extract
 from fieldmark.features import Shelf
 from fieldmark.photos import PhotoTable
 from fieldmark.places import Held, Place
@@ -96,13 +101,17 @@ def extract_shard(
     """
     report = Report()
     desks = [_Desk(name, backbone, bench, shard) for name, backbone in backbones.items()]
-    rows = shard.share(table).kept.select("id", "path", "sha256").rows()
-    with progress.stage(f"shard {shard.number}/{shard.of}", len(rows)) as bar:
-        for chunk in _chunks(table, rows, desks, bench.workers):
+    mine = shard.share(table).kept.select("id", "path", "sha256")
+    digests = mine["sha256"].fill_null("0" * 64).to_list()
+    kept = mine["sha256"].is_not_null().to_numpy() & _have(desks, digests)
+    report.photos = int(kept.sum())
+    rows = mine.filter(~kept).rows()
+    with progress.overall(f"shard {shard.number}/{shard.of}", len(rows)) as bar:
+        for chunk in _chunks(table, rows, bench.workers):
             _compute(chunk, desks, bench, report)
             bar.advance(len(chunk))
     for desk in desks:
-        with suppress(StoreError):  # somebody writes to the shelf: whoever opens it next takes them
+        with suppress(StoreError):  # somebody writes to the shelf: the next who opens it takes them
             desk.shelf.gather()
     return report
 
@@ -119,48 +128,45 @@ class _Desk:
         self.shelf: Shelf = bench.shelf(backbone)
         self.segment = self.shelf.segment(shard.name)
         self.crop = bench.crop_for(backbone)
-        self._engine: Engine | None = None
 
-    def lacks(self, digest: str) -> bool:
-        """Whether the vector of a photo is still to be computed."""
-        return all(shelf.rows([digest])[0] < 0 for shelf in (self.shelf, self.segment))
+    def has(self, digests: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which photos' vectors are there already, on the shelf or on the segment."""
+        return (self.shelf.rows(digests) >= 0) | (self.segment.rows(digests) >= 0)
 
+    @cached_property
     def engine(self) -> Engine:
         """The engine, kept from chunk to chunk."""
-        if self._engine is None:
-            self._engine = engines.engine(self.backbone, self.bench.engine, batch=BATCH)
-        return self._engine
+        return engines.engine(self.backbone, self.bench.engine, batch=BATCH)
 
     def job(self) -> Job:
         """The work of this network onto the segment."""
         cost = self.backbone.architecture.giga_macs
-        return Job(name=self.name, shelf=self.segment, giga_macs=cost, engine=self.engine)
+        return Job(self.name, self.segment, cost, engine=lambda: self.engine)
 
 
-def _chunks(
-    table: PhotoTable, rows: Sequence[_Row], desks: Sequence[_Desk], workers: int | None
-) -> Iterator[list[_Read]]:
+def _have(desks: Sequence[_Desk], digests: Sequence[str]) -> npt.NDArray[np.bool_]:
+    have: npt.NDArray[np.bool_] = np.all([desk.has(digests) for desk in desks], axis=0)
+    return have
+
+
+def _chunks(table: PhotoTable, rows: Sequence[_Row], workers: int | None) -> Iterator[list[_Read]]:
     """The photos with their bytes, in order; one chunk is read while the one before is computed."""
-    starts = range(0, len(rows), CHUNK)
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(workers or cores()) as readers:
 
         def load(start: int) -> list[_Read]:
-            work = ((row, table.file_of(row[1]), desks) for row in rows[start : start + CHUNK])
+            work = ((row, table.file_of(row[1])) for row in rows[start : start + CHUNK])
             return list(readers.map(_read, work))
 
-        waiting = ahead.submit(load, 0) if rows else None
-        for start in starts:
-            assert waiting is not None
-            chunk = waiting.result()
-            following = start + CHUNK
-            waiting = ahead.submit(load, following) if following < len(rows) else None
+        waiting = deque([ahead.submit(load, 0)] if rows else [])
+        for start in range(0, len(rows), CHUNK):
+            chunk = waiting.popleft().result()
+            if start + CHUNK < len(rows):
+                waiting.append(ahead.submit(load, start + CHUNK))
             yield chunk
 
 
-def _read(work: tuple[_Row, Place, Sequence[_Desk]]) -> _Read:
-    (photo_id, _, digest), place, desks = work
-    if digest is not None and not any(desk.lacks(digest) for desk in desks):
-        return photo_id, PhotoFile(digest, place)  # it is kept already, and not read
+def _read(work: tuple[_Row, Place]) -> _Read:
+    (photo_id, _, digest), place = work
     try:
         data = images.read_bytes(place)
     except ImageRejected as error:
@@ -171,19 +177,23 @@ def _read(work: tuple[_Row, Place, Sequence[_Desk]]) -> _Read:
 def _compute(chunk: Sequence[_Read], desks: Sequence[_Desk], bench: Bench, report: Report) -> None:
     photos = {name: photo for name, photo in chunk if isinstance(photo, PhotoFile)}
     report.rejected |= {name: each for name, each in chunk if isinstance(each, ImageRejected)}
-    result = replace(bench.extraction, rejected={}, seconds={}, computed={})
-    for crop in {desk.crop for desk in desks}:
+    done = Extraction()
+    for crop in dict.fromkeys(desk.crop for desk in desks):
         sharing = [desk for desk in desks if desk.crop == crop]
-        todo = [p for p in photos.values() if any(desk.lacks(p.sha256) for desk in sharing)]
+        every = list(photos.values())
+        lacking = ~_have(sharing, [photo.sha256 for photo in every])
+        todo = [every[number] for number in np.flatnonzero(lacking)]
         jobs = [desk.job() for desk in sharing]
-        for _ in extract(todo, jobs, crop, result, workers=bench.workers, quiet=True):
+        for _ in extract(todo, jobs, crop, done, workers=bench.workers):
             pass
     refused = {
-        name: result.rejected[p.sha256] for name, p in photos.items() if p.sha256 in result.rejected
+        name: done.rejected[photo.sha256]
+        for name, photo in photos.items()
+        if photo.sha256 in done.rejected
     }
     report.rejected |= refused
     report.photos += len(photos) - len(refused)
-    report.computed += sum(result.computed.values())
+    report.computed += sum(done.computed.values())
 
 
 def read(photos: Path, *, source: str | None = None) -> PhotoTable:

@@ -17,6 +17,7 @@ from fieldmark import __version__, progress
 from fieldmark.cli.demo import demo
 from fieldmark.cli.explain import explain
 from fieldmark.cli.export import export
+from fieldmark.cli.extract import extract
 from fieldmark.cli.index import index
 from fieldmark.cli.predict import predict
 from fieldmark.cli.rank import rank
@@ -48,6 +49,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     demo,
     explain,
     export,
+    extract,
 )
 for verb in VERBS:
     app.command()(verb)

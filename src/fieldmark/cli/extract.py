@@ -1,0 +1,50 @@
+"""`fieldmark extract`: options -> config -> one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldmark.cli.options import (
+    Cache,
+    EngineName,
+    EngineOption,
+    SourceOption,
+    WeightsDir,
+    use_cache,
+)
+
+
+def extract(
+    photos: Annotated[Path, typer.Argument(help="Photos in any layout, or their table.")],
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="A network; again for more, which share the decoding.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(help="Which share of the photos, i/n: one of n processes does one.")
+    ] = "1/1",
+    weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
+    weights_dir: WeightsDir = None,
+    engine: EngineOption = EngineName.auto,
+    source: SourceOption = None,
+    cache: Cache = None,
+) -> None:
+    """Compute the features of one shard of the photos, and keep them for train and study."""
+    use_cache(cache)
+    from fieldmark import shards
+    from fieldmark.backbones import load
+    from fieldmark.experiment import Bench
+
+    mine = shards.Shard.parse(shard)
+    table = shards.read(photos, source=source)
+    names = backbone or ["tf_efficientnet_lite0"]
+    backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in names}
+    report = shards.extract_shard(table, backbones, Bench(engine=engine.value), mine)
+    for photo_id, error in report.rejected.items():
+        typer.echo(f"{photo_id}: {error}")
+    typer.echo(
+        f"Shard {mine.number}/{mine.of}: {report.photos:,} photos have their features "
+        f"({report.computed:,} computed now), {len(report.rejected):,} cannot be used."
+    )
