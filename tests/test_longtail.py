@@ -238,5 +238,12 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
             key = "val_top1_error_all_classes"
             expected = rows[each["row"]][key] - rows[each["reference"]][key]
             assert each["value"] == pytest.approx(expected)
+    page = (tmp_path / "report.html").read_text()
+    for said in (
+        "Classes with few photos",
+        "Leaving out rare classes, at several",
+        "Several networks",
+    ):
+        assert said in page
     mixed = next(row for row in found["rows"] if row["mode"] == "ensemble")
     assert sum(mixed["member_weights"].values()) == pytest.approx(1)

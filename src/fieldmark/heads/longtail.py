@@ -90,10 +90,10 @@ def normalised(head: LinearHead, scaling: Scaling, strength: float) -> LinearHea
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "inverse-frequency": (0.25, 0.5, 1.0),
     "effective-number": (0.9, 0.97, 0.99),
-    "adjusted-loss": (0.25, 0.5, 1.0, 1.5),
+    "adjusted-loss": (0.25, 0.5, 1.0, 1.5, 2.0),
     "root-sampling": (0.5,),
     "balanced-sampling": (1.0,),
-    "adjusted": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+    "adjusted": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
     "normalised": (0.25, 0.5, 0.75, 1.0),
 }
 """What each method tries: the power; beta; the weight of the prior; the evenness; tau."""

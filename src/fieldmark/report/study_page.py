@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from fieldmark.report import page, paper, plots
+from fieldmark.report import better, page, paper, plots
 from fieldmark.report.findings import (
     TRANSFER,
     EvaluationOf,
@@ -79,6 +79,7 @@ def study_page(
         "epochs": _epochs(rows_of(rows, "epochs")),
         "epochs_rows": rows_of(rows, "epochs"),
         "literal": _literal(rows, evaluations),
+        "better": better.sections(study, rows),
         "confusions": shown,
         "weights": _weights(rows),
         "unverified": _unverified(study, rows),
@@ -97,6 +98,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("test", "Test photos", context["test"]),
         ("future", "Together, and for longer", context["ensemble"] or context["epochs"]),
         ("literal", "Two ways to train", context["literal"]),
+        *((each["id"], each["title"], True) for each in context["better"]),
         ("confusions", "Hardest mistakes", context["confusions"]),
         ("run", "What was run", True),
         ("unverified", "What could not be verified", context["unverified"]),

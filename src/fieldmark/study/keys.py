@@ -7,6 +7,7 @@ from typing import Any
 
 from fieldmark import files
 from fieldmark.finetune import FineTuning
+from fieldmark.heads import longtail
 from fieldmark.heads.softmax import Arm, Training
 from fieldmark.recipes import Run
 from fieldmark.study.work import Work
@@ -25,6 +26,8 @@ def key(work: Work, run: Run) -> str:
         about["rows"] = {r["id"]: r["key"] for r in work.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal"):
         about["how"] = asdict(fine_tuning(work, run))
+    if run.mode == "tail":
+        about["how"] = [longtail.RATES, longtail.STRENGTHS, work.config.bands]
     return files.digest(about)
 
 
