@@ -22,6 +22,7 @@ Row = Mapping[str, Any]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "heads": ("error", "macro", "all", "cost"),
+    "views": ("error", "macro", "all", "cost"),
     "tail": ("error", "macro", "tail", "medium", "head", "all", "tail-difference"),
     "tail-test": ("error", "macro", "tail", "all", "tail-difference"),
     "prune": ("classes", "error", "every", "kept", "all"),

@@ -211,7 +211,7 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
         tuple(
             replace(run, backbone=run.backbone and SHUFFLE)
             for run in made.runs
-            if run.table in ("heads", "tail", "tail-test", "prune")
+            if run.table in ("heads", "views", "tail", "tail-test", "prune")
             and run.prune_below in (None, 30)
         ),
     )

@@ -62,6 +62,8 @@ class Run:
         head: a kind of head, or a method for rare classes: see `fieldmark.heads`, `heads.longtail`.
         combine: how an ensemble's weights are found, see `fieldmark.ensemble.WAYS`; those that are
             fitted are fitted outside the fold that they are measured on.
+        learn, ask: for `head`: the views of a photo that are learned from, each a row of its own, and
+            those whose probabilities are averaged for an answer: `whole`, `mirrored`, `centre`.
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
     """
 
@@ -77,6 +79,8 @@ class Run:
     best_of: str = ""
     head: str = ""
     combine: str = "mean"
+    learn: tuple[str, ...] = ("whole",)
+    ask: tuple[str, ...] = ("whole",)
     prune_below: int | None = None
 
     @property
@@ -90,6 +94,8 @@ class Run:
             parts.append(self.head)
         if self.combine != "mean":
             parts.append(self.combine)
+        if (self.learn, self.ask) != (("whole",), ("whole",)):
+            parts += ["+".join(self.learn), "+".join(self.ask)]
         if self.prune_below is not None:
             parts.append(f"below{self.prune_below}")
         if self.part == "test" and not self.best_of:
@@ -180,6 +186,14 @@ def better(options: Options) -> Recipe:
 
     heads = {"Softmax, the default": "softmax", "Ridge": "ridge"}
     heads |= {"Nearest class mean": "ncm", "Nearest neighbours": "knn"}
+    two, three = ("whole", "mirrored"), ("whole", "mirrored", "centre")
+    views: dict[str, dict[str, Any]] = {
+        "The whole photo": {},
+        "Learned from mirrored ones too": {"learn": two},
+        "Answers averaged over both": {"ask": two},
+        "Learned from both, averaged over both": {"learn": two, "ask": two},
+        "The same with the centre of the photo": {"learn": three, "ask": three},
+    }
     ways = {"Mean": "mean", "Fitted weights": "weights", "Greedy selection": "greedy"}
     tail = [run("tail", label, mode="tail", head=name) for label, name in TAIL.items()]
     return Recipe(
@@ -187,6 +201,10 @@ def better(options: Options) -> Recipe:
         "Better than the paper: what pays on your photos",
         (
             *(run("heads", label, mode="head", head=name) for label, name in heads.items()),
+            *(
+                run("views", label, mode="head", head="softmax", **how)
+                for label, how in views.items()
+            ),
             *tail,
             *(replace(each, table="tail-test", part="test") for each in tail),
             run("prune", "All classes", mode="tail", head="plain"),

@@ -11,6 +11,10 @@ Row = Mapping[str, Any]
 
 TABLES = {
     "heads": ("Kinds of head", "What is learned on the kept features."),
+    "views": (
+        "Several views of a photo",
+        "Mirrored photos and the centre of each, as further photos to learn from, and averaged over.",
+    ),
     "tail": (
         "Classes with few photos",
         "Strengths were chosen by the predictions in the other folds: the lowest error over rare "

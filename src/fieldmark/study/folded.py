@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark import metrics
+from fieldmark.ensemble import log_mixture
 from fieldmark.experiment import Photos, cost_of
+from fieldmark.features import Features
 from fieldmark.heads import HEADS, longtail
 from fieldmark.heads.base import LabelledFeatures
 from fieldmark.heads.longtail import PLAIN, Candidate
@@ -31,16 +34,50 @@ def both(work: Work) -> Photos:
 def head(work: Work, run: Run) -> Row:
     """A kind of head (`fieldmark.heads.HEADS`), learned once a fold."""
     photos, classes = both(work), work.data.classes(run)
-    labelled = work.bench.features(work.networks.of(run), photos, classes)
+    views = _views(work, run, photos, classes)
+    whole = next(iter(views.values()))
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
     start = time.perf_counter()
     for fold in cross.rounds(photos, work.seed):
-        learn, choose, measure = (
-            labelled.where(rows) for rows in (fold.learn, fold.choose, fold.measure)
-        )
-        fitted = HEADS[run.head](learn, choose, len(classes), work.seed)
-        scores_NC[fold.measure] = fitted.head.logits_of(measure.features)
+        learn = _stacked([(name, views[name].where(fold.learn)) for name in run.learn])
+        choose = whole.where(fold.choose)
+        learned = HEADS[run.head](learn, choose, len(classes), work.seed).head
+        asked = [views[name].where(fold.measure).features for name in run.ask]
+        scores_NC[fold.measure] = _averaged([learned.logits_of(each) for each in asked])
     return _row(work, run, photos, scores_NC, time.perf_counter() - start)
+
+
+def _views(
+    work: Work, run: Run, photos: Photos, classes: tuple[str, ...]
+) -> dict[str, LabelledFeatures]:
+    """The photos' features under each view that the run needs, computed where they are not kept."""
+    backbone, found = work.networks.of(run), {}
+    for name in dict.fromkeys((*run.ask, *run.learn)):
+        bench = work.view(name)
+        for _ in bench.compute(photos.files, {run.backbone: backbone}):
+            pass
+        found[name] = bench.features(backbone, photos, classes)
+    return found
+
+
+def _stacked(views: Sequence[tuple[str, LabelledFeatures]]) -> LabelledFeatures:
+    """The views of all photos as rows of one; a row's id says which view it is."""
+    if len(views) == 1:
+        return views[0][1]
+    vectors = [each.features.vectors[each.features.rows] for _, each in views]
+    return LabelledFeatures(
+        Features.of(np.concatenate(vectors)),
+        np.concatenate([each.labels for _, each in views]),
+        tuple(f"{photo_id} {name}" for name, each in views for photo_id in each.ids),
+    )
+
+
+def _averaged(logits: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """The log of the mean of the probabilities; logits as they are where there is one view."""
+    if len(logits) == 1:
+        return logits[0]
+    log_p = [metrics.log_softmax(each) for each in logits]
+    return log_mixture(log_p, [1 / len(logits)] * len(logits)).astype(np.float32)
 
 
 @dataclass(frozen=True)

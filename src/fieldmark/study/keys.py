@@ -26,6 +26,11 @@ def key(work: Work, run: Run) -> str:
         about["rows"] = {r["id"]: r["key"] for r in work.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal"):
         about["how"] = asdict(fine_tuning(work, run))
+    if run.mode == "head":
+        seen = [
+            work.view(name).crop_for(work.networks.of(run)).key() for name in run.learn + run.ask
+        ]
+        about["views"] = seen
     if run.mode == "tail":
         about["how"] = [longtail.RATES, longtail.STRENGTHS, work.config.bands]
     return files.digest(about)

@@ -64,8 +64,8 @@ def cost(work: Work, run: Run) -> Row:
     backbone = work.networks.of(run)
     seconds = cost_of(work.bench, backbone, 1)
     return {
-        "giga_macs": backbone.architecture.giga_macs,
-        "photo_ms": None if seconds is None else 1000 * seconds,
+        "giga_macs": backbone.architecture.giga_macs * len(run.ask),
+        "photo_ms": None if seconds is None else 1000 * seconds * len(run.ask),
     }
 
 

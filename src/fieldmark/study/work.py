@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import Bench
+from fieldmark.extraction import Extraction
 from fieldmark.recipes import Run
 from fieldmark.study.config import StudyConfig
 from fieldmark.study.data import Data
 from fieldmark.study.networks import Networks
 
 Row = dict[str, Any]
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "mirrored": {"flip": True},
+    "centre": {"fit": "crop"},
+}
+"""What a view of a photo changes about the study's crop."""
 
 
 @dataclass
@@ -44,6 +53,17 @@ class Work:
     def seed(self) -> int:
         """Of the split, of the order of training and of the intervals."""
         return self.config.options.seed
+
+    def view(self, name: str) -> Bench:
+        """Where the features of another view of the photos are kept; see `VIEWS`."""
+        if name not in VIEWS:
+            raise InputError(
+                f"There is no view {name!r} of a photo: choose from {', '.join(VIEWS)}."
+            )
+        if not VIEWS[name]:
+            return self.bench
+        crop = replace(self.bench.preprocess, **VIEWS[name])
+        return replace(self.bench, preprocess=crop, extraction=Extraction(), _spools={})
 
     def table(self, name: str) -> list[Row]:
         """The rows of one table that are known, in the order in which they were done."""
