@@ -16,6 +16,7 @@ from fieldmark.backbones.network import Literal, Pixels, seeded
 from fieldmark.errors import StoreError
 from fieldmark.features import Features
 from fieldmark.finetune import Crops, FineTuning
+from fieldmark.finetune.state import State
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.softmax import Arm, Epoch, Training, fit
 
@@ -146,14 +147,14 @@ class Cut(Exception):
 
 def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training die after so many epochs, when the state is kept and nothing else is done."""
-    keep = finetune._State.keep
+    keep = State.after_epoch
 
-    def dying(self: finetune._State, seconds: float) -> None:
-        keep(self, seconds)
+    def dying(self: State, entry: Epoch) -> None:
+        keep(self, entry)
         if len(self.curve) == epochs:
             raise Cut
 
-    monkeypatch.setattr(finetune._State, "keep", dying)
+    monkeypatch.setattr(State, "after_epoch", dying)
 
 
 @pytest.mark.parametrize("transfer", ["all", "last"])

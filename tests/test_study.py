@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from fieldmark import backbones, cli, files, finetune
+from fieldmark import backbones, cli, files
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
+from fieldmark.finetune.state import State
+from fieldmark.heads.softmax import Epoch
 from fieldmark.recipes import RECIPES, Options, Recipe, Run, find
 from fieldmark.study import StudyConfig, modes, study
 
@@ -196,16 +198,16 @@ def test_a_study_that_was_cut_off_goes_on(
 ) -> None:
     """Cut in the middle of training all layers: kept rows stay as they are, training goes on from its
     last epoch, and the numbers are those of the study that was never cut."""
-    keep, epochs = finetune._State.keep, []
+    keep, epochs = State.after_epoch, []
 
-    def dying(self: finetune._State, seconds: float) -> None:
-        keep(self, seconds)
+    def dying(self: State, entry: Epoch) -> None:
+        keep(self, entry)
         epochs.append(len(self.curve))
         if len(epochs) == 3:  # two of the literal row, the first of the next
             raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune._State, "keep", dying)
+        patch.setattr(State, "after_epoch", dying)
         with pytest.raises(Cut):
             study(insects, tmp_path, recipe(), config, command="c")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
@@ -213,7 +215,7 @@ def test_a_study_that_was_cut_off_goes_on(
     assert files.read_json(tmp_path / "study.json")["finished"] is False
     epochs.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(finetune._State, "keep", lambda self, s: (keep(self, s), epochs.append(1))[0])
+        patch.setattr(State, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0])
         found = study(insects, tmp_path, recipe(), config, command="c")
     assert len(epochs) == 1 + 2  # the second epoch of the row that was cut, and the last row
     for path, changed in kept.items():
@@ -283,3 +285,19 @@ def test_table_3_of_the_paper_from_the_command_line(
         assert row["extract_seconds"] > 0
     assert "study paper" in found["command"]
     assert "--only table3" in found["command"]
+
+
+def test_networks_are_tuned_beside_the_paper_s_rows(
+    insects: Path, config: StudyConfig, tmp_path: Path
+) -> None:
+    """All layers and adapters by the good recipe, from the last layer that was learned first."""
+    runs = (
+        Run("tuned", "All", SQUEEZE, "all", epochs=1, mode="tuned"),
+        Run("tuned", "Adapters", SHUFFLE, "adapters", epochs=1, mode="tuned", part="test"),
+    )
+    found = study(insects, tmp_path, Recipe("tuned", "Tuned", runs), config, command="c")
+    assert [row["transfer"] for row in found["rows"]] == ["all", "adapters"]
+    for row in found["rows"]:
+        assert len(row["curve"]) == 1
+        assert row["train_seconds"] > 0
+        assert Evaluation.load(tmp_path / row["scores"]).scores_NC.shape[1] == row["classes"]

@@ -32,6 +32,10 @@ PAPER_CROP = Preprocess(size=224, fit="squash")
 """The paper's way: "resized to 224 x 224". The whole photo is seen, at the cost of its proportions."""
 
 
+_ROOM = 8 / 7
+"""The side of crops that random crops are cut from, as a multiple of the network's: 256 for 224."""
+
+
 @dataclass(frozen=True)
 class Photos:
     """Labelled photos of one part of a split.
@@ -158,7 +162,9 @@ class Bench:
     precision: Precision = "float16"
     workers: int | None = None
     extraction: Extraction = field(default_factory=Extraction)
-    _spools: dict[Preprocess, SpooledCrops] = field(default_factory=dict, repr=False)
+    _spools: dict[tuple[Preprocess, tuple[str, ...]], SpooledCrops] = field(
+        default_factory=dict, repr=False
+    )
 
     def shelf(self, backbone: Backbone) -> Shelf:
         """Where a backbone's features are kept."""
@@ -192,17 +198,36 @@ class Bench:
             engine=lambda: engines.engine(backbone, self.engine, batch=extraction.BATCH),
         )
 
-    def crops(self, backbone: Backbone, photos: Sequence[PhotoFile]) -> SpooledCrops:
-        """All photos decoded once, for training the network itself."""
+    def crops(
+        self, backbone: Backbone, photos: Sequence[PhotoFile], *, room: float = 1.0
+    ) -> SpooledCrops:
+        """Photos decoded once, for training the network itself.
+
+        Args:
+            backbone: its crop is taken.
+            photos: what to decode.
+            room: the crop's side as a multiple of the network's, so that random crops of it are not
+                much enlarged.
+        """
         crop = self.crop_for(backbone)
-        if crop not in self._spools:
+        crop = replace(crop, size=round(room * crop.size), resize=round(room * crop.resize))
+        key = crop, tuple(photo.sha256 for photo in photos)
+        if key not in self._spools:
             spool = Spool.empty(len(photos), crop.size)
             with progress.stage("decoding", len(photos)) as stage:
                 for _ in spool.fill(photos, crop, workers=self.workers):
                     stage.advance()
             rows = {photo.sha256: number for number, photo in enumerate(photos)}
-            self._spools[crop] = SpooledCrops(spool, rows)
-        return self._spools[crop]
+            self._spools[key] = SpooledCrops(spool, rows)
+        return self._spools[key]
+
+    def crops_to_tune(
+        self, backbone: Backbone, train: Photos, val: Photos, classes: Sequence[str]
+    ) -> tuple[Crops, Crops]:
+        """Training photos with room for random crops, and validation photos as they are measured."""
+        wide = self.crops(backbone, train.files, room=_ROOM)
+        exact = self.crops(backbone, val.files)
+        return wide.labelled(train, classes), exact.labelled(val, classes)
 
     def features(
         self, backbone: Backbone, photos: Photos, classes: Sequence[str]

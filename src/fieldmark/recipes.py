@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from fieldmark.errors import InputError
 
-Mode = Literal["cached", "literal", "finetune", "ensemble", "head", "tail"]
+Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail"]
 
 FIVE = {
     "AlexNet": "alexnet",
@@ -47,14 +47,16 @@ class Run:
         label: what to call it there.
         backbone: the network.
         transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
-            weights) or `last` (all frozen but the last).
+            weights), `adapters` (biases, normalisations and the last layer) or `last` (all frozen
+            but the last).
         pruned: whether classes with few training photos are dropped from training.
         epochs: passes over the training photos.
         mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
             every epoch with its last layer as torchvision defines it; `finetune` does so and trains
-            all layers; `ensemble` averages the probabilities of all rows of `members`; `head` learns
-            the kind of head `head` and `tail` uses the method `head` for classes with few photos,
-            both on kept features and in folds.
+            all layers the paper's plain way; `tuned` goes on from the best last layer on kept
+            features, by the recipe `finetune.good`; `ensemble` averages the probabilities of all
+            rows of `members`; `head` learns the kind of head `head` and `tail` uses the method
+            `head` for classes with few photos, both on kept features and in folds.
         members: for an ensemble, the table whose rows it averages.
         part: the photos it is measured on; `cross`: the training and validation photos, each by
             a head that was learned without its fold.
@@ -70,7 +72,7 @@ class Run:
     table: str
     label: str
     backbone: str = ""
-    transfer: Literal["scratch", "all", "last"] = "last"
+    transfer: Literal["scratch", "all", "adapters", "last"] = "last"
     pruned: bool = True
     epochs: int = 10
     mode: Mode = "cached"

@@ -25,7 +25,7 @@ from fieldmark.experiment import (
     versions,
     weights_line,
 )
-from fieldmark.finetune import FineTuning, finetune
+from fieldmark.finetune import EPOCHS, Transfer, finetune, good, start_from
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Fit
@@ -33,8 +33,6 @@ from fieldmark.photos import PhotoTable
 from fieldmark.preprocess import Tier
 from fieldmark.sampling import order
 from fieldmark.split import Split, Way, split_photos
-
-NETWORK_EPOCHS = 10
 
 KNOWN_RECALL = 0.95
 """The share of photos of the classes that are not to be called unknown."""
@@ -48,8 +46,10 @@ class TrainConfig:
         backbone: the network, a name of `fieldmark.backbones`.
         weights: `pretrained`, `random`, or a file of weights.
         weights_dir: a folder of weights, looked into before anything is downloaded.
-        transfer: `last` trains a last layer on kept features; `all` and `scratch` train every layer.
-        epochs: passes over the training photos; None: as many as it takes for the last layer, else 10.
+        transfer: `last` trains a last layer on kept features; `all` then goes on with every layer,
+            `adapters` with the biases and normalisations; `scratch` trains every layer from random
+            weights.
+        epochs: passes over the training photos; None: as many as it takes for the last layer, else 6.
         val, test: the shares of photos that are held out to choose by, and to measure on.
         split: how photos are divided.
         precision: the share of given answers that are to be right; below it, "not sure".
@@ -64,7 +64,7 @@ class TrainConfig:
     backbone: str = backbones.DEFAULT
     weights: str = "pretrained"
     weights_dir: Path | None = None
-    transfer: str = "last"
+    transfer: Transfer = "last"
     epochs: int | None = None
     val: float = 0.1
     test: float = 0.1
@@ -178,7 +178,7 @@ def prepare(
         way=config.split,
     )
     bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
-    if config.transfer == "last":
+    if config.transfer != "scratch":
         for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
             pass
     return bench.reject_unreadable(table), split, bench
@@ -202,15 +202,13 @@ def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -
 def train_network(
     bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig
 ) -> tuple[Backbone, list[Fit]]:
-    """Train all layers, and bring the features of the network that comes out onto the shelf."""
-    how = FineTuning(
-        transfer="scratch" if config.transfer == "scratch" else "all",
-        epochs=config.epochs or NETWORK_EPOCHS,
-        seed=config.seed,
-    )
+    """Train the network itself by the good recipe, and bring the features of what comes out onto the
+    shelf. A pretrained network starts from the best last layer on kept features."""
+    how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
     model = backbone.trainable(len(parts.classes), config.seed)
-    spool = bench.crops(backbone, parts.files)
-    train, val = (spool.labelled(photos, parts.classes) for photos in (parts.train, parts.val))
+    if config.transfer != "scratch":
+        start_from(model, sweep(bench, backbone, parts, replace(config, epochs=None))[0].head)
+    train, val = bench.crops_to_tune(backbone, parts.train, parts.val, parts.classes)
     # What was done is kept beside the features: the same command goes on where it was cut off.
     work = files.digest([backbone.key, parts.classes, parts.train.ids, asdict(how)])
     checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"

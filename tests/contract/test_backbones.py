@@ -94,3 +94,29 @@ def test_facts(backbone: Backbone) -> None:
     with torch.device("meta"):
         network = library.build(facts.name)
     assert timm_._giga_macs(network, facts.input_size) == pytest.approx(facts.giga_macs, rel=0.01)
+
+
+def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Tensor) -> None:
+    """All layers: the last one fastest. Adapters: an update changes them and nothing else."""
+    from fieldmark.finetune import FineTuning, layers
+    from fieldmark.finetune.update import Updates
+
+    model = backbone.trainable(CLASSES, seed=3)
+    layers.choose(model, "all")
+    groups = layers.groups(model, FineTuning("all", layer_decay=0.9))
+    rates = {id(each): group["lr_scale"] for group in groups for each in group["params"]}
+    assert set(rates) == {id(each) for each in model.parameters()}
+    assert {rates[id(each)] for each in model.last_layer.parameters()} == {1.0}
+    assert min(rates.values()) < 0.9
+
+    update = Updates(model, FineTuning("adapters", learning_rate=1e-2), steps=2)
+    layers.set_modes(model, update.how)
+    learns = {name for name, each in model.named_parameters() if each.requires_grad}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    update(crops, torch.tensor([0, 1]), 0)
+    after = model.state_dict()
+    assert {name for name in after if not torch.equal(after[name], before[name])} <= learns
+    last = [f"network.{model.last_layer_path}.{name}" for name in ("weight", "bias")]
+    assert all(not torch.equal(after[name], before[name]) for name in last)
+    of_trunk = sum(each.numel() for each in model.network.parameters() if each.requires_grad)
+    assert of_trunk < 0.1 * sum(each.numel() for each in model.network.parameters())

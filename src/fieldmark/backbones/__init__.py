@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fieldmark.backbones import timm_, torchvision_
 from fieldmark.backbones import weights as weights_
+from fieldmark.backbones._torchvision_import import import_torchvision
 from fieldmark.backbones.base import Architecture, Backbone, WeightsAccount
 
 BACKBONES: dict[str, Architecture] = {
@@ -26,6 +27,7 @@ __all__ = [
     "WeightsAccount",
     "architecture",
     "available",
+    "import_torchvision",
     "load",
 ]
 

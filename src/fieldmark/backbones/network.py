@@ -108,6 +108,11 @@ class Literal(nn.Module):
         """The layer that is trained when all others are frozen."""
         return self.network.get_submodule(self.last_layer_path)
 
+    @property
+    def classes(self) -> int:
+        """C."""
+        return int(next(self.last_layer.parameters()).shape[0])
+
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """The network's scores for each crop."""
         scores = self.network(self.pixels(crops))

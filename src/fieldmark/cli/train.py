@@ -29,6 +29,7 @@ class TransferMode(StrEnum):
 
     last = "last"
     all = "all"
+    adapters = "adapters"
     scratch = "scratch"
 
 
@@ -41,12 +42,15 @@ def train(
     weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
     weights_dir: WeightsDir = None,
     transfer: Annotated[
-        TransferMode, typer.Option(help="Train the last layer, all layers, or from scratch.")
+        TransferMode,
+        typer.Option(
+            help="Train the last layer; then all layers, or small parts of each; or from scratch."
+        ),
     ] = TransferMode.last,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the photos; by default as many as it takes for the last layer, else 10.",
+            help="Passes over the photos; by default as many as it takes for the last layer, else 6.",
             min=1,
         ),
     ] = None,

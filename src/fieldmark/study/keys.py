@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fieldmark import files
-from fieldmark.finetune import FineTuning
+from fieldmark.finetune import FineTuning, good
 from fieldmark.heads import longtail
 from fieldmark.heads.softmax import Arm, Training
 from fieldmark.recipes import Run
@@ -24,7 +24,7 @@ def key(work: Work, run: Run) -> str:
         about["backbone"] = [backbone.key, work.bench.crop_for(backbone).key()]
     else:
         about["rows"] = {r["id"]: r["key"] for r in work.table(run.members or run.best_of)}
-    if run.mode in ("finetune", "literal"):
+    if run.mode in ("finetune", "literal", "tuned"):
         about["how"] = asdict(fine_tuning(work, run))
     if run.mode == "head":
         seen = [
@@ -38,6 +38,8 @@ def key(work: Work, run: Run) -> str:
 
 def fine_tuning(work: Work, run: Run) -> FineTuning:
     """How a run trains the network itself."""
+    if run.mode == "tuned":
+        return good(run.transfer, epochs=run.epochs, seed=work.seed)
     # The last layer learns from scratch, and the same rate as on kept features makes the two
     # comparable; all layers together need a smaller one.
     rate = Arm().learning_rate if run.transfer == "last" else 1e-4

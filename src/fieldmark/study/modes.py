@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fieldmark import ensemble as ensembles
 from fieldmark import finetune, metrics
 from fieldmark.evaluate import Evaluation
-from fieldmark.experiment import cost_of
+from fieldmark.experiment import SpooledCrops, cost_of
+from fieldmark.finetune import Crops
+from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Training, fit
 from fieldmark.recipes import Mode, Run
 from fieldmark.study import cross, folded
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
 from fieldmark.study.work import Row, Work
+
+if TYPE_CHECKING:
+    from fieldmark.backbones.network import Literal as Network
 
 
 def cached(work: Work, run: Run) -> Row:
@@ -40,21 +46,39 @@ def cached(work: Work, run: Run) -> Row:
 
 
 def trained(work: Work, run: Run) -> Row:
-    """Train the network itself: literally the last layer, or all layers."""
-    data = work.data
-    backbone, classes = work.networks.of(run), data.classes(run)
+    """Train the network itself the plain way: literally the last layer, or all layers."""
+    parts, classes = work.data.parts, work.data.classes(run)
+    backbone = work.networks.of(run)
     network = backbone.literal(len(classes), work.seed)
+    crops = work.bench.crops(backbone, parts.files)
+    train, val = crops.labelled(parts.train, classes), crops.labelled(parts.val, classes)
+    return _network(work, run, network, train, val, crops)
+
+
+def tuned(work: Work, run: Run) -> Row:
+    """Train the network itself by the good recipe, from the best last layer on kept features."""
+    bench, parts, classes = work.bench, work.data.parts, work.data.classes(run)
+    backbone = work.networks.of(run)
+    network = backbone.trainable(len(classes), work.seed)
+    if run.transfer != "scratch":
+        learn = bench.features(backbone, parts.train, classes)
+        check = bench.features(backbone, parts.val, classes)
+        first = fit_best(learn, check, len(classes), seed=work.seed)[0]
+        finetune.start_from(network, first.head)
+    train, val = bench.crops_to_tune(backbone, parts.train, parts.val, classes)
+    measured = bench.crops(backbone, work.data.measured_on(run).files)
+    return _network(work, run, network, train, val, measured)
+
+
+def _network(
+    work: Work, run: Run, network: Network, train: Crops, val: Crops, measured: SpooledCrops
+) -> Row:
+    """Train a network, and measure it; what is done of it is kept beside the rows."""
     how = fine_tuning(work, run)
     checkpoint = work.out / "checkpoints" / f"{run.id}-{key(work, run)[:16]}.safetensors"
-    crops = work.bench.crops(backbone, data.parts.files)
-    train, val = (
-        crops.labelled(data.parts.train, classes),
-        crops.labelled(data.parts.val, classes),
-    )
     curve, seconds = finetune.finetune(network, train, val, how, checkpoint=checkpoint)
-    photos = data.measured_on(run)
-    every = crops.labelled(photos, classes, also_unknown=True)
-    scores = finetune.scores(network, every, how)
+    photos, classes = work.data.measured_on(run), work.data.classes(run)
+    scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
     row = row_of(
         work,
         run,
@@ -135,6 +159,7 @@ MODES: dict[Mode, Callable[[Work, Run], Row]] = {
     "cached": cached,
     "literal": trained,
     "finetune": trained,
+    "tuned": tuned,
     "ensemble": ensemble,
     "head": folded.head,
     "tail": folded.tail,

@@ -67,7 +67,8 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
 def _in_turn(work: Work) -> Iterator[Run]:
     """The runs in the order in which they can be done: as soon as their features are there."""
     cached = [run for run in work.runs if run.mode in ON_FEATURES and run.backbone]
-    wanted = {run.backbone: work.networks.pretrained[run.backbone] for run in cached}
+    started = [run for run in work.runs if run.mode == "tuned" and run.transfer != "scratch"]
+    wanted = {run.backbone: work.networks.pretrained[run.backbone] for run in cached + started}
     for name in work.bench.compute(work.data.parts.files, wanted):
         if work.bench.extraction.rejected:
             work.data.now(work.bench.reject_unreadable(work.data.table))

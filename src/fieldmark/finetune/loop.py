@@ -1,0 +1,110 @@
+"""The whole training loop of a network. Read from top to bottom.
+
+Frozen training on kept features (`fieldmark.heads`) replaces this loop where only the last layer
+learns; `transfer="last"` here runs the network itself in every epoch, as the paper did, and is there
+to be compared with.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fieldmark import files, progress
+from fieldmark.backbones.network import Literal as Network
+from fieldmark.finetune.data import Crops, batches
+from fieldmark.finetune.layers import set_modes
+from fieldmark.finetune.machine import machine
+from fieldmark.finetune.recipe import FineTuning
+from fieldmark.finetune.state import State
+from fieldmark.finetune.update import Updates
+from fieldmark.heads.softmax import Epoch
+
+_SCORED = 64  # photos at a time
+_NAMES = {
+    "scratch": "from scratch",
+    "all": "all layers",
+    "adapters": "biases and normalisations",
+    "last": "the last layer",
+}
+
+
+def finetune(
+    network: Network,
+    train: Crops,
+    val: Crops,
+    how: FineTuning,
+    *,
+    checkpoint: Path | None = None,
+    keep_every: float = 30.0,
+) -> tuple[list[Epoch], float]:
+    """Train a network in place.
+
+    Args:
+        network: from `Backbone.literal` or `Backbone.trainable`.
+        train: what to learn from; with `random_crop` their side may be larger than that of `val`.
+        val: where loss and error are measured after every epoch.
+        how: the recipe.
+        checkpoint: where the state is kept; a run that was cut off goes on from there, to the same
+            weights. The state of another recipe, other photos or another kind of network is passed
+            over.
+        keep_every: the state is kept after an epoch, and within it after so many seconds.
+
+    Raises:
+        StoreError: what lies at `checkpoint` is damaged.
+
+    Returns:
+        The curve, an entry an epoch, and the seconds that training took in all.
+    """
+    in_epoch = math.ceil(len(train) / how.batch_size)
+    update = Updates(network, how, steps=how.epochs * in_epoch)
+    run = _digest_of(network, train, val, how)
+    state = State(network, update.average.network, update.optimiser, run, checkpoint, keep_every)
+    state.resume()
+    with progress.stage(f"training {_NAMES[how.transfer]}", how.epochs * len(train)) as stage:
+        stage.advance(len(state.curve) * len(train) + state.batch * how.batch_size)
+        for epoch in range(len(state.curve), how.epochs):
+            set_modes(network, how)
+            side = how.side(epoch, val.side)
+            for crops, labels in batches(train, how, epoch, side, first=state.batch):
+                loss = update(crops, labels, epoch * in_epoch + state.batch)
+                state.after_update(loss, len(labels))
+                stage.advance(len(labels))
+            val_loss, val_error = measure(scores(update.average.network, val, how), val.labels)
+            state.after_epoch(Epoch(epoch + 1, state.total / len(train), val_loss, val_error))
+    update.average.into_network()
+    network.to("cpu")
+    return state.curve, state.seconds
+
+
+def scores(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np.float32]:
+    """The network's logits in evaluation mode, shape (n, C)."""
+    runs_on = machine(how)
+    network.to(runs_on.device).eval()
+    parts = []
+    with torch.inference_mode(), runs_on.autocast():
+        for start in range(0, len(crops), _SCORED):
+            index = np.arange(start, min(len(crops), start + _SCORED))
+            parts.append(network(crops.batch(index)[0].to(runs_on.device)).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def measure(s_NC: npt.NDArray[np.float32], y_N: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Mean cross-entropy in nats, and the share of photos whose first label is wrong."""
+    logits, labels = torch.from_numpy(s_NC), torch.from_numpy(y_N)
+    loss = functional.cross_entropy(logits, labels)
+    return float(loss), float((logits.argmax(1) != labels).float().mean())
+
+
+def _digest_of(network: Network, train: Crops, val: Crops, how: FineTuning) -> str:
+    """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
+    parts = [[part.ids, files.sha256(part.labels.tobytes())] for part in (train, val)]
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    return files.digest([asdict(how), parts, shapes])

@@ -1,0 +1,91 @@
+"""How long a recipe will take here, and the recipe that a given time allows."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fieldmark.backbones.network import Literal as Network
+from fieldmark.finetune.data import Crops, batches
+from fieldmark.finetune.layers import set_modes
+from fieldmark.finetune.loop import scores
+from fieldmark.finetune.recipe import FineTuning
+from fieldmark.finetune.update import Updates
+
+_TIMED = 4  # updates, the first not counted
+_MOST_EPOCHS = 40
+_FEWEST_EPOCHS = 3
+
+
+def estimate(network: Network, train: Crops, val: Crops, how: FineTuning) -> float:
+    """Seconds that `finetune` would take, by a few timed updates for each side of its crops.
+
+    Args:
+        network: it is left as it is.
+        train, val: as for `finetune`.
+        how: the recipe.
+    """
+    return _total(_seconds_an_epoch(network, train, val, how), val.side, how)
+
+
+def fit_to(
+    network: Network, train: Crops, val: Crops, how: FineTuning, seconds: float
+) -> FineTuning | None:
+    """The recipe with as many epochs as the time allows, at most 40.
+
+    Where not even three fit, the largest crops are left out one by one; None if nothing fits.
+
+    Args:
+        network: it is left as it is.
+        train, val: as for `finetune`.
+        how: the recipe; its `epochs` do not matter.
+        seconds: how long training may take.
+    """
+    an_epoch = _seconds_an_epoch(network, train, val, how)
+    for count in range(len(how.sides), 0, -1):
+        fewer = replace(how, sides=how.sides[:count])
+        for epochs in range(_MOST_EPOCHS, _FEWEST_EPOCHS - 1, -1):
+            found = replace(fewer, epochs=epochs)
+            if _total(an_epoch, val.side, found) <= seconds:
+                return found
+    return None
+
+
+def _total(an_epoch: Mapping[int, float], full: int, how: FineTuning) -> float:
+    return sum(an_epoch[how.side(epoch, full)] for epoch in range(how.epochs))
+
+
+def _seconds_an_epoch(
+    network: Network, train: Crops, val: Crops, how: FineTuning
+) -> dict[int, float]:
+    """Seconds of an epoch, by the side of its crops: training, and what measures it afterwards."""
+    copied = copy.deepcopy(network)
+    few = _first(val, 64)
+    start = time.perf_counter()
+    scores(copied, few, how)
+    measuring = (time.perf_counter() - start) * len(val) / max(1, len(few))
+    some = _first(train, _TIMED * how.batch_size)
+    found = {}
+    for share in how.sides:
+        once = replace(how, epochs=1, sides=(share,))
+        side = once.side(0, val.side)
+        update = Updates(copied, once, steps=_TIMED)
+        set_modes(copied, once)
+        marks = []
+        for number, (crops, labels) in enumerate(batches(some, once, 0, side)):
+            update(crops, labels, number)
+            marks.append(time.perf_counter())
+        # The first update also sets the libraries up, and waits for its photos.
+        each = np.diff(marks).mean() if len(marks) > 1 else 0.0
+        found[side] = float(each) * len(train) / how.batch_size + measuring
+    return found
+
+
+def _first(crops: Crops, count: int) -> Crops:
+    return replace(
+        crops, rows=crops.rows[:count], labels=crops.labels[:count], ids=crops.ids[:count]
+    )

@@ -1,0 +1,96 @@
+"""One update of a network's weights, from one batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from fieldmark.backbones import import_torchvision
+from fieldmark.backbones.network import Literal as Network
+from fieldmark.backbones.network import seeded
+from fieldmark.finetune import layers
+from fieldmark.finetune.augment import Mixing
+from fieldmark.finetune.machine import machine
+from fieldmark.finetune.recipe import FineTuning
+from fieldmark.heads.softmax import BETAS, EPSILON
+
+
+class Updates:
+    """A network in training: its optimiser, and the running mean of its weights.
+
+    Attributes:
+        network: what is trained, in place, on the device of `machine`.
+        optimiser: AdamW.
+        average: the mean of the weights, where the recipe has one.
+    """
+
+    def __init__(self, network: Network, how: FineTuning, steps: int) -> None:
+        self.network, self.how, self.steps = network, how, steps
+        self.machine = machine(how)
+        network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layers.choose(network, how.transfer)
+        self.optimiser = torch.optim.AdamW(
+            layers.groups(network, how), how.learning_rate, BETAS, EPSILON, weight_decay=0.0
+        )
+        self.average = Average(network, how.average)
+        self.mixing = Mixing(how, network.classes)
+
+    def __call__(self, crops: torch.Tensor, labels: torch.Tensor, step: int) -> float:
+        """Do update number `step`; gives the mean loss of its photos, in nats.
+
+        A batch is computed in as many parts as the recipe says, one after the other; their gradients
+        add up to that of the whole batch, but for BatchNorm, which sees one part at a time.
+        """
+        how = self.how
+        for group in self.optimiser.param_groups:
+            group["lr"] = how.learning_rate * how.rate(step, self.steps) * group["lr_scale"]
+        self.optimiser.zero_grad()
+        loss = 0.0
+        for part, index in enumerate(np.array_split(np.arange(len(labels)), how.accumulate)):
+            if len(index):
+                mean = self._loss(crops[index], labels[index], step * how.accumulate + part)
+                share = mean * (len(index) / len(labels))
+                self.machine.backward(share)
+                loss += share.item()
+        if how.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)
+        self.optimiser.step()
+        self.average.update(step)
+        return loss
+
+    def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
+        """The mean loss of one part of a batch; `number` counts such parts over the whole run."""
+        crops, targets = self.mixing(crops, labels, number)
+        with seeded(self.how.seed, "dropout", number), self.machine.autocast():
+            logits = self.network(crops.to(self.machine.device))
+        return self.mixing.loss(logits.float(), targets.to(self.machine.device))
+
+
+class Average:
+    """The running mean of the weights: timm's, which follows closely in the first updates and ever
+    more slowly up to what the recipe says. Without one, the weights themselves."""
+
+    def __init__(self, network: nn.Module, kept: float) -> None:
+        self.trained = network
+        self.of = None
+        if kept:
+            import_torchvision()
+            from timm.utils.model_ema import ModelEmaV3
+
+            self.of = ModelEmaV3(network, decay=kept, use_warmup=True)
+
+    @property
+    def network(self) -> nn.Module:
+        """What is measured, and kept in the end."""
+        return self.trained if self.of is None else self.of.module
+
+    def update(self, step: int) -> None:
+        """The weights have changed."""
+        if self.of is not None:
+            self.of.update(self.trained, step)
+
+    def into_network(self) -> None:
+        """Give the network the means as its weights."""
+        if self.of is not None:
+            self.trained.load_state_dict(self.of.module.state_dict())
