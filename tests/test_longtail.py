@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from fieldmark import folds as cross
 from fieldmark import metrics, sampling
 from fieldmark.evaluate import Evaluation, difference
 from fieldmark.experiment import Photos
@@ -22,7 +23,7 @@ from fieldmark.heads import longtail
 from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
 from fieldmark.heads.softmax import Arm, Training, cosine, fit
 from fieldmark.recipes import RECIPES, Options, Recipe
-from fieldmark.study import StudyConfig, cross, study
+from fieldmark.study import StudyConfig, study
 
 SHUFFLE = "shufflenet_v2_x0_5"
 COUNTS = np.array([200, 80, 25, 10, 5])

@@ -24,7 +24,7 @@ from fieldmark.heads import HEADS
 from fieldmark.heads.logme import logme
 from fieldmark.preprocess import Tier
 from fieldmark.split import split_photos
-from fieldmark.study import cross
+from fieldmark import folds as cross
 
 KINDS = ("ridge", "ncm")
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import backbones, calibration, files, metrics, neighbours, progress, report
+from fieldmark import (
+    backbones,
+    calibration,
+    files,
+    metrics,
+    neighbours,
+    progress,
+    report,
+)
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
 from fieldmark.evaluate import Evaluation
@@ -59,6 +67,11 @@ class TrainConfig:
         tier: how photos are decoded, `exact` or `fast`.
         thumbnails: whether small pictures of training photos go into the folder, so that the nearest
             ones can be shown where the photos themselves are not.
+        also: further networks; then an ensemble of all of them is learned.
+        ensemble: how its members are weighed, a name of `ensemble.WAYS`; None: `weights`.
+        quality: `fast`, or `best`: what does best on photos held out, of all networks whose weights
+            are at hand (or of those named), mirrored views, and ensembles of them.
+        budget: how many seconds `best` may take; None: as long as it takes.
     """
 
     backbone: str = backbones.DEFAULT
@@ -75,6 +88,10 @@ class TrainConfig:
     engine: str = "auto"
     tier: Tier = "exact"
     thumbnails: bool = False
+    also: tuple[str, ...] = ()
+    ensemble: str | None = None
+    quality: str = "fast"
+    budget: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,8 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     fit = min(fits, key=lambda each: each.val_loss)
     taxonomy = table.taxonomy.only(parts.classes)
     raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.head, taxonomy)
-    classifier = calibrated(raw, bench.features(backbone, parts.val, parts.classes), config)
+    val = bench.features(backbone, parts.val, parts.classes)
+    classifier = calibrated(raw, [fit.head.logits_of(val.features)], val.labels, config)
     test = bench.features(backbone, parts.test, parts.classes).features
     evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
     summary = measured(evaluation, classifier, parts)
@@ -145,23 +163,37 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
             "in all": time.perf_counter() - start,
         },
     }
-    classifier = replace(classifier, provenance=about)
+    trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
+    write(
+        trained, table, split, parts, bench.features(backbone, parts.train, parts.classes), config
+    )
+    return trained
+
+
+def write(
+    trained: Trained,
+    table: PhotoTable,
+    split: Split,
+    parts: Parts,
+    learned: LabelledFeatures,
+    config: TrainConfig,
+) -> None:
+    """Write the folder; `learned` are the lead member's features of the training photos."""
+    classifier, evaluation, out = trained.classifier, trained.evaluation, trained.folder
     classifier.save(out)
     evaluation.save(out / "evaluation.safetensors")
-    files.write_json(out / "evaluation.json", summary)
+    files.write_json(out / "evaluation.json", trained.summary)
     table.write(out / "photos.parquet")
     split.write(out / "split.parquet")
-    learned = bench.features(backbone, parts.train, parts.classes)
     neighbours.write(out, classifier, table, learned, thumbnails=config.thumbnails)
     page = report.classifier_page(
-        about,
+        dict(classifier.provenance),
         evaluation,
         taxonomy=table.taxonomy,
         photos=photo_finder(table),
         train_counts=parts.train_counts(),
     )
     files.write_text(out / "report.html", page)
-    return Trained(classifier, evaluation, summary, out)
 
 
 def prepare(
@@ -223,14 +255,27 @@ def train_network(
     return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds)]
 
 
-def calibrated(raw: Classifier, val: LabelledFeatures, config: TrainConfig) -> Classifier:
-    """The classifier with a temperature and thresholds, all set on the validation photos."""
-    logits = raw.lead.head.logits_of(val.features)
-    warm = replace(raw, temperature=calibration.fit_temperature(logits, val.labels))
-    p_NC = np.exp(metrics.log_softmax(logits / np.float32(warm.temperature))).astype(np.float32)
+def calibrated(
+    raw: Classifier,
+    logits_MNC: Sequence[npt.NDArray[np.float32]],
+    labels_N: npt.NDArray[np.int64],
+    config: TrainConfig,
+) -> Classifier:
+    """The classifier with a temperature and thresholds, all set on photos that it did not learn from.
+
+    Args:
+        raw: of temperature 1.
+        logits_MNC: of those photos, one array for each member.
+        labels_N: their classes.
+        config: the precision that is asked for.
+    """
+    logits_NC, _ = raw.combined(logits_MNC)
+    warm = replace(raw, temperature=calibration.fit_temperature(logits_NC, labels_N))
+    scaled_NC, energy_N = warm.combined(logits_MNC)
+    p_NC = np.exp(metrics.log_softmax(scaled_NC)).astype(np.float32)
     levels = warm.taxonomy.levels
-    thresholds = calibration.fit_thresholds(p_NC, val.labels, levels, config.precision)
-    known = calibration.energy((logits / np.float32(warm.temperature))[val.labels >= 0])
+    thresholds = calibration.fit_thresholds(p_NC, labels_N, levels, config.precision)
+    known = energy_N[labels_N >= 0]
     known_from = metrics.score_at_recall(known, KNOWN_RECALL) if len(known) else None
     return replace(warm, thresholds=thresholds, known_from=known_from)
 

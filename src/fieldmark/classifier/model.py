@@ -193,9 +193,17 @@ class Classifier:
         return metrics.log_softmax(self._logits(features)[0]).astype(np.float32)
 
     def _logits(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Logits divided by the temperature, shape (N, C), and energies, shape (N,)."""
+        return self.combined(
+            [self._member(*each) for each in zip(self.members, features, strict=True)]
+        )
+
+    def combined(self, logits_MNC: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Logits divided by the temperature, shape (N, C), and energies, shape (N,).
+
+        Args:
+            logits_MNC: as `Member.logits` gives them, one array for each member.
+        """
         heat = np.float32(self.temperature)
-        logits_MNC = [self._member(*each) for each in zip(self.members, features, strict=True)]
         weights_M = [each.weight for each in self.members]
         energy_MN = [calibration.energy(logits_NC / heat) for logits_NC in logits_MNC]
         if len(logits_MNC) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,7 @@ from fieldmark.cli.options import (
     typed,
     use_cache,
 )
+from fieldmark.errors import InputError
 
 
 class TransferMode(StrEnum):
@@ -33,12 +35,57 @@ class TransferMode(StrEnum):
     scratch = "scratch"
 
 
+class Weighing(StrEnum):
+    """How the members of an ensemble are weighed."""
+
+    mean = "mean"
+    weights = "weights"
+    greedy = "greedy"
+
+
+class Quality(StrEnum):
+    """How much is tried."""
+
+    fast = "fast"
+    best = "best"
+
+
+def seconds(text: str) -> float:
+    """A length of time such as 30m, 90s or 2h, in seconds.
+
+    Raises:
+        InputError: it is not one.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found or not float(found[1]):
+        raise InputError(f"--budget is {text!r}: name a length of time such as 30m, 90s or 2h.")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 def train(
     photos: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
     out: Annotated[Path, typer.Option(help="The folder to write the classifier to.")],
     backbone: Annotated[
-        str, typer.Option(help="The network; any name of timm's works too.")
-    ] = "tf_efficientnet_lite0",
+        list[str] | None,
+        typer.Option(
+            help="The network, by default tf_efficientnet_lite0; any name of timm's works too. Named "
+            "several times: an ensemble of them."
+        ),
+    ] = None,
+    ensemble: Annotated[
+        Weighing | None,
+        typer.Option(help="How the members of an ensemble are weighed; by default by log-loss."),
+    ] = None,
+    quality: Annotated[
+        Quality,
+        typer.Option(
+            help="fast: one network. best: what does best on held-out photos, of all networks whose "
+            "weights are at hand, mirrored views and ensembles."
+        ),
+    ] = Quality.fast,
+    budget: Annotated[
+        str | None, typer.Option(help="How long best may take, such as 30m, 90s or 2h.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
     weights_dir: WeightsDir = None,
     transfer: Annotated[
@@ -79,7 +126,11 @@ def train(
     from fieldmark.train import train as run
 
     config = TrainConfig(
-        backbone=backbone,
+        backbone=backbone[0] if backbone else "tf_efficientnet_lite0",
+        also=tuple(dict.fromkeys(backbone[1:])) if backbone else (),
+        ensemble=ensemble.value if ensemble else None,
+        quality=quality.value,
+        budget=None if budget is None else seconds(budget),
         weights=weights,
         weights_dir=weights_dir,
         transfer=transfer.value,
@@ -92,6 +143,8 @@ def train(
         tier=tier.value,
         thumbnails=thumbnails,
     )
+    if config.also or config.quality == "best":
+        from fieldmark.together import train_together as run
     trained = run(photos, out, config, command=typed())
     typer.echo(sentence(trained.summary))
     typer.echo(f"Classifier: {out}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fieldmark import folds as cross
 from fieldmark import metrics
 from fieldmark.ensemble import log_mixture
 from fieldmark.experiment import Photos, cost_of
@@ -19,7 +20,6 @@ from fieldmark.heads.base import LabelledFeatures
 from fieldmark.heads.longtail import PLAIN, Candidate
 from fieldmark.heads.softmax import Training
 from fieldmark.recipes import Run
-from fieldmark.study import cross
 from fieldmark.study.rows import row_of
 from fieldmark.study.work import Row, Work
 

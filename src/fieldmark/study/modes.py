@@ -10,13 +10,14 @@ import numpy as np
 
 from fieldmark import ensemble as ensembles
 from fieldmark import finetune, metrics
+from fieldmark import folds as cross
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import SpooledCrops, cost_of
 from fieldmark.finetune import Crops
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Training, fit
 from fieldmark.recipes import Mode, Run
-from fieldmark.study import cross, folded
+from fieldmark.study import folded
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
 from fieldmark.study.work import Row, Work
