@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fieldmark import backbones, metrics, progress
+from fieldmark import folds as cross
 from fieldmark.backbones import Backbone
 from fieldmark.errors import InputError, WeightsUnavailable
 from fieldmark.evaluate import Evaluation
@@ -24,7 +25,6 @@ from fieldmark.heads import HEADS
 from fieldmark.heads.logme import logme
 from fieldmark.preprocess import Tier
 from fieldmark.split import split_photos
-from fieldmark import folds as cross
 
 KINDS = ("ridge", "ncm")
 
