@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import threading
 import warnings
@@ -140,6 +141,26 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             return _turned_header(jpeg.width, jpeg.height, jpeg.orientation, kind)
         pixels, orientation = _decode_other(kind, data, max_pixels)
         return _turned_header(pixels.shape[1], pixels.shape[0], orientation, kind)
+
+
+def taken(data: bytes) -> str:
+    """When a picture was taken by its EXIF data, as ISO 8601; "" where it does not say.
+
+    A camera that says no time zone is taken to keep UTC.
+
+    Raises:
+        ImageRejected: the bytes are no picture.
+    """
+    from PIL import ExifTags, Image
+
+    with _only_rejections(), _quiet(), Image.open(io.BytesIO(data)) as picture:
+        about = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+        when = str(about.get(ExifTags.Base.DateTimeOriginal, ""))
+        zone = str(about.get(ExifTags.Base.OffsetTimeOriginal, "Z"))
+    found = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", when)
+    if found is None or not re.fullmatch(r"Z|[+-]\d\d:\d\d", zone):
+        return ""
+    return f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
 
 
 # What may come out

@@ -4,6 +4,7 @@
     naming.py       photos to predictions, in order, with what could not be used
     text.py         what the terminal shows
     entry.py        what came of one photo as a JSON object: what every file is made from
+    answer.py       the one answer of an entry in the terms that standards share
     table.py        the same as rows of a table
     writers/        the forms of a file, one each
     journal.py      what was named before a kill; the file is made from it at the end

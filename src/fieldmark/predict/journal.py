@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fieldmark import files, places, progress
+from fieldmark import __version__, files, places, progress
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.predict.entry import entry
@@ -29,7 +31,8 @@ class Output:
     def __init__(self, path: Path, classifier: Classifier, *, top: int, wide: bool) -> None:
         """Raises InputError where `path` has no known suffix, or is a file of something else."""
         self._writer = writer_of(path, wide=wide)
-        self.path, self._form = path, Form(classifier.taxonomy, wide)
+        by = f"fieldmark {__version__} {classifier.digest[:12]}"
+        self.path, self._form = path, Form(classifier.taxonomy, wide, by)
         self.journal = path.with_name(f"{path.name}.journal")
         if path.exists() and not self.journal.exists():
             raise InputError(
@@ -98,7 +101,8 @@ class Output:
 
     def finish(self) -> None:
         """Write the file from the journal."""
-        self._writer.write(self.path, self._entries(), self._form)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._writer.write(self.path, self._entries(), replace(self._form, when=now))
 
 
 def to_file(

@@ -10,12 +10,17 @@ from fieldmark.predict.entry import entry
 from fieldmark.predict.naming import Named
 from fieldmark.predict.text import as_text
 from fieldmark.predict.writers.base import Form, Writer
+from fieldmark.predict.writers.camtrap import CAMTRAP
 from fieldmark.predict.writers.csv_ import CSV
+from fieldmark.predict.writers.darwin_core import DARWIN_CORE
 from fieldmark.predict.writers.json_lines import JSON_LINES
 from fieldmark.predict.writers.parquet import PARQUET
+from fieldmark.predict.writers.speciesnet import SPECIESNET
 from fieldmark.taxonomy import Taxonomy
 
-WRITERS: dict[str, Writer] = {writer.name: writer for writer in (CSV, JSON_LINES, PARQUET)}
+WRITERS: dict[str, Writer] = {
+    writer.name: writer for writer in (CSV, JSON_LINES, PARQUET, CAMTRAP, DARWIN_CORE, SPECIESNET)
+}
 
 __all__ = ["WRITERS", "Form", "Writer", "lines", "writer_of"]
 
@@ -27,12 +32,14 @@ def writer_of(path: Path, *, wide: bool) -> Writer:
         InputError: there is none with its suffix, or none with a column a label.
     """
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
-    if path.suffix not in suffixes:
+    ends = [suffix for suffix in suffixes if path.name.endswith(suffix)]
+    if not ends:
         *most, last = suffixes
         raise InputError(f"{path} should end in {', '.join(most)} or {last}.")
-    if wide and not suffixes[path.suffix].wide:
-        raise InputError(f"--wide is a column a label, which {path.suffix} has not: use .csv.")
-    return suffixes[path.suffix]
+    end = max(ends, key=len)  # `.dwc.csv` ends in `.csv` too
+    if wide and not suffixes[end].wide:
+        raise InputError(f"--wide is a column a label, which {end} has not: use .csv.")
+    return suffixes[end]
 
 
 def lines(

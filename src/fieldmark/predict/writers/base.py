@@ -18,10 +18,14 @@ class Form:
     Attributes:
         taxonomy: of the labels that the scores are divided among.
         wide: a row a photo and a column a label, instead of a row a candidate.
+        by: which classifier it was, for forms that say so.
+        when: the time of naming, ISO 8601 in UTC, for forms that say so.
     """
 
     taxonomy: Taxonomy
     wide: bool = False
+    by: str = "fieldmark"
+    when: str = ""
 
 
 @dataclass(frozen=True)

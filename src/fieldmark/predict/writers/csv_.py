@@ -13,10 +13,10 @@ from fieldmark.predict.writers.base import Form, Writer, write_lines
 
 
 def _lines(entries: Iterable[Entry], form: Form) -> Iterator[str]:
-    yield _line(columns(form.taxonomy, wide=form.wide))
+    yield csv_line(columns(form.taxonomy, wide=form.wide))
     for value in entries:
         for row in rows(value, form.taxonomy, wide=form.wide):
-            yield _line(["" if each is None else _plain(each) for each in row])
+            yield csv_line(["" if each is None else _plain(each) for each in row])
 
 
 def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
@@ -29,7 +29,8 @@ def _plain(value: object) -> object:
     return f"{value:.6f}" if isinstance(value, float) else value
 
 
-def _line(values: Sequence[object]) -> str:
+def csv_line(values: Sequence[object]) -> str:
+    """One row, without the end of its line."""
     line = io.StringIO()
     # The module quotes what holds a character of the line's end, so it has to be told of both.
     csv.writer(line, lineterminator="\r\n").writerow(values)

@@ -1,0 +1,85 @@
+"""Camtrap DP 1.0, table `observations`: a row a photo, classified by a machine.
+
+https://camtrap-dp.tdwg.org/data/#observations. What a person verified is a row of its own there, with
+`classificationMethod` "human"; none is written here. A photo's folder is its deployment, and its time is
+read from its EXIF data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from fieldmark import files, images, progress
+from fieldmark.errors import ImageRejected
+from fieldmark.predict.answer import answer_of
+from fieldmark.predict.entry import Entry
+from fieldmark.predict.writers.base import Form, Writer, write_lines
+from fieldmark.predict.writers.csv_ import csv_line
+
+FIELDS = (
+    *("observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd"),
+    *("observationLevel", "observationType", "cameraSetupType", "scientificName", "count"),
+    *("lifeStage", "sex", "behavior", "individualID", "individualPositionRadius"),
+    *("individualPositionAngle", "individualSpeed", "bboxX", "bboxY", "bboxWidth", "bboxHeight"),
+    *("classificationMethod", "classifiedBy", "classificationTimestamp"),
+    *("classificationProbability", "observationTags", "observationComments"),
+)
+
+
+def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+    progress.say(
+        "Camera clocks without a time zone are taken to keep UTC, folders to be deployments."
+    )
+    yield csv_line(FIELDS)
+    timeless = 0
+    for value in entries:
+        row = _row(value, form)
+        timeless += not row["eventStart"]
+        yield csv_line([row.get(name, "") for name in FIELDS])
+    if timeless:
+        progress.say(
+            f"{timeless:,} photos say no time: their eventStart and eventEnd are empty, which Camtrap "
+            "DP requires; fill them in from your media table."
+        )
+
+
+def _row(value: Entry, form: Form) -> dict[str, str]:
+    name = value["file_name"]
+    found = answer_of(value, form.taxonomy)
+    taken = _time(Path(name))
+    row = {
+        "observationID": files.digest([name, form.by])[:32],
+        "deploymentID": PurePosixPath(name).parent.name or "deployment",
+        "mediaID": str(value.get("id", name)),
+        "eventStart": taken,
+        "eventEnd": taken,
+        "observationLevel": "media",
+        "observationType": found.kind,
+        "scientificName": found.name,
+        "observationComments": found.remark,
+    }
+    if found.kind == "unclassified":
+        return row
+    score = "" if found.score is None else f"{found.score:.6f}"
+    return row | {
+        "classificationMethod": "machine",
+        "classifiedBy": form.by,
+        "classificationTimestamp": form.when,
+        "classificationProbability": score,
+    }
+
+
+def _time(path: Path) -> str:
+    """When a photo was taken by its EXIF data, in ISO 8601; "" where it does not say."""
+    try:
+        return images.taken(images.read_bytes(path))
+    except ImageRejected:
+        return ""
+
+
+def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+    write_lines(path, _rows(entries, form), "\r\n")
+
+
+CAMTRAP = Writer("camtrap-dp", ".camtrap.csv", wide=False, write=_write, lines=_rows)

@@ -1,0 +1,138 @@
+"""What `predict --out` writes in the forms of Camtrap DP, Darwin Core and SpeciesNet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fieldmark.predict.writers import WRITERS, Form, writer_of
+from fieldmark.taxonomy import Taxon, Taxonomy
+
+RANKS = {
+    **{"kingdom": "Animalia", "class": "Aves", "order": "Passeriformes", "family": "Corvidae"},
+    **{"genus": "Pica", "species": "Pica pica"},
+}
+TAXA = Taxonomy([Taxon("1", "Pica pica", "Magpie", "Birds", RANKS), Taxon("2", "empty")])
+FORM = Form(TAXA, by="fieldmark 1 abc", when="2024-05-01T10:00:00Z")
+
+
+def entry(file: str, **more: Any) -> dict[str, Any]:
+    labels = [
+        {
+            "taxon_id": "1",
+            "name": "Pica pica",
+            "common_name": "Magpie",
+            "rank": "species",
+            "score": 0.9,
+        },
+        {"taxon_id": "2", "name": "empty", "common_name": "", "rank": "species", "score": 0.1},
+    ]
+    value = {"file_name": file, "source": "species", "rank": "species", "name": "Pica pica"}
+    value |= {"score": 0.9, "sure": True, "unknown": False, "ranks": {}, "labels": labels}
+    return value | more
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> list[dict[str, Any]]:
+    photo = tmp_path / "cam1" / "a.jpg"
+    photo.parent.mkdir()
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2020:03:01 22:00:00"
+    Image.new("RGB", (8, 8)).save(photo, exif=exif)
+    blank = entry(f"{tmp_path}/cam1/b.jpg")
+    blank["labels"] = [dict(blank["labels"][1], score=0.8), dict(blank["labels"][0], score=0.2)]
+    blank |= {"name": "empty", "score": 0.8}
+    family = {k: RANKS[k] for k in ("kingdom", "class", "order", "family")}
+    rolled = {"source": "rolled up", "rank": "family", "name": "Corvidae", "score": 0.97}
+    unsure = {"source": "not sure", "rank": "", "name": "", "score": 0.3, "sure": False}
+    return [
+        entry(str(photo)),
+        blank,
+        entry("c.jpg", **rolled, sure=False, ranks=family),
+        entry("d.jpg", **unsure),
+        {"file_name": "e.jpg", "rejected": "truncated"},
+    ]
+
+
+def written(path: Path, entries: list[dict[str, Any]]) -> str:
+    writer_of(path, wide=False).write(path, entries, FORM)
+    return path.read_text()
+
+
+def test_the_longest_suffix_names_the_form() -> None:
+    assert writer_of(Path("a.csv"), wide=False) is WRITERS["csv"]
+    assert writer_of(Path("a.dwc.csv"), wide=False) is WRITERS["darwin-core"]
+    assert writer_of(Path("a.camtrap.csv"), wide=False) is WRITERS["camtrap-dp"]
+
+
+def test_camtrap_dp(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
+    text = written(tmp_path / "o.camtrap.csv", entries)
+    rows = list(csv.DictReader(text.splitlines()))
+    kinds = [row["observationType"] for row in rows]
+    assert kinds == ["animal", "blank", "animal", "unknown", "unclassified"]
+    assert [row["scientificName"] for row in rows] == ["Pica pica", "", "Corvidae", "", ""]
+    assert rows[0]["eventStart"] == rows[0]["eventEnd"] == "2020-03-01T22:00:00Z"
+    assert rows[0]["deploymentID"] == "cam1"
+    for row in rows:  # what the table's schema requires, and its closed sets
+        assert row["observationID"]
+        assert row["deploymentID"]
+        assert row["observationLevel"] == "media"
+        assert row["classificationMethod"] in ("machine", "")
+        assert 0 <= float(row["classificationProbability"] or 0) <= 1
+    assert len({row["observationID"] for row in rows}) == 5
+    assert rows[0]["classifiedBy"] == FORM.by
+    assert rows[0]["classificationTimestamp"] == FORM.when
+    assert not rows[4]["classificationMethod"]  # nothing was classified
+
+
+def test_darwin_core(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
+    rows = list(csv.DictReader(written(tmp_path / "o.dwc.csv", entries).splitlines()))
+    first, _, family, unsure, broken = rows
+    assert (first["scientificName"], first["taxonRank"]) == ("Pica pica", "species")
+    assert (first["genus"], first["specificEpithet"]) == ("Pica", "pica")
+    assert first["vernacularName"] == "Magpie"
+    assert first["identificationVerificationStatus"] == "unverified"
+    assert first["basisOfRecord"] == "MachineObservation"
+    assert (family["scientificName"], family["taxonRank"], family["genus"]) == (
+        *("Corvidae", "family"),
+        "",
+    )
+    assert unsure["scientificName"] == ""
+    assert "not sure" in unsure["identificationRemarks"]
+    assert "truncated" in broken["identificationRemarks"]
+    assert broken["identifiedBy"] == ""
+
+
+def test_speciesnet(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
+    found = json.loads(written(tmp_path / "o.speciesnet.json", entries))["predictions"]
+    assert [Path(one["filepath"]).name for one in found] == [f"{c}.jpg" for c in "abcde"]
+    seven = re.compile(r"[0-9a-f-]{36}(;[^;]*){6}")
+    for one in found[:4]:
+        assert seven.fullmatch(one["prediction"])
+        assert all(seven.fullmatch(each) for each in one["classifications"]["classes"])
+        assert 0 <= one["prediction_score"] <= 1
+    assert found[0]["prediction"].split(";")[1:] == [
+        *("aves", "passeriformes", "corvidae", "pica", "pica", "magpie")
+    ]
+    assert found[0]["prediction"] == found[0]["classifications"]["classes"][0]
+    assert found[1]["prediction"].endswith(";;;;;;blank")
+    assert found[2]["prediction"].split(";")[1:] == [
+        *("aves", "passeriformes", "corvidae", "", "", "corvidae")
+    ]
+    assert found[2]["prediction_source"] == "classifier+rollup_to_family"
+    assert found[4]["failures"] == ["CLASSIFIER"]
+
+
+@pytest.mark.parametrize("suffix", ["camtrap.csv", "dwc.csv", "speciesnet.json"])
+def test_nothing_is_a_table_of_nothing(tmp_path: Path, suffix: str) -> None:
+    text = written(tmp_path / f"o.{suffix}", [])
+    if suffix.endswith("json"):
+        assert json.loads(text) == {"predictions": []}
+    else:
+        assert list(csv.DictReader(text.splitlines())) == []
