@@ -1,6 +1,7 @@
 """Fill the tables of docs/better.md from what `fieldmark study better` wrote: no number is typed.
 
-    python scripts/better_table.py STUDY/study.json --into docs/better.md
+    fieldmark rank PHOTOS --against STUDY/study.json --json > ranking.json
+    python scripts/better_table.py STUDY/study.json --ranking ranking.json --into docs/better.md
 
 Each table of the study replaces what stands between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`.
 """
@@ -123,10 +124,41 @@ def about(study: Row, rows: Sequence[Row]) -> str:
     )
 
 
+def ranking(found: Row) -> str:
+    """What `fieldmark rank --json` printed, as Markdown."""
+    lines = [
+        "| network | weights | ridge | nearest class mean | LogME | giga-MACs | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["networks"]:
+        low, high = row["ridge"]["interval"]
+        cells = [
+            f"`{row['backbone']}`",
+            "complete" if row["weights_complete"] else "(partly) random",
+            f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
+            + (", a tie with the first" if row["tie"] else ""),
+            f"{row['ncm']['error']:.3f}",
+            f"{row['logme']:.3f}",
+            f"{row['giga_macs']:.2f}",
+            f"{row['seconds']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    told = found["agreement"]
+    lines += [
+        "",
+        f"{found['photos']:,} photos of {found['classes']} classes, features kept already. Spearman's "
+        f"rank correlation with the trained heads of {told['networks']} networks: ridge "
+        f"{told['ridge']:.2f}, means {told['ncm']:.2f}, LogME {told['logme']:.2f}. So few networks, as "
+        "far apart as these, say that the order is not wrong, and no more.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Read what was typed, and fill in."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path, help="a study.json of the recipe `better`")
+    parser.add_argument("--ranking", type=Path, required=True, help="what rank --json printed")
     parser.add_argument("--into", type=Path, required=True, help="a Markdown file with comments")
     given = parser.parse_args()
     try:
@@ -139,7 +171,9 @@ def main() -> None:
         for name in COLUMNS:
             begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
             document = fill(document, table(study, name), str(given.into), begin, end)
-        files.write_text(given.into, document)
+        begin, end = "<!-- ranking:begin -->", "<!-- ranking:end -->"
+        text = ranking(files.read_json(given.ranking))
+        files.write_text(given.into, fill(document, text, str(given.into), begin, end))
     except FieldmarkError as problem:
         sys.exit(str(problem))
 
