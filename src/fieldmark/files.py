@@ -82,6 +82,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def settle(part: Path, path: Path) -> None:
+    """Give a file that is whole and synced its name, so that a power cut does not lose it."""
+    part.replace(path)
+    sync_folder(path.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file, or nothing."""
     with replacing(path) as temporary:
@@ -161,13 +167,23 @@ def unzip(path: Path, limits: Mapping[str, int]) -> Path:
     return folder
 
 
+def check_member(name: str) -> None:
+    """See that a file of a stranger's archive stays in the folder that it is unpacked to.
+
+    Raises:
+        ValueError: its path is absolute, climbs, or means something on another system.
+    """
+    parts = name.split("/")
+    if ".." in parts or parts[0] in ("", "~") or re.search(r"[\\:\0]", name):
+        raise ValueError(f"it holds the path {name!r}, which leads out of it")
+
+
 def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> dict[str, zipfile.ZipInfo]:
     """The entries of a zip that are asked for, once all of its names are seen to be harmless."""
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
+        check_member(entry.filename)
         parts = entry.filename.split("/")
-        if ".." in parts or parts[0] in ("", "~") or re.search(r"[\\:\0]", entry.filename):
-            raise ValueError(f"it holds the path {entry.filename!r}, which leads out of it")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise ValueError(f"{entry.filename!r} in it is a link")
         name = parts[-1]
@@ -214,8 +230,10 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, option: str = "--cache") -> Iterator[None]:
     """Hold an exclusive lock named by `path` for the length of the block.
+
+    `option` is what names another place, for the message.
 
     The operating system gives the lock back when the process ends, however it ends.
 
@@ -229,7 +247,7 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise StoreError(
                 f"{path.parent} is in use by another fieldmark: wait until it has finished, or "
-                "name another place with --cache."
+                f"name another place with {option}."
             ) from error
         yield
 

@@ -30,6 +30,12 @@ class Stage:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=count, note=note)
 
+    def at(self, done: int, total: int | None) -> None:
+        """Say how many are done in all, and of how many: for a download that goes on from the middle."""
+        self.done = done
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
 
 def say(text: str) -> None:
     """Print one line for the person at the terminal, to standard error."""

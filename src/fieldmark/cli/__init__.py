@@ -18,6 +18,7 @@ from fieldmark.cli.demo import demo
 from fieldmark.cli.explain import explain
 from fieldmark.cli.export import export
 from fieldmark.cli.extract import extract
+from fieldmark.cli.fetch import fetch
 from fieldmark.cli.index import index
 from fieldmark.cli.predict import predict
 from fieldmark.cli.rank import rank
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 
 VERBS: tuple[Callable[..., None], ...] = (
+    fetch,
     index,
     stats,
     split,

@@ -1,0 +1,21 @@
+"""Photos from where they are published: the iNaturalist challenges, and iNaturalist Open Data."""
+
+from fieldmark.fetch.archives import Challenge, fetch_challenge, sizes
+from fieldmark.fetch.challenges import CHALLENGES, TERMS
+from fieldmark.fetch.choice import LICENCES, SIZES, Wanted
+from fieldmark.fetch.http import Manners
+from fieldmark.fetch.opendata import Fetched, fetch_own
+
+__all__ = [
+    "CHALLENGES",
+    "LICENCES",
+    "SIZES",
+    "TERMS",
+    "Challenge",
+    "Fetched",
+    "Manners",
+    "Wanted",
+    "fetch_challenge",
+    "fetch_own",
+    "sizes",
+]
