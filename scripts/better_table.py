@@ -158,22 +158,27 @@ def main() -> None:
     """Read what was typed, and fill in."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path, help="a study.json of the recipe `better`")
-    parser.add_argument("--ranking", type=Path, required=True, help="what rank --json printed")
+    parser.add_argument("--ranking", type=Path, help="what rank --json printed")
     parser.add_argument("--into", type=Path, required=True, help="a Markdown file with comments")
     given = parser.parse_args()
     try:
         study = files.read_json(given.study)
         # Where photos and weights lay is one machine's business.
         words = study["command"].split()
+        # Which tables this run was asked for is said below each of them.
+        words = [w for at, w in enumerate(words) if "--only" not in (w, words[at - 1])]
         plain = " ".join(Path(word).name if "/" in word else word for word in words)
         study = {**study, "command": plain}
         document = given.into.read_text(encoding="utf-8")
-        for name in COLUMNS:
+        found = {row["table"] for row in study["rows"]}
+        for name in (name for name in COLUMNS if name in found):
             begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
             document = fill(document, table(study, name), str(given.into), begin, end)
-        begin, end = "<!-- ranking:begin -->", "<!-- ranking:end -->"
-        text = ranking(files.read_json(given.ranking))
-        files.write_text(given.into, fill(document, text, str(given.into), begin, end))
+        if given.ranking is not None:
+            begin, end = "<!-- ranking:begin -->", "<!-- ranking:end -->"
+            text = ranking(files.read_json(given.ranking))
+            document = fill(document, text, str(given.into), begin, end)
+        files.write_text(given.into, document)
     except FieldmarkError as problem:
         sys.exit(str(problem))
 
