@@ -65,6 +65,10 @@ class ImageRejected(InputError):
         self.detail = detail
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
 
+    def __reduce__(self) -> tuple[type[ImageRejected], tuple[RejectReason, str]]:
+        """So that it goes from one process to another whole."""
+        return type(self), (self.reason, self.detail)
+
 
 class WeightsUnavailable(InputError):
     """A network's weights are not on this machine and cannot be fetched; the message says what to do."""

@@ -28,23 +28,37 @@ def extract(
     weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
     weights_dir: WeightsDir = None,
     engine: EngineOption = EngineName.auto,
+    cluster: Annotated[
+        str | None, typer.Option(help="Over a Ray cluster: its address, or local for one here.")
+    ] = None,
+    shards: Annotated[
+        int, typer.Option(help="Over a cluster: into how many tasks the photos are cut.", min=1)
+    ] = 16,
     source: SourceOption = None,
     cache: Cache = None,
 ) -> None:
     """Compute the features of one shard of the photos, and keep them for train and study."""
     use_cache(cache)
-    from fieldmark import shards
+    from fieldmark import shards as room
     from fieldmark.backbones import load
     from fieldmark.experiment import Bench
 
-    mine = shards.Shard.parse(shard)
-    table = shards.read(photos, source=source)
+    mine = room.Shard.parse(shard)
+    table = room.read(photos, source=source)
     names = backbone or ["tf_efficientnet_lite0"]
-    backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in names}
-    report = shards.extract_shard(table, backbones, Bench(engine=engine.value), mine)
+    how = {"weights": weights, "weights_dir": weights_dir}
+    bench = Bench(engine=engine.value)
+    if cluster is not None:
+        from fieldmark.cluster import extract_over
+
+        report = extract_over(cluster, table, dict.fromkeys(names, how), bench, shards)
+    else:
+        backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in names}
+        report = room.extract_shard(table, backbones, bench, mine)
+    where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():
         typer.echo(f"{photo_id}: {error}")
     typer.echo(
-        f"Shard {mine.number}/{mine.of}: {report.photos:,} photos have their features "
+        f"{where}: {report.photos:,} photos have their features "
         f"({report.computed:,} computed now), {len(report.rejected):,} cannot be used."
     )
