@@ -47,6 +47,13 @@ class RejectReason(StrEnum):
     UNKNOWN_CATEGORY = "unknown-category"  # its label is not in the source's list of categories
     AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels
     DUPLICATE_ID = "duplicate-id"  # the source has already used its id for another photo
+    DUPLICATE = "duplicate"  # the same bytes as another photo; dropped when asked
+    NEAR_DUPLICATE = "near-duplicate"  # the same picture as another photo; dropped when asked
+    LEAK = "leak"  # belongs together with a photo to measure on; dropped when asked
+    SUSPECT_LABEL = "suspect-label"  # its label is probably wrong; dropped when asked
+    DARK = "dark"  # shows little but darkness; dropped when asked
+    BLURRED = "blurred"  # shows nothing sharp; dropped when asked
+    TINY = "tiny"  # has very few pixels; dropped when asked
     SIDE_FILE = "side-file"  # a hidden file, or one that an operating system puts beside photos
     OUTSIDE = "outside"  # its path leads out of the source's folder
     REPEATED_FOLDER = "repeated-folder"  # a link to a folder that has already been read

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fieldmark import __version__, progress
+from fieldmark.cli.check import check
 from fieldmark.cli.demo import demo
 from fieldmark.cli.explain import explain
 from fieldmark.cli.export import export
@@ -42,6 +43,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     fetch,
     index,
     stats,
+    check,
     split,
     train,
     predict,

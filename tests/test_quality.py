@@ -1,0 +1,179 @@
+"""Twins, looks and labels: found where they were put, and by no more work than there is memory for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageFilter
+
+from fieldmark import files
+from fieldmark.crops import PhotoFile
+from fieldmark.features import FeatureStore
+from fieldmark.quality import labels, looks, near
+
+HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=0, max_size=40)
+
+
+@given(HASHES, st.lists(st.tuples(st.integers(0, 39), st.sets(st.integers(0, 63), max_size=12))))
+def test_every_pair_within_the_radius_is_found_and_no_other(
+    numbers: list[int], planted: list[tuple[int, set[int]]]
+) -> None:
+    """Against comparing all with all; rows of one hash hang together instead of all being paired."""
+    numbers += [
+        numbers[at % len(numbers)] ^ sum(1 << b for b in bits) for at, bits in planted if numbers
+    ]
+    hash_N = np.array(sorted(set(numbers)), np.uint64)
+    found = near.pairs_within(hash_N, 11)
+    differ = np.bitwise_count(hash_N[:, None] ^ hash_N[None])
+    expected = np.argwhere(np.triu(differ <= 11, 1))
+    assert set(map(tuple, found.tolist())) == set(map(tuple, expected.tolist()))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_equal_hashes_hang_together_without_a_pair_for_every_two(kinds: list[int]) -> None:
+    far = np.array([0, 2**64 - 1, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA], np.uint64)
+    pairs = near.pairs_within(far[kinds], 11)
+    root = near.components(len(kinds), pairs)
+    assert [kinds[at] for at in root] == kinds
+    assert len(set(root.tolist())) == len(set(kinds))
+    assert len(pairs) == len(kinds) - len(set(kinds))
+
+
+@given(st.integers(1, 30), st.data())
+def test_components_are_those_of_a_plain_search(count: int, data: st.DataObject) -> None:
+    row = st.integers(0, count - 1)
+    pairs = data.draw(st.lists(st.tuples(row, row), max_size=40))
+    expected = list(range(count))
+    for _ in range(count):
+        for a, b in pairs:
+            expected[a] = expected[b] = min(expected[a], expected[b])
+    found = near.components(count, np.array(pairs, np.int64).reshape(-1, 2))
+    assert found.tolist() == expected
+
+
+def picture(seed: int) -> Image.Image:
+    """Smooth blobs under fine noise: what a photo is to a hash."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    pixels = np.asarray(small.resize((400, 300), Image.Resampling.BICUBIC), np.float32)
+    noisy = pixels + rng.normal(0, 20, pixels.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
+    "recompressed": lambda image: jpeg(image, 40),
+    "resized": lambda image: jpeg(image.resize((200, 150))),
+    "cropped": lambda image: jpeg(image.crop((4, 3, 392, 294))),
+    "brighter": lambda image: jpeg(ImageEnhance.Brightness(image).enhance(1.15)),
+}
+
+
+def numbers_of(data: bytes) -> np.ndarray:
+    return looks.measure(looks.LOOK.crop(data))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_keeps_nearly_its_hash_and_others_do_not(change: str) -> None:
+    hashes = []
+    for seed in range(6):
+        for data in (jpeg(picture(seed)), CHANGES[change](picture(seed))):
+            hashes.append(numbers_of(data)[:8].astype(np.uint8).view("<u8")[0])
+    pairs = near.pairs_within(np.array(hashes, np.uint64), 11).tolist()
+    assert pairs == [[at, at + 1] for at in range(0, 12, 2)]
+
+
+def test_the_hash_is_as_good_as_a_library_s() -> None:
+    """Bits that a copy changes, against ImageHash's own hash of the same kind."""
+    imagehash = pytest.importorskip("imagehash")
+    ours, theirs = 0, 0
+    for seed in range(6):
+        for change in CHANGES.values():
+            copies = jpeg(picture(seed)), change(picture(seed))
+            a, b = (np.unpackbits(numbers_of(data)[:8].astype(np.uint8)) for data in copies)
+            c, d = (imagehash.phash(Image.open(io.BytesIO(data))) for data in copies)
+            ours, theirs = ours + int((a != b).sum()), theirs + int(c - d)
+    assert ours <= theirs + 12  # half a bit a copy
+
+
+def test_a_blurred_and_a_dark_picture_are_told_by_their_numbers() -> None:
+    *_, bright, contrast, blur = numbers_of(jpeg(picture(0)))
+    soft = picture(0).filter(ImageFilter.GaussianBlur(6))
+    assert numbers_of(jpeg(soft))[10] > 0.7 > blur
+    dark = numbers_of(jpeg(ImageEnhance.Brightness(picture(0)).enhance(0.1)))
+    assert dark[8] < 0.25 < bright
+    assert dark[9] < contrast
+    assert numbers_of(jpeg(Image.new("RGB", (50, 50))))[8:].tolist() == [0, 0, 0]
+
+
+def test_a_photo_is_looked_at_once_and_a_broken_one_says_why(tmp_path: Path) -> None:
+    photos = []
+    for number, data in enumerate((jpeg(picture(0)), b"no picture", jpeg(picture(1)))):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(data)
+        photos.append(PhotoFile(files.sha256(data), path))
+    store = FeatureStore(tmp_path / "features")
+    first = looks.look([*photos, photos[0]], store)
+    assert set(first.rejected) == {1}
+    assert first.hash_N[0] == first.hash_N[3] != first.hash_N[2]
+    for number in (0, 2):
+        photos[number].path.unlink()
+    again = looks.look([photos[0], photos[2]], store)
+    assert again.hash_N.tolist() == first.hash_N[[0, 2]].tolist()
+    assert not again.rejected
+
+
+def noisy(flipped: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-probabilities of 2,000 photos of 20 classes, their labels, and which labels are wrong."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 20, 2000)
+    logits = rng.normal(0, 1.2, (2000, 20))
+    logits[np.arange(2000), true] += 7
+    wrong = rng.random(2000) < flipped
+    given = np.where(wrong, (true + rng.integers(1, 20, 2000)) % 20, true)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return log_p.astype(np.float16), given.astype(np.int64), wrong
+
+
+def test_wrong_labels_are_found_at_least_as_well_as_by_cleanlab() -> None:
+    filtering = pytest.importorskip("cleanlab.filter")
+    log_p, given_N, wrong = noisy()
+    p = np.exp(log_p.astype(np.float64))
+    ours = np.zeros(len(given_N), bool)
+    ours[labels.suspects(log_p, given_N).rows] = True
+    for way in (
+        "prune_by_noise_rate",
+        "low_self_confidence",
+    ):  # its default, and its likest to ours
+        theirs = filtering.find_label_issues(
+            given_N, p / p.sum(1, keepdims=True), filter_by=way, n_jobs=1
+        )
+        assert wrong[ours].mean() >= wrong[theirs].mean()
+        assert ours[wrong].mean() >= theirs[wrong].mean()
+    assert ours[wrong].mean() > 0.8
+
+
+def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_p, given_N, _ = noisy()
+    whole = labels.suspects(log_p, given_N)
+    monkeypatch.setattr(labels, "_BLOCK_BYTES", 4 * 20 * 7)
+    pieces = labels.suspects(log_p, given_N)
+    for name in ("own_N", "best_N", "rows"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
+
+
+def test_right_labels_with_sure_scores_are_no_suspects() -> None:
+    given_N = np.arange(40) % 4
+    log_p = np.where(np.eye(4)[given_N] > 0, -0.01, -6).astype(np.float16)
+    assert not len(labels.suspects(log_p, given_N).rows)
