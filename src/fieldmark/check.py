@@ -127,7 +127,7 @@ def check(photos: Path, out: Path, config: CheckConfig, *, command: str = "") ->
             "short_side": pl.Series(rows.select(pl.min_horizontal("width", "height"))),
         }
     ).with_columns(
-        labels_differ=pl.col("taxon_id").n_unique().over("twins").gt(1) & _is("twins"),
+        labels_differ=pl.col("taxon_id").drop_nulls().n_unique().over("twins").gt(1) & _is("twins"),
         leak=_leaks("twins") | _leaks("together"),
         dark=pl.col("brightness") < config.dark,
         tiny=pl.col("short_side") < config.tiny,
