@@ -1,4 +1,4 @@
-"""`fieldmark check` as a whole: planted copies are found, and nothing is removed that was not asked for."""
+"""`fieldmark check` as a whole: planted copies are found, nothing is removed that was not asked for."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ def check(
     photos: Annotated[Path, typer.Argument(help="Photos in any layout.")],
     out: Annotated[Path, typer.Option(help="The folder to write page and tables to.")],
     drop: Annotated[
-        str, typer.Option(help="What to reject in the table, with commas: duplicates,labels,...")
-    ] = "",
+        str | None,
+        typer.Option(help="What to reject in the table, with commas: duplicates,labels,..."),
+    ] = None,
     split_file: Annotated[
         Path | None, typer.Option("--split", help="Look for leaks across this split's parts.")
     ] = None,
@@ -49,7 +50,7 @@ def check(
         weights=weights,
         weights_dir=weights_dir,
         engine=engine.value,
-        drop=tuple(name.strip() for name in drop.split(",") if name.strip()),
+        drop=tuple(name.strip() for name in (drop or "").split(",") if name.strip()),
         split=split_file,
         dark=dark,
         blurred=blurred,
