@@ -23,7 +23,7 @@ from PIL import Image
 from fieldmark import backbones, export, onnx_pixels
 from fieldmark.backbones import engines
 from fieldmark.calibration import Threshold
-from fieldmark.classifier import Classifier, Network
+from fieldmark.classifier import Classifier, Network, stacked
 from fieldmark.errors import InputError
 from fieldmark.heads.base import LinearHead
 from fieldmark.photos import PhotoTable, build_frame
@@ -143,10 +143,13 @@ def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> Non
     assert done.parity.agreement == 1
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     picture = pictures((333, 222))[0]
-    [p_C] = session.run(None, {"image": picture})
+    p_C, energy = session.run(None, {"image": picture})
     assert p_C.shape == (5,)
     assert p_C.sum() == pytest.approx(1, abs=1e-5)
     assert p_C[4] == 0
+    assert energy.shape == ()
+    assert energy == pytest.approx(classifier.outputs(stacked([classifier.crop(picture)]))[1])
+    assert done.parity.energy_difference <= 1e-3
     best = classifier.predict([picture], top=5)[0]
     assert [TAXA[n] for n in np.argsort(-p_C)] == [answer.taxon for answer in best.answers]
     assert p_C.max() == pytest.approx(best.best.score, abs=1e-4)
@@ -167,10 +170,11 @@ def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert json.loads(about["thresholds"])["species"]["score"] == 0.6
     assert json.loads(about["check"])["photos"] == len(list(export.generated()))
     assert json.loads(about["int8"]) is None
+    assert json.loads(about["known_from"]) == classifier.known_from
     assert json.loads(about["provenance"]) == {"name": "made for a test", "licence": "other"}
 
 
-@pytest.mark.parametrize("what", ["head", "temperature", "nan"])
+@pytest.mark.parametrize("what", ["head", "temperature", "nan", "energy"])
 def test_a_file_that_disagrees_is_not_written(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +188,7 @@ def test_a_file_that_disagrees_is_not_written(
     other = {
         "head": with_head(LinearHead(head.weight[:, [1, 0, 2, 3, 4]], head.bias)),
         "temperature": replace(classifier, temperature=classifier.temperature * 1.01),
+        "energy": with_head(LinearHead(head.weight, head.bias + np.float32(0.2))),
         "nan": with_head(LinearHead(head.weight * np.float32(np.nan), head.bias)),
     }[what]
     monkeypatch.setattr(export, "assemble", lambda _, trunk: assemble(other, trunk))

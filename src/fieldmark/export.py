@@ -2,6 +2,7 @@
 
     image          uint8 (H, W, 3): a decoded picture, upright, RGB, of any size
     probabilities  float32 (C,): calibrated, in the order of the class list in the metadata
+    energy         float32 (): lower than `known_from` in the metadata, and the photo may be of no class
 
 Inside are the resize, the normalisation, the network, the last layer and the temperature; of an
 ensemble all of its members, with each network once. The file is written only after it
@@ -53,6 +54,8 @@ With `bilinear` and sizes of a simple ratio many sums lie halfway between two gr
 order of a sum decides (`fieldmark.resample`): up to 5 values of 10,000 differ by one.
 """
 
+_ENERGY = 10  # an energy is a sum of logits, each as large as the logarithms of many probabilities
+
 _SHAPES = (
     *((240, 320), (320, 240), (224, 224), (300, 300), (480, 360), (900, 200)),
     *((200, 900), (100, 80), (31, 47), (1, 1), (640, 427), (1200, 801)),
@@ -68,16 +71,19 @@ class Parity:
         photos: how many photos were named by both.
         max_difference: the largest difference in any probability.
         agreement: the share of photos with the same first label.
+        energy_difference: the largest difference in an energy, as a share of it where it is above 1.
     """
 
     photos: int
     max_difference: float
     agreement: float
+    energy_difference: float = 0.0
 
     def __str__(self) -> str:
         return (
             f"the same first label on {self.agreement:.1%} of {self.photos:,} pictures, the largest "
-            f"difference in a probability is {self.max_difference:.1e}"
+            f"difference in a probability is {self.max_difference:.1e}, in an energy "
+            f"{self.energy_difference:.1e}"
         )
 
 
@@ -141,14 +147,16 @@ def export(
     expected = _expected(classifier, shapes)
     allowed = max(TOLERANCE[view.interpolation] for view in classifier.views)
     parity = compare(model, shapes, expected, allowed)
-    if parity.max_difference > allowed or parity.agreement < 1:
+    apart = max(parity.max_difference, parity.energy_difference / _ENERGY)
+    if apart > allowed or parity.agreement < 1:
         raise InputError(
             f"{path} is not written: the graph disagrees with the classifier ({parity}; at most "
-            f"{allowed:g} is allowed): use the classifier's folder, or train with another network."
+            f"{allowed:g} is allowed, and {_ENERGY} times that in an energy): "
+            "use the classifier's folder, or train with another network."
         )
     loss = None
     if int8:
-        model, loss = _quantised(classifier, trunks, photos, expected[: len(photos)])
+        model, loss = _quantised(classifier, trunks, photos, expected.first(len(photos)))
     _describe(model, classifier, parity, loss)
     data = model.SerializeToString()
     files.write_bytes(path, data)
@@ -179,14 +187,21 @@ def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.
         found = _run(add, f"trunk{number}_", trunk, made)
         features |= {(network.key, view): x for view, x in zip(seen, found, strict=True)}
     inputs = [features[each.network.key, each.preprocess] for each in classifier.members]
-    probabilities = _probabilities(add, inputs, classifier)
-    add.nodes.append(helper.make_node("Identity", [probabilities], ["probabilities"]))
+    scores = [_head(add, x, each) for x, each in zip(inputs, classifier.members, strict=True)]
+    outputs = {
+        "probabilities": _probabilities(add, scores, classifier),
+        "energy": _energy(add, scores, classifier),
+    }
+    add.nodes += [helper.make_node("Identity", [outputs[name]], [name]) for name in outputs]
     size = [len(classifier.taxonomy)]
     graph = helper.make_graph(
         add.nodes,
         "fieldmark",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, size)],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, size),
+            helper.make_tensor_value_info("energy", TensorProto.FLOAT, []),
+        ],
         add.initializers,
     )
     model = helper.make_model(
@@ -217,9 +232,8 @@ def _run(
     return [add("Gather", features, row, axis=0) for row in rows]
 
 
-def _probabilities(add: onnx_pixels.Nodes, features: Sequence[str], classifier: Classifier) -> str:
-    """Last layers, temperatures, softmax, and the mean of the members: float32 (1, D) to (C,)."""
-    scores = [_head(add, x, each) for x, each in zip(features, classifier.members, strict=True)]
+def _probabilities(add: onnx_pixels.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
+    """Softmax, and the mean of the members: float32 (1, C) of each to (C,)."""
     mixed = scores[0]
     if len(scores) > 1:
         logs = [add("LogSoftmax", each, axis=1) for each in scores]
@@ -228,6 +242,16 @@ def _probabilities(add: onnx_pixels.Nodes, features: Sequence[str], classifier: 
         mixed = add("ReduceLogSumExp", add("Concat", *shifted, axis=0), axes=[0], keepdims=1)
     mixed = add("Div", mixed, add.constant(classifier.temperature, np.float32))
     return add("Squeeze", add("Softmax", mixed, axis=1), add.constant([0], np.int64))
+
+
+def _energy(add: onnx_pixels.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
+    """`calibration.energy`, the mean of the members': float32 (1, C) of each to ()."""
+    heat = add.constant(classifier.temperature, np.float32)
+    shares = []
+    for each, member in zip(scores, classifier.members, strict=True):
+        energy = add("ReduceLogSumExp", add("Div", each, heat), axes=[1], keepdims=0)
+        shares.append(add("Mul", energy, add.constant(member.weight, np.float32)))
+    return add("Squeeze", add("Sum", *shares), add.constant([0], np.int64))
 
 
 def _head(add: onnx_pixels.Nodes, features: str, member: Member) -> str:
@@ -300,21 +324,37 @@ def generated() -> Iterator[Pixels]:
         yield (128 + 90 * waves + noise).clip(0, 255).astype(np.uint8)
 
 
-def _expected(classifier: Classifier, shapes: Sequence[Pixels]) -> Floats:
-    """The classifier's own probabilities (N, C), of photos that are decoded in full."""
-    parts = [classifier.scores(stacked([classifier.crop(picture)])) for picture in shapes]
-    return np.concatenate(parts)
+@dataclass(frozen=True)
+class Outputs:
+    """What pictures give: probabilities (N, C), and energies (N,)."""
+
+    probabilities_NC: Floats
+    energy_N: Floats
+
+    def first(self, count: int) -> Outputs:
+        """Those of the first pictures."""
+        return Outputs(self.probabilities_NC[:count], self.energy_N[:count])
+
+    def every_other(self) -> Outputs:
+        """Those of the second, fourth … picture."""
+        return Outputs(self.probabilities_NC[1::2], self.energy_N[1::2])
+
+
+def _expected(classifier: Classifier, shapes: Sequence[Pixels]) -> Outputs:
+    """The classifier's own outputs, of photos that are decoded in full."""
+    parts = [classifier.outputs(stacked([classifier.crop(picture)])) for picture in shapes]
+    return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def compare(
-    model: onnx.ModelProto, shapes: Sequence[Pixels], expected_NC: Floats, allowed: float = 0.0
+    model: onnx.ModelProto, shapes: Sequence[Pixels], expected: Outputs, allowed: float = 0.0
 ) -> Parity:
     """Run a graph on pictures and compare it with what is expected.
 
     Args:
         model: a graph as `assemble` makes it.
         shapes: pictures, uint8 (H, W, 3).
-        expected_NC: the probabilities that it is to give.
+        expected: what it is to give.
         allowed: first labels whose probabilities are closer than this count as the same.
     """
     import onnxruntime
@@ -325,13 +365,23 @@ def compare(
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found_NC = np.stack([session.run(None, {"image": picture})[0] for picture in shapes])
-    rows = np.arange(len(shapes))
-    short = expected_NC.max(axis=1) - expected_NC[rows, found_NC.argmax(axis=1)]
-    difference = float(np.abs(found_NC - expected_NC).max())
-    # A graph that gives no number agrees with nothing.
-    worst = difference if np.isfinite(difference) else float("inf")
-    return Parity(len(shapes), worst, float((short <= allowed).mean()))
+    found = [session.run(None, {"image": picture}) for picture in shapes]
+    p_NC, energy_N = (np.stack(part) for part in zip(*found, strict=True))
+    best = expected.probabilities_NC
+    short = best.max(axis=1) - best[np.arange(len(shapes)), p_NC.argmax(axis=1)]
+    scale_N = np.maximum(np.abs(expected.energy_N), 1)
+    return Parity(
+        len(shapes),
+        _worst(p_NC - best),
+        float((short <= allowed).mean()),
+        _worst((energy_N - expected.energy_N) / scale_N),
+    )
+
+
+def _worst(differences: npt.NDArray[np.floating]) -> float:
+    """The largest difference; a graph that gives no number agrees with nothing."""
+    worst = float(np.abs(differences).max())
+    return worst if np.isfinite(worst) else float("inf")
 
 
 # 8 bits
@@ -341,7 +391,7 @@ def _quantised(
     classifier: Classifier,
     trunks: Sequence[onnx.ModelProto],
     photos: Sequence[Pixels],
-    expected_NC: Floats,
+    expected: Outputs,
 ) -> tuple[onnx.ModelProto, Parity]:
     """The graph with its networks in 8 bits, and what that costs on the other half of the photos."""
     if len(photos) < 2:
@@ -357,7 +407,7 @@ def _quantised(
         view = next(m.preprocess for m in classifier.members if m.network.key == network.key)
         rounded.append(quantise(trunk, crops[view]))
     model = assemble(classifier, rounded)
-    return model, compare(model, photos[1::2], expected_NC[1::2])
+    return model, compare(model, photos[1::2], expected.every_other())
 
 
 def quantise(trunk: onnx.ModelProto, crops_NSS3: Pixels) -> onnx.ModelProto:
@@ -426,6 +476,7 @@ def _describe(
         "taxonomy": classifier.taxonomy.to_json(),
         "threshold": asdict(classifier.threshold) if classifier.threshold else None,
         "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        "known_from": classifier.known_from,
         "temperature": classifier.temperature,
         "preprocess": json.loads(classifier.lead.preprocess.to_json()),
         "members": [

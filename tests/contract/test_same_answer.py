@@ -34,7 +34,7 @@ SPECIES, GENUS = 0.85, 0.63  # from these probabilities on an answer is given
 
 @dataclass(frozen=True)
 class Said:
-    """What a way to ask says of one photo; `unknown` is left out where the way cannot know it."""
+    """What a way to ask says of one photo."""
 
     scores: dict[str, float]  # by taxon id, likeliest first
     source: str
@@ -188,39 +188,35 @@ def said_in(answer: dict[str, Any], labels: list[dict[str, Any]]) -> Said:
 
 
 def file_says(path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
-    """What the example for users of the file finds, and what the thresholds in the file make of it.
-
-    The file gives no energy, so it cannot say whether a photo is unlike all that was learned.
-    """
+    """What the example for users of the file finds, and what the thresholds in the file make of it."""
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(path), str(photo)])
     found = runpy.run_path(str(EXAMPLE))
     about = found["model"].get_modelmeta().custom_metadata_map
     thresholds = json.loads(about["thresholds"])
-    taxa, scores = found["taxa"], found["scores"]
+    taxa, scores, unknown = found["taxa"], found["scores"], found["unknown"]
     by_taxon = {taxa[at]["id"]: float(scores[at]) for at in np.argsort(-scores)}
     best = taxa[int(scores.argmax())]
     top = float(scores.max())
     if top >= thresholds["species"]["score"]:
         rank = next(rank for rank, name in best["ranks"].items() if name == best["name"])
-        return Said(by_taxon, "species", rank, best["name"], top, None)
+        return Said(by_taxon, "species", rank, best["name"], top, unknown)
     genera: dict[str, float] = {}
     for taxon, score in zip(taxa, scores, strict=True):
         genus = taxon["ranks"]["genus"]
         genera[genus] = genera.get(genus, 0.0) + float(score)
     genus = max(genera, key=lambda name: genera[name])
     if genera[genus] >= thresholds["genus"]["score"]:
-        return Said(by_taxon, "rolled up", "genus", genus, genera[genus], None)
-    return Said(by_taxon, "not sure", "none", "", top, None)
+        return Said(by_taxon, "rolled up", "genus", genus, genera[genus], unknown)
+    return Said(by_taxon, "not sure", "none", "", top, unknown)
 
 
-def assert_same(found: Iterable[Said], expected: Iterable[Said], *, unknown: bool = True) -> None:
+def assert_same(found: Iterable[Said], expected: Iterable[Said]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert next(iter(one.scores)) == next(iter(other.scores))
         assert one.scores == pytest.approx(other.scores, abs=CLOSE)
         assert (one.source, one.rank, one.name) == (other.source, other.rank, other.name)
         assert one.score == pytest.approx(other.score, abs=CLOSE)
-        if unknown:
-            assert one.unknown == other.unknown
+        assert one.unknown == other.unknown
 
 
 def assert_all_ways_agree(
@@ -239,7 +235,7 @@ def assert_all_ways_agree(
     assert_same(command_line_says(folder, photos), expected)
     assert_same(server_says(running, classifier, photos), expected)
     files = [file_says(exported, path, monkeypatch) for path in photos]
-    assert_same(files, expected, unknown=False)
+    assert_same(files, expected)
     return expected
 
 

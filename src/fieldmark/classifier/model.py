@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import calibration, ensemble, files, images, metrics, preprocess
+from fieldmark import blas, calibration, ensemble, files, images, metrics, preprocess
 from fieldmark.calibration import Threshold
 from fieldmark.classifier.answers import Prediction, ranked
 from fieldmark.classifier.members import Member, Network
@@ -233,7 +233,8 @@ class Classifier:
         energies = [np.empty(0, np.float32)]
         for start in range(0, len(views[0]), _BATCH):
             features = self.features([each[start : start + _BATCH] for each in views])
-            logits_BC, energy_B = self._logits(features)
+            with blas.one_thread():
+                logits_BC, energy_B = self._logits(features)
             parts.append(np.exp(metrics.log_softmax(logits_BC).astype(np.float32)))
             energies.append(energy_B)
         return np.concatenate(parts), np.concatenate(energies)

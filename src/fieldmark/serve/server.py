@@ -64,6 +64,7 @@ def _uvicorn(classifier: Classifier, config: ServeConfig) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         ws="none",
+        http="h11",  # keeps a limit on a request's head, which httptools does not
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_CONNECTIONS,

@@ -1,0 +1,28 @@
+"""Small matrix products keep to one thread, and large ones get theirs back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from fieldmark import blas
+
+
+def threads() -> list[int]:
+    return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+
+def test_one_thread_is_for_as_long_as_it_is_asked_for() -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    before = threads()
+    with blas.one_thread():
+        assert set(threads()) <= {1}
+    assert threads() == before
+
+
+def test_an_error_gives_the_threads_back() -> None:
+    before = threads()
+    with pytest.raises(ZeroDivisionError), blas.one_thread():
+        1 / 0  # noqa: B018
+    assert threads() == before
