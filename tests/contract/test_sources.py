@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from fieldmark.errors import InputError
 from fieldmark.photos import SCHEMA, PhotoTable
 from fieldmark.places import is_here
 from fieldmark.sources import SOURCES, read
@@ -85,12 +86,48 @@ def parquet_sample(root: Path) -> Path:
     return folder.parent
 
 
+def camtrap_sample(root: Path) -> Path:
+    photo(root / "media" / "a.jpg", 1)
+    photo(root / "media" / "b.jpg", 2)
+    (root / "media" / "c.jpg").write_bytes(b"no picture")
+    tables = ("deployments", "media", "observations")
+    resources = [{"name": name, "path": f"{name}.csv"} for name in tables]
+    taxa = [{"scientificName": "Vulpes vulpes", "family": "Canidae"}]
+    licences = [{"name": "CC-BY-4.0", "scope": "media"}]
+    about = {"resources": resources, "taxonomic": taxa, "licenses": licences}
+    (root / "datapackage.json").write_text(json.dumps(about))
+    (root / "deployments.csv").write_text("deploymentID,locationID\nd1,place\nd2,place\n")
+    (root / "media.csv").write_text(
+        "mediaID,deploymentID,filePath,eventID\n"
+        "a,d1,media/a.jpg,\nb,d2,https://example.org/x/media/b.jpg,e\n"
+        "c,d1,media/c.jpg,\nd,d1,../../secret.jpg,\n"
+    )
+    (root / "observations.csv").write_text(
+        "observationID,deploymentID,mediaID,eventID,observationType,scientificName,classificationMethod\n"
+        "1,d1,a,,animal,Vulpes vulpes,human\n2,d1,a,,animal,Canis lupus,machine\n3,d2,,e,blank,,human\n"
+    )
+    return root
+
+
+def imagefolder_sample(root: Path) -> Path:
+    for part, name in (("train", "1.jpg"), ("validation", "2.jpg")):
+        photo(root / part / name, 1)
+    (root / "train" / "metadata.jsonl").write_text(
+        '{"file_name": "1.jpg", "label": "x", "license": "CC0"}\n'
+        '{"file_name": "../../out.jpg", "label": "x"}\n'
+    )
+    (root / "validation" / "metadata.csv").write_text("file_name,label\n2.jpg,y\ngone.jpg,y\n")
+    return root
+
+
 SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "inat": (inat_sample, 4),
     "folder": (folder_sample, 4),
     "table": (table_sample, 4),
     "webdataset": (webdataset_sample, 4),
     "parquet": (parquet_sample, 4),
+    "camtrap-dp": (camtrap_sample, 4),
+    "imagefolder": (imagefolder_sample, 4),
 }
 """For each source a sample of two good photos, and how many rows are found in it."""
 
@@ -159,3 +196,37 @@ def test_a_table_comes_back_from_disk_as_it_was(name: str, sample: Path, tmp_pat
 
 def test_two_readings_are_the_same_whatever_the_number_of_workers(name: str, sample: Path) -> None:
     assert read(sample, workers=1).frame.equals(read(sample, workers=4).frame)
+
+
+def test_a_camtrap_dp_says_labels_places_and_rights(tmp_path: Path) -> None:
+    table = read(camtrap_sample(tmp_path))
+    rows = {row["id"]: row for row in table.frame.iter_rows(named=True)}
+    assert rows["a"]["taxon_id"] == "Vulpes vulpes"  # a person's word outweighs a machine's
+    assert (rows["b"]["taxon_id"], rows["b"]["path"]) == ("blank", "media/b.jpg")
+    assert rows["a"]["group"] == rows["b"]["group"] == "place"
+    assert rows["a"]["licence"] == "CC-BY-4.0"
+    assert table.taxonomy["Vulpes vulpes"].ranks["family"] == "Canidae"
+    assert rows["d"]["reason"] in ("outside", "missing")
+
+
+@pytest.mark.parametrize("table", ["deployments", "media", "observations"])
+def test_half_a_camtrap_dp_is_one_sentence(tmp_path: Path, table: str) -> None:
+    root = camtrap_sample(tmp_path)
+    (root / f"{table}.csv").write_text("wrong\n1\n")
+    with pytest.raises(InputError, match="has no column"):
+        read(root)
+    (root / f"{table}.csv").unlink()
+    with pytest.raises(InputError, match="could not be read"):
+        read(root)
+
+
+def test_an_imagefolder_says_parts_and_keeps_to_its_folder(tmp_path: Path) -> None:
+    frame = read(imagefolder_sample(tmp_path)).frame
+    assert dict(frame.select("path", "reason").iter_rows()) == {
+        "train/1.jpg": None,
+        "../../out.jpg": "outside",
+        "validation/2.jpg": None,
+        "validation/gone.jpg": "missing",
+    }
+    assert frame["split"].to_list() == ["train", "train", "val", "val"]
+    assert frame["licence"][0] == "CC0"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
-from fieldmark.sources import check, folder, inat, parquet, table, webdataset
+from fieldmark.sources import camtrap, check, folder, imagefolder, inat, parquet, table, webdataset
 from fieldmark.sources.base import Source
 
 SOURCES: dict[str, Source] = {
@@ -19,6 +19,8 @@ SOURCES: dict[str, Source] = {
     table.SOURCE.name: table.SOURCE,
     webdataset.SOURCE.name: webdataset.SOURCE,
     parquet.SOURCE.name: parquet.SOURCE,
+    camtrap.SOURCE.name: camtrap.SOURCE,
+    imagefolder.SOURCE.name: imagefolder.SOURCE,
 }
 
 

@@ -67,7 +67,8 @@ def _part(path: Path) -> str | None:
 def _matches(path: Path) -> bool:
     if path.is_dir():
         return bool(annotation_files(path))
-    return path.is_file() and _JSON.fullmatch(path.name) is not None
+    is_json = path.is_file() and _JSON.fullmatch(path.name) is not None
+    return is_json and path.name != "datapackage.json"
 
 
 def _read(path: Path) -> PhotoTable:

@@ -1,0 +1,129 @@
+"""Camtrap DP 1.0: `datapackage.json` with the tables deployments, media and observations.
+
+https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (at the level of the
+media file, else of the event that it belongs to); what is no animal is a label of its own: blank,
+human, vehicle. Observations by a person outweigh those by a machine. The group is the place of the
+deployment (`locationID`, else `deploymentID`). Pictures behind URLs are looked for as copies beside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fieldmark import files
+from fieldmark.errors import InputError
+from fieldmark.photos import PhotoTable
+from fieldmark.sources import listing
+from fieldmark.sources.base import Source
+from fieldmark.sources.copies import Copies
+from fieldmark.taxonomy import RANKS
+
+_EXPECTS = "a Camtrap DP (datapackage.json with deployments, media, observations)"
+_TABLES = ("deployments", "media", "observations")
+_NO_ANIMAL = ("blank", "human", "vehicle")
+
+
+def package_in(path: Path) -> Path | None:
+    """The `datapackage.json` of a Camtrap DP; None where the path is none."""
+    about = path / "datapackage.json" if path.is_dir() else path
+    return about if about.name == "datapackage.json" and about.is_file() else None
+
+
+def _matches(path: Path) -> bool:
+    return package_in(path) is not None
+
+
+def _read(path: Path) -> PhotoTable:
+    about = package_in(path)
+    if about is None:
+        raise InputError(f"{path} is no Camtrap DP: expected is {_EXPECTS}.")
+    package = files.read_json(about)
+    tables = {name: _table(package, name, about) for name in _TABLES}
+    media, observations = tables["media"], tables["observations"]
+    what = _EXPECTS
+    listing.need(media, ("mediaID", "deploymentID", "filePath"), about, what)
+    listing.need(observations, ("observationID", "deploymentID", "observationType"), about, what)
+    labels = _labels(media, observations)
+    places = _places(tables["deployments"], about)
+    copies = Copies(about.parent)
+    rows = media.join(labels, on="mediaID", how="left", maintain_order="left").join(
+        places, on="deploymentID", how="left", maintain_order="left"
+    )
+    names = [
+        copies.of(file, key, 1) for file, key in rows.select("filePath", "mediaID").iter_rows()
+    ]
+    given = rows.select("label", "group", id="mediaID", file_name=pl.Series(names, dtype=pl.String))
+    licence = _licence(package)
+    given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
+        _taxa(package), on="label", how="left", maintain_order="left"
+    )
+    return listing.table_of(given, about, about.parent, SOURCE.name)
+
+
+def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
+    resources = package.get("resources") if isinstance(package, dict) else None
+    found = [
+        each
+        for each in resources or []
+        if isinstance(each, dict) and each.get("name") == name and isinstance(each.get("path"), str)
+    ]
+    if not found:
+        raise InputError(f"{about} names no table {name!r}: expected is {_EXPECTS}.")
+    path = found[0]["path"]
+    if ".." in Path(path).parts or Path(path).is_absolute() or "://" in path:
+        raise InputError(
+            f"{about}: the table {name} is at {path}, outside of its folder: copy it in."
+        )
+    return listing.read_text_table(about.parent / path)
+
+
+def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
+    """The label of each photo; a photo that shows two species has a row for each."""
+    for name in ("mediaID", "eventID", "scientificName", "classificationMethod"):
+        if name not in observations.columns:
+            observations = observations.with_columns(pl.lit(None, pl.String).alias(name))
+    kind = pl.col("observationType")
+    said = observations.with_columns(
+        label=pl.when(kind.is_in(_NO_ANIMAL)).then(kind).otherwise("scientificName"),
+        machine=(pl.col("classificationMethod") == "machine").fill_null(False),
+    ).filter(pl.col("label").is_not_null())
+    direct = said.filter(pl.col("mediaID").is_not_null()).select("mediaID", "label", "machine")
+    if "eventID" in media.columns:
+        events = said.filter(pl.col("mediaID").is_null()).select("eventID", "label", "machine")
+        rest = media.filter(~pl.col("mediaID").is_in(direct["mediaID"].implode()))
+        shared = rest.join(events, on="eventID").select("mediaID", "label", "machine")
+        direct = pl.concat([direct, shared])
+    by_people = pl.col("machine") == pl.col("machine").min().over("mediaID")
+    return direct.filter(by_people).select("mediaID", "label").unique(maintain_order=True)
+
+
+def _places(deployments: pl.DataFrame, about: Path) -> pl.DataFrame:
+    listing.need(deployments, ("deploymentID",), about, _EXPECTS)
+    place = [name for name in ("locationID", "deploymentID") if name in deployments.columns]
+    return deployments.select("deploymentID", group=pl.coalesce(place)).unique("deploymentID")
+
+
+def _licence(package: Any) -> str | None:
+    licences = [each for each in package.get("licenses") or [] if isinstance(each, dict)]
+    media = [each for each in licences if each.get("scope") == "media"] or licences
+    return str(media[0].get("name") or media[0].get("path")) if media else None
+
+
+def _taxa(package: Any) -> pl.DataFrame:
+    """What the package says of its scientific names."""
+    rows = []
+    for each in package.get("taxonomic") or []:
+        if isinstance(each, dict) and each.get("scientificName"):
+            names = each.get("vernacularNames")
+            english = names.get("eng") or names.get("en") if isinstance(names, dict) else None
+            said = {rank: each.get(rank) for rank in RANKS if isinstance(each.get(rank), str)}
+            rows.append({"label": each["scientificName"], "common_name": english, **said})
+    schema = dict.fromkeys(("label", "common_name", *RANKS), pl.String)
+    frame = pl.DataFrame(rows, schema=schema).unique("label", keep="first")
+    return frame.with_columns(name=pl.col("label"))
+
+
+SOURCE = Source("camtrap-dp", _EXPECTS, _matches, _read)
