@@ -35,8 +35,8 @@ def classifier_page(
             `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds), `temperature` (the
             scores are logits before calibration; divided by it they are calibrated; None: they are
             taken as they are), `threshold` (`precision` that was asked for, `score`, `coverage`
-            of the validation photos; or None), `licence`, `chosen` (setting to value), `ensemble`, `tried` and
-            `passed_over` (see `fieldmark.together`), `split`
+            of the validation photos; or None), `licence`, `chosen` (setting to value), `ensemble`,
+            `tried` and `passed_over` (see `fieldmark.together`), `split`
             (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: its scores on photos that training never saw.
         taxonomy: the names of the classes.

@@ -1,9 +1,9 @@
 """Camtrap DP 1.0: `datapackage.json` with the tables deployments, media and observations.
 
-https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (at the level of the
-media file, else of the event that it belongs to); what is no animal is a label of its own: blank,
-human, vehicle. Observations by a person outweigh those by a machine. The group is the place of the
-deployment (`locationID`, else `deploymentID`). Pictures behind URLs are looked for as copies beside.
+https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (at the level of
+the media file, else of the event that it belongs to); what is no animal is a label of its own:
+blank, human, vehicle. Observations by a person outweigh those by a machine. The group is the place of
+the deployment (`locationID`, else `deploymentID`). Pictures behind URLs are looked for as copies beside.
 """
 
 from __future__ import annotations

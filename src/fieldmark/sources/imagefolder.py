@@ -1,7 +1,7 @@
 """Hugging Face's imagefolder: pictures with `metadata.csv` or `metadata.jsonl` beside them.
 
-The metadata lie in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is relative
-to them. The label is the column `label`, `class`, `species` or `scientific_name`.
+The metadata lie in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is
+relative to them. The label is the column `label`, `class`, `species` or `scientific_name`.
 """
 
 from __future__ import annotations
