@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'uv>=0.8'
 	$(BIN)/uv export --quiet --frozen --all-extras --all-groups --no-hashes --no-emit-project --no-annotate -o $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[openvino,remote,serve]'
+	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[cluster,openvino,remote,serve]'
 	@touch $(STAMP)
 
 demo: setup  ## draw a field guide, train on it, look at the result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from fieldmark import cluster, shards
 from fieldmark.backbones import load
+from fieldmark.errors import InputError
 from fieldmark.experiment import Bench
 from fieldmark.features import FeatureStore
 
@@ -32,7 +34,6 @@ def test_a_cluster_gives_the_same_features_though_a_node_dies(
 
     from fieldmark import sources
 
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     table, looked_at = shards.read(insects), sources.read(insects)
     alone = Bench(engine="torch", store=FeatureStore(tmp_path / "alone"))
     backbones = {name: load(name, **how) for name, how in NETWORKS.items()}
@@ -52,6 +53,19 @@ def test_a_cluster_gives_the_same_features_though_a_node_dies(
     assert [error.reason.value for error in report.rejected.values()] == ["truncated"]
     digests = looked_at.kept["sha256"].to_list()
     assert np.array_equal(vectors(alone, digests), vectors(shared, digests))
+
+
+def test_an_address_where_no_cluster_is_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with (
+        pytest.raises(InputError, match=f"No Ray cluster answers at {address}"),
+        cluster.connected(address),
+    ):
+        pass
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 

@@ -7,9 +7,12 @@ its place goes on behind it. `extract --shard i/n` by hand does the same without
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from fieldmark import progress
 from fieldmark.backbones import load
@@ -21,6 +24,8 @@ from fieldmark.shards import Report, Shard, extract_shard
 RETRIES = 3
 """How often a shard is started anew whose worker died."""
 
+_PATIENCE = 5.0  # seconds for a cluster to take a connection; Ray itself would wait for minutes
+
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
@@ -29,6 +34,7 @@ def connected(address: str) -> Iterator[Any]:
     Raises:
         InputError: Ray is not installed, or no cluster answers at the address.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a user's work is sent
     try:
         import ray
     except ImportError as error:
@@ -41,14 +47,25 @@ def connected(address: str) -> Iterator[Any]:
         if address == "local":
             ray.init(include_dashboard=False, object_store_memory=200 * 2**20, **quiet)
         else:
+            _knock(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"No Ray cluster answers at {address} ({first}).") from error
+        raise InputError(
+            f"No Ray cluster answers at {address} ({first}): name the address that `ray start` "
+            "printed, or local."
+        ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT; `auto`, which Ray resolves, is let through."""
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=_PATIENCE).close()
 
 
 def extract_over(

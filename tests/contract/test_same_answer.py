@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from fieldmark import export
 from fieldmark.calibration import Threshold
-from fieldmark.classifier import Classifier, Prediction
+from fieldmark.classifier import Classifier, Prediction, stacked
 from fieldmark.serve.config import ServeConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "onnx_only.py"
@@ -92,15 +92,34 @@ def one_cache(cache: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FIELDMARK_CACHE", str(graphs))
 
 
-@pytest.fixture(scope="module")
+def with_a_mirror(one: Classifier) -> Classifier:
+    """An ensemble: the photo as it is, and mirrored, each with scores of its own."""
+    lead = one.lead
+    mirrored = replace(
+        lead,
+        preprocess=replace(lead.preprocess, flip=True),
+        head=replace(lead.head, bias=lead.head.bias + np.float32([1, 0, -1, 2])),
+        temperature=1.5,
+        weight=0.4,
+    )
+    return replace(one, members=(replace(lead, weight=0.6), mirrored))
+
+
+@pytest.fixture(scope="module", params=["one member", "two members"])
 def folder(
-    model: Path, graphs: Path, drawn: list[Path], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    model: Path,
+    graphs: Path,
+    drawn: list[Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The trained classifier, less sure of itself: on easy drawings all ways would say 1.0, and
     two numbers that are both rounded to 1 are the same whatever was done to the photo."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(graphs))
         trained = Classifier.load(model)
+        if request.param == "two members":
+            trained = with_a_mirror(trained)
         softer = replace(
             trained,
             temperature=20 * trained.temperature,
@@ -109,7 +128,7 @@ def folder(
                 "genus": Threshold(0.95, GENUS, 0.5),
             },
         )
-        crops = np.stack([softer.lead.preprocess.crop(path.read_bytes()) for path in drawn])
+        crops = stacked([softer.crop(path.read_bytes()) for path in drawn])
         energies = np.sort(softer.outputs(crops)[1])
         middle = energies[len(energies) // 4 : -len(energies) // 4]
         gap = int(np.diff(middle).argmax())  # far from any of them

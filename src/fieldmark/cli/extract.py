@@ -15,6 +15,7 @@ from fieldmark.cli.options import (
     WeightsDir,
     use_cache,
 )
+from fieldmark.errors import InputError
 
 
 def extract(
@@ -44,6 +45,8 @@ def extract(
     from fieldmark.experiment import Bench
 
     mine = room.Shard.parse(shard)
+    if cluster is not None and mine.of > 1:
+        raise InputError("--shard is one process's share: over a --cluster, name --shards alone.")
     table = room.read(photos, source=source)
     names = backbone or ["tf_efficientnet_lite0"]
     how = {"weights": weights, "weights_dir": weights_dir}
