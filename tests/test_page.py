@@ -61,7 +61,8 @@ class Told(Classifier):
     """A classifier that answers by the colour of a photo: red is sure, green is a genus, blue is not
     sure; so that the page shows each kind of answer. Its network is a real one."""
 
-    def outputs(self, crops_NSS3: Pixels) -> tuple[Floats, Floats]:
+    def outputs(self, crops: list[Pixels]) -> tuple[Floats, Floats]:
+        [crops_NSS3] = crops  # one member, one view
         colours = crops_NSS3.mean(axis=(1, 2)).argmax(axis=1)
         kinds = [[0.9995, 0.0002, 0.0002, 0.0001], [0.02, 0.5, 0.46, 0.02], [0.4, 0.2, 0.2, 0.2]]
         scores_NC = np.array([kinds[colour] for colour in colours], np.float32)
