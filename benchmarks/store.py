@@ -1,7 +1,8 @@
 """Features to disk and back, against a plain NumPy memory map.
 
-Ours appends batches under the SHA-256 of their photos, refuses numbers that are not finite, and syncs
-each batch before its keys: what a kill or a power cut leaves is right. The memory map knows
+Ours appends batches under the SHA-256 of their photos, refuses numbers that are not finite, writes
+vectors before keys and syncs in groups behind checksums: what a kill or a power cut leaves is right.
+The memory map knows
 beforehand how many rows there will be, has no keys, and is flushed once, at its end. Both are written
 in batches of 1,024 rows (what a GPU gives at a time) and of 8,192 from float32, as an engine gives
 them, to float16, and read back in blocks of 4,096 rows as float32. `python -m benchmarks.store
