@@ -42,9 +42,8 @@ def folds(photos: Photos, count: int, seed: int) -> IntArray:
         first = units[names[at]][0]
         by_class.setdefault(photos.taxon_ids[first], []).append(names[at])
     found = np.zeros(len(photos), np.int64)
-    place = (
-        0  # goes on from class to class, so that small classes do not all lie in the first folds
-    )
+    # It goes on from class to class, so that small classes do not all lie in the first folds.
+    place = 0
     for taxon_id in sorted(by_class):
         for name in by_class[taxon_id]:
             found[units[name]] = place % count
