@@ -46,6 +46,7 @@ class RejectReason(StrEnum):
     NO_LABEL = "no-label"  # unlabelled, in a source whose photos have labels
     UNKNOWN_CATEGORY = "unknown-category"  # its label is not in the source's list of categories
     AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels
+    UNCERTAIN_LABEL = "uncertain-label"  # the source itself calls its label uncertain
     DUPLICATE_ID = "duplicate-id"  # the source has already used its id for another photo
     DUPLICATE = "duplicate"  # the same bytes as another photo; dropped when asked
     NEAR_DUPLICATE = "near-duplicate"  # the same picture as another photo; dropped when asked

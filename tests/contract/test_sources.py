@@ -120,6 +120,59 @@ def imagefolder_sample(root: Path) -> Path:
     return root
 
 
+META = """<archive xmlns="http://rs.tdwg.org/dwc/text/" metadata="metadata.xml">
+  <core encoding="utf-8" fieldsTerminatedBy="\\t" linesTerminatedBy="\\n" fieldsEnclosedBy=""
+        ignoreHeaderLines="1" rowType="http://rs.tdwg.org/dwc/terms/Occurrence">
+    <files><location>occurrence.txt</location></files>
+    <id index="0"/>
+    <field index="0" term="http://rs.gbif.org/terms/1.0/gbifID"/>
+    <field index="1" term="http://rs.tdwg.org/dwc/terms/scientificName"/>
+    <field index="2" term="http://rs.tdwg.org/dwc/terms/taxonRank"/>
+    <field index="3" term="http://rs.tdwg.org/dwc/terms/family"/>
+    <field index="4" term="http://rs.tdwg.org/dwc/terms/genus"/>
+    <field index="5" term="http://rs.gbif.org/terms/1.0/species"/>
+    <field index="6" term="http://rs.tdwg.org/dwc/terms/identificationQualifier"/>
+    <field index="7" term="http://rs.tdwg.org/dwc/terms/recordedBy"/>
+    <field default="Animalia" term="http://rs.tdwg.org/dwc/terms/kingdom"/>
+  </core>
+  <extension encoding="utf-8" fieldsTerminatedBy="\\t" linesTerminatedBy="\\n" fieldsEnclosedBy=""
+             ignoreHeaderLines="1" rowType="http://rs.gbif.org/terms/1.0/Multimedia">
+    <files><location>multimedia.txt</location></files>
+    <coreid index="0"/>
+    <field index="1" term="http://purl.org/dc/terms/type"/>
+    <field index="2" term="http://purl.org/dc/terms/identifier"/>
+    <field index="3" term="http://purl.org/dc/terms/license"/>
+    <field index="4" term="http://purl.org/dc/terms/rightsHolder"/>
+  </extension>
+</archive>
+"""
+
+
+def darwin_core_sample(root: Path) -> Path:
+    """A GBIF download, unpacked: two pictures of one bird, one of a doubtful frog, one not here."""
+    photo(root / "photos" / "17" / "original.jpg", 1)
+    photo(root / "photos" / "18" / "original.jpg", 2)
+    photo(root / "photos" / "19" / "original.jpg", 3)
+    (root / "meta.xml").write_text(META)
+    (root / "occurrence.txt").write_text(
+        "gbifID\tscientificName\ttaxonRank\tfamily\tgenus\tspecies\tidentificationQualifier\trecordedBy\n"
+        '1\tParus major subsp. "minor" L.\tSUBSPECIES\tParidae\tParus\tParus major\t\tAnn\n'
+        "2\tRana L.\tGENUS\tRanidae\tRana\t\tcf.\tBo\n"
+        "3\tPica pica (Linnaeus, 1758)\tSPECIES\tCorvidae\tPica\t\t\t\n"
+        "9\tno picture\t\t\t\t\t\t\n"
+    )
+    there = "https://example.org/photos"
+    (root / "multimedia.txt").write_text(
+        "gbifID\ttype\tidentifier\tlicense\trightsHolder\n"
+        f"1\tStillImage\t{there}/17/original.jpg\tCC0\tEve\n"
+        f"1\tStillImage\t{there}/18/original.jpg\tCC0\t\n"
+        f"1\tSound\t{there}/17/song.mp3\tCC0\t\n"
+        f"2\tStillImage\t{there}/19/original.jpg\t\t\n"
+        f"3\tStillImage\t{there}/20/original.jpg\t\t\n"
+    )
+    return root
+
+
 SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "inat": (inat_sample, 4),
     "folder": (folder_sample, 4),
@@ -128,6 +181,7 @@ SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "parquet": (parquet_sample, 4),
     "camtrap-dp": (camtrap_sample, 4),
     "imagefolder": (imagefolder_sample, 4),
+    "darwin-core": (darwin_core_sample, 4),
 }
 """For each source a sample of two good photos, and how many rows are found in it."""
 

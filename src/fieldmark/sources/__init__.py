@@ -10,7 +10,17 @@ from pathlib import Path
 
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
-from fieldmark.sources import camtrap, check, folder, imagefolder, inat, parquet, table, webdataset
+from fieldmark.sources import (
+    camtrap,
+    check,
+    darwin_core,
+    folder,
+    imagefolder,
+    inat,
+    parquet,
+    table,
+    webdataset,
+)
 from fieldmark.sources.base import Source
 
 SOURCES: dict[str, Source] = {
@@ -21,6 +31,7 @@ SOURCES: dict[str, Source] = {
     parquet.SOURCE.name: parquet.SOURCE,
     camtrap.SOURCE.name: camtrap.SOURCE,
     imagefolder.SOURCE.name: imagefolder.SOURCE,
+    darwin_core.SOURCE.name: darwin_core.SOURCE,
 }
 
 

@@ -16,9 +16,8 @@ import polars as pl
 from fieldmark import files
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
-from fieldmark.sources import listing
+from fieldmark.sources import copies, listing
 from fieldmark.sources.base import Source
-from fieldmark.sources.copies import Copies
 from fieldmark.taxonomy import RANKS
 
 _EXPECTS = "a Camtrap DP (datapackage.json with deployments, media, observations)"
@@ -48,13 +47,11 @@ def _read(path: Path) -> PhotoTable:
     listing.need(observations, ("observationID", "deploymentID", "observationType"), about, what)
     labels = _labels(media, observations)
     places = _places(tables["deployments"], about)
-    copies = Copies(about.parent)
     rows = media.join(labels, on="mediaID", how="left", maintain_order="left").join(
         places, on="deploymentID", how="left", maintain_order="left"
     )
-    names = [
-        copies.of(file, key, 1) for file, key in rows.select("filePath", "mediaID").iter_rows()
-    ]
+    pictures = [copies.Picture(*each) for each in rows.select("filePath", "mediaID").iter_rows()]
+    names = copies.find(about.parent, pictures)
     given = rows.select("label", "group", id="mediaID", file_name=pl.Series(names, dtype=pl.String))
     licence = _licence(package)
     given = given.with_columns(licence=pl.lit(licence, pl.String)).join(

@@ -1,0 +1,181 @@
+"""Darwin Core Archives with occurrences as the core: what GBIF and iNaturalist give to download.
+
+A zip or the folder that it was unpacked to: `meta.xml`, a table of occurrences, and their pictures as an
+extension (Simple Multimedia, or Audubon Core) or as `associatedMedia`. Pictures are named by URL; a copy
+of each is looked for below the archive's folder (`copies.py`), and nothing is fetched.
+
+python-dwca-reader reads the same archives a row at a time, with two dictionaries a picture; Polars reads
+the few columns that are needed at once. The tests hold this reading to that library's.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark import files
+from fieldmark.errors import InputError, RejectReason
+from fieldmark.photos import PhotoTable
+from fieldmark.progress import say, stage
+from fieldmark.sources import copies, descriptor, listing, names
+from fieldmark.sources.base import Source, no_photos
+from fieldmark.sources.descriptor import KEY, META, Table
+
+_EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their pictures)"
+_CORE = (
+    *names.TERMS,
+    *("identificationQualifier", "vernacularName", "organismID", "associatedMedia"),
+    *("license", "rightsHolder", "recordedBy"),
+)
+_MEDIA = ("identifier", "accessURI", "type", "format", "license", "rightsHolder", "creator")
+_ROOM = 100
+"""A table that unpacks to more than so many times the zip is taken for a bomb."""
+
+# What says that a name is not certain; others, such as "s. l.", say how wide it is meant.
+_DOUBT = r"(?i)\?|\b(?:cf|aff|nr|near|prob|probably|poss|possibly|perhaps|uncertain|sp|dub)\b"
+
+
+def archive_in(path: Path) -> Path | None:
+    """What an archive is read from: its `meta.xml`, or its zip; None where the path is none."""
+    if path.is_dir():
+        about = path / META
+        return about if about.is_file() else None
+    if path.name == META and path.is_file():
+        return path
+    return path if _is_zip(path) else None
+
+
+def _is_zip(path: Path) -> bool:
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+    return any(name.rpartition("/")[2] == META and name.count("/") < 2 for name in inside)
+
+
+def _matches(path: Path) -> bool:
+    return archive_in(path) is not None
+
+
+def _read(path: Path) -> PhotoTable:
+    about = archive_in(path)
+    if about is None:
+        raise InputError(f"{path} is no Darwin Core Archive: expected is {_EXPECTS}.")
+    with stage("Reading the archive", unit="photos") as bar:
+        core, media = _tables(about)
+        rows = media.join(core, on=KEY, how="left", maintain_order="left")
+        bar.advance(rows.height)
+    if rows.is_empty():
+        raise no_photos(path, f"none of its occurrences has a picture; expected is {_EXPECTS}")
+    rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
+    pictures = [
+        copies.Picture(*each) for each in rows.select("identifier", KEY, "number").iter_rows()
+    ]
+    doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
+    given = rows.with_columns(label=names.label()).select(
+        *names.ranks(),
+        "label",
+        "licence",
+        "rights_holder",
+        id=pl.format("{}_{}", KEY, "number"),
+        file_name=pl.Series(copies.find(about.parent, pictures), dtype=pl.String),
+        group=pl.coalesce("organismID", KEY),
+        name=pl.col("label"),
+        common_name=pl.col("vernacularName"),
+        reason=pl.when(pl.col("label").is_null())
+        .then(pl.lit(RejectReason.NO_LABEL.value))
+        .when(doubtful)
+        .then(pl.lit(RejectReason.UNCERTAIN_LABEL.value)),
+    )
+    return listing.table_of(given, path, about.parent, SOURCE.name)
+
+
+def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The occurrences that have pictures, and the pictures, both with the column `KEY`."""
+    core, extensions, folder = _described(about)
+
+    def place(file: str) -> Path:
+        found = folder / file
+        if not found.is_file():
+            raise InputError(
+                f"{about} lacks the table {file}: it is half an archive, fetch it anew."
+            )
+        return found
+
+    try:
+        extension = next((each for each in extensions if each.kind == "Multimedia"), None)
+        scanned = core.scan((KEY, *_CORE), place)
+        media = _pictures(extension, place) if extension else _associated(scanned)
+        wanted = media.select(KEY).unique().lazy()
+        rows = scanned.join(wanted, on=KEY, how="semi").unique(KEY, keep="first")
+        occurrences = rows.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{about}: a table could not be read ({first}): fetch it anew.") from error
+    mine, theirs = pl.col("license_media"), pl.col("license")
+    joined = media.rename({"license": "license_media", "rightsHolder": "holder_media"}).join(
+        occurrences.select(KEY, "license", "rightsHolder", "recordedBy"),
+        on=KEY,
+        how="left",
+        maintain_order="left",
+    )
+    pictures = joined.select(
+        KEY,
+        "identifier",
+        licence=pl.coalesce(mine, theirs),
+        rights_holder=pl.coalesce("holder_media", "creator", "rightsHolder", "recordedBy"),
+    )
+    return occurrences.drop("license", "rightsHolder"), pictures
+
+
+def _described(about: Path) -> tuple[Table, list[Table], Path]:
+    """Core, extensions, and the folder in which their files lie."""
+    zipped = about.suffix.lower() == ".zip"
+    folder = files.unzip(about, {META: 2**20}) if zipped else about.parent
+    core, extensions = descriptor.read(folder / META)
+    if core.kind != "Occurrence":
+        raise InputError(
+            f"{about} is an archive of {core.kind or 'unnamed rows'}: only archives with occurrences "
+            "as their core are read, such as GBIF's occurrence downloads."
+        )
+    extensions = [each for each in extensions if each.kind == "Multimedia"]
+    if zipped:
+        wanted = [name for table in (core, *extensions[:1]) for name in table.files]
+        folder = files.unzip(about, dict.fromkeys(wanted, _ROOM * about.stat().st_size + 2**20))
+    return core, extensions, folder
+
+
+def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
+    """The rows of the extension that are pictures, by their type or format, or where neither is said."""
+    rows = extension.scan((KEY, *_MEDIA), place).with_columns(
+        identifier=pl.coalesce("accessURI", "identifier")
+    )
+    kind = pl.col("type").str.to_lowercase()
+    picture = (
+        kind.str.contains("image|photo")
+        | (kind.is_null() & pl.col("format").str.starts_with("image").fill_null(True))
+    ).fill_null(False)
+    found = rows.with_columns(picture=picture).collect(engine="streaming")
+    kept = found.filter(pl.col("picture") & pl.col("identifier").is_not_null())
+    if others := found.height - kept.height:
+        say(f"{others:,} media are sounds, films or without an address: they are left out.")
+    return kept.drop("picture", "accessURI", "type", "format")
+
+
+def _associated(core: pl.LazyFrame) -> pl.DataFrame:
+    """The pictures that occurrences name themselves, separated by `|` (Darwin Core's advice) or `;`."""
+    apart = pl.col("associatedMedia").str.replace_all(r"\s*[|;]\s*", "|").str.split("|")
+    lacking = [pl.lit(None, pl.String).alias(name) for name in _MEDIA if name != "identifier"]
+    rows = core.filter(pl.col("associatedMedia").is_not_null())
+    found = rows.select(KEY, identifier=apart).explode("identifier").with_columns(lacking)
+    found = found.filter(pl.col("identifier").str.contains(r"(?i)\.(jpe?g|png|webp|gif|tiff?|bmp)"))
+    return found.drop("accessURI", "type", "format").collect(engine="streaming")
+
+
+SOURCE = Source("darwin-core", _EXPECTS, _matches, _read)
