@@ -23,10 +23,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fieldmark import fetch, sources
+from fieldmark import fetch, inat_tables, sources
 from fieldmark.cli import app
 from fieldmark.errors import InputError
-from fieldmark.fetch import challenges, http, tables
+from fieldmark.fetch import challenges, http
 from fieldmark.fetch.choice import choose
 from fieldmark.fetch.unpack import unpack
 
@@ -430,16 +430,16 @@ def test_a_data_set_of_ones_own(bucket: Any, tmp_path: Path) -> None:
 def test_the_choice_is_a_function_of_the_seed_whatever_the_block(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in tables.NAMES:
+    for name in inat_tables.NAMES:
         (tmp_path / f"{name}.csv.gz").write_bytes(bucket.files[f"/{name}.csv.gz"])
     whole = choose(wanted(bucket, photos=4), tmp_path)
     assert not whole.equals(choose(wanted(bucket, photos=4, seed=1), tmp_path))
-    monkeypatch.setattr(tables.blocks, "__defaults__", (100,))
+    monkeypatch.setattr(inat_tables.blocks, "__defaults__", (100,))
     assert whole.equals(choose(wanted(bucket, photos=4), tmp_path))
 
 
 def test_licences_and_taxa_that_are_asked_for(bucket: Any, tmp_path: Path) -> None:
-    for name in tables.NAMES:
+    for name in inat_tables.NAMES:
         (tmp_path / f"{name}.csv.gz").write_bytes(bucket.files[f"/{name}.csv.gz"])
     free = choose(wanted(bucket, licences=("CC0",), research=False, photos=99), tmp_path)
     assert set(free["licence"]) == {"CC0"}
@@ -473,7 +473,7 @@ def test_photos_that_are_not_to_be_had_are_named(bucket: Any, tmp_path: Path) ->
 
 
 def _chosen(choice: fetch.Wanted, bucket: Any, folder: Path) -> list[dict[str, Any]]:
-    for name in tables.NAMES:
+    for name in inat_tables.NAMES:
         (folder / f"{name}.csv.gz").write_bytes(bucket.files[f"/{name}.csv.gz"])
     return choose(choice, folder).to_dicts()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +175,61 @@ def darwin_core_sample(root: Path) -> Path:
     return root
 
 
+def inat_export_sample(root: Path) -> Path:
+    """An export whose pictures lie beside it; the last two were not fetched, and one has none."""
+    photo(root / "pictures" / "11.jpg", 1)
+    photo(root / "pictures" / "12.jpg", 2)
+    (root / "pictures" / "13.jpg").write_bytes(b"no picture")
+    rows = [
+        (11, "casual", "CC0", "Parus major minor", "Asian tit", "Aves", "Parus", "Parus major"),
+        (12, "research", "CC-BY", "Parus", "Tits", "Aves", "Parus", ""),
+        (13, "research", "", "Pica pica", "Magpie", "Aves", "Pica", "Pica pica"),
+        (14, "research", "", "Pica pica", "Magpie", "Aves", "Pica", "Pica pica"),
+    ]
+    lines = [
+        f"{i},{grade},{licence},https://example.org/photos/{i}00/medium.jpg,ann,Ann,{name},"
+        f"{common},{iconic},{genus},{species}"
+        for i, grade, licence, name, common, iconic, genus, species in rows
+    ]
+    header = (
+        "id,quality_grade,license,image_url,user_login,user_name,scientific_name,common_name,"
+        "iconic_taxon_name,taxon_genus_name,taxon_species_name"
+    )
+    path = root / "observations-1.csv"
+    path.write_text("\n".join([header, *lines, "15,casual,,,bo,,Pica pica,,Aves,Pica,", ""]))
+    return path
+
+
+def open_data_sample(root: Path) -> Path:
+    """A mirror with a part of the pictures: three of four, of which one is broken."""
+    tables = {
+        "photos": [
+            *(["photo_id", "observation_uuid", "observer_id", "extension", "license", "position"],),
+            *(["1", "o1", "7", "jpg", "CC0", "0"], ["2", "o1", "7", "jpg", "CC0", "1"]),
+            *(["3", "o2", "8", "jpeg", "CC-BY", "0"], ["4", "o2", "8", "jpg", "CC-BY", "0"]),
+        ],
+        "observations": [
+            ["observation_uuid", "taxon_id", "quality_grade"],
+            *(["o1", "5", "research"], ["o2", "3", "needs_id"]),
+        ],
+        "taxa": [
+            ["taxon_id", "ancestry", "rank", "name", "active"],
+            *(["1", "", "kingdom", "Animalia", "true"], ["3", "1", "genus", "Parus", "true"]),
+            *(["4", "1/3", "species", "Parus major", "true"],),
+            *(["5", "1/3/4", "subspecies", "Parus major minor", "true"],),
+        ],
+        "observers": [["observer_id", "login", "name"], ["7", "ann", "Ann A."], ["8", "bo", ""]],
+    }
+    for name, rows in tables.items():
+        text = "".join("\t".join(row) + "\n" for row in rows)
+        (root / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
+    for number, grey in (("1", 1), ("2", 2)):
+        photo(root / "photos" / number / "medium.jpg", grey)
+    (root / "photos" / "3").mkdir()
+    (root / "photos" / "3" / "large.jpeg").write_bytes(b"no picture")
+    return root
+
+
 SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "inat": (inat_sample, 4),
     "folder": (folder_sample, 4),
@@ -182,6 +239,8 @@ SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "camtrap-dp": (camtrap_sample, 4),
     "imagefolder": (imagefolder_sample, 4),
     "darwin-core": (darwin_core_sample, 4),
+    "inat-export": (inat_export_sample, 4),
+    "inat-open-data": (open_data_sample, 3),
 }
 """For each source a sample of two good photos, and how many rows are found in it."""
 
@@ -284,3 +343,59 @@ def test_an_imagefolder_says_parts_and_keeps_to_its_folder(tmp_path: Path) -> No
     }
     assert frame["split"].to_list() == ["train", "train", "val", "val"]
     assert frame["licence"][0] == "CC0"
+
+
+def test_an_inat_export_says_species_and_rights(tmp_path: Path) -> None:
+    table = read(inat_export_sample(tmp_path))
+    rows = {row["id"]: row for row in table.frame.iter_rows(named=True)}
+    assert rows["11"]["taxon_id"] == "Parus major"  # a subspecies counts as its species
+    assert rows["12"]["taxon_id"] == "Parus"
+    assert (rows["11"]["rights_holder"], rows["11"]["licence"]) == ("Ann", "CC0")
+    assert rows["14"]["reason"] == "missing"
+    assert table.taxonomy["Parus"].rank == "genus"
+    assert table.taxonomy["Pica pica"].supercategory == "Aves"
+    assert table.taxonomy["Pica pica"].common_name == "Magpie"
+    assert table.taxonomy["Parus major"].common_name == ""  # the name is the subspecies' own
+
+
+def test_half_an_inat_export_is_one_sentence(tmp_path: Path) -> None:
+    path = inat_export_sample(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("scientific_name", "guess"))
+    with pytest.raises(InputError, match="has no column 'scientific_name'"):
+        read(path)
+    path.write_text(text.splitlines()[0] + "\n")
+    with pytest.raises(InputError, match="none of its observations has an image_url"):
+        read(path)
+
+
+def test_an_open_data_mirror_keeps_the_photos_of_an_observation_together(tmp_path: Path) -> None:
+    table = read(open_data_sample(tmp_path))
+    rows = {row["id"]: row for row in table.frame.iter_rows(named=True)}
+    assert rows["1"]["group"] == rows["2"]["group"] == "o1"
+    assert rows["1"]["taxon_id"] == "Parus major"
+    assert (rows["1"]["rights_holder"], rows["3"]["rights_holder"]) == ("Ann A.", "bo")
+    assert (rows["3"]["path"], rows["3"]["reason"]) == ("photos/3/large.jpeg", "not-an-image")
+    ranks = {"kingdom": "Animalia", "genus": "Parus", "species": "Parus major"}
+    assert table.taxonomy["Parus major"].ranks == ranks
+
+
+def test_half_an_open_data_mirror_is_one_sentence(tmp_path: Path) -> None:
+    root = open_data_sample(tmp_path)
+    path = root / "observations.csv.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with pytest.raises(InputError, match="cut off or damaged"):
+        read(root)
+    path.write_bytes(gzip.compress(b"observation_uuid\tquality_grade\n"))
+    with pytest.raises(InputError, match="has no column 'taxon_id'"):
+        read(root)
+    path.write_bytes(gzip.compress(b"observation_uuid\ttaxon_id\tquality_grade\nx\t5\tcasual\n"))
+    assert read(root).reasons() == {"no-label": 3}
+    shutil.rmtree(root / "photos")
+    path.write_bytes(whole)
+    table = read(root)  # the tables alone: enough for counting
+    assert (table.kept.height, table.kept["sha256"].null_count()) == (4, 4)
+    path.unlink()
+    with pytest.raises(InputError, match=r"no observations\.csv\.gz"):
+        read(root, source="inat-open-data")

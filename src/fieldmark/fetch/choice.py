@@ -12,9 +12,8 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark import progress, sampling
+from fieldmark import inat_tables, progress, sampling
 from fieldmark.errors import InputError
-from fieldmark.fetch import tables
 from fieldmark.taxonomy import RANKS
 
 BASE = "https://inaturalist-open-data.s3.amazonaws.com"
@@ -71,7 +70,7 @@ def choose(wanted: Wanted, folder: Path) -> pl.DataFrame:
     Raises:
         InputError: a table is damaged, or no photo fits the choice.
     """
-    species, counted = tables.species_below(folder / "taxa.csv.gz", wanted.taxa)
+    species, counted = inat_tables.species_below(folder / "taxa.csv.gz", wanted.taxa)
     seen = _observations(wanted, folder / "observations.csv.gz", counted)
     best = _best_photos(wanted, folder / "photos.csv.gz", seen)
     if best.is_empty():
@@ -94,7 +93,7 @@ def _observations(wanted: Wanted, path: Path, counted: pl.DataFrame) -> pl.DataF
     )
     kept = []
     with progress.stage("choosing observations", unit="rows") as bar:
-        for block in tables.blocks(path, columns):
+        for block in inat_tables.blocks(path, columns):
             bar.advance(block.height)
             typed = block.with_columns(
                 pl.col("taxon_id").cast(pl.Int64, strict=False),
@@ -127,7 +126,7 @@ def _best_photos(wanted: Wanted, path: Path, seen: pl.DataFrame) -> pl.DataFrame
     licences = [name.upper() for name in wanted.licences or LICENCES]
     best: pl.DataFrame | None = None
     with progress.stage("choosing photos", unit="rows") as bar:
-        for block in tables.blocks(path, columns):
+        for block in inat_tables.blocks(path, columns):
             bar.advance(block.height)
             found = (
                 block.with_columns(
@@ -163,7 +162,7 @@ def _observers(path: Path, wanted: pl.Series) -> pl.DataFrame:
         block.with_columns(pl.col("observer_id").cast(pl.Int64, strict=False)).filter(
             pl.col("observer_id").is_in(wanted.implode())
         )
-        for block in tables.blocks(path, ("observer_id", "login", "name"))
+        for block in inat_tables.blocks(path, ("observer_id", "login", "name"))
     ]
     people = pl.concat(found).unique("observer_id", keep="first", maintain_order=True)
     return people.select("observer_id", observer=pl.coalesce("name", "login"))

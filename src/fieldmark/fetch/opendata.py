@@ -14,9 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark import files, images, progress
+from fieldmark import files, images, inat_tables, progress
 from fieldmark.errors import ImageRejected, InputError
-from fieldmark.fetch import tables
 from fieldmark.fetch.archives import RECORD
 from fieldmark.fetch.choice import Wanted, choose
 from fieldmark.fetch.http import Downloads, Manners, NotThere, Wrong
@@ -73,7 +72,7 @@ def _chosen(wanted: Wanted, out: Path, folder: Path, downloads: Downloads) -> pl
     path = out / "chosen.parquet"
     if path.exists():
         return pl.read_parquet(path)
-    for name in tables.NAMES:
+    for name in inat_tables.NAMES:
         _table(name, folder, wanted.base, downloads)
     frame = choose(wanted, folder)
     with files.replacing(path) as temporary:

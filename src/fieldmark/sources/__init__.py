@@ -17,6 +17,8 @@ from fieldmark.sources import (
     folder,
     imagefolder,
     inat,
+    inat_export,
+    inat_open_data,
     parquet,
     table,
     webdataset,
@@ -32,6 +34,8 @@ SOURCES: dict[str, Source] = {
     camtrap.SOURCE.name: camtrap.SOURCE,
     imagefolder.SOURCE.name: imagefolder.SOURCE,
     darwin_core.SOURCE.name: darwin_core.SOURCE,
+    inat_export.SOURCE.name: inat_export.SOURCE,
+    inat_open_data.SOURCE.name: inat_open_data.SOURCE,
 }
 
 

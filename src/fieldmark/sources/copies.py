@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
-_SIZES = ("original", "large", "medium", "small", "thumb", "square")
+SIZES = ("original", "large", "medium", "small", "thumb", "square")
 """What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
 
 
@@ -102,7 +102,7 @@ def _after_record(picture: Picture) -> list[str]:
 
 def _after_number(picture: Picture) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
-    return [folder] if name.partition(".")[0] in _SIZES else []
+    return [folder] if name.partition(".")[0] in SIZES else []
 
 
 def _after_hash(picture: Picture) -> list[str]:

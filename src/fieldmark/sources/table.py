@@ -13,7 +13,7 @@ import polars as pl
 
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
-from fieldmark.sources import listing, parquet
+from fieldmark.sources import inat_export, listing, parquet
 from fieldmark.sources.base import Source, no_photos
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
@@ -34,7 +34,8 @@ def is_index(path: Path) -> bool:
 
 def _matches(path: Path) -> bool:
     known = path.suffix.lower() in {*_TEXT_SUFFIXES, ".parquet"} and path.is_file()
-    return known and parquet.bytes_column(path) is None
+    claims = (parquet.bytes_column, inat_export.is_export)
+    return known and not any(claim(path) for claim in claims)
 
 
 def _read(path: Path) -> PhotoTable:

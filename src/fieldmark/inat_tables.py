@@ -1,7 +1,7 @@
 """The four tables of iNaturalist Open Data, read block by block.
 
-They are tab-separated text without quoting, gzipped, of up to some hundred million rows. A block is
-decompressed, filtered and let go; memory grows with what is chosen, not with a table's length.
+They are tab-separated text without quoting, usually gzipped, of up to some hundred million rows. A
+block is decompressed, filtered and let go; memory grows with what is chosen, not with a table's length.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
         InputError: the file is cut off or damaged, or lacks a column.
     """
     try:
-        with cast("BinaryIO", gzip.open(path, "rb")) as handle:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with cast("BinaryIO", opener(path, "rb")) as handle:
             header = handle.readline().decode("utf-8-sig").rstrip("\r\n").split("\t")
             if missing := [name for name in columns if name not in header]:
                 raise InputError(f"{path} has no column {missing[0]!r}: it is another table.")
@@ -71,15 +72,7 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
     Raises:
         InputError: a taxon is not in the table, or its name is that of several.
     """
-    columns = ("taxon_id", "ancestry", "rank", "name", "active")
-    taxa = pl.concat(blocks(path, columns)).select(
-        pl.col("taxon_id").cast(_Id, strict=False),
-        pl.col("ancestry").str.replace_all("\\", "/", literal=True),
-        "rank",
-        "name",
-        active=pl.col("active").str.to_lowercase().str.starts_with("t"),
-    )
-    taxa = taxa.filter("active", pl.col("taxon_id").is_not_null()).drop("active")
+    taxa = _taxa(path).filter("active")
     numbers = [_number(taxa, each) for each in wanted]
     any_of = "|".join(map(str, numbers))
     under = taxa.filter(
@@ -94,22 +87,57 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
     known = taxa.filter(rank="species").join(
         counted.select("species").unique(), right_on="species", left_on="taxon_id", how="semi"
     )
-    ranks = _ancestors(taxa, known).filter(pl.col("rank").is_in(RANKS))
-    wide = ranks.pivot("rank", index="taxon_id", values="name", aggregate_function="first")
-    found = known.select("taxon_id", "name", species_name="name").join(
-        wide, on="taxon_id", how="left"
+    ranked = known.select("taxon_id", "name").join(_ranks(taxa, known), on="taxon_id", how="left")
+    species = ranked.with_columns(species="name").select("taxon_id", "name", *RANKS)
+    return species.sort("name", "taxon_id"), counted
+
+
+def labels(path: Path, taxon_ids: pl.Series) -> pl.DataFrame:
+    """What some taxa count as: `taxon_id`, `label` and a column a rank of `RANKS`, a row each.
+
+    The label is the name of the species, also for what is below it, or of the taxon itself.
+
+    Args:
+        path: the table of taxa.
+        taxon_ids: numbers, whichever are in the table.
+
+    Raises:
+        InputError: see `blocks`.
+    """
+    taxa = _taxa(path)
+    wanted = taxa.filter(pl.col("taxon_id").is_in(taxon_ids.unique().implode()))
+    own = [pl.when(rank=rank).then("name").alias(f"own_{rank}") for rank in RANKS]
+    found = wanted.select("taxon_id", "rank", "name", *own)
+    found = found.join(_ranks(taxa, wanted), on="taxon_id", how="left")
+    below = pl.col("rank").is_in(_BELOW_SPECIES)
+    return found.select(
+        "taxon_id",
+        *(pl.coalesce(f"own_{rank}", rank).alias(rank) for rank in RANKS),
+        label=pl.when(below).then(pl.coalesce("species", "name")).otherwise("name"),
     )
-    return _named(found), counted
 
 
-def _named(found: pl.DataFrame) -> pl.DataFrame:
-    lacking = [pl.lit(None, pl.String).alias(rank) for rank in RANKS if rank not in found.columns]
+def _taxa(path: Path) -> pl.DataFrame:
+    columns = ("taxon_id", "ancestry", "rank", "name", "active")
     return (
-        found.with_columns(lacking)
-        .with_columns(pl.col("species_name").alias("species"))
-        .select(pl.col("taxon_id"), "name", *RANKS)
-        .sort("name", "taxon_id")
+        pl.concat(blocks(path, columns))
+        .select(
+            pl.col("taxon_id").cast(_Id, strict=False),
+            pl.col("ancestry").str.replace_all("\\", "/", literal=True),
+            "rank",
+            "name",
+            active=pl.col("active").str.to_lowercase().str.starts_with("t"),
+        )
+        .filter(pl.col("taxon_id").is_not_null())
     )
+
+
+def _ranks(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
+    """The names above some taxa: `taxon_id` and a column a rank of `RANKS`."""
+    ranks = _ancestors(taxa, of).filter(pl.col("rank").is_in(RANKS))
+    wide = ranks.pivot("rank", index="taxon_id", values="name", aggregate_function="first")
+    lacking = [pl.lit(None, pl.String).alias(rank) for rank in RANKS if rank not in wide.columns]
+    return wide.with_columns(lacking).select("taxon_id", *RANKS)
 
 
 def _ancestors(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:

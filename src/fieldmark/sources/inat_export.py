@@ -1,0 +1,78 @@
+"""iNaturalist's export of observations: a CSV file with a row an observation and its first picture.
+
+https://www.inaturalist.org/observations/export. Columns are whichever were ticked there; needed are
+`id`, `image_url` and `scientific_name`. A copy of each picture is looked for below the file's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.photos import PhotoTable
+from fieldmark.progress import say
+from fieldmark.sources import copies, listing, names
+from fieldmark.sources.base import Source, no_photos
+from fieldmark.taxonomy import RANKS
+
+_EXPECTS = "an iNaturalist export (a CSV with id, image_url and scientific_name)"
+_NEEDED = ("id", "image_url", "scientific_name")
+_TELLING = {"quality_grade", "iconic_taxon_name", "user_login", "species_guess", "observed_on"}
+"""Columns of which any list of one's own has hardly one beside `image_url`."""
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file is such an export, by its header."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            header = set(next(csv.reader(handle), []))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return {"id", "image_url"} <= header and bool(_TELLING & header) and "file_name" not in header
+
+
+def _read(path: Path) -> PhotoTable:
+    rows = listing.read_text_table(path)
+    listing.need(rows, _NEEDED, path, _EXPECTS)
+    pictured = rows.filter(pl.col("image_url").is_not_null())
+    if pictured.is_empty():
+        raise no_photos(path, "none of its observations has an image_url")
+    if without := rows.height - pictured.height:
+        say(f"{without:,} observations have no picture: they are left out.")
+    if "quality_grade" in rows.columns:
+        doubtful = pictured.filter(pl.col("quality_grade") != "research").height
+        if doubtful:
+            say(f"{doubtful:,} of {pictured.height:,} observations are not of research grade.")
+    pictures = [copies.Picture(*each) for each in pictured.select("image_url", "id").iter_rows()]
+    rows = _completed(pictured).with_columns(label=names.label())
+    given = rows.select(
+        *names.ranks(),
+        "label",
+        "id",
+        file_name=pl.Series(copies.find(path.parent, pictures), dtype=pl.String),
+        group=pl.col("id"),
+        name=pl.col("label"),
+        common_name=pl.when(pl.col("label") == pl.col("scientificName")).then("common_name"),
+        supercategory="iconic_taxon_name",
+        licence="license",
+        rights_holder=pl.coalesce("user_name", "user_login"),
+    )
+    return listing.table_of(given, path, path.parent, SOURCE.name)
+
+
+def _completed(rows: pl.DataFrame) -> pl.DataFrame:
+    """The columns under Darwin Core's names; those that were not ticked are null."""
+    renamed = {f"taxon_{rank}_name": rank for rank in RANKS} | {"scientific_name": "scientificName"}
+    rows = rows.rename({old: new for old, new in renamed.items() if old in rows.columns})
+    more = ("common_name", "iconic_taxon_name", "license", "user_name", "user_login")
+    wanted = (*names.TERMS, *more)
+    return rows.with_columns(
+        pl.lit(None, pl.String).alias(name) for name in wanted if name not in rows.columns
+    )
+
+
+SOURCE = Source("inat-export", _EXPECTS, is_export, _read)
