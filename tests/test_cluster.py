@@ -1,62 +1,177 @@
-"""Shards on a Ray cluster of two nodes in processes of their own."""
+"""Shares of the photos on a Ray cluster of two nodes in processes of their own: what comes of it is what
+one process gives, whoever dies on the way."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fieldmark import cluster, shards
+from fieldmark import check, cluster, predict, shards, sources
 from fieldmark.backbones import load
+from fieldmark.cluster import Workers, cut
 from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import Bench
 from fieldmark.features import FeatureStore
+from fieldmark.train import TrainConfig, train
 
-NETWORKS = {"shufflenet_v2_x0_5": {"weights": "random"}}
+NETWORK = "shufflenet_v2_x0_5"
+NETWORKS = {NETWORK: {"weights": "random"}}
+SIZE = {"object_store_memory": 100 * 2**20, "num_cpus": 1}
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A cluster of two nodes, connected to; `kill` kills the second, and another takes its place."""
+    ray = pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args=SIZE | {"include_dashboard": False})
+    second = [found.add_node(**SIZE)]
+
+    def kill() -> None:
+        found.remove_node(second.pop(), allow_graceful=False)
+        second.append(found.add_node(wait=False, **SIZE))
+
+    try:
+        ray.init(address=found.address, log_to_driver=False)
+        found.kill = kill  # type: ignore[attr-defined]
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+@pytest.fixture
+def workers(nodes: Any) -> Iterator[Workers]:
+    with cluster.connected(nodes.address, 5) as found:
+        yield found
 
 
 def vectors(bench: Bench, digests: list[str]) -> Any:
-    shelf = bench.shelf(load("shufflenet_v2_x0_5", weights="random"))
+    shelf = bench.shelf(load(NETWORK, weights="random"))
     shelf.gather()
     return shelf.get(digests)[slice(None)]
 
 
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_cluster_gives_the_same_features_though_a_node_dies(
-    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def then(do: Callable[[], object], results: Iterator[Any]) -> Iterator[Any]:
+    """The same results; when the first is there, something is done."""
+    for number, result in enumerate(results):
+        if number == 0:
+            do()
+        yield result
+
+
+def kill_workers() -> None:
+    """Kill the processes that are at work on the cluster's nodes."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "cmdline").read_bytes().startswith(b"ray::_at_work") and is_ours(path):
+                os.kill(int(path.name), signal.SIGKILL)
+
+
+def is_ours(process: Path) -> bool:
+    """Whether a process descends from this one."""
+    number = process.name
+    while number != "0":
+        if int(number) == os.getpid():
+            return True
+        number = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1]
+    return False
+
+
+def test_the_same_features_though_a_node_dies(
+    insects: Path, tmp_path: Path, nodes: Any, workers: Workers
 ) -> None:
-    ray = pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
-    from ray.cluster_utils import Cluster
-
-    from fieldmark import sources
-
     table, looked_at = shards.read(insects), sources.read(insects)
     alone = Bench(engine="torch", store=FeatureStore(tmp_path / "alone"))
     backbones = {name: load(name, **how) for name, how in NETWORKS.items()}
     shards.extract_shard(table, backbones, alone)
-    size = {"object_store_memory": 100 * 2**20, "num_cpus": 1}
-    nodes = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
-    try:
-        second = nodes.add_node(**size)
-        ray.init(address=nodes.address, log_to_driver=False)
-        shared = Bench(engine="torch", store=FeatureStore(tmp_path / "cluster"))
-        monkeypatch.setattr(cluster.progress, "stage", _killing(nodes, second))
-        report = cluster.extract_over(nodes.address, table, NETWORKS, shared, shards=6)
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
+    shared = Bench(engine="torch", store=FeatureStore(tmp_path / "cluster"))
+    over = Workers.over
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workers, "over", lambda *a, **k: then(nodes.kill, over(*a, **k)))
+        report = workers.extract(table, NETWORKS, shared)
     assert report.photos == 64
     assert [error.reason.value for error in report.rejected.values()] == ["truncated"]
     digests = looked_at.kept["sha256"].to_list()
     assert np.array_equal(vectors(alone, digests), vectors(shared, digests))
 
 
+def test_index_train_and_measures_are_the_same(
+    insects: Path, model: Path, tmp_path: Path, workers: Workers
+) -> None:
+    table = workers.look(sources.read(insects, verify=False))
+    assert table.frame.equals(sources.read(insects).frame)
+    table.write(tmp_path / "table.parquet")
+    workers.extract(table, NETWORKS, Bench(engine="torch"))
+    network = TrainConfig(backbone=NETWORK, weights="random", engine="torch")
+    train(tmp_path / "table.parquet", tmp_path / "model", network)
+    for name in ("split.parquet", "evaluation.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (model / name).read_bytes(), name
+    scores = [
+        Evaluation.load(at / "evaluation.safetensors").scores_NC
+        for at in (tmp_path / "model", model)
+    ]
+    assert np.array_equal(*scores)
+
+
+def test_predict_writes_the_same_bytes_though_workers_die(
+    insects: Path, classifier: Any, tmp_path: Path, workers: Workers
+) -> None:
+    items = predict.items_of([insects])
+    assert predict.to_file(tmp_path / "alone.csv", classifier, items) == 1
+    loaded = type(classifier).load(classifier.source)
+
+    def name(*about: Any) -> Iterator[Any]:
+        return then(kill_workers, workers.predict(*about))
+
+    assert predict.to_file(tmp_path / "cluster.csv", loaded, items, name=name) == 1
+    assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "cluster.csv").read_bytes()
+
+
+def test_check_finds_the_same(insects: Path, tmp_path: Path, workers: Workers) -> None:
+    config = check.CheckConfig(NETWORK, weights="random", engine="torch")
+    alone = check.check(insects, tmp_path / "alone", config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+        read = workers.ready_to_check(config)
+        shared = check.check(insects, tmp_path / "cluster", config, read=read)
+    assert shared.table.frame.equals(alone.table.frame)
+    assert shared.findings.equals(alone.findings)
+
+
+def test_what_a_worker_refuses_is_said_as_it_is(
+    insects: Path, tmp_path: Path, workers: Workers
+) -> None:
+    nowhere = {NETWORK: {"weights": str(tmp_path / "none.pth")}}
+    with pytest.raises(InputError, match=r"none\.pth"):
+        workers.extract(shards.read(insects), nowhere, Bench(engine="torch"))
+
+
+@given(st.integers(0, 500), st.integers(1, 20), st.sampled_from([1, 32]))
+def test_cut_gives_every_row_once_in_whole_batches(rows: int, shares: int, batch: int) -> None:
+    parts = cut(range(rows), shares, batch)
+    assert [row for part in parts for row in part] == list(range(rows))
+    assert len(parts) <= shares
+    assert all(len(part) and len(part) % batch == 0 for part in parts[:-1])
+
+
 def test_an_address_where_no_cluster_is_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
+    ray = pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -67,21 +182,3 @@ def test_an_address_where_no_cluster_is_is_said_at_once(monkeypatch: pytest.Monk
     ):
         pass
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-
-
-def _killing(nodes: Any, node: Any) -> Any:
-    """A stage that kills a node when the first shard is done."""
-    from contextlib import contextmanager
-    from types import SimpleNamespace
-
-    @contextmanager
-    def stage(*about: object) -> Any:
-        living = [node]
-
-        def advance() -> None:
-            if living:
-                nodes.remove_node(living.pop(), allow_graceful=False)
-
-        yield SimpleNamespace(advance=advance)
-
-    return stage

@@ -1,4 +1,4 @@
-"""The threads of numpy's matrix products.
+"""How many cores there are to use, and the threads of numpy's matrix products.
 
 A product of some thousand numbers is done in a tenth of a millisecond, but the threads that the BLAS
 library wakes for it go on spinning for tens of milliseconds in wait of more work, and take a core
@@ -7,10 +7,22 @@ from the network. What is small and stands between two runs of a network is bett
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+
+
+def cores() -> int:
+    """How many processor cores this process may use.
+
+    Where OMP_NUM_THREADS asks for fewer than there are, it is those: Ray and Slurm say so how many
+    belong to one of several processes on a machine.
+    """
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there or 1, int(asked) if asked.isdecimal() and int(asked) else there or 1)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ train on. Nothing is removed that was not asked for.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,14 @@ class Checked:
     summary: dict[str, int]
 
 
-def check(photos: Path, out: Path, config: CheckConfig, *, command: str = "") -> Checked:
+def check(
+    photos: Path,
+    out: Path,
+    config: CheckConfig,
+    *,
+    command: str = "",
+    read: Callable[[Path], PhotoTable] = sources.read,
+) -> Checked:
     """Look for twins, leaks, suspect labels and pictures that show little; write it all to `out`.
 
     Args:
@@ -97,6 +104,7 @@ def check(photos: Path, out: Path, config: CheckConfig, *, command: str = "") ->
         out: the folder to write to; it must be new, empty, or an older check.
         config: the choices.
         command: what was typed, for the page.
+        read: reads the photos; on the way it may bring what is asked of them onto the shelves.
 
     Raises:
         InputError: anything about the photos, the network or the folder that stands in the way.
@@ -108,7 +116,7 @@ def check(photos: Path, out: Path, config: CheckConfig, *, command: str = "") ->
     backbone = backbones.load(
         config.backbone, weights=config.weights, weights_dir=config.weights_dir, seed=config.seed
     )
-    table, seen, features = _look(sources.read(photos), backbone, config)
+    table, seen, features = _look(read(photos), backbone, config)
     rows = table.kept
     found = twins(rows["sha256"].to_list(), seen, features)
     together_N = _together(rows["group"], found.near_N)
@@ -144,19 +152,24 @@ def _look(
 ) -> tuple[PhotoTable, looks.Looks, Features]:
     """What all photos look like, and their features; what cannot be decoded is rejected."""
     bench = Bench(engine=config.engine)
-    photos = _files(table)
+    photos = files_of(table)
     seen = looks.look(photos, bench.store)
     for at, error in seen.rejected.items():
         table = table.reject([table.kept["id"][at]], error.reason.value)
-    for _ in bench.compute(_files(table), {config.backbone: backbone}):
+    for _ in bench.compute(files_of(table), {config.backbone: backbone}):
         pass
     table = bench.reject_unreadable(table)
-    photos = _files(table)
+    photos = files_of(table)
     digests = [photo.sha256 for photo in photos]
     return table, looks.look(photos, bench.store), bench.shelf(backbone).get(digests)
 
 
-def _files(table: PhotoTable) -> list[PhotoFile]:
+def files_of(table: PhotoTable) -> list[PhotoFile]:
+    """The photos that can be used, with their digests.
+
+    Raises:
+        InputError: there are none, or they were not looked at.
+    """
     if table.kept.is_empty() or table.kept["sha256"].null_count():
         raise InputError(f"{table.root} holds no photos to look at: name a folder that has them.")
     columns = table.kept.select("sha256", "path").iter_rows()

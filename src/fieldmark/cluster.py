@@ -1,4 +1,4 @@
-"""Shards over a Ray cluster: the same function as without it, a task a shard.
+"""Shares of the photos over a Ray cluster: the same functions as without it, a task a share.
 
 Ray places tasks, and starts one anew whose worker or node died. All nodes share the photos and the
 cache, as under any scheduler; what a killed task had put on its segment is kept, so the task that takes
@@ -9,27 +9,51 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from fieldmark import progress
+from fieldmark import blas, files, progress, sources
 from fieldmark.backbones import load
-from fieldmark.errors import InputError
+from fieldmark.check import CheckConfig, files_of
+from fieldmark.classifier import Classifier
+from fieldmark.crops import PhotoFile
+from fieldmark.errors import ImageRejected, InputError
 from fieldmark.experiment import Bench
+from fieldmark.features import Shelf
 from fieldmark.photos import PhotoTable
+from fieldmark.places import File
+from fieldmark.predict import Item, Named, predict
+from fieldmark.predict.naming import BATCH
+from fieldmark.quality import looks
 from fieldmark.shards import Report, Shard, extract_shard
+from fieldmark.sources.check import Finding, Rows, in_threads
 
 RETRIES = 3
-"""How often a shard is started anew whose worker died."""
+"""How often a share is started anew whose worker died."""
 
 _PATIENCE = 5.0  # seconds for a cluster to take a connection; Ray itself would wait for minutes
+_AHEAD = 64  # shares that are given to Ray at a time: what is done early waits for its turn
+
+T = TypeVar("T")
+S = TypeVar("S")
+C = TypeVar("C")
+Networks = dict[str, dict[str, Any]]
+"""For each network's name, the arguments of `backbones.load`."""
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster: `local` starts one on this machine for the length of the block.
+def connected(address: str, shares: int = 16) -> Iterator[Workers]:
+    """The workers of a cluster: `local` starts one on this machine for the length of the block.
+
+    Args:
+        address: `local`, or where the cluster is.
+        shares: into how many tasks photos are cut.
 
     Raises:
         InputError: Ray is not installed, or no cluster answers at the address.
@@ -40,12 +64,15 @@ def connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise InputError("--cluster needs Ray: pip install 'fieldmark[cluster]'.") from error
     if ray.is_initialized():  # the caller's own connection
-        yield ray
+        yield Workers(ray, shares)
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address == "local":
-            ray.init(include_dashboard=False, object_store_memory=200 * 2**20, **quiet)
+            memory = 200 * 2**20
+            ray.init(
+                include_dashboard=False, object_store_memory=memory, num_cpus=blas.cores(), **quiet
+            )
         else:
             _knock(address)
             ray.init(address=address, **quiet)
@@ -56,7 +83,7 @@ def connected(address: str) -> Iterator[Any]:
             "printed, or local."
         ) from error
     try:
-        yield ray
+        yield Workers(ray, shares)
     finally:
         ray.shutdown()
 
@@ -68,54 +95,175 @@ def _knock(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=_PATIENCE).close()
 
 
-def extract_over(
-    address: str,
-    table: PhotoTable,
-    networks: dict[str, dict[str, Any]],
-    bench: Bench,
-    shards: int,
-) -> Report:
-    """`extract_shard` of every shard on a cluster.
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a cluster. Photos and cache are to be at the same place on every node.
 
-    Args:
-        address: `local`, or where the cluster is.
-        table: all photos; its root is to be there on every node.
-        networks: for each network's name, the arguments of `backbones.load`.
-        bench: where features are kept (the same folder on every node), and how they are computed.
-        shards: into how many tasks the photos are cut.
-
-    Raises:
-        InputError: as `extract_shard` and `connected` do, or a shard's worker died again and again.
+    Attributes:
+        ray: the library, connected.
+        shares: into how many tasks photos are cut.
     """
-    whole = Report()
-    with connected(address) as ray:
-        task = ray.remote(_shard).options(num_cpus=1, max_retries=RETRIES)
-        shared = ray.put(table)
-        waiting = [
-            task.remote(shared, networks, bench, number + 1, shards) for number in range(shards)
-        ]
-        with progress.stage("shards", shards, "shards") as bar:
-            while waiting:
-                done, waiting = ray.wait(waiting)
-                try:
-                    report = ray.get(done[0])
-                except ray.exceptions.RayTaskError as error:
-                    raise (error.cause or error) from None
-                except ray.exceptions.RayError as error:
-                    first = str(error).splitlines()[0]
-                    raise InputError(
-                        f"A shard's worker died {RETRIES + 1} times ({first}): give it more memory, "
-                        "then run the same command again; what was done is kept."
-                    ) from error
+
+    ray: Any
+    shares: int
+
+    def over(
+        self, work: Callable[[C, S], T], common: C, shares: Sequence[S], *, gpu: bool = False
+    ) -> Iterator[T]:
+        """What `work(common, share)` gives for each share, in their order.
+
+        Args:
+            work: a function of a module, run on the workers.
+            common: what all tasks are given; it is sent once.
+            shares: the work, cut up.
+            gpu: whether a task has a GPU to itself, where the cluster has any.
+
+        Raises:
+            InputError: a task did, or a share's worker died again and again.
+        """
+        room = self._room(gpu=gpu)
+        task = self.ray.remote(_at_work).options(max_retries=RETRIES, **room)
+        held = self.ray.put((str(files.cache_dir().absolute()), work, common))
+        left, waiting = iter(shares), deque[Any]()
+        try:
+            while True:
+                waiting += [task.remote(held, each) for each in islice(left, _AHEAD - len(waiting))]
+                if not waiting:
+                    return
+                yield self._result(waiting[0])
+                waiting.popleft()
+        finally:
+            for each in waiting:
+                self.ray.cancel(each)
+
+    def _room(self, *, gpu: bool) -> dict[str, int]:
+        """What a task takes: all cores of the smallest node, or a GPU with its part of the cores.
+
+        A task has threads of its own for all the cores that it is given.
+        """
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        having = [node for node in nodes if gpu and node.get("GPU", 0) >= 1]
+        if having:
+            cores = min(node.get("CPU", 0) / node["GPU"] for node in having)
+            return {"num_gpus": 1, "num_cpus": max(1, int(cores))}
+        return {"num_cpus": max(1, int(min((n["CPU"] for n in nodes if n.get("CPU")), default=1)))}
+
+    def _result(self, task: Any) -> Any:
+        wrong = self.ray.exceptions
+        try:
+            return self.ray.get(task)
+        except wrong.RayTaskError as error:
+            raise (error.cause or error) from None
+        except wrong.RayError as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"A shard's worker died {RETRIES + 1} times ({first}): give it more memory, "
+                "then run the same command again; what was done is kept."
+            ) from error
+
+    def looking(self, root: File, rows: Rows) -> Iterator[list[Finding]]:
+        """`sources.check.in_threads` of every share of the rows."""
+        yield from self.over(_look, root, cut(rows, self.shares))
+
+    def look(self, table: PhotoTable) -> PhotoTable:
+        """`sources.look`: the table with every file looked at."""
+        return sources.look(table, looking=self.looking)
+
+    def extract(self, table: PhotoTable, networks: Networks, bench: Bench) -> Report:
+        """`shards.extract_shard` of every shard.
+
+        Args:
+            table: all photos.
+            networks: what to compute.
+            bench: where features are kept, and how they are computed.
+        """
+        whole = Report()
+        every = [Shard(number + 1, self.shares) for number in range(self.shares)]
+        common = table, networks, bench
+        with progress.stage("extracting", len(table)) as bar:
+            for shard, report in zip(
+                every, self.over(_extract, common, every, gpu=True), strict=True
+            ):
                 whole.photos += report.photos
                 whole.computed += report.computed
                 whole.rejected |= report.rejected
-                bar.advance()
-    return whole
+                bar.advance(len(shard.share(table)))
+        return whole
+
+    def predict(
+        self, classifier: Classifier, items: Sequence[Item], top: int = 5, *, wide: bool = False
+    ) -> Iterator[Named]:
+        """`predict.predict` of every share, in whole batches, so that the answers are the same.
+
+        Args:
+            classifier: loaded from a folder that is there on every node.
+            items: the photos.
+            top: how many labels for each.
+            wide: whether the probabilities of all labels are wanted.
+        """
+        common = classifier, top, wide
+        for named in self.over(_name, common, cut(items, self.shares, BATCH)):
+            yield from named
+
+    def ready_to_check(self, config: CheckConfig) -> Callable[[Path], PhotoTable]:
+        """A way to read photos for `check`, by which all that it asks of them is on the shelves."""
+        network = {"weights": config.weights, "weights_dir": config.weights_dir}
+
+        def read(photos: Path) -> PhotoTable:
+            table = self.look(sources.read(photos, verify=False))
+            bench = Bench(engine=config.engine)
+            files_ = files_of(table)
+            shelf = looks.shelf_of(bench.store)
+            parts = list(enumerate(cut(files_, self.shares), 1))
+            names = [(Shard(number, len(parts)).name, part) for number, part in parts]
+            with progress.stage("looking at pictures", len(files_)) as bar:
+                for (_, part), _failed in zip(names, self.over(_see, shelf, names), strict=True):
+                    bar.advance(len(part))
+            shelf.gather()
+            self.extract(table, {config.backbone: network | {"seed": config.seed}}, bench)
+            return table
+
+        return read
 
 
-def _shard(
-    table: PhotoTable, networks: dict[str, dict[str, Any]], bench: Bench, number: int, of: int
-) -> Report:
-    backbones = {name: load(name, **how) for name, how in networks.items()}
-    return extract_shard(table, backbones, bench, Shard(number, of))
+def cut(rows: Sequence[T], shares: int, batch: int = 1) -> list[Sequence[T]]:
+    """The rows in at most so many stretches that are not empty, each of whole batches but the last."""
+    batches = -(-len(rows) // batch)
+    ends = [batch * (part * batches // shares) for part in range(shares + 1)]
+    return [rows[a:b] for a, b in pairwise(ends) if a < b]
+
+
+# What runs on the workers
+
+
+def _at_work(how: tuple[str, Callable[[C, S], T], C], share: S) -> T:
+    cache, work, common = how
+    os.environ["FIELDMARK_CACHE"] = cache  # the driver's, not that of who started the node
+    return work(common, share)
+
+
+def _look(root: File, rows: Rows) -> list[Finding]:
+    return [finding for batch in in_threads(root, rows) for finding in batch]
+
+
+def _extract(common: tuple[PhotoTable, Networks, Bench], shard: Shard) -> Report:
+    table, networks, bench = common
+    return extract_shard(table, {n: load(n, **how) for n, how in networks.items()}, bench, shard)
+
+
+def _see(shelf: Shelf, share: tuple[str, Sequence[PhotoFile]]) -> dict[str, ImageRejected]:
+    name, photos = share
+    return looks.fill(shelf, shelf.segment(name), photos)
+
+
+_last: dict[str, Classifier] = {}
+"""The classifier of the task before: its network is not loaded again."""
+
+
+def _name(common: tuple[Classifier, int, bool], items: Sequence[Item]) -> list[Named]:
+    classifier, top, wide = common
+    if classifier.digest not in _last:
+        _last.clear()
+        _last[classifier.digest] = classifier
+    found = list(predict(_last[classifier.digest], items, top))
+    return found if wide else [replace(each, scores=None) for each in found]

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark import files, images
+from fieldmark.blas import cores
 from fieldmark.errors import ImageRejected, InputError, RejectReason
 from fieldmark.places import Place
 from fieldmark.preprocess import Preprocess
@@ -39,11 +40,6 @@ class PhotoFile:
 
     sha256: str
     path: Place
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decoded(

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from fieldmark import files, images, progress, sources
 from fieldmark.backbones import Backbone, engines
 from fieldmark.backbones.engines import Engine
-from fieldmark.crops import PhotoFile, cores
+from fieldmark.blas import cores
+from fieldmark.crops import PhotoFile
 from fieldmark.errors import ImageRejected, InputError, StoreError
 from fieldmark.experiment import Bench
 from fieldmark.extraction import BATCH, Extraction, Job, extract

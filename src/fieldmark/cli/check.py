@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fieldmark.cli.options import (
     Cache,
+    ClusterOption,
     EngineName,
     EngineOption,
     Seed,
+    SharesOption,
     WeightsDir,
     typed,
     use_cache,
 )
+
+if TYPE_CHECKING:
+    from fieldmark.photos import PhotoTable
 
 
 def check(
@@ -38,10 +45,13 @@ def check(
     weights_dir: WeightsDir = None,
     seed: Seed = 0,
     engine: EngineOption = EngineName.auto,
+    cluster: ClusterOption = None,
+    shards: SharesOption = 16,
     cache: Cache = None,
 ) -> None:
     """Find duplicates, leaks, wrong labels and poor pictures; nothing is removed unless asked."""
     use_cache(cache)
+    from fieldmark import sources
     from fieldmark.check import CheckConfig, lines
     from fieldmark.check import check as run
 
@@ -57,7 +67,14 @@ def check(
         tiny=tiny,
         seed=seed,
     )
-    for line in lines(run(photos, out, config, command=typed())):
+    with ExitStack() as stack:
+        read: Callable[[Path], PhotoTable] = sources.read
+        if cluster is not None:
+            from fieldmark.cluster import connected
+
+            read = stack.enter_context(connected(cluster, shards)).ready_to_check(config)
+        checked = run(photos, out, config, command=typed(), read=read)
+    for line in lines(checked):
         typer.echo(line)
     typer.echo(f"Page:  {out / 'report.html'}")
     typer.echo(f"Table: {out / 'checked.parquet'}, for `fieldmark train`")

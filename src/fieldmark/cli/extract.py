@@ -9,8 +9,10 @@ import typer
 
 from fieldmark.cli.options import (
     Cache,
+    ClusterOption,
     EngineName,
     EngineOption,
+    SharesOption,
     SourceOption,
     WeightsDir,
     use_cache,
@@ -29,12 +31,8 @@ def extract(
     weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
     weights_dir: WeightsDir = None,
     engine: EngineOption = EngineName.auto,
-    cluster: Annotated[
-        str | None, typer.Option(help="Over a Ray cluster: its address, or local for one here.")
-    ] = None,
-    shards: Annotated[
-        int, typer.Option(help="Over a cluster: into how many tasks the photos are cut.", min=1)
-    ] = 16,
+    cluster: ClusterOption = None,
+    shards: SharesOption = 16,
     source: SourceOption = None,
     cache: Cache = None,
 ) -> None:
@@ -52,9 +50,10 @@ def extract(
     how = {"weights": weights, "weights_dir": weights_dir}
     bench = Bench(engine=engine.value)
     if cluster is not None:
-        from fieldmark.cluster import extract_over
+        from fieldmark.cluster import connected
 
-        report = extract_over(cluster, table, dict.fromkeys(names, how), bench, shards)
+        with connected(cluster, shards) as workers:
+            report = workers.extract(table, dict.fromkeys(names, how), bench)
     else:
         backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in names}
         report = room.extract_shard(table, backbones, bench, mine)

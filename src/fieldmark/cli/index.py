@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import SourceOption
+from fieldmark.cli.options import ClusterOption, SharesOption, SourceOption
 
 
 def index(
@@ -15,11 +15,18 @@ def index(
     out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
     source: SourceOption = None,
     verify: Annotated[bool, typer.Option(help="Look at every file.")] = True,
+    cluster: ClusterOption = None,
+    shards: SharesOption = 16,
 ) -> None:
     """Read photos as they lie into a table with a row for each, kept or rejected."""
     from fieldmark import sources
 
-    table = sources.read(photos, source=source, verify=verify)
+    table = sources.read(photos, source=source, verify=verify and cluster is None)
+    if verify and cluster is not None:
+        from fieldmark.cluster import connected
+
+        with connected(cluster, shards) as workers:
+            table = workers.look(table)
     table.write(out)
     kept = table.kept.height
     typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")

@@ -74,6 +74,17 @@ SourceOption = Annotated[
 ]
 
 
+ClusterOption = Annotated[
+    str | None, typer.Option(help="Over a Ray cluster: its address, or local for one here.")
+]
+
+
+SharesOption = Annotated[
+    int,
+    typer.Option("--shards", help="Over a cluster: into how many tasks photos are cut.", min=1),
+]
+
+
 def use_cache(folder: Path | None) -> None:
     """Keep features and converted networks there, in this process and those that it starts."""
     if folder is not None:

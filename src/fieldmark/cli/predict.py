@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fieldmark import progress
-from fieldmark.cli.options import Cache, use_cache
+from fieldmark.cli.options import Cache, ClusterOption, SharesOption, use_cache
 from fieldmark.errors import InputError
 
 
@@ -47,6 +49,8 @@ def predict(
     submission: Annotated[
         Path | None, typer.Option(help="Write the challenge's id,predicted file.")
     ] = None,
+    cluster: ClusterOption = None,
+    shards: SharesOption = 16,
     cache: Cache = None,
 ) -> None:
     """Name what is in photos: labels sorted by confidence."""
@@ -70,20 +74,25 @@ def predict(
     ]
     if not items:
         raise InputError("No photo is named: name photos or folders, or a list with --list.")
-    if submission is not None:
-        naming.check_submission(items)
-        every = list(naming.with_progress(naming.predict(classifier, items, top), len(items)))
-        naming.write_submission(submission, every, classifier)
-        typer.echo(f"{len(every):,} rows written to {submission}")
-        return
-    if out is not None:
-        rejected = naming.to_file(out, classifier, items, top=top, wide=wide)
-        typer.echo(f"Written: {out}")
-    else:
-        results = naming.with_progress(naming.predict(classifier, items, top), len(items))
-        counted = naming.Counted(results)
-        for line in naming.lines(format.value, counted, classifier.taxonomy, wide=wide):
-            typer.echo(line)
-        rejected = counted.rejected
+    with ExitStack() as stack:
+        name: naming.Naming = naming.predict
+        if cluster is not None:
+            from fieldmark.cluster import connected
+
+            name = partial(stack.enter_context(connected(cluster, shards)).predict, wide=wide)
+        if submission is not None:
+            naming.check_submission(items)
+            every = list(naming.with_progress(name(classifier, items, top), len(items)))
+            naming.write_submission(submission, every, classifier)
+            typer.echo(f"{len(every):,} rows written to {submission}")
+            return
+        if out is not None:
+            rejected = naming.to_file(out, classifier, items, top=top, wide=wide, name=name)
+            typer.echo(f"Written: {out}")
+        else:
+            counted = naming.Counted(naming.with_progress(name(classifier, items, top), len(items)))
+            for line in naming.lines(format.value, counted, classifier.taxonomy, wide=wide):
+                typer.echo(line)
+            rejected = counted.rejected
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos could not be used; each says why.")

@@ -13,13 +13,13 @@ files: what makes real collections hard, in the layout of the iNaturalist 2019 c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from fieldmark import files, progress
+from fieldmark.blas import cores
 from fieldmark.errors import InputError
 from fieldmark.fieldguide.camera import photograph
 from fieldmark.fieldguide.plan import Frame, plan
@@ -70,13 +70,9 @@ def draw(
     if done and not missing and all((folder / name).exists() for name in _ANNOTATIONS):
         return
     files.write_json(folder / MARKER, {**about, "complete": False})
-    _draw_all(folder, kinds, missing, seed, workers or _cores())
+    _draw_all(folder, kinds, missing, seed, workers or cores())
     _annotate(folder, kinds, frames)
     files.write_json(folder / MARKER, {**about, "complete": True})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _already(folder: Path, about: dict[str, int]) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from fieldmark.predict.items import SUFFIXES, Item, items_of, listed, species_in
 from fieldmark.predict.journal import to_file
-from fieldmark.predict.naming import Counted, Named, predict, with_progress
+from fieldmark.predict.naming import Counted, Named, Naming, predict, with_progress
 from fieldmark.predict.submission import check_submission, write_submission
 from fieldmark.predict.table import COLUMNS, columns
 from fieldmark.predict.text import as_text
@@ -30,6 +30,7 @@ __all__ = [
     "Counted",
     "Item",
     "Named",
+    "Naming",
     "as_text",
     "check_submission",
     "columns",

@@ -14,7 +14,7 @@ from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.predict.entry import entry
 from fieldmark.predict.items import Item
-from fieldmark.predict.naming import BATCH, Counted, Named, predict, with_progress
+from fieldmark.predict.naming import BATCH, Counted, Named, Naming, predict, with_progress
 from fieldmark.predict.writers import Form, writer_of
 
 _JOURNAL = "fieldmark-journal-1"
@@ -106,9 +106,17 @@ class Output:
 
 
 def to_file(
-    path: Path, classifier: Classifier, items: Sequence[Item], *, top: int = 5, wide: bool = False
+    path: Path,
+    classifier: Classifier,
+    items: Sequence[Item],
+    *,
+    top: int = 5,
+    wide: bool = False,
+    name: Naming = predict,
 ) -> int:
     """Name photos into a CSV, JSON lines or Parquet file, going on where an earlier run stopped.
+
+    `name` is what names them, in order.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -120,7 +128,7 @@ def to_file(
     output = Output(path, classifier, top=top, wide=wide)
     with files.lock(path.with_name(f".{path.name}.lock")):
         left = output.left(items)
-        counted = Counted(with_progress(predict(classifier, left, top), len(left)))
+        counted = Counted(with_progress(name(classifier, left, top), len(left)))
         for _ in output.keep(counted):
             pass
         output.finish()

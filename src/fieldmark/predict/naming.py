@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -29,6 +29,10 @@ class Named:
     prediction: Prediction | None
     rejected: ImageRejected | None = None
     scores: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+
+Naming = Callable[[Classifier, Sequence[Item], int], Iterator[Named]]
+"""What names photos: a classifier, the photos, how many labels each."""
 
 
 def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iterator[Named]:

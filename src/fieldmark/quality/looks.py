@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fieldmark import crops, progress
 from fieldmark.crops import PhotoFile
 from fieldmark.errors import ImageRejected
-from fieldmark.features import FeatureStore
+from fieldmark.features import FeatureStore, Shelf
 from fieldmark.preprocess import Preprocess
 
 Floats = npt.NDArray[np.float32]
@@ -26,6 +26,7 @@ LOOK = Preprocess(size=256, resize=256, fit="squash", tier="fast")
 """The picture that is measured: 256 x 256, so that the photo's own size does not matter."""
 
 _KIND = "looks-1"  # goes up when the same picture gives other numbers
+_NUMBERS = 11
 _BATCH = 256
 _HASHED = 32  # side of the picture that is hashed
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -54,12 +55,44 @@ def look(
     photos: Sequence[PhotoFile], store: FeatureStore | None = None, *, workers: int | None = None
 ) -> Looks:
     """Look at every photo that was not looked at before, and give what was seen of all of them."""
-    shelf = (store or FeatureStore()).shelf(_KIND, LOOK.key(), 11, "float32")
+    shelf = shelf_of(store or FeatureStore())
+    failed = fill(shelf, shelf, photos, workers=workers)
     keys = [photo.sha256 for photo in photos]
-    new = {keys[int(at)]: photos[int(at)] for at in np.flatnonzero(shelf.rows(keys) < 0)}
+    seen_NM = np.zeros((len(keys), _NUMBERS), np.float32)
+    there = np.array([key not in failed for key in keys], np.bool_)
+    seen_NM[there] = shelf.get([key for key in keys if key not in failed])[slice(None)]
+    packed = np.ascontiguousarray(seen_NM[:, :8].astype(np.uint8))
+    return Looks(
+        hash_N=packed.view("<u8").ravel(),
+        bright_N=seen_NM[:, 8],
+        contrast_N=seen_NM[:, 9],
+        blur_N=seen_NM[:, 10],
+        rejected={at: failed[key] for at, key in enumerate(keys) if key in failed},
+    )
+
+
+def shelf_of(store: FeatureStore) -> Shelf:
+    """Where the numbers are kept."""
+    return store.shelf(_KIND, LOOK.key(), _NUMBERS, "float32")
+
+
+def fill(
+    shelf: Shelf, onto: Shelf, photos: Sequence[PhotoFile], *, workers: int | None = None
+) -> dict[str, ImageRejected]:
+    """Look at the photos that are not on the shelf; gives why some could not be, by their digests.
+
+    Args:
+        shelf: what is kept already.
+        onto: where to write: the shelf itself, or a segment of it.
+        photos: what to look at.
+        workers: threads that decode.
+    """
+    keys = [photo.sha256 for photo in photos]
+    kept = (shelf.rows(keys) >= 0) | (onto.rows(keys) >= 0)
+    new = {keys[int(at)]: photos[int(at)] for at in np.flatnonzero(~kept)}
     failed: dict[str, ImageRejected] = {}
     if new:
-        with shelf.writing() as writer, progress.stage("looking at pictures", len(new)) as stage:
+        with onto.writing() as writer, progress.stage("looking at pictures", len(new)) as stage:
             done: list[tuple[str, Floats]] = []
             found = crops.decoded(list(new.values()), LOOK, workers=workers)
             for key, crop in zip(new, found, strict=True):
@@ -73,17 +106,7 @@ def look(
                 stage.advance()
             if done:
                 writer.append([name for name, _ in done], np.stack([row for _, row in done]))
-    seen_NM = np.zeros((len(keys), 11), np.float32)
-    there = np.array([key not in failed for key in keys], np.bool_)
-    seen_NM[there] = shelf.get([key for key in keys if key not in failed])[slice(None)]
-    packed = np.ascontiguousarray(seen_NM[:, :8].astype(np.uint8))
-    return Looks(
-        hash_N=packed.view("<u8").ravel(),
-        bright_N=seen_NM[:, 8],
-        contrast_N=seen_NM[:, 9],
-        blur_N=seen_NM[:, 10],
-        rejected={at: failed[key] for at, key in enumerate(keys) if key in failed},
-    )
+    return failed
 
 
 def measure(crop_SS3: npt.NDArray[np.uint8]) -> Floats:

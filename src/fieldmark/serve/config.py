@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fieldmark import images
-from fieldmark.crops import cores
+from fieldmark.blas import cores
 from fieldmark.errors import InputError
 
 

@@ -5,7 +5,7 @@ A new layout is a file here and a line in `SOURCES`.
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 
 from fieldmark.errors import InputError
@@ -63,11 +63,16 @@ def read(
     return look(found, workers=workers) if verify else found
 
 
-def look(table: PhotoTable, *, workers: int | None = None) -> PhotoTable:
-    """The table with every file looked at that was not looked at before: see `read`."""
+def look(
+    table: PhotoTable, *, workers: int | None = None, looking: check.Looking | None = None
+) -> PhotoTable:
+    """The table with every file looked at that was not looked at before: see `read`.
+
+    `looking` is what looks at the files; None: threads of this process.
+    """
     if not table.kept["sha256"].null_count():
         return table
-    return check.check_files(table, workers or 2 * (os.cpu_count() or 1))
+    return check.check_files(table, looking or partial(check.in_threads, workers=workers))
 
 
 def _pick(path: Path, name: str | None) -> Source:

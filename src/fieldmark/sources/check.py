@@ -6,13 +6,14 @@ all let go of Python's lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 
 from fieldmark import files, images, places
+from fieldmark.blas import cores
 from fieldmark.errors import ImageRejected
 from fieldmark.photos import KEPT, REJECTED, PhotoTable
 from fieldmark.places import File, Place
@@ -21,7 +22,13 @@ from fieldmark.progress import say, stage
 # Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
 _BATCH = 32
 
-_Finding = tuple[str, str | None, int | None, int | None, str | None]
+Finding = tuple[str, str | None, int | None, int | None, str | None]
+"""What was found of one photo: its id, and digest, width, height and reason where there are."""
+Rows = Sequence[tuple[str, str]]
+"""The id and the path of each photo."""
+Looking = Callable[[File, Rows], Iterator[list[Finding]]]
+"""What looks at photos below a root: see `in_threads`."""
+
 _FINDINGS = {
     "id": pl.String(),
     "found_sha256": pl.String(),
@@ -31,11 +38,12 @@ _FINDINGS = {
 }
 
 
-def check_files(table: PhotoTable, workers: int) -> PhotoTable:
+def check_files(table: PhotoTable, looking: Looking) -> PhotoTable:
     """The table with digest, size, status and reason as the files themselves give them.
 
     Rows that the source has already rejected are left alone. A table whose photos are not on this
-    machine at all comes back as it is, since annotations are enough for counting.
+    machine at all comes back as it is, since annotations are enough for counting. `looking` may give
+    its findings in any order.
     """
     listed = table.frame.filter(pl.col("status") == KEPT).select("id", "path")
     if listed.is_empty():
@@ -45,8 +53,8 @@ def check_files(table: PhotoTable, workers: int) -> PhotoTable:
         return table
     rows = list(listed.iter_rows())
     with stage("Looking at photos", len(rows)) as bar:
-        findings: list[_Finding] = []
-        for batch in _in_threads(table.root, rows, workers):
+        findings: list[Finding] = []
+        for batch in looking(table.root, rows):
             findings += batch
             bar.advance(len(batch))
     return _merge(table, pl.DataFrame(findings, schema=_FINDINGS, orient="row"))
@@ -60,11 +68,12 @@ def photos_are_elsewhere(root: File, paths: pl.Series) -> bool:
     return not any((root / top).is_dir() for top in tops)
 
 
-def _in_threads(root: File, rows: list[tuple[str, str]], workers: int) -> Iterator[list[_Finding]]:
+def in_threads(root: File, rows: Rows, workers: int | None = None) -> Iterator[list[Finding]]:
     """Findings in the order of the rows; a bounded number of batches is under way at any time."""
+    workers = workers or 2 * cores()
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     with ThreadPoolExecutor(workers, "look") as pool:
-        waiting: list[Future[list[_Finding]]] = []
+        waiting: list[Future[list[Finding]]] = []
         try:
             for batch in batches:
                 waiting.append(pool.submit(_look_at, root, batch))
@@ -77,7 +86,7 @@ def _in_threads(root: File, rows: list[tuple[str, str]], workers: int) -> Iterat
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look_at(root: File, batch: list[tuple[str, str]]) -> list[_Finding]:
+def _look_at(root: File, batch: Rows) -> list[Finding]:
     return [(photo_id, *_look(places.at(root, path))) for photo_id, path in batch]
 
 

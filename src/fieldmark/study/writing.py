@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fieldmark import __version__, files, report
-from fieldmark.crops import cores
+from fieldmark.blas import cores
 from fieldmark.experiment import photo_finder, versions
 from fieldmark.recipes import Recipe
 from fieldmark.study.comparing import differences

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldmark.backbones.engines import choice, cuda, graphs
-from fieldmark.backbones.engines.base import BATCH, Crops, Engine, Features, cores
+from fieldmark.backbones.engines.base import BATCH, Crops, Engine, Features
 from fieldmark.backbones.engines.graphs import cached_graph, graph, relative_error
 from fieldmark.backbones.engines.onnxruntime_ import OnnxEngine
 from fieldmark.backbones.engines.openvino_ import OpenVinoEngine, installed
 from fieldmark.backbones.engines.torch_ import TorchEngine
+from fieldmark.blas import cores
 from fieldmark.errors import InputError, StoreError
 from fieldmark.progress import say
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from fieldmark.blas import cores
 
 Crops = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
@@ -28,11 +29,6 @@ class Engine(Protocol):
     def __call__(self, crops_NSS3: Crops) -> Features:
         """Crops, uint8 (N, S, S, 3), to features, float32 (N, D); any N."""
         ...
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check(crops_NSS3: Crops) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from fieldmark import files
 from fieldmark.backbones.engines import graphs
-from fieldmark.backbones.engines.base import Engine, cores
+from fieldmark.backbones.engines.base import Engine
+from fieldmark.blas import cores
 from fieldmark.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import threading
 from importlib.util import find_spec
 from pathlib import Path
 
-from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, cores, piece_for
+from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, piece_for
+from fieldmark.blas import cores
 from fieldmark.errors import InputError, StoreError
 
 
