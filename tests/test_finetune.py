@@ -157,7 +157,7 @@ def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(State, "after_epoch", dying)
 
 
-@pytest.mark.parametrize("transfer", ["all", "last"])
+@pytest.mark.parametrize("transfer", ["all", "low-rank", "last"])
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: finetune.Transfer, epochs: int

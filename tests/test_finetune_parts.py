@@ -30,12 +30,14 @@ from fieldmark.finetune import (
     fit_to,
     good,
     layers,
+    low_rank,
     plain,
     scores,
     start_from,
 )
 from fieldmark.finetune.augment import Mixing, drawing
 from fieldmark.finetune.data import batches
+from fieldmark.finetune.state import State
 from fieldmark.finetune.update import Average, Updates
 from fieldmark.heads.base import LinearHead
 
@@ -183,7 +185,7 @@ def test_targets_are_mixed_as_the_photos_are(mixup: float, cutmix: float) -> Non
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenet_v2"])
 def test_earlier_layers_learn_more_slowly(name: str) -> None:
     network = backbones.load(name, weights="random").trainable(CLASSES, 0)
-    layers.choose(network, "all")
+    layers.choose(network, FineTuning("all"))
     groups = layers.groups(network, FineTuning("all", layer_decay=0.8, weight_decay=0.1))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
@@ -209,6 +211,44 @@ def test_adapters_leave_what_is_frozen_untouched() -> None:
         f"network.{name}"
         for name in ("0.bias", "1.weight", "1.bias", "2.bias", "6.weight", "6.bias")
     }
+
+
+def test_low_rank_updates_change_dense_weights_by_a_matrix_of_that_rank() -> None:
+    """Depthwise convolutions, biases and normalisations stay; the tensors keep their names."""
+    network = tiny()
+    before = state(network)
+    how = replace(good("low-rank", epochs=2), batch_size=4, rank=2)
+    finetune(network, crops(12, 32), crops(6, 28), how)
+    after = network.state_dict()
+    assert set(after) == set(before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"network.0.weight", "network.6.weight", "network.6.bias"}
+    change = (after["network.0.weight"] - before["network.0.weight"]).flatten(1)
+    values = torch.linalg.svdvals(change)
+    assert float(values[1]) > 100 * float(values[2])
+
+
+def test_merging_low_rank_updates_is_the_plain_sum_and_changes_no_score() -> None:
+    backbone = backbones.load("squeezenet1_1", weights="random")
+    network, some = backbone.trainable(CLASSES, 0), crops(2, 64)
+    at_first, weights = scores(network, some, plain("all")), state(network)
+    low_rank.attach(network, rank=4, seed=0)
+    np.testing.assert_array_equal(scores(network, some, plain("all")), at_first)
+    added = {}
+    for name, module in network.named_modules():
+        if isinstance(module, low_rank.LowRank):
+            nn.init.normal_(module.up, std=0.1)
+            place = name.replace(".parametrizations.weight.0", ".weight")
+            added[place] = (module.up @ module.down).detach().reshape(weights[place].shape)
+    assert len(added) == 25  # all its convolutions; the last layer learns whole
+    learned = scores(network, some, plain("all"))
+    assert not np.allclose(learned, at_first)
+    low_rank.merge(network)
+    np.testing.assert_array_equal(scores(network, some, plain("all")), learned)
+    merged = network.state_dict()
+    assert set(merged) == set(weights)
+    for name, before in weights.items():
+        torch.testing.assert_close(merged[name], before + added.get(name, 0), atol=0, rtol=0)
 
 
 def test_a_network_starts_as_good_as_the_head_on_its_features() -> None:
@@ -278,6 +318,7 @@ def test_the_mean_of_the_weights_is_the_recursion_that_it_says() -> None:
 def test_a_recipe_is_fitted_to_the_time_that_there_is() -> None:
     network, train, val = tiny(), crops(16, 40), crops(4, 32, 50)
     before = state(network)
+    assert estimate(network, train, val, replace(good("low-rank"), batch_size=4, rank=2)) > 0
     how = replace(good("all", epochs=6), batch_size=4)
     seconds = estimate(network, train, val, how)
     assert seconds > 0
@@ -290,6 +331,32 @@ def test_a_recipe_is_fitted_to_the_time_that_there_is() -> None:
 
 
 # State
+
+
+def test_low_rank_updates_cut_off_within_an_epoch_go_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = replace(good("low-rank", epochs=3), batch_size=4, rank=2)
+    train, val, kept = crops(20, 40), crops(6, 32, 90), tmp_path / "state.safetensors"
+    whole, cut = tiny(dropout=0.2), tiny(dropout=0.2)
+    curve, _ = finetune(whole, train, val, how)
+    after_update = State.after_update
+
+    def dying(self: State, loss: float, photos: int) -> None:
+        after_update(self, loss, photos)
+        if len(self.curve) == 1 and self.batch == 3:
+            self.keep()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "after_update", dying)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(cut, train, val, how, checkpoint=kept)
+    again = tiny(dropout=0.2)
+    assert finetune(again, train, val, how, checkpoint=kept)[0] == curve
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
 
 RUN = """
 import os, signal, sys

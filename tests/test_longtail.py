@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +24,8 @@ from fieldmark.features import Features
 from fieldmark.heads import longtail
 from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
 from fieldmark.heads.softmax import Arm, Training, cosine, fit
-from fieldmark.recipes import RECIPES, Options, Recipe
-from fieldmark.study import StudyConfig, study
+from fieldmark.recipes import RECIPES, Options, Recipe, Run
+from fieldmark.study import StudyConfig, folded, study
 
 SHUFFLE = "shufflenet_v2_x0_5"
 COUNTS = np.array([200, 80, 25, 10, 5])
@@ -201,6 +203,46 @@ def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str,
         assert not inside & {groups[at] for at in np.flatnonzero(~part.measure)}
 
 
+def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Heads that are right wherever they saw fold 0 show who saw it: neither those of a photo in it, nor
+    those that choose for it."""
+    ids = tuple(f"p{at}" for at in range(40))
+    photos = Photos(ids, (), ("a", "b") * 20, (None,) * 40, ("",) * 40)
+    labels = photos.labels(("a", "b"))
+    labelled = LabelledFeatures(Features.of(np.eye(2, dtype=np.float32)[labels]), labels, ids)
+    folds = cross.folds(photos, cross.FOLDS, 0)
+    first = {ids[at] for at in np.flatnonzero(folds == 0)}
+    calls = []
+
+    def telling(learn: LabelledFeatures, *_: object) -> list[longtail.Candidate]:
+        calls.append(set(learn.ids))
+        right = np.eye(2) if first & set(learn.ids) else 1 - np.eye(2)
+        head = LinearHead(right.astype(np.float32), np.zeros(2, np.float32))
+        return [longtail.Candidate(longtail.PLAIN, (1e-3, 0.0), head)]
+
+    monkeypatch.setattr(longtail, "candidates", telling)
+    run = Run("tail", "Plain", SHUFFLE, mode="tail", head="plain", part="cross")
+    work: Any = SimpleNamespace(
+        seed=0,
+        runs=[run],
+        data=SimpleNamespace(
+            parts=SimpleNamespace(train=photos, val=Photos((), (), (), (), ())),
+            classes=lambda _: ("a", "b"),
+        ),
+        networks=SimpleNamespace(of=lambda _: None),
+        bench=SimpleNamespace(features=lambda *_: labelled),
+        memo={},
+    )
+    found = folded.tried(work, run)
+    for fold in range(cross.FOLDS):
+        unseen = (folds == 0) | (fold == 0)
+        np.testing.assert_array_equal(found.wrong_FMN[fold, 0], unseen)
+    np.testing.assert_array_equal(found.own_MN[0], folds == 0)
+    assert len(calls) == cross.FOLDS * (cross.FOLDS + 1) // 2
+
+
 def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
     insects: Path, tmp_path: Path
 ) -> None:
@@ -212,7 +254,9 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
         tuple(
             replace(run, backbone=run.backbone and SHUFFLE)
             for run in made.runs
-            if run.table in ("heads", "views", "tail", "tail-test", "prune")
+            if (
+                run.table in ("heads", "views", "tail", "tail-test", "prune") or run.mode == "early"
+            )
             and run.prune_below in (None, 30)
         ),
     )
@@ -246,5 +290,8 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
         "Several networks",
     ):
         assert said in page
+    (early,) = (row for row in found["rows"] if row["mode"] == "early")
+    assert len(early["stopped"]) == cross.FOLDS
+    assert all(1 <= each["kept"] <= each["epochs"] <= 4 for each in early["stopped"])
     mixed = next(row for row in found["rows"] if row["mode"] == "ensemble")
     assert sum(mixed["member_weights"].values()) == pytest.approx(1)

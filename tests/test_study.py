@@ -287,17 +287,24 @@ def test_table_3_of_the_paper_from_the_command_line(
     assert "--only table3" in found["command"]
 
 
-def test_networks_are_tuned_beside_the_paper_s_rows(
+def test_networks_are_tuned_beside_the_last_layer_that_they_go_on_from(
     insects: Path, config: StudyConfig, tmp_path: Path
 ) -> None:
-    """All layers and adapters by the good recipe, from the last layer that was learned first."""
-    runs = (
-        Run("tuned", "All", SQUEEZE, "all", epochs=1, mode="tuned"),
-        Run("tuned", "Adapters", SHUFFLE, "adapters", epochs=1, mode="tuned", part="test"),
-    )
-    found = study(insects, tmp_path, Recipe("tuned", "Tuned", runs), config, command="c")
-    assert [row["transfer"] for row in found["rows"]] == ["all", "adapters"]
-    for row in found["rows"]:
+    """Each by the good recipe, from the last layer that was learned first, on photos no choice saw."""
+    made = RECIPES["tuned"](Options(epochs=1))
+    found = study(insects, tmp_path, made, config, command="c")
+    ways = [row["transfer"] for row in found["rows"]]
+    assert ways == ["last", "all", "low-rank", "adapters"]
+    first, *tuned = found["rows"]
+    photos = {tuple(Evaluation.load(tmp_path / row["scores"]).photo_ids) for row in found["rows"]}
+    assert len(photos) == 1
+    assert first["photos"] == found["data"]["split"]["test"]
+    over_all = [each for each in found["differences"] if each["over"] == "all"]
+    assert [(each["row"], each["reference"]) for each in over_all] == [
+        (row["id"], first["id"]) for row in tuned
+    ]
+    assert "Fine-tuning beside the last layer" in (tmp_path / "report.html").read_text()
+    for row in tuned:
         assert len(row["curve"]) == 1
         assert row["train_seconds"] > 0
         assert Evaluation.load(tmp_path / row["scores"]).scores_NC.shape[1] == row["classes"]

@@ -70,7 +70,7 @@ def test_the_kept_scores_are_what_the_classifier_gives(
     assert [taxon.id for taxon in classifier.taxa] == list(evaluation.classes)
 
 
-@pytest.mark.parametrize("transfer", ["all", "scratch"])
+@pytest.mark.parametrize("transfer", ["all", "low-rank", "scratch"])
 def test_all_layers_can_be_trained(insects: Path, tmp_path: Path, transfer: str) -> None:
     how = replace(NETWORK, transfer=transfer, epochs=1, limit=24)
     done = train(insects, tmp_path / "model", how)

@@ -2,6 +2,7 @@
 
 fieldmark study paper DATA --out DIR          the paper's study
 fieldmark study better DATA --out DIR         what pays beyond it
+fieldmark study tuned DATA --out DIR          fine-tuning beside the last layer
 fieldmark study my_recipe.py DATA --out DIR   yours: a file with a function `recipe(options)`
 """
 
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 from fieldmark.errors import InputError
 
-Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail"]
+Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
 
 FIVE = {
     "AlexNet": "alexnet",
@@ -47,8 +48,8 @@ class Run:
         label: what to call it there.
         backbone: the network.
         transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
-            weights), `adapters` (biases, normalisations and the last layer) or `last` (all frozen
-            but the last).
+            weights), `low-rank` (an update of low rank to each, and the last layer), `adapters`
+            (biases, normalisations and the last layer) or `last` (all frozen but the last).
         pruned: whether classes with few training photos are dropped from training.
         epochs: passes over the training photos.
         mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
@@ -56,7 +57,8 @@ class Run:
             all layers the paper's plain way; `tuned` goes on from the best last layer on kept
             features, by the recipe `finetune.good`; `ensemble` averages the probabilities of all
             rows of `members`; `head` learns the kind of head `head` and `tail` uses the method
-            `head` for classes with few photos, both on kept features and in folds.
+            `head` for classes with few photos, both on kept features; `early` stops the plain head when
+            its loss on photos held out falls no more.
         members: for an ensemble, the table whose rows it averages.
         part: the photos it is measured on; `cross`: the training and validation photos, each by
             a head that was learned without its fold.
@@ -72,7 +74,7 @@ class Run:
     table: str
     label: str
     backbone: str = ""
-    transfer: Literal["scratch", "all", "adapters", "last"] = "last"
+    transfer: Literal["scratch", "all", "low-rank", "adapters", "last"] = "last"
     pruned: bool = True
     epochs: int = 10
     mode: Mode = "cached"
@@ -166,7 +168,8 @@ TAIL = {
     "Loss weighted by inverse frequency": "inverse-frequency",
     "Loss weighted by effective number": "effective-number",
     "Square-root sampling": "root-sampling",
-    "Class-balanced sampling (re-training)": "balanced-sampling",
+    "Class-balanced sampling": "balanced-sampling",
+    "Re-training of the plain head": "re-training",
     "Logit adjustment in the loss": "adjusted-loss",
     "Logit adjustment afterwards": "adjusted",
     "Tau-normalisation": "normalised",
@@ -222,6 +225,7 @@ def better(options: Options) -> Recipe:
                 run("epochs", f"{number} epochs", mode="tail", head="plain", epochs=number)
                 for number in dict.fromkeys((options.epochs, 3, 30, options.long_epochs))
             ),
+            run("epochs", "Stopped early", mode="early", epochs=options.long_epochs),
             *(
                 run("networks", label, name, mode="head", head="softmax")
                 for label, name in NETWORKS.items()
@@ -234,7 +238,36 @@ def better(options: Options) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[Options], Recipe]] = {"paper": paper, "better": better}
+def tuned(options: Options) -> Recipe:
+    """What training the network itself gives, beside the last layer from which it goes on.
+
+    Measured on the test part, which no choice has seen. It runs the network in every epoch, so it
+    takes one that is cheap; change its name in a copy.
+
+        fieldmark study tuned DATA --out DIR --weights-dir WEIGHTS --epochs 6 --test 0.2
+    """
+
+    def run(label: str, **how: Any) -> Run:
+        settings = {"pruned": False, "part": "test", "epochs": options.epochs, "mode": "tuned"}
+        return Run("tuned", label, "squeezenet1_1", **{**settings, **how})
+
+    return Recipe(
+        "tuned",
+        "Fine-tuning beside the last layer",
+        (
+            run("Last layer, on kept features", mode="head", head="softmax"),
+            run("All layers", transfer="all"),
+            run("Low-rank updates", transfer="low-rank"),
+            run("Biases and normalisations", transfer="adapters"),
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[Options], Recipe]] = {
+    "paper": paper,
+    "better": better,
+    "tuned": tuned,
+}
 
 
 def find(name: str) -> Callable[[Options], Recipe]:

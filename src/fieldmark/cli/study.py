@@ -24,7 +24,7 @@ from fieldmark.cli.options import (
 
 
 def study(
-    recipe: Annotated[str, typer.Argument(help="`paper`, `better`, or a Python file of your own.")],
+    recipe: Annotated[str, typer.Argument(help="paper, better, tuned, or a Python file.")],
     data: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
     out: Annotated[Path, typer.Option(help="The folder to write the study to.")],
     limit: Limit = None,

@@ -31,6 +31,7 @@ class TransferMode(StrEnum):
 
     last = "last"
     all = "all"
+    low_rank = "low-rank"
     adapters = "adapters"
     scratch = "scratch"
 

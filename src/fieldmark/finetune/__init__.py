@@ -2,8 +2,8 @@
 
 `loop` is read from top to bottom; what a run is made of is a recipe: `plain`, as the paper trained, or
 `good`, what has been learned since. What helps the loop has a file each: `data` and `augment` (the
-photos), `layers` (what learns, and how fast), `state` (what is kept on the way), `machine` (the device
-and the precision), `plan` (how long it will take).
+photos), `layers` and `low_rank` (what learns, and how fast), `state` (what is kept on the way),
+`machine` (the device and the precision), `plan` (how long it will take).
 """
 
 from __future__ import annotations

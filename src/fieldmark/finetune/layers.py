@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fieldmark.backbones import import_torchvision
 from fieldmark.backbones.network import Literal as Network
-from fieldmark.finetune.recipe import FineTuning, Transfer
+from fieldmark.finetune import low_rank
+from fieldmark.finetune.recipe import FineTuning
 from fieldmark.heads.base import LinearHead
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -30,15 +31,18 @@ def start_from(network: Network, head: LinearHead) -> None:
         layer.bias.copy_(torch.from_numpy(head.bias))
 
 
-def choose(network: Network, transfer: Transfer) -> None:
+def choose(network: Network, how: FineTuning) -> None:
     """Let gradients reach only what is trained.
 
     `adapters`: every bias and all of a normalisation, beside the last layer (Ben Zaken et al.,
     "BitFit", 2022; Frankle et al., "Training BatchNorm and only BatchNorm", 2021). The network keeps
-    its form, so nothing is to be merged afterwards.
+    its form, so nothing is to be merged afterwards. `low-rank` adds what `low_rank.merge` takes into
+    the weights in the end.
     """
-    network.requires_grad_(transfer in ("all", "scratch"))
-    if transfer == "adapters":
+    network.requires_grad_(how.transfer in ("all", "scratch"))
+    if how.transfer == "low-rank":
+        low_rank.attach(network, how.rank, how.seed)
+    if how.transfer == "adapters":
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if name == "bias" or isinstance(module, _NORMS):
@@ -72,7 +76,7 @@ def groups(network: Network, how: FineTuning) -> list[dict[str, Any]]:
 def set_modes(network: nn.Module, how: FineTuning) -> None:
     """Training mode; but the BatchNorm of a frozen network keeps its pretrained statistics."""
     network.train()
-    if how.frozen_statistics or how.transfer in ("last", "adapters"):
+    if how.frozen_statistics or how.transfer not in ("all", "scratch"):
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

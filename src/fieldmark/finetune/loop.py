@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from fieldmark import files, progress
 from fieldmark.backbones.network import Literal as Network
+from fieldmark.finetune import low_rank
 from fieldmark.finetune.data import Crops, batches
 from fieldmark.finetune.layers import set_modes
 from fieldmark.finetune.machine import machine
@@ -31,6 +32,7 @@ _SCORED = 64  # photos at a time
 _NAMES = {
     "scratch": "from scratch",
     "all": "all layers",
+    "low-rank": "low-rank updates",
     "adapters": "biases and normalisations",
     "last": "the last layer",
 }
@@ -80,6 +82,7 @@ def finetune(
             val_loss, val_error = measure(scores(update.average.network, val, how), val.labels)
             state.after_epoch(Epoch(epoch + 1, state.total / len(train), val_loss, val_error))
     update.average.into_network()
+    low_rank.merge(network)
     network.to("cpu")
     return state.curve, state.seconds
 

@@ -63,16 +63,16 @@ def _seconds_an_epoch(
     network: Network, train: Crops, val: Crops, how: FineTuning
 ) -> dict[int, float]:
     """Seconds of an epoch, by the side of its crops: training, and what measures it afterwards."""
-    copied = copy.deepcopy(network)
     few = _first(val, 64)
     start = time.perf_counter()
-    scores(copied, few, how)
+    scores(copy.deepcopy(network), few, how)
     measuring = (time.perf_counter() - start) * len(val) / max(1, len(few))
     some = _first(train, _TIMED * how.batch_size)
     found = {}
     for share in how.sides:
         once = replace(how, epochs=1, sides=(share,))
         side = once.side(0, val.side)
+        copied = copy.deepcopy(network)
         update = Updates(copied, once, steps=_TIMED)
         set_modes(copied, once)
         marks = []

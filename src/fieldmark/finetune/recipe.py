@@ -7,7 +7,7 @@ from typing import Literal
 
 from fieldmark.heads.softmax import cosine
 
-Transfer = Literal["scratch", "all", "adapters", "last"]
+Transfer = Literal["scratch", "all", "low-rank", "adapters", "last"]
 
 
 EPOCHS = 6
@@ -20,7 +20,8 @@ class FineTuning:
 
     Attributes:
         transfer: `scratch` and `all` train every layer (from random and from pretrained weights),
-            `adapters` the biases and the normalisations, `last` the last layer alone.
+            `low-rank` an update of low rank to each layer (`fieldmark.finetune.low_rank`), `adapters`
+            the biases and the normalisations, `last` the last layer alone.
         epochs: passes over the training photos.
         batch_size: photos an update.
         learning_rate: of AdamW at its highest; it falls to zero along a cosine.
@@ -41,6 +42,7 @@ class FineTuning:
             which the network is measured. Other sides than 1 need `random_crop`.
         frozen_statistics: whether BatchNorm keeps the mean and variance of pretraining.
         average: the share of the running mean of the weights that an update leaves; 0: no mean.
+        rank: of the updates of `low-rank`.
     """
 
     transfer: Transfer
@@ -63,6 +65,7 @@ class FineTuning:
     sides: tuple[float, ...] = (1.0,)
     frozen_statistics: bool = False
     average: float = 0.0
+    rank: int = 8
 
     def rate(self, step: int, steps: int) -> float:
         """The share of the learning rate at one update of `steps`: up along a line, down a cosine."""
@@ -85,7 +88,7 @@ def plain(transfer: Transfer, *, epochs: int = 10, seed: int = 0) -> FineTuning:
 def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuning:
     """What has been learned since the paper, as far as it paid when measured: see docs/finetune.md.
 
-    For `all` and `adapters` the last layer is to be learned first, on kept features, and put in by
+    For all but `scratch` the last layer is to be learned first, on kept features, and put in by
     `start_from` (Kumar et al., "Fine-tuning can distort pretrained features and underperform
     out-of-distribution", 2022): gradients of a random last layer would destroy what is to be kept.
     Then: lower rates for earlier layers (Howard and Ruder, "Universal language model fine-tuning for
@@ -95,7 +98,7 @@ def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuni
     no small crops, which do not go with them. Mixup and CutMix (Zhang et al., 2018; Yun et al., 2019)
     need more epochs than a pretrained network takes; training from scratch has them.
     """
-    start = {"scratch": 2e-3, "all": 1e-4, "adapters": 1e-3, "last": 1e-3}
+    start = {"scratch": 2e-3, "all": 1e-4, "low-rank": 1e-3, "adapters": 1e-3, "last": 1e-3}
     scratch = transfer == "scratch"
     return FineTuning(
         transfer,

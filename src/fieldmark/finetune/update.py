@@ -29,7 +29,7 @@ class Updates:
         self.network, self.how, self.steps = network, how, steps
         self.machine = machine(how)
         network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        layers.choose(network, how.transfer)
+        layers.choose(network, how)
         self.optimiser = torch.optim.AdamW(
             layers.groups(network, how), how.learning_rate, BETAS, EPSILON, weight_decay=0.0
         )

@@ -4,8 +4,9 @@ All of it works on kept features, and every result is a plain linear layer. What
 arm of one sweep (`fieldmark.heads.softmax`); what changes the drawing of photos is a sweep of its own;
 what comes after training is arithmetic on the plain head.
 
-On a frozen network, training its last layer anew with evenly drawn classes ("classifier re-training",
-Kang et al. 2020, section 4.1) is the same as class-balanced sampling.
+On a frozen network, training its last layer anew from nothing with evenly drawn classes ("classifier
+re-training", Kang et al. 2020, section 4.1) is the same as class-balanced sampling; `re-training`
+goes on from the plain head instead.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "adjusted-loss": (0.25, 0.5, 1.0, 1.5, 2.0),
     "root-sampling": (0.5,),
     "balanced-sampling": (1.0,),
+    "re-training": (0.5, 1.0),
     "adjusted": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
     "normalised": (0.25, 0.5, 0.75, 1.0),
 }
@@ -121,10 +123,12 @@ def candidates(
     arms: list[tuple[str, float, Arm]] = [(PLAIN, 0.0, Arm(rate)) for rate in RATES]
     arms += [each for each in _arms(count_C, log_prior_C) if each[0] in methods]
     found = _swept(train, classes, training, arms)
-    for name in [name for name in ("root-sampling", "balanced-sampling") if name in methods]:
-        (evenness,) = STRENGTHS[name]
-        even = replace(training, evenness=evenness)
-        found += _swept(train, classes, even, [(name, evenness, Arm(RATES[1]))])
+    middle = next(each.head for each in found if each.setting == (RATES[1], 0.0))
+    sampled = {"root-sampling": None, "balanced-sampling": None, "re-training": middle}
+    for name, initial in [each for each in sampled.items() if each[0] in methods]:
+        for evenness in STRENGTHS[name]:
+            even, arm = replace(training, evenness=evenness), Arm(RATES[1], initial=initial)
+            found += _swept(train, classes, even, [(name, evenness, arm)])
     scaling = Scaling.of(train.features)
     for plain in [each for each in found if each.method == PLAIN]:
         rate = plain.setting[0]

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from fieldmark import sampling
 from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
+from fieldmark.heads.stopping import Stopping
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -46,6 +47,8 @@ class Training:
             photos, 1 all alike (Kang et al., "Decoupling representation and classifier for
             long-tailed recognition", 2020, equation 1, with q = 1 - evenness). Photos of rare
             classes are then seen several times an epoch.
+        patience: after how many epochs in which no arm's validation loss was its lowest training
+            ends; every arm then has the weights of its best epoch. None: all epochs, the last weights.
     """
 
     epochs: int = 10
@@ -53,6 +56,7 @@ class Training:
     seed: int = 0
     standardise: bool = True
     evenness: float = 0.0
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Fit:
         scaled_loss: the validation loss after the logits were scaled to fit the validation photos,
             where they were.
         averaged: of how many heads this is the mean; arm and curve are then those of the best.
+        kept: the epoch after which the head had these weights, where training had patience.
     """
 
     arm: Arm
@@ -107,12 +112,15 @@ class Fit:
     curve: tuple[Epoch, ...] = ()
     scaled_loss: float | None = None
     averaged: int = 1
+    kept: int | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def val_loss(self) -> float:
         """The validation loss of the head as it is, in nats."""
-        return self.curve[-1].val_loss if self.scaled_loss is None else self.scaled_loss
+        if self.scaled_loss is not None:
+            return self.scaled_loss
+        return self.curve[(self.kept or len(self.curve)) - 1].val_loss
 
 
 def cosine(step: int, steps: int) -> float:
@@ -154,6 +162,8 @@ def fit_sweep(
     for epoch in range(training.epochs):
         sweep.run(epoch)
         on_epoch(epoch + 1)
+        if sweep.is_over():
+            break
     seconds = time.perf_counter() - start
     return [replace(result, seconds=seconds) for result in sweep.results()]
 
@@ -207,6 +217,8 @@ class _Sweep:
         self.batches = math.ceil(len(self.train) / training.batch_size)
         self.step = 0
         self.curves: list[list[Epoch]] = [[] for _ in arms]
+        patience = training.patience
+        self.stopping = Stopping(self.parameters, patience) if patience else None
 
     def run(self, epoch: int) -> None:
         """One pass over the training photos, then the measure on the validation photos."""
@@ -224,6 +236,11 @@ class _Sweep:
         for number, curve in enumerate(self.curves):
             train_loss = float(loss_K[number] / seen_K[number].clamp(min=_LEAST))
             curve.append(Epoch(epoch + 1, train_loss, val_loss_K[number], val_error_K[number]))
+
+    def is_over(self) -> bool:
+        """Whether it is not worth another epoch."""
+        losses = [curve[-1].val_loss for curve in self.curves]
+        return self.stopping is not None and self.stopping.after_epoch(losses)
 
     def _logits(self, x_BD: torch.Tensor) -> torch.Tensor:
         weight, bias = self.parameters
@@ -306,6 +323,8 @@ class _Sweep:
         return (loss_K / count_K).tolist(), (wrong_K / count_K).tolist()
 
     def results(self) -> list[Fit]:
+        if self.stopping:
+            self.stopping.go_back()
         weight, bias = (parameter.numpy() for parameter in self.parameters)
         closed = self.closed_KC.numpy()
         return [
@@ -313,6 +332,7 @@ class _Sweep:
                 arm,
                 self.scaling.fold(LinearHead(weight[:, k].copy(), bias[k] + closed[k])),
                 tuple(self.curves[k]),
+                kept=self.stopping.kept[k] if self.stopping else None,
             )
             for k, arm in enumerate(self.arms)
         ]

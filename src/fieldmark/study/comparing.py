@@ -9,7 +9,7 @@ from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation, difference
 from fieldmark.study.work import Row, Work
 
-PAIRED = ("head", "tail")
+PAIRED = ("head", "tail", "tuned", "early")
 
 
 def differences(work: Work) -> list[dict[str, Any]]:

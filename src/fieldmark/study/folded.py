@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -32,19 +33,34 @@ def both(work: Work) -> Photos:
 
 
 def head(work: Work, run: Run) -> Row:
-    """A kind of head (`fieldmark.heads.HEADS`), learned once a fold."""
-    photos, classes = both(work), work.data.classes(run)
+    """A kind of head (`fieldmark.heads.HEADS`), learned once a fold; or once, for another part."""
+    (photos, rounds), classes = _rounds(work, run), work.data.classes(run)
     views = _views(work, run, photos, classes)
     whole = next(iter(views.values()))
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
     start = time.perf_counter()
-    for fold in cross.rounds(photos, work.seed):
+    for fold in rounds:
         learn = _stacked([(name, views[name].where(fold.learn)) for name in run.learn])
         choose = whole.where(fold.choose)
         learned = HEADS[run.head](learn, choose, len(classes), work.seed).head
         asked = [views[name].where(fold.measure).features for name in run.ask]
         scores_NC[fold.measure] = _averaged([learned.logits_of(each) for each in asked])
-    return _row(work, run, photos, scores_NC, time.perf_counter() - start)
+    seconds, measured = time.perf_counter() - start, rounds[0].measure
+    if run.part == "cross":
+        return folded_row(work, run, photos, scores_NC, seconds)
+    return folded_row(work, run, work.data.measured_on(run), scores_NC[measured], seconds)
+
+
+def _rounds(work: Work, run: Run) -> tuple[Photos, list[cross.Fold]]:
+    """All photos that a run needs, and who of them learns, chooses and is measured in each round."""
+    if run.part == "cross":
+        photos = both(work)
+        return photos, cross.rounds(photos, work.seed)
+    measured = work.data.measured_on(run)
+    sizes = len(work.data.parts.train), len(work.data.parts.val), len(measured)
+    role_N = np.repeat([0, 1, 2], sizes)
+    once = cross.Fold(role_N == 0, role_N == 1, role_N == 2)
+    return cross.together(both(work), measured), [once]
 
 
 def _views(
@@ -82,23 +98,29 @@ def _averaged(logits: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float
 
 @dataclass(frozen=True)
 class Tried:
-    """What all settings of some methods gave, fold by fold.
+    """What all settings of some methods gave.
 
     Attributes:
         folds: the fold of each photo, shape (N,).
-        heads: for each fold the heads, in one order for all.
-        wrong: for each of them whether each photo, in its own fold, was named wrongly, shape (N,).
+        heads: for each fold the heads that were learned without it, in one order for all.
+        wrong_FMN: for each fold and each of its M heads whether each photo was named wrongly by a head
+            of that setting that saw neither the photo's own fold nor that one.
         seconds: of all of it.
     """
 
     folds: npt.NDArray[np.int64]
     heads: list[list[Candidate]]
-    wrong: list[Wrong]
+    wrong_FMN: Wrong
     seconds: float
 
     def of(self, method: str) -> list[int]:
         """The numbers of a method's settings."""
         return [at for at, each in enumerate(self.heads[0]) if each.method == method]
+
+    @property
+    def own_MN(self) -> Wrong:
+        """Whether each photo was named wrongly by the heads of its own fold."""
+        return self.wrong_FMN[self.folds, :, np.arange(len(self.folds))].T
 
 
 def tried(work: Work, run: Run) -> Tried:
@@ -116,18 +138,24 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
     labelled = work.bench.features(work.networks.of(run), photos, classes)
     folds = cross.folds(photos, cross.FOLDS, work.seed)
     start = time.perf_counter()
-    heads = []
-    wrong: list[Wrong] = []
-    for number in range(cross.FOLDS):
-        rows = folds == number
-        learn = labelled.where(~rows)
+    heads: list[list[Candidate]] = []
+    wrong_FMN = np.empty((0, 0, 0), np.bool_)
+    # A setting for a fold is chosen by heads that never saw it (nested cross-validation): so every two
+    # folds are left out together once, and each of the two is measured on behalf of the other.
+    for one, other in combinations_with_replacement(range(cross.FOLDS), 2):
+        learn = labelled.where((folds != one) & (folds != other))
         found = longtail.candidates(learn, len(classes), training(work, run), _asked(work, run))
-        wrong = wrong or [np.ones(len(photos), np.bool_) for _ in found]
-        measured = labelled.where(rows)
-        for own_N, each in zip(wrong, found, strict=True):
-            own_N[rows] = each.head.logits_of(measured.features).argmax(1) != measured.labels
-        heads.append(found)
-    return Tried(folds, heads, wrong, time.perf_counter() - start)
+        if not wrong_FMN.size:
+            wrong_FMN = np.ones((cross.FOLDS, len(found), len(photos)), np.bool_)
+        for fold, beside in {(one, other), (other, one)}:
+            rows = folds == beside
+            measured = labelled.where(rows)
+            for at, each in enumerate(found):
+                answers = each.head.logits_of(measured.features).argmax(1)
+                wrong_FMN[fold, at, rows] = answers != measured.labels
+        if one == other:
+            heads.append(found)
+    return Tried(folds, heads, wrong_FMN, time.perf_counter() - start)
 
 
 def _asked(work: Work, run: Run) -> set[str]:
@@ -148,9 +176,9 @@ def training(work: Work, run: Run) -> Training:
 def tail(work: Work, run: Run) -> Row:
     """A method for classes with few photos (`longtail.METHODS`, `plain`, `even`, or `masked`).
 
-    A fold's setting is chosen by the predictions in the other folds. `even` is the plain head with its
-    scores corrected to classes that are all equally frequent; `masked` is the plain head of all
-    classes, asked only for those that are left after pruning.
+    A fold's setting is chosen by predictions in the other folds, of heads that saw neither. `even` is
+    the plain head with its scores corrected to classes that are all equally frequent; `masked` is the
+    plain head of all classes, asked only for those that are left after pruning.
     """
     if run.part == "test":
         return _tail_on_test(work, run)
@@ -161,12 +189,13 @@ def tail(work: Work, run: Run) -> Row:
     settings = []
     for number, heads in enumerate(found.heads):
         rows = found.folds == number
-        chosen = heads[_choice(work, run, found, labelled, ~rows)]
+        wrong_MN = found.wrong_FMN[number][:, ~rows]
+        chosen = heads[_choice(work, run, found, labelled.labels[~rows], wrong_MN)]
         settings.append(chosen.setting)
         scores_NC[rows] = chosen.head.logits_of(labelled.where(rows).features)
     if run.head == "masked":
         scores_NC = scores_NC[:, [classes.index(each) for each in work.data.classes(run)]]
-    row = _row(work, run, photos, scores_NC, found.seconds)
+    row = folded_row(work, run, photos, scores_NC, found.seconds)
     return {**row, "settings": [list(each) for each in dict.fromkeys(settings)]}
 
 
@@ -175,7 +204,7 @@ def _tail_on_test(work: Work, run: Run) -> Row:
     classes, photos, found = work.data.classes(run), both(work), tried(work, run)
     network = work.networks.of(run)
     labelled = work.bench.features(network, photos, classes)
-    number = _choice(work, run, found, labelled, np.ones(len(photos), np.bool_))
+    number = _choice(work, run, found, labelled.labels, found.own_MN)
     start = time.perf_counter()
     key = ("whole", run.backbone, run.epochs, classes)
     if key not in work.memo:
@@ -184,14 +213,16 @@ def _tail_on_test(work: Work, run: Run) -> Row:
     chosen: Candidate = work.memo[key][number]
     test = work.data.measured_on(run)
     scores_NC = chosen.head.logits_of(work.bench.features(network, test, classes).features)
-    row = _row(work, run, test, scores_NC, time.perf_counter() - start)
+    row = folded_row(work, run, test, scores_NC, time.perf_counter() - start)
     return {**row, "settings": [list(chosen.setting)]}
 
 
-def _choice(work: Work, run: Run, found: Tried, labelled: LabelledFeatures, rows_N: Wrong) -> int:
-    """The number of the setting that a method takes, chosen by some of the photos."""
-    rows_N = rows_N & (labelled.labels >= 0)
-    plain = min(found.of(PLAIN), key=lambda at: float(found.wrong[at][rows_N].mean()))
+def _choice(
+    work: Work, run: Run, found: Tried, labels_N: npt.NDArray[np.int64], wrong_MN: Wrong
+) -> int:
+    """The number of the setting that a method takes, chosen by some photos' answers of each."""
+    wrong_MN, labels_N = wrong_MN[:, labels_N >= 0], labels_N[labels_N >= 0]
+    plain = min(found.of(PLAIN), key=lambda at: float(wrong_MN[at].mean()))
     if run.head in (PLAIN, "masked"):
         return plain
     rate = found.heads[0][plain].setting[0]
@@ -201,15 +232,15 @@ def _choice(work: Work, run: Run, found: Tried, labelled: LabelledFeatures, rows
     counts = work.data.parts.train_counts()
     photos_C = np.array([counts[each] for each in work.data.classes(run)], np.int64)
     able = found.of(run.head)
-    wrong = [found.wrong[at][rows_N] for at in able]
     few_C = metrics.bands(photos_C, work.config.bands)["tail"]
-    best = longtail.choose(wrong, found.wrong[plain][rows_N], labelled.labels[rows_N], few_C)
+    best = longtail.choose(list(wrong_MN[able]), wrong_MN[plain], labels_N, few_C)
     return able[best]
 
 
-def _row(
+def folded_row(
     work: Work, run: Run, photos: Photos, scores_NC: npt.NDArray[np.float32], seconds: float
 ) -> Row:
+    """The row of a head on kept features, from its scores for some photos, shape (N, C)."""
     evaluation: Any = photos.evaluation(scores_NC, work.data.classes(run))
     extract = cost_of(work.bench, work.networks.of(run), len(photos))
     return row_of(work, run, evaluation, curve=(), train_seconds=seconds, extract_seconds=extract)

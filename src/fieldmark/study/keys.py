@@ -10,6 +10,7 @@ from fieldmark.finetune import FineTuning, good
 from fieldmark.heads import longtail
 from fieldmark.heads.softmax import Arm, Training
 from fieldmark.recipes import Run
+from fieldmark.study import stopped
 from fieldmark.study.work import Work
 
 
@@ -32,7 +33,10 @@ def key(work: Work, run: Run) -> str:
         ]
         about["views"] = seen
     if run.mode == "tail":
-        about["how"] = [longtail.RATES, longtail.STRENGTHS, work.config.bands]
+        # "nested": how strengths are chosen, `fieldmark.study.folded`.
+        about["how"] = [longtail.RATES, longtail.STRENGTHS, work.config.bands, "nested"]
+    if run.mode == "early":
+        about["how"] = [longtail.RATES, stopped.PATIENCE]
     return files.digest(about)
 
 

@@ -17,7 +17,7 @@ from fieldmark.finetune import Crops
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Training, fit
 from fieldmark.recipes import Mode, Run
-from fieldmark.study import folded
+from fieldmark.study import folded, stopped
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
 from fieldmark.study.work import Row, Work
@@ -164,6 +164,7 @@ MODES: dict[Mode, Callable[[Work, Run], Row]] = {
     "ensemble": ensemble,
     "head": folded.head,
     "tail": folded.tail,
+    "early": stopped.early,
 }
 
 

@@ -19,7 +19,7 @@ from fieldmark.study.networks import load
 from fieldmark.study.work import Row, Work
 from fieldmark.study.writing import Writer
 
-ON_FEATURES = ("cached", "head", "tail")
+ON_FEATURES = ("cached", "head", "tail", "early")
 """The modes that need nothing but kept features."""
 
 

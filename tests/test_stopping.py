@@ -1,0 +1,61 @@
+"""Early stopping: when a sweep ends, and whose weights come out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fieldmark.features import Features
+from fieldmark.heads.base import LabelledFeatures
+from fieldmark.heads.softmax import Arm, Training, fit_sweep
+from fieldmark.heads.stopping import Stopping
+
+LOSSES = st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=20)
+
+
+@given(LOSSES, st.integers(1, 4))
+def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
+    losses: list[tuple[int, int]], patience: int
+) -> None:
+    weight = torch.zeros(3, 2, 4)
+    stopping = Stopping([weight], patience)
+    for number, pair in enumerate(losses, 1):
+        weight += 1  # what an epoch leaves is its number
+        over = stopping.after_epoch([float(each) for each in pair])
+        so_far = losses[:number]
+        best = [min(range(number), key=lambda at: so_far[at][arm]) + 1 for arm in (0, 1)]
+        assert stopping.kept == best
+        assert over == (number - max(best) >= patience)
+        if over:
+            break
+    stopping.go_back()
+    for arm, epoch in enumerate(stopping.kept):
+        assert (weight[:, arm] == epoch).all()
+
+
+def noisy(count: int, seed: int) -> LabelledFeatures:
+    """Classes that overlap, so that learning by heart costs something."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    x_ND = 0.5 * np.eye(3, 20)[labels] + rng.normal(size=(count, 20))
+    ids = tuple(f"{seed}-{at}" for at in range(count))
+    return LabelledFeatures(Features.of(x_ND.astype(np.float32)), labels, ids)
+
+
+def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:
+    train, val = noisy(60, 0), noisy(80, 1)
+    how = Training(epochs=100, batch_size=20, patience=4)
+    fast, slow = fit_sweep(train, val, 3, how, [Arm(3e-2), Arm(3e-3)])
+    assert len(fast.curve) == len(slow.curve) < 100
+    assert len(slow.curve) == max(fast.kept or 0, slow.kept or 0) + 4
+    for each in (fast, slow):
+        assert each.val_loss == min(epoch.val_loss for epoch in each.curve)
+        logits = torch.from_numpy(each.head.logits_of(val.features))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(val.labels))
+        assert float(loss) == pytest.approx(each.val_loss, abs=1e-5)
+    (whole,) = fit_sweep(train, val, 3, Training(epochs=100, batch_size=20), [Arm(3e-2)])
+    assert fast.val_loss < whole.val_loss
+    assert (whole.kept, len(whole.curve)) == (None, 100)
