@@ -28,16 +28,18 @@ def photo(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    """Two networks, one of them with two views besides its own: as it is, mirrored, cropped."""
+    """Two networks, one with three views besides its own: mirrored, cropped, and in smaller crops."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        networks = [Network.of(backbones.load(name, weights="random")) for name in NAMES]
+        loaded = [backbones.load(name, weights="random") for name in NAMES]
+        networks = [Network.of(each) for each in (*loaded, loaded[0].at(160))]
         for each in networks:
             assert each.engine is not None  # converted here, and then in memory
-    views = (SQUASH, replace(SQUASH, flip=True), Preprocess(), SQUASH)
+    small = replace(SQUASH, size=160)
+    views = (SQUASH, replace(SQUASH, flip=True), Preprocess(), SQUASH, small)
     members = []
     for number, view in enumerate(views):
-        network = networks[number == 3]
+        network = networks[max(0, number - 2)]
         random = np.random.default_rng(number)
         dim = network.backbone.architecture.feature_dim
         unit = np.linalg.norm(network.engine(view.apply(photo(0))[None]))
@@ -46,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
             random.normal(0, 1, 4).astype(np.float32),
         )
         members.append(
-            Member(network, view, head, (1.0, 0.5, 2.0, 1.5)[number], 0.4 - 0.1 * number)
+            Member(network, view, head, (1.0, 0.5, 2.0, 1.5, 1.2)[number], 0.3 - 0.05 * number)
         )
     return Classifier(tuple(members), TAXA, temperature=0.8, known_from=0.1)
 
@@ -68,8 +70,9 @@ def by_hand(made: Classifier, pixels: np.ndarray) -> np.ndarray:
 
 
 def test_the_scores_are_the_weighted_mean_of_the_members(made: Classifier) -> None:
-    assert len(made.networks) == 2
-    assert len(made.views) == 3
+    assert len(made.networks) == 3
+    assert len(made.views) == 4
+    assert made.architecture == " + ".join(NAMES)
     for seed in range(3):
         found = made.scores(stacked([made.crop(photo(seed))]))[0]
         np.testing.assert_allclose(found, by_hand(made, photo(seed)), atol=1e-5)
@@ -89,7 +92,7 @@ def test_a_network_runs_once_for_each_of_its_views(made: Classifier) -> None:
     counted = replace(made)
     vars(counted)["networks"] = tuple(map(Counting, made.networks))
     counted.predict([photo(0), photo(1)])
-    assert sorted(ran) == sorted([NAMES[0]] * 3 + [NAMES[1]])
+    assert sorted(ran) == sorted([NAMES[0]] * 4 + [NAMES[1]])
 
 
 def test_the_views_of_a_photo_are_those_that_each_makes_by_itself(tmp_path: Path) -> None:
@@ -108,11 +111,12 @@ def test_the_views_of_a_photo_are_those_that_each_makes_by_itself(tmp_path: Path
 
 def test_what_is_saved_is_what_is_loaded(made: Classifier, saved: Path, tmp_path: Path) -> None:
     names = {path.name for path in saved.glob("*.safetensors")}
-    heads = {"head.safetensors", *(f"head-{n}.safetensors" for n in (2, 3, 4))}
+    heads = {"head.safetensors", *(f"head-{n}.safetensors" for n in (2, 3, 4, 5))}
     assert names == {*heads, "backbone.safetensors", "backbone-2.safetensors"}
     loaded = Classifier.load(saved)
     assert loaded.digest == made.digest
     assert loaded.members[0].network is loaded.members[1].network
+    assert loaded.members[4].network.backbone.architecture.input_size == 160
     one, other = made.predict([photo(5)])[0], loaded.predict([photo(5)])[0]
     assert [a.taxon for a in one.answers] == [a.taxon for a in other.answers]
     np.testing.assert_allclose(
@@ -150,6 +154,10 @@ def test_a_member_that_is_damaged_is_one_sentence(saved: Path, tmp_path: Path, g
         lambda members: members[0].update(weight=0.5),
         lambda members: members[3].update(backbone_key=members[0]["backbone_key"]),
         lambda members: members.pop(),
+        lambda members: members[4].pop("side"),
+        lambda members: members[4].update(side=224),
+        lambda members: members[4].update(side="160"),
+        lambda members: members[0].update(side=160),
     ],
 )
 def test_members_that_do_not_fit_together_are_one_sentence(
@@ -211,8 +219,9 @@ def test_the_exported_graph_has_all_members_and_their_views(
 
     model = onnx.load(tmp_path / "m.onnx")
     weights = sum(np.prod(tensor.dims) for tensor in model.graph.initializer)
-    both = sum(sum(p.numel() for p in n.backbone.network.parameters()) for n in made.networks)
-    assert weights < 1.1 * both  # each network is there once, whatever its views
+    two = made.networks[:2]
+    both = sum(sum(p.numel() for p in n.backbone.network.parameters()) for n in two)
+    assert weights < 1.1 * both  # each network is there once, whatever its views and their sizes
 
 
 def test_an_exported_graph_without_a_member_is_found_out(
@@ -250,5 +259,6 @@ def test_a_mirrored_view_is_drawn_the_right_way_round() -> None:
 def test_the_card_names_the_members(saved: Path) -> None:
     text = (saved / "README.md").read_text()
     assert "**Members.**" in text
-    assert "0.40 x shufflenet_v2_x0_5\n" in text
+    assert "0.30 x shufflenet_v2_x0_5\n" in text
     assert "shufflenet_v2_x0_5 (mirrored)" in text
+    assert "shufflenet_v2_x0_5 (160 px)" in text

@@ -193,6 +193,7 @@ def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.
         "energy": _energy(add, scores, classifier),
     }
     add.nodes += [helper.make_node("Identity", [outputs[name]], [name]) for name in outputs]
+    _share(add)
     size = [len(classifier.taxonomy)]
     graph = helper.make_graph(
         add.nodes,
@@ -212,6 +213,18 @@ def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _share(add: onnx_pixels.Nodes) -> None:
+    """Keep tensors of the same values once: those of a network that sees photos at two sizes."""
+    kept: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for tensor in add.initializers:
+        values = tensor.data_type, tuple(tensor.dims), tensor.raw_data or tensor.SerializeToString()
+        same[tensor.name] = kept.setdefault(values, tensor.name)
+    add.initializers[:] = [each for each in add.initializers if same[each.name] == each.name]
+    for node in add.nodes:
+        node.input[:] = [same.get(name, name) for name in node.input]
 
 
 def _run(

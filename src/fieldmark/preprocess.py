@@ -89,12 +89,6 @@ class Preprocess:
         mirrored = "-flip" if self.flip else ""
         return f"p{_VERSION}-{self.size}-{shape}-{self.interpolation}-{self.tier}{mirrored}"
 
-    @property
-    def note(self) -> str:
-        """What tells this view from that of the whole photo as it is, for a person; often empty."""
-        told = ["central crop"] * (self.fit == "crop") + ["mirrored"] * self.flip
-        return f" ({', '.join(told)})" if told else ""
-
     def to_json(self) -> str:
         """As a JSON object, in a fixed order."""
         return json.dumps(asdict(self), sort_keys=True)

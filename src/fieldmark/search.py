@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fieldmark import backbones, calibration, ensemble, folds, metrics, progress
 from fieldmark.backbones import Backbone
+from fieldmark.classifier import name_of
 from fieldmark.experiment import Bench, Parts, Photos
 from fieldmark.heads.base import LinearHead
 from fieldmark.heads.default import fit_best
@@ -68,7 +69,8 @@ class Candidate:
     @property
     def name(self) -> str:
         """What it is called on a page."""
-        return f"{self.backbone.architecture.name}{self.view.note}"
+        side = self.backbone.architecture.input_size if self.backbone.native else None
+        return name_of(self.backbone.architecture.name, self.view, side)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from fieldmark.backbones import timm_, torchvision_
 from fieldmark.backbones import weights as weights_
 from fieldmark.backbones._torchvision_import import import_torchvision
-from fieldmark.backbones.base import Architecture, Backbone, WeightsAccount
+from fieldmark.backbones.base import Architecture, Backbone, WeightsAccount, key_at
 
 BACKBONES: dict[str, Architecture] = {
     facts.name: facts for facts in (*timm_.ARCHITECTURES, *torchvision_.ARCHITECTURES)
@@ -28,6 +28,7 @@ __all__ = [
     "architecture",
     "available",
     "import_torchvision",
+    "key_at",
     "load",
 ]
 

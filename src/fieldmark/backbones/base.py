@@ -5,11 +5,12 @@ Nothing here imports PyTorch before a network is built, so that the command line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fieldmark import files
+from fieldmark.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,6 +112,11 @@ def _layers(parameters: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
 
 
+def key_at(key: str, side: int) -> str:
+    """The key of a backbone on crops of another side than its own, by its own key."""
+    return files.digest([key, side])
+
+
 @dataclass(frozen=True, eq=False)
 class Backbone:
     """A network with its weights, in evaluation mode.
@@ -119,11 +125,38 @@ class Backbone:
         architecture: the network's facts.
         network: the network as its library defines it, with its own last layer.
         account: where the weights came from and which of them are random.
+        native: the same network on the side that it was made for; None: it is that one itself.
     """
 
     architecture: Architecture
     network: nn.Module
     account: WeightsAccount
+    native: Backbone | None = None
+
+    def at(self, side: int) -> Backbone:
+        """The same network, its parameters shared, on crops of another side in pixels.
+
+        Raises:
+            InputError: the network takes crops of its own side alone.
+        """
+        native = self.native or self
+        facts = native.architecture
+        if side == facts.input_size:
+            return native
+        # Convolutions are nearly all of a network's work, and grow with the area.
+        macs = round(facts.giga_macs * (side / facts.input_size) ** 2, 3)
+        larger = replace(facts, input_size=side, giga_macs=macs)
+        found = Backbone(larger, native.network, native.account, native)
+        import torch
+
+        try:
+            with torch.inference_mode():
+                found.trunk(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise InputError(
+                f"{facts.name} takes crops of {facts.input_size} pixels alone, not of {side}."
+            ) from error
+        return found
 
     @cached_property
     def trunk(self) -> Trunk:
@@ -146,6 +179,8 @@ class Backbone:
         """
         from fieldmark.backbones.weights import digest_of_values
 
+        if self.native is not None:
+            return key_at(self.native.key, self.architecture.input_size)
         facts = self.architecture
         return files.digest(
             {

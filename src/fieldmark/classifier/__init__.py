@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fieldmark.classifier.answers import Answer, Prediction, Source, Wider
 from fieldmark.classifier.folder import FORMAT
-from fieldmark.classifier.members import Member, Network
+from fieldmark.classifier.members import Member, Network, name_of
 from fieldmark.classifier.model import Classifier, Crops, stacked
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Prediction",
     "Source",
     "Wider",
+    "name_of",
     "stacked",
 ]

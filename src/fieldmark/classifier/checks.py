@@ -75,9 +75,22 @@ def taxonomy(entries: Any) -> Taxonomy:
 
 
 def member(
-    architecture: str, key: str, preprocess: Preprocess, head: LinearHead, classes: int
+    architecture: str,
+    key: str,
+    preprocess: Preprocess,
+    side: int | None,
+    head: LinearHead,
+    classes: int,
 ) -> None:
     """Refuse a member whose parts do not fit each other, whoever wrote it.
+
+    Args:
+        architecture: the name of its network.
+        key: which weights.
+        preprocess: its view.
+        side: of the network's crops, where it is not the network's own.
+        head: its last layer.
+        classes: how many the classifier has.
 
     Raises:
         ValueError: what does not fit.
@@ -95,5 +108,7 @@ def member(
     if not re.fullmatch("[0-9a-f]{64}", key):
         raise ValueError("backbone_key is not a digest")
     facts = BACKBONES.get(architecture)
-    if facts and (weight.shape[0], preprocess.size) != (facts.feature_dim, facts.input_size):
-        raise ValueError(f"the head or the size of the crop is not of {facts.name}")
+    dim = facts.feature_dim if facts else weight.shape[0]
+    takes = side or (facts.input_size if facts else preprocess.size)
+    if (weight.shape[0], preprocess.size) != (dim, takes):
+        raise ValueError(f"the head or the size of the crop is not of {architecture}")

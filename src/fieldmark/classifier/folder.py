@@ -5,7 +5,7 @@
     backbone.safetensors   the weights of all layers before it
     README.md              a model card in the form of the Hugging Face hub
 
-The second member's last layer is `head-2.safetensors`, the second distinct network's weights are
+The second member's last layer is `head-2.safetensors`, the second distinct weights are
 `backbone-2.safetensors`, and so on. Nothing in it is ever run as code: tensors are safetensors, the
 rest is JSON.
 """
@@ -60,7 +60,8 @@ def save(classifier: Classifier, folder: Path) -> None:
             f"{folder} cannot be written to ({error.strerror}): name another folder."
         ) from error
     names = []
-    for number, network in enumerate(classifier.networks):
+    weights = {network.weights: network for network in classifier.networks}
+    for number, network in enumerate(weights.values()):
         names.append(_name("backbone", number))
         _save_weights(network, folder / names[-1])
     for number, member in enumerate(classifier.members):
@@ -88,8 +89,9 @@ def save(classifier: Classifier, folder: Path) -> None:
 def _as_json(member: Member) -> dict[str, Any]:
     return {
         "architecture": member.network.architecture,
-        "backbone_key": member.network.key,
+        "backbone_key": member.network.weights,
         "preprocess": files.from_json(member.preprocess.to_json()),
+        **({"side": member.network.side} if member.network.side is not None else {}),
         "temperature": member.temperature,
         "weight": member.weight,
     }
@@ -145,7 +147,7 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
     entries = about["members"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MEMBERS:
         raise ValueError(f"members are not a list of 1 to {MOST_MEMBERS}")
-    networks: dict[str, Network] = {}
+    networks: dict[str, dict[int | None, Network]] = {}
     members = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -153,18 +155,19 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
         head = _read_head(folder / _name("head", number), about["files"])
         preprocess = Preprocess.from_json(files.to_json(entry["preprocess"]))
         architecture, key = (checks.text(entry, name) for name in ("architecture", "backbone_key"))
-        checks.member(architecture, key, preprocess, head, classes)
-        if key not in networks:
-            path = folder / _name("backbone", len(networks))
-            networks[key] = Network(architecture, key, path)
-        if networks[key].architecture != architecture:
+        side = int(checks.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
+        checks.member(architecture, key, preprocess, side, head, classes)
+        path = folder / _name("backbone", list({**networks, key: {}}).index(key))
+        sides = networks.setdefault(key, {})
+        if any(each.architecture != architecture for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
+        network = sides.setdefault(side, Network(architecture, key, path, side))
         temperature = checks.number(entry, "temperature", 1e-3, 1e3)
         weight = checks.number(entry, "weight", 0, 1)
-        members.append(Member(networks[key], preprocess, head, temperature, weight))
-    for network in networks.values():
-        if not network.source.is_file():  # type: ignore[union-attr]
-            raise ValueError(f"{network.source.name} is missing")  # type: ignore[union-attr]
+        members.append(Member(network, preprocess, head, temperature, weight))
+    for number in range(len(networks)):
+        if not (folder / _name("backbone", number)).is_file():
+            raise ValueError(f"{_name('backbone', number)} is missing")
     weights = [member.weight for member in members]
     if abs(sum(weights) - 1) > 1e-6 or min(weights) <= 0 or weights[0] < max(weights):
         raise ValueError("the weights of the members are not a mean with the largest one first")

@@ -28,18 +28,30 @@ class Network:
 
     Attributes:
         architecture: its name.
-        key: which weights, as in `Backbone.key`.
+        weights: which ones: `Backbone.key` on the side that the network was made for.
         source: the backbone itself, or the file that holds its weights.
+        side: of its crops in pixels, where it is another one than the network was made for.
     """
 
     architecture: str
-    key: str
+    weights: str
     source: Backbone | Path | None = None
+    side: int | None = None
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """The network of a backbone that is in memory."""
-        return cls(backbone.architecture.name, backbone.key, backbone)
+        facts, native = backbone.architecture, backbone.native
+        if native is None:
+            return cls(facts.name, backbone.key, backbone)
+        return cls(facts.name, native.key, backbone, facts.input_size)
+
+    @property
+    def key(self) -> str:
+        """What its features and its graph are kept under: `Backbone.key`."""
+        from fieldmark.backbones import key_at
+
+        return self.weights if self.side is None else key_at(self.weights, self.side)
 
     @cached_property
     def engine(self) -> engines.Engine:
@@ -76,12 +88,19 @@ class Network:
             found = backbones.load(self.architecture, weights=self.source)
         except InputError as error:
             raise checks.damaged(self.source.parent, error) from error
-        if found.key != self.key:
+        if found.key != self.weights:
             raise ClassifierError(
                 f"{self.source} does not hold the weights that the head was trained on: "
                 "take the folder anew from where it was made."
             )
-        return found
+        return found if self.side is None else found.at(self.side)
+
+
+def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
+    """A network and how it sees photos, for a person; `side` where it is not the network's own."""
+    told = [f"{side} px"] * (side is not None)
+    told += ["central crop"] * (view.fit == "crop") + ["mirrored"] * view.flip
+    return f"{architecture} ({', '.join(told)})" if told else architecture
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +125,7 @@ class Member:
     @property
     def name(self) -> str:
         """What it is called on a page: the network, and the view where it is not the usual one."""
-        return f"{self.network.architecture}{self.preprocess.note}"
+        return name_of(self.network.architecture, self.preprocess, self.network.side)
 
     def only(self, columns: list[int]) -> LinearHead:
         """The head of some of the classes."""

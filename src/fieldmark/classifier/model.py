@@ -94,7 +94,7 @@ class Classifier:
     @property
     def architecture(self) -> str:
         """The names of its networks."""
-        return " + ".join(each.architecture for each in self.networks)
+        return " + ".join(dict.fromkeys(each.architecture for each in self.networks))
 
     @property
     def threshold(self) -> Threshold | None:
