@@ -35,10 +35,12 @@ SCHEMA: dict[str, pl.DataType] = {
     "reason": pl.String(),  # why it was rejected; null for a kept one
     "licence": pl.String(),  # as the source writes it; null where it says nothing
     "rights_holder": pl.String(),  # whom to name with the photo
+    "location": pl.String(),  # where the camera stood, as the source names the place; null: unknown
 }
 
-# What a table says of its photos is the same wherever they lie and whoever holds the rights.
-_NOT_IN_DIGEST = frozenset({"path", "licence", "rights_holder"})
+# What a table says of its photos is the same wherever they lie and whoever holds the rights; a place
+# counts where it is the group.
+_NOT_IN_DIGEST = frozenset({"path", "licence", "rights_holder", "location"})
 
 _METADATA_KEY = "fieldmark"
 
@@ -157,7 +159,7 @@ class PhotoTable:
 
 def _completed(frame: pl.DataFrame) -> pl.DataFrame:
     """A table of an earlier version with the columns that it had not yet, empty."""
-    added = {name: pl.lit(None, SCHEMA[name]) for name in ("licence", "rights_holder")}
+    added = {name: pl.lit(None, SCHEMA[name]) for name in ("licence", "rights_holder", "location")}
     return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
 
 

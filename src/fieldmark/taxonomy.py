@@ -14,6 +14,16 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 """The ranks that are kept, from the widest to the narrowest (Darwin Core's terms)."""
 
 
+NO_ANIMAL = {
+    "blank": "blank",
+    "empty": "blank",
+    "human": "human",
+    "homo sapiens": "human",
+    "vehicle": "vehicle",
+}
+"""Labels of camera traps that name no animal, and what Camtrap DP calls them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Taxon:
     """What one label stands for.

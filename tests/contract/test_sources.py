@@ -13,11 +13,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from fieldmark.cli import app
 from fieldmark.errors import InputError
 from fieldmark.photos import SCHEMA, PhotoTable
 from fieldmark.places import is_here
-from fieldmark.sources import SOURCES, read
+from fieldmark.sources import SOURCES, by_location, read, without_empty
 
 
 def photo(path: Path, grey: int = 0) -> None:
@@ -89,6 +91,7 @@ def parquet_sample(root: Path) -> Path:
 
 
 def camtrap_sample(root: Path) -> Path:
+    root.mkdir(exist_ok=True)
     photo(root / "media" / "a.jpg", 1)
     photo(root / "media" / "b.jpg", 2)
     (root / "media" / "c.jpg").write_bytes(b"no picture")
@@ -230,6 +233,28 @@ def open_data_sample(root: Path) -> Path:
     return root
 
 
+def cct_sample(root: Path) -> Path:
+    """Two bursts at one place, of which one is empty; the list calls the third photo corrupt."""
+    images = [
+        {"id": f"i{n}", "file_name": f"images/{n}.jpg", "seq_id": f"s{n // 2}", "location": "26"}
+        for n in range(4)
+    ]
+    images[2]["corrupt"] = True
+    images[3]["location"] = ""
+    labels = [
+        {"id": f"a{n}", "image_id": f"i{n}", "category_id": n // 2, "bbox": [1, 2, 3, 4]}
+        for n in range(4)
+    ]
+    categories = [{"id": 0, "name": "empty"}, {"id": 1, "name": "gray_wolf"}]
+    photo(root / "images" / "0.jpg", 1)
+    photo(root / "images" / "1.jpg", 2)
+    (root / "images" / "3.jpg").write_bytes(b"no picture")
+    path = root / "caltech.json"
+    document = {"images": images, "annotations": labels, "categories": categories}
+    path.write_text(json.dumps(document))
+    return path
+
+
 SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "inat": (inat_sample, 4),
     "folder": (folder_sample, 4),
@@ -241,6 +266,7 @@ SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
     "darwin-core": (darwin_core_sample, 4),
     "inat-export": (inat_export_sample, 4),
     "inat-open-data": (open_data_sample, 3),
+    "coco-camera-traps": (cct_sample, 4),
 }
 """For each source a sample of two good photos, and how many rows are found in it."""
 
@@ -399,3 +425,50 @@ def test_half_an_open_data_mirror_is_one_sentence(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match=r"no observations\.csv\.gz"):
         read(root, source="inat-open-data")
+
+
+def test_camera_traps_keep_bursts_and_where_asked_places(tmp_path: Path) -> None:
+    path = cct_sample(tmp_path)
+    assert read(tmp_path, verify=False).source == "coco-camera-traps"
+    table = read(path, verify=False)
+    assert table.frame["group"].to_list() == ["s0", "s0", "s1", "s1"]
+    assert table.frame["location"].to_list() == ["26", "26", "26", None]
+    assert table.reasons() == {"corrupt": 1}
+    assert by_location(table).frame["group"].to_list() == ["26", "26", "26", "s1"]
+    with pytest.raises(InputError, match="no photo says where it was taken"):
+        by_location(read(folder_sample(tmp_path / "other"), verify=False))
+
+
+def test_empty_photos_are_a_class_unless_they_are_not_wanted(tmp_path: Path) -> None:
+    table = read(cct_sample(tmp_path))
+    assert [taxon.name for taxon in table.taxonomy] == ["empty", "gray_wolf"]
+    without = without_empty(table)
+    assert [taxon.name for taxon in without.taxonomy] == ["gray_wolf"]
+    assert without.reasons() == {"no-animal": 2, "corrupt": 1, "not-an-image": 1}
+    assert set(without.frame["taxon_id"].drop_nulls()) <= {"1"}
+    blank = without_empty(read(camtrap_sample(tmp_path / "dp")))
+    assert blank.reasons()["no-animal"] == 1
+
+
+def test_the_verb_indexes_camera_traps_as_asked(tmp_path: Path) -> None:
+    out = tmp_path / "table.parquet"
+    words = ["index", str(cct_sample(tmp_path)), "--out", str(out), "--by-location", "--no-empty"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "4 photos found = 0 kept + 4 rejected" in done.output
+    assert PhotoTable.read(out).frame["group"].to_list() == ["26", "26", "26", "s1"]
+
+
+def test_half_a_camera_trap_list_is_one_sentence(tmp_path: Path) -> None:
+    path = cct_sample(tmp_path)
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(InputError, match="is not valid JSON"):
+        read(path)
+    path.write_text(text.replace('"category_id"', '"category"'))
+    with pytest.raises(InputError, match=r"annotations\[0\] has no category_id"):
+        read(path)
+    (tmp_path / "second.json").write_text(text)
+    path.write_text(text)
+    with pytest.raises(InputError, match="holds no list, or several"):
+        read(tmp_path, source="coco-camera-traps")

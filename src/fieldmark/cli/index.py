@@ -15,18 +15,31 @@ def index(
     out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
     source: SourceOption = None,
     verify: Annotated[bool, typer.Option(help="Look at every file.")] = True,
+    by_location: Annotated[
+        bool,
+        typer.Option("--by-location", help="Keep all photos of a place in one part of a split."),
+    ] = False,
+    empty: Annotated[
+        bool, typer.Option(help="Keep photos that are labelled as empty, as a class.")
+    ] = True,
     cluster: ClusterOption = None,
     shards: SharesOption = 16,
 ) -> None:
     """Read photos as they lie into a table with a row for each, kept or rejected."""
     from fieldmark import sources
 
-    table = sources.read(photos, source=source, verify=verify and cluster is None)
+    table = sources.read(photos, source=source, verify=False)
+    if not empty:
+        table = sources.without_empty(table)
+    if by_location:
+        table = sources.by_location(table)
     if verify and cluster is not None:
         from fieldmark.cluster import connected
 
         with connected(cluster, shards) as workers:
             table = workers.look(table)
+    elif verify:
+        table = sources.look(table)
     table.write(out)
     kept = table.kept.height
     typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")

@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fieldmark.predict.entry import Entry
-from fieldmark.taxonomy import RANKS, Taxonomy
-
-NO_ANIMAL = {
-    "blank": "blank",
-    "empty": "blank",
-    "human": "human",
-    "homo sapiens": "human",
-    "vehicle": "vehicle",
-}
-"""Labels of camera traps that name no animal, and what Camtrap DP calls them."""
+from fieldmark.taxonomy import NO_ANIMAL, RANKS, Taxonomy
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from fieldmark.errors import InputError
+import polars as pl
+
+from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import PhotoTable
 from fieldmark.sources import (
     camtrap,
     check,
+    coco_camera_traps,
     darwin_core,
     folder,
     imagefolder,
@@ -24,6 +27,7 @@ from fieldmark.sources import (
     webdataset,
 )
 from fieldmark.sources.base import Source
+from fieldmark.taxonomy import NO_ANIMAL
 
 SOURCES: dict[str, Source] = {
     inat.SOURCE.name: inat.SOURCE,
@@ -36,6 +40,7 @@ SOURCES: dict[str, Source] = {
     darwin_core.SOURCE.name: darwin_core.SOURCE,
     inat_export.SOURCE.name: inat_export.SOURCE,
     inat_open_data.SOURCE.name: inat_open_data.SOURCE,
+    coco_camera_traps.SOURCE.name: coco_camera_traps.SOURCE,
 }
 
 
@@ -75,6 +80,32 @@ def look(
     return check.check_files(table, looking or partial(check.in_threads, workers=workers))
 
 
+def by_location(table: PhotoTable) -> PhotoTable:
+    """The table with all photos of a place as one group, so that no place is divided by a split.
+
+    A photo whose place is not known keeps the group that it has.
+
+    Raises:
+        InputError: the source says no place of any photo.
+    """
+    if table.frame["location"].null_count() == len(table):
+        raise InputError(
+            f"{table.root}: no photo says where it was taken: leave out --by-location."
+        )
+    return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
+
+
+def without_empty(table: PhotoTable) -> PhotoTable:
+    """The table with photos rejected whose label says that nothing is on them (`empty`, `blank`)."""
+    empty = [taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"]
+    ids = table.frame.filter(pl.col("taxon_id").is_in(empty))["id"]
+    found = table.reject(ids, RejectReason.NO_ANIMAL.value)
+    left = [taxon.id for taxon in table.taxonomy if taxon.id not in empty]
+    rejected = pl.col("reason") == RejectReason.NO_ANIMAL.value
+    frame = found.frame.with_columns(taxon_id=pl.when(~rejected.fill_null(False)).then("taxon_id"))
+    return PhotoTable(frame, table.taxonomy.only(left), table.root, table.source)
+
+
 def _pick(path: Path, name: str | None) -> Source:
     if name is not None:
         if name not in SOURCES:
@@ -87,4 +118,4 @@ def _pick(path: Path, name: str | None) -> Source:
     raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
 
 
-__all__ = ["SOURCES", "Source", "look", "read"]
+__all__ = ["SOURCES", "Source", "by_location", "look", "read", "without_empty"]

@@ -52,7 +52,12 @@ def _read(path: Path) -> PhotoTable:
     )
     pictures = [copies.Picture(*each) for each in rows.select("filePath", "mediaID").iter_rows()]
     names = copies.find(about.parent, pictures)
-    given = rows.select("label", "group", id="mediaID", file_name=pl.Series(names, dtype=pl.String))
+    given = rows.select(
+        *("label", "group"),
+        id="mediaID",
+        location="group",
+        file_name=pl.Series(names, dtype=pl.String),
+    )
     licence = _licence(package)
     given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
         _taxa(package), on="label", how="left", maintain_order="left"

@@ -20,7 +20,15 @@ import polars as pl
 
 from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import KEPT, REJECTED, PhotoTable, build_frame
-from fieldmark.sources import camtrap, darwin_core, imagefolder, inat_open_data, parquet, webdataset
+from fieldmark.sources import (
+    camtrap,
+    coco_camera_traps,
+    darwin_core,
+    imagefolder,
+    inat_open_data,
+    parquet,
+    webdataset,
+)
 from fieldmark.sources.base import Source, binomial, no_photos, part_named
 from fieldmark.sources.inat import annotation_files
 from fieldmark.taxonomy import Taxon, Taxonomy
@@ -52,7 +60,8 @@ class _Found:
 
 def _matches(path: Path) -> bool:
     lists = (annotation_files, camtrap.package_in, darwin_core.archive_in, imagefolder.metadata_in)
-    claimed = (*lists, inat_open_data.is_mirror, webdataset.shards_in, parquet.shards_in)
+    more = (coco_camera_traps.list_in, inat_open_data.is_mirror)
+    claimed = (*lists, *more, webdataset.shards_in, parquet.shards_in)
     return path.is_dir() and not any(claim(path) for claim in claimed)
 
 

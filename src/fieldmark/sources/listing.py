@@ -16,7 +16,8 @@ ABOUT_TAXA = ("name", "common_name", "supercategory", *RANKS)
 """Columns of a list that say what its labels are."""
 
 COLUMNS = (
-    *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "reason"),
+    *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "location"),
+    "reason",
     *ABOUT_TAXA,
 )
 """All columns that a list may have; `file_name` it must have."""
@@ -67,6 +68,7 @@ def table_of(
         reason=pl.coalesce("reason", _reason(trusted=trusted)),
         licence="licence",
         rights_holder="rights_holder",
+        location="location",
     ).with_columns(
         taxon_id=pl.when(pl.col("reason").is_null()).then("taxon_id"),
         status=pl.when(pl.col("reason").is_null()).then(pl.lit(KEPT)).otherwise(pl.lit(REJECTED)),

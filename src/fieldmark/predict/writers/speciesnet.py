@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from fieldmark.predict.answer import NO_ANIMAL, answer_of
+from fieldmark.predict.answer import answer_of
 from fieldmark.predict.entry import Entry
 from fieldmark.predict.writers.base import Form, Writer, write_lines
-from fieldmark.taxonomy import Taxon
+from fieldmark.taxonomy import NO_ANIMAL, Taxon
 
 _PARTS = ("class", "order", "family", "genus")
 _FIXED = {

@@ -1,0 +1,50 @@
+"""COCO Camera Traps: COCO's form with sequences and places, as LILA BC publishes its data sets.
+
+https://lila.science/coco-camera-traps. Read is the `.json` (or `.json.gz`), whose photos lie below its
+folder, or a folder with one such list at its top. `seq_id` is the group: the photos of one burst are
+never divided; `location` is kept beside it. The category `empty` is a label like any other; a photo
+with several categories is ambiguous; `corrupt` is believed. Boxes are not used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fieldmark.errors import InputError
+from fieldmark.photos import PhotoTable
+from fieldmark.progress import stage
+from fieldmark.sources import coco
+from fieldmark.sources.base import Source, no_photos
+from fieldmark.sources.inat import annotation_files, part_of
+
+_EXPECTS = "COCO Camera Traps (a .json with images, annotations, categories and seq_id or location)"
+
+
+def list_in(path: Path) -> Path | None:
+    """The one list at the top of a folder, or the one that the path is."""
+    if not path.is_dir():
+        return path if coco.of_camera_traps(path) else None
+    found = [each for each in sorted(path.glob("*.json*")) if coco.of_camera_traps(each)]
+    return found[0] if len(found) == 1 else None
+
+
+def _read(path: Path) -> PhotoTable:
+    listing = path if path.is_file() else list_in(path)
+    if listing is None:
+        raise InputError(f"{path} holds no list, or several: name one. Expected is {_EXPECTS}.")
+    with stage("Reading annotations", unit="images") as bar:
+        rows, categories = coco.read_listing(listing, None)
+        bar.advance(rows.height)
+    if rows.is_empty():
+        raise no_photos(path, "its list of images is empty")
+    rows = coco.within(coco.unique_within(rows), categories)
+    taxonomy = coco.taxonomy_of(rows, categories, {})
+    return PhotoTable(coco.frame_of(rows), taxonomy, listing.parent, SOURCE.name)
+
+
+def _matches(path: Path) -> bool:
+    named = annotation_files(path) if path.is_dir() else part_of(path)
+    return not named and list_in(path) is not None
+
+
+SOURCE = Source("coco-camera-traps", _EXPECTS, _matches, _read)
