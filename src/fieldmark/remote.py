@@ -1,4 +1,4 @@
-"""Objects behind a URL: s3://, gs://, http://, https://, through fsspec.
+"""Objects behind a URL: s3://, gs://, http://, https://, memory:// (in tests), through fsspec.
 
 A URL is made in one way only: the user names one, and relative paths are added below it. What answers
 "no such object" makes a photo missing. What does not answer, or refuses the credentials, is tried a few
@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fieldmark.containers import reject
 from fieldmark.errors import ImageRejected, InputError, RejectReason
 
 # pathlib folds the two slashes of a URL into one: `Path("s3://a/b")` is `s3:/a/b`.
-_URL = re.compile(r"(s3|gs|gcs|https?):/{1,2}(?!/)(.+)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"(s3|gs|gcs|https?|memory):/{1,2}(?!/)(.+)", re.IGNORECASE | re.DOTALL)
 _TRIES = 4
 _FIRST_WAIT = 0.25  # seconds; doubled with each try
 BLOCK = 8 * 2**20
@@ -200,11 +200,59 @@ def local_copy(place: Remote) -> Path:
 
 def _download(place: Remote) -> Path:
     target = _folder() / f"{len(_copies)}-{time.monotonic_ns()}-{os.getpid()}.parquet"
-    length = size(place)
-    with target.open("wb") as handle:
-        for start in range(0, length, BLOCK):
-            handle.write(_fetch(place, start))
+    download(place, target)
     return target
+
+
+def download(place: Remote, target: Path) -> None:
+    """Write an object to a file of this machine, block after block.
+
+    Raises:
+        ImageRejected: MISSING or OUTSIDE.
+        InputError: see `filesystem` and `_patiently`; or the disk is full.
+    """
+    length = size(place)
+    try:
+        with target.open("wb") as handle:
+            for start in range(0, length, BLOCK):
+                handle.write(_fetch(place, start))
+    except OSError as error:
+        raise InputError(
+            f"{target.parent} has no room for {place} ({error.strerror or error}): free some space, "
+            "or name another folder with TMPDIR."
+        ) from error
+
+
+def is_file(place: Remote) -> bool:
+    """Whether there is an object of this name; False also where it is what plays a folder.
+
+    Raises:
+        InputError: see `filesystem` and `_patiently`.
+    """
+    fs, path = _opened(place)
+    try:
+        return bool(_patiently(place, lambda: fs.info(path))["type"] == "file")
+    except ImageRejected:
+        return False
+
+
+def below(place: Remote) -> list[str]:
+    """The names of all objects below a place, sorted: relative to it, parts separated by `/`.
+
+    A web server lists nothing but the links of its pages.
+
+    Raises:
+        InputError: see `filesystem` and `_patiently`.
+    """
+    fs, path = _opened(place)
+    web = place.url.startswith("http")
+    try:
+        found = _patiently(place, lambda: fs.find(f"{path.rstrip('/')}/" if web else path))
+    except ImageRejected:
+        return []
+    start = f"{path.rstrip('/')}/"
+    names = (name.removeprefix(start) for name in found if name.startswith(start))
+    return sorted(unquote(name) if web else name for name in names if name and name[-1] != "/")
 
 
 _temporary: list[tempfile.TemporaryDirectory[str]] = []

@@ -472,3 +472,22 @@ def test_half_a_camera_trap_list_is_one_sentence(tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match="holds no list, or several"):
         read(tmp_path, source="coco-camera-traps")
+
+
+def test_behind_a_url_it_is_read_as_here(name: str, sample: Path, tmp_path: Path) -> None:
+    store = pytest.importorskip("fsspec", reason="needs the extra `remote`").filesystem("memory")
+    top = f"/{tmp_path.name}-{name}"
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        store.pipe(f"{top}/{path.relative_to(tmp_path).as_posix()}", path.read_bytes())
+    here = read(sample)
+    url = f"memory:/{top}/{sample.relative_to(tmp_path).as_posix()}"
+    there = read(Path(url))
+    assert there.source == here.source
+    assert there.taxonomy == here.taxonomy
+    assert there.frame.sort("id").equals(here.frame.sort("id"))
+    assert not isinstance(there.root, Path)
+    there.write(tmp_path / "index.parquet")
+    store.pipe(f"{top}/index.parquet", (tmp_path / "index.parquet").read_bytes())
+    again = read(Path(f"memory:/{top}/index.parquet"))
+    assert again.frame.equals(there.frame)
+    assert again.root == there.root

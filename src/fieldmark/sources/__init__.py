@@ -10,9 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
+from fieldmark import remote
 from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import PhotoTable
 from fieldmark.sources import (
+    away,
     camtrap,
     check,
     coco_camera_traps,
@@ -51,7 +53,7 @@ def read(
 
     Args:
         path: a folder, an annotation file, a table, or a table that `fieldmark index` wrote, which is
-            taken as it is.
+            taken as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
         source: a name in `SOURCES`; by default the one that the path has the layout of.
         verify: look at every file, for its digest, its size and whether it is a picture. Annotations
             that lie without any photo are only counted, whatever is said here.
@@ -60,11 +62,14 @@ def read(
     Raises:
         InputError: the path is not there, has no layout that is known, or holds no photos.
     """
-    if not path.exists():
+    if (place := remote.named(path)) is not None:
+        found = away.read(place, lambda here: _pick(here, source))
+    elif not path.exists():
         raise InputError(f"{path} is not there: name a folder of photos, or a list of them.")
-    if source is None and table.is_index(path):
+    elif source is None and table.is_index(path):
         return PhotoTable.read(path)
-    found = _pick(path, source).read(path)
+    else:
+        found = _pick(path, source).read(path)
     return look(found, workers=workers) if verify else found
 
 

@@ -22,12 +22,14 @@ class Source:
         expects: what the layout looks like, in a few words, for error messages.
         matches: whether a path has this layout; at most one source matches any path.
         read: the photos as the layout lists them, no photo's bytes read. Raises `InputError`.
+        looks_around: whether `read` looks for files beside the one that it is given.
     """
 
     name: str
     expects: str
     matches: Callable[[Path], bool]
     read: Callable[[Path], PhotoTable]
+    looks_around: bool = False
 
 
 _PARTS = {

@@ -128,4 +128,4 @@ def _taxa(package: Any) -> pl.DataFrame:
     return frame.with_columns(name=pl.col("label"))
 
 
-SOURCE = Source("camtrap-dp", _EXPECTS, _matches, _read)
+SOURCE = Source("camtrap-dp", _EXPECTS, _matches, _read, looks_around=True)

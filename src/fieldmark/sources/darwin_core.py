@@ -178,4 +178,4 @@ def _associated(core: pl.LazyFrame) -> pl.DataFrame:
     return found.drop("accessURI", "type", "format").collect(engine="streaming")
 
 
-SOURCE = Source("darwin-core", _EXPECTS, _matches, _read)
+SOURCE = Source("darwin-core", _EXPECTS, _matches, _read, looks_around=True)

@@ -75,4 +75,4 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-SOURCE = Source("inat-export", _EXPECTS, is_export, _read)
+SOURCE = Source("inat-export", _EXPECTS, is_export, _read, looks_around=True)

@@ -70,9 +70,12 @@ def _read(path: Path) -> PhotoTable:
 
 
 def read_shards(shards: list[tuple[File, str]], path: Path) -> PhotoTable:
-    """The photos of some tars; each comes with its name below the folder that they lie in."""
+    """The photos of some tars; each comes with its name below the folder that they lie in.
+
+    Beside `path`, or in it, may lie the names of numbered classes, also where the tars are elsewhere.
+    """
     root = shards[0][0].parent
-    names = _class_names(root)
+    names = _class_names(path if path.is_dir() else path.parent)
     found: list[dict[str, str | None]] = []
     with stage("Reading shards", len(shards), unit="shards") as bar:
         for shard, name in shards:
@@ -175,10 +178,10 @@ def _said(suffix: str, text: str, where: str) -> dict[str, str]:
     return found
 
 
-def _class_names(root: File) -> list[str]:
+def _class_names(root: Path) -> list[str]:
     """The names of numbered classes, a line each; none where there is no such file."""
     path = root / "classnames.txt"
-    if not isinstance(path, Path) or not path.is_file():
+    if not path.is_file():
         return []
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()

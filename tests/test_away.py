@@ -1,0 +1,153 @@
+"""Data behind URLs: a real S3 client against moto's server, a web server's lists, what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fieldmark import remote, sources
+from fieldmark.cli import app
+from fieldmark.errors import InputError
+from fieldmark.photos import PhotoTable
+
+fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
+KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+
+
+def tree(root: Path) -> Path:
+    """Two classes with three photos, one of them broken, and a table of two of the photos."""
+    for number, name in enumerate(("Parus major/1.jpg", "Parus major/a b.jpg", "Pica pica/3.jpg")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 8), (number, 200, 90)).save(path)
+    (root / "Pica pica" / "4.jpg").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A bucket `wild` with the photos of `tree`, served by moto over HTTP on loopback."""
+    server = pytest.importorskip("moto.server", reason="needs moto")
+    pytest.importorskip("s3fs", reason="needs the extra `remote`")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+        monkeypatch.setenv(name, value)
+    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()  # it keeps buckets from one server to the next
+    monkeypatch.setattr(remote, "_FIRST_WAIT", 0.001)
+    store = fsspec.filesystem("s3", skip_instance_cache=True)
+    store.mkdir("wild")
+    for path in tree(tmp_path / "here").rglob("*.jpg"):
+        store.pipe(f"wild/set/{path.relative_to(tmp_path / 'here').as_posix()}", path.read_bytes())
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield store
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    running.stop()
+
+
+def test_s3_is_indexed_counted_and_read_by_the_verbs(s3: Any, tmp_path: Path) -> None:
+    here = sources.read(tmp_path / "here")
+    out = tmp_path / "index.parquet"
+    done = CliRunner().invoke(app, ["index", "s3://wild/set", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "4 photos found = 3 kept + 1 rejected" in done.output
+    table = PhotoTable.read(out)
+    assert table.frame.equals(here.frame)
+    assert str(table.root) == "s3://wild/set"
+    s3.pipe("wild/lists/photos.csv", b"file_name,label\n../set/Pica pica/3.jpg,x\n1.jpg,y\n")
+    s3.pipe("wild/lists/1.jpg", (tmp_path / "here/Parus major/1.jpg").read_bytes())
+    done = CliRunner().invoke(app, ["stats", "s3://wild/lists/photos.csv"])
+    assert done.exit_code == 0, done.output
+    listed = sources.read(Path("s3://wild/lists/photos.csv"))
+    assert listed.kept["path"].to_list() == ["1.jpg"]
+    assert listed.reasons() == {"outside": 1}  # below the URL alone, whatever a list says
+
+
+def test_gcs_is_indexed_as_s3_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="needs the emulator")
+    gcsfs = pytest.importorskip("gcsfs", reason="needs the extra `remote`")
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True)
+    server.start()
+    try:
+        port = server._api._httpd.socket.getsockname()[1]
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        store = gcsfs.GCSFileSystem(skip_instance_cache=True)
+        store.mkdir("wild")
+        for path in tree(tmp_path / "here").rglob("*.jpg"):
+            name = path.relative_to(tmp_path / "here").as_posix()
+            store.pipe(f"wild/set/{name}", path.read_bytes())
+        table = sources.read(Path("gs://wild/set"))
+        assert table.frame.equals(sources.read(tmp_path / "here").frame)
+    finally:
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        server.stop()
+
+
+def test_what_is_not_in_the_store_is_one_sentence(s3: Any) -> None:
+    for url in ("s3://wild/nothing", "s3://wild/nothing.csv", "s3://no-bucket/x"):
+        with pytest.raises(InputError, match=f"{url} (is not there|holds nothing)"):
+            sources.read(Path(url))
+    s3.pipe("wild/bad/labels.csv", b"path,label\na.jpg,x\n")
+    with pytest.raises(InputError, match=r"^s3://wild/bad/labels\.csv has no column 'file_name'"):
+        sources.read(Path("s3://wild/bad/labels.csv"))
+    s3.pipe("wild/half/train.json", b'{"images": [')
+    with pytest.raises(InputError, match=r"^s3://wild/half/train\.json is not valid JSON"):
+        sources.read(Path("s3://wild/half"))
+
+
+REFUSES = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+    do_GET = do_HEAD = answer
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_refused_credentials_are_one_sentence_and_exit_2(tmp_path: Path) -> None:
+    pytest.importorskip("s3fs", reason="needs the extra `remote`")
+    server = subprocess.Popen([sys.executable, "-c", REFUSES], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        words = [sys.executable, "-m", "fieldmark", "index", "s3://wild/set", "--out", "x.parquet"]
+        env = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=env, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert "s3://wild/set may not be read" in done.stderr
+        assert "Traceback" not in done.stderr
+        none = {**env, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        none |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=none, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert "credentials" in done.stderr
+        assert not list(tmp_path.glob("*.parquet"))
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()  # type: ignore[union-attr]
