@@ -26,3 +26,14 @@ def test_an_error_gives_the_threads_back() -> None:
     with pytest.raises(ZeroDivisionError), blas.one_thread():
         1 / 0  # noqa: B018
     assert threads() == before
+
+
+def test_the_last_of_several_threads_lifts_the_limit() -> None:
+    before = threads()
+    first, second = blas.one_thread(), blas.one_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert set(threads()) <= {1}
+    second.__exit__(None, None, None)
+    assert threads() == before

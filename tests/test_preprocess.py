@@ -96,6 +96,16 @@ def test_elongated_pictures_and_single_pixels(shape: tuple[int, int], fit: str) 
         assert (crop == (10, 200, 90)).all()
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_a_picture_of_the_right_size_is_not_touched(interpolation: resample.Interpolation) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    same = resample.resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
+    assert (same == picture).all()
+    assert not np.shares_memory(same, picture)
+    summed = resample._resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
+    assert (summed == picture).all()  # the sums would give it as well
+
+
 def test_golden_numbers() -> None:
     """Worked out with Pillow 13; small enough to be checked by eye."""
     image = (np.arange(6 * 8 * 3) * 37 % 256).astype(np.uint8).reshape(6, 8, 3)

@@ -29,7 +29,7 @@ from PIL import Image
 from fieldmark.classifier import Answer, Classifier, Prediction
 from fieldmark.cli.serve import read_keys
 from fieldmark.errors import InputError
-from fieldmark.serve.batches import Batches
+from fieldmark.serve.batches import THREADS, Batches
 from fieldmark.serve.config import ServeConfig
 from fieldmark.serve.guard import JsonLines
 from fieldmark.taxonomy import Taxon
@@ -427,28 +427,51 @@ def test_what_comes_in_during_a_batch_is_the_next() -> None:
     go = threading.Event()
 
     def predict(crops: Any, tops: Any) -> list[Prediction]:
-        assert go.wait(10)
         sizes.append(len(crops))
+        assert go.wait(10)
         return [said(each[0, 0, 0]) for each in crops]
 
     async def main() -> list[str]:
         batches = Batches(predict, size=4)
         batches.start()
-        first = asyncio.ensure_future(batches.predict(crop(0), 1))
-        await asyncio.sleep(0.05)  # alone, it is taken at once
-        rest = [asyncio.ensure_future(batches.predict(crop(n), 1)) for n in range(1, 8)]
+        first = []
+        for number in range(THREADS):  # alone, each is taken at once
+            first.append(asyncio.ensure_future(batches.predict(crop(number), 1)))
+            async with asyncio.timeout(10):
+                while len(sizes) <= number:
+                    await asyncio.sleep(0.001)
+        rest = [asyncio.ensure_future(batches.predict(crop(n), 1)) for n in range(THREADS, 12)]
         call = asyncio.ensure_future(batches.call(lambda: "called"))
         await asyncio.sleep(0)
         closing = asyncio.ensure_future(batches.close())
         go.set()
-        found = await asyncio.gather(first, *rest)
+        found = await asyncio.gather(*first, *rest)
         assert await call == "called"
         await closing
         assert not batches.alive
         return [each.best.taxon.id for each in found]
 
-    assert asyncio.run(main()) == [str(n) for n in range(8)]
-    assert sizes == [1, 4, 3]
+    assert asyncio.run(main()) == [str(n) for n in range(12)]
+    assert sizes[:THREADS] == [1] * THREADS
+    assert max(sizes) == 4
+    assert len(sizes) <= THREADS + 4  # ten photos: two batches of four, and what is left
+
+
+def test_a_batch_does_not_wait_for_the_one_before_it() -> None:
+    both = threading.Barrier(THREADS)
+
+    def predict(crops: Any, tops: Any) -> list[Prediction]:
+        both.wait(10)
+        return [said(each[0, 0, 0]) for each in crops]
+
+    async def main() -> list[Prediction]:
+        batches = Batches(predict, size=1)
+        batches.start()
+        found = await asyncio.gather(*(batches.predict(crop(n), 1) for n in range(THREADS)))
+        await batches.close()
+        return found
+
+    assert [each.best.taxon.id for each in asyncio.run(main())] == [str(n) for n in range(THREADS)]
 
 
 def test_a_batch_that_fails_fails_alone() -> None:

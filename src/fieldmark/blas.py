@@ -8,10 +8,15 @@ from the network. What is small and stands between two runs of a network is bett
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
+
+_lock = threading.Lock()
+_limit = ExitStack()
+_inside: set[object] = set()
 
 
 def cores() -> int:
@@ -27,9 +32,22 @@ def cores() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Matrix products of numpy run in the thread that asks for them."""
-    with _numpys().limit(limits=1):
+    """Matrix products of numpy run in the thread that asks for them.
+
+    The limit holds for the whole process: of several threads the first sets it, the last lifts it.
+    """
+    me = object()
+    with _lock:
+        if not _inside:
+            _limit.enter_context(_numpys().limit(limits=1))
+        _inside.add(me)
+    try:
         yield
+    finally:
+        with _lock:
+            _inside.remove(me)
+            if not _inside:
+                _limit.close()
 
 
 @cache

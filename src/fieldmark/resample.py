@@ -62,6 +62,8 @@ def resize(
         `resize(..., box=box)`.
     """
     left, top, right, bottom = box
+    if [*size] == [*pixels.shape[:2]] and [*box] == [0, 0, *reversed(size)]:
+        return pixels.copy()  # every weight would be 1 or 0
     height, width = whole or size
     lost_rows, lost_columns = pixels.shape[0] - height, pixels.shape[1] - width
     if lost_rows > 0 and lost_rows > 2 * lost_columns:

@@ -6,7 +6,7 @@
     service.py    what the routes call: places in the queue, decoding, the network, metrics
     body.py       a request's bytes to photos, counted while they arrive
     decoders.py   processes that decode, replaced when one crashes or hangs; decoder.py is what they run
-    batches.py    the one thread that feeds the network, a batch at a time
+    batches.py    the threads that feed the network, a batch at a time each
     model.py      what is asked of a classifier, and what it has to offer
     answers.py    every JSON object that leaves the server
     refusals.py   every refusal, with its status and its sentence

@@ -1,7 +1,10 @@
-"""The one thread that feeds the network: photos that come together are run together.
+"""The threads that feed the network: photos that come together are run together.
 
-A photo that comes alone is run at once. Where more are on their way through decoding, the thread waits
+A photo that comes alone is run at once. Where more are on their way through decoding, a thread waits
 for them, but a few milliseconds at most; under load whatever has come in during one batch is the next.
+
+There are two threads, so that one batch is put together, or its answers are worked out, while the
+network runs the other, and no core waits for the end of a batch.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ Predict = Callable[[Sequence[Crops], Sequence[int]], list[Prediction]]
 T = TypeVar("T")
 
 WAIT_SECONDS = 0.004
+THREADS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +48,11 @@ _Job = _Photo | _Call
 
 
 class Batches:
-    """Photos in one at a time, answers out; the network only ever runs in one thread.
+    """Photos in one at a time, answers out, of one batch in each of `THREADS` threads.
 
     Args:
-        predict: crops and how many labels are wanted of each -> predictions.
+        predict: crops and how many labels are wanted of each -> predictions; is called from several
+            threads at a time.
         size: how many photos are run at once.
         coming: how many photos are on their way here.
         measured: told of each batch: how many photos, how many seconds.
@@ -64,19 +69,22 @@ class Batches:
         self._predict, self._size, self._coming = predict, size, coming
         self._measured = measured
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._after: list[_Job | None] = []  # seen by the thread alone
-        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"network {number}", daemon=True)
+            for number in range(THREADS)
+        ]
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Start the thread; answers go to the event loop that is running."""
+        """Start the threads; answers go to the event loop that is running."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread is there."""
-        return self._thread.is_alive()
+        """Whether all threads are there."""
+        return all(thread.is_alive() for thread in self._threads)
 
     async def predict(self, crops: Crops, top: int) -> Prediction:
         """What the classifier says of one photo's crops, uint8 (S, S, 3), view by view."""
@@ -85,31 +93,31 @@ class Batches:
         return await answer
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Run something else that needs the network, in its thread, in its turn."""
+        """Run something else that needs the network, in one of its threads, in its turn."""
         answer: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Call(function, answer))
         return await answer
 
     async def close(self) -> None:
-        """Answer what is waiting, then end the thread."""
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        """Answer what is waiting, then end the threads."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        while (job := self._take()) is not None:
+        after: list[_Job | None] = []
+        while (job := after.pop() if after else self._jobs.get()) is not None:
             if isinstance(job, _Photo):
-                self._do_batch(self._gather(job))
+                self._do_batch(self._gather(job, after))
             else:
                 self._do_call(job)
 
-    def _take(self) -> _Job | None:
-        return self._after.pop() if self._after else self._jobs.get()
-
-    def _gather(self, first: _Photo) -> list[_Photo]:
-        """A batch that begins with `first`; what comes after it and is no photo has the next turn."""
+    def _gather(self, first: _Photo, after: list[_Job | None]) -> list[_Photo]:
+        """A batch that begins with `first`; what comes next and is no photo is put into `after`."""
         batch = [first]
         until = time.monotonic() + WAIT_SECONDS
-        while len(batch) < self._size and not self._after:
+        while len(batch) < self._size and not after:
             try:
                 job = self._next(until)
             except queue.Empty:
@@ -117,7 +125,7 @@ class Batches:
             if isinstance(job, _Photo):
                 batch.append(job)
             else:
-                self._after.append(job)
+                after.append(job)
         return batch
 
     def _next(self, until: float) -> _Job | None:

@@ -58,6 +58,7 @@ class Service:
         self._held = Held(config.held_bytes)
         self._taken = self._decoding = 0
         self._rate = 10.0  # photos a second, until it has been measured
+        self._last = -math.inf  # when a batch was last done
         self.metrics.gauge("fieldmark_queue_photos", "Photos under way.", lambda: self._taken)
         self.metrics.gauge("fieldmark_queue_places", "The most.", lambda: config.queue)
         self.metrics.gauge("fieldmark_held_bytes", "Of bodies held.", lambda: self._held.now)
@@ -173,7 +174,10 @@ class Service:
             raise refusals.busy(max(1, math.ceil(self._taken / self._rate)))
 
     def _measured(self, count: int, seconds: float) -> None:
-        self._rate = _SLOW * self._rate + _SOON * count / max(seconds, 1e-6)
+        now = time.perf_counter()
+        since = min(seconds, now - self._last)  # batches overlap
+        self._last = now
+        self._rate = _SLOW * self._rate + _SOON * count / max(since, 1e-3)
         self.metrics.batch_seconds.observe(seconds)
         self.metrics.batch_size.observe(count)
 

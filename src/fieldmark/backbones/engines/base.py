@@ -22,7 +22,7 @@ PIECE = 4
 
 
 class Engine(Protocol):
-    """Runs a backbone's trunk. One engine is to be called from one thread at a time."""
+    """Runs a backbone's trunk. All but `cuda` may be called from several threads at a time."""
 
     name: str
 
@@ -92,7 +92,9 @@ class Streams:
         self._run = run
         self._threads = threads or cores()
         self._piece = min(piece, batch)
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(
+            self._threads, thread_name_prefix="engine"
+        )  # idle: no thread
 
     def __call__(self, crops_NSS3: Crops) -> Features:
         """Crops, uint8 (N, S, S, 3), to features, float32 (N, D)."""
@@ -101,6 +103,5 @@ class Streams:
         starts = range(0, len(crops_NSS3), piece)
         if len(starts) <= 1:
             return in_batches(self._run, crops_NSS3, piece)
-        self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
         parts = self._pool.map(lambda at: self._run(part(crops_NSS3, at, piece)), starts)
         return np.concatenate(list(parts))
