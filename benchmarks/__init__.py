@@ -8,6 +8,7 @@ BENCHMARKS: dict[str, str] = {
     "engines": "Crops to features, one network at a time",
     "pipeline": "Photos to features, decoding included",
     "heads": "Features to a trained last layer",
+    "finetune": "A step of fine-tuning all layers",
     "store": "Features to disk and back",
     "tables": "Index, count, split and prune annotations",
     "cold_start": "From nothing to the first answer",
@@ -15,8 +16,9 @@ BENCHMARKS: dict[str, str] = {
     "gpu": "The same on a GPU, where there is one",
     "hardware": "What the machine can do at most, and how near each stage comes",
     "errors": "Whether speed is bought with errors",
+    "findings": "What is found of labels, photos and copies spoilt on purpose",
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
 
-LONG = ("errors",)
+LONG = ("errors", "findings")
 """Run only when named: nothing in them varies with the machine, and they take minutes."""

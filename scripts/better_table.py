@@ -1,14 +1,19 @@
-"""Fill the tables of docs/better.md from what `fieldmark study better` wrote: no number is typed.
+"""Fill the tables of a document from what `fieldmark study` and `rank` wrote: no number is typed.
 
     fieldmark rank PHOTOS --against STUDY/study.json --json > ranking.json
     python scripts/better_table.py STUDY/study.json --ranking ranking.json --into docs/better.md
+    python scripts/better_table.py STUDY/study.json --into docs/finetune.md
 
-Each table of the study replaces what stands between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`.
+Each table of the study replaces what stands between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`, the
+answer to its question (`fieldmark.report.answers`) what stands between `<!-- TABLE-answer:begin -->` and
+its end. What they are made from is kept beside the document (docs/better.json), and a test compares the
+two. `--again` renews the document from that file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +23,7 @@ from study_table import error, fill
 
 from fieldmark import files
 from fieldmark.errors import FieldmarkError
+from fieldmark.report import answers
 
 Row = Mapping[str, Any]
 
@@ -27,9 +33,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "tail": ("error", "macro", "tail", "medium", "head", "all", "tail-difference"),
     "tail-test": ("error", "macro", "tail", "all", "tail-difference"),
     "prune": ("classes", "error", "every", "kept", "all"),
-    "epochs": ("error", "macro", "all"),
+    "epochs": ("passes", "error", "macro", "all"),
     "networks": ("weights", "error", "macro", "all", "cost"),
     "together": ("weights", "members", "error", "macro", "all", "cost"),
+    "tuned": ("error", "macro", "loss", "all"),
 }
 """What a table shows of each row, in order."""
 
@@ -47,7 +54,81 @@ TITLES = {
     "weights": "weights",
     "members": "weight of each",
     "classes": "classes",
+    "passes": "epochs run",
+    "loss": "log-loss",
 }
+
+ANSWERED = ("tail", "prune", "epochs", "tuned")
+"""The tables with an answer in words."""
+
+_KEPT = (
+    *(
+        "id",
+        "table",
+        "label",
+        "part",
+        "photos",
+        "classes",
+        "epochs",
+        "bands",
+        "giga_macs",
+        "photo_ms",
+    ),
+    *("weights_short", "member_weights", "settings", "stopped", "val_log_loss"),
+    *("val_top1_error", "val_top1_error_interval", "val_macro_error", "val_macro_error_interval"),
+    *("val_top1_error_all_classes", "val_top1_error_all_classes_interval"),
+)
+"""What the tables need of a row."""
+
+
+def kept(study: Row, ranking: Row | None) -> Row:
+    """What the tables of a document are made from."""
+    # Where photos and weights lay is one machine's business, and which tables this run was asked for
+    # is said below each of them.
+    words = study["command"].split()
+    words = [w for at, w in enumerate(words) if "--only" not in (w, words[at - 1])]
+    names = {row["id"] for row in study["rows"] if row["table"] in COLUMNS}
+    differences = [
+        {name: each[name] for name in ("row", "over", "value", "interval", "tie")}
+        for each in study["differences"]
+        if each["row"] in names and each["over"] in ("all", "kept", "tail")
+    ]
+    rows = [
+        {name: row[name] for name in _KEPT if name in row}
+        for row in study["rows"]
+        if row["id"] in names
+    ]
+    found = {
+        "command": " ".join(Path(word).name if "/" in word else word for word in words),
+        "data": {"name": study["data"]["name"]},
+        "cores": study["machine"]["cores"],
+        "rows": rows,
+        "differences": differences,
+    }
+    return _rounded({"study": found} | ({"ranking": ranking} if ranking else {}))
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits: more would be noise in the file."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def write(found: Row, path: Path) -> None:
+    """Keep it: a row a line, so that a change of one shows as one."""
+    study = found["study"]
+    parts = {name: study[name] for name in ("command", "data", "cores")}
+    lists = (
+        f'"{name}": [\n' + ",\n".join(json.dumps(each) for each in study[name]) + "\n]"
+        for name in ("rows", "differences")
+    )
+    text = f'{{"study": {json.dumps(parts)[:-1]},\n{",".join(lists)}}}'
+    if "ranking" in found:
+        text += f',\n"ranking": {json.dumps(found["ranking"])}'
+    files.write_text(path, text + "}\n")
 
 
 def band(row: Row, name: str) -> str:
@@ -61,12 +142,14 @@ def band(row: Row, name: str) -> str:
 
 def less(study: Row, row: Row, over: str) -> str:
     """The paired difference to the table's reference; a tie is called one."""
-    for each in study["differences"]:
-        if each["row"] == row["id"] and each["over"] == over:
-            low, high = each["interval"]
-            word = ", a tie" if each["tie"] else ""
-            return f"{each['value']:+.3f} ({low:+.3f} to {high:+.3f}){word}"
-    return "the reference" if not any(d["row"] == row["id"] for d in study["differences"]) else "–"
+    compared = any(each["row"] == row["id"] for each in study["differences"])
+    return answers.less(study, row, over) or ("–" if compared else "the reference")
+
+
+def passes(row: Row) -> str:
+    """How many epochs were run: of a row that was stopped early, the mean over folds and their range."""
+    run = [each["epochs"] for each in row.get("stopped", ())] or [row["epochs"]]
+    return f"{sum(run) / len(run):.0f}" + (f" ({min(run)} to {max(run)})" if len(run) > 1 else "")
 
 
 def cost(row: Row) -> str:
@@ -92,6 +175,8 @@ def cell(study: Row, row: Row, column: str) -> str:
         "weights": lambda: row["weights_short"] or "complete",
         "classes": lambda: str(row["classes"]),
         "cost": lambda: cost(row),
+        "passes": lambda: passes(row),
+        "loss": lambda: f"{row['val_log_loss']:.3f}",
     }
     return ways[column]()
 
@@ -154,31 +239,39 @@ def ranking(found: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
+def filled(document: str, found: Row, name: str) -> str:
+    """The document with all its tables and answers made anew from what is kept."""
+    study = found["study"]
+    tables = {row["table"] for row in study["rows"]}
+    texts = {table_: table(study, table_) for table_ in COLUMNS if table_ in tables}
+    texts |= {
+        f"{each}-answer": answers.of(study, each) + "\n" for each in ANSWERED if each in tables
+    }
+    if "ranking" in found:
+        texts["ranking"] = ranking(found["ranking"])
+    for part, text in texts.items():
+        document = fill(document, text, name, f"<!-- {part}:begin -->", f"<!-- {part}:end -->")
+    return document
+
+
 def main() -> None:
     """Read what was typed, and fill in."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("study", type=Path, help="a study.json of the recipe `better`")
+    given_as = parser.add_mutually_exclusive_group(required=True)
+    given_as.add_argument("study", type=Path, nargs="?", help="a study.json of `better` or `tuned`")
+    given_as.add_argument(
+        "--again", action="store_true", help="from what is kept beside the document"
+    )
     parser.add_argument("--ranking", type=Path, help="what rank --json printed")
     parser.add_argument("--into", type=Path, required=True, help="a Markdown file with comments")
     given = parser.parse_args()
     try:
-        study = files.read_json(given.study)
-        # Where photos and weights lay is one machine's business.
-        words = study["command"].split()
-        # Which tables this run was asked for is said below each of them.
-        words = [w for at, w in enumerate(words) if "--only" not in (w, words[at - 1])]
-        plain = " ".join(Path(word).name if "/" in word else word for word in words)
-        study = {**study, "command": plain}
+        beside = given.into.with_suffix(".json")
+        if given.study is not None:
+            ranked = files.read_json(given.ranking) if given.ranking is not None else None
+            write(kept(files.read_json(given.study), ranked), beside)
         document = given.into.read_text(encoding="utf-8")
-        found = {row["table"] for row in study["rows"]}
-        for name in (name for name in COLUMNS if name in found):
-            begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-            document = fill(document, table(study, name), str(given.into), begin, end)
-        if given.ranking is not None:
-            begin, end = "<!-- ranking:begin -->", "<!-- ranking:end -->"
-            text = ranking(files.read_json(given.ranking))
-            document = fill(document, text, str(given.into), begin, end)
-        files.write_text(given.into, document)
+        files.write_text(given.into, filled(document, files.read_json(beside), str(given.into)))
     except FieldmarkError as problem:
         sys.exit(str(problem))
 

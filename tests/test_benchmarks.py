@@ -17,6 +17,8 @@ from benchmarks.common import Row, alternate, compare
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldmark.features import FeatureStore
+
 NETWORK = "shufflenet_v2_x0_5"
 TIMES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=9)
 
@@ -411,6 +413,24 @@ def test_decode(monkeypatch: pytest.MonkeyPatch) -> None:
 
     check_rows(rows)
     assert all(each.more["difference"] <= 0.02 for each in rows if "exact" in each.what)
+
+
+def test_finetune() -> None:
+    from benchmarks import finetune as measured
+
+    rows = measured.run(quick=True)
+    check_rows(rows)
+    assert {each.what for each in rows} == {"a step at 64 x 64, 4 photos"}
+
+
+def test_findings(insects: Path, tmp_path: Path) -> None:
+    from benchmarks import findings as measured
+
+    rows = measured.run(True, insects, "shufflenet_v2_x0_5", FeatureStore(tmp_path))
+    check_rows(rows)
+    assert all(0 <= each.ours <= 1 for each in rows)
+    share = {each.what: each.ours for each in rows}
+    assert share["halved copies that are proposed"] > 0.8
 
 
 def test_store() -> None:

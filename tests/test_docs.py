@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -411,6 +412,18 @@ def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
     text = module.ranking({"networks": [ranked], "photos": 9, "classes": 2, "agreement": told})
     assert "(partly) random | 0.500 (0.250 to 0.750), a tie with the first" in text
     assert "ridge 1.00, means 0.50, LogME -0.50" in text
-    document = read("docs/better.md")
-    for name in (*module.COLUMNS, "ranking"):
-        assert document.count(f"<!-- {name}:begin -->") == 1
+    again = module.passes(one | {"stopped": [{"epochs": 12}, {"epochs": 17}]})
+    assert (again, module.passes(one | {"epochs": 3})) == ("14 (12 to 17)", "3")
+
+
+@pytest.mark.parametrize("name", ["better", "finetune"])
+def test_the_tables_and_answers_of_a_document_are_those_of_what_is_kept_beside_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module = importlib.import_module("better_table")
+    document, kept = read(f"docs/{name}.md"), json.loads(read(f"docs/{name}.json"))
+    assert module.filled(document, kept, name) == document
+    shown = {row["table"] for row in kept["study"]["rows"]}
+    begun = set(re.findall(r"<!-- ([a-z-]+):begin -->", document))
+    assert begun - {f"{each}-answer" for each in module.ANSWERED} - {"ranking"} == shown

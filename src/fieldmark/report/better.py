@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fieldmark.report import plots
+from fieldmark.report import answers, plots
 
 Row = Mapping[str, Any]
 
@@ -69,6 +69,7 @@ def sections(study: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
             ]
             found.append(
                 {"id": f"better-{name}", "title": title, "about": about, "lines": lines}
+                | {"answer": answers.of(study, name)}
                 | {"plot": _plot(name, title, own)}
             )
     return found

@@ -1,0 +1,164 @@
+"""What `fieldmark check` finds: labels changed on purpose, blurred photos, cropped copies.
+
+    python -m benchmarks findings
+
+Photos of ../shared/data/wild74 are spoilt in a known way, and what is found is counted beside what one
+would pick instead on the same input: cleanlab's default filter on the same scores, the variance of the
+Laplacian at a threshold that calls as many unspoilt photos blurred, imagehash's perceptual hash.
+
+These are not timings: nothing varies from run to run, so there is one round. Changed labels are drawn
+evenly from the other classes, which is easier to find than a mistake between like species.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+from cleanlab.filter import find_label_issues
+from PIL import Image, ImageFilter
+
+from benchmarks import common
+from benchmarks.common import Row
+from fieldmark import backbones, places
+from fieldmark import folds as cross
+from fieldmark.check import CheckConfig, cross_validated
+from fieldmark.experiment import Bench, Parts, Photos, read
+from fieldmark.features import FeatureStore
+from fieldmark.heads.base import LabelledFeatures
+from fieldmark.quality import labels, looks
+from fieldmark.sampling import generator
+from fieldmark.split import split_photos
+
+CHANGED = 0.05  # of the labels
+COPIES, SIDE = 200, 256
+_BITS = 10  # a copy's hash may differ by
+_SIGMA = 2.5  # of the blur, in pixels of SIDE
+_FALSE = 0.02  # of unspoilt photos may be called blurred
+
+Pixels = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
+
+
+def run(
+    quick: bool = False,
+    data: Path | None = None,
+    network: str = backbones.DEFAULT,
+    store: FeatureStore | None = None,
+) -> list[Row]:
+    """Shares that are found, ours and the peer's."""
+    data = data or common.shared("data", "wild74")
+    table = read(data, limit=60 if quick else None, seed=0)
+    parts = Parts.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
+    photos = cross.together(parts.train, parts.val)
+    weights = "random" if quick else "pretrained"
+    backbone = backbones.load(network, weights=weights)
+    bench = Bench(store=store) if store else Bench()
+    for _ in bench.compute(photos.files, {network: backbone}):
+        pass
+    labelled = bench.features(backbone, photos, parts.classes)
+    some = [_picture(photos, at) for at in _drawn(len(photos), COPIES)]
+    return [*_labels(labelled, len(parts.classes)), _blurred(some), *_copies(some)]
+
+
+def _drawn(count: int, most: int) -> npt.NDArray[np.int64]:
+    return generator(0, "findings").permutation(count)[:most]
+
+
+def _picture(photos: Photos, at: int) -> Image.Image:
+    return Image.open(io.BytesIO(places.read(photos.files[at].path))).convert("RGB")
+
+
+def _labels(right: LabelledFeatures, classes: int) -> list[Row]:
+    """Labels changed at random: how many of them are suspects, and how many suspects are of them."""
+    random, count = generator(0, "labels"), len(right)
+    wrong = np.zeros(count, np.bool_)
+    wrong[random.permutation(count)[: max(1, round(CHANGED * count))]] = True
+    moved = (right.labels + random.integers(1, classes, count)) % classes
+    given = LabelledFeatures(right.features, np.where(wrong, moved, right.labels), right.ids)
+    log_p = cross_validated(given, np.arange(count), classes, CheckConfig())
+    ours = np.zeros(count, np.bool_)
+    ours[labels.suspects(log_p, given.labels).rows] = True
+    p = np.exp(np.asarray(log_p, np.float64))
+    theirs = find_label_issues(given.labels, p / p.sum(1, keepdims=True), n_jobs=1)
+    name = "cleanlab's default filter, same scores"
+    said = f"{int(wrong.sum())} of {count:,} labels changed"
+    return [
+        _row("changed labels that are found", ours[wrong], theirs[wrong], name, said),
+        _row("suspects that were changed", wrong[ours], wrong[theirs], name, said),
+    ]
+
+
+def _blurred(pictures: list[Image.Image]) -> Row:
+    """Photos that were blurred, at a threshold that calls one in fifty of the others so."""
+    sharp = [_grey(each) for each in pictures]
+    soft = [_grey(each, _SIGMA) for each in pictures]
+
+    def found(measure: Callable[[npt.NDArray[np.float32]], float]) -> Flags:
+        limit = np.quantile([measure(each) for each in sharp], 1 - _FALSE)
+        return np.array([measure(each) > limit for each in soft])
+
+    note = f"{len(pictures)} photos blurred by {_SIGMA} of {SIDE} pixels"
+    name = "variance of the Laplacian, as many false alarms"
+    return _row("blurred photos that are found", found(looks.blur), found(_flatness), name, note)
+
+
+def _grey(picture: Image.Image, sigma: float = 0.0) -> npt.NDArray[np.float32]:
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    blurred = small.filter(ImageFilter.GaussianBlur(sigma)) if sigma else small
+    return np.asarray(blurred.convert("L"), np.float32)
+
+
+def _flatness(grey_SS: npt.NDArray[np.float32]) -> float:
+    """The variance of the Laplacian with its sign turned: higher is more blurred."""
+    inner = grey_SS[1:-1, 1:-1]
+    around = grey_SS[:-2, 1:-1] + grey_SS[2:, 1:-1] + grey_SS[1:-1, :-2] + grey_SS[1:-1, 2:]
+    return -float((around - 4 * inner).var())
+
+
+def _copies(pictures: list[Image.Image]) -> list[Row]:
+    """Changed copies whose hash stays within ten bits of the original's."""
+    changes: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "recompressed copies": _recompressed,
+        "halved copies": lambda each: each.resize((each.width // 2, each.height // 2)),
+        "brighter copies": lambda each: each.point(lambda level: min(255, int(level * 1.3))),
+        **{f"copies cropped by {share} %": _cropped(share / 100) for share in (3, 6, 10)},
+    }
+    found = []
+    for what, change in changes.items():
+        pairs = [(each, change(each)) for each in pictures]
+        ours = np.array([_apart(a, b) <= _BITS for a, b in pairs])
+        theirs = np.array([imagehash.phash(a) - imagehash.phash(b) <= _BITS for a, b in pairs])
+        note = f"{len(pictures)} photos; within {_BITS} of 64 bits"
+        found.append(_row(f"{what} that are proposed", ours, theirs, "imagehash.phash", note))
+    return found
+
+
+def _apart(one: Image.Image, other: Image.Image) -> int:
+    a, b = (looks.perceptual_hash(_grey(each)) for each in (one, other))
+    return int(np.bitwise_count(a ^ b).sum())
+
+
+def _recompressed(picture: Image.Image) -> Image.Image:
+    kept = io.BytesIO()
+    picture.save(kept, "JPEG", quality=50)
+    return Image.open(kept)
+
+
+def _cropped(share: float) -> Callable[[Image.Image], Image.Image]:
+    """Some share taken off the width and the height, all from one corner."""
+    return lambda each: each.crop(
+        (round(share * each.width), round(share * each.height), each.width, each.height)
+    )
+
+
+def _row(what: str, ours: Flags, theirs: Flags, peer: str, note: str) -> Row:
+    a, b = (float(each.mean()) if len(each) else 0.0 for each in (ours, theirs))
+    ratio = a / b if b else float(a == b) or 1.0
+    exact: dict[str, Any] = {"low": ratio, "high": ratio, "rounds": common.EXACT}
+    return Row(what=what, unit="", ours=a, peer=b, peer_name=peer, ratio=ratio, note=note, **exact)

@@ -1,0 +1,158 @@
+"""A step of fine-tuning: ours against timm's parts in a plain PyTorch loop.
+
+    python -m benchmarks finetune
+
+Both train all layers of EfficientNet-Lite0 by what `finetune.good` says: timm's random crop, flip and
+RandAugment of that strength, label smoothing, lower rates for earlier layers, AdamW, a clipped norm, a
+running mean of the weights, BatchNorm with kept statistics. The peer is written as one would by timm's
+documentation: a DataLoader with a worker a core, tensors laid out channels last, one batch an update.
+Two more rows set the recipe beside itself: a batch of 32 computed whole and not in two parts, and in
+half precision.
+
+Pixels are random, of 256 x 256, and in memory on both sides: reading photos is in no figure. A round is
+one epoch of a few batches; the first is left out, since it waits for its photos and sets libraries up.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import common
+from benchmarks.common import Row
+from fieldmark import backbones
+from fieldmark.backbones import import_torchvision
+from fieldmark.finetune import Crops, FineTuning, good
+from fieldmark.finetune.data import batches
+from fieldmark.finetune.layers import set_modes
+from fieldmark.finetune.update import Updates
+
+NETWORK, CLASSES, STORED = "tf_efficientnet_lite0", 74, 256
+PEER = "timm's parts in a plain PyTorch loop"
+_AREA = (0.35, 1.0)  # of a photo that a crop shows, as ours
+_TIMED = 2  # batches a round, after the first
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Seconds an update of a batch, beside the peer's and beside two choices that the recipe makes."""
+    import_torchvision()
+    how = replace(good("all", epochs=1), **({"batch_size": 4} if quick else {}))
+    photos = _photos(how.batch_size * (_TIMED + 1))
+    network = backbones.load(NETWORK, weights="random").trainable(CLASSES, 0)
+    side = 64 if quick else 224
+    others = {
+        "ours, a batch in one part": replace(how, accumulate=1),
+        "ours, in bfloat16": replace(how, precision="bfloat16"),
+    }
+    ways = {
+        "ours": _ours(copy.deepcopy(network), photos, how, side),
+        PEER: _theirs(copy.deepcopy(network.network), photos, how, side),
+        **{
+            name: _ours(copy.deepcopy(network), photos, other, side)
+            for name, other in others.items()
+        },
+    }
+    values = common.alternate(ways, common.rounds(quick))
+    what = f"a step at {side} x {side}, {how.batch_size} photos"
+    return [common.compare(what, values, "ours", peer, note=NETWORK) for peer in (PEER, *others)]
+
+
+def _photos(count: int) -> Crops:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, STORED, STORED, 3), np.uint8)
+    numbers = np.arange(count)
+    return Crops(pixels, numbers, numbers % CLASSES, tuple(f"p{number}" for number in numbers))
+
+
+def _ours(network: Any, photos: Crops, how: FineTuning, side: int) -> Callable[[], float]:
+    update = Updates(network, how, steps=1000)
+    set_modes(network, how)
+
+    def way() -> float:
+        return _seconds(
+            batches(photos, how, 0, side), lambda crops, labels: update(crops, labels, 500)
+        )
+
+    return way
+
+
+class _Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """Decoded photos, augmented by timm's transform."""
+
+    def __init__(self, photos: Crops, how: FineTuning, side: int) -> None:
+        from timm.data.transforms_factory import create_transform
+
+        self.photos = photos
+        self.change: Any = create_transform(
+            side,
+            is_training=True,
+            scale=_AREA,
+            auto_augment=how.rand_augment,
+            interpolation="bicubic",
+        )
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        picture = Image.fromarray(self.photos.pixels[number])
+        return self.change(picture), int(self.photos.labels[number])
+
+
+def _theirs(network: nn.Module, photos: Crops, how: FineTuning, side: int) -> Callable[[], float]:
+    from timm.optim._optim_factory import create_optimizer_v2
+    from timm.utils.model_ema import ModelEmaV3
+
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    optimiser: Any = create_optimizer_v2(
+        network,
+        opt="adamw",
+        lr=how.learning_rate,
+        weight_decay=how.weight_decay,
+        layer_decay=how.layer_decay,
+    )
+    mean = ModelEmaV3(network, decay=how.average, use_warmup=True)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=how.label_smoothing)
+    loader = DataLoader(
+        _Pictures(photos, how, side),
+        how.batch_size,
+        shuffle=True,
+        num_workers=common.cores(),
+        persistent_workers=True,
+    )
+
+    def update(crops: torch.Tensor, labels: torch.Tensor) -> None:
+        optimiser.zero_grad()
+        loss = loss_of(network(crops.to(memory_format=torch.channels_last)), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), how.clip or np.inf)
+        optimiser.step()
+        mean.update(network)
+        loss.item()
+
+    return lambda: _seconds(iter(loader), update)
+
+
+def _seconds(
+    found: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    update: Callable[[torch.Tensor, torch.Tensor], object],
+) -> float:
+    """Seconds an update, what it waits for photos included; the first is left out."""
+    marks = []
+    for crops, labels in found:
+        update(crops, labels)
+        marks.append(time.perf_counter())
+    return float(np.diff(marks).mean())
