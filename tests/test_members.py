@@ -229,7 +229,7 @@ def test_an_exported_graph_without_a_member_is_found_out(
 ) -> None:
     views = [replace(m, preprocess=replace(m.preprocess, flip=False)) for m in made.members]
     blind = replace(made, members=tuple(views))
-    model = export.assemble(blind, export._trunks(made))
+    model = export.assemble(blind, export.trunks_of(made))
     shapes = [photo(seed) for seed in range(3)]
     found = [made.outputs(stacked([made.crop(each)])) for each in shapes]
     expected = export.Outputs(*(np.concatenate(part) for part in zip(*found, strict=True)))
