@@ -97,8 +97,8 @@ def _longer(study: Row, rows: Sequence[Row]) -> str:
     return (
         f"Stopped early after {sum(run) / len(run):.0f} epochs on average ({min(run)} to {max(run)}) of "
         f"at most {stopped['epochs']}: beside “{rows[0]['label']}” {less(study, stopped, 'all')}; all "
-        f"{most['epochs']} epochs: {less(study, most, 'all') or 'the reference'}. What it costs is the "
-        "tenth of the photos that says when to stop."
+        f"{most['epochs']} epochs: {less(study, most, 'all') or 'the reference'}. It learns from "
+        "a tenth fewer photos, which say when to stop, and ends before its learning rate has fallen."
     )
 
 
