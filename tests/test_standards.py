@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fieldmark.predict.writers import WRITERS, Form, writer_of
+from fieldmark.predict.writers import WRITERS, Form, darwin_core, speciesnet, writer_of
 from fieldmark.taxonomy import Taxon, Taxonomy
 
+STANDARDS = Path(__file__).parent / "standards"
 RANKS = {
     **{"kingdom": "Animalia", "class": "Aves", "order": "Passeriformes", "family": "Corvidae"},
     **{"genus": "Pica", "species": "Pica pica"},
@@ -91,6 +92,41 @@ def test_camtrap_dp(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     assert not rows[4]["classificationMethod"]  # nothing was classified
 
 
+def test_camtrap_dp_is_valid_by_the_published_schema(
+    tmp_path: Path, entries: list[dict[str, Any]]
+) -> None:
+    frictionless = pytest.importorskip("frictionless")
+    published = json.loads((STANDARDS / "camtrap-dp-1.0.2-observations.json").read_text())
+    text = written(tmp_path / "o.camtrap.csv", entries[:1])
+
+    def errors(text: str) -> list[str]:
+        (tmp_path / "table.csv").write_text(text, newline="")
+        schema = frictionless.Schema.from_descriptor({"fields": published["fields"]})
+        resource = frictionless.Resource(
+            path="table.csv", basepath=str(tmp_path), schema=schema, encoding="utf-8"
+        )
+        return [error.type for task in resource.validate().tasks for error in task.errors]
+
+    assert text.splitlines()[0].split(",") == [each["name"] for each in published["fields"]]
+    assert errors(text) == []
+    # The check can fail: without a photo's time, which the standard requires; with a stray value.
+    assert errors(text.replace("2020-03-01T22:00:00Z", "")) == ["constraint-error"] * 2
+    assert errors(text.replace(",animal,", ",beast,")) == ["constraint-error"]
+    assert errors(text.replace("22:00:00Z", "22:00")) == ["type-error"] * 2
+
+
+def test_the_terms_are_those_of_the_standards() -> None:
+    """SpeciesNet's labels are as of its version 4.0.1 (google/cameratrapai, constants.py)."""
+    terms = (STANDARDS / "darwin-core-terms.txt").read_text().splitlines()[1:]
+    assert set(darwin_core.TERMS) <= set(terms)
+    assert {name: label.partition(";")[0] for name, label in speciesnet._FIXED.items()} == {
+        "blank": "f1856211-cfb7-4a5b-9158-c0f72fd09ee6",
+        "vehicle": "e2895ed5-780b-48f6-8a11-9e27cb594511",
+        "human": "990ae9dd-7a59-4344-afcb-1b7b21368000",
+        "unknown": "f2efdae9-efb8-48fb-8a91-eccf79ab4ffb",
+    }
+
+
 def test_darwin_core(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     rows = list(csv.DictReader(written(tmp_path / "o.dwc.csv", entries).splitlines()))
     first, _, family, unsure, broken = rows
@@ -126,6 +162,7 @@ def test_speciesnet(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
         *("aves", "passeriformes", "corvidae", "", "", "corvidae")
     ]
     assert found[2]["prediction_source"] == "classifier+rollup_to_family"
+    assert found[3]["prediction_source"] == "classifier"
     assert found[4]["failures"] == ["CLASSIFIER"]
 
 

@@ -69,9 +69,10 @@ def _one(value: Entry, form: Form) -> dict[str, object]:
     }
     said = _FIXED.get(found.kind) or label(dict(found.ranks), found.common_name or found.name)
     score = found.score if found.score is not None else value["labels"][0]["score"]
-    source = "classifier" if value["sure"] else f"classifier+rollup_to_{found.rank}"
-    if found.kind == "unknown":
-        source = "unknown"
+    rolled = (
+        found.rank and not value["sure"]
+    )  # SpeciesNet's own "unknown" is of the classifier as well
+    source = f"classifier+rollup_to_{found.rank}" if rolled else "classifier"
     return one | {"prediction": said, "prediction_score": score, "prediction_source": source}
 
 
