@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import crops, files, images
+from fieldmark import crops, files, images, threads
 from fieldmark.crops import PhotoFile, Spool, decoded
 from fieldmark.errors import ImageRejected, InputError, RejectReason
 from fieldmark.preprocess import Preprocess
@@ -65,7 +65,7 @@ def test_what_is_in_flight_is_bounded(insects: Path, monkeypatch: pytest.MonkeyP
     stream = decoded(photos_of(insects)[:1] * 1000, SMALL, workers=2)
     next(stream)
     stream.close()  # waits for what is under way, and begins nothing new
-    assert 1 <= read[0] <= crops.AHEAD
+    assert 1 <= read[0] <= threads.AHEAD
 
 
 def test_a_spool_holds_the_crops_and_the_reasons(insects: Path, cache: Path) -> None:

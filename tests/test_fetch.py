@@ -6,8 +6,12 @@ import gzip
 import hashlib
 import io
 import re
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -489,6 +493,60 @@ def test_a_stop_in_the_middle_costs_no_photo(bucket: Any, tmp_path: Path) -> Non
     got = fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
     assert got.photos == 8
     assert bucket.asked == [(last, "")]
+
+
+def hang(share: float, reached: threading.Event, let_go: threading.Event) -> Callable[..., None]:
+    """Send a part, then nothing: long enough to be killed in the middle of it."""
+
+    def fault(handler: Any, data: bytes, start: int) -> None:
+        handler.send_response(200)
+        handler.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[: int(share * len(data))])
+        handler.wfile.flush()
+        reached.set()
+        let_go.wait(30)
+        handler.close_connection = True
+
+    return fault
+
+
+def test_a_kill_in_the_middle_costs_what_was_under_way(bucket: Any, tmp_path: Path) -> None:
+    """SIGKILL within a table, then within a photo: each run goes on, and the end is that of no kill."""
+    choice = wanted(bucket, photos=4, taxa=("Parus",))
+    photos = [row["url"].removeprefix(bucket.url) for row in _chosen(choice, bucket, tmp_path)]
+    whole = fetch.fetch_own(choice, tmp_path / "whole", manners=QUICK).table
+    bucket.asked.clear()
+    # Noise that gzip cannot shrink, below the table's rows: so that half of the table is many blocks.
+    noise = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes().hex().encode()
+    text = gzip.decompress(bucket.files["/taxa.csv.gz"])
+    bucket.files["/taxa.csv.gz"] = gzip.compress(text + b"99\t\tgenus\t" + noise + b"\tfalse\n")
+    out = tmp_path / "own"
+    words = ["fetch", "open-data", "--out", str(out), "--taxon", "Parus", "--photos", "4"]
+    command = [sys.executable, "-m", "fieldmark", *words, "--from", bucket.url, "--rate", "1000"]
+    let_go = threading.Event()
+    part = out / "tables" / "taxa.csv.gz.part"
+    for path, lying in (("/taxa.csv.gz", part), (photos[-1], out / "chosen.parquet")):
+        reached = threading.Event()
+        bucket.faults[path] = [hang(0.5, reached, let_go)]
+        running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        assert reached.wait(60)
+        while not lying.exists() or (lying == part and not part.stat().st_size):
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+        assert running.wait() == -signal.SIGKILL
+        assert not (out / "photos.csv").exists()
+    let_go.set()
+    got = {path.name for path in out.rglob("*.jpg")}
+    first, second = (span for path, span in bucket.asked if path == "/taxa.csv.gz")
+    assert (first, second[:6]) == ("", "bytes=")  # the rest of the table alone
+    bucket.asked.clear()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    assert (out / "photos.csv").read_bytes() == whole.read_bytes()
+    assert {path for path, _ in bucket.asked} <= set(photos)  # no table again
+    assert len(bucket.asked) == len(photos) - len(got)  # and no photo that was there
 
 
 def test_a_damaged_table_is_refused(bucket: Any, tmp_path: Path) -> None:

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fieldmark import files, images
-from fieldmark.blas import cores
 from fieldmark.errors import ImageRejected, InputError, RejectReason
 from fieldmark.places import Place
 from fieldmark.preprocess import Preprocess
+from fieldmark.threads import in_order
 
 Crop = npt.NDArray[np.uint8]
-T = TypeVar("T")
-
-AHEAD = 64
-"""How far decoding runs ahead: two batches, so that the network never waits for one photo."""
 
 _AHEAD_IN_SPOOL = 2048
 """The same where a crop that is done lies on the disk: two batches of a GPU."""
@@ -47,28 +40,9 @@ def decoded(
 ) -> Iterator[Crop | ImageRejected]:
     """The crop of each photo in order, uint8 (S, S, 3), or the reason why there is none.
 
-    At most `AHEAD` photos (or four a worker) are in flight.
+    At most `threads.AHEAD` photos (or four a worker) are in flight.
     """
-    return in_order(lambda number: _crop(photos[number], preprocess), len(photos), workers)
-
-
-def in_order(
-    work: Callable[[int], T], count: int, workers: int | None = None, ahead: int = AHEAD
-) -> Iterator[T]:
-    """What `work` gives for 0 ... count - 1, done in threads a bounded stretch ahead."""
-    workers = workers or cores()
-    ahead = max(ahead, 4 * workers)
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        for number in range(count):
-            waiting.append(pool.submit(work, number))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return in_order(lambda photo: _crop(photo, preprocess), photos, workers)
 
 
 def _crop(photo: PhotoFile, preprocess: Preprocess) -> Crop | ImageRejected:
@@ -127,7 +101,7 @@ class Spool:
             self.crops[number] = crop
             return None
 
-        done = in_order(into_spool, len(photos), workers, _AHEAD_IN_SPOOL)
+        done = in_order(into_spool, range(len(photos)), workers, _AHEAD_IN_SPOOL)
         for number, error in enumerate(done):
             if error is not None:
                 self.rejected[number] = error

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fieldmark import files
 from fieldmark.errors import InputError
+from fieldmark.fetch import partial
 
 if TYPE_CHECKING:
     import httpx2
@@ -152,35 +152,35 @@ class Downloads:
             try:
                 check(part)
             except Wrong:
-                _forget(part)
+                partial.forget(part)
                 raise
 
-        self._insist(url, once, lambda: _size(part))
+        self._insist(url, once, lambda: partial.size(part))
         files.settle(part, path)
-        _forget(part)
+        partial.forget(part)
 
     def _continue(self, url: str, part: Path, advance: Callable[[int, int | None], None]) -> None:
-        version, whole = _about(part)
-        have = _size(part) if version else 0
+        version, whole = partial.about(part)
+        have = partial.size(part) if version else 0
         if version and have == whole:
             return  # only the check and the rename are left
         asked = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
         with self._open(url, asked) as answer:
             if answer.status_code == 416:
-                _forget(part)
+                partial.forget(part)
                 raise Again("the server has another version of it now")
             resumed = answer.status_code == 206
             if resumed and not _begins(answer.headers.get("Content-Range", ""), have):
-                _forget(part)
+                partial.forget(part)
                 raise Again("the server sent another part of it than was asked for")
             if not resumed:
                 have = 0
             total = _total(answer, have)
-            _make_room(part, total, have)
+            partial.make_room(part, total, have)
             if not resumed:
-                _forget(part)
+                partial.forget(part)
                 if version := _version(answer):
-                    files.write_json(_beside(part), {"version": version, "bytes": total})
+                    partial.begin(part, version, total)
             self._append(answer, part, have, total, advance)
 
     def _append(
@@ -313,33 +313,3 @@ def _total(answer: httpx2.Response, have: int) -> int | None:
 
 def _begins(content_range: str, start: int) -> bool:
     return content_range.replace("=", " ").startswith(f"bytes {start}-")
-
-
-def _make_room(part: Path, total: int | None, have: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - have > free:
-        raise InputError(
-            f"{part.parent} has {free:,} bytes free, and {total - have:,} more are needed: free some "
-            "space or name another folder with --out."
-        )
-
-
-def _beside(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _about(part: Path) -> tuple[str, int | None]:
-    """Which version of a file the bytes in `part` are of, or "", and how many it has in all."""
-    with suppress(InputError, AttributeError):
-        about = files.read_json(_beside(part))
-        return str(about.get("version", "")), about.get("bytes")
-    return "", None
-
-
-def _forget(part: Path) -> None:
-    for path in (part, _beside(part)):
-        path.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

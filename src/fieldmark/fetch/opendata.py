@@ -6,9 +6,6 @@ Layout of the bucket (https://github.com/inaturalist/inaturalist-open-data): `ta
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from fieldmark.errors import ImageRejected, InputError
 from fieldmark.fetch.archives import RECORD
 from fieldmark.fetch.choice import Wanted, choose
 from fieldmark.fetch.http import Downloads, Manners, NotThere, Wrong
+from fieldmark.threads import in_order
 
 _PHOTO_LIMIT = 64 * 2**20
 
@@ -114,8 +112,10 @@ def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, 
             return str(error)
         return None
 
+    workers = downloads.manners.workers
     with progress.stage("photos", len(rows)) as bar:
-        for (name, _), error in zip(rows, _in_threads(one, rows, downloads), strict=True):
+        done = in_order(one, rows, workers, ahead=0, stop=downloads.stop)
+        for (name, _), error in zip(rows, done, strict=True):
             if error is not None:
                 failed[name] = error
             bar.advance(note=f"{len(failed):,} not to be had" if failed else "")
@@ -128,29 +128,6 @@ def _a_picture(data: bytes) -> bytes:
     except ImageRejected as error:
         raise Wrong(f"they are no whole picture: {error}") from error
     return data
-
-
-def _in_threads(
-    work: Callable[[tuple[str, str]], str | None],
-    rows: Sequence[tuple[str, str]],
-    downloads: Downloads,
-) -> Iterator[str | None]:
-    """What `work` gives for each row, in order; a bounded number is under way."""
-    workers = downloads.manners.workers
-    waiting: deque[Future[str | None]] = deque()
-    pool = ThreadPoolExecutor(workers, "fetch")
-    try:
-        for row in rows:
-            waiting.append(pool.submit(work, row))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BaseException:
-        downloads.stop()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from fieldmark import sampling
-from fieldmark.crops import in_order
 from fieldmark.finetune import augment
 from fieldmark.finetune.recipe import FineTuning
+from fieldmark.threads import in_order
 
 _AHEAD = 2  # batches that are augmented while the network works
 
@@ -74,7 +74,7 @@ def batches(
         pixels = np.asarray(crops.pixels[crops.rows[index]])
         return augment.photo(pixels, side, how, epoch, crops.ids[index])
 
-    done = in_order(augmented, len(order), workers, _AHEAD * how.batch_size)
+    done = in_order(augmented, range(len(order)), workers, _AHEAD * how.batch_size)
     for part in parts:
         pixels = np.stack(list(islice(done, len(part))))
         yield torch.from_numpy(pixels), torch.from_numpy(crops.labels[part])

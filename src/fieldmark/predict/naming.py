@@ -9,11 +9,12 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import crops, images, progress
+from fieldmark import images, progress
 from fieldmark.classifier import Classifier, Prediction, stacked
 from fieldmark.crops import Crop
 from fieldmark.errors import ImageRejected
 from fieldmark.predict.items import Item
+from fieldmark.threads import in_order
 
 BATCH = 32
 
@@ -37,7 +38,7 @@ Naming = Callable[[Classifier, Sequence[Item], int], Iterator[Named]]
 
 def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iterator[Named]:
     """Name each photo, in order; a photo that cannot be used gives its reason and stops nothing."""
-    found = crops.in_order(lambda number: _crop(classifier, items[number]), len(items))
+    found = in_order(lambda item: _crop(classifier, item), items)
     photos = zip(items, found, strict=True)
     while batch := list(islice(photos, BATCH)):
         yield from _name(classifier, batch, top)

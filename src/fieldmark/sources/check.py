@@ -7,7 +7,6 @@ all let go of Python's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +17,7 @@ from fieldmark.errors import ImageRejected
 from fieldmark.photos import KEPT, REJECTED, PhotoTable
 from fieldmark.places import File, Place
 from fieldmark.progress import say, stage
+from fieldmark.threads import in_order
 
 # Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
 _BATCH = 32
@@ -72,18 +72,7 @@ def in_threads(root: File, rows: Rows, workers: int | None = None) -> Iterator[l
     """Findings in the order of the rows; a bounded number of batches is under way at any time."""
     workers = workers or 2 * cores()
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
-    with ThreadPoolExecutor(workers, "look") as pool:
-        waiting: list[Future[list[Finding]]] = []
-        try:
-            for batch in batches:
-                waiting.append(pool.submit(_look_at, root, batch))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
-        finally:
-            # After Ctrl-C what has not begun never begins, and the pool ends within a batch.
-            pool.shutdown(wait=False, cancel_futures=True)
+    return in_order(lambda batch: _look_at(root, batch), batches, workers, ahead=0)
 
 
 def _look_at(root: File, batch: Rows) -> list[Finding]:
