@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark.errors import InputError
 from fieldmark.sources import read
 from fieldmark.sources.copies import Picture, find
+from fieldmark.sources.descriptor import Table
 
 DWC = "http://rs.tdwg.org/dwc/terms"
 
@@ -69,6 +73,23 @@ def test_it_is_read_as_by_the_reference_library(tmp_path: Path) -> None:
     ]
     assert table.frame["group"].to_list() == ["a", "a", "b", "c", "d"]
     assert table.taxonomy["Parus"].rank == "genus"
+
+
+CELLS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=8).map(str.strip)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), st.sampled_from([",", "\t", ";"]))
+def test_cells_come_back_whatever_is_in_them(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], separator: str
+) -> None:
+    root = tmp_path_factory.mktemp("archive")
+    with (root / "t.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writerows([("a", "b\nc"), *rows])
+    table = Table("x", ("t.csv",), separator, '"', "\n", 1, {"one": 0, "two": 1}, {"two": "none"})
+    found = table.scan(("one", "two", "three"), lambda name: root / name).collect()
+    assert found.rows() == [(one or None, two or "none", None) for one, two in rows]
 
 
 def test_a_zip_is_read_in_place_with_the_copies_beside_it(tmp_path: Path) -> None:

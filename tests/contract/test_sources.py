@@ -109,7 +109,8 @@ def camtrap_sample(root: Path) -> Path:
     )
     (root / "observations.csv").write_text(
         "observationID,deploymentID,mediaID,eventID,observationType,scientificName,classificationMethod\n"
-        "1,d1,a,,animal,Vulpes vulpes,human\n2,d1,a,,animal,Canis lupus,machine\n3,d2,,e,blank,,human\n"
+        "1,d1,a,,animal,Vulpes vulpes,human\n2,d1,a,,animal,Canis lupus,machine\n"
+        "3,d2,NA,e,blank,NA,human\n"
     )
     return root
 

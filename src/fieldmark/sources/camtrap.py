@@ -22,6 +22,8 @@ from fieldmark.taxonomy import RANKS
 
 _EXPECTS = "a Camtrap DP (datapackage.json with deployments, media, observations)"
 _TABLES = ("deployments", "media", "observations")
+_NOTHING = ["NA", "NaN", "nan"]
+"""What stands for an empty cell, beside nothing, since Camtrap DP 1.0.2."""
 _NO_ANIMAL = ("blank", "human", "vehicle")
 
 
@@ -79,7 +81,8 @@ def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
         raise InputError(
             f"{about}: the table {name} is at {path}, outside of its folder: copy it in."
         )
-    return listing.read_text_table(about.parent / path)
+    rows = listing.read_text_table(about.parent / path)
+    return rows.with_columns(pl.all().replace(_NOTHING, [None] * len(_NOTHING)))
 
 
 def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
