@@ -131,6 +131,22 @@ def test_half_an_archive_is_one_sentence(
         read(tmp_path)
 
 
+def test_pictures_that_occurrences_name_themselves(tmp_path: Path) -> None:
+    archive(tmp_path)
+    about = (tmp_path / "meta.xml").read_text()
+    about = about[: about.index("<extension")].replace("/order", "/associatedMedia") + "</archive>"
+    (tmp_path / "meta.xml").write_text(about)
+    (tmp_path / "occurrence.csv").write_text(
+        "h\na,Parus major,,,,Aves,https://x.org/1.jpg | https://x.org/2.JPG?size=9; https://x.org/a.mp3\n"
+        "b,Pica pica,,,,Aves,\n"
+    )
+    photo(tmp_path / "2.JPG")
+    table = read(tmp_path)
+    assert table.frame["path"].to_list() == ["1.jpg", "2.JPG"]
+    assert table.kept["id"].to_list() == ["a_2"]
+    assert table.frame["group"].to_list() == ["a", "a"]
+
+
 def test_a_zip_that_is_cut_off_and_another_core(tmp_path: Path) -> None:
     archive(tmp_path)
     path = tmp_path / "x.zip"

@@ -17,7 +17,6 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,7 +24,7 @@ SIZES = ("original", "large", "medium", "small", "thumb", "square")
 """What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A picture that a list names.
 
@@ -39,7 +38,7 @@ class Picture:
     record: str
     number: int = 1
 
-    @cached_property
+    @property
     def parts(self) -> list[str]:
         """The parts of the URL's path, none of which leads upwards."""
         _, scheme, rest = self.url.partition("://")  # a third of the time that urlsplit takes
