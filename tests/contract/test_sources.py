@@ -466,6 +466,8 @@ def test_half_a_camera_trap_list_is_one_sentence(tmp_path: Path) -> None:
     path.write_text(text[: len(text) // 2])
     with pytest.raises(InputError, match="is not valid JSON"):
         read(path)
+    path.write_text(text.replace("images/0.jpg", "../../secret.jpg"))
+    assert read(path).reasons()["outside"] == 1
     path.write_text(text.replace('"category_id"', '"category"'))
     with pytest.raises(InputError, match=r"annotations\[0\] has no category_id"):
         read(path)

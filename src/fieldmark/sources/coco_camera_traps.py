@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldmark.errors import InputError
+import polars as pl
+
+from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import PhotoTable
 from fieldmark.progress import stage
-from fieldmark.sources import coco
+from fieldmark.sources import coco, listing
 from fieldmark.sources.base import Source, no_photos
 from fieldmark.sources.inat import annotation_files, part_of
 
@@ -29,17 +31,19 @@ def list_in(path: Path) -> Path | None:
 
 
 def _read(path: Path) -> PhotoTable:
-    listing = path if path.is_file() else list_in(path)
-    if listing is None:
+    found = path if path.is_file() else list_in(path)
+    if found is None:
         raise InputError(f"{path} holds no list, or several: name one. Expected is {_EXPECTS}.")
     with stage("Reading annotations", unit="images") as bar:
-        rows, categories = coco.read_listing(listing, None)
+        rows, categories = coco.read_listing(found, None)
         bar.advance(rows.height)
     if rows.is_empty():
         raise no_photos(path, "its list of images is empty")
-    rows = coco.within(coco.unique_within(rows), categories)
+    leads_out = pl.when(listing.outside("path")).then(pl.lit(RejectReason.OUTSIDE.value))
+    rows = coco.unique_within(rows).with_columns(reason=pl.coalesce("reason", leads_out))
+    rows = coco.within(rows, categories)
     taxonomy = coco.taxonomy_of(rows, categories, {})
-    return PhotoTable(coco.frame_of(rows), taxonomy, listing.parent, SOURCE.name)
+    return PhotoTable(coco.frame_of(rows), taxonomy, found.parent, SOURCE.name)
 
 
 def _matches(path: Path) -> bool:

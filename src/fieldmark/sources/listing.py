@@ -27,9 +27,9 @@ COLUMNS = (
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|\x00"
 
 
-def outside() -> pl.Expr:
-    """Whether a `file_name` leads out of the source's folder."""
-    return pl.col("file_name").str.contains(_OUTSIDE)
+def outside(column: str = "file_name") -> pl.Expr:
+    """Whether a photo's name leads out of the source's folder."""
+    return pl.col(column).str.contains(_OUTSIDE)
 
 
 def table_of(
