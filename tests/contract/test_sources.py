@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -383,6 +384,20 @@ def test_an_inat_export_says_species_and_rights(tmp_path: Path) -> None:
     assert table.taxonomy["Pica pica"].supercategory == "Aves"
     assert table.taxonomy["Pica pica"].common_name == "Magpie"
     assert table.taxonomy["Parus major"].common_name == ""  # the name is the subspecies' own
+
+
+def test_an_inat_export_may_stay_in_its_zip(tmp_path: Path) -> None:
+    path = inat_export_sample(tmp_path)
+    there = read(path)
+    zipped = tmp_path / "observations-1.csv.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(path, path.name)
+    assert read(zipped).frame.equals(there.frame)
+    assert [key for key, source in SOURCES.items() if source.matches(zipped)] == ["inat-export"]
+    with zipfile.ZipFile(zipped, "a") as archive:
+        archive.writestr("second.csv", "x")
+    with pytest.raises(InputError, match="it holds no table, or several"):
+        read(zipped, source="inat-export")
 
 
 def test_half_an_inat_export_is_one_sentence(tmp_path: Path) -> None:

@@ -1,42 +1,79 @@
-"""iNaturalist's export of observations: a CSV file with a row an observation and its first picture.
+"""iNaturalist's export of observations: a CSV file, or its zip, a row an observation.
 
 https://www.inaturalist.org/observations/export. Columns are whichever were ticked there; needed are
-`id`, `image_url` and `scientific_name`. A copy of each picture is looked for below the file's folder.
+`id`, `image_url` (its first picture) and `scientific_name`. A copy of each
+picture is looked for below the file's folder.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
+from fieldmark import files
+from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
 from fieldmark.progress import say
 from fieldmark.sources import copies, listing, names
 from fieldmark.sources.base import Source, no_photos
 from fieldmark.taxonomy import RANKS
 
-_EXPECTS = "an iNaturalist export (a CSV with id, image_url and scientific_name)"
+_EXPECTS = "an iNaturalist export (a CSV, or its zip, with id, image_url and scientific_name)"
+_LARGEST = 2**32
+"""Bytes of a table in a zip: an export holds 200,000 observations at most."""
 _NEEDED = ("id", "image_url", "scientific_name")
 _TELLING = {"quality_grade", "iconic_taxon_name", "user_login", "species_guess", "observed_on"}
 """Columns of which any list of one's own has hardly one beside `image_url`."""
 
 
 def is_export(path: Path) -> bool:
-    """Whether a file is such an export, by its header."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return False
+    """Whether a file is such an export, or the zip that iNaturalist gives it in, by its header."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
+        with _opened(path) as handle:
             header = set(next(csv.reader(handle), []))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, ValueError, zipfile.BadZipFile, csv.Error):
         return False
     return {"id", "image_url"} <= header and bool(_TELLING & header) and "file_name" not in header
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    """The table as text; `ValueError` for what is neither a CSV file nor a zip of one."""
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            yield handle
+    else:
+        with zipfile.ZipFile(path) as archive, archive.open(_inside(archive)) as packed:
+            yield io.TextIOWrapper(packed, encoding="utf-8-sig", newline="")
+
+
+def _inside(archive: zipfile.ZipFile) -> str:
+    found = [name for name in archive.namelist() if name.lower().endswith(".csv")]
+    if len(found) != 1:
+        raise ValueError("it holds no table, or several")
+    return found[0]
+
+
+def _rows(path: Path) -> pl.DataFrame:
+    if path.suffix.lower() != ".zip":
+        return listing.read_text_table(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = _inside(archive).rpartition("/")[2]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} could not be read ({error}): expected is {_EXPECTS}.") from error
+    return listing.read_text_table(files.unzip(path, {name: _LARGEST}) / name)
+
+
 def _read(path: Path) -> PhotoTable:
-    rows = listing.read_text_table(path)
+    rows = _rows(path)
     listing.need(rows, _NEEDED, path, _EXPECTS)
     pictured = rows.filter(pl.col("image_url").is_not_null())
     if pictured.is_empty():
