@@ -15,10 +15,11 @@ BENCHMARKS: dict[str, str] = {
     "serve": "The HTTP server, beside the bare engine and overloaded",
     "gpu": "The same on a GPU, where there is one",
     "hardware": "What the machine can do at most, and how near each stage comes",
+    "labels": "Wrong labels found beside cleanlab, and in how much memory",
     "errors": "Whether speed is bought with errors",
     "findings": "What is found of labels, photos and copies spoilt on purpose",
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
 
-LONG = ("errors", "findings")
+LONG = ("labels", "errors", "findings")
 """Run only when named: nothing in them varies with the machine, and they take minutes."""

@@ -27,7 +27,8 @@ from benchmarks import common
 from benchmarks.common import Row
 from fieldmark import backbones, places
 from fieldmark import folds as cross
-from fieldmark.check import CheckConfig, cross_validated
+from fieldmark.check import CheckConfig
+from fieldmark.check.judging import cross_validated
 from fieldmark.experiment import Bench, Parts, Photos, read
 from fieldmark.features import FeatureStore
 from fieldmark.heads.base import LabelledFeatures
@@ -81,7 +82,10 @@ def _labels(right: LabelledFeatures, classes: int) -> list[Row]:
     wrong[random.permutation(count)[: max(1, round(CHANGED * count))]] = True
     moved = (right.labels + random.integers(1, classes, count)) % classes
     given = LabelledFeatures(right.features, np.where(wrong, moved, right.labels), right.ids)
-    log_p = cross_validated(given, np.arange(count), classes, CheckConfig())
+    names = [str(each) for each in range(classes)]
+    named = tuple(names[each] for each in given.labels)
+    alone = Photos(given.ids, (), named, (None,) * count, ("",) * count)
+    log_p = cross_validated(given.features, alone, names, CheckConfig())
     ours = np.zeros(count, np.bool_)
     ours[labels.suspects(log_p, given.labels).rows] = True
     p = np.exp(np.asarray(log_p, np.float64))

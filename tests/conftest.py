@@ -52,6 +52,12 @@ def draw_photo(label: int, number: int, side: int = 64) -> bytes:
     return file.getvalue()
 
 
+@pytest.fixture(scope="session")
+def draw() -> Any:
+    """`draw(label, number)`: the bytes of a photo of a class, as in `insects`."""
+    return draw_photo
+
+
 CLASSES = ("Apis mellifera", "Bombus terrestris", "Cicindela campestris", "Danaus plexippus")
 
 

@@ -449,3 +449,12 @@ def test_cold_start() -> None:
     from benchmarks import cold_start as measured
 
     check_rows(measured.run(quick=True))
+
+
+def test_labels_are_judged_in_a_process_of_its_own_and_its_memory_is_seen() -> None:
+    from benchmarks import labels
+
+    rows = [labels._memory(300, 10, 16)]
+
+    check_rows(rows)
+    assert 0.01 < rows[0].more["own"] <= rows[0].more["all"] < 8

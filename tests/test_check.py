@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
+from fieldmark import files, sources
+from fieldmark.backbones import engines
 from fieldmark.check import CheckConfig, check
+from fieldmark.check.sideways import sideways
+from fieldmark.crops import PhotoFile
 from fieldmark.errors import InputError
+from fieldmark.features import Features
 from fieldmark.photos import PhotoTable
+from fieldmark.preprocess import Preprocess
+from fieldmark.split import Split
 
 NETWORK = {"backbone": "shufflenet_v2_x0_5", "weights": "random", "engine": "torch"}
 
@@ -43,3 +54,105 @@ def test_what_cannot_be_dropped_is_refused_before_any_work(insects: Path, tmp_pa
     with pytest.raises(InputError, match="choose from duplicates"):
         check(insects, tmp_path / "out", CheckConfig(drop=("ugly",)))
     assert not (tmp_path / "out").exists()
+
+
+def changed(photo: Path, target: Path, how: str) -> None:
+    image = Image.open(photo).convert("RGB")
+    wide, high = image.size
+    if how == "halved":
+        image = image.resize((wide // 2, high // 2))
+    elif how == "cropped":
+        image = image.crop((wide // 60, high // 60, wide - wide // 60, high - high // 60))
+    image.save(target, quality=60 if how == "recompressed" else 88)
+
+
+@pytest.fixture(scope="module")
+def planted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real photos of four kinds, and nine changed copies of them in other folders: 01 beside 0-a."""
+    kinds = sorted((shared / "data/wild74/train_val2019/Mammals").iterdir())[:4]
+    root = tmp_path_factory.mktemp("planted")
+    for number, kind in enumerate(kinds):
+        (root / f"kind {number}").mkdir()
+        for at, photo in enumerate(sorted(kind.glob("*.jpg"))[:12]):
+            shutil.copy(photo, root / f"kind {number}" / f"{at:02}.jpg")
+    for at, how in enumerate(("recompressed", "halved", "cropped") * 3):
+        photo = root / f"kind {at % 4}" / f"{at:02}.jpg"
+        changed(photo, root / f"kind {(at + 1) % 4}" / f"copy of {at % 4}-{at:02}.jpg", how)
+    return root
+
+
+REAL = {"backbone": "tf_efficientnet_lite0", "engine": "torch"}
+
+
+def test_changed_copies_are_found_across_folders_and_parts(planted: Path, tmp_path: Path) -> None:
+    table = sources.read(planted)
+    copies = table.frame.filter(pl.col("id").str.contains("copy of"))["id"]
+    parts = table.frame.select("id", part=pl.lit("train")).with_columns(
+        part=pl.when(pl.col("id").is_in(copies.implode())).then(pl.lit("test")).otherwise("part")
+    )
+    Split(parts.sort("id"), 0, "random").write(tmp_path / "split.parquet")
+    config = CheckConfig(split=tmp_path / "split.parquet", drop=("leaks",), **REAL)
+    done = check(planted, tmp_path / "out", config)
+    rows = {row["id"]: row for row in done.findings.iter_rows(named=True)}
+    found = 0
+    for copy in copies:
+        kind, number = re.search(r"copy of (\d)-(\d\d)", copy).groups()  # type: ignore[union-attr]
+        original = rows[f"kind {kind}/{number}.jpg"]
+        found += rows[copy]["twins"] is not None and rows[copy]["twins"] == original["twins"]
+    assert found == 9
+    # What is learned from gives way to what is measured on.
+    assert not set(copies) & set(done.table.frame.filter(pl.col("reason") == "leak")["id"])
+    assert done.summary["leaks"] >= 9
+    assert done.table.reasons()["leak"] == done.summary["leaks"]
+    assert "copy of" in (tmp_path / "out" / "report.html").read_text()
+
+    # Without parts the larger of near copies stays.
+    done = check(planted, tmp_path / "out", CheckConfig(drop=("near-duplicates",), **REAL))
+    gone = set(done.table.frame.filter(pl.col("reason") == "near-duplicate")["id"])
+    halved = [at for at in range(9) if at % 3 == 1]
+    assert {f"kind {(at + 1) % 4}/copy of {at % 4}-{at:02}.jpg" for at in halved} <= gone
+    clusters = done.findings["twins"].drop_nulls()
+    assert len(gone) == len(clusters) - clusters.n_unique()
+
+
+def test_the_monkeys_that_occur_twice_are_found(shared: Path, tmp_path: Path) -> None:
+    """Real near-duplicates, among photos of monkeys as they are."""
+    folder = shared / "data/wild74/train_val2019/Mammals/16"
+    done = check(folder, tmp_path / "out", CheckConfig(**REAL))
+    clusters = done.findings.drop_nulls("twins").group_by("twins").len()
+    assert clusters.height >= 3
+
+
+class Thumbs:
+    """A network that sees a picture as 4 x 4 squares of grey."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        side = crops.shape[1] // 4
+        grey = crops.mean(3).reshape(len(crops), 4, side, 4, side).mean((2, 4))
+        return grey.reshape(len(crops), 16).astype(np.float32)
+
+
+def test_photos_on_their_side_are_told_from_upright_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skies above, ground below; every tenth picture is turned, and may be among those learned from."""
+    rng = np.random.default_rng(0)
+    photos, crops, turned = [], [], []
+    for number in range(160):
+        shade = np.linspace(220, 60, 64)[:, None, None] + rng.normal(0, 40, (64, 64, 3))
+        turned.append(number % 10 == 0)
+        pixels = np.rot90(shade, rng.choice([1, 3])) if turned[-1] else shade
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+        photos.append(PhotoFile(files.sha256(path.read_bytes()), path))
+        crops.append(np.asarray(Image.open(path)))
+    view = Preprocess(size=64, resize=64, fit="squash")
+    bench = SimpleNamespace(crop_for=lambda _: view, engine="torch")
+    monkeypatch.setattr(engines, "engine", lambda *_, **__: Thumbs())
+    features = Features.of(Thumbs()(np.stack(crops)))
+    found = sideways(bench, None, photos, features, 0)  # type: ignore[arg-type]
+    flagged = found >= CheckConfig().rotated
+    assert flagged[turned].mean() > 0.9
+    assert flagged[~np.array(turned)].mean() < 0.02
+    few = sideways(bench, None, photos[:50], features.take(np.arange(50)), 0)  # type: ignore[arg-type]
+    assert not few.any()

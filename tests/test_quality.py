@@ -146,19 +146,38 @@ def noisy(flipped: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return log_p.astype(np.float16), given.astype(np.int64), wrong
 
 
-def test_wrong_labels_are_found_as_well_as_by_cleanlab_with_the_same_ranking() -> None:
+FILTERS = ("prune_by_noise_rate", "both", "confident_learning", "low_self_confidence")
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_wrong_labels_are_found_as_well_as_by_cleanlab(kind: str) -> None:
+    """Precision and recall, on the same scores; the first is its default."""
     filtering = pytest.importorskip("cleanlab.filter")
     log_p, given_N, wrong = noisy()
     p = np.exp(log_p.astype(np.float64))
     ours = np.zeros(len(given_N), bool)
     ours[labels.suspects(log_p, given_N).rows] = True
-    # Its filter that ranks by the same number. Its default finds more where scores are noisy.
-    theirs = filtering.find_label_issues(
-        given_N, p / p.sum(1, keepdims=True), filter_by="low_self_confidence", n_jobs=1
-    )
+    p /= p.sum(1, keepdims=True)
+    theirs = filtering.find_label_issues(given_N, p, filter_by=kind, n_jobs=1)
     assert wrong[ours].mean() >= wrong[theirs].mean()
     assert ours[wrong].mean() >= theirs[wrong].mean()
     assert ours[wrong].mean() > 0.7
+
+
+@pytest.mark.parametrize("flipped", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("flat", [1.0, 2.0])
+def test_the_share_of_wrong_labels_comes_out_right_though_scores_are_flat(
+    flipped: float, flat: float
+) -> None:
+    log_p, given_N, wrong = noisy(flipped)
+    said = labels.suspects((log_p / flat).astype(np.float16), given_N)
+    assert said.noise.share == pytest.approx(flipped, abs=0.015)
+    sure = said.wrong_N > 0.5
+    if flipped:
+        assert wrong[sure].mean() > 0.95
+        assert sure[wrong].mean() > 0.75
+    else:
+        assert sure.sum() < 10
 
 
 def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +185,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     whole = labels.suspects(log_p, given_N)
     monkeypatch.setattr(labels, "_BLOCK_BYTES", 4 * 20 * 7)
     pieces = labels.suspects(log_p, given_N)
-    for name in ("own_N", "best_N", "rows"):
+    for name in ("own_N", "best_N", "wrong_N", "rows"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
 

@@ -55,6 +55,7 @@ class RejectReason(StrEnum):
     DARK = "dark"  # shows little but darkness; dropped when asked
     BLURRED = "blurred"  # shows nothing sharp; dropped when asked
     TINY = "tiny"  # has very few pixels; dropped when asked
+    ROTATED = "rotated"  # lies on its side; dropped when asked
     NO_ANIMAL = "no-animal"  # the source says that it is empty; left out when asked
     SIDE_FILE = "side-file"  # a hidden file, or one that an operating system puts beside photos
     OUTSIDE = "outside"  # its path leads out of the source's folder

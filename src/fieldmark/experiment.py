@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fieldmark import __version__, extraction, progress, sources
+from fieldmark import __version__, extraction, names, progress, sources
 from fieldmark.backbones import Backbone, engines
 from fieldmark.crops import PhotoFile, Spool
 from fieldmark.errors import InputError
@@ -100,12 +100,14 @@ def photos_of(table: PhotoTable, split: Split, part: Part) -> Photos:
     )
 
 
-def read(photos: Path, *, limit: int | None, seed: int) -> PhotoTable:
+def read(photos: Path, *, limit: int | None, seed: int, accepted: Path | None = None) -> PhotoTable:
     """Photos in any layout, each looked at; with a limit, only so many of the labelled ones.
+
+    With a table of `accepted` names, labels are called as it says (see `fieldmark.names`).
 
     Those are drawn by their ids before any file is opened, so that a small limit is quick.
     """
-    table = sources.read(photos, verify=False)
+    table = names.read(accepted).apply(sources.read(photos, verify=False))
     ids = table.labelled["id"].to_list()
     if limit is not None and limit < len(ids):
         drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
@@ -186,8 +188,8 @@ class Bench:
         sizes: dict[Preprocess, list[str]] = {}
         for name, backbone in backbones.items():
             sizes.setdefault(self.crop_for(backbone), []).append(name)
-        for crop, names in sizes.items():
-            jobs = [self._job(name, backbones[name]) for name in names]
+        for crop, sharing in sizes.items():
+            jobs = [self._job(name, backbones[name]) for name in sharing]
             yield from extraction.extract(photos, jobs, crop, self.extraction, workers=self.workers)
 
     def _job(self, name: str, backbone: Backbone) -> Job:
@@ -300,8 +302,8 @@ def weights_line(backbone: Backbone) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what the numbers depend on."""
-    names = ("numpy", "onnxruntime", "pillow", "simplejpeg", "timm", "torch", "torchvision")
-    found = {name: metadata.version(name) for name in names}
+    packages = ("numpy", "onnxruntime", "pillow", "simplejpeg", "timm", "torch", "torchvision")
+    found = {name: metadata.version(name) for name in packages}
     return {"fieldmark": __version__, "python": platform.python_version(), **found}
 
 

@@ -62,6 +62,7 @@ class TrainConfig:
         split: how photos are divided.
         precision: the share of given answers that are to be right; below it, "not sure".
         limit: at most so many photos; None: all.
+        names: a table of accepted names, see `fieldmark.names`; None: labels are taken as they are.
         seed: of the split and of the order of training.
         engine: what runs the network; `auto` measures.
         tier: how photos are decoded, `exact` or `fast`.
@@ -84,6 +85,7 @@ class TrainConfig:
     split: Way = "stratified"
     precision: float = 0.95
     limit: int | None = None
+    names: Path | None = None
     seed: int = 0
     engine: str = "auto"
     tier: Tier = "exact"
@@ -200,7 +202,7 @@ def prepare(
     photos: Path, config: TrainConfig, backbone: Backbone
 ) -> tuple[PhotoTable, Split, Bench]:
     """Read and split the photos and bring their features onto the shelf."""
-    table = read(photos, limit=config.limit, seed=config.seed)
+    table = read(photos, limit=config.limit, seed=config.seed, accepted=config.names)
     own_test = "test" in set(table.labelled["split"].drop_nulls())
     split = split_photos(
         table,

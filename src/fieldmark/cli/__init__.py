@@ -20,7 +20,9 @@ from fieldmark.cli.explain import explain
 from fieldmark.cli.export import export
 from fieldmark.cli.extract import extract
 from fieldmark.cli.fetch import fetch
+from fieldmark.cli.grow import grow
 from fieldmark.cli.index import index
+from fieldmark.cli.merge import merge
 from fieldmark.cli.predict import predict
 from fieldmark.cli.rank import rank
 from fieldmark.cli.serve import serve
@@ -42,10 +44,12 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     fetch,
     index,
+    merge,
     stats,
     check,
     split,
     train,
+    grow,
     predict,
     study,
     rank,

@@ -14,6 +14,7 @@ from fieldmark.cli.options import (
     ClusterOption,
     EngineName,
     EngineOption,
+    NamesOption,
     Seed,
     SharesOption,
     WeightsDir,
@@ -38,6 +39,10 @@ def check(
     dark: Annotated[float, typer.Option(help="Dark: 95 % darker than this share of white.")] = 0.25,
     blurred: Annotated[float, typer.Option(help="Blurred: from this on; 0 sharp, 1 not.")] = 0.7,
     tiny: Annotated[int, typer.Option(help="Tiny: with fewer pixels on the shorter side.")] = 64,
+    rotated: Annotated[
+        float, typer.Option(help="Rotated: likelier on its side by so many nats over four views.")
+    ] = 6.0,
+    names: NamesOption = None,
     backbone: Annotated[
         str, typer.Option(help="The network; any name of timm's works too.")
     ] = "tf_efficientnet_lite0",
@@ -65,6 +70,8 @@ def check(
         dark=dark,
         blurred=blurred,
         tiny=tiny,
+        rotated=rotated,
+        names=names,
         seed=seed,
     )
     with ExitStack() as stack:

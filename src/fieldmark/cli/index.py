@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import ClusterOption, SharesOption, SourceOption
+from fieldmark.cli.options import ClusterOption, NamesOption, SharesOption, SourceOption
 
 
 def index(
     photos: Annotated[Path, typer.Argument(help="Photos in any layout, or an annotation file.")],
     out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
     source: SourceOption = None,
+    names: NamesOption = None,
     verify: Annotated[bool, typer.Option(help="Look at every file.")] = True,
     by_location: Annotated[
         bool,
@@ -26,8 +27,10 @@ def index(
     shards: SharesOption = 16,
 ) -> None:
     """Read photos as they lie into a table with a row for each, kept or rejected."""
+    from fieldmark import names as accepted
     from fieldmark import sources
 
+    called = accepted.read(names)
     table = sources.read(photos, source=source, verify=False)
     if not empty:
         table = sources.without_empty(table)
@@ -40,6 +43,7 @@ def index(
             table = workers.look(table)
     elif verify:
         table = sources.look(table)
+    table = called.apply(table)
     table.write(out)
     kept = table.kept.height
     typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")

@@ -85,6 +85,12 @@ SharesOption = Annotated[
 ]
 
 
+NamesOption = Annotated[
+    Path | None,
+    typer.Option(help="A table name,accepted: labels under the names that are accepted now."),
+]
+
+
 def use_cache(folder: Path | None) -> None:
     """Keep features and converted networks there, in this process and those that it starts."""
     if folder is not None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from fieldmark.heads import ridge
-from fieldmark.heads.base import LabelledFeatures, LinearHead
+from fieldmark.heads.base import IntArray, LabelledFeatures, LinearHead
 from fieldmark.heads.scaling import few, fit_weights
 from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
 
@@ -29,6 +29,28 @@ _QUICK = 4e8
 """Up to so many products of a photo's feature and a weight in one pass, all arms take seconds."""
 _LONG = 4e12
 """The same for one pass of all arms; some minutes on two cores."""
+
+
+@dataclass(frozen=True)
+class Warm:
+    """A layer that knew some of the classes already.
+
+    Attributes:
+        head: the layer, of B classes.
+        column_C: which of its columns each of the C classes has, -1 for a new class.
+    """
+
+    head: LinearHead
+    column_C: IntArray
+
+    def onto(self, fresh: LinearHead) -> LinearHead:
+        """A fresh layer of all C classes with the known columns put into it, both about zero."""
+        known, columns = self.column_C >= 0, self.column_C[self.column_C >= 0]
+        weight = fresh.weight - fresh.weight.mean(1, keepdims=True)
+        bias = fresh.bias - fresh.bias.mean()
+        weight[:, known] = (self.head.weight - self.head.weight.mean(1, keepdims=True))[:, columns]
+        bias[known] = (self.head.bias - self.head.bias.mean())[columns]
+        return LinearHead(weight, bias)
 
 
 def default_sweep(
@@ -73,6 +95,7 @@ def fit_best(
     *,
     seed: int = 0,
     epochs: int | None = None,
+    warm: Warm | None = None,
     on_epoch: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[Fit]:
     """Train the default's heads, best first by validation loss.
@@ -83,6 +106,7 @@ def fit_best(
         classes: C; a class without a training photo is never the answer.
         seed: of the order of training.
         epochs: passes over the training photos; None: as many as the default takes.
+        warm: where some of the classes were learned before: their columns are what is gone on from.
         on_epoch: called with the number of epochs done and their number in all.
 
     Returns:
@@ -92,6 +116,8 @@ def fit_best(
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
     first = ridge.fit(train, val, classes).head if len(train) else None
+    if first is not None and warm is not None:
+        first = warm.onto(first)
     training, arms = default_sweep(
         len(train), train.features.dim, classes, seed=seed, initial=first
     )

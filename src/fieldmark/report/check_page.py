@@ -54,7 +54,8 @@ def check_page(
         summary: how many photos each finding has.
         taxonomy: names the labels.
         photos: where a photo lies, by its id.
-        about: `name`, `command`, `dropped` (reason to number), and the limits `dark`, `blurred`, `tiny`.
+        about: `name`, `command`, `dropped` (reason to number), and the limits `dark`, `blurred`, `tiny`,
+            `rotated`.
     """
     pictures = _Pictures(taxonomy, photos)
     return page.render(
@@ -107,11 +108,18 @@ class _Pictures:
         return self.thumbs(rows, "labelled {name}; rather {likelier}?")
 
     def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> list[Poor]:
-        """Dark, blurred and tiny photos."""
+        """Dark, blurred, tiny and rotated photos."""
         ways = (
             ("dark", "Dark", "brightness", False, f"95 % darker than {about['dark']:g} of white"),
             ("blurred", "Blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
             ("tiny", "Tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
+            (
+                "rotated",
+                "Rotated",
+                "sideways",
+                True,
+                f"{about['rotated']:g} nats or more for lying sideways",
+            ),
         )
         found = []
         for column, title, measure, falling, what in ways:

@@ -35,8 +35,8 @@ def classifier_page(
             `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds), `temperature` (the
             scores are logits before calibration; divided by it they are calibrated; None: they are
             taken as they are), `threshold` (`precision` that was asked for, `score`, `coverage`
-            of the validation photos; or None), `licence`, `chosen` (setting to value), `ensemble`,
-            `tried` and `passed_over` (see `fieldmark.together`), `split`
+            of the validation photos; or None), `licence`, `chosen` (setting to value), `grown` (see
+            `fieldmark.grow`), `ensemble`, `tried` and `passed_over` (see `fieldmark.together`), `split`
             (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: its scores on photos that training never saw.
         taxonomy: the names of the classes.
@@ -55,6 +55,7 @@ def classifier_page(
         "licence": None,
         "chosen": {},
         "ensemble": None,
+        "grown": None,
         "tried": [],
         "passed_over": [],
         "split": None,
@@ -87,6 +88,7 @@ def classifier_page(
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("short", "How good it is", True),
+        ("grown", "What changed", context["about"]["grown"]),
         ("confusions", "Hardest mistakes", context["confusions"]),
         ("classes", "Class by class", True),
         ("sure", "How sure it is", context["calibration"]),

@@ -19,6 +19,7 @@ class StudyConfig:
         options: what the recipe needs to know.
         only: run only these tables; empty: all.
         limit: at most so many photos; None: all.
+        names: a table of accepted names, see `fieldmark.names`; None: labels are taken as they are.
         weights_dir: a folder of weights, looked into before anything is downloaded.
         skip_missing: leave out networks whose weights cannot be had; otherwise they run from random
             weights, and every table says so.
@@ -37,6 +38,7 @@ class StudyConfig:
     options: Options = field(default_factory=Options)
     only: tuple[str, ...] = ()
     limit: int | None = None
+    names: Path | None = None
     weights_dir: Path | None = None
     skip_missing: bool = False
     prune_below: int | None = None

@@ -33,7 +33,7 @@ def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command
     runs = _wanted(recipe, config.only)
     files.check_out(out, "study", "rows")
     networks = load(runs, config)
-    table = read(data, limit=config.limit, seed=config.options.seed)
+    table = read(data, limit=config.limit, seed=config.options.seed, accepted=config.names)
     able = [run for run in runs if networks.can_run(run, runs)]
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")

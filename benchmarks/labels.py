@@ -1,0 +1,208 @@
+"""Wrong labels: how many are found beside cleanlab, on the same scores, and in how much memory.
+
+5 % of wild74's labels are changed, at random or to one of the three kinds that are the likeliest
+for the photo besides its own. Both get the same scores of five folds. What is measured is the
+precision and the recall of what is called wrong; wild74 has wrong labels of its own, which count
+against both.
+
+Memory: a process of its own judges drawn features of 200,000 photos and 5,000 classes.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from benchmarks.common import EXACT, ROOT, Row, Unavailable, shared
+from fieldmark import backbones, sampling, sources
+from fieldmark.check.config import CheckConfig
+from fieldmark.check.judging import cross_validated
+from fieldmark.crops import PhotoFile
+from fieldmark.experiment import Bench, Photos
+from fieldmark.features import Features
+from fieldmark.quality import labels
+
+FILTERS = (
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "low_self_confidence",
+)
+"""cleanlab's, its default first. `predicted_neq_given` calls every disagreement wrong: it is no
+choice."""
+
+SHARE = 0.05
+SEEDS = 5
+GIB = 2**30
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Precision and recall beside each filter, then memory."""
+    return [*_found(quick), _memory(*((2_000, 50, 64) if quick else (200_000, 5_000, 1280)))]
+
+
+def _found(quick: bool) -> list[Row]:
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise Unavailable("cleanlab is not installed") from error
+    features, photos, classes = _wild74(300 if quick else None)
+    true_N = photos.labels(classes)
+    rows = []
+    for kind in ("at random",) if quick else ("at random", "to a like kind"):
+        measures: dict[str, list[tuple[float, float]]] = {name: [] for name in ("ours", *FILTERS)}
+        likely_NC = None if kind == "at random" else _scores(features, photos, classes, true_N)
+        for seed in range(1 if quick else SEEDS):
+            given_N, wrong_N = changed(true_N, len(classes), likely_NC, seed)
+            log_p_NC = _scores(features, photos, classes, given_N)
+            p_NC = np.exp(log_p_NC.astype(np.float64))
+            p_NC /= p_NC.sum(1, keepdims=True)
+            ours = np.zeros(len(given_N), np.bool_)
+            ours[labels.suspects(log_p_NC, given_N).rows] = True
+            measures["ours"].append(_precision_recall(ours, wrong_N))
+            for name in FILTERS:
+                theirs = find_label_issues(given_N, p_NC, filter_by=name, n_jobs=1)
+                measures[name].append(_precision_recall(theirs, wrong_N))
+        for name in FILTERS:
+            for at, what in enumerate(("precision", "recall")):
+                pairs = [
+                    (a[at], b[at]) for a, b in zip(measures["ours"], measures[name], strict=True)
+                ]
+                rows.append(_row(f"{what}, labels changed {kind}", f"cleanlab, {name}", pairs))
+    return rows
+
+
+def _row(what: str, peer: str, pairs: list[tuple[float, float]]) -> Row:
+    ours, theirs = (float(np.mean([pair[side] for pair in pairs])) for side in (0, 1))
+    ratios = [a / max(b, 1e-9) for a, b in pairs]
+    aim = 1.0 if FILTERS[0] in peer else None
+    note = f"mean of {len(pairs)} seeds"
+    return Row(
+        what,
+        "",
+        ours,
+        theirs,
+        peer,
+        ours / max(theirs, 1e-9),
+        min(ratios),
+        max(ratios),
+        EXACT,
+        aim,
+        note,
+    )
+
+
+def changed(
+    true_N: Ints, classes: int, likely_NC: npt.NDArray[np.floating] | None, seed: int
+) -> tuple[Ints, Bools]:
+    """Labels of which some are changed, and which: at random, or to a likely other kind."""
+    rng = sampling.generator(seed, "labels")
+    given_N, wrong_N = true_N.copy(), np.zeros(len(true_N), np.bool_)
+    for at in rng.choice(len(true_N), round(SHARE * len(true_N)), replace=False):
+        order = np.arange(classes) if likely_NC is None else np.argsort(-likely_NC[at])
+        others = order[order != true_N[at]]
+        given_N[at] = rng.choice(others if likely_NC is None else others[:3])
+        wrong_N[at] = True
+    return given_N, wrong_N
+
+
+def _precision_recall(found_N: Bools, wrong_N: Bools) -> tuple[float, float]:
+    hits = float((found_N & wrong_N).sum())
+    return hits / max(1, found_N.sum()), hits / max(1, wrong_N.sum())
+
+
+def _wild74(limit: int | None) -> tuple[Features, Photos, list[str]]:
+    rows = sources.read(shared("data", "wild74")).labelled.sort("id")
+    if limit:
+        few = rows["taxon_id"].unique().sort()[:8]
+        rows = rows.filter(pl.col("taxon_id").is_in(few.implode())).head(limit)
+    root = shared("data", "wild74")
+    files = tuple(PhotoFile(d, root / p) for d, p in rows.select("sha256", "path").iter_rows())
+    backbone, bench = backbones.load(backbones.DEFAULT), Bench()
+    for _ in bench.compute(files, {backbones.DEFAULT: backbone}):
+        pass
+    features = bench.shelf(backbone).get([each.sha256 for each in files])
+    groups = tuple(rows["group"])
+    photos = Photos(tuple(rows["id"]), files, tuple(rows["taxon_id"]), groups, ("",) * len(files))
+    return features, photos, sorted(set(photos.taxon_ids))
+
+
+def _scores(
+    features: Features, photos: Photos, classes: list[str], given_N: Ints
+) -> npt.NDArray[np.float16]:
+    named = tuple(classes[at] for at in given_N)
+    given = Photos(photos.ids, photos.files, named, photos.groups, photos.supercategories)
+    return np.array(cross_validated(features, given, classes, CheckConfig()))
+
+
+def _memory(photos: int, classes: int, dim: int) -> Row:
+    words = [sys.executable, "-m", "benchmarks.labels", str(photos), str(classes), str(dim)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    peak = json.loads(done.stdout.splitlines()[-1])
+    matrix = 8 * photos * classes / GIB
+    note = (
+        f"aim: 4 GiB; {peak['own']:.2f} GiB without pages of files, which the system may take back"
+    )
+    return Row(
+        what=f"memory at most, {photos:,} photos, {classes:,} classes, {dim:,} features",
+        unit="GiB",
+        ours=peak["all"],
+        peer=matrix,
+        peer_name="cleanlab's matrix of probabilities alone, in float64; computed",
+        ratio=matrix / peak["all"],
+        low=matrix / peak["all"],
+        high=matrix / peak["all"],
+        rounds=EXACT,
+        aim=None if photos < 200_000 else round(matrix / 4, 2),
+        note=note,
+        more=peak,
+    )
+
+
+def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
+    """Judge the labels of drawn photos in this process; its peak of memory in GiB, and the seconds."""
+    own, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon"):
+                    own[0] = max(own[0], int(line.split()[1]) * 1024 / GIB)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    rng = sampling.generator(0, "drawn")
+    label_N = rng.integers(0, classes, photos)
+    centre_CD = rng.normal(0, 1, (classes, dim)).astype(np.float16)
+    with tempfile.TemporaryFile() as handle:
+        x_ND = np.memmap(handle, np.float16, mode="w+", shape=(photos, dim))
+        for start in range(0, photos, 4096):
+            noise = rng.standard_normal((min(4096, photos - start), dim), np.float32)
+            x_ND[start : start + 4096] = centre_CD[label_N[start : start + 4096]] + 3 * noise
+        names = [f"{each:05}" for each in range(classes)]
+        ids = tuple(map(str, range(photos)))
+        named = tuple(names[each] for each in label_N)
+        drawn = Photos(ids, (), named, (None,) * photos, ("",) * photos)
+        scores = cross_validated(Features.of(x_ND), drawn, names, CheckConfig())
+        labels.suspects(scores, label_N.astype(np.int64))
+    done.set()
+    watcher.join()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    return {"all": peak, "own": own[0]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(judge_drawn(*map(int, sys.argv[1:]))))

@@ -1,0 +1,87 @@
+"""The way through a check: look, compare, judge, drop what was asked, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fieldmark import backbones, files, names, sources
+from fieldmark.backbones import Backbone
+from fieldmark.check import dropping, writing
+from fieldmark.check.config import DROPS, CheckConfig, Checked
+from fieldmark.check.findings import findings_of
+from fieldmark.check.sideways import sideways
+from fieldmark.crops import PhotoFile
+from fieldmark.errors import InputError
+from fieldmark.experiment import Bench
+from fieldmark.features import Features
+from fieldmark.photos import PhotoTable
+from fieldmark.quality import looks
+from fieldmark.split import Split
+
+
+def check(
+    photos: Path,
+    out: Path,
+    config: CheckConfig,
+    *,
+    command: str = "",
+    read: Callable[[Path], PhotoTable] = sources.read,
+) -> Checked:
+    """Look for twins, leaks, suspect labels and pictures that show little; write it all to `out`.
+
+    Args:
+        photos: photos in any layout that `fieldmark.sources` reads, or a table of them.
+        out: the folder to write to; it must be new, empty, or an older check.
+        config: the choices.
+        command: what was typed, for the page.
+        read: reads the photos; on the way it may bring what is asked of them onto the shelves.
+
+    Raises:
+        InputError: anything about the photos, the network or the folder that stands in the way.
+    """
+    if unknown := [name for name in config.drop if name not in DROPS]:
+        raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROPS)}.")
+    files.check_out(out, "check", "findings.json")
+    split = Split.read(config.split) if config.split else None
+    accepted = names.read(config.names)
+    backbone = backbones.load(
+        config.backbone, weights=config.weights, weights_dir=config.weights_dir, seed=config.seed
+    )
+    bench = Bench(engine=config.engine)
+    found = accepted.apply(read(photos))
+    table, seen, features = _look(found, bench, backbone, config)
+    sideways_N = sideways(bench, backbone, files_of(table), features, config.seed)
+    findings = findings_of(table.kept, split, seen, features, sideways_N, config)
+    dropped = dropping.dropped(dropping.grouped(table, findings), findings, config.drop)
+    checked = Checked(dropped, findings, dropping.summary(findings))
+    writing.write(out, checked, table, config, command)
+    return checked
+
+
+def _look(
+    table: PhotoTable, bench: Bench, backbone: Backbone, config: CheckConfig
+) -> tuple[PhotoTable, looks.Looks, Features]:
+    """What all photos look like, and their features; what cannot be decoded is rejected."""
+    photos = files_of(table)
+    seen = looks.look(photos, bench.store)
+    for at, error in seen.rejected.items():
+        table = table.reject([table.kept["id"][at]], error.reason.value)
+    for _ in bench.compute(files_of(table), {config.backbone: backbone}):
+        pass
+    table = bench.reject_unreadable(table)
+    photos = files_of(table)
+    digests = [photo.sha256 for photo in photos]
+    return table, looks.look(photos, bench.store), bench.shelf(backbone).get(digests)
+
+
+def files_of(table: PhotoTable) -> list[PhotoFile]:
+    """The photos that can be used, with their digests.
+
+    Raises:
+        InputError: there are none, or they were not looked at.
+    """
+    if table.kept.is_empty() or table.kept["sha256"].null_count():
+        raise InputError(f"{table.root} holds no photos to look at: name a folder that has them.")
+    columns = table.kept.select("sha256", "path").iter_rows()
+    return [PhotoFile(digest, table.file_of(path)) for digest, path in columns]

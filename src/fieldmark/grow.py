@@ -1,0 +1,351 @@
+"""`fieldmark grow`: a classifier and new photos in; out comes a classifier that knows both.
+
+Only what is new is computed: the features of the photos that it learned from lie in the store, by
+their bytes, and neither those photos nor the network are needed for them again. What was a test
+photo stays one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fieldmark import files, metrics, names, progress, sources
+from fieldmark.classifier import Classifier
+from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation, difference
+from fieldmark.experiment import Bench, Parts
+from fieldmark.heads.default import Warm, fit_best
+from fieldmark.merge import merge
+from fieldmark.photos import PhotoTable
+from fieldmark.split import PARTS, Split, split_photos
+from fieldmark.train import (
+    TrainConfig,
+    Trained,
+    calibrated,
+    measured,
+    photo_line,
+    provenance,
+    sentence,
+    unknown,
+    write,
+)
+
+Floats = npt.NDArray[np.float32]
+
+_NEVER = np.float32(-1e9)  # the score of a class that a classifier does not know
+_FEWEST = 20
+"""Of fewer new photos none is held out."""
+
+
+@dataclass(frozen=True)
+class GrowConfig:
+    """What `fieldmark grow` is told.
+
+    Attributes:
+        names: a table of accepted names, see `fieldmark.names`, for old and new labels.
+        engine: what runs the network on the new photos; `auto` measures.
+        thumbnails: whether small pictures of training photos go into the folder.
+    """
+
+    names: Path | None = None
+    engine: str = "auto"
+    thumbnails: bool = False
+
+
+@dataclass(frozen=True)
+class _Old:
+    """The classifier that grows, and what it was made from.
+
+    Attributes:
+        classifier: its one member.
+        table: its photos, with the labels that they bear now.
+        split: their parts.
+        becomes: what each of its taxa is called now.
+    """
+
+    classifier: Classifier
+    table: PhotoTable
+    split: Split
+    becomes: Mapping[str, str]
+
+
+def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: str = "") -> Trained:
+    """Add photos, and perhaps new classes, to a trained classifier.
+
+    Args:
+        model: a folder that `fieldmark train` wrote.
+        photos: labelled photos in any layout that `fieldmark.sources` reads, or a table of them.
+        out: the folder to write the new classifier to; not that of the old one.
+        config: the choices.
+        command: what was typed, for the page.
+
+    Raises:
+        InputError: the classifier cannot grow, or anything about the photos or the folder.
+    """
+    start = time.perf_counter()
+    if out.resolve() == model.resolve():
+        raise InputError(f"{out} is the classifier that grows: name another folder with --out.")
+    files.check_out(out, "classifier", "classifier.json")
+    accepted = names.read(config.names)
+    old = _read(model, accepted)
+    new = accepted.apply(sources.read(photos))
+    table = merge([old.table, new])
+    split = grown_split(old.split, table)
+    backbone = old.classifier.lead.network.backbone
+    bench = Bench(old.classifier.lead.preprocess, engine=config.engine)
+    parts = Parts.of(table, split)
+    for _ in bench.compute(parts.files, {backbone.architecture.name: backbone}):
+        pass
+    table = bench.reject_unreadable(table)
+    parts = Parts.of(table, split)
+    progress.say(photo_line(table, parts))
+
+    how = _as_trained(old.classifier, old.split, config)
+    train, val, test = (
+        bench.features(backbone, each, parts.classes)
+        for each in (parts.train, parts.val, parts.test)
+    )
+    with progress.stage("training the last layer", unit="epochs") as stage:
+        fits = fit_best(
+            train,
+            val,
+            len(parts.classes),
+            seed=how.seed,
+            warm=_warm(old, parts.classes),
+            on_epoch=lambda _done, _of: stage.advance(),
+        )
+    fit = fits[0]
+    raw = Classifier.alone(
+        backbone, bench.crop_for(backbone), fit.head, table.taxonomy.only(parts.classes)
+    )
+    classifier = calibrated(raw, [fit.head.logits_of(val.features)], val.labels, how)
+    evaluation = parts.test.evaluation(fit.head.logits_of(test.features), parts.classes)
+    summary = measured(evaluation, classifier, parts)
+    summary["unknown"] = unknown(bench, backbone, parts, how)
+    before = _scores_before(old, test.features[slice(None)], parts.classes)
+    summary["grown"] = _changed(old, evaluation, parts.test.evaluation(before, parts.classes))
+    made = old.classifier.provenance
+    about = {
+        **provenance(photos, table, split, parts, backbone, fits, how),
+        "name": f"{made.get('name', model.name)} + {photos.resolve().name}",
+        "weights": made.get("weights", "unknown"),
+        "weights_complete": made.get("weights_complete", True),
+        "command": command,
+        "test": sentence(summary),
+        "temperature": classifier.temperature,
+        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
+        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        "grown": {
+            "from": {
+                "name": made.get("name", model.name),
+                "digest": old.classifier.digest,
+                "data_digest": made.get("data_digest"),
+            },
+            "with": {"name": photos.resolve().name, "data_digest": new.digest()},
+            "computed": sum(bench.extraction.computed.values()),
+            "new_classes": [each for each in parts.classes if each not in old.becomes.values()],
+            **summary["grown"],
+        },
+        "seconds": {
+            "features": sum(bench.extraction.seconds.values()),
+            "training": fit.seconds,
+            "in all": time.perf_counter() - start,
+        },
+    }
+    trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
+    write(trained, table, split, parts, train, how)
+    return trained
+
+
+def _read(model: Path, accepted: names.Accepted) -> _Old:
+    """The classifier with its photos, split and labels under the names that are accepted now."""
+    classifier = Classifier.load(model)
+    if len(classifier.members) > 1:
+        raise InputError(
+            f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "
+            "own photos: train it anew on old and new photos (`fieldmark merge`)."
+        )
+    if missing := [
+        name for name in ("photos.parquet", "split.parquet") if not (model / name).is_file()
+    ]:
+        raise InputError(
+            f"{model} has no {missing[0]}, so what it learned from is not known: name the folder as "
+            "`fieldmark train --out` wrote it."
+        )
+    table = PhotoTable.read(model / "photos.parquet")
+    called = accepted.apply(table)
+    pairs = table.frame.select("id", "taxon_id").join(
+        called.frame.select("id", now="taxon_id"), on="id"
+    )
+    becomes = dict(pairs.drop_nulls("taxon_id").select("taxon_id", "now").unique().iter_rows())
+    if strange := [taxon.id for taxon in classifier.taxa if taxon.id not in becomes]:
+        raise InputError(
+            f"{model} names {strange[0]!r}, of which its table holds no photo: take the folder anew "
+            "from where it was made."
+        )
+    return _Old(
+        classifier,
+        called,
+        Split.read(model / "split.parquet"),
+        {taxon.id: becomes[taxon.id] for taxon in classifier.taxa},
+    )
+
+
+def _as_trained(classifier: Classifier, split: Split, config: GrowConfig) -> TrainConfig:
+    """The choices that the classifier was made by, as far as they matter for the new head."""
+    made = classifier.provenance
+    threshold = classifier.threshold
+    return TrainConfig(
+        backbone=classifier.architecture,
+        transfer=made.get("transfer", "last"),
+        precision=threshold.precision if threshold else TrainConfig.precision,
+        seed=split.seed,
+        engine=config.engine,
+        thumbnails=config.thumbnails,
+    )
+
+
+def grown_split(old: Split, table: PhotoTable) -> Split:
+    """The old split with the new photos in it.
+
+    No old photo changes its part. A new photo of a group that is known goes where its group is; the
+    others are divided by classes with the same seed, a tenth to choose by and a tenth to measure
+    on.
+
+    Args:
+        old: of the photos that were there.
+        table: old and new photos.
+
+    Raises:
+        InputError: no labelled photo is new.
+    """
+    labelled = table.labelled
+    new = labelled.filter(~pl.col("id").is_in(old.frame["id"].implode()))
+    if new.is_empty():
+        raise InputError(
+            "None of the photos is new and has a label: the classifier knows all of them already."
+        )
+    place = {part: rank for rank, part in enumerate(reversed(PARTS))}  # to measure on comes first
+    known = (
+        table.frame.join(old.frame, on="id")
+        .drop_nulls("group")
+        .sort(pl.col("part").replace_strict(place, return_dtype=pl.Int8))
+        .unique("group", keep="first", maintain_order=True)
+        .select("group", "part")
+    )
+    followed = new.join(known, on="group").select("id", "part")
+    rest = new.filter(~pl.col("id").is_in(followed["id"].implode()))
+    drawn = _drawn(table.with_frame(rest), old.seed)
+    return Split(pl.concat([old.frame, followed, drawn]).sort("id"), old.seed, old.way)
+
+
+def _drawn(rest: PhotoTable, seed: int) -> pl.DataFrame:
+    """The parts of the photos that stand alone; all to learn from where they are too few to divide."""
+    if len(rest) >= _FEWEST:
+        own_test = "test" in set(rest.frame["split"].drop_nulls())
+        try:
+            return split_photos(rest, val=0.1, test=0.0 if own_test else 0.1, seed=seed).frame
+        except InputError as error:
+            progress.say(f"{error} All are learned from.")
+    return rest.frame.select("id", part=pl.lit("train"))
+
+
+def _warm(old: _Old, classes: tuple[str, ...]) -> Warm:
+    """The old head, and which of its columns each class has."""
+    column: dict[str, int] = {}
+    for at, taxon in enumerate(old.classifier.taxa):
+        column.setdefault(old.becomes[taxon.id], at)
+    return Warm(old.classifier.lead.head, np.array([column.get(each, -1) for each in classes]))
+
+
+def _scores_before(old: _Old, x_ND: Floats, classes: tuple[str, ...]) -> Floats:
+    """The old classifier's log-probabilities of the classes; of those that it does not know, none."""
+    log_p_NB = metrics.log_softmax(old.classifier.lead.head.logits(x_ND))
+    found = np.full((len(x_ND), len(classes)), _NEVER, np.float64)
+    number = {taxon_id: at for at, taxon_id in enumerate(classes)}
+    for at, taxon in enumerate(old.classifier.taxa):
+        to = number.get(old.becomes[taxon.id])
+        if to is not None:  # names that became one: their probabilities add up
+            found[:, to] = np.logaddexp(found[:, to], log_p_NB[:, at])
+    return found.astype(np.float32)
+
+
+def _changed(old: _Old, now: Evaluation, before: Evaluation) -> dict[str, Any]:
+    """What became of the old test photos, paired with what the old classifier made of them; and how good
+    the new one is on the new ones."""
+    mine = np.isin(now.photo_ids, old.split.frame["id"].to_numpy())
+    strange_C = np.array([each not in set(old.becomes.values()) for each in now.classes], np.bool_)
+    of_new = strange_C[now.labels_N] & (now.labels_N >= 0)
+    told: dict[str, Any] = {"old_photos": None}
+    if (mine & now.kept_N & (before.labels_N >= 0)).any():
+        pair = _some(now, mine), _some(before, mine)
+        found = difference(*pair)
+        told["old_photos"] = {
+            "photos": found.photos,
+            "error_before": float(pair[1].wrong_N()[pair[1].kept_N].mean()),
+            "error": float(pair[0].wrong_N()[pair[0].kept_N].mean()),
+            "difference": found.value,
+            "interval": list(found.interval),
+            "tie": found.tie,
+        }
+    told["new_photos"] = _error(_some(now, ~mine))
+    told["new_classes_photos"] = _error(_some(now, of_new))
+    return told
+
+
+def _some(photos: Evaluation, keep: npt.NDArray[np.bool_]) -> Evaluation:
+    def those(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value for value, kept in zip(values, keep, strict=True) if kept)
+
+    return Evaluation(
+        photos.scores_NC[keep],
+        photos.labels_N[keep],
+        those(photos.photo_ids),
+        photos.classes,
+        those(photos.groups),
+        those(photos.supercategories),
+    )
+
+
+def _error(photos: Evaluation) -> dict[str, Any] | None:
+    kept = photos.kept_N
+    if not kept.any():
+        return None
+    wrong = photos.wrong_N()[kept]
+    groups = [group for group, known in zip(photos.groups, kept, strict=True) if known]
+    interval = metrics.error_interval(wrong, groups)
+    return {"photos": int(kept.sum()), "error": float(wrong.mean()), "interval": list(interval)}
+
+
+def lines(trained: Trained) -> Iterator[str]:
+    """What changed, for the terminal."""
+    grown = trained.classifier.provenance["grown"]
+    yield (
+        f"{grown['computed']:,} photos went through the network; "
+        f"{len(grown['new_classes']):,} classes are new."
+    )
+    if old := grown["old_photos"]:
+        low, high = old["interval"]
+        verdict = "a tie" if old["tie"] else "worse" if old["difference"] > 0 else "better"
+        yield (
+            f"The {old['photos']:,} old test photos: error {old['error_before']:.1%} before, "
+            f"{old['error']:.1%} now, difference {old['difference']:+.1%} "
+            f"(95 % interval {low:+.1%} to {high:+.1%}): {verdict}."
+        )
+    for what, name in (("new test photos", "new_photos"), ("of new classes", "new_classes_photos")):
+        if found := grown[name]:
+            low, high = found["interval"]
+            yield (
+                f"The {found['photos']:,} {what}: error {found['error']:.1%} "
+                f"(95 % interval {low:.1%} to {high:.1%})."
+            )
+        else:
+            yield f"Of {what.removeprefix('of ')} none was held out: how good it is there is not known."

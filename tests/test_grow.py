@@ -1,0 +1,195 @@
+"""Growing: only what is new is computed, what was a test photo stays one, a kill costs nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fieldmark import files
+from fieldmark import grow as growing
+from fieldmark.backbones import engines
+from fieldmark.classifier import Classifier
+from fieldmark.errors import InputError
+from fieldmark.grow import GrowConfig, grow, grown_split
+from fieldmark.photos import PhotoTable, build_frame
+from fieldmark.split import Split
+from fieldmark.taxonomy import Taxon, Taxonomy
+
+TORCH = GrowConfig(engine="torch")
+CLASSES = ("Apis mellifera", "Bombus terrestris", "Cicindela campestris", "Danaus plexippus")
+NEW = "Libellula depressa"
+
+
+@pytest.fixture(scope="module")
+def new_photos(draw: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty photos of a new kind, ten of a known one, and a copy of a photo that was learned from."""
+    root = tmp_path_factory.mktemp("new")
+    for name, label, first, count in ((NEW, 5, 0, 30), (CLASSES[1], 1, 100, 10)):
+        (root / name).mkdir()
+        for number in range(first, first + count):
+            (root / name / f"{number:03}.jpg").write_bytes(draw(label, number))
+    (root / CLASSES[1] / "again.jpg").write_bytes(draw(1, 3))
+    return root
+
+
+@pytest.fixture
+def kept(model: Path, cache: Path) -> Path:
+    """The cache in which the old features lie, in the test's own cache."""
+    shutil.copytree(model.parent / "cache", cache, dirs_exist_ok=True)
+    return cache
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many photos each call of a network saw."""
+    counted: list[int] = []
+    make = engines.engine
+
+    def counting(*args: Any, **more: Any) -> Any:
+        run = make(*args, **more)
+
+        def engine(crops: Any) -> Any:
+            counted.append(len(crops))
+            return run(crops)
+
+        return engine
+
+    monkeypatch.setattr(engines, "engine", counting)
+    return counted
+
+
+def test_a_new_kind_is_learned_and_only_new_photos_are_computed(
+    model: Path, kept: Path, new_photos: Path, seen: list[int], draw: Any, tmp_path: Path
+) -> None:
+    grown = grow(model, new_photos, tmp_path / "grown", TORCH)
+    assert sum(seen) == 40  # not the copy, and none of the old
+    classes = [taxon.id for taxon in grown.classifier.taxa]
+    assert classes == [*CLASSES, NEW]
+    about = grown.classifier.provenance["grown"]
+    assert about["computed"] == 40
+    assert about["new_classes"] == [NEW]
+    assert about["from"]["digest"] == Classifier.load(model).digest
+    assert about["old_photos"]["photos"] == len(Split.read(model / "split.parquet").test)
+    low, high = about["old_photos"]["interval"]
+    assert low <= about["old_photos"]["difference"] <= high
+    assert about["new_classes_photos"]["photos"] >= 1
+    table = PhotoTable.read(tmp_path / "grown" / "photos.parquet")
+    assert table.reasons()["duplicate"] == 1
+    loaded = Classifier.load(tmp_path / "grown")
+    assert loaded.predict([draw(5, 777)])[0].best.taxon.name == NEW
+    before, after = (Split.read(each / "split.parquet") for each in (model, tmp_path / "grown"))
+    parts = dict(after.frame.iter_rows())
+    assert all(parts[photo] == part for photo, part in before.frame.iter_rows())
+    assert len(after.test) > len(before.test)
+    assert len(after.val) > len(before.val)
+    assert "What changed" in (tmp_path / "grown" / "report.html").read_text()
+
+
+def test_the_old_photos_themselves_are_not_needed(
+    kept: Path, new_photos: Path, insects: Path, tmp_path: Path, model: Path
+) -> None:
+    moved = tmp_path / "model"
+    shutil.copytree(model, moved)
+    table = PhotoTable.read(moved / "photos.parquet")
+    gone = PhotoTable(table.frame, table.taxonomy, tmp_path / "gone", table.source)
+    gone.write(moved / "photos.parquet")
+    grown = grow(moved, new_photos, tmp_path / "grown", TORCH)
+    known = grow(model, new_photos, tmp_path / "again", TORCH)
+    np.testing.assert_array_equal(
+        grown.classifier.lead.head.weight, known.classifier.lead.head.weight
+    )
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(
+    model: Path,
+    kept: Path,
+    new_photos: Path,
+    seen: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = grow(model, new_photos, tmp_path / "whole", TORCH)
+    shutil.rmtree(kept)
+    shutil.copytree(model.parent / "cache", kept)
+    seen.clear()
+    with monkeypatch.context() as patch:
+        # After the first batch of features; then before the folder is written.
+        real = engines.engine
+
+        def dying(*args: Any, **more: Any) -> Any:
+            run, calls = real(*args, **more), iter(range(9))
+
+            def engine(crops: Any) -> Any:
+                if next(calls) == 1:
+                    raise KeyboardInterrupt
+                return run(crops)
+
+            return engine
+
+        patch.setattr(engines, "engine", dying)
+        with pytest.raises(KeyboardInterrupt):
+            grow(model, new_photos, tmp_path / "grown", TORCH)
+    assert not (tmp_path / "grown" / "classifier.json").exists()
+    assert sum(seen) == 32
+    with monkeypatch.context() as patch:
+        patch.setattr(growing, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            grow(model, new_photos, tmp_path / "grown", TORCH)
+    assert sum(seen) == 40
+    grown = grow(model, new_photos, tmp_path / "grown", TORCH)
+    assert sum(seen) == 40
+    assert grown.classifier.digest == whole.classifier.digest
+
+
+def test_labels_go_under_their_accepted_names(
+    model: Path, kept: Path, new_photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "names.csv").write_text(f"name,accepted\n{CLASSES[0]},Apis cerana\n")
+    config = GrowConfig(names=tmp_path / "names.csv", engine="torch")
+    grown = grow(model, new_photos, tmp_path / "grown", config)
+    assert "Apis cerana" in [taxon.name for taxon in grown.classifier.taxa]
+    assert CLASSES[0] not in [taxon.name for taxon in grown.classifier.taxa]
+    assert grown.classifier.provenance["grown"]["new_classes"] == [NEW]
+
+
+def rows(*photos: tuple[str, str | None]) -> pl.DataFrame:
+    ids = [name for name, _ in photos]
+    return build_frame(
+        {"id": ids, "path": ids, "taxon_id": ["a"] * len(ids), "group": [g for _, g in photos]}
+    )
+
+
+def test_a_new_photo_of_a_known_group_goes_where_the_group_is() -> None:
+    old = pl.DataFrame({"id": ["1", "2", "3"], "part": ["train", "test", "val"]})
+    frame = rows(("1", "p"), ("2", "q"), ("3", None), ("4", "p"), ("5", "q"), ("6", "new"))
+    table = PhotoTable(frame, Taxonomy([Taxon("a", "a")]), Path("/"), "test")
+    found = dict(grown_split(Split(old, 0, "stratified"), table).frame.iter_rows())
+    assert found == {"1": "train", "2": "test", "3": "val", "4": "train", "5": "test", "6": "train"}
+
+
+REFUSALS = {
+    "itself": "the classifier that grows",
+    "nothing": "None of the photos is new",
+    "bare": "has no split.parquet",
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_what_cannot_grow_is_refused(
+    what: str, model: Path, kept: Path, new_photos: Path, insects: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    if what == "bare":
+        (tmp_path / "model" / "split.parquet").unlink()
+    out = tmp_path / ("model" if what == "itself" else "grown")
+    photos = insects if what == "nothing" else new_photos
+    before = files.sha256((tmp_path / "model" / "classifier.json").read_bytes())
+    with pytest.raises(InputError, match=REFUSALS[what]):
+        grow(tmp_path / "model", photos, out, TORCH)
+    assert files.sha256((tmp_path / "model" / "classifier.json").read_bytes()) == before
+    assert not (tmp_path / "grown" / "classifier.json").exists()
