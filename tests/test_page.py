@@ -235,7 +235,7 @@ def test_all_of_it_works_by_keyboard(page: Any) -> None:
     page.keyboard.press("Space")
     playwright.expect(heat).to_be_hidden()
     page.keyboard.press("Tab")
-    assert focused(page) == "Similar photos it learned from"
+    assert focused(page) == "Similar photos"
     page.keyboard.press("Tab")
     assert focused(page) == "Remove"
     page.keyboard.press("Enter")

@@ -159,6 +159,7 @@ class Card {
     image.src = this.url;
     image.alt = `Your photo ${file.name}`;
     this.find("figcaption").textContent = file.name;
+    this.find("figcaption").title = file.name;
     this.node.setAttribute("aria-label", file.name);
     this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
     this.find(".remove").addEventListener("click", () => this.remove());
@@ -219,7 +220,7 @@ class Card {
     this.show([element("h2", "", "No answer"), element("p", "problem", message)], []);
     this.find(".again").hidden = !(problem.canRetry || problem.keyNeeded);
     if (problem.keyNeeded) askForKey();
-    return `No answer for ${this.file.name}: ${message}`;
+    return `No answer: ${message}`;
   }
 
   async toggleHeat() {
@@ -321,7 +322,7 @@ async function next() {
   const last = await card.ask();
   underWay -= 1;
   done += 1;
-  sayProgress(last);
+  sayProgress(asked === 1 ? last : `${card.file.name}: ${last}`);
   next();
 }
 
