@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fieldmark import backbones, explain, neighbours
 from fieldmark.backbones import engines
 from fieldmark.classifier import Classifier
 from fieldmark.errors import ImageRejected, InputError
+from fieldmark.explain import maps
 from fieldmark.features import Features
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.photos import PhotoTable, build_frame
@@ -116,6 +118,22 @@ def test_grad_cam_is_the_gradient_weighted_map_of_alexnet() -> None:
     np.testing.assert_allclose(found.map_hw, expected, atol=0.05 * expected.max())
 
 
+def test_grad_cam_does_not_mind_who_else_runs_the_network() -> None:
+    classifier = make("alexnet")
+    member = classifier.lead
+    crops = [member.preprocess.apply(photo(number)) for number in range(4)]
+    alone = [explain.activation(member, crop, 1) for crop in crops]
+
+    def answered(number: int) -> explain.Activation:
+        with torch.inference_mode():  # as the engine does
+            member.network.backbone.trunk(torch.from_numpy(crops[number - 1][None]))
+        return explain.activation(member, crops[number], 1)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, found in enumerate(pool.map(answered, range(4))):
+            np.testing.assert_allclose(found.map_hw, alone[number].map_hw, atol=1e-5)
+
+
 def test_grad_cam_leaves_no_hook_behind() -> None:
     classifier = make("alexnet")
     explain.activation(classifier.lead, classifier.lead.preprocess.apply(photo(4)), 1)
@@ -133,7 +151,7 @@ def test_a_network_without_a_feature_map_says_so(monkeypatch: pytest.MonkeyPatch
         def forward(self, crops: torch.Tensor) -> torch.Tensor:
             return self.pixels(crops.float()).flatten(1)[:, :1024]
 
-    monkeypatch.setattr(explain, "_mapped", lambda _: None)
+    monkeypatch.setattr(maps, "_mapped", lambda _: None)
     classifier.lead.network.backbone.__dict__["trunk"] = Plain()
     with pytest.raises(explain.NoFeatureMap, match="convolutional"):
         explain.activation(classifier.lead, classifier.lead.preprocess.apply(photo(0)), 0)
