@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fieldmark import files, images
 from fieldmark.errors import ImageRejected, InputError, RejectReason
-from fieldmark.places import Place
+from fieldmark.places import Held, Place, Recent
 from fieldmark.preprocess import Preprocess
 from fieldmark.threads import in_order
 
@@ -112,3 +112,58 @@ class Spool:
         if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
             return self.crops[numbers[0] : numbers[-1] + 1]
         return self.crops[list(numbers)]
+
+
+STRETCH = 128
+"""Photos that lie beside each other and are read one after the other, of a stream."""
+AT_ONCE = 8
+"""Stretches whose photos are mixed with each other."""
+
+
+class Streamed:
+    """Crops that are decoded when they are asked for, and kept nowhere.
+
+    Stands where the crops of a `Spool` do. The bytes of `STRETCH` photos are read in their order, so
+    that a shard behind a URL is read on and not jumped about in; those of the last stretches are kept
+    in memory. One who asks in the order of `stretch_order` reads every byte once an epoch.
+
+    Attributes:
+        shape: (N, S, S, 3).
+    """
+
+    def __init__(self, photos: Sequence[PhotoFile], preprocess: Preprocess) -> None:
+        self._photos, self._preprocess = photos, preprocess
+        side = preprocess.size
+        self.shape = (len(photos), side, side, 3)
+        self._kept: Recent[list[bytes]] = Recent(keep=2 * AT_ONCE)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64] | np.int64) -> Crop:
+        """One crop (S, S, 3), or those of some rows (n, S, S, 3).
+
+        Raises:
+            InputError: a photo that was there is not any more, or is damaged.
+        """
+        if not isinstance(rows, np.ndarray):
+            return self._crop(int(rows))
+        return np.stack(list(in_order(lambda at: self._crop(int(rows[at])), len(rows))))
+
+    def _crop(self, row: int) -> Crop:
+        stretch, at = divmod(row, STRETCH)
+        data = self._kept.get(stretch, lambda: self._read(stretch))[at]
+        found = _crop(PhotoFile(self._photos[row].sha256, Held(data)), self._preprocess)
+        if isinstance(found, ImageRejected):
+            raise InputError(
+                f"{self._photos[row].path} cannot be used ({found}): index the photos anew."
+            )
+        return found
+
+    def _read(self, stretch: int) -> list[bytes]:
+        found = []
+        for photo in self._photos[stretch * STRETCH : (stretch + 1) * STRETCH]:
+            try:
+                found.append(images.read_bytes(photo.path))
+            except ImageRejected as error:
+                raise InputError(
+                    f"{photo.path} could not be read ({error}): index the photos anew."
+                ) from error
+        return found

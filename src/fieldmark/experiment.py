@@ -15,7 +15,7 @@ import polars as pl
 
 from fieldmark import __version__, extraction, names, progress, sources
 from fieldmark.backbones import Backbone, engines
-from fieldmark.crops import PhotoFile, Spool
+from fieldmark.crops import PhotoFile, Spool, Streamed
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.extraction import Extraction, Job
@@ -145,6 +145,18 @@ class SpooledCrops:
         )
 
 
+def _streamed(photos: Photos, classes: Sequence[str], crop: Preprocess) -> Crops:
+    """The photos of the classes with their labels, decoded as they are asked for."""
+    labels = photos.labels(classes)
+    keep = np.flatnonzero(labels >= 0)
+    return Crops(
+        pixels=Streamed([photos.files[number] for number in keep], crop),
+        rows=np.arange(len(keep)),
+        labels=labels[keep],
+        ids=tuple(photos.ids[number] for number in keep),
+    )
+
+
 @dataclass
 class Bench:
     """Where features are computed and kept.
@@ -200,6 +212,10 @@ class Bench:
             engine=lambda: engines.engine(backbone, self.engine, batch=extraction.BATCH),
         )
 
+    def _crop_of(self, backbone: Backbone, room: float) -> Preprocess:
+        crop = self.crop_for(backbone)
+        return replace(crop, size=round(room * crop.size), resize=round(room * crop.resize))
+
     def crops(
         self, backbone: Backbone, photos: Sequence[PhotoFile], *, room: float = 1.0
     ) -> SpooledCrops:
@@ -211,8 +227,7 @@ class Bench:
             room: the crop's side as a multiple of the network's, so that random crops of it are not
                 much enlarged.
         """
-        crop = self.crop_for(backbone)
-        crop = replace(crop, size=round(room * crop.size), resize=round(room * crop.resize))
+        crop = self._crop_of(backbone, room)
         key = crop, tuple(photo.sha256 for photo in photos)
         if key not in self._spools:
             spool = Spool.empty(len(photos), crop.size)
@@ -224,12 +239,23 @@ class Bench:
         return self._spools[key]
 
     def crops_to_tune(
-        self, backbone: Backbone, train: Photos, val: Photos, classes: Sequence[str]
+        self,
+        backbone: Backbone,
+        train: Photos,
+        val: Photos,
+        classes: Sequence[str],
+        *,
+        stream: bool = False,
     ) -> tuple[Crops, Crops]:
-        """Training photos with room for random crops, and validation photos as they are measured."""
-        wide = self.crops(backbone, train.files, room=_ROOM)
-        exact = self.crops(backbone, val.files)
-        return wide.labelled(train, classes), exact.labelled(val, classes)
+        """Training photos with room for random crops, and validation photos as they are measured.
+
+        With `stream` no crop is kept: each is decoded when it is its turn.
+        """
+        if stream:
+            wide, exact = self._crop_of(backbone, _ROOM), self._crop_of(backbone, 1.0)
+            return _streamed(train, classes, wide), _streamed(val, classes, exact)
+        spooled = self.crops(backbone, train.files, room=_ROOM), self.crops(backbone, val.files)
+        return spooled[0].labelled(train, classes), spooled[1].labelled(val, classes)
 
     def features(
         self, backbone: Backbone, photos: Photos, classes: Sequence[str]

@@ -6,6 +6,7 @@ no terminal, a line at the end of each stage is all that is printed.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -37,8 +38,13 @@ class Stage:
             self._bar.update(self._task, completed=done, total=total)
 
 
-def say(text: str) -> None:
-    """Print one line for the person at the terminal, to standard error."""
+def say(text: str, *, by_all: bool = False) -> None:
+    """Print one line for the person at the terminal, to standard error.
+
+    Of several processes that `torchrun` started the first one speaks, unless it is `by_all`.
+    """
+    if not by_all and os.environ.get("RANK", "0") != "0":
+        return
     print(text, file=sys.stderr, flush=True)  # noqa: T201  # the one place where text goes out
 
 

@@ -60,6 +60,23 @@ def epoch_order(base: Hashes, epoch: int) -> IntArray:
     return np.lexsort((base, _mixed(base, epoch + 1))).astype(np.int64)
 
 
+def stretch_order(base: Hashes, epoch: int, stretch: int, at_once: int) -> IntArray:
+    """`epoch_order` for photos that are read one after the other, as indexes, shape (N,).
+
+    Stretches of photos that lie beside each other come in an order of chance; the photos of so many
+    stretches at once are mixed.
+
+    Args:
+        base, epoch: as for `epoch_order`.
+        stretch: photos a stretch.
+        at_once: stretches whose photos are mixed.
+    """
+    place = np.empty(-(-len(base) // stretch), np.int64)
+    place[epoch_order(base[::stretch], epoch)] = np.arange(len(place))
+    group_N = place[np.arange(len(base)) // stretch] // at_once
+    return np.lexsort((base, _mixed(base, epoch + 1), group_N)).astype(np.int64)
+
+
 def repeated_order(base: Hashes, epoch: int, times_N: FloatArray) -> IntArray:
     """An epoch in which photo i is seen `times_N[i]` times on average, as indexes, shape (M,).
 

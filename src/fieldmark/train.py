@@ -33,7 +33,7 @@ from fieldmark.experiment import (
     versions,
     weights_line,
 )
-from fieldmark.finetune import EPOCHS, Transfer, finetune, good, start_from
+from fieldmark.finetune import EPOCHS, Transfer, finetune, good, join, ranks, start_from
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Fit
@@ -72,6 +72,8 @@ class TrainConfig:
         ensemble: how its members are weighed, a name of `ensemble.WAYS`; None: `weights`.
         quality: `fast`, or `best`: what does best on photos held out, of all networks whose weights
             are at hand (or of those named), mirrored views, and ensembles of them.
+        stream: whether fine-tuning decodes photos anew in each epoch, where they lie, instead of keeping
+            their crops on the disk.
         budget: how many seconds `best` may take; None: as long as it takes.
     """
 
@@ -94,6 +96,7 @@ class TrainConfig:
     ensemble: str | None = None
     quality: str = "fast"
     budget: float | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     """
     start = time.perf_counter()
     files.check_out(out, "classifier", "classifier.json")
+    join(config.transfer)
     # Before any long work: a network that cannot be had says so at once.
     weights = "random" if config.transfer == "scratch" else config.weights
     backbone = backbones.load(
@@ -166,9 +170,9 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         },
     }
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
-    write(
-        trained, table, split, parts, bench.features(backbone, parts.train, parts.classes), config
-    )
+    if not ranks.rank():
+        learned = bench.features(backbone, parts.train, parts.classes)
+        write(trained, table, split, parts, learned, config)
     return trained
 
 
@@ -213,8 +217,9 @@ def prepare(
     )
     bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
     if config.transfer != "scratch":
-        for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
-            pass
+        with ranks.first_alone():
+            for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
+                pass
     return bench.reject_unreadable(table), split, bench
 
 
@@ -242,9 +247,11 @@ def train_network(
     model = backbone.trainable(len(parts.classes), config.seed)
     if config.transfer != "scratch":
         start_from(model, sweep(bench, backbone, parts, replace(config, epochs=None))[0].head)
-    train, val = bench.crops_to_tune(backbone, parts.train, parts.val, parts.classes)
+    train, val = bench.crops_to_tune(
+        backbone, parts.train, parts.val, parts.classes, stream=config.stream
+    )
     # What was done is kept beside the features: the same command goes on where it was cut off.
-    work = files.digest([backbone.key, parts.classes, parts.train.ids, asdict(how)])
+    work = files.digest([backbone.key, parts.classes, parts.train.ids, asdict(how), config.stream])
     checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
     curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
     checkpoint.unlink(missing_ok=True)
@@ -252,8 +259,9 @@ def train_network(
     head = LinearHead(
         np.ascontiguousarray(linear.weight.detach().numpy().T), linear.bias.detach().numpy()
     )
-    for _ in bench.compute(parts.files, {config.backbone: trained}):
-        pass
+    with ranks.first_alone():
+        for _ in bench.compute(parts.files, {config.backbone: trained}):
+            pass
     return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds)]
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     try:
         app()
     except FieldmarkError as error:
-        progress.say(f"fieldmark: {error}")
+        progress.say(f"fieldmark: {error}", by_all=True)
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, SystemExit) as leave:
         # Typer turns Ctrl-C into this exit code by itself, without a word.

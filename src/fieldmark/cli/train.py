@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from enum import StrEnum
@@ -121,6 +122,10 @@ def train(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Keep small pictures of training photos as well.")
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Fine-tune on photos where they lie: no crops on the disk."),
+    ] = False,
     cache: Cache = None,
 ) -> None:
     """Make a classifier from labelled photos, and measure honestly how good it is."""
@@ -146,10 +151,13 @@ def train(
         engine=engine.value,
         tier=tier.value,
         thumbnails=thumbnails,
+        stream=stream,
     )
     if config.also or config.quality == "best":
         from fieldmark.together import train_together as run
     trained = run(photos, out, config, command=typed())
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of several processes says it
     typer.echo(sentence(trained.summary))
     typer.echo(f"Classifier: {out}")
     typer.echo(f"Report:     {out / 'report.html'}")

@@ -8,7 +8,7 @@ to be compared with.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from fieldmark import files, progress
 from fieldmark.backbones.network import Literal as Network
-from fieldmark.finetune import low_rank
+from fieldmark.crops import Streamed
+from fieldmark.finetune import low_rank, ranks
 from fieldmark.finetune.data import Crops, batches
 from fieldmark.finetune.layers import set_modes
 from fieldmark.finetune.machine import machine
@@ -54,9 +55,9 @@ def finetune(
         train: what to learn from; with `random_crop` their side may be larger than that of `val`.
         val: where loss and error are measured after every epoch.
         how: the recipe.
-        checkpoint: where the state is kept; a run that was cut off goes on from there, to the same
-            weights. The state of another recipe, other photos or another kind of network is passed
-            over.
+        checkpoint: where the state is kept, by the first of several processes; a run that was cut
+            off goes on from there, to the same weights. The state of another recipe, other photos or
+            another kind of network is passed over.
         keep_every: the state is kept after an epoch, and within it after so many seconds.
 
     Raises:
@@ -70,16 +71,19 @@ def finetune(
     run = _digest_of(network, train, val, how)
     state = State(network, update.average.network, update.optimiser, run, checkpoint, keep_every)
     state.resume()
+    ranks.wait()  # none writes before all have read
     with progress.stage(f"training {_NAMES[how.transfer]}", how.epochs * len(train)) as stage:
         stage.advance(len(state.curve) * len(train) + state.batch * how.batch_size)
         for epoch in range(len(state.curve), how.epochs):
             set_modes(network, how)
             side = how.side(epoch, val.side)
             for crops, labels in batches(train, how, epoch, side, first=state.batch):
-                loss = update(crops, labels, epoch * in_epoch + state.batch)
-                state.after_update(loss, len(labels))
-                stage.advance(len(labels))
-            val_loss, val_error = measure(scores(update.average.network, val, how), val.labels)
+                photos = min(how.batch_size, len(train) - state.batch * how.batch_size)
+                with ranks.heard():
+                    loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
+                state.after_update(loss, photos)
+                stage.advance(photos)
+            val_loss, val_error = measure(_shared(update.average.network, val, how), val.labels)
             state.after_epoch(Epoch(epoch + 1, state.total / len(train), val_loss, val_error))
     update.average.into_network()
     low_rank.merge(network)
@@ -99,6 +103,20 @@ def scores(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np.
     return torch.cat(parts).numpy()
 
 
+def _shared(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np.float32]:
+    """`scores`, of which each process that trains together computes a stretch."""
+    batches_ = -(-len(crops) // _SCORED)
+    first, end = (
+        _SCORED * (at * batches_ // ranks.world()) for at in (ranks.rank(), ranks.rank() + 1)
+    )
+    mine = replace(
+        crops, rows=crops.rows[first:end], labels=crops.labels[first:end], ids=crops.ids[first:end]
+    )
+    empty = np.empty((0, 0), np.float32)
+    found = ranks.gathered(scores(network, mine, how) if len(mine) else empty)
+    return np.concatenate([each for each in found if len(each)])
+
+
 def measure(s_NC: npt.NDArray[np.float32], y_N: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Mean cross-entropy in nats, and the share of photos whose first label is wrong."""
     logits, labels = torch.from_numpy(s_NC), torch.from_numpy(y_N)
@@ -110,4 +128,4 @@ def _digest_of(network: Network, train: Crops, val: Crops, how: FineTuning) -> s
     """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
     parts = [[part.ids, files.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return files.digest([asdict(how), parts, shapes])
+    return files.digest([asdict(how), isinstance(train.pixels, Streamed), parts, shapes])

@@ -18,6 +18,7 @@ from torch import nn
 
 from fieldmark import files
 from fieldmark.errors import StoreError
+from fieldmark.finetune import ranks
 from fieldmark.heads.softmax import Epoch
 
 _SHARE = 20
@@ -76,7 +77,7 @@ class State:
         start = time.perf_counter()
         self.seconds += start - self._since
         self._since = start
-        if self.path is None:
+        if self.path is None or ranks.rank():
             return
         tensors = {
             f"{part}.{name}": tensor

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import nn
 
 from fieldmark.backbones import import_torchvision
 from fieldmark.backbones.network import Literal as Network
 from fieldmark.backbones.network import seeded
-from fieldmark.finetune import layers
+from fieldmark.finetune import layers, ranks
 from fieldmark.finetune.augment import Mixing
 from fieldmark.finetune.machine import machine
 from fieldmark.finetune.recipe import FineTuning
@@ -33,37 +35,59 @@ class Updates:
         self.optimiser = torch.optim.AdamW(
             layers.groups(network, how), how.learning_rate, BETAS, EPSILON, weight_decay=0.0
         )
+        self.run: Any = network
+        if ranks.world() > 1:  # all start from the weights of the first
+            self.run = self.machine.setup_module(network, move_to_device=False)
         self.average = Average(network, how.average)
         self.mixing = Mixing(how, network.classes)
 
-    def __call__(self, crops: torch.Tensor, labels: torch.Tensor, step: int) -> float:
+    def __call__(
+        self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
+    ) -> float:
         """Do update number `step`; gives the mean loss of its photos, in nats.
 
         A batch is computed in as many parts as the recipe says, one after the other; their gradients
         add up to that of the whole batch, but for BatchNorm, which sees one part at a time.
+
+        Args:
+            crops, labels: what this process computes of the batch; see `data.batches`.
+            step: its number.
+            photos: how many the whole batch has; None: these.
         """
         how = self.how
         for group in self.optimiser.param_groups:
             group["lr"] = how.learning_rate * how.rate(step, self.steps) * group["lr_scale"]
         self.optimiser.zero_grad()
-        loss = 0.0
-        for part, index in enumerate(np.array_split(np.arange(len(labels)), how.accumulate)):
-            if len(index):
-                mean = self._loss(crops[index], labels[index], step * how.accumulate + part)
-                share = mean * (len(index) / len(labels))
-                self.machine.backward(share)
-                loss += share.item()
+        loss, at = 0.0, 0
+        mine = ranks.parts(photos or len(labels), how.accumulate)
+        for count, (part, index, share) in enumerate(mine, 1):
+            end = at + len(index)
+            number = step * how.accumulate + part
+            with self._gradients_stay(last=count == len(mine)):
+                mean = self._loss(crops[at:end], labels[at:end], number) * share
+                # The gradients of several processes are averaged, not summed.
+                self.machine.backward(mean * ranks.world())
+            loss, at = loss + mean.item(), end
         if how.clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)
         self.optimiser.step()
         self.average.update(step)
-        return loss
+        return ranks.summed(loss)
+
+    def _gradients_stay(self, *, last: bool) -> AbstractContextManager[None]:
+        """Gradients are sent to the other processes with the last part of a batch."""
+        if ranks.world() == 1:
+            return nullcontext()
+        stay: AbstractContextManager[None] = self.machine.no_backward_sync(
+            self.run, enabled=not last
+        )
+        return stay
 
     def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
         """The mean loss of one part of a batch; `number` counts such parts over the whole run."""
         crops, targets = self.mixing(crops, labels, number)
         with seeded(self.how.seed, "dropout", number), self.machine.autocast():
-            logits = self.network(crops.to(self.machine.device))
+            logits = self.run(crops.to(self.machine.device))
         return self.mixing.loss(logits.float(), targets.to(self.machine.device))
 
 
