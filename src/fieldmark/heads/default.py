@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fieldmark.heads import ridge
+from fieldmark.heads import many, ridge
 from fieldmark.heads.base import IntArray, LabelledFeatures, LinearHead
 from fieldmark.heads.scaling import few, fit_weights
 from fieldmark.heads.softmax import Arm, Fit, Training, fit_sweep
@@ -115,6 +115,10 @@ def fit_best(
     """
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
+    if classes >= many.MANY:
+        return _scaled_fits(
+            _of_many(train, val, classes, seed, epochs, on_epoch), train, val, start
+        )
     first = ridge.fit(train, val, classes).head if len(train) else None
     if first is not None and warm is not None:
         first = warm.onto(first)
@@ -126,6 +130,31 @@ def fit_best(
     fits = fit_sweep(
         train, val, classes, training, arms, lambda done: on_epoch(done, training.epochs)
     )
+    return _scaled_fits(fits, train, val, start)
+
+
+def _of_many(
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    classes: int,
+    seed: int,
+    epochs: int | None,
+    on_epoch: Callable[[int, int], None],
+) -> list[Fit]:
+    """Heads that learn from some classes a step; two learning rates, one after the other."""
+    training, _ = default_sweep(len(train), train.features.dim, classes, seed=seed)
+    if epochs is not None:
+        training = replace(training, epochs=epochs)
+    return many.fit_sweep(
+        train, val, classes, training, on_epoch=lambda done: on_epoch(done, training.epochs)
+    )
+
+
+def _scaled_fits(
+    fits: Sequence[Fit], train: LabelledFeatures, val: LabelledFeatures, start: float
+) -> list[Fit]:
+    """The fits with their logits scaled to the validation photos, and their mean; best first."""
+    classes = len(fits[0].head.bias)
     measured = few(val, classes)
     count_C = ridge.counts(train, classes)
     scaled = [_scaled(each, measured, count_C) for each in fits]

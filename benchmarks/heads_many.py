@@ -1,0 +1,125 @@
+"""A step of a last layer for many classes: drawn classes, against PyTorch's linear layer with AdamW.
+
+Invented features of 1,280 numbers (as tf_efficientnet_lite0 gives), batches of 512. Every way runs in
+a process of its own, so that the peak of its memory is its own; the features themselves are small.
+At 1,000 classes both are trained to the end on invented photos of classes that overlap, and their
+errors on others are compared: there the full softmax is no slower, and nothing is gained by drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from benchmarks.common import EXACT, ROOT, Row, alternate, compare, rounds
+from fieldmark.features import Features
+from fieldmark.heads import many
+from fieldmark.heads.base import LabelledFeatures
+from fieldmark.heads.softmax import Arm, Training, fit_sweep
+
+DIM, BATCH = 1_280, 512
+CLASSES = (1_000, 10_000, 100_000)
+STEPS = 6
+OURS, PEER = "drawn classes", "nn.Linear, cross_entropy, AdamW"
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Seconds a step, peak memory, and the error at 1,000 classes."""
+    found = []
+    for classes in (100, 1_000) if quick else CLASSES:
+        memory: dict[str, list[float]] = {OURS: [], PEER: []}
+
+        def way(
+            name: str, classes: int = classes, memory: dict[str, list[float]] = memory
+        ) -> float:
+            said = _elsewhere(name, classes)
+            memory[name].append(said["mib"])
+            return said["seconds"]
+
+        values = alternate({n: (lambda n=n: way(n)) for n in (OURS, PEER)}, rounds(quick, 3))
+        found.append(compare(f"a step, {classes:,} classes", values, OURS, PEER, unit="s"))
+        found.append(compare(f"peak memory, {classes:,} classes", memory, OURS, PEER, unit="MiB"))
+    return [*found, *_errors(quick)]
+
+
+def _elsewhere(way: str, classes: int) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.heads_many", way, str(classes)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said: dict[str, float] = json.loads(done.stdout)
+    return said
+
+
+def _one(way: str, classes: int) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    x_BD = rng.normal(size=(BATCH, DIM)).astype(np.float32)
+    labels = [rng.integers(0, classes, BATCH) for _ in range(STEPS)]
+    step = _drawn(classes) if way == OURS else _full(classes)
+    seconds = []
+    for y_B in labels:
+        start = time.perf_counter()
+        step(x_BD, y_B)
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": float(np.median(seconds[1:])), "mib": peak}
+
+
+def _drawn(classes: int):  # type: ignore[no-untyped-def]
+    count_C = np.full(classes, 50)
+    return many.Sampled(count_C, DIM, Training(epochs=1, batch_size=BATCH), 1e-3).update
+
+
+def _full(classes: int):  # type: ignore[no-untyped-def]
+    import torch
+    from torch.nn import functional
+
+    layer = torch.nn.Linear(DIM, classes)
+    optimiser = torch.optim.AdamW(layer.parameters(), 1e-3)
+
+    def step(x_BD: np.ndarray, y_B: np.ndarray) -> None:
+        optimiser.zero_grad()
+        logits = layer(torch.from_numpy(x_BD))
+        functional.cross_entropy(logits, torch.from_numpy(y_B)).backward()
+        optimiser.step()
+
+    return step
+
+
+def _errors(quick: bool) -> list[Row]:
+    photos, classes, dim = (2_000, 50, 32) if quick else (40_000, 1_000, 128)
+    train, val = (_blobs(photos // part, classes, dim, part) for part in (1, 4))
+    training = Training(epochs=10, batch_size=256)
+    full = fit_sweep(train, val, classes, training, [Arm(3e-3), Arm(1e-2)])
+    drawn = many.fit_sweep(train, val, classes, training, (3e-3, 1e-2), drawn=classes // 8)
+    ours, theirs = (min(each, key=lambda fit: fit.val_loss).curve[-1] for each in (drawn, full))
+    what = f"error, {classes:,} classes, {classes // 8:,} drawn a step"
+    spread = 1.96 * (ours.val_error * (1 - ours.val_error) / len(val)) ** 0.5
+    note = (
+        f"plus or minus {spread:.4f} (95 %); losses {ours.val_loss:.3f} and {theirs.val_loss:.3f}"
+    )
+    ratio = theirs.val_error / max(ours.val_error, 1e-9)
+    peer = "softmax over all classes"
+    return [
+        Row(what, "", ours.val_error, theirs.val_error, peer, ratio, ratio, ratio, EXACT, note=note)
+    ]
+
+
+def _blobs(photos: int, classes: int, dim: int, seed: int) -> LabelledFeatures:
+    centres = np.random.default_rng(0).normal(size=(classes, dim)) * 0.55
+    rng = np.random.default_rng(seed)
+    y_N = rng.integers(0, classes, photos)
+    x_ND = (centres[y_N] + rng.normal(size=(photos, dim))).astype(np.float32)
+    return LabelledFeatures(Features.of(x_ND), y_N, tuple(f"{seed}-{at}" for at in range(photos)))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_one(sys.argv[1], int(sys.argv[2]))))

@@ -1,0 +1,166 @@
+"""How long photos take on a cluster, before one has it: `python scripts/scaling.py` prints the plan.
+
+A discrete-event simulation of shards on workers. A worker reads a shard's photos through a network that
+all share, decodes them on its cores and runs the network on its device, chunk by chunk; the three go on
+at the same time, each a chunk ahead of the next, as `fieldmark.shards` does it. Where reading, decoding
+or the device is the slowest, it is that which saturates, and the simulation says so.
+
+docs/scaling.md says where the rates come from, and how near the simulation comes to what was measured.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cluster and its work.
+
+    Attributes:
+        photos: how many.
+        shards: into how many tasks they are cut.
+        workers: tasks at a time.
+        megabytes: of a photo, as it is stored.
+        decode: seconds of a core for a photo: bytes to crop.
+        cores: that decode, for each worker.
+        forward: seconds of a worker's device for a photo; with `shared_cores` of a core.
+        shared_cores: whether decoding and the network are done by the same cores.
+        network: megabytes a second that storage gives to all workers together.
+        link: megabytes a second that one worker takes.
+        start: seconds until a worker is ready for its first shard.
+        overhead: seconds a shard, beside its photos.
+        chunk: photos that are read ahead.
+    """
+
+    photos: int
+    shards: int
+    workers: int
+    megabytes: float
+    decode: float
+    cores: float
+    forward: float
+    network: float
+    link: float
+    shared_cores: bool = False
+    start: float = 0.0
+    overhead: float = 0.0
+    chunk: int = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes of a plan.
+
+    Attributes:
+        seconds: until the last shard is done.
+        busy: the share of the time in which storage, decoding and the device are at work.
+        saturated: the busiest of them.
+    """
+
+    seconds: float
+    busy: dict[str, float]
+    saturated: str
+
+
+def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
+    """Run a plan; with very many photos a chunk stands for many, so that events stay few."""
+    chunks = max(1, -(-plan.photos // (plan.shards * plan.chunk)))
+    chunks = max(1, min(chunks, most_events // plan.shards))
+    in_chunk = plan.photos / (plan.shards * chunks)
+    reading, deciding, running = _seconds(plan, in_chunk)
+    storage = 0.0
+    work = {"storage": 0.0, "decoding": 0.0, "device": 0.0}
+    # Of each worker: when it reads on, when its decoders and device are free, what is left to do.
+    ready = [(plan.start, worker) for worker in range(plan.workers)]
+    decoders, devices = [plan.start] * plan.workers, [plan.start] * plan.workers
+    left = [0] * plan.workers
+    shards = plan.shards
+    end = plan.start
+    while ready:
+        now, worker = heapq.heappop(ready)
+        if not left[worker]:
+            if not shards:
+                continue
+            shards -= 1
+            left[worker] = chunks
+            now = max(now, devices[worker]) + plan.overhead  # the shard before is done first
+        left[worker] -= 1
+        # The pipe of the storage is taken in turn; a worker's own link may be the narrower one.
+        storage = max(storage, now) + in_chunk * plan.megabytes / plan.network
+        there = max(storage, now + reading)
+        begun = max(there, decoders[worker])
+        if plan.shared_cores:
+            decoders[worker] = devices[worker] = begun + deciding + running
+        else:
+            decoders[worker] = begun + deciding
+            devices[worker] = max(decoders[worker], devices[worker]) + running
+        work["storage"] += in_chunk * plan.megabytes / plan.network
+        work["decoding"] += deciding / plan.workers
+        work["device"] += running / plan.workers
+        end = max(end, devices[worker])
+        # One chunk is read ahead while the one before is decoded.
+        heapq.heappush(ready, (max(there, begun), worker))
+    busy = {name: spent / end for name, spent in work.items()}
+    return Outcome(end, busy, max(busy, key=lambda name: busy[name]))
+
+
+def _seconds(plan: Plan, photos: float) -> tuple[float, float, float]:
+    """A worker's own seconds for reading, decoding and running so many photos."""
+    cores = plan.cores
+    forward = plan.forward / cores if plan.shared_cores else plan.forward
+    return photos * plan.megabytes / plan.link, photos * plan.decode / cores, photos * forward
+
+
+# The plans of docs/scaling.md, which says what of this is measured and what is assumed.
+
+A_PHOTO = Plan(
+    photos=10_000_000,
+    shards=10_000,
+    workers=8,
+    megabytes=0.1,
+    decode=0.0042,  # 800 x 600, exact: benchmarks/results/decode.json
+    cores=12,
+    forward=1 / 2500,  # assumed: see docs/scaling.md
+    network=1250,  # 10 Gbit/s
+    link=1250,
+    start=20,
+    overhead=0.5,
+    chunk=256,
+)
+
+
+def table() -> str:
+    """The plans as Markdown."""
+    lines = [
+        "| photos | GPUs | cores a GPU | storage | hours | storage busy | decoding busy | GPUs busy |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for photos in (10_000_000, 1_000_000_000):
+        for gpus, network in ((8, 1250), (8, 5000), (64, 1250), (64, 12_500), (64, 50_000)):
+            for cores in (12, 24):
+                plan = replace(
+                    A_PHOTO,
+                    photos=photos,
+                    workers=gpus,
+                    network=network,
+                    cores=cores,
+                    shards=max(photos // 100_000, 16 * gpus),
+                )
+                found = simulate(plan)
+                busy = (f"{found.busy[name]:.0%}" for name in ("storage", "decoding", "device"))
+                cells = (
+                    f"{photos:,}",
+                    gpus,
+                    cores,
+                    f"{network / 1000:g} GB/s",
+                    f"{found.seconds / 3600:.2g}",
+                    *busy,
+                )
+                lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201
