@@ -9,6 +9,8 @@ BENCHMARKS: dict[str, str] = {
     "pipeline": "Photos to features, decoding included",
     "heads": "Features to a trained last layer",
     "finetune": "A step of fine-tuning all layers",
+    "heads_many": "A last layer for very many classes",
+    "cluster": "Shards over a Ray cluster, and memory against photos",
     "store": "Features to disk and back",
     "tables": "Index, count, split and prune annotations",
     "cold_start": "From nothing to the first answer",
@@ -21,5 +23,5 @@ BENCHMARKS: dict[str, str] = {
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
 
-LONG = ("labels", "errors", "findings")
-"""Run only when named: nothing in them varies with the machine, and they take minutes."""
+LONG = ("labels", "errors", "findings", "cluster", "heads_many")
+"""Run only when named: they take minutes, and hardly change from day to day."""

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fieldmark import blas, files, progress, sources
-from fieldmark.backbones import load
+from fieldmark.backbones import Backbone, load
 from fieldmark.check import CheckConfig, files_of
 from fieldmark.classifier import Classifier
 from fieldmark.crops import PhotoFile
@@ -248,7 +249,14 @@ def _look(root: File, rows: Rows) -> list[Finding]:
 
 def _extract(common: tuple[PhotoTable, Networks, Bench], shard: Shard) -> Report:
     table, networks, bench = common
-    return extract_shard(table, {n: load(n, **how) for n, how in networks.items()}, bench, shard)
+    backbones = {name: _network(name, tuple(how.items())) for name, how in networks.items()}
+    return extract_shard(table, backbones, bench, shard)
+
+
+@lru_cache(maxsize=8)
+def _network(name: str, how: tuple[tuple[str, Any], ...]) -> Backbone:
+    """A network that was loaded for the shard before is not loaded again."""
+    return load(name, **dict(how))
 
 
 def _see(shelf: Shelf, share: tuple[str, Sequence[PhotoFile]]) -> dict[str, ImageRejected]:
