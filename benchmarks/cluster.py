@@ -39,7 +39,7 @@ from fieldmark.features import FeatureStore
 
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
-PHOTOS = 1_000
+PHOTOS = 600
 MEMORY = (10_000, 100_000)
 ONE, BY_HAND = "one process, one thread", "Ray Data by hand"
 
@@ -53,7 +53,7 @@ def run(quick: bool = False) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = _files(folder / "photos", 96 if quick else PHOTOS)
-        found = _rates(folder, photos, rounds(quick, 2))
+        found = _rates(folder, photos, rounds(quick, 1))
         return found + _memory(folder, (500, 1_000) if quick else MEMORY)
 
 

@@ -145,7 +145,7 @@ class Streamed:
         """
         if not isinstance(rows, np.ndarray):
             return self._crop(int(rows))
-        return np.stack(list(in_order(lambda at: self._crop(int(rows[at])), len(rows))))
+        return np.stack(list(in_order(lambda row: self._crop(int(row)), rows)))
 
     def _crop(self, row: int) -> Crop:
         stretch, at = divmod(row, STRETCH)
