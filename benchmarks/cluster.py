@@ -39,7 +39,7 @@ from fieldmark.features import FeatureStore
 
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
-PHOTOS = 600
+PHOTOS, SHARDS = 600, 4
 MEMORY = (10_000, 100_000)
 ONE, BY_HAND = "one process, one thread", "Ray Data by hand"
 
@@ -129,7 +129,7 @@ def _by_hand(photos: Path, out: Path, workers: int) -> float:
     start = time.perf_counter()
     paths = [{"path": str(path)} for path in sorted(photos.rglob("*.jpg"))]
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = ray.data.from_items(paths, override_num_blocks=16)
+    rows = ray.data.from_items(paths, override_num_blocks=SHARDS)
     made = rows.map_batches(Network, batch_size=32, concurrency=workers, num_cpus=0.8)
     made.write_parquet(str(out), ray_remote_args={"num_cpus": 0.2})
     return len(paths) / (time.perf_counter() - start)
@@ -149,7 +149,7 @@ def _cluster(nodes: int) -> Iterator[Any]:
         for _ in range(nodes):
             found.add_node(num_cpus=1, **size)
         ray.init(address=found.address, log_to_driver=False, logging_level="error")
-        with connected(found.address, 16) as workers:
+        with connected(found.address, SHARDS) as workers:
             yield workers
     finally:
         ray.shutdown()
@@ -179,7 +179,7 @@ def _predicted(photos: int, table: Any, network: Any, values: dict[int, Any]) ->
     for workers, got in values.items():
         plan = Plan(
             photos=photos,
-            shards=16,
+            shards=SHARDS,
             workers=workers,
             megabytes=0.01,
             decode=decode,
