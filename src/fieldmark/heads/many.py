@@ -158,7 +158,7 @@ def fit_sweep(
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    learning_rates: tuple[float, ...] = (3e-3, 1e-3),
+    learning_rates: tuple[float, ...] = (1e-2, 3e-3),
     on_epoch: Callable[[int], None] = lambda _: None,
     drawn: int = DRAWN,
 ) -> list[Fit]:
