@@ -1,6 +1,6 @@
 """Photos to crops: read, decode and resize in threads, once for every network that shares the crop.
 
-Decoding and resizing release the interpreter's lock, so threads keep all cores busy without copying
+Decoding releases the interpreter's lock, so threads keep all cores busy without copying
 pixels between processes. What is in flight is bounded: memory does not grow with the number of
 photos.
 """

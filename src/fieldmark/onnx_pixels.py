@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fieldmark import resample
 from fieldmark.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import onnx
 
-_FIXED_POINT = float(1 << 22)  # as in `fieldmark.resample`: weights have 22 bits after the point
+_FIXED_POINT = 22  # bits after the point of a weight, as in `fieldmark.resample`
 
 
 @dataclass
@@ -140,9 +141,23 @@ def _weights(add: Nodes, side: str, box: tuple[str, str], preprocess: Preprocess
     outside = add("Or", add("Less", taps, first), add("GreaterOrEqual", taps, last))
     weights = add("Where", outside, add.real(0), weights)
     total = add("ReduceSum", weights, add.constant([1], np.int64), keepdims=1)
-    fixed = add.real(_FIXED_POINT)
-    weights = add("Round", add("Mul", add("Div", weights, total), fixed))
+    weights = add("Div", weights, total)
+    fixed = _fixed_point(add, weights, preprocess)
+    weights = add("Round", add("Mul", weights, fixed))
     return add.to(add("Div", weights, fixed), np.float32)
+
+
+def _fixed_point(add: Nodes, weights: str, preprocess: Preprocess) -> str:
+    """What weights are whole multiples of, upside down; see `resample.short_weights`."""
+    if not resample.short_weights(preprocess.interpolation):
+        return add.real(2.0**_FIXED_POINT)
+    # The largest weight times 2 ** bits is the last that a signed number of 16 bits holds.
+    largest = add("ReduceMax", weights, keepdims=0)
+    halvings = add(
+        "Div", add("Log", add("Div", add.real(2**15 - 0.5), largest)), add.real(np.log(2))
+    )
+    bits = add("Sub", add("Ceil", halvings), add.real(1))
+    return add("Pow", add.real(2), add("Min", bits, add.real(_FIXED_POINT - 1)))
 
 
 def _cut(add: Nodes, value: str) -> str:

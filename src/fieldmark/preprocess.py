@@ -28,7 +28,7 @@ Pixels = npt.NDArray[np.uint8]
 Fit = Literal["crop", "squash"]
 Tier = Literal["exact", "fast"]
 
-_VERSION = 1  # goes up when the same settings give other pixels: kept features are then not reused
+_VERSION = 2  # goes up when the same settings give other pixels: kept features are then not reused
 _MAX_SIZE = 4096
 _OVERSAMPLING = 2  # the fast tier decodes to at least this many times the size resized to
 
