@@ -1,7 +1,7 @@
 """Crops to features, one network at a time: our engines beside the network in eager PyTorch.
 
 Eager PyTorch is what torchvision's and timm's examples run: `model.eval()`, `torch.inference_mode()`,
-float32 tensors that lie ready, normalised, in a batch of 32. Ours start from uint8 crops and normalise
+float32 tensors that lie ready, normalised, in a batch of 16. Ours start from uint8 crops and normalise
 on the way. Each row says how far its features are from those of eager PyTorch.
 """
 
@@ -23,8 +23,8 @@ NETWORKS = (
     *("alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
     *("tf_efficientnet_lite0", "densenet121", "resnext50_32x4d"),
 )
-BATCH = 32
-SECONDS = 2.0  # a turn
+BATCH = 16
+SECONDS = 0.5  # a turn, or one batch of a slow network
 CALIBRATION = 64
 PEER = "eager PyTorch on ready tensors"
 

@@ -214,3 +214,11 @@ def test_features_are_read_in_blocks_and_in_any_order() -> None:
     features = Features.of(x).take(np.arange(9, -1, -1))
     np.testing.assert_array_equal(np.concatenate([b for _, b in features.blocks(3)]), x[::-1])
     assert [start for start, _ in features.blocks(3)] == [0, 3, 6, 9]
+
+
+def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    shelf = FeatureStore(tmp_path).shelf("weights", "crop", 3)
+    alike = [key(0)[:16] + key(number)[16:] for number in range(3)]
+    with shelf.writing() as writer:
+        writer.append([*alike[:2], key(7)], np.arange(9, dtype=np.float32).reshape(3, 3))
+    assert shelf.rows([alike[1], key(7), alike[2], alike[0], key(8)]).tolist() == [1, 2, -1, 0, -1]

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,31 @@ class Features:
         return cls(x_ND, np.arange(len(x_ND)))
 
 
+class _Lookup(NamedTuple):
+    """The keys of a shelf in order.
+
+    Attributes:
+        heads: their first eight bytes, which are looked up four times as quickly; None where two keys
+            share them.
+        order: the row of each key.
+        known: the keys.
+    """
+
+    heads: _Sums | None
+    order: IntArray
+    known: npt.NDArray[np.bytes_]
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.bytes_]) -> _Lookup:
+        heads = _heads(keys)
+        order = np.argsort(heads, kind="stable")
+        heads = heads[order]
+        if (heads[1:] == heads[:-1]).any():
+            order = np.argsort(keys, kind="stable")
+            return cls(None, order, keys[order])
+        return cls(heads, order, keys[order])
+
+
 class Shelf:
     """The vectors of one backbone under one preprocessing in one precision."""
 
@@ -98,7 +123,7 @@ class Shelf:
         self.folder = folder
         self.dim = dim
         self.dtype: np.dtype[np.floating] = np.dtype(precision)
-        self._sorted: tuple[npt.NDArray[np.bytes_], IntArray] | None = None
+        self._sorted: _Lookup | None = None
         self._checked = 0  # rows that were seen to be right
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -156,19 +181,20 @@ class Shelf:
             keys: SHA-256 digests of photos in hexadecimal.
         """
         wanted = _pack(keys)
-        known, order = self._lookup()
+        heads, order, known = self._lookup()
         if not len(known):
             return np.full(len(keys), -1, np.int64)
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        if heads is None:
+            place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        else:
+            place = np.minimum(np.searchsorted(heads, _heads(wanted)), len(known) - 1)
         return np.where(known[place] == wanted, order[place], -1)
 
-    def _lookup(self) -> tuple[npt.NDArray[np.bytes_], IntArray]:
-        if self._sorted is None or len(self._sorted[0]) != len(self):
+    def _lookup(self) -> _Lookup:
+        if self._sorted is None or len(self._sorted.known) != len(self):
             count = len(self)
             raw = np.fromfile(self._index, np.uint8, count * _KEY_BYTES) if count else _NO_BYTES
-            keys = raw.view(f"S{_KEY_BYTES}")
-            order = np.argsort(keys, kind="stable")
-            self._sorted = keys[order], order
+            self._sorted = _Lookup.of(raw.view(f"S{_KEY_BYTES}"))
         return self._sorted
 
     def get(self, keys: Sequence[str]) -> Features:
@@ -359,6 +385,11 @@ def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
     if len(raw) != _KEY_BYTES * len(keys):
         raise ValueError("a feature's key is a SHA-256 digest in hexadecimal")
     return np.frombuffer(raw, f"S{_KEY_BYTES}")
+
+
+def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
+    """The first eight bytes of each key as a number; shape (N,)."""
+    return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
 
 
 def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:
