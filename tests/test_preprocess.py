@@ -102,8 +102,8 @@ def test_a_picture_of_the_right_size_is_not_touched(interpolation: resample.Inte
     same = resample.resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
     assert (same == picture).all()
     assert not np.shares_memory(same, picture)
-    summed = resample._resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
-    assert (summed == picture).all()  # the sums would give it as well
+    if interpolation == "bicubic":  # the sums would give it as well
+        assert (resample._with_rust(picture, (0, 0, 30, 20), (20, 30), False) == picture).all()
 
 
 def test_golden_numbers() -> None:
