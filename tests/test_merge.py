@@ -67,6 +67,17 @@ def test_a_photo_counts_once_and_conflicting_labels_are_left_out() -> None:
     assert found.reasons() == {"ambiguous-label": 2, "duplicate": 2}
 
 
+def test_photos_of_a_first_table_that_stays_give_way_to_none() -> None:
+    taxa = [BEE, Taxon("2", "Bombus terrestris")]
+    a = table_of("/a", taxa, photo("x", "1", 1), photo("y", "1", 1), photo("z", None, 2))
+    b = table_of(
+        "/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 1)
+    )
+    found = merge([a, b], first_stays=True)
+    assert set(found.kept["id"]) == {"x", "y", "z"}
+    assert found.reasons() == {"ambiguous-label": 2, "duplicate": 1}
+
+
 def test_groups_that_share_a_photo_become_one() -> None:
     a = table_of("/a", [BEE], photo("x", "1", 1, group="g"), photo("y", "1", 2, group="g"))
     b = table_of("/b", [BEE], photo("p", "1", 1, group="h"), photo("q", "1", 3, group="h"))

@@ -96,7 +96,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
     accepted = names.read(config.names)
     old = _read(model, accepted)
     new = accepted.apply(sources.read(photos))
-    table = merge([old.table, new])
+    table = merge([old.table, new], first_stays=True)
     split = grown_split(old.split, table)
     backbone = old.classifier.lead.network.backbone
     bench = Bench(old.classifier.lead.preprocess, engine=config.engine)
@@ -340,7 +340,10 @@ def lines(trained: Trained) -> Iterator[str]:
             f"{old['error']:.1%} now, difference {old['difference']:+.1%} "
             f"(95 % interval {low:+.1%} to {high:+.1%}): {verdict}."
         )
-    for what, name in (("new test photos", "new_photos"), ("of new classes", "new_classes_photos")):
+    for what, name in (
+        ("new test photos", "new_photos"),
+        ("test photos of new classes", "new_classes_photos"),
+    ):
         if found := grown[name]:
             low, high = found["interval"]
             yield (
@@ -348,4 +351,4 @@ def lines(trained: Trained) -> Iterator[str]:
                 f"(95 % interval {low:.1%} to {high:.1%})."
             )
         else:
-            yield f"Of {what.removeprefix('of ')} none was held out: how good it is there is not known."
+            yield f"There are no {what}: how good it is on such is not known."

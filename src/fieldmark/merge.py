@@ -15,7 +15,7 @@ from fieldmark.places import File
 from fieldmark.taxonomy import Taxon, Taxonomy
 
 
-def merge(tables: Sequence[PhotoTable]) -> PhotoTable:
+def merge(tables: Sequence[PhotoTable], *, first_stays: bool = False) -> PhotoTable:
     """All photos of some tables.
 
     Taxa are one where they have the same scientific name, and not two kingdoms; or, where one of
@@ -28,6 +28,10 @@ def merge(tables: Sequence[PhotoTable]) -> PhotoTable:
     The others are rejected as `duplicate`, and their groups are joined to its own. Where their
     labels differ, none is to be trusted: all are rejected as `ambiguous-label`.
 
+    Args:
+        tables: what to merge.
+        first_stays: whether all photos of the first table stay as they are, whatever the others say.
+
     Raises:
         InputError: they do not lie where one table can name them.
     """
@@ -37,7 +41,7 @@ def merge(tables: Sequence[PhotoTable]) -> PhotoTable:
     placed = [_placed(frame, table.root, root) for frame, table in zip(frames, tables, strict=True)]
     frame = _numbered(pl.concat(placed))
     merged = PhotoTable(frame, taxa.taxonomy(), root, tables[0].source)
-    return _once(merged)
+    return _once(merged, len(tables[0]) if first_stays else 0)
 
 
 class _Taxa:
@@ -136,19 +140,18 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return found
 
 
-def _once(table: PhotoTable) -> PhotoTable:
-    """The table with each photo kept once; says what was found twice."""
-    kept = table.kept.filter(pl.col("sha256").is_not_null() & pl.col("sha256").is_duplicated())
+def _once(table: PhotoTable, settled: int) -> PhotoTable:
+    """The table with each photo kept once; the first `settled` rows stay. Says what was found twice."""
+    rows = table.frame.with_row_index("row").filter(pl.col("status") == KEPT)
+    kept = rows.filter(pl.col("sha256").is_not_null() & pl.col("sha256").is_duplicated())
     if kept.is_empty():
         return table
-    labels = pl.col("taxon_id").drop_nulls().n_unique().over("sha256")
-    odd = kept.filter(labels > 1)
-    best = (
-        kept.filter(labels <= 1)
-        .with_row_index("row")
-        .sort(pl.col("taxon_id").is_null(), pl.col("split").ne_missing(pl.lit("test")), "row")
+    free = pl.col("row") >= settled
+    odd = kept.filter(free & (pl.col("taxon_id").drop_nulls().n_unique().over("sha256") > 1))
+    best = kept.filter(~pl.col("id").is_in(odd["id"].implode())).sort(
+        free, pl.col("taxon_id").is_null(), pl.col("split").ne_missing(pl.lit("test")), "row"
     )
-    more = best.filter(~pl.col("sha256").is_first_distinct())
+    more = best.filter(~pl.col("sha256").is_first_distinct() & free)
     progress.say(
         f"{len(more):,} photos are there twice and count once; {len(odd):,} bear several labels and "
         "are left out (ambiguous-label)."
