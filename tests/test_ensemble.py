@@ -135,3 +135,12 @@ def test_worth_draws_groups_together() -> None:
     groups = [f"{number // 50}" for number in range(200)]
     together = ensemble.worth(own_MN, weights, groups)[0].interval
     assert alone != together
+
+
+@settings(max_examples=30, deadline=None)
+@given(ensembles, st.integers(1, 4))
+def test_of_few_at_most_so_many_have_a_weight(own_MN: np.ndarray, count: int) -> None:
+    found = ensemble.of_few(count)(own_MN)
+    assert (found > 0).sum() <= count
+    assert found.sum() == pytest.approx(1)
+    assert loss(own_MN, found) <= min(loss(own_MN, row) for row in np.eye(len(own_MN))) + 2e-5

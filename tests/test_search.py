@@ -15,6 +15,7 @@ from fieldmark.cli.train import seconds
 from fieldmark.errors import InputError
 from fieldmark.experiment import PAPER_CROP, Bench, Parts, read
 from fieldmark.heads.base import LinearHead
+from fieldmark.options import WAYS, Option, winner
 from fieldmark.split import split_photos
 from fieldmark.together import train_together
 from fieldmark.train import TrainConfig
@@ -43,9 +44,9 @@ def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "load", random)
 
 
-def told(name: str, loss: float, macs: float, spread: float = 0.01) -> search.Option:
+def told(name: str, loss: float, macs: float, spread: float = 0.01) -> Option:
     losses = loss + spread * np.random.default_rng(0).normal(0, 1, 200)
-    return search.Option(name, np.ones(1), losses, 0.1, macs)
+    return Option(name, np.ones(1), losses, losses > loss, macs)
 
 
 def test_of_options_that_tie_the_cheapest_is_taken() -> None:
@@ -54,16 +55,16 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
     same = replace(best, name="a", giga_macs=1.0, losses_N=best.losses_N + rng.normal(0, 0.5, 200))
     worse = replace(best, name="b", giga_macs=0.1, losses_N=best.losses_N + 0.1)
     made = sorted([best, same, worse], key=lambda each: each.loss)
-    chosen, why = search.winner(made, [None] * 200, 0)
+    chosen, why = winner(made, [None] * 200, 0)
     assert chosen.name == "a"
     if made[0] is not same:
         assert "ties with mean" in why
-    chosen, why = search.winner([best, worse], [None] * 200, 0)
+    chosen, why = winner([best, worse], [None] * 200, 0)
     assert chosen is best
     assert "nothing cheaper ties" in why
 
 
-@pytest.mark.parametrize(("budget", "learned"), [(1000.0, 4), (400.0, 2), (1.0, 1), (None, 4)])
+@pytest.mark.parametrize(("budget", "learned"), [(1000.0, 6), (400.0, 3), (1.0, 1), (None, 7)])
 def test_the_budget_holds(
     insects: Path, monkeypatch: pytest.MonkeyPatch, budget: float | None, learned: int
 ) -> None:
@@ -80,20 +81,23 @@ def test_the_budget_holds(
     def made(candidate: search.Candidate, *_: object) -> search.Tried:
         clock.now += 80
         nothing = np.zeros((1, 4), np.float32)
-        return search.Tried(candidate, LinearHead(nothing, nothing[0]), nothing, 1, 1, 1, 0)
+        return search.Tried(candidate, "", LinearHead(nothing, nothing[0]), nothing, 1, 1, 1)
 
     monkeypatch.setattr(Bench, "compute", compute)
-    monkeypatch.setattr(search, "_learned", made)
+    monkeypatch.setattr(search, "learned", made)
     networks = [backbones.load(name) for name in NAMES]
-    wanted = search.candidates(networks, bench, flips=True)
+    wanted = search.candidates(networks, bench, all_views=True)
+    first = NAMES[0]
     assert [each.name for each in wanted] == [
-        *(NAMES[0], f"{NAMES[0]} (mirrored)", NAMES[1], f"{NAMES[1]} (mirrored)"),
+        *(first, f"{first} (288 px)", f"{first} (288 px, central crop)", NAMES[1]),
+        *(f"{first} (288 px, mirrored)", f"{first} (288 px, central crop, mirrored)"),
+        f"{NAMES[1]} (288 px)",
     ]
-    found = list(search.tried(wanted, bench, parts, 0, search.Budget(budget, clock)))
-    done = [each for each in found if isinstance(each, search.Tried)]
-    assert len(done) == learned
-    assert len(found) == 4
-    assert all(each.seconds == 100 for each in done)
+    doing = search.Search(parts, 0, search.Budget(budget, clock))
+    doing.try_all(wanted, "softmax")
+    assert len(doing.found) == learned
+    assert len(doing.found) + len(doing.passed_over) == 7
+    assert all(each.seconds == 100 for each in doing.found)
     if budget is not None and learned > 1:
         assert clock.now - 100 <= (1 - search.RESERVE) * budget
 
@@ -120,17 +124,77 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
 
 
 def test_best_says_what_was_tried_and_why(
-    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(backbones, "available", lambda _dir=None: list(NAMES[:1]))
-    config = TrainConfig(backbone=NAMES[0], quality="best", budget=600, engine="torch")
-    about = train_together(insects, tmp_path / "m", config).classifier.provenance
-    names = [one["name"] for one in about["tried"]]
-    assert {*names} == {NAMES[0], f"{NAMES[0]} (mirrored)", "mean", "weights", "greedy"}
+    monkeypatch.setattr(search, "_FRONT", 1)
+    every = search.candidates
+    monkeypatch.setattr(search, "candidates", lambda *a, **more: every(*a, **more)[:2])
+    config = TrainConfig(backbone=NAMES[0], quality="best", budget=6000, engine="torch")
+    trained = train_together(insects, tmp_path / "m", config)
+    about = trained.classifier.provenance
+    rows = {one["name"]: one for one in about["tried"]}
+    assert {NAMES[0], f"{NAMES[0]}, ridge", f"{NAMES[0]} (288 px), ridge"} <= rows.keys()
+    assert {*WAYS} <= rows.keys()
+    assert any(name.endswith("classes evened by 0.5") for name in rows)
     assert sum(one["taken"] for one in about["tried"]) == 1
     assert about["chosen"]["how"].endswith(".")
     losses = [one["log_loss"] for one in about["tried"]]
     assert losses == sorted(losses)
+    assert rows[NAMES[0]]["apart"] is None
+    for name, one in rows.items():
+        assert one["interval"][0] <= one["error"] <= one["interval"][1]
+        if name != NAMES[0]:
+            assert one["apart"] == pytest.approx(one["error"] - rows[NAMES[0]]["error"])
+    # The heads on one view share its run of the network.
+    assert rows[f"{NAMES[0]}, ridge"]["giga_macs"] == rows[NAMES[0]]["giga_macs"]
+    for text in (tmp_path / "m" / "report.html", tmp_path / "m" / "README.md"):
+        assert "288 px), ridge" in text.read_text()
+    assert "<- taken" in capsys.readouterr().err
+    loaded = Classifier.load(tmp_path / "m")
+    photo = insects / "Apis mellifera" / "00.jpg"
+    (one,), (other,) = trained.classifier.predict([photo]), loaded.predict([photo])
+    assert one.best.taxon == other.best.taxon
+    assert one.best.score == pytest.approx(other.best.score, rel=1e-3)
+
+    # Run again, it goes on from the features and heads that are kept.
+    def never(*_: object) -> None:
+        raise AssertionError("a head is learned that is kept")
+
+    monkeypatch.setattr(search, "_write", never)
+    again = train_together(insects, tmp_path / "n", config)
+    assert again.classifier.digest == trained.classifier.digest
+    assert [one["name"] for one in again.classifier.provenance["tried"]] == list(rows)
+
+
+def test_kept_heads_that_are_damaged_are_learned_anew(tmp_path: Path) -> None:
+    head, logits = (
+        LinearHead(np.eye(3, 4, dtype=np.float32), np.ones(4, np.float32)),
+        np.ones((5, 4)),
+    )
+    path = tmp_path / "h.safetensors"
+    search._write(path, head, logits.astype(np.float32))
+    kept = search._read(path, (5, 4))
+    assert kept is not None
+    np.testing.assert_array_equal(kept[0].weight, head.weight)
+    assert search._read(path, (6, 4)) is None
+    assert search._read(tmp_path / "none", (5, 4)) is None
+    path.write_bytes(path.read_bytes()[:50])
+    assert search._read(path, (5, 4)) is None
+
+
+def test_answers_are_evened_as_the_head_is() -> None:
+    """What is measured is what the head that is kept gives."""
+    random = np.random.default_rng(0)
+    x_ND, y_N = random.normal(0, 1, (60, 3)).astype(np.float32), random.integers(0, 4, 60)
+    head = LinearHead(random.normal(0, 1, (3, 4)).astype(np.float32), np.zeros(4, np.float32))
+    candidate: Any = None
+    plain = search.Tried.of(candidate, "", head, head.logits(x_ND), y_N)
+    count_C = np.array([40, 10, 5, 5])
+    for strength, done in zip((0.5, 1.0), search.evened(plain, y_N, count_C), strict=True):
+        np.testing.assert_allclose(done.logits_NC, done.head.logits(x_ND), atol=1e-5)
+        lift = (done.logits_NC - plain.logits_NC) / plain.temperature
+        np.testing.assert_allclose(lift, -strength * np.log(count_C / 60)[None].repeat(60, 0), 1e-4)
 
 
 def test_what_cannot_be_combined_is_one_sentence(insects: Path, tmp_path: Path) -> None:

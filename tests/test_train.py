@@ -15,7 +15,7 @@ from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split
-from fieldmark.train import TrainConfig, train
+from fieldmark.train import TrainConfig, beside, train
 
 MARK = ("classifier", "classifier.json")
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
@@ -71,15 +71,43 @@ def test_the_kept_scores_are_what_the_classifier_gives(
 
 
 @pytest.mark.parametrize("transfer", ["all", "low-rank", "scratch"])
-def test_all_layers_can_be_trained(insects: Path, tmp_path: Path, transfer: str) -> None:
+def test_all_layers_can_be_trained(
+    insects: Path, tmp_path: Path, transfer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     how = replace(NETWORK, transfer=transfer, epochs=1, limit=24)
     done = train(insects, tmp_path / "model", how)
     assert done.classifier.provenance["transfer"] == transfer
+    assert ("by the last layer alone" in capsys.readouterr().err) == (transfer != "scratch")
     loaded = Classifier.load(tmp_path / "model")
     photo = insects / "Apis mellifera" / "00.jpg"
     (one,), (other,) = done.classifier.predict([photo]), loaded.predict([photo])
     assert one.best.taxon == other.best.taxon
     assert one.best.score == pytest.approx(other.best.score, rel=1e-3)
+
+
+def test_a_network_that_training_made_worse_is_said_to_be() -> None:
+    assert "worse than" in beside(0.05, 0.1)
+    assert "no better than" in beside(0.05, 0.05)
+    assert beside(0.1, 0.05).endswith("by the last layer alone 10.0%.")
+
+
+def test_the_official_split_without_test_photos_measures_nothing(
+    insects: Path, tmp_path: Path
+) -> None:
+    """Photos that come in a training and a validation part: both are taken as they are."""
+    photos = tmp_path / "photos"
+    for part, numbers in (("train", range(10)), ("val", range(10, 16))):
+        for species in sorted(insects.iterdir()):
+            (photos / part / species.name).mkdir(parents=True)
+            for number in numbers:
+                name = f"{number:02}.jpg"
+                (photos / part / species.name / name).write_bytes((species / name).read_bytes())
+    done = train(photos, tmp_path / "model", replace(NETWORK, split="official", epochs=2))
+    counts = done.classifier.provenance["photos"]
+    assert (counts["train"], counts["val"], counts["test"]) == (40, 24, 0)
+    assert done.summary["photos"] == 0
+    assert "was not measured" in done.classifier.provenance["test"]
+    assert Classifier.load(tmp_path / "model").threshold is not None
 
 
 def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:

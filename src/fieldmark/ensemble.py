@@ -129,6 +129,18 @@ def greedy(own_MN: FloatArray, picks: int = _PICKS) -> FloatArray:
     return np.asarray(best / best.sum())
 
 
+def of_few(count: int) -> Callable[[FloatArray], FloatArray]:
+    """The way that gives at most `count` members a weight: those that `greedy` picks most."""
+
+    def fit(own_MN: FloatArray) -> FloatArray:
+        chosen = np.argsort(-greedy(own_MN), kind="stable")[:count]
+        found = np.zeros(len(own_MN))
+        found[chosen] = weights(own_MN[chosen])
+        return found
+
+    return fit
+
+
 WAYS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "mean": mean,
     "weights": weights,

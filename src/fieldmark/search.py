@@ -1,38 +1,52 @@
-"""Several networks and views of a photo, learned on one split, and which of them to put together.
+"""Several networks and views of a photo, learned on one split: the candidates of `--quality best`.
 
 Everything is chosen on the training and validation photos by scores of heads that never saw the photo
-(five folds), and measured on the test part once, at the end. A fold's head costs seconds on kept
-features, so this is nearly free beside the features; and thousands of photos choose, not the few
+(five folds), and measured on the test part once, at the end. Thousands of photos choose, not the few
 hundred of a validation part, on which the best of many would be the luckiest.
 
-A member's own head is then learned from nine tenths of all those photos, with a tenth to choose by.
+The first candidate, with the head that `train` learns by default, is what the others are compared with.
+Then each candidate gets a head in closed form, which takes seconds; the default's heads are learned only
+for those that count among them. A candidate's own head is learned from nine tenths of all those
+photos, with a tenth to choose by. Features and heads are kept: what was cut off goes on from them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import backbones, calibration, ensemble, folds, metrics, progress
+from fieldmark import backbones, calibration, ensemble, files, folds, metrics, progress
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import name_of
+from fieldmark.errors import InputError
 from fieldmark.experiment import Bench, Parts, Photos
+from fieldmark.heads import HEADS, longtail
 from fieldmark.heads.base import LinearHead
-from fieldmark.heads.default import fit_best
-from fieldmark.preprocess import Preprocess
+from fieldmark.preprocess import Fit, Preprocess
 
 FloatArray = npt.NDArray[np.float32]
+Kind = Literal["softmax", "ridge"]
 
 RESERVE = 0.15
 """The share of a budget that is kept for choosing, measuring and writing."""
 
+LARGER = 9 / 7
+"""The side of larger crops as a multiple of the network's own: 288 for 224."""
+
+FEW = 30
+"""A class with fewer photos is rare."""
+
+_EVEN = (0.5, 1.0)  # how far answers are corrected to classes that are all equally frequent
+_FRONT = 4  # candidates that get the default's heads
 _SECONDS_A_GIGA_MAC = 0.05  # of a photo on a slow processor, until it has been measured here
-_HEAD_SECONDS = 90.0  # of the heads of one candidate, until that has been measured
+_HEAD_SECONDS = {"softmax": 90.0, "ridge": 15.0}  # of the heads of one candidate, until measured
+_FORMAT = 1  # of kept heads: goes up when the same candidate would be learned otherwise
 
 
 @dataclass
@@ -61,16 +75,26 @@ class Budget:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One network and one view of a photo."""
+    """One network and one view of a photo.
+
+    Attributes:
+        backbone: the network, on its own side or a larger one.
+        bench: where the features of the view are kept.
+    """
 
     backbone: Backbone
-    view: Preprocess
+    bench: Bench
+
+    @property
+    def view(self) -> Preprocess:
+        """From a photo to the crop that the network sees."""
+        return self.bench.crop_for(self.backbone)
 
     @property
     def name(self) -> str:
         """What it is called on a page."""
-        side = self.backbone.architecture.input_size if self.backbone.native else None
-        return name_of(self.backbone.architecture.name, self.view, side)
+        facts = self.backbone.architecture
+        return name_of(facts.name, self.view, facts.input_size if self.backbone.native else None)
 
 
 @dataclass(frozen=True)
@@ -79,44 +103,44 @@ class Tried:
 
     Attributes:
         candidate: which.
+        note: what is told of its head, beside the candidate's name.
         head: learned from nine tenths of the training and validation photos.
         logits_NC: of the training and validation photos, each by a head that never saw it.
         temperature: fitted on them.
         loss, error: of the calibrated scores on them.
-        seconds: what it took here; features that were kept from before cost none.
+        seconds: what it took here; what was kept from before costs none.
     """
 
     candidate: Candidate
+    note: str
     head: LinearHead
     logits_NC: FloatArray
     temperature: float
     loss: float
     error: float
-    seconds: float
+    seconds: float = 0.0
 
-
-@dataclass(frozen=True)
-class Option:
-    """One way to answer: a candidate alone, or some together.
-
-    Attributes:
-        name: "mean", "weights", "greedy", or the name of one candidate.
-        weights_M: of each candidate that was tried.
-        losses_N: of each photo, by weights that never saw it.
-        error: the share named wrongly.
-        giga_macs: its cost for one photo.
-    """
-
-    name: str
-    weights_M: npt.NDArray[np.float64]
-    losses_N: npt.NDArray[np.float64]
-    error: float
-    giga_macs: float
+    @classmethod
+    def of(
+        cls,
+        candidate: Candidate,
+        note: str,
+        head: LinearHead,
+        logits_NC: FloatArray,
+        labels_N: npt.NDArray[np.int64],
+    ) -> Tried:
+        """With its temperature, and measured."""
+        known = labels_N >= 0
+        temperature = calibration.fit_temperature(logits_NC, labels_N)
+        scaled, labels = logits_NC[known] / np.float32(temperature), labels_N[known]
+        loss = metrics.negative_log_likelihood(scaled, labels)
+        error = metrics.top_k_error(scaled, labels)
+        return cls(candidate, note, head, logits_NC, temperature, loss, error)
 
     @property
-    def loss(self) -> float:
-        """The mean log-loss in nats."""
-        return float(self.losses_N.mean())
+    def name(self) -> str:
+        """What it is called on a page."""
+        return f"{self.candidate.name}, {self.note}" if self.note else self.candidate.name
 
 
 def learning_photos(parts: Parts) -> Photos:
@@ -124,148 +148,183 @@ def learning_photos(parts: Parts) -> Photos:
     return folds.together(parts.train, parts.val)
 
 
-def candidates(networks: Sequence[Backbone], bench: Bench, *, flips: bool) -> list[Candidate]:
-    """The networks as they are, then with `flips` the same on mirrored photos; first come first."""
-    plain = [Candidate(each, bench.crop_for(each)) for each in networks]
-    if not flips:
-        return plain
-    flipped = [replace(each, view=replace(each.view, flip=True)) for each in plain]
-    return [plain[0], flipped[0], *plain[1:], *flipped[1:]]
+def candidates(networks: Sequence[Backbone], bench: Bench, *, all_views: bool) -> list[Candidate]:
+    """The networks as they are; with `all_views` larger crops, centres and mirrored photos as well.
 
-
-def bench_for(bench: Bench, candidate: Candidate) -> Bench:
-    """Where the features of a candidate's view are kept."""
-    return replace(bench, preprocess=replace(bench.preprocess, flip=candidate.view.flip))
-
-
-def tried(
-    wanted: Sequence[Candidate], bench: Bench, parts: Parts, seed: int, budget: Budget
-) -> Iterator[Tried | str]:
-    """Learn the candidates, one after the other; a sentence for one that the budget has no room for.
-
-    The first is always learned. What a candidate will take is estimated from those before it.
+    Cheap and promising ones first: each network on its own side after two larger views of the first.
     """
-    head_seconds, rate = _HEAD_SECONDS, _SECONDS_A_GIGA_MAC
-    for number, candidate in enumerate(wanted):
-        own = bench_for(bench, candidate)
-        cost = candidate.backbone.architecture.giga_macs * _missing(own, candidate, parts)
-        estimate = rate * cost + head_seconds
-        if number and estimate > budget.left:
-            yield (
-                f"{candidate.name}: not tried, it would take about {estimate:,.0f} s and "
-                f"{max(0.0, budget.left):,.0f} s are left"
-            )
-            continue
-        start = budget.clock()
-        for _ in own.compute(
-            parts.files, {candidate.backbone.architecture.name: candidate.backbone}
-        ):
-            pass
-        features_done = budget.clock()
-        found = _learned(candidate, own, parts, seed)
-        end = budget.clock()
-        head_seconds = 1.2 * (end - features_done)
-        if cost:
-            rate = 1.2 * (features_done - start) / cost
-        yield replace(found, seconds=end - start)
+
+    def seen(by: Backbone, fit: Fit = "squash", *, flip: bool = False) -> Candidate:
+        view = replace(bench.preprocess, fit=fit, flip=flip)
+        return Candidate(by, replace(bench, preprocess=view, _spools={}))
+
+    plain = [seen(each) for each in networks]
+    if not all_views:
+        return plain
+    large = [_larger(each) for each in networks]
+    first = large[0] or networks[0]
+    wanted = [plain[0], *([seen(first)] if large[0] else []), seen(first, "crop"), *plain[1:]]
+    wanted += [seen(first, flip=True), seen(first, "crop", flip=True)]
+    wanted += [seen(each) for each in large[1:] if each]
+    return wanted
 
 
-def _missing(bench: Bench, candidate: Candidate, parts: Parts) -> int:
-    """How many photos have no kept features of a candidate."""
-    rows = bench.shelf(candidate.backbone).rows([photo.sha256 for photo in parts.files])
-    return int((rows < 0).sum())
+def _larger(backbone: Backbone) -> Backbone | None:
+    """The network on larger crops, in steps of 32 pixels; None where it cannot see them."""
+    side = 32 * round(LARGER * backbone.architecture.input_size / 32)
+    try:
+        return backbone.at(side)
+    except InputError:
+        return None
 
 
-def _learned(candidate: Candidate, bench: Bench, parts: Parts, seed: int) -> Tried:
+@dataclass
+class Search:
+    """What is needed to try candidates, and what was learned of how long they take.
+
+    Attributes:
+        parts: the photos.
+        seed: of folds and of the order of training.
+        budget: how long all may take.
+        found: the candidates that were learned.
+        passed_over: a sentence for each that there was no time for.
+    """
+
+    parts: Parts
+    seed: int
+    budget: Budget
+    found: list[Tried] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    _head: dict[str, float] = field(default_factory=lambda: dict(_HEAD_SECONDS))
+    _rate: float = _SECONDS_A_GIGA_MAC
+
+    def try_all(self, wanted: Sequence[Candidate], kind: Kind) -> None:
+        """Learn the candidates, one after the other; the very first one always."""
+        for candidate in wanted:
+            cost = candidate.backbone.architecture.giga_macs * self._missing(candidate)
+            estimate = self._rate * cost + self._head[kind]
+            if self.found and estimate > self.budget.left:
+                self._pass_over(candidate, kind, estimate)
+                continue
+            start = self.budget.clock()
+            name = candidate.backbone.architecture.name
+            for _ in candidate.bench.compute(self.parts.files, {name: candidate.backbone}):
+                pass
+            features_done = self.budget.clock()
+            done = learned(candidate, self.parts, self.seed, kind)
+            end = self.budget.clock()
+            self._head[kind] = 1.2 * (end - features_done)
+            if cost:
+                self._rate = 1.2 * (features_done - start) / cost
+            self.add(replace(done, seconds=end - start))
+
+    def add(self, done: Tried) -> None:
+        """One more is there."""
+        self.found.append(done)
+        progress.say(f"{done.name}: held out, log-loss {done.loss:.3f}, error {done.error:.1%}")
+
+    def _pass_over(self, candidate: Candidate, kind: Kind, estimate: float) -> None:
+        left = max(0.0, self.budget.left)
+        self.passed_over.append(
+            f"{candidate.name}, {kind}: not tried, it would take about {estimate:,.0f} s and "
+            f"{left:,.0f} s are left"
+        )
+        progress.say(self.passed_over[-1])
+
+    def _missing(self, candidate: Candidate) -> int:
+        """How many photos have no kept features of a candidate."""
+        shelf = candidate.bench.shelf(candidate.backbone)
+        return int((shelf.rows([photo.sha256 for photo in self.parts.files]) < 0).sum())
+
+    def try_best(self, wanted: Sequence[Candidate]) -> None:
+        """The first as `train` does it; all in closed form; then the default's heads for the front."""
+        self.try_all(wanted[:1], "softmax")
+        self.try_all(wanted, "ridge")
+        self.try_all([each for each in self._front() if each is not wanted[0]], "softmax")
+        labels_N = learning_photos(self.parts).labels(self.parts.classes)
+        count_C = np.bincount(labels_N[labels_N >= 0], minlength=len(self.parts.classes))
+        if count_C.min() < FEW:
+            best = min((t for t in self.found if not t.note), key=lambda each: each.loss)
+            for done in evened(best, labels_N, count_C):
+                self.add(done)
+
+    def _front(self) -> list[Candidate]:
+        """The candidates that count most among those in closed form."""
+        quick = [each for each in self.found if each.note == "ridge"]
+        if not quick:
+            return []
+        labels_N = learning_photos(self.parts).labels(self.parts.classes)
+        known = labels_N >= 0
+        own_MN = np.stack(
+            [
+                ensemble.of_right(each.logits_NC[known] / each.temperature, labels_N[known])
+                for each in quick
+            ]
+        )
+        weights_M = ensemble.weights(own_MN)
+        best_first = sorted(range(len(quick)), key=lambda m: (-weights_M[m], quick[m].loss))
+        return [quick[m].candidate for m in best_first[:_FRONT] if weights_M[m] > 0]
+
+
+def learned(candidate: Candidate, parts: Parts, seed: int, kind: Kind) -> Tried:
+    """A candidate's heads, learned now or kept from before."""
     photos, classes = learning_photos(parts), len(parts.classes)
-    labelled = bench.features(candidate.backbone, photos, parts.classes)
+    labelled = candidate.bench.features(candidate.backbone, photos, parts.classes)
+    path = files.cache_dir() / "heads" / f"{_key(candidate, photos, parts, seed, kind)}.safetensors"
+    kept = _read(path, (len(photos), classes))
+    note = "ridge" if kind == "ridge" else ""
+    if kept is not None:
+        return Tried.of(candidate, note, *kept, labelled.labels)
+    fit = HEADS[kind]
     logits_NC = np.empty((len(photos), classes), np.float32)
     for fold in folds.rounds(photos, seed):
-        learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
-        head = fit_best(learn, choose, classes, seed=seed)[0].head
+        head = fit(labelled.where(fold.learn), labelled.where(fold.choose), classes, seed).head
         logits_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
     choose_N = folds.folds(photos, 10, seed + 1) == 0
-    learn, choose = labelled.where(~choose_N), labelled.where(choose_N)
-    final = fit_best(learn, choose, classes, seed=seed)[0].head
-    known = labelled.labels >= 0
-    temperature = calibration.fit_temperature(logits_NC, labelled.labels)
-    scaled, labels = logits_NC[known] / np.float32(temperature), labelled.labels[known]
-    return Tried(
-        candidate,
-        final,
-        logits_NC,
-        temperature,
-        metrics.negative_log_likelihood(scaled, labels),
-        metrics.top_k_error(scaled, labels),
-        0.0,
-    )
+    final: Any = fit(labelled.where(~choose_N), labelled.where(choose_N), classes, seed).head
+    _write(path, final, logits_NC)
+    return Tried.of(candidate, note, final, logits_NC, labelled.labels)
 
 
-def options(found: Sequence[Tried], parts: Parts, seed: int, ways: Sequence[str]) -> list[Option]:
-    """Each candidate alone, and all of them together in each way, the least log-loss first.
-
-    The weights are fitted on four folds and measured on the fifth, in turn; those that an option has
-    at the end are fitted on all photos.
-    """
-    photos = learning_photos(parts)
-    labels_N = photos.labels(parts.classes)
-    known = labels_N >= 0
-    fold_N, labels_N = folds.folds(photos, folds.FOLDS, seed)[known], labels_N[known]
-    log_p_MNC = [
-        metrics.log_softmax(each.logits_NC[known] / np.float32(each.temperature)) for each in found
-    ]
-    own_MN = np.stack([ensemble.of_right(log_p_NC, labels_N) for log_p_NC in log_p_MNC])
-    made = []
-    for number, each in enumerate(found):
-        one = np.eye(len(found))[number]
-        losses = ensemble.losses(own_MN, one)
-        made.append(Option(each.candidate.name, one, losses, each.error, _cost(found, one)))
-    for way in ways if len(found) > 1 else ():
-        fit = ensemble.WAYS[way]
-        losses, wrong = np.empty(len(labels_N)), np.empty(len(labels_N), np.bool_)
-        for fold in range(folds.FOLDS):
-            here = fold_N == fold
-            if not here.any():
-                continue
-            weights_M = fit(own_MN[:, ~here])
-            losses[here] = ensemble.losses(own_MN[:, here], weights_M)
-            mixed = ensemble.log_mixture([p[here] for p in log_p_MNC], weights_M.tolist())
-            wrong[here] = mixed.argmax(axis=1) != labels_N[here]
-        final = fit(own_MN)
-        made.append(Option(way, final, losses, float(wrong.mean()), _cost(found, final)))
-    return sorted(made, key=lambda option: option.loss)
+def evened(
+    done: Tried, labels_N: npt.NDArray[np.int64], count_C: npt.NDArray[np.int64]
+) -> Iterator[Tried]:
+    """The same with its answers corrected towards classes that are all equally frequent."""
+    log_prior_C = longtail.prior(count_C)
+    for strength in _EVEN:
+        # In the units of the calibrated scores.
+        raw = strength * done.temperature
+        logits_NC = done.logits_NC - (raw * log_prior_C).astype(np.float32)
+        head = longtail.adjusted(done.head, log_prior_C, raw)
+        note = f"classes evened by {strength:g}"
+        yield Tried.of(done.candidate, note, head, logits_NC, labels_N)
 
 
-def _cost(found: Sequence[Tried], weights_M: npt.NDArray[np.float64]) -> float:
-    used = (each for each, weight in zip(found, weights_M, strict=True) if weight > 0)
-    return sum(each.candidate.backbone.architecture.giga_macs for each in used)
+def _key(candidate: Candidate, photos: Photos, parts: Parts, seed: int, kind: Kind) -> str:
+    """All that the heads of a candidate depend on."""
+    rows = list(zip(photos.ids, [f.sha256 for f in photos.files], photos.taxon_ids, strict=True))
+    groups = list(photos.groups)
+    where = [candidate.backbone.key, candidate.view.key(), candidate.bench.precision]
+    return files.digest([_FORMAT, kind, where, rows, groups, list(parts.classes), seed])[:32]
 
 
-def winner(made: Sequence[Option], groups: Sequence[str | None], seed: int) -> tuple[Option, str]:
-    """The option to take, and why: the cheapest of those that tie with the least log-loss.
+def _write(path: Any, head: LinearHead, logits_NC: FloatArray) -> None:
+    from safetensors.numpy import save
 
-    Args:
-        made: the options, the best first.
-        groups: of the photos, as in `metrics.bootstrap`.
-        seed: of the bootstrap.
-    """
-    best = made[0]
-    ties = []
-    for option in made:
-        rise_N = option.losses_N - best.losses_N
-        low, high = metrics.bootstrap(rise_N, groups, seed=seed) if option is not best else (0, 0)
-        if low <= 0:
-            ties.append((option, low, high))
-    chosen, low, high = min(ties, key=lambda tie: (tie[0].giga_macs, tie[0].loss))
-    if chosen is best:
-        return best, (
-            f"{best.name} has the least log-loss on photos that its heads and weights never saw "
-            f"({best.loss:.3f}), and nothing cheaper ties with it."
-        )
-    return chosen, (
-        f"{chosen.name} ties with {best.name} (log-loss {chosen.loss:.3f} against {best.loss:.3f}; "
-        f"the difference is {low:.3f} to {high:.3f}) and costs less."
-    )
+    tensors = {**head.tensors(), "logits": logits_NC}
+    files.write_bytes(path, save({n: np.ascontiguousarray(t) for n, t in tensors.items()}))
+
+
+def _read(path: Any, shape: tuple[int, int]) -> tuple[LinearHead, FloatArray] | None:
+    """The head and the logits that were kept; None where there are none, or they are damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    with suppress(OSError, SafetensorError, KeyError):
+        tensors = load(path.read_bytes())
+        if tensors["logits"].shape == shape:
+            return LinearHead.from_tensors(tensors), tensors["logits"]
+    return None
 
 
 def load_all(names: Sequence[str], weights_dir: Any, seed: int) -> list[Backbone]:

@@ -7,7 +7,7 @@ the test part once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import backbones, ensemble, files, progress, search
+from fieldmark import backbones, ensemble, files, options, progress, search
 from fieldmark.classifier import Classifier, Member, Network, stacked
 from fieldmark.ensemble import WAYS, Worth
 from fieldmark.errors import InputError
 from fieldmark.experiment import Bench, Parts, weights_line
 from fieldmark.heads.softmax import Arm, Fit
-from fieldmark.search import Option, Tried
+from fieldmark.options import Option
+from fieldmark.search import Search, Tried
 from fieldmark.train import (
     TrainConfig,
     Trained,
@@ -45,14 +46,14 @@ class Chosen:
     Attributes:
         option: what is taken.
         why: in a sentence.
-        options: all that could have been, the best first.
+        table: all that could have been, the best first, as JSON values.
         tried: the candidates that were learned.
         passed_over: a sentence for each that the budget had no room for.
     """
 
     option: Option
     why: str
-    options: list[Option]
+    table: list[dict[str, Any]]
     tried: list[Tried]
     passed_over: list[str]
 
@@ -87,12 +88,11 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
     held = [_scaled(t.logits_NC, m) for (t, _), m in zip(chosen.used, raw.members, strict=True)]
     labels_N = search.learning_photos(parts).labels(parts.classes)
     classifier = calibrated(raw, held, labels_N, config)
-    test = _on_test(bench, chosen, raw.members, parts)
+    test = _on_test(chosen, raw.members, parts)
     evaluation = parts.test.evaluation(raw.combined(test)[0], parts.classes)
     summary = measured(evaluation, classifier, parts)
     lead = chosen.used[0][0].candidate
-    own = search.bench_for(bench, lead)
-    summary["unknown"] = unknown(own, lead.backbone, parts, config)
+    summary["unknown"] = unknown(lead.bench, lead.backbone, parts, config)
     fit = Fit(Arm(), raw.lead.head, scaled_loss=chosen.option.loss)
     about = {
         **provenance(photos, table, split, parts, lead.backbone, [fit], config),
@@ -114,7 +114,7 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
         },
     }
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
-    learned = own.features(lead.backbone, parts.train, parts.classes)
+    learned = lead.bench.features(lead.backbone, parts.train, parts.classes)
     write(trained, table, split, parts, learned, config)
     return trained
 
@@ -137,30 +137,74 @@ def choose(
 ) -> Chosen:
     """Try what there is room for, and take what is best on photos that it never saw."""
     best = config.quality == "best"
-    found: list[Tried] = []
-    passed_over: list[str] = []
-    wanted = search.candidates(networks, bench, flips=best)
-    for each in search.tried(wanted, bench, parts, config.seed, budget):
-        if isinstance(each, str):
-            passed_over.append(each)
-            progress.say(each)
-            continue
-        found.append(each)
-        progress.say(
-            f"{each.candidate.name}: held out, log-loss {each.loss:.3f}, error {each.error:.1%}"
-        )
-    ways = tuple(WAYS) if best else (config.ensemble or "weights",)
-    options = search.options(found, parts, config.seed, ways)
+    doing = Search(parts, config.seed, budget)
+    wanted = search.candidates(networks, bench, all_views=best)
     if best:
-        photos = search.learning_photos(parts)
-        labels = photos.labels(parts.classes)
-        groups = [g for g, label in zip(photos.groups, labels, strict=True) if label >= 0]
-        option, why = search.winner(options, groups, config.seed)
+        doing.try_best(wanted)
+        ways = options.WAYS
     else:
-        option = next(each for each in options if each.name == ways[0])
+        doing.try_all(wanted, "softmax")
+        ways = {config.ensemble or "weights": WAYS[config.ensemble or "weights"]}
+    made = options.options(doing.found, parts, config.seed, ways)
+    groups = options.groups_of(parts)
+    if best:
+        option, why = options.winner(made, groups, config.seed)
+    else:
+        option = next(each for each in made if each.name in ways)
         why = f"An ensemble by {option.name} was asked for."
+    table = _table(made, option, doing.found, groups, config.seed)
+    for line in lines(table):
+        progress.say(line)
     progress.say(why)
-    return Chosen(option, why, options, found, passed_over)
+    return Chosen(option, why, table, doing.found, doing.passed_over)
+
+
+def _table(
+    made: Sequence[Option],
+    taken: Option,
+    found: Sequence[Tried],
+    groups: Sequence[str | None],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """What each option reached, beside the first candidate, which is what `train` does by default."""
+    seconds = {each.name: each.seconds for each in found}
+    first = next(each for each in made if each.name == found[0].name)
+    usual = backbones.architecture(backbones.DEFAULT).giga_macs
+    rows = []
+    for each in made:
+        interval, apart, apart_interval = options.intervals(each, first, groups, seed)
+        rows.append(
+            {
+                "name": each.name,
+                "log_loss": each.loss,
+                "error": each.error,
+                "interval": list(interval),
+                "apart": None if each is first else apart,
+                "apart_interval": None if each is first else list(apart_interval),
+                "giga_macs": each.giga_macs,
+                "times_default": each.giga_macs / usual,
+                "milliseconds": each.milliseconds,
+                "seconds": seconds.get(each.name),
+                "taken": each is taken,
+            }
+        )
+    return rows
+
+
+def lines(table: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The table for a terminal, a line an option."""
+    wide = max(len(row["name"]) for row in table)
+    for row in table:
+        low, high = row["interval"]
+        said = f"{row['name']:<{wide}}  {row['error']:6.1%} ({low:.1%} to {high:.1%})"
+        if row["apart"] is None:
+            said += "  what the others are compared with"
+        else:
+            low, high = row["apart_interval"]
+            tie = ", a tie" if low <= 0 <= high else ""
+            said += f"  {row['apart']:+.1%} ({low:+.1%} to {high:+.1%}){tie}"
+        said += f"  {row['times_default']:.1f} x the default's cost"
+        yield said + ("  <- taken" if row["taken"] else "")
 
 
 def _members(chosen: Chosen) -> tuple[Member, ...]:
@@ -182,34 +226,19 @@ def _scaled(logits_NC: Logits, member: Member) -> Logits:
     return logits_NC / np.float32(member.temperature)
 
 
-def _on_test(bench: Bench, chosen: Chosen, members: Sequence[Member], parts: Parts) -> list[Logits]:
+def _on_test(chosen: Chosen, members: Sequence[Member], parts: Parts) -> list[Logits]:
     """Each member's logits of the test photos, divided by its temperature."""
     found = []
     for (each, _), member in zip(chosen.used, members, strict=True):
-        own = search.bench_for(bench, each.candidate)
-        test = own.features(each.candidate.backbone, parts.test, parts.classes)
+        test = each.candidate.bench.features(each.candidate.backbone, parts.test, parts.classes)
         found.append(_scaled(member.head.logits_of(test.features), member))
     return found
 
 
 def _search_facts(chosen: Chosen) -> dict[str, Any]:
     """What was tried and why the winner won, as JSON values."""
-    seconds = {each.candidate.name: each.seconds for each in chosen.tried}
-    return {
-        "chosen": {"how": chosen.why},
-        "tried": [
-            {
-                "name": each.name,
-                "log_loss": each.loss,
-                "error": each.error,
-                "giga_macs": each.giga_macs,
-                "seconds": seconds.get(each.name),
-                "taken": each is chosen.option,
-            }
-            for each in chosen.options
-        ],
-        "passed_over": chosen.passed_over,
-    }
+    facts = {"chosen": {"how": chosen.why}, "tried": chosen.table}
+    return {**facts, "passed_over": chosen.passed_over}
 
 
 def ensemble_facts(
@@ -220,7 +249,7 @@ def ensemble_facts(
     worths = _worths(classifier, test, parts, seed)
     for (each, weight), worth in zip(chosen.used, worths, strict=True):
         one: dict[str, Any] = {
-            "name": each.candidate.name,
+            "name": each.name,
             "weight": weight,
             "weights": weights_line(each.candidate.backbone),
             "giga_macs": each.candidate.backbone.architecture.giga_macs,
@@ -229,7 +258,7 @@ def ensemble_facts(
         if worth is not None:
             one |= {"worth": worth.loss, "worth_interval": list(worth.interval)}
         facts.append(one)
-    return {"members": facts, "cost": _cost(classifier, sum(one["giga_macs"] for one in facts))}
+    return {"members": facts, "cost": _cost(classifier, chosen.option.giga_macs)}
 
 
 def _worths(

@@ -245,8 +245,10 @@ def train_network(
     shelf. A pretrained network starts from the best last layer on kept features."""
     how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
     model = backbone.trainable(len(parts.classes), config.seed)
+    last = None
     if config.transfer != "scratch":
-        start_from(model, sweep(bench, backbone, parts, replace(config, epochs=None))[0].head)
+        last = sweep(bench, backbone, parts, replace(config, epochs=None))[0].head
+        start_from(model, last)
     train, val = bench.crops_to_tune(
         backbone, parts.train, parts.val, parts.classes, stream=config.stream
     )
@@ -262,7 +264,33 @@ def train_network(
     with ranks.first_alone():
         for _ in bench.compute(parts.files, {config.backbone: trained}):
             pass
+    if last is not None:
+        held = (bench.features(each, parts.val, parts.classes) for each in (backbone, trained))
+        progress.say(beside(*(_error(*each) for each in zip((last, head), held, strict=True))))
     return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds)]
+
+
+def _error(head: LinearHead, photos: LabelledFeatures) -> float:
+    """The share of photos of the classes that are named wrongly."""
+    known = photos.where(photos.labels >= 0)
+    wrong_N = head.logits_of(known.features).argmax(axis=1) != known.labels
+    return float(wrong_N.mean()) if len(known) else 0.0
+
+
+def beside(last: float, tuned: float) -> str:
+    """What training the network itself gave, beside the last layer that it began with.
+
+    Args:
+        last, tuned: their errors on the validation photos.
+    """
+    told = f"{tuned:.1%} of the validation photos are named wrongly, by the last layer alone {last:.1%}"
+    if tuned < last:
+        return f"{told}."
+    how = "worse than" if tuned > last else "no better than"
+    return (
+        f"{told}: training the network was {how} leaving it as it was. It is kept, as --transfer "
+        "asks; --transfer last makes the other."
+    )
 
 
 def calibrated(

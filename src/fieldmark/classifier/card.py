@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fieldmark import files
 
@@ -40,6 +40,8 @@ def _body(classifier: Classifier) -> Iterator[str]:
         yield from (f"**Backbone.** {classifier.architecture}; {weights}.", "")
     else:
         yield from _members(classifier)
+    if "how" in made.get("chosen", {}):
+        yield from _tried(made)
     yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")
     yield from ("**How it was made.**", "", "```json", files.to_json(dict(made)).strip(), "```", "")
 
@@ -59,3 +61,26 @@ def _members(classifier: Classifier) -> Iterator[str]:
     yield ""
     if "cost" in known:
         yield from (f"**Cost.** {known['cost']['said']}", "")
+
+
+def _tried(made: Mapping[str, Any]) -> Iterator[str]:
+    """What was tried before this was taken, and why it was."""
+    yield f"**Why this one.** {made['chosen']['how']} On training and validation photos, each named by"
+    yield "heads that never saw it; differences are paired with the first candidate, `train`'s default."
+    yield ""
+    yield "| | error | less the default | times the default network's work |"
+    yield "|---|---|---|---|"
+    for row in made["tried"]:
+        low, high = row["interval"]
+        apart = "the reference"
+        if row["apart"] is not None:
+            least, most = row["apart_interval"]
+            apart = f"{row['apart']:+.3f} ({least:+.3f} to {most:+.3f})"
+            apart += ", a tie" if least <= 0 <= most else ""
+        name = f"**{row['name']}**" if row["taken"] else row["name"]
+        error = f"{row['error']:.3f} ({low:.3f} to {high:.3f})"
+        yield f"| {name} | {error} | {apart} | {row['times_default']:.1f} |"
+    yield ""
+    for line in made.get("passed_over", []):
+        yield f"- {line}."
+    yield ""
