@@ -102,8 +102,9 @@ def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Te
     from fieldmark.finetune.update import Updates
 
     model = backbone.trainable(CLASSES, seed=3)
-    layers.choose(model, "all")
-    groups = layers.groups(model, FineTuning("all", layer_decay=0.9))
+    every = FineTuning("all", layer_decay=0.9)
+    layers.choose(model, every)
+    groups = layers.groups(model, every)
     rates = {id(each): group["lr_scale"] for group in groups for each in group["params"]}
     assert set(rates) == {id(each) for each in model.parameters()}
     assert {rates[id(each)] for each in model.last_layer.parameters()} == {1.0}
@@ -120,3 +121,23 @@ def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Te
     assert all(not torch.equal(after[name], before[name]) for name in last)
     of_trunk = sum(each.numel() for each in model.network.parameters() if each.requires_grad)
     assert of_trunk < 0.1 * sum(each.numel() for each in model.network.parameters())
+
+
+def test_low_rank_updates_merge_into_the_same_network(
+    backbone: Backbone, crops: torch.Tensor
+) -> None:
+    from fieldmark.finetune import FineTuning, low_rank
+    from fieldmark.finetune.update import Updates
+
+    model = backbone.trainable(CLASSES, seed=3)
+    form = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    update = Updates(model, FineTuning("low-rank", learning_rate=1e-2), steps=2)
+    for step in range(2):  # the first moves U alone from zero, which D needs to learn
+        update(crops, torch.tensor([0, 1]), step)
+    low_rank.merge(model)
+    after = model.state_dict()
+    assert {name: tensor.shape for name, tensor in after.items()} == form
+    changed = {name for name in form if not torch.equal(after[name], before[name])}
+    assert len(changed - {f"network.{model.last_layer_path}.{n}" for n in ("weight", "bias")}) > 3
+    assert all(name.endswith("weight") or model.last_layer_path in name for name in changed)
