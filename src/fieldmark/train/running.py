@@ -1,0 +1,260 @@
+"""`fieldmark train`: photos in; out comes a classifier, an honest measure of it, and a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark import (
+    backbones,
+    calibration,
+    files,
+    metrics,
+    neighbours,
+    progress,
+    report,
+)
+from fieldmark.backbones import Backbone
+from fieldmark.classifier import Classifier
+from fieldmark.evaluate import Evaluation
+from fieldmark.experiment import (
+    PAPER_CROP,
+    Bench,
+    Parts,
+    photo_finder,
+    read,
+)
+from fieldmark.finetune import EPOCHS, finetune, good, join, ranks, start_from
+from fieldmark.heads.base import LabelledFeatures, LinearHead
+from fieldmark.heads.default import fit_best
+from fieldmark.heads.softmax import Arm, Fit
+from fieldmark.photos import PhotoTable
+from fieldmark.split import Split, split_photos
+from fieldmark.train.account import measured, photo_line, provenance, sentence
+from fieldmark.train.config import TrainConfig
+from fieldmark.train.strangers import KNOWN_RECALL, unknown
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out.
+
+    Attributes:
+        classifier: ready to use.
+        evaluation: its scores on the test part, which neither training nor any choice saw.
+        summary: the measures read off them.
+        folder: where all of it lies.
+    """
+
+    classifier: Classifier
+    evaluation: Evaluation
+    summary: dict[str, Any]
+    folder: Path
+
+
+def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") -> Trained:
+    """Read, split, extract, train, calibrate, measure and write; says on the way what it does.
+
+    Args:
+        photos: photos in any layout that `fieldmark.sources` reads, or a table of them.
+        out: the folder to write the classifier to; it must be new, empty, or an older classifier.
+        config: the choices.
+        command: what was typed, for the page.
+
+    Raises:
+        InputError: anything about the photos, the network or the folder that stands in the way.
+    """
+    start = time.perf_counter()
+    files.check_out(out, "classifier", "classifier.json")
+    join(config.transfer)
+    # Before any long work: a network that cannot be had says so at once.
+    weights = "random" if config.transfer == "scratch" else config.weights
+    backbone = backbones.load(
+        config.backbone, weights=weights, weights_dir=config.weights_dir, seed=config.seed
+    )
+    progress.say(f"Network: {config.backbone}; {backbone.account.summary}")
+    table, split, bench = prepare(photos, config, backbone)
+    parts = Parts.of(table, split)
+    progress.say(photo_line(table, parts))
+    if config.transfer == "last":
+        fits = sweep(bench, backbone, parts, config)
+    else:
+        backbone, fits = train_network(bench, backbone, parts, config)
+        table = bench.reject_unreadable(table)
+        parts = Parts.of(table, split, parts.classes)
+    fit = min(fits, key=lambda each: each.val_loss)
+    taxonomy = table.taxonomy.only(parts.classes)
+    raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.head, taxonomy)
+    val = bench.features(backbone, parts.val, parts.classes)
+    classifier = calibrated(raw, [fit.head.logits_of(val.features)], val.labels, config)
+    test = bench.features(backbone, parts.test, parts.classes).features
+    evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
+    summary = measured(evaluation, classifier, parts)
+    summary["unknown"] = unknown(bench, backbone, parts, config)
+    about = {
+        **provenance(photos, table, split, parts, backbone, fits, config),
+        "command": command,
+        "test": sentence(summary),
+        "temperature": classifier.temperature,
+        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
+        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        "seconds": {
+            "features": sum(bench.extraction.seconds.values()),
+            "training": fit.seconds,
+            "in all": time.perf_counter() - start,
+        },
+    }
+    trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
+    if not ranks.rank():
+        learned = bench.features(backbone, parts.train, parts.classes)
+        write(trained, table, split, parts, learned, config)
+    return trained
+
+
+def write(
+    trained: Trained,
+    table: PhotoTable,
+    split: Split,
+    parts: Parts,
+    learned: LabelledFeatures,
+    config: TrainConfig,
+) -> None:
+    """Write the folder; `learned` are the lead member's features of the training photos."""
+    classifier, evaluation, out = trained.classifier, trained.evaluation, trained.folder
+    classifier.save(out)
+    evaluation.save(out / "evaluation.safetensors")
+    files.write_json(out / "evaluation.json", trained.summary)
+    table.write(out / "photos.parquet")
+    split.write(out / "split.parquet")
+    neighbours.write(out, classifier, table, learned, thumbnails=config.thumbnails)
+    page = report.classifier_page(
+        dict(classifier.provenance),
+        evaluation,
+        taxonomy=table.taxonomy,
+        photos=photo_finder(table),
+        train_counts=parts.train_counts(),
+    )
+    files.write_text(out / "report.html", page)
+
+
+def prepare(
+    photos: Path, config: TrainConfig, backbone: Backbone
+) -> tuple[PhotoTable, Split, Bench]:
+    """Read and split the photos and bring their features onto the shelf."""
+    table = read(photos, limit=config.limit, seed=config.seed, accepted=config.names)
+    own_test = "test" in set(table.labelled["split"].drop_nulls())
+    split = split_photos(
+        table,
+        val=config.val,
+        test=0.0 if own_test or config.split == "official" else config.test,
+        seed=config.seed,
+        way=config.split,
+    )
+    bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
+    if config.transfer != "scratch":
+        with ranks.first_alone():
+            for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
+                pass
+    return bench.reject_unreadable(table), split, bench
+
+
+def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -> list[Fit]:
+    """Train all heads of the sweep in one go."""
+    train = bench.features(backbone, parts.train, parts.classes)
+    val = bench.features(backbone, parts.val, parts.classes)
+    with progress.stage("training the last layer", unit="epochs") as stage:
+        return fit_best(
+            train,
+            val,
+            len(parts.classes),
+            seed=config.seed,
+            epochs=config.epochs,
+            on_epoch=lambda _done, _of: stage.advance(),
+        )
+
+
+def train_network(
+    bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig
+) -> tuple[Backbone, list[Fit]]:
+    """Train the network itself by the good recipe, and bring the features of what comes out onto the
+    shelf. A pretrained network starts from the best last layer on kept features."""
+    how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
+    model = backbone.trainable(len(parts.classes), config.seed)
+    last = None
+    if config.transfer != "scratch":
+        last = sweep(bench, backbone, parts, replace(config, epochs=None))[0].head
+        start_from(model, last)
+    train, val = bench.crops_to_tune(
+        backbone, parts.train, parts.val, parts.classes, stream=config.stream
+    )
+    # What was done is kept beside the features: the same command goes on where it was cut off.
+    work = files.digest([backbone.key, parts.classes, parts.train.ids, asdict(how), config.stream])
+    checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
+    curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
+    checkpoint.unlink(missing_ok=True)
+    trained, linear = backbone.trained(model)
+    head = LinearHead(
+        np.ascontiguousarray(linear.weight.detach().numpy().T), linear.bias.detach().numpy()
+    )
+    with ranks.first_alone():
+        for _ in bench.compute(parts.files, {config.backbone: trained}):
+            pass
+    if last is not None:
+        held = (bench.features(each, parts.val, parts.classes) for each in (backbone, trained))
+        progress.say(beside(*(_error(*each) for each in zip((last, head), held, strict=True))))
+    return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds)]
+
+
+def _error(head: LinearHead, photos: LabelledFeatures) -> float:
+    """The share of photos of the classes that are named wrongly."""
+    known = photos.where(photos.labels >= 0)
+    wrong_N = head.logits_of(known.features).argmax(axis=1) != known.labels
+    return float(wrong_N.mean()) if len(known) else 0.0
+
+
+def beside(last: float, tuned: float) -> str:
+    """What training the network itself gave, beside the last layer that it began with.
+
+    Args:
+        last, tuned: their errors on the validation photos.
+    """
+    told = f"{tuned:.1%} of the validation photos are named wrongly, by the last layer alone {last:.1%}"
+    if tuned < last:
+        return f"{told}."
+    how = "worse than" if tuned > last else "no better than"
+    return (
+        f"{told}: training the network was {how} leaving it as it was. It is kept, as --transfer "
+        "asks; --transfer last makes the other."
+    )
+
+
+def calibrated(
+    raw: Classifier,
+    logits_MNC: Sequence[npt.NDArray[np.float32]],
+    labels_N: npt.NDArray[np.int64],
+    config: TrainConfig,
+) -> Classifier:
+    """The classifier with a temperature and thresholds, all set on photos that it did not learn from.
+
+    Args:
+        raw: of temperature 1.
+        logits_MNC: of those photos, one array for each member.
+        labels_N: their classes.
+        config: the precision that is asked for.
+    """
+    logits_NC, _ = raw.combined(logits_MNC)
+    warm = replace(raw, temperature=calibration.fit_temperature(logits_NC, labels_N))
+    scaled_NC, energy_N = warm.combined(logits_MNC)
+    p_NC = np.exp(metrics.log_softmax(scaled_NC)).astype(np.float32)
+    levels = warm.taxonomy.levels
+    thresholds = calibration.fit_thresholds(p_NC, labels_N, levels, config.precision)
+    known = energy_N[labels_N >= 0]
+    known_from = metrics.score_at_recall(known, KNOWN_RECALL) if len(known) else None
+    return replace(warm, thresholds=thresholds, known_from=known_from)
