@@ -235,7 +235,9 @@ def test_where_no_score_is_high_enough_the_reason_says_so() -> None:
 def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(saved: Path, tmp_path: Path) -> None:
     path, pixels = tmp_path / "photo.png", photo()
     Image.fromarray(pixels).save(path)
-    found = Classifier.load(saved).predict([path, str(path), path.read_bytes(), pixels])
+    classifier = Classifier.load(saved)
+    found = classifier.predict([path, str(path), path.read_bytes(), pixels])
+    found += [classifier.predict(one) for one in (path, str(path), path.read_bytes(), pixels)]
     for other in found[1:]:
         assert [a.taxon for a in other.answers] == [a.taxon for a in found[0].answers]
         np.testing.assert_allclose(
@@ -250,6 +252,21 @@ def test_no_photos_and_bad_photos(saved: Path, tmp_path: Path) -> None:
     for bad in (b"", b"no photo", tmp_path / "nowhere.jpg", tmp_path):
         with pytest.raises(ImageRejected):
             classifier.predict([bad])
+    (tmp_path / "text.jpg").write_bytes(b"no photo")
+    with pytest.raises(ImageRejected, match=r"text\.jpg"):
+        classifier.predict([photo(), tmp_path / "text.jpg"])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(np.zeros(shape, np.uint8) for shape in ((9, 9), (9, 9, 4), (0, 9, 3), (2, 9, 9, 3))),
+        np.zeros((9, 9, 3), np.float32),
+    ],
+)
+def test_an_array_that_is_no_image_is_one_sentence(saved: Path, image: Any) -> None:
+    with pytest.raises(InputError, match=r"uint8 \(H, W, 3\)"):
+        Classifier.load(saved).predict(image)
 
 
 def test_the_card_is_front_matter_and_plain_words(saved: Path) -> None:

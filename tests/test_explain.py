@@ -307,7 +307,7 @@ def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(
     model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no photo")
-    with pytest.raises(ImageRejected):
+    with pytest.raises(ImageRejected, match=r"bad\.jpg"):
         explain.run(model, tmp_path / "bad.jpg", tmp_path / "why.png")
     with pytest.raises(InputError, match="has no class"):
         explain.run(model, model.parent / "photos" / "1.png", tmp_path / "why.png", "Nessie")

@@ -15,7 +15,7 @@ from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split
-from fieldmark.train import TrainConfig, beside, train
+from fieldmark.train import TrainConfig, beside, sentence, train
 
 MARK = ("classifier", "classifier.json")
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
@@ -131,3 +131,10 @@ def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(
     for bad in (tmp_path, tmp_path / "thesis.txt"):
         with pytest.raises(InputError, match="--out"):
             files.check_out(bad, *MARK)
+
+
+def test_where_nothing_was_held_out_it_says_so_to_people() -> None:
+    """The sentence is shown on pages too, where nobody can give an option."""
+    said = sentence({"photos": 0})
+    assert "not measured" in said
+    assert "--" not in said

@@ -28,6 +28,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,6 +165,17 @@ def taken(data: bytes) -> str:
 
 
 # What may come out
+
+
+@contextmanager
+def named(photo: bytes | Path | str) -> Iterator[None]:
+    """Within it a rejection says which photo it is of, where that has a name."""
+    try:
+        yield
+    except ImageRejected as error:
+        if isinstance(photo, bytes):
+            raise
+        raise ImageRejected(error.reason, f"{photo}: {error.detail}") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fieldmark.classifier.answers import Answer, Prediction, Source, Wider
 from fieldmark.classifier.folder import FORMAT
 from fieldmark.classifier.members import Member, Network, name_of
-from fieldmark.classifier.model import Classifier, Crops, stacked
+from fieldmark.classifier.model import Classifier, Crops, Photo, stacked
 
 __all__ = [
     "FORMAT",
@@ -14,6 +14,7 @@ __all__ = [
     "Crops",
     "Member",
     "Network",
+    "Photo",
     "Prediction",
     "Source",
     "Wider",

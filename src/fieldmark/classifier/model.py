@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ _BATCH = 32
 
 Pixels = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
+Photo = bytes | Path | str | Pixels
+"""A path, the bytes of a file, or a decoded image: RGB, upright, uint8 (H, W, 3)."""
 Crops = Pixels | Sequence[Pixels]
 """Crops of N photos: uint8 (N, S, S, 3) for each of the classifier's views; bare where it has one."""
 
@@ -154,19 +156,22 @@ class Classifier:
 
     # From photos to scores
 
-    def crop(self, photo: bytes | Path | str | Pixels) -> tuple[Pixels, ...]:
+    def crop(self, photo: Photo) -> tuple[Pixels, ...]:
         """A photo's crops, uint8 (S, S, 3): one for each of the `views`; decoded once.
-
-        Args:
-            photo: a path, the bytes of a file, or an RGB image uint8 (H, W, 3).
 
         Raises:
             ImageRejected: the photo cannot be used.
+            InputError: an array is no RGB image.
         """
         if isinstance(photo, np.ndarray):
+            if photo.dtype != np.uint8 or photo.shape[2:] != (3,) or 0 in photo.shape:
+                raise InputError(
+                    f"An image is an array uint8 (H, W, 3), RGB, not {photo.dtype} {photo.shape}."
+                )
             return tuple(view.apply(photo) for view in self.views)
         data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
-        return preprocess.crops(data, self.views)
+        with images.named(photo):
+            return preprocess.crops(data, self.views)
 
     def features(self, crops: Crops) -> list[FloatArray]:
         """What each member's network makes of crops: float32 (N, D), one for each member.
@@ -239,18 +244,33 @@ class Classifier:
             energies.append(energy_B)
         return np.concatenate(parts), np.concatenate(energies)
 
+    # A path is a sequence of strings as well, and bytes one of numbers: the first that fits is meant.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, photos: Photo, top: int = 5
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, photos: Sequence[Photo], top: int = 5) -> list[Prediction]: ...
+
     def predict(
-        self, photos: Sequence[bytes | Path | str | Pixels], top: int = 5
-    ) -> list[Prediction]:
-        """Name what is in some photos.
+        self, photos: Photo | Sequence[Photo], top: int = 5
+    ) -> Prediction | list[Prediction]:
+        """Name what is in a photo, or in each of some photos.
 
         Args:
-            photos: paths, the bytes of files, or RGB images uint8 (H, W, 3).
+            photos: one or several: paths, the bytes of files, or RGB images uint8 (H, W, 3).
             top: how many labels to give for each.
+
+        Returns:
+            A prediction for one photo; of several a list of them, in their order.
 
         Raises:
             ImageRejected: a photo cannot be used.
+            InputError: an array is no RGB image.
         """
+        if isinstance(photos, bytes | Path | str | np.ndarray):
+            return self.predict([photos], top)[0]
         crops = [self.crop(photo) for photo in photos]
         if not crops:
             return []

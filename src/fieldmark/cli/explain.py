@@ -23,10 +23,11 @@ def explain(
     """Show why a photo got its label: where the network looked, and similar training photos."""
     use_cache(cache)
     from fieldmark import explain as explaining
+    from fieldmark import predict as naming
 
     found = explaining.run(model, photo, out, label)
-    for answer in found.prediction.answers:
-        typer.echo(f"  {answer.score:6.1%}  {answer.taxon.label}")
+    for line in naming.as_text([naming.Named(naming.Item(str(photo), photo), found.prediction)]):
+        typer.echo(line)
     if found.heat is None:
         typer.echo("No heat map: the network is not convolutional.")
     if not found.neighbours:

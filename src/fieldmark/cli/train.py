@@ -159,6 +159,8 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # the first of several processes says it
     typer.echo(sentence(trained.summary))
+    if not trained.summary["photos"]:
+        typer.echo("With --split stratified some photos are held out and it is measured.")
     typer.echo(f"Classifier: {out}")
     typer.echo(f"Report:     {out / 'report.html'}")
     typer.echo(f"Try it:     fieldmark predict {shlex.quote(str(out))} PHOTO")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark import files, images, neighbours
-from fieldmark.classifier import Classifier
+from fieldmark.classifier import Classifier, Photo
 from fieldmark.errors import InputError
 from fieldmark.explain.maps import Activation, Floats, NoFeatureMap, Pixels, activation
 from fieldmark.explain.picture import Explanation, overlay, picture
@@ -36,8 +36,6 @@ __all__ = [
     "run",
     "similar",
 ]
-
-Photo = bytes | Path | str | Pixels
 
 LABELS, NEIGHBOURS = 5, 5
 """How many labels and training photos the picture shows."""
@@ -196,7 +194,8 @@ def _opened(classifier: Classifier, photo: Photo) -> tuple[Pixels, tuple[Pixels,
     if isinstance(photo, np.ndarray):
         return photo, classifier.crop(photo)
     data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
-    image = images.decode(data)
+    with images.named(photo):
+        image = images.decode(data)
     if all(view.tier == "exact" for view in classifier.views):
         return image, classifier.crop(image)
     return image, classifier.crop(data)

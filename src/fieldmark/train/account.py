@@ -126,10 +126,7 @@ def photo_line(table: PhotoTable, parts: Parts) -> str:
 def sentence(summary: Mapping[str, Any]) -> str:
     """How good it is, for a person."""
     if not summary["photos"]:
-        return (
-            "No labelled photo was left to measure on, so how good it is was not measured: "
-            "--split stratified holds some out."
-        )
+        return "How often the first name is wrong was not measured: no labelled photo was held out."
     error, (low, high) = (
         summary["top1_error_all_classes"],
         summary["top1_error_all_classes_interval"],

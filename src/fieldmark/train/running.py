@@ -209,7 +209,7 @@ def train_network(
     if last is not None:
         held = (bench.features(each, parts.val, parts.classes) for each in (backbone, trained))
         progress.say(beside(*(_error(*each) for each in zip((last, head), held, strict=True))))
-    return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds)]
+    return trained, [Fit(Arm(learning_rate=how.learning_rate), head, tuple(curve), seconds=seconds)]
 
 
 def _error(head: LinearHead, photos: LabelledFeatures) -> float:
