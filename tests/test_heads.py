@@ -230,6 +230,15 @@ def test_the_best_comes_first_and_its_loss_is_that_of_the_head() -> None:
     assert losses[0] == pytest.approx(float(loss), abs=1e-4)
 
 
+def test_a_head_is_kept_as_it_was_before_its_logits_were_scaled() -> None:
+    """So that a classifier has the temperature, and a page can show what calibrating changed."""
+    one = next(fit for fit in default.fit_best(TRAIN, VAL, 5, epochs=3) if fit.averaged == 1)
+    scores = torch.from_numpy(one.unscaled.logits_of(VAL.features))
+    loss = functional.cross_entropy(scores, torch.from_numpy(VAL.labels))
+    assert float(loss) == pytest.approx(one.curve[-1].val_loss, abs=1e-4)
+    assert one.scale != pytest.approx(1, abs=1e-3)
+
+
 def test_the_mean_of_the_best_three_is_tried_too() -> None:
     fits = default.fit_best(TRAIN, VAL, 5, epochs=3)
     (mean,) = (fit for fit in fits if fit.averaged == 3)

@@ -123,10 +123,10 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
         )
     fit = fits[0]
     raw = Classifier.alone(
-        backbone, bench.crop_for(backbone), fit.head, table.taxonomy.only(parts.classes)
+        backbone, bench.crop_for(backbone), fit.unscaled, table.taxonomy.only(parts.classes)
     )
-    classifier = calibrated(raw, [fit.head.logits_of(val.features)], val.labels, how)
-    evaluation = parts.test.evaluation(fit.head.logits_of(test.features), parts.classes)
+    classifier = calibrated(raw, [fit.unscaled.logits_of(val.features)], val.labels, how)
+    evaluation = parts.test.evaluation(fit.unscaled.logits_of(test.features), parts.classes)
     summary = measured(evaluation, classifier, parts)
     summary["unknown"] = unknown(bench, backbone, parts, how)
     before = _scores_before(old, test.features[slice(None)], parts.classes)
@@ -268,7 +268,7 @@ def _warm(old: _Old, classes: tuple[str, ...]) -> Warm:
 
 def _scores_before(old: _Old, x_ND: Floats, classes: tuple[str, ...]) -> Floats:
     """The old classifier's log-probabilities of the classes; of those that it does not know, none."""
-    log_p_NB = metrics.log_softmax(old.classifier.lead.head.logits(x_ND))
+    log_p_NB = old.classifier.log_probabilities([x_ND])
     found = np.full((len(x_ND), len(classes)), _NEVER, np.float64)
     number = {taxon_id: at for at, taxon_id in enumerate(classes)}
     for at, taxon in enumerate(old.classifier.taxa):

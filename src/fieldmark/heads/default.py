@@ -186,4 +186,4 @@ def _scaled(found: Fit, val: LabelledFeatures, count_C: np.ndarray) -> Fit:
     weights = fit_weights((s_NC,), torch.from_numpy(val.labels), ((1.0, 1.0),))
     # Never turned round or taken to nothing, however wrong a handful of photos is.
     factor = max(weights.values[0], 0.05)
-    return replace(found, head=head.times(factor), scaled_loss=weights.loss)
+    return replace(found, head=head.times(factor), scaled_loss=weights.loss, scale=factor)

@@ -103,6 +103,7 @@ class Fit:
         seconds: of the whole sweep.
         scaled_loss: the validation loss after the logits were scaled to fit the validation photos,
             where they were.
+        scale: what the logits were multiplied by for that.
         averaged: of how many heads this is the mean; arm and curve are then those of the best.
         kept: the epoch after which the head had these weights, where training had patience.
     """
@@ -111,9 +112,15 @@ class Fit:
     head: LinearHead
     curve: tuple[Epoch, ...] = ()
     scaled_loss: float | None = None
+    scale: float = 1.0
     averaged: int = 1
     kept: int | None = None
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def unscaled(self) -> LinearHead:
+        """The layer before its logits were scaled."""
+        return self.head.times(1 / self.scale)
 
     @property
     def val_loss(self) -> float:

@@ -90,11 +90,11 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         parts = Parts.of(table, split, parts.classes)
     fit = min(fits, key=lambda each: each.val_loss)
     taxonomy = table.taxonomy.only(parts.classes)
-    raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.head, taxonomy)
+    raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.unscaled, taxonomy)
     val = bench.features(backbone, parts.val, parts.classes)
-    classifier = calibrated(raw, [fit.head.logits_of(val.features)], val.labels, config)
+    classifier = calibrated(raw, [fit.unscaled.logits_of(val.features)], val.labels, config)
     test = bench.features(backbone, parts.test, parts.classes).features
-    evaluation = parts.test.evaluation(fit.head.logits_of(test), parts.classes)
+    evaluation = parts.test.evaluation(fit.unscaled.logits_of(test), parts.classes)
     summary = measured(evaluation, classifier, parts)
     summary["unknown"] = unknown(bench, backbone, parts, config)
     about = {
