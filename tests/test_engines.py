@@ -274,8 +274,9 @@ def test_auto_takes_the_gpu_where_it_is_fastest(
 
         def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
             self.seen.append(len(crops_NSS3))
-            features = real(crops_NSS3[:3])
-            return np.resize(features * np.float32(1.003), (len(crops_NSS3), 512))
+            if len(crops_NSS3) > 3:  # nothing is computed: no other engine is as quick
+                return np.zeros((len(crops_NSS3), 512), np.float32)
+            return np.asarray(real(crops_NSS3) * np.float32(1.003))
 
     monkeypatch.setitem(ENGINES, "cuda", lambda backbone, batch: Quick())
     assert engine(small, batch=2).name == "cuda"
