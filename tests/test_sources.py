@@ -103,6 +103,13 @@ class TestInat:
         assert list(table.taxonomy) == [Taxon("7", "XQZTWV", "", "Birds", {})]
         assert set(table.frame["split"]) == {"train"}
 
+    def test_a_name_that_leads_out_of_the_folder_is_not_followed(self, tmp_path: Path) -> None:
+        document = listing()
+        document["images"][1]["file_name"] = "../secret.jpg"
+        table = read(write(tmp_path / "train2019.json", document))
+        assert table.frame["reason"].to_list()[1] == RejectReason.OUTSIDE.value
+        assert table.frame["taxon_id"].null_count() == 1
+
     def test_true_names_come_from_categories_json(self, tmp_path: Path) -> None:
         write(tmp_path / "train2019.json", listing())
         write(tmp_path / "categories.json", [{"id": 7, "name": "Parus major"}])

@@ -16,6 +16,7 @@ from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import KEPT, REJECTED, build_frame
 from fieldmark.progress import say
 from fieldmark.sources.base import binomial, text_series
+from fieldmark.sources.listing import outside
 from fieldmark.taxonomy import RANKS, Taxon, Taxonomy
 
 # What photos have in common that must stay on one side of a split, the first that an image has.
@@ -250,15 +251,15 @@ def unique_within(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def within(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
-    """Reject photos of a category that is not listed; rejected photos lose their label."""
+    """Reject photos whose file lies outside of the folder, and those of a category that is not listed.
+
+    Rejected photos lose their label.
+    """
+    reasons = [pl.when(outside("path")).then(pl.lit(RejectReason.OUTSIDE.value))]
     if categories:
         known = pl.col("taxon_id").is_in(list(categories))
-        rows = rows.with_columns(
-            reason=pl.coalesce(
-                "reason",
-                pl.when(~known).then(pl.lit(RejectReason.UNKNOWN_CATEGORY.value)),
-            )
-        )
+        reasons.append(pl.when(~known).then(pl.lit(RejectReason.UNKNOWN_CATEGORY.value)))
+    rows = rows.with_columns(reason=pl.coalesce("reason", *reasons))
     return rows.with_columns(taxon_id=pl.when(pl.col("reason").is_null()).then("taxon_id"))
 
 

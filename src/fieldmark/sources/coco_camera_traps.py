@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
-
-from fieldmark.errors import InputError, RejectReason
+from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
 from fieldmark.progress import stage
-from fieldmark.sources import coco, listing
+from fieldmark.sources import coco
 from fieldmark.sources.base import Source, no_photos
 from fieldmark.sources.inat import annotation_files, part_of
 
@@ -39,9 +37,7 @@ def _read(path: Path) -> PhotoTable:
         bar.advance(rows.height)
     if rows.is_empty():
         raise no_photos(path, "its list of images is empty")
-    leads_out = pl.when(listing.outside("path")).then(pl.lit(RejectReason.OUTSIDE.value))
-    rows = coco.unique_within(rows).with_columns(reason=pl.coalesce("reason", leads_out))
-    rows = coco.within(rows, categories)
+    rows = coco.within(coco.unique_within(rows), categories)
     taxonomy = coco.taxonomy_of(rows, categories, {})
     return PhotoTable(coco.frame_of(rows), taxonomy, found.parent, SOURCE.name)
 
