@@ -19,7 +19,6 @@ import io
 import json
 import os
 import resource
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -31,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import EXACT, ROOT, Row, Unavailable, alternate, compare, rounds
+from benchmarks.common import EXACT, ROOT, Row, Unavailable, alternate, compare, elsewhere, rounds
 from fieldmark import shards
 from fieldmark.backbones import engines, load
 from fieldmark.experiment import Bench
@@ -253,16 +252,7 @@ def _tars(folder: Path, count: int, in_tar: int = 10_000) -> None:
 
 def _elsewhere(verb: str, path: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.cluster", verb, str(path)],
-            cwd=ROOT,
-            env={**os.environ, "FIELDMARK_CACHE": cache, "OMP_NUM_THREADS": "2"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    said: dict[str, float] = json.loads(done.stdout)
-    return said
+        return elsewhere("cluster", verb, path, FIELDMARK_CACHE=cache, OMP_NUM_THREADS="2")
 
 
 def _one(verb: str, path: Path) -> dict[str, float]:

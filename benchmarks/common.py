@@ -15,6 +15,7 @@ all of them.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -122,6 +123,26 @@ def alternate(
         for name in names[turn:] + names[:turn]:
             values[name].append(ways[name]())
     return values
+
+
+def elsewhere(module: str, *words: object, **settings: str) -> dict[str, float]:
+    """What a benchmark's module prints as JSON, run in a process of its own: its memory is its own.
+
+    Args:
+        module: its name in this folder.
+        words: its arguments.
+        settings: of the environment, beside those that there are.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return said
 
 
 def compare(

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.common import EXACT, ROOT, Row, alternate, compare, rounds
+from benchmarks.common import EXACT, Row, alternate, compare, elsewhere, rounds
 from fieldmark.features import Features
 from fieldmark.heads import many
 from fieldmark.heads.base import LabelledFeatures
@@ -28,6 +28,9 @@ STEPS = 3
 OURS, PEER = "drawn classes", "nn.Linear, cross_entropy, AdamW"
 
 
+Step = Callable[[np.ndarray, np.ndarray], object]
+
+
 def run(quick: bool = False) -> list[Row]:
     """Seconds a step, peak memory, and the error at 1,000 classes."""
     found = []
@@ -37,7 +40,7 @@ def run(quick: bool = False) -> list[Row]:
         def way(
             name: str, classes: int = classes, memory: dict[str, list[float]] = memory
         ) -> float:
-            said = _elsewhere(name, classes)
+            said = elsewhere("heads_many", name, classes)
             memory[name].append(said["mib"])
             return said["seconds"]
 
@@ -45,18 +48,6 @@ def run(quick: bool = False) -> list[Row]:
         found.append(compare(f"a step, {classes:,} classes", values, OURS, PEER, unit="s"))
         found.append(compare(f"peak memory, {classes:,} classes", memory, OURS, PEER, unit="MiB"))
     return [*found, *_errors(quick)]
-
-
-def _elsewhere(way: str, classes: int) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.heads_many", way, str(classes)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said: dict[str, float] = json.loads(done.stdout)
-    return said
 
 
 def _one(way: str, classes: int) -> dict[str, float]:
@@ -73,12 +64,12 @@ def _one(way: str, classes: int) -> dict[str, float]:
     return {"seconds": float(np.median(seconds[1:])), "mib": peak}
 
 
-def _drawn(classes: int):  # type: ignore[no-untyped-def]
+def _drawn(classes: int) -> Step:
     count_C = np.full(classes, 50)
     return many.Sampled(count_C, DIM, Training(epochs=1, batch_size=BATCH), 1e-3).update
 
 
-def _full(classes: int):  # type: ignore[no-untyped-def]
+def _full(classes: int) -> Step:
     import torch
     from torch.nn import functional
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks.common import EXACT, ROOT, Row, Unavailable, shared
+from benchmarks.common import EXACT, Row, Unavailable, elsewhere, shared
 from fieldmark import backbones, sampling, sources
 from fieldmark.check.config import CheckConfig
 from fieldmark.check.judging import cross_validated
@@ -149,9 +148,7 @@ def _scores(
 
 
 def _memory(photos: int, classes: int, dim: int) -> Row:
-    words = [sys.executable, "-m", "benchmarks.labels", str(photos), str(classes), str(dim)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    peak = json.loads(done.stdout.splitlines()[-1])
+    peak = elsewhere("labels", photos, classes, dim)
     matrix = 8 * photos * classes / GIB
     note = (
         f"aim: 4 GiB; {peak['own']:.2f} GiB without pages of files, which the system may take back"

@@ -201,7 +201,7 @@ def test_augmentation_works_on_any_picture(height: int, width: int, seed: int, p
     assert crop.flags.c_contiguous
 
 
-def test_kept_weights_do_not_change_the_result() -> None:
+def test_a_part_with_fractions_is_pillows_every_time() -> None:
     image, box = _noise(90, 120), (3.5, 2.25, 110.0, 80.5)
     first = resample.resize(image, box, (40, 50), "bicubic")
     np.testing.assert_array_equal(first, resample.resize(image, box, (40, 50), "bicubic"))

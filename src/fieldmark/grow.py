@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ from fieldmark.train import (
     Trained,
     calibrated,
     measured,
+    outcome,
     photo_line,
     provenance,
-    sentence,
     unknown,
     write,
 )
@@ -138,11 +138,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
         "weights": made.get("weights", "unknown"),
         "weights_complete": made.get("weights_complete", True),
         "command": command,
-        "test": sentence(summary),
-        "temperature": classifier.temperature,
-        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
-        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
-        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        **outcome(classifier, summary, bench, fit.seconds, start),
         "grown": {
             "from": {
                 "name": made.get("name", model.name),
@@ -153,11 +149,6 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
             "computed": sum(bench.extraction.computed.values()),
             "new_classes": [each for each in parts.classes if each not in old.becomes.values()],
             **summary["grown"],
-        },
-        "seconds": {
-            "features": sum(bench.extraction.seconds.values()),
-            "training": fit.seconds,
-            "in all": time.perf_counter() - start,
         },
     }
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)

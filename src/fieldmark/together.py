@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from fieldmark.train import (
     Trained,
     calibrated,
     measured,
+    outcome,
     photo_line,
     prepare,
     provenance,
-    sentence,
     unknown,
     write,
 )
@@ -101,17 +101,8 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
         "quality": config.quality,
         "budget_seconds": config.budget,
         "command": command,
-        "test": sentence(summary),
-        "temperature": classifier.temperature,
-        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
-        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
-        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        **outcome(classifier, summary, bench, sum(each.seconds for each in chosen.tried), start),
         "ensemble": ensemble_facts(classifier, chosen, test, parts, config.seed),
-        "seconds": {
-            "features": sum(bench.extraction.seconds.values()),
-            "training": sum(each.seconds for each in chosen.tried),
-            "in all": time.perf_counter() - start,
-        },
     }
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
     learned = lead.bench.features(lead.backbone, parts.train, parts.classes)

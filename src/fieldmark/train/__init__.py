@@ -4,7 +4,7 @@ A file each: what it is told (`config`), the work in turn (`running`), how well 
 (`strangers`), and what is said of the outcome (`account`).
 """
 
-from fieldmark.train.account import answered, measured, photo_line, provenance, sentence
+from fieldmark.train.account import answered, measured, outcome, photo_line, provenance, sentence
 from fieldmark.train.config import TrainConfig
 from fieldmark.train.running import (
     Trained,
@@ -25,6 +25,7 @@ __all__ = [
     "beside",
     "calibrated",
     "measured",
+    "outcome",
     "photo_line",
     "prepare",
     "provenance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import (
+    Bench,
     Parts,
     versions,
     weights_line,
@@ -109,6 +111,32 @@ def provenance(
         ],
         "curve": [asdict(epoch) for epoch in fit.curve],
         "versions": versions(),
+    }
+
+
+def outcome(
+    classifier: Classifier, summary: Mapping[str, Any], bench: Bench, training: float, start: float
+) -> dict[str, Any]:
+    """What came of training, as JSON values of a classifier's provenance.
+
+    Args:
+        classifier: calibrated.
+        summary: its measures on the test part, and `unknown`.
+        bench: where its features were computed.
+        training: seconds that its heads took.
+        start: when all of it began, by `time.perf_counter`.
+    """
+    return {
+        "test": sentence(summary),
+        "temperature": classifier.temperature,
+        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
+        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        "seconds": {
+            "features": sum(bench.extraction.seconds.values()),
+            "training": training,
+            "in all": time.perf_counter() - start,
+        },
     }
 
 

@@ -36,7 +36,7 @@ from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Fit
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split, split_photos
-from fieldmark.train.account import measured, photo_line, provenance, sentence
+from fieldmark.train.account import measured, outcome, photo_line, provenance
 from fieldmark.train.config import TrainConfig
 from fieldmark.train.strangers import KNOWN_RECALL, unknown
 
@@ -100,16 +100,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     about = {
         **provenance(photos, table, split, parts, backbone, fits, config),
         "command": command,
-        "test": sentence(summary),
-        "temperature": classifier.temperature,
-        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
-        "measured": {name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
-        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
-        "seconds": {
-            "features": sum(bench.extraction.seconds.values()),
-            "training": fit.seconds,
-            "in all": time.perf_counter() - start,
-        },
+        **outcome(classifier, summary, bench, fit.seconds, start),
     }
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
     if not ranks.rank():
