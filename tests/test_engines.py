@@ -224,6 +224,24 @@ def test_a_converted_graph_runs_without_pytorch(small: Backbone, tmp_path: Path)
     assert relative_error(features, engine(small, "torch")(crops)) < 1e-3
 
 
+@pytest.mark.skipif(not installed(), reason="OpenVINO is not installed")
+def test_a_signal_is_heard_after_openvino_engines_are_gone(small: Backbone) -> None:
+    """OpenVINO moves the stack of signal handlers, which has to outlive the engines."""
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from fieldmark.backbones.engines.openvino_ import OpenVinoEngine\n"
+        "first, second = (OpenVinoEngine(Path(sys.argv[1])) for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard'))\n"
+        "signal.raise_signal(signal.SIGUSR1)"
+    )
+    command = [sys.executable, "-c", code, str(graphs.graph(small))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+
+
 def test_the_gpu_engine_fills_up_its_batches(small: Backbone) -> None:
     """All of it but streams, pinned memory and the captured graph, for which it takes a GPU."""
     crops = crops_of(224, 7)

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, piece_for
 from fieldmark.blas import cores
 from fieldmark.errors import InputError, StoreError
 
+if TYPE_CHECKING:
+    import openvino
+
 
 def installed() -> bool:
     """Whether OpenVINO can be imported."""
     return find_spec("openvino") is not None
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """The one core of this process, which is never given back.
+
+    Each core moves the stack that signals are handled on and puts the one it found back when it ends.
+    Two that end in the order in which they came leave the stack of the first behind, which is gone by
+    then, and the next signal that Python hears (Ctrl-C, a child that ends) kills the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoEngine:
@@ -32,8 +50,6 @@ class OpenVinoEngine:
                 "the engine openvino is not installed: run pip install 'fieldmark[openvino]', or "
                 "take the engine onnxruntime."
             )
-        import openvino
-
         # Left to itself OpenVINO computes in bfloat16 on processors that have it, which is further
         # from the other engines than features may be.
         options = {
@@ -43,7 +59,7 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a core that decodes photos
         }
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", options)
+            self._model = _core().compile_model(str(path), "CPU", options)
         except RuntimeError as error:
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
         self._request = threading.local()  # a request is used by one thread
