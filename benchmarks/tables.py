@@ -1,5 +1,7 @@
 """Tables at scale: index (annotations only), stats, split, prune of 1,000,000 photos in 10,000 classes.
 
+And the split alone of the 268,243 photos of the challenge, where its annotations lie at hand.
+
     python -m benchmarks.tables [PHOTOS CLASSES]
 
 The annotations are drawn in iNaturalist layout with every field of the official files (long-tailed
@@ -147,7 +149,31 @@ def run(
     }
     note = f"peak {last['peak_gib']} GiB; the script checks nothing and tears groups apart"
     what = f"index, count, split, prune {photos:,} photos"
-    return [common.compare(what, values, "ours", PLAIN, note=note, more=last | {"steps": steps})]
+    million = common.compare(what, values, "ours", PLAIN, note=note, more=last | {"steps": steps})
+    return [million, *_challenge(quick)]
+
+
+def _challenge(quick: bool) -> list[common.Row]:
+    """The split of the challenge's own photos, both from lists that lie ready."""
+    from sklearn.model_selection import train_test_split
+
+    from fieldmark.sources import read
+    from fieldmark.split import split_photos
+
+    try:
+        table = read(common.shared("data", "inat2019-annotations"))
+    except common.Unavailable:
+        return []
+    labels = table.labelled["taxon_id"].to_list()
+    peer = "scikit-learn's stratified split"
+
+    def theirs() -> None:
+        train_test_split(range(len(labels)), test_size=0.1, stratify=labels, random_state=0)
+
+    ways = {"ours": common.timed(lambda: split_photos(table)), peer: common.timed(theirs)}
+    values = common.alternate(ways, common.rounds(quick), warm_up=True)
+    note = "aim: 2 s; scikit-learn tears groups apart"
+    return [common.compare(f"split {len(labels):,} real photos", values, "ours", peer, note=note)]
 
 
 def _own_process(word: str, path: Path) -> str:
