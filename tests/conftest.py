@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +86,35 @@ def model(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
         train(insects, folder / "model", network)
     return folder / "model"
+
+
+@dataclass
+class Done:
+    """What came of a command: its exit code and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `fieldmark ...` in this process."""
+
+    from fieldmark import cli
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fieldmark", *(str(each) for each in arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            code = leave.code if isinstance(leave.code, int) else int(bool(leave.code))
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return call
 
 
 @contextmanager

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -179,3 +183,100 @@ def test_credentials_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(InputError, match=r"s3://wild/set may not be read .*credentials"):
         sources.read(Path("s3://wild/set"))
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def store(insects: Path, tmp_path: Path) -> Iterator[Any]:
+    """fsspec's store in memory with photos in a folder, a tar, a Parquet file and a list."""
+    memory = fsspec.filesystem("memory")
+    at = tmp_path / "set"
+    shutil.copytree(insects / "Apis mellifera", at / "photos" / "below")
+    (at / "photos" / ".hidden.jpg").write_bytes(b"no photo")
+    photos = sorted((at / "photos" / "below").iterdir())
+    (at / "tars").mkdir()
+    with tarfile.open(at / "tars" / "a.tar", "w") as tar:
+        for photo in photos:
+            tar.add(photo, photo.name)
+    images = pl.DataFrame({"image": [photo.read_bytes() for photo in photos]})
+    images.write_parquet(at / "images.parquet")
+    rows = [f"photos/below/{photo.name}" for photo in photos]
+    (at / "list.csv").write_text(
+        "\n".join(["file_name,label", *(f"{row},x" for row in rows), "../../secret.jpg,x"]) + "\n"
+    )
+    listed = [{"id": number, "file_name": row} for number, row in enumerate(rows)]
+    (at / "test2019.json").write_text(json.dumps({"info": {}, "images": listed}))
+    memory.put(str(at), "/bucket/set", recursive=True)
+    yield memory
+    memory.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def named(run: Any, model: Path) -> Callable[..., list[dict[str, Any]]]:
+    """What `predict` prints; the broken photo among them makes the exit code 2."""
+
+    def entries(*words: object, code: int = 2) -> list[dict[str, Any]]:
+        done = run("predict", model, *words, "--format", "jsonl", "--cache", model.parent / "cache")
+        assert done.code == code, done.err
+        return [json.loads(line) for line in done.out.splitlines()]
+
+    return entries
+
+
+def answers(entries: list[dict[str, Any]]) -> list[Any]:
+    """The labels of every photo, or the reason why there are none, without the photos' names."""
+    return [each.get("labels") or each["rejected"].partition(":")[0] for each in entries]
+
+
+def test_predict_names_what_lies_behind_a_url(named: Any, tmp_path: Path, store: Any) -> None:
+    here = answers(named(tmp_path / "set/photos/below"))
+    assert len(here) == 17
+    for below in ("photos", "tars", "tars/a.tar", "images.parquet", "test2019.json"):
+        assert answers(named(f"memory://bucket/set/{below}")) == here, below
+        if below != "photos":  # the same lists on this machine
+            assert answers(named(tmp_path / "set" / below)) == here, below
+    listed = named("memory://bucket/set/list.csv")
+    assert answers(listed) == [*here, "outside"]
+    assert listed[0]["file_name"] == "memory://bucket/set/photos/below/00.jpg"
+    one = "memory://bucket/set/photos/below/03.jpg"
+    paths = tmp_path / "paths.txt"
+    paths.write_text(f"{one}\n{one[:-6]}99.jpg\n")
+    assert answers(named(one, code=0)) == [here[3]]
+    assert answers(named("--list", paths)) == [here[3], "missing"]
+    tar = named("memory://bucket/set/tars/a.tar")
+    assert tar[3]["file_name"] == "memory://bucket/set/tars/a.tar/03.jpg"
+
+
+def test_credentials_refused_on_the_way_leave_what_was_named(
+    run: Any,
+    named: Any,
+    model: Path,
+    insects: Path,
+    tmp_path: Path,
+    store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store.put(str(insects), "/bucket/insects", recursive=True)
+    get, late = type(store).cat_file, "Danaus plexippus/15.jpg"
+
+    def refuses(self: Any, path: str, **range_: Any) -> bytes:
+        if path.endswith(late):
+            raise PermissionError("the token has run out")
+        return bytes(get(self, path, **range_))
+
+    out, cache = tmp_path / "names.jsonl", model.parent / "cache"
+    words = ("predict", model, "memory://bucket/insects", "--out", out, "--cache", cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "cat_file", refuses)
+        done = run(*words)
+    assert done.code == 2
+    assert f"{late} may not be read (the token has run out)" in done.err
+    assert not out.exists()
+    kept = len((tmp_path / "names.jsonl.journal").read_text().splitlines()) - 1
+    assert kept >= 32
+    done = run(*words)
+    assert f"Going on: {kept - 1} photos" in done.err  # the broken one is tried again
+    entries = [json.loads(line) for line in out.read_text().splitlines()]
+    here = {Path(each["file_name"]).name: each for each in named(insects)}
+    assert len(entries) == 65
+    by_name = {each["file_name"].rpartition("/")[2]: each for each in entries}
+    assert answers([by_name[name] for name in here]) == answers(list(here.values()))

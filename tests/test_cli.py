@@ -11,42 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from fieldmark import __version__, cli
+from fieldmark import __version__
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split
 
 SCRIPT = Path(sys.executable).with_name("fieldmark")
 NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random", "--engine", "torch")
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run `fieldmark ...` in this process."""
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["fieldmark", *(str(each) for each in arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            code = leave.code if isinstance(leave.code, int) else int(bool(leave.code))
-        said = capsys.readouterr()
-        return Done(code, said.out, said.err)
-
-    return call
 
 
 @pytest.fixture

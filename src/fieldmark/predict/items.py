@@ -7,10 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from fieldmark import remote
 from fieldmark.errors import InputError, RejectReason
 from fieldmark.places import Place
+from fieldmark.remote import Remote
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -19,32 +21,43 @@ SUFFIXES = frozenset(
         *("ppm", "pgm", "pnm", "avif"),
     )
 )
+_ANNOTATIONS = (".json", ".json.gz")
+_LISTS = (*_ANNOTATIONS, ".csv", ".parquet", ".tar")
+"""How the names of files end that a source reads."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to name: what to call it in the output, where it lies, its id in an annotation file."""
+    """One photo to name: what to call it in the output, where it lies, its id in an annotation file.
+
+    `outside`: its list gives it a path that leads out of the list's folder, so it is not read.
+    """
 
     name: str
     path: Place
     id: str | None = None
+    outside: bool = False
 
 
 def items_of(arguments: Sequence[Path]) -> list[Item]:
     """The photos that the arguments stand for: files, folders, patterns (`photos/**/*.jpg`), lists
-    (`@list.txt`, `-` for standard input), and annotation files without labels.
+    (`@list.txt`, `-` for standard input), annotation files without labels, tars, tables; or the URL
+    of a photo, a folder or such a list.
 
     Raises:
-        InputError: an argument is not there, or a folder or pattern holds no photo.
+        InputError: an argument is not there, a folder or pattern holds no photo, or a store refuses
+            the credentials or does not answer.
     """
     found: list[Item] = []
     for argument in arguments:
         if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
             found += listed("-" if str(argument) == "-" else str(argument)[1:])
-        elif argument.name.endswith((".json", ".json.gz")):
-            found += _annotated(argument)
+        elif (place := remote.named(argument)) is not None:
+            found += _away(place, argument)
         elif argument.is_dir():
             found += _in_folder(argument)
+        elif argument.name.endswith(_LISTS):
+            found += _in_list(argument)
         elif argument.exists():
             found.append(Item(_shown(argument), argument))
         elif any(character in str(argument) for character in "*?["):
@@ -57,7 +70,7 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
 
 
 def listed(name: str) -> list[Item]:
-    """The photos of a list: a path a line, or with zero bytes between them; `-` is standard input.
+    """The photos of a list: a path or URL a line, or with zero bytes between; `-` is standard input.
 
     A path of the list that is not there becomes a row that says so. Folders are gone through.
 
@@ -78,7 +91,10 @@ def listed(name: str) -> list[Item]:
         raise InputError(f"{where} names no photo: a list has a path a line.")
     found: list[Item] = []
     for path in paths:
-        found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
+        if (place := remote.named(path)) is not None:
+            found.append(Item(str(place), place))
+        else:
+            found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
     return found
 
 
@@ -102,7 +118,7 @@ def _matching(pattern: str) -> list[Item]:
     """Photos and folders that match a pattern; `**` goes through folders by itself."""
     found: list[Item] = []
     for path in sorted(map(Path, glob.glob(pattern, recursive=True))):  # noqa: PTH207  # also absolute ones
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+        if path.is_file() and _is_picture(path.name):
             found.append(Item(_shown(path), path))
         elif path.is_dir() and "**" not in pattern:
             found += _in_folder(path)
@@ -116,9 +132,11 @@ def _in_folder(folder: Path) -> list[Item]:
         Path(place) / name
         for place, _, names in os.walk(folder)
         for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        if _is_picture(name) and not name.startswith(".")
     ]
     if not paths:
+        if any(path.name.endswith(_LISTS) for path in folder.iterdir()):
+            return _in_list(folder)  # of tars, say
         raise InputError(
             f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
         )
@@ -130,12 +148,34 @@ def _shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _annotated(path: Path) -> list[Item]:
+def _is_picture(name: str) -> bool:
+    return PurePath(name).suffix.lower() in SUFFIXES
+
+
+def _away(place: Remote, argument: Path) -> list[Item]:
+    """The photo, the folder's photos, or those of the tars or the list that a URL stands for."""
+    if _is_picture(place.name):
+        return [Item(str(place), place)]
+    names = [] if place.name.endswith(_LISTS) else remote.below(place)
+    every = [place / name for name in names if not PurePath(name).name.startswith(".")]
+    found = [Item(str(photo), photo) for photo in every if _is_picture(photo.name)]
+    return found or _in_list(argument)
+
+
+def _in_list(path: Path) -> list[Item]:
+    """The photos that a source lists; of an annotation file with their ids, and as it calls them."""
     from fieldmark import sources
 
-    table = sources.read(path, source="inat", verify=False)
-    return [
-        Item(name, table.file_of(name), photo_id)
-        for photo_id, name, reason in table.frame.select("id", "path", "reason").iter_rows()
-        if reason != RejectReason.DUPLICATE_ID  # the photo whose id it is has a row
-    ]
+    annotations = path.name.endswith(_ANNOTATIONS)
+    table = sources.read(path, source="inat" if annotations else None, verify=False)
+    found = []
+    for photo_id, name, reason in table.frame.select("id", "path", "reason").iter_rows():
+        if reason == RejectReason.DUPLICATE_ID:
+            continue  # the photo whose id it is has a row
+        place, outside = table.file_of(name), reason == RejectReason.OUTSIDE
+        if annotations:
+            found.append(Item(name, place, photo_id, outside))
+        else:  # what lies within a tar is called by its id: its place is two numbers
+            below = name if isinstance(place, (Path, Remote)) else photo_id
+            found.append(Item(str(table.root / below), place, outside=outside))
+    return found

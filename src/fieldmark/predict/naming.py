@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from fieldmark import images, progress
 from fieldmark.classifier import Classifier, Prediction, stacked
+from fieldmark.containers import reject
 from fieldmark.crops import Crop
-from fieldmark.errors import ImageRejected
+from fieldmark.errors import ImageRejected, RejectReason
 from fieldmark.predict.items import Item
 from fieldmark.threads import in_order
 
@@ -46,6 +47,8 @@ def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iter
 
 def _crop(classifier: Classifier, item: Item) -> tuple[Crop, ...] | ImageRejected:
     try:
+        if item.outside:
+            reject(RejectReason.OUTSIDE, f"{item.name} leads out of the folder of its list")
         return classifier.crop(images.read_bytes(item.path))
     except ImageRejected as error:
         return error

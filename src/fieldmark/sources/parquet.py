@@ -94,10 +94,8 @@ def _rows(shard: Path, name: str) -> pl.DataFrame:
         rights = {_RENAMED.get(c, c): c for c in schema if _RENAMED.get(c, c) in _RIGHTS}
         wanted = {"label": label, "group": group, **rights}
         wanted |= {each: each for each in listing.ABOUT_TAXA if each in schema}
-        count = table.select(pl.len()).collect().item()
-        frame = table.select(
-            pl.col(source).cast(pl.String).alias(as_) for as_, source in wanted.items() if source
-        ).collect()
+        columns = [pl.col(source).alias(as_) for as_, source in wanted.items() if source]
+        frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
         names = _class_names(shard, label)
     except _DAMAGE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -108,10 +106,9 @@ def _rows(shard: Path, name: str) -> pl.DataFrame:
         known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
         frame = frame.with_columns(pl.col("label").replace(known))
     part = part_named(re.split(r"[-_.\d]", shard.name, maxsplit=1)[0])
-    row = pl.int_range(count, eager=True).cast(pl.String)
     return listing.clean(frame).with_columns(
-        file_name=pl.lit(places.cell_text(name, column, 0)[:-1]) + row,
-        id=pl.lit(f"{name}/") + row,
+        file_name=pl.lit(places.cell_text(name, column, 0)[:-1]) + pl.col("id"),
+        id=pl.lit(f"{name}/") + pl.col("id"),
         split=pl.lit(part, pl.String),
     )
 
