@@ -39,7 +39,7 @@ from fieldmark.finetune.update import Updates
 NETWORK, CLASSES, STORED = "tf_efficientnet_lite0", 74, 256
 PEER = "timm's parts in a plain PyTorch loop"
 _AREA = (0.35, 1.0)  # of a photo that a crop shows, as ours
-_TIMED = 2  # batches a round, after the first
+_TIMED = 1  # batches a round, after the first: so the whole takes some minutes on two cores
 
 
 def run(quick: bool = False) -> list[Row]:
