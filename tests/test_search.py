@@ -15,7 +15,8 @@ from fieldmark.cli.train import seconds
 from fieldmark.errors import InputError
 from fieldmark.experiment import PAPER_CROP, Bench, Parts, read
 from fieldmark.heads.base import LinearHead
-from fieldmark.options import WAYS, Option, winner
+from fieldmark.search import learning, trying, tuning
+from fieldmark.search.choosing import WAYS, Option, rises, winner
 from fieldmark.split import split_photos
 from fieldmark.together import train_together
 from fieldmark.train import TrainConfig
@@ -55,11 +56,11 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
     same = replace(best, name="a", giga_macs=1.0, losses_N=best.losses_N + rng.normal(0, 0.5, 200))
     worse = replace(best, name="b", giga_macs=0.1, losses_N=best.losses_N + 0.1)
     made = sorted([best, same, worse], key=lambda each: each.loss)
-    chosen, why = winner(made, [None] * 200, 0)
+    chosen, why = winner(made, rises(made, [None] * 200, 0))
     assert chosen.name == "a"
     if made[0] is not same:
         assert "ties with mean" in why
-    chosen, why = winner([best, worse], [None] * 200, 0)
+    chosen, why = winner([best, worse], rises([best, worse], [None] * 200, 0))
     assert chosen is best
     assert "nothing cheaper ties" in why
 
@@ -78,13 +79,14 @@ def test_the_budget_holds(
         clock.now += 20
         return list(wanted)
 
-    def made(candidate: search.Candidate, *_: object) -> search.Tried:
+    def made(candidate: search.Candidate, *_: object) -> tuple[search.Tried, float]:
         clock.now += 80
         nothing = np.zeros((1, 4), np.float32)
-        return search.Tried(candidate, "", LinearHead(nothing, nothing[0]), nothing, 1, 1, 1)
+        head = LinearHead(nothing, nothing[0])
+        return search.Tried(candidate, "", head, nothing, 1, 1, 1), 80.0
 
     monkeypatch.setattr(Bench, "compute", compute)
-    monkeypatch.setattr(search, "learned", made)
+    monkeypatch.setattr(trying, "learned", made)
     networks = [backbones.load(name) for name in NAMES]
     wanted = search.candidates(networks, bench, all_views=True)
     first = NAMES[0]
@@ -127,7 +129,7 @@ def test_best_says_what_was_tried_and_why(
     insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(backbones, "available", lambda _dir=None: list(NAMES[:1]))
-    monkeypatch.setattr(search, "_FRONT", 1)
+    monkeypatch.setattr(trying, "_FRONT", 1)
     every = search.candidates
     monkeypatch.setattr(search, "candidates", lambda *a, **more: every(*a, **more)[:2])
     config = TrainConfig(backbone=NAMES[0], quality="best", budget=6000, engine="torch")
@@ -161,7 +163,7 @@ def test_best_says_what_was_tried_and_why(
     def never(*_: object) -> None:
         raise AssertionError("a head is learned that is kept")
 
-    monkeypatch.setattr(search, "_write", never)
+    monkeypatch.setattr(learning, "_write", never)
     again = train_together(insects, tmp_path / "n", config)
     assert again.classifier.digest == trained.classifier.digest
     assert [one["name"] for one in again.classifier.provenance["tried"]] == list(rows)
@@ -173,14 +175,14 @@ def test_kept_heads_that_are_damaged_are_learned_anew(tmp_path: Path) -> None:
         np.ones((5, 4)),
     )
     path = tmp_path / "h.safetensors"
-    search._write(path, head, logits.astype(np.float32))
-    kept = search._read(path, (5, 4))
+    learning._write(path, head, logits.astype(np.float32), 3.5)
+    kept = learning._read(path, (5, 4))
     assert kept is not None
     np.testing.assert_array_equal(kept[0].weight, head.weight)
-    assert search._read(path, (6, 4)) is None
-    assert search._read(tmp_path / "none", (5, 4)) is None
+    assert learning._read(path, (6, 4)) is None
+    assert learning._read(tmp_path / "none", (5, 4)) is None
     path.write_bytes(path.read_bytes()[:50])
-    assert search._read(path, (5, 4)) is None
+    assert learning._read(path, (5, 4)) is None
 
 
 def test_answers_are_evened_as_the_head_is() -> None:
@@ -191,7 +193,7 @@ def test_answers_are_evened_as_the_head_is() -> None:
     candidate: Any = None
     plain = search.Tried.of(candidate, "", head, head.logits(x_ND), y_N)
     count_C = np.array([40, 10, 5, 5])
-    for strength, done in zip((0.5, 1.0), search.evened(plain, y_N, count_C), strict=True):
+    for strength, done in zip((0.5, 1.0), learning.evened(plain, y_N, count_C), strict=True):
         np.testing.assert_allclose(done.logits_NC, done.head.logits(x_ND), atol=1e-5)
         lift = (done.logits_NC - plain.logits_NC) / plain.temperature
         np.testing.assert_allclose(lift, -strength * np.log(count_C / 60)[None].repeat(60, 0), 1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +56,12 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def where(self, keep_N: npt.NDArray[np.bool_]) -> Photos:
+        """Those photos for which `keep_N` is true."""
+        kept = np.flatnonzero(keep_N)
+        some = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Photos(**{name: tuple(all_[n] for n in kept) for name, all_ in some.items()})
 
     def labels(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
         """The number of each photo's class among `classes`, -1 where it is none of them; shape (N,)."""

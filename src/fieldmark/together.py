@@ -7,7 +7,7 @@ the test part once.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark import backbones, ensemble, files, options, progress, search
+from fieldmark import backbones, ensemble, files, progress, search
 from fieldmark.classifier import Classifier, Member, Network, stacked
 from fieldmark.ensemble import WAYS, Worth
 from fieldmark.errors import InputError
 from fieldmark.experiment import Bench, Parts, weights_line
 from fieldmark.heads.softmax import Arm, Fit
-from fieldmark.options import Option
-from fieldmark.search import Search, Tried
+from fieldmark.search import Search, Tried, choosing
+from fieldmark.search.account import lines, table
+from fieldmark.search.choosing import Option
 from fieldmark.train import (
     TrainConfig,
     Trained,
@@ -45,17 +46,13 @@ class Chosen:
 
     Attributes:
         option: what is taken.
-        why: in a sentence.
-        table: all that could have been, the best first, as JSON values.
-        tried: the candidates that were learned.
-        passed_over: a sentence for each that the budget had no room for.
+        account: what is said of it, as JSON values: `chosen`, `tried`, `tuned`, `passed_over`.
+        tried: the candidates that were learned, those with trained networks last.
     """
 
     option: Option
-    why: str
-    table: list[dict[str, Any]]
+    account: dict[str, Any]
     tried: list[Tried]
-    passed_over: list[str]
 
     @property
     def used(self) -> list[tuple[Tried, float]]:
@@ -63,6 +60,15 @@ class Chosen:
         pairs = [(t, float(w)) for t, w in zip(self.tried, self.option.weights_M, strict=True) if w]
         total = sum(weight for _, weight in pairs)
         return sorted(((t, w / total) for t, w in pairs), key=lambda pair: -pair[1])
+
+    def held_out(self, parts: Parts) -> tuple[list[Logits], npt.NDArray[np.int64]]:
+        """Each used candidate's logits of the photos that none of them saw, and these photos' labels."""
+        photos = search.learning_photos(parts)
+        every = np.ones(len(photos), np.bool_)
+        rows = [every if each.rows_N is None else each.rows_N for each, _ in self.used]
+        shared_N = np.logical_and.reduce(rows)
+        logits = [t.logits_NC[shared_N[own]] for (t, _), own in zip(self.used, rows, strict=True)]
+        return logits, photos.labels(parts.classes)[shared_N]
 
 
 def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str = "") -> Trained:
@@ -85,19 +91,21 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
     progress.say(photo_line(table, parts))
     chosen = choose(bench, networks, parts, config, budget)
     raw = Classifier(_members(chosen), table.taxonomy.only(parts.classes))
-    held = [_scaled(t.logits_NC, m) for (t, _), m in zip(chosen.used, raw.members, strict=True)]
-    labels_N = search.learning_photos(parts).labels(parts.classes)
+    logits, labels_N = chosen.held_out(parts)
+    held = [_scaled(each, member) for each, member in zip(logits, raw.members, strict=True)]
     classifier = calibrated(raw, held, labels_N, config)
     test = _on_test(chosen, raw.members, parts)
     evaluation = parts.test.evaluation(raw.combined(test)[0], parts.classes)
     summary = measured(evaluation, classifier, parts)
     lead = chosen.used[0][0].candidate
-    summary["unknown"] = unknown(lead.bench, lead.backbone, parts, config)
+    # A network that was trained on all classes tells nothing of photos of others.
+    strange = chosen.used[0][0].rows_N is None
+    summary["unknown"] = unknown(lead.bench, lead.backbone, parts, config) if strange else None
     fit = Fit(Arm(), raw.lead.head, scaled_loss=chosen.option.loss)
     about = {
         **provenance(photos, table, split, parts, lead.backbone, [fit], config),
         "backbone": classifier.architecture,
-        **_search_facts(chosen),
+        **chosen.account,
         "quality": config.quality,
         "budget_seconds": config.budget,
         "command": command,
@@ -131,71 +139,49 @@ def choose(
     doing = Search(parts, config.seed, budget)
     wanted = search.candidates(networks, bench, all_views=best)
     if best:
-        doing.try_best(wanted)
-        ways = options.WAYS
+        doing.try_best(wanted, stream=config.stream)
+        ways = choosing.WAYS
     else:
         doing.try_all(wanted, "softmax")
         ways = {config.ensemble or "weights": WAYS[config.ensemble or "weights"]}
-    made = options.options(doing.found, parts, config.seed, ways)
-    groups = options.groups_of(parts)
+    made, groups = (
+        choosing.options(doing.found, parts, config.seed, ways),
+        choosing.groups_of(parts),
+    )
+    rise = choosing.rises(made, groups, config.seed)
     if best:
-        option, why = options.winner(made, groups, config.seed)
+        option, why = choosing.winner(made, rise)
     else:
         option = next(each for each in made if each.name in ways)
         why = f"An ensemble by {option.name} was asked for."
-    table = _table(made, option, doing.found, groups, config.seed)
-    for line in lines(table):
-        progress.say(line)
+    first = next(each for each in made if each.name == doing.found[0].name)
+    told = {"tried": table(made, rise, option, first, doing.found, groups, config.seed)}
+    if doing.tuned:
+        option, and_then, told["tuned"] = _beside_tuned(option, doing, parts, config.seed)
+        why = f"{why} {and_then}"
+    for name, rows in told.items():
+        if name == "tuned":
+            progress.say(f"On {rows[0]['photos']:,} photos of one fold, beside trained networks:")
+        for line in lines(rows):
+            progress.say(line)
     progress.say(why)
-    return Chosen(option, why, table, doing.found, doing.passed_over)
+    account = {"chosen": {"how": why}, **told, "passed_over": doing.passed_over}
+    return Chosen(option, account, [*doing.found, *doing.tuned])
 
 
-def _table(
-    made: Sequence[Option],
-    taken: Option,
-    found: Sequence[Tried],
-    groups: Sequence[str | None],
-    seed: int,
-) -> list[dict[str, Any]]:
-    """What each option reached, beside the first candidate, which is what `train` does by default."""
-    seconds = {each.name: each.seconds for each in found}
-    first = next(each for each in made if each.name == found[0].name)
-    usual = backbones.architecture(backbones.DEFAULT).giga_macs
-    rows = []
-    for each in made:
-        interval, apart, apart_interval = options.intervals(each, first, groups, seed)
-        rows.append(
-            {
-                "name": each.name,
-                "log_loss": each.loss,
-                "error": each.error,
-                "interval": list(interval),
-                "apart": None if each is first else apart,
-                "apart_interval": None if each is first else list(apart_interval),
-                "giga_macs": each.giga_macs,
-                "times_default": each.giga_macs / usual,
-                "milliseconds": each.milliseconds,
-                "seconds": seconds.get(each.name),
-                "taken": each is taken,
-            }
-        )
-    return rows
-
-
-def lines(table: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The table for a terminal, a line an option."""
-    wide = max(len(row["name"]) for row in table)
-    for row in table:
-        low, high = row["interval"]
-        said = f"{row['name']:<{wide}}  {row['error']:6.1%} ({low:.1%} to {high:.1%})"
-        if row["apart"] is None:
-            said += "  what the others are compared with"
-        else:
-            low, high = row["apart_interval"]
-            tie = ", a tie" if low <= 0 <= high else ""
-            said += f"  {row['apart']:+.1%} ({low:+.1%} to {high:+.1%}){tie}"
-        said += f"  {row['times_default']:.1f} x the default's cost"
-        yield said + ("  <- taken" if row["taken"] else "")
+def _beside_tuned(
+    taken: Option, doing: Search, parts: Parts, seed: int
+) -> tuple[Option, str, list[dict[str, Any]]]:
+    """What is taken where networks were trained as well, why, and the table of that."""
+    made = choosing.beside_tuned(taken, doing.found, doing.tuned, parts, seed)
+    groups = choosing.groups_of(parts, doing.tuned)
+    rise = choosing.rises(made, groups, seed)
+    option, why = choosing.winner(made, rise)
+    first = next(each for each in made if each.name == taken.name)
+    every = [*doing.found, *doing.tuned]
+    rows = table(made, rise, option, first, every, groups, seed)
+    which = f"Beside networks that were trained, on the {len(groups):,} photos of one fold: "
+    return option, which + why, rows
 
 
 def _members(chosen: Chosen) -> tuple[Member, ...]:
@@ -224,12 +210,6 @@ def _on_test(chosen: Chosen, members: Sequence[Member], parts: Parts) -> list[Lo
         test = each.candidate.bench.features(each.candidate.backbone, parts.test, parts.classes)
         found.append(_scaled(member.head.logits_of(test.features), member))
     return found
-
-
-def _search_facts(chosen: Chosen) -> dict[str, Any]:
-    """What was tried and why the winner won, as JSON values."""
-    facts = {"chosen": {"how": chosen.why}, "tried": chosen.table}
-    return {**facts, "passed_over": chosen.passed_over}
 
 
 def ensemble_facts(

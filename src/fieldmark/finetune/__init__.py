@@ -9,16 +9,19 @@ photos), `layers` and `low_rank` (what learns, and how fast), `state` (what is k
 from __future__ import annotations
 
 from fieldmark.finetune.data import Crops
-from fieldmark.finetune.layers import start_from
-from fieldmark.finetune.loop import finetune, measure, scores
+from fieldmark.finetune.layers import start_from, taken_apart
+from fieldmark.finetune.loop import Stopped, finetune, measure, scores
 from fieldmark.finetune.machine import join
-from fieldmark.finetune.plan import estimate, fit_to
+from fieldmark.finetune.plan import Pace, estimate, fit_to, pace
 from fieldmark.finetune.recipe import EPOCHS, FineTuning, Transfer, good, plain
+from fieldmark.finetune.state import spent
 
 __all__ = [
     "EPOCHS",
     "Crops",
     "FineTuning",
+    "Pace",
+    "Stopped",
     "Transfer",
     "estimate",
     "finetune",
@@ -26,7 +29,10 @@ __all__ = [
     "good",
     "join",
     "measure",
+    "pace",
     "plain",
     "scores",
+    "spent",
     "start_from",
+    "taken_apart",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fieldmark.backbones import import_torchvision
+from fieldmark.backbones import Backbone, import_torchvision
 from fieldmark.backbones.network import Literal as Network
 from fieldmark.finetune import low_rank
 from fieldmark.finetune.recipe import FineTuning
@@ -29,6 +30,13 @@ def start_from(network: Network, head: LinearHead) -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(head.weight.T.copy()))
         layer.bias.copy_(torch.from_numpy(head.bias))
+
+
+def taken_apart(backbone: Backbone, network: Network) -> tuple[Backbone, LinearHead]:
+    """The trunk and the last layer of what `backbone.trainable` gave, after training."""
+    trained, linear = backbone.trained(network)
+    weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+    return trained, LinearHead(np.ascontiguousarray(weight.T), bias)
 
 
 def choose(network: Network, how: FineTuning) -> None:

@@ -8,6 +8,7 @@ to be compared with.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -39,6 +40,10 @@ _NAMES = {
 }
 
 
+class Stopped(Exception):
+    """Training was told to stop before its end; its state is kept."""
+
+
 def finetune(
     network: Network,
     train: Crops,
@@ -47,6 +52,7 @@ def finetune(
     *,
     checkpoint: Path | None = None,
     keep_every: float = 30.0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
 
@@ -59,8 +65,10 @@ def finetune(
             off goes on from there, to the same weights. The state of another recipe, other photos or
             another kind of network is passed over.
         keep_every: the state is kept after an epoch, and within it after so many seconds.
+        stop: asked after each update whether to stop.
 
     Raises:
+        Stopped: `stop` said so.
         StoreError: what lies at `checkpoint` is damaged.
 
     Returns:
@@ -82,6 +90,9 @@ def finetune(
                 with ranks.heard():
                     loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
                 state.after_update(loss, photos)
+                if stop():
+                    state.keep()
+                    raise Stopped
                 stage.advance(photos)
             val_loss, val_error = measure(_shared(update.average.network, val, how), val.labels)
             state.after_epoch(Epoch(epoch + 1, state.total / len(train), val_loss, val_error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,23 @@ _MOST_EPOCHS = 40
 _FEWEST_EPOCHS = 3
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long epochs of a recipe take here.
+
+    Attributes:
+        an_epoch: seconds, by the side of the crops: training, and what measures it afterwards.
+        full: the side on which the network is measured.
+    """
+
+    an_epoch: Mapping[int, float]
+    full: int
+
+    def seconds(self, how: FineTuning) -> float:
+        """Seconds that `finetune` would take, for the recipe or the same one with other epochs."""
+        return sum(self.an_epoch[how.side(epoch, self.full)] for epoch in range(how.epochs))
+
+
 def estimate(network: Network, train: Crops, val: Crops, how: FineTuning) -> float:
     """Seconds that `finetune` would take, by a few timed updates for each side of its crops.
 
@@ -29,7 +46,7 @@ def estimate(network: Network, train: Crops, val: Crops, how: FineTuning) -> flo
         train, val: as for `finetune`.
         how: the recipe.
     """
-    return _total(_seconds_an_epoch(network, train, val, how), val.side, how)
+    return pace(network, train, val, how).seconds(how)
 
 
 def fit_to(
@@ -45,24 +62,18 @@ def fit_to(
         how: the recipe; its `epochs` do not matter.
         seconds: how long training may take.
     """
-    an_epoch = _seconds_an_epoch(network, train, val, how)
+    measured = pace(network, train, val, how)
     for count in range(len(how.sides), 0, -1):
         fewer = replace(how, sides=how.sides[:count])
         for epochs in range(_MOST_EPOCHS, _FEWEST_EPOCHS - 1, -1):
             found = replace(fewer, epochs=epochs)
-            if _total(an_epoch, val.side, found) <= seconds:
+            if measured.seconds(found) <= seconds:
                 return found
     return None
 
 
-def _total(an_epoch: Mapping[int, float], full: int, how: FineTuning) -> float:
-    return sum(an_epoch[how.side(epoch, full)] for epoch in range(how.epochs))
-
-
-def _seconds_an_epoch(
-    network: Network, train: Crops, val: Crops, how: FineTuning
-) -> dict[int, float]:
-    """Seconds of an epoch, by the side of its crops: training, and what measures it afterwards."""
+def pace(network: Network, train: Crops, val: Crops, how: FineTuning) -> Pace:
+    """Time a few updates for each side of the recipe's crops; arguments as for `estimate`."""
     few = _first(val, 64)
     start = time.perf_counter()
     scores(copy.deepcopy(network), few, how)
@@ -82,7 +93,7 @@ def _seconds_an_epoch(
         # The first update also sets the libraries up, and waits for its photos.
         each = np.diff(marks).mean() if len(marks) > 1 else 0.0
         found[side] = float(each) * len(train) / how.batch_size + measuring
-    return found
+    return Pace(found, val.side)
 
 
 def _first(crops: Crops, count: int) -> Crops:

@@ -116,9 +116,7 @@ class State:
             self.batch, self.total = int(about["batch"]), float.fromhex(about["total"])
             self.seconds = float(about["seconds"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"{self.path} is damaged ({error}): delete it to start anew."
-            ) from error
+            raise _damaged(self.path, error) from error
         found: dict[str, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -130,6 +128,25 @@ class State:
             number, _, moment = name.partition(".")
             moments.setdefault(int(number), {})[moment] = tensor
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+
+
+def spent(path: Path) -> float:
+    """The seconds that a kept run took so far; 0 where none is kept.
+
+    Raises:
+        StoreError: what lies there is damaged.
+    """
+    if not path.exists():
+        return 0.0
+    try:
+        with safe_open(path, "pt") as kept:
+            return float((kept.metadata() or {})["seconds"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged ({error}): delete it to start anew.")
 
 
 def _changing(module: nn.Module, network: nn.Module) -> dict[str, torch.Tensor]:

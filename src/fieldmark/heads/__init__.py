@@ -1,6 +1,7 @@
 """Heads: what is learned on frozen features. One file for each kind.
 
-A new kind of head is a file beside these and a line in `HEADS`. Every entry is called with
+A new kind of head is a file beside these and a line in `HEADS`; the methods for classes with few photos
+share `longtail`. Every entry is called with
 (train, val, classes, seed) and gives a `fieldmark.heads.base.Fitted`; `tests/contract/test_heads.py`
 says what it must do.
 """
@@ -8,6 +9,7 @@ says what it must do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -25,9 +27,25 @@ def _head(module: str) -> Callable[[LabelledFeatures, LabelledFeatures, int, int
     return fit
 
 
+def _tail(
+    method: str, train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
+) -> Fitted:
+    """A method for classes with few photos."""
+    from fieldmark.heads import longtail
+
+    return longtail.fit(method, train, val, classes, seed)
+
+
 HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]] = {
     "softmax": _head("default"),
     "ridge": _head("ridge"),
     "ncm": _head("ncm"),
     "knn": _head("knn"),
+    **{
+        method: partial(_tail, method)
+        for method in (
+            *("inverse-frequency", "effective-number", "adjusted-loss", "root-sampling"),
+            *("balanced-sampling", "re-training", "adjusted", "normalised"),
+        )
+    },
 }

@@ -30,7 +30,7 @@ from fieldmark.experiment import (
     photo_finder,
     read,
 )
-from fieldmark.finetune import EPOCHS, finetune, good, join, ranks, start_from
+from fieldmark.finetune import EPOCHS, finetune, good, join, ranks, start_from, taken_apart
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Fit
@@ -190,10 +190,7 @@ def train_network(
     checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
     curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
     checkpoint.unlink(missing_ok=True)
-    trained, linear = backbone.trained(model)
-    head = LinearHead(
-        np.ascontiguousarray(linear.weight.detach().numpy().T), linear.bias.detach().numpy()
-    )
+    trained, head = taken_apart(backbone, model)
     with ranks.first_alone():
         for _ in bench.compute(parts.files, {config.backbone: trained}):
             pass

@@ -1,0 +1,247 @@
+"""Candidates whose network itself is trained, by the good recipe of `fieldmark.finetune`.
+
+In five folds that would take five times as long, so one fold is held out: a network learns from the
+photos of the other four, beginning with a last layer that was learned from them, and is measured on
+that fold, as the last layers are that saw the same photos. What is measured is what is kept: nothing
+is learned anew from all photos.
+
+How long training will take is measured before it begins, by some updates; the epochs are as many as the
+time allows. A network that takes longer all the same is given up, its state kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fieldmark import files, finetune, folds, progress
+from fieldmark.errors import InputError, StoreError
+from fieldmark.experiment import Parts, Photos, cost_of
+from fieldmark.finetune import Crops, FineTuning, Transfer
+from fieldmark.heads import HEADS
+from fieldmark.search.budget import Budget
+from fieldmark.search.candidate import Candidate, Tried, learning_photos
+from fieldmark.search.learning import identity
+
+if TYPE_CHECKING:
+    from fieldmark.backbones.network import Literal
+
+NOTES: dict[Transfer, str] = {
+    "all": "all layers trained",
+    "low-rank": "low-rank updates trained",
+    "adapters": "biases and normalisations trained",
+}
+"""The ways, the most promising first, and how each is called beside its network."""
+
+FEWEST = 3
+"""Fewer epochs are not tried."""
+
+_NETWORKS = 2  # of those that count most
+_LOOKED_AT = 64  # held-out photos after each epoch, only to be looked at
+_BACKWARD = 3  # an update takes at least so many times as long as the features of its photos
+_MARGIN = 1.1
+
+
+@dataclass
+class Tuning:
+    """Networks trained one after the other.
+
+    Attributes:
+        parts: the photos.
+        seed: of the fold and of training.
+        budget: how long all may take.
+        stream: whether photos are decoded anew in each epoch.
+        found: what was trained.
+        passed_over: a sentence for each that was not, and why.
+    """
+
+    parts: Parts
+    seed: int
+    budget: Budget
+    stream: bool = False
+    found: list[Tried] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+    @cached_property
+    def photos(self) -> Photos:
+        """All that are learned from or measured on."""
+        return learning_photos(self.parts)
+
+    @cached_property
+    def fold(self) -> folds.Fold:
+        """The fold that is held out."""
+        return folds.rounds(self.photos, self.seed)[0]
+
+    def try_all(self, candidates: Sequence[Candidate]) -> None:
+        """Train the first networks in each way, as far as the time allows."""
+        known = self.photos.labels(self.parts.classes) >= 0
+        if not (known & self.fold.measure).any():
+            return
+        for transfer in NOTES:
+            for candidate in candidates[:_NETWORKS]:
+                self._try(candidate, transfer)
+
+    def _try(self, candidate: Candidate, transfer: Transfer) -> None:
+        start = self.budget.clock()
+        run = _Run(self, candidate, transfer)
+        name = f"{candidate.name}, {NOTES[transfer]}"
+        model = run.kept()
+        if model is None:
+            plan = run.plan()
+            if plan.how is None:
+                left = max(0.0, self.budget.left)
+                self._say_not(
+                    f"{name}: not tried, {FEWEST} epochs would take about {plan.seconds:,.0f} s and "
+                    f"{left:,.0f} s are left"
+                )
+                return
+            epochs = plan.how.epochs
+            progress.say(f"{name}: {epochs} epochs, which take about {plan.seconds:,.0f} s")
+            try:
+                model = run.trained(plan.how)
+            except finetune.Stopped:
+                spent = self.budget.clock() - start
+                self._say_not(
+                    f"{name}: given up after {spent:,.0f} s, {plan.seconds:,.0f} s were expected; "
+                    "what was done is kept, and the same command goes on from it"
+                )
+                return
+        done = replace(run.measured(model), seconds=self.budget.clock() - start)
+        self.found.append(done)
+        progress.say(
+            f"{name}: on one fold held out, log-loss {done.loss:.3f}, error {done.error:.1%}"
+        )
+
+    def _say_not(self, why: str) -> None:
+        self.passed_over.append(why)
+        progress.say(why)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is to be trained (None: the time does not allow it), and the seconds it takes."""
+
+    how: FineTuning | None
+    seconds: float
+
+
+class _Run:
+    """One network trained in one way, and what is kept of it."""
+
+    def __init__(self, tuning: Tuning, candidate: Candidate, transfer: Transfer) -> None:
+        self.tuning, self.candidate = tuning, candidate
+        self.parts, self.seed = tuning.parts, tuning.seed
+        self.how = finetune.good(transfer, seed=tuning.seed)
+        # Another budget allows other epochs: what is kept is of the same command.
+        rest = [asdict(self.how), tuning.budget.seconds, tuning.stream]
+        key = files.digest([*identity(candidate, tuning.photos, self.parts, self.seed), *rest])
+        self.place = files.cache_dir() / "tuned" / f"{key[:32]}.safetensors"
+
+    @property
+    def _begun(self) -> Path:
+        """What was planned, kept beside the state of the run under way."""
+        return self.place.with_suffix(".json")
+
+    @property
+    def _state(self) -> Path:
+        return self.place.with_suffix(".state")
+
+    @cached_property
+    def model(self) -> Literal:
+        """The network with the last layer that it begins with."""
+        classes, fold = len(self.parts.classes), self.tuning.fold
+        model = self.candidate.backbone.trainable(classes, self.seed)
+        labelled = self.candidate.bench.features(
+            self.candidate.backbone, self.tuning.photos, self.parts.classes
+        )
+        learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
+        head: Any = HEADS["softmax"](learn, choose, classes, self.seed).head
+        finetune.start_from(model, head)
+        return model
+
+    @cached_property
+    def crops(self) -> tuple[Crops, Crops]:
+        """The photos to learn from, and some to look at in between."""
+        photos, measure = self.tuning.photos, self.tuning.fold.measure
+        known = photos.labels(self.parts.classes) >= 0
+        looked_at = measure & known
+        looked_at &= np.cumsum(looked_at) <= _LOOKED_AT
+        return self.candidate.bench.crops_to_tune(
+            self.candidate.backbone,
+            photos.where(~measure & known),
+            photos.where(looked_at),
+            self.parts.classes,
+            stream=self.tuning.stream,
+        )
+
+    def plan(self) -> Plan:
+        """As many epochs as the time allows, at most the recipe's; those that were begun go on."""
+        left = self.tuning.budget.left
+        cost = cost_of(self.candidate.bench, self.candidate.backbone, 1) or 0.0
+        after = cost * len(self.parts.files)  # the features of all photos
+        with suppress(InputError, StoreError, KeyError, TypeError):
+            begun = files.read_json(self._begun)
+            rest = max(0.0, begun["training"] - finetune.spent(self._state)) + after
+            if rest <= left:
+                return Plan(replace(self.how, epochs=begun["epochs"]), rest)
+        learn = int((~self.tuning.fold.measure).sum())
+        least = _BACKWARD * FEWEST * cost * learn + after
+        if least > left:
+            return Plan(None, least)
+        pace = finetune.pace(self.model, *self.crops, self.how)
+        left = self.tuning.budget.left
+        for epochs in range(self.how.epochs, FEWEST - 1, -1):
+            how = replace(self.how, epochs=epochs)
+            training = _MARGIN * pace.seconds(how)
+            if training + after <= left:
+                files.write_json(self._begun, {"epochs": epochs, "training": training})
+                return Plan(how, training + after)
+        return Plan(None, training + after)
+
+    def trained(self, how: FineTuning) -> Literal:
+        """Train the network, from where the kept state is on, and keep what comes out.
+
+        Raises:
+            Stopped: it takes into the time that is reserved.
+        """
+        from safetensors.torch import save_file
+
+        model, over = self.model, self.tuning.budget.is_over
+        finetune.finetune(model, *self.crops, how, checkpoint=self._state, stop=over)
+        tensors = {name: each.contiguous() for name, each in model.state_dict().items()}
+        with files.replacing(self.place) as temporary:
+            save_file(tensors, temporary)
+        self._state.unlink(missing_ok=True)
+        self._begun.unlink(missing_ok=True)
+        return model
+
+    def kept(self) -> Literal | None:
+        """The network as it was trained before; None where it was not, or what is kept is damaged."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        with suppress(OSError, SafetensorError, RuntimeError):
+            tensors = load_file(self.place)
+            model = self.candidate.backbone.trainable(len(self.parts.classes), self.seed)
+            model.load_state_dict(tensors)
+            return model
+        return None
+
+    def measured(self, model: Literal) -> Tried:
+        """The trained network on the fold that it never saw."""
+        backbone, head = finetune.taken_apart(self.candidate.backbone, model)
+        bench, name = self.candidate.bench, backbone.architecture.name
+        for _ in bench.compute(self.parts.files, {name: backbone}):
+            pass
+        rows_N = self.tuning.fold.measure
+        held = bench.features(backbone, self.tuning.photos.where(rows_N), self.parts.classes)
+        note = NOTES[self.how.transfer]
+        logits_NC = head.logits_of(held.features)
+        candidate = Candidate(backbone, bench)
+        return Tried.of(candidate, note, head, logits_NC, held.labels, rows_N=rows_N)
