@@ -130,6 +130,10 @@ def test_best_says_what_was_tried_and_why(
 ) -> None:
     monkeypatch.setattr(backbones, "available", lambda _dir=None: list(NAMES[:1]))
     monkeypatch.setattr(trying, "_FRONT", 1)
+    monkeypatch.setattr(trying, "TAIL", ("balanced-sampling",))
+    monkeypatch.setattr(tuning, "NOTES", {"adapters": tuning.NOTES["adapters"]})
+    monkeypatch.setattr(tuning, "EPOCHS", 1)
+    monkeypatch.setattr(tuning, "FEWEST", 1)
     every = search.candidates
     monkeypatch.setattr(search, "candidates", lambda *a, **more: every(*a, **more)[:2])
     config = TrainConfig(backbone=NAMES[0], quality="best", budget=6000, engine="torch")
@@ -141,6 +145,19 @@ def test_best_says_what_was_tried_and_why(
     assert any(name.endswith("classes evened by 0.5") for name in rows)
     assert sum(one["taken"] for one in about["tried"]) == 1
     assert about["chosen"]["how"].endswith(".")
+    assert {
+        f"{NAMES[0]}, nearest class mean",
+        f"{NAMES[0]}, class-balanced sampling",
+    } <= rows.keys()
+    tuned = {one["name"]: one for one in about["tuned"]}
+    trained_name = f"{NAMES[0]}, biases and normalisations trained"
+    (first,) = (one["name"] for one in about["tried"] if one["taken"])
+    assert tuned.keys() == {first, trained_name, f"{first} with {trained_name}"}
+    (count,) = {one["photos"] for one in tuned.values()}
+    assert 5 <= count <= 20
+    assert count < rows[NAMES[0]]["photos"] == 58
+    assert sum(one["taken"] for one in about["tuned"]) == 1
+    assert all(one["why"] for one in (*about["tried"], *about["tuned"]))
     losses = [one["log_loss"] for one in about["tried"]]
     assert losses == sorted(losses)
     assert rows[NAMES[0]]["apart"] is None
@@ -152,6 +169,7 @@ def test_best_says_what_was_tried_and_why(
     assert rows[f"{NAMES[0]}, ridge"]["giga_macs"] == rows[NAMES[0]]["giga_macs"]
     for text in (tmp_path / "m" / "report.html", tmp_path / "m" / "README.md"):
         assert "288 px), ridge" in text.read_text()
+        assert f"with {trained_name}" in text.read_text()
     assert "<- taken" in capsys.readouterr().err
     loaded = Classifier.load(tmp_path / "m")
     photo = insects / "Apis mellifera" / "00.jpg"
@@ -164,6 +182,7 @@ def test_best_says_what_was_tried_and_why(
         raise AssertionError("a head is learned that is kept")
 
     monkeypatch.setattr(learning, "_write", never)
+    monkeypatch.setattr(tuning.finetune, "finetune", never)
     again = train_together(insects, tmp_path / "n", config)
     assert again.classifier.digest == trained.classifier.digest
     assert [one["name"] for one in again.classifier.provenance["tried"]] == list(rows)

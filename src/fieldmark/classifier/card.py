@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fieldmark import files
@@ -68,9 +68,23 @@ def _tried(made: Mapping[str, Any]) -> Iterator[str]:
     yield f"**Why this one.** {made['chosen']['how']} On training and validation photos, each named by"
     yield "heads that never saw it; differences are paired with the first candidate, `train`'s default."
     yield ""
-    yield "| | error | less the default | times the default network's work |"
-    yield "|---|---|---|---|"
-    for row in made["tried"]:
+    yield from _options(made["tried"])
+    if made.get("tuned"):
+        count = made["tuned"][0]["photos"]
+        yield f"Beside networks that were trained themselves, on the {count:,} photos of one fold that"
+        yield "these never saw; differences are paired with what is best without them."
+        yield ""
+        yield from _options(made["tuned"])
+    for line in made.get("passed_over", []):
+        yield f"- {line}."
+    yield ""
+
+
+def _options(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What each option reached, as a table."""
+    yield "| | error | less the reference | times the default network's work | why |"
+    yield "|---|---|---|---|---|"
+    for row in rows:
         low, high = row["interval"]
         apart = "the reference"
         if row["apart"] is not None:
@@ -79,8 +93,6 @@ def _tried(made: Mapping[str, Any]) -> Iterator[str]:
             apart += ", a tie" if least <= 0 <= most else ""
         name = f"**{row['name']}**" if row["taken"] else row["name"]
         error = f"{row['error']:.3f} ({low:.3f} to {high:.3f})"
-        yield f"| {name} | {error} | {apart} | {row['times_default']:.1f} |"
-    yield ""
-    for line in made.get("passed_over", []):
-        yield f"- {line}."
+        # Older classifiers do not say why.
+        yield f"| {name} | {error} | {apart} | {row['times_default']:.1f} | {row.get('why', '')} |"
     yield ""

@@ -36,8 +36,8 @@ def classifier_page(
             scores are logits before calibration; divided by it they are calibrated; None: they are
             taken as they are), `threshold` (`precision` that was asked for, `score`, `coverage`
             of the validation photos; or None), `licence`, `chosen` (setting to value), `grown` (see
-            `fieldmark.grow`), `ensemble`, `tried` and `passed_over` (see `fieldmark.together`), `split`
-            (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
+            `fieldmark.grow`), `ensemble`, `tried`, `tuned` and `passed_over` (see `fieldmark.search`),
+            `split` (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: its scores on photos that training never saw.
         taxonomy: the names of the classes.
         photos: where the photo with an id lies, or None.
@@ -57,6 +57,7 @@ def classifier_page(
         "ensemble": None,
         "grown": None,
         "tried": [],
+        "tuned": [],
         "passed_over": [],
         "split": None,
         "data_digest": None,

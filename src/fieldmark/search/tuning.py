@@ -39,6 +39,9 @@ NOTES: dict[Transfer, str] = {
 }
 """The ways, the most promising first, and how each is called beside its network."""
 
+EPOCHS = finetune.EPOCHS
+"""More epochs are not tried."""
+
 FEWEST = 3
 """Fewer epochs are not tried."""
 
@@ -137,7 +140,7 @@ class _Run:
     def __init__(self, tuning: Tuning, candidate: Candidate, transfer: Transfer) -> None:
         self.tuning, self.candidate = tuning, candidate
         self.parts, self.seed = tuning.parts, tuning.seed
-        self.how = finetune.good(transfer, seed=tuning.seed)
+        self.how = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
         # Another budget allows other epochs: what is kept is of the same command.
         rest = [asdict(self.how), tuning.budget.seconds, tuning.stream]
         key = files.digest([*identity(candidate, tuning.photos, self.parts, self.seed), *rest])
@@ -196,7 +199,7 @@ class _Run:
             return Plan(None, least)
         pace = finetune.pace(self.model, *self.crops, self.how)
         left = self.tuning.budget.left
-        for epochs in range(self.how.epochs, FEWEST - 1, -1):
+        for epochs in range(EPOCHS, FEWEST - 1, -1):
             how = replace(self.how, epochs=epochs)
             training = _MARGIN * pace.seconds(how)
             if training + after <= left:
