@@ -90,7 +90,7 @@ def _errors(quick: bool) -> list[Row]:
     train, val = (_blobs(photos // part, classes, dim, part) for part in (1, 4))
     training = Training(epochs=6, batch_size=128)
     full = fit_sweep(train, val, classes, training, [Arm(1e-2)])
-    drawn = many.fit_sweep(train, val, classes, training, (1e-2,), drawn=classes // 8)
+    drawn = many.fit_sweep(train, val, classes, training, [Arm(1e-2)], drawn=classes // 8)
     ours, theirs = (min(each, key=lambda fit: fit.val_loss).curve[-1] for each in (drawn, full))
     what = f"error, {classes:,} classes, {classes // 8:,} drawn a step"
     spread = 1.96 * (ours.val_error * (1 - ours.val_error) / len(val)) ** 0.5

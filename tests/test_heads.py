@@ -14,6 +14,7 @@ from fieldmark import sampling
 from fieldmark.features import Features
 from fieldmark.heads import default, ridge
 from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
+from fieldmark.heads.choosing import schedule
 from fieldmark.heads.scaling import few, fit_weights
 from fieldmark.heads.softmax import Arm, Training, cosine, fit, fit_sweep
 
@@ -208,14 +209,14 @@ def test_few_takes_the_same_photos_in_any_order() -> None:
     ("photos", "dim", "classes"), [(0, 12, 3), (50, 12, 3), (20_000, 2_048, 1_000)]
 )
 def test_small_data_gets_as_many_updates_as_it_needs(photos: int, dim: int, classes: int) -> None:
-    training, arms = default.default_sweep(photos, dim, classes)
+    training, arms = schedule(photos), default.default_arms(photos, dim, classes)
     updates = training.epochs * math.ceil(photos / training.batch_size)
     assert photos == 0 or updates >= 150
     assert len(arms) >= 3
 
 
 def test_the_default_stays_within_memory_at_a_million_photos() -> None:
-    training, arms = default.default_sweep(1_000_000, 2_048, 10_000)
+    training, arms = schedule(1_000_000), default.default_arms(1_000_000, 2_048, 10_000)
     assert len(arms) * 2_048 * 10_000 * 16 <= 1 << 30
     assert training.epochs <= 4
 

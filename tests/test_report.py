@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import re
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -520,6 +521,19 @@ def test_the_classifiers_page_says_how_often_it_is_right(classifier_text: str) -
     hardest = TAXONOMY[str(int(np.argmax(errors)))].label
     assert classes.index(hardest) == min(classes.index(taxon.label) for taxon in TAXONOMY)
     assert "truncated 2" in section(classifier_text, "data")
+
+
+def test_of_very_many_classes_the_hardest_are_shown(
+    photo_of: Callable[[str], Path | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[classifier_page.__module__], "MOST_CLASSES", 2)
+    one = EVALUATIONS["complete"]
+    text = classifier_page(ABOUT, one, taxonomy=TAXONOMY, photos=photo_of, train_counts={})
+    errors = [row["error"] for row in one.summary()["per_class"]]
+    shown = section(text, "classes")
+    assert "The other 3 classes are in" in shown
+    assert [taxon.label in shown for taxon in TAXONOMY].count(True) == 2
+    assert TAXONOMY[str(int(np.argmax(errors)))].label in shown
 
 
 def test_the_threshold_is_measured_on_photos_it_was_not_set_on(

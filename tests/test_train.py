@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import files, metrics
+from fieldmark import experiment, files, metrics, sources
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
+from fieldmark.experiment import Parts
 from fieldmark.photos import PhotoTable
-from fieldmark.split import Split
+from fieldmark.split import Split, split_photos
+from fieldmark.together import train_together
 from fieldmark.train import TrainConfig, beside, sentence, train
 
 MARK = ("classifier", "classifier.json")
@@ -138,3 +140,30 @@ def test_where_nothing_was_held_out_it_says_so_to_people() -> None:
     said = sentence({"photos": 0})
     assert "not measured" in said
     assert "--" not in said
+
+
+def test_the_last_layer_can_be_learned_from_drawn_classes(insects: Path, tmp_path: Path) -> None:
+    """Asked for by name; with more scores than are held at once, photos are drawn to measure on."""
+    done = train(insects, tmp_path / "model", replace(NETWORK, head="sampled"))
+    assert done.classifier.provenance["head"] == "sampled"
+    assert done.classifier.provenance["chosen"]["learning_rate"] in (3e-4, 1e-2)
+    assert done.summary["top1_error"] < 0.75
+    with pytest.raises(InputError, match="leave --head out"):
+        train_together(insects, tmp_path / "best", TrainConfig(quality="best", head="sampled"))
+
+
+def test_of_more_scores_than_are_held_some_photos_are_drawn(
+    insects: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = sources.read(insects)
+    parts = Parts.of(table, split_photos(table, val=0.2, test=0.7, seed=0))
+    assert parts.measurable() == parts
+    monkeypatch.setattr(experiment, "MOST_SCORES", 10 * len(parts.classes))
+    monkeypatch.setattr(experiment, "FEWEST", 10)
+    fewer = parts.measurable()
+    assert len(fewer.test) == 10
+    assert "10 of the" in capsys.readouterr().err
+    assert fewer.train == parts.train
+    rows = [parts.test.ids.index(each) for each in fewer.test.ids]
+    assert rows == sorted(rows)
+    assert fewer.test.taxon_ids == tuple(parts.test.taxon_ids[row] for row in rows)

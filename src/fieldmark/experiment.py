@@ -36,6 +36,12 @@ _ROOM = 8 / 7
 """The side of crops that random crops are cut from, as a multiple of the network's: 256 for 224."""
 
 
+MOST_SCORES = 1 << 28
+"""How many scores of a part are held at once: 1 GiB in float32."""
+FEWEST = 64
+"""So many photos are measured on, however many classes there are."""
+
+
 @dataclass(frozen=True)
 class Photos:
     """Labelled photos of one part of a split.
@@ -62,6 +68,14 @@ class Photos:
         kept = np.flatnonzero(keep_N)
         some = {each.name: getattr(self, each.name) for each in fields(self)}
         return Photos(**{name: tuple(all_[n] for n in kept) for name, all_ in some.items()})
+
+    def some(self, count: int) -> Photos:
+        """At most `count` of them, drawn by their ids; the order stays."""
+        if len(self) <= count:
+            return self
+        keep_N = np.zeros(len(self), np.bool_)
+        keep_N[order(self.ids, "some", 0)[:count]] = True
+        return self.where(keep_N)
 
     def labels(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
         """The number of each photo's class among `classes`, -1 where it is none of them; shape (N,)."""
@@ -304,6 +318,21 @@ class Parts:
                 "least two; add photos of another species, or raise --limit."
             )
         return cls(train, photos_of(table, split, "val"), photos_of(table, split, "test"), classes)
+
+    def measurable(self) -> Parts:
+        """The same with as many photos to choose by and to measure on as scores are held for at once.
+
+        That is all of them up to some thousand classes; with 100,000 it is 2,684 a part.
+        """
+        most = max(FEWEST, MOST_SCORES // len(self.classes))
+        for part, name in ((self.val, "choose by"), (self.test, "measure on")):
+            if len(part) > most:
+                gib = 4 * len(part) * len(self.classes) / 2**30
+                progress.say(
+                    f"{most:,} of the {len(part):,} photos to {name} are drawn: the scores of all for "
+                    f"{len(self.classes):,} classes would need {gib:.1f} GiB."
+                )
+        return replace(self, val=self.val.some(most), test=self.test.some(most))
 
     @cached_property
     def files(self) -> list[PhotoFile]:

@@ -119,6 +119,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
             len(parts.classes),
             seed=how.seed,
             warm=_warm(old, parts.classes),
+            kind=how.head,
             on_epoch=lambda _done, _of: stage.advance(),
         )
     fit = fits[0]
@@ -197,6 +198,7 @@ def _as_trained(classifier: Classifier, split: Split, config: GrowConfig) -> Tra
     return TrainConfig(
         backbone=classifier.architecture,
         transfer=made.get("transfer", "last"),
+        head=made.get("head"),
         precision=threshold.precision if threshold else TrainConfig.precision,
         seed=split.seed,
         engine=config.engine,

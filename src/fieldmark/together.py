@@ -84,6 +84,11 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
             "Several networks together learn last layers on pretrained weights: leave --transfer "
             "and --weights out, or name one --backbone and no --quality best."
         )
+    if config.head:
+        raise InputError(
+            "Several networks together choose their last layers themselves: leave --head out, or name "
+            "one --backbone and no --quality best."
+        )
     networks = search.load_all(_names(config), config.weights_dir, config.seed)
     config = replace(config, backbone=networks[0].architecture.name)
     table, split, bench = prepare(photos, config, networks[0])

@@ -38,6 +38,13 @@ class TransferMode(StrEnum):
     scratch = "scratch"
 
 
+class LastLayer(StrEnum):
+    """How the last layer is learned."""
+
+    softmax = "softmax"
+    sampled = "sampled"
+
+
 class Weighing(StrEnum):
     """How the members of an ensemble are weighed."""
 
@@ -97,6 +104,13 @@ def train(
             help="Train the last layer; then all layers, or small parts of each; or from scratch."
         ),
     ] = TransferMode.last,
+    head: Annotated[
+        LastLayer | None,
+        typer.Option(
+            help="softmax: learned from all classes in each step; sampled: from some that are drawn. By "
+            "default sampled from 20,000 classes on."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -142,6 +156,7 @@ def train(
         weights=weights,
         weights_dir=weights_dir,
         transfer=transfer.value,
+        head=head.value if head else None,
         epochs=epochs,
         split=split_way.value,
         precision=precision,

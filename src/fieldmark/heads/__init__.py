@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from fieldmark.heads.base import Fitted, LabelledFeatures
 
 
-def _head(module: str) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]:
+def _head(
+    module: str, **settings: str
+) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]:
     """The function `fit` of a file of this folder; read when it is called, since it needs PyTorch."""
 
     def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Fitted:
-        found: Fitted = import_module(f"fieldmark.heads.{module}").fit(train, val, classes, seed)
+        found: Fitted = import_module(f"fieldmark.heads.{module}").fit(
+            train, val, classes, seed, **settings
+        )
         return found
 
     return fit
@@ -38,6 +42,7 @@ def _tail(
 
 HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]] = {
     "softmax": _head("default"),
+    "sampled": _head("default", kind="sampled"),
     "ridge": _head("ridge"),
     "ncm": _head("ncm"),
     "knn": _head("knn"),

@@ -14,14 +14,16 @@ answers are exact: they go through all classes block by block, with a running lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from fieldmark import sampling
+from fieldmark.heads import choosing
 from fieldmark.heads.base import FloatArray, IntArray, LabelledFeatures, LinearHead, Scaling
+from fieldmark.heads.scaling import few
 from fieldmark.heads.softmax import BETAS, EPSILON, Arm, Epoch, Fit, Training, cosine
 
 MANY = 20_000
@@ -29,6 +31,8 @@ MANY = 20_000
 DRAWN = 4096
 """Classes that are drawn a step, beside those of the batch."""
 _BLOCK = 8192  # classes at a time, where all are gone through
+_MEASURED = 1 << 28
+"""So many scores are computed to measure a layer: of 2,684 photos with 100,000 classes."""
 
 
 class Sampled:
@@ -40,6 +44,7 @@ class Sampled:
         training: `batch_size`, `epochs` and `seed` count.
         learning_rate: of AdamW, at the start.
         drawn: classes that are drawn a step.
+        initial: the layer to start from; None: zeros.
     """
 
     def __init__(
@@ -49,9 +54,14 @@ class Sampled:
         training: Training,
         learning_rate: float,
         drawn: int = DRAWN,
+        *,
+        initial: LinearHead | None = None,
     ) -> None:
         self.training, self.learning_rate, self.drawn = training, learning_rate, drawn
         self.weight_CE = torch.zeros((len(count_C), dim + 1))  # the last column is the bias
+        if initial is not None:
+            self.weight_CE[:, :-1] = torch.from_numpy(initial.weight).T
+            self.weight_CE[:, -1] = torch.from_numpy(initial.bias)
         self.first_CE, self.second_CE = (torch.zeros_like(self.weight_CE) for _ in range(2))
         self.steps = training.epochs * -(-int(count_C.sum()) // training.batch_size)
         self.step = 0
@@ -153,27 +163,40 @@ def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
     return loss / max(1, len(photos)), wrong / max(1, len(photos))
 
 
+def arms(initial: LinearHead | None = None) -> list[Arm]:
+    """What is tried, safest first: one arm from `initial`, such as ridge's layer, one from nothing.
+
+    Settled by measuring (docs/scaling.md): classes with a handful of photos are learned far better from
+    the closed form, and hardly further, whatever the learning rate.
+    """
+    return [*([Arm(3e-4, initial=initial)] if initial else [Arm(3e-3)]), Arm(1e-2)]
+
+
 def fit_sweep(
     train: LabelledFeatures,
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    learning_rates: tuple[float, ...] = (1e-2, 3e-3),
+    arms: Sequence[Arm],
     on_epoch: Callable[[int], None] = lambda _: None,
     drawn: int = DRAWN,
 ) -> list[Fit]:
-    """Train a head for each learning rate, one after the other; see `softmax.fit_sweep`.
+    """Train a head for each arm, one after the other; see `softmax.fit_sweep`.
 
-    A curve's training losses are estimates, its validation losses exact.
+    Of an arm the learning rate and the layer to start from count. A curve's training losses are
+    estimates, its validation losses exact.
     """
     start = time.perf_counter()
-    train, val = (part.where(part.labels >= 0) for part in (train, val))
+    train, val = train.where(train.labels >= 0), few(val, classes, _MEASURED)
     count_C = np.bincount(train.labels, minlength=classes)
     scaling = Scaling.of(train.features) if len(train) else Scaling.none(train.features.dim)
     hashes = sampling.hashes(train.ids, "order", training.seed)
     found = []
-    for rate in learning_rates:
-        layer = Sampled(count_C, train.features.dim, training, rate, drawn)
+    for arm in arms:
+        initial = scaling.unfold(arm.initial) if arm.initial else None
+        layer = Sampled(
+            count_C, train.features.dim, training, arm.learning_rate, drawn, initial=initial
+        )
         curve = []
         for epoch in range(training.epochs):
             order = sampling.epoch_order(hashes, epoch)
@@ -185,6 +208,21 @@ def fit_sweep(
             head = scaling.fold(layer.head()).closed_to(count_C)
             curve.append(Epoch(epoch + 1, loss / max(1, len(train)), *measure(head, val)))
             on_epoch(epoch + 1)
-        found.append(Fit(Arm(rate), head, tuple(curve)))
+        found.append(Fit(arm, head, tuple(curve)))
     seconds = time.perf_counter() - start
     return [replace(each, seconds=seconds) for each in found]
+
+
+def best_first(
+    fits: Sequence[Fit], train: LabelledFeatures, val: LabelledFeatures, start: float
+) -> list[Fit]:
+    """See `choosing.best_first`; but more validation photos choose than those that logits scale by.
+
+    With 100,000 classes the logits of some hundred photos are held at once: enough for one factor, too
+    few to tell two learning rates apart.
+    """
+    known = few(val, len(fits[0].head.bias), _MEASURED)
+    fits = choosing.best_first(fits, train, val, start)
+    if len(known):
+        fits = [replace(each, scaled_loss=measure(each.head, known)[0]) for each in fits]
+    return sorted(fits, key=lambda each: each.val_loss)

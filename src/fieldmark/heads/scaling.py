@@ -27,13 +27,18 @@ class Weights:
     loss: float
 
 
-def few(photos: LabelledFeatures, classes: int) -> LabelledFeatures:
+def few(photos: LabelledFeatures, classes: int, scores: int = _SCORES) -> LabelledFeatures:
     """As many of the photos as logits can be held for, drawn by their ids; all of them if they fit.
 
     Photos of none of the classes are left out.
+
+    Args:
+        photos: N labelled photos.
+        classes: C.
+        scores: how many logits in all; at least 64 photos are taken.
     """
     known = photos.where(photos.labels >= 0)
-    limit = max(64, _SCORES // max(1, classes))
+    limit = max(64, scores // max(1, classes))
     if len(known) <= limit:
         return known
     keep = np.zeros(len(known), np.bool_)

@@ -16,6 +16,9 @@ from fieldmark.taxonomy import Taxonomy
 
 About = Mapping[str, Any]
 
+MOST_CLASSES = 1000
+"""Rows of the table of classes: with 100,000 the page would be too large to open."""
+
 
 def classifier_page(
     about: About,
@@ -73,7 +76,8 @@ def classifier_page(
         "summary": summary,
         "headline": _headline(summary, about),
         "badge": _badge(about),
-        "classes": _classes(summary, taxonomy),
+        "classes": _classes(summary, taxonomy)[:MOST_CLASSES],
+        "classes_more": max(0, len(summary["per_class"]) - MOST_CLASSES),
         "groups": _groups(summary),
         "answered": _answered(evaluation, about),
         "confusions": hardest_pairs(evaluation, photos, taxonomy),

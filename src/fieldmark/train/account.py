@@ -90,6 +90,7 @@ def provenance(
         "weights_complete": backbone.account.complete,
         "licence": backbone.architecture.licence,
         "transfer": config.transfer,
+        "head": config.head,
         "photos": {
             "train": len(parts.train),
             "val": len(parts.val),

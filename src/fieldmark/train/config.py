@@ -9,6 +9,7 @@ from fieldmark import (
     backbones,
 )
 from fieldmark.finetune import Transfer
+from fieldmark.heads.default import Kind
 from fieldmark.preprocess import Tier
 from fieldmark.split import Way
 
@@ -24,6 +25,8 @@ class TrainConfig:
         transfer: `last` trains a last layer on kept features; `all` then goes on with every layer,
             `adapters` with the biases and normalisations; `scratch` trains every layer from random
             weights.
+        head: how the last layer is learned, `softmax` or `sampled`, see `heads.default.fit_best`; None:
+            by the number of classes.
         epochs: passes over the training photos; None: as many as it takes for the last layer, else 6.
         val, test: the shares of photos that are held out to choose by, and to measure on.
         split: how photos are divided.
@@ -48,6 +51,7 @@ class TrainConfig:
     weights: str = "pretrained"
     weights_dir: Path | None = None
     transfer: Transfer = "last"
+    head: Kind | None = None
     epochs: int | None = None
     val: float = 0.1
     test: float = 0.1

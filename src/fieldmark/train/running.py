@@ -88,6 +88,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         backbone, fits = train_network(bench, backbone, parts, config)
         table = bench.reject_unreadable(table)
         parts = Parts.of(table, split, parts.classes)
+    parts = parts.measurable()
     fit = min(fits, key=lambda each: each.val_loss)
     taxonomy = table.taxonomy.only(parts.classes)
     raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.unscaled, taxonomy)
@@ -167,6 +168,7 @@ def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -
             len(parts.classes),
             seed=config.seed,
             epochs=config.epochs,
+            kind=config.head,
             on_epoch=lambda _done, _of: stage.advance(),
         )
 

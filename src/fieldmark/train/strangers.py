@@ -47,7 +47,10 @@ def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig)
         bench.features(backbone, photos, rest) for photos in (parts.train, parts.val, parts.test)
     )
     learn, check = train.where(train.labels >= 0), val.where(val.labels >= 0)
-    head = fit_best(learn, check, len(rest), seed=config.seed, epochs=config.epochs)[0].head
+    fits = fit_best(
+        learn, check, len(rest), seed=config.seed, epochs=config.epochs, kind=config.head
+    )
+    head = fits[0].head
     temperature = calibration.fit_temperature(head.logits_of(check.features), check.labels)
 
     # The photos of the held-out classes were kept from this head in all parts.

@@ -1,0 +1,151 @@
+"""Training with very many classes from end to end, on drawn features: time and memory of each stage.
+
+    python scripts/many_classes.py 100000 --photos 300000
+
+A photo table and a shelf of features are written as `fieldmark index` and `fieldmark extract` would
+have left them (the pictures themselves are not there, nor needed), and `fieldmark train` does the rest:
+split, last layer, calibration, measures, the folder and its page. Then the classifier is loaded in a
+process of its own and names a photo from its kept features. Classes are drawn in genera of ten, and of
+unequal frequency, as species are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+NETWORK = "squeezenet1_1"
+BLOCK = 8192
+
+
+def lay_out(folder: Path, classes: int, photos: int) -> Path:
+    """The table and the shelf."""
+    from fieldmark import backbones, files, sampling
+    from fieldmark.experiment import Bench
+    from fieldmark.photos import PhotoTable, build_frame
+    from fieldmark.taxonomy import Taxon, Taxonomy
+
+    rng = sampling.generator(0, "many classes")
+    share_C = rng.lognormal(0.0, 1.0, classes)
+    label_N = np.concatenate(
+        [np.repeat(np.arange(classes), 2), rng.choice(classes, photos, p=share_C / share_C.sum())]
+    )[:photos]
+    digests = [files.sha256(str(number).encode()) for number in range(photos)]
+    backbone = backbones.load(NETWORK, weights="random")
+    shelf = Bench().shelf(backbone)
+    genus_GD = rng.normal(size=(classes // 10 + 1, shelf.dim)).astype(np.float32)
+    own_CD = 0.7 * rng.normal(size=(classes, shelf.dim)).astype(np.float32)
+    with shelf.writing() as writer:
+        for start in range(0, photos, BLOCK):
+            y_B = label_N[start : start + BLOCK]
+            x_BD = genus_GD[y_B // 10] + own_CD[y_B]
+            x_BD += 2.2 * rng.standard_normal(x_BD.shape, np.float32)
+            writer.append(digests[start : start + BLOCK], np.maximum(x_BD, 0))
+    taxa = [Taxon(f"{n:06}", f"Genus{n // 10} s{n}", ranks=_ranks(n)) for n in range(classes)]
+    frame = build_frame(
+        {
+            "id": [f"{number:07}" for number in range(photos)],
+            "path": [f"{number:07}.jpg" for number in range(photos)],
+            "sha256": digests,
+            "taxon_id": [taxa[label].id for label in label_N],
+        }
+    )
+    path = folder / "photos.parquet"
+    PhotoTable(frame, Taxonomy(taxa), folder, "drawn").write(path)
+    return path
+
+
+def _ranks(number: int) -> dict[str, str]:
+    return {
+        "family": f"Family{number // 200}",
+        "genus": f"Genus{number // 10}",
+        "species": f"Genus{number // 10} s{number}",
+    }
+
+
+def learn(folder: Path, head: str | None) -> None:
+    """`fieldmark train`, in this process."""
+    from fieldmark.train import TrainConfig, train
+
+    config = TrainConfig(backbone=NETWORK, weights="random", engine="torch", head=head)  # type: ignore[arg-type]
+    start = time.perf_counter()
+    done = train(folder / "photos.parquet", folder / "model", config)
+    told = done.classifier.provenance
+    say(
+        step="train",
+        seconds=time.perf_counter() - start,
+        last_layer=told["seconds"]["training"],
+        tried=told["tried"],
+        curve=told["curve"],
+        photos=done.summary["photos"],
+        error=done.summary["top1_error"],
+        not_among_5=done.summary["top5_error"],
+    )
+
+
+def ask(folder: Path) -> None:
+    """Load the classifier and name photos from kept features."""
+    start = time.perf_counter()
+    from fieldmark import backbones
+    from fieldmark.classifier import Classifier
+    from fieldmark.experiment import Bench
+    from fieldmark.photos import PhotoTable
+
+    classifier = Classifier.load(folder / "model")
+    loaded = time.perf_counter() - start
+    rows = PhotoTable.read(folder / "photos.parquet").frame.tail(1)
+    shelf = Bench().shelf(backbones.load(NETWORK, weights="random"))
+    x_1D = shelf.get(rows["sha256"].to_list())[:]
+    start = time.perf_counter()
+    answer = classifier.rank(np.exp(classifier.log_probabilities([x_1D])[0]), 5)
+    say(
+        step="load and ask",
+        load=loaded,
+        answer=time.perf_counter() - start,
+        right=rows["taxon_id"][0],
+        given=[(each.taxon.id, round(each.score, 4)) for each in answer.answers],
+        wider=[(each.name, round(each.score, 4)) for each in answer.wider],
+    )
+
+
+def say(**told: object) -> None:
+    """A line of JSON with the peak of this process's memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    sys.stdout.write(json.dumps(told | {"peak_gib": round(peak, 2)}) + "\n")
+
+
+def main() -> None:
+    """Each step in a process of its own, so that its memory is its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("classes", type=int)
+    parser.add_argument("--photos", type=int, default=300_000)
+    parser.add_argument("--head", choices=("softmax", "sampled"))
+    parser.add_argument("--step", choices=("learn", "ask"))
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    if given.step:
+        learn(given.folder, given.head) if given.step == "learn" else ask(given.folder)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = given.folder or Path(name)
+        os.environ["FIELDMARK_CACHE"] = str(folder / "cache")
+        lay_out(folder, given.classes, given.photos)
+        for step in ("learn", "ask"):
+            subprocess.run(
+                [sys.executable, *sys.argv, "--step", step, "--folder", str(folder)], check=True
+            )
+        for path in sorted((folder / "model").iterdir()):
+            say(file=path.name, mb=round(path.stat().st_size / 1e6, 1))
+
+
+if __name__ == "__main__":
+    main()
