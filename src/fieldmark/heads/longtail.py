@@ -21,7 +21,7 @@ import torch
 
 from fieldmark import metrics
 from fieldmark.heads.base import IntArray, LabelledFeatures, Learned, LinearHead, Scaling
-from fieldmark.heads.default import default_sweep
+from fieldmark.heads.choosing import schedule
 from fieldmark.heads.ridge import counts
 from fieldmark.heads.scaling import few, fit_weights
 from fieldmark.heads.softmax import Arm, Training, fit_sweep
@@ -159,9 +159,7 @@ def fit(
         seed: of the order of training.
     """
     start = time.perf_counter()
-    training, _ = default_sweep(
-        int((train.labels >= 0).sum()), train.features.dim, classes, seed=seed
-    )
+    training = schedule(int((train.labels >= 0).sum()), seed)
     found = candidates(train, classes, training, [method])
     heads = [each.head for each in found if each.method == method]
     measured = few(val, classes)
