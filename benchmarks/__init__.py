@@ -19,7 +19,7 @@ BENCHMARKS: dict[str, str] = {
     "hardware": "What the machine can do at most, and how near each stage comes",
     "labels": "Wrong labels found beside cleanlab, and in how much memory",
     "errors": "Whether speed is bought with errors",
-    "findings": "What is found of labels, photos and copies spoilt on purpose",
+    "findings": "What is found of photos and copies spoilt on purpose",
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
 

@@ -1,13 +1,12 @@
-"""What `fieldmark check` finds: labels changed on purpose, blurred photos, cropped copies.
+"""What `fieldmark check` finds: blurred photos and changed copies. Wrong labels are in `labels`.
 
     python -m benchmarks findings
 
 Photos of ../shared/data/wild74 are spoilt in a known way, and what is found is counted beside what one
-would pick instead on the same input: cleanlab's default filter on the same scores, the variance of the
-Laplacian at a threshold that calls as many unspoilt photos blurred, imagehash's perceptual hash.
+would pick instead on the same input: the variance of the Laplacian at a threshold that calls as many
+unspoilt photos blurred, imagehash's perceptual hash.
 
-These are not timings: nothing varies from run to run, so there is one round. Changed labels are drawn
-evenly from the other classes, which is easier to find than a mistake between like species.
+These are not timings: nothing varies from run to run, so there is one round.
 """
 
 from __future__ import annotations
@@ -20,23 +19,17 @@ from typing import Any
 import imagehash
 import numpy as np
 import numpy.typing as npt
-from cleanlab.filter import find_label_issues
 from PIL import Image, ImageFilter
 
 from benchmarks import common
 from benchmarks.common import Row
-from fieldmark import backbones, places
 from fieldmark import folds as cross
-from fieldmark.check import CheckConfig
-from fieldmark.check.judging import cross_validated
-from fieldmark.experiment import Bench, Parts, Photos, read
-from fieldmark.features import FeatureStore
-from fieldmark.heads.base import LabelledFeatures
-from fieldmark.quality import labels, looks
+from fieldmark import places
+from fieldmark.experiment import Parts, Photos, read
+from fieldmark.quality import looks
 from fieldmark.sampling import generator
 from fieldmark.split import split_photos
 
-CHANGED = 0.05  # of the labels
 COPIES, SIDE = 200, 256
 _BITS = 10  # a copy's hash may differ by
 _SIGMA = 2.5  # of the blur, in pixels of SIDE
@@ -46,25 +39,14 @@ Pixels = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 
 
-def run(
-    quick: bool = False,
-    data: Path | None = None,
-    network: str = backbones.DEFAULT,
-    store: FeatureStore | None = None,
-) -> list[Row]:
+def run(quick: bool = False, data: Path | None = None) -> list[Row]:
     """Shares that are found, ours and the peer's."""
     data = data or common.shared("data", "wild74")
     table = read(data, limit=60 if quick else None, seed=0)
     parts = Parts.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
     photos = cross.together(parts.train, parts.val)
-    weights = "random" if quick else "pretrained"
-    backbone = backbones.load(network, weights=weights)
-    bench = Bench(store=store) if store else Bench()
-    for _ in bench.compute(photos.files, {network: backbone}):
-        pass
-    labelled = bench.features(backbone, photos, parts.classes)
     some = [_picture(photos, at) for at in _drawn(len(photos), COPIES)]
-    return [*_labels(labelled, len(parts.classes)), _blurred(some), *_copies(some)]
+    return [_blurred(some), *_copies(some)]
 
 
 def _drawn(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -73,29 +55,6 @@ def _drawn(count: int, most: int) -> npt.NDArray[np.int64]:
 
 def _picture(photos: Photos, at: int) -> Image.Image:
     return Image.open(io.BytesIO(places.read(photos.files[at].path))).convert("RGB")
-
-
-def _labels(right: LabelledFeatures, classes: int) -> list[Row]:
-    """Labels changed at random: how many of them are suspects, and how many suspects are of them."""
-    random, count = generator(0, "labels"), len(right)
-    wrong = np.zeros(count, np.bool_)
-    wrong[random.permutation(count)[: max(1, round(CHANGED * count))]] = True
-    moved = (right.labels + random.integers(1, classes, count)) % classes
-    given = LabelledFeatures(right.features, np.where(wrong, moved, right.labels), right.ids)
-    names = [str(each) for each in range(classes)]
-    named = tuple(names[each] for each in given.labels)
-    alone = Photos(given.ids, (), named, (None,) * count, ("",) * count)
-    log_p = cross_validated(given.features, alone, names, CheckConfig())
-    ours = np.zeros(count, np.bool_)
-    ours[labels.suspects(log_p, given.labels).rows] = True
-    p = np.exp(np.asarray(log_p, np.float64))
-    theirs = find_label_issues(given.labels, p / p.sum(1, keepdims=True), n_jobs=1)
-    name = "cleanlab's default filter, same scores"
-    said = f"{int(wrong.sum())} of {count:,} labels changed"
-    return [
-        _row("changed labels that are found", ours[wrong], theirs[wrong], name, said),
-        _row("suspects that were changed", wrong[ours], wrong[theirs], name, said),
-    ]
 
 
 def _blurred(pictures: list[Image.Image]) -> Row:

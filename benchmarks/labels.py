@@ -15,6 +15,7 @@ import resource
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,8 @@ def _memory(photos: int, classes: int, dim: int) -> Row:
     peak = elsewhere("labels", photos, classes, dim)
     matrix = 8 * photos * classes / GIB
     note = (
-        f"aim: 4 GiB; {peak['own']:.2f} GiB without pages of files, which the system may take back"
+        f"aim: 4 GiB; {peak['own']:.2f} GiB without pages of files, which the system may take back; "
+        f"{peak['seconds']:.0f} s"
     )
     return Row(
         what=f"memory at most, {photos:,} photos, {classes:,} classes, {dim:,} features",
@@ -193,12 +195,14 @@ def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
         ids = tuple(map(str, range(photos)))
         named = tuple(names[each] for each in label_N)
         drawn = Photos(ids, (), named, (None,) * photos, ("",) * photos)
+        start = time.perf_counter()
         scores = cross_validated(Features.of(x_ND), drawn, names, CheckConfig())
         labels.suspects(scores, label_N.astype(np.int64))
+        seconds = time.perf_counter() - start
     done.set()
     watcher.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-    return {"all": peak, "own": own[0]}
+    return {"all": peak, "own": own[0], "seconds": seconds}
 
 
 if __name__ == "__main__":

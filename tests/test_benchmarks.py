@@ -17,8 +17,6 @@ from benchmarks.common import Row, alternate, compare
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.features import FeatureStore
-
 NETWORK = "shufflenet_v2_x0_5"
 TIMES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=9)
 
@@ -423,10 +421,10 @@ def test_finetune() -> None:
     assert {each.what for each in rows} == {"a step at 64 x 64, 4 photos"}
 
 
-def test_findings(insects: Path, tmp_path: Path) -> None:
+def test_findings(insects: Path) -> None:
     from benchmarks import findings as measured
 
-    rows = measured.run(True, insects, "shufflenet_v2_x0_5", FeatureStore(tmp_path))
+    rows = measured.run(True, insects)
     check_rows(rows)
     assert all(0 <= each.ours <= 1 for each in rows)
     share = {each.what: each.ours for each in rows}
