@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,6 @@ import polars as pl
 import pytest
 
 from fieldmark import files
-from fieldmark import grow as growing
 from fieldmark.backbones import engines
 from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
@@ -105,45 +108,88 @@ def test_the_old_photos_themselves_are_not_needed(
     )
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_end(
-    model: Path,
-    kept: Path,
-    new_photos: Path,
-    seen: list[int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import fieldmark.grow as growing
+from fieldmark.backbones import engines
+
+model, photos, out, log = map(Path, sys.argv[1:])
+
+
+def say(what):
+    with log.open("a") as file:
+        print(what, file=file, flush=True)
+    time.sleep(0.3)  # long enough to be killed in
+
+
+def slow(make):
+    def made(*given, **more):
+        run = make(*given, **more)
+
+        def engine(crops):
+            say(len(crops))
+            return run(crops)
+
+        return engine
+
+    return made
+
+
+def told(what, call):
+    def telling(*given, **more):
+        say(what)
+        return call(*given, **more)
+
+    return telling
+
+
+engines.engine = slow(engines.engine)
+growing.write = told("write", growing.write)
+writing = sys.modules["fieldmark.train.running"]  # what grow imported
+writing.report.classifier_page = told("page", writing.report.classifier_page)
+growing.grow(model, photos, out, growing.GrowConfig(engine="torch"))
+"""
+
+
+def killed(when: str, *places: Path) -> list[str]:
+    """Grow in a process that is killed (SIGKILL) when it says so; gives all that it said."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, places)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    log, deadline = places[-1], time.monotonic() + 120
+    while not log.exists() or when not in log.read_text().split():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    said = log.read_text().split()
+    log.unlink()
+    return said
+
+
+def test_killed_again_and_again_it_goes_on_to_the_same_end(
+    model: Path, kept: Path, new_photos: Path, seen: list[int], tmp_path: Path
 ) -> None:
+    """In its second batch, before the folder is written, and between the classifier and its page."""
     whole = grow(model, new_photos, tmp_path / "whole", TORCH)
     shutil.rmtree(kept)
     shutil.copytree(model.parent / "cache", kept)
     seen.clear()
-    with monkeypatch.context() as patch:
-        # After the first batch of features; then before the folder is written.
-        real = engines.engine
-
-        def dying(*args: Any, **more: Any) -> Any:
-            run, calls = real(*args, **more), iter(range(9))
-
-            def engine(crops: Any) -> Any:
-                if next(calls) == 1:
-                    raise KeyboardInterrupt
-                return run(crops)
-
-            return engine
-
-        patch.setattr(engines, "engine", dying)
-        with pytest.raises(KeyboardInterrupt):
-            grow(model, new_photos, tmp_path / "grown", TORCH)
-    assert not (tmp_path / "grown" / "classifier.json").exists()
-    assert sum(seen) == 32
-    with monkeypatch.context() as patch:
-        patch.setattr(growing, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            grow(model, new_photos, tmp_path / "grown", TORCH)
-    assert sum(seen) == 40
-    grown = grow(model, new_photos, tmp_path / "grown", TORCH)
-    assert sum(seen) == 40
-    assert grown.classifier.digest == whole.classifier.digest
+    out = tmp_path / "grown"
+    places = (model, new_photos, out, tmp_path / "log")
+    assert killed("8", *places) == ["32", "8"]
+    assert killed("write", *places) == ["8", "write"]  # the first batch was kept
+    assert not (out / "classifier.json").exists()
+    assert killed("page", *places) == ["write", "page"]
+    assert not (out / "report.html").exists()
+    grown = grow(model, new_photos, out, TORCH)
+    assert not seen
+    assert (out / "report.html").exists()
+    assert grown.classifier.digest == whole.classifier.digest == Classifier.load(out).digest
 
 
 def test_labels_go_under_their_accepted_names(

@@ -103,6 +103,13 @@ def size(place: Remote) -> int:
     return int(found)
 
 
+def tail(place: Remote, length: int) -> bytes:
+    """The last bytes of an object; all of them where it has fewer."""
+    whole = size(place)
+    start = max(0, whole - length)
+    return stretch(place, start, whole - start) if whole else b""
+
+
 _blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
 _blocks_lock = threading.Lock()
 _KEPT_BLOCKS = 4

@@ -18,7 +18,7 @@ from fieldmark.errors import ImageRejected, InputError
 from fieldmark.photos import PhotoTable
 from fieldmark.progress import stage
 from fieldmark.remote import Remote
-from fieldmark.sources import table, webdataset
+from fieldmark.sources import parquet, table, webdataset
 from fieldmark.sources.base import Source, part_named
 
 _LISTS = frozenset((".json", ".jsonl", ".csv", ".tsv", ".xml", ".txt", ".gz", ".parquet"))
@@ -80,6 +80,12 @@ def _listed(source: Source, path: Path, root: Remote) -> PhotoTable:
         shards = webdataset.shards_in(path)
         folder = path if path.is_dir() else path.parent
         return webdataset.read_shards([(root / each.name, each.name) for each in shards], folder)
+    if source is parquet.SOURCE:
+        folder = path if path.is_dir() else path.parent
+        names = [each.relative_to(folder).as_posix() for each in parquet.shards_in(path)]
+        return replace(
+            parquet.read_shards([(root / each, each) for each in names], path), root=root
+        )
     return replace(source.read(path), root=root)
 
 
@@ -114,5 +120,23 @@ def _is_list(name: str) -> bool:
 def _bring(place: Remote, path: Path) -> None:
     if path.suffix.lower() == ".tar":
         path.touch()
-    elif not path.exists():
+    elif path.exists() or (path.suffix.lower() == ".parquet" and _holds_pictures(place, path)):
+        pass
+    else:
         remote.download(place, path)
+
+
+def _holds_pictures(place: Remote, path: Path) -> bool:
+    """Whether a Parquet file holds pictures, told from its end, which names the columns.
+
+    If so a file of its length is left here with that end alone: enough to see what it is.
+    """
+    end = remote.tail(place, 8)
+    if end[-4:] != b"PAR1":
+        return False
+    footer = remote.tail(place, 8 + min(int.from_bytes(end[:4], "little"), remote.BLOCK))
+    with path.open("wb") as handle:
+        handle.truncate(remote.size(place))
+        handle.seek(-len(footer), 2)
+        handle.write(footer)
+    return parquet.bytes_column(path) is not None

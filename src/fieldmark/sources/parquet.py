@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from fieldmark import places
+from fieldmark import places, remote
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
+from fieldmark.places import File
 from fieldmark.progress import stage
+from fieldmark.remote import Remote
 from fieldmark.sources import listing
 from fieldmark.sources.base import Source, part_named
 
@@ -68,24 +71,33 @@ def _read(path: Path) -> PhotoTable:
     shards = shards_in(path)
     if not shards:
         raise InputError(f"{path} holds no pictures: expected are {_EXPECTS}.")
-    return read_shards(shards, path)
+    root = path if path.is_dir() else path.parent
+    return read_shards([(each, each.relative_to(root).as_posix()) for each in shards], path)
 
 
-def read_shards(shards: list[Path], path: Path) -> PhotoTable:
-    """The photos of some Parquet files, a row each, no picture's bytes read."""
+def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
+    """The photos of some Parquet files, a row each.
+
+    Args:
+        shards: where each lies, and its name below the folder. Of those behind a URL two at a time
+            are copied here.
+        path: the folder, or the file.
+    """
     root = path if path.is_dir() else path.parent
     frames = []
     with stage("Reading shards", len(shards), unit="shards") as bar:
-        for shard in shards:
-            frames.append(_rows(shard, shard.relative_to(root).as_posix()))
+        for shard, name in shards:
+            here = remote.local_copy(shard) if isinstance(shard, Remote) else shard
+            frames.append(_rows(here, name, shard))
             bar.advance()
     return listing.table_of(pl.concat(frames, how="diagonal"), path, root, SOURCE.name)
 
 
-def _rows(shard: Path, name: str) -> pl.DataFrame:
+def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
+    """The rows of a shard that lies here; `said` is what the user calls it."""
     column = bytes_column(shard)
     if column is None:
-        raise InputError(f"{shard} has no column of picture bytes: expected are {_EXPECTS}.")
+        raise InputError(f"{said} has no column of picture bytes: expected are {_EXPECTS}.")
     try:
         table = pl.scan_parquet(shard, glob=False)
         schema = table.collect_schema()
@@ -99,13 +111,11 @@ def _rows(shard: Path, name: str) -> pl.DataFrame:
         names = _class_names(shard, label)
     except _DAMAGE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{shard} is not a whole Parquet file ({first}): fetch it anew."
-        ) from error
+        raise InputError(f"{said} is not a whole Parquet file ({first}): fetch it anew.") from error
     if names and "label" in frame:
         known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
         frame = frame.with_columns(pl.col("label").replace(known))
-    part = part_named(re.split(r"[-_.\d]", shard.name, maxsplit=1)[0])
+    part = part_named(re.split(r"[-_.\d]", PurePosixPath(name).name, maxsplit=1)[0])
     return listing.clean(frame).with_columns(
         file_name=pl.lit(places.cell_text(name, column, 0)[:-1]) + pl.col("id"),
         id=pl.lit(f"{name}/") + pl.col("id"),

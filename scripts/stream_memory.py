@@ -1,0 +1,182 @@
+"""Memory of training and of extraction from shards, by the number of photos: it stays flat.
+
+    python scripts/stream_memory.py 2000 8000 32000
+
+For each number small JPEGs are written into tars of 1,000 and into Parquet files of 1,000, behind a web
+server on this machine as well. In a process of its own each way then goes through all of them: `stream`
+is an epoch of `train --stream` as the network would see it (random crops, batches), `extract` is
+`fieldmark extract`. The network itself is left out, whose memory does not depend on the photos. What is
+printed is the peak of the process, and how much of it came after the table of photos was read.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+
+IN_SHARD, CLASSES, SIDE = 1_000, 20, 96
+NETWORK = "shufflenet_v2_x0_5"
+
+
+def jpegs(count: int) -> Iterator[tuple[bytes, str]]:
+    """Small photos and their labels; bytes after the end of a JPEG make each another one."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(64):
+        file = io.BytesIO()
+        pixels = rng.integers(0, 255, (SIDE // 8, SIDE // 8, 3), np.uint8)
+        Image.fromarray(pixels).resize((SIDE, SIDE)).save(file, "JPEG", quality=90)
+        drawn.append(file.getvalue() + bytes(20_000))  # as large as a photo of some size
+    for number in range(count):
+        yield drawn[number % 64] + number.to_bytes(8, "little"), f"kind {number % CLASSES:02}"
+
+
+def write(folder: Path, count: int) -> None:
+    """The photos as tars and as Parquet files."""
+    import polars as pl
+
+    (folder / "tars").mkdir(parents=True)
+    (folder / "parquet").mkdir()
+    photos = list(jpegs(count))
+    for start in range(0, count, IN_SHARD):
+        some = photos[start : start + IN_SHARD]
+        with tarfile.open(folder / "tars" / f"train-{start:08}.tar", "w") as archive:
+            for number, (data, label) in enumerate(some):
+                for suffix, text in (("jpg", data), ("cls", label.encode())):
+                    about = tarfile.TarInfo(f"{start + number:08}.{suffix}")
+                    about.size = len(text)
+                    archive.addfile(about, io.BytesIO(text))
+        frame = pl.DataFrame(
+            {"image": [each for each, _ in some], "label": [each for _, each in some]}
+        )
+        frame.write_parquet(folder / "parquet" / f"train-{start:08}.parquet", row_group_size=100)
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Files with ranges of bytes, and folders as pages of links."""
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+    def send_head(self) -> Any:
+        """Answer with a part of the file where one is asked for."""
+        wanted = self.headers.get("Range", "").removeprefix("bytes=")
+        if not wanted:
+            return super().send_head()
+        path = Path(self.translate_path(self.path))
+        size = path.stat().st_size
+        first, _, last = wanted.partition("-")
+        start, end = int(first), min(int(last or size), size - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
+        self.send_header("Content-Length", str(end + 1 - start))
+        self.end_headers()
+        with path.open("rb") as handle:
+            handle.seek(start)
+            return io.BytesIO(handle.read(end + 1 - start))
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a web server for a folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def measure(what: str, place: str) -> None:
+    """Go through all photos and say how much memory it took."""
+    from fieldmark import backbones, shards
+    from fieldmark.experiment import Bench, Parts
+    from fieldmark.finetune import good
+    from fieldmark.finetune.data import batches
+    from fieldmark.split import split_photos
+
+    network = backbones.load(NETWORK, weights="random")
+    table = shards.read(Path(place)) if what == "extract" else _looked_at(place)
+    before, start = _peak(), time.perf_counter()
+    if what == "extract":
+        dim = network.architecture.feature_dim
+
+        def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(
+                np.float32
+            )
+
+        shards.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
+        seen = shards.extract_shard(table, {NETWORK: network}, Bench()).photos
+    else:
+        parts = Parts.of(table, split_photos(table, val=0.01, test=0.0, seed=0))
+        crops, _ = Bench().crops_to_tune(
+            network, parts.train, parts.val, parts.classes, stream=True
+        )
+        seen = sum(len(labels) for _, labels in batches(crops, good("all", epochs=1), 0, 224))
+    spent = time.perf_counter() - start
+    say(
+        f"{what:8} {seen:7,} photos  peak {_peak():7,.0f} MiB, {_peak() - before:5,.0f} of it after the "
+        f"table; {seen / spent:6,.0f} photos/s"
+    )
+
+
+def _looked_at(place: str) -> Any:
+    from fieldmark import sources
+
+    return sources.read(Path(place))
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def say(line: str) -> None:
+    """A line, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(words: list[str]) -> None:
+    """A line for each number of photos, form and way."""
+    if words[0] in ("stream", "extract"):
+        measure(words[0], words[1])
+        return
+    for count in map(int, words):
+        with tempfile.TemporaryDirectory() as name, serving(Path(name)) as url:
+            write(Path(name), count)
+            for form, place in (
+                ("tars", f"{name}/tars"),
+                ("Parquet", f"{name}/parquet"),
+                ("tars, HTTP", f"{url}/tars/"),
+            ):
+                for what in ("stream", "extract"):
+                    with tempfile.TemporaryDirectory() as cache:
+                        done = subprocess.run(
+                            [sys.executable, __file__, what, place],
+                            env=os.environ | {"FIELDMARK_CACHE": cache},
+                            stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL,
+                            text=True,
+                            check=True,
+                        )
+                    say(f"{form:10} {done.stdout.strip()}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
