@@ -90,7 +90,11 @@ def test_a_new_kind_is_learned_and_only_new_photos_are_computed(
     assert all(parts[photo] == part for photo, part in before.frame.iter_rows())
     assert len(after.test) > len(before.test)
     assert len(after.val) > len(before.val)
-    assert "What changed" in (tmp_path / "grown" / "report.html").read_text()
+    _, text = (tmp_path / "grown" / "report.html").read_text().split('<section id="grown">')
+    changed, _ = text.split("</section>", 1)
+    assert f"One kind is new: {NEW}." in changed
+    assert f">{about['old_photos']['photos']}<" in changed
+    assert "of these, of new kinds" in changed
 
 
 def test_the_old_photos_themselves_are_not_needed(

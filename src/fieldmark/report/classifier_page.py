@@ -80,6 +80,7 @@ def classifier_page(
         "classes_more": max(0, len(summary["per_class"]) - MOST_CLASSES),
         "groups": _groups(summary),
         "answered": _answered(evaluation, about),
+        "grown": _grown(about["grown"], taxonomy),
         "confusions": hardest_pairs(evaluation, photos, taxonomy),
         "calibration": _calibration(evaluation, about["temperature"]),
         "ranks": _ranks(about["measured"]),
@@ -104,6 +105,49 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("made", "How it was made", True),
     ]
     return [(id_, name) for id_, name, there in sections if there]
+
+
+_NEW_KINDS = 20  # that are named
+
+
+def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any] | None:
+    """What growing changed: the new kinds by name, and errors before and now as rows."""
+    if not grown:
+        return None
+    new = grown["new_classes"]
+    old = grown["old_photos"] or {}
+    rows = [
+        {
+            "name": "of before",
+            "photos": old.get("photos"),
+            "before": old.get("error_before"),
+            "now": old.get("error"),
+            "range": None,
+            "difference": old.get("difference"),
+            "interval": old.get("interval"),
+        }
+    ]
+    for name, key in (("new", "new_photos"), ("of these, of new kinds", "new_classes_photos")):
+        found = grown[key] or {}
+        rows.append(
+            {
+                "name": name,
+                "photos": found.get("photos"),
+                "before": None,
+                "now": found.get("error"),
+                "range": found.get("interval"),
+                "difference": None,
+            }
+        )
+    how = "worse" if old and old["difference"] > 0 else "better"
+    tie = "On the photos of before the two are a tie: the range of the difference holds 0."
+    said = tie if old.get("tie") else f"On the photos of before it is {how} than it was."
+    return {
+        "kinds": [page.label(taxonomy, each) for each in new[:_NEW_KINDS]],
+        "kinds_more": max(0, len(new) - _NEW_KINDS),
+        "rows": rows,
+        "verdict": said if old else "",
+    }
 
 
 def _badge(about: About) -> str:
