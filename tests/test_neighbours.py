@@ -16,7 +16,7 @@ from fieldmark.classifier import Classifier, Member, Network
 from fieldmark.errors import ClassifierError, InputError
 from fieldmark.features import Features
 from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.neighbours import FILE, Neighbours, write
+from fieldmark.neighbours import FILE, Neighbours, vectors, write
 from fieldmark.photos import PhotoTable, build_frame
 from fieldmark.preprocess import Preprocess
 from fieldmark.taxonomy import Taxon, Taxonomy
@@ -69,7 +69,7 @@ def kept(tmp_path: Path, train: LabelledFeatures, **options: Any) -> Neighbours:
 def test_the_nearest_are_those_of_scikit_learn(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr("fieldmark.neighbours.kept.BLOCK", block)
     x_ND, q_QD = clusters(500), clusters(30, seed=1)
     found = kept(tmp_path, labelled(x_ND), per_class=1000)
     rows, similarity = found.search(q_QD, 10)
@@ -106,7 +106,7 @@ def test_features_of_another_length_are_refused(tmp_path: Path) -> None:
 def test_half_precision_is_read_exactly() -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)].reshape(2, -1)
-    read = neighbours._floats(finite)
+    read = vectors.floats(finite)
     assert (read == finite.astype(np.float32)).all()
     assert (np.signbit(read) == np.signbit(finite)).all()
 

@@ -59,6 +59,12 @@ class Taxon:
         own = (rank for rank in reversed(RANKS) if self.ranks.get(rank) == self.name)
         return next(own, "unranked")
 
+    @property
+    def lineage(self) -> dict[str, str]:
+        """The name at each rank down to the taxon, the widest first; a species has its own as well."""
+        known = {"species": self.name, **self.ranks} if self.rank == "species" else self.ranks
+        return {rank: known[rank] for rank in RANKS if rank in known}
+
 
 @dataclass(frozen=True, eq=False)
 class Level:

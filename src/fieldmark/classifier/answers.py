@@ -103,6 +103,13 @@ class Prediction:
         return self.rolled.name if self.rolled else ""
 
     @property
+    def ranks(self) -> Mapping[str, str]:
+        """The name at each rank down to the answer given, widest first; empty where there is none."""
+        if self.sure:
+            return self.best.taxon.lineage
+        return self.rolled.ranks if self.rolled else {}
+
+    @property
     def score(self) -> float:
         """The probability of the answer given; where there is none, of the best label."""
         return self.rolled.score if self.rolled and not self.sure else self.best.score

@@ -35,19 +35,15 @@ def answer_of(value: Entry, taxonomy: Taxonomy) -> Answer:
     """The answer of one photo's entry."""
     if "rejected" in value:
         return Answer(remark=f"the photo could not be used: {value['rejected']}")
+    ranks = tuple((rank, value["ranks"][rank]) for rank in RANKS if rank in value["ranks"])
     others = "; ".join(f"{each['name']} {each['score']:.3f}" for each in value["labels"])
     if value["sure"]:
         best = taxonomy[value["labels"][0]["taxon_id"]]
         kind = NO_ANIMAL.get(best.name.lower(), "animal")
-        ranks = dict(best.ranks)
-        if best.rank == "species":
-            ranks.setdefault("species", best.name)
-        found = tuple((rank, ranks[rank]) for rank in RANKS if rank in ranks)
         if kind in ("blank", "vehicle"):
             return Answer(common_name=best.name, score=value["score"], kind=kind, remark=others)
         score = value["labels"][0]["score"]
-        return Answer(best.name, best.rank, found, best.common_name, score, kind, others)
+        return Answer(best.name, best.rank, ranks, best.common_name, score, kind, others)
     if value["name"]:  # rolled up
-        wider = tuple((rank, value["ranks"][rank]) for rank in RANKS if rank in value["ranks"])
-        return Answer(value["name"], value["rank"], wider, "", value["score"], "animal", others)
+        return Answer(value["name"], value["rank"], ranks, "", value["score"], "animal", others)
     return Answer(kind="unknown", remark=f"not sure: {others}")

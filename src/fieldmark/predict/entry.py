@@ -31,7 +31,7 @@ def entry(result: Named, among: int, *, wide: bool = False) -> dict[str, Any]:
         "unknown": found.unknown,
         "reason": found.reason,
         "among": among,
-        "ranks": dict(found.rolled.ranks) if found.source == "rolled up" and found.rolled else {},
+        "ranks": dict(found.ranks),
         "wider": [
             {"rank": one.rank, "name": one.name, "score": round(one.score, 6)}
             for one in found.wider

@@ -64,12 +64,12 @@ def _unsure(value: Entry) -> dict[str, Any]:
 
 def _named(taxon: Taxon) -> dict[str, Any]:
     """The columns that say what a label is."""
-    species = taxon.ranks.get("species") or (taxon.name if taxon.rank == "species" else None)
+    ranks = taxon.lineage
+    species = ranks.get("species")
     genus, _, epithet = (species or "").partition(" ")
     return {
-        **{rank: taxon.ranks.get(rank) for rank in RANKS},
-        "species": species,
-        "species_epithet": epithet if genus == taxon.ranks.get("genus") else None,
+        **{rank: ranks.get(rank) for rank in RANKS},
+        "species_epithet": epithet if genus == ranks.get("genus") else None,
         "common_name": taxon.common_name or None,
         "rank": taxon.rank,
         "name": taxon.name,

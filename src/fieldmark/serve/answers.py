@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from fieldmark.classifier import Prediction
 from fieldmark.serve.refusals import Refused
-from fieldmark.taxonomy import RANKS, Taxon
+from fieldmark.taxonomy import Taxon
 
 
 class Label(BaseModel):
@@ -164,13 +164,12 @@ class Health(BaseModel):
 
 def taxon_fields(taxon: Taxon) -> dict[str, Any]:
     """What is said of a taxon."""
-    ranks = {rank: taxon.ranks[rank] for rank in RANKS if rank in taxon.ranks}
     return {
         "taxon_id": taxon.id,
         "name": taxon.name,
         "common_name": taxon.common_name,
         "rank": taxon.rank,
-        "ranks": ranks,
+        "ranks": taxon.lineage,
     }
 
 
@@ -191,13 +190,12 @@ def named(name: str, width: int, height: int, prediction: Prediction) -> PhotoAn
 
 def _given(prediction: Prediction) -> Given:
     best = taxon_fields(prediction.best.taxon) if prediction.sure else {}
-    rolled = prediction.rolled.ranks if prediction.rolled else {}
     return Given(
         source=prediction.source,
         rank=prediction.rank,
         name=prediction.name,
         common_name=best.get("common_name", ""),
-        ranks=dict(best.get("ranks", rolled)),
+        ranks=dict(prediction.ranks),
         score=round(prediction.score, 6),
         reason=prediction.reason,
         unknown=prediction.unknown,
