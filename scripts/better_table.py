@@ -105,16 +105,16 @@ def kept(study: Row, ranking: Row | None) -> Row:
         "rows": rows,
         "differences": differences,
     }
-    return _rounded({"study": found} | ({"ranking": ranking} if ranking else {}))
+    return rounded({"study": found} | ({"ranking": ranking} if ranking else {}))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six digits: more would be noise in the file."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def write(found: Row, path: Path) -> None:

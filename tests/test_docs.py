@@ -418,6 +418,21 @@ def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
     assert (again, module.passes(one | {"epochs": 3})) == ("14 (12 to 17)", "3")
 
 
+def test_what_best_tried_is_what_is_kept_beside_the_document(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module = importlib.import_module("best_table")
+    found = json.loads(read("docs/best.json"))
+    assert module.filled(read("docs/better.md"), found, "better") == read("docs/better.md")
+    provenance = {**found, "command": "/a/b/train.py train /a/photos --out /c/m"}
+    assert module.kept(provenance) == {**found, "command": "fieldmark train photos --out m"}
+    tuned = [{**found["tried"][0], "photos": 9, "name": "trained"}]
+    text = "\n".join(module.lines({**found, "tuned": tuned}))
+    assert "On 9 photos; the reference is what is best without trained networks." in text
+    assert "| **trained** |" in text
+
+
 @pytest.mark.parametrize("name", ["better", "finetune"])
 def test_the_tables_and_answers_of_a_document_are_those_of_what_is_kept_beside_it(
     monkeypatch: pytest.MonkeyPatch, name: str
@@ -428,4 +443,4 @@ def test_the_tables_and_answers_of_a_document_are_those_of_what_is_kept_beside_i
     assert module.filled(document, kept, name) == document
     shown = {row["table"] for row in kept["study"]["rows"]}
     begun = set(re.findall(r"<!-- ([a-z-]+):begin -->", document))
-    assert begun - {f"{each}-answer" for each in module.ANSWERED} - {"ranking"} == shown
+    assert begun - {f"{each}-answer" for each in module.ANSWERED} - {"ranking", "best"} == shown

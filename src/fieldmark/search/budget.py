@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,30 +47,35 @@ class Budget:
 class Rates:
     """What features and last layers took in this search, by which the next ones are expected.
 
-    Last layers are expected to take as long as `softmax` did, until one of their kind was learned; it
-    learns the most. What was learned before and kept counts with what it took then.
+    A network is expected to take as long as it did on other crops, by their area; one that was not run
+    yet as long as the one that is nearest to it in multiply-adds, by these. Last layers are expected to
+    take as long as `softmax` did, until one of their kind was learned; it learns the most. What was
+    computed before and kept counts with what it took then.
     """
 
-    _features: float | None = None
+    _features: dict[str, tuple[float, float]] = field(default_factory=dict)
     _heads: dict[str, float] = field(default_factory=dict)
 
-    def features(self, work: float) -> float:
-        """Seconds expected for features; `work` is in giga-MACs, all photos together."""
-        return (_SECONDS_A_GIGA_MAC if self._features is None else self._features) * work
+    def features(self, network: str, macs: float, photos: int) -> float:
+        """Seconds expected for the features of some photos; `macs` are giga-MACs a photo."""
+        known = self._features
+        if network not in known and known:
+            network = min(known, key=lambda name: abs(math.log(known[name][0] / macs)))
+        return known.get(network, (macs, _SECONDS_A_GIGA_MAC))[1] * macs * photos
 
     def heads(self, kind: str, dim: int) -> float:
         """Seconds expected for the last layers of one candidate; `dim` is the length of its features."""
         return self._heads.get(kind, self._heads.get("softmax", 0.0)) * dim
 
-    def features_took(self, seconds: float, work: float) -> None:
-        """So much work was done."""
-        if work:
-            self._features = _ROOM * seconds / work
+    def features_took(self, network: str, macs: float, photos: int, seconds: float) -> None:
+        """The features of so many photos were computed."""
+        if photos:
+            self._features[network] = macs, _ROOM * seconds / (macs * photos)
 
-    def features_took_before(self, seconds: float | None, work: float) -> None:
-        """What was kept took so long when it was computed: better than a guess, less than a measure."""
-        if self._features is None and seconds is not None:
-            self.features_took(seconds, work)
+    def features_took_before(self, network: str, macs: float, seconds: float | None) -> None:
+        """A kept photo took so long then; what was measured in this search is the better guess."""
+        if network not in self._features and seconds is not None:
+            self.features_took(network, macs, 1, seconds)
 
     def heads_took(self, kind: str, seconds: float, dim: int) -> None:
         """The last layers of one candidate were learned."""

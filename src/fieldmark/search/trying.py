@@ -56,13 +56,13 @@ class Search:
                 self._pass_over(named, expected)
                 continue
             start = self.budget.clock()
-            work = self._work(candidate)
-            name = candidate.backbone.architecture.name
-            for _ in candidate.bench.compute(self.parts.files, {name: candidate.backbone}):
+            missing, facts = self._missing(candidate), candidate.backbone.architecture
+            for _ in candidate.bench.compute(self.parts.files, {facts.name: candidate.backbone}):
                 pass
-            self._rates.features_took(self.budget.clock() - start, work)
+            took = self.budget.clock() - start
+            self._rates.features_took(facts.name, facts.giga_macs, missing, took)
             done, seconds = learned(candidate, self.parts, self.seed, kind)
-            self._rates.heads_took(kind, seconds, candidate.backbone.architecture.feature_dim)
+            self._rates.heads_took(kind, seconds, facts.feature_dim)
             self._add(replace(done, seconds=self.budget.clock() - start))
 
     def try_best(self, wanted: Sequence[Candidate], *, stream: bool = False) -> None:
@@ -117,18 +117,18 @@ class Search:
 
     def _expected(self, candidate: Candidate, kind: str) -> float:
         """Seconds that a candidate will take, by what was measured here; none for what is kept."""
-        work, facts = self._work(candidate), candidate.backbone.architecture
+        facts = candidate.backbone.architecture
         took = cost_of(candidate.bench, candidate.backbone, 1)
-        self._rates.features_took_before(took, facts.giga_macs)
-        kept = place(candidate, self.parts, self.seed, kind).exists()
-        heads = 0.0 if kept else self._rates.heads(kind, facts.feature_dim)
-        return self._rates.features(work) + heads
+        self._rates.features_took_before(facts.name, facts.giga_macs, took)
+        features = self._rates.features(facts.name, facts.giga_macs, self._missing(candidate))
+        if place(candidate, self.parts, self.seed, kind).exists():
+            return features
+        return features + self._rates.heads(kind, facts.feature_dim)
 
-    def _work(self, candidate: Candidate) -> float:
-        """The giga-MACs of the features that are not kept."""
+    def _missing(self, candidate: Candidate) -> int:
+        """How many photos have no kept features."""
         shelf = candidate.bench.shelf(candidate.backbone)
-        missing = (shelf.rows([photo.sha256 for photo in self.parts.files]) < 0).sum()
-        return candidate.backbone.architecture.giga_macs * int(missing)
+        return int((shelf.rows([photo.sha256 for photo in self.parts.files]) < 0).sum())
 
     def _front(self) -> list[Candidate]:
         """The candidates that count most among those in closed form."""

@@ -1,0 +1,270 @@
+"""Networks trained within a time, what is kept of them, and what is taken beside last layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fieldmark import backbones, finetune
+from fieldmark.crops import PhotoFile
+from fieldmark.experiment import PAPER_CROP, Bench, Parts, Photos, read
+from fieldmark.finetune import Pace
+from fieldmark.finetune.state import State
+from fieldmark.heads.base import LinearHead
+from fieldmark.search import Budget, Candidate, Tried, candidates, learning_photos, tuning
+from fieldmark.search.account import lines, table
+from fieldmark.search.choosing import beside_tuned, groups_of, options, rises, winner
+from fieldmark.search.tuning import Tuning
+from fieldmark.split import split_photos
+from fieldmark.together import Chosen
+
+NETWORK = "shufflenet_v2_x0_5"
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, Parts]:
+    """One network, trained in one way for one epoch; features that cost nothing."""
+    monkeypatch.setattr(tuning, "NOTES", {"adapters": tuning.NOTES["adapters"]})
+    monkeypatch.setattr(tuning, "cost_of", lambda *_: None)
+    table = read(insects, limit=None, seed=0)
+    parts = Parts.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
+    network = backbones.load(NETWORK, weights="random")
+    (candidate,) = candidates([network], Bench(PAPER_CROP, engine="torch"), all_views=False)
+    list(candidate.bench.compute(parts.files, {NETWORK: network}))
+    return candidate, parts
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs"), [(None, 6), (1000.0, 6), (60.0, 4), (50.0, 3), (30.0, None)]
+)
+def test_as_many_epochs_as_the_time_allows(
+    given: Any, monkeypatch: pytest.MonkeyPatch, seconds: float | None, epochs: int | None
+) -> None:
+    """An epoch takes 10 s, a tenth more is expected, and 15 % of the budget are left alone."""
+    candidate, parts = given
+    how_long: list[int] = []
+    monkeypatch.setattr(finetune, "pace", lambda *_: Pace(dict.fromkeys((192, 224), 10.0), 224))
+
+    def trained(self: Any, how: finetune.FineTuning) -> Any:
+        how_long.append(how.epochs)
+        return self.model
+
+    monkeypatch.setattr(tuning._Run, "trained", trained)
+    doing = Tuning(parts, 0, Budget(seconds, Clock()))
+    doing.try_all([candidate])
+    if epochs is None:
+        assert not doing.found
+        (why,) = doing.passed_over
+        assert why == (
+            f"{NETWORK}, biases and normalisations trained: not tried, 3 epochs would take about "
+            "33 s and 26 s are left"
+        )
+    else:
+        assert how_long == [epochs]
+        assert [each.name for each in doing.found] == [
+            f"{NETWORK}, biases and normalisations trained"
+        ]
+        assert not doing.passed_over
+
+
+def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate, parts = given
+    monkeypatch.setattr(tuning, "cost_of", lambda *_: 1.0)
+
+    def never(*_: object) -> None:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(finetune, "pace", never)
+    doing = Tuning(parts, 0, Budget(100.0, Clock()))
+    doing.try_all([candidate])
+    learn = int((~doing.fold.measure).sum())
+    (why,) = doing.passed_over
+    assert f"would take about {9 * learn + len(parts.files)} s and 85 s are left" in why
+
+
+def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
+    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of time in its second update, then broken off in its third; the third run ends it."""
+    candidate, parts = given
+    monkeypatch.setattr(finetune, "pace", lambda *_: Pace(dict.fromkeys((192, 224), 1.0), 224))
+    monkeypatch.setattr(tuning, "FEWEST", 2)
+    monkeypatch.setattr(tuning, "EPOCHS", 2)
+    updates, after_update = [], State.after_update
+
+    def run(stop_at: int | None = None, cut_at: int | None = None) -> Tuning:
+        clock = Clock()
+        updates.clear()
+
+        def counted(self: State, loss: float, photos: int) -> None:
+            after_update(self, loss, photos)
+            updates.append(photos)
+            if len(updates) == stop_at:
+                clock.now += 1000
+            if len(updates) == cut_at:
+                self.keep()
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(State, "after_update", counted)
+        doing = Tuning(parts, 0, Budget(100.0, clock))
+        doing.try_all([candidate])
+        return doing
+
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "whole"))
+    (whole,) = run().found
+    every = len(updates)
+    assert every >= 4
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cut"))
+    given_up = run(stop_at=2)
+    assert not given_up.found
+    (why,) = given_up.passed_over
+    assert "given up after 1,000 s, 2 s were expected" in why
+    with pytest.raises(KeyboardInterrupt):
+        run(cut_at=1)
+    (done,) = run().found
+    assert len(updates) == every - 3
+    np.testing.assert_array_equal(done.logits_NC, whole.logits_NC)
+    np.testing.assert_array_equal(done.head.weight, whole.head.weight)
+    assert [path.suffix for path in (tmp_path / "cut" / "tuned").iterdir()] == [".safetensors"]
+    # Once it is done it is only read.
+    (again,) = run().found
+    assert not updates
+    np.testing.assert_array_equal(again.logits_NC, whole.logits_NC)
+
+
+def test_kept_networks_that_are_damaged_are_trained_anew(
+    given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate, parts = given
+    doing = Tuning(parts, 0, Budget(None))
+    run = tuning._Run(doing, candidate, "adapters")
+    run.place.parent.mkdir(parents=True)
+    run.place.write_bytes(b"nothing")
+    assert run.kept() is None
+
+
+# Choosing
+
+
+def photos(count: int, prefix: str) -> Photos:
+    ids = tuple(f"{prefix}{number}" for number in range(count))
+    taxa = tuple("abc"[number % 3] for number in range(count))
+    nowhere = (PhotoFile("", Path()),) * count
+    return Photos(ids, nowhere, taxa, (None,) * count, ("",) * count)
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts(photos(300, "t"), photos(60, "v"), photos(0, "e"), ("a", "b", "c"))
+
+
+class _Network:
+    """As much of a candidate as its cost takes."""
+
+    def __init__(self, name: str, macs: float) -> None:
+        self.name, self.view, self.bench = name, name, None
+        self.backbone = type("B", (), {})()
+        self.backbone.key = name
+        self.backbone.architecture = type("A", (), {"giga_macs": macs})()
+
+
+def tried(
+    parts: Parts,
+    name: str,
+    macs: float,
+    sure: float,
+    rows_N: Any = None,
+    seed: int = 0,
+    **more: Any,
+) -> Tried:
+    """A candidate that is right the more often the surer."""
+    labels_N = learning_photos(parts).labels(parts.classes)
+    noise_NC = np.random.default_rng(seed).normal(size=(len(labels_N), 3))
+    logits_NC = (noise_NC + sure * np.eye(3)[labels_N]).astype(np.float32)
+    if rows_N is not None:
+        logits_NC, labels_N = logits_NC[rows_N], labels_N[rows_N]
+    network: Any = _Network(name, macs)
+    head = LinearHead(np.zeros((2, 3), np.float32), np.zeros(3, np.float32))
+    return Tried.of(network, "", head, logits_NC, labels_N, rows_N=rows_N, **more)
+
+
+@pytest.fixture
+def no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fieldmark.search.choosing.cost_of", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_rates")
+@pytest.mark.parametrize(
+    ("sure", "macs", "taken"),
+    [
+        (6.0, 9.0, "tuned"),  # better by far: taken though it costs more
+        (2.0, 0.1, "tuned"),  # as good, and cheaper: a tie keeps the cheaper
+        (2.0, 9.0, "plain"),  # as good, and dearer
+        (0.5, 0.1, "plain"),  # worse, however cheap
+    ],
+)
+def test_a_trained_network_is_taken_where_it_is_better_or_ties_and_costs_less(
+    parts: Parts, sure: float, macs: float, taken: str
+) -> None:
+    fold = Tuning(parts, 0, Budget()).fold
+    found = [tried(parts, "plain", 1.0, 2.0), tried(parts, "weak", 1.0, 0.2, seed=1)]
+    tuned = [tried(parts, "tuned", macs, sure, fold.measure, seed=0)]
+    made = options(found, parts, 0, {})
+    first, _ = winner(made, rises(made, groups_of(parts), 0))
+    assert first.name == "plain"
+    beside = beside_tuned(first, found, tuned, parts, 0)
+    groups = groups_of(parts, tuned)
+    count = int(fold.measure.sum())
+    assert {len(each.losses_N) for each in beside} == {len(groups)} == {count}
+    assert {each.name for each in beside} == {"plain", "tuned", "plain with tuned"}
+    # On the same photos it has what it had among the others there.
+    (same,) = [each for each in beside if each.name == "plain"]
+    np.testing.assert_allclose(same.losses_N, first.losses_N[fold.measure], rtol=1e-5)
+    rise = rises(beside, groups, 0)
+    option, _ = winner(beside, rise)
+    assert option.name == taken
+    assert len(option.weights_M) == 3
+    reference = next(each for each in beside if each.name == "plain")
+    rows = table(beside, rise, option, reference, [*found, *tuned], groups, 0)
+    assert [row["why"] for row in rows if row["taken"]] == ["taken"]
+    assert all(row["why"] for row in rows)
+    assert len(list(lines(rows))) == 3
+
+
+@pytest.mark.usefixtures("no_rates")
+def test_what_both_never_saw_sets_the_thresholds(parts: Parts) -> None:
+    measure = Tuning(parts, 0, Budget()).fold.measure
+    plain, tuned = tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, measure, seed=1)
+    made = options([plain], parts, 0, {})
+    option = replace(made[0], weights_M=np.array([0.3, 0.7]))
+    logits, labels_N = Chosen(option, {}, [plain, tuned]).held_out(parts)
+    np.testing.assert_array_equal(logits[0], tuned.logits_NC)
+    np.testing.assert_array_equal(logits[1], plain.logits_NC[measure])
+    assert len(labels_N) == measure.sum()
+
+
+@pytest.mark.usefixtures("no_rates")
+def test_the_plain_mean_counts_each_view_alike(parts: Parts) -> None:
+    from fieldmark import ensemble
+
+    found = [tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, seed=1)]
+    found.append(tried(parts, "a", 1, 1.9, seed=2, variant=True))
+    made = options(found, parts, 0, {"mean": ensemble.mean, "weights": ensemble.weights})
+    (mean,) = [each for each in made if each.name == "mean"]
+    assert mean.weights_M.tolist() == [0.5, 0.5, 0.0]
