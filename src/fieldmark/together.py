@@ -20,6 +20,7 @@ from fieldmark.classifier import Classifier, Member, Network, stacked
 from fieldmark.ensemble import WAYS, Worth
 from fieldmark.errors import InputError
 from fieldmark.experiment import Bench, Parts, weights_line
+from fieldmark.finetune import join
 from fieldmark.heads.softmax import Arm, Fit
 from fieldmark.search import Search, Tried, choosing
 from fieldmark.search.account import lines, table
@@ -75,10 +76,11 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
     """As `fieldmark.train.train`, with several candidates and what is best of them.
 
     Raises:
-        InputError: as there; or the networks themselves are to be trained.
+        InputError: as there; the networks themselves are to be trained; or several processes run.
     """
     budget, start = search.Budget(config.budget), time.perf_counter()
     files.check_out(out, "classifier", "classifier.json")
+    join("last")
     if config.transfer != "last" or config.weights != "pretrained":
         raise InputError(
             "Several networks together learn last layers on pretrained weights: leave --transfer "
