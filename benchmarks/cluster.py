@@ -1,12 +1,14 @@
 """Rows a second over a cluster, against one process and against Ray Data by hand; memory against photos.
 
 Nodes of one core each in processes of their own (`ray.cluster_utils.Cluster`) on this machine; they are
-up, and have done a warm-up, before anything is timed. Invented photos of 320 x 240 pixels in files; the
-network is shufflenet_v2_x0_5 with random weights in ONNX Runtime. By hand the same photos are read,
-decoded by our decoder and computed by our engine in the `map_batches` of Ray Data, and written as
-Parquet: what is compared is the way through Ray alone.
+up before anything is timed. Each run has new processes: importing PyTorch and loading the network are in
+all times. Invented photos of 320 x 240 pixels in files; the network is shufflenet_v2_x0_5 with random
+weights in ONNX Runtime. By hand the same photos are read, decoded by our decoder and computed by our
+engine in the `map_batches` of Ray Data, and written as Parquet: what is compared is the way through Ray
+alone.
 
-The simulation of scripts/scaling.py predicts both from what one photo costs on one core.
+The simulation of scripts/scaling.py predicts these times from what one photo costs on one core, and from
+the start: a run of the same cluster over a photo a shard.
 
 Memory is the peak of one process that looks at, or extracts, ever more photos of 32 x 32 pixels in
 tars. There the network is taken out (a vector is the mean of the crop): it is the pipeline that is
@@ -18,12 +20,12 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
+import statistics
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,29 +33,34 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import EXACT, ROOT, Row, Unavailable, alternate, compare, elsewhere, rounds
-from fieldmark import shards
+from fieldmark import shards, sources
 from fieldmark.backbones import engines, load
 from fieldmark.experiment import Bench
+from fieldmark.extraction import BATCH
 from fieldmark.features import FeatureStore
+from fieldmark.photos import PhotoTable
 
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
-PHOTOS, SHARDS = 600, 4
-MEMORY = (10_000, 100_000)
+PHOTOS, SHARDS, ROUNDS = 1_000, 4, 2
+MEMORY = {"index": (10_000, 100_000, 1_000_000), "extract": (10_000, 30_000)}
 ONE, BY_HAND = "one process, one thread", "Ray Data by hand"
+OURS = {1: "1 worker", 2: "2 workers"}
 
 
 def run(quick: bool = False) -> list[Row]:
     """Rates by workers, the simulation, and memory."""
     try:
-        import ray  # noqa: F401
+        import ray.data  # noqa: F401  # imported before anything is timed
     except ImportError as error:
         raise Unavailable("fieldmark[cluster] is not installed") from error
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = _files(folder / "photos", 96 if quick else PHOTOS)
-        found = _rates(folder, photos, rounds(quick, 1))
-        return found + _memory(folder, (500, 1_000) if quick else MEMORY)
+        few = dict.fromkeys(MEMORY, (500, 1_000))
+        return _rates(folder, photos, rounds(quick, ROUNDS)) + _memory(
+            folder, few if quick else MEMORY
+        )
 
 
 def _files(folder: Path, count: int) -> Path:
@@ -76,39 +83,36 @@ def _jpeg(number: int, size: tuple[int, int]) -> bytes:
 def _rates(folder: Path, photos: Path, times: int) -> list[Row]:
     os.environ["OMP_NUM_THREADS"] = "1"
     table = shards.read(photos)
-    network = load(NETWORK, weights="random")
-    engines.engine(network, "onnxruntime")  # converted once, for all
+    cost = _costs([table.file_of(path) for path in table.frame["path"][:200]])
     number = iter(range(10**6))
 
-    def bench() -> Bench:
-        return Bench(engine="onnxruntime", store=FeatureStore(folder / f"store{next(number)}"))
+    def over(address: str, photos: PhotoTable = table) -> float:
+        bench = Bench(engine="onnxruntime", store=FeatureStore(folder / f"store{next(number)}"))
+        with _connected(address) as workers:
+            start = time.perf_counter()
+            workers.extract(photos, HOW, bench)
+            return len(photos) / (time.perf_counter() - start)
 
-    def alone() -> float:
-        start = time.perf_counter()
-        shards.extract_shard(table, {NETWORK: network}, bench())
-        return len(table) / (time.perf_counter() - start)
+    def by_hand(address: str, nodes: int) -> float:
+        with _connected(address):
+            return _by_hand(photos, folder / f"out{next(number)}", nodes)
 
-    def over(workers: Any) -> float:
-        start = time.perf_counter()
-        workers.extract(table, HOW, bench())
-        return len(table) / (time.perf_counter() - start)
-
-    found, values = [], {}
-    for nodes in (1, 2):
-        with _cluster(nodes) as workers:
-            over(workers)
-            _by_hand(photos, folder / f"out{next(number)}", nodes)
-            name = f"{nodes} worker{'s' * (nodes > 1)}"
+    found = []
+    for nodes, name in OURS.items():
+        with _nodes(nodes) as address:
             ways = {
-                name: lambda workers=workers: over(workers),
-                ONE: alone,
-                BY_HAND: lambda nodes=nodes: _by_hand(photos, folder / f"o{next(number)}", nodes),
+                name: lambda address=address: over(address),
+                ONE: lambda: _elsewhere("alone", photos)["rate"],
+                BY_HAND: lambda address=address, nodes=nodes: by_hand(address, nodes),
             }
-            values[nodes] = got = alternate(ways, times)
+            got = alternate(ways, times)
+            start = SHARDS / over(address, table.with_frame(table.frame[:SHARDS]))
         for peer in (ONE, BY_HAND):
             what = f"{len(table):,} photos, {name}"
             found.append(compare(what, got, name, peer, unit="img/s", more_is_better=True))
-    return found + _predicted(len(table), table, network, values)
+        measured = len(table) / statistics.median(got[name])
+        found.append(_predicted(len(table), nodes, cost | {"start": start}, measured))
+    return found
 
 
 def _by_hand(photos: Path, out: Path, workers: int) -> float:
@@ -129,108 +133,99 @@ def _by_hand(photos: Path, out: Path, workers: int) -> float:
     paths = [{"path": str(path)} for path in sorted(photos.rglob("*.jpg"))]
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.from_items(paths, override_num_blocks=SHARDS)
-    made = rows.map_batches(Network, batch_size=32, concurrency=workers, num_cpus=0.8)
+    pool = ray.data.ActorPoolStrategy(size=workers)
+    made = rows.map_batches(Network, batch_size=32, compute=pool, num_cpus=0.8)
     made.write_parquet(str(out), ray_remote_args={"num_cpus": 0.2})
     return len(paths) / (time.perf_counter() - start)
 
 
 @contextmanager
-def _cluster(nodes: int) -> Iterator[Any]:
-    import ray
+def _nodes(count: int) -> Iterator[str]:
+    """A cluster of so many nodes with a core each: its address."""
     from ray.cluster_utils import Cluster
-
-    from fieldmark.cluster import connected
 
     size = {"object_store_memory": 200 * 2**20}
     head = size | {"num_cpus": 0, "include_dashboard": False}
     found = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for _ in range(nodes):
+        for _ in range(count):
             found.add_node(num_cpus=1, **size)
-        ray.init(address=found.address, log_to_driver=False, logging_level="error")
-        with connected(found.address, SHARDS) as workers:
-            yield workers
+        yield found.address
     finally:
-        ray.shutdown()
         found.shutdown()
 
 
-def _predicted(photos: int, table: Any, network: Any, values: dict[int, Any]) -> list[Row]:
-    """The simulated rate for 1 and 2 workers beside the measured one."""
+def _connected(address: str) -> Any:
+    from fieldmark.cluster import connected
+
+    return connected(address, SHARDS)
+
+
+def _predicted(photos: int, workers: int, cost: dict[str, float], measured: float) -> Row:
+    """The simulated time for so many workers beside the measured one."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from scaling import Plan, simulate
 
-    data = [table.file_of(path).read_bytes() for path in table.frame["path"][:200]]
-    crop, engine = Bench().crop_for(network), engines.engine(network, "onnxruntime")
+    plan = Plan(
+        photos=photos,
+        shards=SHARDS,
+        workers=workers,
+        megabytes=0.01,
+        cores=1,
+        shared_cores=True,
+        network=1000,
+        link=1000,
+        **cost,
+    )
+    ours = simulate(plan).seconds
+    return Row(
+        f"the simulation, {OURS[workers]}",
+        "s",
+        ours,
+        measured,
+        "measured",
+        *[measured / ours] * 3,
+        EXACT,
+        note="the nearer to 1 the better; above 1 the cluster was slower than the plan",
+        more=cost,
+    )
+
+
+def _costs(photos: Sequence[Any]) -> dict[str, float]:
+    """Seconds of one core for a photo: decoded, and through the network."""
+    network = load(NETWORK, weights="random")
+    crop, data = Bench().crop_for(network), [each.read_bytes() for each in photos]
     start = time.perf_counter()
     crops = np.stack([crop.crop(each) for each in data])
-    decode = (time.perf_counter() - start) / len(data)
-    engine(crops[:32])
+    decode = time.perf_counter() - start
+    engine = engines.engine(network, "onnxruntime")  # converted here, for all
+    engine(crops[:BATCH])
     start = time.perf_counter()
-    for at in range(0, len(crops) - 31, 32):
-        engine(crops[at : at + 32])
-    forward = (time.perf_counter() - start) / (len(crops) // 32 * 32)
-    start = time.perf_counter()
-    load(NETWORK, weights="random")
-    engines.engine(network, "onnxruntime")(crops[:1])
-    loading = time.perf_counter() - start
-    found = []
-    for workers, got in values.items():
-        plan = Plan(
-            photos=photos,
-            shards=SHARDS,
-            workers=workers,
-            megabytes=0.01,
-            decode=decode,
-            cores=1,
-            forward=forward,
-            shared_cores=True,
-            network=1000,
-            link=1000,
-            overhead=loading,
-        )
-        rate = photos / simulate(plan).seconds
-        name = f"{workers} worker{'s' * (workers > 1)}"
-        measured = float(np.median(got[name]))
-        found.append(
-            Row(
-                f"the simulation, {name}",
-                "img/s",
-                rate,
-                measured,
-                "measured",
-                rate / measured,
-                rate / measured,
-                rate / measured,
-                EXACT,
-                note="the nearer to 1 the better; from the cost of a photo and of a network's loading",
-                more={"decode": decode, "forward": forward, "loading": loading},
-            )
-        )
-    return found
+    for at in range(0, len(crops), BATCH):
+        engine(crops[at : at + BATCH])
+    forward = time.perf_counter() - start
+    return {"decode": decode / len(data), "forward": forward / len(data)}
 
 
-def _memory(folder: Path, counts: tuple[int, ...]) -> list[Row]:
-    found = []
-    for count in counts:
+def _memory(folder: Path, counts: Mapping[str, Sequence[int]]) -> list[Row]:
+    for count in sorted({count for each in counts.values() for count in each}):
         _tars(folder / f"tars{count}", count)
-    for verb in ("index", "extract"):
-        said = {count: _elsewhere(verb, folder / f"tars{count}") for count in counts}
-        few = counts[0]
-        for count in counts[1:]:
-            ratio = said[few]["mib"] / said[count]["mib"]
+    found = []
+    for verb, (few, *more) in counts.items():
+        said = {count: _elsewhere(verb, folder / f"tars{count}") for count in (few, *more)}
+        for count in more:
+            mib, least = said[count]["mib"], said[few]["mib"]
+            photo = 2**20 * (mib - least) / (count - few)
             found.append(
                 Row(
                     f"peak memory of {verb}, {count:,} photos",
                     "MiB",
-                    said[count]["mib"],
-                    said[few]["mib"],
+                    mib,
+                    least,
                     f"{few:,} photos",
-                    ratio,
-                    ratio,
-                    ratio,
+                    *[least / mib] * 3,
                     EXACT,
-                    note=f"{said[count]['rate']:,.0f} photos/s",
+                    note=f"{photo:,.0f} bytes a photo more; {said[count]['rate']:,.0f} photos/s",
                 )
             )
     return found
@@ -244,37 +239,46 @@ def _tars(folder: Path, count: int, in_tar: int = 10_000) -> None:
             for number in range(start, min(count, start + in_tar)):
                 # Bytes after the end of a JPEG are allowed, and make each photo another one.
                 photo = data[number % 64] + number.to_bytes(8, "little")
-                for suffix, text in (("jpg", photo), ("cls", str(number % 50).encode())):
-                    about = tarfile.TarInfo(f"{number:08}.{suffix}")
-                    about.size = len(text)
-                    archive.addfile(about, io.BytesIO(text))
+                about = tarfile.TarInfo(f"{number:08}.jpg")
+                about.size = len(photo)
+                archive.addfile(about, io.BytesIO(photo))
 
 
-def _elsewhere(verb: str, path: Path) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as cache:
-        return elsewhere("cluster", verb, path, FIELDMARK_CACHE=cache, OMP_NUM_THREADS="2")
+def _elsewhere(what: str, path: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as name:
+        memory = {"FIELDMARK_CACHE": name, "OMP_NUM_THREADS": "2"}
+        return elsewhere("cluster", what, path, **(memory if what in MEMORY else {}))
 
 
-def _one(verb: str, path: Path) -> dict[str, float]:
+def _one(what: str, path: Path) -> dict[str, float]:
+    """One thing done in this process alone: photos a second, and its peak memory."""
     start = time.perf_counter()
-    if verb == "index":
-        from fieldmark import sources
-
+    if what == "index":
         count = len(sources.read(path))
     else:
         network = load(NETWORK, weights="random")
-        dim = network.architecture.feature_dim
+        if what == "extract":
+            _without(network.architecture.feature_dim)
+        with tempfile.TemporaryDirectory() as store:
+            bench = Bench(engine="onnxruntime", store=FeatureStore(Path(store)))
+            count = shards.extract_shard(shards.read(path), {NETWORK: network}, bench).photos
+    rate = count / (time.perf_counter() - start)
+    return {"mib": _peak(), "rate": rate}
 
-        def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(
-                np.float32
-            )
 
-        shards.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
-        count = shards.extract_shard(shards.read(path), {NETWORK: network}, Bench()).photos
-    spent = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"mib": peak, "rate": count / spent}
+def _peak() -> float:
+    """The most memory that this process had, MiB; `getrusage` would count its parent's before exec."""
+    line = next(each for each in Path("/proc/self/status").open() if each.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def _without(dim: int) -> None:
+    """Take the network out: a vector is the mean of the crop."""
+
+    def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
+
+    shards.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
