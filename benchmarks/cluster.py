@@ -32,7 +32,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import EXACT, ROOT, Row, Unavailable, alternate, compare, elsewhere, rounds
+from benchmarks.common import (
+    EXACT,
+    ROOT,
+    Row,
+    Unavailable,
+    alternate,
+    compare,
+    elsewhere,
+    peak_gib,
+    rounds,
+)
 from fieldmark import shards, sources
 from fieldmark.backbones import engines, load
 from fieldmark.experiment import Bench
@@ -263,13 +273,7 @@ def _one(what: str, path: Path) -> dict[str, float]:
             bench = Bench(engine="onnxruntime", store=FeatureStore(Path(store)))
             count = shards.extract_shard(shards.read(path), {NETWORK: network}, bench).photos
     rate = count / (time.perf_counter() - start)
-    return {"mib": _peak(), "rate": rate}
-
-
-def _peak() -> float:
-    """The most memory that this process had, MiB; `getrusage` would count its parent's before exec."""
-    line = next(each for each in Path("/proc/self/status").open() if each.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    return {"mib": 1024 * peak_gib(), "rate": rate}
 
 
 def _without(dim: int) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -143,6 +144,19 @@ def elsewhere(module: str, *words: object, **settings: str) -> dict[str, float]:
     )
     said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return said
+
+
+def peak_gib() -> float:
+    """The most memory that this process held, in GiB.
+
+    Not from `getrusage`, where it can be had otherwise: that counts the process which started this one
+    too, as it was at that moment.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1]) / 2**20
 
 
 def compare(

@@ -9,14 +9,13 @@ errors on others are compared: there the full softmax is no slower, and nothing 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.common import EXACT, Row, alternate, compare, elsewhere, rounds
+from benchmarks.common import EXACT, Row, alternate, compare, elsewhere, peak_gib, rounds
 from fieldmark.features import Features
 from fieldmark.heads import many
 from fieldmark.heads.base import LabelledFeatures
@@ -60,8 +59,7 @@ def _one(way: str, classes: int) -> dict[str, float]:
         start = time.perf_counter()
         step(x_BD, y_B)
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": float(np.median(seconds[1:])), "mib": peak}
+    return {"seconds": float(np.median(seconds[1:])), "mib": 1024 * peak_gib()}
 
 
 def _drawn(classes: int) -> Step:

@@ -11,7 +11,6 @@ Memory: a process of its own judges drawn features of 200,000 photos and 5,000 c
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import threading
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks.common import EXACT, Row, Unavailable, elsewhere, shared
+from benchmarks.common import EXACT, Row, Unavailable, elsewhere, peak_gib, shared
 from fieldmark import backbones, sampling, sources
 from fieldmark.check.config import CheckConfig
 from fieldmark.check.judging import cross_validated
@@ -201,8 +200,7 @@ def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
         seconds = time.perf_counter() - start
     done.set()
     watcher.join()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-    return {"all": peak, "own": own[0], "seconds": seconds}
+    return {"all": peak_gib(), "own": own[0], "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -88,24 +87,11 @@ def work(path: Path) -> list[dict[str, Any]]:
     timed("split, random", lambda: split_photos(table, way="random"))
     split = timed("split, stratified", lambda: split_photos(table))
     kept = timed("prune", lambda: prune(split, table))
-    peak = _peak_gib()
+    peak = common.peak_gib()
     total = round(time.perf_counter() - begin, 3)
     what = {"photos": len(table), "classes": len(table.taxonomy), "classes_kept": len(kept)}
     rows.append({"step": "all", "seconds": total, "peak_gib": round(peak, 2), **what})
     return rows
-
-
-def _peak_gib() -> float:
-    """The most memory that this process held, in GiB.
-
-    Not from `getrusage`, where it can be had otherwise: that counts the process which started this one
-    too, as it was at that moment.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1]) / 2**20
 
 
 def plain(path: Path, train_test_split: Any) -> None:
