@@ -52,8 +52,8 @@ from fieldmark.photos import PhotoTable
 
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
-PHOTOS, SHARDS, ROUNDS = 1_000, 4, 2
-MEMORY = {"index": (10_000, 100_000, 1_000_000), "extract": (10_000, 30_000)}
+PHOTOS, SHARDS, ROUNDS = 4_000, 4, 2
+MEMORY = {"index": (10_000, 100_000, 1_000_000), "extract": (10_000, 20_000)}
 ONE, BY_HAND = "one process, one thread", "Ray Data by hand"
 OURS = {1: "1 worker", 2: "2 workers"}
 
