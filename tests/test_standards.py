@@ -35,7 +35,7 @@ def entry(file: str, **more: Any) -> dict[str, Any]:
         {"taxon_id": "2", "name": "empty", "common_name": "", "rank": "species", "score": 0.1},
     ]
     value = {"file_name": file, "source": "species", "rank": "species", "name": "Pica pica"}
-    value |= {"score": 0.9, "sure": True, "unknown": False, "ranks": {}, "labels": labels}
+    value |= {"score": 0.9, "sure": True, "unknown": False, "ranks": RANKS, "labels": labels}
     return value | more
 
 
@@ -48,10 +48,17 @@ def entries(tmp_path: Path) -> list[dict[str, Any]]:
     Image.new("RGB", (8, 8)).save(photo, exif=exif)
     blank = entry(f"{tmp_path}/cam1/b.jpg")
     blank["labels"] = [dict(blank["labels"][1], score=0.8), dict(blank["labels"][0], score=0.2)]
-    blank |= {"name": "empty", "score": 0.8}
+    blank |= {"name": "empty", "score": 0.8, "ranks": {"species": "empty"}}
     family = {k: RANKS[k] for k in ("kingdom", "class", "order", "family")}
     rolled = {"source": "rolled up", "rank": "family", "name": "Corvidae", "score": 0.97}
-    unsure = {"source": "not sure", "rank": "", "name": "", "score": 0.3, "sure": False}
+    unsure = {
+        "source": "not sure",
+        "rank": "",
+        "name": "",
+        "score": 0.3,
+        "sure": False,
+        "ranks": {},
+    }
     return [
         entry(str(photo)),
         blank,

@@ -12,6 +12,7 @@ from scripts.stream_memory import serving, write
 
 from fieldmark import remote, sources
 from fieldmark.crops import PhotoFile, Streamed
+from fieldmark.places import Cell
 from fieldmark.preprocess import Preprocess
 from fieldmark.train import TrainConfig, train
 
@@ -76,6 +77,23 @@ def test_parquet_behind_a_url_is_never_here_as_a_whole(
         table.file_of(path)
     assert len(copies) >= 4
     assert max(most) == 2
+
+
+def test_a_copy_that_is_being_read_stays(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that decode ahead may read of more files than are kept."""
+    monkeypatch.setattr(remote, "_copies", OrderedDict())
+    table = sources.read(places["parquet, web"])
+    cells = [table.file_of(path) for path in table.kept["path"]]
+    files = list(dict.fromkeys(each.file for each in cells if isinstance(each, Cell)))
+    with remote.local_copy(files[0]) as first:
+        for other in files[1:]:
+            with remote.local_copy(other) as here:
+                assert here.exists()
+            assert first.exists()
+    with remote.local_copy(files[1]), remote.local_copy(files[2]):
+        assert not first.exists()
 
 
 def test_a_network_is_trained_from_a_web_server(places: dict[str, Path], tmp_path: Path) -> None:

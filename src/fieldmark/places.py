@@ -18,6 +18,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -207,25 +208,32 @@ _blocks: Recent[list[bytes | None]] = Recent(keep=4)
 
 
 def _cell(place: Cell, max_bytes: int) -> bytes:
-    import polars as pl
-
-    file = remote.local_copy(place.file) if isinstance(place.file, Remote) else place.file
+    file = place.file
+    with remote.local_copy(file) if isinstance(file, Remote) else nullcontext(file) as here:
+        block = _block_of(place, here)
     start = place.row - place.row % _BLOCK
-    try:
-        about = file.stat()
-        key = (file, about.st_mtime_ns, place.column, start)
-        block = _blocks.get(key, lambda: cells(file, place.column, start, _BLOCK))
-    except FileNotFoundError as error:
-        raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first}") from error
     if place.row - start >= len(block):
         reject(RejectReason.MISSING, f"{place.file} has fewer rows than {place} asks for")
     data = block[place.row - start] or b""
     if len(data) > max_bytes:
         reject(RejectReason.TOO_LARGE, f"{place} has {len(data):,} bytes")
     return data
+
+
+def _block_of(place: Cell, here: Path) -> list[bytes | None]:
+    """The block of cells that holds a cell, from a file on this machine."""
+    import polars as pl
+
+    start = place.row - place.row % _BLOCK
+    try:
+        about = here.stat()
+        key = (here, about.st_mtime_ns, place.column, start)
+        return _blocks.get(key, lambda: cells(here, place.column, start, _BLOCK))
+    except FileNotFoundError as error:
+        raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first}") from error
 
 
 def cells(file: Path, column: str, start: int, rows: int) -> list[bytes | None]:

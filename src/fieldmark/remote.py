@@ -189,20 +189,45 @@ class Reader(io.RawIOBase):
         return length
 
 
-_copies: OrderedDict[str, Path] = OrderedDict()
+@dataclass
+class _Copy:
+    """An object on this machine, and how many threads are reading it."""
+
+    path: Path
+    readers: int = 0
+
+
+_copies: OrderedDict[str, _Copy] = OrderedDict()
 _copies_lock = threading.Lock()
 _KEPT_COPIES = 2
 
 
-def local_copy(place: Remote) -> Path:
-    """A Parquet file on this machine: its parts lie here and there. The last two are kept."""
+@contextmanager
+def local_copy(place: Remote) -> Iterator[Path]:
+    """A Parquet file on this machine: its parts lie here and there.
+
+    The last two are kept, and whatever others are being read.
+    """
     with _copies_lock:
         if place.url not in _copies:
-            while len(_copies) >= _KEPT_COPIES:
-                _copies.popitem(last=False)[1].unlink(missing_ok=True)
-            _copies[place.url] = _download(place)
+            _make_room()
+            _copies[place.url] = _Copy(_download(place))
+        copy = _copies[place.url]
         _copies.move_to_end(place.url)
-        return _copies[place.url]
+        copy.readers += 1
+    try:
+        yield copy.path
+    finally:
+        with _copies_lock:
+            copy.readers -= 1
+
+
+def _make_room() -> None:
+    """Delete copies that nobody reads, the oldest first, until there is room for another."""
+    for url in [url for url, copy in _copies.items() if not copy.readers]:
+        if len(_copies) < _KEPT_COPIES:
+            break
+        _copies.pop(url).path.unlink(missing_ok=True)
 
 
 def _download(place: Remote) -> Path:

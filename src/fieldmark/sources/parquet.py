@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -87,8 +88,9 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
     frames = []
     with stage("Reading shards", len(shards), unit="shards") as bar:
         for shard, name in shards:
-            here = remote.local_copy(shard) if isinstance(shard, Remote) else shard
-            frames.append(_rows(here, name, shard))
+            copy = remote.local_copy(shard) if isinstance(shard, Remote) else nullcontext(shard)
+            with copy as here:
+                frames.append(_rows(here, name, shard))
             bar.advance()
     return listing.table_of(pl.concat(frames, how="diagonal"), path, root, SOURCE.name)
 
