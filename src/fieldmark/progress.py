@@ -89,8 +89,13 @@ def stage(label: str, total: int | None = None, unit: str = "photos") -> Iterato
         with bar:
             yield current
     elapsed = time.perf_counter() - start
-    rate = f", {current.done / elapsed:,.0f} {unit}/s" if current.done and elapsed > 0 else ""
+    rate = f", {_rate(current.done / elapsed, unit)}" if current.done and elapsed > 0 else ""
     say(f"{label}: {current.done:,} {unit} in {seconds(elapsed)}{rate}")
+
+
+def _rate(speed: float, unit: str) -> str:
+    """A rate in words: whole numbers, but two figures of one below 10."""
+    return f"{speed:,.0f} {unit}/s" if speed >= 9.95 else f"{speed:.2g} {unit}/s"
 
 
 def _bar() -> Progress:
@@ -109,7 +114,7 @@ def _bar() -> Progress:
         def render(self, task: object) -> Text:
             speed = getattr(task, "speed", None)
             unit = getattr(task, "fields", {}).get("unit", "")
-            return Text(f"{speed:,.0f} {unit}/s" if speed else "")
+            return Text(_rate(speed, unit) if speed else "")
 
     columns: list[str | ProgressColumn] = [
         TextColumn("{task.description}"),
