@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -539,6 +540,15 @@ def test_any_json_in_any_field_is_taken_or_refused(
     assert all(isinstance(answer.taxon.label, str) for answer in found.answers)
     assert isinstance(found.sure, bool)
     assert card(classifier)
+
+
+def test_the_card_says_the_licence_as_the_hub_wants_it(saved: Path) -> None:
+    """The hub knows a list of names, of which "other" takes a `license_name` beside it."""
+    text = (saved / "README.md").read_text()
+    front = text.split("---")[1]
+    assert 'license: "other"' in front
+    assert re.search(r'license_name: "[a-z0-9_-]+"', front)
+    assert "**Licence of the weights.** other." in text
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -113,6 +113,10 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     assert [member.weight for member in loaded.members] == pytest.approx([0.5, 0.5])
     assert len(loaded.networks) == 2
     about = loaded.provenance
+    for name in NAMES:  # of each network: whose weights, and under which licence
+        assert name in about["weights"] or "random" in about["weights"]
+        assert backbones.architecture(name).licence in about["licence"]
+    assert not about["weights_complete"]
     assert {one["name"] for one in about["tried"]} == {*NAMES, "mean"}
     assert [one["taken"] for one in about["tried"] if one["name"] == "mean"] == [True]
     assert len(about["ensemble"]["members"]) == 2

@@ -112,6 +112,7 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
     about = {
         **provenance(photos, table, split, parts, lead.backbone, [fit], config),
         "backbone": classifier.architecture,
+        **_weights(chosen),
         **chosen.account,
         "quality": config.quality,
         "budget_seconds": config.budget,
@@ -189,6 +190,16 @@ def _beside_tuned(
     rows = table(made, rise, option, first, every, groups, seed)
     which = f"Beside networks that were trained, on the {len(groups):,} photos of one fold: "
     return option, which + why, rows
+
+
+def _weights(chosen: Chosen) -> dict[str, Any]:
+    """Whose weights are in it, and under which licences."""
+    used = [each.candidate.backbone for each, _ in chosen.used]
+    return {
+        "weights": "; ".join(dict.fromkeys(weights_line(each) for each in used)),
+        "weights_complete": all(each.account.complete for each in used),
+        "licence": "; ".join(dict.fromkeys(each.architecture.licence for each in used)),
+    }
 
 
 def _members(chosen: Chosen) -> tuple[Member, ...]:

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 def card(classifier: Classifier) -> str:
     """The text of README.md in a classifier's folder."""
-    return "\n".join([*_front(classifier), *_body(classifier)])
+    return "\n".join([*_front(), *_body(classifier)])
 
 
-def _front(classifier: Classifier) -> Iterator[str]:
+def _front() -> Iterator[str]:
     front = {
         "library_name": "fieldmark",
         "pipeline_tag": "image-classification",
-        "license": classifier.provenance.get("licence", "other"),
+        "license": "other",  # the hub knows no name for that of weights and of photos together
+        "license_name": "of-weights-and-photos",
         "tags": ["species-classification", "biology", "fieldmark"],
     }
     yield "---"
@@ -42,6 +43,11 @@ def _body(classifier: Classifier) -> Iterator[str]:
         yield from _members(classifier)
     if "how" in made.get("chosen", {}):
         yield from _tried(made)
+    licence = made.get("licence", "not known")
+    yield from (
+        f"**Licence of the weights.** {licence}. The photos have licences of their own.",
+        "",
+    )
     yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")
     yield from ("**How it was made.**", "", "```json", files.to_json(dict(made)).strip(), "```", "")
 
