@@ -23,5 +23,5 @@ BENCHMARKS: dict[str, str] = {
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
 
-LONG = ("labels", "errors", "findings", "cluster", "heads_many")
+LONG = ("heads", "labels", "errors", "findings", "cluster", "heads_many")
 """Run only when named: they take minutes, and hardly change from day to day."""

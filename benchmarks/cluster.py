@@ -52,7 +52,7 @@ from fieldmark.photos import PhotoTable
 
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
-PHOTOS, SHARDS, ROUNDS = 4_000, 4, 2
+PHOTOS, SHARDS = 4_000, 4
 MEMORY = {"index": (10_000, 100_000, 1_000_000), "extract": (10_000, 20_000)}
 ONE, BY_HAND = "one process, one thread", "Ray Data by hand"
 OURS = {1: "1 worker", 2: "2 workers"}
@@ -68,7 +68,7 @@ def run(quick: bool = False) -> list[Row]:
         folder = Path(name)
         photos = _files(folder / "photos", 96 if quick else PHOTOS)
         few = dict.fromkeys(MEMORY, (500, 1_000))
-        return _rates(folder, photos, rounds(quick, ROUNDS)) + _memory(
+        return _rates(folder, photos, rounds(quick)) + _memory(
             folder, few if quick else MEMORY
         )
 

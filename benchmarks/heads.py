@@ -29,8 +29,8 @@ from fieldmark.features import Features
 from fieldmark.heads import HEADS
 from fieldmark.heads.base import LabelledFeatures, Scaling
 
-SIZES = ((5_000, 512, 200, common.ROUNDS), (20_000, 2_048, 1_000, 1))
-"""Photos, features, classes, rounds: the peer takes many minutes for the larger one."""
+SIZES = ((5_000, 512, 200, common.ROUNDS), (20_000, 2_048, 1_000, common.ROUNDS))
+"""Photos, features, classes, rounds; one round of the larger takes over two minutes."""
 
 QUICK = ((600, 32, 10, 1),)
 PEER = "scikit-learn LogisticRegression, best of its grid"

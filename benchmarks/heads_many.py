@@ -43,7 +43,7 @@ def run(quick: bool = False) -> list[Row]:
             memory[name].append(said["mib"])
             return said["seconds"]
 
-        values = alternate({n: (lambda n=n: way(n)) for n in (OURS, PEER)}, rounds(quick, 1))
+        values = alternate({n: (lambda n=n: way(n)) for n in (OURS, PEER)}, rounds(quick))
         found.append(compare(f"a step, {classes:,} classes", values, OURS, PEER, unit="s"))
         found.append(compare(f"peak memory, {classes:,} classes", memory, OURS, PEER, unit="MiB"))
     return [*found, *_errors(quick)]
