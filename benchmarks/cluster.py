@@ -68,9 +68,7 @@ def run(quick: bool = False) -> list[Row]:
         folder = Path(name)
         photos = _files(folder / "photos", 96 if quick else PHOTOS)
         few = dict.fromkeys(MEMORY, (500, 1_000))
-        return _rates(folder, photos, rounds(quick)) + _memory(
-            folder, few if quick else MEMORY
-        )
+        return _rates(folder, photos, rounds(quick)) + _memory(folder, few if quick else MEMORY)
 
 
 def _files(folder: Path, count: int) -> Path:
