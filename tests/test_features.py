@@ -222,3 +222,13 @@ def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
     with shelf.writing() as writer:
         writer.append([*alike[:2], key(7)], np.arange(9, dtype=np.float32).reshape(3, 3))
     assert shelf.rows([alike[1], key(7), alike[2], alike[0], key(8)]).tolist() == [1, 2, -1, 0, -1]
+
+
+def test_photos_in_the_order_of_the_shelf_are_found_like_any_others(tmp_path: Path) -> None:
+    shelf = FeatureStore(tmp_path).shelf("weights", "crop", 3)
+    fill(shelf, list(range(10)))
+    for numbers in ([*range(10)], [*range(3, 10)], [*range(4, 11)], [2, 3, 4, 5, 6, 8], [0] * 8, []):
+        expected = [number if number < 10 else -1 for number in numbers]
+        assert shelf.rows([key(number) for number in numbers]).tolist() == expected
+    whole = shelf.rows([key(number) for number in range(10)])
+    assert (whole.dtype, whole.shape) == (np.int64, (10,))
