@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fieldmark.errors import InputError, StoreError
-from fieldmark.features import Features, FeatureStore, Shelf
+from fieldmark.features import Features, FeatureStore, Shelf, _all_finite
 
 
 def key(number: int) -> str:
@@ -227,8 +227,21 @@ def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
 def test_photos_in_the_order_of_the_shelf_are_found_like_any_others(tmp_path: Path) -> None:
     shelf = FeatureStore(tmp_path).shelf("weights", "crop", 3)
     fill(shelf, list(range(10)))
-    for numbers in ([*range(10)], [*range(3, 10)], [*range(4, 11)], [2, 3, 4, 5, 6, 8], [0] * 8, []):
+    for numbers in (
+        [*range(10)],
+        [*range(3, 10)],
+        [*range(4, 11)],
+        [2, 3, 4, 5, 6, 8],
+        [0] * 8,
+        [],
+    ):
         expected = [number if number < 10 else -1 for number in numbers]
         assert shelf.rows([key(number) for number in numbers]).tolist() == expected
     whole = shelf.rows([key(number) for number in range(10)])
     assert (whole.dtype, whole.shape) == (np.int64, (10,))
+
+
+def test_every_half_precision_number_is_told_finite_or_not() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    told = [_all_finite(every[[at]]) for at in range(len(every))]
+    assert told == np.isfinite(every).tolist()

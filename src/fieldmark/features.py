@@ -396,8 +396,9 @@ def _size(path: Path) -> int:
 
 def _all_finite(rows: npt.NDArray[np.floating]) -> bool:
     if rows.dtype == np.float16:
-        # By the bits: NumPy would take a third as long as making the numbers took.
-        return int((rows.view(np.uint16) & 0x7FFF).max(initial=0)) < 0x7C00
+        # By the bits, all ones in the exponent: NumPy would take a third as long as making the numbers.
+        positive, negative = rows.view(np.int16).max(initial=0), rows.view(np.uint16).max(initial=0)
+        return bool(positive < 0x7C00 and negative < 0xFC00)
     return bool(np.isfinite(rows).all())
 
 
