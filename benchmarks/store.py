@@ -4,14 +4,12 @@ Ours appends batches under the SHA-256 of their photos, refuses numbers that are
 vectors before keys and syncs in groups behind checksums: what a kill or a power cut leaves is right.
 The memory map knows
 beforehand how many rows there will be, has no keys, and is flushed once, at its end. Both are written
-in batches of 1,024 rows (what a GPU gives at a time) and of 8,192 from float32, as an engine gives
-them, to float16, and read back in blocks of 4,096 rows as float32. `python -m benchmarks.store
-1000000` measures the million of the aim.
+in batches of 1,024 rows (what a GPU gives at a time) from float32, as an engine gives them, to float16,
+and read back in blocks of 4,096 rows as float32. Needs 8 GB of disk.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,8 +20,7 @@ from benchmarks.common import Row, alternate, compare, rounds
 from fieldmark import files
 from fieldmark.features import Shelf
 
-ROWS, DIM = 100_000, 2_048
-BATCHES = (1_024, 8_192)
+ROWS, DIM, BATCH = 1_000_000, 2_048, 1_024
 BLOCK = 4_096
 AIM = 0.8
 OURS, PEER = "feature store", "numpy.memmap, flushed once"
@@ -32,11 +29,11 @@ OURS, PEER = "feature store", "numpy.memmap, flushed once"
 class _Store:
     """The same rows through both ways; each call starts from an empty file."""
 
-    def __init__(self, folder: Path, rows: int, batch: int) -> None:
-        self.folder, self.rows, self.batch = folder, rows, batch
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.rows = folder, rows
         self.keys = [files.sha256(str(number).encode()) for number in range(rows)]
-        self.x_BD = np.random.default_rng(0).random((batch, DIM), np.float32)
-        self.starts = range(0, rows, batch)
+        self.x_BD = np.random.default_rng(0).random((BATCH, DIM), np.float32)
+        self.starts = range(0, rows, BATCH)
 
     def _rate(self, start: float) -> float:
         return self.rows * DIM * 2 / (time.perf_counter() - start) / 1e9
@@ -48,7 +45,7 @@ class _Store:
         start = time.perf_counter()
         with shelf.writing() as writer:
             for at in self.starts:
-                keys = self.keys[at : at + self.batch]
+                keys = self.keys[at : at + BATCH]
                 writer.append(keys, self.x_BD[: len(keys)])
         return self._rate(start)
 
@@ -58,7 +55,7 @@ class _Store:
         start = time.perf_counter()
         rows = np.memmap(path, np.float16, mode="w+", shape=(self.rows, DIM))
         for at in self.starts:
-            part = rows[at : at + self.batch]
+            part = rows[at : at + BATCH]
             part[:] = self.x_BD[: len(part)]
         rows.flush()
         return self._rate(start)
@@ -79,20 +76,15 @@ class _Store:
         return self._rate(start)
 
 
-def run(quick: bool = False, rows: int = ROWS) -> list[Row]:
+def run(quick: bool = False) -> list[Row]:
     """Appending and reading back, in GB of features a second."""
-    rows = 5_000 if quick else rows
-    found = []
+    rows = 5_000 if quick else ROWS
     with tempfile.TemporaryDirectory(dir=_disk()) as folder:
-        for batch in BATCHES:
-            store = _Store(Path(folder), rows, batch)
-            ways = {OURS: store.write_ours, PEER: store.write_plain}
-            what = f"write {rows:,} x {DIM:,}, {batch:,} at a time"
-            found.append(_row(what, alternate(ways, rounds(quick))))
+        store = _Store(Path(folder), rows)
+        written = alternate({OURS: store.write_ours, PEER: store.write_plain}, rounds(quick))
         ways = {OURS: store.read_ours, PEER: store.read_plain}  # what the last round has written
-        values = alternate(ways, rounds(quick), warm_up=True)
-        found.append(_row(f"read {rows:,} x {DIM:,}", values))
-    return found
+        read = alternate(ways, rounds(quick), warm_up=True)
+    return [_row(f"write {rows:,} x {DIM:,}", written), _row(f"read {rows:,} x {DIM:,}", read)]
 
 
 def _row(what: str, values: dict[str, list[float]]) -> Row:
@@ -104,9 +96,3 @@ def _disk() -> Path:
     folder = files.cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-if __name__ == "__main__":
-    from benchmarks.common import table
-
-    print(table("store", run(rows=int(sys.argv[1]) if sys.argv[1:] else ROWS)))
