@@ -434,7 +434,7 @@ def test_findings(insects: Path) -> None:
 def test_store() -> None:
     from benchmarks import store as measured
 
-    check_rows(measured.run(quick=True, rows=2000))
+    check_rows(measured.run(quick=True))
 
 
 def test_pipeline(shared: Path) -> None:

@@ -56,6 +56,19 @@ def test_what_cannot_be_dropped_is_refused_before_any_work(insects: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_photos_that_went_since_they_were_indexed_are_the_ones_that_are_rejected(
+    insects: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(insects, tmp_path / "photos")
+    sources.read(tmp_path / "photos").write(tmp_path / "table.parquet")
+    gone = ["Apis mellifera/03.jpg", "Apis mellifera/05.jpg", "Danaus plexippus/15.jpg"]
+    for photo_id in gone:
+        (tmp_path / "photos" / photo_id).unlink()
+    done = check(tmp_path / "table.parquet", tmp_path / "out", CheckConfig(**NETWORK))
+    rejected = done.table.frame.filter(pl.col("reason") == "missing")
+    assert sorted(rejected["id"]) == gone
+
+
 def changed(photo: Path, target: Path, how: str) -> None:
     image = Image.open(photo).convert("RGB")
     wide, high = image.size

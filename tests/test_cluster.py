@@ -6,9 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -19,10 +23,11 @@ from hypothesis import strategies as st
 from fieldmark import check, cluster, predict, shards, sources
 from fieldmark.backbones import load
 from fieldmark.cluster import Workers, cut
-from fieldmark.errors import InputError
+from fieldmark.errors import InputError, StoreError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import Bench
 from fieldmark.features import FeatureStore
+from fieldmark.photos import PhotoTable
 from fieldmark.train import TrainConfig, train
 
 NETWORK = "shufflenet_v2_x0_5"
@@ -74,12 +79,16 @@ def then(do: Callable[[], object], results: Iterator[Any]) -> Iterator[Any]:
         yield result
 
 
-def kill_workers() -> None:
-    """Kill the processes that are at work on the cluster's nodes."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (path / "cmdline").read_bytes().startswith(b"ray::_at_work") and is_ours(path):
-                os.kill(int(path.name), signal.SIGKILL)
+def kill_workers(killed: list[int]) -> None:
+    """Kill two processes that are at work on the cluster's nodes, as soon as there are any."""
+    until = time.monotonic() + 60
+    while len(killed) < 2 and time.monotonic() < until:
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (path / "cmdline").read_bytes().startswith(b"ray::_at_work") and is_ours(path):
+                    os.kill(int(path.name), signal.SIGKILL)
+                    killed.append(int(path.name))
+        time.sleep(0.02)
 
 
 def is_ours(process: Path) -> bool:
@@ -135,10 +144,16 @@ def test_predict_writes_the_same_bytes_though_workers_die(
     assert predict.to_file(tmp_path / "alone.csv", classifier, items) == 1
     loaded = type(classifier).load(classifier.source)
 
+    killed: list[int] = []
+    killer = Thread(target=kill_workers, args=[killed])
+
     def name(*about: Any) -> Iterator[Any]:
-        return then(kill_workers, workers.predict(*about))
+        killer.start()
+        yield from workers.predict(*about)
+        killer.join()
 
     assert predict.to_file(tmp_path / "cluster.csv", loaded, items, name=name) == 1
+    assert len(killed) >= 2
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "cluster.csv").read_bytes()
 
 
@@ -159,6 +174,35 @@ def test_what_a_worker_refuses_is_said_as_it_is(
     nowhere = {NETWORK: {"weights": str(tmp_path / "none.pth")}}
     with pytest.raises(InputError, match=r"none\.pth"):
         workers.extract(shards.read(insects), nowhere, Bench(engine="torch"))
+
+
+def die(_common: object, _share: object) -> None:
+    os._exit(1)
+
+
+def test_a_share_whose_worker_dies_every_time_ends_the_run(workers: Workers) -> None:
+    with pytest.raises(InputError, match="worker died 4 times"):
+        list(workers.over(die, None, [1]))
+
+
+def held_by_another(folder: Path, _share: object) -> bool:
+    """Fails the first time, as where a worker that was given up still holds the segment."""
+    if (folder / "seen").exists():
+        return True
+    (folder / "seen").touch()
+    raise StoreError("in use by another fieldmark")
+
+
+def test_a_segment_that_is_still_held_is_waited_for(tmp_path: Path, workers: Workers) -> None:
+    assert list(workers.over(held_by_another, tmp_path, [1])) == [True]
+
+
+def test_the_command_starts_a_cluster_of_its_own(insects: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
+    command = [sys.executable, "-m", "fieldmark", "index", str(insects), "--cluster", "local"]
+    subprocess.run([*command, "--out", str(tmp_path / "table.parquet")], check=True, timeout=120)
+    table = PhotoTable.read(tmp_path / "table.parquet")
+    assert table.frame.drop("path").equals(sources.read(insects).frame.drop("path"))
 
 
 @given(st.integers(0, 500), st.integers(1, 20), st.sampled_from([1, 32]))

@@ -35,14 +35,17 @@ def test_every_pair_within_the_radius_is_found_and_no_other(
     assert set(map(tuple, found.tolist())) == set(map(tuple, expected.tolist()))
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_equal_hashes_hang_together_without_a_pair_for_every_two(kinds: list[int]) -> None:
     far = np.array([0, 2**64 - 1, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA], np.uint64)
     pairs = near.pairs_within(far[kinds], 11)
     root = near.components(len(kinds), pairs)
     assert [kinds[at] for at in root] == kinds
     assert len(set(root.tolist())) == len(set(kinds))
-    assert len(pairs) == len(kinds) - len(set(kinds))
+    assert len(pairs) <= 7 * len(kinds)
+    few = [kind for kind in set(kinds) if kinds.count(kind) <= 8]
+    every = {(a, b) for b in range(len(kinds)) for a in range(b) if kinds[a] == kinds[b] in few}
+    assert every <= set(map(tuple, pairs.tolist()))
 
 
 @given(st.integers(1, 30), st.data())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from fieldmark.backbones import Backbone, load
 from fieldmark.check import CheckConfig, files_of
 from fieldmark.classifier import Classifier
 from fieldmark.crops import PhotoFile
-from fieldmark.errors import ImageRejected, InputError
+from fieldmark.errors import ImageRejected, InputError, StoreError
 from fieldmark.experiment import Bench
 from fieldmark.features import Shelf
 from fieldmark.photos import PhotoTable
@@ -39,6 +40,9 @@ RETRIES = 3
 """How often a share is started anew whose worker died."""
 
 _PATIENCE = 5.0  # seconds for a cluster to take a connection; Ray itself would wait for minutes
+_LINGERS = (
+    60.0  # seconds for a worker that Ray gave up to end: longer than nodes take to be given up
+)
 _AHEAD = 64  # shares that are given to Ray at a time: what is done early waits for its turn
 
 T = TypeVar("T")
@@ -60,6 +64,7 @@ def connected(address: str, shares: int = 16) -> Iterator[Workers]:
         InputError: Ray is not installed, or no cluster answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a user's work is sent
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of one failed share, not of all
     try:
         import ray
     except ImportError as error:
@@ -71,9 +76,8 @@ def connected(address: str, shares: int = 16) -> Iterator[Workers]:
     try:
         if address == "local":
             memory = 200 * 2**20
-            ray.init(
-                include_dashboard=False, object_store_memory=memory, num_cpus=blas.cores(), **quiet
-            )
+            own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": memory}
+            ray.init(address="local", num_cpus=blas.cores(), **own, **quiet)
         else:
             _knock(address)
             ray.init(address=address, **quiet)
@@ -126,16 +130,13 @@ class Workers:
         task = self.ray.remote(_at_work).options(max_retries=RETRIES, **room)
         held = self.ray.put((str(files.cache_dir().absolute()), work, common))
         left, waiting = iter(shares), deque[Any]()
-        try:
-            while True:
-                waiting += [task.remote(held, each) for each in islice(left, _AHEAD - len(waiting))]
-                if not waiting:
-                    return
-                yield self._result(waiting[0])
-                waiting.popleft()
-        finally:
-            for each in waiting:
-                self.ray.cancel(each)
+        # When a share fails, those that are under way are not cancelled but forgotten: Ray ends the
+        # whole process when a task comes to its end while it is being cancelled (ray-project/ray#54260).
+        while True:
+            waiting += [task.remote(held, each) for each in islice(left, _AHEAD - len(waiting))]
+            if not waiting:
+                return
+            yield self._result(waiting.popleft())
 
     def _room(self, *, gpu: bool) -> dict[str, int]:
         """What a task takes: all cores of the smallest node, or a GPU with its part of the cores.
@@ -203,7 +204,7 @@ class Workers:
             wide: whether the probabilities of all labels are wanted.
         """
         common = classifier, top, wide
-        for named in self.over(_name, common, cut(items, self.shares, BATCH)):
+        for named in self.over(_name, common, cut(items, self.shares, BATCH), gpu=True):
             yield from named
 
     def ready_to_check(self, config: CheckConfig) -> Callable[[Path], PhotoTable]:
@@ -240,7 +241,15 @@ def cut(rows: Sequence[T], shares: int, batch: int = 1) -> list[Sequence[T]]:
 def _at_work(how: tuple[str, Callable[[C, S], T], C], share: S) -> T:
     cache, work, common = how
     os.environ["FIELDMARK_CACHE"] = cache  # the driver's, not that of who started the node
-    return work(common, share)
+    until = time.monotonic() + _LINGERS
+    while True:
+        try:
+            return work(common, share)
+        except StoreError:
+            # Whose place this task takes may live on for a while, cut off, and hold the share's segment.
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
 
 
 def _look(root: File, rows: Rows) -> list[Finding]:

@@ -14,7 +14,8 @@ was drawn at random, so that its probability is
 (C. Bishop, "Pattern recognition and machine learning", 2006, equation 4.117). `e` and a temperature
 of the scores are set where the given labels are the likeliest; scores that learned from wrong
 labels are too flat, and the temperature undoes it. What the second term has of the sum is the
-probability that the label is wrong.
+probability that the label was drawn. Where that is likely, the label's own probability is near 0, and
+drawn means wrong; of all that were drawn, one in C is right by chance.
 
 Scores are read in blocks, twice, after a sample of them, and the matrix of given and found classes
 is never made: memory does not grow with photos times classes."""

@@ -20,14 +20,14 @@ Hashes = npt.NDArray[np.uint64]
 _BANDS = 4
 _BAND_BITS = 64 // _BANDS
 _AT_ONCE = 1 << 21  # pairs that are compared at once: bounds the memory
-_TWINS = 8  # photos of one hash that are compared with those of another; more say nothing new
+_TWINS = 8  # photos of one hash that are compared with those of another, or among themselves
 
 
 def pairs_within(hash_N: Hashes, radius: int) -> Ints:
     """All pairs of rows whose hashes differ in at most `radius` bits, shape (P, 2), the lower row first.
 
-    Of rows with one and the same hash, each is paired with the next one, so that they hang together
-    without a pair for every two of them; and up to 8 of them are paired with those of other hashes.
+    Of more than 8 rows with one and the same hash, each is paired with the next 7 alone, so that they
+    hang together without a pair for every two; and 8 of them are paired with those of other hashes.
 
     Args:
         hash_N: the hashes.
@@ -35,8 +35,7 @@ def pairs_within(hash_N: Hashes, radius: int) -> Ints:
     """
     order = np.argsort(hash_N, kind="stable").astype(np.int64)
     unique_U, start_U, count_U = np.unique(hash_N[order], return_index=True, return_counts=True)
-    same = np.stack([order[:-1], order[1:]], 1)[hash_N[order[:-1]] == hash_N[order[1:]]]
-    found = [same]
+    found = [_equal(hash_N, order, apart) for apart in range(1, _TWINS)]
     for left, right in _unique_pairs(unique_U, radius):
         kept = np.minimum(count_U, _TWINS)
         sizes = kept[left] * kept[right]
@@ -48,6 +47,13 @@ def pairs_within(hash_N: Hashes, radius: int) -> Ints:
     pairs = np.concatenate(found)
     pairs.sort(axis=1)
     return np.unique(pairs, axis=0)
+
+
+def _equal(hash_N: Hashes, order: Ints, apart: int) -> Ints:
+    """Pairs of rows that have one hash and are so many places apart in the order of the hashes."""
+    before, behind = order[:-apart], order[apart:]
+    equal = hash_N[before] == hash_N[behind]
+    return np.stack([before[equal], behind[equal]], 1)
 
 
 def _unique_pairs(hash_U: Hashes, radius: int) -> Iterator[tuple[Ints, Ints]]:
