@@ -24,11 +24,13 @@ class Plan:
         workers: tasks at a time.
         megabytes: of a photo, as it is stored.
         decode: seconds of a core for a photo: bytes to crop.
+        resize: seconds of these for which it holds Python's lock: one photo at a time in a worker.
         cores: that decode, for each worker.
         forward: seconds of a worker's device for a photo; with `shared_cores` of a core.
         shared_cores: whether decoding and the network are done by the same cores.
         network: megabytes a second that storage gives to all workers together.
         link: megabytes a second that one worker takes.
+        latency: seconds that a photo is waited for, of as many at a time as there are `cores`.
         start: seconds until a worker is ready for its first shard.
         overhead: seconds a shard, beside its photos.
         chunk: photos that are read ahead.
@@ -44,6 +46,8 @@ class Plan:
     network: float
     link: float
     shared_cores: bool = False
+    resize: float = 0.0
+    latency: float = 0.0
     start: float = 0.0
     overhead: float = 0.0
     chunk: int = 256
@@ -69,7 +73,7 @@ def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
     chunks = max(1, -(-plan.photos // (plan.shards * plan.chunk)))
     chunks = max(1, min(chunks, most_events // plan.shards))
     in_chunk = plan.photos / (plan.shards * chunks)
-    reading, deciding, running = _seconds(plan, in_chunk)
+    reading, decoding, running = _seconds(plan, in_chunk)
     storage = 0.0
     work = {"storage": 0.0, "decoding": 0.0, "device": 0.0}
     # Of each worker: when it reads on, when its decoders and device are free, what is left to do.
@@ -92,12 +96,12 @@ def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
         there = max(storage, now + reading)
         begun = max(there, decoders[worker])
         if plan.shared_cores:
-            decoders[worker] = devices[worker] = begun + deciding + running
+            decoders[worker] = devices[worker] = begun + decoding + running
         else:
-            decoders[worker] = begun + deciding
+            decoders[worker] = begun + decoding
             devices[worker] = max(decoders[worker], devices[worker]) + running
         work["storage"] += in_chunk * plan.megabytes / plan.network
-        work["decoding"] += deciding / plan.workers
+        work["decoding"] += decoding / plan.workers
         work["device"] += running / plan.workers
         end = max(end, devices[worker])
         # One chunk is read ahead while the one before is decoded.
@@ -109,8 +113,10 @@ def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
 def _seconds(plan: Plan, photos: float) -> tuple[float, float, float]:
     """A worker's own seconds for reading, decoding and running so many photos."""
     cores = plan.cores
+    read = max(plan.megabytes / plan.link, plan.latency / cores)
+    decode = max(plan.decode / cores, plan.resize)
     forward = plan.forward / cores if plan.shared_cores else plan.forward
-    return photos * plan.megabytes / plan.link, photos * plan.decode / cores, photos * forward
+    return photos * read, photos * decode, photos * forward
 
 
 # The plans of docs/scaling.md, which says what of this is measured and what is assumed.
@@ -121,14 +127,20 @@ A_PHOTO = Plan(
     workers=8,
     megabytes=0.1,
     decode=0.0030,  # 800 x 600, exact: benchmarks/results/decode.json
+    resize=0.0006,
     cores=16,
     forward=1 / 3000,  # assumed: see docs/scaling.md
     network=1250,  # 10 Gbit/s
     link=1250,
+    latency=0.002,
     start=20,
     overhead=0.5,
     chunk=256,
 )
+
+
+OBJECTS = replace(A_PHOTO, network=12_500, latency=0.06)
+"""Each photo an object behind a URL: two requests, one after the other."""
 
 
 def table() -> str:
@@ -159,3 +171,4 @@ def table() -> str:
 
 if __name__ == "__main__":
     print(table())  # noqa: T201
+    print(f"10 million objects on 8 GPUs: {simulate(OBJECTS).seconds / 3600:.3g} h")  # noqa: T201

@@ -43,6 +43,7 @@ PLAN = SCALING.Plan(
     [
         ({}, "device", 100_000 / 1500 / 4),
         ({"cores": 2}, "decoding", 100_000 * 0.004 / 2 / 4),
+        ({"resize": 0.001}, "decoding", 100_000 * 0.001 / 4),
         ({"network": 400}, "storage", 100_000 * 0.1 / 400),
         ({"shared_cores": True, "forward": 0.002}, "decoding", 100_000 * 0.006 / 8 / 4),
     ],
@@ -54,6 +55,12 @@ def test_the_slowest_stage_sets_the_time(
     assert found.saturated == saturated
     # A pipe has to fill up and run dry once a shard: a little more than the slowest stage alone.
     assert seconds <= found.seconds < 1.35 * seconds
+
+
+def test_photos_that_are_waited_for_keep_every_stage_idle() -> None:
+    found = SCALING.simulate(replace(PLAN, latency=0.08))
+    assert found.seconds == pytest.approx(100_000 * 0.08 / 8 / 4, rel=0.1)
+    assert max(found.busy.values()) < 0.5
 
 
 def test_a_start_and_an_overhead_are_added() -> None:
