@@ -10,7 +10,8 @@ BENCHMARKS: dict[str, str] = {
     "heads": "Features to a trained last layer",
     "finetune": "A step of fine-tuning all layers",
     "heads_many": "A last layer for very many classes",
-    "cluster": "Shards over a Ray cluster, and memory against photos",
+    "cluster": "Shards over a Ray cluster",
+    "memory": "Memory against photos",
     "store": "Features to disk and back",
     "tables": "Index, count, split and prune annotations",
     "cold_start": "From nothing to the first answer",
@@ -23,5 +24,5 @@ BENCHMARKS: dict[str, str] = {
 }
 """Each is the module of that name in this folder; in the order in which they are run and shown."""
 
-LONG = ("heads", "labels", "errors", "findings", "cluster", "heads_many")
+LONG = ("heads", "labels", "errors", "findings", "cluster", "memory", "heads_many")
 """Run only when named: they take minutes, and hardly change from day to day."""

@@ -1,4 +1,4 @@
-"""Rows a second over a cluster, against one process and against Ray Data by hand; memory against photos.
+"""Rows a second over a cluster, against one process and against Ray Data by hand.
 
 Nodes of one core each in processes of their own (`ray.cluster_utils.Cluster`) on this machine; they are
 up before anything is timed. Each run has new processes: importing PyTorch and loading the network are in
@@ -9,10 +9,6 @@ alone.
 
 The simulation of scripts/scaling.py predicts these times from what one photo costs on one core, and from
 the start: a run of the same cluster over a photo a shard.
-
-Memory is the peak of one process that looks at, or extracts, ever more photos of 32 x 32 pixels in
-tars. There the network is taken out (a vector is the mean of the crop): it is the pipeline that is
-measured.
 """
 
 from __future__ import annotations
@@ -22,10 +18,9 @@ import json
 import os
 import statistics
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,10 +35,9 @@ from benchmarks.common import (
     alternate,
     compare,
     elsewhere,
-    peak_gib,
     rounds,
 )
-from fieldmark import shards, sources
+from fieldmark import shards
 from fieldmark.backbones import engines, load
 from fieldmark.experiment import Bench
 from fieldmark.extraction import BATCH
@@ -53,13 +47,12 @@ from fieldmark.photos import PhotoTable
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
 PHOTOS, SHARDS = 4_000, 4
-MEMORY = {"index": (10_000, 100_000, 1_000_000), "extract": (10_000, 20_000)}
 ONE, BY_HAND = "one process, one thread", "Ray Data by hand"
 OURS = {1: "1 worker", 2: "2 workers"}
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Rates by workers, the simulation, and memory."""
+    """Rates by workers, and the simulation."""
     try:
         import ray.data  # noqa: F401  # imported before anything is timed
     except ImportError as error:
@@ -67,8 +60,7 @@ def run(quick: bool = False) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = _files(folder / "photos", 96 if quick else PHOTOS)
-        few = dict.fromkeys(MEMORY, (500, 1_000))
-        return _rates(folder, photos, rounds(quick)) + _memory(folder, few if quick else MEMORY)
+        return _rates(folder, photos, rounds(quick))
 
 
 def _files(folder: Path, count: int) -> Path:
@@ -110,7 +102,7 @@ def _rates(folder: Path, photos: Path, times: int) -> list[Row]:
         with _nodes(nodes) as address:
             ways = {
                 name: lambda address=address: over(address),
-                ONE: lambda: _elsewhere("alone", photos)["rate"],
+                ONE: lambda: elsewhere("cluster", photos)["rate"],
                 BY_HAND: lambda address=address, nodes=nodes: by_hand(address, nodes),
             }
             got = alternate(ways, times)
@@ -215,73 +207,15 @@ def _costs(photos: Sequence[Any]) -> dict[str, float]:
     return {"decode": decode / len(data), "forward": forward / len(data)}
 
 
-def _memory(folder: Path, counts: Mapping[str, Sequence[int]]) -> list[Row]:
-    for count in sorted({count for each in counts.values() for count in each}):
-        _tars(folder / f"tars{count}", count)
-    found = []
-    for verb, (few, *more) in counts.items():
-        said = {count: _elsewhere(verb, folder / f"tars{count}") for count in (few, *more)}
-        for count in more:
-            mib, least = said[count]["mib"], said[few]["mib"]
-            photo = 2**20 * (mib - least) / (count - few)
-            found.append(
-                Row(
-                    f"peak memory of {verb}, {count:,} photos",
-                    "MiB",
-                    mib,
-                    least,
-                    f"{few:,} photos",
-                    *[least / mib] * 3,
-                    EXACT,
-                    note=f"{photo:,.0f} bytes a photo more; {said[count]['rate']:,.0f} photos/s",
-                )
-            )
-    return found
-
-
-def _tars(folder: Path, count: int, in_tar: int = 10_000) -> None:
-    folder.mkdir()
-    data = [_jpeg(number, (32, 32)) for number in range(64)]
-    for start in range(0, count, in_tar):
-        with tarfile.open(folder / f"{start:08}.tar", "w") as archive:
-            for number in range(start, min(count, start + in_tar)):
-                # Bytes after the end of a JPEG are allowed, and make each photo another one.
-                photo = data[number % 64] + number.to_bytes(8, "little")
-                about = tarfile.TarInfo(f"{number:08}.jpg")
-                about.size = len(photo)
-                archive.addfile(about, io.BytesIO(photo))
-
-
-def _elsewhere(what: str, path: Path) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as name:
-        memory = {"FIELDMARK_CACHE": name, "OMP_NUM_THREADS": "2"}
-        return elsewhere("cluster", what, path, **(memory if what in MEMORY else {}))
-
-
-def _one(what: str, path: Path) -> dict[str, float]:
-    """One thing done in this process alone: photos a second, and its peak memory."""
+def _alone(photos: Path) -> dict[str, float]:
+    """Photos a second of one process that extracts them."""
     start = time.perf_counter()
-    if what == "index":
-        count = len(sources.read(path))
-    else:
-        network = load(NETWORK, weights="random")
-        if what == "extract":
-            _without(network.architecture.feature_dim)
-        with tempfile.TemporaryDirectory() as store:
-            bench = Bench(engine="onnxruntime", store=FeatureStore(Path(store)))
-            count = shards.extract_shard(shards.read(path), {NETWORK: network}, bench).photos
-    rate = count / (time.perf_counter() - start)
-    return {"mib": 1024 * peak_gib(), "rate": rate}
-
-
-def _without(dim: int) -> None:
-    """Take the network out: a vector is the mean of the crop."""
-
-    def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
-
-    shards.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined]
+    network = load(NETWORK, weights="random")
+    with tempfile.TemporaryDirectory() as store:
+        bench = Bench(engine="onnxruntime", store=FeatureStore(Path(store)))
+        count = shards.extract_shard(shards.read(photos), {NETWORK: network}, bench).photos
+    return {"rate": count / (time.perf_counter() - start)}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_one(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(_alone(Path(sys.argv[1]))))

@@ -437,6 +437,16 @@ def test_store() -> None:
     check_rows(measured.run(quick=True))
 
 
+def test_memory() -> None:
+    from benchmarks import memory as measured
+
+    rows = measured.run(quick=True)
+    check_rows(rows)
+    assert [row.what for row in rows] == [
+        *("peak memory of index, 1,000 photos", "peak memory of extract, 1,000 photos")
+    ]
+
+
 def test_pipeline(shared: Path) -> None:
     from benchmarks import pipeline as measured
 

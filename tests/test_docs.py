@@ -427,7 +427,7 @@ def test_what_best_tried_is_what_is_kept_beside_the_document(
     assert module.filled(read("docs/better.md"), found, "better") == read("docs/better.md")
     provenance = {**found, "command": "/a/b/train.py train /a/photos --out /c/m"}
     assert module.kept(provenance) == {**found, "command": "fieldmark train photos --out m"}
-    tuned = [{**found["tried"][0], "photos": 9, "name": "trained"}]
+    tuned = [{**found["tried"][0], "photos": 9, "name": "trained", "taken": True}]
     text = "\n".join(module.lines({**found, "tuned": tuned}))
     assert "On 9 photos; the reference is what is best without trained networks." in text
     assert "| **trained** |" in text

@@ -1,0 +1,110 @@
+"""Memory against photos: the peak of one process that looks at, or extracts, ever more of them.
+
+Invented photos of 32 x 32 pixels in tars. The network is taken out (a vector is the mean of the crop):
+it is the pipeline that is measured.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.common import EXACT, Row, elsewhere, peak_gib
+from fieldmark import shards, sources
+from fieldmark.backbones import load
+from fieldmark.experiment import Bench
+from fieldmark.features import FeatureStore
+
+NETWORK = "shufflenet_v2_x0_5"
+VERBS = ("index", "extract")
+PHOTOS = (10_000, 100_000, 1_000_000)
+IN_TAR = 10_000
+
+
+def run(quick: bool = False) -> list[Row]:
+    """The peak of each verb for ever more photos, beside that for the fewest."""
+    few, *more = (500, 1_000) if quick else PHOTOS
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        for count in (few, *more):
+            _tars(Path(name) / str(count), count)
+        for verb in VERBS:
+            said = {count: _elsewhere(verb, Path(name) / str(count)) for count in (few, *more)}
+            found += [_row(verb, few, count, said) for count in more]
+    return found
+
+
+def _row(verb: str, few: int, count: int, said: dict[int, dict[str, float]]) -> Row:
+    mib, least = said[count]["mib"], said[few]["mib"]
+    photo = 2**20 * (mib - least) / (count - few)
+    return Row(
+        f"peak memory of {verb}, {count:,} photos",
+        "MiB",
+        mib,
+        least,
+        f"{few:,} photos",
+        *[least / mib] * 3,
+        EXACT,
+        note=f"{photo:,.0f} bytes a photo more; {said[count]['rate']:,.0f} photos/s",
+    )
+
+
+def _tars(folder: Path, count: int) -> None:
+    folder.mkdir()
+    data = [_jpeg(number) for number in range(64)]
+    for start in range(0, count, IN_TAR):
+        with tarfile.open(folder / f"{start:08}.tar", "w") as archive:
+            for number in range(start, min(count, start + IN_TAR)):
+                # Bytes after the end of a JPEG are allowed, and make each photo another one.
+                photo = data[number % 64] + number.to_bytes(8, "little")
+                about = tarfile.TarInfo(f"{number:08}.jpg")
+                about.size = len(photo)
+                archive.addfile(about, io.BytesIO(photo))
+
+
+def _jpeg(number: int) -> bytes:
+    grey = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _elsewhere(verb: str, photos: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as cache:
+        said: dict[str, float] = elsewhere("memory", verb, photos, FIELDMARK_CACHE=cache)
+    return said
+
+
+def _one(verb: str, photos: Path) -> dict[str, float]:
+    """One thing done in this process: photos a second, and its peak memory."""
+    start = time.perf_counter()
+    if verb == "index":
+        count = len(sources.read(photos))
+    else:
+        network = load(NETWORK, weights="random")
+        _without(network.architecture.feature_dim)
+        bench = Bench(engine="onnxruntime", store=FeatureStore())
+        count = shards.extract_shard(shards.read(photos), {NETWORK: network}, bench).photos
+    return {"mib": 1024 * peak_gib(), "rate": count / (time.perf_counter() - start)}
+
+
+def _without(dim: int) -> None:
+    """Take the network out: a vector is the mean of the crop."""
+
+    def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
+
+    shards.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_one(sys.argv[1], Path(sys.argv[2]))))
