@@ -21,7 +21,9 @@ from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation, difference
 from fieldmark.experiment import Bench, Parts
+from fieldmark.heads.base import LabelledFeatures
 from fieldmark.heads.default import Warm, fit_best
+from fieldmark.heads.softmax import Fit
 from fieldmark.merge import merge
 from fieldmark.photos import PhotoTable
 from fieldmark.split import PARTS, Split, split_photos
@@ -112,16 +114,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
         bench.features(backbone, each, parts.classes)
         for each in (parts.train, parts.val, parts.test)
     )
-    with progress.stage("training the last layer", unit="epochs") as stage:
-        fits = fit_best(
-            train,
-            val,
-            len(parts.classes),
-            seed=how.seed,
-            warm=_warm(old, parts.classes),
-            kind=how.head,
-            on_epoch=lambda _done, _of: stage.advance(),
-        )
+    fits = _heads(old, train, val, parts.classes, how)
     fit = fits[0]
     raw = Classifier.alone(
         backbone, bench.crop_for(backbone), fit.unscaled, table.taxonomy.only(parts.classes)
@@ -132,25 +125,16 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
     summary["unknown"] = unknown(bench, backbone, parts, how)
     before = _scores_before(old, test.features[slice(None)], parts.classes)
     summary["grown"] = _changed(old, evaluation, parts.test.evaluation(before, parts.classes))
-    made = old.classifier.provenance
     about = {
         **provenance(photos, table, split, parts, backbone, fits, how),
-        "name": f"{made.get('name', model.name)} + {photos.resolve().name}",
-        "weights": made.get("weights", "unknown"),
-        "weights_complete": made.get("weights_complete", True),
         "command": command,
         **outcome(classifier, summary, bench, fit.seconds, start),
-        "grown": {
-            "from": {
-                "name": made.get("name", model.name),
-                "digest": old.classifier.digest,
-                "data_digest": made.get("data_digest"),
-            },
-            "with": {"name": photos.resolve().name, "data_digest": new.digest()},
-            "computed": sum(bench.extraction.computed.values()),
-            "new_classes": [each for each in parts.classes if each not in old.becomes.values()],
-            **summary["grown"],
-        },
+        **_heritage(old, model, photos, new),
+    }
+    about["grown"] |= {
+        "computed": sum(bench.extraction.computed.values()),
+        "new_classes": [each for each in parts.classes if each not in old.becomes.values()],
+        **summary["grown"],
     }
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
     write(trained, table, split, parts, train, how)
@@ -189,6 +173,43 @@ def _read(model: Path, accepted: names.Accepted) -> _Old:
         Split.read(model / "split.parquet"),
         {taxon.id: becomes[taxon.id] for taxon in classifier.taxa},
     )
+
+
+def _heads(
+    old: _Old,
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    classes: tuple[str, ...],
+    how: TrainConfig,
+) -> list[Fit]:
+    """Heads that go on from the old one, the best first."""
+    with progress.stage("training the last layer", unit="epochs") as stage:
+        return fit_best(
+            train,
+            val,
+            len(classes),
+            seed=how.seed,
+            warm=_warm(old, classes),
+            kind=how.head,
+            on_epoch=lambda _done, _of: stage.advance(),
+        )
+
+
+def _heritage(old: _Old, model: Path, photos: Path, new: PhotoTable) -> dict[str, Any]:
+    """What the new classifier says of the one that it was grown from, and of what was added."""
+    made = old.classifier.provenance
+    name, added = made.get("name", model.name), photos.resolve().name
+    origin = {
+        "name": name,
+        "digest": old.classifier.digest,
+        "data_digest": made.get("data_digest"),
+    }
+    return {
+        "name": f"{name} + {added}",
+        "weights": made.get("weights", "unknown"),
+        "weights_complete": made.get("weights_complete", True),
+        "grown": {"from": origin, "with": {"name": added, "data_digest": new.digest()}},
+    }
 
 
 def _as_trained(classifier: Classifier, split: Split, config: GrowConfig) -> TrainConfig:
