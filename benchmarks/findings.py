@@ -27,11 +27,11 @@ from fieldmark import folds as cross
 from fieldmark import places
 from fieldmark.experiment import Parts, Photos, read
 from fieldmark.quality import looks
+from fieldmark.quality.twins import RADIUS
 from fieldmark.sampling import generator
 from fieldmark.split import split_photos
 
 COPIES, SIDE = 200, 256
-_BITS = 10  # a copy's hash may differ by
 _SIGMA = 2.5  # of the blur, in pixels of SIDE
 _FALSE = 0.02  # of unspoilt photos may be called blurred
 
@@ -85,7 +85,7 @@ def _flatness(grey_SS: npt.NDArray[np.float32]) -> float:
 
 
 def _copies(pictures: list[Image.Image]) -> list[Row]:
-    """Changed copies whose hash stays within ten bits of the original's."""
+    """Changed copies whose hash stays within the bits of the original's that `check` proposes."""
     changes: dict[str, Callable[[Image.Image], Image.Image]] = {
         "recompressed copies": _recompressed,
         "halved copies": lambda each: each.resize((each.width // 2, each.height // 2)),
@@ -95,9 +95,9 @@ def _copies(pictures: list[Image.Image]) -> list[Row]:
     found = []
     for what, change in changes.items():
         pairs = [(each, change(each)) for each in pictures]
-        ours = np.array([_apart(a, b) <= _BITS for a, b in pairs])
-        theirs = np.array([imagehash.phash(a) - imagehash.phash(b) <= _BITS for a, b in pairs])
-        note = f"{len(pictures)} photos; within {_BITS} of 64 bits"
+        ours = np.array([_apart(a, b) <= RADIUS for a, b in pairs])
+        theirs = np.array([imagehash.phash(a) - imagehash.phash(b) <= RADIUS for a, b in pairs])
+        note = f"{len(pictures)} photos; within {RADIUS} of 64 bits"
         found.append(_row(f"{what} that are proposed", ours, theirs, "imagehash.phash", note))
     return found
 
