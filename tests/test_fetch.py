@@ -181,8 +181,11 @@ def test_a_challenge_is_fetched_checked_and_read(published: Any, tmp_path: Path)
     assert not list(out.rglob("*.part*"))
     assert not list((out / "archives").iterdir())
     before = len(published.server.asked)
+    left = out / "archives" / "val2019.json.tar.gz"  # by a kill before it was removed
+    left.write_bytes(b"whole, and unpacked")
     assert fetch.fetch_challenge(published.challenge, out, QUICK) == done
     assert len(published.server.asked) == before
+    assert not left.exists()
 
 
 def test_a_download_goes_on_where_it_was_cut_off(published: Any, tmp_path: Path) -> None:
@@ -560,7 +563,56 @@ def test_a_damaged_table_is_refused(bucket: Any, tmp_path: Path) -> None:
             fetch.fetch_own(wanted(bucket), tmp_path / str(number), manners=QUICK)
 
 
+def test_a_table_of_a_header_alone_is_refused(bucket: Any, tmp_path: Path) -> None:
+    for name in inat_tables.NAMES:
+        whole = dict(bucket.files)
+        header = gzip.decompress(whole[f"/{name}.csv.gz"]).split(b"\n")[0] + b"\n"
+        bucket.files[f"/{name}.csv.gz"] = gzip.compress(header)
+        with pytest.raises(InputError, match=f"{name}.csv.gz has no row below its header"):
+            fetch.fetch_own(wanted(bucket), tmp_path / name, manners=QUICK)
+        bucket.files.update(whole)
+
+
+def test_a_photo_that_is_too_large_is_left_out_and_the_others_come(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = wanted(bucket, photos=4)
+    large = _chosen(choice, bucket, tmp_path)[0]["url"].removeprefix(bucket.url)
+    bucket.files[large] += b"x" * 2_000_000
+    monkeypatch.setattr("fieldmark.fetch.opendata._PHOTO_LIMIT", 2_000_000)
+    got = fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    assert (got.photos, got.failed) == (7, 1)
+    lost = pl.read_csv(tmp_path / "own/not-fetched.csv")
+    assert lost["reason"].str.contains("larger than 2,000,000 bytes").all()
+
+
+def test_where_no_photo_is_to_be_had_nothing_is_called_ready(bucket: Any, tmp_path: Path) -> None:
+    choice = wanted(bucket, photos=1)
+    for row in _chosen(choice, bucket, tmp_path):
+        del bucket.files[row["url"].removeprefix(bucket.url)]
+    with pytest.raises(InputError, match="None of the 2 photos was to be had"):
+        fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    assert pl.read_csv(tmp_path / "own/not-fetched.csv").height == 2
+
+
 # The verb
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inat2021", "--licence", "CC0"],
+        ["inat2019", "--taxon", "Parus"],
+        ["open-data", "--parts", "train", "--taxon", "Parus"],
+        ["open-data", "--no-images", "--taxon", "Parus"],
+    ],
+)
+def test_an_option_of_the_other_kind_is_refused(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fieldmark", "fetch", *words, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"says nothing about {words[0]}: leave it out." in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_verb(bucket: Any, tmp_path: Path) -> None:

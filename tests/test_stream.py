@@ -13,6 +13,7 @@ from scripts.stream_memory import serving, write
 from fieldmark import remote, sources
 from fieldmark.crops import PhotoFile, Streamed
 from fieldmark.places import Cell
+from fieldmark.places import read as read_place
 from fieldmark.preprocess import Preprocess
 from fieldmark.train import TrainConfig, train
 
@@ -74,7 +75,7 @@ def test_parquet_behind_a_url_is_never_here_as_a_whole(
     monkeypatch.setattr(remote, "download", download)
     table = sources.read(places["parquet, web"])
     for path in table.kept["path"]:
-        table.file_of(path)
+        assert read_place(table.file_of(path))
     assert len(copies) >= 4
     assert max(most) == 2
 

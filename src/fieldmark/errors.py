@@ -47,6 +47,7 @@ class RejectReason(StrEnum):
     UNKNOWN_CATEGORY = "unknown-category"  # its label is not in the source's list of categories
     AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels
     UNCERTAIN_LABEL = "uncertain-label"  # the source itself calls its label uncertain
+    MACHINE_LABEL = "machine-label"  # a machine named it, and nobody has verified that
     DUPLICATE_ID = "duplicate-id"  # the source has already used its id for another photo
     DUPLICATE = "duplicate"  # the same bytes as another photo; dropped when asked
     NEAR_DUPLICATE = "near-duplicate"  # the same picture as another photo; dropped when asked

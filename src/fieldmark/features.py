@@ -293,9 +293,10 @@ class Shelf:
         raw = np.fromfile(segment._index, np.uint8, count * _KEY_BYTES).tobytes()
         keys = [raw[at : at + _KEY_BYTES].hex() for at in range(0, len(raw), _KEY_BYTES)]
         new = np.flatnonzero(self.rows(keys) < 0)
-        vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
         for start in range(0, len(new), 4096):
             some = new[start : start + 4096]
+            # Mapped anew for each block: what was read of it is let go.
+            vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
             writer.append([keys[row] for row in some], vectors[some])
 
 

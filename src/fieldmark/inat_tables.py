@@ -31,7 +31,7 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
     """A table's rows as text, block by block; an empty cell is null.
 
     Raises:
-        InputError: the file is cut off or damaged, or lacks a column.
+        InputError: the file is cut off or damaged, lacks a column, or has no row.
     """
     try:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -39,7 +39,10 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
             header = handle.readline().decode("utf-8-sig").rstrip("\r\n").split("\t")
             if missing := [name for name in columns if name not in header]:
                 raise InputError(f"{path} has no column {missing[0]!r}: it is another table.")
-            while text := handle.read(size):
+            text = handle.read(size)
+            if not text:
+                raise InputError(f"{path} has no row below its header: delete it to fetch it anew.")
+            while text:
                 yield pl.read_csv(
                     BytesIO(text + handle.readline()),
                     separator="\t",
@@ -49,6 +52,7 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
                     infer_schema=False,
                     encoding="utf8-lossy",
                 ).select(columns)
+                text = handle.read(size)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is cut off or damaged ({error}): delete it to fetch it anew."

@@ -126,8 +126,9 @@ def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
     taken = set(frame["id"])
     ids, seen = [], set[str]()
     for photo_id in frame["id"]:
-        own = photo_id if photo_id not in seen else _free(photo_id, seen | taken)
+        own = photo_id if photo_id not in seen else _free(photo_id, taken)
         seen.add(own)
+        taken.add(own)
         ids.append(own)
     return frame.with_columns(id=pl.Series(ids, dtype=pl.String))
 

@@ -347,7 +347,60 @@ def test_a_camtrap_dp_says_labels_places_and_rights(tmp_path: Path) -> None:
     assert rows["a"]["group"] == rows["b"]["group"] == "place"
     assert rows["a"]["licence"] == "CC-BY-4.0"
     assert table.taxonomy["Vulpes vulpes"].ranks["family"] == "Canidae"
-    assert rows["d"]["reason"] in ("outside", "missing")
+    assert rows["d"]["reason"] == "missing"  # named by where a copy of it would lie
+
+
+def test_what_only_a_machine_has_named_is_no_truth(tmp_path: Path) -> None:
+    root = camtrap_sample(tmp_path)
+    with (root / "media.csv").open("a") as media:
+        media.write("e,d1,,\n")  # and one row names no file
+    with (root / "observations.csv").open("a") as observations:
+        observations.write("4,d1,c,,animal,Canis lupus,machine\n5,d1,e,,animal,Canis lupus,human\n")
+    photo(root / "media" / "c.jpg", 3)
+    rows = {row["id"]: row for row in read(root).frame.iter_rows(named=True)}
+    assert (rows["c"]["reason"], rows["c"]["taxon_id"]) == ("machine-label", None)
+    assert rows["e"]["reason"] == "missing"
+    assert rows["a"]["reason"] is None
+
+
+def test_an_occurrence_that_only_a_machine_has_named_is_no_truth(tmp_path: Path) -> None:
+    root = darwin_core_sample(tmp_path)
+    marks = (
+        '<field default="MachineObservation" term="http://rs.tdwg.org/dwc/terms/basisOfRecord"/>'
+        '<field default="{}" '
+        'term="http://rs.tdwg.org/dwc/terms/identificationVerificationStatus"/></core>'
+    )
+    for status, reason in (("Unverified", "machine-label"), ("verified", None)):
+        (root / "meta.xml").write_text(META.replace("</core>", marks.format(status)))
+        frame = read(root).frame
+        assert frame.filter(id="1_1")["reason"].item() == reason
+        assert frame.filter(id="2_1")["reason"].item() == "uncertain-label"
+
+
+def test_a_list_of_the_same_name_does_not_hide_a_picture(tmp_path: Path) -> None:
+    root = darwin_core_sample(tmp_path)
+    for name in ("17.csv", "1_1.txt"):
+        (root / "a" / name).parent.mkdir(exist_ok=True)
+        (root / "a" / name).write_text("no picture")
+    shutil.move(root / "photos" / "17" / "original.jpg", root / "photos" / "1_1.jpg")
+    shutil.move(root / "photos" / "18" / "original.jpg", root / "photos" / "1_2.jpg")
+    rows = {row["id"]: row for row in read(root).frame.iter_rows(named=True)}
+    assert (rows["1_1"]["path"], rows["1_1"]["reason"]) == ("photos/1_1.jpg", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"file_name": "1.jpg", "label"\n', "metadata.jsonl"),
+        ('{"label": "x"}\n', "file_name"),
+        ("[1, 2]\n", "metadata.jsonl"),
+    ],
+)
+def test_a_damaged_imagefolder_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    root = imagefolder_sample(tmp_path)
+    (root / "train" / "metadata.jsonl").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read(root)
 
 
 @pytest.mark.parametrize("table", ["deployments", "media", "observations"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -81,6 +82,9 @@ def fetch(
     from fieldmark import progress
 
     manners = room.Manners(workers=workers, rate=rate)
+    of_challenge = {"--parts": parts, "--no-images": not images, "--keep-archives": keep_archives}
+    of_own = {"--taxon": taxon, "--place": place, "--licence": licence, "--tables": tables}
+    _refuse(what, of_challenge if what is What.open_data else of_own)
     if what is not What.open_data:
         year = what.value.removeprefix("inat")
         base = {"base": mirror} if mirror else {}
@@ -107,6 +111,11 @@ def fetch(
     got = room.fetch_own(wanted, out, kept_tables=tables, manners=manners)
     typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not to be had")
     typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
+
+
+def _refuse(what: What, strange: Mapping[str, object]) -> None:
+    if given := [option for option, value in strange.items() if value]:
+        raise InputError(f"{given[0]} says nothing about {what.value}: leave it out.")
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -107,6 +107,8 @@ def _one(
     path = out / "archives" / archive.name
     known = record.files.get(archive.name, {})
     if known.get("unpacked"):
+        if not challenge.keep_archives:
+            path.unlink(missing_ok=True)  # where a kill came before it was removed
         progress.say(f"{archive.name}: here already")
         return
     url = f"{challenge.base.rstrip('/')}/{challenge.year}/{archive.name}"

@@ -144,7 +144,7 @@ def _best_photos(wanted: Wanted, path: Path, seen: pl.DataFrame) -> pl.DataFrame
             drawn = sampling.hashes(found["observation_uuid"].to_list(), "fetch", wanted.seed)
             found = found.with_columns(draw=pl.Series(drawn, dtype=pl.UInt64))
             best = _fewest(found if best is None else pl.concat([best, found]), wanted.photos)
-    assert best is not None  # a table without a row still has a first block, or is refused
+    assert best is not None  # a table without a row is refused
     return best
 
 

@@ -57,7 +57,8 @@ class Manners:
 
 
 class NotThere(InputError):
-    """A file that is not to be had however often it is asked for: 403, 404, or wrong bytes twice."""
+    """A file that is not to be had however often it is asked for: 403, 404, too large, or
+    wrong bytes twice."""
 
 
 class Again(Exception):
@@ -109,7 +110,7 @@ class Downloads:
             limit: more bytes than this are refused.
 
         Raises:
-            NotThere: the server has no such file.
+            NotThere: the server has no such file, or one that is too large.
             InputError: it could not be had.
         """
 
@@ -119,7 +120,7 @@ class Downloads:
                 for block in self._blocks(answer):
                     data += block
                     if len(data) > limit:
-                        raise InputError(f"{url} is larger than {limit:,} bytes: it is left out.")
+                        raise NotThere(f"{url} is larger than {limit:,} bytes")
             return check(bytes(data))
 
         return self._insist(url, once, lambda: 0)

@@ -142,4 +142,10 @@ def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:
         files.write_text(out / "not-fetched.csv", why.write_csv())
     else:
         (out / "not-fetched.csv").unlink(missing_ok=True)
+    if had.is_empty():
+        why_not = out / "not-fetched.csv"
+        raise InputError(
+            f"None of the {chosen.height:,} photos was to be had: {why_not} says why; run the same "
+            "command again later, or name a mirror with --from."
+        )
     return Fetched(table, had.height, had["label"].n_unique(), len(failed))

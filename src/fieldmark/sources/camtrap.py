@@ -2,8 +2,9 @@
 
 https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (at the level of
 the media file, else of the event that it belongs to); what is no animal is a label of its own:
-blank, human, vehicle. Observations by a person outweigh those by a machine. The group is the place of
-the deployment (`locationID`, else `deploymentID`). Pictures behind URLs are looked for as copies beside.
+blank, human, vehicle. Observations by a person outweigh those by a machine, and what only a machine has
+named is no truth to learn from. The group is the place of the deployment (`locationID`, else
+`deploymentID`). Pictures behind URLs are looked for as copies beside.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from fieldmark import files
-from fieldmark.errors import InputError
+from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import PhotoTable
 from fieldmark.sources import copies, listing
 from fieldmark.sources.base import Source
@@ -52,13 +53,15 @@ def _read(path: Path) -> PhotoTable:
     rows = media.join(labels, on="mediaID", how="left", maintain_order="left").join(
         places, on="deploymentID", how="left", maintain_order="left"
     )
-    pictures = [copies.Picture(*each) for each in rows.select("filePath", "mediaID").iter_rows()]
+    named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
+    pictures = [copies.Picture(*each) for each in named.iter_rows()]
     names = copies.find(about.parent, pictures)
     given = rows.select(
         *("label", "group"),
         id="mediaID",
         location="group",
         file_name=pl.Series(names, dtype=pl.String),
+        reason=pl.when("machine").then(pl.lit(RejectReason.MACHINE_LABEL.value)),
     )
     licence = _licence(package)
     given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
@@ -86,7 +89,7 @@ def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
 
 
 def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
-    """The label of each photo; a photo that shows two species has a row for each."""
+    """The label of each photo, and whether a machine alone gave it; two species are two rows."""
     for name in ("mediaID", "eventID", "scientificName", "classificationMethod"):
         if name not in observations.columns:
             observations = observations.with_columns(pl.lit(None, pl.String).alias(name))
@@ -102,7 +105,7 @@ def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
         shared = rest.join(events, on="eventID").select("mediaID", "label", "machine")
         direct = pl.concat([direct, shared])
     by_people = pl.col("machine") == pl.col("machine").min().over("mediaID")
-    return direct.filter(by_people).select("mediaID", "label").unique(maintain_order=True)
+    return direct.filter(by_people).unique(maintain_order=True)
 
 
 def _places(deployments: pl.DataFrame, about: Path) -> pl.DataFrame:

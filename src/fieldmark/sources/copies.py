@@ -1,6 +1,7 @@
 """Offline copies of pictures that a standard names by URL: found beside the list, never fetched.
 
-A copy may lie under as much of its URL's path as makes it the only one (`photos/17/original.jpg`).
+A copy may lie under as much of its URL's path as makes it the only one (`photos/17/original.jpg`); its
+name is enough where no other picture of the list is called the same.
 Otherwise it is known by its name, without the extension, in one of the usual ways:
 
     17, 17_1, 17_2    after its record: the only picture, the first, the second
@@ -15,10 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
+
+_NO_PICTURES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".parquet", ".zip", ".gz")
+"""Beside pictures may lie other files that are called after the same record."""
 
 SIZES = ("original", "large", "medium", "small", "thumb", "square")
 """What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
@@ -50,7 +55,12 @@ class Picture:
 def find(root: Path, pictures: Sequence[Picture]) -> list[str]:
     """The path of each picture's copy below the folder; what it would be called where there is none."""
     lying = _Lying(root)
-    paths = [lying.by_url(picture) for picture in pictures]
+    called = [picture.parts for picture in pictures]
+    often = Counter(parts[-1] for parts in called if parts)
+    paths = [
+        lying.by_url(picture.url, parts, alone=bool(parts) and often[parts[-1]] == 1)
+        for picture, parts in zip(pictures, called, strict=True)
+    ]
     lost = [number for number, path in enumerate(paths) if path is None]
     if lost and lying.stems:
         ways = [[lying.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
@@ -71,27 +81,33 @@ class _Lying:
         self._files: set[str] = set()
         self.stems: dict[str, str] = {}
         self._ends: dict[str, list[str]] = {}
-        for folder, _, names in os.walk(root):
+        for folder, below, names in os.walk(root):
+            below.sort()  # of two copies it is the same on every file system that counts
             for name in sorted(names):
                 path = (Path(folder) / name).relative_to(root).as_posix()
                 self._files.add(path)
-                self.stems.setdefault(Path(name).stem, path)
+                if not name.lower().endswith(_NO_PICTURES):
+                    self.stems.setdefault(Path(name).stem, path)
                 self._ends.setdefault(name, []).append(path)
 
-    def by_url(self, picture: Picture) -> str | None:
-        if picture.url in self._files:
-            return picture.url
-        parts = picture.parts
+    def by_url(self, url: str, parts: list[str], *, alone: bool) -> str | None:
+        """A file at the end of an address; by its name only where no other address has it as well."""
+        if url in self._files:
+            return url
         same = self._ends.get(parts[-1], []) if parts else []
         for length in range(len(parts) if same else 0, 0, -1):
             end = "/".join(parts[-length:])
             found = [path for path in same if path == end or path.endswith(f"/{end}")]
-            if len(found) == 1 and (length > 1 or len(same) == 1):
+            if len(found) == 1 and (length > 1 or (alone and len(same) == 1 and not _is_size(end))):
                 return found[0]
         return None
 
     def by_name(self, names: list[str]) -> str | None:
         return next((self.stems[name] for name in names if name in self.stems), None)
+
+
+def _is_size(name: str) -> bool:
+    return name.partition(".")[0] in SIZES
 
 
 def _after_record(picture: Picture) -> list[str]:
@@ -101,7 +117,7 @@ def _after_record(picture: Picture) -> list[str]:
 
 def _after_number(picture: Picture) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
-    return [folder] if name.partition(".")[0] in SIZES else []
+    return [folder] if _is_size(name) else []
 
 
 def _after_hash(picture: Picture) -> list[str]:

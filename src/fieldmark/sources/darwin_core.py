@@ -27,7 +27,8 @@ from fieldmark.sources.descriptor import KEY, META, Table
 _EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their pictures)"
 _CORE = (
     *names.TERMS,
-    *("identificationQualifier", "vernacularName", "organismID", "associatedMedia"),
+    *("identificationQualifier", "identificationVerificationStatus", "basisOfRecord"),
+    *("vernacularName", "organismID", "associatedMedia"),
     *("license", "rightsHolder", "recordedBy"),
 )
 _MEDIA = ("identifier", "accessURI", "type", "format", "license", "rightsHolder", "creator")
@@ -78,6 +79,9 @@ def _read(path: Path) -> PhotoTable:
         copies.Picture(*each) for each in rows.select("identifier", KEY, "number").iter_rows()
     ]
     doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
+    # A machine's observation alone is no doubt: cameras in the field make them, and people name them.
+    unverified = pl.col("identificationVerificationStatus").str.to_lowercase() == "unverified"
+    by_machine = pl.col("basisOfRecord").str.to_lowercase() == "machineobservation"
     given = rows.with_columns(label=names.label()).select(
         *names.ranks(),
         "label",
@@ -91,7 +95,9 @@ def _read(path: Path) -> PhotoTable:
         reason=pl.when(pl.col("label").is_null())
         .then(pl.lit(RejectReason.NO_LABEL.value))
         .when(doubtful)
-        .then(pl.lit(RejectReason.UNCERTAIN_LABEL.value)),
+        .then(pl.lit(RejectReason.UNCERTAIN_LABEL.value))
+        .when(unverified & by_machine)
+        .then(pl.lit(RejectReason.MACHINE_LABEL.value)),
     )
     return listing.table_of(given, path, about.parent, SOURCE.name)
 
