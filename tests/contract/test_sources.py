@@ -363,6 +363,15 @@ def test_what_only_a_machine_has_named_is_no_truth(tmp_path: Path) -> None:
     assert rows["a"]["reason"] is None
 
 
+def test_a_person_s_word_on_a_sequence_outweighs_a_machine_s_on_its_photo(tmp_path: Path) -> None:
+    root = camtrap_sample(tmp_path)
+    with (root / "observations.csv").open("a") as observations:
+        observations.write("4,d2,b,,animal,Canis lupus,machine\n")
+    rows = {row["id"]: row for row in read(root).frame.iter_rows(named=True)}
+    assert (rows["b"]["reason"], rows["b"]["taxon_id"]) == (None, "blank")
+    assert rows.keys() == set("abcd")
+
+
 def test_an_occurrence_that_only_a_machine_has_named_is_no_truth(tmp_path: Path) -> None:
     root = darwin_core_sample(tmp_path)
     marks = (
@@ -370,8 +379,13 @@ def test_an_occurrence_that_only_a_machine_has_named_is_no_truth(tmp_path: Path)
         '<field default="{}" '
         'term="http://rs.tdwg.org/dwc/terms/identificationVerificationStatus"/></core>'
     )
-    for status, reason in (("Unverified", "machine-label"), ("verified", None)):
-        (root / "meta.xml").write_text(META.replace("</core>", marks.format(status)))
+    by_people = marks.replace("MachineObservation", "HumanObservation")
+    for basis, status, reason in (
+        (marks, "Unverified", "machine-label"),
+        (marks, "verified", None),
+        (by_people, "unverified", None),
+    ):
+        (root / "meta.xml").write_text(META.replace("</core>", basis.format(status)))
         frame = read(root).frame
         assert frame.filter(id="1_1")["reason"].item() == reason
         assert frame.filter(id="2_1")["reason"].item() == "uncertain-label"

@@ -101,11 +101,20 @@ def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
     direct = said.filter(pl.col("mediaID").is_not_null()).select("mediaID", "label", "machine")
     if "eventID" in media.columns:
         events = said.filter(pl.col("mediaID").is_null()).select("eventID", "label", "machine")
-        rest = media.filter(~pl.col("mediaID").is_in(direct["mediaID"].implode()))
-        shared = rest.join(events, on="eventID").select("mediaID", "label", "machine")
-        direct = pl.concat([direct, shared])
+        shared = media.join(events, on="eventID").select("mediaID", "label", "machine")
+        direct = pl.concat([direct, _needed(shared, direct)])
     by_people = pl.col("machine") == pl.col("machine").min().over("mediaID")
     return direct.filter(by_people).unique(maintain_order=True)
+
+
+def _needed(shared: pl.DataFrame, direct: pl.DataFrame) -> pl.DataFrame:
+    """What is said of a photo's event where the photo has no label of its own, or a machine's alone.
+
+    A person often names a sequence as a whole, after a machine has named each photo of it.
+    """
+    settled = direct.filter(~pl.col("machine"))["mediaID"]
+    by_machine = pl.col("machine") & pl.col("mediaID").is_in(direct["mediaID"].implode())
+    return shared.filter(~pl.col("mediaID").is_in(settled.implode()) & ~by_machine)
 
 
 def _places(deployments: pl.DataFrame, about: Path) -> pl.DataFrame:
