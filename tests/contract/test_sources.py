@@ -402,6 +402,23 @@ def test_a_list_of_the_same_name_does_not_hide_a_picture(tmp_path: Path) -> None
     assert (rows["1_1"]["path"], rows["1_1"]["reason"]) == ("photos/1_1.jpg", None)
 
 
+@pytest.mark.parametrize("name", ["1_1.html", "1_1.db", "1_1.JSON"])
+def test_what_is_no_picture_by_its_name_does_not_hide_one(tmp_path: Path, name: str) -> None:
+    root = darwin_core_sample(tmp_path)
+    shutil.move(root / "photos" / "17" / "original.jpg", root / "photos" / "1_1.jpg")
+    (root / "photos" / name).write_text("no picture")
+    rows = {row["id"]: row for row in read(root).frame.iter_rows(named=True)}
+    assert (rows["1_1"]["path"], rows["1_1"]["reason"]) == ("photos/1_1.jpg", None)
+
+
+def test_of_several_copies_the_first_by_name_counts_on_every_file_system(tmp_path: Path) -> None:
+    root = darwin_core_sample(tmp_path)
+    (root / "photos" / "17" / "original.jpg").unlink()
+    for number in reversed(range(20)):
+        photo(root / "more" / f"{number:02}" / "1_1.jpg", number)
+    assert read(root).frame.filter(id="1_1")["path"].item() == "more/00/1_1.jpg"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

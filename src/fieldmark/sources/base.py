@@ -50,6 +50,19 @@ def part_named(name: str) -> str | None:
     return _PARTS.get(name.strip().lower())
 
 
+# What a photo may be called. Formats that are not read are among them: they are rejected for that by
+# the look at the file, not for their name. A file without an extension is judged by its bytes alone.
+_PICTURES = re.compile(
+    r"|jpe?g|jpe|jfif|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|ico|tga|p[pgbn]m|jp2|j2k|jpf|jpx|hei[cf]|avif"
+    r"|jxl|dng|cr[23]|nef|arw|orf|rw2|raf|psd"
+)
+
+
+def may_be_picture(name: str) -> bool:
+    """Whether a file may be a photo by its extension."""
+    return bool(_PICTURES.fullmatch(Path(name).suffix.removeprefix(".").lower()))
+
+
 _BINOMIAL = re.compile(r"([A-Z][a-z]+(?:-[a-z]+)?)[ _]([a-z]{2,}(?:-[a-z]+)*)")
 
 

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-_NO_PICTURES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".parquet", ".zip", ".gz")
-"""Beside pictures may lie other files that are called after the same record."""
+from fieldmark.sources.base import may_be_picture
 
 SIZES = ("original", "large", "medium", "small", "thumb", "square")
 """What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
@@ -86,7 +85,7 @@ class _Lying:
             for name in sorted(names):
                 path = (Path(folder) / name).relative_to(root).as_posix()
                 self._files.add(path)
-                if not name.lower().endswith(_NO_PICTURES):
+                if may_be_picture(name):  # beside it may lie other files called after the record
                     self.stems.setdefault(Path(name).stem, path)
                 self._ends.setdefault(name, []).append(path)
 

@@ -10,7 +10,6 @@ classes only where they are a test part.
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,16 +28,10 @@ from fieldmark.sources import (
     parquet,
     webdataset,
 )
-from fieldmark.sources.base import Source, binomial, no_photos, part_named
+from fieldmark.sources.base import Source, binomial, may_be_picture, no_photos, part_named
 from fieldmark.sources.inat import annotation_files
 from fieldmark.taxonomy import Taxon, Taxonomy
 
-# What a photo may be called. Formats that are not read are among them: they are rejected for that by
-# the look at the file, not for their name. A file without an extension is judged by its bytes alone.
-_PICTURES = re.compile(
-    r"|jpe?g|jpe|jfif|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|ico|tga|p[pgbn]m|jp2|j2k|jpf|jpx|hei[cf]|avif"
-    r"|jxl|dng|cr[23]|nef|arw|orf|rw2|raf|psd"
-)
 _SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 _HIDDEN_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found"})
 
@@ -125,8 +118,7 @@ def _no_photo(parts: tuple[str, ...], entry: os.DirEntry[str]) -> RejectReason |
     # A pipe or a device would be waited for without end; a broken link is left to the look at files.
     if not entry.is_file() and not entry.is_symlink():
         return RejectReason.UNREADABLE
-    suffix = Path(name).suffix.removeprefix(".")
-    return None if _PICTURES.fullmatch(suffix) else RejectReason.NOT_AN_IMAGE
+    return None if may_be_picture(name) else RejectReason.NOT_AN_IMAGE
 
 
 def _has_parts(found: list[_Found]) -> bool:
