@@ -484,6 +484,30 @@ def test_an_inat_export_may_stay_in_its_zip(tmp_path: Path) -> None:
         read(zipped, source="inat-export")
 
 
+@pytest.mark.parametrize("left", [0.3, 0.9])
+def test_an_inat_export_whose_zip_is_cut_off_is_one_sentence(tmp_path: Path, left: float) -> None:
+    path = inat_export_sample(tmp_path)
+    zipped = tmp_path / "observations-1.csv.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(path, path.name)
+    data = zipped.read_bytes()
+    zipped.write_bytes(data[: int(left * len(data))])
+    with pytest.raises(InputError, match=r"observations-1\.csv\.zip could not be read .*not a zip"):
+        read(zipped, source="inat-export")
+    with pytest.raises(InputError, match=r"observations-1\.csv\.zip"):
+        read(zipped)
+
+
+def test_an_inat_export_whose_zip_is_damaged_within_is_one_sentence(tmp_path: Path) -> None:
+    path = inat_export_sample(tmp_path)
+    zipped = tmp_path / "observations-1.csv.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(path, path.name)
+    zipped.write_bytes(zipped.read_bytes().replace(b"Magpie", b"Magpye", 1))
+    with pytest.raises(InputError, match="is not a whole zip that can be used"):
+        read(zipped, source="inat-export")
+
+
 def test_half_an_inat_export_is_one_sentence(tmp_path: Path) -> None:
     path = inat_export_sample(tmp_path)
     text = path.read_text()
