@@ -19,6 +19,9 @@ import polars as pl
 from fieldmark.errors import InputError
 from fieldmark.taxonomy import RANKS
 
+SIZES = ("original", "large", "medium", "small", "thumb", "square")
+"""What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
+
 NAMES = ("taxa", "observations", "photos", "observers")
 BLOCK = 64 * 2**20
 """Bytes of text in memory at a time."""

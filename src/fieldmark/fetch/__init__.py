@@ -2,9 +2,10 @@
 
 from fieldmark.fetch.archives import Challenge, fetch_challenge, sizes
 from fieldmark.fetch.challenges import CHALLENGES, TERMS
-from fieldmark.fetch.choice import LICENCES, SIZES, Wanted
+from fieldmark.fetch.choice import LICENCES, Wanted
 from fieldmark.fetch.http import Manners
 from fieldmark.fetch.opendata import Fetched, fetch_own
+from fieldmark.inat_tables import SIZES
 
 __all__ = [
     "CHALLENGES",

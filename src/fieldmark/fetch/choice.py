@@ -18,7 +18,6 @@ from fieldmark.taxonomy import RANKS
 
 BASE = "https://inaturalist-open-data.s3.amazonaws.com"
 LICENCES = ("CC0", "CC-BY", "CC-BY-NC", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC-SA", "CC-BY-NC-ND", "PD")
-SIZES = ("original", "large", "medium", "small", "thumb", "square")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Wanted:
         licences: of `LICENCES`; all where none is named.
         photos: at most so many a species.
         research: only observations of research grade.
-        size: which of `SIZES`; "medium" is at most 500 pixels wide and high.
+        size: which of `inat_tables.SIZES`; "medium" is at most 500 pixels wide and high.
         seed: another one draws other observations.
         base: where tables and photos lie, for a mirror.
     """

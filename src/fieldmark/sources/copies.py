@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from fieldmark.inat_tables import SIZES
 from fieldmark.sources.base import may_be_picture
-
-SIZES = ("original", "large", "medium", "small", "thumb", "square")
-"""What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from fieldmark.photos import PhotoTable
 from fieldmark.progress import say, stage
 from fieldmark.sources import listing
 from fieldmark.sources.base import Source
-from fieldmark.sources.copies import SIZES
 from fieldmark.taxonomy import RANKS
 
 _EXPECTS = "a mirror of iNaturalist Open Data (photos, observations and taxa.csv.gz)"
@@ -88,7 +87,7 @@ def _lying(folder: Path) -> dict[str, str] | None:
         for entry in os.scandir(folder):
             names = os.listdir(entry.path) if entry.is_dir() else []  # noqa: PTH208  # no Path each
             sizes = {name.partition(".")[0]: name for name in names}
-            best = next((sizes[size] for size in SIZES if size in sizes), None)
+            best = next((sizes[size] for size in inat_tables.SIZES if size in sizes), None)
             if best:
                 found[entry.name] = f"{folder.name}/{entry.name}/{best}"
                 bar.advance()
