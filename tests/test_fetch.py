@@ -593,6 +593,7 @@ def test_where_no_photo_is_to_be_had_nothing_is_called_ready(bucket: Any, tmp_pa
     with pytest.raises(InputError, match="None of the 2 photos was to be had"):
         fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
     assert pl.read_csv(tmp_path / "own/not-fetched.csv").height == 2
+    assert not (tmp_path / "own/photos.csv").exists()
 
 
 # The verb

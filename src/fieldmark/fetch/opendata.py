@@ -133,8 +133,6 @@ def _a_picture(data: bytes) -> bytes:
 def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:
     lacking = pl.col("file_name").is_in(list(failed))
     had = chosen.filter(~lacking)
-    table = out / "photos.csv"
-    files.write_text(table, had.write_csv())
     if failed:
         why = chosen.filter(lacking).with_columns(
             reason=pl.col("file_name").replace_strict(failed, return_dtype=pl.String)
@@ -148,4 +146,6 @@ def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:
             f"None of the {chosen.height:,} photos was to be had: {why_not} says why; run the same "
             "command again later, or name a mirror with --from."
         )
+    table = out / "photos.csv"
+    files.write_text(table, had.write_csv())
     return Fetched(table, had.height, had["label"].n_unique(), len(failed))
