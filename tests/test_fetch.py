@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 
 from fieldmark import fetch, inat_tables, sources
 from fieldmark.cli import app
+from fieldmark.cli.fetch import PhotoSize
 from fieldmark.errors import InputError
 from fieldmark.fetch import challenges, http
 from fieldmark.fetch.choice import choose
@@ -606,13 +607,47 @@ def test_where_no_photo_is_to_be_had_nothing_is_called_ready(bucket: Any, tmp_pa
         ["inat2019", "--taxon", "Parus"],
         ["open-data", "--parts", "train", "--taxon", "Parus"],
         ["open-data", "--no-images", "--taxon", "Parus"],
+        ["inat2021", "--photos", "100"],
+        ["inat2018", "--size", "large"],
+        ["inat2018", "--no-research"],
+        ["inat2018", "--research"],
+        ["inat2017", "--seed", "0"],
     ],
 )
 def test_an_option_of_the_other_kind_is_refused(words: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fieldmark", "fetch", *words, "--out", str(tmp_path / "out")]
+    nowhere = ["--from", "http://127.0.0.1:1", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "fieldmark", "fetch", *words, *nowhere]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert f"says nothing about {words[0]}: leave it out." in done.stderr
+    assert f"{words[1]} says nothing about {words[0]}: leave it out." in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_verb_offers_the_sizes_that_there_are() -> None:
+    assert tuple(PhotoSize) == fetch.SIZES
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["open-data"], "Which taxa?"),
+        (["open-data", "--taxon", "Parus", "--place", "here"], "SOUTH,WEST,NORTH,EAST"),
+        (["open-data", "--taxon", "Parus", "--place", "9,0,1,0"], "is no box of degrees"),
+        (["open-data", "--taxon", "Parus", "--licence", "free"], "There is no licence 'FREE'"),
+        (["inat2021", "--parts", "half"], "half"),
+        (["inat2020"], "inat2020"),
+        (["open-data", "--taxon", "Parus", "--photos", "0"], "--photos"),
+    ],
+)
+def test_a_bad_argument_is_one_sentence_and_exit_code_2(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    nowhere = ["--from", "http://127.0.0.1:1", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "fieldmark", "fetch", *words, *nowhere]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 

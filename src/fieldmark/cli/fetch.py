@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +32,21 @@ class PhotoSize(StrEnum):
     square = "square"
 
 
+_OF_CHALLENGE = {"parts": "--parts", "images": "--no-images", "keep_archives": "--keep-archives"}
+_OF_OPEN_DATA = {
+    "taxon": "--taxon",
+    "place": "--place",
+    "licence": "--licence",
+    "photos": "--photos",
+    "research": "--no-research",
+    "size": "--size",
+    "seed": "--seed",
+    "tables": "--tables",
+}
+
+
 def fetch(
+    context: typer.Context,
     what: Annotated[
         What, typer.Argument(help="A challenge, or a choice from iNaturalist's photos.")
     ],
@@ -81,10 +94,8 @@ def fetch(
     from fieldmark import fetch as room
     from fieldmark import progress
 
+    _refuse_strangers(context, what)
     manners = room.Manners(workers=workers, rate=rate)
-    of_challenge = {"--parts": parts, "--no-images": not images, "--keep-archives": keep_archives}
-    of_own = {"--taxon": taxon, "--place": place, "--licence": licence, "--tables": tables}
-    _refuse(what, of_challenge if what is What.open_data else of_own)
     if what is not What.open_data:
         year = what.value.removeprefix("inat")
         base = {"base": mirror} if mirror else {}
@@ -113,9 +124,13 @@ def fetch(
     typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
 
 
-def _refuse(what: What, strange: Mapping[str, object]) -> None:
-    if given := [option for option, value in strange.items() if value]:
-        raise InputError(f"{given[0]} says nothing about {what.value}: leave it out.")
+def _refuse_strangers(context: typer.Context, what: What) -> None:
+    """Refuse an option of the other kind of fetch, also where it is given its default."""
+    for name, option in (_OF_CHALLENGE if what is What.open_data else _OF_OPEN_DATA).items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            shown = option.replace("--no-", "--") if context.params[name] is True else option
+            raise InputError(f"{shown} says nothing about {what.value}: leave it out.")
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
