@@ -39,8 +39,8 @@ def test_the_best_in_blocks_are_the_best_of_all(classes: int, k: int, block: int
     assert np.allclose(log_p, np.take_along_axis(s_BC, order, 1) - exact[:, None], atol=1e-4)
 
 
-def test_the_estimated_sum_is_right_on_average() -> None:
-    """Over many draws the estimate of sum exp(s) is the sum: pi is the probability to be drawn."""
+def test_a_class_is_weighted_by_how_often_it_comes() -> None:
+    """By the inverse of pi, the probability to be drawn or in the batch: as often as it is, over many."""
     count_C = np.array([50, 30, 10, 5, 3, 1, 1, 0])
     training = Training(epochs=1, batch_size=4)
     layer = many.Sampled(count_C, 2, training, 1e-3, drawn=3)
