@@ -40,7 +40,7 @@ def test_the_best_in_blocks_are_the_best_of_all(classes: int, k: int, block: int
 
 
 def test_a_class_is_weighted_by_how_often_it_comes() -> None:
-    """By the inverse of pi, the probability to be drawn or in the batch: as often as it is, over many."""
+    """By the inverse of pi, the probability to be drawn or in the batch: counted over many steps."""
     count_C = np.array([50, 30, 10, 5, 3, 1, 1, 0])
     training = Training(epochs=1, batch_size=4)
     layer = many.Sampled(count_C, 2, training, 1e-3, drawn=3)
