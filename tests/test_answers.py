@@ -34,10 +34,10 @@ def test_a_method_is_worth_it_where_it_helps_enough_and_costs_little() -> None:
     ]
     said = answers.of({"rows": rows}, "tail")
     reached, _, rest = said.partition("Not reached")
-    assert "good (-10% over rare classes, +2.0% over all photos)" in reached
+    assert "good (-10.0% over rare classes, +2.0% over all photos)" in reached
     assert "dear" not in reached
     assert "weak" not in reached
-    assert "dear (-75%" in rest
+    assert "dear (-75.0%" in rest
     assert "weak (-8%" in rest
     assert "by no method" in answers.of({"rows": [rows[0], rows[2]]}, "tail")
 

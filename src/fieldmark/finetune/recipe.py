@@ -86,7 +86,7 @@ def plain(transfer: Transfer, *, epochs: int = 10, seed: int = 0) -> FineTuning:
 
 
 def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuning:
-    """What has been learned since the paper, as far as it paid when measured: see docs/finetune.md.
+    """What has been learned since the paper. docs/finetune.md measures it as a whole, not part by part.
 
     For all but `scratch` the last layer is to be learned first, on kept features, and put in by
     `start_from` (Kumar et al., "Fine-tuning can distort pretrained features and underperform

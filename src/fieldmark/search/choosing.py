@@ -1,6 +1,7 @@
 """Ways to answer that a search could take, measured side by side, and which of them it takes.
 
-Every number is of training and validation photos, each named by heads and weights that never saw it.
+Every number is of training and validation photos, each named by heads and weights that never saw it;
+the one number that they had a say in is a candidate's temperature, fitted on all of them.
 First the options of last layers, on all those photos; then the one that is taken of them beside
 networks that were trained themselves, on the one fold that these never saw. So options are compared on
 the same photos.

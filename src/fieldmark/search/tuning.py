@@ -188,11 +188,13 @@ class _Run:
         left = self.tuning.budget.left
         cost = cost_of(self.candidate.bench, self.candidate.backbone, 1) or 0.0
         after = cost * len(self.parts.files)  # the features of all photos
-        with suppress(InputError, StoreError, KeyError, TypeError):
+        try:
             begun = files.read_json(self._begun)
             rest = max(0.0, begun["training"] - finetune.spent(self._state)) + after
             if rest <= left:
                 return Plan(replace(self.how, epochs=begun["epochs"]), rest)
+        except (InputError, StoreError, KeyError, TypeError):
+            self._state.unlink(missing_ok=True)  # damaged, or of no plan: nothing to go on from
         learn = int((~self.tuning.fold.measure).sum())
         least = _BACKWARD * FEWEST * cost * learn + after
         if least > left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fieldmark import files
@@ -43,7 +43,8 @@ def key(work: Work, run: Run) -> str:
 def fine_tuning(work: Work, run: Run) -> FineTuning:
     """How a run trains the network itself."""
     if run.mode == "tuned":
-        return good(run.transfer, epochs=run.epochs, seed=work.seed)
+        how = good(run.transfer, epochs=run.epochs, seed=work.seed)
+        return replace(how, precision=work.config.precision)
     # The last layer learns from scratch, and the same rate as on kept features makes the two
     # comparable; all layers together need a smaller one.
     rate = Arm().learning_rate if run.transfer == "last" else 1e-4

@@ -105,15 +105,16 @@ def ensemble(work: Work, run: Run) -> Row:
         train_seconds=sum(row["train_seconds"] for row in members),
         extract_seconds=sum(row["extract_seconds"] or 0.0 for row in members),
     )
-    complete = all(member["weights_complete"] for member in members)
+    used = [each for each, weight in zip(members, weights_M, strict=True) if weight]
+    complete = all(member["weights_complete"] for member in used)
     return {
         **row,
         "backbone": "+".join(member["backbone"] for member in members),
-        "weights": "; ".join(dict.fromkeys(member["weights"] for member in members)),
+        "weights": "; ".join(dict.fromkeys(member["weights"] for member in used)),
         "weights_complete": complete,
         "weights_short": "" if complete else "some members have random weights",
-        "giga_macs": _sum([m["giga_macs"] for m, w in zip(members, weights_M, strict=True) if w]),
-        "photo_ms": _sum([m["photo_ms"] for m, w in zip(members, weights_M, strict=True) if w]),
+        "giga_macs": _sum([member["giga_macs"] for member in used]),
+        "photo_ms": _sum([member["photo_ms"] for member in used]),
         "member_weights": {m["label"]: w for m, w in zip(members, weights_M, strict=True)},
     }
 

@@ -188,7 +188,9 @@ def train_network(
         backbone, parts.train, parts.val, parts.classes, stream=config.stream
     )
     # What was done is kept beside the features: the same command goes on where it was cut off.
-    work = files.digest([backbone.key, parts.classes, parts.train.ids, asdict(how), config.stream])
+    about = [backbone.key, bench.crop_for(backbone).key, asdict(how), config.stream]
+    photos = [photo.sha256 for photo in parts.files]
+    work = files.digest([*about, parts.classes, parts.train.ids, photos])
     checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
     curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
     checkpoint.unlink(missing_ok=True)
