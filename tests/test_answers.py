@@ -38,7 +38,7 @@ def test_a_method_is_worth_it_where_it_helps_enough_and_costs_little() -> None:
     assert "dear" not in reached
     assert "weak" not in reached
     assert "dear (-75.0%" in rest
-    assert "weak (-8%" in rest
+    assert "weak (-7.5%" in rest
     assert "by no method" in answers.of({"rows": [rows[0], rows[2]]}, "tail")
 
 
