@@ -182,6 +182,14 @@ def test_targets_are_mixed_as_the_photos_are(mixup: float, cutmix: float) -> Non
 # Layers
 
 
+def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
+    network = backbones.load("shufflenet_v2_x0_5", weights="random").trainable(CLASSES, 0)
+    groups = layers.groups(network, FineTuning("scratch", weight_decay=0.1))
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert [{each.ndim for each in group["params"]} for group in groups] == [{2, 4}, {1}]
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenet_v2"])
 def test_earlier_layers_learn_more_slowly(name: str) -> None:
     network = backbones.load(name, weights="random").trainable(CLASSES, 0)

@@ -99,4 +99,6 @@ def use_cache(folder: Path | None) -> None:
 
 def typed() -> str:
     """What was typed, for the page: the program's name without its folder."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    # `python -m fieldmark` is the same program.
+    return shlex.join(["fieldmark" if name == "__main__.py" else name, *sys.argv[1:]])

@@ -61,12 +61,18 @@ def choose(network: Network, how: FineTuning) -> None:
 def groups(network: Network, how: FineTuning) -> list[dict[str, Any]]:
     """What the optimiser is given: parameters with their weight decay, and `lr_scale` on the rate.
 
-    With a `layer_decay` below 1 the groups are timm's: a layer's rate is that of the next one times
-    the decay, and vectors (biases, normalisations) are not decayed.
+    Vectors (biases, normalisations) are not decayed. With a `layer_decay` below 1 the groups are timm's:
+    a layer's rate is that of the next one times the decay.
     """
     if how.layer_decay == 1.0:
         trained = [each for each in network.parameters() if each.requires_grad]
-        return [{"params": trained, "weight_decay": how.weight_decay, "lr_scale": 1.0}]
+        matrices = [each for each in trained if each.ndim > 1]
+        vectors = [each for each in trained if each.ndim <= 1]
+        return [
+            {"params": some, "weight_decay": decay, "lr_scale": 1.0}
+            for some, decay in ((matrices, how.weight_decay), (vectors, 0.0))
+            if some
+        ]
     import_torchvision()
     from timm.optim._param_groups import param_groups_layer_decay
 

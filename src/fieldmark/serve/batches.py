@@ -68,7 +68,9 @@ class Batches:
     ) -> None:
         self._predict, self._size, self._coming = predict, size, coming
         self._measured = measured
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # No SimpleQueue: with two threads that take from one, `get` with a timeout can wait for ever in
+        # CPython 3.11, when the other takes what it was woken for just before the time is over.
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._run, name=f"network {number}", daemon=True)
             for number in range(THREADS)
