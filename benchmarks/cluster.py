@@ -13,7 +13,6 @@ the start: a run of the same cluster over a photo a shard.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import statistics
@@ -35,6 +34,7 @@ from benchmarks.common import (
     alternate,
     compare,
     elsewhere,
+    jpeg,
     rounds,
 )
 from fieldmark import shards
@@ -66,18 +66,8 @@ def run(quick: bool = False) -> list[Row]:
 def _files(folder: Path, count: int) -> Path:
     (folder / "a").mkdir(parents=True)
     for number in range(count):
-        (folder / "a" / f"{number:06}.jpg").write_bytes(_jpeg(number, (240, 320)))
+        (folder / "a" / f"{number:06}.jpg").write_bytes(jpeg(number, (240, 320)))
     return folder
-
-
-def _jpeg(number: int, size: tuple[int, int]) -> bytes:
-    from PIL import Image
-
-    rng = np.random.default_rng(number)
-    small = rng.integers(0, 255, (6, 8, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC).save(file, "JPEG")
-    return file.getvalue()
 
 
 def _rates(folder: Path, photos: Path, times: int) -> list[Row]:

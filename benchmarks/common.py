@@ -15,6 +15,7 @@ all of them.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -29,6 +30,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -124,6 +127,16 @@ def alternate(
         for name in names[turn:] + names[:turn]:
             values[name].append(ways[name]())
     return values
+
+
+def jpeg(number: int, size: tuple[int, int]) -> bytes:
+    """An invented photo; `size` is its height and width in pixels, as of an array."""
+    from PIL import Image
+
+    small = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
 
 
 def elsewhere(module: str, *words: object, **settings: str) -> dict[str, float]:

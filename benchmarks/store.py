@@ -2,10 +2,9 @@
 
 Ours appends batches under the SHA-256 of their photos, refuses numbers that are not finite, writes
 vectors before keys and syncs in groups behind checksums: what a kill or a power cut leaves is right.
-The memory map knows
-beforehand how many rows there will be, has no keys, and is flushed once, at its end. Both are written
-in batches of 1,024 rows (what a GPU gives at a time) from float32, as an engine gives them, to float16,
-and read back in blocks of 4,096 rows as float32. Needs 8 GB of disk.
+The memory map knows beforehand how many rows there will be, has no keys, and is flushed once, at its
+end. Both are written in batches of 1,024 rows (what a GPU gives at a time) from float32, as an engine
+gives them, to float16, and read back in blocks of 4,096 rows as float32. Needs 8 GB of disk.
 """
 
 from __future__ import annotations

@@ -40,9 +40,7 @@ RETRIES = 3
 """How often a share is started anew whose worker died."""
 
 _PATIENCE = 5.0  # seconds for a cluster to take a connection; Ray itself would wait for minutes
-_LINGERS = (
-    60.0  # seconds for a worker that Ray gave up to end: longer than nodes take to be given up
-)
+_LINGERS = 60.0  # seconds until a worker that Ray gave up is gone, with its node if need be
 _AHEAD = 64  # shares that are given to Ray at a time: what is done early waits for its turn
 
 T = TypeVar("T")

@@ -181,9 +181,12 @@ class Shelf:
             keys: SHA-256 digests of photos in hexadecimal.
         """
         wanted = _pack(keys)
-        if (start := self._stretch(wanted)) is not None:
-            return np.arange(start, start + len(wanted))
-        heads, order, known = self._lookup()
+        if self._sorted is None or len(self._sorted.known) != len(self):
+            known = self._keys()
+            if (start := _stretch(known, wanted)) is not None:
+                return np.arange(start, start + len(wanted))
+            self._sorted = _Lookup.of(known)
+        heads, order, known = self._sorted
         if not len(known):
             return np.full(len(keys), -1, np.int64)
         if heads is None:
@@ -191,26 +194,6 @@ class Shelf:
         else:
             place = np.minimum(np.searchsorted(heads, _heads(wanted)), len(known) - 1)
         return np.where(known[place] == wanted, order[place], -1)
-
-    def _stretch(self, wanted: npt.NDArray[np.bytes_]) -> int | None:
-        """The first row of photos that lie one after the other, as a first run leaves them.
-
-        Then nothing is sorted or looked up, which takes as long as reading a tenth of the vectors. Not
-        tried for a small part of the shelf: going through all of its keys would not pay.
-        """
-        if 2 * len(wanted) < len(self):
-            return None
-        known = self._keys()
-        start = (
-            int((_heads(known) == _heads(wanted[:1])).argmax()) if len(wanted) * len(known) else 0
-        )
-        found = known[start : start + len(wanted)]
-        return start if np.array_equal(found.view(np.uint64), wanted.view(np.uint64)) else None
-
-    def _lookup(self) -> _Lookup:
-        if self._sorted is None or len(self._sorted.known) != len(self):
-            self._sorted = _Lookup.of(self._keys())
-        return self._sorted
 
     def _keys(self) -> npt.NDArray[np.bytes_]:
         """The keys of all rows, in the order in which they came; shape (rows,)."""
@@ -413,6 +396,20 @@ def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
 def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
     """The first eight bytes of each key as a number; shape (N,)."""
     return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
+
+
+def _stretch(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
+    """The first row of photos that lie one after the other, as a first run leaves them.
+
+    Then nothing need be sorted or looked up, which takes as long as reading a tenth of the vectors. Not
+    tried for a small part of the shelf: for many such in turn, a sorted shelf is read but once.
+    """
+    if 2 * len(wanted) < len(known):
+        return None
+    heads = _heads(known) == _heads(wanted[:1])
+    start = int(heads.argmax()) if heads.size else 0
+    found = known[start : start + len(wanted)]
+    return start if np.array_equal(found.view(np.uint64), wanted.view(np.uint64)) else None
 
 
 def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:

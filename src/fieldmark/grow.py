@@ -21,9 +21,7 @@ from fieldmark.classifier import Classifier
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation, difference
 from fieldmark.experiment import Bench, Parts
-from fieldmark.heads.base import LabelledFeatures
-from fieldmark.heads.default import Warm, fit_best
-from fieldmark.heads.softmax import Fit
+from fieldmark.heads.default import Warm
 from fieldmark.merge import merge
 from fieldmark.photos import PhotoTable
 from fieldmark.split import PARTS, Split, split_photos
@@ -35,6 +33,7 @@ from fieldmark.train import (
     outcome,
     photo_line,
     provenance,
+    sweep,
     unknown,
     write,
 )
@@ -114,7 +113,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
         bench.features(backbone, each, parts.classes)
         for each in (parts.train, parts.val, parts.test)
     )
-    fits = _heads(old, train, val, parts.classes, how)
+    fits = sweep(bench, backbone, parts, how, _warm(old, parts.classes))
     fit = fits[0]
     raw = Classifier.alone(
         backbone, bench.crop_for(backbone), fit.unscaled, table.taxonomy.only(parts.classes)
@@ -173,26 +172,6 @@ def _read(model: Path, accepted: names.Accepted) -> _Old:
         Split.read(model / "split.parquet"),
         {taxon.id: becomes[taxon.id] for taxon in classifier.taxa},
     )
-
-
-def _heads(
-    old: _Old,
-    train: LabelledFeatures,
-    val: LabelledFeatures,
-    classes: tuple[str, ...],
-    how: TrainConfig,
-) -> list[Fit]:
-    """Heads that go on from the old one, the best first."""
-    with progress.stage("training the last layer", unit="epochs") as stage:
-        return fit_best(
-            train,
-            val,
-            len(classes),
-            seed=how.seed,
-            warm=_warm(old, classes),
-            kind=how.head,
-            on_epoch=lambda _done, _of: stage.advance(),
-        )
 
 
 def _heritage(old: _Old, model: Path, photos: Path, new: PhotoTable) -> dict[str, Any]:
@@ -264,9 +243,9 @@ def grown_split(old: Split, table: PhotoTable) -> Split:
 def _drawn(rest: PhotoTable, seed: int) -> pl.DataFrame:
     """The parts of the photos that stand alone; all to learn from where they are too few to divide."""
     if len(rest) >= _FEWEST:
-        own_test = "test" in set(rest.frame["split"].drop_nulls())
+        test = 0.0 if rest.has_test else 0.1
         try:
-            return split_photos(rest, val=0.1, test=0.0 if own_test else 0.1, seed=seed).frame
+            return split_photos(rest, val=0.1, test=test, seed=seed).frame
         except InputError as error:
             progress.say(f"{error} All are learned from.")
     return rest.frame.select("id", part=pl.lit("train"))

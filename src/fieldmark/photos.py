@@ -88,6 +88,11 @@ class PhotoTable:
         """The rows that can be used and have a label."""
         return self.kept.filter(pl.col("taxon_id").is_not_null())
 
+    @property
+    def has_test(self) -> bool:
+        """Whether the source itself sets labelled photos apart to measure on."""
+        return "test" in set(self.labelled["split"].drop_nulls())
+
     def reasons(self) -> dict[str, int]:
         """How many photos were rejected for each reason, the most frequent first."""
         counts = (

@@ -64,8 +64,7 @@ def rank(data: Path, config: RankConfig) -> dict[str, Any]:
     loaded = _load(config)
     table = read(data, limit=config.limit, seed=config.seed)
     # Divided as `train` divides them: what it will measure on has no say in which network is taken.
-    own_test = "test" in set(table.labelled["split"].drop_nulls())
-    split = split_photos(table, val=0.1, test=0.0 if own_test else 0.1, seed=config.seed)
+    split = split_photos(table, val=0.1, test=0.0 if table.has_test else 0.1, seed=config.seed)
     bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
     photos = _all(photos_of(table, split, "train"), photos_of(table, split, "val"))
     clock, seconds = time.perf_counter(), {}

@@ -65,9 +65,7 @@ def _look(
     """What all photos look like, and their features; what cannot be decoded is rejected."""
     photos = files_of(table)
     seen = looks.look(photos, bench.store)
-    ids = table.kept[
-        "id"
-    ]  # as they were looked at: each that is rejected is no longer among the kept
+    ids = table.kept["id"]  # taken once: what is rejected is no longer among the kept
     for at, error in seen.rejected.items():
         table = table.reject([ids[at]], error.reason.value)
     for _ in bench.compute(files_of(table), {config.backbone: backbone}):

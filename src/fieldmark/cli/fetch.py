@@ -32,17 +32,8 @@ class PhotoSize(StrEnum):
     square = "square"
 
 
-_OF_CHALLENGE = {"parts": "--parts", "images": "--no-images", "keep_archives": "--keep-archives"}
-_OF_OPEN_DATA = {
-    "taxon": "--taxon",
-    "place": "--place",
-    "licence": "--licence",
-    "photos": "--photos",
-    "research": "--no-research",
-    "size": "--size",
-    "seed": "--seed",
-    "tables": "--tables",
-}
+_OF_CHALLENGE = ("parts", "images", "keep_archives")
+_OF_OPEN_DATA = ("taxon", "place", "licence", "photos", "research", "size", "seed", "tables")
 
 
 def fetch(
@@ -126,10 +117,12 @@ def fetch(
 
 def _refuse_strangers(context: typer.Context, what: What) -> None:
     """Refuse an option of the other kind of fetch, also where it is given its default."""
-    for name, option in (_OF_CHALLENGE if what is What.open_data else _OF_OPEN_DATA).items():
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            shown = option.replace("--no-", "--") if context.params[name] is True else option
+    strange = _OF_CHALLENGE if what is What.open_data else _OF_OPEN_DATA
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in strange and source is not None and source.name != "DEFAULT":
+            off = context.params[option.name] is False
+            shown = (option.secondary_opts if off else option.opts)[0]
             raise InputError(f"{shown} says nothing about {what.value}: leave it out.")
 
 

@@ -98,23 +98,17 @@ def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
         label=pl.when(kind.is_in(_NO_ANIMAL)).then(kind).otherwise("scientificName"),
         machine=(pl.col("classificationMethod") == "machine").fill_null(False),
     ).filter(pl.col("label").is_not_null())
-    direct = said.filter(pl.col("mediaID").is_not_null()).select("mediaID", "label", "machine")
+    columns = ("mediaID", "label", "machine", "wide")
+    found = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False).select(columns)
     if "eventID" in media.columns:
         events = said.filter(pl.col("mediaID").is_null()).select("eventID", "label", "machine")
-        shared = media.join(events, on="eventID").select("mediaID", "label", "machine")
-        direct = pl.concat([direct, _needed(shared, direct)])
-    by_people = pl.col("machine") == pl.col("machine").min().over("mediaID")
-    return direct.filter(by_people).unique(maintain_order=True)
-
-
-def _needed(shared: pl.DataFrame, direct: pl.DataFrame) -> pl.DataFrame:
-    """What is said of a photo's event where the photo has no label of its own, or a machine's alone.
-
-    A person often names a sequence as a whole, after a machine has named each photo of it.
-    """
-    settled = direct.filter(~pl.col("machine"))["mediaID"]
-    by_machine = pl.col("machine") & pl.col("mediaID").is_in(direct["mediaID"].implode())
-    return shared.filter(~pl.col("mediaID").is_in(settled.implode()) & ~by_machine)
+        shared = media.join(events, on="eventID").with_columns(wide=True).select(columns)
+        found = pl.concat([found, shared])
+    # A person's word before a machine's, then what is said of the photo before what is said of its
+    # event: a person often names a sequence as a whole, after a machine has named each photo of it.
+    weight = 2 * pl.col("machine").cast(pl.Int8) + pl.col("wide").cast(pl.Int8)
+    best = found.filter(weight == weight.min().over("mediaID"))
+    return best.select("mediaID", "label", "machine").unique(maintain_order=True)
 
 
 def _places(deployments: pl.DataFrame, about: Path) -> pl.DataFrame:

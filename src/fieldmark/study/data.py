@@ -29,12 +29,11 @@ class Data:
     """
 
     def __init__(self, table: PhotoTable, config: StudyConfig, name: str) -> None:
-        own_test = "test" in set(table.labelled["split"].drop_nulls())
         self.table, self.config, self.name = table, config, name
         self.split = split_photos(
             table,
             val=config.val,
-            test=0.0 if own_test or config.split == "official" else config.test,
+            test=0.0 if table.has_test or config.split == "official" else config.test,
             seed=config.options.seed,
             way=config.split,
         )

@@ -32,7 +32,7 @@ from fieldmark.experiment import (
 )
 from fieldmark.finetune import EPOCHS, finetune, good, join, ranks, start_from, taken_apart
 from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.heads.default import fit_best
+from fieldmark.heads.default import Warm, fit_best
 from fieldmark.heads.softmax import Arm, Fit
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split, split_photos
@@ -141,11 +141,10 @@ def prepare(
 ) -> tuple[PhotoTable, Split, Bench]:
     """Read and split the photos and bring their features onto the shelf."""
     table = read(photos, limit=config.limit, seed=config.seed, accepted=config.names)
-    own_test = "test" in set(table.labelled["split"].drop_nulls())
     split = split_photos(
         table,
         val=config.val,
-        test=0.0 if own_test or config.split == "official" else config.test,
+        test=0.0 if table.has_test or config.split == "official" else config.test,
         seed=config.seed,
         way=config.split,
     )
@@ -157,8 +156,14 @@ def prepare(
     return bench.reject_unreadable(table), split, bench
 
 
-def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -> list[Fit]:
-    """Train all heads of the sweep in one go."""
+def sweep(
+    bench: Bench,
+    backbone: Backbone,
+    parts: Parts,
+    config: TrainConfig,
+    warm: Warm | None = None,
+) -> list[Fit]:
+    """Train all heads of the sweep in one go, from `warm` on where some classes were learned before."""
     train = bench.features(backbone, parts.train, parts.classes)
     val = bench.features(backbone, parts.val, parts.classes)
     with progress.stage("training the last layer", unit="epochs") as stage:
@@ -168,6 +173,7 @@ def sweep(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig) -
             len(parts.classes),
             seed=config.seed,
             epochs=config.epochs,
+            warm=warm,
             kind=config.head,
             on_epoch=lambda _done, _of: stage.advance(),
         )
