@@ -37,6 +37,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "networks": ("weights", "error", "macro", "all", "cost"),
     "together": ("weights", "members", "error", "macro", "all", "cost"),
     "tuned": ("error", "macro", "loss", "all"),
+    "parts": ("error", "macro", "loss", "all"),
 }
 """What a table shows of each row, in order."""
 
@@ -58,7 +59,7 @@ TITLES = {
     "loss": "log-loss",
 }
 
-ANSWERED = ("tail", "prune", "epochs", "tuned")
+ANSWERED = ("tail", "prune", "epochs", "tuned", "parts")
 """The tables with an answer in words."""
 
 _KEPT = (

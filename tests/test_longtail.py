@@ -147,6 +147,19 @@ def test_every_method_gives_heads_and_helps_rare_classes() -> None:
         assert min(tail_error(each.head) for each in found if each.method == method) < plain, method
 
 
+def test_photos_that_are_watched_have_a_curve_and_no_say() -> None:
+    plain = longtail.candidates(TRAIN, 5, Training(3))
+    watched = longtail.candidates(TRAIN, 5, Training(3), watched=TEST)
+    for one, other in zip(plain, watched, strict=True):
+        np.testing.assert_array_equal(one.head.weight, other.head.weight)
+        assert not one.curve
+    last = next(each for each in watched if each.method == longtail.PLAIN)
+    p_NC = metrics.log_softmax(last.head.logits_of(TEST.features))
+    assert last.curve[-1].val_loss == pytest.approx(
+        -p_NC[np.arange(len(TEST)), TEST.labels].mean(), rel=1e-4
+    )
+
+
 def test_the_choice_takes_no_help_that_costs_too_much() -> None:
     labels = np.repeat([0, 1], [90, 10])
     tail_C = np.array([False, True])
@@ -293,5 +306,13 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
     (early,) = (row for row in found["rows"] if row["mode"] == "early")
     assert len(early["stopped"]) == cross.FOLDS
     assert all(1 <= each["kept"] <= each["epochs"] <= 4 for each in early["stopped"])
+    assert len(early["curve"]) == min(each["epochs"] for each in early["stopped"])
+    named = {row["label"]: row for row in found["rows"] if row["table"] in ("tail", "heads")}
+    plain, softmax = named["Plain softmax"], named["Softmax, the default"]
+    assert [each["epoch"] for each in plain["curve"]] == [1, 2]
+    assert all(each["val_loss"] > 0 for each in plain["curve"])
+    assert len(softmax["curve"]) == softmax["epochs"]
+    assert not named["Ridge"]["curve"]
+    assert named["Ridge"]["epochs"] is None
     mixed = next(row for row in found["rows"] if row["mode"] == "ensemble")
     assert sum(mixed["member_weights"].values()) == pytest.approx(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from fieldmark import backbones, cli, files
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
+from fieldmark.finetune import good
 from fieldmark.finetune.state import State
 from fieldmark.heads.softmax import Epoch
 from fieldmark.recipes import RECIPES, Options, Recipe, Run, find
@@ -291,7 +293,7 @@ def test_networks_are_tuned_beside_the_last_layer_that_they_go_on_from(
     insects: Path, config: StudyConfig, tmp_path: Path
 ) -> None:
     """Each by the good recipe, from the last layer that was learned first, on photos no choice saw."""
-    made = RECIPES["tuned"](Options(epochs=1))
+    made = _small(RECIPES["tuned"](Options(epochs=1)), ["tuned"])
     found = study(insects, tmp_path, made, config, command="c")
     ways = [row["transfer"] for row in found["rows"]]
     assert ways == ["last", "all", "low-rank", "adapters"]
@@ -308,3 +310,50 @@ def test_networks_are_tuned_beside_the_last_layer_that_they_go_on_from(
         assert len(row["curve"]) == 1
         assert row["train_seconds"] > 0
         assert Evaluation.load(tmp_path / row["scores"]).scores_NC.shape[1] == row["classes"]
+
+
+def test_one_thing_of_the_recipe_of_fine_tuning_is_changed_at_a_time(
+    insects: Path, config: StudyConfig, tmp_path: Path
+) -> None:
+    """The row of a change is that of the recipe with it; the other rows are that of the whole recipe."""
+    labels = ("All of it", "Without the last layer learned first", "Without weight decay")
+    made = _small(RECIPES["tuned"](Options(epochs=1)), ["parts"])
+    runs = tuple(run for run in made.runs if run.label in labels)
+    again = replace(runs[0], label="Again", changes={"accumulate": 2})
+    found = study(insects, tmp_path, replace(made, runs=(*runs, again)), config, command="c")
+    whole, headless, undecayed, same = (
+        Evaluation.load(tmp_path / row["scores"]).scores_NC for row in found["rows"]
+    )
+    np.testing.assert_array_equal(whole, same)  # as it is in the recipe anyway
+    assert np.abs(whole - headless).mean() > 10 * np.abs(whole - undecayed).mean() > 0
+    assert found["rows"][1]["id"].endswith("tuned-1ep-head_first=False-test")
+    assert "The parts of the recipe" in (tmp_path / "report.html").read_text()
+
+
+def test_the_parts_of_the_recipe_are_what_it_has() -> None:
+    """No row changes a thing into what it was."""
+    for run in RECIPES["tuned"](Options()).runs:
+        how = good("all")
+        assert not run.changes or replace(how, **run.changes) != how, run.label
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"mode": "tuned", "changes": {"learning_speed": 1}}, "learning_speed: choose from .*clip"),
+        ({"changes": {"clip": 1.0}}, "its mode is to be 'tuned', not 'cached'"),
+    ],
+)
+def test_a_change_of_no_recipe_is_one_sentence(
+    how: dict[str, Any], said: str, insects: Path, config: StudyConfig, tmp_path: Path
+) -> None:
+    made = Recipe("mine", "Mine", (Run("table3", "A", SQUEEZE, **how),))
+    with pytest.raises(InputError, match=said):
+        study(insects, tmp_path / "out", made, config, command="c")
+    assert not (tmp_path / "out").exists()
+
+
+def _small(recipe: Recipe, tables: list[str]) -> Recipe:
+    """Some tables of a recipe, with a network that has weights here."""
+    runs = (replace(run, backbone=SQUEEZE) for run in recipe.runs if run.table in tables)
+    return replace(recipe, runs=tuple(runs))

@@ -8,10 +8,11 @@ fieldmark study my_recipe.py DATA --out DIR   yours: a file with a function `rec
 
 from __future__ import annotations
 
+import re
 import runpy
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class Run:
             weights), `low-rank` (an update of low rank to each, and the last layer), `adapters`
             (biases, normalisations and the last layer) or `last` (all frozen but the last).
         pruned: whether classes with few training photos are dropped from training.
-        epochs: passes over the training photos.
+        epochs: passes over the training photos; a `head` takes as many as its kind does.
         mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
             every epoch with its last layer as torchvision defines it; `finetune` does so and trains
             all layers the paper's plain way; `tuned` goes on from the best last layer on kept
@@ -69,6 +70,8 @@ class Run:
         learn, ask: for `head`: the views of a photo that are learned from, each a row of its own, and
             those whose probabilities are averaged for an answer: `whole`, `mirrored`, `centre`.
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
+        changes: for `tuned`: what differs from the recipe `finetune.good`, by the names of the fields of
+            `finetune.FineTuning`.
     """
 
     table: str
@@ -86,13 +89,15 @@ class Run:
     learn: tuple[str, ...] = ("whole",)
     ask: tuple[str, ...] = ("whole",)
     prune_below: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         """A name for the row that says what it is; also the name of its file of scores."""
         pruned = "pruned" if self.pruned else "complete"
         parts = [self.table, self.backbone or self.mode, self.transfer, pruned, self.mode]
-        parts.append(f"{self.epochs}ep")
+        if self.mode != "head":
+            parts.append(f"{self.epochs}ep")
         # What only some runs have comes last, so that the names of all others stay short.
         if self.head:
             parts.append(self.head)
@@ -102,6 +107,9 @@ class Run:
             parts += ["+".join(self.learn), "+".join(self.ask)]
         if self.prune_below is not None:
             parts.append(f"below{self.prune_below}")
+        if self.changes:
+            told = ",".join(f"{name}={value}" for name, value in self.changes.items())
+            parts.append(re.sub(r"[^\w.,=-]+", "", told))
         if self.part == "test" and not self.best_of:
             parts.append("test")
         return "-".join(parts)
@@ -238,27 +246,51 @@ def better(options: Options) -> Recipe:
     )
 
 
+PARTS: dict[str, dict[str, Any]] = {
+    "All of it": {},
+    "Without the last layer learned first": {"head_first": False},
+    "One learning rate for all layers": {"layer_decay": 1.0},
+    "Without warm-up": {"warm_up": 0.0},
+    "Without weight decay": {"weight_decay": 0.0},
+    "Without clipping of gradients": {"clip": None},
+    "Without label smoothing": {"label_smoothing": 0.0},
+    "Without RandAugment": {"rand_augment": ""},
+    "Photos as they are: no crops, no RandAugment": {
+        **{"random_crop": False, "rand_augment": "", "sides": (1.0,)}
+    },
+    "Crops of the full side from the start": {"sides": (1.0,)},
+    "Without the running mean of the weights": {"average": 0.0},
+    "BatchNorm learns its statistics": {"frozen_statistics": False},
+    "With mixup": {"mixup": 0.2},
+    "With CutMix": {"cutmix": 1.0},
+    "In half precision": {"precision": "bfloat16"},
+}
+"""The parts of the recipe `finetune.good`, each taken away (or added) alone."""
+
+
 def tuned(options: Options) -> Recipe:
-    """What training the network itself gives, beside the last layer from which it goes on.
+    """What training the network itself gives, beside the last layer from which it goes on; and which
+    part of its recipe gives what.
 
-    Measured on the test part, which no choice has seen. It runs the network in every epoch, so it
-    takes one that is cheap; change its name in a copy.
+    Measured on the test part, which no choice has seen. It runs the default network in every epoch of
+    every row but the first: `--only tuned` leaves the recipe's parts out.
 
-        fieldmark study tuned DATA --out DIR --weights-dir WEIGHTS --epochs 6 --test 0.2
+        fieldmark study tuned DATA --out DIR --weights-dir WEIGHTS --epochs 3 --test 0.25
     """
 
-    def run(label: str, **how: Any) -> Run:
+    def run(table: str, label: str, **how: Any) -> Run:
         settings = {"pruned": False, "part": "test", "epochs": options.epochs, "mode": "tuned"}
-        return Run("tuned", label, "squeezenet1_1", **{**settings, **how})
+        return Run(table, label, LITE0, **{**settings, **how})
 
     return Recipe(
         "tuned",
         "Fine-tuning beside the last layer",
         (
-            run("Last layer, on kept features", mode="head", head="softmax"),
-            run("All layers", transfer="all"),
-            run("Low-rank updates", transfer="low-rank"),
-            run("Biases and normalisations", transfer="adapters"),
+            run("tuned", "Last layer, on kept features", mode="head", head="softmax"),
+            run("tuned", "All layers", transfer="all"),
+            run("tuned", "Low-rank updates", transfer="low-rank"),
+            run("tuned", "Biases and normalisations", transfer="adapters"),
+            *(run("parts", label, transfer="all", changes=how) for label, how in PARTS.items()),
         ),
     )
 

@@ -43,6 +43,8 @@ class FineTuning:
         frozen_statistics: whether BatchNorm keeps the mean and variance of pretraining.
         average: the share of the running mean of the weights that an update leaves; 0: no mean.
         rank: of the updates of `low-rank`.
+        head_first: whether the network is to be given the best last layer on kept features, by
+            `start_from`, before it is trained; it is for the caller to do.
     """
 
     transfer: Transfer
@@ -66,6 +68,7 @@ class FineTuning:
     frozen_statistics: bool = False
     average: float = 0.0
     rank: int = 8
+    head_first: bool = False
 
     def rate(self, step: int, steps: int) -> float:
         """The share of the learning rate at one update of `steps`: up along a line, down a cosine."""
@@ -86,7 +89,7 @@ def plain(transfer: Transfer, *, epochs: int = 10, seed: int = 0) -> FineTuning:
 
 
 def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuning:
-    """What has been learned since the paper. docs/finetune.md measures it as a whole, not part by part.
+    """What has been learned since the paper. docs/finetune.md measures it, as a whole and part by part.
 
     For all but `scratch` the last layer is to be learned first, on kept features, and put in by
     `start_from` (Kumar et al., "Fine-tuning can distort pretrained features and underperform
@@ -119,4 +122,5 @@ def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuni
         sides=(4 / 7, 5 / 7, 6 / 7) if scratch else (6 / 7, 1.0),
         frozen_statistics=not scratch,
         average=0.998,
+        head_first=not scratch,
     )

@@ -24,7 +24,7 @@ from fieldmark.heads.base import IntArray, LabelledFeatures, Learned, LinearHead
 from fieldmark.heads.choosing import schedule
 from fieldmark.heads.ridge import counts
 from fieldmark.heads.scaling import few, fit_weights
-from fieldmark.heads.softmax import Arm, Training, fit_sweep
+from fieldmark.heads.softmax import Arm, Epoch, Training, fit_sweep
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,11 +42,13 @@ class Candidate:
         method: its name, a key of `METHODS` or `plain`.
         setting: learning rate and strength.
         head: the layer, on the features as they are.
+        curve: an entry an epoch, of what was trained; nothing is chosen by it.
     """
 
     method: str
     setting: tuple[float, float]
     head: LinearHead
+    curve: tuple[Epoch, ...] = ()
 
 
 def prior(count_C: IntArray) -> FloatArray:
@@ -112,6 +114,7 @@ def candidates(
     classes: int,
     training: Training,
     methods: Collection[str] = METHODS,
+    watched: LabelledFeatures | None = None,
 ) -> list[Candidate]:
     """The plain head and the methods' heads, all strengths.
 
@@ -120,19 +123,20 @@ def candidates(
         classes: C.
         training: epochs, batches and order, for all alike.
         methods: which ones, of `METHODS`.
+        watched: photos whose loss and error the curves show, without a say in anything; None: no curves.
     """
     train = train.where(train.labels >= 0)
     count_C = counts(train, classes)
     log_prior_C = prior(count_C)
     arms: list[tuple[str, float, Arm]] = [(PLAIN, 0.0, Arm(rate)) for rate in RATES]
     arms += [each for each in _arms(count_C, log_prior_C) if each[0] in methods]
-    found = _swept(train, classes, training, arms)
+    found = _swept(train, classes, training, arms, watched)
     middle = next(each.head for each in found if each.setting == (RATES[1], 0.0))
     sampled = {"root-sampling": None, "balanced-sampling": None, "re-training": middle}
     for name, initial in [each for each in sampled.items() if each[0] in methods]:
         for evenness in STRENGTHS[name]:
             even, arm = replace(training, evenness=evenness), Arm(RATES[1], initial=initial)
-            found += _swept(train, classes, even, [(name, evenness, arm)])
+            found += _swept(train, classes, even, [(name, evenness, arm)], watched)
     scaling = Scaling.of(train.features)
     for plain in [each for each in found if each.method == PLAIN]:
         rate = plain.setting[0]
@@ -193,11 +197,14 @@ def _swept(
     classes: int,
     training: Training,
     arms: Sequence[tuple[str, float, Arm]],
+    watched: LabelledFeatures | None,
 ) -> list[Candidate]:
-    nothing = train.where(np.zeros(len(train), np.bool_))
-    fits = fit_sweep(train, nothing, classes, training, [arm for _, _, arm in arms])
+    val = train.where(np.zeros(len(train), np.bool_)) if watched is None else watched
+    fits = fit_sweep(train, val, classes, training, [arm for _, _, arm in arms])
     return [
-        Candidate(name, (arm.learning_rate, strength), fit.head)
+        Candidate(
+            name, (arm.learning_rate, strength), fit.head, () if watched is None else fit.curve
+        )
         for (name, strength, arm), fit in zip(arms, fits, strict=True)
     ]
 

@@ -112,9 +112,24 @@ def _tuned(study: Row, rows: Sequence[Row]) -> str:
     return f"Beside “{rows[0]['label']}”, over all photos: {'; '.join(each)}."
 
 
+def _parts(study: Row, rows: Sequence[Row]) -> str:
+    first, *changed = rows
+    worse, better = _sure(study, changed, "all", 1), _sure(study, changed, "all", -1)
+    ties = [row for row in changed if row not in worse and row not in better]
+    said = [f"Beside “{first['label']}”, over all photos:"]
+    for word, found in (("more", worse), ("fewer", better)):
+        if found:
+            each = (f"{row['label']}: {less(study, row, 'all')}" for row in reversed(found))
+            said.append(f"{word} mistakes: {'; '.join(each)}.")
+    if ties:
+        said.append(f"Ties: {'; '.join(row['label'] for row in ties)}.")
+    return " ".join(said)
+
+
 ANSWERS: dict[str, Callable[[Row, Sequence[Row]], str]] = {
     "tail": _rare,
     "prune": _pruned,
     "epochs": _longer,
     "tuned": _tuned,
+    "parts": _parts,
 }

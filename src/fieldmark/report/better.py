@@ -44,6 +44,10 @@ TABLES = {
         "Fine-tuning beside the last layer",
         "The network itself is trained on from the last layer of the first row.",
     ),
+    "parts": (
+        "The parts of the recipe of fine-tuning",
+        "All layers trained, each time with one thing of the recipe changed.",
+    ),
 }
 
 
@@ -77,7 +81,7 @@ def sections(study: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _folded(row: Row) -> bool:
     return bool(row.get("bands")) and (
-        row["part"] == "cross" or row["table"] in ("tail-test", "tuned")
+        row["part"] == "cross" or row["table"] in ("tail-test", "tuned", "parts")
     )
 
 

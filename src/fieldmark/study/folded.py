@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -19,7 +19,7 @@ from fieldmark.features import Features
 from fieldmark.heads import HEADS, longtail
 from fieldmark.heads.base import LabelledFeatures
 from fieldmark.heads.longtail import PLAIN, Candidate
-from fieldmark.heads.softmax import Training
+from fieldmark.heads.softmax import Epoch, Training
 from fieldmark.recipes import Run
 from fieldmark.study.rows import row_of
 from fieldmark.study.work import Row, Work
@@ -38,17 +38,18 @@ def head(work: Work, run: Run) -> Row:
     views = _views(work, run, photos, classes)
     whole = next(iter(views.values()))
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
-    start = time.perf_counter()
+    start, curves = time.perf_counter(), []
     for fold in rounds:
         learn = _stacked([(name, views[name].where(fold.learn)) for name in run.learn])
         choose = whole.where(fold.choose)
-        learned = HEADS[run.head](learn, choose, len(classes), work.seed).head
+        learned = HEADS[run.head](learn, choose, len(classes), work.seed)
+        curves.append(getattr(learned, "curve", ()))
         asked = [views[name].where(fold.measure).features for name in run.ask]
-        scores_NC[fold.measure] = _averaged([learned.logits_of(each) for each in asked])
-    seconds, measured = time.perf_counter() - start, rounds[0].measure
-    if run.part == "cross":
-        return folded_row(work, run, photos, scores_NC, seconds)
-    return folded_row(work, run, work.data.measured_on(run), scores_NC[measured], seconds)
+        scores_NC[fold.measure] = _averaged([learned.head.logits_of(each) for each in asked])
+    seconds = time.perf_counter() - start
+    if run.part != "cross":
+        photos, scores_NC = work.data.measured_on(run), scores_NC[rounds[0].measure]
+    return folded_row(work, run, photos, scores_NC, seconds, curves)
 
 
 def _rounds(work: Work, run: Run) -> tuple[Photos, list[cross.Fold]]:
@@ -144,7 +145,10 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
     # folds are left out together once, and each of the two is measured on behalf of the other.
     for one, other in combinations_with_replacement(range(cross.FOLDS), 2):
         learn = labelled.where((folds != one) & (folds != other))
-        found = longtail.candidates(learn, len(classes), training(work, run), _asked(work, run))
+        watched = labelled.where(folds == one) if one == other else None
+        found = longtail.candidates(
+            learn, len(classes), training(work, run), _asked(work, run), watched
+        )
         if not wrong_FMN.size:
             wrong_FMN = np.ones((cross.FOLDS, len(found), len(photos)), np.bool_)
         for fold, beside in {(one, other), (other, one)}:
@@ -186,16 +190,18 @@ def tail(work: Work, run: Run) -> Row:
     classes, photos, found = work.data.classes(asked), both(work), tried(work, asked)
     labelled = work.bench.features(work.networks.of(run), photos, classes)
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
-    settings = []
+    settings, curves = [], []
     for number, heads in enumerate(found.heads):
         rows = found.folds == number
         wrong_MN = found.wrong_FMN[number][:, ~rows]
         chosen = heads[_choice(work, run, found, labelled.labels[~rows], wrong_MN)]
         settings.append(chosen.setting)
+        curves.append(chosen.curve)
         scores_NC[rows] = chosen.head.logits_of(labelled.where(rows).features)
     if run.head == "masked":
         scores_NC = scores_NC[:, [classes.index(each) for each in work.data.classes(run)]]
-    row = folded_row(work, run, photos, scores_NC, found.seconds)
+        curves = []  # they are of all classes
+    row = folded_row(work, run, photos, scores_NC, found.seconds, curves)
     return {**row, "settings": [list(each) for each in dict.fromkeys(settings)]}
 
 
@@ -238,9 +244,28 @@ def _choice(
 
 
 def folded_row(
-    work: Work, run: Run, photos: Photos, scores_NC: npt.NDArray[np.float32], seconds: float
+    work: Work,
+    run: Run,
+    photos: Photos,
+    scores_NC: npt.NDArray[np.float32],
+    seconds: float,
+    curves: Sequence[Sequence[Epoch]] = (),
 ) -> Row:
-    """The row of a head on kept features, from its scores for some photos, shape (N, C)."""
-    evaluation: Any = photos.evaluation(scores_NC, work.data.classes(run))
-    extract = cost_of(work.bench, work.networks.of(run), len(photos))
-    return row_of(work, run, evaluation, curve=(), train_seconds=seconds, extract_seconds=extract)
+    """The row of a head on kept features, from its scores for some photos, shape (N, C), and the curve
+    of each fold."""
+    return row_of(
+        work,
+        run,
+        photos.evaluation(scores_NC, work.data.classes(run)),
+        curve=mean_curve(curves),
+        train_seconds=seconds,
+        extract_seconds=cost_of(work.bench, work.networks.of(run), len(photos)),
+    )
+
+
+def mean_curve(curves: Sequence[Sequence[Epoch]]) -> list[Epoch]:
+    """The mean of the folds' curves, as far as all of them go."""
+    means = (
+        np.mean([astuple(each) for each in epoch], axis=0) for epoch in zip(*curves, strict=False)
+    )
+    return [Epoch(int(mean[0]), *map(float, mean[1:])) for mean in means]

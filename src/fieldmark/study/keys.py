@@ -44,7 +44,7 @@ def fine_tuning(work: Work, run: Run) -> FineTuning:
     """How a run trains the network itself."""
     if run.mode == "tuned":
         how = good(run.transfer, epochs=run.epochs, seed=work.seed)
-        return replace(how, precision=work.config.precision)
+        return replace(how, **{"precision": work.config.precision, **run.changes})
     # The last layer learns from scratch, and the same rate as on kept features makes the two
     # comparable; all layers together need a smaller one.
     rate = Arm().learning_rate if run.transfer == "last" else 1e-4

@@ -61,7 +61,7 @@ def tuned(work: Work, run: Run) -> Row:
     bench, parts, classes = work.bench, work.data.parts, work.data.classes(run)
     backbone = work.networks.of(run)
     network = backbone.trainable(len(classes), work.seed)
-    if run.transfer != "scratch":
+    if fine_tuning(work, run).head_first:
         learn = bench.features(backbone, parts.train, classes)
         check = bench.features(backbone, parts.val, classes)
         first = fit_best(learn, check, len(classes), seed=work.seed)[0]

@@ -36,7 +36,8 @@ def row_of(
         **weights_of(work.networks, run),
         "transfer": run.transfer,
         "pruned": run.pruned,
-        "epochs": run.epochs,
+        # A kind of head takes as many as it does, and one in closed form none.
+        "epochs": run.epochs if run.mode != "head" else len(curve) or None,
         "mode": run.mode,
         "part": run.part,
         "classes": summary["classes"],

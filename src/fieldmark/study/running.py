@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from fieldmark import files, progress
 from fieldmark.errors import InputError
 from fieldmark.experiment import PAPER_CROP, Bench, read
+from fieldmark.finetune import FineTuning
 from fieldmark.recipes import Recipe, Run
 from fieldmark.study import modes
 from fieldmark.study.config import StudyConfig
@@ -56,12 +57,27 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
             f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}."
         )
     for run in runs:
+        _check_changes(run)
         needed = run.members or run.best_of
         if needed and all(other.table != needed for other in runs):
             raise InputError(
                 f"Table {run.table} is made from the rows of {needed}: add --only {needed}."
             )
     return runs
+
+
+def _check_changes(run: Run) -> None:
+    known = {each.name for each in fields(FineTuning)} - {"transfer", "epochs", "seed"}
+    if unknown := [name for name in run.changes if name not in known]:
+        raise InputError(
+            f"Row {run.label!r} of table {run.table} changes {', '.join(unknown)}: choose from "
+            f"{', '.join(sorted(known))}."
+        )
+    if run.changes and run.mode != "tuned":
+        raise InputError(
+            f"Row {run.label!r} of table {run.table} changes the recipe of fine-tuning: its mode is to "
+            f"be 'tuned', not {run.mode!r}."
+        )
 
 
 def _in_turn(work: Work) -> Iterator[Run]:

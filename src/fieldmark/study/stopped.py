@@ -30,7 +30,7 @@ def early(work: Work, run: Run) -> Row:
     labelled = work.bench.features(work.networks.of(run), photos, classes)
     how = replace(training(work, run), patience=PATIENCE)
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
-    start, stopped = time.perf_counter(), []
+    start, stopped, curves = time.perf_counter(), [], []
     for fold in cross.rounds(photos, work.seed):
         learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
         arms = [Arm(rate) for rate in RATES]
@@ -39,6 +39,7 @@ def early(work: Work, run: Run) -> Row:
         )
         head = best.head.closed_to(counts(learn, len(classes)))
         scores_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
+        curves.append(best.curve)
         stopped.append(
             {
                 "learning_rate": best.arm.learning_rate,
@@ -46,5 +47,5 @@ def early(work: Work, run: Run) -> Row:
                 "kept": best.kept,
             }
         )
-    row = folded_row(work, run, photos, scores_NC, time.perf_counter() - start)
+    row = folded_row(work, run, photos, scores_NC, time.perf_counter() - start, curves)
     return {**row, "stopped": stopped}

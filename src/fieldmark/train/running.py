@@ -187,7 +187,7 @@ def train_network(
     how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
     model = backbone.trainable(len(parts.classes), config.seed)
     last = None
-    if config.transfer != "scratch":
+    if how.head_first:
         last = sweep(bench, backbone, parts, replace(config, epochs=None))[0].head
         start_from(model, last)
     train, val = bench.crops_to_tune(
