@@ -33,7 +33,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "tail": ("error", "macro", "tail", "medium", "head", "all", "tail-difference"),
     "tail-test": ("error", "macro", "tail", "all", "tail-difference"),
     "prune": ("classes", "error", "every", "kept", "all"),
-    "epochs": ("passes", "error", "macro", "all"),
+    "epochs": ("passes", "least", "error", "macro", "all"),
     "networks": ("weights", "error", "macro", "all", "cost"),
     "together": ("weights", "members", "error", "macro", "all", "cost"),
     "tuned": ("error", "macro", "loss", "all"),
@@ -56,10 +56,11 @@ TITLES = {
     "members": "weight of each",
     "classes": "classes",
     "passes": "epochs run",
+    "least": "lowest loss, after epoch; at the end",
     "loss": "log-loss",
 }
 
-ANSWERED = ("tail", "prune", "epochs", "tuned", "parts")
+ANSWERED = ("tail", "tail-test", "prune", "epochs", "tuned", "parts")
 """The tables with an answer in words."""
 
 _KEPT = (
@@ -95,7 +96,7 @@ def kept(study: Row, ranking: Row | None) -> Row:
         if each["row"] in names and each["over"] in ("all", "kept", "tail")
     ]
     rows = [
-        {name: row[name] for name in _KEPT if name in row}
+        {name: row[name] for name in _KEPT if name in row} | _losses(row)
         for row in study["rows"]
         if row["id"] in names
     ]
@@ -107,6 +108,14 @@ def kept(study: Row, ranking: Row | None) -> Row:
         "differences": differences,
     }
     return rounded({"study": found} | ({"ranking": ranking} if ranking else {}))
+
+
+def _losses(row: Row) -> Row:
+    """Of a learning curve, the lowest validation loss and the last."""
+    if row["table"] != "epochs":
+        return {}
+    least = min(row["curve"], key=lambda each: each["val_loss"])
+    return {"curve": [least, row["curve"][-1]]}
 
 
 def rounded(value: Any) -> Any:
@@ -153,6 +162,12 @@ def passes(row: Row) -> str:
     return f"{sum(run) / len(run):.0f}" + (f" ({min(run)} to {max(run)})" if len(run) > 1 else "")
 
 
+def lowest(row: Row) -> str:
+    """The lowest validation loss of the mean curve, and what it came to."""
+    least, last = row["curve"]
+    return f"{least['val_loss']:.3f}, {least['epoch']}; {last['val_loss']:.3f}"
+
+
 def cost(row: Row) -> str:
     """What one answer costs."""
     milliseconds = "–" if row["photo_ms"] is None else f"{row['photo_ms']:.1f}"
@@ -177,6 +192,7 @@ def cell(study: Row, row: Row, column: str) -> str:
         "classes": lambda: str(row["classes"]),
         "cost": lambda: cost(row),
         "passes": lambda: passes(row),
+        "least": lambda: lowest(row),
         "loss": lambda: f"{row['val_log_loss']:.3f}",
     }
     return ways[column]()

@@ -87,6 +87,25 @@ def test_all_layers_can_be_trained(
     assert one.best.score == pytest.approx(other.best.score, rel=1e-3)
 
 
+def test_a_network_can_be_trained_in_half_precision(insects: Path, tmp_path: Path) -> None:
+    """Near single precision, not the same; where only the last layer learns, one sentence says so."""
+    whole, half = (
+        train(
+            insects,
+            tmp_path / str(bfloat16),
+            replace(NETWORK, transfer="all", epochs=1, limit=24, bfloat16=bfloat16),
+        ).classifier.provenance
+        for bfloat16 in (False, True)
+    )
+    assert half["bfloat16"]
+    assert not whole["bfloat16"]
+    losses = [each["curve"][0]["val_loss"] for each in (whole, half)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] != losses[1]
+    with pytest.raises(InputError, match="--bfloat16 is for training the network itself"):
+        train(insects, tmp_path / "last", replace(NETWORK, bfloat16=True))
+
+
 def test_a_network_that_training_made_worse_is_said_to_be() -> None:
     assert "worse than" in beside(0.05, 0.1)
     assert "no better than" in beside(0.05, 0.05)

@@ -47,6 +47,16 @@ def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, Pa
     return candidate, parts
 
 
+def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any) -> None:
+    candidate, parts = given
+    runs = [
+        tuning._Run(Tuning(parts, 0, Budget(None), bfloat16=half), candidate, "adapters")
+        for half in (False, True)
+    ]
+    assert [run.how.precision for run in runs] == ["float32", "bfloat16"]
+    assert runs[0].place != runs[1].place  # what is kept of one is not taken for the other's
+
+
 # Time
 
 

@@ -147,7 +147,7 @@ def choose(
     doing = Search(parts, config.seed, budget)
     wanted = search.candidates(networks, bench, all_views=best)
     if best:
-        doing.try_best(wanted, stream=config.stream)
+        doing.try_best(wanted, stream=config.stream, bfloat16=config.bfloat16)
         ways = choosing.WAYS
     else:
         doing.try_all(wanted, "softmax")

@@ -74,7 +74,10 @@ def sections(study: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
             found.append(
                 {"id": f"better-{name}", "title": title, "about": about, "lines": lines}
                 | {"answer": answers.of(study, name)}
-                | {"plot": _plot(name, title, own)}
+                | {
+                    "plot": _plot(name, title, own),
+                    "curves": _curves(own) if name == "epochs" else None,
+                }
             )
     return found
 
@@ -83,6 +86,13 @@ def _folded(row: Row) -> bool:
     return bool(row.get("bands")) and (
         row["part"] == "cross" or row["table"] in ("tail-test", "tuned", "parts")
     )
+
+
+def _curves(rows: Sequence[Row]) -> str | None:
+    """The validation losses epoch by epoch, in the mean over folds."""
+    drawn = [plots.curve(row["label"], row, "val_loss") for row in rows if row.get("curve")]
+    title = "Validation loss over epochs"
+    return plots.lines("better-curves", title, drawn, "epoch", "loss") if drawn else None
 
 
 def _plot(name: str, title: str, rows: Sequence[Row]) -> str:

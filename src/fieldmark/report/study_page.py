@@ -61,6 +61,8 @@ def study_page(
     rows = [_view(row) for row in study["rows"]]
     ranking = rank(rows_of(rows, "table3"), evaluations)
     shown = _confusions(rows, ranking, evaluations, photos, taxonomy)
+    # Those in folds are a table of `better`, which draws its own.
+    longer = [row for row in rows_of(rows, "epochs") if row.get("part") != "cross"]
     context = {
         "title": study["title"],
         "study": study,
@@ -76,8 +78,8 @@ def study_page(
         "test": _test(rows),
         "ensemble": by_error(rows_of(rows, "ensemble")),
         "best_single": next(iter(by_error(rows_of(rows, "table3"))), None),
-        "epochs": _epochs(rows_of(rows, "epochs")),
-        "epochs_rows": rows_of(rows, "epochs"),
+        "epochs": _epochs(longer),
+        "epochs_rows": longer,
         "literal": _literal(rows, evaluations),
         "better": better.sections(study, rows),
         "confusions": shown,
@@ -171,7 +173,7 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any] | None:
     if not rows:
         return None
     names = [_named(_way(row), row) for row in rows]
-    drawn = [_line(name, row, "val_loss") for name, row in zip(names, rows, strict=True)]
+    drawn = [plots.curve(name, row, "val_loss") for name, row in zip(names, rows, strict=True)]
     title = "Validation loss over epochs for each way to begin training"
     epochs = sorted({one["epoch"] for row in rows for one in row["curve"]})
     losses = [{one["epoch"]: one.get("val_loss") for one in row["curve"]} for row in rows]
@@ -218,7 +220,9 @@ def _test(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _epochs(rows: Sequence[Row]) -> str | None:
-    drawn = [_line(_named(row["label"], row), row, "val_error") for row in rows if row.get("curve")]
+    drawn = [
+        plots.curve(_named(row["label"], row), row, "val_error") for row in rows if row.get("curve")
+    ]
     if not drawn:
         return None
     title = "Validation error over epochs"
@@ -305,8 +309,3 @@ def _way(row: Row) -> str:
 def _named(name: str, row: Row) -> str:
     badge = row["badge"]
     return f"{name} ({badge})" if badge and badge not in name else name
-
-
-def _line(name: str, row: Row, key: str) -> plots.Line:
-    points = [(one["epoch"], one[key]) for one in row["curve"] if one.get(key) is not None]
-    return plots.Line(name, [x for x, _ in points], [y for _, y in points], bool(row["badge"]))

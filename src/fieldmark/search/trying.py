@@ -65,19 +65,22 @@ class Search:
             self._rates.heads_took(kind, seconds, facts.feature_dim)
             self._add(replace(done, seconds=self.budget.clock() - start))
 
-    def try_best(self, wanted: Sequence[Candidate], *, stream: bool = False) -> None:
+    def try_best(
+        self, wanted: Sequence[Candidate], *, stream: bool = False, bfloat16: bool = False
+    ) -> None:
         """Everything that `best` tries, cheap and promising first.
 
         Args:
             wanted: the networks and how they see photos, what `train` does by default first.
             stream: whether photos to train networks with are decoded anew in each epoch.
+            bfloat16: whether networks are trained in half precision.
         """
         self.try_all(wanted[:1], "softmax")
         self.try_all(wanted, "ridge")
         front = self._front()
         self.try_all([each for each in front if each is not wanted[0]], "softmax")
         self._try_heads()
-        tuning = Tuning(self.parts, self.seed, self.budget, stream)
+        tuning = Tuning(self.parts, self.seed, self.budget, stream, bfloat16)
         # On its own side and the whole photo: what the recipes were made for.
         plain = [each for each in wanted if not each.backbone.native and not each.view.flip]
         plain = [each for each in plain if each.view.fit == "squash"]

@@ -60,6 +60,7 @@ class Tuning:
         seed: of the fold and of training.
         budget: how long all may take.
         stream: whether photos are decoded anew in each epoch.
+        bfloat16: whether networks are trained in half precision.
         found: what was trained.
         passed_over: a sentence for each that was not, and why.
     """
@@ -68,6 +69,7 @@ class Tuning:
     seed: int
     budget: Budget
     stream: bool = False
+    bfloat16: bool = False
     found: list[Tried] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
 
@@ -140,7 +142,8 @@ class _Run:
     def __init__(self, tuning: Tuning, candidate: Candidate, transfer: Transfer) -> None:
         self.tuning, self.candidate = tuning, candidate
         self.parts, self.seed = tuning.parts, tuning.seed
-        self.how = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
+        how = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
+        self.how = replace(how, precision="bfloat16") if tuning.bfloat16 else how
         # Another budget allows other epochs: what is kept is of the same command.
         rest = [asdict(self.how), tuning.budget.seconds, tuning.stream]
         key = files.digest([*identity(candidate, tuning.photos, self.parts, self.seed), *rest])

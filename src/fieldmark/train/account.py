@@ -90,6 +90,7 @@ def provenance(
         "weights_complete": backbone.account.complete,
         "licence": backbone.architecture.licence,
         "transfer": config.transfer,
+        "bfloat16": config.bfloat16,
         "head": config.head,
         "photos": {
             "train": len(parts.train),

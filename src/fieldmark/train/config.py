@@ -44,6 +44,7 @@ class TrainConfig:
             are at hand (or of those named), mirrored views, and ensembles of them.
         stream: whether fine-tuning decodes photos anew in each epoch, where they lie, instead of keeping
             their crops on the disk.
+        bfloat16: whether training of the network itself computes in half precision.
         budget: how many seconds `best` may take; None: as long as it takes.
     """
 
@@ -68,3 +69,4 @@ class TrainConfig:
     quality: str = "fast"
     budget: float | None = None
     stream: bool = False
+    bfloat16: bool = False

@@ -22,6 +22,7 @@ from fieldmark import (
 )
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
+from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import (
     PAPER_CROP,
@@ -72,6 +73,10 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     """
     start = time.perf_counter()
     files.check_out(out, "classifier", "classifier.json")
+    if config.bfloat16 and config.transfer == "last":
+        raise InputError(
+            "--bfloat16 is for training the network itself: name --transfer all, or leave it out."
+        )
     join(config.transfer)
     # Before any long work: a network that cannot be had says so at once.
     weights = "random" if config.transfer == "scratch" else config.weights
@@ -185,6 +190,7 @@ def train_network(
     """Train the network itself by the good recipe, and bring the features of what comes out onto the
     shelf. A pretrained network starts from the best last layer on kept features."""
     how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
+    how = replace(how, precision="bfloat16") if config.bfloat16 else how
     model = backbone.trainable(len(parts.classes), config.seed)
     last = None
     if how.head_first:
