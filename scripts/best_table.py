@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from better_table import rounded
-from study_table import fill
+from study_table import fill, rounded
 
 from fieldmark import files
 from fieldmark.errors import FieldmarkError

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_table import error, fill
+from study_table import error, fill, rounded, typed
 
 from fieldmark import files
 from fieldmark.errors import FieldmarkError
@@ -85,9 +85,8 @@ _KEPT = (
 
 def kept(study: Row, ranking: Row | None) -> Row:
     """What the tables of a document are made from."""
-    # Where photos and weights lay is one machine's business, and which tables this run was asked for
-    # is said below each of them.
-    words = study["command"].split()
+    # Which tables this run was asked for is said below each of them.
+    words = typed(study).split()
     words = [w for at, w in enumerate(words) if "--only" not in (w, words[at - 1])]
     names = {row["id"] for row in study["rows"] if row["table"] in COLUMNS}
     differences = [
@@ -101,7 +100,7 @@ def kept(study: Row, ranking: Row | None) -> Row:
         if row["id"] in names
     ]
     found = {
-        "command": " ".join(Path(word).name if "/" in word else word for word in words),
+        "command": " ".join(words),
         "data": {"name": study["data"]["name"]},
         "cores": study["machine"]["cores"],
         "rows": rows,
@@ -116,15 +115,6 @@ def _losses(row: Row) -> Row:
         return {}
     least = min(row["curve"], key=lambda each: each["val_loss"])
     return {"curve": [least, row["curve"][-1]]}
-
-
-def rounded(value: Any) -> Any:
-    """Six digits: more would be noise in the file."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def write(found: Row, path: Path) -> None:

@@ -1,15 +1,17 @@
-"""Print a study's results as Markdown, beside what the paper prints; or put them into a document.
+"""Print studies' results as Markdown, beside what the paper prints; or put them into a document.
 
-    python scripts/study_table.py DIR/study.json
-    python scripts/study_table.py DIR/study.json --into README.md
+    python scripts/study_table.py STUDY/study.json
+    python scripts/study_table.py STUDY/study.json SMALL/study.json --into README.md
 
 With `--into` the text replaces what stands between the comments `<!-- study:begin -->` and
-`<!-- study:end -->`.
+`<!-- study:end -->`. What it is made from is kept in docs/paper.json, and a test compares the two;
+`--again` renews the document from that file. Table 3 is shown of the first study alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +24,16 @@ from fieldmark.report import paper
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
 Row = Mapping[str, Any]
+
+KEPT = Path(__file__).parent.parent / "docs/paper.json"
+
+_ROW = (
+    *("id", "table", "label", "backbone", "transfer", "mode", "pruned", "epochs"),
+    *("weights_short", "weights_complete", "val_log_loss"),
+    *("val_top1_error", "val_top1_error_interval"),
+    *("val_top1_error_all_classes", "val_top1_error_all_classes_interval"),
+)
+"""What the tables need of a row."""
 
 _OTHERS = {
     "table2": "Table 2",
@@ -53,8 +65,8 @@ def error(row: Row, key: str = "val_top1_error") -> str:
 def networks(rows: Iterable[Row]) -> list[str]:
     """Table 3: a line a network, in the paper's order: random weights are not ranked beside complete."""
     lines = [
-        "| Network | weights | our error, kept classes | our error, all classes | paper |",
-        "|---|---|---|---|---|",
+        "| Network | weights | our error, kept classes | our error, all classes | paper | row |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         theirs = paper.table_3(row["backbone"])
@@ -64,6 +76,7 @@ def networks(rows: Iterable[Row]) -> list[str]:
             error(row),
             error(row, "val_top1_error_all_classes"),
             f"{theirs:.2f}" if theirs is not None else "–",
+            f"`{row['id']}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -78,8 +91,9 @@ def others(rows: Iterable[Row]) -> list[str]:
     if not wanted:
         return []
     lines = [
-        "| Part of the study | what | weights | our error, classes learned | all classes | paper |",
-        "|---|---|---|---|---|---|",
+        "| Part of the study | what | weights | our error, classes learned | all classes | log-loss "
+        "| paper | row |",
+        "|---" * 8 + "|",
     ]
     for row in wanted:
         cells = [
@@ -88,7 +102,9 @@ def others(rows: Iterable[Row]) -> list[str]:
             weights(row),
             error(row),
             error(row, "val_top1_error_all_classes"),
+            f"{row['val_log_loss']:.3f}",
             _paper(row),
+            f"`{row['id']}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -115,13 +131,52 @@ def about(study: Mapping[str, Any]) -> str:
     )
 
 
-def render(study: Mapping[str, Any]) -> str:
-    """The whole text, as Markdown."""
+def render(study: Mapping[str, Any], *, first: bool = True) -> str:
+    """The whole text of a study, as Markdown."""
     rows = study["rows"]
-    parts = [networks(row for row in rows if row["table"] == "table3"), others(rows)]
+    parts = [networks(row for row in rows if row["table"] == "table3")] if first else []
+    parts.append(others(rows))
     if not study["finished"]:
         parts.insert(0, ["This study is not finished."])
-    return "\n\n".join(["\n".join(part) for part in parts if part] + [about(study)]) + "\n"
+    told = [f"- {each['question']} {each['answer']}" for each in study.get("findings", ())]
+    texts = ["\n".join(part) for part in parts if part] + [about(study), "\n".join(told)]
+    return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def typed(study: Row) -> str:
+    """The command, without where photos and weights lay: that is one machine's business."""
+    return " ".join(Path(word).name if "/" in word else word for word in study["command"].split())
+
+
+def kept(study: Row) -> Row:
+    """What the text of a study is made from."""
+    about_data = ("name", "photos", "classes", "split", "prune_below", "kept_classes")
+    rows = [{name: row[name] for name in _ROW} for row in study["rows"]]
+    return {
+        "command": typed(study),
+        "finished": study["finished"],
+        "data": {name: study["data"][name] for name in about_data},
+        "rows": rounded(rows),
+        "findings": study["findings"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Six digits: more would be noise in the file."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def filled(document: str, studies: Iterable[Row], name: str) -> str:
+    """The document with the text of all studies made anew from what is kept."""
+    texts = [
+        f"`{study['command']}`:\n\n{render(study, first=at == 0)}"
+        for at, study in enumerate(studies)
+    ]
+    return fill(document, "\n".join(texts), name)
 
 
 def fill(document: str, text: str, name: str, begin: str = BEGIN, end: str = END) -> str:
@@ -142,16 +197,27 @@ def fill(document: str, text: str, name: str, begin: str = BEGIN, end: str = END
 def main() -> None:
     """Read what was typed, and print or fill in."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("study", type=Path, help="a study.json that `fieldmark study` wrote")
+    parser.add_argument(
+        "study", type=Path, nargs="*", help="a study.json that `fieldmark study` wrote"
+    )
     parser.add_argument("--into", type=Path, help="a Markdown file with the two comments")
+    parser.add_argument("--again", action="store_true", help="from what is kept in docs/paper.json")
     given = parser.parse_args()
+    if given.again == bool(given.study):
+        parser.error("name a study.json, or --again")
     try:
-        text = render(files.read_json(given.study))
-        if given.into is None:
-            sys.stdout.write(text)
+        if given.again:
+            studies = files.read_json(KEPT)["studies"]
         else:
-            document = given.into.read_text(encoding="utf-8")
-            files.write_text(given.into, fill(document, text, str(given.into)))
+            studies = [kept(files.read_json(path)) for path in given.study]
+        if given.into is None:
+            sys.stdout.write("\n".join(render(each) for each in studies))
+            return
+        document = given.into.read_text(encoding="utf-8")
+        files.write_text(given.into, filled(document, studies, str(given.into)))
+        files.write_text(
+            KEPT, json.dumps({"studies": studies}, indent=1, ensure_ascii=False) + "\n"
+        )
     except FieldmarkError as problem:
         sys.exit(str(problem))
 

@@ -320,6 +320,7 @@ def study_table() -> ModuleType:
 
 def row(table: str, backbone: str, short: str, **more: Any) -> dict[str, Any]:
     return {
+        "id": f"{table}-{backbone}",
         "table": table,
         "label": backbone.title(),
         "backbone": backbone,
@@ -329,6 +330,7 @@ def row(table: str, backbone: str, short: str, **more: Any) -> dict[str, Any]:
         "epochs": 10,
         "weights_short": short,
         "weights_complete": not short,
+        "val_log_loss": 1.5,
         "val_top1_error": 0.25,
         "val_top1_error_interval": [0.2, 0.3],
         "val_top1_error_all_classes": 0.4,
@@ -338,6 +340,7 @@ def row(table: str, backbone: str, short: str, **more: Any) -> dict[str, Any]:
 
 STUDY: dict[str, Any] = {
     "finished": True,
+    "findings": [{"question": "Does it pay?", "answer": "It does.", "paper": "it does not"}],
     "rows": [
         row("table3", "alexnet", "partly random"),
         row("table3", "densenet121", "random weights"),
@@ -362,21 +365,28 @@ def test_the_table_of_a_study_shows_both_errors_the_weights_and_the_paper() -> N
     text = study_table().render(STUDY)
     errors = "0.250 (0.200 to 0.300) | 0.400 (0.350 to 0.450)"
     for line in (
-        f"| Alexnet (`alexnet`) | partly random | {errors} | 0.86 |",
-        f"| Densenet121 (`densenet121`) | random | {errors} | 0.71 |",
-        f"| Squeezenet1_1 (`squeezenet1_1`) | complete | {errors} | 0.80 |",
+        f"| Alexnet (`alexnet`) | partly random | {errors} | 0.86 | `table3-alexnet` |",
+        f"| Densenet121 (`densenet121`) | random | {errors} | 0.71 | `table3-densenet121` |",
+        f"| Squeezenet1_1 (`squeezenet1_1`) | complete | {errors} | 0.80 | `table3-squeezenet1_1` |",
     ):
         assert line in text.splitlines()
     others = [line.split(" | ") for line in text.splitlines() if " epochs | " in line]
-    assert [(cells[0], cells[2], cells[-1]) for cells in others] == [
-        ("| Table 2", "partly random", "0.88 |"),
-        ("| Figure 4", "random (meant)", "a curve |"),
-        ("| test photos", "complete", "0.69 (ResNeXt) |"),
-        ("| future work", "some members (partly) random", "not run |"),
+    assert [(cells[0], cells[2], cells[-2]) for cells in others] == [
+        ("| Table 2", "partly random", "0.88"),
+        ("| Figure 4", "random (meant)", "a curve"),
+        ("| test photos", "complete", "0.69 (ResNeXt)"),
+        ("| future work", "some members (partly) random", "not run"),
     ]
+    assert "- Does it pay? It does." in text
+    assert "Network" not in study_table().render(STUDY, first=False)
     assert "4,337 photos of 74 classes; 3,469 to train" in text
     assert "This study is not finished." not in text
     assert "This study is not finished." in study_table().render(STUDY | {"finished": False})
+
+
+def test_the_readme_shows_what_is_kept_of_its_studies() -> None:
+    studies = json.loads(read("docs/paper.json"))["studies"]
+    assert study_table().filled(read("README.md"), studies, "README.md") == read("README.md")
 
 
 def test_the_table_goes_between_the_two_comments_of_the_readme() -> None:

@@ -149,10 +149,11 @@ def findings(study: Mapping[str, Any], evaluations: EvaluationOf) -> list[tuple[
     rows = study["rows"]
     found = [
         _pruning(rows_of(rows, "table2"), evaluations),
-        _transfer(rows_of(rows, "figure4")),
+        _transfer(rows_of(rows, "figure4"), evaluations),
         _test(rows, evaluations),
         _ensemble(rows, evaluations),
         _epochs(rows_of(rows, "epochs")),
+        _literal(rows, evaluations),
     ]
     return [one for one in found if one]
 
@@ -199,7 +200,7 @@ def _pruning(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, 
     return "Does it help to leave out classes with few photos?", answer, theirs
 
 
-def _transfer(rows: Sequence[Row]) -> tuple[str, str, str] | None:
+def _transfer(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
     ends = {
         TRANSFER[row["transfer"]]: row["curve"][-1]["val_loss"]
         for row in rows
@@ -210,6 +211,13 @@ def _transfer(rows: Sequence[Row]) -> tuple[str, str, str] | None:
     best = min(ends, key=lambda name: ends[name])
     losses = ", ".join(f"{name}: {loss:.2f}" for name, loss in ends.items())
     answer = f"The lowest validation loss after the last epoch: {best} ({losses})."
+    last = next((row for row in rows if row["transfer"] == "last"), None)
+    for row in rows:
+        found = compare(row, last, evaluations) if last and row is not last else None
+        if found:
+            way = TRANSFER[row["transfer"]]
+            answer += f" {way[0].upper()}{way[1:]} beside the last layer only: {found.words} "
+            answer += f"({_range(found)})."
     partial = [row for row in rows if weights_badge(row) in ("partial weights", "random weights")]
     if partial:
         answer += " The pretrained weights were not complete, which is not what the paper ran."
@@ -263,6 +271,22 @@ def _epochs(rows: Sequence[Row]) -> tuple[str, str, str] | None:
         "Does training for longer help?",
         f"Validation error by epochs. {'; '.join(parts)}.",
         "named as future work",
+    )
+
+
+def _literal(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
+    parts = []
+    for row in rows_of(rows, "literal"):
+        cached = twin(row, rows)
+        found = compare(row, cached, evaluations) if cached else None
+        if found:
+            parts.append(f"{row['label']}: {found.words} ({_range(found)})")
+    if not parts:
+        return None
+    return (
+        "Does it matter that the last layer learns from kept features?",
+        f"With the network itself run in every epoch instead, {'; '.join(parts)}.",
+        "ran the network in every epoch",
     )
 
 

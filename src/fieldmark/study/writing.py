@@ -10,6 +10,7 @@ from fieldmark import __version__, files, report
 from fieldmark.blas import cores
 from fieldmark.experiment import photo_finder, versions
 from fieldmark.recipes import Recipe
+from fieldmark.report.findings import findings
 from fieldmark.study.comparing import differences
 from fieldmark.study.work import Row, Work
 
@@ -48,6 +49,11 @@ class Writer:
             "skipped": work.networks.skipped,
             "differences": differences(work) if seconds is not None else [],
         }
+        if seconds is not None:
+            content["findings"] = [
+                {"question": question, "answer": answer, "paper": theirs}
+                for question, answer, theirs in findings(content, work.evaluation)
+            ]
         files.write_json(work.out / "study.json", content)
         return content
 
@@ -60,7 +66,7 @@ class Writer:
         page = report.study_page(
             content,
             photos=photo_finder(table),
-            evaluations=lambda row_id: work.evaluation(row_id) if row_id in work.rows else None,
+            evaluations=work.evaluation,
             taxonomy=table.taxonomy,
         )
         files.write_text(work.out / "report.html", page)
