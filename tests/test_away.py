@@ -11,6 +11,7 @@ import tarfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from fieldmark import remote, sources
 from fieldmark.cli import app
 from fieldmark.errors import InputError
 from fieldmark.photos import PhotoTable
+from fieldmark.remote import Remote
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -119,6 +121,64 @@ def test_a_web_server_that_lists_its_folders(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
     assert table.frame.equals(sources.read(tmp_path / "set").frame)
+
+
+class TestBlocks:
+    """Of large objects, such as tars: whole blocks are fetched, the last few kept."""
+
+    @pytest.fixture(autouse=True)
+    def none_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(remote, "_blocks", type(remote._blocks)())
+
+    def test_who_needs_another_block_waits_for_no_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        together = threading.Barrier(2, timeout=30)
+
+        def fetch(_: Remote, start: int) -> bytes:
+            together.wait()  # broken, and an error, unless both are here
+            return b"ab" if start else b"01"
+
+        monkeypatch.setattr(remote, "_fetch", fetch)
+        place = Remote("memory://a.tar")
+        with ThreadPoolExecutor(2) as pool:
+            found = pool.map(lambda at: remote.stretch(place, at * remote.BLOCK, 2), (0, 1))
+            assert list(found) == [b"01", b"ab"]
+
+    def test_a_block_is_fetched_once_and_few_are_kept(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        def fetch(_: Remote, start: int) -> bytes:
+            asked.append(start // remote.BLOCK)
+            return b"x"
+
+        monkeypatch.setattr(remote, "_fetch", fetch)
+        place = Remote("memory://a.tar")
+        with ThreadPoolExecutor(4) as pool:
+            for number in range(20):
+                reads = [number * remote.BLOCK] * 4
+                assert list(pool.map(lambda at: remote.stretch(place, at, 1), reads)) == [b"x"] * 4
+        assert asked == list(range(20))
+        assert len(remote._blocks) == remote._KEPT_BLOCKS
+
+    def test_a_block_that_could_not_be_fetched_is_asked_for_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers: list[bytes | Exception] = [InputError("refused"), b"there"]
+
+        def fetch(_place: Remote, _start: int) -> bytes:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(remote, "_fetch", fetch)
+        place = Remote("memory://a.tar")
+        with pytest.raises(InputError, match="refused"):
+            remote.stretch(place, 0, 5)
+        assert remote.stretch(place, 0, 5) == b"there"
 
 
 def test_what_is_not_in_the_store_is_one_sentence(s3: Any) -> None:

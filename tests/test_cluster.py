@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,23 @@ def test_the_same_features_though_a_node_dies(
     assert [error.reason.value for error in report.rejected.values()] == ["truncated"]
     digests = looked_at.kept["sha256"].to_list()
     assert np.array_equal(vectors(alone, digests), vectors(shared, digests))
+
+
+def test_a_task_is_sent_its_own_rows_and_no_names(insects: Path, tmp_path: Path) -> None:
+    table, sent = shards.read(insects), list[Any]()
+
+    class Here(Workers):
+        def over(self, work: Any, common: Any, shares: Any, *, gpu: bool = False) -> Any:
+            sent.extend(shares)
+            return (work(common, share) for share in shares)
+
+    bench = Bench(engine="torch", store=FeatureStore(tmp_path))
+    report = Here(None, 5).extract(table, NETWORKS, bench)
+    assert report.photos == 64
+    whole = pl.concat([rows.frame for _, rows in sent])
+    assert whole.equals(table.frame)
+    assert [len(rows) for _, rows in sent] == [13] * 5
+    assert not any(len(rows.taxonomy) for _, rows in sent)
 
 
 def test_index_train_and_measures_are_the_same(

@@ -53,13 +53,14 @@ def told(name: str, loss: float, macs: float, spread: float = 0.01) -> Option:
 def test_of_options_that_tie_the_cheapest_is_taken() -> None:
     rng = np.random.default_rng(1)
     best = told("mean", 0.2, 3.0)
-    same = replace(best, name="a", giga_macs=1.0, losses_N=best.losses_N + rng.normal(0, 0.5, 200))
+    apart = rng.normal(0, 0.5, 200)
+    apart += 0.001 - apart.mean()  # a little worse, and not for sure
+    same = replace(best, name="a", giga_macs=1.0, losses_N=best.losses_N + apart)
     worse = replace(best, name="b", giga_macs=0.1, losses_N=best.losses_N + 0.1)
     made = sorted([best, same, worse], key=lambda each: each.loss)
     chosen, why = winner(made, rises(made, [None] * 200, 0))
     assert chosen.name == "a"
-    if made[0] is not same:
-        assert "ties with mean" in why
+    assert "ties with mean" in why
     chosen, why = winner([best, worse], rises([best, worse], [None] * 200, 0))
     assert chosen is best
     assert "nothing cheaper ties" in why
@@ -113,8 +114,8 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     assert [member.weight for member in loaded.members] == pytest.approx([0.5, 0.5])
     assert len(loaded.networks) == 2
     about = loaded.provenance
-    for name in NAMES:  # of each network: whose weights, and under which licence
-        assert name in about["weights"] or "random" in about["weights"]
+    assert about["weights"] == "random"
+    for name in NAMES:  # of each network, under which licence
         assert backbones.architecture(name).licence in about["licence"]
     assert not about["weights_complete"]
     assert {one["name"] for one in about["tried"]} == {*NAMES, "mean"}

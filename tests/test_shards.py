@@ -179,8 +179,8 @@ class TestShard:
         shared = bench(tmp_path / "shared")
         listed = sources.read(tars, verify=False)
         reports = [
-            extract_shard(listed, {NETWORK: network}, bench(tmp_path / "shared"), Shard(n, 3))
-            for n in (1, 2, 3)
+            extract_shard(each.share(listed), {NETWORK: network}, bench(tmp_path / "shared"), each)
+            for each in (Shard(1, 3), Shard(2, 3), Shard(3, 3))
         ]
         assert sum(report.photos for report in reports) == 32
         assert [e.reason for r in reports for e in r.rejected.values()] == [RejectReason.TRUNCATED]

@@ -35,6 +35,7 @@ from fieldmark.predict.naming import BATCH
 from fieldmark.quality import looks
 from fieldmark.shards import Report, Shard, extract_shard
 from fieldmark.sources.check import Finding, Rows, in_threads
+from fieldmark.taxonomy import Taxonomy
 
 RETRIES = 3
 """How often a share is started anew whose worker died."""
@@ -178,16 +179,18 @@ class Workers:
             bench: where features are kept, and how they are computed.
         """
         whole = Report()
-        every = [Shard(number + 1, self.shares) for number in range(self.shares)]
-        common = table, networks, bench
+        shards = [Shard(number + 1, self.shares) for number in range(self.shares)]
+        # A task is sent its own rows: a table of a hundred million is not for every worker to hold, nor
+        # the names of its classes, which are not asked for.
+        bare = replace(table, taxonomy=Taxonomy(()))
+        shares = [(shard, shard.share(bare)) for shard in shards]
+        reports = self.over(_extract, (networks, bench), shares, gpu=True)
         with progress.stage("extracting", len(table)) as bar:
-            for shard, report in zip(
-                every, self.over(_extract, common, every, gpu=True), strict=True
-            ):
+            for (_, rows), report in zip(shares, reports, strict=True):
                 whole.photos += report.photos
                 whole.computed += report.computed
                 whole.rejected |= report.rejected
-                bar.advance(len(shard.share(table)))
+                bar.advance(len(rows))
         return whole
 
     def predict(
@@ -254,10 +257,10 @@ def _look(root: File, rows: Rows) -> list[Finding]:
     return [finding for batch in in_threads(root, rows) for finding in batch]
 
 
-def _extract(common: tuple[PhotoTable, Networks, Bench], shard: Shard) -> Report:
-    table, networks, bench = common
+def _extract(common: tuple[Networks, Bench], share: tuple[Shard, PhotoTable]) -> Report:
+    (networks, bench), (shard, rows) = common, share
     backbones = {name: _network(name, tuple(how.items())) for name, how in networks.items()}
-    return extract_shard(table, backbones, bench, shard)
+    return extract_shard(rows, backbones, bench, shard)
 
 
 @lru_cache(maxsize=8)

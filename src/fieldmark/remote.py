@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -110,9 +111,9 @@ def tail(place: Remote, length: int) -> bytes:
     return stretch(place, start, whole - start) if whole else b""
 
 
-_blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+_blocks: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
 _blocks_lock = threading.Lock()
-_KEPT_BLOCKS = 4
+_KEPT_BLOCKS = 8
 
 
 def stretch(place: Remote, offset: int, length: int) -> bytes:
@@ -127,14 +128,23 @@ def stretch(place: Remote, offset: int, length: int) -> bytes:
 
 
 def _block(place: Remote, number: int) -> bytes:
+    """A block, fetched by the first who asks; who asks meanwhile waits for that one alone."""
     key = (place.url, number)
-    with _blocks_lock:  # held while it is fetched: two threads never ask for one block
-        if key not in _blocks:
-            _blocks[key] = _fetch(place, number * BLOCK)
-            while len(_blocks) > _KEPT_BLOCKS:
-                _blocks.popitem(last=False)
+    with _blocks_lock:
+        known = key in _blocks
+        block = _blocks.setdefault(key, Future())
         _blocks.move_to_end(key)
-        return _blocks[key]
+        while len(_blocks) > _KEPT_BLOCKS:
+            _blocks.popitem(last=False)
+    if not known:
+        try:
+            block.set_result(_fetch(place, number * BLOCK))
+        except BaseException as error:
+            with _blocks_lock:  # the next who asks tries anew
+                if _blocks.get(key) is block:
+                    del _blocks[key]
+            block.set_exception(error)
+    return block.result()
 
 
 def _fetch(place: Remote, start: int) -> bytes:

@@ -90,11 +90,11 @@ def extract_shard(
     The features are those that `train` and `study` compute, bit for bit on one engine.
 
     Args:
-        table: all photos; looked at or not. A photo whose digest is known and whose features are
-            kept is not read.
+        table: the shard's photos (`Shard.share`); looked at or not. A photo whose digest is known and
+            whose features are kept is not read.
         backbones: the networks, by name.
         bench: where features are kept, and how they are computed.
-        shard: which share of the rows.
+        shard: which share of all photos they are; its segments are called after it.
 
     Raises:
         InputError: the photos or the cache cannot be read or written.
@@ -102,7 +102,7 @@ def extract_shard(
     """
     report = Report()
     desks = [_Desk(name, backbone, bench, shard) for name, backbone in backbones.items()]
-    mine = shard.share(table).kept.select("id", "path", "sha256")
+    mine = table.kept.select("id", "path", "sha256")
     digests = mine["sha256"].fill_null("0" * 64).to_list()
     kept = mine["sha256"].is_not_null().to_numpy() & _have(desks, digests)
     report.photos = int(kept.sum())

@@ -56,7 +56,7 @@ def extract(
             report = workers.extract(table, dict.fromkeys(names, how), bench)
     else:
         backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in names}
-        report = room.extract_shard(table, backbones, bench, mine)
+        report = room.extract_shard(mine.share(table), backbones, bench, mine)
     where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():
         typer.echo(f"{photo_id}: {error}")
