@@ -30,7 +30,8 @@ def kept(provenance: Mapping[str, Any]) -> dict[str, Any]:
     words = provenance["command"].split()[1:]
     command = " ".join(["fieldmark", *(Path(w).name if "/" in w else w for w in words)])
     found = {"command": command, **{name: provenance[name] for name in _KEPT}}
-    found: dict[str, Any] = rounded(found | {"tuned": provenance.get("tuned", [])})
+    more = {name: provenance[name] for name in ("tuned", "beside") if name in provenance}
+    found: dict[str, Any] = rounded({"tuned": []} | found | more)
     return found
 
 
@@ -38,7 +39,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """All that is said of the run."""
     minutes = found["seconds"]["in all"] / 60
     yield f"`{found['command']}`: {minutes:.1f} minutes in all, {found['classes']:,} classes."
-    yield f"{found['chosen']['how']} {found['test']}"
+    beside = found.get("beside", {}).get("said", "")
+    yield f"{found['chosen']['how']} {found['test']} {beside}".rstrip()
     yield ""
     yield from _options(found["tried"], "the first candidate, what `train` does by default")
     if found["tuned"]:

@@ -121,6 +121,10 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     assert {one["name"] for one in about["tried"]} == {*NAMES, "mean"}
     assert [one["taken"] for one in about["tried"] if one["name"] == "mean"] == [True]
     assert len(about["ensemble"]["members"]) == 2
+    beside = about["beside"]
+    assert beside["name"] == NAMES[0]
+    assert beside["interval"][0] <= beside["value"] <= beside["interval"][1]
+    assert beside["said"] in (tmp_path / "m" / "README.md").read_text()
     assert about["ensemble"]["cost"]["milliseconds"] > 0
     page = (tmp_path / "m" / "report.html").read_text()
     assert "What it is made of" in page

@@ -19,6 +19,7 @@ from fieldmark import backbones, ensemble, files, progress, search
 from fieldmark.classifier import Classifier, Member, Network, stacked
 from fieldmark.ensemble import WAYS, Worth
 from fieldmark.errors import InputError
+from fieldmark.evaluate import Evaluation, difference
 from fieldmark.experiment import Bench, Parts, weights_line
 from fieldmark.finetune import join
 from fieldmark.heads.softmax import Arm, Fit
@@ -120,6 +121,9 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
         **outcome(classifier, summary, bench, sum(each.seconds for each in chosen.tried), start),
         "ensemble": ensemble_facts(classifier, chosen, test, parts, config.seed),
     }
+    if beside := _beside_first(chosen, evaluation, parts, config.seed):
+        about["beside"] = beside
+        progress.say(beside["said"])
     trained = Trained(replace(classifier, provenance=about), evaluation, summary, out)
     learned = lead.bench.features(lead.backbone, parts.train, parts.classes)
     write(trained, table, split, parts, learned, config)
@@ -228,6 +232,34 @@ def _on_test(chosen: Chosen, members: Sequence[Member], parts: Parts) -> list[Lo
         test = each.candidate.bench.features(each.candidate.backbone, parts.test, parts.classes)
         found.append(_scaled(member.head.logits_of(test.features), member))
     return found
+
+
+def _beside_first(
+    chosen: Chosen, evaluation: Evaluation, parts: Parts, seed: int
+) -> dict[str, Any]:
+    """What is taken beside the first candidate on the test part, photo by photo; no choice sees it.
+
+    Empty where there is nothing to compare: the first was taken, or no photo has a known class.
+    """
+    first = chosen.tried[0]
+    if [each for each, _ in chosen.used] == [first] or not evaluation.kept_N.any():
+        return {}
+    test = first.candidate.bench.features(first.candidate.backbone, parts.test, parts.classes)
+    alone = parts.test.evaluation(first.head.logits_of(test.features), parts.classes)
+    found = difference(evaluation, alone, seed=seed)
+    low, high = found.interval
+    wrong = alone.wrong_N()[alone.kept_N].mean()
+    said = (
+        f"{first.name} by itself is wrong for {wrong:.1%} of the same photos; the difference of what was "
+        f"taken is {found.value:+.1%} ({low:+.1%} to {high:+.1%}){': a tie' if found.tie else ''}."
+    )
+    return {
+        "name": first.name,
+        "value": found.value,
+        "interval": [low, high],
+        "tie": found.tie,
+        "said": said,
+    }
 
 
 def ensemble_facts(

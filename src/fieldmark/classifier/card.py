@@ -35,7 +35,8 @@ def _body(classifier: Classifier) -> Iterator[str]:
     yield from (f"# {made.get('name', 'A species classifier')}", "")
     yield from (f"Names {len(classifier.taxa):,} kinds of living things from a photo. ", "")
     if "test" in made:
-        yield from (f"**How good it is.** {made['test']}", "")
+        beside = made.get("beside", {}).get("said", "")
+        yield from (f"**How good it is.** {made['test']} {beside}".rstrip(), "")
     if len(classifier.members) == 1:
         weights = made.get("weights", "weights unknown")
         yield from (f"**Backbone.** {classifier.architecture}; {weights}.", "")
