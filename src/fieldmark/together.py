@@ -250,8 +250,8 @@ def _beside_first(
     low, high = found.interval
     wrong = alone.wrong_N()[alone.kept_N].mean()
     said = (
-        f"{first.name} by itself is wrong for {wrong:.1%} of the same photos; the difference of what was "
-        f"taken is {found.value:+.1%} ({low:+.1%} to {high:+.1%}){': a tie' if found.tie else ''}."
+        f"{first.name} by itself is wrong for {wrong:.1%} of the same photos; the difference of what "
+        f"was taken is {found.value:+.1%} ({low:+.1%} to {high:+.1%}){': a tie' if found.tie else ''}."
     )
     return {
         "name": first.name,

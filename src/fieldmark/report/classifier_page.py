@@ -40,7 +40,8 @@ def classifier_page(
             taken as they are), `threshold` (`precision` that was asked for, `score`, `coverage`
             of the validation photos; or None), `licence`, `chosen` (setting to value), `grown` (see
             `fieldmark.grow`), `ensemble`, `tried`, `tuned` and `passed_over` (see `fieldmark.search`),
-            `beside` (`said`: what was taken beside the first candidate on the same photos), `split` (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
+            `beside` (`said`: what was taken beside the first candidate on the same photos),
+            `split` (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: its scores on photos that training never saw.
         taxonomy: the names of the classes.
         photos: where the photo with an id lies, or None.
