@@ -7,12 +7,14 @@ anything about classes with few photos. The test part stays out of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from fieldmark.experiment import Photos
+from fieldmark.heads.base import Fitted, FloatArray, LabelledFeatures
 from fieldmark.sampling import IntArray, order
 
 FOLDS = 5
@@ -72,3 +74,26 @@ def rounds(photos: Photos, seed: int, count: int = FOLDS) -> list[Fold]:
         )
         for number in range(count)
     ]
+
+
+def logits(
+    fit: Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted],
+    labelled: LabelledFeatures,
+    photos: Photos,
+    classes: int,
+    seed: int,
+) -> FloatArray:
+    """Every photo's logits by a head that was learned without its fold, shape (N, C).
+
+    Args:
+        fit: an entry of `fieldmark.heads.HEADS`.
+        labelled: the photos' features.
+        photos: the same photos, in the same order.
+        classes: C.
+        seed: of the folds and of training.
+    """
+    found_NC = np.empty((len(photos), classes), np.float32)
+    for fold in rounds(photos, seed):
+        head = fit(labelled.where(fold.learn), labelled.where(fold.choose), classes, seed).head
+        found_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
+    return found_NC

@@ -118,11 +118,7 @@ def _measured(
     }
     evaluations = {}
     for kind in KINDS:
-        scores = np.empty((len(photos), len(classes)), np.float32)
-        for fold in cross.rounds(photos, seed):
-            learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
-            head = HEADS[kind](learn, choose, len(classes), seed).head
-            scores[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
+        scores = cross.logits(HEADS[kind], labelled, photos, len(classes), seed)
         evaluations[kind] = photos.evaluation(scores, classes)
         wrong = evaluations[kind].wrong_N()
         low, high = metrics.error_interval(wrong, photos.groups, seed=seed)

@@ -52,10 +52,7 @@ def learned(candidate: Candidate, parts: Parts, seed: int, kind: str) -> tuple[T
     kept = _read(path, (len(photos), classes))
     if kept is None:
         start, fit = time.perf_counter(), HEADS[kind]
-        logits_NC = np.empty((len(photos), classes), np.float32)
-        for fold in folds.rounds(photos, seed):
-            head = fit(labelled.where(fold.learn), labelled.where(fold.choose), classes, seed).head
-            logits_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
+        logits_NC = folds.logits(fit, labelled, photos, classes, seed)
         choose_N = folds.folds(photos, 10, seed + 1) == 0
         final: Any = fit(labelled.where(~choose_N), labelled.where(choose_N), classes, seed).head
         kept = final, logits_NC, time.perf_counter() - start
