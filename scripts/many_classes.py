@@ -5,8 +5,9 @@
 A photo table and a shelf of features are written as `fieldmark index` and `fieldmark extract` would
 have left them (the pictures themselves are not there, nor needed), and `fieldmark train` does the rest:
 split, last layer, calibration, measures, the folder and its page. Then the classifier is loaded in a
-process of its own and names a photo from its kept features. Classes are drawn in genera of ten, and of
-unequal frequency, as species are.
+process of its own and names a photo from its kept features; and `predict`, `export` (which compares the
+file's answers with the classifier's own) and `serve` are run on drawn pictures as a user runs them.
+Classes are drawn in genera of ten, and of unequal frequency, as species are.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 NETWORK = "squeezenet1_1"
 BLOCK = 8192
@@ -117,10 +121,72 @@ def ask(folder: Path) -> None:
     )
 
 
+def use(folder: Path) -> None:
+    """The verbs that put a classifier to use, each with the peak of its own process."""
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+        noise.resize((320, 240)).save(pictures / f"{number}.jpg")
+    answers = folder / "answers.jsonl"
+    run("predict", folder / "model", pictures, "--out", answers)
+    say(step="predict", photos=len(answers.read_text().splitlines()))
+    run("export", folder / "model", "--onnx", folder / "model.onnx", "--check", pictures)
+    serve(folder / "model", (pictures / "0.jpg").read_bytes())
+
+
+def run(*words: object) -> None:
+    """A verb in a process of its own: seconds, and the peak of its memory."""
+    start = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "fieldmark", *map(str, words)]) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    _said_of(str(words[0]), time.perf_counter() - start, used)
+    if process.returncode:
+        sys.exit(f"fieldmark {words[0]} ended with {process.returncode}")
+
+
+def serve(model: Path, photo: bytes) -> None:
+    """Start the server, ask it once, end it."""
+    start = time.perf_counter()
+    words = [sys.executable, "-m", "fieldmark", "serve", str(model), "--port", "8917"]
+    with subprocess.Popen(words) as process:
+        url = "http://127.0.0.1:8917"
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{url}/health/ready", timeout=5):
+                break
+            time.sleep(0.5)
+        ready = time.perf_counter() - start
+        asked = urllib.request.Request(f"{url}/v1/predict?top=5", data=photo, method="POST")
+        start = time.perf_counter()
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            labels = json.load(answer)["photos"][0]["labels"]
+        say(step="serve", ready=ready, answer=time.perf_counter() - start, labels=len(labels))
+        process.terminate()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    _said_of("serve", time.perf_counter() - start, used)
+
+
+def _said_of(verb: str, seconds: float, used: resource.struct_rusage) -> None:
+    told = {"verb": verb, "seconds": seconds, "peak_gib": round(used.ru_maxrss / 2**20, 2)}
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
 def say(**told: object) -> None:
     """A line of JSON with the peak of this process's memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     sys.stdout.write(json.dumps(told | {"peak_gib": round(peak, 2)}) + "\n")
+    sys.stdout.flush()
+
+
+STEPS = {
+    "learn": lambda given: learn(given.folder, given.head),
+    "ask": lambda given: ask(given.folder),
+    "use": lambda given: use(given.folder),
+}
 
 
 def main() -> None:
@@ -129,17 +195,17 @@ def main() -> None:
     parser.add_argument("classes", type=int)
     parser.add_argument("--photos", type=int, default=300_000)
     parser.add_argument("--head", choices=("softmax", "sampled"))
-    parser.add_argument("--step", choices=("learn", "ask"))
+    parser.add_argument("--step", choices=tuple(STEPS))
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     if given.step:
-        learn(given.folder, given.head) if given.step == "learn" else ask(given.folder)
+        STEPS[given.step](given)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = given.folder or Path(name)
         os.environ["FIELDMARK_CACHE"] = str(folder / "cache")
         lay_out(folder, given.classes, given.photos)
-        for step in ("learn", "ask"):
+        for step in STEPS:
             subprocess.run(
                 [sys.executable, *sys.argv, "--step", step, "--folder", str(folder)], check=True
             )
