@@ -98,7 +98,7 @@ def others(rows: Iterable[Row]) -> list[str]:
     for row in wanted:
         cells = [
             _OTHERS[row["table"]],
-            f"{row['label']}, {row['epochs']} epochs",
+            row["label"] + (f", {row['epochs']} epochs" if row["epochs"] else ""),
             weights(row),
             error(row),
             error(row, "val_top1_error_all_classes"),

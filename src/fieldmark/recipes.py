@@ -52,7 +52,8 @@ class Run:
             weights), `low-rank` (an update of low rank to each, and the last layer), `adapters`
             (biases, normalisations and the last layer) or `last` (all frozen but the last).
         pruned: whether classes with few training photos are dropped from training.
-        epochs: passes over the training photos; a `head` takes as many as its kind does.
+        epochs: passes over the training photos; a `head` takes as many as its kind does, an ensemble
+            what its members took.
         mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
             every epoch with its last layer as torchvision defines it; `finetune` does so and trains
             all layers the paper's plain way; `tuned` goes on from the best last layer on kept
@@ -96,7 +97,7 @@ class Run:
         """A name for the row that says what it is; also the name of its file of scores."""
         pruned = "pruned" if self.pruned else "complete"
         parts = [self.table, self.backbone or self.mode, self.transfer, pruned, self.mode]
-        if self.mode != "head":
+        if self.mode not in ("head", "ensemble"):
             parts.append(f"{self.epochs}ep")
         # What only some runs have comes last, so that the names of all others stay short.
         if self.head:

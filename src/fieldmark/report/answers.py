@@ -128,6 +128,7 @@ def _parts(study: Row, rows: Sequence[Row]) -> str:
 
 ANSWERS: dict[str, Callable[[Row, Sequence[Row]], str]] = {
     "tail": _rare,
+    "tail-test": _rare,
     "prune": _pruned,
     "epochs": _longer,
     "tuned": _tuned,

@@ -36,8 +36,8 @@ def row_of(
         **weights_of(work.networks, run),
         "transfer": run.transfer,
         "pruned": run.pruned,
-        # A kind of head takes as many as it does, and one in closed form none.
-        "epochs": run.epochs if run.mode != "head" else len(curve) or None,
+        # A kind of head takes as many as it does; one in closed form none, and an ensemble neither.
+        "epochs": len(curve) or None if run.mode in ("head", "ensemble") else run.epochs,
         "mode": run.mode,
         "part": run.part,
         "classes": summary["classes"],
