@@ -18,6 +18,7 @@ from fieldmark.photos import PhotoTable
 from fieldmark.split import Split, split_photos
 from fieldmark.together import train_together
 from fieldmark.train import TrainConfig, beside, sentence, train
+from fieldmark.train.rare import choose
 
 MARK = ("classifier", "classifier.json")
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
@@ -104,6 +105,49 @@ def test_a_network_can_be_trained_in_half_precision(insects: Path, tmp_path: Pat
     assert losses[0] != losses[1]
     with pytest.raises(InputError, match="--bfloat16 is for training the network itself"):
         train(insects, tmp_path / "last", replace(NETWORK, bfloat16=True))
+
+
+class TestRare:
+    """`train --rare`."""
+
+    def logits(self, helped: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Two classes of 90 and 10 photos; those of the rare one lose by up to `helped` of the prior."""
+        count_C = np.array([90, 10])
+        labels_N = np.repeat([0, 1], count_C)
+        gap = np.log(9.0)
+        logits_NC = np.zeros((100, 2), np.float32)
+        logits_NC[:90, 0] = 5 * gap  # far from all doubt
+        logits_NC[90:, 0] = np.linspace(0.1, helped, 10) * gap
+        return logits_NC, labels_N, count_C
+
+    def test_it_goes_as_far_as_helps(self) -> None:
+        found = choose(*self.logits(0.95))
+        assert found.strength == 1.0
+        assert found.rare == (1.0, 0.0)
+        assert found.every == (0.1, 0.0)
+        assert "from 100.0% to 0.0%" in found.said
+
+    def test_it_goes_nowhere_where_it_costs_too_much(self) -> None:
+        logits_NC, labels_N, count_C = self.logits(4.0)
+        logits_NC[:90, 0] = 0.1  # the slightest adjustment turns them all
+        found = choose(logits_NC, labels_N, count_C)
+        assert found.strength == 0.0
+        assert found.rare[0] == found.rare[1]
+        assert "none was made" in found.said
+
+    def test_no_class_is_rare(self) -> None:
+        logits_NC, labels_N, count_C = self.logits(0.95)
+        assert choose(logits_NC, labels_N, 10 * count_C).strength == 0.0
+
+    def test_the_classifier_has_what_was_chosen(self, insects: Path, tmp_path: Path) -> None:
+        done = train(insects, tmp_path / "model", replace(NETWORK, rare=True))
+        told = done.classifier.provenance["rare"]
+        assert told["said"] in (tmp_path / "model" / "README.md").read_text()
+        assert told["photos"] == 58
+        with pytest.raises(InputError, match="--rare looks at photos"):
+            train(insects, tmp_path / "all", replace(NETWORK, rare=True, transfer="all"))
+        with pytest.raises(InputError, match="leave --rare out"):
+            train_together(insects, tmp_path / "best", TrainConfig(rare=True, quality="best"))
 
 
 def test_a_network_that_training_made_worse_is_said_to_be() -> None:

@@ -82,6 +82,7 @@ def logits(
     photos: Photos,
     classes: int,
     seed: int,
+    on_fold: Callable[[], None] = lambda: None,
 ) -> FloatArray:
     """Every photo's logits by a head that was learned without its fold, shape (N, C).
 
@@ -91,9 +92,11 @@ def logits(
         photos: the same photos, in the same order.
         classes: C.
         seed: of the folds and of training.
+        on_fold: called when a fold is done.
     """
     found_NC = np.empty((len(photos), classes), np.float32)
     for fold in rounds(photos, seed):
         head = fit(labelled.where(fold.learn), labelled.where(fold.choose), classes, seed).head
         found_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
+        on_fold()
     return found_NC

@@ -34,6 +34,7 @@ from fieldmark.train import (
     photo_line,
     provenance,
     sweep,
+    taken,
     unknown,
     write,
 )
@@ -114,7 +115,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
         for each in (parts.train, parts.val, parts.test)
     )
     fits = sweep(bench, backbone, parts, how, _warm(old, parts.classes))
-    fit = fits[0]
+    fit, told = taken(bench, backbone, parts, fits, how)
     raw = Classifier.alone(
         backbone, bench.crop_for(backbone), fit.unscaled, table.taxonomy.only(parts.classes)
     )
@@ -126,6 +127,7 @@ def grow(model: Path, photos: Path, out: Path, config: GrowConfig, *, command: s
     summary["grown"] = _changed(old, evaluation, parts.test.evaluation(before, parts.classes))
     about = {
         **provenance(photos, table, split, parts, backbone, fits, how),
+        **told,
         "command": command,
         **outcome(classifier, summary, bench, fit.seconds, start),
         **_heritage(old, model, photos, new),
@@ -199,6 +201,7 @@ def _as_trained(classifier: Classifier, split: Split, config: GrowConfig) -> Tra
         backbone=classifier.architecture,
         transfer=made.get("transfer", "last"),
         head=made.get("head"),
+        rare=bool(made.get("rare")),
         precision=threshold.precision if threshold else TrainConfig.precision,
         seed=split.seed,
         engine=config.engine,

@@ -87,6 +87,11 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
             "Several networks together learn last layers on pretrained weights: leave --transfer "
             "and --weights out, or name one --backbone and no --quality best."
         )
+    if config.rare:
+        raise InputError(
+            "Several networks together try what helps rare kinds by themselves: leave --rare out, or "
+            "name one --backbone and no --quality best."
+        )
     if config.head:
         raise InputError(
             "Several networks together choose their last layers themselves: leave --head out, or name "

@@ -37,6 +37,8 @@ def _body(classifier: Classifier) -> Iterator[str]:
     if "test" in made:
         beside = made.get("beside", {}).get("said", "")
         yield from (f"**How good it is.** {made['test']} {beside}".rstrip(), "")
+    if made.get("rare"):
+        yield from (f"**Rare kinds.** {made['rare']['said']}", "")
     if len(classifier.members) == 1:
         weights = made.get("weights", "weights unknown")
         yield from (f"**Backbone.** {classifier.architecture}; {weights}.", "")

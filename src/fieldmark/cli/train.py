@@ -140,6 +140,13 @@ def train(
         bool,
         typer.Option("--stream", help="Fine-tune on photos where they lie: no crops on the disk."),
     ] = False,
+    rare: Annotated[
+        bool,
+        typer.Option(
+            "--rare",
+            help="Name kinds with few photos more readily, as far as it costs little in all.",
+        ),
+    ] = False,
     bfloat16: Annotated[
         bool,
         typer.Option(
@@ -173,6 +180,7 @@ def train(
         tier=tier.value,
         thumbnails=thumbnails,
         stream=stream,
+        rare=rare,
         bfloat16=bfloat16,
     )
     if config.also or config.quality == "best":

@@ -33,6 +33,9 @@ RATES = (3e-4, 1e-3, 3e-3)
 
 PLAIN = "plain"
 
+FEW = 30
+"""A class with fewer photos to learn from is rare."""
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -41,6 +41,7 @@ def classifier_page(
             of the validation photos; or None), `licence`, `chosen` (setting to value), `grown` (see
             `fieldmark.grow`), `ensemble`, `tried`, `tuned` and `passed_over` (see `fieldmark.search`),
             `beside` (`said`: what was taken beside the first candidate on the same photos),
+            `rare` (`said`: how kinds with few photos were helped),
             `split` (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: its scores on photos that training never saw.
         taxonomy: the names of the classes.
@@ -60,6 +61,7 @@ def classifier_page(
         "chosen": {},
         "ensemble": None,
         "beside": None,
+        "rare": None,
         "grown": None,
         "tried": [],
         "tuned": [],

@@ -15,13 +15,11 @@ import numpy as np
 
 from fieldmark import ensemble, progress
 from fieldmark.experiment import Parts, cost_of
+from fieldmark.heads.longtail import FEW
 from fieldmark.search.budget import Budget, Rates
 from fieldmark.search.candidate import Candidate, Tried, learning_photos
 from fieldmark.search.learning import NOTES, TAIL, evened, learned, place
 from fieldmark.search.tuning import Tuning
-
-FEW = 30
-"""A class with fewer photos is rare."""
 
 _FRONT = 4  # candidates that get the default's heads
 

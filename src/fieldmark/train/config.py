@@ -44,6 +44,7 @@ class TrainConfig:
             are at hand (or of those named), mirrored views, and ensembles of them.
         stream: whether fine-tuning decodes photos anew in each epoch, where they lie, instead of keeping
             their crops on the disk.
+        rare: whether kinds with few photos are named more readily, see `fieldmark.train.rare`.
         bfloat16: whether training of the network itself computes in half precision.
         budget: how many seconds `best` may take; None: as long as it takes.
     """
@@ -69,4 +70,5 @@ class TrainConfig:
     quality: str = "fast"
     budget: float | None = None
     stream: bool = False
+    rare: bool = False
     bfloat16: bool = False

@@ -39,6 +39,7 @@ from fieldmark.photos import PhotoTable
 from fieldmark.split import Split, split_photos
 from fieldmark.train.account import measured, outcome, photo_line, provenance
 from fieldmark.train.config import TrainConfig
+from fieldmark.train.rare import for_rare
 from fieldmark.train.strangers import KNOWN_RECALL, unknown
 
 
@@ -73,10 +74,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     """
     start = time.perf_counter()
     files.check_out(out, "classifier", "classifier.json")
-    if config.bfloat16 and config.transfer == "last":
-        raise InputError(
-            "--bfloat16 is for training the network itself: name --transfer all, or leave it out."
-        )
+    _check(config)
     join(config.transfer)
     # Before any long work: a network that cannot be had says so at once.
     weights = "random" if config.transfer == "scratch" else config.weights
@@ -94,7 +92,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         table = bench.reject_unreadable(table)
         parts = Parts.of(table, split, parts.classes)
     parts = parts.measurable()
-    fit = min(fits, key=lambda each: each.val_loss)
+    fit, told = taken(bench, backbone, parts, fits, config)
     taxonomy = table.taxonomy.only(parts.classes)
     raw = Classifier.alone(backbone, bench.crop_for(backbone), fit.unscaled, taxonomy)
     val = bench.features(backbone, parts.val, parts.classes)
@@ -105,6 +103,7 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     summary["unknown"] = unknown(bench, backbone, parts, config)
     about = {
         **provenance(photos, table, split, parts, backbone, fits, config),
+        **told,
         "command": command,
         **outcome(classifier, summary, bench, fit.seconds, start),
     }
@@ -113,6 +112,18 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         learned = bench.features(backbone, parts.train, parts.classes)
         write(trained, table, split, parts, learned, config)
     return trained
+
+
+def _check(config: TrainConfig) -> None:
+    """Raise where two choices do not go together."""
+    if config.bfloat16 and config.transfer == "last":
+        raise InputError(
+            "--bfloat16 is for training the network itself: name --transfer all, or leave it out."
+        )
+    if config.rare and config.transfer != "last":
+        raise InputError(
+            "--rare looks at photos that the network never saw, in folds: leave --transfer out."
+        )
 
 
 def write(
@@ -182,6 +193,18 @@ def sweep(
             kind=config.head,
             on_epoch=lambda _done, _of: stage.advance(),
         )
+
+
+def taken(
+    bench: Bench, backbone: Backbone, parts: Parts, fits: Sequence[Fit], config: TrainConfig
+) -> tuple[Fit, dict[str, Any]]:
+    """The best of the heads, adjusted for rare kinds where that is wanted, and what is said of that."""
+    fit = min(fits, key=lambda each: each.val_loss)
+    if not config.rare:
+        return fit, {"rare": None}
+    fit, rare = for_rare(bench, backbone, parts, fit, config.seed)
+    progress.say(rare.said)
+    return fit, {"rare": asdict(rare) | {"said": rare.said}}
 
 
 def train_network(
