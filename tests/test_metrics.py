@@ -18,7 +18,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from fieldmark import metrics
+from fieldmark import calibration, metrics
 
 CLASSES = 6
 
@@ -178,6 +178,28 @@ def test_bootstrap_draws_the_same_whether_in_one_piece_or_many(
     whole = metrics.bootstrap(values, classes_N=classes)
     monkeypatch.setattr(metrics, "_CHUNK", 3000)
     assert metrics.bootstrap(values, classes_N=classes) == pytest.approx(whole)
+
+
+def test_no_measure_depends_on_how_many_rows_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores, labels = sample()
+
+    def measures() -> list[object]:
+        return [
+            metrics.log_softmax(scores).tolist(),
+            metrics.log_softmax32(scores).tolist(),
+            metrics.ranks(scores, labels).tolist(),
+            metrics.negative_log_likelihood(scores, labels),
+            metrics.brier_score(scores, labels),
+            metrics.reliability(scores, labels),
+            calibration.fit_temperature(scores, labels),
+            calibration.energy(scores).tolist(),
+        ]
+
+    whole = measures()
+    monkeypatch.setattr(metrics, "_BLOCK", 7 * CLASSES)
+    assert measures() == whole
 
 
 def test_photos_of_one_group_do_not_make_the_interval_narrower() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from fieldmark import metrics
 from fieldmark.taxonomy import Level
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,14 +36,16 @@ def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
     known = y_N >= 0
     if not known.any():
         return 1.0
-    logits, labels = s_NC[known].astype(np.float64), y_N[known]
-    rows = np.arange(len(labels))
+    logits, labels = s_NC[known], y_N[known]
+    loss_N = np.empty(len(labels))
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        top = scaled.max(axis=1)
-        total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-        return float((total - scaled[rows, labels]).mean())
+        for rows in metrics.row_blocks(logits):
+            scaled = logits[rows].astype(np.float64) / np.exp(log_temperature)
+            top = scaled.max(axis=1)
+            total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+            loss_N[rows] = total - scaled[np.arange(len(scaled)), labels[rows]]
+        return float(loss_N.mean())
 
     return float(np.exp(_golden_section(loss, np.log(_LOWEST), np.log(_HIGHEST))))
 
@@ -212,6 +215,8 @@ def energy(s_NC: FloatArray) -> FloatArray:
     Args:
         s_NC: logits, already divided by the temperature.
     """
-    top_N = s_NC.max(axis=1)
-    rest_N = np.log(np.exp(s_NC - top_N[:, None]).sum(axis=1))
-    return np.asarray(top_N + rest_N, np.float32)
+    found_N = np.empty(len(s_NC), np.float32)
+    for rows in metrics.row_blocks(s_NC):
+        top_B = s_NC[rows].max(axis=1)
+        found_N[rows] = top_B + np.log(np.exp(s_NC[rows] - top_B[:, None]).sum(axis=1))
+    return found_N

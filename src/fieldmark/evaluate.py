@@ -69,6 +69,12 @@ class Evaluation:
         return np.asarray(self.labels_N >= 0)
 
     @property
+    def _kept_scores(self) -> metrics.Scores:
+        """The scores of the photos whose class is known; no copy where that is all of them."""
+        kept = self.kept_N
+        return self.scores_NC if kept.all() else self.scores_NC[kept]
+
+    @property
     def predicted_N(self) -> IntArray:
         """The column of the highest score: int64, shape (N,)."""
         return np.asarray(self.scores_NC.argmax(axis=1), dtype=np.int64)
@@ -77,7 +83,7 @@ class Evaluation:
         """Whether the right class is not among the k best; always true for a pruned class."""
         wrong = np.ones(len(self), dtype=np.bool_)
         kept = self.kept_N
-        wrong[kept] = metrics.wrong(self.scores_NC[kept], self.labels_N[kept], k)
+        wrong[kept] = metrics.wrong(self._kept_scores, self.labels_N[kept], k)
         return wrong
 
     def summary(
@@ -98,7 +104,7 @@ class Evaluation:
         (`supercategory`, `photos`, `error`, `interval`).
         """
         kept = self.kept_N
-        scores, labels = self.scores_NC[kept], self.labels_N[kept]
+        scores, labels = self._kept_scores, self.labels_N[kept]
         wrong = self.wrong_N()
         k = min(5, len(self.classes))
         error_C, photos_C = metrics.per_class_error(wrong[kept], labels, len(self.classes))

@@ -8,7 +8,7 @@ it was right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.bool_] | IntArray
 
 Interval = tuple[float, float]
 
+_BLOCK = 1 << 22  # scores computed with at once: 32 MiB in float64
 _CHUNK = 4_000_000  # draws held at once by the bootstrap: about 100 MB
 
 
@@ -44,11 +45,39 @@ class Confusion(NamedTuple):
     photos: int
 
 
+def row_blocks(scores_NC: Scores) -> Iterator[slice]:
+    """Stretches of the rows of a large matrix, so that what is computed of it stays small."""
+    rows = max(1, _BLOCK // max(1, scores_NC.shape[1]))
+    return (slice(start, start + rows) for start in range(0, len(scores_NC), rows))
+
+
 def log_softmax(scores_NC: Scores) -> FloatArray:
     """Log-probabilities from logits, row by row, in float64: shape (N, C)."""
-    scores = np.asarray(scores_NC, dtype=np.float64)
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    found_NC = np.empty(scores_NC.shape, np.float64)
+    _log_softmax(scores_NC, found_NC)
+    return found_NC
+
+
+def log_softmax32(scores_NC: Scores) -> npt.NDArray[np.float32]:
+    """The same rounded to float32, which takes no more memory than the logits do."""
+    found_NC = np.empty(scores_NC.shape, np.float32)
+    _log_softmax(scores_NC, found_NC)
+    return found_NC
+
+
+def _log_softmax(scores_NC: Scores, out_NC: Scores) -> None:
+    for rows in row_blocks(scores_NC):
+        scores = np.asarray(scores_NC[rows], dtype=np.float64)
+        shifted = scores - scores.max(axis=1, keepdims=True)
+        out_NC[rows] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _by_rows(scores_NC: Scores, measure: Callable[[FloatArray, slice], Values]) -> FloatArray:
+    """A number for each photo, from its log-probabilities: shape (N,)."""
+    found_N = np.empty(len(scores_NC), np.float64)
+    for rows in row_blocks(scores_NC):
+        found_N[rows] = measure(log_softmax(scores_NC[rows]), rows)
+    return found_N
 
 
 def ranks(scores_NC: Scores, labels_N: IntArray) -> IntArray:
@@ -57,10 +86,14 @@ def ranks(scores_NC: Scores, labels_N: IntArray) -> IntArray:
     Equal scores are ranked by column, as `argmax` does. A score that is not a number ranks last
     where it is the right class and first where it is not: a network that broke down is wrong.
     """
-    own_N1 = np.take_along_axis(scores_NC, labels_N[:, None], axis=1)
-    before_NC = np.arange(scores_NC.shape[1])[None, :] < labels_N[:, None]
-    not_below_NC = ~(scores_NC <= own_N1)
-    return np.asarray((not_below_NC | ((scores_NC == own_N1) & before_NC)).sum(1), dtype=np.int64)
+    found_N = np.empty(len(scores_NC), np.int64)
+    for rows in row_blocks(scores_NC):
+        scores_BC, labels_B1 = scores_NC[rows], labels_N[rows, None]
+        own_B1 = np.take_along_axis(scores_BC, labels_B1, axis=1)
+        before_BC = np.arange(scores_NC.shape[1])[None, :] < labels_B1
+        not_below_BC = ~(scores_BC <= own_B1)
+        found_N[rows] = (not_below_BC | ((scores_BC == own_B1) & before_BC)).sum(1)
+    return found_N
 
 
 def wrong(scores_NC: Scores, labels_N: IntArray, k: int = 1) -> BoolArray:
@@ -118,8 +151,11 @@ def per_group_error(wrong_N: Values, names: Sequence[str]) -> dict[str, tuple[fl
 
 def negative_log_likelihood(scores_NC: Scores, labels_N: IntArray) -> float:
     """The mean of -log p(right class), in nats: the cross-entropy loss."""
-    log_p_N1 = np.take_along_axis(log_softmax(scores_NC), labels_N[:, None], axis=1)
-    return -_mean(log_p_N1)
+
+    def own(log_p_BC: FloatArray, rows: slice) -> FloatArray:
+        return np.take_along_axis(log_p_BC, labels_N[rows, None], axis=1)[:, 0]
+
+    return -_mean(_by_rows(scores_NC, own))
 
 
 def brier_score(scores_NC: Scores, labels_N: IntArray) -> float:
@@ -127,9 +163,18 @@ def brier_score(scores_NC: Scores, labels_N: IntArray) -> float:
 
     Brier, "Verification of forecasts expressed in terms of probability", 1950.
     """
-    error_NC = np.exp(log_softmax(scores_NC))
-    error_NC[np.arange(len(labels_N)), labels_N] -= 1.0
-    return _mean((error_NC**2).sum(axis=1))
+
+    def squared(log_p_BC: FloatArray, rows: slice) -> FloatArray:
+        error_BC = np.exp(log_p_BC)
+        error_BC[np.arange(len(error_BC)), labels_N[rows]] -= 1.0
+        return np.asarray((error_BC**2).sum(axis=1))
+
+    return _mean(_by_rows(scores_NC, squared))
+
+
+def confidence(scores_NC: Scores) -> FloatArray:
+    """The highest probability of each photo, float64, shape (N,)."""
+    return _by_rows(scores_NC, lambda log_p_BC, _: np.exp(log_p_BC.max(axis=1)))
 
 
 def reliability(scores_NC: Scores, labels_N: IntArray, bins: int = 15) -> list[ReliabilityBin]:
@@ -137,7 +182,7 @@ def reliability(scores_NC: Scores, labels_N: IntArray, bins: int = 15) -> list[R
 
     The confidence is the highest probability. Empty bins are left out.
     """
-    confidence_N = np.exp(log_softmax(scores_NC)).max(axis=1)
+    confidence_N = confidence(scores_NC)
     right_N = ~wrong(scores_NC, labels_N)
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
     found = []

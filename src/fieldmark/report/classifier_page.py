@@ -199,8 +199,8 @@ def _answered(evaluation: Evaluation, about: About) -> dict[str, float] | None:
     """
     if not about["threshold"] or not len(evaluation):
         return None
-    log_p_NC = metrics.log_softmax(evaluation.scores_NC / (about["temperature"] or 1.0))
-    given = np.exp(log_p_NC.max(axis=1)) >= about["threshold"]["score"]
+    scaled_NC = evaluation.scores_NC / np.float32(about["temperature"] or 1.0)
+    given = metrics.confidence(scaled_NC) >= about["threshold"]["score"]
     if not given.any():
         return None
     right = ~evaluation.wrong_N()

@@ -33,12 +33,12 @@ from fieldmark.train.config import TrainConfig
 
 def measured(evaluation: Evaluation, classifier: Classifier, parts: Parts) -> dict[str, Any]:
     """The measures of the calibrated scores on the test part, and of the thresholds there."""
-    log_p_NC = metrics.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
-    even = replace(evaluation, scores_NC=log_p_NC.astype(np.float32))
+    scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
+    even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))
     summary = even.summary(train_counts=parts.train_counts())
     summary["calibration_error_before"] = evaluation.summary(replicates=1)["calibration_error"]
     summary["answered"] = answered(even, classifier)
-    confidence = np.exp(log_p_NC.max(axis=1)).astype(np.float32)
+    confidence = metrics.confidence(scaled_NC).astype(np.float32)
     summary["coverage_curve"] = calibration.coverage_curve(confidence, ~even.wrong_N())
     return summary
 

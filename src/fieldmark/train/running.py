@@ -279,7 +279,8 @@ def calibrated(
     logits_NC, _ = raw.combined(logits_MNC)
     warm = replace(raw, temperature=calibration.fit_temperature(logits_NC, labels_N))
     scaled_NC, energy_N = warm.combined(logits_MNC)
-    p_NC = np.exp(metrics.log_softmax(scaled_NC)).astype(np.float32)
+    p_NC = metrics.log_softmax32(scaled_NC)
+    np.exp(p_NC, out=p_NC)
     levels = warm.taxonomy.levels
     thresholds = calibration.fit_thresholds(p_NC, labels_N, levels, config.precision)
     known = energy_N[labels_N >= 0]

@@ -66,7 +66,7 @@ def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig)
         logits = head.logits_of(photos.features) / np.float32(temperature)
         return {
             "energy": calibration.energy(logits),
-            "confidence": np.exp(metrics.log_softmax(logits).max(axis=1, initial=-np.inf)),
+            "confidence": metrics.confidence(logits).astype(np.float32),
             "neighbour": _nearest(photos, learn),
         }
 
