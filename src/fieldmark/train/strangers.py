@@ -16,7 +16,8 @@ from fieldmark.experiment import (
     Bench,
     Parts,
 )
-from fieldmark.heads.base import LabelledFeatures
+from fieldmark.heads import many, ridge
+from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.default import fit_best
 from fieldmark.sampling import order
 from fieldmark.train.config import TrainConfig
@@ -47,10 +48,7 @@ def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig)
         bench.features(backbone, photos, rest) for photos in (parts.train, parts.val, parts.test)
     )
     learn, check = train.where(train.labels >= 0), val.where(val.labels >= 0)
-    fits = fit_best(
-        learn, check, len(rest), seed=config.seed, epochs=config.epochs, kind=config.head
-    )
-    head = fits[0].head
+    head = _last_layer(learn, check, len(rest), config)
     temperature = calibration.fit_temperature(head.logits_of(check.features), check.labels)
 
     # The photos of the held-out classes were kept from this head in all parts.
@@ -83,6 +81,16 @@ def unknown(bench: Bench, backbone: Backbone, parts: Parts, config: TrainConfig)
             "fpr95": metrics.false_positive_rate(inside, outside, KNOWN_RECALL),
         }
     return measured
+
+
+def _last_layer(
+    learn: LabelledFeatures, check: LabelledFeatures, classes: int, config: TrainConfig
+) -> LinearHead:
+    """Learned as the classifier's; of very many classes, where that takes long, in closed form."""
+    if config.head == "sampled" or classes >= many.MANY:
+        return ridge.fit(learn, check, classes).head
+    fits = fit_best(learn, check, classes, seed=config.seed, epochs=config.epochs, kind=config.head)
+    return fits[0].head
 
 
 def _some(photos: LabelledFeatures, seed: int) -> LabelledFeatures:
