@@ -198,7 +198,7 @@ def intervals(
     """The interval of an option's error; the error less the reference's, paired, and its interval."""
     wrong_N = option.wrong_N.astype(np.float64)
     apart_N = wrong_N - reference.wrong_N
-    of_error = metrics.bootstrap(wrong_N, groups, seed=seed)
+    of_error = metrics.error_interval(wrong_N, groups, seed=seed)
     return of_error, float(apart_N.mean()), metrics.bootstrap(apart_N, groups, seed=seed)
 
 
