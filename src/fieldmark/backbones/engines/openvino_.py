@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fieldmark.backbones.engines.base import BATCH, Crops, Features, Streams, piece_for
 from fieldmark.blas import cores
 from fieldmark.errors import InputError, StoreError
@@ -28,9 +30,13 @@ def _core() -> openvino.Core:
     Each core moves the stack that signals are handled on and puts the one it found back when it ends.
     Two that end in the order in which they came leave the stack of the first behind, which is gone by
     then, and the next signal that Python hears (Ctrl-C, a child that ends) kills the process.
+
+    The first array that its bindings see makes them look up numpy, under a lock. Two threads whose
+    first arrays come at once can wait for each other for ever, so the first is shown here, by one.
     """
     import openvino
 
+    _ = openvino.Tensor(np.zeros(1, np.uint8)).data
     return openvino.Core()
 
 
