@@ -202,20 +202,6 @@ def test_bands_and_their_errors() -> None:
     assert difference(better, one, classes={"a", "d"}).photos == 6
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), min_size=1, max_size=80))
-def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str, int]]) -> None:
-    ids = tuple(f"p{at}" for at in range(len(drawn)))
-    groups = tuple(None if number < 5 else f"{name}{number}" for name, number in drawn)
-    taxa = tuple(name for name, _ in drawn)
-    photos = Photos(ids, (), taxa, groups, ("",) * len(drawn))
-    parts = cross.rounds(photos, seed=3)
-    assert (np.sum([part.measure for part in parts], axis=0) == 1).all()
-    for part in parts:
-        assert ((part.learn.astype(int) + part.choose + part.measure) == 1).all()
-        inside = {groups[at] for at in np.flatnonzero(part.measure)} - {None}
-        assert not inside & {groups[at] for at in np.flatnonzero(~part.measure)}
-
-
 def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldmark import backbones, search
+from fieldmark import backbones, search, together
 from fieldmark.classifier import Classifier
 from fieldmark.cli.train import seconds
 from fieldmark.errors import InputError
@@ -19,7 +19,7 @@ from fieldmark.search import learning, trying, tuning
 from fieldmark.search.choosing import WAYS, Option, rises, winner
 from fieldmark.split import split_photos
 from fieldmark.together import train_together
-from fieldmark.train import TrainConfig
+from fieldmark.train import TrainConfig, train
 
 NAMES = ("shufflenet_v2_x0_5", "squeezenet1_1")
 
@@ -229,11 +229,50 @@ def test_answers_are_evened_as_the_head_is() -> None:
         np.testing.assert_allclose(lift, -strength * np.log(count_C / 60)[None].repeat(60, 0), 1e-4)
 
 
-def test_what_cannot_be_combined_is_one_sentence(insects: Path, tmp_path: Path) -> None:
-    config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], transfer="all")
-    with pytest.raises(InputError, match="leave --transfer"):
-        train_together(insects, tmp_path / "m", config)
+SEVERAL: dict[str, Any] = {"backbone": NAMES[0], "also": NAMES[1:]}
+BEST: dict[str, Any] = {"quality": "best"}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        ({**SEVERAL, "transfer": "all"}, "leave --transfer"),
+        ({**BEST, "weights": "random"}, "leave --transfer and --weights out"),
+        ({**SEVERAL, "rare": True}, "leave --rare out"),
+        ({**BEST, "head": "sampled"}, "leave --head out"),
+        ({**SEVERAL, "epochs": 3}, "leave --epochs out"),
+        ({**BEST, "epochs": 3}, "leave --epochs out"),
+        ({**BEST, "ensemble": "mean"}, "leave --ensemble out"),
+        ({**SEVERAL, "budget": 60.0}, "leave --budget out"),
+        ({**SEVERAL, "stream": True}, "leave --stream out"),
+        ({**SEVERAL, "bfloat16": True}, "leave --bfloat16 out"),
+        ({"budget": 60.0}, "leave --budget out"),
+        ({"ensemble": "mean"}, "name --backbone more than once"),
+        ({"stream": True}, "leave --stream out"),
+        ({"bfloat16": True}, "name --transfer all"),
+        ({"rare": True, "transfer": "all"}, "leave --transfer out"),
+        ({"transfer": "scratch", "weights": "my.pth"}, "leave --weights out"),
+    ],
+)
+def test_what_cannot_be_combined_is_one_sentence(
+    insects: Path, tmp_path: Path, wishes: dict[str, Any], said: str
+) -> None:
+    """Nothing that was asked for is passed over in silence."""
+    config = TrainConfig(**wishes)
+    run = train_together if config.several else train
+    with pytest.raises(InputError, match=said):
+        run(insects, tmp_path / "m", config)
     assert not (tmp_path / "m").exists()
+
+
+def test_best_tries_the_networks_that_were_named_and_else_all_at_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backbones, "available", lambda _dir=None: list(NAMES))
+    named = TrainConfig(backbone=NAMES[1], quality="best")
+    assert together._names(named) == (NAMES[1],)
+    assert together._names(replace(named, also=NAMES[:1])) == (NAMES[1], NAMES[0])
+    assert together._names(TrainConfig(quality="best")) == (backbones.DEFAULT, *NAMES)
 
 
 def test_a_budget_is_a_length_of_time() -> None:

@@ -17,6 +17,8 @@ from fieldmark.experiment import Photos
 from fieldmark.heads.base import Fitted, FloatArray, LabelledFeatures
 from fieldmark.sampling import IntArray, order
 
+BoolArray = npt.NDArray[np.bool_]
+
 FOLDS = 5
 
 
@@ -33,11 +35,7 @@ def folds(photos: Photos, count: int, seed: int) -> IntArray:
 
     It depends on the photos' ids and groups and on the seed alone.
     """
-    units: dict[str, list[int]] = {}
-    for number, (photo_id, group) in enumerate(zip(photos.ids, photos.groups, strict=True)):
-        units.setdefault(f"photo {photo_id}" if group is None else f"group {group}", []).append(
-            number
-        )
+    units = _units(photos)
     names = list(units)
     by_class: dict[str, list[str]] = {}
     for at in order(names, "folds", seed):
@@ -53,27 +51,62 @@ def folds(photos: Photos, count: int, seed: int) -> IntArray:
     return found
 
 
+def _units(photos: Photos) -> dict[str, list[int]]:
+    """The numbers of the photos that must stay together: those of a group, or one that stands alone."""
+    units: dict[str, list[int]] = {}
+    for number, (photo_id, group) in enumerate(zip(photos.ids, photos.groups, strict=True)):
+        units.setdefault(f"photo {photo_id}" if group is None else f"group {group}", []).append(
+            number
+        )
+    return units
+
+
+def spared(photos: Photos, aside_N: BoolArray, learn_N: BoolArray) -> BoolArray:
+    """Which of the photos that were to be put aside are, shape (N,).
+
+    Those of a class without a photo to learn from are not, with all of their group: it would be closed
+    for good, and nothing could be chosen or measured by it.
+
+    Args:
+        photos: N of them.
+        aside_N: which were to be put aside.
+        learn_N: which are learned from.
+    """
+    learned = {taxon for taxon, learn in zip(photos.taxon_ids, learn_N, strict=True) if learn}
+    aside_N = aside_N.copy()
+    for numbers in _units(photos).values():
+        classes = {photos.taxon_ids[number] for number in numbers}
+        if aside_N[numbers[0]] and not classes <= learned:
+            aside_N[numbers] = False
+            learned |= classes
+    return aside_N
+
+
+def choosing(photos: Photos, seed: int) -> BoolArray:
+    """Which tenth of the photos is left to choose by, no class as a whole; shape (N,)."""
+    tenth_N = folds(photos, 10, seed + 1) == 0
+    return spared(photos, tenth_N, ~tenth_N)
+
+
 @dataclass(frozen=True)
 class Fold:
     """One fold: which photos are learned from, which choose, which are measured; shape (N,) each."""
 
-    learn: npt.NDArray[np.bool_]
-    choose: npt.NDArray[np.bool_]
-    measure: npt.NDArray[np.bool_]
+    learn: BoolArray
+    choose: BoolArray
+    measure: BoolArray
 
 
 def rounds(photos: Photos, seed: int, count: int = FOLDS) -> list[Fold]:
     """Each fold measured in turn; a tenth of the photos outside it is left to choose by."""
     outer = folds(photos, count, seed)
     inner = folds(photos, 10, seed + 1)
-    return [
-        Fold(
-            learn=(outer != number) & (inner != number),
-            choose=(outer != number) & (inner == number),
-            measure=outer == number,
-        )
-        for number in range(count)
-    ]
+    found = []
+    for number in range(count):
+        outside, tenth = outer != number, inner == number
+        choose = spared(photos, outside & tenth, outside & ~tenth)
+        found.append(Fold(outside & ~choose, choose, ~outside))
+    return found
 
 
 def logits(

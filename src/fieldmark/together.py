@@ -18,7 +18,6 @@ import numpy.typing as npt
 from fieldmark import backbones, ensemble, files, progress, search
 from fieldmark.classifier import Classifier, Member, Network, stacked
 from fieldmark.ensemble import WAYS, Worth
-from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation, difference
 from fieldmark.experiment import Bench, Parts, weights_line
 from fieldmark.finetune import join
@@ -81,22 +80,8 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
     """
     budget, start = search.Budget(config.budget), time.perf_counter()
     files.check_out(out, "classifier", "classifier.json")
+    config.check()
     join("last")
-    if config.transfer != "last" or config.weights != "pretrained":
-        raise InputError(
-            "Several networks together learn last layers on pretrained weights: leave --transfer "
-            "and --weights out, or name one --backbone and no --quality best."
-        )
-    if config.rare:
-        raise InputError(
-            "Several networks together try what helps rare kinds by themselves: leave --rare out, or "
-            "name one --backbone and no --quality best."
-        )
-    if config.head:
-        raise InputError(
-            "Several networks together choose their last layers themselves: leave --head out, or name "
-            "one --backbone and no --quality best."
-        )
     networks = search.load_all(_names(config), config.weights_dir, config.seed)
     config = replace(config, backbone=networks[0].architecture.name)
     table, split, bench = prepare(photos, config, networks[0])
@@ -136,12 +121,12 @@ def train_together(photos: Path, out: Path, config: TrainConfig, *, command: str
 
 
 def _names(config: TrainConfig) -> tuple[str, ...]:
-    """The networks to try: those that were named, or with `best` all that are at hand."""
-    if config.also or config.quality != "best":
+    """The networks to try: those that were named, else all that are at hand, the default first."""
+    if config.backbone:
         return (config.backbone, *config.also)
     at_hand = backbones.available(config.weights_dir)
     cheap = sorted(at_hand, key=lambda name: backbones.architecture(name).giga_macs)
-    return tuple(dict.fromkeys((config.backbone, *cheap)))
+    return tuple(dict.fromkeys((backbones.DEFAULT, *cheap)))
 
 
 def choose(

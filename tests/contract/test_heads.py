@@ -125,6 +125,21 @@ def test_one_photo_of_each_class(fit) -> None:
     assert found.val_loss == pytest.approx(loss(found.head, val), abs=0.01)
 
 
+@pytest.mark.parametrize("photos", [0, 1, 20])
+def test_photos_of_one_class_or_none(fit, photos: int) -> None:
+    """A fold of very few photos may hold no more: what was seen is the answer, nothing breaks."""
+    of_one = TRAIN.where(TRAIN.labels == 2)
+    train = of_one.where(np.arange(len(of_one)) < photos)
+    for val in (VAL, VAL.where(VAL.labels == 2), VAL.where(np.zeros(len(VAL), np.bool_))):
+        found = fit(train, val, CLASSES, 0)
+        s_NC = found.head.logits_of(TEST.features)
+        assert np.isfinite(s_NC).all()
+        if photos:
+            assert set(s_NC.argmax(1)) == {2}
+        if len(val):
+            assert found.val_loss == pytest.approx(loss(found.head, val), abs=0.01)
+
+
 def test_its_tensors_are_all_there_is_to_it(fit) -> None:
     head = fit(TRAIN, VAL, CLASSES, 0).head
     kept = head.tensors()

@@ -78,8 +78,8 @@ def train(
     backbone: Annotated[
         list[str] | None,
         typer.Option(
-            help="The network, by default tf_efficientnet_lite0; any name of timm's works too. Named "
-            "several times: an ensemble of them."
+            help="The network, by default tf_efficientnet_lite0, with best all at hand; any name of "
+            "timm's works too. Named several times: an ensemble of them."
         ),
     ] = None,
     ensemble: Annotated[
@@ -89,8 +89,8 @@ def train(
     quality: Annotated[
         Quality,
         typer.Option(
-            help="fast: one network. best: what does best on held-out photos, of all networks whose "
-            "weights are at hand, mirrored views and ensembles."
+            help="fast: one network. best: what does best on held-out photos, of the "
+            "networks, larger and mirrored views and ensembles."
         ),
     ] = Quality.fast,
     budget: Annotated[
@@ -161,7 +161,7 @@ def train(
     from fieldmark.train import train as run
 
     config = TrainConfig(
-        backbone=backbone[0] if backbone else "tf_efficientnet_lite0",
+        backbone=backbone[0] if backbone else None,
         also=tuple(dict.fromkeys(backbone[1:])) if backbone else (),
         ensemble=ensemble.value if ensemble else None,
         quality=quality.value,
@@ -183,7 +183,7 @@ def train(
         rare=rare,
         bfloat16=bfloat16,
     )
-    if config.also or config.quality == "best":
+    if config.several:
         from fieldmark.together import train_together as run
     trained = run(photos, out, config, command=typed())
     if os.environ.get("RANK", "0") != "0":

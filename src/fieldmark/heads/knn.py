@@ -76,7 +76,10 @@ class NeighbourHead:
         """Log of each class's share of the votes, shape (N, C)."""
         weight_NK = ((cosine_NK - 1) / self.temperature).exp()
         # The whole of the shares has half the vote of the farthest neighbour.
-        rest_N1 = weight_NK[:, -1:].clamp(min=1e-30) / 2
+        if cosine_NK.shape[1]:
+            rest_N1 = weight_NK[:, -1:].clamp(min=1e-30) / 2
+        else:  # no photo was kept
+            rest_N1 = torch.ones(len(cosine_NK), 1)
         vote_NC = rest_N1 * torch.from_numpy(self.prior).exp()
         vote_NC.scatter_add_(1, label_NK, weight_NK)
         return np.asarray((vote_NC / vote_NC.sum(1, keepdim=True)).clamp(min=1e-30).log().numpy())
@@ -137,7 +140,7 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
         for temperature in TEMPERATURES
     ]
     measured = few(val, classes)
-    if not len(measured) or not len(train):
+    if not len(measured):
         return Found(heads[1], float("nan"), time.perf_counter() - start)
     parts = [heads[0].nearest(block) for _, block in measured.features.blocks(1024)]
     cosine_NK, label_NK = (torch.cat(each) for each in zip(*parts, strict=True))

@@ -22,7 +22,7 @@ import torch
 from fieldmark import metrics
 from fieldmark.heads.base import IntArray, LabelledFeatures, Learned, LinearHead, Scaling
 from fieldmark.heads.choosing import schedule
-from fieldmark.heads.ridge import counts
+from fieldmark.heads.ridge import counts, undivided
 from fieldmark.heads.scaling import few, fit_weights
 from fieldmark.heads.softmax import Arm, Epoch, Training, fit_sweep
 
@@ -166,6 +166,8 @@ def fit(
         seed: of the order of training.
     """
     start = time.perf_counter()
+    if not (train.labels >= 0).any():
+        return undivided(train, val, classes)
     training = schedule(int((train.labels >= 0).sum()), seed)
     found = candidates(train, classes, training, [method])
     heads = [each.head for each in found if each.method == method]

@@ -42,9 +42,8 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     del seed
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    if not len(train):
-        empty = np.zeros((train.features.dim, classes), np.float32)
-        return Learned(LinearHead(empty, np.zeros(classes, np.float32)), float(np.log(classes)))
+    if np.count_nonzero(counts(train, classes)) < 2:
+        return undivided(train, val, classes)
     sums = Sums.of(train, classes)
     measured = few(val, classes)
     alone = len(measured) < FEWEST_TO_CHOOSE_BY
@@ -52,9 +51,23 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     head, weights = _Choice(sums, chosen_by, alone).best()
     head, loss = head.closed_to(sums.count_C.numpy()), weights.loss
     if alone and len(measured):
-        s_NC = torch.from_numpy(head.logits_of(measured.features))
-        loss = float(functional.cross_entropy(s_NC, torch.from_numpy(measured.labels)))
+        loss = _loss(head, measured)
     return Learned(head, loss, time.perf_counter() - start)
+
+
+def undivided(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> Learned:
+    """The layer of photos of one class or of none, which tell nothing apart: the one that was seen."""
+    even = LinearHead(
+        np.zeros((train.features.dim, classes), np.float32), np.zeros(classes, np.float32)
+    )
+    head = even.closed_to(counts(train, classes))
+    return Learned(head, _loss(head, few(val, classes)))
+
+
+def _loss(head: LinearHead, photos: LabelledFeatures) -> float:
+    """The mean cross-entropy in nats; NaN of no photo."""
+    s_NC = torch.from_numpy(head.logits_of(photos.features))
+    return float(functional.cross_entropy(s_NC, torch.from_numpy(photos.labels)))
 
 
 @dataclass(frozen=True)

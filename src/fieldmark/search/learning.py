@@ -41,7 +41,7 @@ TAIL = tuple(kind for kind in NOTES if kind in longtail.METHODS)
 """The kinds that are for classes with few photos."""
 
 _EVEN = (0.5, 1.0)  # how far answers are corrected to classes that are all equally frequent
-_FORMAT = 2  # of kept heads: goes up when the same candidate would be learned otherwise
+_FORMAT = 3  # of kept heads: goes up when the same candidate would be learned otherwise
 
 
 def learned(candidate: Candidate, parts: Parts, seed: int, kind: str) -> tuple[Tried, float]:
@@ -53,7 +53,7 @@ def learned(candidate: Candidate, parts: Parts, seed: int, kind: str) -> tuple[T
     if kept is None:
         start, fit = time.perf_counter(), HEADS[kind]
         logits_NC = folds.logits(fit, labelled, photos, classes, seed)
-        choose_N = folds.folds(photos, 10, seed + 1) == 0
+        choose_N = folds.choosing(photos, seed)
         final: Any = fit(labelled.where(~choose_N), labelled.where(choose_N), classes, seed).head
         kept = final, logits_NC, time.perf_counter() - start
         _write(path, *kept)

@@ -49,6 +49,7 @@ _NETWORKS = 2  # of those that count most
 _LOOKED_AT = 64  # held-out photos after each epoch, only to be looked at
 _BACKWARD = 3  # an update takes at least so many times as long as the features of its photos
 _MARGIN = 1.1
+_FORMAT = 2  # of kept networks: goes up when the same one would be trained otherwise
 
 
 @dataclass
@@ -80,13 +81,16 @@ class Tuning:
 
     @cached_property
     def fold(self) -> folds.Fold:
-        """The fold that is held out."""
-        return folds.rounds(self.photos, self.seed)[0]
+        """The fold that is held out, but for the only photos of a class: those are learned from."""
+        fold = folds.rounds(self.photos, self.seed)[0]
+        measure = folds.spared(self.photos, fold.measure, ~fold.measure)
+        return replace(fold, learn=fold.learn | (fold.measure & ~measure), measure=measure)
 
     def try_all(self, candidates: Sequence[Candidate]) -> None:
         """Train the first networks in each way, as far as the time allows."""
         known = self.photos.labels(self.parts.classes) >= 0
         if not (known & self.fold.measure).any():
+            self._say_not("Training the networks themselves: not tried, no photo can be held out")
             return
         for transfer in NOTES:
             for candidate in candidates[:_NETWORKS]:
@@ -145,7 +149,7 @@ class _Run:
         how = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
         self.how = replace(how, precision="bfloat16") if tuning.bfloat16 else how
         # Another budget allows other epochs: what is kept is of the same command.
-        rest = [asdict(self.how), tuning.budget.seconds, tuning.stream]
+        rest = [_FORMAT, asdict(self.how), tuning.budget.seconds, tuning.stream]
         key = files.digest([*identity(candidate, tuning.photos, self.parts, self.seed), *rest])
         self.place = files.cache_dir() / "tuned" / f"{key[:32]}.safetensors"
 

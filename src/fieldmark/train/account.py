@@ -85,7 +85,7 @@ def provenance(
     return {
         "name": photos.resolve().name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "backbone": config.backbone,
+        "backbone": config.network,
         "weights": weights_line(backbone),
         "weights_complete": backbone.account.complete,
         "licence": backbone.architecture.licence,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fieldmark import (
-    backbones,
-)
+from fieldmark import backbones
+from fieldmark.errors import InputError
 from fieldmark.finetune import Transfer
 from fieldmark.heads.default import Kind
 from fieldmark.preprocess import Tier
@@ -19,7 +19,8 @@ class TrainConfig:
     """What `fieldmark train` is told.
 
     Attributes:
-        backbone: the network, a name of `fieldmark.backbones`.
+        backbone: the network, a name of `fieldmark.backbones`; None: the default, and with `best` any
+            whose weights are at hand.
         weights: `pretrained`, `random`, or a file of weights.
         weights_dir: a folder of weights, looked into before anything is downloaded.
         transfer: `last` trains a last layer on kept features; `all` then goes on with every layer,
@@ -49,7 +50,7 @@ class TrainConfig:
         budget: how many seconds `best` may take; None: as long as it takes.
     """
 
-    backbone: str = backbones.DEFAULT
+    backbone: str | None = None
     weights: str = "pretrained"
     weights_dir: Path | None = None
     transfer: Transfer = "last"
@@ -72,3 +73,82 @@ class TrainConfig:
     stream: bool = False
     rare: bool = False
     bfloat16: bool = False
+
+    @property
+    def network(self) -> str:
+        """The name of the first network."""
+        return self.backbone or backbones.DEFAULT
+
+    @property
+    def several(self) -> bool:
+        """Whether several ways are tried and put together, see `fieldmark.together`."""
+        return bool(self.also) or self.quality == "best"
+
+    def check(self) -> None:
+        """Refuse what does not go together, so that nothing that was asked for is passed over.
+
+        Raises:
+            InputError: two choices exclude each other.
+        """
+        clash = next(_of_several(self) if self.several else _of_one(self), None)
+        if clash:
+            raise InputError(clash)
+
+
+def _of_several(config: TrainConfig) -> Iterator[str]:
+    """What does not go with several networks or `best`."""
+    best = config.quality == "best"
+    alone = "or name one --backbone and no --quality best."
+    if config.transfer != "last" or config.weights != "pretrained":
+        yield (
+            "Several networks together learn last layers on pretrained weights: leave --transfer "
+            f"and --weights out, {alone}"
+        )
+    if config.rare:
+        yield (
+            "Several networks together try what helps rare kinds by themselves: leave --rare out, "
+            f"{alone}"
+        )
+    if config.head or config.epochs:
+        option = "--head" if config.head else "--epochs"
+        yield (
+            f"Several networks together choose their last layers themselves: leave {option} out, "
+            f"{alone}"
+        )
+    if best and config.ensemble:
+        yield (
+            "--quality best chooses itself how networks are weighed: leave --ensemble out, or name "
+            "several --backbone and no --quality best."
+        )
+    if not best:
+        yield from _of_no_search(config)
+        yield from _of_no_tuning(config, "--quality best")
+
+
+def _of_one(config: TrainConfig) -> Iterator[str]:
+    """What does not go with one network."""
+    yield from _of_no_search(config)
+    if config.ensemble:
+        yield (
+            "--ensemble is how several networks are weighed: name --backbone more than once, or leave "
+            "it out."
+        )
+    if config.transfer == "last":
+        yield from _of_no_tuning(config, "--transfer all")
+    if config.transfer == "scratch" and config.weights not in ("pretrained", "random"):
+        yield "--transfer scratch begins with random weights: leave --weights out, or --transfer all."
+    if config.rare and config.transfer != "last":
+        yield "--rare looks at photos that the network never saw, in folds: leave --transfer out."
+
+
+def _of_no_search(config: TrainConfig) -> Iterator[str]:
+    if config.budget is not None:
+        yield "--budget is how long --quality best may take: name that too, or leave --budget out."
+
+
+def _of_no_tuning(config: TrainConfig, instead: str) -> Iterator[str]:
+    for option, wanted in (("--bfloat16", config.bfloat16), ("--stream", config.stream)):
+        if wanted:
+            yield (
+                f"{option} is for training the network itself: name {instead}, or leave {option} out."
+            )

@@ -22,7 +22,6 @@ from fieldmark import (
 )
 from fieldmark.backbones import Backbone
 from fieldmark.classifier import Classifier
-from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import (
     PAPER_CROP,
@@ -74,14 +73,14 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
     """
     start = time.perf_counter()
     files.check_out(out, "classifier", "classifier.json")
-    _check(config)
+    config.check()
     join(config.transfer)
     # Before any long work: a network that cannot be had says so at once.
     weights = "random" if config.transfer == "scratch" else config.weights
     backbone = backbones.load(
-        config.backbone, weights=weights, weights_dir=config.weights_dir, seed=config.seed
+        config.network, weights=weights, weights_dir=config.weights_dir, seed=config.seed
     )
-    progress.say(f"Network: {config.backbone}; {backbone.account.summary}")
+    progress.say(f"Network: {config.network}; {backbone.account.summary}")
     table, split, bench = prepare(photos, config, backbone)
     parts = Parts.of(table, split)
     progress.say(photo_line(table, parts))
@@ -112,18 +111,6 @@ def train(photos: Path, out: Path, config: TrainConfig, *, command: str = "") ->
         learned = bench.features(backbone, parts.train, parts.classes)
         write(trained, table, split, parts, learned, config)
     return trained
-
-
-def _check(config: TrainConfig) -> None:
-    """Raise where two choices do not go together."""
-    if config.bfloat16 and config.transfer == "last":
-        raise InputError(
-            "--bfloat16 is for training the network itself: name --transfer all, or leave it out."
-        )
-    if config.rare and config.transfer != "last":
-        raise InputError(
-            "--rare looks at photos that the network never saw, in folds: leave --transfer out."
-        )
 
 
 def write(
@@ -167,7 +154,7 @@ def prepare(
     bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
     if config.transfer != "scratch":
         with ranks.first_alone():
-            for _ in bench.compute(Parts.of(table, split).files, {config.backbone: backbone}):
+            for _ in bench.compute(Parts.of(table, split).files, {config.network: backbone}):
                 pass
     return bench.reject_unreadable(table), split, bench
 
@@ -223,7 +210,7 @@ def train_network(
         backbone, parts.train, parts.val, parts.classes, stream=config.stream
     )
     # What was done is kept beside the features: the same command goes on where it was cut off.
-    about = [backbone.key, bench.crop_for(backbone).key, asdict(how), config.stream]
+    about = [backbone.key, bench.crop_for(backbone).key(), asdict(how), config.stream]
     photos = [photo.sha256 for photo in parts.files]
     work = files.digest([*about, parts.classes, parts.train.ids, photos])
     checkpoint = files.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
@@ -231,7 +218,7 @@ def train_network(
     checkpoint.unlink(missing_ok=True)
     trained, head = taken_apart(backbone, model)
     with ranks.first_alone():
-        for _ in bench.compute(parts.files, {config.backbone: trained}):
+        for _ in bench.compute(parts.files, {config.network: trained}):
             pass
     if last is not None:
         held = (bench.features(each, parts.val, parts.classes) for each in (backbone, trained))
