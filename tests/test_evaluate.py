@@ -165,7 +165,8 @@ def test_a_difference_is_paired() -> None:
 def test_an_evaluation_ties_with_itself_and_with_its_like() -> None:
     one = evaluation(photos=400)
     same = difference(one, one)
-    assert (same.value, same.interval, same.tie) == (0.0, (0.0, 0.0), True)
+    assert (same.value, same.tie) == (0.0, True)
+    assert same.interval == pytest.approx((-0.0119, 0.0119), abs=1e-4)  # what 307 photos leave open
     assert difference(one, evaluation(photos=400, seed=1)).tie
 
 

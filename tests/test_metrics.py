@@ -258,6 +258,26 @@ def test_one_group_says_nothing_of_the_spread() -> None:
 def test_with_variation_the_error_interval_is_the_bootstraps() -> None:
     values = sample()[1] == 2
     assert metrics.error_interval(values) == metrics.bootstrap(values)
+    apart = values - (sample()[1] == 3).astype(float)
+    assert metrics.difference_interval(apart) == metrics.bootstrap(apart)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0] * 5, [0.5, 0.4, 0.3, 0.2, 0.6]])
+def test_a_handful_tells_no_two_things_apart(values: list[float]) -> None:
+    """As few as that may agree by chance, whatever the bootstrap says of them."""
+    assert metrics.difference_interval(np.array(values)) == (-1, 1)
+    many, one = np.repeat(values, 9), ["one group"] * (9 * len(values))
+    assert metrics.difference_interval(many, one, most=5) == (-5, 5)
+
+
+@given(st.integers(6, 200), st.sampled_from([-1.0, 0.0, 1.0]))
+def test_the_same_difference_everywhere_is_not_certain(units: int, value: float) -> None:
+    low, high = metrics.difference_interval(np.full(units, value))
+    assert -1 <= low <= value <= high <= 1
+    assert high - low > 1 / units
+    if value == 0:
+        exact = scipy.stats.binomtest(0, units).proportion_ci(0.95, method="exact").high
+        assert (low, high) == pytest.approx((-exact, exact))
 
 
 def test_bootstrap_refuses_what_has_no_mean() -> None:

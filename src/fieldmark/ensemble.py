@@ -25,6 +25,9 @@ from fieldmark.sampling import IntArray
 FloatArray = npt.NDArray[np.float64]
 
 _LEAST = 1e-12  # of a probability: a member that rules the right class out costs much, not all
+MOST = float(-np.log(_LEAST))
+"""Nats that one photo costs at most."""
+
 _ROUNDS = 20_000
 _GAP = 1e-6  # nats from the least log-loss: far less than any photo can tell
 _NEGLIGIBLE = 1e-3  # of the whole weight
@@ -195,5 +198,6 @@ def worth(
             found.append(Worth(0.0, (0.0, 0.0)))
             continue
         rise_N = losses(own_MN, rest / rest.sum()) - with_all_N
-        found.append(Worth(float(rise_N.mean()), metrics.bootstrap(rise_N, groups, seed=seed)))
+        interval = metrics.difference_interval(rise_N, groups, most=MOST, seed=seed)
+        found.append(Worth(float(rise_N.mean()), interval))
     return found

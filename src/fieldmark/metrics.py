@@ -293,11 +293,50 @@ def error_interval(
     if units == 1 and not constant:
         return 0.0, 1.0
     if constant and values[0] in (0.0, 1.0):
-        unseen = 1 - ((1 - level) / 2) ** (1 / units)
+        unseen = _unseen(units, level)
         return (0.0, unseen) if values[0] == 0.0 else (1 - unseen, 1.0)
     return bootstrap(
         values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level
     )
+
+
+def difference_interval(
+    values_N: Values,
+    groups: Sequence[str | None] | None = None,
+    *,
+    most: float = 1.0,
+    classes_N: IntArray | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of a mean paired difference: the bootstrap's, or wider where resampling tells less.
+
+    Fewer than six groups tell nothing apart at 95 %: even if all of them speak for the same side,
+    chance does so as often as one time in 16 (the sign test; Arbuthnot, 1710). The interval is then all
+    that can be. Where every value is the same, every replicate is too; then what was not seen in as many
+    independent trials as there are groups (Clopper and Pearson, 1934) may be as far off as can be.
+
+    Args:
+        values_N: differences of mistakes, or of losses.
+        most: the largest difference that there can be; of mistakes 1.
+        groups, classes_N, replicates, seed, level: as for `bootstrap`.
+    """
+    values = np.asarray(values_N, dtype=np.float64)
+    units = int(_units(groups, len(values)).max()) + 1 if len(values) else 0
+    if units and 2 * 0.5**units > 1 - level:
+        return -most, most
+    if units and float(values.min()) == float(values.max()):
+        unseen, value = _unseen(units, level), float(values[0])
+        return value - unseen * (value + most), value + unseen * (most - value)
+    return bootstrap(
+        values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level
+    )
+
+
+def _unseen(units: int, level: float) -> float:
+    """How large a share may be that was not met in so many trials."""
+    return float(1 - ((1 - level) / 2) ** (1 / units))
 
 
 def auroc(known_N: Values, unknown_M: Values) -> float:

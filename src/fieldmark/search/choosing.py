@@ -199,17 +199,21 @@ def intervals(
     wrong_N = option.wrong_N.astype(np.float64)
     apart_N = wrong_N - reference.wrong_N
     of_error = metrics.error_interval(wrong_N, groups, seed=seed)
-    return of_error, float(apart_N.mean()), metrics.bootstrap(apart_N, groups, seed=seed)
+    return of_error, float(apart_N.mean()), metrics.difference_interval(apart_N, groups, seed=seed)
 
 
 def rises(made: Sequence[Option], groups: Sequence[str | None], seed: int) -> list[Interval]:
     """The interval of how much higher each option's log-loss is than the first's, paired."""
-    return [
-        metrics.bootstrap(each.losses_N - made[0].losses_N, groups, seed=seed)
-        if each is not made[0]
-        else (0.0, 0.0)
-        for each in made
-    ]
+    best_N, found = made[0].losses_N, []
+    for each in made:
+        rise_N = each.losses_N - best_N
+        same = not rise_N.any()  # itself, or one that gives the same answers
+        found.append(
+            (0.0, 0.0)
+            if same
+            else metrics.difference_interval(rise_N, groups, most=ensemble.MOST, seed=seed)
+        )
+    return found
 
 
 def winner(made: Sequence[Option], rise: Sequence[Interval]) -> tuple[Option, str]:
