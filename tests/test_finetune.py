@@ -247,6 +247,24 @@ def test_the_seed_decides_and_the_callers_random_numbers_stay_theirs() -> None:
     assert first == same != other
 
 
+def test_without_a_photo_to_measure_on_it_trains_all_the_same(tmp_path: Path) -> None:
+    """No validation photo is of a class that is learned: its curve has no number then."""
+    network, none = tiny(), replace(crops(6, 24), rows=np.arange(0), labels=np.arange(0), ids=())
+    before = state(network)
+    how = FineTuning("all", epochs=2, batch_size=6)
+    assert finetune.estimate(network, crops(12, 24), none, how) > 0
+    curve, _ = finetune.finetune(network, crops(12, 24), none, how, checkpoint=tmp_path / "state")
+    assert changed(before, network)
+    assert [each.told()["val_loss"] for each in curve] == [None, None]
+    again, _ = finetune.finetune(network, crops(12, 24), none, how, checkpoint=tmp_path / "state")
+    assert [each.told() for each in again] == [each.told() for each in curve]
+
+
+def test_photos_are_learned_at_the_size_they_are_measured_at() -> None:
+    with pytest.raises(ValueError, match="28 pixels are learned and of 24 measured"):
+        finetune.finetune(tiny(), crops(12, 28), crops(6, 24), FineTuning("all"))
+
+
 def test_half_precision_is_near_single_precision() -> None:
     train, val, how = crops(12, 24), crops(6, 24), FineTuning("all", epochs=2, batch_size=4)
     single, _ = finetune.finetune(tiny(), train, val, how)

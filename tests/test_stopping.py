@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fieldmark.features import Features
 from fieldmark.heads.base import LabelledFeatures
-from fieldmark.heads.softmax import Arm, Training, fit_sweep
+from fieldmark.heads.softmax import Arm, Training, by_loss, fit_sweep
 from fieldmark.heads.stopping import Stopping
 
 LOSSES = st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=20)
@@ -43,6 +43,23 @@ def noisy(count: int, seed: int) -> LabelledFeatures:
     x_ND = 0.5 * np.eye(3, 20)[labels] + rng.normal(size=(count, 20))
     ids = tuple(f"{seed}-{at}" for at in range(count))
     return LabelledFeatures(Features.of(x_ND.astype(np.float32)), labels, ids)
+
+
+def test_without_photos_to_stop_by_all_epochs_are_done() -> None:
+    none = noisy(80, 1).where(np.zeros(80, np.bool_))
+    how = Training(epochs=12, batch_size=20, patience=2)
+    (found,) = fit_sweep(noisy(60, 0), none, 3, how, [Arm(3e-3)])
+    (plain,) = fit_sweep(noisy(60, 0), none, 3, Training(epochs=12, batch_size=20), [Arm(3e-3)])
+    assert len(found.curve) == 12
+    assert found.kept is None
+    np.testing.assert_array_equal(found.head.weight, plain.head.weight)
+
+
+def test_a_head_that_broke_down_is_not_the_best() -> None:
+    how = Training(epochs=3, batch_size=20)
+    broken, whole = fit_sweep(noisy(60, 0), noisy(80, 1), 3, how, [Arm(float("nan")), Arm(3e-3)])
+    assert np.isnan(broken.val_loss)
+    assert min((broken, whole), key=by_loss) is whole
 
 
 def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from fieldmark import backbones, cli, files
+from fieldmark import backbones, cli, files, finetune
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.finetune import good
@@ -313,15 +313,30 @@ def test_networks_are_tuned_beside_the_last_layer_that_they_go_on_from(
 
 
 def test_one_thing_of_the_recipe_of_fine_tuning_is_changed_at_a_time(
-    insects: Path, config: StudyConfig, tmp_path: Path
+    insects: Path, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row of a change is that of the recipe with it; the other rows are that of the whole recipe."""
-    labels = ("All of it", "Without the last layer learned first", "Without weight decay")
+    photos = "Photos as they are: no crops, no RandAugment"
+    labels = (
+        "All of it",
+        "Without the last layer learned first",
+        "Without weight decay",
+        photos,
+    )
     made = _small(RECIPES["tuned"](Options(epochs=1)), ["parts"])
     runs = tuple(run for run in made.runs if run.label in labels)
     again = replace(runs[0], label="Again", changes={"accumulate": 2})
+    sides = set()
+    tune = finetune.finetune
+
+    def seen(network: Any, train: Any, val: Any, how: Any, **more: Any) -> Any:
+        sides.add((how.random_crop, train.side, val.side))
+        return tune(network, train, val, how, **more)
+
+    monkeypatch.setattr(finetune, "finetune", seen)
     found = study(insects, tmp_path, replace(made, runs=(*runs, again)), config, command="c")
-    whole, headless, undecayed, same = (
+    assert sides == {(True, 256, 224), (False, 224, 224)}  # learned at the size it is measured at
+    whole, headless, undecayed, _, same = (
         Evaluation.load(tmp_path / row["scores"]).scores_NC for row in found["rows"]
     )
     np.testing.assert_array_equal(whole, same)  # as it is in the recipe anyway
@@ -342,12 +357,20 @@ def test_the_parts_of_the_recipe_are_what_it_has() -> None:
     [
         ({"mode": "tuned", "changes": {"learning_speed": 1}}, "learning_speed: choose from .*clip"),
         ({"changes": {"clip": 1.0}}, "its mode is to be 'tuned', not 'cached'"),
+        ({"part": "cross"}, "its part is to be 'val' or 'test'"),
+        ({"mode": "head", "head": "softmax"}, "its part is to be 'cross' or 'test'"),
+        ({"mode": "early", "part": "test"}, "its part is to be 'cross'"),
+        (
+            {"mode": "ensemble", "backbone": "", "members": "table3", "part": "cross"},
+            "its part is to be 'val'",
+        ),
     ],
 )
-def test_a_change_of_no_recipe_is_one_sentence(
+def test_what_a_row_cannot_be_is_one_sentence(
     how: dict[str, Any], said: str, insects: Path, config: StudyConfig, tmp_path: Path
 ) -> None:
-    made = Recipe("mine", "Mine", (Run("table3", "A", SQUEEZE, **how),))
+    wrong = Run("wrong", "A", **{"backbone": SQUEEZE, **how})
+    made = Recipe("mine", "Mine", (Run("table3", "B", SQUEEZE), wrong))
     with pytest.raises(InputError, match=said):
         study(insects, tmp_path / "out", made, config, command="c")
     assert not (tmp_path / "out").exists()

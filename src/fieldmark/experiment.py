@@ -265,16 +265,19 @@ class Bench:
         val: Photos,
         classes: Sequence[str],
         *,
+        random_crop: bool = True,
         stream: bool = False,
     ) -> tuple[Crops, Crops]:
-        """Training photos with room for random crops, and validation photos as they are measured.
+        """Training photos, with room for random crops where there are any, and validation photos as they
+        are measured.
 
         With `stream` no crop is kept: each is decoded when it is its turn.
         """
+        room = _ROOM if random_crop else 1.0
         if stream:
-            wide, exact = self._crop_of(backbone, _ROOM), self._crop_of(backbone, 1.0)
+            wide, exact = self._crop_of(backbone, room), self._crop_of(backbone, 1.0)
             return _streamed(train, classes, wide), _streamed(val, classes, exact)
-        spooled = self.crops(backbone, train.files, room=_ROOM), self.crops(backbone, val.files)
+        spooled = self.crops(backbone, train.files, room=room), self.crops(backbone, val.files)
         return spooled[0].labelled(train, classes), spooled[1].labelled(val, classes)
 
     def features(

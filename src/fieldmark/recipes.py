@@ -20,6 +20,8 @@ from fieldmark.errors import InputError
 
 Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
 
+Part = Literal["val", "test", "cross"]
+
 FIVE = {
     "AlexNet": "alexnet",
     "DenseNet": "densenet121",
@@ -83,7 +85,7 @@ class Run:
     epochs: int = 10
     mode: Mode = "cached"
     members: str = ""
-    part: Literal["val", "test", "cross"] = "val"
+    part: Part = "val"
     best_of: str = ""
     head: str = ""
     combine: str = "mean"

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional
 
 from fieldmark import files, progress
@@ -68,12 +67,15 @@ def finetune(
         stop: asked after each update whether to stop.
 
     Raises:
+        ValueError: crops that the recipe does not cut are larger than those that are measured.
         Stopped: `stop` said so.
         StoreError: what lies at `checkpoint` is damaged.
 
     Returns:
         The curve, an entry an epoch, and the seconds that training took in all.
     """
+    if not how.random_crop and len(val) and train.side != val.side:
+        raise ValueError(f"crops of {train.side} pixels are learned and of {val.side} measured")
     in_epoch = math.ceil(len(train) / how.batch_size)
     update = Updates(network, how, steps=how.epochs * in_epoch)
     run = _digest_of(network, train, val, how)
@@ -102,11 +104,11 @@ def finetune(
     return state.curve, state.seconds
 
 
-def scores(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np.float32]:
+def scores(network: Network, crops: Crops, how: FineTuning) -> npt.NDArray[np.float32]:
     """The network's logits in evaluation mode, shape (n, C)."""
     runs_on = machine(how)
     network.to(runs_on.device).eval()
-    parts = []
+    parts = [torch.empty(0, network.classes)]
     with torch.inference_mode(), runs_on.autocast():
         for start in range(0, len(crops), _SCORED):
             index = np.arange(start, min(len(crops), start + _SCORED))
@@ -114,7 +116,7 @@ def scores(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np.
     return torch.cat(parts).numpy()
 
 
-def _shared(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np.float32]:
+def _shared(network: Network, crops: Crops, how: FineTuning) -> npt.NDArray[np.float32]:
     """`scores`, of which each process that trains together computes a stretch."""
     batches_ = -(-len(crops) // _SCORED)
     first, end = (
@@ -123,13 +125,11 @@ def _shared(network: nn.Module, crops: Crops, how: FineTuning) -> npt.NDArray[np
     mine = replace(
         crops, rows=crops.rows[first:end], labels=crops.labels[first:end], ids=crops.ids[first:end]
     )
-    empty = np.empty((0, 0), np.float32)
-    found = ranks.gathered(scores(network, mine, how) if len(mine) else empty)
-    return np.concatenate([each for each in found if len(each)])
+    return np.concatenate(ranks.gathered(scores(network, mine, how)))
 
 
 def measure(s_NC: npt.NDArray[np.float32], y_N: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and the share of photos whose first label is wrong."""
+    """Mean cross-entropy in nats, and the share of photos whose first label is wrong; NaN of none."""
     logits, labels = torch.from_numpy(s_NC), torch.from_numpy(y_N)
     loss = functional.cross_entropy(logits, labels)
     return float(loss), float((logits.argmax(1) != labels).float().mean())

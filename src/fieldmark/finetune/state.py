@@ -8,7 +8,6 @@ a resumed run is the same run.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -91,7 +90,7 @@ class State:
             "seconds": str(self.seconds),
             "batch": str(self.batch),
             "total": self.total.hex(),
-            "curve": files.to_json([asdict(epoch) for epoch in self.curve]),
+            "curve": files.to_json([epoch.told() for epoch in self.curve]),
         }
         with files.replacing(self.path) as temporary:
             save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, about)
@@ -112,7 +111,7 @@ class State:
                 if about["run"] != self.run:
                     return
                 tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-            self.curve = [Epoch(**entry) for entry in files.from_json(about["curve"])]
+            self.curve = [Epoch.read(entry) for entry in files.from_json(about["curve"])]
             self.batch, self.total = int(about["batch"]), float.fromhex(about["total"])
             self.seconds = float(about["seconds"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

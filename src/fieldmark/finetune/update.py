@@ -95,9 +95,9 @@ class Average:
     """The running mean of the weights: timm's, which follows closely in the first updates and ever
     more slowly up to what the recipe says. Without one, the weights themselves."""
 
-    def __init__(self, network: nn.Module, kept: float) -> None:
+    def __init__(self, network: Network, kept: float) -> None:
         self.trained = network
-        self.of = None
+        self.of: Any = None
         if kept:
             import_torchvision()
             from timm.utils.model_ema import ModelEmaV3
@@ -105,9 +105,12 @@ class Average:
             self.of = ModelEmaV3(network, decay=kept, use_warmup=True)
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """What is measured, and kept in the end."""
-        return self.trained if self.of is None else self.of.module
+        if self.of is None:
+            return self.trained
+        mean: Network = self.of.module
+        return mean
 
     def update(self, step: int) -> None:
         """The weights have changed."""

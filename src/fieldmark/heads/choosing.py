@@ -16,7 +16,7 @@ import torch
 from fieldmark.heads import ridge
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.scaling import few, fit_weights
-from fieldmark.heads.softmax import Fit, Training
+from fieldmark.heads.softmax import Fit, Training, by_loss
 
 _UPDATES = 200
 _AVERAGED = 3
@@ -43,10 +43,10 @@ def best_first(
     measured = few(val, classes)
     count_C = ridge.counts(train, classes)
     scaled = [_scaled(each, measured, count_C) for each in fits]
-    ordered = sorted(scaled, key=lambda each: each.val_loss)
+    ordered = sorted(scaled, key=by_loss)
     if len(ordered) >= _AVERAGED and len(measured):
         mean = _scaled(_mean(ordered[:_AVERAGED]), measured, count_C)
-        ordered = sorted([mean, *ordered], key=lambda each: each.val_loss)
+        ordered = sorted([mean, *ordered], key=by_loss)
     seconds = time.perf_counter() - start
     return [replace(each, seconds=seconds) for each in ordered]
 

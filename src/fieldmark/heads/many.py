@@ -13,6 +13,7 @@ answers are exact: they go through all classes block by block, with a running lo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from fieldmark import sampling
 from fieldmark.heads import choosing
 from fieldmark.heads.base import FloatArray, IntArray, LabelledFeatures, LinearHead, Scaling
 from fieldmark.heads.scaling import few
-from fieldmark.heads.softmax import BETAS, EPSILON, Arm, Epoch, Fit, Training, cosine
+from fieldmark.heads.softmax import BETAS, EPSILON, Arm, Epoch, Fit, Training, by_loss, cosine
 
 MANY = 20_000
 """From so many classes on `heads.default` takes this head."""
@@ -152,7 +153,10 @@ def _log_sum_exp(s_BC: FloatArray) -> FloatArray:
 
 
 def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
-    """Mean cross-entropy in nats over all classes, and the share of photos whose first is wrong."""
+    """Mean cross-entropy in nats over all classes, and the share of photos whose first is wrong; NaN of
+    none."""
+    if not len(photos):
+        return math.nan, math.nan
     loss, wrong = 0.0, 0
     for start, x_BD in photos.features.blocks(1024):
         y_B = photos.labels[start : start + len(x_BD)]
@@ -160,7 +164,7 @@ def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
         own = np.einsum("bd,db->b", x_BD, head.weight[:, y_B]) + head.bias[y_B]
         loss += float((total - own).sum())
         wrong += int((which[:, 0] != y_B).sum())
-    return loss / max(1, len(photos)), wrong / max(1, len(photos))
+    return loss / len(photos), wrong / len(photos)
 
 
 def arms(initial: LinearHead | None = None) -> list[Arm]:
@@ -225,4 +229,4 @@ def best_first(
     fits = choosing.best_first(fits, train, val, start)
     if len(known):
         fits = [replace(each, scaled_loss=measure(each.head, known)[0]) for each in fits]
-    return sorted(fits, key=lambda each: each.val_loss)
+    return sorted(fits, key=by_loss)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,12 +85,27 @@ class Arm:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: losses are mean cross-entropies in nats, errors shares of photos."""
+    """What an epoch came to: losses are mean cross-entropies in nats, errors shares of photos.
+
+    Those of validation are NaN where there is no photo to measure on.
+    """
 
     epoch: int
     train_loss: float
     val_loss: float
     val_error: float
+
+    def told(self) -> dict[str, float | None]:
+        """As JSON values, which have no NaN."""
+        return {
+            name: value if math.isfinite(value) else None for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Epoch:
+        """What `told` gave."""
+        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in told.items()}
+        return cls(**numbers)
 
 
 @dataclass(frozen=True)
@@ -124,10 +140,16 @@ class Fit:
 
     @property
     def val_loss(self) -> float:
-        """The validation loss of the head as it is, in nats."""
+        """The validation loss of the head as it is, in nats; NaN where there is no photo."""
         if self.scaled_loss is not None:
             return self.scaled_loss
         return self.curve[(self.kept or len(self.curve)) - 1].val_loss
+
+
+def by_loss(fit: Fit) -> tuple[bool, float]:
+    """What fits are ordered by, the best first: one that broke down comes last, and without validation
+    photos all stay in their order."""
+    return math.isnan(fit.val_loss), fit.val_loss
 
 
 def cosine(step: int, steps: int) -> float:
@@ -225,7 +247,10 @@ class _Sweep:
         self.step = 0
         self.curves: list[list[Epoch]] = [[] for _ in arms]
         patience = training.patience
-        self.stopping = Stopping(self.parameters, patience) if patience else None
+        # Without photos to measure on nothing says when to stop: then all epochs, the last weights.
+        self.stopping = None
+        if patience and len(self.val):
+            self.stopping = Stopping(self.parameters, patience)
 
     def run(self, epoch: int) -> None:
         """One pass over the training photos, then the measure on the validation photos."""
@@ -326,7 +351,6 @@ class _Sweep:
             loss_K -= torch.where(taken_BK, chosen, 0.0).sum(0)
             wrong_K += (taken_BK & (p_BKC.argmax(-1) != y_B[:, None])).sum(0)
             count_K += taken_BK.sum(0)
-        count_K = count_K.clamp(min=1)
         return (loss_K / count_K).tolist(), (wrong_K / count_K).tolist()
 
     def results(self) -> list[Fit]:

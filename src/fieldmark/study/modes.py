@@ -16,7 +16,7 @@ from fieldmark.experiment import SpooledCrops, cost_of
 from fieldmark.finetune import Crops
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Training, fit
-from fieldmark.recipes import Mode, Run
+from fieldmark.recipes import Mode, Part, Run
 from fieldmark.study import folded, stopped
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
@@ -61,12 +61,15 @@ def tuned(work: Work, run: Run) -> Row:
     bench, parts, classes = work.bench, work.data.parts, work.data.classes(run)
     backbone = work.networks.of(run)
     network = backbone.trainable(len(classes), work.seed)
-    if fine_tuning(work, run).head_first:
+    how = fine_tuning(work, run)
+    if how.head_first:
         learn = bench.features(backbone, parts.train, classes)
         check = bench.features(backbone, parts.val, classes)
         first = fit_best(learn, check, len(classes), seed=work.seed)[0]
         finetune.start_from(network, first.head)
-    train, val = bench.crops_to_tune(backbone, parts.train, parts.val, classes)
+    train, val = bench.crops_to_tune(
+        backbone, parts.train, parts.val, classes, random_crop=how.random_crop
+    )
     measured = bench.crops(backbone, work.data.measured_on(run).files)
     return _network(work, run, network, train, val, measured)
 
@@ -167,6 +170,15 @@ MODES: dict[Mode, Callable[[Work, Run], Row]] = {
     "tail": folded.tail,
     "early": stopped.early,
 }
+
+
+PARTS: dict[Mode, tuple[Part, ...]] = {
+    **dict.fromkeys(("cached", "literal", "finetune", "tuned"), ("val", "test")),
+    **dict.fromkeys(("head", "tail"), ("cross", "test")),  # they choose by validation photos
+    "early": ("cross",),
+    "ensemble": ("val", "test", "cross"),
+}
+"""What each mode can be measured on; an ensemble on what its members are."""
 
 
 def do(work: Work, run: Run) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import cost_of, weights_line
@@ -44,7 +43,7 @@ def row_of(
         "photos": summary["photos"],
         "train_seconds": train_seconds,
         "extract_seconds": extract_seconds,
-        "curve": [asdict(epoch) for epoch in curve],
+        "curve": [epoch.told() for epoch in curve],
         "scores": place,
         "note": "",
         **cost(work, run),

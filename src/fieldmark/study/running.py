@@ -58,6 +58,7 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
         )
     for run in runs:
         _check_changes(run)
+        _check_part(run, recipe.runs)
         needed = run.members or run.best_of
         if needed and all(other.table != needed for other in runs):
             raise InputError(
@@ -77,6 +78,19 @@ def _check_changes(run: Run) -> None:
         raise InputError(
             f"Row {run.label!r} of table {run.table} changes the recipe of fine-tuning: its mode is to "
             f"be 'tuned', not {run.mode!r}."
+        )
+
+
+def _check_part(run: Run, runs: Sequence[Run]) -> None:
+    """Whether a run can be measured on the photos that it names, and has no choice to make by them."""
+    parts: tuple[str, ...] = modes.PARTS[run.mode]
+    if run.mode == "ensemble":
+        parts = tuple(dict.fromkeys(each.part for each in runs if each.table == run.members))
+    if run.part not in parts:
+        allowed = " or ".join(map(repr, parts))
+        raise InputError(
+            f"Row {run.label!r} of table {run.table} has the mode {run.mode!r} and the part "
+            f"{run.part!r}: its part is to be {allowed}."
         )
 
 

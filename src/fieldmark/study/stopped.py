@@ -10,7 +10,7 @@ import numpy as np
 from fieldmark import folds as cross
 from fieldmark.heads.longtail import RATES
 from fieldmark.heads.ridge import counts
-from fieldmark.heads.softmax import Arm, fit_sweep
+from fieldmark.heads.softmax import Arm, by_loss, fit_sweep
 from fieldmark.recipes import Run
 from fieldmark.study.folded import both, folded_row, training
 from fieldmark.study.work import Row, Work
@@ -34,9 +34,7 @@ def early(work: Work, run: Run) -> Row:
     for fold in cross.rounds(photos, work.seed):
         learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
         arms = [Arm(rate) for rate in RATES]
-        best = min(
-            fit_sweep(learn, choose, len(classes), how, arms), key=lambda each: each.val_loss
-        )
+        best = min(fit_sweep(learn, choose, len(classes), how, arms), key=by_loss)
         head = best.head.closed_to(counts(learn, len(classes)))
         scores_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
         curves.append(best.curve)

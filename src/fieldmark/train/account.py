@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from fieldmark.experiment import (
     versions,
     weights_line,
 )
-from fieldmark.heads.softmax import Fit
+from fieldmark.heads.softmax import Fit, by_loss
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split
 from fieldmark.train.config import TrainConfig
@@ -81,7 +82,7 @@ def provenance(
     config: TrainConfig,
 ) -> dict[str, Any]:
     """How a classifier was made, as JSON values."""
-    fit = min(fits, key=lambda each: each.val_loss)
+    fit = min(fits, key=by_loss)
     return {
         "name": photos.resolve().name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,11 +108,11 @@ def provenance(
             {
                 "learning_rate": each.arm.learning_rate,
                 "weight_decay": each.arm.weight_decay,
-                "val_loss": each.val_loss,
+                "val_loss": each.val_loss if math.isfinite(each.val_loss) else None,
             }
             for each in fits
         ],
-        "curve": [asdict(epoch) for epoch in fit.curve],
+        "curve": [epoch.told() for epoch in fit.curve],
         "versions": versions(),
     }
 

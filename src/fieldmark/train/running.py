@@ -33,7 +33,7 @@ from fieldmark.experiment import (
 from fieldmark.finetune import EPOCHS, finetune, good, join, ranks, start_from, taken_apart
 from fieldmark.heads.base import LabelledFeatures, LinearHead
 from fieldmark.heads.default import Warm, fit_best
-from fieldmark.heads.softmax import Arm, Fit
+from fieldmark.heads.softmax import Arm, Fit, by_loss
 from fieldmark.photos import PhotoTable
 from fieldmark.split import Split, split_photos
 from fieldmark.train.account import measured, outcome, photo_line, provenance
@@ -186,7 +186,7 @@ def taken(
     bench: Bench, backbone: Backbone, parts: Parts, fits: Sequence[Fit], config: TrainConfig
 ) -> tuple[Fit, dict[str, Any]]:
     """The best of the heads, adjusted for rare kinds where that is wanted, and what is said of that."""
-    fit = min(fits, key=lambda each: each.val_loss)
+    fit = min(fits, key=by_loss)
     if not config.rare:
         return fit, {"rare": None}
     fit, rare = for_rare(bench, backbone, parts, fit, config.seed)
