@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from fieldmark import calibration, metrics, sampling
 from fieldmark import folds as cross
-from fieldmark import metrics, sampling
 from fieldmark.evaluate import Evaluation, difference
 from fieldmark.experiment import Photos
 from fieldmark.features import Features
@@ -121,6 +121,30 @@ def test_adjusting_by_the_whole_prior_is_bayes_rule_for_even_classes() -> None:
     bayes = p_NC / (COUNTS / COUNTS.sum())
     even = np.exp(metrics.log_softmax(longtail.adjusted(head, log_prior_C, 1.0).logits(x_ND)))
     np.testing.assert_allclose(even, bayes / bayes.sum(1, keepdims=True), rtol=1e-4)
+
+
+@pytest.mark.parametrize("epochs", [2, 300])
+def test_the_prior_is_in_the_units_of_the_logits_that_it_is_taken_off(epochs: int) -> None:
+    """A head that was trained too briefly or too long is far from log-probabilities."""
+    photos, how, rate = tailed(dim=60), Training(epochs, 32), longtail.RATES[2]
+    first = np.empty(len(photos), np.bool_)  # every second one of each class
+    first[np.argsort(photos.labels, kind="stable")] = np.arange(len(photos)) % 2 == 0
+    mixed = np.random.default_rng(3).permutation(photos.labels)
+    labels = np.where(np.arange(len(photos)) % 3 == 0, mixed, photos.labels)
+    photos = LabelledFeatures(photos.features, labels, photos.ids)
+    learn, rest = photos.where(first), photos.where(~first)
+    plain = fit(learn, rest, 5, how, Arm(rate)).head
+    temperature = calibration.fit_temperature(plain.logits_of(rest.features), rest.labels)
+    assert temperature < 0.7 if epochs == 2 else temperature > 1.5  # else this shows nothing
+    # It is that of heads which saw none of the photos that it is fitted on, whatever is learned from.
+    for some in (learn, photos):
+        alone = fit(some, rest, 5, how, Arm(rate)).head
+        log_prior_C = longtail.prior(np.bincount(some.labels, minlength=5))
+        found = longtail.candidates(some, 5, how, ["adjusted"], aside=(learn, rest))
+        adjusted = [each for each in found if each.method == "adjusted"]
+        for each in [each for each in adjusted if each.setting[0] == rate]:
+            expected_C = each.setting[1] * temperature * log_prior_C
+            np.testing.assert_allclose(alone.bias - each.head.bias, expected_C, rtol=0.1)
 
 
 def test_normalising_makes_the_weights_of_all_classes_equally_long() -> None:

@@ -40,6 +40,7 @@ class Options:
     epochs: int = 10
     long_epochs: int = 100
     seed: int = 0
+    prune_below: int | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def better(options: Options) -> Recipe:
             run("prune", "All classes", mode="tail", head="plain"),
             *(
                 run("prune", label, mode="tail", head=head, pruned=True, prune_below=number)
-                for number in (20, 30, 50)
+                for number in sorted({20, 30, 50, options.prune_below or 30})
                 for label, head in (
                     (f"Learned without those below {number}", "plain"),
                     (f"Learned with, never answers those below {number}", "masked"),

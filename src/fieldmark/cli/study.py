@@ -39,6 +39,12 @@ def study(
     prune_below: Annotated[
         int | None, typer.Option(help="Prune classes with fewer training photos.", min=1)
     ] = None,
+    rare_below: Annotated[
+        tuple[int, int],
+        typer.Option(
+            help="Classes with fewer training photos are rare; with the second or more, frequent."
+        ),
+    ] = (30, 100),
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out networks without weights.")
     ] = False,
@@ -62,7 +68,9 @@ def study(
     from fieldmark.study import StudyConfig
     from fieldmark.study import study as run
 
-    options = recipes.Options(epochs=epochs, long_epochs=long_epochs, seed=seed)
+    options = recipes.Options(
+        epochs=epochs, long_epochs=long_epochs, seed=seed, prune_below=prune_below
+    )
     config = StudyConfig(
         options=options,
         only=tuple(only or ()),
@@ -76,6 +84,7 @@ def study(
         engine=engine.value,
         tier=tier.value,
         precision="bfloat16" if bfloat16 else "float32",
+        bands=rare_below,
     )
     found = run(data, out, recipes.find(recipe)(options), config, command=typed())
     typer.echo(f"{len(found['rows'])} rows in {progress.seconds(found['seconds'])}")

@@ -118,8 +118,12 @@ def candidates(
     training: Training,
     methods: Collection[str] = METHODS,
     watched: LabelledFeatures | None = None,
+    aside: tuple[LabelledFeatures, LabelledFeatures] | None = None,
 ) -> list[Candidate]:
     """The plain head and the methods' heads, all strengths.
+
+    Adjusting afterwards takes logits for log-probabilities, so the prior is first brought into the
+    units of the plain head's logits, by the temperature that fits photos it did not learn from.
 
     Args:
         train: photos to learn from; labels of -1 are passed over.
@@ -127,8 +131,10 @@ def candidates(
         training: epochs, batches and order, for all alike.
         methods: which ones, of `METHODS`.
         watched: photos whose loss and error the curves show, without a say in anything; None: no curves.
+        aside: photos to learn plain heads from, `train` itself or a part of it, and others that their
+            temperatures are fitted on; None: all are 1.
     """
-    train = train.where(train.labels >= 0)
+    learned, train = train, train.where(train.labels >= 0)
     count_C = counts(train, classes)
     log_prior_C = prior(count_C)
     arms: list[tuple[str, float, Arm]] = [(PLAIN, 0.0, Arm(rate)) for rate in RATES]
@@ -140,11 +146,20 @@ def candidates(
         for evenness in STRENGTHS[name]:
             even, arm = replace(training, evenness=evenness), Arm(RATES[1], initial=initial)
             found += _swept(train, classes, even, [(name, evenness, arm)], watched)
-    scaling = Scaling.of(train.features)
-    for plain in [each for each in found if each.method == PLAIN]:
+    scaling, plain_ones = Scaling.of(train.features), [t for t in found if t.method == PLAIN]
+    temperatures = [1.0] * len(plain_ones)
+    if aside and "adjusted" in methods:
+        again = None if aside[0] is learned else aside[0].where(aside[0].labels >= 0)
+        ones = (
+            _swept(again, classes, training, arms[: len(RATES)], None)
+            if again is not None
+            else plain_ones
+        )
+        temperatures = [_temperature(each.head, aside[1], classes) for each in ones]
+    for plain, temperature in zip(plain_ones, temperatures, strict=True):
         rate = plain.setting[0]
         for each in STRENGTHS["adjusted"]:
-            head = adjusted(plain.head, log_prior_C, each)
+            head = adjusted(plain.head, log_prior_C, each * temperature)
             found.append(Candidate("adjusted", (rate, each), head))
         for each in STRENGTHS["normalised"]:
             head = normalised(plain.head, scaling, each)
@@ -169,7 +184,7 @@ def fit(
     if not (train.labels >= 0).any():
         return undivided(train, val, classes)
     training = schedule(int((train.labels >= 0).sum()), seed)
-    found = candidates(train, classes, training, [method])
+    found = candidates(train, classes, training, [method], aside=(train, val))
     heads = [each.head for each in found if each.method == method]
     measured = few(val, classes)
     labels = torch.from_numpy(measured.labels)
@@ -182,6 +197,16 @@ def fit(
     # Never turned round or taken to nothing, however wrong a handful of photos is.
     head = heads[best].times(max(scales[best].values[0], 0.05))
     return Learned(head, scales[best].loss, time.perf_counter() - start)
+
+
+def _temperature(head: LinearHead, photos: LabelledFeatures, classes: int) -> float:
+    """What the head's logits are divided by to fit photos that it did not learn from; 1 without any."""
+    measured = few(photos, classes)
+    if not len(measured):
+        return 1.0
+    s_NC = torch.from_numpy(head.logits_of(measured.features))
+    (factor,) = fit_weights((s_NC,), torch.from_numpy(measured.labels), ((1.0, 10.0),)).values
+    return 1 / max(factor, 0.05)
 
 
 def _arms(count_C: IntArray, log_prior_C: FloatArray) -> Iterator[tuple[str, float, Arm]]:

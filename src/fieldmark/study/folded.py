@@ -18,6 +18,7 @@ from fieldmark.experiment import Photos, cost_of
 from fieldmark.features import Features
 from fieldmark.heads import HEADS, longtail
 from fieldmark.heads.base import LabelledFeatures
+from fieldmark.heads.choosing import schedule
 from fieldmark.heads.longtail import PLAIN, Candidate
 from fieldmark.heads.softmax import Epoch, Training
 from fieldmark.recipes import Run
@@ -144,10 +145,12 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
     # A setting for a fold is chosen by heads that never saw it (nested cross-validation): so every two
     # folds are left out together once, and each of the two is measured on behalf of the other.
     for one, other in combinations_with_replacement(range(cross.FOLDS), 2):
-        learn = labelled.where((folds != one) & (folds != other))
+        outside_N = (folds != one) & (folds != other)
+        learn = labelled.where(outside_N)
         watched = labelled.where(folds == one) if one == other else None
+        aside = _aside(labelled, photos, outside_N, work.seed)
         found = longtail.candidates(
-            learn, len(classes), training(work, run), _asked(work, run), watched
+            learn, len(classes), training(work, run), _asked(work, run), watched, aside
         )
         if not wrong_FMN.size:
             wrong_FMN = np.ones((cross.FOLDS, len(found), len(photos)), np.bool_)
@@ -162,6 +165,15 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
     return Tried(folds, heads, wrong_FMN, time.perf_counter() - start)
 
 
+def _aside(
+    labelled: LabelledFeatures, photos: Photos, among_N: Wrong, seed: int
+) -> tuple[LabelledFeatures, LabelledFeatures]:
+    """Some of the photos without a tenth of them, and that tenth; no group is torn."""
+    tenth_N = cross.folds(photos, 10, seed + 1) == 0
+    aside_N = cross.spared(photos, among_N & tenth_N, among_N & ~tenth_N)
+    return labelled.where(among_N & ~aside_N), labelled.where(aside_N)
+
+
 def _asked(work: Work, run: Run) -> set[str]:
     """The methods of all rows that share this row's heads; `even` is one of the adjusted ones."""
 
@@ -173,8 +185,8 @@ def _asked(work: Work, run: Run) -> set[str]:
 
 
 def training(work: Work, run: Run) -> Training:
-    """The same for all methods."""
-    return Training(epochs=run.epochs, batch_size=128, seed=work.seed)
+    """The same for all methods and in all folds."""
+    return schedule(len(both(work)), work.seed, run.epochs)
 
 
 def tail(work: Work, run: Run) -> Row:
@@ -215,7 +227,11 @@ def _tail_on_test(work: Work, run: Run) -> Row:
     key = ("whole", run.backbone, run.epochs, classes)
     if key not in work.memo:
         how = training(work, run)
-        work.memo[key] = longtail.candidates(labelled, len(classes), how, _asked(work, run))
+        every_N = np.ones(len(photos), np.bool_)
+        aside = _aside(labelled, photos, every_N, work.seed)
+        work.memo[key] = longtail.candidates(
+            labelled, len(classes), how, _asked(work, run), aside=aside
+        )
     chosen: Candidate = work.memo[key][number]
     test = work.data.measured_on(run)
     scores_NC = chosen.head.logits_of(work.bench.features(network, test, classes).features)

@@ -10,7 +10,7 @@ from fieldmark.finetune import FineTuning, good
 from fieldmark.heads import longtail
 from fieldmark.heads.softmax import Arm, Training
 from fieldmark.recipes import Run
-from fieldmark.study import stopped
+from fieldmark.study import folded, stopped
 from fieldmark.study.work import Work
 
 
@@ -33,8 +33,12 @@ def key(work: Work, run: Run) -> str:
         ]
         about["views"] = seen
     if run.mode == "tail":
-        # "nested": how strengths are chosen, `fieldmark.study.folded`.
-        about["how"] = [longtail.RATES, longtail.STRENGTHS, work.config.bands, "nested"]
+        # How strengths are chosen, and that the prior is in the units of the logits, see
+        # `fieldmark.study.folded`.
+        how = ["nested", "scaled"]
+        about["how"] = [longtail.RATES, longtail.STRENGTHS, work.config.bands, *how]
+    if run.mode in ("tail", "early"):
+        about["batch"] = folded.training(work, run).batch_size
     if run.mode == "early":
         about["how"] = [longtail.RATES, stopped.PATIENCE]
     return files.digest(about)

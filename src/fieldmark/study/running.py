@@ -39,7 +39,8 @@ def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
     bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
-    work = Work(able, config, networks, Data(table, config, data.resolve().name), bench, out)
+    photos = Data(table, config, data.resolve().name)
+    work = Work(_prunable(able, photos), config, networks, photos, bench, out)
     writer = Writer(recipe, command)
     for run in _in_turn(work):
         _do(work, run)
@@ -79,6 +80,23 @@ def _check_changes(run: Run) -> None:
             f"Row {run.label!r} of table {run.table} changes the recipe of fine-tuning: its mode is to "
             f"be 'tuned', not {run.mode!r}."
         )
+
+
+def _prunable(runs: Sequence[Run], data: Data) -> list[Run]:
+    """The runs whose pruning leaves classes to tell apart; those that are left out are said."""
+    found = []
+    for run in runs:
+        left = len(data.classes(run))
+        if left >= 2:
+            found.append(run)
+        else:
+            progress.say(
+                f"{run.table}: “{run.label}” is left out: pruning would leave {left} of "
+                f"{len(data.parts.classes)} classes."
+            )
+    if not found:
+        raise InputError("Pruning would leave less than two classes: lower --prune-below.")
+    return found
 
 
 def _check_part(run: Run, runs: Sequence[Run]) -> None:
