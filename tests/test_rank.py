@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from fieldmark import cli, metrics
 from fieldmark.errors import InputError
+from fieldmark.experiment import read
 from fieldmark.features import Features
 from fieldmark.heads.base import LabelledFeatures
 from fieldmark.heads.logme import logme
-from fieldmark.rank import RankConfig, agreement, rank
+from fieldmark.rank import RankConfig, _given, agreement, rank
+from fieldmark.split import split_photos
 
 SHUFFLE, SQUEEZE = "shufflenet_v2_x0_5", "squeezenet1_1"
 
@@ -115,3 +117,17 @@ def test_one_class_is_one_sentence(insects: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "one").symlink_to(next(insects.iterdir()))
     with pytest.raises(InputError):
         rank(tmp_path / "photos", RankConfig((SHUFFLE,), engine="torch"))
+
+
+@pytest.mark.parametrize("limit", [None, 1000, 40, 20])
+def test_what_training_will_be_measured_on_has_no_say(insects: Path, limit: int | None) -> None:
+    """Whatever the limit: photos of the test part of `train` rank nothing."""
+    table = read(insects, limit=None, seed=3)
+    test = set(split_photos(table, val=0.1, test=0.1, seed=3).test)
+    given, split = _given(insects, RankConfig(limit=limit, seed=3))
+    used = {*split.rows(given, "train")["id"], *split.rows(given, "val")["id"]}
+    assert test
+    assert not used & test
+    rest = {*table.labelled["id"]} - test
+    assert used <= rest
+    assert len(used) == min(limit or 1000, len(rest))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from fieldmark import backbones, metrics, progress
 from fieldmark import folds as cross
@@ -23,8 +24,10 @@ from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import PAPER_CROP, Bench, Photos, cost_of, photos_of, read, weights_line
 from fieldmark.heads import HEADS
 from fieldmark.heads.logme import logme
+from fieldmark.photos import PhotoTable
 from fieldmark.preprocess import Tier
-from fieldmark.split import split_photos
+from fieldmark.sampling import order
+from fieldmark.split import Split, split_photos
 
 KINDS = ("ridge", "ncm")
 
@@ -62,9 +65,7 @@ def rank(data: Path, config: RankConfig) -> dict[str, Any]:
         InputError: anything about the photos or networks that stands in the way.
     """
     loaded = _load(config)
-    table = read(data, limit=config.limit, seed=config.seed)
-    # Divided as `train` divides them: what it will measure on has no say in which network is taken.
-    split = split_photos(table, val=0.1, test=0.0 if table.has_test else 0.1, seed=config.seed)
+    table, split = _given(data, config)
     bench = Bench(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
     photos = _all(photos_of(table, split, "train"), photos_of(table, split, "val"))
     clock, seconds = time.perf_counter(), {}
@@ -84,6 +85,20 @@ def rank(data: Path, config: RankConfig) -> dict[str, Any]:
         row, scores = _measured(bench, backbone, photos, classes, config.seed)
         found.append(({**row, "seconds": row["seconds"] + seconds[name]}, scores))
     return {"photos": len(photos), "classes": len(classes), "networks": _ordered(found)}
+
+
+def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
+    """The photos to rank by, and how `train` divides all of them: what it will measure on has no say in
+    which network is taken.
+
+    All are looked at, however small the limit is: one that cannot be read would shift the parts.
+    """
+    table = read(data, limit=None, seed=config.seed)
+    test = 0.0 if table.has_test else 0.1
+    split = split_photos(table, val=0.1, test=test, seed=config.seed)
+    pool = [*split.train, *split.val]
+    drawn = [pool[at] for at in order(pool, "limit", config.seed)[: config.limit]]
+    return table.with_frame(table.frame.filter(pl.col("id").is_in(drawn))), split
 
 
 def _all(first: Photos, second: Photos) -> Photos:
