@@ -40,11 +40,11 @@ def study(
         int | None, typer.Option(help="Prune classes with fewer training photos.", min=1)
     ] = None,
     rare_below: Annotated[
-        tuple[int, int],
-        typer.Option(
-            help="Classes with fewer training photos are rare; with the second or more, frequent."
-        ),
-    ] = (30, 100),
+        int, typer.Option(help="Classes with fewer training photos are rare.", min=1)
+    ] = 30,
+    frequent_from: Annotated[
+        int, typer.Option(help="Classes with as many training photos are frequent.", min=1)
+    ] = 100,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out networks without weights.")
     ] = False,
@@ -84,7 +84,7 @@ def study(
         engine=engine.value,
         tier=tier.value,
         precision="bfloat16" if bfloat16 else "float32",
-        bands=rare_below,
+        bands=(rare_below, frequent_from),
     )
     found = run(data, out, recipes.find(recipe)(options), config, command=typed())
     typer.echo(f"{len(found['rows'])} rows in {progress.seconds(found['seconds'])}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _head(
-    module: str, **settings: str
+    module: str, **settings: str | int
 ) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]:
     """The function `fit` of a file of this folder; read when it is called, since it needs PyTorch."""
 
@@ -40,9 +40,13 @@ def _tail(
     return longtail.fit(method, train, val, classes, seed)
 
 
+LONG = 100
+"""Epochs of the kind of head that is trained for longer."""
+
 HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]] = {
     "softmax": _head("default"),
     "sampled": _head("default", kind="sampled"),
+    "long": _head("default", epochs=LONG),
     "ridge": _head("ridge"),
     "ncm": _head("ncm"),
     "knn": _head("knn"),

@@ -138,6 +138,7 @@ def fit(
     seed: int = 0,
     *,
     kind: Kind | None = None,
+    epochs: int | None = None,
 ) -> Fit:
     """The best of `fit_best`."""
-    return fit_best(train, val, classes, seed=seed, kind=kind)[0]
+    return fit_best(train, val, classes, seed=seed, kind=kind, epochs=epochs)[0]

@@ -26,6 +26,7 @@ NOTES = {
     "softmax": "",
     "ridge": "ridge",
     "ncm": "nearest class mean",
+    "long": "100 epochs",
     "adjusted-loss": "logit adjustment in the loss",
     "balanced-sampling": "class-balanced sampling",
     "root-sampling": "square-root sampling",

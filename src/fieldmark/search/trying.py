@@ -15,6 +15,8 @@ import numpy as np
 
 from fieldmark import ensemble, progress
 from fieldmark.experiment import Parts, cost_of
+from fieldmark.heads import LONG
+from fieldmark.heads.choosing import schedule
 from fieldmark.heads.longtail import FEW
 from fieldmark.search.budget import Budget, Rates
 from fieldmark.search.candidate import Candidate, Tried, learning_photos
@@ -90,6 +92,7 @@ class Search:
         """Other kinds of head for the best candidate, and those for rare classes if there are any."""
         best = min((t for t in self.found if not t.note), key=lambda each: each.loss)
         self.try_all([best.candidate], "ncm")
+        self.try_all([best.candidate], "long")
         labels_N = learning_photos(self.parts).labels(self.parts.classes)
         count_C = np.bincount(labels_N[labels_N >= 0], minlength=len(self.parts.classes))
         if count_C.min() >= FEW:
@@ -124,7 +127,10 @@ class Search:
         features = self._rates.features(facts.name, facts.giga_macs, self._missing(candidate))
         if place(candidate, self.parts, self.seed, kind).exists():
             return features
-        return features + self._rates.heads(kind, facts.feature_dim)
+        heads = self._rates.heads(kind, facts.feature_dim)
+        if kind == "long":
+            heads *= LONG / schedule(len(self.parts.train)).epochs
+        return features + heads
 
     def _missing(self, candidate: Candidate) -> int:
         """How many photos have no kept features."""
