@@ -20,9 +20,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from fieldmark import check, cluster, predict, shards, sources
 from fieldmark.backbones import load
+from fieldmark.classifier import Classifier
 from fieldmark.cluster import Workers, cut
 from fieldmark.errors import InputError, StoreError
 from fieldmark.evaluate import Evaluation
@@ -153,6 +155,30 @@ def test_index_train_and_measures_are_the_same(
         for at in (tmp_path / "model", model)
     ]
     assert np.array_equal(*scores)
+
+
+def test_paths_are_those_of_who_typed_the_command(
+    insects: Path, model: Path, tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers stand in the folder in which their node was started."""
+    monkeypatch.chdir(insects.parent)
+    monkeypatch.setenv("FIELDMARK_CACHE", os.path.relpath(tmp_path / "cache"))
+    here = Path(insects.name)
+    table = shards.read(here)
+    weights = os.path.relpath(tmp_path / "weights.safetensors")
+    save_file(load(NETWORK, weights="random").network.state_dict(), weights)
+    bench = Bench(engine="torch")
+    for how in ({"weights": weights}, {"weights": "random", "weights_dir": Path(weights).parent}):
+        report = workers.extract(table, {NETWORK: how}, bench)
+        assert (report.photos, len(report.rejected)) == (64, 1)
+    assert workers.look(sources.read(here, verify=False)).frame.equals(sources.read(insects).frame)
+    classifier = Classifier.load(os.path.relpath(model))
+    items = predict.items_of([here])
+    found = list(workers.predict(classifier, items))
+    assert [each.item for each in found] == items
+    assert sum(each.prediction is not None for each in found) == 64
+    config = check.CheckConfig(NETWORK, weights="random", engine="torch")
+    assert len(workers.ready_to_check(config)(here)) == 65
 
 
 def test_predict_writes_the_same_bytes_though_workers_die(

@@ -5,13 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from fieldmark.predict.writers import WRITERS, Form, darwin_core, speciesnet, writer_of
+from fieldmark.errors import ImageRejected, RejectReason
+from fieldmark.predict import Item, Named, items_of, to_file
+from fieldmark.predict.entry import entry as full_entry
+from fieldmark.predict.writers import WRITERS, Form, camtrap, darwin_core, speciesnet, writer_of
 from fieldmark.taxonomy import Taxon, Taxonomy
 
 STANDARDS = Path(__file__).parent / "standards"
@@ -41,11 +47,6 @@ def entry(file: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def entries(tmp_path: Path) -> list[dict[str, Any]]:
-    photo = tmp_path / "cam1" / "a.jpg"
-    photo.parent.mkdir()
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = "2020:03:01 22:00:00"
-    Image.new("RGB", (8, 8)).save(photo, exif=exif)
     blank = entry(f"{tmp_path}/cam1/b.jpg")
     blank["labels"] = [dict(blank["labels"][1], score=0.8), dict(blank["labels"][0], score=0.2)]
     blank |= {"name": "empty", "score": 0.8, "ranks": {"species": "empty"}}
@@ -60,7 +61,7 @@ def entries(tmp_path: Path) -> list[dict[str, Any]]:
         "ranks": {},
     }
     return [
-        entry(str(photo)),
+        entry(f"{tmp_path}/cam1/a.jpg", taken="2020-03-01T22:00:00Z"),
         blank,
         entry("c.jpg", **rolled, sure=False, ranks=family),
         entry("d.jpg", **unsure),
@@ -97,6 +98,65 @@ def test_camtrap_dp(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     assert rows[0]["classifiedBy"] == FORM.by
     assert rows[0]["classificationTimestamp"] == FORM.when
     assert not rows[4]["classificationMethod"]  # nothing was classified
+
+
+def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) -> None:
+    """Wherever it lies, also within a tar; a list's word comes first, if it says more than a day."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2020:03:01 22:00:00"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        archive.add(tmp_path / "a.jpg", "a.jpg")
+    (inside,) = items_of([tmp_path / "t.tar"])
+    rejected = ImageRejected(RejectReason.TRUNCATED, "half")
+
+    def told(item: Item, *, timed: bool = True) -> Any:
+        return full_entry(Named(item, None, rejected), 2, timed=timed).get("taken")
+
+    plain = Item("a.jpg", tmp_path / "a.jpg")
+    assert told(plain) == told(inside) == "2020-03-01T22:00:00Z"
+    assert told(plain, timed=False) is None
+    assert told(replace(plain, taken="2021-01-01T00:00:00Z")) == "2021-01-01T00:00:00Z"
+    assert told(replace(plain, taken="2021-01-01")) == "2020-03-01T22:00:00Z"
+    assert told(Item("gone.jpg", tmp_path / "gone.jpg", taken="2021-01-01")) == "2021-01-01"
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("2020-03-01 22:00:00", "2020-03-01T22:00:00Z"),
+        ("2020-03-01T22:00:00.123+0200", "2020-03-01T22:00:00+0200"),
+        ("2020-03-01", ""),
+    ],
+)
+def test_times_are_written_with_their_zone(said: str, written: str) -> None:
+    assert camtrap._moment(said) == written
+
+
+def test_camtrap_dp_comes_back_with_its_own_media_and_deployments(
+    classifier: Any, insects: Path, tmp_path: Path
+) -> None:
+    """What is named of a package can be joined to its tables."""
+    root, names = tmp_path / "package", sorted(insects.rglob("0?.jpg"))[:3]
+    root.mkdir()
+    tables = ("deployments", "media", "observations")
+    resources = [{"name": name, "path": f"{name}.csv"} for name in tables]
+    (root / "datapackage.json").write_text(json.dumps({"resources": resources}))
+    media = "mediaID,deploymentID,timestamp,filePath\n"
+    for number, name in enumerate(names):
+        shutil.copy(name, root / f"{number}.jpg")
+        media += f"m{number},d{number},2024-05-0{number + 1}T10:00:00+02:00,{number}.jpg\n"
+    (root / "media.csv").write_text(media)
+    (root / "deployments.csv").write_text("deploymentID,locationID\nd0,p\nd1,p\nd2,q\n")
+    (root / "observations.csv").write_text("observationID,deploymentID,observationType\n")
+    for given in (root, root / "datapackage.json"):
+        out = tmp_path / f"{given.name}.camtrap.csv"
+        to_file(out, classifier, items_of([given]))
+        rows = list(csv.DictReader(out.read_text().splitlines()))
+        assert [row["mediaID"] for row in rows] == ["m0", "m1", "m2"]
+        assert [row["deploymentID"] for row in rows] == ["d0", "d1", "d2"]
+        assert rows[1]["eventStart"] == rows[1]["eventEnd"] == "2024-05-02T10:00:00+02:00"
+        assert all(row["classificationMethod"] == "machine" for row in rows)
 
 
 def test_camtrap_dp_is_valid_by_the_published_schema(

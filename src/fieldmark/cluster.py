@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from fieldmark import blas, files, progress, sources
+from fieldmark import blas, files, places, progress, sources
 from fieldmark.backbones import Backbone, load
 from fieldmark.check import CheckConfig, files_of
 from fieldmark.classifier import Classifier
@@ -127,7 +127,7 @@ class Workers:
         """
         room = self._room(gpu=gpu)
         task = self.ray.remote(_at_work).options(max_retries=RETRIES, **room)
-        held = self.ray.put((str(files.cache_dir().absolute()), work, common))
+        held = self.ray.put((str(files.cache_dir()), work, common))
         left, waiting = iter(shares), deque[Any]()
         # When a share fails, those that are under way are not cancelled but forgotten: Ray ends the
         # whole process when a task comes to its end while it is being cancelled (ray-project/ray#54260).
@@ -164,7 +164,7 @@ class Workers:
 
     def looking(self, root: File, rows: Rows) -> Iterator[list[Finding]]:
         """`sources.check.in_threads` of every share of the rows."""
-        yield from self.over(_look, root, cut(rows, self.shares))
+        yield from self.over(_look, places.absolute(root), cut(rows, self.shares))
 
     def look(self, table: PhotoTable) -> PhotoTable:
         """`sources.look`: the table with every file looked at."""
@@ -182,7 +182,8 @@ class Workers:
         shards = [Shard(number + 1, self.shares) for number in range(self.shares)]
         # A task is sent its own rows: a table of a hundred million is not for every worker to hold, nor
         # the names of its classes, which are not asked for.
-        bare = replace(table, taxonomy=Taxonomy(()))
+        bare = replace(_fixed(table), taxonomy=Taxonomy(()))
+        networks = {name: _fixed_weights(how) for name, how in networks.items()}
         shares = [(shard, shard.share(bare)) for shard in shards]
         reports = self.over(_extract, (networks, bench), shares, gpu=True)
         with progress.stage("extracting", len(table)) as bar:
@@ -205,8 +206,10 @@ class Workers:
             wide: whether the probabilities of all labels are wanted.
         """
         common = classifier, top, wide
-        for named in self.over(_name, common, cut(items, self.shares, BATCH), gpu=True):
-            yield from named
+        sent = [replace(each, path=places.fixed(each.path)) for each in items]
+        parts = self.over(_name, common, cut(sent, self.shares, BATCH), gpu=True)
+        for item, named in zip(items, chain.from_iterable(parts), strict=True):
+            yield replace(named, item=item)
 
     def ready_to_check(self, config: CheckConfig) -> Callable[[Path], PhotoTable]:
         """A way to read photos for `check`, by which all that it asks of them is on the shelves."""
@@ -215,7 +218,7 @@ class Workers:
         def read(photos: Path) -> PhotoTable:
             table = self.look(sources.read(photos, verify=False))
             bench = Bench(engine=config.engine)
-            files_ = files_of(table)
+            files_ = files_of(_fixed(table))
             shelf = looks.shelf_of(bench.store)
             parts = list(enumerate(cut(files_, self.shares), 1))
             names = [(Shard(number, len(parts)).name, part) for number, part in parts]
@@ -234,6 +237,18 @@ def cut(rows: Sequence[T], shares: int, batch: int = 1) -> list[Sequence[T]]:
     batches = -(-len(rows) // batch)
     ends = [batch * (part * batches // shares) for part in range(shares + 1)]
     return [rows[a:b] for a, b in pairwise(ends) if a < b]
+
+
+def _fixed(table: PhotoTable) -> PhotoTable:
+    """The table for workers, which stand in other folders than who typed the command."""
+    return replace(table, root=places.absolute(table.root))
+
+
+def _fixed_weights(how: dict[str, Any]) -> dict[str, Any]:
+    """The same for where weights lie."""
+    folder, named = how.get("weights_dir"), Path(str(how.get("weights", "")))
+    fixed = {"weights_dir": folder.absolute()} if folder is not None else {}
+    return how | fixed | ({"weights": str(named.absolute())} if named.is_file() else {})
 
 
 # What runs on the workers

@@ -32,7 +32,7 @@ def cache_dir() -> Path:
     `FIELDMARK_CACHE` names it; without it, the user's cache folder (XDG base directories).
     """
     if named := os.environ.get("FIELDMARK_CACHE"):
-        return Path(named)
+        return Path(named).absolute()  # also for workers that stand elsewhere
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldmark"
 
 

@@ -36,11 +36,16 @@ SCHEMA: dict[str, pl.DataType] = {
     "licence": pl.String(),  # as the source writes it; null where it says nothing
     "rights_holder": pl.String(),  # whom to name with the photo
     "location": pl.String(),  # where the camera stood, as the source names the place; null: unknown
+    "deployment": pl.String(),  # which setting up of the camera took it (Camtrap DP); null: unknown
+    "taken": pl.String(),  # when, as the source writes it (ISO 8601); null where it says nothing
 }
 
 # What a table says of its photos is the same wherever they lie and whoever holds the rights; a place
 # counts where it is the group.
-_NOT_IN_DIGEST = frozenset({"path", "licence", "rights_holder", "location"})
+_LATER = ("licence", "rights_holder", "location", "deployment", "taken")
+"""Columns that the first tables had not; what they say has no say in what is learned."""
+
+_NOT_IN_DIGEST = frozenset({"path", *_LATER})
 
 _METADATA_KEY = "fieldmark"
 
@@ -164,7 +169,7 @@ class PhotoTable:
 
 def _completed(frame: pl.DataFrame) -> pl.DataFrame:
     """A table of an earlier version with the columns that it had not yet, empty."""
-    added = {name: pl.lit(None, SCHEMA[name]) for name in ("licence", "rights_holder", "location")}
+    added = {name: pl.lit(None, SCHEMA[name]) for name in _LATER}
     return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
 
 

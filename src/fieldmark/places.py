@@ -19,7 +19,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -83,6 +83,13 @@ def root_of(text: str | Path) -> File:
 def absolute(root: File) -> File:
     """The same root whatever the working folder is."""
     return root.resolve() if isinstance(root, Path) else root
+
+
+def fixed(place: Place) -> Place:
+    """The same place whatever the working folder is."""
+    if isinstance(place, (Part, Cell)):
+        return replace(place, file=absolute(place.file))
+    return place if isinstance(place, Held) else absolute(place)
 
 
 def at(root: File, path: str) -> Place:

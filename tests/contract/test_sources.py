@@ -596,7 +596,7 @@ def test_half_a_camera_trap_list_is_one_sentence(tmp_path: Path) -> None:
         read(path)
     (tmp_path / "second.json").write_text(text)
     path.write_text(text)
-    with pytest.raises(InputError, match="holds no list, or several"):
+    with pytest.raises(InputError, match=r"holds several lists \(caltech.json, second.json\)"):
         read(tmp_path, source="coco-camera-traps")
 
 

@@ -157,7 +157,8 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
         architecture, key = (checks.text(entry, name) for name in ("architecture", "backbone_key"))
         side = int(checks.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
         checks.member(architecture, key, preprocess, side, head, classes)
-        path = folder / _name("backbone", list({**networks, key: {}}).index(key))
+        which = list({**networks, key: {}}).index(key)
+        path = folder.absolute() / _name("backbone", which)  # it is read later, perhaps elsewhere
         sides = networks.setdefault(key, {})
         if any(each.architecture != architecture for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")

@@ -60,6 +60,11 @@ def extract(
     where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():
         typer.echo(f"{photo_id}: {error}")
+    if report.rejected and not report.photos:
+        raise InputError(
+            f"{where}: none of {len(report.rejected):,} photos can be used, as said above: name a "
+            "folder whose photos can be read; over a cluster they lie at the same place on every node."
+        )
     typer.echo(
         f"{where}: {report.photos:,} photos have their features "
         f"({report.computed:,} computed now), {len(report.rejected):,} cannot be used."

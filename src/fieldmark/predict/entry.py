@@ -5,19 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fieldmark import images
+from fieldmark.errors import ImageRejected
+from fieldmark.places import Place
 from fieldmark.predict.naming import Named
+
+
+def _taken(place: Place) -> str:
+    """When a photo was taken by its EXIF data, in ISO 8601; "" where it does not say."""
+    try:
+        return images.taken(images.read_bytes(place))
+    except ImageRejected:
+        return ""
+
 
 Entry = Mapping[str, Any]
 
 
-def entry(result: Named, among: int, *, wide: bool = False) -> dict[str, Any]:
-    """What came of one photo as a JSON object; with `wide` with the scores of all labels.
+def entry(result: Named, among: int, *, wide: bool = False, timed: bool = False) -> dict[str, Any]:
+    """What came of one photo as a JSON object.
 
-    `among` is the number of labels that the scores are divided among.
+    Args:
+        result: what came of it.
+        among: the number of labels that the scores are divided among.
+        wide: with the scores of all labels.
+        timed: with when it was taken, by its EXIF data where its list does not say.
     """
-    value: dict[str, Any] = {"file_name": result.item.name}
-    if result.item.id is not None:
-        value["id"] = result.item.id
+    item = result.item
+    value: dict[str, Any] = {"file_name": item.name}
+    known = {"id": item.id, "deployment": item.deployment, "taken": item.taken}
+    if timed and ":" not in (known["taken"] or ""):  # a day alone is no time
+        known["taken"] = _taken(item.path) or known["taken"]
+    value |= {name: said for name, said in known.items() if said is not None}
     found = result.prediction
     if found is None:
         assert result.rejected is not None

@@ -22,21 +22,28 @@ SUFFIXES = frozenset(
     )
 )
 _ANNOTATIONS = (".json", ".json.gz")
-_LISTS = (*_ANNOTATIONS, ".csv", ".parquet", ".tar")
+_LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
 """How the names of files end that a source reads."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to name: what to call it in the output, where it lies, its id in an annotation file.
+    """One photo to name.
 
-    `outside`: its list gives it a path that leads out of the list's folder, so it is not read.
+    Attributes:
+        name: what to call it in the output.
+        path: where it lies.
+        id: its id in the list that it is of; None where that is its name.
+        outside: its list gives it a path that leads out of the list's folder, so it is not read.
+        deployment, taken: which setting up of a camera took it, and when, where the list says so.
     """
 
     name: str
     path: Place
     id: str | None = None
     outside: bool = False
+    deployment: str | None = None
+    taken: str | None = None
 
 
 def items_of(arguments: Sequence[Path]) -> list[Item]:
@@ -56,7 +63,7 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
             found += _away(place, argument)
         elif argument.is_dir():
             found += _in_folder(argument)
-        elif argument.name.endswith(_LISTS):
+        elif _is_list(argument.name):
             found += _in_list(argument)
         elif argument.exists():
             found.append(Item(_shown(argument), argument))
@@ -127,7 +134,19 @@ def _matching(pattern: str) -> list[Item]:
     return found
 
 
+def _is_list(name: str) -> bool:
+    return name.lower().endswith(_LISTS)
+
+
 def _in_folder(folder: Path) -> list[Item]:
+    """Its photos as its list says, or, without one, all that lie in it and below.
+
+    The challenge's annotations are none: a folder of them holds several parts.
+    """
+    from fieldmark import sources
+
+    if sources.lists(folder) and not sources.inat.annotation_files(folder):
+        return _in_list(folder)
     paths = [
         Path(place) / name
         for place, _, names in os.walk(folder)
@@ -135,8 +154,8 @@ def _in_folder(folder: Path) -> list[Item]:
         if _is_picture(name) and not name.startswith(".")
     ]
     if not paths:
-        if any(path.name.endswith(_LISTS) for path in folder.iterdir()):
-            return _in_list(folder)  # of tars, say
+        if any(_is_list(path.name) for path in folder.iterdir()):
+            return _in_list(folder)  # which says what is wrong with it
         raise InputError(
             f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
         )
@@ -156,26 +175,27 @@ def _away(place: Remote, argument: Path) -> list[Item]:
     """The photo, the folder's photos, or those of the tars or the list that a URL stands for."""
     if _is_picture(place.name):
         return [Item(str(place), place)]
-    names = [] if place.name.endswith(_LISTS) else remote.below(place)
+    names = [] if _is_list(place.name) else remote.below(place)
     every = [place / name for name in names if not PurePath(name).name.startswith(".")]
     found = [Item(str(photo), photo) for photo in every if _is_picture(photo.name)]
     return found or _in_list(argument)
 
 
 def _in_list(path: Path) -> list[Item]:
-    """The photos that a source lists; of an annotation file with their ids, and as it calls them."""
+    """The photos that a source lists, with their ids; those of an annotation file as it calls them."""
     from fieldmark import sources
 
-    annotations = path.name.endswith(_ANNOTATIONS)
+    annotations = path.name.lower().endswith(_ANNOTATIONS) and path.name != "datapackage.json"
     table = sources.read(path, source="inat" if annotations else None, verify=False)
+    columns = ("id", "path", "reason", "deployment", "taken")
     found = []
-    for photo_id, name, reason in table.frame.select("id", "path", "reason").iter_rows():
+    for photo_id, name, reason, *said in table.frame.select(columns).iter_rows():
         if reason == RejectReason.DUPLICATE_ID:
             continue  # the photo whose id it is has a row
         place, outside = table.file_of(name), reason == RejectReason.OUTSIDE
-        if annotations:
-            found.append(Item(name, place, photo_id, outside))
-        else:  # what lies within a tar is called by its id: its place is two numbers
-            below = name if isinstance(place, (Path, Remote)) else photo_id
-            found.append(Item(str(table.root / below), place, outside=outside))
+        # What lies within a tar is called by its id: its place is two numbers.
+        below = name if isinstance(place, (Path, Remote)) else photo_id
+        called = name if annotations else str(table.root / below)
+        own = photo_id if annotations or photo_id != below else None
+        found.append(Item(called, place, own, outside, *said))
     return found

@@ -17,7 +17,7 @@ from fieldmark.predict.items import Item
 from fieldmark.predict.naming import BATCH, Counted, Named, Naming, predict, with_progress
 from fieldmark.predict.writers import Form, writer_of
 
-_JOURNAL = "fieldmark-journal-1"
+_JOURNAL = "fieldmark-journal-2"
 
 
 class Output:
@@ -83,7 +83,8 @@ class Output:
         waiting: list[str] = []
         try:
             for result in results:
-                value = entry(result, len(self._form.taxonomy), wide=self._form.wide)
+                among, timed = len(self._form.taxonomy), self._writer.timed
+                value = entry(result, among, wide=self._form.wide, timed=timed)
                 line = {"stamp": places.stamp(result.item.path), "entry": value}
                 waiting.append(json.dumps(line, ensure_ascii=False))
                 if len(waiting) >= BATCH:

@@ -28,7 +28,7 @@ from fieldmark.sources import (
     table,
     webdataset,
 )
-from fieldmark.sources.base import Source
+from fieldmark.sources.base import Source, is_half_zip
 from fieldmark.taxonomy import NO_ANIMAL
 
 SOURCES: dict[str, Source] = {
@@ -111,6 +111,15 @@ def without_empty(table: PhotoTable) -> PhotoTable:
     return PhotoTable(frame, table.taxonomy.only(left), table.root, table.source)
 
 
+def lists(path: Path) -> bool:
+    """Whether a path is a list of photos, or a folder with one: what says more of them than a folder
+    tells by itself. `read` reads it."""
+    if table.is_index(path):
+        return True
+    sources = (each for each in SOURCES.values() if each is not folder.SOURCE)
+    return any(each.matches(path) for each in sources)
+
+
 def _pick(path: Path, name: str | None) -> Source:
     if name is not None:
         if name not in SOURCES:
@@ -119,8 +128,10 @@ def _pick(path: Path, name: str | None) -> Source:
     for candidate in SOURCES.values():
         if candidate.matches(path):
             return candidate
+    if is_half_zip(path):
+        raise InputError(f"{path} is not a whole zip: fetch it anew.")
     known = "; ".join(f"{each.name}: {each.expects}" for each in SOURCES.values())
     raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
 
 
-__all__ = ["SOURCES", "Source", "by_location", "look", "read", "without_empty"]
+__all__ = ["SOURCES", "Source", "by_location", "lists", "look", "read", "without_empty"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ def text_series(name: str, values: Iterable[object], where: Path) -> pl.Series:
         raise InputError(
             f"{where}: a value of {name} is not valid Unicode ({error.object!r}): write it anew."
         ) from error
+
+
+def is_half_zip(path: Path) -> bool:
+    """Whether a file is called a zip and cannot be opened as one."""
+    return path.suffix.lower() == ".zip" and path.is_file() and not zipfile.is_zipfile(path)
 
 
 def no_photos(path: Path, expected: str) -> InputError:

@@ -34,6 +34,7 @@ _ROW = {
     "licence": pl.String(),
     "rights_holder": pl.String(),
     "location": pl.String(),
+    "taken": pl.String(),
 }
 
 _EXPECTS = "a list in COCO's form (images, annotations, categories), whole"
@@ -183,6 +184,7 @@ def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str])
             "height": _sizes(entries, "height"),
             "group": _groups(entries, path),
             "location": _optional(entries, "location", path),
+            "taken": _optional(entries, "datetime", path),
             "rights_holder": _optional(entries, "rights_holder", path),
             "licence": _optional(entries, "license", path).replace(licences),
             "corrupt": [bad if entry.get("corrupt") is True else None for entry in entries],

@@ -20,18 +20,32 @@ from fieldmark.sources.inat import annotation_files, part_of
 _EXPECTS = "COCO Camera Traps (a .json with images, annotations, categories and seq_id or location)"
 
 
+_SUFFIXES = (".json", ".json.gz")
+
+
 def list_in(path: Path) -> Path | None:
     """The one list at the top of a folder, or the one that the path is."""
     if not path.is_dir():
         return path if coco.of_camera_traps(path) else None
-    found = [each for each in sorted(path.glob("*.json*")) if coco.of_camera_traps(each)]
+    found = lists_in(path)
     return found[0] if len(found) == 1 else None
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """The lists at the top of a folder; several have to be named one by one."""
+    there = [p for p in sorted(folder.iterdir()) if p.name.lower().endswith(_SUFFIXES)]
+    return [each for each in there if coco.of_camera_traps(each)]
 
 
 def _read(path: Path) -> PhotoTable:
     found = path if path.is_file() else list_in(path)
     if found is None:
-        raise InputError(f"{path} holds no list, or several: name one. Expected is {_EXPECTS}.")
+        several = ", ".join(each.name for each in lists_in(path))
+        raise InputError(
+            f"{path} holds several lists ({several}): name one of them."
+            if several
+            else f"{path} holds no list: expected is {_EXPECTS}."
+        )
     with stage("Reading annotations", unit="images") as bar:
         rows, categories = coco.read_listing(found, None)
         bar.advance(rows.height)
@@ -43,8 +57,9 @@ def _read(path: Path) -> PhotoTable:
 
 
 def _matches(path: Path) -> bool:
-    named = annotation_files(path) if path.is_dir() else part_of(path)
-    return not named and list_in(path) is not None
+    if path.is_dir():
+        return not annotation_files(path) and bool(lists_in(path))
+    return not part_of(path) and list_in(path) is not None
 
 
 SOURCE = Source("coco-camera-traps", _EXPECTS, _matches, _read)

@@ -21,14 +21,14 @@ from fieldmark.errors import InputError, RejectReason
 from fieldmark.photos import PhotoTable
 from fieldmark.progress import say, stage
 from fieldmark.sources import copies, descriptor, listing, names
-from fieldmark.sources.base import Source, no_photos
+from fieldmark.sources.base import Source, is_half_zip, no_photos
 from fieldmark.sources.descriptor import KEY, META, Table
 
 _EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their pictures)"
 _CORE = (
     *names.TERMS,
     *("identificationQualifier", "identificationVerificationStatus", "basisOfRecord"),
-    *("vernacularName", "organismID", "associatedMedia"),
+    *("vernacularName", "organismID", "associatedMedia", "eventDate"),
     *("license", "rightsHolder", "recordedBy"),
 )
 _MEDIA = ("identifier", "accessURI", "type", "format", "license", "rightsHolder", "creator")
@@ -43,7 +43,10 @@ def archive_in(path: Path) -> Path | None:
     """What an archive is read from: its `meta.xml`, or its zip; None where the path is none."""
     if path.is_dir():
         about = path / META
-        return about if about.is_file() else None
+        if about.is_file():
+            return about
+        zips = [each for each in sorted(path.iterdir()) if _is_zip(each)]
+        return zips[0] if len(zips) == 1 else None
     if path.name == META and path.is_file():
         return path
     return path if _is_zip(path) else None
@@ -66,14 +69,25 @@ def _matches(path: Path) -> bool:
 
 def _read(path: Path) -> PhotoTable:
     about = archive_in(path)
+    if is_half_zip(path):
+        raise InputError(f"{path} is not a whole zip: fetch it anew.")
     if about is None:
         raise InputError(f"{path} is no Darwin Core Archive: expected is {_EXPECTS}.")
     with stage("Reading the archive", unit="photos") as bar:
         core, media = _tables(about)
         rows = media.join(core, on=KEY, how="left", maintain_order="left")
         bar.advance(rows.height)
-    if rows.is_empty():
+    if media.is_empty():
         raise no_photos(path, f"none of its occurrences has a picture; expected is {_EXPECTS}")
+    if lost := rows.height - rows.join(core, on=KEY, how="semi").height:
+        if lost == rows.height:
+            raise InputError(
+                f"{path}: none of its {lost:,} pictures is of an occurrence of the table: one of the "
+                "two is not whole, fetch the archive anew."
+            )
+        say(
+            f"{lost:,} of {rows.height:,} pictures are of no occurrence of the table: without a label."
+        )
     rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
     pictures = [
         copies.Picture(*each) for each in rows.select("identifier", KEY, "number").iter_rows()
@@ -88,6 +102,7 @@ def _read(path: Path) -> PhotoTable:
         "licence",
         "rights_holder",
         id=pl.format("{}_{}", KEY, "number"),
+        taken="eventDate",
         file_name=pl.Series(copies.find(about.parent, pictures), dtype=pl.String),
         group=pl.coalesce("organismID", KEY),
         name=pl.col("label"),
@@ -162,11 +177,10 @@ def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
     rows = extension.scan((KEY, *_MEDIA), place).with_columns(
         identifier=pl.coalesce("accessURI", "identifier")
     )
-    kind = pl.col("type").str.to_lowercase()
-    picture = (
-        kind.str.contains("image|photo")
-        | (kind.is_null() & pl.col("format").str.starts_with("image").fill_null(True))
-    ).fill_null(False)
+    kind, form = pl.col("type").str.to_lowercase(), pl.col("format").str.to_lowercase()
+    still = kind.str.contains("image|photo") & ~kind.str.contains("moving|video")
+    said = pl.when(kind.is_null()).then(form.str.starts_with("image")).otherwise(still)
+    picture = said.fill_null(True) & ~form.str.contains("^(?:video|audio)").fill_null(False)
     found = rows.with_columns(picture=picture).collect(engine="streaming")
     kept = found.filter(pl.col("picture") & pl.col("identifier").is_not_null())
     if others := found.height - kept.height:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from fieldmark.errors import InputError
+from fieldmark.sources import listing
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -60,6 +61,8 @@ class Table:
         """
         frames = []
         for file in self.files:
+            if self.end == "\n":
+                listing.whole(place(file), self.separator, self.quote)
             rows = pl.scan_csv(
                 place(file),
                 has_header=False,

@@ -24,6 +24,7 @@ from fieldmark.sources import (
     coco_camera_traps,
     darwin_core,
     imagefolder,
+    inat_export,
     inat_open_data,
     parquet,
     webdataset,
@@ -53,7 +54,7 @@ class _Found:
 
 def _matches(path: Path) -> bool:
     lists = (annotation_files, camtrap.package_in, darwin_core.archive_in, imagefolder.metadata_in)
-    more = (coco_camera_traps.list_in, inat_open_data.is_mirror)
+    more = (coco_camera_traps.lists_in, inat_open_data.is_mirror, inat_export.exports_in)
     claimed = (*lists, *more, webdataset.shards_in, parquet.shards_in)
     return path.is_dir() and not any(claim(path) for claim in claimed)
 

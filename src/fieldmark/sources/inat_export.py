@@ -43,6 +43,18 @@ def is_export(path: Path) -> bool:
     return {"id", "image_url"} <= header and bool(_TELLING & header) and "file_name" not in header
 
 
+def exports_in(path: Path) -> list[Path]:
+    """The exports at the top of a folder, or the one that the path is; several have to be named."""
+    if not path.is_dir():
+        return [path] if is_export(path) else []
+    there = [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".csv", ".zip")]
+    return [each for each in there if is_export(each)]
+
+
+def _matches(path: Path) -> bool:
+    return bool(exports_in(path))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
     """The table as text; `ValueError` for what is neither a CSV file nor a zip of one."""
@@ -73,6 +85,12 @@ def _rows(path: Path) -> pl.DataFrame:
 
 
 def _read(path: Path) -> PhotoTable:
+    if path.is_dir():
+        found = exports_in(path)
+        if len(found) != 1:
+            several = ", ".join(each.name for each in found) or "none"
+            raise InputError(f"{path} holds several exports or none ({several}): name one file.")
+        (path,) = found
     rows = _rows(path)
     listing.need(rows, _NEEDED, path, _EXPECTS)
     pictured = rows.filter(pl.col("image_url").is_not_null())
@@ -105,6 +123,13 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     """The columns under Darwin Core's names; those that were not ticked are null."""
     renamed = {f"taxon_{rank}_name": rank for rank in RANKS} | {"scientific_name": "scientificName"}
     rows = rows.rename({old: new for old, new in renamed.items() if old in rows.columns})
+    if (
+        "taxon_hybrid_name" in rows.columns
+    ):  # the species column has then the one that it is filed under
+        hybrid = pl.col("taxon_hybrid_name")
+        rows = rows.with_columns(scientificName=pl.coalesce(hybrid, "scientificName"))
+        if "species" in rows.columns:
+            rows = rows.with_columns(species=pl.when(hybrid.is_null()).then("species"))
     more = ("common_name", "iconic_taxon_name", "license", "user_name", "user_login")
     wanted = (*names.TERMS, *more)
     return rows.with_columns(
@@ -112,4 +137,4 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-SOURCE = Source("inat-export", _EXPECTS, is_export, _read, looks_around=True)
+SOURCE = Source("inat-export", _EXPECTS, _matches, _read, looks_around=True)

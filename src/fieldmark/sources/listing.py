@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,7 @@ ABOUT_TAXA = ("name", "common_name", "supercategory", *RANKS)
 
 COLUMNS = (
     *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "location"),
-    "reason",
+    *("deployment", "taken", "reason"),
     *ABOUT_TAXA,
 )
 """All columns that a list may have; `file_name` it must have."""
@@ -25,6 +26,9 @@ COLUMNS = (
 # A drive, a scheme, a home folder, the top of the disk, or a step upwards. Annotations of others
 # name photos with such paths by mistake or worse.
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|\x00"
+
+
+_TAIL = 1 << 20  # bytes of a table's end that its last row is looked for in
 
 
 def outside(column: str = "file_name") -> pl.Expr:
@@ -69,6 +73,8 @@ def table_of(
         licence="licence",
         rights_holder="rights_holder",
         location="location",
+        deployment="deployment",
+        taken="taken",
     ).with_columns(
         taxon_id=pl.when(pl.col("reason").is_null()).then("taxon_id"),
         status=pl.when(pl.col("reason").is_null()).then(pl.lit(KEPT)).otherwise(pl.lit(REJECTED)),
@@ -148,8 +154,9 @@ def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"'
     """A CSV or TSV file (perhaps gzipped), all cells text; an empty cell is null.
 
     Raises:
-        InputError: it cannot be read, or its rows have more cells than its header.
+        InputError: it cannot be read, is not whole, or its rows have more cells than its header.
     """
+    whole(path, separator, quote)
     try:
         frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
     except pl.exceptions.NoDataError as error:
@@ -160,6 +167,43 @@ def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"'
             f"{path} could not be read as a table ({first}): fetch it anew."
         ) from error
     return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
+
+
+def whole(path: Path, separator: str = ",", quote: str | None = '"') -> None:
+    """Refuse a text table that was cut off within its last row.
+
+    A row that no line end follows has to have as many cells as the first one. Of a compressed file the
+    unpacking says whether it is whole.
+
+    Raises:
+        InputError: the last row is shorter than the first and does not end.
+    """
+    try:
+        with path.open("rb") as handle:
+            first = handle.readline()
+            handle.seek(max(len(first), path.stat().st_size - _TAIL))
+            lines = handle.read().split(b"\n")
+    except OSError:
+        return  # whoever reads it says so
+    if path.suffix.lower() == ".gz" or not lines[-1].strip():
+        return
+    last = lines.pop()
+    # A line break within a cell is none: then the row began some lines above.
+    while quote and last.count(quote.encode()) % 2 and lines:
+        last = lines.pop() + b"\n" + last
+    wanted, there = (_cells(line, separator, quote) for line in (first, last))
+    if there < wanted:
+        raise InputError(
+            f"{path} ends within a row: the last one has {there} of {wanted} cells and no line end. "
+            "Fetch it anew, or end the line if nothing is missing."
+        )
+
+
+def _cells(line: bytes, separator: str, quote: str | None) -> int:
+    text = line.decode("utf-8", "replace").strip("\r\n")
+    if not quote:
+        return text.count(separator) + 1
+    return len(next(csv.reader([text], delimiter=separator, quotechar=quote), []))
 
 
 def need(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:

@@ -11,6 +11,8 @@ TERMS = ("scientificName", "taxonRank", *RANKS, "specificEpithet")
 
 # Two words, the first of them capital: authors, years and the names of subspecies come behind.
 _BINOMIAL = r"^(\p{Lu}\p{Ll}+(?:-\p{Ll}+)?\s+(?:[×x]\s?)?\p{Ll}[\p{Ll}-]+)(?:$|[\s,(])"
+# A hybrid that is called after both its parents: its name is all of it, not the first parent's.
+_PARENTS = r"^\p{Lu}[\p{L}.-]+ [\p{Ll}-]+ [×x] (?:\p{Lu}[\p{L}.-]* )?[\p{Ll}-]+"
 _BELOW = ("species", "subspecies", "variety", "form", "infraspecificname", "cultivar", "hybrid")
 
 
@@ -22,6 +24,7 @@ def label() -> pl.Expr:
     rank = pl.col("taxonRank").str.to_lowercase()
     whole = pl.col("scientificName")
     as_species = pl.coalesce(
+        whole.str.extract(f"({_PARENTS})"),
         "species",
         pl.concat_str("genus", pl.lit(" "), "specificEpithet"),
         whole.str.extract(_BINOMIAL),
@@ -39,5 +42,6 @@ def ranks() -> list[pl.Expr]:
     """The columns of `RANKS` for a list: the species is that of the label, where it is one."""
     rank = pl.col("taxonRank").str.to_lowercase()
     known = rank.is_null() | rank.is_in(_BELOW)
-    species = pl.when(known & pl.col("label").str.contains(_BINOMIAL)).then("label")
+    named = pl.col("label").str.contains(_BINOMIAL) | pl.col("label").str.contains(_PARENTS)
+    species = pl.when(known & named).then("label")
     return [*map(pl.col, RANKS[:-1]), species.alias("species")]

@@ -34,12 +34,32 @@ _DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def shards_in(path: Path) -> list[Path]:
-    """The Parquet files with picture bytes in a folder or its `data`, or the one that the path is."""
+    """The Parquet files with picture bytes in a folder or its `data`, or the one that the path is.
+
+    A damaged one beside them is among them: reading it says so, and it is not passed over.
+    """
     if path.is_file():
-        found = [path] if path.suffix.lower() == ".parquet" else []
-    else:
-        found = sorted(p for p in (*path.glob("*.parquet"), *path.glob("data/*.parquet")))
-    return [each for each in found if bytes_column(each)]
+        named = path.suffix.lower() == ".parquet" and bytes_column(path)
+        return [path] if named else []
+    near = [path, path / "data"] if (path / "data").is_dir() else [path]
+    files_ = sorted(p for folder in near for p in folder.iterdir() if _is_parquet(p))
+    found = [each for each in files_ if bytes_column(each)]
+    broken = [each for each in files_ if each not in found and _damage(each)]
+    alone = not any(p.is_dir() for p in path.iterdir() if p.name != "data")
+    return sorted([*found, *broken]) if found or alone else []
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet" and path.is_file()
+
+
+def _damage(path: Path) -> str | None:
+    """Why a file cannot be read as Parquet; None where it can."""
+    try:
+        _schema(path, path.stat().st_mtime_ns)
+    except _DAMAGE as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
 
 
 @lru_cache(maxsize=256)
@@ -98,6 +118,8 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
 def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
     """The rows of a shard that lies here; `said` is what the user calls it."""
     column = bytes_column(shard)
+    if damage := _damage(shard):
+        raise InputError(f"{said} is not a whole Parquet file ({damage}): fetch it anew.")
     if column is None:
         raise InputError(f"{said} has no column of picture bytes: expected are {_EXPECTS}.")
     try:
@@ -109,6 +131,12 @@ def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
         wanted = {"label": label, "group": group, **rights}
         wanted |= {each: each for each in listing.ABOUT_TAXA if each in schema}
         columns = [pl.col(source).alias(as_) for as_, source in wanted.items() if source]
+        for source in filter(None, wanted.values()):
+            if schema[source].is_nested():
+                raise InputError(
+                    f"{said}: the column {source!r} holds {schema[source]}: a label or a note is one "
+                    "text or number a photo, so write it so or call the column otherwise."
+                )
         frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
         names = _class_names(shard, label)
     except _DAMAGE as error:

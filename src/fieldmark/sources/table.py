@@ -1,8 +1,9 @@
 """A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
 
 Further columns that are read where they are there: `common_name`, `supercategory`, `name` (the
-scientific name), the ranks from `kingdom` to `species`, `licence` and `rights_holder`. File names are
-relative to the table's folder, or absolute. A photo without a label is kept as unlabelled.
+scientific name), the ranks from `kingdom` to `species`, `licence`, `rights_holder`, `location`,
+`deployment` and `taken`. File names are relative to the table's folder, or absolute. A photo without a
+label is kept as unlabelled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from fieldmark.sources.base import Source, no_photos
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _NEEDED = ("file_name", "label")
-_READ = (*_NEEDED, "split", "group", "licence", "rights_holder", *listing.ABOUT_TAXA)
+_READ = (
+    *(*_NEEDED, "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
+    *listing.ABOUT_TAXA,
+)
+_RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}
+"""What else these columns are called, by `fieldmark fetch` for one; the first that is there is read."""
 _EXPECTS = "a CSV, TSV or Parquet table with the columns file_name,label[,split][,group]"
 
 
@@ -52,8 +58,12 @@ def _load(path: Path) -> pl.DataFrame:
         if separator is None:
             frame = pl.read_parquet(path)
         else:
+            listing.whole(path, separator)
             frame = pl.read_csv(path, separator=separator, infer_schema=False)
         frame = frame.rename(lambda name: name.strip().lower())
+        for other, name in _RENAMED.items():
+            if other in frame.columns and name not in frame.columns:
+                frame = frame.rename({other: name})
         frame = listing.clean(frame.select(name for name in _READ if name in frame.columns))
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{path} is empty: expected is {_EXPECTS}.") from error

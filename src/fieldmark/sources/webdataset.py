@@ -28,14 +28,12 @@ from fieldmark.places import File
 from fieldmark.progress import stage
 from fieldmark.remote import Remote
 from fieldmark.sources import listing
-from fieldmark.sources.base import Source, part_named
+from fieldmark.sources.base import Source, may_be_picture, part_named
 from fieldmark.sources.inat import annotation_files
 
 _EXPECTS = "WebDataset shards (a .tar, or a folder of them)"
-_PICTURES = frozenset(
-    ("jpg", "jpeg", "jpe", "png", "gif", "webp", "bmp", "tif", "tiff", "ppm", "avif")
-)
-_NOTES = frozenset(("cls", "json", "txt"))
+_NOTES = ("txt", "json", "cls")
+"""What says the label of a picture, the last of them first; `.label.cls` is as good as `.cls`."""
 _FIELDS: dict[str, tuple[str, ...]] = {
     "label": ("label", "class", "cls", "species", "scientific_name", "name"),
     "group": ("group", "seq_id", "observation_id", "observation_uuid", "deployment", "location"),
@@ -91,14 +89,18 @@ def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str 
     part = part_named(re.split(r"[-_.\d]", name, maxsplit=1)[0])
     for key, members in _samples(shard):
         notes: dict[str, Any] = {}
-        for suffix, (_, text) in members.items():
-            if text is not None:
-                notes |= _said(suffix, text, f"{shard}: {key}.{suffix}")
+        said = sorted(
+            (_NOTES.index(note), -len(suffix), suffix, text)
+            for suffix, (_, text) in members.items()
+            if text is not None and (note := _note_of(suffix))
+        )
+        for rank, _, suffix, text in said:
+            notes |= _said(_NOTES[rank], text, f"{shard}: {key}.{suffix}")
         label = notes.get("label")
         if label is not None and label.isdecimal() and int(label) < len(names):
             label = names[int(label)]
         for suffix, (member, _) in members.items():
-            if suffix.rpartition(".")[2] in _PICTURES:
+            if suffix and may_be_picture(f"{key}.{suffix}"):
                 regular = member.isreg()
                 yield {
                     **notes,
@@ -140,7 +142,7 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
                     continue
                 if member.isreg() and member.offset_data + member.size > size:
                     raise tarfile.ReadError("it ends within a member")
-                yield member, _note(archive, member)
+                yield member, _note(archive, member, shard)
             if archive.offset > size - 512:
                 raise tarfile.ReadError("it has no end mark, so something may be missing")
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
@@ -150,20 +152,35 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
         ) from error
 
 
-def _note(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
-    if not member.isreg() or member.name.rpartition(".")[2].lower() not in _NOTES:
+def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: File) -> str | None:
+    suffix = member.name.rpartition("/")[2].partition(".")[2].lower()
+    if not member.isreg() or not _note_of(suffix):
         return None
     if member.size > _NOTE_BYTES:
-        raise ValueError(f"{member.name} in it has {member.size:,} bytes, too many for a label")
+        raise InputError(
+            f"{shard}: {member.name} in it has {member.size:,} bytes, too many for a label: a note of a "
+            f"photo has at most {_NOTE_BYTES:,}."
+        )
     source = archive.extractfile(member)
-    return source.read().decode("utf-8-sig") if source else None
+    try:
+        return source.read().decode("utf-8-sig") if source else None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{shard}: {member.name} in it is no UTF-8 text ({error.reason} at byte "
+            f"{error.start}): write the shard anew with its labels in UTF-8."
+        ) from error
+
+
+def _note_of(suffix: str) -> str | None:
+    """Which kind of note a suffix is; None for one that says no label, as `.caption.txt` does."""
+    if suffix in _NOTES:
+        return suffix
+    return "cls" if suffix.endswith(".cls") else None
 
 
 def _said(suffix: str, text: str, where: str) -> dict[str, str]:
     """What a note says: the columns of a list."""
-    if suffix == "cls":
-        return {"label": text.strip()}
-    if suffix == "txt":
+    if suffix in ("cls", "txt"):
         return {"label": text.strip()} if text.strip() else {}
     try:
         value = json.loads(text)

@@ -48,9 +48,9 @@ def lines(
     """What is printed of results: as `text`, or in a form that has lines."""
     if form == "text":
         return as_text(results)
-    asked = Form(taxonomy, wide)
-    entries = (entry(result, len(taxonomy), wide=wide) for result in results)
-    to_lines = WRITERS[form].lines
+    asked, among = Form(taxonomy, wide), len(taxonomy)
+    to_lines, timed = WRITERS[form].lines, WRITERS[form].timed
+    entries = (entry(result, among, wide=wide, timed=timed) for result in results)
     if to_lines is None:
         raise InputError(f"{form} cannot be printed: name a file with --out.")
     return to_lines(entries, asked)

@@ -38,6 +38,7 @@ class Writer:
         wide: whether a column a label (`--wide`) makes sense.
         write: path, entries and form to a file, which is there as a whole or not at all.
         lines: the same to print, lines without their ends; None: it cannot be printed.
+        timed: whether it says when a photo was taken.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Writer:
     wide: bool
     write: Callable[[Path, Iterable[Entry], Form], None]
     lines: Callable[[Iterable[Entry], Form], Iterator[str]] | None = None
+    timed: bool = False
 
 
 def write_lines(path: Path, texts: Iterable[str], end: str) -> None:

@@ -1,17 +1,18 @@
 """Camtrap DP 1.0, table `observations`: a row a photo, classified by a machine.
 
 https://camtrap-dp.tdwg.org/data/#observations. What a person verified is a row of its own there, with
-`classificationMethod` "human"; none is written here. A photo's folder is its deployment, and its time is
-read from its EXIF data.
+`classificationMethod` "human"; none is written here. Media, deployments and times are those of the list
+that the photos are of; where that does not say, the folder is the deployment, and the time is read from
+EXIF data.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from fieldmark import files, images, progress
-from fieldmark.errors import ImageRejected
+from fieldmark import files, progress
 from fieldmark.predict.answer import answer_of
 from fieldmark.predict.entry import Entry
 from fieldmark.predict.writers.base import Form, Writer, write_lines
@@ -29,7 +30,8 @@ FIELDS = (
 
 def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
     progress.say(
-        "Camera clocks without a time zone are taken to keep UTC, folders to be deployments."
+        "Camera clocks without a time zone are taken to keep UTC, and folders to be deployments where "
+        "no list says these."
     )
     yield csv_line(FIELDS)
     timeless = 0
@@ -47,10 +49,10 @@ def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
 def _row(value: Entry, form: Form) -> dict[str, str]:
     name = value["file_name"]
     found = answer_of(value, form.taxonomy)
-    taken = _time(Path(name))
+    taken = _moment(value.get("taken") or "")
     row = {
         "observationID": files.digest([name, form.by])[:32],
-        "deploymentID": PurePosixPath(name).parent.name or "deployment",
+        "deploymentID": value.get("deployment") or PurePosixPath(name).parent.name or "deployment",
         "mediaID": str(value.get("id", name)),
         "eventStart": taken,
         "eventEnd": taken,
@@ -70,16 +72,16 @@ def _row(value: Entry, form: Form) -> dict[str, str]:
     }
 
 
-def _time(path: Path) -> str:
-    """When a photo was taken by its EXIF data, in ISO 8601; "" where it does not say."""
-    try:
-        return images.taken(images.read_bytes(path))
-    except ImageRejected:
-        return ""
+def _moment(text: str) -> str:
+    """A time as Camtrap DP wants it, with a zone; "" for what is none, such as a day alone."""
+    found = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", text
+    )
+    return f"{found[1]}T{found[2]}{found[3] or 'Z'}" if found else ""
 
 
 def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
     write_lines(path, _rows(entries, form), "\r\n")
 
 
-CAMTRAP = Writer("camtrap-dp", ".camtrap.csv", wide=False, write=_write, lines=_rows)
+CAMTRAP = Writer("camtrap-dp", ".camtrap.csv", wide=False, write=_write, lines=_rows, timed=True)
