@@ -161,12 +161,14 @@ class TestCells:
         path = tmp_path / "p.parquet"
         cells = [f"photo {n}".encode() for n in range(200)]
         struct = [{"bytes": cell, "path": None} for cell in cells]
-        frame = pl.DataFrame({"jpg": [*cells[:-1], None], "image": struct, "a.b": cells})
+        frame = pl.DataFrame(
+            {"jpg": [*cells[:-1], None], "image": struct, "a.b": cells, "c.d": struct}
+        )
         frame.write_parquet(path, row_group_size=50)
         return path
 
     def test_binary_columns_and_structs(self, table: Path) -> None:
-        for column in ("jpg", "image.bytes", "a.b"):
+        for column in ("jpg", "image.bytes", "a.b", "c.d.bytes"):
             for row in (0, 63, 64, 130, 198):
                 assert places.read(Cell(table, column, row)) == f"photo {row}".encode()
 

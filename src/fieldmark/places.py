@@ -251,12 +251,11 @@ def cells(file: Path, column: str, start: int, rows: int) -> list[bytes | None]:
     """
     import polars as pl
 
-    name, _, inner = column.partition(".")
     frame = pl.scan_parquet(file, glob=False)
-    if column in frame.collect_schema():
-        wanted = pl.col(column)
-    else:
-        wanted = pl.col(name).struct.field(inner) if inner else pl.col(name)
+    wanted = pl.col(column)
+    if column not in frame.collect_schema() and "." in column:
+        name, _, inner = column.rpartition(".")
+        wanted = pl.col(name).struct.field(inner)
     found = frame.slice(start, rows).select(wanted.cast(pl.Binary).alias("bytes")).collect()
     values: list[bytes | None] = found["bytes"].to_list()
     return values

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from fieldmark.cli import app
 from fieldmark.errors import InputError
 from fieldmark.photos import SCHEMA, PhotoTable
-from fieldmark.places import is_here
+from fieldmark.places import file_of, is_here
+from fieldmark.predict import items_of
 from fieldmark.sources import SOURCES, by_location, read, without_empty
 
 
@@ -337,6 +338,19 @@ def test_a_table_comes_back_from_disk_as_it_was(name: str, sample: Path, tmp_pat
 
 def test_two_readings_are_the_same_whatever_the_number_of_workers(name: str, sample: Path) -> None:
     assert read(sample, workers=1).frame.equals(read(sample, workers=4).frame)
+
+
+def test_predict_is_given_the_photos_that_index_finds(name: str, sample: Path) -> None:
+    """What can be learned from can be named, however it is called."""
+    table, items = read(sample), items_of([sample])
+    found = {file_of(item.path) or item.path: item for item in items}
+    for path in table.kept["path"]:
+        place = table.file_of(path)
+        assert (file_of(place) or place) in found
+    if sample.is_file():
+        loud = sample.with_name(sample.name.upper())
+        sample.rename(loud)
+        assert [item.path.name for item in items_of([loud])] == [item.path.name for item in items]
 
 
 def test_a_camtrap_dp_says_labels_places_and_rights(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -199,11 +201,16 @@ def whole(path: Path, separator: str = ",", quote: str | None = '"') -> None:
         )
 
 
-def _cells(line: bytes, separator: str, quote: str | None) -> int:
-    text = line.decode("utf-8", "replace").strip("\r\n")
+def _cells(lines: bytes, separator: str, quote: str | None) -> int:
+    """How many cells the last row of some lines has."""
+    text = lines.decode("utf-8", "replace").strip("\r\n")
     if not quote:
         return text.count(separator) + 1
-    return len(next(csv.reader([text], delimiter=separator, quotechar=quote), []))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote)
+    try:
+        return len(list(rows)[-1])
+    except csv.Error:  # a cell of more than 128 KiB, say: Polars reads it, and sees what is wrong
+        return sys.maxsize
 
 
 def need(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:
