@@ -20,6 +20,7 @@ from fieldmark.finetune.state import State
 from fieldmark.heads.softmax import Epoch
 from fieldmark.recipes import RECIPES, Options, Recipe, Run, find
 from fieldmark.study import StudyConfig, modes, study
+from fieldmark.study.work import Work
 
 KEYS = {
     *("table", "backbone", "weights", "transfer", "pruned", "epochs", "val_top1_error"),
@@ -380,3 +381,15 @@ def _small(recipe: Recipe, tables: list[str]) -> Recipe:
     """Some tables of a recipe, with a network that has weights here."""
     runs = (replace(run, backbone=SQUEEZE) for run in recipe.runs if run.table in tables)
     return replace(recipe, runs=tuple(runs))
+
+
+def test_the_reference_is_the_recipes_first_row_whichever_was_done_first() -> None:
+    """Rows come as soon as their features are there; the tables do not depend on that."""
+    runs = [Run("networks", label, label) for label in ("a", "b", "c")]
+    nothing: Any = None
+    work = Work(runs, nothing, nothing, nothing, nothing, Path())
+    for run in (runs[2], runs[0], runs[1]):
+        work.rows[run.id] = {"table": run.table, "label": run.label}
+        known = [row["label"] for row in work.table("networks")]
+        assert known == sorted(known)
+    assert known == ["a", "b", "c"]

@@ -66,8 +66,9 @@ class Work:
         return replace(self.bench, preprocess=crop, extraction=Extraction(), _spools={})
 
     def table(self, name: str) -> list[Row]:
-        """The rows of one table that are known, in the order in which they were done."""
-        return [row for row in self.rows.values() if row["table"] == name]
+        """The rows of one table that are known, in the recipe's order, whichever was done first."""
+        known = (self.rows[run.id] for run in self.runs if run.id in self.rows)
+        return [row for row in known if row["table"] == name]
 
     def evaluation(self, row_id: str) -> Evaluation:
         """The kept scores of a row."""
