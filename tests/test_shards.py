@@ -295,3 +295,19 @@ def test_the_verb(tars: Path, cache: Path) -> None:
     assert run.exit_code == 0, run.output
     assert "Shard 2/3: 1" in run.output
     assert (cache / "features").is_dir()
+
+
+def test_a_shard_without_a_photo_that_can_be_used_is_no_success(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    (tmp_path / "kind").mkdir()
+    (tmp_path / "kind" / "a.jpg").write_bytes(b"no picture")
+    run = CliRunner().invoke(
+        app,
+        [
+            *("extract", str(tmp_path), "--backbone", NETWORK, "--weights", "random"),
+            *("--engine", "torch"),
+        ],
+    )
+    assert isinstance(run.exception, InputError)
+    assert "none of 1 photos can be used" in str(run.exception)
