@@ -31,7 +31,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "heads": ("error", "macro", "all", "cost"),
     "views": ("error", "macro", "all", "cost"),
     "tail": ("error", "macro", "tail", "medium", "head", "all", "tail-difference"),
-    "tail-test": ("error", "macro", "tail", "all", "tail-difference"),
+    "tail-test": ("error", "macro", "tail", "medium", "head", "all", "tail-difference"),
     "prune": ("classes", "error", "every", "kept", "all"),
     "epochs": ("passes", "least", "error", "macro", "all"),
     "networks": ("weights", "error", "macro", "all", "cost"),
