@@ -393,3 +393,16 @@ def test_the_reference_is_the_recipes_first_row_whichever_was_done_first() -> No
         known = [row["label"] for row in work.table("networks")]
         assert known == sorted(known)
     assert known == ["a", "b", "c"]
+
+
+def test_a_threshold_that_leaves_nothing_is_left_out_and_said(
+    insects: Path, config: StudyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how: dict[str, Any] = {"mode": "tail", "head": "plain", "part": "cross", "epochs": 2}
+    rows = [Run("prune", f"below {n}", SQUEEZE, prune_below=n, **how) for n in (2, 1000)]
+    made = Recipe("mine", "Mine", (Run("prune", "all", SQUEEZE, pruned=False, **how), *rows))
+    found = study(insects, tmp_path / "out", made, config, command="c")
+    assert [row["label"] for row in found["rows"]] == ["all", "below 2"]
+    assert "“below 1000” is left out: pruning would leave 0 of 4 classes" in capsys.readouterr().err
+    with pytest.raises(InputError, match="less than two classes: lower --prune-below"):
+        study(insects, tmp_path / "none", replace(made, runs=(rows[1],)), config, command="c")

@@ -12,7 +12,7 @@ from fieldmark.errors import InputError
 from fieldmark.experiment import Parts, Photos
 from fieldmark.photos import PhotoTable
 from fieldmark.recipes import Run
-from fieldmark.split import prune, split_photos
+from fieldmark.split import split_photos
 from fieldmark.stats import stats
 from fieldmark.study.config import StudyConfig
 
@@ -65,8 +65,8 @@ class Data:
         return self._kept(self.prune_below)
 
     def _kept(self, below: int) -> tuple[str, ...]:
-        kept = set(prune(self.split, self.table, below))
-        return tuple(taxon_id for taxon_id in self.parts.classes if taxon_id in kept)
+        counts = self.parts.train_counts()
+        return tuple(taxon_id for taxon_id in self.parts.classes if counts[taxon_id] >= below)
 
     def classes(self, run: Run) -> tuple[str, ...]:
         """The classes that a run answers."""
