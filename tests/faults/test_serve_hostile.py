@@ -234,7 +234,9 @@ def test_what_is_not_http_harms_nothing(server: Any, bytes_: bytes) -> None:
             line.sendall(bytes_)
             line.shutdown(socket.SHUT_WR)
             answer = line.recv(100)
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:  # the server has hung up already: a reset, or not connected any more
             answer = b""
     assert not answer or b" 400 " in answer or b" 413 " in answer
     assert httpx.post(f"{server.url}/v1/predict", content=png(1)).status_code == 200
