@@ -214,7 +214,9 @@ def test_a_folder_with_a_list_is_not_taken_for_folders_of_classes(tmp_path: Path
         read(tmp_path)
 
 
-def test_a_folder_with_an_export_is_read_as_it(tmp_path: Path) -> None:
+def test_a_folder_with_an_export_is_read_as_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photo(tmp_path / "pictures" / "11.jpg")
     header = "id,quality_grade,image_url,scientific_name,taxon_species_name,taxon_hybrid_name"
     hybrid = "Anas platyrhynchos × rubripes"
@@ -224,6 +226,10 @@ def test_a_folder_with_an_export_is_read_as_it(tmp_path: Path) -> None:
     (tmp_path / "observations-1.csv").write_text(f"{header}\n{line}\n")
     (row,) = rows_of(tmp_path).values()
     assert row["taxon_id"] == hybrid  # and not the parent that it is filed under
+    photo(tmp_path / "pictures" / "more.jpg")
+    assert [item.id for item in items_of([tmp_path])] == ["11"]
+    assert "has a list of its photos: these 1 are named" in capsys.readouterr().err
+    assert len(items_of([tmp_path / "**" / "*"])) == 2
     (tmp_path / "observations-2.csv").write_text(f"{header}\n{line}\n")
     with pytest.raises(InputError, match="several exports"):
         read(tmp_path)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from fieldmark import remote
+from fieldmark import progress, remote
 from fieldmark.errors import InputError, RejectReason
 from fieldmark.places import Place
 from fieldmark.remote import Remote
@@ -146,7 +146,13 @@ def _in_folder(folder: Path) -> list[Item]:
     from fieldmark import sources
 
     if sources.lists(folder) and not sources.inat.annotation_files(folder):
-        return _in_list(folder)
+        found = _in_list(folder)
+        if any(isinstance(item.path, Path) for item in found):  # other photos may lie beside
+            progress.say(
+                f"{folder} has a list of its photos: these {len(found):,} are named. All that lie in "
+                f'it: "{folder}/**/*".'
+            )
+        return found
     paths = [
         Path(place) / name
         for place, _, names in os.walk(folder)
