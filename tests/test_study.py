@@ -406,3 +406,29 @@ def test_a_threshold_that_leaves_nothing_is_left_out_and_said(
     assert "“below 1000” is left out: pruning would leave 0 of 4 classes" in capsys.readouterr().err
     with pytest.raises(InputError, match="less than two classes: lower --prune-below"):
         study(insects, tmp_path / "none", replace(made, runs=(rows[1],)), config, command="c")
+
+
+def test_rows_that_cannot_be_measured_are_said_and_stop_nothing(
+    draw: Any, config: StudyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kinds with one photo each: none of those to measure on is of a kind that is learned."""
+    for label in range(12):
+        folder = tmp_path / "photos" / f"kind {label}"
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(draw(label % 4, label))
+    how: dict[str, Any] = {"pruned": False, "epochs": 2}
+    tail = Run("tail", "Tail", SQUEEZE, mode="tail", head="plain", part="test", **how)
+    rows = (tail, Run("table3", "Plain", SQUEEZE, **how))
+    few = replace(config, limit=None, prune_below=1)
+    made = Recipe("mine", "Mine", rows)
+    found = study(tmp_path / "photos", tmp_path / "out", made, few, command="c")
+    assert [row["val_top1_error"] for row in found["rows"]] == [None, None]
+    assert (
+        capsys.readouterr().err.count("not measured: no photo is of a class that is learned") == 2
+    )
+    assert (tmp_path / "out" / "report.html").exists()
+    best = Run("test", "Best", best_of="table3", part="test", **how)
+    with pytest.raises(InputError, match=r"no row of table3 is the best"):
+        study(
+            tmp_path / "photos", tmp_path / "o", replace(made, runs=(*rows, best)), few, command="c"
+        )

@@ -170,7 +170,7 @@ def agreement(ranking: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str,
     trained = {
         row["backbone"]: row["val_top1_error"]
         for row in study["rows"]
-        if row["table"] == "networks"
+        if row["table"] == "networks" and row["val_top1_error"] is not None
     }
     rows = [row for row in ranking["networks"] if row["backbone"] in trained]
     if len(rows) < 3:

@@ -11,6 +11,7 @@ import numpy as np
 from fieldmark import ensemble as ensembles
 from fieldmark import finetune, metrics
 from fieldmark import folds as cross
+from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation
 from fieldmark.experiment import SpooledCrops, cost_of
 from fieldmark.finetune import Crops
@@ -20,7 +21,7 @@ from fieldmark.recipes import Mode, Part, Run
 from fieldmark.study import folded, stopped
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
-from fieldmark.study.work import Row, Work
+from fieldmark.study.work import Row, Work, by_error
 
 if TYPE_CHECKING:
     from fieldmark.backbones.network import Literal as Network
@@ -152,7 +153,12 @@ def _together(
 
 def best(work: Work, run: Run) -> Row:
     """The best row of a table by validation error, measured on another part."""
-    first = min(work.table(run.best_of), key=lambda row: row["val_top1_error"])
+    first = min(work.table(run.best_of), key=by_error)
+    if first["val_top1_error"] is None:
+        raise InputError(
+            f"No validation photo of {work.data.name} is of a class that is learned, so no row of "
+            f"{run.best_of} is the best: add photos, or leave table {run.table} out with --only."
+        )
     chosen = next(each for each in work.runs if each.id == first["id"])
     again = replace(chosen, table=run.table, label=chosen.label, part=run.part)
     row = MODES[again.mode](work, again)

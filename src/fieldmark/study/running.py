@@ -136,9 +136,13 @@ def _do(work: Work, run: Run) -> None:
 
 def _say(row: Row) -> None:
     """One line for the person at the terminal."""
-    error, (low, high) = row["val_top1_error"], row["val_top1_error_interval"]
+    name = f"{row['table']:>8}  {row['label']:<20}"
     marked = "" if row["weights_complete"] else f"  [{row['weights_short']}]"
+    if row["val_top1_error"] is None:
+        progress.say(f"{name} not measured: no photo is of a class that is learned{marked}")
+        return
+    error, (low, high) = row["val_top1_error"], row["val_top1_error_interval"]
     progress.say(
-        f"{row['table']:>8}  {row['label']:<20} error {error:.3f} ({low:.3f} to {high:.3f}), all "
+        f"{name} error {error:.3f} ({low:.3f} to {high:.3f}), all "
         f"classes {row['val_top1_error_all_classes']:.3f}{marked}"
     )
