@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,21 @@ def draw_photo(label: int, number: int, side: int = 64) -> bytes:
 def draw() -> Any:
     """`draw(label, number)`: the bytes of a photo of a class, as in `insects`."""
     return draw_photo
+
+
+@pytest.fixture(scope="session")
+def write_tar() -> Callable[[Path, dict[str, bytes]], Path]:
+    """`write_tar(path, members)`: a tar with these members in their order; gives its path."""
+
+    def write(path: Path, members: dict[str, bytes]) -> Path:
+        with tarfile.open(path, "w") as archive:
+            for name, data in members.items():
+                about = tarfile.TarInfo(name)
+                about.size = len(data)
+                archive.addfile(about, io.BytesIO(data))
+        return path
+
+    return write
 
 
 CLASSES = ("Apis mellifera", "Bombus terrestris", "Cicindela campestris", "Danaus plexippus")

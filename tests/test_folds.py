@@ -44,7 +44,7 @@ def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str,
 @given(DRAWN)
 def test_no_class_is_put_aside_as_a_whole(drawn: list[tuple[str, int]]) -> None:
     photos = photos_of(drawn)
-    chosen = folds.choosing(photos, seed=1)
+    chosen = folds.choosing(photos, 1, np.ones(len(photos), np.bool_))
     taxa = np.array(photos.taxon_ids)
     assert set(taxa[~chosen]) == set(taxa)
     groups = np.array([group or f"alone {at}" for at, group in enumerate(photos.groups)])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -91,17 +89,10 @@ def test_a_label_of_several_values_is_one_sentence(tmp_path: Path) -> None:
         read(tmp_path / "a.parquet")
 
 
-def tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(content)
-            archive.addfile(about, io.BytesIO(content))
-    return path
-
-
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_cls_comes_before_a_json_before_a_txt(tmp_path: Path, turned: bool) -> None:
+def test_a_cls_comes_before_a_json_before_a_txt(
+    tmp_path: Path, write_tar: Any, turned: bool
+) -> None:
     photos = {f"{key}.jpg": b"no picture" for key in "abcd"}
     notes = {
         **{"a.cls": b"from cls", "a.json": b'{"label": "from json", "license": "CC0"}'},
@@ -111,18 +102,22 @@ def test_a_cls_comes_before_a_json_before_a_txt(tmp_path: Path, turned: bool) ->
     }
     members = {**photos, **notes}
     ordered = sorted(members, key=lambda name: (name[0], name[1:] if turned else name[::-1]))
-    found = read(tar(tmp_path / "t.tar", {name: members[name] for name in ordered}), verify=False)
+    found = read(
+        write_tar(tmp_path / "t.tar", {name: members[name] for name in ordered}), verify=False
+    )
     labels = dict(found.frame.select(pl.col("id").str.slice(6, 1), "taxon_id").iter_rows())
     assert labels == {**{"a": "from cls", "b": "from json", "c": "from txt", "d": "from label.cls"}}
     assert found.frame["licence"].drop_nulls().to_list() == ["CC0"]
 
 
-def test_pictures_of_every_kind_are_rows_and_a_label_is_utf_8(tmp_path: Path) -> None:
+def test_pictures_of_every_kind_are_rows_and_a_label_is_utf_8(
+    tmp_path: Path, write_tar: Any
+) -> None:
     members = {"a.JFIF": b"x", "b.heic": b"x", "c.jpg": b"x", "d.bin": b"x"}
-    found = read(tar(tmp_path / "t.tar", members))
+    found = read(write_tar(tmp_path / "t.tar", members))
     assert found.frame["id"].to_list() == ["t.tar/a.jfif", "t.tar/b.heic", "t.tar/c.jpg"]
     with pytest.raises(InputError, match=r"a.cls in it is no UTF-8 text"):
-        read(tar(tmp_path / "t.tar", {"a.jpg": b"x", "a.cls": "Bär".encode("latin1")}))
+        read(write_tar(tmp_path / "t.tar", {"a.jpg": b"x", "a.cls": "Bär".encode("latin1")}))
 
 
 # Camera traps

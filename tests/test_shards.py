@@ -25,17 +25,8 @@ from fieldmark.shards import Shard, extract_shard
 NETWORK = "shufflenet_v2_x0_5"
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(data)
-            archive.addfile(about, io.BytesIO(data))
-    return path
-
-
 @pytest.fixture
-def tars(insects: Path, tmp_path: Path) -> Path:
+def tars(insects: Path, tmp_path: Path, write_tar: Any) -> Path:
     """The insects in three tars, eight photos a class; one of them is broken."""
     folder = tmp_path / "tars"
     folder.mkdir()
@@ -77,12 +68,12 @@ class TestWebDataset:
         assert files.sha256(data) == one["sha256"]
         assert data in {p.read_bytes() for p in (insects / one["taxon_id"]).iterdir()}
 
-    def test_numbers_are_named_by_classnames(self, tmp_path: Path) -> None:
+    def test_numbers_are_named_by_classnames(self, tmp_path: Path, write_tar: Any) -> None:
         write_tar(tmp_path / "s.tar", {"a.jpg": b"x", "a.cls": b"1"})
         (tmp_path / "classnames.txt").write_text("Parus major\nPica pica\n")
         assert sources.read(tmp_path / "s.tar", verify=False).frame["taxon_id"][0] == "Pica pica"
 
-    def test_json_says_rights_and_ranks(self, tmp_path: Path) -> None:
+    def test_json_says_rights_and_ranks(self, tmp_path: Path, write_tar: Any) -> None:
         about = {
             "species": "Pica pica",
             "license": "CC-BY",
@@ -116,13 +107,13 @@ class TestWebDataset:
         assert [path.name for path in tmp_path.iterdir()] == ["s.tar"]
 
     @pytest.mark.parametrize("keep", [700, 1600, 2048, 10_240])
-    def test_half_a_tar_is_one_sentence(self, tmp_path: Path, keep: int) -> None:
+    def test_half_a_tar_is_one_sentence(self, tmp_path: Path, keep: int, write_tar: Any) -> None:
         whole = write_tar(tmp_path / "s.tar", {f"{n}.jpg": b"x" * 900 for n in range(20)})
         whole.write_bytes(whole.read_bytes()[:keep])
         with pytest.raises(InputError, match=r"s\.tar is not a whole tar"):
             sources.read(whole)
 
-    def test_a_label_too_large_and_a_compressed_tar(self, tmp_path: Path) -> None:
+    def test_a_label_too_large_and_a_compressed_tar(self, tmp_path: Path, write_tar: Any) -> None:
         write_tar(tmp_path / "s.tar", {"a.jpg": b"x", "a.cls": b"y" * 2**21})
         with pytest.raises(InputError, match="too many for a label"):
             sources.read(tmp_path / "s.tar")

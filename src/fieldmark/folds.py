@@ -82,10 +82,10 @@ def spared(photos: Photos, aside_N: BoolArray, learn_N: BoolArray) -> BoolArray:
     return aside_N
 
 
-def choosing(photos: Photos, seed: int) -> BoolArray:
-    """Which tenth of the photos is left to choose by, no class as a whole; shape (N,)."""
+def choosing(photos: Photos, seed: int, among_N: BoolArray) -> BoolArray:
+    """Which tenth of some of the photos is left to choose by, no class as a whole; shape (N,)."""
     tenth_N = folds(photos, 10, seed + 1) == 0
-    return spared(photos, tenth_N, ~tenth_N)
+    return spared(photos, among_N & tenth_N, among_N & ~tenth_N)
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ SCHEMA: dict[str, pl.DataType] = {
     "taken": pl.String(),  # when, as the source writes it (ISO 8601); null where it says nothing
 }
 
-# What a table says of its photos is the same wherever they lie and whoever holds the rights; a place
-# counts where it is the group.
 _LATER = ("licence", "rights_holder", "location", "deployment", "taken")
-"""Columns that the first tables had not; what they say has no say in what is learned."""
+"""Columns that the first tables had not."""
 
+# What a table says of its photos is the same wherever they lie, whoever holds the rights and whenever
+# they were taken; a place counts where it is the group.
 _NOT_IN_DIGEST = frozenset({"path", *_LATER})
 
 _METADATA_KEY = "fieldmark"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation, Over, difference
 from fieldmark.report import page, paper
 
 Row = Mapping[str, Any]
+R = TypeVar("R", bound=Row)
 EvaluationOf = Callable[[str], Evaluation | None]
 
 TRANSFER = {
@@ -86,7 +87,7 @@ def compare(a: Row, b: Row, evaluations: EvaluationOf, over: Over = "kept") -> C
     return Comparison(a[key] - b[key], None, overlap or a[key] == b[key])
 
 
-def by_error(rows: Sequence[Row]) -> list[Row]:
+def by_error(rows: Sequence[R]) -> list[R]:
     """The rows that have an error, the lowest first, then those without."""
     return sorted(rows, key=lambda row: (row["val_top1_error"] is None, row["val_top1_error"] or 0))
 

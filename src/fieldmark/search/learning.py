@@ -54,7 +54,7 @@ def learned(candidate: Candidate, parts: Parts, seed: int, kind: str) -> tuple[T
     if kept is None:
         start, fit = time.perf_counter(), HEADS[kind]
         logits_NC = folds.logits(fit, labelled, photos, classes, seed)
-        choose_N = folds.choosing(photos, seed)
+        choose_N = folds.choosing(photos, seed, np.ones(len(photos), np.bool_))
         final: Any = fit(labelled.where(~choose_N), labelled.where(choose_N), classes, seed).head
         kept = final, logits_NC, time.perf_counter() - start
         _write(path, *kept)

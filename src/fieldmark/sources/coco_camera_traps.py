@@ -20,9 +20,6 @@ from fieldmark.sources.inat import annotation_files, part_of
 _EXPECTS = "COCO Camera Traps (a .json with images, annotations, categories and seq_id or location)"
 
 
-_SUFFIXES = (".json", ".json.gz")
-
-
 def list_in(path: Path) -> Path | None:
     """The one list at the top of a folder, or the one that the path is."""
     if not path.is_dir():
@@ -33,8 +30,7 @@ def list_in(path: Path) -> Path | None:
 
 def lists_in(folder: Path) -> list[Path]:
     """The lists at the top of a folder; several have to be named one by one."""
-    there = [p for p in sorted(folder.iterdir()) if p.name.lower().endswith(_SUFFIXES)]
-    return [each for each in there if coco.of_camera_traps(each)]
+    return [each for each in sorted(folder.iterdir()) if coco.of_camera_traps(each)]
 
 
 def _read(path: Path) -> PhotoTable:

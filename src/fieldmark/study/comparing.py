@@ -7,7 +7,8 @@ from typing import Any
 
 from fieldmark.errors import InputError
 from fieldmark.evaluate import Evaluation, difference
-from fieldmark.study.work import Row, Work, by_error
+from fieldmark.report.findings import by_error
+from fieldmark.study.work import Row, Work
 
 PAIRED = ("head", "tail", "tuned", "early")
 
@@ -38,7 +39,7 @@ def differences(work: Work) -> list[dict[str, Any]]:
 
 def _reference(work: Work, row: Row, members: str) -> Row | None:
     if row["mode"] == "ensemble" and row["part"] == "cross":
-        return min(work.table(members), key=by_error)
+        return by_error(work.table(members))[0]
     return work.table(row["table"])[0] if row["mode"] in PAIRED else None
 
 

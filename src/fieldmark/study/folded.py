@@ -169,8 +169,7 @@ def _aside(
     labelled: LabelledFeatures, photos: Photos, among_N: Wrong, seed: int
 ) -> tuple[LabelledFeatures, LabelledFeatures]:
     """Some of the photos without a tenth of them, and that tenth; no group is torn."""
-    tenth_N = cross.folds(photos, 10, seed + 1) == 0
-    aside_N = cross.spared(photos, among_N & tenth_N, among_N & ~tenth_N)
+    aside_N = cross.choosing(photos, seed, among_N)
     return labelled.where(among_N & ~aside_N), labelled.where(aside_N)
 
 

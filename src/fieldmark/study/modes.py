@@ -18,10 +18,11 @@ from fieldmark.finetune import Crops
 from fieldmark.heads.default import fit_best
 from fieldmark.heads.softmax import Arm, Training, fit
 from fieldmark.recipes import Mode, Part, Run
+from fieldmark.report.findings import by_error
 from fieldmark.study import folded, stopped
 from fieldmark.study.keys import fine_tuning, key
 from fieldmark.study.rows import row_of
-from fieldmark.study.work import Row, Work, by_error
+from fieldmark.study.work import Row, Work
 
 if TYPE_CHECKING:
     from fieldmark.backbones.network import Literal as Network
@@ -153,7 +154,7 @@ def _together(
 
 def best(work: Work, run: Run) -> Row:
     """The best row of a table by validation error, measured on another part."""
-    first = min(work.table(run.best_of), key=by_error)
+    first = by_error(work.table(run.best_of))[0]
     if first["val_top1_error"] is None:
         raise InputError(
             f"No validation photo of {work.data.name} is of a class that is learned, so no row of "

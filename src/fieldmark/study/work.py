@@ -18,12 +18,6 @@ from fieldmark.study.networks import Networks
 Row = dict[str, Any]
 
 
-def by_error(row: Row) -> tuple[bool, float]:
-    """What rows are ordered by, the fewest mistakes first; one that could not be measured comes last."""
-    error = row["val_top1_error"]
-    return error is None, error or 0.0
-
-
 VIEWS: dict[str, dict[str, Any]] = {
     "whole": {},
     "mirrored": {"flip": True},
