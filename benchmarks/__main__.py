@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import BENCHMARKS, LONG, common, shown
-from fieldmark import files
+from fieldmark.utils import io
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def run(name: str, *, quick: bool) -> bool:
     found = common.record(name, rows, time.perf_counter() - start, load)
     print(f"{common.table(name, rows)}\n{name} took {found['seconds']} s\n", flush=True)
     if not quick:
-        files.write_json(common.RESULTS / f"{name}.json", found)
+        io.write_json(common.RESULTS / f"{name}.json", found)
     return True
 
 

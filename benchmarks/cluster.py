@@ -37,12 +37,12 @@ from benchmarks.common import (
     jpeg,
     rounds,
 )
-from fieldmark import shards
-from fieldmark.backbones import engines, load
-from fieldmark.experiment import Bench
-from fieldmark.extraction import BATCH
-from fieldmark.features import FeatureStore
-from fieldmark.photos import PhotoTable
+from fieldmark.data.photos import PhotoTable
+from fieldmark.features import sharded
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extraction import BATCH
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.models import load, runtime
 
 NETWORK = "shufflenet_v2_x0_5"
 HOW = {NETWORK: {"weights": "random"}}
@@ -72,15 +72,17 @@ def _files(folder: Path, count: int) -> Path:
 
 def _rates(folder: Path, photos: Path, times: int) -> list[Row]:
     os.environ["OMP_NUM_THREADS"] = "1"
-    table = shards.read(photos)
+    table = sharded.read(photos)
     cost = _costs([table.file_of(path) for path in table.frame["path"][:200]])
     number = iter(range(10**6))
 
     def over(address: str, photos: PhotoTable = table) -> float:
-        bench = Bench(engine="onnxruntime", store=FeatureStore(folder / f"store{next(number)}"))
+        extractor = FeatureExtractor(
+            engine="onnxruntime", store=FeatureStore(folder / f"store{next(number)}")
+        )
         with _connected(address) as workers:
             start = time.perf_counter()
-            workers.extract(photos, HOW, bench)
+            workers.extract(photos, HOW, extractor)
             return len(photos) / (time.perf_counter() - start)
 
     def by_hand(address: str, nodes: int) -> float:
@@ -112,8 +114,8 @@ def _by_hand(photos: Path, out: Path, workers: int) -> float:
     class Network:
         def __init__(self) -> None:
             network = load(NETWORK, weights="random")
-            self.crop = Bench().crop_for(network)
-            self.run = engines.engine(network, "onnxruntime")
+            self.crop = FeatureExtractor().crop_for(network)
+            self.run = runtime.engine(network, "onnxruntime")
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             crops = [self.crop.crop(Path(path).read_bytes()) for path in batch["path"]]
@@ -146,7 +148,7 @@ def _nodes(count: int) -> Iterator[str]:
 
 
 def _connected(address: str) -> Any:
-    from fieldmark.cluster import connected
+    from fieldmark.distributed.cluster import connected
 
     return connected(address, SHARDS)
 
@@ -184,11 +186,11 @@ def _predicted(photos: int, workers: int, cost: dict[str, float], measured: floa
 def _costs(photos: Sequence[Any]) -> dict[str, float]:
     """Seconds of one core for a photo: decoded, and through the network."""
     network = load(NETWORK, weights="random")
-    crop, data = Bench().crop_for(network), [each.read_bytes() for each in photos]
+    crop, data = FeatureExtractor().crop_for(network), [each.read_bytes() for each in photos]
     start = time.perf_counter()
     crops = np.stack([crop.crop(each) for each in data])
     decode = time.perf_counter() - start
-    engine = engines.engine(network, "onnxruntime")  # converted here, for all
+    engine = runtime.engine(network, "onnxruntime")  # converted here, for all
     engine(crops[:BATCH])
     start = time.perf_counter()
     for at in range(0, len(crops), BATCH):
@@ -202,8 +204,8 @@ def _alone(photos: Path) -> dict[str, float]:
     start = time.perf_counter()
     network = load(NETWORK, weights="random")
     with tempfile.TemporaryDirectory() as store:
-        bench = Bench(engine="onnxruntime", store=FeatureStore(Path(store)))
-        count = shards.extract_shard(shards.read(photos), {NETWORK: network}, bench).photos
+        extractor = FeatureExtractor(engine="onnxruntime", store=FeatureStore(Path(store)))
+        count = sharded.extract_shard(sharded.read(photos), {NETWORK: network}, extractor).photos
     return {"rate": count / (time.perf_counter() - start)}
 
 

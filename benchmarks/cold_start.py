@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import Row, alternate, compare, rounds, timed
-from fieldmark import backbones
-from fieldmark.backbones.engines import graphs
-from fieldmark.classifier import Classifier
+from fieldmark import models
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
-from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.inference.classifier import Classifier
+from fieldmark.models.runtime import graphs
 
 CLASSES = 100
 HELP_AIM, PREDICT_AIM = 0.3, 1.2  # seconds
@@ -44,7 +44,7 @@ for score, number in zip(*scores.topk(5)):
     print(f"{score:.1%} {number}")
 """
 # torchvision's wheel beside a CPU-only torch needs this first; it costs the peer nothing else.
-DECLARE = "from fieldmark.backbones._torchvision_import import import_torchvision as t; t()\n"
+DECLARE = "from fieldmark.models._torchvision_import import import_torchvision as t; t()\n"
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -82,7 +82,7 @@ def _classifier(folder: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    backbone = backbones.load("tf_efficientnet_lite0", weights="random")
+    backbone = models.load("tf_efficientnet_lite0", weights="random")
     graphs.graph(backbone)
     dim = backbone.architecture.feature_dim
     Classifier.alone(

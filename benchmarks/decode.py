@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import Row, alternate, compare, rounds, table
-from fieldmark.preprocess import Preprocess
+from fieldmark.data.transforms import Preprocess
 
 SIZES = ((500, 375), (800, 600), (2048, 1536))
 ROUNDS = 7

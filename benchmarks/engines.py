@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.common import Row, alternate, compare, rounds, shared
-from fieldmark import backbones
-from fieldmark.backbones import Backbone, engines
-from fieldmark.backbones.engines import int8, openvino_
-from fieldmark.preprocess import Preprocess
+from fieldmark import models
+from fieldmark.data.transforms import Preprocess
+from fieldmark.models import Backbone, runtime
+from fieldmark.models.runtime import int8, openvino
 
 NETWORKS = (
     *("alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
@@ -34,14 +34,14 @@ def run(quick: bool = False, names: Sequence[str] = NETWORKS) -> list[Row]:
     crops = _crops(BATCH + CALIBRATION)
     rows = []
     for name in names[:1] if quick else names:
-        rows += _rows(backbones.load(name, weights="random"), crops, quick)
+        rows += _rows(models.load(name, weights="random"), crops, quick)
     return rows
 
 
 def _rows(backbone: Backbone, crops: np.ndarray, quick: bool) -> list[Row]:
     batch, calibration = crops[:BATCH], crops[BATCH:]
-    names = ["onnxruntime", *(["openvino"] if openvino_.installed() else [])]
-    ours: dict[str, engines.Engine] = {n: engines.engine(backbone, n, batch=BATCH) for n in names}
+    names = ["onnxruntime", *(["openvino"] if openvino.installed() else [])]
+    ours: dict[str, runtime.Engine] = {n: runtime.engine(backbone, n, batch=BATCH) for n in names}
     ours["int8"], loss = int8.quantized(backbone, calibration, BATCH)
     eager, exact = _eager(backbone, batch)
     ways = {PEER: _rate(eager, quick)}
@@ -49,7 +49,7 @@ def _rows(backbone: Backbone, crops: np.ndarray, quick: bool) -> list[Row]:
     values = alternate(ways, rounds(quick), warm_up=True)
     rows = []
     for name, engine in ours.items():
-        off = engines.relative_error(engine(batch), exact)
+        off = runtime.relative_error(engine(batch), exact)
         note = loss.summary if name == "int8" else f"features {off:.0e} off at most"
         rows.append(
             compare(

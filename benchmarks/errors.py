@@ -18,11 +18,11 @@ These are not timings: nothing varies from run to run, so there is one round.
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,17 @@ from PIL import Image
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.reference import BATCH, Example, Recipe, recipe
-from fieldmark import backbones, files
-from fieldmark.crops import PhotoFile
-from fieldmark.evaluate import Difference, Evaluation, difference
-from fieldmark.experiment import PAPER_CROP, Bench, Parts, Photos, read
-from fieldmark.features import FeatureStore
-from fieldmark.heads.softmax import Arm, Training, fit
-from fieldmark.preprocess import Preprocess
-from fieldmark.split import split_photos
+from fieldmark import models
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.split import split_photos
+from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.data.transforms import Preprocess
+from fieldmark.evaluation.comparison import Difference, difference
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.heads.softmax import Hyperparameters, Training, fit
+from fieldmark.utils import io
 
 NETWORKS = ("alexnet", "squeezenet1_1", "shufflenet_v2_x0_5")
 TIER_NETWORK = "tf_efficientnet_lite0"
@@ -58,7 +61,7 @@ def run(
     if data is None:
         data, weights_dir = common.shared("data", "wild74"), common.shared("weights")
     table = read(data, limit=200 if quick else None, seed=0)
-    parts = Parts.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
+    parts = DataSplits.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
         rows = [_against_reference(name, parts, weights_dir, store) for name in networks]
@@ -67,28 +70,29 @@ def run(
 
 
 def _against_reference(
-    name: str, parts: Parts, weights_dir: Path | None, store: FeatureStore
+    name: str, parts: DataSplits, weights_dir: Path | None, store: FeatureStore
 ) -> Row:
-    backbone = backbones.load(name, weights_dir=weights_dir)
-    bench = Bench(store=store, engine="onnxruntime")
-    ours = _evaluation(bench, backbone, parts)
+    backbone = models.load(name, weights_dir=weights_dir)
+    extractor = FeatureExtractor(store=store, engine="onnxruntime")
+    ours = _evaluation(extractor, backbone, parts)
     theirs = parts.val.evaluation(_reference_scores(name, parts, weights_dir), parts.classes)
     return _row(f"{name}, error", ours, theirs, "torchvision's recipe", parts)
 
 
-def _evaluation(bench: Bench, backbone: backbones.Backbone, parts: Parts) -> Evaluation:
+def _evaluation(
+    extractor: FeatureExtractor, backbone: models.Backbone, parts: DataSplits
+) -> Evaluation:
     """Ours as the study does it: features, ten epochs of the last layer, scores."""
     photos = [*parts.train.files, *parts.val.files]
-    for _ in bench.compute(photos, {backbone.architecture.name: backbone}):
-        pass
-    train = bench.features(backbone, parts.train, parts.classes)
-    val = bench.features(backbone, parts.val, parts.classes)
-    found = fit(train, val, len(parts.classes), Training(epochs=EPOCHS), Arm())
-    return parts.val.evaluation(found.head.logits_of(val.features), parts.classes)
+    extractor.compute(photos, {backbone.architecture.name: backbone})
+    train = extractor.features(backbone, parts.train, parts.classes)
+    val = extractor.features(backbone, parts.val, parts.classes)
+    found = fit(train, val, len(parts.classes), Training(epochs=EPOCHS), Hyperparameters())
+    return Evaluation.of(parts.val, found.head.logits_of(val.features), parts.classes)
 
 
 def _row(
-    what: str, ours: Evaluation, theirs: Evaluation, peer: str, parts: Parts, note: str = ""
+    what: str, ours: Evaluation, theirs: Evaluation, peer: str, parts: DataSplits, note: str = ""
 ) -> Row:
     found: Difference = difference(ours, theirs)
     low, high = found.interval
@@ -116,7 +120,7 @@ def _row(
 # --- the reference ---------------------------------------------------------------------------------
 
 
-def _reference_scores(name: str, parts: Parts, weights_dir: Path | None) -> np.ndarray:
+def _reference_scores(name: str, parts: DataSplits, weights_dir: Path | None) -> np.ndarray:
     """The scores of the reference recipe on the validation photos, after all epochs."""
     torch.manual_seed(0)
     of = recipe(name, len(parts.classes), weights_dir, library="torchvision")
@@ -136,7 +140,7 @@ def _reference_scores(name: str, parts: Parts, weights_dir: Path | None) -> np.n
         return np.asarray(_scores(of, val).numpy())
 
 
-def _inputs(of: Recipe, photos: Photos, classes: Sequence[str]) -> tuple[Any, Any]:
+def _inputs(of: Recipe, photos: LabelledPhotos, classes: Sequence[str]) -> tuple[Any, Any]:
     """What reaches the last layer of the reference's network, and the labels."""
     taken: list[torch.Tensor] = []
     hook = of.last.register_forward_pre_hook(lambda _, given: taken.append(given[0].half()))
@@ -158,13 +162,15 @@ def _scores(of: Recipe, inputs: torch.Tensor) -> torch.Tensor:
 # --- the tiers -------------------------------------------------------------------------------------
 
 
-def _tiers(parts: Parts, folder: Path, store: FeatureStore) -> Row:
+def _tiers(parts: DataSplits, folder: Path, store: FeatureStore) -> Row:
     parts = _enlarged(parts, folder / "enlarged")
-    backbone = backbones.load(TIER_NETWORK)
+    backbone = models.load(TIER_NETWORK)
     found = {}
     for tier in ("exact", "fast"):
         crop: Preprocess = replace(PAPER_CROP, tier=tier)
-        found[tier] = _evaluation(Bench(crop, store, engine="onnxruntime"), backbone, parts)
+        found[tier] = _evaluation(
+            FeatureExtractor(crop, store, engine="onnxruntime"), backbone, parts
+        )
     note = "photos enlarged so that the tier acts"
     return _row(
         f"fast tier, {TIER_NETWORK}, error",
@@ -176,14 +182,14 @@ def _tiers(parts: Parts, folder: Path, store: FeatureStore) -> Row:
     )
 
 
-def _first(parts: Parts, limit: int) -> Parts:
+def _first(parts: DataSplits, limit: int) -> DataSplits:
     """About `limit` photos of both parts, every n-th."""
     step = max(1, (len(parts.train) + len(parts.val)) // limit)
     return replace(parts, train=_some(parts.train, step), val=parts.val)
 
 
-def _some(photos: Photos, step: int) -> Photos:
-    return Photos(
+def _some(photos: LabelledPhotos, step: int) -> LabelledPhotos:
+    return LabelledPhotos(
         photos.ids[::step],
         photos.files[::step],
         photos.taxon_ids[::step],
@@ -192,7 +198,7 @@ def _some(photos: Photos, step: int) -> Photos:
     )
 
 
-def _enlarged(parts: Parts, folder: Path) -> Parts:
+def _enlarged(parts: DataSplits, folder: Path) -> DataSplits:
     folder.mkdir()
     with ThreadPoolExecutor(common.cores()) as pool:
         made = [
@@ -206,8 +212,8 @@ def _enlarge(photo: PhotoFile, folder: Path) -> PhotoFile:
     with Image.open(photo.path) as image:
         size = (image.width * ENLARGED, image.height * ENLARGED)
         large = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    out = io.BytesIO()
+    out = BytesIO()
     large.save(out, "JPEG", quality=90)
     path = folder / f"{photo.sha256}.jpg"
     path.write_bytes(out.getvalue())
-    return PhotoFile(files.sha256(out.getvalue()), path)
+    return PhotoFile(io.sha256(out.getvalue()), path)

@@ -18,42 +18,39 @@ from typing import Any
 
 import imagehash
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from benchmarks import common
 from benchmarks.common import Row
-from fieldmark import folds as cross
-from fieldmark import places
-from fieldmark.experiment import Parts, Photos, read
-from fieldmark.quality import looks
-from fieldmark.quality.twins import RADIUS
-from fieldmark.sampling import generator
-from fieldmark.split import split_photos
+from fieldmark.curation import image_stats
+from fieldmark.curation.near_duplicates import RADIUS
+from fieldmark.data import cross_validation as cross
+from fieldmark.data.split import split_photos
+from fieldmark.data.storage import places
+from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.utils.random import generator
+from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 COPIES, SIDE = 200, 256
 _SIGMA = 2.5  # of the blur, in pixels of SIDE
 _FALSE = 0.02  # of unspoilt photos may be called blurred
-
-Pixels = npt.NDArray[np.uint8]
-Flags = npt.NDArray[np.bool_]
 
 
 def run(quick: bool = False, data: Path | None = None) -> list[Row]:
     """Shares that are found, ours and the peer's."""
     data = data or common.shared("data", "wild74")
     table = read(data, limit=60 if quick else None, seed=0)
-    parts = Parts.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
+    parts = DataSplits.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
     photos = cross.together(parts.train, parts.val)
     some = [_picture(photos, at) for at in _drawn(len(photos), COPIES)]
     return [_blurred(some), *_copies(some)]
 
 
-def _drawn(count: int, most: int) -> npt.NDArray[np.int64]:
+def _drawn(count: int, most: int) -> IntArray:
     return generator(0, "findings").permutation(count)[:most]
 
 
-def _picture(photos: Photos, at: int) -> Image.Image:
+def _picture(photos: LabelledPhotos, at: int) -> Image.Image:
     return Image.open(io.BytesIO(places.read(photos.files[at].path))).convert("RGB")
 
 
@@ -62,22 +59,24 @@ def _blurred(pictures: list[Image.Image]) -> Row:
     sharp = [_grey(each) for each in pictures]
     soft = [_grey(each, _SIGMA) for each in pictures]
 
-    def found(measure: Callable[[npt.NDArray[np.float32]], float]) -> Flags:
+    def found(measure: Callable[[FloatArray], float]) -> BoolArray:
         limit = np.quantile([measure(each) for each in sharp], 1 - _FALSE)
         return np.array([measure(each) > limit for each in soft])
 
     note = f"{len(pictures)} photos blurred by {_SIGMA} of {SIDE} pixels"
     name = "variance of the Laplacian, as many false alarms"
-    return _row("blurred photos that are found", found(looks.blur), found(_flatness), name, note)
+    return _row(
+        "blurred photos that are found", found(image_stats.blur), found(_flatness), name, note
+    )
 
 
-def _grey(picture: Image.Image, sigma: float = 0.0) -> npt.NDArray[np.float32]:
+def _grey(picture: Image.Image, sigma: float = 0.0) -> FloatArray:
     small = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     blurred = small.filter(ImageFilter.GaussianBlur(sigma)) if sigma else small
     return np.asarray(blurred.convert("L"), np.float32)
 
 
-def _flatness(grey_SS: npt.NDArray[np.float32]) -> float:
+def _flatness(grey_SS: FloatArray) -> float:
     """The variance of the Laplacian with its sign turned: higher is more blurred."""
     inner = grey_SS[1:-1, 1:-1]
     around = grey_SS[:-2, 1:-1] + grey_SS[2:, 1:-1] + grey_SS[1:-1, :-2] + grey_SS[1:-1, 2:]
@@ -103,7 +102,7 @@ def _copies(pictures: list[Image.Image]) -> list[Row]:
 
 
 def _apart(one: Image.Image, other: Image.Image) -> int:
-    a, b = (looks.perceptual_hash(_grey(each)) for each in (one, other))
+    a, b = (image_stats.perceptual_hash(_grey(each)) for each in (one, other))
     return int(np.bitwise_count(a ^ b).sum())
 
 
@@ -120,7 +119,7 @@ def _cropped(share: float) -> Callable[[Image.Image], Image.Image]:
     )
 
 
-def _row(what: str, ours: Flags, theirs: Flags, peer: str, note: str) -> Row:
+def _row(what: str, ours: BoolArray, theirs: BoolArray, peer: str, note: str) -> Row:
     a, b = (float(each.mean()) if len(each) else 0.0 for each in (ours, theirs))
     ratio = a / b if b else float(a == b) or 1.0
     exact: dict[str, Any] = {"low": ratio, "high": ratio, "rounds": common.EXACT}

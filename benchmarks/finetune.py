@@ -29,12 +29,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import common
 from benchmarks.common import Row
-from fieldmark import backbones
-from fieldmark.backbones import import_torchvision
-from fieldmark.finetune import Crops, FineTuning, good
-from fieldmark.finetune.data import batches
-from fieldmark.finetune.layers import set_modes
-from fieldmark.finetune.update import Updates
+from fieldmark import models
+from fieldmark.data.loader import LabelledCrops
+from fieldmark.models import import_torchvision
+from fieldmark.training.finetune import FineTuning, good
+from fieldmark.training.finetune.data import batches
+from fieldmark.training.finetune.layers import set_modes
+from fieldmark.training.finetune.step import Updates
 
 NETWORK, CLASSES, STORED = "tf_efficientnet_lite0", 74, 256
 PEER = "timm's parts in a plain PyTorch loop"
@@ -47,7 +48,7 @@ def run(quick: bool = False) -> list[Row]:
     import_torchvision()
     how = replace(good("all", epochs=1), **({"batch_size": 4} if quick else {}))
     photos = _photos(how.batch_size * (_TIMED + 1))
-    network = backbones.load(NETWORK, weights="random").trainable(CLASSES, 0)
+    network = models.load(NETWORK, weights="random").trainable(CLASSES, 0)
     side = 64 if quick else 224
     others = {
         "ours, a batch in one part": replace(how, accumulate=1),
@@ -66,14 +67,16 @@ def run(quick: bool = False) -> list[Row]:
     return [common.compare(what, values, "ours", peer, note=NETWORK) for peer in (PEER, *others)]
 
 
-def _photos(count: int) -> Crops:
+def _photos(count: int) -> LabelledCrops:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, STORED, STORED, 3), np.uint8)
     numbers = np.arange(count)
-    return Crops(pixels, numbers, numbers % CLASSES, tuple(f"p{number}" for number in numbers))
+    return LabelledCrops(
+        pixels, numbers, numbers % CLASSES, tuple(f"p{number}" for number in numbers)
+    )
 
 
-def _ours(network: Any, photos: Crops, how: FineTuning, side: int) -> Callable[[], float]:
+def _ours(network: Any, photos: LabelledCrops, how: FineTuning, side: int) -> Callable[[], float]:
     update = Updates(network, how, steps=1000)
     set_modes(network, how)
 
@@ -88,7 +91,7 @@ def _ours(network: Any, photos: Crops, how: FineTuning, side: int) -> Callable[[
 class _Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Decoded photos, augmented by timm's transform."""
 
-    def __init__(self, photos: Crops, how: FineTuning, side: int) -> None:
+    def __init__(self, photos: LabelledCrops, how: FineTuning, side: int) -> None:
         from timm.data.transforms_factory import create_transform
 
         self.photos = photos
@@ -108,7 +111,9 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self.change(picture), int(self.photos.labels[number])
 
 
-def _theirs(network: nn.Module, photos: Crops, how: FineTuning, side: int) -> Callable[[], float]:
+def _theirs(
+    network: nn.Module, photos: LabelledCrops, how: FineTuning, side: int
+) -> Callable[[], float]:
     from timm.optim._optim_factory import create_optimizer_v2
     from timm.utils.model_ema import ModelEmaV3
 

@@ -19,9 +19,10 @@ import numpy as np
 
 from benchmarks import pipeline
 from benchmarks.common import Row, Unavailable, alternate, compare, cores, rounds, shared
-from fieldmark import backbones, images
-from fieldmark.backbones import Backbone, engines
-from fieldmark.backbones.engines import cuda
+from fieldmark import models
+from fieldmark.data import images
+from fieldmark.models import Backbone, runtime
+from fieldmark.models.runtime import cuda
 
 CROPS = 4_096
 PEER = "eager PyTorch on the same GPU"
@@ -35,7 +36,7 @@ def run(quick: bool = False, names: Sequence[str] = pipeline.NETWORKS) -> list[R
     """
     if not cuda.available():
         raise Unavailable("there is no GPU that PyTorch can use on this machine")
-    rows = [_forward(backbones.load(name, weights="random"), quick) for name in names]
+    rows = [_forward(models.load(name, weights="random"), quick) for name in names]
     rows += pipeline.run(quick, names, engine="cuda")
     return [*rows, *_decoding(quick)]
 
@@ -45,13 +46,13 @@ def _forward(backbone: Backbone, quick: bool) -> Row:
 
     side = backbone.architecture.input_size
     crops = np.random.default_rng(0).integers(0, 256, (CROPS, side, side, 3), dtype=np.uint8)
-    engine = engines.engine(backbone, "cuda")
+    engine = runtime.engine(backbone, "cuda")
     features = engine(crops[: cuda.BATCH])
     trunk = backbone.trunk.to("cuda")
     with torch.inference_mode():
         there = torch.from_numpy(crops[: cuda.BATCH]).cuda()
         ready = trunk.pixels(there)
-        off = engines.relative_error(features, trunk(there).cpu().numpy())
+        off = runtime.relative_error(features, trunk(there).cpu().numpy())
 
     def eager() -> None:
         with torch.inference_mode():
@@ -88,7 +89,7 @@ def _decoding(quick: bool) -> list[Row]:
     """Bytes to pixels at full size, ours with resizing beside; none where torchvision has no nvJPEG."""
     import torch
 
-    from fieldmark.backbones._torchvision_import import import_torchvision
+    from fieldmark.models._torchvision_import import import_torchvision
 
     import_torchvision()
     from torchvision.io import decode_jpeg

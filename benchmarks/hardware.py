@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Row, alternate, compare
-from fieldmark import files
+from fieldmark.utils import io
 
 NETWORKS = (
     *("shufflenet_v2_x0_5", "squeezenet1_1", "tf_efficientnet_lite0"),
@@ -39,8 +39,8 @@ def run(quick: bool = False, networks: tuple[str, ...] = NETWORKS) -> list[Row]:
     count = common.rounds(quick)
     rows = [_network(name, count, quick) for name in networks]
     rows += [_head(count, quick), _decoding(count, quick), _reading(count, quick)]
-    files.cache_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=files.cache_dir()) as folder:  # the disk that features use
+    io.cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=io.cache_dir()) as folder:  # the disk that features use
         disk = alternate(_disk(Path(folder), 32 if quick else 256), count)
     constants = {
         "disk_write_gb_per_second": float(np.median(disk["write"])),
@@ -120,13 +120,13 @@ def _disk(folder: Path, megabytes: int) -> dict[str, Callable[[], float]]:
 
 
 def _network(name: str, count: int, quick: bool) -> Row:
-    from fieldmark import backbones
-    from fieldmark.backbones import engines
+    from fieldmark import models
+    from fieldmark.models import runtime
 
-    backbone = backbones.load(name, weights="random")
-    engine = engines.engine(backbone, "torch" if quick else "auto")
+    backbone = models.load(name, weights="random")
+    engine = runtime.engine(backbone, "torch" if quick else "auto")
     facts = backbone.architecture
-    batch = 2 if quick else engines.BATCH
+    batch = 2 if quick else runtime.BATCH
     shape = (batch, facts.input_size, facts.input_size, 3)
     crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
@@ -161,14 +161,14 @@ def _network(name: str, count: int, quick: bool) -> Row:
 
 def _head(count: int, quick: bool) -> Row:
     """One epoch of the last layer on kept features: 6 N D C operations, and the update beside."""
-    from fieldmark.heads.softmax import Arm, Training, fit
+    from fieldmark.heads.softmax import Hyperparameters, Training, fit
 
     photos, dim, classes = (256, 32, 8) if quick else (4096, 2048, 1000)
     train, val = _labelled(photos, dim, classes), _labelled(64, dim, classes)
 
     def epoch() -> float:
         start = time.perf_counter()
-        fit(train, val, classes, Training(epochs=1), Arm())
+        fit(train, val, classes, Training(epochs=1), Hyperparameters())
         return 6e-9 * photos * dim * classes / (time.perf_counter() - start)
 
     limit = "a matrix product of the machine"
@@ -186,8 +186,8 @@ def _head(count: int, quick: bool) -> Row:
 
 
 def _labelled(count: int, dim: int, classes: int) -> Any:
-    from fieldmark.features import Features
-    from fieldmark.heads.base import LabelledFeatures
+    from fieldmark.features.cache import Features
+    from fieldmark.features.labelled import LabelledFeatures
 
     random = np.random.default_rng(0)
     x_ND = random.standard_normal((count, dim), dtype=np.float32).astype(np.float16)
@@ -200,7 +200,7 @@ def _decoding(count: int, quick: bool) -> Row:
     import simplejpeg
 
     from benchmarks.decode import photo
-    from fieldmark.experiment import PAPER_CROP
+    from fieldmark.features.extractor import PAPER_CROP
 
     data = photo(*PHOTO)
     photos = 4 if quick else 128
@@ -230,7 +230,7 @@ def _decoding(count: int, quick: bool) -> Row:
 
 def _reading(count: int, quick: bool) -> Row:
     """Kept features, float16, to float32 in the order of an epoch, beside copying memory."""
-    from fieldmark.features import Features
+    from fieldmark.features.cache import Features
 
     photos, dim = (256, 64) if quick else (20_000, 2048)
     features = Features.of(np.zeros((photos, dim), np.float16))

@@ -25,9 +25,10 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks import common
 from benchmarks.common import Row
-from fieldmark.features import Features
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import HEADS
-from fieldmark.heads.base import LabelledFeatures, Scaling
+from fieldmark.heads.base import Scaling
 
 SIZES = ((5_000, 512, 200, common.ROUNDS), (20_000, 2_048, 1_000, common.ROUNDS))
 """Photos, features, classes, rounds; one round of the larger takes over two minutes."""

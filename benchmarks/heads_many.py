@@ -16,10 +16,10 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.common import EXACT, Row, alternate, compare, elsewhere, peak_gib, rounds
-from fieldmark.features import Features
-from fieldmark.heads import many
-from fieldmark.heads.base import LabelledFeatures
-from fieldmark.heads.softmax import Arm, Training, fit_sweep
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads import sampled_softmax
+from fieldmark.heads.softmax import Hyperparameters, Training, fit_sweep
 
 DIM, BATCH = 1_280, 512
 CLASSES = (1_000, 10_000, 100_000)
@@ -64,7 +64,7 @@ def _one(way: str, classes: int) -> dict[str, float]:
 
 def _drawn(classes: int) -> Step:
     count_C = np.full(classes, 50)
-    return many.Sampled(count_C, DIM, Training(epochs=1, batch_size=BATCH), 1e-3).update
+    return sampled_softmax.Sampled(count_C, DIM, Training(epochs=1, batch_size=BATCH), 1e-3).update
 
 
 def _full(classes: int) -> Step:
@@ -87,8 +87,10 @@ def _errors(quick: bool) -> list[Row]:
     photos, classes, dim = (2_000, 50, 32) if quick else (20_000, 1_000, 64)
     train, val = (_blobs(photos // part, classes, dim, part) for part in (1, 4))
     training = Training(epochs=6, batch_size=128)
-    full = fit_sweep(train, val, classes, training, [Arm(1e-2)])
-    drawn = many.fit_sweep(train, val, classes, training, [Arm(1e-2)], drawn=classes // 8)
+    full = fit_sweep(train, val, classes, training, [Hyperparameters(1e-2)])
+    drawn = sampled_softmax.fit_sweep(
+        train, val, classes, training, [Hyperparameters(1e-2)], drawn=classes // 8
+    )
     ours, theirs = (min(each, key=lambda fit: fit.val_loss).curve[-1] for each in (drawn, full))
     what = f"error, {classes:,} classes, {classes // 8:,} drawn a step"
     spread = 1.96 * (ours.val_error * (1 - ours.val_error) / len(val)) ** 0.5

@@ -22,13 +22,17 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks.common import EXACT, Row, Unavailable, elsewhere, peak_gib, shared
-from fieldmark import backbones, sampling, sources
-from fieldmark.check.config import CheckConfig
-from fieldmark.check.judging import cross_validated
-from fieldmark.crops import PhotoFile
-from fieldmark.experiment import Bench, Photos
-from fieldmark.features import Features
-from fieldmark.quality import labels
+from fieldmark import models
+from fieldmark.curation import confident_learning
+from fieldmark.curation.config import CheckConfig
+from fieldmark.curation.label_issues import cross_validated
+from fieldmark.data import readers
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.features.cache import Features
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.utils import random
+from fieldmark.utils.typing import BoolArray, IntArray
 
 FILTERS = (
     "prune_by_noise_rate",
@@ -43,9 +47,6 @@ choice."""
 SHARE = 0.05
 SEEDS = 5
 GIB = 2**30
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -70,7 +71,7 @@ def _found(quick: bool) -> list[Row]:
             p_NC = np.exp(log_p_NC.astype(np.float64))
             p_NC /= p_NC.sum(1, keepdims=True)
             ours = np.zeros(len(given_N), np.bool_)
-            ours[labels.suspects(log_p_NC, given_N).rows] = True
+            ours[confident_learning.suspects(log_p_NC, given_N).rows] = True
             measures["ours"].append(_precision_recall(ours, wrong_N))
             for name in FILTERS:
                 theirs = find_label_issues(given_N, p_NC, filter_by=name, n_jobs=1)
@@ -105,10 +106,10 @@ def _row(what: str, peer: str, pairs: list[tuple[float, float]]) -> Row:
 
 
 def changed(
-    true_N: Ints, classes: int, likely_NC: npt.NDArray[np.floating] | None, seed: int
-) -> tuple[Ints, Bools]:
+    true_N: IntArray, classes: int, likely_NC: npt.NDArray[np.floating] | None, seed: int
+) -> tuple[IntArray, BoolArray]:
     """Labels of which some are changed, and which: at random, or to a likely other kind."""
-    rng = sampling.generator(seed, "labels")
+    rng = random.generator(seed, "labels")
     given_N, wrong_N = true_N.copy(), np.zeros(len(true_N), np.bool_)
     for at in rng.choice(len(true_N), round(SHARE * len(true_N)), replace=False):
         order = np.arange(classes) if likely_NC is None else np.argsort(-likely_NC[at])
@@ -118,32 +119,33 @@ def changed(
     return given_N, wrong_N
 
 
-def _precision_recall(found_N: Bools, wrong_N: Bools) -> tuple[float, float]:
+def _precision_recall(found_N: BoolArray, wrong_N: BoolArray) -> tuple[float, float]:
     hits = float((found_N & wrong_N).sum())
     return hits / max(1, found_N.sum()), hits / max(1, wrong_N.sum())
 
 
-def _wild74(limit: int | None) -> tuple[Features, Photos, list[str]]:
-    rows = sources.read(shared("data", "wild74")).labelled.sort("id")
+def _wild74(limit: int | None) -> tuple[Features, LabelledPhotos, list[str]]:
+    rows = readers.read(shared("data", "wild74")).labelled.sort("id")
     if limit:
         few = rows["taxon_id"].unique().sort()[:8]
         rows = rows.filter(pl.col("taxon_id").is_in(few.implode())).head(limit)
     root = shared("data", "wild74")
     files = tuple(PhotoFile(d, root / p) for d, p in rows.select("sha256", "path").iter_rows())
-    backbone, bench = backbones.load(backbones.DEFAULT), Bench()
-    for _ in bench.compute(files, {backbones.DEFAULT: backbone}):
-        pass
-    features = bench.shelf(backbone).get([each.sha256 for each in files])
+    backbone, extractor = models.load(models.DEFAULT), FeatureExtractor()
+    extractor.compute(files, {models.DEFAULT: backbone})
+    features = extractor.cache(backbone).get([each.sha256 for each in files])
     groups = tuple(rows["group"])
-    photos = Photos(tuple(rows["id"]), files, tuple(rows["taxon_id"]), groups, ("",) * len(files))
+    photos = LabelledPhotos(
+        tuple(rows["id"]), files, tuple(rows["taxon_id"]), groups, ("",) * len(files)
+    )
     return features, photos, sorted(set(photos.taxon_ids))
 
 
 def _scores(
-    features: Features, photos: Photos, classes: list[str], given_N: Ints
+    features: Features, photos: LabelledPhotos, classes: list[str], given_N: IntArray
 ) -> npt.NDArray[np.float16]:
     named = tuple(classes[at] for at in given_N)
-    given = Photos(photos.ids, photos.files, named, photos.groups, photos.supercategories)
+    given = LabelledPhotos(photos.ids, photos.files, named, photos.groups, photos.supercategories)
     return np.array(cross_validated(features, given, classes, CheckConfig()))
 
 
@@ -182,7 +184,7 @@ def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    rng = sampling.generator(0, "drawn")
+    rng = random.generator(0, "drawn")
     label_N = rng.integers(0, classes, photos)
     centre_CD = rng.normal(0, 1, (classes, dim)).astype(np.float16)
     with tempfile.TemporaryFile() as handle:
@@ -193,10 +195,10 @@ def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
         names = [f"{each:05}" for each in range(classes)]
         ids = tuple(map(str, range(photos)))
         named = tuple(names[each] for each in label_N)
-        drawn = Photos(ids, (), named, (None,) * photos, ("",) * photos)
+        drawn = LabelledPhotos(ids, (), named, (None,) * photos, ("",) * photos)
         start = time.perf_counter()
         scores = cross_validated(Features.of(x_ND), drawn, names, CheckConfig())
-        labels.suspects(scores, label_N.astype(np.int64))
+        confident_learning.suspects(scores, label_N.astype(np.int64))
         seconds = time.perf_counter() - start
     done.set()
     watcher.join()

@@ -19,10 +19,11 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.common import EXACT, Row, elsewhere, jpeg, peak_gib
-from fieldmark import shards, sources
-from fieldmark.backbones import load
-from fieldmark.experiment import Bench
-from fieldmark.features import FeatureStore
+from fieldmark.data import readers
+from fieldmark.features import sharded
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.models import load
 
 NETWORK = "shufflenet_v2_x0_5"
 VERBS = ("index", "extract")
@@ -81,12 +82,14 @@ def _one(verb: str, photos: Path) -> dict[str, float]:
     """One thing done in this process: photos a second, and its peak memory."""
     start = time.perf_counter()
     if verb == "index":
-        count = len(sources.read(photos))
+        count = len(readers.read(photos))
     else:
         network = load(NETWORK, weights="random")
-        bench = Bench(engine="onnxruntime", store=FeatureStore())
+        extractor = FeatureExtractor(engine="onnxruntime", store=FeatureStore())
         with _without(network.architecture.feature_dim):
-            count = shards.extract_shard(shards.read(photos), {NETWORK: network}, bench).photos
+            count = sharded.extract_shard(
+                sharded.read(photos), {NETWORK: network}, extractor
+            ).photos
     return {"mib": 1024 * peak_gib(), "rate": count / (time.perf_counter() - start)}
 
 
@@ -96,7 +99,7 @@ def _without(dim: int) -> Any:
     def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
 
-    return patch.object(shards.engines, "engine", lambda *_, **__: mean)
+    return patch.object(sharded.engines, "engine", lambda *_, **__: mean)
 
 
 if __name__ == "__main__":

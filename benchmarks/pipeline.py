@@ -14,23 +14,25 @@ the engine itself.
 from __future__ import annotations
 
 import contextlib
-import io
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.common import Row, alternate, compare, rounds, shared
-from fieldmark import backbones, files
-from fieldmark.backbones import engines
-from fieldmark.crops import PhotoFile, decoded
-from fieldmark.experiment import PAPER_CROP
-from fieldmark.extraction import BATCH, Extraction, Job, extract
-from fieldmark.features import FeatureStore
+from fieldmark import models
+from fieldmark.data.loader import decoded
+from fieldmark.data.photos import PhotoFile
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extraction import BATCH, Extraction, Job, extract
+from fieldmark.features.extractor import PAPER_CROP
+from fieldmark.models import runtime
+from fieldmark.utils import io
 
 NETWORKS = ("shufflenet_v2_x0_5", "squeezenet1_1", "alexnet", "densenet121", "resnext50_32x4d")
 PHOTOS, FEWEST = 512, 128  # a costly network gets fewer
@@ -40,18 +42,18 @@ AIM = 0.9
 ENGINE, DECODE, BOTH = "engine on ready crops", "decoding", "end to end"
 
 
-class Bench:
+class FeatureExtractor:
     """Photos, their crops in memory, and an engine for each network."""
 
     def __init__(self, names: Sequence[str], count: int, engine: str = "auto") -> None:
         paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
         step = max(1, len(paths) // count)
-        self.photos = [PhotoFile(files.sha256(p.read_bytes()), p) for p in paths[::step][:count]]
+        self.photos = [PhotoFile(io.sha256(p.read_bytes()), p) for p in paths[::step][:count]]
         crops = list(decoded(self.photos, PAPER_CROP))
         self.crops = np.stack([crop for crop in crops if isinstance(crop, np.ndarray)])
-        self.backbones = {name: backbones.load(name, weights="random") for name in names}
+        self.backbones = {name: models.load(name, weights="random") for name in names}
         self.engines = {
-            name: engines.engine(backbone, engine, batch=BATCH)
+            name: runtime.engine(backbone, engine, batch=BATCH)
             for name, backbone in self.backbones.items()
         }
 
@@ -81,7 +83,7 @@ class Bench:
     def end_to_end(self, names: Sequence[str]) -> float:
         """Photos a second onto empty shelves."""
         photos = self.photos[: self.count(names)]
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(StringIO()):
             store = FeatureStore(Path(folder))
             jobs = [self._job(store, name) for name in names]
             start = time.perf_counter()
@@ -93,30 +95,30 @@ class Bench:
     def _job(self, store: FeatureStore, name: str) -> Job:
         backbone = self.backbones[name]
         facts = backbone.architecture
-        shelf = store.shelf(backbone.key, PAPER_CROP.key(), facts.feature_dim)
-        return Job(name, shelf, facts.giga_macs, lambda: self.engines[name])
+        cache = store.cache(backbone.key, PAPER_CROP.key(), facts.feature_dim)
+        return Job(name, cache, facts.giga_macs, lambda: self.engines[name])
 
 
 def run(quick: bool = False, names: Sequence[str] = NETWORKS, *, engine: str = "auto") -> list[Row]:
     """A row a network, and one for all together."""
     if quick:
         names = names[:1]
-    bench = Bench(names, PHOTOS if not quick else FEWEST, engine)
+    extractor = FeatureExtractor(names, PHOTOS if not quick else FEWEST, engine)
     groups = {name: [name] for name in names}
     if len(names) > 1:
         groups["all together"] = list(names)
-    return [_row(bench, what, group, rounds(quick)) for what, group in groups.items()]
+    return [_row(extractor, what, group, rounds(quick)) for what, group in groups.items()]
 
 
-def _row(bench: Bench, what: str, names: Sequence[str], count: int) -> Row:
+def _row(extractor: FeatureExtractor, what: str, names: Sequence[str], count: int) -> Row:
     ways: dict[str, Callable[[], float]] = {
-        ENGINE: lambda: bench.bare(names),
-        DECODE: lambda: bench.decode(names),
-        BOTH: lambda: bench.end_to_end(names),
+        ENGINE: lambda: extractor.bare(names),
+        DECODE: lambda: extractor.decode(names),
+        BOTH: lambda: extractor.end_to_end(names),
     }
     values = alternate(ways, count, warm_up=True)
     bound, reached = _bound(values)
-    used = ", ".join(dict.fromkeys(bench.engines[name].name for name in names))
+    used = ", ".join(dict.fromkeys(extractor.engines[name].name for name in names))
     return compare(
         what,
         values,
@@ -127,7 +129,7 @@ def _row(bench: Bench, what: str, names: Sequence[str], count: int) -> Row:
         aim=AIM,
         note=f"{used}; decoding on the same cores allows {bound:.2f}x: {reached:.0%} of it reached",
         more={
-            "photos": bench.count(names),
+            "photos": extractor.count(names),
             "decoding_img_s": statistics.median(values[DECODE]),
             "bound": bound,
             "share_of_bound": reached,

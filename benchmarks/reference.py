@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import cores
-from fieldmark import backbones
-from fieldmark.backbones._torchvision_import import import_torchvision
+from fieldmark import models
+from fieldmark.models._torchvision_import import import_torchvision
 
 import_torchvision()
 
@@ -146,12 +146,12 @@ def recipe(name: str, classes: int, weights_dir: Path | None, *, library: str) -
 def _of_torchvision(
     name: str, classes: int, weights_dir: Path | None
 ) -> tuple[nn.Module, nn.Module]:
-    from fieldmark.errors import WeightsUnavailable
+    from fieldmark.utils.errors import WeightsUnavailable
 
     try:
-        backbone = backbones.load(name, weights_dir=weights_dir)
+        backbone = models.load(name, weights_dir=weights_dir)
     except WeightsUnavailable:
-        backbone = backbones.load(name, weights="random")
+        backbone = models.load(name, weights="random")
     network = backbone.network
     path = backbone.architecture.last_layer_path
     old = network.get_submodule(path)

@@ -31,14 +31,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import Row, alternate, compare, rounds
-from fieldmark import backbones
-from fieldmark.backbones.engines import graphs
-from fieldmark.classifier import Classifier
-from fieldmark.crops import PhotoFile, decoded
-from fieldmark.files import sha256
+from fieldmark import models
+from fieldmark.data.loader import decoded
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
-from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.inference.classifier import Classifier
+from fieldmark.models.runtime import graphs
+from fieldmark.utils.io import sha256
 
 CLASSES, PHOTOS = 100, 64
 SIZES = (
@@ -178,7 +179,7 @@ def _in_process(classifier: Classifier, files: list[Path]) -> None:
 
 
 def _classifier(folder: Path) -> Classifier:
-    backbone = backbones.load("tf_efficientnet_lite0", weights="random")
+    backbone = models.load("tf_efficientnet_lite0", weights="random")
     graphs.graph(backbone)
     rng = np.random.default_rng(0)
     head = LinearHead(

@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks import BENCHMARKS, common
 from benchmarks.common import Row, figure, spread
 from benchmarks.growth import Constants, Cost, cost, even
-from fieldmark import files
-from fieldmark.recipes import FIVE
+from fieldmark.experiments.recipes import FIVE
+from fieldmark.utils import io
 
 DOCUMENTS = (
     Path(__file__).resolve().parent / "README.md",
@@ -38,13 +38,13 @@ def write(documents: Sequence[Path] = DOCUMENTS, folder: Path = common.RESULTS) 
     found = results(folder)
     for path in documents:
         if path.exists():
-            files.write_text(path, renewed(path.read_text(), found))
+            io.write_text(path, renewed(path.read_text(), found))
 
 
 def results(folder: Path = common.RESULTS) -> Results:
     """What is kept, by benchmark, in the order in which they are shown."""
     return {
-        name: files.read_json(folder / f"{name}.json")
+        name: io.read_json(folder / f"{name}.json")
         for name in BENCHMARKS
         if (folder / f"{name}.json").exists()
     }

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Row, alternate, compare, rounds
-from fieldmark import files
-from fieldmark.features import Shelf
+from fieldmark.features.cache import FeatureCache
+from fieldmark.utils import io
 
 ROWS, DIM, BATCH = 1_000_000, 2_048, 1_024
 BLOCK = 4_096
@@ -30,7 +30,7 @@ class _Store:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
-        self.keys = [files.sha256(str(number).encode()) for number in range(rows)]
+        self.keys = [io.sha256(str(number).encode()) for number in range(rows)]
         self.x_BD = np.random.default_rng(0).random((BATCH, DIM), np.float32)
         self.starts = range(0, rows, BATCH)
 
@@ -40,9 +40,9 @@ class _Store:
     def write_ours(self) -> float:
         for path in (self.folder / "ours").glob("*"):
             path.unlink()
-        shelf = Shelf(self.folder / "ours", DIM, "float16")
+        cache = FeatureCache(self.folder / "ours", DIM, "float16")
         start = time.perf_counter()
-        with shelf.writing() as writer:
+        with cache.writing() as writer:
             for at in self.starts:
                 keys = self.keys[at : at + BATCH]
                 writer.append(keys, self.x_BD[: len(keys)])
@@ -60,9 +60,9 @@ class _Store:
         return self._rate(start)
 
     def read_ours(self) -> float:
-        shelf = Shelf(self.folder / "ours", DIM, "float16")
+        cache = FeatureCache(self.folder / "ours", DIM, "float16")
         start = time.perf_counter()
-        for _, x_BD in shelf.get(self.keys).blocks(BLOCK):
+        for _, x_BD in cache.get(self.keys).blocks(BLOCK):
             assert x_BD.dtype == np.float32
         return self._rate(start)
 
@@ -92,6 +92,6 @@ def _row(what: str, values: dict[str, list[float]]) -> Row:
 
 def _disk() -> Path:
     """A folder on the disk that features are kept on, not in memory."""
-    folder = files.cache_dir()
+    folder = io.cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -43,8 +43,8 @@ import polars as pl
 from benchmarks import common
 from benchmarks.common import Row, compare
 from benchmarks.reference import Example, Pace, Recipe, eager_seconds, pace, recipe, whole
-from fieldmark import files
-from fieldmark.recipes import FIVE
+from fieldmark.experiments.recipes import FIVE
+from fieldmark.utils import io
 
 EPOCHS = 10
 LIMIT = 1000
@@ -328,7 +328,7 @@ def main(words: Sequence[str] | None = None) -> None:
     found = common.record("table3", rows, time.perf_counter() - start, load)
     print(json.dumps(found["rows"][0]["more"], indent=1))
     if given.keep:
-        files.write_json(common.RESULTS / "table3.json", found)
+        io.write_json(common.RESULTS / "table3.json", found)
 
 
 if __name__ == "__main__":

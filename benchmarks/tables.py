@@ -68,9 +68,9 @@ def annotations(photos: int, classes: int) -> dict[str, Any]:
 
 def work(path: Path) -> list[dict[str, Any]]:
     """Time each step on one annotation file, and say how much memory the process needed."""
-    from fieldmark.sources import read
-    from fieldmark.split import prune, split_photos
-    from fieldmark.stats import stats
+    from fieldmark.data.readers import read
+    from fieldmark.data.split import prune, split_photos
+    from fieldmark.data.stats import stats
 
     rows: list[dict[str, Any]] = []
 
@@ -143,8 +143,8 @@ def _challenge(quick: bool) -> list[common.Row]:
     """The split of the challenge's own photos, both from lists that lie ready."""
     from sklearn.model_selection import train_test_split
 
-    from fieldmark.sources import read
-    from fieldmark.split import split_photos
+    from fieldmark.data.readers import read
+    from fieldmark.data.split import split_photos
 
     try:
         table = read(common.shared("data", "inat2019-annotations"))

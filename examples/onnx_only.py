@@ -12,11 +12,11 @@ from PIL import Image, ImageOps
 
 model = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 about = model.get_modelmeta().custom_metadata_map
-taxa, known_from = json.loads(about["taxonomy"]), json.loads(about["known_from"])
+taxa, ood_threshold = json.loads(about["taxonomy"]), json.loads(about["known_from"])
 for path in sys.argv[2:]:
     upright = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     scores, energy = model.run(None, {"image": np.asarray(upright)})
-    unknown = None if known_from is None else bool(energy < known_from)
+    unknown = None if ood_threshold is None else bool(energy < ood_threshold)
     print(path + (", which may be none of these" if unknown else ""))
     for number in np.argsort(-scores)[:5]:
         print(f"  {scores[number]:6.1%}  {taxa[number]['common_name'] or taxa[number]['name']}")

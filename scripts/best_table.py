@@ -18,8 +18,8 @@ from typing import Any
 
 from study_table import fill, rounded
 
-from fieldmark import files
-from fieldmark.errors import FieldmarkError
+from fieldmark.utils import io
+from fieldmark.utils.errors import FieldmarkError
 
 _KEPT = ("budget_seconds", "chosen", "photos", "classes", "seconds", "test", "passed_over", "tried")
 
@@ -87,9 +87,9 @@ def main() -> None:
     beside = given.into.with_name("best.json")
     try:
         if given.classifier is not None:
-            files.write_json(beside, kept(files.read_json(given.classifier)["provenance"]))
+            io.write_json(beside, kept(io.read_json(given.classifier)["provenance"]))
         document = given.into.read_text(encoding="utf-8")
-        files.write_text(given.into, filled(document, files.read_json(beside), str(given.into)))
+        io.write_text(given.into, filled(document, io.read_json(beside), str(given.into)))
     except FieldmarkError as problem:
         sys.exit(str(problem))
 

@@ -5,7 +5,7 @@
     python scripts/better_table.py STUDY/study.json --into docs/finetune.md
 
 Each table of the study replaces what stands between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`, the
-answer to its question (`fieldmark.report.answers`) what stands between `<!-- TABLE-answer:begin -->` and
+answer to its question (`fieldmark.experiments.answers`) what stands between `<!-- TABLE-answer:begin -->` and
 its end. What they are made from is kept beside the document (docs/better.json), and a test compares the
 two. `--again` renews the document from that file.
 """
@@ -21,9 +21,9 @@ from typing import Any
 
 from study_table import error, fill, rounded, typed
 
-from fieldmark import files
-from fieldmark.errors import FieldmarkError
-from fieldmark.report import answers
+from fieldmark.experiments import answers
+from fieldmark.utils import io
+from fieldmark.utils.errors import FieldmarkError
 
 Row = Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def write(found: Row, path: Path) -> None:
     text = f'{{"study": {json.dumps(parts)[:-1]},\n{",".join(lists)}}}'
     if "ranking" in found:
         text += f',\n"ranking": {json.dumps(found["ranking"])}'
-    files.write_text(path, text + "}\n")
+    io.write_text(path, text + "}\n")
 
 
 def band(row: Row, name: str) -> str:
@@ -275,10 +275,10 @@ def main() -> None:
     try:
         beside = given.into.with_suffix(".json")
         if given.study is not None:
-            ranked = files.read_json(given.ranking) if given.ranking is not None else None
-            write(kept(files.read_json(given.study), ranked), beside)
+            ranked = io.read_json(given.ranking) if given.ranking is not None else None
+            write(kept(io.read_json(given.study), ranked), beside)
         document = given.into.read_text(encoding="utf-8")
-        files.write_text(given.into, filled(document, files.read_json(beside), str(given.into)))
+        io.write_text(given.into, filled(document, io.read_json(beside), str(given.into)))
     except FieldmarkError as problem:
         sys.exit(str(problem))
 

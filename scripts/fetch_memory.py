@@ -63,8 +63,8 @@ def pictures(count: int) -> Iterator[str]:
 
 def choose(folder: Path) -> None:
     """Choose, and say how long it took and how much memory."""
-    from fieldmark.fetch.choice import Wanted
-    from fieldmark.fetch.choice import choose as run
+    from fieldmark.data.download.selection import Wanted
+    from fieldmark.data.download.selection import choose as run
 
     start = time.perf_counter()
     chosen = run(Wanted(("Parus major",), photos=WANTED), folder)

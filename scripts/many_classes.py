@@ -33,22 +33,23 @@ BLOCK = 8192
 
 def lay_out(folder: Path, classes: int, photos: int) -> Path:
     """The table and the shelf."""
-    from fieldmark import backbones, files, sampling
-    from fieldmark.experiment import Bench
-    from fieldmark.photos import PhotoTable, build_frame
-    from fieldmark.taxonomy import Taxon, Taxonomy
+    from fieldmark import models
+    from fieldmark.data.photos import PhotoTable, build_frame
+    from fieldmark.data.taxonomy import Taxon, Taxonomy
+    from fieldmark.features.extractor import FeatureExtractor
+    from fieldmark.utils import io, random
 
-    rng = sampling.generator(0, "many classes")
+    rng = random.generator(0, "many classes")
     share_C = rng.lognormal(0.0, 1.0, classes)
     label_N = np.concatenate(
         [np.repeat(np.arange(classes), 2), rng.choice(classes, photos, p=share_C / share_C.sum())]
     )[:photos]
-    digests = [files.sha256(str(number).encode()) for number in range(photos)]
-    backbone = backbones.load(NETWORK, weights="random")
-    shelf = Bench().shelf(backbone)
-    genus_GD = rng.normal(size=(classes // 10 + 1, shelf.dim)).astype(np.float32)
-    own_CD = 0.7 * rng.normal(size=(classes, shelf.dim)).astype(np.float32)
-    with shelf.writing() as writer:
+    digests = [io.sha256(str(number).encode()) for number in range(photos)]
+    backbone = models.load(NETWORK, weights="random")
+    cache = FeatureExtractor().cache(backbone)
+    genus_GD = rng.normal(size=(classes // 10 + 1, cache.dim)).astype(np.float32)
+    own_CD = 0.7 * rng.normal(size=(classes, cache.dim)).astype(np.float32)
+    with cache.writing() as writer:
         for start in range(0, photos, BLOCK):
             y_B = label_N[start : start + BLOCK]
             x_BD = genus_GD[y_B // 10] + own_CD[y_B]
@@ -78,11 +79,11 @@ def _ranks(number: int) -> dict[str, str]:
 
 def learn(folder: Path, head: str | None) -> None:
     """`fieldmark train`, in this process."""
-    from fieldmark.train import TrainConfig, train
+    from fieldmark.training import TrainConfig, train
 
     config = TrainConfig(backbone=NETWORK, weights="random", engine="torch", head=head)  # type: ignore[arg-type]
     start = time.perf_counter()
-    done = train(folder / "photos.parquet", folder / "model", config)
+    done = train(folder / "photos.parquet", out=folder / "model", config=config)
     told = done.classifier.provenance
     say(
         step="train",
@@ -99,16 +100,16 @@ def learn(folder: Path, head: str | None) -> None:
 def ask(folder: Path) -> None:
     """Load the classifier and name photos from kept features."""
     start = time.perf_counter()
-    from fieldmark import backbones
-    from fieldmark.classifier import Classifier
-    from fieldmark.experiment import Bench
-    from fieldmark.photos import PhotoTable
+    from fieldmark import models
+    from fieldmark.data.photos import PhotoTable
+    from fieldmark.features.extractor import FeatureExtractor
+    from fieldmark.inference.classifier import Classifier
 
     classifier = Classifier.load(folder / "model")
     loaded = time.perf_counter() - start
     rows = PhotoTable.read(folder / "photos.parquet").frame.tail(1)
-    shelf = Bench().shelf(backbones.load(NETWORK, weights="random"))
-    x_1D = shelf.get(rows["sha256"].to_list())[:]
+    cache = FeatureExtractor().cache(models.load(NETWORK, weights="random"))
+    x_1D = cache.get(rows["sha256"].to_list())[:]
     start = time.perf_counter()
     answer = classifier.rank(np.exp(classifier.log_probabilities([x_1D])[0]), 5)
     say(

@@ -2,7 +2,7 @@
 
 A discrete-event simulation of shards on workers. A worker reads a shard's photos through a network that
 all share, decodes them on its cores and runs the network on its device, chunk by chunk; the three go on
-at the same time, each a chunk ahead of the next, as `fieldmark.shards` does it. Where reading, decoding
+at the same time, each a chunk ahead of the next, as `fieldmark.features.sharded` does it. Where reading, decoding
 or the device is the slowest, it is that which saturates, and the simulation says so.
 
 docs/scaling.md says where the rates come from, and how near the simulation comes to what was measured.

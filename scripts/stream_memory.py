@@ -104,14 +104,16 @@ def serving(folder: Path) -> Iterator[str]:
 
 def measure(what: str, place: str) -> None:
     """Go through all photos and say how much memory it took."""
-    from fieldmark import backbones, shards
-    from fieldmark.experiment import Bench, Parts
-    from fieldmark.finetune import good
-    from fieldmark.finetune.data import batches
-    from fieldmark.split import split_photos
+    from fieldmark import models
+    from fieldmark.data.split import split_photos
+    from fieldmark.data.subset import DataSplits
+    from fieldmark.features import sharded
+    from fieldmark.features.extractor import FeatureExtractor
+    from fieldmark.training.finetune import good
+    from fieldmark.training.finetune.data import batches
 
-    network = backbones.load(NETWORK, weights="random")
-    table = shards.read(Path(place)) if what == "extract" else _looked_at(place)
+    network = models.load(NETWORK, weights="random")
+    table = sharded.read(Path(place)) if what == "extract" else _looked_at(place)
     before, start = _peak(), time.perf_counter()
     if what == "extract":
         dim = network.architecture.feature_dim
@@ -121,11 +123,11 @@ def measure(what: str, place: str) -> None:
                 np.float32
             )
 
-        shards.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
-        seen = shards.extract_shard(table, {NETWORK: network}, Bench()).photos
+        sharded.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
+        seen = sharded.extract_shard(table, {NETWORK: network}, FeatureExtractor()).photos
     else:
-        parts = Parts.of(table, split_photos(table, val=0.01, test=0.0, seed=0))
-        crops, _ = Bench().crops_to_tune(
+        parts = DataSplits.of(table, split_photos(table, val=0.01, test=0.0, seed=0))
+        crops, _ = FeatureExtractor().crops_to_tune(
             network, parts.train, parts.val, parts.classes, stream=True
         )
         seen = sum(len(labels) for _, labels in batches(crops, good("all", epochs=1), 0, 224))
@@ -137,9 +139,9 @@ def measure(what: str, place: str) -> None:
 
 
 def _looked_at(place: str) -> Any:
-    from fieldmark import sources
+    from fieldmark.data import readers
 
-    return sources.read(Path(place))
+    return readers.read(Path(place))
 
 
 def _peak() -> float:

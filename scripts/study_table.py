@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldmark import files
-from fieldmark.errors import FieldmarkError, InputError
-from fieldmark.report import paper
+from fieldmark.experiments import paper
+from fieldmark.utils import io
+from fieldmark.utils.errors import FieldmarkError, InputError
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
@@ -207,17 +207,15 @@ def main() -> None:
         parser.error("name a study.json, or --again")
     try:
         if given.again:
-            studies = files.read_json(KEPT)["studies"]
+            studies = io.read_json(KEPT)["studies"]
         else:
-            studies = [kept(files.read_json(path)) for path in given.study]
+            studies = [kept(io.read_json(path)) for path in given.study]
         if given.into is None:
             sys.stdout.write("\n".join(render(each) for each in studies))
             return
         document = given.into.read_text(encoding="utf-8")
-        files.write_text(given.into, filled(document, studies, str(given.into)))
-        files.write_text(
-            KEPT, json.dumps({"studies": studies}, indent=1, ensure_ascii=False) + "\n"
-        )
+        io.write_text(given.into, filled(document, studies, str(given.into)))
+        io.write_text(KEPT, json.dumps({"studies": studies}, indent=1, ensure_ascii=False) + "\n")
     except FieldmarkError as problem:
         sys.exit(str(problem))
 

@@ -20,6 +20,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from fieldmark.utils.logging import configure_command_line
+
 # No test is timed: machines are busy. The same examples on every run, so that a failure is not chance.
 settings.register_profile("fieldmark", deadline=None, derandomize=True)
 settings.load_profile("fieldmark")
@@ -33,6 +35,10 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real photos are not beside this checkout (../shared)")
     return SHARED
+
+
+# What the library logs is shown on standard error, as on the command line.
+configure_command_line()
 
 
 @pytest.fixture(autouse=True)
@@ -94,13 +100,13 @@ def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of the four insects, with a cache beside it. Not to be changed."""
-    from fieldmark.train import TrainConfig, train
+    from fieldmark.training import TrainConfig, train
 
     folder = tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
         network = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
-        train(insects, folder / "model", network)
+        train(insects, out=folder / "model", config=network)
     return folder / "model"
 
 
@@ -137,7 +143,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def _running(classifier: Any, config: Any) -> Iterator[Any]:
     import uvicorn
 
-    from fieldmark.serve.app import create_app
+    from fieldmark.serving.app import create_app
 
     app: Any = create_app(classifier, config)
     settings = uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none")
@@ -167,7 +173,7 @@ def running() -> Any:
 @pytest.fixture(scope="session")
 def classifier(model: Path) -> Any:
     """The classifier of the four insects, its network loaded."""
-    from fieldmark.classifier import Classifier
+    from fieldmark.inference.classifier import Classifier
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))

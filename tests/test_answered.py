@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark.calibration import Threshold
-from fieldmark.classifier import Classifier
-from fieldmark.evaluate import Evaluation
-from fieldmark.taxonomy import Taxon, Taxonomy
-from fieldmark.train import answered
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.inference.classifier import Classifier
+from fieldmark.training.summary import answered
 
 TAXA = Taxonomy(
     Taxon(str(at), name, ranks={"genus": name.split()[0]})
@@ -59,13 +59,13 @@ def test_a_photo_below_the_energy_of_the_known_ones_is_flagged(
     classifier: Classifier, insects: Path
 ) -> None:
     photos = sorted((insects / "Danaus plexippus").glob("*.jpg"))
-    assert classifier.known_from is not None
+    assert classifier.ood_threshold is not None
     flags = [found.unknown for found in classifier.predict(photos)]
     assert flags.count(True) <= 4
-    strict = replace(classifier, known_from=1e6)
+    strict = replace(classifier, ood_threshold=1e6)
     (found,) = strict.predict(photos[:1])
     assert found.unknown
     assert found.reason.endswith("unlike those of the 4 names it knows")
-    (same,) = replace(classifier, known_from=None).predict(photos[:1])
+    (same,) = replace(classifier, ood_threshold=None).predict(photos[:1])
     assert same.unknown is None
     assert same.best == found.best

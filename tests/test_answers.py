@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fieldmark.report import answers
+from fieldmark.experiments import answers
 
 
 def row(name: str, error: float, rare: float, **more: Any) -> dict[str, Any]:

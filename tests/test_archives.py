@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.errors import InputError
-from fieldmark.sources import read
-from fieldmark.sources.copies import Picture, find
-from fieldmark.sources.descriptor import Table
+from fieldmark.data.readers import read
+from fieldmark.data.readers.descriptor import Table
+from fieldmark.data.readers.offline_media import Picture, find
+from fieldmark.utils.errors import InputError
 
 DWC = "http://rs.tdwg.org/dwc/terms"
 

@@ -21,11 +21,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fieldmark import remote, sources
 from fieldmark.cli import app
-from fieldmark.errors import InputError
-from fieldmark.photos import PhotoTable
-from fieldmark.remote import Remote
+from fieldmark.data import readers
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.storage import fsspec as remote
+from fieldmark.data.storage.fsspec import Remote
+from fieldmark.utils.errors import InputError
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -65,7 +66,7 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_s3_is_indexed_counted_and_read_by_the_verbs(s3: Any, tmp_path: Path) -> None:
-    here = sources.read(tmp_path / "here")
+    here = readers.read(tmp_path / "here")
     out = tmp_path / "index.parquet"
     done = CliRunner().invoke(app, ["index", "s3://wild/set", "--out", str(out)])
     assert done.exit_code == 0, done.output
@@ -77,7 +78,7 @@ def test_s3_is_indexed_counted_and_read_by_the_verbs(s3: Any, tmp_path: Path) ->
     s3.pipe("wild/lists/1.jpg", (tmp_path / "here/Parus major/1.jpg").read_bytes())
     done = CliRunner().invoke(app, ["stats", "s3://wild/lists/photos.csv"])
     assert done.exit_code == 0, done.output
-    listed = sources.read(Path("s3://wild/lists/photos.csv"))
+    listed = readers.read(Path("s3://wild/lists/photos.csv"))
     assert listed.kept["path"].to_list() == ["1.jpg"]
     assert listed.reasons() == {"outside": 1}  # below the URL alone, whatever a list says
 
@@ -96,8 +97,8 @@ def test_gcs_is_indexed_as_s3_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         for path in tree(tmp_path / "here").rglob("*.jpg"):
             name = path.relative_to(tmp_path / "here").as_posix()
             store.pipe(f"wild/set/{name}", path.read_bytes())
-        table = sources.read(Path("gs://wild/set"))
-        assert table.frame.equals(sources.read(tmp_path / "here").frame)
+        table = readers.read(Path("gs://wild/set"))
+        assert table.frame.equals(readers.read(tmp_path / "here").frame)
     finally:
         gcsfs.GCSFileSystem.clear_instance_cache()
         server.stop()
@@ -117,10 +118,10 @@ def test_a_web_server_that_lists_its_folders(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        table = sources.read(Path(f"http://127.0.0.1:{server.server_port}/set/"))
+        table = readers.read(Path(f"http://127.0.0.1:{server.server_port}/set/"))
         server.shutdown()
         thread.join()
-    assert table.frame.equals(sources.read(tmp_path / "set").frame)
+    assert table.frame.equals(readers.read(tmp_path / "set").frame)
 
 
 class TestBlocks:
@@ -184,13 +185,13 @@ class TestBlocks:
 def test_what_is_not_in_the_store_is_one_sentence(s3: Any) -> None:
     for url in ("s3://wild/nothing", "s3://wild/nothing.csv", "s3://no-bucket/x"):
         with pytest.raises(InputError, match=f"{url} (is not there|holds nothing)"):
-            sources.read(Path(url))
+            readers.read(Path(url))
     s3.pipe("wild/bad/labels.csv", b"path,label\na.jpg,x\n")
     with pytest.raises(InputError, match=r"^s3://wild/bad/labels\.csv has no column 'file_name'"):
-        sources.read(Path("s3://wild/bad/labels.csv"))
+        readers.read(Path("s3://wild/bad/labels.csv"))
     s3.pipe("wild/half/train.json", b'{"images": [')
     with pytest.raises(InputError, match=r"^s3://wild/half/train\.json is not valid JSON"):
-        sources.read(Path("s3://wild/half"))
+        readers.read(Path("s3://wild/half"))
 
 
 REFUSES = """
@@ -241,7 +242,7 @@ def test_credentials_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(InputError, match=r"s3://wild/set may not be read .*credentials"):
-        sources.read(Path("s3://wild/set"))
+        readers.read(Path("s3://wild/set"))
     s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -20,12 +20,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fieldmark import files
-from fieldmark.backbones import BACKBONES, DEFAULT, Backbone, architecture, available, load, weights
-from fieldmark.backbones.engines import engine
-from fieldmark.backbones.network import Literal
-from fieldmark.errors import InputError, WeightsUnavailable
-from fieldmark.preprocess import Preprocess
+from fieldmark.data.transforms import Preprocess
+from fieldmark.models import BACKBONES, DEFAULT, Backbone, architecture, available, load, weights
+from fieldmark.models.network import ClassifierNetwork
+from fieldmark.models.runtime import engine
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, WeightsUnavailable
 
 SMALL = "squeezenet1_1"
 
@@ -63,7 +63,7 @@ def state(source: Backbone) -> dict[str, torch.Tensor]:
 
 def test_importing_is_light() -> None:
     code = (
-        "import sys, fieldmark.backbones, fieldmark.backbones.engines\n"
+        "import sys, fieldmark.models, fieldmark.models.runtime\n"
         "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'safetensors'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
@@ -170,7 +170,7 @@ def test_every_form_of_file_gives_the_same_weights(
     loaded = load(SMALL, weights=path, seed=1)
     assert loaded.key == source.key
     assert loaded.account.complete
-    assert loaded.account.digest == files.sha256(path.read_bytes())
+    assert loaded.account.digest == io.sha256(path.read_bytes())
 
 
 def test_a_partial_file_is_accounted_for(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_downloads_are_checked_and_kept_whole(
     monkeypatch.setenv("no_proxy", "*")
     assert answers is not weights.answers
     data = b"weights" * 1000
-    good, bad = f"w-{files.sha256(data)[:8]}.pth", "w-00000000.pth"
+    good, bad = f"w-{io.sha256(data)[:8]}.pth", "w-00000000.pth"
     for name in (good, bad):
         (tmp_path / "served" / name).write_bytes(data)
     facts = BACKBONES[SMALL]
@@ -400,6 +400,6 @@ def test_pretrained_networks_know_imagenet(shared: Path, name: str, right: int) 
     crops = np.stack([preprocess.crop(path.read_bytes()) for path in paths])
     backbone = load(name, weights_dir=shared / "weights")
     with torch.inference_mode():
-        scores = Literal(backbone.architecture, backbone.network)(torch.from_numpy(crops))
+        scores = ClassifierNetwork(backbone.architecture, backbone.network)(torch.from_numpy(crops))
     truth = torch.tensor([int(row["imagenet_index"]) for row in rows])
     assert abs(int((scores.argmax(1) == truth).sum()) - right) <= 1

@@ -312,16 +312,16 @@ def weights(tmp_path: Path) -> Path:
     """A file of weights for the network that is tried, so that nothing is looked for elsewhere."""
     from safetensors.torch import save_file
 
-    from fieldmark import backbones
+    from fieldmark import models
 
-    network = backbones.load(NETWORK, weights="random", seed=1).network
+    network = models.load(NETWORK, weights="random", seed=1).network
     (tmp_path / "weights").mkdir()
     save_file(network.state_dict(), tmp_path / "weights" / f"{NETWORK}.safetensors")
     return tmp_path / "weights"
 
 
 RECIPE = f"""
-from fieldmark.recipes import Recipe, Run
+from fieldmark.experiments.recipes import Recipe, Run
 
 def recipe(options):
     return Recipe("tiny", "Tiny", (Run("table3", "One", "{NETWORK}", epochs=options.epochs),))

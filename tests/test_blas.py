@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from fieldmark import blas
+from fieldmark.utils import cpu
 
 
 def threads() -> list[int]:
@@ -16,21 +16,21 @@ def threads() -> list[int]:
 def test_one_thread_is_for_as_long_as_it_is_asked_for() -> None:
     np.ones((2, 2)) @ np.ones((2, 2))
     before = threads()
-    with blas.one_thread():
+    with cpu.one_thread():
         assert set(threads()) <= {1}
     assert threads() == before
 
 
 def test_an_error_gives_the_threads_back() -> None:
     before = threads()
-    with pytest.raises(ZeroDivisionError), blas.one_thread():
+    with pytest.raises(ZeroDivisionError), cpu.one_thread():
         1 / 0  # noqa: B018
     assert threads() == before
 
 
 def test_the_last_of_several_threads_lifts_the_limit() -> None:
     before = threads()
-    first, second = blas.one_thread(), blas.one_thread()
+    first, second = cpu.one_thread(), cpu.one_thread()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -12,7 +12,8 @@ from scipy.special import log_softmax as reference_log_softmax
 from scipy.special import logsumexp
 from sklearn.metrics import log_loss
 
-from fieldmark.calibration import (
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.evaluation.calibration import (
     answered,
     answers,
     coverage_curve,
@@ -21,8 +22,7 @@ from fieldmark.calibration import (
     fit_threshold,
     fit_thresholds,
 )
-from fieldmark.metrics import log_softmax
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.evaluation.metrics import log_softmax
 
 
 def drawn(temperature: float, count: int = 4000, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:

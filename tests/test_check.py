@@ -12,16 +12,16 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fieldmark import files, sources
-from fieldmark.backbones import engines
-from fieldmark.check import CheckConfig, check
-from fieldmark.check.sideways import sideways
-from fieldmark.crops import PhotoFile
-from fieldmark.errors import InputError
-from fieldmark.features import Features
-from fieldmark.photos import PhotoTable
-from fieldmark.preprocess import Preprocess
-from fieldmark.split import Split
+from fieldmark.curation import CheckConfig, check
+from fieldmark.curation.orientation import sideways
+from fieldmark.data import readers
+from fieldmark.data.photos import PhotoFile, PhotoTable
+from fieldmark.data.split import Split
+from fieldmark.data.transforms import Preprocess
+from fieldmark.features.cache import Features
+from fieldmark.models import runtime
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
 
 NETWORK = {"backbone": "shufflenet_v2_x0_5", "weights": "random", "engine": "torch"}
 
@@ -60,7 +60,7 @@ def test_photos_that_went_since_they_were_indexed_are_the_ones_that_are_rejected
     insects: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(insects, tmp_path / "photos")
-    sources.read(tmp_path / "photos").write(tmp_path / "table.parquet")
+    readers.read(tmp_path / "photos").write(tmp_path / "table.parquet")
     gone = ["Apis mellifera/03.jpg", "Apis mellifera/05.jpg", "Danaus plexippus/15.jpg"]
     for photo_id in gone:
         (tmp_path / "photos" / photo_id).unlink()
@@ -98,7 +98,7 @@ REAL = {"backbone": "tf_efficientnet_lite0", "engine": "torch"}
 
 
 def test_changed_copies_are_found_across_folders_and_parts(planted: Path, tmp_path: Path) -> None:
-    table = sources.read(planted)
+    table = readers.read(planted)
     copies = table.frame.filter(pl.col("id").str.contains("copy of"))["id"]
     parts = table.frame.select("id", part=pl.lit("train")).with_columns(
         part=pl.when(pl.col("id").is_in(copies.implode())).then(pl.lit("test")).otherwise("part")
@@ -160,15 +160,15 @@ def test_photos_on_their_side_are_told_from_upright_ones(
         pixels = np.rot90(shade, rng.choice([1, 3])) if turned[-1] else shade
         path = tmp_path / f"{number}.png"
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-        photos.append(PhotoFile(files.sha256(path.read_bytes()), path))
+        photos.append(PhotoFile(io.sha256(path.read_bytes()), path))
         crops.append(np.asarray(Image.open(path)))
     view = Preprocess(size=64, resize=64, fit="squash")
-    bench = SimpleNamespace(crop_for=lambda _: view, engine="torch")
-    monkeypatch.setattr(engines, "engine", lambda *_, **__: Thumbs())
+    extractor = SimpleNamespace(crop_for=lambda _: view, engine="torch")
+    monkeypatch.setattr(runtime, "engine", lambda *_, **__: Thumbs())
     features = Features.of(Thumbs()(np.stack(crops)))
-    found = sideways(bench, None, photos, features, 0)  # type: ignore[arg-type]
+    found = sideways(extractor, None, photos, features, 0)  # type: ignore[arg-type]
     flagged = found >= CheckConfig().rotated
     assert flagged[turned].mean() > 0.9
     assert flagged[~np.array(turned)].mean() < 0.02
-    few = sideways(bench, None, photos[:50], features.take(np.arange(50)), 0)  # type: ignore[arg-type]
+    few = sideways(extractor, None, photos[:50], features.take(np.arange(50)), 0)  # type: ignore[arg-type]
     assert not few.any()

@@ -22,16 +22,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark import backbones, files
-from fieldmark.backbones.engines import cached_graph
-from fieldmark.calibration import Threshold
-from fieldmark.classifier import FORMAT, Classifier
-from fieldmark.classifier import folder as folders
-from fieldmark.classifier.card import card
-from fieldmark.errors import ClassifierError, ImageRejected, InputError
+from fieldmark import models
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
+from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
-from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.inference.classifier import FORMAT, Classifier
+from fieldmark.inference.classifier import folder as folders
+from fieldmark.inference.classifier.model_card import card
+from fieldmark.models.runtime import cached_graph
+from fieldmark.utils import io
+from fieldmark.utils.errors import ClassifierError, ImageRejected, InputError
 
 NAME = "shufflenet_v2_x0_5"
 TAXA = (
@@ -42,7 +43,7 @@ TAXA = (
 
 
 def make() -> Classifier:
-    backbone = backbones.load(NAME, weights="random")
+    backbone = models.load(NAME, weights="random")
     rng = np.random.default_rng(0)
     weight = rng.normal(0, 1e3, (1024, 3)).astype(np.float32)  # random features are small
     return Classifier.alone(
@@ -51,7 +52,7 @@ def make() -> Classifier:
         head=LinearHead(weight, np.array([0.1, 0.2, -0.3], np.float32)),
         taxonomy=Taxonomy(TAXA),
         temperature=1.7,
-        known_from=-3.5,
+        ood_threshold=-3.5,
         thresholds={"species": Threshold(0.95, 0.6, 0.8), "genus": Threshold(0.95, 0.8, 0.1)},
         provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
     )
@@ -286,7 +287,7 @@ def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:
         import numpy as np
         from pathlib import Path
         from fieldmark import predict
-        from fieldmark.classifier import Classifier
+        from fieldmark.inference.classifier import Classifier
         classifier = Classifier.load({str(saved)!r})
         pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
         print(classifier.predict([pixels])[0].best.score)
@@ -467,7 +468,7 @@ def test_a_head_that_does_not_fit_is_one_sentence(copy: Path, tensors: dict[str,
 
     (copy / "head.safetensors").write_bytes(save(tensors))
     about = json.loads((copy / "classifier.json").read_text())
-    digest = files.sha256((copy / "head.safetensors").read_bytes())
+    digest = io.sha256((copy / "head.safetensors").read_bytes())
     change(copy, files={**about["files"], "head.safetensors": digest})
     refused(copy)
 

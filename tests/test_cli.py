@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from fieldmark import __version__
-from fieldmark.photos import PhotoTable
-from fieldmark.split import Split
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.split import Split
 
 SCRIPT = Path(sys.executable).with_name("fieldmark")
 NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random", "--engine", "torch")

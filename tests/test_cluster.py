@@ -22,16 +22,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fieldmark import check, cluster, predict, shards, sources
-from fieldmark.backbones import load
-from fieldmark.classifier import Classifier
-from fieldmark.cluster import Workers, cut
-from fieldmark.errors import InputError, StoreError
-from fieldmark.evaluate import Evaluation
-from fieldmark.experiment import Bench
-from fieldmark.features import FeatureStore
-from fieldmark.photos import PhotoTable
-from fieldmark.train import TrainConfig, train
+from fieldmark import curation, inference
+from fieldmark.data import readers
+from fieldmark.data.photos import PhotoTable
+from fieldmark.distributed import cluster
+from fieldmark.distributed.cluster import Workers, cut
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.features import sharded
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.inference.classifier import Classifier
+from fieldmark.models import load
+from fieldmark.training import TrainConfig, train
+from fieldmark.utils.errors import InputError, StoreError
 
 NETWORK = "shufflenet_v2_x0_5"
 NETWORKS = {NETWORK: {"weights": "random"}}
@@ -68,10 +71,10 @@ def workers(nodes: Any) -> Iterator[Workers]:
         yield found
 
 
-def vectors(bench: Bench, digests: list[str]) -> Any:
-    shelf = bench.shelf(load(NETWORK, weights="random"))
-    shelf.gather()
-    return shelf.get(digests)[slice(None)]
+def vectors(extractor: FeatureExtractor, digests: list[str]) -> Any:
+    cache = extractor.cache(load(NETWORK, weights="random"))
+    cache.gather()
+    return cache.get(digests)[slice(None)]
 
 
 def then(do: Callable[[], object], results: Iterator[Any]) -> Iterator[Any]:
@@ -107,11 +110,11 @@ def is_ours(process: Path) -> bool:
 def test_the_same_features_though_a_node_dies(
     insects: Path, tmp_path: Path, nodes: Any, workers: Workers
 ) -> None:
-    table, looked_at = shards.read(insects), sources.read(insects)
-    alone = Bench(engine="torch", store=FeatureStore(tmp_path / "alone"))
+    table, looked_at = sharded.read(insects), readers.read(insects)
+    alone = FeatureExtractor(engine="torch", store=FeatureStore(tmp_path / "alone"))
     backbones = {name: load(name, **how) for name, how in NETWORKS.items()}
-    shards.extract_shard(table, backbones, alone)
-    shared = Bench(engine="torch", store=FeatureStore(tmp_path / "cluster"))
+    sharded.extract_shard(table, backbones, alone)
+    shared = FeatureExtractor(engine="torch", store=FeatureStore(tmp_path / "cluster"))
     over = Workers.over
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Workers, "over", lambda *a, **k: then(nodes.kill, over(*a, **k)))
@@ -123,15 +126,15 @@ def test_the_same_features_though_a_node_dies(
 
 
 def test_a_task_is_sent_its_own_rows_and_no_names(insects: Path, tmp_path: Path) -> None:
-    table, sent = shards.read(insects), list[Any]()
+    table, sent = sharded.read(insects), list[Any]()
 
     class Here(Workers):
         def over(self, work: Any, common: Any, shares: Any, *, gpu: bool = False) -> Any:
             sent.extend(shares)
             return (work(common, share) for share in shares)
 
-    bench = Bench(engine="torch", store=FeatureStore(tmp_path))
-    report = Here(None, 5).extract(table, NETWORKS, bench)
+    extractor = FeatureExtractor(engine="torch", store=FeatureStore(tmp_path))
+    report = Here(None, 5).extract(table, NETWORKS, extractor)
     assert report.photos == 64
     whole = pl.concat([rows.frame for _, rows in sent])
     assert whole.equals(table.frame)
@@ -142,12 +145,12 @@ def test_a_task_is_sent_its_own_rows_and_no_names(insects: Path, tmp_path: Path)
 def test_index_train_and_measures_are_the_same(
     insects: Path, model: Path, tmp_path: Path, workers: Workers
 ) -> None:
-    table = workers.look(sources.read(insects, verify=False))
-    assert table.frame.equals(sources.read(insects).frame)
+    table = workers.look(readers.read(insects, verify=False))
+    assert table.frame.equals(readers.read(insects).frame)
     table.write(tmp_path / "table.parquet")
-    workers.extract(table, NETWORKS, Bench(engine="torch"))
+    workers.extract(table, NETWORKS, FeatureExtractor(engine="torch"))
     network = TrainConfig(backbone=NETWORK, weights="random", engine="torch")
-    train(tmp_path / "table.parquet", tmp_path / "model", network)
+    train(tmp_path / "table.parquet", out=tmp_path / "model", config=network)
     for name in ("split.parquet", "evaluation.json"):
         assert (tmp_path / "model" / name).read_bytes() == (model / name).read_bytes(), name
     scores = [
@@ -164,28 +167,28 @@ def test_paths_are_those_of_who_typed_the_command(
     monkeypatch.chdir(insects.parent)
     monkeypatch.setenv("FIELDMARK_CACHE", os.path.relpath(tmp_path / "cache"))
     here = Path(insects.name)
-    table = shards.read(here)
+    table = sharded.read(here)
     weights = os.path.relpath(tmp_path / "weights.safetensors")
     save_file(load(NETWORK, weights="random").network.state_dict(), weights)
-    bench = Bench(engine="torch")
+    extractor = FeatureExtractor(engine="torch")
     for how in ({"weights": weights}, {"weights": "random", "weights_dir": Path(weights).parent}):
-        report = workers.extract(table, {NETWORK: how}, bench)
+        report = workers.extract(table, {NETWORK: how}, extractor)
         assert (report.photos, len(report.rejected)) == (64, 1)
-    assert workers.look(sources.read(here, verify=False)).frame.equals(sources.read(insects).frame)
+    assert workers.look(readers.read(here, verify=False)).frame.equals(readers.read(insects).frame)
     classifier = Classifier.load(os.path.relpath(model))
-    items = predict.items_of([here])
+    items = inference.items_of([here])
     found = list(workers.predict(classifier, items))
     assert [each.item for each in found] == items
     assert sum(each.prediction is not None for each in found) == 64
-    config = check.CheckConfig(NETWORK, weights="random", engine="torch")
+    config = curation.CheckConfig(NETWORK, weights="random", engine="torch")
     assert len(workers.ready_to_check(config)(here)) == 65
 
 
 def test_predict_writes_the_same_bytes_though_workers_die(
     insects: Path, classifier: Any, tmp_path: Path, workers: Workers
 ) -> None:
-    items = predict.items_of([insects])
-    assert predict.to_file(tmp_path / "alone.csv", classifier, items) == 1
+    items = inference.items_of([insects])
+    assert inference.to_file(tmp_path / "alone.csv", classifier, items) == 1
     loaded = type(classifier).load(classifier.source)
 
     killed: list[int] = []
@@ -196,18 +199,18 @@ def test_predict_writes_the_same_bytes_though_workers_die(
         yield from workers.predict(*about)
         killer.join()
 
-    assert predict.to_file(tmp_path / "cluster.csv", loaded, items, name=name) == 1
+    assert inference.to_file(tmp_path / "cluster.csv", loaded, items, name=name) == 1
     assert len(killed) >= 2
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "cluster.csv").read_bytes()
 
 
 def test_check_finds_the_same(insects: Path, tmp_path: Path, workers: Workers) -> None:
-    config = check.CheckConfig(NETWORK, weights="random", engine="torch")
-    alone = check.check(insects, tmp_path / "alone", config)
+    config = curation.CheckConfig(NETWORK, weights="random", engine="torch")
+    alone = curation.check(insects, tmp_path / "alone", config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
         read = workers.ready_to_check(config)
-        shared = check.check(insects, tmp_path / "cluster", config, read=read)
+        shared = curation.check(insects, tmp_path / "cluster", config, read=read)
     assert shared.table.frame.equals(alone.table.frame)
     assert shared.findings.equals(alone.findings)
 
@@ -217,7 +220,7 @@ def test_what_a_worker_refuses_is_said_as_it_is(
 ) -> None:
     nowhere = {NETWORK: {"weights": str(tmp_path / "none.pth")}}
     with pytest.raises(InputError, match=r"none\.pth"):
-        workers.extract(shards.read(insects), nowhere, Bench(engine="torch"))
+        workers.extract(sharded.read(insects), nowhere, FeatureExtractor(engine="torch"))
 
 
 def die(_common: object, _share: object) -> None:
@@ -246,7 +249,7 @@ def test_the_command_starts_a_cluster_of_its_own(insects: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "fieldmark", "index", str(insects), "--cluster", "local"]
     subprocess.run([*command, "--out", str(tmp_path / "table.parquet")], check=True, timeout=120)
     table = PhotoTable.read(tmp_path / "table.parquet")
-    assert table.frame.drop("path").equals(sources.read(insects).frame.drop("path"))
+    assert table.frame.drop("path").equals(readers.read(insects).frame.drop("path"))
 
 
 @given(st.integers(0, 500), st.integers(1, 20), st.sampled_from([1, 32]))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmark import backbones
-from fieldmark.backbones.engines import graphs
-from fieldmark.classifier import Classifier
+from fieldmark import models
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
-from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.inference.classifier import Classifier
+from fieldmark.models.runtime import graphs
 
 HEAVY = (
     "torch",
@@ -61,7 +61,7 @@ def run(*words: str) -> tuple[str, set[str]]:
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
     """A classifier of two invented birds, whose network was converted before."""
-    backbone = backbones.load("shufflenet_v2_x0_5", weights="random")
+    backbone = models.load("shufflenet_v2_x0_5", weights="random")
     graphs.graph(backbone)
     folder = tmp_path / "model"
     Classifier.alone(

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import crops, files, images, threads
-from fieldmark.crops import PhotoFile, Spool, decoded
-from fieldmark.errors import ImageRejected, InputError, RejectReason
-from fieldmark.preprocess import Preprocess
+from fieldmark.data import images, loader
+from fieldmark.data.loader import CropCache, decoded
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.transforms import Preprocess
+from fieldmark.utils import io, threads
+from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
 SMALL = Preprocess(size=16, fit="squash")
 
 
 def photos_of(folder: Path) -> list[PhotoFile]:
-    return [PhotoFile(files.sha256(p.read_bytes()), p) for p in sorted(folder.rglob("*.jpg"))]
+    return [PhotoFile(io.sha256(p.read_bytes()), p) for p in sorted(folder.rglob("*.jpg"))]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -61,7 +63,7 @@ def test_what_is_in_flight_is_bounded(insects: Path, monkeypatch: pytest.MonkeyP
             read[0] += 1
         return whole(path)
 
-    monkeypatch.setattr(crops.images, "read_bytes", counting)
+    monkeypatch.setattr(loader.images, "read_bytes", counting)
     stream = decoded(photos_of(insects)[:1] * 1000, SMALL, workers=2)
     next(stream)
     stream.close()  # waits for what is under way, and begins nothing new
@@ -70,24 +72,26 @@ def test_what_is_in_flight_is_bounded(insects: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_spool_holds_the_crops_and_the_reasons(insects: Path, cache: Path) -> None:
     photos = photos_of(insects)
-    spool = Spool.empty(len(photos), 16)
-    assert list(spool.fill(photos, SMALL)) == list(range(len(photos)))
-    assert [photos[number].path.name for number in spool.rejected] == ["broken.jpg"]
+    crop_cache = CropCache.empty(len(photos), 16)
+    assert list(crop_cache.fill(photos, SMALL)) == list(range(len(photos)))
+    assert [photos[number].path.name for number in crop_cache.rejected] == ["broken.jpg"]
     for number, photo in enumerate(photos):
-        if number not in spool.rejected:
-            np.testing.assert_array_equal(spool.crops[number], SMALL.crop(photo.path.read_bytes()))
+        if number not in crop_cache.rejected:
+            np.testing.assert_array_equal(
+                crop_cache.crops[number], SMALL.crop(photo.path.read_bytes())
+            )
     assert not any(cache.iterdir())  # the file has no name: nothing is left, whatever happens
 
 
 def test_a_spool_of_nothing() -> None:
-    spool = Spool.empty(0, 16)
-    assert spool.crops.shape == (0, 16, 16, 3)
-    assert list(spool.fill([], SMALL)) == []
+    crop_cache = CropCache.empty(0, 16)
+    assert crop_cache.crops.shape == (0, 16, 16, 3)
+    assert list(crop_cache.fill([], SMALL)) == []
 
 
 def test_no_room_for_the_spool_is_one_sentence() -> None:
     with pytest.raises(InputError, match="has no room"):
-        Spool.empty(10**9, 4096)
+        CropCache.empty(10**9, 4096)
 
 
 def test_a_cache_that_cannot_be_is_one_sentence(
@@ -96,4 +100,4 @@ def test_a_cache_that_cannot_be_is_one_sentence(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="--cache"):
-        Spool.empty(1, 16)
+        CropCache.empty(1, 16)

@@ -20,12 +20,13 @@ import pytest
 import typer
 
 import fieldmark
-from fieldmark import photos, recipes, sources, split
-from fieldmark.backbones import BACKBONES, engines
 from fieldmark.cli import app
-from fieldmark.errors import InputError, RejectReason
-from fieldmark.evaluate import Evaluation
-from fieldmark.stats import stats
+from fieldmark.data import photos, readers, split
+from fieldmark.data.stats import stats
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.experiments import recipes
+from fieldmark.models import BACKBONES, runtime
+from fieldmark.utils.errors import InputError, RejectReason
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -185,7 +186,7 @@ def test_columns_reasons_and_layouts_are_documented() -> None:
     text = read("docs/data.md")
     assert first_cells(section(text, "The table")) == list(photos.SCHEMA)
     assert first_cells(section(text, "Reasons")) == [reason.value for reason in RejectReason]
-    assert re.findall(r"^### ([\w-]+):", section(text, "Layouts"), re.M) == list(sources.SOURCES)
+    assert re.findall(r"^### ([\w-]+):", section(text, "Layouts"), re.M) == list(readers.SOURCES)
     for way in ("stratified", "random", "official"):
         assert way in split.Way.__args__  # type: ignore[attr-defined]
         assert f"- `{way}`:" in section(text, "Splits")
@@ -206,14 +207,14 @@ def test_the_measures_are_documented() -> None:
 
 def test_the_keys_of_stats_are_documented(insects: Path) -> None:
     text = section(read("docs/commands.md"), "stats")
-    found = stats(sources.read(insects, verify=False))
+    found = stats(readers.read(insects, verify=False))
     for key in (*found, *found["parts"], *found["parts"]["all"]):
         assert f"`{key}`" in text, key
 
 
 def test_engines_and_networks_are_documented() -> None:
     options = section(read("docs/commands.md"), "train")
-    for name in (*engines.ENGINES, *BACKBONES):
+    for name in (*runtime.ENGINES, *BACKBONES):
         assert f"`{name}`" in options, name
 
 

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import files
-from fieldmark.backbones import Backbone, load
-from fieldmark.backbones.engines import (
+from fieldmark.data.transforms import Preprocess
+from fieldmark.models import Backbone, load
+from fieldmark.models.runtime import (
     ENGINES,
     cached_graph,
-    choice,
     cuda,
     engine,
     graphs,
     int8,
     onnx_engine_from_file,
     relative_error,
+    selection,
 )
-from fieldmark.backbones.engines.openvino_ import installed
-from fieldmark.errors import InputError, StoreError
-from fieldmark.preprocess import Preprocess
-from fieldmark.sampling import generator
+from fieldmark.models.runtime.openvino import installed
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, StoreError
+from fieldmark.utils.random import generator
 
 SMALL = "squeezenet1_1"
 THERE = {"torch": True, "onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
@@ -93,11 +93,11 @@ def test_threads_get_crops_of_their_own(small: Backbone, name: str) -> None:
 def test_auto_measures_once_and_keeps_its_choice(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "SECONDS", 0.05)
-    assert choice.kept(small.architecture, 4) is None
+    monkeypatch.setattr(selection, "SECONDS", 0.05)
+    assert selection.kept(small.architecture, 4) is None
     first = engine(small, batch=4)
-    assert first.name == choice.kept(small.architecture, 4)
-    (record,) = [files.read_json(path) for path in graphs.folder().glob("*.json")]
+    assert first.name == selection.kept(small.architecture, 4)
+    (record,) = [io.read_json(path) for path in graphs.folder().glob("*.json")]
     assert set(record["crops_per_second"]) == set(OTHERS)  # PyTorch is not worth the time
     best = max(record["crops_per_second"], key=record["crops_per_second"].get)
     assert record["engine"] == first.name == best
@@ -105,12 +105,12 @@ def test_auto_measures_once_and_keeps_its_choice(
     def never(*args: object) -> None:
         raise AssertionError("measured or converted again")
 
-    monkeypatch.setattr(choice, "measure", never)
+    monkeypatch.setattr(selection, "measure", never)
     other = load(SMALL, weights="random", seed=1)  # its weights do not change how fast it is
     assert engine(other, batch=4).name == first.name
     monkeypatch.setattr(graphs, "_convert", never)
     assert engine(small, batch=4).name == first.name
-    assert choice.kept(small.architecture, 8) is None  # another batch is another question
+    assert selection.kept(small.architecture, 8) is None  # another batch is another question
 
 
 class Wrong:
@@ -125,21 +125,21 @@ class Wrong:
 def test_an_engine_that_computes_something_else_is_not_chosen(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "SECONDS", 0.01)
+    monkeypatch.setattr(selection, "SECONDS", 0.01)
     make = {"torch": lambda: engine(small, "torch"), "wrong": Wrong}
-    found = choice.measure(small, 2, make)
+    found = selection.measure(small, 2, make)
     assert found is not None
     assert found.name == "torch"
-    assert choice.measure(small, 2, {"wrong": Wrong}) is None
+    assert selection.measure(small, 2, {"wrong": Wrong}) is None
 
 
 def test_a_choice_made_for_other_weights_is_checked(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "SECONDS", 0.01)
-    monkeypatch.setattr("fieldmark.backbones.engines.installed", lambda: True)
+    monkeypatch.setattr(selection, "SECONDS", 0.01)
+    monkeypatch.setattr("fieldmark.models.runtime.installed", lambda: True)
     monkeypatch.setitem(ENGINES, "openvino", lambda backbone, batch: Wrong())
-    monkeypatch.setattr(choice, "kept", lambda facts, batch: "openvino")
+    monkeypatch.setattr(selection, "kept", lambda facts, batch: "openvino")
     assert engine(small, batch=2).name == "onnxruntime"
 
 
@@ -162,9 +162,9 @@ def test_damage_in_the_cache_is_repaired(small: Backbone) -> None:
     for name in OTHERS:
         path.write_bytes(good[:1000])
         assert engine(small, name)(crops_of(224, 1)).shape == (1, 512)
-    record = graphs.folder() / choice._path(choice.conditions(small.architecture, 2)).name
+    record = graphs.folder() / selection._path(selection.conditions(small.architecture, 2)).name
     record.write_text("{")
-    assert choice.kept(small.architecture, 2) is None
+    assert selection.kept(small.architecture, 2) is None
 
 
 def test_a_graph_that_differs_is_not_kept(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_an_unknown_engine_is_refused(small: Backbone) -> None:
 def test_a_missing_engine_says_how_to_get_it(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldmark.backbones.engines.openvino_.find_spec", lambda name: None)
+    monkeypatch.setattr("fieldmark.models.runtime.openvino.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'fieldmark\[openvino\]'"):
         engine(small, "openvino")
 
@@ -209,7 +209,7 @@ def test_a_converted_graph_runs_without_pytorch(small: Backbone, tmp_path: Path)
     graphs.graph(small)
     code = (
         "import sys, numpy as np\n"
-        "from fieldmark.backbones.engines import cached_graph, onnx_engine_from_file\n"
+        "from fieldmark.models.runtime import cached_graph, onnx_engine_from_file\n"
         "key, folder = sys.argv[1:]\n"
         "path = cached_graph(key)\n"
         "assert path is not None and cached_graph('0' * 64) is None\n"
@@ -230,7 +230,7 @@ def test_a_signal_is_heard_after_openvino_engines_are_gone(small: Backbone) -> N
     code = (
         "import signal, sys\n"
         "from pathlib import Path\n"
-        "from fieldmark.backbones.engines.openvino_ import OpenVinoEngine\n"
+        "from fieldmark.models.runtime.openvino import OpenVinoEngine\n"
         "first, second = (OpenVinoEngine(Path(sys.argv[1])) for _ in range(2))\n"
         "del first\n"
         "del second\n"
@@ -271,8 +271,8 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cuda, "available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         engine(small, "cuda")
-    monkeypatch.setattr(choice, "kept", lambda key, batch: "cuda")  # it was there when measured
-    monkeypatch.setattr(choice, "SECONDS", 0.01)
+    monkeypatch.setattr(selection, "kept", lambda key, batch: "cuda")  # it was there when measured
+    monkeypatch.setattr(selection, "SECONDS", 0.01)
     assert engine(small, batch=2).name != "cuda"
 
 
@@ -280,7 +280,7 @@ def test_auto_takes_the_gpu_where_it_is_fastest(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a stand-in: what `auto` does once PyTorch finds a GPU."""
-    monkeypatch.setattr(choice, "SECONDS", 0.01)
+    monkeypatch.setattr(selection, "SECONDS", 0.01)
     monkeypatch.setattr(cuda, "available", lambda: True)
     real = engine(small, "torch")
 

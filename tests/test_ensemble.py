@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldmark import ensemble, metrics
+from fieldmark.evaluation import ensemble, metrics
 
 
 def own(members: int, photos: int, seed: int) -> np.ndarray:

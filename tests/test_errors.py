@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from fieldmark import errors
-from fieldmark.errors import FieldmarkError, ImageRejected, RejectReason
+from fieldmark.utils import errors
+from fieldmark.utils.errors import FieldmarkError, ImageRejected, RejectReason
 
 
 def drawn() -> dict[str, str]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fieldmark import metrics
-from fieldmark.errors import InputError
-from fieldmark.evaluate import Difference, Evaluation, difference
+from fieldmark.evaluation import metrics
+from fieldmark.evaluation.comparison import Difference, difference
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.utils.errors import InputError
 
 
 def evaluation(photos: int = 103, classes: int = 7, seed: int = 0, lift: float = 1.5) -> Evaluation:

@@ -15,16 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmark import backbones, explain, neighbours
-from fieldmark.backbones import engines
-from fieldmark.classifier import Classifier
-from fieldmark.errors import ImageRejected, InputError
-from fieldmark.explain import maps
-from fieldmark.features import Features
-from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark import models
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead
+from fieldmark.inference import explain, neighbours
+from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.explain import gradcam
+from fieldmark.models import runtime
+from fieldmark.utils.errors import ImageRejected, InputError
 
 POOLED = ("shufflenet_v2_x0_5", "squeezenet1_1", "tf_efficientnet_lite0")
 TAXA = tuple(Taxon(f"t{n}", f"Genus species{n}", f"kind {n}") for n in range(4))
@@ -42,9 +44,9 @@ def one_cache(cache: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def make(name: str = POOLED[0], preprocess: Preprocess | None = None) -> Classifier:
-    backbone = backbones.load(name, weights="random")
+    backbone = models.load(name, weights="random")
     rng = np.random.default_rng(0)
-    features = engines.engine(backbone, "torch")(photo(1)[None, :224, :224])
+    features = runtime.engine(backbone, "torch")(photo(1)[None, :224, :224])
     weight = rng.normal(0, 1, (features.shape[1], 4)) / np.linalg.norm(features)
     return Classifier.alone(
         backbone,
@@ -151,7 +153,7 @@ def test_a_network_without_a_feature_map_says_so(monkeypatch: pytest.MonkeyPatch
         def forward(self, crops: torch.Tensor) -> torch.Tensor:
             return self.pixels(crops.float()).flatten(1)[:, :1024]
 
-    monkeypatch.setattr(maps, "_mapped", lambda _: None)
+    monkeypatch.setattr(gradcam, "_mapped", lambda _: None)
     classifier.lead.network.backbone.__dict__["trunk"] = Plain()
     with pytest.raises(explain.NoFeatureMap, match="convolutional"):
         explain.activation(classifier.lead, classifier.lead.preprocess.apply(photo(0)), 0)
@@ -245,7 +247,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Path:
     for number in range(6):
         Image.fromarray(photo(number)).save(root / "photos" / f"{number}.png")
         crops.append(classifier.lead.preprocess.apply(photo(number)))
-    from fieldmark.files import sha256
+    from fieldmark.utils.io import sha256
 
     paths = [root / "photos" / f"{number}.png" for number in range(6)]
     frame = build_frame(
@@ -257,7 +259,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Path:
         }
     )
     table = PhotoTable(frame, classifier.taxonomy, root / "photos", "folder")
-    x_ND = engines.engine(classifier.lead.network.backbone, "torch")(np.stack(crops))
+    x_ND = runtime.engine(classifier.lead.network.backbone, "torch")(np.stack(crops))
     labels = np.arange(6) % 4
     train = LabelledFeatures(Features.of(x_ND), labels, tuple(str(n) for n in range(6)))
     neighbours.write(root / "m", classifier, table, train)
@@ -315,7 +317,7 @@ def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(
 
 
 def test_pooled_networks_are_explained_without_torch(model: Path, tmp_path: Path) -> None:
-    engines.engine(
+    runtime.engine(
         make().lead.network.backbone, "onnxruntime"
     )  # converts it, if no test did before
     code = f"""

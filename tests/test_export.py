@@ -20,16 +20,18 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
 
-from fieldmark import backbones, export, onnx_pixels
-from fieldmark.backbones import engines
-from fieldmark.calibration import Threshold
-from fieldmark.classifier import Classifier, Network, stacked
-from fieldmark.errors import InputError
+from fieldmark import models
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.split import split_photos
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
+from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.preprocess import Preprocess
-from fieldmark.split import split_photos
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.inference import export
+from fieldmark.inference.classifier import Classifier, Network, stacked
+from fieldmark.inference.export import preprocessing
+from fieldmark.models import runtime
+from fieldmark.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "shufflenet_v2_x0_5"
@@ -38,7 +40,7 @@ TAXA = tuple(Taxon(str(n), f"Genus species{n}", f"kind {n}") for n in range(5))
 
 def make(preprocess: Preprocess | None = None, name: str = NAME, scale: float = 300) -> Classifier:
     """A classifier with random weights; `scale` spreads its scores, for random features are small."""
-    backbone = backbones.load(name, weights="random")
+    backbone = models.load(name, weights="random")
     dim = backbone.architecture.feature_dim
     rng = np.random.default_rng(0)
     return Classifier.alone(
@@ -75,8 +77,8 @@ def pictures(*shapes: tuple[int, int]) -> list[np.ndarray]:
 
 
 def pixel_session(preprocess: Preprocess) -> onnxruntime.InferenceSession:
-    add = onnx_pixels.Nodes("p_")
-    out = onnx_pixels.crop(add, "image", preprocess)
+    add = preprocessing.Nodes("p_")
+    out = preprocessing.crop(add, "image", preprocess)
     shape = [1, preprocess.size, preprocess.size, 3]
     graph = helper.make_graph(
         add.nodes,
@@ -170,7 +172,7 @@ def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert json.loads(about["thresholds"])["species"]["score"] == 0.6
     assert json.loads(about["check"])["photos"] == len(list(export.generated()))
     assert json.loads(about["int8"]) is None
-    assert json.loads(about["known_from"]) == classifier.known_from
+    assert json.loads(about["known_from"]) == classifier.ood_threshold
     assert json.loads(about["provenance"]) == {"name": "made for a test", "licence": "other"}
 
 
@@ -325,7 +327,7 @@ def test_the_example_runs_without_fieldmark_and_torch(tmp_path: Path) -> None:
 def test_a_converted_network_is_exported_without_torch(tmp_path: Path) -> None:
     classifier = make()
     model = folder_with_photos(tmp_path, classifier)
-    engines.engine(
+    runtime.engine(
         classifier.lead.network.backbone, "onnxruntime"
     )  # converts it, if no test did before
     code = f"""
@@ -348,7 +350,7 @@ def test_real_photos_agree_to_1e_4(shared: Path, tmp_path: Path) -> None:
     """With trained weights, whose probabilities a single grey level can move."""
     weights = shared / "weights" / "squeezenet1_1.safetensors"
     paths = sorted((shared / "data" / "wild74").rglob("*.jpg"))[::400]
-    backbone = backbones.load("squeezenet1_1", weights=weights)
+    backbone = models.load("squeezenet1_1", weights=weights)
     random = make(name="squeezenet1_1", scale=0.1)
     member = replace(random.lead, network=Network.of(backbone))
     classifier = replace(random, members=(member,))

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import crops, images
-from fieldmark.crops import PhotoFile
-from fieldmark.errors import InputError, RejectReason
-from fieldmark.extraction import Extraction, Job, extract, seconds_for
-from fieldmark.features import FeatureStore, Shelf
-from fieldmark.files import sha256
-from fieldmark.preprocess import Preprocess
+from fieldmark.data import images, loader
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.transforms import Preprocess
+from fieldmark.features.cache import FeatureCache, FeatureStore
+from fieldmark.features.extraction import Extraction, Job, extract, seconds_for
+from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.io import sha256
 
 SMALL = Preprocess(size=16, fit="squash")
 DIM = 5
@@ -46,12 +46,12 @@ def photos_of(folder: Path) -> list[PhotoFile]:
 
 
 def job(store: FeatureStore, name: str, engine: Counting, cost: float = 1.0) -> Job:
-    return Job(name, store.shelf(name, SMALL.key(), DIM, "float32"), cost, lambda: engine)
+    return Job(name, store.cache(name, SMALL.key(), DIM, "float32"), cost, lambda: engine)
 
 
-def check(shelf: Shelf, photos: list[PhotoFile], factor: float) -> None:
+def check(cache: FeatureCache, photos: list[PhotoFile], factor: float) -> None:
     """Every vector is that of its own photo."""
-    x_ND = shelf.get([photo.sha256 for photo in photos])[:]
+    x_ND = cache.get([photo.sha256 for photo in photos])[:]
     expected = features_of(np.stack([SMALL.crop(p.path.read_bytes()) for p in photos])) * factor
     np.testing.assert_array_equal(x_ND, expected.astype(np.float32))
 
@@ -76,7 +76,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         count[path.name + path.parent.name] += 1
         return whole(path)
 
-    monkeypatch.setattr(crops.images, "read_bytes", counting)
+    monkeypatch.setattr(loader.images, "read_bytes", counting)
     return count
 
 
@@ -98,7 +98,7 @@ def test_each_photo_is_decoded_once_for_all_networks(
     assert set(decodes.values()) == {1}
     for each, engine in zip(jobs, engines, strict=True):
         assert engine.seen == len(good) == result.computed[each.name]
-        check(each.shelf, good, engine.factor)
+        check(each.cache, good, engine.factor)
 
 
 def test_a_job_is_ready_only_when_its_shelf_is_complete(
@@ -107,8 +107,8 @@ def test_a_job_is_ready_only_when_its_shelf_is_complete(
     jobs = [job(store, "a", Counting(1.0), 1.0), job(store, "b", Counting(2.0), 2.0)]
     stream: Iterator[str] = extract(good, jobs, SMALL, Extraction(), spool_bytes=1)
     for name in stream:
-        shelf = next(each.shelf for each in jobs if each.name == name)
-        assert (shelf.rows([photo.sha256 for photo in good]) >= 0).all()
+        cache = next(each.cache for each in jobs if each.name == name)
+        assert (cache.rows([photo.sha256 for photo in good]) >= 0).all()
 
 
 def test_what_is_kept_is_not_computed_again(
@@ -128,8 +128,8 @@ def test_a_kept_shelf_asks_for_no_engine(good: list[PhotoFile], store: FeatureSt
     def refuse() -> Counting:
         raise AssertionError("the engine is not needed")
 
-    shelf = store.shelf("a", SMALL.key(), DIM, "float32")
-    assert run(good, [Job("a", shelf, 1.0, refuse)])[0] == ["a"]
+    cache = store.cache("a", SMALL.key(), DIM, "float32")
+    assert run(good, [Job("a", cache, 1.0, refuse)])[0] == ["a"]
 
 
 def test_a_new_photo_and_a_new_network_compute_only_what_is_missing(
@@ -145,8 +145,8 @@ def test_a_new_photo_and_a_new_network_compute_only_what_is_missing(
     done, _ = run(good, jobs)
     assert (same.seen, other.seen) == (0, len(good))
     assert done == ["a", "b"]
-    check(jobs[0].shelf, good, 1.0)
-    check(jobs[1].shelf, good, 3.0)
+    check(jobs[0].cache, good, 1.0)
+    check(jobs[1].cache, good, 3.0)
 
 
 def test_networks_that_lack_different_photos_get_what_they_lack(
@@ -159,8 +159,8 @@ def test_networks_that_lack_different_photos_get_what_they_lack(
     jobs = [job(store, "a", a, 1.0), job(store, "b", b, 2.0)]
     run(good[:40], jobs)
     assert (a.seen, b.seen, len(decodes)) == (20, 10, 30)
-    check(jobs[0].shelf, good[:40], 1.0)
-    check(jobs[1].shelf, good[:40], 2.0)
+    check(jobs[0].cache, good[:40], 1.0)
+    check(jobs[1].cache, good[:40], 2.0)
 
 
 def test_the_same_photo_twice_is_computed_once(
@@ -191,8 +191,8 @@ def test_rejected_photos_are_named_with_their_reasons_and_stop_nothing(
         gone.sha256: RejectReason.MISSING,
         broken.sha256: RejectReason.TRUNCATED,
     }
-    check(each.shelf, good, 1.0)
-    assert (each.shelf.rows(list(result.rejected)) == -1).all()
+    check(each.cache, good, 1.0)
+    assert (each.cache.rows(list(result.rejected)) == -1).all()
 
 
 def test_a_whole_chunk_of_bad_photos(store: FeatureStore, tmp_path: Path) -> None:
@@ -219,17 +219,17 @@ def test_features_that_are_no_numbers_are_one_sentence_and_are_not_kept(
             x_ND[-1, 0] = value
             return x_ND
 
-    shelf = FeatureStore(tmp_path / "half").shelf("bad", SMALL.key(), DIM, "float16")
+    cache = FeatureStore(tmp_path / "half").cache("bad", SMALL.key(), DIM, "float16")
     with pytest.raises(InputError, match="bad"):
-        run(good, [Job("bad", shelf, 1.0, lambda: Bad(1.0))])
-    assert len(shelf) == 0
+        run(good, [Job("bad", cache, 1.0, lambda: Bad(1.0))])
+    assert len(cache) == 0
 
 
 def test_what_it_cost_is_known_later(good: list[PhotoFile], store: FeatureStore) -> None:
     each = job(store, "a", Counting(1.0))
-    assert seconds_for(each.shelf, 10) is None
+    assert seconds_for(each.cache, 10) is None
     _, result = run(good, [each])
-    whole = seconds_for(each.shelf, len(good))
+    whole = seconds_for(each.cache, len(good))
     assert whole == pytest.approx(result.seconds["a"])
-    (each.shelf.folder / "cost.json").write_text("damaged")
-    assert seconds_for(each.shelf, 10) is None
+    (each.cache.folder / "cost.json").write_text("damaged")
+    assert seconds_for(each.cache, 10) is None

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fieldmark.errors import InputError, StoreError
-from fieldmark.features import Features, FeatureStore, Shelf, _all_finite
+from fieldmark.features.cache import FeatureCache, Features, FeatureStore, _all_finite
+from fieldmark.utils.errors import InputError, StoreError
 
 
 def key(number: int) -> str:
@@ -28,9 +28,9 @@ def vector(number: int, dim: int) -> np.ndarray:
     return np.random.default_rng(number).normal(size=dim).astype(np.float16)
 
 
-def fill(shelf: Shelf, numbers: list[int]) -> None:
-    with shelf.writing() as writer:
-        rows = np.stack([vector(number, shelf.dim) for number in numbers])
+def fill(cache: FeatureCache, numbers: list[int]) -> None:
+    with cache.writing() as writer:
+        rows = np.stack([vector(number, cache.dim) for number in numbers])
         writer.append([key(number) for number in numbers], rows)
 
 
@@ -39,17 +39,17 @@ def fill(shelf: Shelf, numbers: list[int]) -> None:
 def test_every_vector_comes_back_by_its_key(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
 ) -> None:
-    shelf = FeatureStore(tmp_path_factory.mktemp("store")).shelf("b", "p", 5)
+    cache = FeatureStore(tmp_path_factory.mktemp("store")).cache("b", "p", 5)
     known: list[int] = []
     for batch in batches:
         fresh = [number for number in dict.fromkeys(batch) if number not in known]
         if fresh:
-            fill(shelf, fresh)
+            fill(cache, fresh)
         known += fresh
-    rows = shelf.rows([key(number) for number in [*known, 99_999]])
+    rows = cache.rows([key(number) for number in [*known, 99_999]])
     assert (rows[:-1] >= 0).all()
     assert rows[-1] == -1
-    x = shelf.get([key(number) for number in reversed(known)])[:]
+    x = cache.get([key(number) for number in reversed(known)])[:]
     for got, number in zip(x, reversed(known), strict=True):
         np.testing.assert_array_equal(got, vector(number, 5).astype(np.float32))
 
@@ -57,13 +57,13 @@ def test_every_vector_comes_back_by_its_key(
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
 @pytest.mark.parametrize("which", ["vectors.bin", "index.bin"])
 def test_a_torn_batch_leaves_no_wrong_vector(tmp_path: Path, which: str, keep: float) -> None:
-    shelf = Shelf(tmp_path, 4, "float16")
-    fill(shelf, [1, 2])
+    cache = FeatureCache(tmp_path, 4, "float16")
+    fill(cache, [1, 2])
     whole = (tmp_path / which).stat().st_size
-    fill(shelf, [3, 4])
+    fill(cache, [3, 4])
     torn = whole + int(keep * ((tmp_path / which).stat().st_size - whole))
     os.truncate(tmp_path / which, torn)
-    again = Shelf(tmp_path, 4, "float16")
+    again = FeatureCache(tmp_path, 4, "float16")
     rows = again.rows([key(number) for number in (1, 2, 3, 4)])
     assert (rows[:2] >= 0).all()
     fill(again, [number for number, row in zip((1, 2, 3, 4), rows, strict=True) if row < 0])
@@ -76,7 +76,7 @@ def test_a_killed_writer_leaves_a_shelf_that_works(tmp_path: Path) -> None:
         f"""
         import hashlib, numpy as np, sys
         from pathlib import Path
-        from fieldmark.features import Shelf
+        from fieldmark.features.cache import Shelf
         with Shelf(Path({str(tmp_path)!r}), 8, "float16").writing() as writer:
             for number in range(10_000_000):
                 vector = np.random.default_rng(number).normal(size=(1, 8)).astype(np.float16)
@@ -94,32 +94,32 @@ def test_a_killed_writer_leaves_a_shelf_that_works(tmp_path: Path) -> None:
             break
     process.stdout.close()
     process.wait()
-    shelf = Shelf(tmp_path, 8, "float16")
-    assert len(shelf) >= said + 1  # nothing that was said to be written is lost
-    fill(shelf, [777_777])
+    cache = FeatureCache(tmp_path, 8, "float16")
+    assert len(cache) >= said + 1  # nothing that was said to be written is lost
+    fill(cache, [777_777])
     for number in [*range(said + 1), 777_777]:
-        np.testing.assert_array_equal(shelf.get([key(number)])[:][0], vector(number, 8))
+        np.testing.assert_array_equal(cache.get([key(number)])[:][0], vector(number, 8))
 
 
 def cut_off(folder: Path) -> Path:
     """A shelf with three synced rows and three more, as it lies there in the middle of writing."""
-    shelf, at = Shelf(folder / "shelf", 6, "float16"), folder / "after"
-    fill(shelf, [1, 2])
-    with shelf.writing() as writer:
+    cache, at = FeatureCache(folder / "shelf", 6, "float16"), folder / "after"
+    fill(cache, [1, 2])
+    with cache.writing() as writer:
         writer.append([key(3)], vector(3, 6)[None])
         writer.sync()
         writer.append([key(4), key(5)], np.stack([vector(4, 6), vector(5, 6)]))
         writer.append([key(6)], vector(6, 6)[None])
-        shutil.copytree(shelf.folder, at)
-    assert sorted(path.name for path in shelf.folder.glob("*.bin")) == ["index.bin", "vectors.bin"]
+        shutil.copytree(cache.folder, at)
+    assert sorted(path.name for path in cache.folder.glob("*.bin")) == ["index.bin", "vectors.bin"]
     return at
 
 
 def test_a_kill_costs_nothing_that_was_appended(tmp_path: Path) -> None:
     at = cut_off(tmp_path)
-    for shelf in (Shelf(at, 6, "float16"), Shelf(tmp_path / "shelf", 6, "float16")):
-        assert len(shelf) == 6
-        x_ND = shelf.get([key(number) for number in range(1, 7)])[:]
+    for cache in (FeatureCache(at, 6, "float16"), FeatureCache(tmp_path / "shelf", 6, "float16")):
+        assert len(cache) == 6
+        x_ND = cache.get([key(number) for number in range(1, 7)])[:]
         np.testing.assert_array_equal(x_ND, np.stack([vector(n, 6) for n in range(1, 7)]))
 
 
@@ -136,14 +136,14 @@ def test_a_power_cut_leaves_no_wrong_vector(
     left = data[:-size]
     rest = {b"zeros": bytes(size), b"old": bytes(range(1, 251)), b"": b""}[lost][:size]
     (at / which).write_bytes(left + rest)
-    again = Shelf(at, 6, "float16")
+    again = FeatureCache(at, 6, "float16")
     found = again.rows([key(number) for number in range(1, 7)])
     assert (found[:3] >= 0).all()  # those that were synced
     assert (found >= 0).sum() == 6 - rows
     fill(again, [7])
     fill(again, [number for number in range(1, 7) if found[number - 1] < 0])
-    for shelf in (again, Shelf(at, 6, "float16")):
-        x_ND = shelf.get([key(number) for number in range(1, 8)])[:]
+    for cache in (again, FeatureCache(at, 6, "float16")):
+        x_ND = cache.get([key(number) for number in range(1, 8)])[:]
         np.testing.assert_array_equal(x_ND, np.stack([vector(n, 6) for n in range(1, 8)]))
 
 
@@ -151,46 +151,46 @@ def test_rows_are_synced_now_and_then(tmp_path: Path, monkeypatch: pytest.Monkey
     synced: list[int] = []
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), real(handle))[1])
-    with Shelf(tmp_path, 2, "float16").writing() as writer:
+    with FeatureCache(tmp_path, 2, "float16").writing() as writer:
         synced.clear()
         writer.append([key(1)], vector(1, 2)[None])
         assert synced == []
-        monkeypatch.setattr("fieldmark.features.SYNCED_EVERY", 0.0)
+        monkeypatch.setattr("fieldmark.features.cache.SYNCED_EVERY", 0.0)
         writer.append([key(2)], vector(2, 2)[None])
         assert len(synced) == 2
         assert (tmp_path / "unsynced.bin").read_bytes() == np.uint64(2).tobytes()
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, 2, "float16")
+    cache = FeatureCache(tmp_path, 2, "float16")
     with (
-        shelf.writing(),
+        cache.writing(),
         pytest.raises(StoreError, match="in use"),
-        Shelf(tmp_path, 2, "float16").writing(),
+        FeatureCache(tmp_path, 2, "float16").writing(),
     ):
         pass
 
 
 def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = Shelf(tmp_path, 2, "float16")
-    fill(shelf, [1])
+    cache = FeatureCache(tmp_path, 2, "float16")
+    fill(cache, [1])
     real = os.write
 
     def full(handle: int, data: bytes) -> int:
         real(handle, bytes(data)[:1])
         raise OSError(28, "No space left on device")
 
-    with shelf.writing() as writer, monkeypatch.context() as patch:
+    with cache.writing() as writer, monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(InputError, match="No space left"):
             writer.append([key(2)], vector(2, 2)[None])
-    assert shelf.rows([key(1), key(2)]).tolist() == [0, -1]
-    fill(shelf, [3])
-    np.testing.assert_array_equal(shelf.get([key(3)])[:][0], vector(3, 2))
+    assert cache.rows([key(1), key(2)]).tolist() == [0, -1]
+    fill(cache, [3])
+    np.testing.assert_array_equal(cache.get([key(3)])[:][0], vector(3, 2))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with Shelf(tmp_path, 2, "float16").writing() as writer:
+    with FeatureCache(tmp_path, 2, "float16").writing() as writer:
         with pytest.raises(ValueError, match="dimension"):
             writer.append([key(1)], np.zeros((1, 3)))
         with pytest.raises(ValueError, match="finite"):
@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_shelves_are_told_apart_by_what_they_were_computed_from(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     names = {
-        store.shelf(*key, 2, precision).folder.name  # type: ignore[arg-type]
+        store.cache(*key, 2, precision).folder.name  # type: ignore[arg-type]
         for key in [("a", "p"), ("b", "p"), ("a", "q")]
         for precision in ("float16", "float32")
     }
@@ -217,16 +217,16 @@ def test_features_are_read_in_blocks_and_in_any_order() -> None:
 
 
 def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
-    shelf = FeatureStore(tmp_path).shelf("weights", "crop", 3)
+    cache = FeatureStore(tmp_path).cache("weights", "crop", 3)
     alike = [key(0)[:16] + key(number)[16:] for number in range(3)]
-    with shelf.writing() as writer:
+    with cache.writing() as writer:
         writer.append([*alike[:2], key(7)], np.arange(9, dtype=np.float32).reshape(3, 3))
-    assert shelf.rows([alike[1], key(7), alike[2], alike[0], key(8)]).tolist() == [1, 2, -1, 0, -1]
+    assert cache.rows([alike[1], key(7), alike[2], alike[0], key(8)]).tolist() == [1, 2, -1, 0, -1]
 
 
 def test_photos_in_the_order_of_the_shelf_are_found_like_any_others(tmp_path: Path) -> None:
-    shelf = FeatureStore(tmp_path).shelf("weights", "crop", 3)
-    fill(shelf, list(range(10)))
+    cache = FeatureStore(tmp_path).cache("weights", "crop", 3)
+    fill(cache, list(range(10)))
     for numbers in (
         [*range(10)],
         [*range(3, 10)],
@@ -236,8 +236,8 @@ def test_photos_in_the_order_of_the_shelf_are_found_like_any_others(tmp_path: Pa
         [],
     ):
         expected = [number if number < 10 else -1 for number in numbers]
-        assert shelf.rows([key(number) for number in numbers]).tolist() == expected
-    whole = shelf.rows([key(number) for number in range(10)])
+        assert cache.rows([key(number) for number in numbers]).tolist() == expected
+    whole = cache.rows([key(number) for number in range(10)])
     assert (whole.dtype, whole.shape) == (np.int64, (10,))
 
 

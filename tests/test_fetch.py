@@ -27,13 +27,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fieldmark import fetch, inat_tables, sources
 from fieldmark.cli import app
 from fieldmark.cli.fetch import PhotoSize
-from fieldmark.errors import InputError
-from fieldmark.fetch import challenges, http
-from fieldmark.fetch.choice import choose
-from fieldmark.fetch.unpack import unpack
+from fieldmark.data import download, readers
+from fieldmark.data.download import challenges, http
+from fieldmark.data.download.selection import choose
+from fieldmark.data.download.unpack import unpack
+from fieldmark.data.readers import inat_tables
+from fieldmark.utils.errors import InputError
 
 
 def draw_photo(label: int, number: int) -> bytes:
@@ -44,7 +45,7 @@ def draw_photo(label: int, number: int) -> bytes:
     return file.getvalue()
 
 
-QUICK = fetch.Manners(workers=4, rate=10_000, tries=3, pause=0.01, timeout=5)
+QUICK = download.RetryPolicy(workers=4, rate=10_000, tries=3, pause=0.01, timeout=5)
 
 
 @pytest.fixture
@@ -165,15 +166,15 @@ def published(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     monkeypatch.setitem(challenges.CHALLENGES, "2019", known)
     return SimpleNamespace(
-        server=server, photos=photos, challenge=fetch.Challenge("2019", base=server.url)
+        server=server, photos=photos, challenge=download.Challenge("2019", base=server.url)
     )
 
 
 def test_a_challenge_is_fetched_checked_and_read(published: Any, tmp_path: Path) -> None:
     out = tmp_path / "inat"
-    done = fetch.fetch_challenge(published.challenge, out, QUICK)
+    done = download.fetch_challenge(published.challenge, out, QUICK)
     assert [about["held_to"][:3] for about in done] == ["its", "its", "not", "its"]
-    table = sources.read(out)
+    table = readers.read(out)
     assert table.kept.height == 8
     assert {taxon.name for taxon in table.taxonomy} == {"Parus major", "Pica pica"}
     assert (out / "train_val2019/Birds/0/0.jpg").read_bytes() == published.photos[
@@ -184,7 +185,7 @@ def test_a_challenge_is_fetched_checked_and_read(published: Any, tmp_path: Path)
     before = len(published.server.asked)
     left = out / "archives" / "val2019.json.tar.gz"  # by a kill before it was removed
     left.write_bytes(b"whole, and unpacked")
-    assert fetch.fetch_challenge(published.challenge, out, QUICK) == done
+    assert download.fetch_challenge(published.challenge, out, QUICK) == done
     assert len(published.server.asked) == before
     assert not left.exists()
 
@@ -192,7 +193,7 @@ def test_a_challenge_is_fetched_checked_and_read(published: Any, tmp_path: Path)
 def test_a_download_goes_on_where_it_was_cut_off(published: Any, tmp_path: Path) -> None:
     path = "/2019/train_val2019.tar.gz"
     published.server.faults[path] = [cut(0.5), cut(0.5), busy(503, "0")]
-    fetch.fetch_challenge(published.challenge, tmp_path / "inat", QUICK)
+    download.fetch_challenge(published.challenge, tmp_path / "inat", QUICK)
     size = len(published.server.files[path])
     ranges = [span for asked, span in published.server.asked if asked == path]
     assert ranges[0] == ""
@@ -206,41 +207,41 @@ def test_a_later_run_goes_on_and_never_joins_two_versions(published: Any, tmp_pa
     path, out = "/2019/train_val2019.tar.gz", tmp_path / "inat"
     published.server.faults[path] = [cut(0.5), *[busy(500, "")] * 3]
     with pytest.raises(InputError, match=r"3 tries.*500.*what was got is kept"):
-        fetch.fetch_challenge(published.challenge, out, QUICK)
+        download.fetch_challenge(published.challenge, out, QUICK)
     part = out / "archives/train_val2019.tar.gz.part"
     assert part.stat().st_size == len(published.server.files[path]) // 2
     assert not part.with_suffix("").exists()
     assert not (out / "train_val2019").exists()
     # The same file again: the rest alone is asked for. Another version on the server: all of it.
     part.with_name(f"{part.name}.json").write_text('{"version": "\\"older\\"", "bytes": 99}')
-    fetch.fetch_challenge(published.challenge, out, QUICK)
-    assert sources.read(out).kept.height == 8
+    download.fetch_challenge(published.challenge, out, QUICK)
+    assert readers.read(out).kept.height == 8
 
 
 def test_wrong_bytes_are_thrown_away(published: Any, tmp_path: Path) -> None:
     path, out = "/2019/train2019.json.tar.gz", tmp_path / "inat"
     published.server.faults[path] = [wrong]
-    fetch.fetch_challenge(published.challenge, out, QUICK)
+    download.fetch_challenge(published.challenge, out, QUICK)
     published.server.faults[path] = [wrong, wrong]
     with pytest.raises(InputError, match=r"twice with wrong bytes.*MD5 is .* is published"):
-        fetch.fetch_challenge(published.challenge, tmp_path / "other", QUICK)
+        download.fetch_challenge(published.challenge, tmp_path / "other", QUICK)
     assert not list((tmp_path / "other/archives").iterdir())
     assert not list((tmp_path / "other").glob("train*"))
 
 
 def test_what_is_not_there_or_out_of_reach_is_one_sentence(server: Any, tmp_path: Path) -> None:
-    missing = fetch.Challenge("2021", base=server.url)
+    missing = download.Challenge("2021", base=server.url)
     with pytest.raises(InputError, match=r"HTTP 404"):
-        fetch.fetch_challenge(missing, tmp_path / "a", QUICK)
-    nobody = fetch.Challenge("2021", base="http://127.0.0.1:9")
+        download.fetch_challenge(missing, tmp_path / "a", QUICK)
+    nobody = download.Challenge("2021", base="http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"3 tries .the connection failed"):
-        fetch.fetch_challenge(nobody, tmp_path / "b", QUICK)
+        download.fetch_challenge(nobody, tmp_path / "b", QUICK)
     server.files["/2021/train.json.tar.gz"] = b"x"
     server.faults["/2021/train.json.tar.gz"] = [busy(403, "")]
     with pytest.raises(InputError, match=r"refused .HTTP 403.: it needs credentials"):
-        fetch.fetch_challenge(missing, tmp_path / "c", QUICK)
+        download.fetch_challenge(missing, tmp_path / "c", QUICK)
     with pytest.raises(InputError, match=r"no part 'tain': choose of train, train_mini, val, test"):
-        fetch.Challenge("2021", ("tain",)).archives()
+        download.Challenge("2021", ("tain",)).archives()
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(
@@ -401,13 +402,13 @@ def bucket(server: Any) -> Any:
     return server
 
 
-def wanted(bucket: Any, **more: Any) -> fetch.Wanted:
-    return fetch.Wanted(**{"taxa": ("parus",), "photos": 8, "base": bucket.url} | more)
+def wanted(bucket: Any, **more: Any) -> download.Wanted:
+    return download.Wanted(**{"taxa": ("parus",), "photos": 8, "base": bucket.url} | more)
 
 
 def test_a_data_set_of_ones_own(bucket: Any, tmp_path: Path) -> None:
     choice = wanted(bucket, place=(45.0, 5.0, 55.0, 15.0))
-    got = fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
     rows = pl.read_csv(got.table)
     numbers = rows["group"].str.strip_prefix("uuid-").cast(pl.Int64)
     assert (numbers % 5 != 0).all()
@@ -424,15 +425,15 @@ def test_a_data_set_of_ones_own(bucket: Any, tmp_path: Path) -> None:
     }
     photo = rows["file_name"].str.extract(r"(\d+)\.jpg").cast(pl.Int64)
     assert (photo == 2 * numbers).all()  # the first photo of each observation
-    table = sources.read(got.table)
+    table = readers.read(got.table)
     assert table.kept.height == 16
     assert {taxon.ranks["genus"] for taxon in table.taxonomy} == {"Parus"}
     assert {taxon.ranks["family"] for taxon in table.taxonomy} == {"Paridae"}
     asked = len(bucket.asked)
-    assert fetch.fetch_own(choice, tmp_path / "own", manners=QUICK) == got
+    assert download.fetch_own(choice, tmp_path / "own", manners=QUICK) == got
     assert len(bucket.asked) == asked
     with pytest.raises(InputError, match="chosen otherwise"):
-        fetch.fetch_own(replace(choice, seed=1), tmp_path / "own", manners=QUICK)
+        download.fetch_own(replace(choice, seed=1), tmp_path / "own", manners=QUICK)
 
 
 def test_the_choice_is_a_function_of_the_seed_whatever_the_block(
@@ -473,14 +474,14 @@ def test_photos_that_are_not_to_be_had_are_named(bucket: Any, tmp_path: Path) ->
     del bucket.files[first]
     bucket.files[second] = bucket.files[second][:900]  # half a picture, twice
     bucket.faults[third] = [cut(0.3), busy(429, "0")]
-    got = fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
     assert (got.photos, got.failed) == (6, 2)
     lost = pl.read_csv(tmp_path / "own/not-fetched.csv")
     assert lost["reason"].str.contains("404|truncated").all()
     assert not list((tmp_path / "own").rglob("*.part"))
 
 
-def _chosen(choice: fetch.Wanted, bucket: Any, folder: Path) -> list[dict[str, Any]]:
+def _chosen(choice: download.Wanted, bucket: Any, folder: Path) -> list[dict[str, Any]]:
     for name in inat_tables.NAMES:
         (folder / f"{name}.csv.gz").write_bytes(bucket.files[f"/{name}.csv.gz"])
     return choose(choice, folder).to_dicts()
@@ -491,10 +492,10 @@ def test_a_stop_in_the_middle_costs_no_photo(bucket: Any, tmp_path: Path) -> Non
     last = _chosen(choice, bucket, tmp_path)[-1]["url"].removeprefix(bucket.url)
     bucket.faults[last] = [busy(500, "")] * 3
     with pytest.raises(InputError, match="what was got is kept"):
-        fetch.fetch_own(choice, tmp_path / "own", manners=replace(QUICK, workers=1))
+        download.fetch_own(choice, tmp_path / "own", manners=replace(QUICK, workers=1))
     assert not (tmp_path / "own/photos.csv").exists()
     bucket.asked.clear()
-    got = fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
     assert got.photos == 8
     assert bucket.asked == [(last, "")]
 
@@ -520,7 +521,7 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(bucket: Any, tmp_path: Pa
     """SIGKILL within a table, then within a photo: each run goes on, and the end is that of no kill."""
     choice = wanted(bucket, photos=4, taxa=("Parus",))
     photos = [row["url"].removeprefix(bucket.url) for row in _chosen(choice, bucket, tmp_path)]
-    whole = fetch.fetch_own(choice, tmp_path / "whole", manners=QUICK).table
+    whole = download.fetch_own(choice, tmp_path / "whole", manners=QUICK).table
     bucket.asked.clear()
     # Noise that gzip cannot shrink, below the table's rows: so that half of the table is many blocks.
     noise = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes().hex().encode()
@@ -561,7 +562,7 @@ def test_a_damaged_table_is_refused(bucket: Any, tmp_path: Path) -> None:
     for number, (data, said) in enumerate(cases.items()):
         bucket.files["/photos.csv.gz"] = data
         with pytest.raises(InputError, match=said):
-            fetch.fetch_own(wanted(bucket), tmp_path / str(number), manners=QUICK)
+            download.fetch_own(wanted(bucket), tmp_path / str(number), manners=QUICK)
 
 
 def test_a_table_of_a_header_alone_is_refused(bucket: Any, tmp_path: Path) -> None:
@@ -570,7 +571,7 @@ def test_a_table_of_a_header_alone_is_refused(bucket: Any, tmp_path: Path) -> No
         header = gzip.decompress(whole[f"/{name}.csv.gz"]).split(b"\n")[0] + b"\n"
         bucket.files[f"/{name}.csv.gz"] = gzip.compress(header)
         with pytest.raises(InputError, match=f"{name}.csv.gz has no row below its header"):
-            fetch.fetch_own(wanted(bucket), tmp_path / name, manners=QUICK)
+            download.fetch_own(wanted(bucket), tmp_path / name, manners=QUICK)
         bucket.files.update(whole)
 
 
@@ -580,8 +581,8 @@ def test_a_photo_that_is_too_large_is_left_out_and_the_others_come(
     choice = wanted(bucket, photos=4)
     large = _chosen(choice, bucket, tmp_path)[0]["url"].removeprefix(bucket.url)
     bucket.files[large] += b"x" * 2_000_000
-    monkeypatch.setattr("fieldmark.fetch.opendata._PHOTO_LIMIT", 2_000_000)
-    got = fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    monkeypatch.setattr("fieldmark.data.download.open_data._PHOTO_LIMIT", 2_000_000)
+    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
     assert (got.photos, got.failed) == (7, 1)
     lost = pl.read_csv(tmp_path / "own/not-fetched.csv")
     assert lost["reason"].str.contains("larger than 2,000,000 bytes").all()
@@ -592,7 +593,7 @@ def test_where_no_photo_is_to_be_had_nothing_is_called_ready(bucket: Any, tmp_pa
     for row in _chosen(choice, bucket, tmp_path):
         del bucket.files[row["url"].removeprefix(bucket.url)]
     with pytest.raises(InputError, match="None of the 2 photos was to be had"):
-        fetch.fetch_own(choice, tmp_path / "own", manners=QUICK)
+        download.fetch_own(choice, tmp_path / "own", manners=QUICK)
     assert pl.read_csv(tmp_path / "own/not-fetched.csv").height == 2
     assert not (tmp_path / "own/photos.csv").exists()
 
@@ -624,7 +625,7 @@ def test_an_option_of_the_other_kind_is_refused(words: list[str], tmp_path: Path
 
 
 def test_the_verb_offers_the_sizes_that_there_are() -> None:
-    assert tuple(PhotoSize) == fetch.SIZES
+    assert tuple(PhotoSize) == download.SIZES
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fieldmark.errors import InputError
-from fieldmark.fieldguide import MARKER, draw
-from fieldmark.fieldguide.camera import photograph, size_of
-from fieldmark.fieldguide.plan import counts, plan
-from fieldmark.fieldguide.species import invent
-from fieldmark.fieldguide.wings import look, paint
+from fieldmark.data.synthetic import MARKER, draw
+from fieldmark.data.synthetic.camera import photograph, size_of
+from fieldmark.data.synthetic.plan import counts, plan
+from fieldmark.data.synthetic.species import invent
+from fieldmark.data.synthetic.wings import look, paint
+from fieldmark.utils.errors import InputError
 
 SMALL = {"species": 5, "photos": 40, "seed": 3}
 

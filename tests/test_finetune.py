@@ -10,20 +10,23 @@ import pytest
 import torch
 from torch import nn
 
-from fieldmark import backbones, finetune
-from fieldmark.backbones import Architecture, Backbone
-from fieldmark.backbones.network import Literal, Pixels, seeded
-from fieldmark.errors import StoreError
-from fieldmark.features import Features
-from fieldmark.finetune import Crops, FineTuning
-from fieldmark.finetune.state import State
-from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.heads.softmax import Arm, Epoch, Training, fit
+from fieldmark import models
+from fieldmark.data.loader import LabelledCrops
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead
+from fieldmark.heads.softmax import Epoch, Hyperparameters, Training, fit
+from fieldmark.models import Architecture, Backbone
+from fieldmark.models.network import ClassifierNetwork, Pixels, seeded
+from fieldmark.training import finetune
+from fieldmark.training.finetune import FineTuning
+from fieldmark.training.finetune.checkpoint import State
+from fieldmark.utils.errors import StoreError
 
 CLASSES = 3
 
 
-def crops(count: int, side: int, first: int = 0) -> Crops:
+def crops(count: int, side: int, first: int = 0) -> LabelledCrops:
     """Crops whose class shows in their colour and their stripes."""
     rng = np.random.default_rng([first, side])
     labels = np.arange(count) % CLASSES
@@ -31,10 +34,10 @@ def crops(count: int, side: int, first: int = 0) -> Crops:
     pixels = 90 + 30 * labels[:, None, None, None] + stripes[:, :, None, None]
     noisy = pixels + rng.normal(0, 25, (count, side, side, 3))
     ids = tuple(f"p{first + number}" for number in range(count))
-    return Crops(noisy.clip(0, 255).astype(np.uint8), np.arange(count), labels, ids)
+    return LabelledCrops(noisy.clip(0, 255).astype(np.uint8), np.arange(count), labels, ids)
 
 
-def tiny(seed: int = 0) -> Literal:
+def tiny(seed: int = 0) -> ClassifierNetwork:
     """A network of a few thousand weights, with BatchNorm and dropout, that trains at once."""
     facts = Architecture(
         name="tiny",
@@ -59,7 +62,7 @@ def tiny(seed: int = 0) -> Literal:
             nn.Dropout(0.3),
             nn.Linear(12, CLASSES),
         )
-    return Literal(facts, network)
+    return ClassifierNetwork(facts, network)
 
 
 def state(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -73,7 +76,7 @@ def changed(before: dict[str, torch.Tensor], network: nn.Module) -> set[str]:
 def lively(name: str) -> Backbone:
     """A random network whose features are spread as a trained one's are, so that there is something
     to learn from: its BatchNorms take their statistics from some crops."""
-    backbone = backbones.load(name, weights="random")
+    backbone = models.load(name, weights="random")
     norms = [m for m in backbone.network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the plain mean of what it sees
@@ -84,7 +87,9 @@ def lively(name: str) -> Backbone:
     return backbone
 
 
-def both_ways(backbone: Backbone, train: Crops, val: Crops) -> tuple[list[Epoch], list[Epoch]]:
+def both_ways(
+    backbone: Backbone, train: LabelledCrops, val: LabelledCrops
+) -> tuple[list[Epoch], list[Epoch]]:
     """The curves of literal training of the last layer, and of training on kept features."""
     how = FineTuning("last", epochs=3, batch_size=8, learning_rate=3e-3, weight_decay=0.1, seed=5)
     network = backbone.literal(CLASSES, seed=5)
@@ -92,13 +97,15 @@ def both_ways(backbone: Backbone, train: Crops, val: Crops) -> tuple[list[Epoch]
     weight = layer.weight.detach().numpy().reshape(CLASSES, -1).T.copy()
     initial = LinearHead(weight, layer.bias.detach().numpy().copy())
 
-    def kept(part: Crops) -> LabelledFeatures:
+    def kept(part: LabelledCrops) -> LabelledFeatures:
         with torch.inference_mode():
             features = backbone.trunk(torch.from_numpy(part.pixels)).numpy()
         return LabelledFeatures(Features.of(features), part.labels, part.ids)
 
     training = Training(epochs=3, batch_size=8, seed=5, standardise=False)
-    cached = fit(kept(train), kept(val), CLASSES, training, Arm(3e-3, 0.1, initial=initial))
+    cached = fit(
+        kept(train), kept(val), CLASSES, training, Hyperparameters(3e-3, 0.1, initial=initial)
+    )
     literal, _ = finetune.finetune(network, train, val, how)
     return literal, list(cached.curve)
 
@@ -124,7 +131,7 @@ def test_the_two_differ_by_design_where_more_than_a_linear_layer_is_trained(name
 
 
 def test_a_frozen_network_keeps_all_but_its_last_layer() -> None:
-    backbone = backbones.load("shufflenet_v2_x0_5", weights="random")
+    backbone = models.load("shufflenet_v2_x0_5", weights="random")
     network = backbone.literal(CLASSES, seed=0)
     before, own = state(network), state(backbone.network)
     assert any("running_mean" in name for name in before)
@@ -180,7 +187,7 @@ def test_a_resumed_network_of_four_dimensions_is_the_same_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The layout of tensors in memory must not show in the numbers of a real network either."""
-    backbone = backbones.load("shufflenet_v2_x0_5", weights="random")
+    backbone = models.load("shufflenet_v2_x0_5", weights="random")
     how = FineTuning("all", epochs=2, batch_size=3)
     train, val, kept = crops(6, 64), crops(3, 64, first=50), tmp_path / "state.safetensors"
     whole = backbone.literal(CLASSES, 0)

@@ -19,10 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from fieldmark import backbones
-from fieldmark.backbones.network import Literal, seeded
-from fieldmark.finetune import (
-    Crops,
+from fieldmark import models
+from fieldmark.data.loader import LabelledCrops
+from fieldmark.heads.base import LinearHead
+from fieldmark.models.network import ClassifierNetwork, seeded
+from fieldmark.training.finetune import (
     FineTuning,
     augment,
     estimate,
@@ -35,28 +36,25 @@ from fieldmark.finetune import (
     scores,
     start_from,
 )
-from fieldmark.finetune.augment import Mixing, drawing
-from fieldmark.finetune.data import batches
-from fieldmark.finetune.state import State
-from fieldmark.finetune.update import Average, Updates
-from fieldmark.heads.base import LinearHead
+from fieldmark.training.finetune.augment import Mixing, drawing
+from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.data import batches
+from fieldmark.training.finetune.step import Average, Updates
 
 CLASSES = 3
 
 
-def crops(count: int, side: int, first: int = 0) -> Crops:
+def crops(count: int, side: int, first: int = 0) -> LabelledCrops:
     rng = np.random.default_rng([first, side])
     labels = np.arange(count) % CLASSES
     pixels = 60 + 60 * labels[:, None, None, None] + rng.normal(0, 25, (count, side, side, 3))
     ids = tuple(f"p{first + number}" for number in range(count))
-    return Crops(pixels.clip(0, 255).astype(np.uint8), np.arange(count), labels, ids)
+    return LabelledCrops(pixels.clip(0, 255).astype(np.uint8), np.arange(count), labels, ids)
 
 
-def tiny(norm: bool = True, dropout: float = 0.0) -> Literal:
+def tiny(norm: bool = True, dropout: float = 0.0) -> ClassifierNetwork:
     """A network of two convolutions."""
-    facts = replace(
-        backbones.architecture("alexnet"), name="tiny", feature_dim=8, last_layer_path="6"
-    )
+    facts = replace(models.architecture("alexnet"), name="tiny", feature_dim=8, last_layer_path="6")
     with seeded(0, "tiny"):
         network = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2),
@@ -67,7 +65,7 @@ def tiny(norm: bool = True, dropout: float = 0.0) -> Literal:
             nn.Dropout(dropout),
             nn.Linear(8, CLASSES),
         )
-    return Literal(facts, network)
+    return ClassifierNetwork(facts, network)
 
 
 def state(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -183,7 +181,7 @@ def test_targets_are_mixed_as_the_photos_are(mixup: float, cutmix: float) -> Non
 
 
 def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
-    network = backbones.load("shufflenet_v2_x0_5", weights="random").trainable(CLASSES, 0)
+    network = models.load("shufflenet_v2_x0_5", weights="random").trainable(CLASSES, 0)
     groups = layers.groups(network, FineTuning("scratch", weight_decay=0.1))
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert [{each.ndim for each in group["params"]} for group in groups] == [{2, 4}, {1}]
@@ -192,7 +190,7 @@ def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenet_v2"])
 def test_earlier_layers_learn_more_slowly(name: str) -> None:
-    network = backbones.load(name, weights="random").trainable(CLASSES, 0)
+    network = models.load(name, weights="random").trainable(CLASSES, 0)
     layers.choose(network, FineTuning("all"))
     groups = layers.groups(network, FineTuning("all", layer_decay=0.8, weight_decay=0.1))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
@@ -237,7 +235,7 @@ def test_low_rank_updates_change_dense_weights_by_a_matrix_of_that_rank() -> Non
 
 
 def test_merging_low_rank_updates_is_the_plain_sum_and_changes_no_score() -> None:
-    backbone = backbones.load("squeezenet1_1", weights="random")
+    backbone = models.load("squeezenet1_1", weights="random")
     network, some = backbone.trainable(CLASSES, 0), crops(2, 64)
     at_first, weights = scores(network, some, plain("all")), state(network)
     low_rank.attach(network, rank=4, seed=0)
@@ -260,7 +258,7 @@ def test_merging_low_rank_updates_is_the_plain_sum_and_changes_no_score() -> Non
 
 
 def test_a_network_starts_as_good_as_the_head_on_its_features() -> None:
-    backbone = backbones.load("shufflenet_v2_x0_5", weights="random")
+    backbone = models.load("shufflenet_v2_x0_5", weights="random")
     rng = np.random.default_rng(0)
     head = LinearHead(
         rng.normal(size=(1024, CLASSES)).astype(np.float32), np.arange(3, dtype=np.float32)
@@ -374,8 +372,8 @@ import torch
 from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
 from test_finetune_parts import crops, tiny
-from fieldmark.finetune import finetune, good
-from fieldmark.finetune.state import State
+from fieldmark.training.finetune import finetune, good
+from fieldmark.training.finetune.checkpoint import State
 
 state, weights, dies = sys.argv[1:]
 after_update = State.after_update

@@ -9,19 +9,21 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark import backbones, folds
-from fieldmark.experiment import PAPER_CROP, Bench, Parts, Photos, read
-from fieldmark.search import Budget, candidates, learning_photos
-from fieldmark.search.learning import learned
-from fieldmark.search.tuning import Tuning
-from fieldmark.split import split_photos
+from fieldmark import models
+from fieldmark.data import cross_validation
+from fieldmark.data.split import split_photos
+from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.training.automl import Budget, candidates, learning_photos
+from fieldmark.training.automl.finetune_search import Tuning
+from fieldmark.training.automl.linear_probe_search import learned
 
 
-def photos_of(drawn: list[tuple[str, int]]) -> Photos:
+def photos_of(drawn: list[tuple[str, int]]) -> LabelledPhotos:
     """Photos of these classes; those with a number from 5 on share a group with their like."""
     ids = tuple(f"p{at}" for at in range(len(drawn)))
     groups = tuple(None if number < 5 else f"{name}{number}" for name, number in drawn)
-    return Photos(ids, (), tuple(name for name, _ in drawn), groups, ("",) * len(drawn))
+    return LabelledPhotos(ids, (), tuple(name for name, _ in drawn), groups, ("",) * len(drawn))
 
 
 DRAWN = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9)), min_size=1, max_size=60)
@@ -32,8 +34,8 @@ def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str,
     ids = tuple(f"p{at}" for at in range(len(drawn)))
     groups = tuple(None if number < 5 else f"{name}{number}" for name, number in drawn)
     taxa = tuple(name for name, _ in drawn)
-    photos = Photos(ids, (), taxa, groups, ("",) * len(drawn))
-    parts = folds.rounds(photos, seed=3)
+    photos = LabelledPhotos(ids, (), taxa, groups, ("",) * len(drawn))
+    parts = cross_validation.rounds(photos, seed=3)
     assert (np.sum([part.measure for part in parts], axis=0) == 1).all()
     for part in parts:
         assert ((part.learn.astype(int) + part.choose + part.measure) == 1).all()
@@ -44,12 +46,12 @@ def test_folds_tear_no_group_and_measure_every_photo_once(drawn: list[tuple[str,
 @given(DRAWN)
 def test_no_class_is_put_aside_as_a_whole(drawn: list[tuple[str, int]]) -> None:
     photos = photos_of(drawn)
-    chosen = folds.choosing(photos, 1, np.ones(len(photos), np.bool_))
+    chosen = cross_validation.choosing(photos, 1, np.ones(len(photos), np.bool_))
     taxa = np.array(photos.taxon_ids)
     assert set(taxa[~chosen]) == set(taxa)
     groups = np.array([group or f"alone {at}" for at, group in enumerate(photos.groups)])
     assert not set(groups[chosen]) & set(groups[~chosen])
-    for part in folds.rounds(photos, seed=3):
+    for part in cross_validation.rounds(photos, seed=3):
         assert set(taxa[part.choose]) <= set(taxa[part.learn])
 
 
@@ -61,17 +63,19 @@ def test_a_class_with_one_photo_is_learned_in_the_end(insects: Path, tmp_path: P
         folder = tmp_path / "photos" / f"kind {number}"
         folder.mkdir()
         shutil.move(tmp_path / "photos" / drawn[2 * number].relative_to(insects), folder)
-    network = backbones.load("shufflenet_v2_x0_5", weights="random")
+    network = models.load("shufflenet_v2_x0_5", weights="random")
     table = read(tmp_path / "photos", limit=None, seed=0)
-    parts = Parts.of(table, split_photos(table, val=0.2, test=0.1, seed=0, way="stratified"))
-    (candidate,) = candidates([network], Bench(PAPER_CROP, engine="torch"), all_views=False)
-    list(candidate.bench.compute(parts.files, {network.architecture.name: network}))
+    parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.1, seed=0, way="stratified"))
+    (candidate,) = candidates(
+        [network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False
+    )
+    candidate.extractor.compute(parts.files, {network.architecture.name: network})
     photos = learning_photos(parts)
     taxa, held = np.array(photos.taxon_ids), 0
     for seed in range(3):
         fold = Tuning(parts, seed, Budget(None)).fold
         assert set(taxa[~fold.measure]) == set(taxa)
-        tenth = folds.folds(photos, 10, seed + 1) == 0
+        tenth = cross_validation.folds(photos, 10, seed + 1) == 0
         if set(taxa[~tenth]) < set(taxa):
             held += 1
             for kind in ("ridge", "ncm"):

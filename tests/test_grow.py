@@ -14,16 +14,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldmark import files
-from fieldmark.backbones import engines
-from fieldmark.classifier import Classifier
-from fieldmark.errors import InputError
-from fieldmark.grow import GrowConfig, grow, grown_split
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.split import Split
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.split import Split
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.inference.classifier import Classifier
+from fieldmark.models import runtime
+from fieldmark.training import ExtendConfig, extend
+from fieldmark.training.strategies.extend import extended_split
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
 
-TORCH = GrowConfig(engine="torch")
+TORCH = ExtendConfig(engine="torch")
 CLASSES = ("Apis mellifera", "Bombus terrestris", "Cicindela campestris", "Danaus plexippus")
 NEW = "Libellula depressa"
 
@@ -51,7 +52,7 @@ def kept(model: Path, cache: Path) -> Path:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many photos each call of a network saw."""
     counted: list[int] = []
-    make = engines.engine
+    make = runtime.engine
 
     def counting(*args: Any, **more: Any) -> Any:
         run = make(*args, **more)
@@ -62,14 +63,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return engine
 
-    monkeypatch.setattr(engines, "engine", counting)
+    monkeypatch.setattr(runtime, "engine", counting)
     return counted
 
 
 def test_a_new_kind_is_learned_and_only_new_photos_are_computed(
     model: Path, kept: Path, new_photos: Path, seen: list[int], draw: Any, tmp_path: Path
 ) -> None:
-    grown = grow(model, new_photos, tmp_path / "grown", TORCH)
+    grown = extend(model, new_photos, TORCH, out=tmp_path / "grown")
     assert sum(seen) == 40  # not the copy, and none of the old
     classes = [taxon.id for taxon in grown.classifier.taxa]
     assert classes == [*CLASSES, NEW]
@@ -105,8 +106,8 @@ def test_the_old_photos_themselves_are_not_needed(
     table = PhotoTable.read(moved / "photos.parquet")
     gone = PhotoTable(table.frame, table.taxonomy, tmp_path / "gone", table.source)
     gone.write(moved / "photos.parquet")
-    grown = grow(moved, new_photos, tmp_path / "grown", TORCH)
-    known = grow(model, new_photos, tmp_path / "again", TORCH)
+    grown = extend(moved, new_photos, TORCH, out=tmp_path / "grown")
+    known = extend(model, new_photos, TORCH, out=tmp_path / "again")
     np.testing.assert_array_equal(
         grown.classifier.lead.head.weight, known.classifier.lead.head.weight
     )
@@ -115,8 +116,8 @@ def test_the_old_photos_themselves_are_not_needed(
 PROGRAM = """
 import sys, time
 from pathlib import Path
-import fieldmark.grow as growing
-from fieldmark.backbones import engines
+from fieldmark.training import ExtendConfig, run
+from fieldmark.models import runtime as engines
 
 model, photos, out, log = map(Path, sys.argv[1:])
 
@@ -149,10 +150,9 @@ def told(what, call):
 
 
 engines.engine = slow(engines.engine)
-growing.write = told("write", growing.write)
-writing = sys.modules["fieldmark.train.running"]  # what grow imported
-writing.report.classifier_page = told("page", writing.report.classifier_page)
-growing.grow(model, photos, out, growing.GrowConfig(engine="torch"))
+run.Trained.save = told("write", run.Trained.save)
+run.classifier_page = told("page", run.classifier_page)
+run.extend(model, photos, ExtendConfig(engine="torch"), out=out)
 """
 
 
@@ -179,7 +179,7 @@ def test_killed_again_and_again_it_goes_on_to_the_same_end(
     model: Path, kept: Path, new_photos: Path, seen: list[int], tmp_path: Path
 ) -> None:
     """In its second batch, before the folder is written, and between the classifier and its page."""
-    whole = grow(model, new_photos, tmp_path / "whole", TORCH)
+    whole = extend(model, new_photos, TORCH, out=tmp_path / "whole")
     shutil.rmtree(kept)
     shutil.copytree(model.parent / "cache", kept)
     seen.clear()
@@ -190,7 +190,7 @@ def test_killed_again_and_again_it_goes_on_to_the_same_end(
     assert not (out / "classifier.json").exists()
     assert killed("page", *places) == ["write", "page"]
     assert not (out / "report.html").exists()
-    grown = grow(model, new_photos, out, TORCH)
+    grown = extend(model, new_photos, TORCH, out=out)
     assert not seen
     assert (out / "report.html").exists()
     assert grown.classifier.digest == whole.classifier.digest == Classifier.load(out).digest
@@ -200,8 +200,8 @@ def test_labels_go_under_their_accepted_names(
     model: Path, kept: Path, new_photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "names.csv").write_text(f"name,accepted\n{CLASSES[0]},Apis cerana\n")
-    config = GrowConfig(names=tmp_path / "names.csv", engine="torch")
-    grown = grow(model, new_photos, tmp_path / "grown", config)
+    config = ExtendConfig(names=tmp_path / "names.csv", engine="torch")
+    grown = extend(model, new_photos, config, out=tmp_path / "grown")
     assert "Apis cerana" in [taxon.name for taxon in grown.classifier.taxa]
     assert CLASSES[0] not in [taxon.name for taxon in grown.classifier.taxa]
     assert grown.classifier.provenance["grown"]["new_classes"] == [NEW]
@@ -218,7 +218,7 @@ def test_a_new_photo_of_a_known_group_goes_where_the_group_is() -> None:
     old = pl.DataFrame({"id": ["1", "2", "3"], "part": ["train", "test", "val"]})
     frame = rows(("1", "p"), ("2", "q"), ("3", None), ("4", "p"), ("5", "q"), ("6", "new"))
     table = PhotoTable(frame, Taxonomy([Taxon("a", "a")]), Path("/"), "test")
-    found = dict(grown_split(Split(old, 0, "stratified"), table).frame.iter_rows())
+    found = dict(extended_split(Split(old, 0, "stratified"), table).frame.iter_rows())
     assert found == {"1": "train", "2": "test", "3": "val", "4": "train", "5": "test", "6": "train"}
 
 
@@ -238,8 +238,8 @@ def test_what_cannot_grow_is_refused(
         (tmp_path / "model" / "split.parquet").unlink()
     out = tmp_path / ("model" if what == "itself" else "grown")
     photos = insects if what == "nothing" else new_photos
-    before = files.sha256((tmp_path / "model" / "classifier.json").read_bytes())
+    before = io.sha256((tmp_path / "model" / "classifier.json").read_bytes())
     with pytest.raises(InputError, match=REFUSALS[what]):
-        grow(tmp_path / "model", photos, out, TORCH)
-    assert files.sha256((tmp_path / "model" / "classifier.json").read_bytes()) == before
+        extend(tmp_path / "model", photos, TORCH, out=out)
+    assert io.sha256((tmp_path / "model" / "classifier.json").read_bytes()) == before
     assert not (tmp_path / "grown" / "classifier.json").exists()

@@ -10,13 +10,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from fieldmark import sampling
-from fieldmark.features import Features
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import default, ridge
-from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
-from fieldmark.heads.choosing import schedule
+from fieldmark.heads.base import LinearHead, Scaling
 from fieldmark.heads.scaling import few, fit_weights
-from fieldmark.heads.softmax import Arm, Training, cosine, fit, fit_sweep
+from fieldmark.heads.selection import schedule
+from fieldmark.heads.softmax import Hyperparameters, Training, cosine, fit, fit_sweep
+from fieldmark.utils import random
 
 
 def blobs(count: int, dim: int = 12, classes: int = 5, seed: int = 0) -> LabelledFeatures:
@@ -42,17 +43,17 @@ def test_scaling_folds_into_a_plain_linear_layer() -> None:
 
 
 def test_the_update_is_pytorchs_adamw() -> None:
-    arm = Arm(learning_rate=3e-3, weight_decay=0.1, label_smoothing=0.1)
+    hyperparameters = Hyperparameters(learning_rate=3e-3, weight_decay=0.1, label_smoothing=0.1)
     training = Training(epochs=3, batch_size=32, seed=4, standardise=False)
-    ours = fit(TRAIN, VAL, 5, training, arm)
+    ours = fit(TRAIN, VAL, 5, training, hyperparameters)
     layer = torch.nn.Linear(12, 5)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=3e-3, weight_decay=0.1)
-    hashes = sampling.hashes(TRAIN.ids, "order", 4)
+    hashes = random.hashes(TRAIN.ids, "order", 4)
     steps, step = 3 * math.ceil(300 / 32), 0
     for epoch in range(3):
-        order = sampling.epoch_order(hashes, epoch)
+        order = random.epoch_order(hashes, epoch)
         for start in range(0, 300, 32):
             index = order[start : start + 32]
             for group in optimiser.param_groups:
@@ -75,15 +76,15 @@ def test_the_update_is_pytorchs_adamw() -> None:
 
 def test_many_at_once_are_what_each_is_alone() -> None:
     arms = [
-        Arm(1e-3),
-        Arm(1e-2, 0.1),
-        Arm(3e-3, classes=(0, 2, 4)),
-        Arm(3e-3, label_smoothing=0.2, classes=(1, 2)),
+        Hyperparameters(1e-3),
+        Hyperparameters(1e-2, 0.1),
+        Hyperparameters(3e-3, classes=(0, 2, 4)),
+        Hyperparameters(3e-3, label_smoothing=0.2, classes=(1, 2)),
     ]
     training = Training(epochs=2, batch_size=50)
     together = fit_sweep(TRAIN, VAL, 5, training, arms)
-    for arm, found in zip(arms, together, strict=True):
-        alone = fit(TRAIN, VAL, 5, training, arm)
+    for hyperparameters, found in zip(arms, together, strict=True):
+        alone = fit(TRAIN, VAL, 5, training, hyperparameters)
         np.testing.assert_allclose(found.head.weight, alone.head.weight, atol=1e-4)
         # Adam makes a step of a gradient that is zero but for rounding, so that a bias can differ.
         np.testing.assert_allclose(
@@ -92,7 +93,7 @@ def test_many_at_once_are_what_each_is_alone() -> None:
 
 
 def test_a_class_that_is_not_learned_is_never_the_answer() -> None:
-    found = fit(TRAIN, VAL, 5, Training(epochs=3), Arm(1e-2, classes=(0, 2, 4)))
+    found = fit(TRAIN, VAL, 5, Training(epochs=3), Hyperparameters(1e-2, classes=(0, 2, 4)))
     logits = found.head.logits_of(VAL.features)
     assert set(logits.argmax(1)) <= {0, 2, 4}
     assert np.isneginf(logits[:, [1, 3]]).all()
@@ -114,16 +115,18 @@ def test_the_same_seed_gives_the_same_head_and_the_order_of_rows_does_not_matter
     mixed = LabelledFeatures(
         TRAIN.features.take(shuffle), TRAIN.labels[shuffle], tuple(TRAIN.ids[i] for i in shuffle)
     )
-    first = fit(TRAIN, VAL, 5, Training(epochs=2), Arm())
-    again = fit(mixed, VAL, 5, Training(epochs=2), Arm())
+    first = fit(TRAIN, VAL, 5, Training(epochs=2), Hyperparameters())
+    again = fit(mixed, VAL, 5, Training(epochs=2), Hyperparameters())
     np.testing.assert_allclose(first.head.weight, again.head.weight, atol=1e-5)
-    other = fit(TRAIN, VAL, 5, Training(epochs=2, seed=1), Arm())
+    other = fit(TRAIN, VAL, 5, Training(epochs=2, seed=1), Hyperparameters())
     assert np.abs(first.head.weight - other.head.weight).max() > 1e-4
 
 
 def test_training_starts_from_a_given_layer() -> None:
-    start = fit(TRAIN, VAL, 5, Training(epochs=5), Arm(1e-2)).head
-    stay = fit(TRAIN, VAL, 5, Training(epochs=1), Arm(learning_rate=0.0, initial=start)).head
+    start = fit(TRAIN, VAL, 5, Training(epochs=5), Hyperparameters(1e-2)).head
+    stay = fit(
+        TRAIN, VAL, 5, Training(epochs=1), Hyperparameters(learning_rate=0.0, initial=start)
+    ).head
     x = VAL.features[slice(None)]
     np.testing.assert_allclose(stay.logits(x), start.logits(x), atol=1e-3)
 

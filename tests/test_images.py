@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark import containers, images
-from fieldmark.errors import ImageRejected, RejectReason
-from fieldmark.images import Header
+from fieldmark.data import image_containers, images
+from fieldmark.data.images import Header
+from fieldmark.utils.errors import ImageRejected, RejectReason
 
 
 def _photo(width: int = 61, height: int = 43, seed: int = 0) -> Image.Image:
@@ -104,7 +104,7 @@ def test_orientation_of_broken_exif_is_upright() -> None:
         b"II*\0\xff\xff\xff\xff",
         b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
     ):
-        assert containers.exif_orientation(exif) == 1
+        assert image_containers.exif_orientation(exif) == 1
 
 
 def test_cmyk_jpegs_with_and_without_the_adobe_marker_look_alike() -> None:
@@ -227,7 +227,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     data = _save(_photo(), "JPEG", progressive=True)
     scan = data.rindex(b"\xff\xda")
     many = data[:scan] + data[scan:-2] * 40 + b"\xff\xd9"
-    assert containers.jpeg(many, whole=True).scans > 40
+    assert image_containers.jpeg(many, whole=True).scans > 40
     assert _reason(many, max_pixels=61 * 43) is not None
     images.decode(data, max_pixels=61 * 43)
 
@@ -336,7 +336,7 @@ def test_no_memory_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(containers, "jpeg", none_left)
+    monkeypatch.setattr(image_containers, "jpeg", none_left)
     assert _reason(TRUNCATABLE["JPEG"]) is RejectReason.TOO_LARGE
 
 
@@ -381,7 +381,7 @@ def test_pillows_warnings_decide_nothing() -> None:
 
 def test_importing_the_decoder_is_quick_and_brings_no_torch() -> None:
     code = (
-        "import sys, fieldmark.images, fieldmark.preprocess\n"
+        "import sys, fieldmark.data.images, fieldmark.data.transforms\n"
         "print(sorted(sys.modules.keys() & {'torch', 'PIL.Image', 'simplejpeg', 'torchvision'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

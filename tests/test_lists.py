@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.errors import InputError
-from fieldmark.predict import items_of
-from fieldmark.sources import SOURCES, listing, names, read
+from fieldmark.data.readers import SOURCES, read, scientific_names, tabular
+from fieldmark.inference import items_of
+from fieldmark.utils.errors import InputError
 
 
 def photo(path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_whole_table_is_never_taken_for_a_part(
     frame = pl.DataFrame(rows, schema=["a", "b", "c"], orient="row")
     text = frame.write_csv(quote_style="always")
     path.write_text(text if end else text.removesuffix("\n"))
-    listing.whole(path)
+    tabular.whole(path)
 
 
 def test_a_list_of_ones_own_says_whom_to_name(tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ def test_a_folder_with_an_export_is_read_as_it(
 def test_a_hybrid_is_called_after_both(
     name: str, rank: str, species: str, label: str | None
 ) -> None:
-    row = {**dict.fromkeys(names.TERMS), "scientificName": name}
+    row = {**dict.fromkeys(scientific_names.TERMS), "scientificName": name}
     row |= {"taxonRank": rank or None, "species": species or None}
-    frame = pl.DataFrame([row], schema=dict.fromkeys(names.TERMS, pl.String))
-    assert frame.select(names.label())[:, 0].item() == (label or name)
+    frame = pl.DataFrame([row], schema=dict.fromkeys(scientific_names.TERMS, pl.String))
+    assert frame.select(scientific_names.label())[:, 0].item() == (label or name)
 
 
 def archive(root: Path, media: str) -> Path:

@@ -16,16 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fieldmark import calibration, metrics, sampling
-from fieldmark import folds as cross
-from fieldmark.evaluate import Evaluation, difference
-from fieldmark.experiment import Photos
-from fieldmark.features import Features
-from fieldmark.heads import longtail
-from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
-from fieldmark.heads.softmax import Arm, Training, cosine, fit
-from fieldmark.recipes import RECIPES, Options, Recipe, Run
-from fieldmark.study import StudyConfig, folded, study
+from fieldmark.data import cross_validation as cross
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.evaluation import calibration, metrics
+from fieldmark.evaluation.comparison import difference
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.experiments.recipes import RECIPES, Options, Recipe, Run
+from fieldmark.experiments.study import StudyConfig, cross_validated, study
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads import class_imbalance
+from fieldmark.heads.base import LinearHead, Scaling
+from fieldmark.heads.softmax import Hyperparameters, Training, cosine, fit
+from fieldmark.utils import random
 
 SHUFFLE = "shufflenet_v2_x0_5"
 COUNTS = np.array([200, 80, 25, 10, 5])
@@ -46,16 +49,20 @@ TRAIN, TEST = tailed(), tailed(np.full(5, 200), seed=1)
 @pytest.mark.parametrize("changed", ["weights", "offsets"])
 def test_weights_and_offsets_are_those_of_pytorchs_loss(changed: str) -> None:
     given_C = (0.5, 1.0, 1.5, 3.0, 0.25)
-    arm = Arm(3e-3, class_weights=given_C) if changed == "weights" else Arm(3e-3, offsets=given_C)
-    ours = fit(TRAIN, TEST, 5, Training(2, 32, 4, standardise=False), arm)
+    hyperparameters = (
+        Hyperparameters(3e-3, class_weights=given_C)
+        if changed == "weights"
+        else Hyperparameters(3e-3, offsets=given_C)
+    )
+    ours = fit(TRAIN, TEST, 5, Training(2, 32, 4, standardise=False), hyperparameters)
     layer = torch.nn.Linear(12, 5)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=3e-3, weight_decay=0.0)
-    hashes, given = sampling.hashes(TRAIN.ids, "order", 4), torch.tensor(given_C)
+    hashes, given = random.hashes(TRAIN.ids, "order", 4), torch.tensor(given_C)
     steps, step = 2 * math.ceil(len(TRAIN) / 32), 0
     for epoch in range(2):
-        order = sampling.epoch_order(hashes, epoch)
+        order = random.epoch_order(hashes, epoch)
         for start in range(0, len(order), 32):
             index = order[start : start + 32]
             optimiser.param_groups[0]["lr"] = 3e-3 * cosine(step, steps)
@@ -73,19 +80,19 @@ def test_weights_and_offsets_are_those_of_pytorchs_loss(changed: str) -> None:
 
 @given(st.lists(st.floats(0, 4), min_size=1, max_size=40), st.integers(0, 50))
 def test_a_photo_is_drawn_about_as_often_as_it_should_be(times: list[float], epoch: int) -> None:
-    base = sampling.hashes([f"p{i}" for i in range(len(times))], "order", 0)
-    order = sampling.repeated_order(base, epoch, np.array(times))
+    base = random.hashes([f"p{i}" for i in range(len(times))], "order", 0)
+    order = random.repeated_order(base, epoch, np.array(times))
     seen = Counter(order.tolist())
     for at, want in enumerate(times):
         assert math.floor(want) <= seen[at] <= math.floor(want) + 1
     # Another order of the same photos draws the same sequence of photos.
-    turned = sampling.repeated_order(base[::-1].copy(), epoch, np.array(times[::-1]))
+    turned = random.repeated_order(base[::-1].copy(), epoch, np.array(times[::-1]))
     assert (len(times) - 1 - turned).tolist() == order.tolist()
 
 
 def test_every_photo_once_is_drawn_once() -> None:
-    base = sampling.hashes(TRAIN.ids, "order", 0)
-    order = sampling.repeated_order(base, 3, np.ones(len(TRAIN)))
+    base = random.hashes(TRAIN.ids, "order", 0)
+    order = random.repeated_order(base, 3, np.ones(len(TRAIN)))
     assert sorted(order.tolist()) == list(range(len(TRAIN)))
 
 
@@ -101,46 +108,48 @@ def test_even_sampling_shows_every_class_equally_often() -> None:
 
 def test_the_weights_of_classes_are_those_of_their_papers() -> None:
     for weight_C in (
-        longtail.inverse_frequency(COUNTS, 1.0),
-        longtail.effective_number(COUNTS, 0.9),
+        class_imbalance.inverse_frequency(COUNTS, 1.0),
+        class_imbalance.effective_number(COUNTS, 0.9),
     ):
         assert (weight_C * COUNTS).sum() == pytest.approx(COUNTS.sum())
-    ratio = longtail.inverse_frequency(COUNTS, 1.0)
+    ratio = class_imbalance.inverse_frequency(COUNTS, 1.0)
     assert ratio[4] / ratio[0] == pytest.approx(200 / 5)
     # Cui et al.: the effective number is the sum of beta^0 ... beta^(n - 1).
     effective = [sum(0.9**power for power in range(count)) for count in COUNTS]
-    weight_C = longtail.effective_number(COUNTS, 0.9)
+    weight_C = class_imbalance.effective_number(COUNTS, 0.9)
     np.testing.assert_allclose(weight_C / weight_C[0], effective[0] / np.array(effective))
 
 
 def test_adjusting_by_the_whole_prior_is_bayes_rule_for_even_classes() -> None:
-    head = fit(TRAIN, TEST, 5, Training(5), Arm()).head
-    log_prior_C = longtail.prior(COUNTS)
+    head = fit(TRAIN, TEST, 5, Training(5), Hyperparameters()).head
+    log_prior_C = class_imbalance.prior(COUNTS)
     x_ND = TEST.features[slice(0, 50)]
     p_NC = np.exp(metrics.log_softmax(head.logits(x_ND)))
     bayes = p_NC / (COUNTS / COUNTS.sum())
-    even = np.exp(metrics.log_softmax(longtail.adjusted(head, log_prior_C, 1.0).logits(x_ND)))
+    even = np.exp(
+        metrics.log_softmax(class_imbalance.adjusted(head, log_prior_C, 1.0).logits(x_ND))
+    )
     np.testing.assert_allclose(even, bayes / bayes.sum(1, keepdims=True), rtol=1e-4)
 
 
 @pytest.mark.parametrize("epochs", [2, 300])
 def test_the_prior_is_in_the_units_of_the_logits_that_it_is_taken_off(epochs: int) -> None:
     """A head that was trained too briefly or too long is far from log-probabilities."""
-    photos, how, rate = tailed(dim=60), Training(epochs, 32), longtail.RATES[2]
+    photos, how, rate = tailed(dim=60), Training(epochs, 32), class_imbalance.RATES[2]
     first = np.empty(len(photos), np.bool_)  # every second one of each class
     first[np.argsort(photos.labels, kind="stable")] = np.arange(len(photos)) % 2 == 0
     mixed = np.random.default_rng(3).permutation(photos.labels)
     labels = np.where(np.arange(len(photos)) % 3 == 0, mixed, photos.labels)
     photos = LabelledFeatures(photos.features, labels, photos.ids)
     learn, rest = photos.where(first), photos.where(~first)
-    plain = fit(learn, rest, 5, how, Arm(rate)).head
+    plain = fit(learn, rest, 5, how, Hyperparameters(rate)).head
     temperature = calibration.fit_temperature(plain.logits_of(rest.features), rest.labels)
     assert temperature < 0.7 if epochs == 2 else temperature > 1.5  # else this shows nothing
     # It is that of heads which saw none of the photos that it is fitted on, whatever is learned from.
     for some in (learn, photos):
-        alone = fit(some, rest, 5, how, Arm(rate)).head
-        log_prior_C = longtail.prior(np.bincount(some.labels, minlength=5))
-        found = longtail.candidates(some, 5, how, ["adjusted"], aside=(learn, rest))
+        alone = fit(some, rest, 5, how, Hyperparameters(rate)).head
+        log_prior_C = class_imbalance.prior(np.bincount(some.labels, minlength=5))
+        found = class_imbalance.candidates(some, 5, how, ["adjusted"], aside=(learn, rest))
         adjusted = [each for each in found if each.method == "adjusted"]
         for each in [each for each in adjusted if each.setting[0] == rate]:
             expected_C = each.setting[1] * temperature * log_prior_C
@@ -149,35 +158,35 @@ def test_the_prior_is_in_the_units_of_the_logits_that_it_is_taken_off(epochs: in
 
 def test_normalising_makes_the_weights_of_all_classes_equally_long() -> None:
     scaling = Scaling.of(TRAIN.features)
-    head = fit(TRAIN, TEST, 5, Training(5), Arm()).head
-    same = longtail.normalised(head, scaling, 0.0)
+    head = fit(TRAIN, TEST, 5, Training(5), Hyperparameters()).head
+    same = class_imbalance.normalised(head, scaling, 0.0)
     np.testing.assert_allclose(same.weight, head.weight, atol=1e-6)
-    own = scaling.unfold(longtail.normalised(head, scaling, 1.0)).weight
+    own = scaling.unfold(class_imbalance.normalised(head, scaling, 1.0)).weight
     np.testing.assert_allclose(
         np.linalg.norm(own, axis=0) / np.linalg.norm(own[:, 0]), 1, rtol=1e-4
     )
 
 
 def test_every_method_gives_heads_and_helps_rare_classes() -> None:
-    found = longtail.candidates(TRAIN, 5, Training(10))
-    assert {each.method for each in found} == {longtail.PLAIN, *longtail.METHODS}
+    found = class_imbalance.candidates(TRAIN, 5, Training(10))
+    assert {each.method for each in found} == {class_imbalance.PLAIN, *class_imbalance.METHODS}
 
     def tail_error(head: LinearHead) -> float:
         wrong = head.logits_of(TEST.features).argmax(1) != TEST.labels
         return float(wrong[TEST.labels >= 2].mean())
 
-    plain = min(tail_error(each.head) for each in found if each.method == longtail.PLAIN)
-    for method in longtail.METHODS:
+    plain = min(tail_error(each.head) for each in found if each.method == class_imbalance.PLAIN)
+    for method in class_imbalance.METHODS:
         assert min(tail_error(each.head) for each in found if each.method == method) < plain, method
 
 
 def test_photos_that_are_watched_have_a_curve_and_no_say() -> None:
-    plain = longtail.candidates(TRAIN, 5, Training(3))
-    watched = longtail.candidates(TRAIN, 5, Training(3), watched=TEST)
+    plain = class_imbalance.candidates(TRAIN, 5, Training(3))
+    watched = class_imbalance.candidates(TRAIN, 5, Training(3), watched=TEST)
     for one, other in zip(plain, watched, strict=True):
         np.testing.assert_array_equal(one.head.weight, other.head.weight)
         assert not one.curve
-    last = next(each for each in watched if each.method == longtail.PLAIN)
+    last = next(each for each in watched if each.method == class_imbalance.PLAIN)
     p_NC = metrics.log_softmax(last.head.logits_of(TEST.features))
     assert last.curve[-1].val_loss == pytest.approx(
         -p_NC[np.arange(len(TEST)), TEST.labels].mean(), rel=1e-4
@@ -195,9 +204,9 @@ def test_the_choice_takes_no_help_that_costs_too_much() -> None:
 
     plain = answers(40, 8)
     dear, good, weak = answers(50, 0), answers(44, 4), answers(41, 7)
-    assert longtail.choose([dear, weak, good], plain, labels, tail_C) == 2
-    assert longtail.choose([dear, answers(60, 0)], plain, labels, tail_C) == 0
-    assert longtail.choose([weak, good], plain, labels, np.array([False, False])) == 1
+    assert class_imbalance.choose([dear, weak, good], plain, labels, tail_C) == 2
+    assert class_imbalance.choose([dear, answers(60, 0)], plain, labels, tail_C) == 0
+    assert class_imbalance.choose([weak, good], plain, labels, np.array([False, False])) == 1
 
 
 def test_bands_and_their_errors() -> None:
@@ -232,33 +241,33 @@ def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
     """Heads that are right wherever they saw fold 0 show who saw it: neither those of a photo in it, nor
     those that choose for it."""
     ids = tuple(f"p{at}" for at in range(40))
-    photos = Photos(ids, (), ("a", "b") * 20, (None,) * 40, ("",) * 40)
+    photos = LabelledPhotos(ids, (), ("a", "b") * 20, (None,) * 40, ("",) * 40)
     labels = photos.labels(("a", "b"))
     labelled = LabelledFeatures(Features.of(np.eye(2, dtype=np.float32)[labels]), labels, ids)
     folds = cross.folds(photos, cross.FOLDS, 0)
     first = {ids[at] for at in np.flatnonzero(folds == 0)}
     calls = []
 
-    def telling(learn: LabelledFeatures, *_: object) -> list[longtail.Candidate]:
+    def telling(learn: LabelledFeatures, *_: object) -> list[class_imbalance.Candidate]:
         calls.append(set(learn.ids))
         right = np.eye(2) if first & set(learn.ids) else 1 - np.eye(2)
         head = LinearHead(right.astype(np.float32), np.zeros(2, np.float32))
-        return [longtail.Candidate(longtail.PLAIN, (1e-3, 0.0), head)]
+        return [class_imbalance.Candidate(class_imbalance.PLAIN, (1e-3, 0.0), head)]
 
-    monkeypatch.setattr(longtail, "candidates", telling)
+    monkeypatch.setattr(class_imbalance, "candidates", telling)
     run = Run("tail", "Plain", SHUFFLE, mode="tail", head="plain", part="cross")
     work: Any = SimpleNamespace(
         seed=0,
         runs=[run],
         data=SimpleNamespace(
-            parts=SimpleNamespace(train=photos, val=Photos((), (), (), (), ())),
+            parts=SimpleNamespace(train=photos, val=LabelledPhotos((), (), (), (), ())),
             classes=lambda _: ("a", "b"),
         ),
         networks=SimpleNamespace(of=lambda _: None),
-        bench=SimpleNamespace(features=lambda *_: labelled),
+        extractor=SimpleNamespace(features=lambda *_: labelled),
         memo={},
     )
-    found = folded.tried(work, run)
+    found = cross_validated.tried(work, run)
     for fold in range(cross.FOLDS):
         unseen = (folds == 0) | (fold == 0)
         np.testing.assert_array_equal(found.wrong_FMN[fold, 0], unseen)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.features import Features
-from fieldmark.heads import default, many
-from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.heads.softmax import Arm, Training, fit_sweep
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads import default, sampled_softmax
+from fieldmark.heads.base import LinearHead
+from fieldmark.heads.softmax import Hyperparameters, Training, fit_sweep
 
 
 def blobs(photos: int, classes: int, dim: int, seed: int) -> LabelledFeatures:
@@ -30,7 +31,7 @@ def test_the_best_in_blocks_are_the_best_of_all(classes: int, k: int, block: int
         rng.normal(size=classes).astype(np.float32),
     )
     x_BD = rng.normal(size=(7, 4)).astype(np.float32)
-    log_p, which, total = many.top(head, x_BD, k, block)
+    log_p, which, total = sampled_softmax.top(head, x_BD, k, block)
     s_BC = head.logits(x_BD).astype(np.float64)
     exact = np.log(np.exp(s_BC).sum(1))
     order = np.argsort(-s_BC, axis=1, kind="stable")[:, :k]
@@ -43,7 +44,7 @@ def test_a_class_is_weighted_by_how_often_it_comes() -> None:
     """By the inverse of pi, the probability to be drawn or in the batch: counted over many steps."""
     count_C = np.array([50, 30, 10, 5, 3, 1, 1, 0])
     training = Training(epochs=1, batch_size=4)
-    layer = many.Sampled(count_C, 2, training, 1e-3, drawn=3)
+    layer = sampled_softmax.Sampled(count_C, 2, training, 1e-3, drawn=3)
     rng = np.random.default_rng(0)
     q_C = np.diff(layer.ends_C, prepend=0.0)
     hit_C = np.zeros(8)
@@ -56,8 +57,10 @@ def test_a_class_is_weighted_by_how_often_it_comes() -> None:
 def test_all_classes_drawn_is_the_softmax_over_all() -> None:
     train, val = blobs(600, 12, 8, 1), blobs(200, 12, 8, 2)
     training = Training(epochs=8, batch_size=32)
-    full = fit_sweep(train, val, 12, training, [Arm(3e-3)])[0]
-    drawn = many.fit_sweep(train, val, 12, training, [Arm(3e-3)], drawn=20_000)[0]
+    full = fit_sweep(train, val, 12, training, [Hyperparameters(3e-3)])[0]
+    drawn = sampled_softmax.fit_sweep(
+        train, val, 12, training, [Hyperparameters(3e-3)], drawn=20_000
+    )[0]
     assert drawn.curve[-1].val_loss == pytest.approx(full.curve[-1].val_loss, rel=1e-3)
     assert np.allclose(
         drawn.head.logits_of(val.features), full.head.logits_of(val.features), atol=0.02
@@ -67,8 +70,10 @@ def test_all_classes_drawn_is_the_softmax_over_all() -> None:
 def test_few_classes_drawn_come_near_it() -> None:
     train, val = blobs(6_000, 300, 24, 1), blobs(1_500, 300, 24, 2)
     training = Training(epochs=12, batch_size=64)
-    full = fit_sweep(train, val, 300, training, [Arm(1e-2)])[0].curve[-1]
-    drawn = many.fit_sweep(train, val, 300, training, [Arm(1e-2)], drawn=40)[0].curve[-1]
+    full = fit_sweep(train, val, 300, training, [Hyperparameters(1e-2)])[0].curve[-1]
+    drawn = sampled_softmax.fit_sweep(train, val, 300, training, [Hyperparameters(1e-2)], drawn=40)[
+        0
+    ].curve[-1]
     assert full.val_error < 0.4
     assert drawn.val_error < full.val_error + 0.02
     assert drawn.val_loss < full.val_loss + 0.1
@@ -78,14 +83,17 @@ def test_training_takes_it_by_the_number_of_classes(monkeypatch: pytest.MonkeyPa
     train, val = blobs(2_000, 10, 8, 1), blobs(1_000, 10, 8, 2)
     seen: list[str] = []
     monkeypatch.setattr(
-        many,
+        sampled_softmax,
         "fit_sweep",
-        lambda *a, was=many.fit_sweep, **k: [seen.append("many"), was(*a, **k)][1],
+        lambda *a, was=sampled_softmax.fit_sweep, **k: [seen.append("many"), was(*a, **k)][1],
     )
     plain = default.fit_best(train, val, 10)
     assert not seen
-    monkeypatch.setattr(many, "MANY", 10)
+    monkeypatch.setattr(sampled_softmax, "MANY", 10)
     best = default.fit_best(train, val, 10)
     assert seen == ["many"]
     assert isinstance(best[0].head, LinearHead)
-    assert many.measure(best[0].head, val)[1] <= many.measure(plain[0].head, val)[1] + 0.05
+    assert (
+        sampled_softmax.measure(best[0].head, val)[1]
+        <= sampled_softmax.measure(plain[0].head, val)[1] + 0.05
+    )

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import backbones, explain, export, metrics
-from fieldmark.classifier import Classifier, Member, Network, stacked
-from fieldmark.errors import ClassifierError
+from fieldmark import models
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess, crops
+from fieldmark.evaluation import metrics
 from fieldmark.heads.base import LinearHead
-from fieldmark.preprocess import Preprocess, crops
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.inference import explain, export
+from fieldmark.inference.classifier import Classifier, Member, Network, stacked
+from fieldmark.utils.errors import ClassifierError
 
 TAXA = Taxonomy(Taxon(str(n), f"Genus species{n}") for n in range(4))
 SQUASH = Preprocess(fit="squash")
@@ -31,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     """Two networks, one with three views besides its own: mirrored, cropped, and in smaller crops."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        loaded = [backbones.load(name, weights="random") for name in NAMES]
+        loaded = [models.load(name, weights="random") for name in NAMES]
         networks = [Network.of(each) for each in (*loaded, loaded[0].at(160))]
         for each in networks:
             assert each.engine is not None  # converted here, and then in memory
@@ -50,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
         members.append(
             Member(network, view, head, (1.0, 0.5, 2.0, 1.5, 1.2)[number], 0.3 - 0.05 * number)
         )
-    return Classifier(tuple(members), TAXA, temperature=0.8, known_from=0.1)
+    return Classifier(tuple(members), TAXA, temperature=0.8, ood_threshold=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.errors import InputError
-from fieldmark.merge import merge
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.places import root_of
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.merge import merge
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.storage.places import root_of
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.utils.errors import InputError
 
 COLUMNS = ("id", "path", "sha256", "taxon_id", "group", "split")
 

@@ -18,7 +18,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from fieldmark import calibration, metrics
+from fieldmark.evaluation import calibration, metrics
 
 CLASSES = 6
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fieldmark import names
-from fieldmark.errors import InputError
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data import synonyms
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.utils.errors import InputError
 
 CAT = {"kingdom": "Animalia", "family": "Felidae", "genus": "Felis", "species": "Felis concolor"}
 
@@ -25,10 +25,10 @@ def table_of(*taxa: Taxon) -> PhotoTable:
     return PhotoTable(build_frame(columns), Taxonomy(taxa), Path("/photos"), "test")
 
 
-def listed(tmp_path: Path, text: str) -> names.Accepted:
+def listed(tmp_path: Path, text: str) -> synonyms.Accepted:
     path = tmp_path / "names.csv"
     path.write_text(text)
-    return names.read(path)
+    return synonyms.read(path)
 
 
 def test_a_label_gets_its_accepted_name_and_the_ranks_that_follow(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_name_may_stay_as_it_is_and_no_table_changes_nothing(tmp_path: Path) -
     table = table_of(Taxon("A a", "A a"))
     found = listed(tmp_path, "name,accepted\nA a,A a\n").apply(table)
     assert found.frame.equals(table.frame)
-    assert names.read(None).apply(table) is table
+    assert synonyms.read(None).apply(table) is table
     with pytest.raises(InputError, match="is not there"):
-        names.read(tmp_path / "none.csv")
+        synonyms.read(tmp_path / "none.csv")
 
 
 def test_rejected_and_unlabelled_photos_keep_their_rows(tmp_path: Path) -> None:

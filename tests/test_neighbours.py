@@ -11,15 +11,17 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.neighbors import NearestNeighbors
 
-from fieldmark import files, neighbours
-from fieldmark.classifier import Classifier, Member, Network
-from fieldmark.errors import ClassifierError, InputError
-from fieldmark.features import Features
-from fieldmark.heads.base import LabelledFeatures, LinearHead
-from fieldmark.neighbours import FILE, Neighbours, vectors, write
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.preprocess import Preprocess
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.transforms import Preprocess
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead
+from fieldmark.inference import neighbours
+from fieldmark.inference.classifier import Classifier, Member, Network
+from fieldmark.inference.neighbours import FILE, Neighbours, vectors, write
+from fieldmark.utils import io
+from fieldmark.utils.errors import ClassifierError, InputError
 
 DIM, CLASSES = 32, 4
 TAXA = Taxonomy(Taxon(f"t{n}", f"Genus species{n}") for n in range(CLASSES))
@@ -49,7 +51,7 @@ def table_of(train: LabelledFeatures, root: Path, sha256: list[str | None] | Non
         {
             "id": list(train.ids),
             "path": [f"sub/é {number}.png" for number in range(len(train))],
-            "sha256": sha256 or [files.sha256(i.encode()) for i in train.ids],
+            "sha256": sha256 or [io.sha256(i.encode()) for i in train.ids],
         }
     )
     return PhotoTable(frame, TAXA, root, "folder")
@@ -69,7 +71,7 @@ def kept(tmp_path: Path, train: LabelledFeatures, **options: Any) -> Neighbours:
 def test_the_nearest_are_those_of_scikit_learn(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldmark.neighbours.kept.BLOCK", block)
+    monkeypatch.setattr("fieldmark.inference.neighbours.index.BLOCK", block)
     x_ND, q_QD = clusters(500), clusters(30, seed=1)
     found = kept(tmp_path, labelled(x_ND), per_class=1000)
     rows, similarity = found.search(q_QD, 10)
@@ -187,7 +189,7 @@ def photos(tmp_path: Path) -> tuple[Path, LabelledFeatures, PhotoTable]:
     for number in range(3):
         path = tmp_path / "photos" / "sub" / f"é {number}.png"
         Image.fromarray(np.full((120, 200, 3), 80 * number, np.uint8)).save(path)
-        digests.append(files.sha256(path.read_bytes()))
+        digests.append(io.sha256(path.read_bytes()))
     return tmp_path, train, table_of(train, tmp_path / "photos", digests)
 
 

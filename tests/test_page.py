@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fieldmark.classifier import Answer, Classifier, Prediction, Wider
-from fieldmark.serve.config import ServeConfig
-from fieldmark.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
+from fieldmark.serving.config import ServeConfig
+from fieldmark.utils.typing import ByteArray, FloatArray
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -29,8 +29,6 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 KEY = "a-key-for-the-page"
 BEES = [
     Taxon(
@@ -61,17 +59,17 @@ class Told(Classifier):
     """A classifier that answers by the colour of a photo: red is sure, green is a genus, blue is not
     sure; so that the page shows each kind of answer. Its network is a real one."""
 
-    def outputs(self, crops: list[Pixels]) -> tuple[Floats, Floats]:
+    def outputs(self, crops: list[ByteArray]) -> tuple[FloatArray, FloatArray]:
         [crops_NSS3] = crops  # one member, one view
         colours = crops_NSS3.mean(axis=(1, 2)).argmax(axis=1)
         kinds = [[0.9995, 0.0002, 0.0002, 0.0001], [0.02, 0.5, 0.46, 0.02], [0.4, 0.2, 0.2, 0.2]]
         scores_NC = np.array([kinds[colour] for colour in colours], np.float32)
         return scores_NC, scores_NC.max(axis=1)
 
-    def rank(self, p_C: Floats, top: int = 5, energy: float | None = None) -> Prediction:
+    def rank(self, p_C: FloatArray, top: int = 5, energy: float | None = None) -> Prediction:
         order = np.argsort(-p_C)[:top]
         answers = tuple(Answer(self.taxa[n], float(p_C[n])) for n in order)
-        genus = Wider("genus", {rank: BEES[1].ranks[rank] for rank in RANKS[:-1]}, 0.96)
+        genus = HigherTaxon("genus", {rank: BEES[1].ranks[rank] for rank in RANKS[:-1]}, 0.96)
         rolled = genus if 0.45 < p_C.max() < 0.9 else None
         unknown = energy is not None and energy < 0.45
         sure = bool(p_C.max() > 0.9)
@@ -412,7 +410,7 @@ def test_the_description_of_the_api_is_a_page_too(page: Any, server: Any) -> Non
 
 
 def test_the_page_is_part_of_the_package() -> None:
-    import fieldmark.serve
+    import fieldmark.serving
 
     folder = Path(fieldmark.serve.__file__).parent / "static"
     assert {"index.html", "app.js", "style.css", "icon.svg", "docs.html"} <= {

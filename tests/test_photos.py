@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.errors import InputError
-from fieldmark.photos import KEPT, REJECTED, SCHEMA, PhotoTable, build_frame
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.photos import KEPT, REJECTED, SCHEMA, PhotoTable, build_frame
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.utils.errors import InputError
 
 TAXONOMY = Taxonomy([Taxon("0", "Apis mellifera", "honey bee", "Insects", {"genus": "Apis"})])
 

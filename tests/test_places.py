@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark import places, remote
-from fieldmark.errors import ImageRejected, InputError, RejectReason
-from fieldmark.places import Cell, Part, Remote
+from fieldmark.data.storage import fsspec, places
+from fieldmark.data.storage.places import Cell, Part, Remote
+from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
 
 class Web:
@@ -94,7 +94,7 @@ def serving(folder: Path) -> Iterator[Web]:
 @pytest.fixture
 def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     pytest.importorskip("aiohttp", reason="needs the extra `remote`")
-    monkeypatch.setattr(remote, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(fsspec, "_FIRST_WAIT", 0.001)
     with serving(tmp_path) as running:
         yield running
 
@@ -201,10 +201,10 @@ class TestCells:
 class TestRemote:
     def test_urls_are_named_in_a_few_ways(self) -> None:
         for text in ("s3://b/c d", "gs://b", "https://h/p", "http://h:1/p"):
-            assert remote.named(text) == Remote(text)
-            assert remote.named(Path(text)) == Remote(text)  # pathlib folds the slashes
+            assert fsspec.named(text) == Remote(text)
+            assert fsspec.named(Path(text)) == Remote(text)  # pathlib folds the slashes
         for text in ("photos", "/a/b", "c:/x", "file:///etc", "simplecache::s3://b", "ftp://h/p"):
-            assert remote.named(text) is None
+            assert fsspec.named(text) is None
 
     def test_an_object_is_read_below_its_root(self, tmp_path: Path, web: Web) -> None:
         (tmp_path / "bär #1.jpg").write_bytes(b"photo")
@@ -242,7 +242,7 @@ class TestRemote:
     def test_a_shard_is_asked_for_block_by_block(
         self, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(remote, "BLOCK", 4096)
+        monkeypatch.setattr(fsspec, "BLOCK", 4096)
         members = {f"{n}.jpg": bytes([n]) * 900 for n in range(30)}
         where = tar_of(tmp_path / "s.tar", members)
         root = Remote(web.url)
@@ -256,7 +256,7 @@ class TestRemote:
     def test_a_server_without_parts_is_said(
         self, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(remote, "BLOCK", 4096)
+        monkeypatch.setattr(fsspec, "BLOCK", 4096)
         web.ranges = False
         tar_of(tmp_path / "whole.tar", {"a": b"x" * 9000})
         with pytest.raises(InputError, match=r"gives no parts|could not be read"):

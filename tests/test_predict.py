@@ -13,12 +13,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fieldmark import predict
-from fieldmark.classifier import Answer, Classifier, Prediction, Wider
-from fieldmark.errors import ImageRejected, InputError, RejectReason
-from fieldmark.predict import Item, Named
-from fieldmark.predict.writers import writer_of
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark import inference
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.inference import Item, Named
+from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
+from fieldmark.inference.formats import writer_of
+from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def challenge(insects: Path, tmp_path: Path) -> Path:
 
 def test_files_and_folders(insects: Path) -> None:
     folder = insects / "Apis mellifera"
-    items = predict.items_of([folder / "03.jpg", folder])
+    items = inference.items_of([folder / "03.jpg", folder])
     assert [item.path.name for item in items][:2] == ["03.jpg", "00.jpg"]
     assert len(items) == 1 + 17
     assert items[0].id is None
@@ -67,11 +67,11 @@ def test_a_folder_of_folders_gives_photos_alone(insects: Path, tmp_path: Path) -
     (tmp_path / ".hidden.jpg").write_text("no photo")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "b.webp").write_text("judged when it is read")
-    assert [item.path.name for item in predict.items_of([tmp_path])] == ["A.JPG", "b.webp"]
+    assert [item.path.name for item in inference.items_of([tmp_path])] == ["A.JPG", "b.webp"]
 
 
 def test_an_annotation_file_gives_its_ids(challenge: Path) -> None:
-    items = predict.items_of([challenge])
+    items = inference.items_of([challenge])
     assert [item.id for item in items][:3] == ["4000", "3993", "3986"]
     assert items[-1].id == "9"
     assert items[0].path == challenge.parent / "test2019" / "000.jpg"
@@ -103,15 +103,15 @@ def test_what_holds_no_photos_is_one_sentence(
     elif content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=path.name.split(".", maxsplit=1)[0]) as caught:
-        predict.items_of([path])
+        inference.items_of([path])
     assert "\n" not in str(caught.value)
 
 
 def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
     insects: Path, classifier: Classifier
 ) -> None:
-    items = predict.items_of([insects])  # more than a batch, and no multiple of it
-    found = list(predict.predict(classifier, items, top=2))
+    items = inference.items_of([insects])  # more than a batch, and no multiple of it
+    found = list(inference.predict(classifier, items, top=2))
     assert [each.item for each in found] == items
     bad = [each for each in found if each.prediction is None]
     assert [Path(each.item.name).name for each in bad] == ["broken.jpg"]
@@ -127,10 +127,10 @@ def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
 
 
 def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
-    items = predict.items_of([insects / "Danaus plexippus"])
+    items = inference.items_of([insects / "Danaus plexippus"])
     names = [
         each.prediction.best.taxon.name
-        for each in predict.predict(classifier, items)
+        for each in inference.predict(classifier, items)
         if each.prediction
     ]
     assert names.count("Danaus plexippus") >= 14
@@ -138,17 +138,17 @@ def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
 
 def test_a_batch_of_bad_photos_and_none_at_all(tmp_path: Path, classifier: Classifier) -> None:
     items = [Item(str(number), tmp_path / "gone.jpg") for number in range(70)]
-    found = list(predict.predict(classifier, items))
+    found = list(inference.predict(classifier, items))
     assert [each.item.name for each in found] == [str(number) for number in range(70)]
     assert all(each.prediction is None for each in found)
-    assert list(predict.predict(classifier, [])) == []
+    assert list(inference.predict(classifier, [])) == []
 
 
 AWKWARD = Taxon("7", 'a "comma", and\na line', "été", "", {})
 TIT = Taxon("8", "Parus major", "", "", {"kingdom": "Animalia", "genus": "Parus"})
 TICK = Taxon("9", "Ixodida", "tick", "", {"kingdom": "Animalia", "order": "Ixodida"})
 TAXONOMY = Taxonomy([AWKWARD, TIT, TICK])
-KINGDOM = Wider("kingdom", {"kingdom": "Animalia"}, 0.6)
+KINGDOM = HigherTaxon("kingdom", {"kingdom": "Animalia"}, 0.6)
 RESULTS = [
     Named(
         Item("a,b.jpg", Path("a,b.jpg"), "12"),
@@ -168,8 +168,8 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def test_csv_is_read_back_by_the_standard_reader() -> None:
-    found = table("\r\n".join(predict.lines("csv", RESULTS, TAXONOMY)) + "\r\n")
-    assert tuple(found[0]) == predict.COLUMNS
+    found = table("\r\n".join(inference.lines("csv", RESULTS, TAXONOMY)) + "\r\n")
+    assert tuple(found[0]) == inference.COLUMNS
     said = [(row["file_name"], row["source"], row["name"], row["rank"]) for row in found]
     assert said == [
         ("a,b.jpg", "not sure", "", "none"),
@@ -196,7 +196,7 @@ def test_csv_is_read_back_by_the_standard_reader() -> None:
 
 
 def test_json_lines_are_an_object_a_line() -> None:
-    lines = list(predict.lines("jsonl", RESULTS, TAXONOMY))
+    lines = list(inference.lines("jsonl", RESULTS, TAXONOMY))
     assert all("\n" not in line for line in lines)
     first, second, third, fourth = (json.loads(line) for line in lines)
     assert (first["file_name"], first["id"], first["sure"]) == ("a,b.jpg", "12", False)
@@ -210,7 +210,7 @@ def test_json_lines_are_an_object_a_line() -> None:
 
 
 def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
-    text = "\n".join(predict.as_text(RESULTS))
+    text = "\n".join(inference.as_text(RESULTS))
     assert "not sure" in text.split("c\rd.jpg")[0]
     assert "not sure" not in text.split("c\rd.jpg")[1].split("tit.jpg")[0]
     assert "75.0%" in text
@@ -220,8 +220,8 @@ def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
 
 def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: Classifier) -> None:
     folder = insects / "Apis mellifera"
-    results = list(predict.predict(classifier, predict.items_of([folder]), top=1))
-    found = table("\r\n".join(predict.lines("csv", results, classifier.taxonomy, wide=True)))
+    results = list(inference.predict(classifier, inference.items_of([folder]), top=1))
+    found = table("\r\n".join(inference.lines("csv", results, classifier.taxonomy, wide=True)))
     assert len(found) == 17
     for row, result in zip(found, results, strict=True):
         if result.prediction is None:
@@ -234,27 +234,33 @@ def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: C
 
 def test_labels_of_one_name_have_columns_of_their_own() -> None:
     twins = Taxonomy([Taxon("1", "a"), Taxon("2", "a"), Taxon("3", "score"), Taxon("4", "b")])
-    assert predict.columns(twins, wide=True)[7:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
+    assert inference.columns(twins, wide=True)[7:] == (
+        "a (1)",
+        "a (2)",
+        "score (3)",
+        "b",
+        "rejected",
+    )
 
 
 def test_patterns_and_lists(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [item.name for item in predict.items_of([insects / "*" / "0[0-2].jpg"])]
+    names = [item.name for item in inference.items_of([insects / "*" / "0[0-2].jpg"])]
     assert len(names) == 12
-    assert names == [item.name for item in predict.items_of([insects / "**" / "0[0-2].jpg"])]
-    assert len(predict.items_of([insects / "D*"])) == 16  # a folder
+    assert names == [item.name for item in inference.items_of([insects / "**" / "0[0-2].jpg"])]
+    assert len(inference.items_of([insects / "D*"])) == 16  # a folder
     with pytest.raises(InputError, match="matches no photo"):
-        predict.items_of([insects / "*.tiff"])
+        inference.items_of([insects / "*.tiff"])
     for end in ("\n", "\r\n", "\0"):
         (tmp_path / "list.txt").write_text(end.join([*names, "gone.jpg", ""]))
         for argument in (f"@{tmp_path / 'list.txt'}", "-"):
             text = (tmp_path / "list.txt").open()
             monkeypatch.setattr("sys.stdin", text)
-            items = predict.items_of([Path(argument)])
+            items = inference.items_of([Path(argument)])
             assert [item.name for item in items] == [*names, "gone.jpg"]
             text.close()
     (tmp_path / "list.txt").write_text("\n\n")
     with pytest.raises(InputError, match="names no photo"):
-        predict.listed(str(tmp_path / "list.txt"))
+        inference.listed(str(tmp_path / "list.txt"))
 
 
 def test_only_some_labels_are_possible_and_share_the_scores(
@@ -263,7 +269,7 @@ def test_only_some_labels_are_possible_and_share_the_scores(
     (tmp_path / "only.txt").write_text(
         "# of this place\napis MELLIFERA\n\n Danaus  plexippus \n", encoding="utf-8-sig"
     )
-    names = predict.species_in(tmp_path / "only.txt")
+    names = inference.species_in(tmp_path / "only.txt")
     fewer = classifier.only(names)
     photo = insects / "Bombus terrestris" / "00.jpg"
     (every,), (some,) = classifier.predict([photo], top=9), fewer.predict([photo], top=9)
@@ -282,25 +288,25 @@ def test_only_some_labels_are_possible_and_share_the_scores(
 
 
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("suffix", [writer.suffix for writer in predict.WRITERS.values()])
+@pytest.mark.parametrize("suffix", [writer.suffix for writer in inference.WRITERS.values()])
 def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     insects: Path, tmp_path: Path, classifier: Classifier, suffix: str, wide: bool
 ) -> None:
     if wide and not writer_of(Path(f"a{suffix}"), wide=False).wide:
         with pytest.raises(InputError, match="--wide"):
-            predict.to_file(tmp_path / f"a{suffix}", classifier, [], wide=True)
+            inference.to_file(tmp_path / f"a{suffix}", classifier, [], wide=True)
         return
-    items = predict.items_of([insects])
+    items = inference.items_of([insects])
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    assert predict.to_file(whole, classifier, items, wide=wide) == 1
-    assert predict.to_file(cut, classifier, items[:40], wide=wide) == 1
+    assert inference.to_file(whole, classifier, items, wide=wide) == 1
+    assert inference.to_file(cut, classifier, items[:40], wide=wide) == 1
     journal = cut.with_name(f"{cut.name}.journal")
     journal.write_bytes(journal.read_bytes()[:-150])  # a kill tore the last line
     asked = []
     kept = classifier.rank
     object.__setattr__(classifier, "rank", lambda *given: asked.append(1) or kept(*given))
     try:
-        predict.to_file(cut, classifier, items, wide=wide)
+        inference.to_file(cut, classifier, items, wide=wide)
     finally:
         object.__delattr__(classifier, "rank")
     assert len(asked) == 64 - 38  # the torn one again, the broken one is still of no use
@@ -328,16 +334,16 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
 ) -> None:
     folder, out = tmp_path / "mine", tmp_path / "out.csv"
     shutil.copytree(insects / "Danaus plexippus", folder)
-    items = predict.items_of([folder])
-    predict.to_file(out, classifier, items)
+    items = inference.items_of([folder])
+    inference.to_file(out, classifier, items)
     before = out.read_bytes()
-    predict.to_file(out, classifier, items)
+    inference.to_file(out, classifier, items)
     assert "16 photos were named before" in capsys.readouterr().err
     assert out.read_bytes() == before
     shutil.copy(insects / "Apis mellifera" / "00.jpg", folder / "00.jpg")
-    predict.to_file(out, classifier, items)
+    inference.to_file(out, classifier, items)
     assert "15 photos were named before" in capsys.readouterr().err
-    predict.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
+    inference.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
     assert "anew" in capsys.readouterr().err
     assert {row["among"] for row in table(out.read_bytes().decode())} == {"2"}
 
@@ -347,7 +353,7 @@ def test_a_file_of_something_else_is_not_written_over(
 ) -> None:
     (tmp_path / "thesis.csv").write_text("years of work")
     with pytest.raises(InputError, match="thesis"):
-        predict.to_file(tmp_path / "thesis.csv", classifier, [])
+        inference.to_file(tmp_path / "thesis.csv", classifier, [])
     assert (tmp_path / "thesis.csv").read_text() == "years of work"
 
 
@@ -360,10 +366,10 @@ def test_a_name_that_is_no_unicode_can_be_printed(
     except OSError:
         pytest.skip("this file system takes no such name")
     for argument in (tmp_path, odd):
-        found = list(predict.predict(classifier, predict.items_of([argument])))
+        found = list(inference.predict(classifier, inference.items_of([argument])))
         assert found[0].prediction is not None
         for form in ("text", "csv", "jsonl"):
-            text = "\n".join(predict.lines(form, found, classifier.taxonomy))
+            text = "\n".join(inference.lines(form, found, classifier.taxonomy))
             assert "caf\\xe9.jpg" in text.replace("\\\\", "\\")
             text.encode()
 
@@ -372,9 +378,9 @@ def test_a_submission_has_one_row_for_each_image_id(
     challenge: Path, tmp_path: Path, classifier: Classifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also for a photo that is damaged or not there: it gets the first class, and this is said."""
-    items = predict.items_of([challenge])
-    found = list(predict.predict(classifier, items))
-    predict.write_submission(tmp_path / "out" / "s.csv", found, classifier)
+    items = inference.items_of([challenge])
+    found = list(inference.predict(classifier, items))
+    inference.write_submission(tmp_path / "out" / "s.csv", found, classifier)
     rows = list(csv.DictReader((tmp_path / "out" / "s.csv").read_text().splitlines()))
     listed = [str(image["id"]) for image in json.loads(challenge.read_text())["images"]]
     assert [row["id"] for row in rows] == listed
@@ -391,19 +397,19 @@ def test_an_id_that_is_listed_twice_gets_one_row(
 ) -> None:
     images = json.loads(challenge.read_text())["images"]
     twice = annotations(tmp_path, [*images[:3], {**images[3], "id": images[0]["id"]}], "twice.json")
-    items = predict.items_of([twice])
+    items = inference.items_of([twice])
     assert [item.id for item in items] == ["4000", "3993", "3986"]
 
 
 def test_a_submission_needs_ids_and_says_so_before_any_work(challenge: Path, insects: Path) -> None:
     with pytest.raises(InputError, match="no image id"):
-        predict.check_submission(predict.items_of([challenge, insects]))
+        inference.check_submission(inference.items_of([challenge, insects]))
     with pytest.raises(InputError, match="of another photo"):
-        predict.check_submission(predict.items_of([challenge, challenge]))
+        inference.check_submission(inference.items_of([challenge, challenge]))
 
 
 def test_progress_changes_nothing(classifier: Classifier, insects: Path) -> None:
-    items = predict.items_of([insects])
-    plain = [each.item for each in predict.predict(classifier, items)]
-    shown = predict.with_progress(predict.predict(classifier, items), len(items))
+    items = inference.items_of([insects])
+    plain = [each.item for each in inference.predict(classifier, items)]
+    shown = inference.with_progress(inference.predict(classifier, items), len(items))
     assert [each.item for each in shown] == plain

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark import resample
-from fieldmark.errors import InputError
-from fieldmark.preprocess import Preprocess, augment
+from fieldmark.data import resampling
+from fieldmark.data.transforms import Preprocess, augment
+from fieldmark.utils.errors import InputError
 
 GOLDEN_CROP = [[[119, 160, 150], [85, 128, 171]], [[107, 143, 187], [71, 116, 152]]]
 GOLDEN_SQUASH = [[[138, 124, 113], [107, 130, 143]], [[130, 144, 117], [114, 113, 145]]]
@@ -97,13 +97,15 @@ def test_elongated_pictures_and_single_pixels(shape: tuple[int, int], fit: str) 
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_a_picture_of_the_right_size_is_not_touched(interpolation: resample.Interpolation) -> None:
+def test_a_picture_of_the_right_size_is_not_touched(
+    interpolation: resampling.Interpolation,
+) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    same = resample.resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
+    same = resampling.resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
     assert (same == picture).all()
     assert not np.shares_memory(same, picture)
     if interpolation == "bicubic":  # the sums would give it as well
-        assert (resample._with_rust(picture, (0, 0, 30, 20), (20, 30), False) == picture).all()
+        assert (resampling._with_rust(picture, (0, 0, 30, 20), (20, 30), False) == picture).all()
 
 
 def test_golden_numbers() -> None:
@@ -203,7 +205,7 @@ def test_augmentation_works_on_any_picture(height: int, width: int, seed: int, p
 
 def test_a_part_with_fractions_is_pillows_every_time() -> None:
     image, box = _noise(90, 120), (3.5, 2.25, 110.0, 80.5)
-    first = resample.resize(image, box, (40, 50), "bicubic")
-    np.testing.assert_array_equal(first, resample.resize(image, box, (40, 50), "bicubic"))
+    first = resampling.resize(image, box, (40, 50), "bicubic")
+    np.testing.assert_array_equal(first, resampling.resize(image, box, (40, 50), "bicubic"))
     pillow = Image.fromarray(image).resize((50, 40), Image.Resampling.BICUBIC, box=box)
     assert np.abs(first.astype(int) - np.asarray(pillow)).max() <= 1

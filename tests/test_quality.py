@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
-from fieldmark import files
-from fieldmark.crops import PhotoFile
-from fieldmark.features import FeatureStore
-from fieldmark.quality import labels, looks, near
+from fieldmark.curation import confident_learning, hamming_search, image_stats
+from fieldmark.data.photos import PhotoFile
+from fieldmark.features.cache import FeatureStore
+from fieldmark.utils import io
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=0, max_size=40)
 
@@ -29,7 +29,7 @@ def test_every_pair_within_the_radius_is_found_and_no_other(
         numbers[at % len(numbers)] ^ sum(1 << b for b in bits) for at, bits in planted if numbers
     ]
     hash_N = np.array(sorted(set(numbers)), np.uint64)
-    found = near.pairs_within(hash_N, 11)
+    found = hamming_search.pairs_within(hash_N, 11)
     differ = np.bitwise_count(hash_N[:, None] ^ hash_N[None])
     expected = np.argwhere(np.triu(differ <= 11, 1))
     assert set(map(tuple, found.tolist())) == set(map(tuple, expected.tolist()))
@@ -38,8 +38,8 @@ def test_every_pair_within_the_radius_is_found_and_no_other(
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_equal_hashes_hang_together_without_a_pair_for_every_two(kinds: list[int]) -> None:
     far = np.array([0, 2**64 - 1, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA], np.uint64)
-    pairs = near.pairs_within(far[kinds], 11)
-    root = near.components(len(kinds), pairs)
+    pairs = hamming_search.pairs_within(far[kinds], 11)
+    root = hamming_search.components(len(kinds), pairs)
     assert [kinds[at] for at in root] == kinds
     assert len(set(root.tolist())) == len(set(kinds))
     assert len(pairs) <= 7 * len(kinds)
@@ -56,7 +56,7 @@ def test_components_are_those_of_a_plain_search(count: int, data: st.DataObject)
     for _ in range(count):
         for a, b in pairs:
             expected[a] = expected[b] = min(expected[a], expected[b])
-    found = near.components(count, np.array(pairs, np.int64).reshape(-1, 2))
+    found = hamming_search.components(count, np.array(pairs, np.int64).reshape(-1, 2))
     assert found.tolist() == expected
 
 
@@ -70,7 +70,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
@@ -84,7 +84,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def numbers_of(data: bytes) -> np.ndarray:
-    return looks.measure(looks.LOOK.crop(data))
+    return image_stats.measure(image_stats.LOOK.crop(data))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -93,7 +93,7 @@ def test_a_changed_copy_keeps_nearly_its_hash_and_others_do_not(change: str) -> 
     for seed in range(6):
         for data in (jpeg(picture(seed)), CHANGES[change](picture(seed))):
             hashes.append(numbers_of(data)[:8].astype(np.uint8).view("<u8")[0])
-    pairs = near.pairs_within(np.array(hashes, np.uint64), 11).tolist()
+    pairs = hamming_search.pairs_within(np.array(hashes, np.uint64), 11).tolist()
     assert pairs == [[at, at + 1] for at in range(0, 12, 2)]
 
 
@@ -105,7 +105,7 @@ def test_the_hash_is_as_good_as_a_library_s() -> None:
         for change in CHANGES.values():
             copies = jpeg(picture(seed)), change(picture(seed))
             a, b = (np.unpackbits(numbers_of(data)[:8].astype(np.uint8)) for data in copies)
-            c, d = (imagehash.phash(Image.open(io.BytesIO(data))) for data in copies)
+            c, d = (imagehash.phash(Image.open(BytesIO(data))) for data in copies)
             ours, theirs = ours + int((a != b).sum()), theirs + int(c - d)
     assert ours <= theirs + 12  # half a bit a copy
 
@@ -125,14 +125,14 @@ def test_a_photo_is_looked_at_once_and_a_broken_one_says_why(tmp_path: Path) -> 
     for number, data in enumerate((jpeg(picture(0)), b"no picture", jpeg(picture(1)))):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(data)
-        photos.append(PhotoFile(files.sha256(data), path))
+        photos.append(PhotoFile(io.sha256(data), path))
     store = FeatureStore(tmp_path / "features")
-    first = looks.look([*photos, photos[0]], store)
+    first = image_stats.look([*photos, photos[0]], store)
     assert set(first.rejected) == {1}
     assert first.hash_N[0] == first.hash_N[3] != first.hash_N[2]
     for number in (0, 2):
         photos[number].path.unlink()
-    again = looks.look([photos[0], photos[2]], store)
+    again = image_stats.look([photos[0], photos[2]], store)
     assert again.hash_N.tolist() == first.hash_N[[0, 2]].tolist()
     assert not again.rejected
 
@@ -159,7 +159,7 @@ def test_wrong_labels_are_found_as_well_as_by_cleanlab(kind: str) -> None:
     log_p, given_N, wrong = noisy()
     p = np.exp(log_p.astype(np.float64))
     ours = np.zeros(len(given_N), bool)
-    ours[labels.suspects(log_p, given_N).rows] = True
+    ours[confident_learning.suspects(log_p, given_N).rows] = True
     p /= p.sum(1, keepdims=True)
     theirs = filtering.find_label_issues(given_N, p, filter_by=kind, n_jobs=1)
     assert wrong[ours].mean() >= wrong[theirs].mean()
@@ -173,7 +173,7 @@ def test_the_share_of_wrong_labels_comes_out_right_though_scores_are_flat(
     flipped: float, flat: float
 ) -> None:
     log_p, given_N, wrong = noisy(flipped)
-    said = labels.suspects((log_p / flat).astype(np.float16), given_N)
+    said = confident_learning.suspects((log_p / flat).astype(np.float16), given_N)
     assert said.noise.share == pytest.approx(flipped, abs=0.015)
     sure = said.wrong_N > 0.5
     if flipped:
@@ -185,9 +185,9 @@ def test_the_share_of_wrong_labels_comes_out_right_though_scores_are_flat(
 
 def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     log_p, given_N, _ = noisy()
-    whole = labels.suspects(log_p, given_N)
-    monkeypatch.setattr(labels, "_BLOCK_BYTES", 4 * 20 * 7)
-    pieces = labels.suspects(log_p, given_N)
+    whole = confident_learning.suspects(log_p, given_N)
+    monkeypatch.setattr(confident_learning, "_BLOCK_BYTES", 4 * 20 * 7)
+    pieces = confident_learning.suspects(log_p, given_N)
     for name in ("own_N", "best_N", "wrong_N", "rows"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
@@ -195,4 +195,4 @@ def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 def test_right_labels_with_sure_scores_are_no_suspects() -> None:
     given_N = np.arange(40) % 4
     log_p = np.where(np.eye(4)[given_N] > 0, -0.01, -6).astype(np.float16)
-    assert not len(labels.suspects(log_p, given_N).rows)
+    assert not len(confident_learning.suspects(log_p, given_N).rows)

@@ -13,14 +13,15 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark import cli, metrics
-from fieldmark.errors import InputError
-from fieldmark.experiment import read
-from fieldmark.features import Features
-from fieldmark.heads.base import LabelledFeatures
+from fieldmark import cli
+from fieldmark.data.split import split_photos
+from fieldmark.data.subset import read
+from fieldmark.evaluation import metrics
+from fieldmark.experiments.model_ranking import RankConfig, _given, agreement, rank
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.logme import logme
-from fieldmark.rank import RankConfig, _given, agreement, rank
-from fieldmark.split import split_photos
+from fieldmark.utils.errors import InputError
 
 SHUFFLE, SQUEEZE = "shufflenet_v2_x0_5", "squeezenet1_1"
 

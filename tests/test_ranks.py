@@ -16,30 +16,35 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark import backbones, crops, sampling
-from fieldmark.crops import PhotoFile, Streamed
-from fieldmark.errors import InputError
-from fieldmark.experiment import Parts
-from fieldmark.finetune import Crops, good, ranks
-from fieldmark.finetune.data import batches
-from fieldmark.finetune.machine import join
-from fieldmark.preprocess import Preprocess
-from fieldmark.train import TrainConfig, prepare
+from fieldmark import models
+from fieldmark.data import loader
+from fieldmark.data.dataset import load_dataset
+from fieldmark.data.loader import LabelledCrops, Streamed
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.transforms import Preprocess
+from fieldmark.training import TrainConfig
+from fieldmark.training.finetune import distributed, good
+from fieldmark.training.finetune.data import batches
+from fieldmark.training.finetune.device import join
+from fieldmark.training.strategies import SingleStrategy
+from fieldmark.utils import random
+from fieldmark.utils.errors import InputError
 
 ONE = """
 import json, os, sys
 from pathlib import Path
 import numpy as np, torch
 from dataclasses import asdict, replace
-from fieldmark.backbones import load
-from fieldmark.errors import InputError
-from fieldmark.finetune import Crops, finetune, good, join, loop
+from fieldmark.models import load
+from fieldmark.utils.errors import InputError
+from fieldmark.training.finetune import finetune, good, join, loop
+from fieldmark.data.loader import LabelledCrops
 
 out, dies = Path(sys.argv[1]), sys.argv[2] == "dies"
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 pixels = rng.integers(0, 255, (37, 40, 40, 3), np.uint8)
-crops = Crops(pixels, np.arange(37), np.arange(37) % 3, tuple(map(str, range(37))))
+crops = LabelledCrops(pixels, np.arange(37), np.arange(37) % 3, tuple(map(str, range(37))))
 val = replace(crops, pixels=np.ascontiguousarray(pixels[:, :32, :32]))
 network = load("shufflenet_v2_x0_5", weights="random").trainable(3, 0)
 join("all")
@@ -110,7 +115,7 @@ def test_parts_are_the_batch_once_whoever_computes_them(
         patch.setenv("WORLD_SIZE", str(processes))
         for rank in range(processes):
             patch.setenv("RANK", str(rank))
-            mine = ranks.parts(photos, accumulate)
+            mine = distributed.parts(photos, accumulate)
             counts.append(len(mine))
             found += mine
     assert len(set(counts)) == 1  # else one would wait for ever
@@ -129,9 +134,9 @@ def test_a_last_layer_is_no_work_for_several(monkeypatch: pytest.MonkeyPatch) ->
 class TestStream:
     @pytest.fixture
     def photos(self, insects: Path) -> list[PhotoFile]:
-        from fieldmark import sources
+        from fieldmark.data import readers
 
-        table = sources.read(insects)
+        table = readers.read(insects)
         columns = table.kept.select("sha256", "path").iter_rows()
         return [PhotoFile(digest, table.file_of(path)) for digest, path in columns]
 
@@ -139,38 +144,42 @@ class TestStream:
         self, photos: list[PhotoFile], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         crop = Preprocess(size=40, resize=40, fit="squash")
-        spool = crops.Spool.empty(len(photos), 40)
-        assert len(list(spool.fill(photos, crop))) == 64
+        crop_cache = loader.CropCache.empty(len(photos), 40)
+        assert len(list(crop_cache.fill(photos, crop))) == 64
         streamed = Streamed(photos, crop)
-        assert streamed.shape == spool.crops.shape
+        assert streamed.shape == crop_cache.crops.shape
         labels, ids = np.zeros(64, np.int64), tuple(map(str, range(64)))
         how = good("all", epochs=1)
-        monkeypatch.setattr("fieldmark.finetune.data.STRETCH", 4)
-        monkeypatch.setattr("fieldmark.finetune.data.AT_ONCE", 2)
-        monkeypatch.setattr(crops, "STRETCH", 4)
+        monkeypatch.setattr("fieldmark.training.finetune.data.STRETCH", 4)
+        monkeypatch.setattr("fieldmark.training.finetune.data.AT_ONCE", 2)
+        monkeypatch.setattr(loader, "STRETCH", 4)
         read: list[Path] = []
-        was = crops.images.read_bytes
+        was = loader.images.read_bytes
         monkeypatch.setattr(
-            crops.images, "read_bytes", lambda place: [read.append(place), was(place)][1]
+            loader.images, "read_bytes", lambda place: [read.append(place), was(place)][1]
         )
-        from_stream = list(batches(Crops(streamed, np.arange(64), labels, ids), how, 0, 32))
+        from_stream = list(batches(LabelledCrops(streamed, np.arange(64), labels, ids), how, 0, 32))
         # Each photo becomes the same, whatever the order: its augmentation hangs on its id alone.
-        from_spool = list(batches(Crops(spool.crops, np.arange(64), labels, ids), how, 0, 32))
+        from_spool = list(
+            batches(LabelledCrops(crop_cache.crops, np.arange(64), labels, ids), how, 0, 32)
+        )
 
         def rows(found: Any) -> list[bytes]:
             return sorted(row.numpy().tobytes() for pixels, _ in found for row in pixels)
 
         assert rows(from_stream) == rows(from_spool)
-        assert len([each for each in read if not isinstance(each, crops.Held)]) == 64
+        assert len([each for each in read if not isinstance(each, loader.InMemoryImage)]) == 64
 
     def test_train_takes_the_same_photos_from_a_stream(self, insects: Path) -> None:
         config = TrainConfig(backbone="shufflenet_v2_x0_5", transfer="scratch")
-        network = backbones.load(config.backbone, weights="random")
-        table, split, bench = prepare(insects, config, network)
-        parts = Parts.of(table, split)
+        network = models.load("shufflenet_v2_x0_5", weights="random")
+        data = SingleStrategy(load_dataset(insects), config).prepare()
+        parts, extractor = data.splits, data.extractor
         about = network, parts.train, parts.val, parts.classes
         for ours, theirs in zip(
-            bench.crops_to_tune(*about, stream=True), bench.crops_to_tune(*about), strict=True
+            extractor.crops_to_tune(*about, stream=True),
+            extractor.crops_to_tune(*about),
+            strict=True,
         ):
             assert (ours.ids, ours.labels.tolist()) == (theirs.ids, theirs.labels.tolist())
             index = np.arange(len(ours))
@@ -185,8 +194,8 @@ class TestStream:
     def test_an_order_in_stretches_is_each_photo_once_and_few_stretches_at_a_time(
         self, photos: int, stretch: int, at_once: int, epoch: int
     ) -> None:
-        base = sampling.hashes([str(number) for number in range(photos)], "order", 0)
-        order = sampling.stretch_order(base, epoch, stretch, at_once)
+        base = random.hashes([str(number) for number in range(photos)], "order", 0)
+        order = random.stretch_order(base, epoch, stretch, at_once)
         assert sorted(order) == list(range(photos))
         seen = list(dict.fromkeys((order // stretch).tolist()))
         last = {each: at for at, each in enumerate((order // stretch).tolist())}

@@ -17,11 +17,12 @@ import pytest
 import scipy.special
 from PIL import Image
 
-from fieldmark.evaluate import Evaluation
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.report import classifier_page, findings, page, plots, study_page, thumbs
-from fieldmark.stats import stats
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.stats import stats
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.experiments import findings, study_page
+from fieldmark.reports import classifier_page, page, plots, thumbnails
 
 NAMES = ["Vanessa atalanta", "Vanessa cardui", "Columba livia", "Columba oenas", "Salmo <trutta>"]
 TAXONOMY = Taxonomy(
@@ -445,14 +446,14 @@ def test_confusions_show_photos_of_both_classes(study_text: str) -> None:
     assert any("named right" in str(image["alt"]) for image in images)
     data = str(images[0]["src"]).partition(",")[2]
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
-        assert max(picture.size) == thumbs.SIDE
+        assert max(picture.size) == thumbnails.SIDE
     assert len(data) < 20_000
 
 
 def test_the_photos_shown_are_those_mistakes(photo_of: Callable[[str], Path | None]) -> None:
     one = EVALUATIONS["complete"]
     places = {photo_id: at for at, photo_id in enumerate(one.photo_ids)}
-    pairs = thumbs.hardest_pairs(one, photo_of, TAXONOMY, limit=3)
+    pairs = thumbnails.hardest_pairs(one, photo_of, TAXONOMY, limit=3)
     assert [pair.photos for pair in pairs] == sorted([p.photos for p in pairs], reverse=True)
     for pair in pairs:
         assert pair.right is not None
@@ -467,9 +468,9 @@ def test_the_photos_shown_are_those_mistakes(photo_of: Callable[[str], Path | No
 def test_photos_that_are_gone_or_broken_are_passed_over(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    assert thumbs.data_uri(broken) is None
-    assert thumbs.data_uri(tmp_path / "gone.jpg") is None
-    pairs = thumbs.hardest_pairs(EVALUATIONS["complete"], lambda _: broken, TAXONOMY)
+    assert thumbnails.data_uri(broken) is None
+    assert thumbnails.data_uri(tmp_path / "gone.jpg") is None
+    pairs = thumbnails.hardest_pairs(EVALUATIONS["complete"], lambda _: broken, TAXONOMY)
     assert pairs
     assert all(not pair.wrong and pair.right is None for pair in pairs)
     assert "Hardest mistakes" in make_study(lambda _: None)
@@ -601,7 +602,7 @@ def test_numbers_for_a_person() -> None:
 def test_the_page_says_what_it_answers_and_how_it_does_on_strangers() -> None:
     from importlib import import_module
 
-    pages = import_module("fieldmark.report.classifier_page")
+    pages = import_module("fieldmark.reports.classifier_page")
 
     rate = {"photos": 90, "coverage": 0.9, "precision": 0.95}
     nothing = {"photos": 0, "coverage": 0.0, "precision": None}

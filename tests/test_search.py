@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldmark import backbones, search, together
-from fieldmark.classifier import Classifier
+from fieldmark import models
 from fieldmark.cli.train import seconds
-from fieldmark.errors import InputError
-from fieldmark.experiment import PAPER_CROP, Bench, Parts, read
+from fieldmark.data.split import split_photos
+from fieldmark.data.subset import DataSplits, read
+from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.heads.base import LinearHead
-from fieldmark.search import learning, trying, tuning
-from fieldmark.search.choosing import WAYS, Option, rises, winner
-from fieldmark.split import split_photos
-from fieldmark.together import train_together
-from fieldmark.train import TrainConfig, train
+from fieldmark.inference.classifier import Classifier
+from fieldmark.training import TrainConfig, automl, train
+from fieldmark.training.automl import finetune_search, linear_probe_search
+from fieldmark.training.automl import search as trying
+from fieldmark.training.automl.selection import WAYS, Option, rises, winner
+from fieldmark.training.strategies import ensemble
+from fieldmark.utils.errors import InputError
 
 NAMES = ("shufflenet_v2_x0_5", "squeezenet1_1")
 
@@ -37,12 +39,12 @@ class Clock:
 @pytest.fixture(autouse=True)
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pretrained weights are needed to see how the search goes."""
-    load = backbones.load
+    load = models.load
 
-    def random(name: str, **more: Any) -> backbones.Backbone:
+    def random(name: str, **more: Any) -> models.Backbone:
         return load(name, **{**more, "weights": "random"})
 
-    monkeypatch.setattr(backbones, "load", random)
+    monkeypatch.setattr(models, "load", random)
 
 
 def told(name: str, loss: float, macs: float, spread: float = 0.01) -> Option:
@@ -75,48 +77,48 @@ def test_the_budget_holds(
     """With a clock of its own: each candidate takes 100 s, and the search ends within the budget."""
     clock = Clock()
     table = read(insects, limit=None, seed=0)
-    parts = Parts.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
-    bench = Bench(replace(PAPER_CROP), engine="torch")
+    parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
+    extractor = FeatureExtractor(replace(PAPER_CROP), engine="torch")
 
-    def compute(_: Bench, __: object, wanted: dict[str, Any]) -> list[str]:
+    def compute(_: FeatureExtractor, __: object, wanted: dict[str, Any]) -> list[str]:
         clock.now += 20
         return list(wanted)
 
-    def made(candidate: search.Candidate, *_: object) -> tuple[search.Tried, float]:
+    def made(candidate: automl.Candidate, *_: object) -> tuple[automl.Tried, float]:
         clock.now += 80
         nothing = np.zeros((1, 4), np.float32)
         head = LinearHead(nothing, nothing[0])
-        return search.Tried(candidate, "", head, nothing, 1, 1, 1), 80.0
+        return automl.Tried(candidate, "", head, nothing, 1, 1, 1), 80.0
 
-    monkeypatch.setattr(Bench, "compute", compute)
+    monkeypatch.setattr(FeatureExtractor, "compute", compute)
     monkeypatch.setattr(trying, "learned", made)
-    networks = [backbones.load(name) for name in NAMES]
-    wanted = search.candidates(networks, bench, all_views=True)
+    networks = [models.load(name) for name in NAMES]
+    wanted = automl.candidates(networks, extractor, all_views=True)
     first = NAMES[0]
     assert [each.name for each in wanted] == [
         *(first, f"{first} (288 px)", f"{first} (288 px, central crop)", NAMES[1]),
         *(f"{first} (288 px, mirrored)", f"{first} (288 px, central crop, mirrored)"),
         f"{NAMES[1]} (288 px)",
     ]
-    doing = search.Search(parts, 0, search.Budget(budget, clock))
+    doing = automl.Search(parts, 0, automl.Budget(budget, clock))
     doing.try_all(wanted, "softmax")
     assert len(doing.found) == learned
     assert len(doing.found) + len(doing.passed_over) == 7
     assert all(each.seconds == 100 for each in doing.found)
     if budget is not None and learned > 1:
-        assert clock.now - 100 <= (1 - search.RESERVE) * budget
+        assert clock.now - 100 <= (1 - automl.RESERVE) * budget
 
 
 def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> None:
     config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], ensemble="mean", engine="torch")
-    trained = train_together(insects, tmp_path / "m", config)
+    trained = train(insects, out=tmp_path / "m", config=config)
     loaded = Classifier.load(tmp_path / "m")
     assert [member.weight for member in loaded.members] == pytest.approx([0.5, 0.5])
     assert len(loaded.networks) == 2
     about = loaded.provenance
     assert about["weights"] == "random"
     for name in NAMES:  # of each network, under which licence
-        assert backbones.architecture(name).licence in about["licence"]
+        assert models.architecture(name).licence in about["licence"]
     assert not about["weights_complete"]
     assert {one["name"] for one in about["tried"]} == {*NAMES, "mean"}
     assert [one["taken"] for one in about["tried"] if one["name"] == "mean"] == [True]
@@ -139,16 +141,16 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
 def test_best_says_what_was_tried_and_why(
     insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(backbones, "available", lambda _dir=None: list(NAMES[:1]))
+    monkeypatch.setattr(models, "available", lambda _dir=None: list(NAMES[:1]))
     monkeypatch.setattr(trying, "_FRONT", 1)
     monkeypatch.setattr(trying, "TAIL", ("balanced-sampling",))
-    monkeypatch.setattr(tuning, "NOTES", {"adapters": tuning.NOTES["adapters"]})
-    monkeypatch.setattr(tuning, "EPOCHS", 1)
-    monkeypatch.setattr(tuning, "FEWEST", 1)
-    every = search.candidates
-    monkeypatch.setattr(search, "candidates", lambda *a, **more: every(*a, **more)[:2])
+    monkeypatch.setattr(finetune_search, "NOTES", {"adapters": finetune_search.NOTES["adapters"]})
+    monkeypatch.setattr(finetune_search, "EPOCHS", 1)
+    monkeypatch.setattr(finetune_search, "FEWEST", 1)
+    every = automl.candidates
+    monkeypatch.setattr(automl, "candidates", lambda *a, **more: every(*a, **more)[:2])
     config = TrainConfig(backbone=NAMES[0], quality="best", budget=6000, engine="torch")
-    trained = train_together(insects, tmp_path / "m", config)
+    trained = train(insects, out=tmp_path / "m", config=config)
     about = trained.classifier.provenance
     rows = {one["name"]: one for one in about["tried"]}
     assert {NAMES[0], f"{NAMES[0]}, ridge", f"{NAMES[0]} (288 px), ridge"} <= rows.keys()
@@ -192,9 +194,9 @@ def test_best_says_what_was_tried_and_why(
     def never(*_: object) -> None:
         raise AssertionError("a head is learned that is kept")
 
-    monkeypatch.setattr(learning, "_write", never)
-    monkeypatch.setattr(tuning.finetune, "finetune", never)
-    again = train_together(insects, tmp_path / "n", config)
+    monkeypatch.setattr(linear_probe_search, "_write", never)
+    monkeypatch.setattr(finetune_search.finetune, "finetune", never)
+    again = train(insects, out=tmp_path / "n", config=config)
     assert again.classifier.digest == trained.classifier.digest
     assert [one["name"] for one in again.classifier.provenance["tried"]] == list(rows)
 
@@ -205,14 +207,14 @@ def test_kept_heads_that_are_damaged_are_learned_anew(tmp_path: Path) -> None:
         np.ones((5, 4)),
     )
     path = tmp_path / "h.safetensors"
-    learning._write(path, head, logits.astype(np.float32), 3.5)
-    kept = learning._read(path, (5, 4))
+    linear_probe_search._write(path, head, logits.astype(np.float32), 3.5)
+    kept = linear_probe_search._read(path, (5, 4))
     assert kept is not None
     np.testing.assert_array_equal(kept[0].weight, head.weight)
-    assert learning._read(path, (6, 4)) is None
-    assert learning._read(tmp_path / "none", (5, 4)) is None
+    assert linear_probe_search._read(path, (6, 4)) is None
+    assert linear_probe_search._read(tmp_path / "none", (5, 4)) is None
     path.write_bytes(path.read_bytes()[:50])
-    assert learning._read(path, (5, 4)) is None
+    assert linear_probe_search._read(path, (5, 4)) is None
 
 
 def test_answers_are_evened_as_the_head_is() -> None:
@@ -221,9 +223,11 @@ def test_answers_are_evened_as_the_head_is() -> None:
     x_ND, y_N = random.normal(0, 1, (60, 3)).astype(np.float32), random.integers(0, 4, 60)
     head = LinearHead(random.normal(0, 1, (3, 4)).astype(np.float32), np.zeros(4, np.float32))
     candidate: Any = None
-    plain = search.Tried.of(candidate, "", head, head.logits(x_ND), y_N)
+    plain = automl.Tried.of(candidate, "", head, head.logits(x_ND), y_N)
     count_C = np.array([40, 10, 5, 5])
-    for strength, done in zip((0.5, 1.0), learning.evened(plain, y_N, count_C), strict=True):
+    for strength, done in zip(
+        (0.5, 1.0), linear_probe_search.evened(plain, y_N, count_C), strict=True
+    ):
         np.testing.assert_allclose(done.logits_NC, done.head.logits(x_ND), atol=1e-5)
         lift = (done.logits_NC - plain.logits_NC) / plain.temperature
         np.testing.assert_allclose(lift, -strength * np.log(count_C / 60)[None].repeat(60, 0), 1e-4)
@@ -259,20 +263,19 @@ def test_what_cannot_be_combined_is_one_sentence(
 ) -> None:
     """Nothing that was asked for is passed over in silence."""
     config = TrainConfig(**wishes)
-    run = train_together if config.several else train
     with pytest.raises(InputError, match=said):
-        run(insects, tmp_path / "m", config)
+        train(insects, config, out=tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
 def test_best_tries_the_networks_that_were_named_and_else_all_at_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backbones, "available", lambda _dir=None: list(NAMES))
+    monkeypatch.setattr(models, "available", lambda _dir=None: list(NAMES))
     named = TrainConfig(backbone=NAMES[1], quality="best")
-    assert together._names(named) == (NAMES[1],)
-    assert together._names(replace(named, also=NAMES[:1])) == (NAMES[1], NAMES[0])
-    assert together._names(TrainConfig(quality="best")) == (backbones.DEFAULT, *NAMES)
+    assert ensemble._names(named) == (NAMES[1],)
+    assert ensemble._names(replace(named, also=NAMES[:1])) == (NAMES[1], NAMES[0])
+    assert ensemble._names(TrainConfig(quality="best")) == (models.DEFAULT, *NAMES)
 
 
 def test_a_budget_is_a_length_of_time() -> None:

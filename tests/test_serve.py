@@ -22,17 +22,17 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fieldmark.classifier import Answer, Classifier, Prediction
 from fieldmark.cli.serve import read_keys
-from fieldmark.errors import InputError
-from fieldmark.serve.batches import THREADS, Batches
-from fieldmark.serve.config import ServeConfig
-from fieldmark.serve.guard import JsonLines
-from fieldmark.taxonomy import Taxon
+from fieldmark.data.taxonomy import Taxon
+from fieldmark.inference.classifier import Answer, Classifier, Prediction
+from fieldmark.serving.batcher import THREADS, Batches
+from fieldmark.serving.config import ServeConfig
+from fieldmark.serving.middleware import JsonLines
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import ByteArray
 
 KEY = "correct-horse-battery"
 SMALL = ServeConfig(
@@ -299,7 +299,7 @@ def test_a_defect_is_a_500_that_tells_the_client_nothing(
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "defect")
     assert "secret" not in answer.text
-    failed = next(record for record in caplog.records if record.name == "fieldmark.serve")
+    failed = next(record for record in caplog.records if record.name == "fieldmark.serving")
     line = json.loads(JsonLines().format(failed))
     assert line["request_id"] == answer.headers["x-request-id"]
     assert "secret" in line["exception"]
@@ -357,13 +357,13 @@ def test_a_request_id_that_could_forge_a_log_line_is_replaced(web: httpx.Client)
 def test_each_request_is_one_line_of_json(
     web: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "fieldmark.serve"):
+    with caplog.at_level(logging.INFO, "fieldmark.serving"):
         answer = web.get("/v1/classes")
         web.get("/health/live")  # on the same connection: the line of the one before is written
     lines = [
         json.loads(JsonLines().format(each))
         for each in caplog.records
-        if each.name == "fieldmark.serve"
+        if each.name == "fieldmark.serving"
     ]
     (line,) = [each for each in lines if each["request_id"] == answer.headers["x-request-id"]]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/classes", 200)
@@ -418,7 +418,7 @@ def said(number: float) -> Prediction:
     return Prediction((Answer(Taxon(str(number), ""), 1.0),), sure=True)
 
 
-def crop(number: int) -> npt.NDArray[np.uint8]:
+def crop(number: int) -> ByteArray:
     return np.full((2, 2, 3), number, np.uint8)
 
 

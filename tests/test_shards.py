@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fieldmark import features, files, places, shards, sources
-from fieldmark.backbones import Backbone, load
 from fieldmark.cli import app
-from fieldmark.crops import PhotoFile
-from fieldmark.errors import InputError, RejectReason, StoreError
-from fieldmark.experiment import Bench
-from fieldmark.features import FeatureStore
-from fieldmark.shards import Shard, extract_shard
+from fieldmark.data import readers
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.storage import places
+from fieldmark.features import cache as features
+from fieldmark.features import sharded
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.features.sharded import Shard, extract_shard
+from fieldmark.models import Backbone, load
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, RejectReason, StoreError
 
 NETWORK = "shufflenet_v2_x0_5"
 
@@ -47,17 +51,17 @@ def network() -> Backbone:
     return load(NETWORK, weights="random")
 
 
-def bench(folder: Path) -> Bench:
-    return Bench(store=FeatureStore(folder), engine="torch")
+def extractor(folder: Path) -> FeatureExtractor:
+    return FeatureExtractor(store=FeatureStore(folder), engine="torch")
 
 
-def vectors(at: Bench, network: Backbone, digests: list[str]) -> np.ndarray[Any, Any]:
-    return at.shelf(network).get(digests)[slice(None)]
+def vectors(at: FeatureExtractor, network: Backbone, digests: list[str]) -> np.ndarray[Any, Any]:
+    return at.cache(network).get(digests)[slice(None)]
 
 
 class TestWebDataset:
     def test_photos_labels_and_groups(self, tars: Path, insects: Path) -> None:
-        table = sources.read(tars)
+        table = readers.read(tars)
         assert (len(table), table.kept.height) == (33, 32)
         assert table.reasons() == {RejectReason.TRUNCATED: 1}
         assert set(table.frame["split"]) == {"train"}
@@ -65,13 +69,13 @@ class TestWebDataset:
         assert {taxon.rank for taxon in table.taxonomy} == {"species"}
         one = table.kept.row(0, named=True)
         data = places.read(table.file_of(one["path"]))
-        assert files.sha256(data) == one["sha256"]
+        assert io.sha256(data) == one["sha256"]
         assert data in {p.read_bytes() for p in (insects / one["taxon_id"]).iterdir()}
 
     def test_numbers_are_named_by_classnames(self, tmp_path: Path, write_tar: Any) -> None:
         write_tar(tmp_path / "s.tar", {"a.jpg": b"x", "a.cls": b"1"})
         (tmp_path / "classnames.txt").write_text("Parus major\nPica pica\n")
-        assert sources.read(tmp_path / "s.tar", verify=False).frame["taxon_id"][0] == "Pica pica"
+        assert readers.read(tmp_path / "s.tar", verify=False).frame["taxon_id"][0] == "Pica pica"
 
     def test_json_says_rights_and_ranks(self, tmp_path: Path, write_tar: Any) -> None:
         about = {
@@ -81,7 +85,7 @@ class TestWebDataset:
             "family": "Corvidae",
         }
         write_tar(tmp_path / "s.tar", {"d/a.b.jpg": b"x", "d/a.json": json.dumps(about).encode()})
-        table = sources.read(tmp_path / "s.tar", verify=False)
+        table = readers.read(tmp_path / "s.tar", verify=False)
         row = table.frame.row(0, named=True)
         assert (row["id"], row["licence"], row["rights_holder"]) == (
             "s.tar/d/a.b.jpg",
@@ -97,8 +101,8 @@ class TestWebDataset:
             archive.addfile(link)
             up = tarfile.TarInfo("../../b.jpg")
             up.size = 3
-            archive.addfile(up, io.BytesIO(b"xyz"))
-        table = sources.read(tmp_path / "s.tar")
+            archive.addfile(up, BytesIO(b"xyz"))
+        table = readers.read(tmp_path / "s.tar")
         reasons = dict(table.frame.select("id", "reason").iter_rows())
         assert reasons["s.tar/a.jpg"] == RejectReason.OUTSIDE
         assert (
@@ -111,15 +115,15 @@ class TestWebDataset:
         whole = write_tar(tmp_path / "s.tar", {f"{n}.jpg": b"x" * 900 for n in range(20)})
         whole.write_bytes(whole.read_bytes()[:keep])
         with pytest.raises(InputError, match=r"s\.tar is not a whole tar"):
-            sources.read(whole)
+            readers.read(whole)
 
     def test_a_label_too_large_and_a_compressed_tar(self, tmp_path: Path, write_tar: Any) -> None:
         write_tar(tmp_path / "s.tar", {"a.jpg": b"x", "a.cls": b"y" * 2**21})
         with pytest.raises(InputError, match="too many for a label"):
-            sources.read(tmp_path / "s.tar")
+            readers.read(tmp_path / "s.tar")
         (tmp_path / "s.tar").write_bytes(b"\x1f\x8b" + b"z" * 5000)
         with pytest.raises(InputError, match="decompressed first"):
-            sources.read(tmp_path / "s.tar")
+            readers.read(tmp_path / "s.tar")
 
 
 class TestParquet:
@@ -131,7 +135,7 @@ class TestParquet:
         about = {"info": {"features": {"label": {"names": ["Pica pica", "Parus major"]}}}}
         path = tmp_path / "validation-00000-of-00001.parquet"
         frame.write_parquet(path, metadata={"huggingface": json.dumps(about)})
-        table = sources.read(path)
+        table = readers.read(path)
         assert table.frame["taxon_id"].to_list() == ["Parus major", None]
         assert table.frame["split"].to_list() == ["val", "val"]
         assert table.frame["licence"].to_list() == ["CC0", None]
@@ -141,7 +145,7 @@ class TestParquet:
         pl.DataFrame({"image": [b"x" * 5000] * 9}).write_parquet(tmp_path / "a.parquet")
         (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-200])
         with pytest.raises(InputError, match=r"a\.parquet could not be read .*must end with"):
-            sources.read(tmp_path / "a.parquet")
+            readers.read(tmp_path / "a.parquet")
 
 
 class TestShard:
@@ -152,25 +156,27 @@ class TestShard:
 
     @pytest.mark.parametrize("of", [1, 2, 7, 100])
     def test_shards_are_all_photos_once(self, tars: Path, of: int) -> None:
-        table = sources.read(tars, verify=False)
+        table = readers.read(tars, verify=False)
         parts = [Shard(number + 1, of).share(table).frame for number in range(of)]
         assert pl.concat(parts).equals(table.frame)
 
     def test_shards_give_what_one_process_gives(
         self, tars: Path, network: Backbone, tmp_path: Path
     ) -> None:
-        table = sources.read(tars)
+        table = readers.read(tars)
         digests = table.kept["sha256"].to_list()
         photos = [
             PhotoFile(digest, table.file_of(path))
             for path, digest in table.kept.select("path", "sha256").iter_rows()
         ]
-        alone = bench(tmp_path / "alone")
+        alone = extractor(tmp_path / "alone")
         assert list(alone.compute(photos, {NETWORK: network})) == [NETWORK]
-        shared = bench(tmp_path / "shared")
-        listed = sources.read(tars, verify=False)
+        shared = extractor(tmp_path / "shared")
+        listed = readers.read(tars, verify=False)
         reports = [
-            extract_shard(each.share(listed), {NETWORK: network}, bench(tmp_path / "shared"), each)
+            extract_shard(
+                each.share(listed), {NETWORK: network}, extractor(tmp_path / "shared"), each
+            )
             for each in (Shard(1, 3), Shard(2, 3), Shard(3, 3))
         ]
         assert sum(report.photos for report in reports) == 32
@@ -187,22 +193,24 @@ class TestShard:
         whole, asked, held = places.read, Counter[str](), [0, 0]
 
         def counting(place: places.Place, limit: int = places.MAX_BYTES) -> bytes:
-            if not isinstance(place, places.Held):
+            if not isinstance(place, places.InMemoryImage):
                 asked[str(place)] += 1
                 held[0] += 1
                 held[1] = max(held)
             return whole(place, limit)
 
         monkeypatch.setattr(places, "read", counting)
-        monkeypatch.setattr(shards, "CHUNK", 4)
-        computed = shards._compute
+        monkeypatch.setattr(sharded, "CHUNK", 4)
+        computed = sharded._compute
 
         def counted(chunk: Any, *rest: Any) -> None:
             computed(chunk, *rest)
             held[0] -= len(chunk)
 
-        monkeypatch.setattr(shards, "_compute", counted)
-        extract_shard(sources.read(tars, verify=False), {NETWORK: network}, bench(tmp_path / "a"))
+        monkeypatch.setattr(sharded, "_compute", counted)
+        extract_shard(
+            readers.read(tars, verify=False), {NETWORK: network}, extractor(tmp_path / "a")
+        )
         assert len(asked) == 33
         assert set(asked.values()) == {1}
         assert held[1] <= 2 * 4
@@ -210,8 +218,8 @@ class TestShard:
     def test_a_shard_that_was_killed_goes_on(
         self, tars: Path, network: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(shards, "CHUNK", 8)
-        computed, left = shards._compute, [2]
+        monkeypatch.setattr(sharded, "CHUNK", 8)
+        computed, left = sharded._compute, [2]
 
         def dying(*everything: Any) -> None:
             left[0] -= 1
@@ -219,58 +227,58 @@ class TestShard:
                 raise KeyboardInterrupt
             computed(*everything)
 
-        monkeypatch.setattr(shards, "_compute", dying)
-        table = sources.read(tars, verify=False)
+        monkeypatch.setattr(sharded, "_compute", dying)
+        table = readers.read(tars, verify=False)
         with pytest.raises(KeyboardInterrupt):
-            extract_shard(table, {NETWORK: network}, bench(tmp_path / "a"), Shard(1, 1))
+            extract_shard(table, {NETWORK: network}, extractor(tmp_path / "a"), Shard(1, 1))
         left[0] = 100
-        report = extract_shard(table, {NETWORK: network}, bench(tmp_path / "a"), Shard(1, 1))
+        report = extract_shard(table, {NETWORK: network}, extractor(tmp_path / "a"), Shard(1, 1))
         assert report.photos == 32
         assert 0 < report.computed <= 32 - 14
 
     def test_the_same_shard_twice_at_a_time_is_refused(
         self, tars: Path, network: Backbone, tmp_path: Path
     ) -> None:
-        at = bench(tmp_path / "a")
-        segment = at.shelf(network).segment(Shard(1, 2).name)
+        at = extractor(tmp_path / "a")
+        segment = at.cache(network).segment(Shard(1, 2).name)
         with segment.writing(), pytest.raises(StoreError, match="in use"):
-            extract_shard(sources.read(tars, verify=False), {NETWORK: network}, at, Shard(1, 2))
+            extract_shard(readers.read(tars, verify=False), {NETWORK: network}, at, Shard(1, 2))
 
 
 class TestSegments:
-    def shelf(self, folder: Path) -> features.Shelf:
-        return FeatureStore(folder).shelf("network", "crop", 3)
+    def feature_cache(self, folder: Path) -> features.FeatureCache:
+        return FeatureStore(folder).cache("network", "crop", 3)
 
-    def put(self, shelf: features.Shelf, numbers: range) -> None:
-        with shelf.writing() as writer:
+    def put(self, feature_cache: features.FeatureCache, numbers: range) -> None:
+        with feature_cache.writing() as writer:
             rows = np.array([[n, n, n] for n in numbers], np.float32)
             writer.append([f"{n:064x}" for n in numbers], rows)
 
     def test_rows_are_taken_once_and_segments_emptied(self, tmp_path: Path) -> None:
-        shelf = self.shelf(tmp_path)
-        self.put(shelf, range(5))
-        self.put(shelf.segment("a"), range(3, 9))
-        self.put(shelf.segment("b"), range(8, 12))
-        again = self.shelf(tmp_path)  # whoever opens the shelf takes what is done
+        feature_cache = self.cache(tmp_path)
+        self.put(feature_cache, range(5))
+        self.put(feature_cache.segment("a"), range(3, 9))
+        self.put(feature_cache.segment("b"), range(8, 12))
+        again = self.cache(tmp_path)  # whoever opens the shelf takes what is done
         assert len(again) == 12
         found = again.get([f"{n:064x}" for n in range(12)])[slice(None)]
         np.testing.assert_array_equal(found[:, 0], np.arange(12))
-        assert not len(shelf.segment("a"))
+        assert not len(feature_cache.segment("a"))
 
     def test_a_segment_that_is_written_to_stays(self, tmp_path: Path) -> None:
-        shelf = self.shelf(tmp_path)
-        segment = shelf.segment("a")
+        feature_cache = self.cache(tmp_path)
+        segment = feature_cache.segment("a")
         self.put(segment, range(3))
         with segment.writing():
-            assert len(self.shelf(tmp_path)) == 0
-        assert len(self.shelf(tmp_path)) == 3
+            assert len(self.cache(tmp_path)) == 0
+        assert len(self.cache(tmp_path)) == 3
 
     def test_a_shelf_that_is_written_to_leaves_segments_for_later(self, tmp_path: Path) -> None:
-        shelf = self.shelf(tmp_path)
-        self.put(shelf.segment("a"), range(3))
-        with shelf.writing():
-            assert len(self.shelf(tmp_path)) == 0
-        assert len(self.shelf(tmp_path)) == 3
+        feature_cache = self.cache(tmp_path)
+        self.put(feature_cache.segment("a"), range(3))
+        with feature_cache.writing():
+            assert len(self.cache(tmp_path)) == 0
+        assert len(self.cache(tmp_path)) == 3
 
 
 def test_the_verb(tars: Path, cache: Path) -> None:

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fieldmark.errors import InputError, RejectReason
-from fieldmark.sources import read
-from fieldmark.taxonomy import Taxon
+from fieldmark.data.readers import read
+from fieldmark.data.taxonomy import Taxon
+from fieldmark.utils.errors import InputError, RejectReason
 
 
 def photo(path: Path, size: tuple[int, int] = (12, 8)) -> None:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldmark.errors import InputError
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.sources import read
-from fieldmark.split import Split, prune, split_photos
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.readers import read
+from fieldmark.data.split import Split, prune, split_photos
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.utils.errors import InputError
 
 
 def table_of(

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fieldmark.errors import ImageRejected, RejectReason
-from fieldmark.predict import Item, Named, items_of, to_file
-from fieldmark.predict.entry import entry as full_entry
-from fieldmark.predict.writers import WRITERS, Form, camtrap, darwin_core, speciesnet, writer_of
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.inference import Item, Named, items_of, to_file
+from fieldmark.inference.formats import WRITERS, Form, camtrap, darwin_core, speciesnet, writer_of
+from fieldmark.inference.record import entry as full_entry
+from fieldmark.utils.errors import ImageRejected, RejectReason
 
 STANDARDS = Path(__file__).parent / "standards"
 RANKS = {

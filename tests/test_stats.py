@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.sources import read
-from fieldmark.stats import render, stats
-from fieldmark.taxonomy import Taxon, Taxonomy
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.readers import read
+from fieldmark.data.stats import render, stats
+from fieldmark.data.taxonomy import Taxon, Taxonomy
 
 
 def test_the_paper_s_table_1(shared: Path) -> None:

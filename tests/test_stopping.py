@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.features import Features
-from fieldmark.heads.base import LabelledFeatures
-from fieldmark.heads.softmax import Arm, Training, by_loss, fit_sweep
-from fieldmark.heads.stopping import Stopping
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.early_stopping import Stopping
+from fieldmark.heads.softmax import Hyperparameters, Training, by_loss, fit_sweep
 
 LOSSES = st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=20)
 
@@ -26,14 +26,17 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
         weight += 1  # what an epoch leaves is its number
         over = stopping.after_epoch([float(each) for each in pair])
         so_far = losses[:number]
-        best = [min(range(number), key=lambda at: so_far[at][arm]) + 1 for arm in (0, 1)]
+        best = [
+            min(range(number), key=lambda at: so_far[at][hyperparameters]) + 1
+            for hyperparameters in (0, 1)
+        ]
         assert stopping.kept == best
         assert over == (number - max(best) >= patience)
         if over:
             break
     stopping.go_back()
-    for arm, epoch in enumerate(stopping.kept):
-        assert (weight[:, arm] == epoch).all()
+    for hyperparameters, epoch in enumerate(stopping.kept):
+        assert (weight[:, hyperparameters] == epoch).all()
 
 
 def noisy(count: int, seed: int) -> LabelledFeatures:
@@ -48,8 +51,10 @@ def noisy(count: int, seed: int) -> LabelledFeatures:
 def test_without_photos_to_stop_by_all_epochs_are_done() -> None:
     none = noisy(80, 1).where(np.zeros(80, np.bool_))
     how = Training(epochs=12, batch_size=20, patience=2)
-    (found,) = fit_sweep(noisy(60, 0), none, 3, how, [Arm(3e-3)])
-    (plain,) = fit_sweep(noisy(60, 0), none, 3, Training(epochs=12, batch_size=20), [Arm(3e-3)])
+    (found,) = fit_sweep(noisy(60, 0), none, 3, how, [Hyperparameters(3e-3)])
+    (plain,) = fit_sweep(
+        noisy(60, 0), none, 3, Training(epochs=12, batch_size=20), [Hyperparameters(3e-3)]
+    )
     assert len(found.curve) == 12
     assert found.kept is None
     np.testing.assert_array_equal(found.head.weight, plain.head.weight)
@@ -57,7 +62,9 @@ def test_without_photos_to_stop_by_all_epochs_are_done() -> None:
 
 def test_a_head_that_broke_down_is_not_the_best() -> None:
     how = Training(epochs=3, batch_size=20)
-    broken, whole = fit_sweep(noisy(60, 0), noisy(80, 1), 3, how, [Arm(float("nan")), Arm(3e-3)])
+    broken, whole = fit_sweep(
+        noisy(60, 0), noisy(80, 1), 3, how, [Hyperparameters(float("nan")), Hyperparameters(3e-3)]
+    )
     assert np.isnan(broken.val_loss)
     assert min((broken, whole), key=by_loss) is whole
 
@@ -65,7 +72,7 @@ def test_a_head_that_broke_down_is_not_the_best() -> None:
 def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:
     train, val = noisy(60, 0), noisy(80, 1)
     how = Training(epochs=100, batch_size=20, patience=4)
-    fast, slow = fit_sweep(train, val, 3, how, [Arm(3e-2), Arm(3e-3)])
+    fast, slow = fit_sweep(train, val, 3, how, [Hyperparameters(3e-2), Hyperparameters(3e-3)])
     assert len(fast.curve) == len(slow.curve) < 100
     assert len(slow.curve) == max(fast.kept or 0, slow.kept or 0) + 4
     for each in (fast, slow):
@@ -73,6 +80,8 @@ def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:
         logits = torch.from_numpy(each.head.logits_of(val.features))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(val.labels))
         assert float(loss) == pytest.approx(each.val_loss, abs=1e-5)
-    (whole,) = fit_sweep(train, val, 3, Training(epochs=100, batch_size=20), [Arm(3e-2)])
+    (whole,) = fit_sweep(
+        train, val, 3, Training(epochs=100, batch_size=20), [Hyperparameters(3e-2)]
+    )
     assert fast.val_loss < whole.val_loss
     assert (whole.kept, len(whole.curve)) == (None, 100)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from scripts.stream_memory import serving, write
 
-from fieldmark import remote, sources
-from fieldmark.crops import PhotoFile, Streamed
-from fieldmark.places import Cell
-from fieldmark.places import read as read_place
-from fieldmark.preprocess import Preprocess
-from fieldmark.train import TrainConfig, train
+from fieldmark.data import readers
+from fieldmark.data.loader import Streamed
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.storage import fsspec as remote
+from fieldmark.data.storage.places import Cell
+from fieldmark.data.storage.places import read as read_place
+from fieldmark.data.transforms import Preprocess
+from fieldmark.training import TrainConfig, train
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
 COUNT = 60
@@ -46,7 +48,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
 def test_each_form_streams_the_same_pixels(places: dict[str, Path], cache: Path) -> None:
     found = {}
     for name, place in places.items():
-        table = sources.read(place)
+        table = readers.read(place)
         rows = table.kept.sort("sha256").select("sha256", "path").iter_rows()
         photos = [PhotoFile(digest, table.file_of(path)) for digest, path in rows]
         assert len(photos) == COUNT
@@ -73,7 +75,7 @@ def test_parquet_behind_a_url_is_never_here_as_a_whole(
 
     monkeypatch.setattr(remote, "_copies", OrderedDict())
     monkeypatch.setattr(remote, "download", download)
-    table = sources.read(places["parquet, web"])
+    table = readers.read(places["parquet, web"])
     for path in table.kept["path"]:
         assert read_place(table.file_of(path))
     assert len(copies) >= 4
@@ -85,7 +87,7 @@ def test_a_copy_that_is_being_read_stays(
 ) -> None:
     """Threads that decode ahead may read of more files than are kept."""
     monkeypatch.setattr(remote, "_copies", OrderedDict())
-    table = sources.read(places["parquet, web"])
+    table = readers.read(places["parquet, web"])
     cells = [table.file_of(path) for path in table.kept["path"]]
     files = list(dict.fromkeys(each.file for each in cells if isinstance(each, Cell)))
     with remote.local_copy(files[0]) as first:
@@ -103,7 +105,9 @@ def test_a_network_is_trained_from_a_web_server(places: dict[str, Path], tmp_pat
         "shufflenet_v2_x0_5", transfer="scratch", epochs=1, engine="torch", stream=True
     )
     curves = [
-        train(places[f"tars, {where}"], tmp_path / where, how).classifier.provenance["curve"]
+        train(places[f"tars, {where}"], out=tmp_path / where, config=how).classifier.provenance[
+            "curve"
+        ]
         for where in ("here", "web")
     ]
     assert curves[0] == curves[1]

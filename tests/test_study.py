@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from fieldmark import backbones, cli, files, finetune
-from fieldmark.errors import InputError
-from fieldmark.evaluate import Evaluation
-from fieldmark.finetune import good
-from fieldmark.finetune.state import State
+from fieldmark import cli, models
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.experiments.recipes import RECIPES, Options, Recipe, Run, find
+from fieldmark.experiments.study import StudyConfig, modes, study
+from fieldmark.experiments.study.context import Work
 from fieldmark.heads.softmax import Epoch
-from fieldmark.recipes import RECIPES, Options, Recipe, Run, find
-from fieldmark.study import StudyConfig, modes, study
-from fieldmark.study.work import Work
+from fieldmark.training import finetune
+from fieldmark.training.finetune import good
+from fieldmark.training.finetune.checkpoint import State
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
 
 KEYS = {
     *("table", "backbone", "weights", "transfer", "pruned", "epochs", "val_top1_error"),
@@ -49,7 +51,7 @@ def recipe(epochs: int = 2) -> Recipe:
 def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of SqueezeNet alone: the other network's cannot be had."""
     folder = tmp_path_factory.mktemp("weights")
-    state = backbones.load(SQUEEZE, weights="random", seed=7).network.state_dict()
+    state = models.load(SQUEEZE, weights="random", seed=7).network.state_dict()
     save_file(
         {name: tensor.contiguous() for name, tensor in state.items()},
         folder / f"{SQUEEZE}.safetensors",
@@ -215,7 +217,7 @@ def test_a_study_that_was_cut_off_goes_on(
             study(insects, tmp_path, recipe(), config, command="c")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert len(kept) == 5
-    assert files.read_json(tmp_path / "study.json")["finished"] is False
+    assert io.read_json(tmp_path / "study.json")["finished"] is False
     epochs.clear()
     with monkeypatch.context() as patch:
         patch.setattr(State, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0])
@@ -263,7 +265,7 @@ def test_the_papers_recipe_has_the_papers_tables() -> None:
 
 
 def test_a_copied_recipe_can_be_changed(tmp_path: Path) -> None:
-    text = Path(sys.modules["fieldmark.recipes"].__file__ or "").read_text()
+    text = Path(sys.modules["fieldmark.experiments.recipes"].__file__ or "").read_text()
     (tmp_path / "mine.py").write_text(text + "\nrecipe = paper\n")
     made = find(str(tmp_path / "mine.py"))(Options(epochs=3))
     assert made.runs[0].epochs == 3
@@ -278,7 +280,7 @@ def test_table_3_of_the_paper_from_the_command_line(
     with pytest.raises(SystemExit) as leave:
         cli.main()
     assert not leave.value.code
-    found = files.read_json(tmp_path / "out" / "study.json")
+    found = io.read_json(tmp_path / "out" / "study.json")
     assert [row["label"] for row in found["rows"]] == [
         *("AlexNet", "DenseNet", "SqueezeNet", "ShuffleNet", "ResNeXt"),
     ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 
 NAMES = st.text(max_size=10)
 TAXA = st.lists(
@@ -113,9 +113,9 @@ def test_sums_are_those_of_a_loop_over_the_labels(taxa: list[Taxon], data: st.Da
 
 
 def test_the_photos_of_wild74_have_levels_with_taxa_left_out(shared: Path) -> None:
-    from fieldmark import sources
+    from fieldmark.data import readers
 
-    taxonomy = sources.read(shared / "data" / "wild74", verify=False).taxonomy
+    taxonomy = readers.read(shared / "data" / "wild74", verify=False).taxonomy
     levels = {level.rank: level for level in taxonomy.levels}
     assert list(levels) == ["genus", "family", "order", "class", "phylum", "kingdom"]
     names = [taxon.name for taxon in taxonomy]

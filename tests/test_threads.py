@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.threads import in_order
+from fieldmark.utils.threads import in_order
 
 
 @given(st.lists(st.integers()), st.integers(1, 4), st.integers(0, 9))

@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import experiment, files, metrics, sources
-from fieldmark.classifier import Classifier
-from fieldmark.errors import InputError
-from fieldmark.evaluate import Evaluation
-from fieldmark.experiment import Parts
-from fieldmark.photos import PhotoTable
-from fieldmark.split import Split, split_photos
-from fieldmark.together import train_together
-from fieldmark.train import TrainConfig, beside, sentence, train
-from fieldmark.train.rare import choose
+from fieldmark.data import readers, subset
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.split import Split, split_photos
+from fieldmark.data.subset import DataSplits
+from fieldmark.evaluation import metrics
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.inference.classifier import Classifier
+from fieldmark.training import TrainConfig, sentence, train
+from fieldmark.training.logit_adjustment import choose
+from fieldmark.training.strategies.single import beside
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
 
 MARK = ("classifier", "classifier.json")
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
@@ -78,7 +80,7 @@ def test_all_layers_can_be_trained(
     insects: Path, tmp_path: Path, transfer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     how = replace(NETWORK, transfer=transfer, epochs=1, limit=24)
-    done = train(insects, tmp_path / "model", how)
+    done = train(insects, out=tmp_path / "model", config=how)
     assert done.classifier.provenance["transfer"] == transfer
     assert ("by the last layer alone" in capsys.readouterr().err) == (transfer != "scratch")
     loaded = Classifier.load(tmp_path / "model")
@@ -93,8 +95,8 @@ def test_a_network_can_be_trained_in_half_precision(insects: Path, tmp_path: Pat
     whole, half = (
         train(
             insects,
-            tmp_path / str(bfloat16),
-            replace(NETWORK, transfer="all", epochs=1, limit=24, bfloat16=bfloat16),
+            out=tmp_path / str(bfloat16),
+            config=replace(NETWORK, transfer="all", epochs=1, limit=24, bfloat16=bfloat16),
         ).classifier.provenance
         for bfloat16 in (False, True)
     )
@@ -104,7 +106,7 @@ def test_a_network_can_be_trained_in_half_precision(insects: Path, tmp_path: Pat
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
     assert losses[0] != losses[1]
     with pytest.raises(InputError, match="--bfloat16 is for training the network itself"):
-        train(insects, tmp_path / "last", replace(NETWORK, bfloat16=True))
+        train(insects, out=tmp_path / "last", config=replace(NETWORK, bfloat16=True))
 
 
 class TestRare:
@@ -140,14 +142,14 @@ class TestRare:
         assert choose(logits_NC, labels_N, 10 * count_C).strength == 0.0
 
     def test_the_classifier_has_what_was_chosen(self, insects: Path, tmp_path: Path) -> None:
-        done = train(insects, tmp_path / "model", replace(NETWORK, rare=True))
+        done = train(insects, out=tmp_path / "model", config=replace(NETWORK, rare=True))
         told = done.classifier.provenance["rare"]
         assert told["said"] in (tmp_path / "model" / "README.md").read_text()
         assert told["photos"] == 58
         with pytest.raises(InputError, match="--rare looks at photos"):
-            train(insects, tmp_path / "all", replace(NETWORK, rare=True, transfer="all"))
+            train(insects, out=tmp_path / "all", config=replace(NETWORK, rare=True, transfer="all"))
         with pytest.raises(InputError, match="leave --rare out"):
-            train_together(insects, tmp_path / "best", TrainConfig(rare=True, quality="best"))
+            train(insects, out=tmp_path / "best", config=TrainConfig(rare=True, quality="best"))
 
 
 def test_a_network_that_training_made_worse_is_said_to_be() -> None:
@@ -167,7 +169,9 @@ def test_the_official_split_without_test_photos_measures_nothing(
             for number in numbers:
                 name = f"{number:02}.jpg"
                 (photos / part / species.name / name).write_bytes((species / name).read_bytes())
-    done = train(photos, tmp_path / "model", replace(NETWORK, split="official", epochs=2))
+    done = train(
+        photos, out=tmp_path / "model", config=replace(NETWORK, split="official", epochs=2)
+    )
     counts = done.classifier.provenance["photos"]
     assert (counts["train"], counts["val"], counts["test"]) == (40, 24, 0)
     assert done.summary["photos"] == 0
@@ -178,7 +182,7 @@ def test_the_official_split_without_test_photos_measures_nothing(
 def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
     heads = [
         train(
-            insects, tmp_path / name, replace(NETWORK, seed=seed, epochs=2)
+            insects, out=tmp_path / name, config=replace(NETWORK, seed=seed, epochs=2)
         ).classifier.lead.head.weight
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
@@ -189,13 +193,13 @@ def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
 def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(
     model: Path, tmp_path: Path
 ) -> None:
-    files.check_out(tmp_path, *MARK)
-    files.check_out(tmp_path / "new" / "deep", *MARK)
-    files.check_out(model, *MARK)
+    io.check_out(tmp_path, *MARK)
+    io.check_out(tmp_path / "new" / "deep", *MARK)
+    io.check_out(model, *MARK)
     (tmp_path / "thesis.txt").write_text("years of work")
     for bad in (tmp_path, tmp_path / "thesis.txt"):
         with pytest.raises(InputError, match="--out"):
-            files.check_out(bad, *MARK)
+            io.check_out(bad, *MARK)
 
 
 def test_where_nothing_was_held_out_it_says_so_to_people() -> None:
@@ -207,22 +211,22 @@ def test_where_nothing_was_held_out_it_says_so_to_people() -> None:
 
 def test_the_last_layer_can_be_learned_from_drawn_classes(insects: Path, tmp_path: Path) -> None:
     """Asked for by name; with more scores than are held at once, photos are drawn to measure on."""
-    done = train(insects, tmp_path / "model", replace(NETWORK, head="sampled"))
+    done = train(insects, out=tmp_path / "model", config=replace(NETWORK, head="sampled"))
     assert done.classifier.provenance["head"] == "sampled"
     assert done.classifier.provenance["chosen"]["learning_rate"] in (3e-4, 1e-2)
     assert done.summary["top1_error"] < 0.75
     with pytest.raises(InputError, match="leave --head out"):
-        train_together(insects, tmp_path / "best", TrainConfig(quality="best", head="sampled"))
+        train(insects, out=tmp_path / "best", config=TrainConfig(quality="best", head="sampled"))
 
 
 def test_of_more_scores_than_are_held_some_photos_are_drawn(
     insects: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = sources.read(insects)
-    parts = Parts.of(table, split_photos(table, val=0.2, test=0.7, seed=0))
+    table = readers.read(insects)
+    parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.7, seed=0))
     assert parts.measurable() == parts
-    monkeypatch.setattr(experiment, "MOST_SCORES", 10 * len(parts.classes))
-    monkeypatch.setattr(experiment, "FEWEST", 10)
+    monkeypatch.setattr(subset, "MOST_SCORES", 10 * len(parts.classes))
+    monkeypatch.setattr(subset, "FEWEST", 10)
     fewer = parts.measurable()
     assert len(fewer.test) == 10
     assert "10 of the" in capsys.readouterr().err

@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fieldmark import backbones, finetune
-from fieldmark.crops import PhotoFile
-from fieldmark.experiment import PAPER_CROP, Bench, Parts, Photos, read
-from fieldmark.finetune import Pace
-from fieldmark.finetune.state import State
+from fieldmark import models
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.split import split_photos
+from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.features.extraction import Extraction
+from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.heads.base import LinearHead
-from fieldmark.search import Budget, Candidate, Tried, candidates, learning_photos, tuning
-from fieldmark.search.account import lines, table
-from fieldmark.search.choosing import beside_tuned, groups_of, options, rises, winner
-from fieldmark.search.tuning import Tuning
-from fieldmark.split import split_photos
-from fieldmark.together import Chosen
+from fieldmark.training import finetune
+from fieldmark.training.automl import (
+    Budget,
+    Candidate,
+    Tried,
+    candidates,
+    finetune_search,
+    learning_photos,
+)
+from fieldmark.training.automl.finetune_search import Tuning
+from fieldmark.training.automl.selection import beside_tuned, groups_of, options, rises, winner
+from fieldmark.training.automl.summary import lines, table
+from fieldmark.training.finetune import Pace
+from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.strategies.ensemble import Chosen
 
 NETWORK = "shufflenet_v2_x0_5"
 
@@ -35,22 +45,24 @@ class Clock:
 
 
 @pytest.fixture
-def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, Parts]:
+def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, DataSplits]:
     """One network, trained in one way for one epoch; features that cost nothing."""
-    monkeypatch.setattr(tuning, "NOTES", {"adapters": tuning.NOTES["adapters"]})
-    monkeypatch.setattr(tuning, "cost_of", lambda *_: None)
+    monkeypatch.setattr(finetune_search, "NOTES", {"adapters": finetune_search.NOTES["adapters"]})
+    monkeypatch.setattr(finetune_search, "cost_of", lambda *_: None)
     table = read(insects, limit=None, seed=0)
-    parts = Parts.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
-    network = backbones.load(NETWORK, weights="random")
-    (candidate,) = candidates([network], Bench(PAPER_CROP, engine="torch"), all_views=False)
-    list(candidate.bench.compute(parts.files, {NETWORK: network}))
+    parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
+    network = models.load(NETWORK, weights="random")
+    (candidate,) = candidates(
+        [network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False
+    )
+    candidate.extractor.compute(parts.files, {NETWORK: network})
     return candidate, parts
 
 
 def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any) -> None:
     candidate, parts = given
     runs = [
-        tuning._Run(Tuning(parts, 0, Budget(None), bfloat16=half), candidate, "adapters")
+        finetune_search._Run(Tuning(parts, 0, Budget(None), bfloat16=half), candidate, "adapters")
         for half in (False, True)
     ]
     assert [run.how.precision for run in runs] == ["float32", "bfloat16"]
@@ -75,7 +87,7 @@ def test_as_many_epochs_as_the_time_allows(
         how_long.append(how.epochs)
         return self.model
 
-    monkeypatch.setattr(tuning._Run, "trained", trained)
+    monkeypatch.setattr(finetune_search._Run, "trained", trained)
     doing = Tuning(parts, 0, Budget(seconds, Clock()))
     doing.try_all([candidate])
     if epochs is None:
@@ -95,7 +107,7 @@ def test_as_many_epochs_as_the_time_allows(
 
 def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate, parts = given
-    monkeypatch.setattr(tuning, "cost_of", lambda *_: 1.0)
+    monkeypatch.setattr(finetune_search, "cost_of", lambda *_: 1.0)
 
     def never(*_: object) -> None:
         raise AssertionError("timed")
@@ -114,8 +126,8 @@ def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
     """Out of time in its second update, then broken off in its third; the third run ends it."""
     candidate, parts = given
     monkeypatch.setattr(finetune, "pace", lambda *_: Pace(dict.fromkeys((192, 224), 1.0), 224))
-    monkeypatch.setattr(tuning, "FEWEST", 2)
-    monkeypatch.setattr(tuning, "EPOCHS", 2)
+    monkeypatch.setattr(finetune_search, "FEWEST", 2)
+    monkeypatch.setattr(finetune_search, "EPOCHS", 2)
     updates, after_update = [], State.after_update
 
     def run(stop_at: int | None = None, cut_at: int | None = None) -> Tuning:
@@ -163,7 +175,7 @@ def test_kept_networks_that_are_damaged_are_trained_anew(
 ) -> None:
     candidate, parts = given
     doing = Tuning(parts, 0, Budget(None))
-    run = tuning._Run(doing, candidate, "adapters")
+    run = finetune_search._Run(doing, candidate, "adapters")
     run.place.parent.mkdir(parents=True)
     run.place.write_bytes(b"nothing")
     assert run.kept() is None
@@ -172,30 +184,30 @@ def test_kept_networks_that_are_damaged_are_trained_anew(
 # Choosing
 
 
-def photos(count: int, prefix: str) -> Photos:
+def photos(count: int, prefix: str) -> LabelledPhotos:
     ids = tuple(f"{prefix}{number}" for number in range(count))
     taxa = tuple("abc"[number % 3] for number in range(count))
     nowhere = (PhotoFile("", Path()),) * count
-    return Photos(ids, nowhere, taxa, (None,) * count, ("",) * count)
+    return LabelledPhotos(ids, nowhere, taxa, (None,) * count, ("",) * count)
 
 
 @pytest.fixture
-def parts() -> Parts:
-    return Parts(photos(300, "t"), photos(60, "v"), photos(0, "e"), ("a", "b", "c"))
+def parts() -> DataSplits:
+    return DataSplits(photos(300, "t"), photos(60, "v"), photos(0, "e"), ("a", "b", "c"))
 
 
 class _Network:
     """As much of a candidate as its cost takes."""
 
     def __init__(self, name: str, macs: float) -> None:
-        self.name, self.view, self.bench = name, name, None
+        self.name, self.view, self.extractor = name, name, None
         self.backbone = type("B", (), {})()
         self.backbone.key = name
         self.backbone.architecture = type("A", (), {"giga_macs": macs})()
 
 
 def tried(
-    parts: Parts,
+    parts: DataSplits,
     name: str,
     macs: float,
     sure: float,
@@ -216,7 +228,7 @@ def tried(
 
 @pytest.fixture
 def no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fieldmark.search.choosing.cost_of", lambda *_: None)
+    monkeypatch.setattr("fieldmark.training.automl.selection.cost_of", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_rates")
@@ -230,7 +242,7 @@ def no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_trained_network_is_taken_where_it_is_better_or_ties_and_costs_less(
-    parts: Parts, sure: float, macs: float, taken: str
+    parts: DataSplits, sure: float, macs: float, taken: str
 ) -> None:
     fold = Tuning(parts, 0, Budget()).fold
     found = [tried(parts, "plain", 1.0, 2.0), tried(parts, "weak", 1.0, 0.2, seed=1)]
@@ -258,20 +270,20 @@ def test_a_trained_network_is_taken_where_it_is_better_or_ties_and_costs_less(
 
 
 @pytest.mark.usefixtures("no_rates")
-def test_what_both_never_saw_sets_the_thresholds(parts: Parts) -> None:
+def test_what_both_never_saw_sets_the_thresholds(parts: DataSplits) -> None:
     measure = Tuning(parts, 0, Budget()).fold.measure
     plain, tuned = tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, measure, seed=1)
     made = options([plain], parts, 0, {})
     option = replace(made[0], weights_M=np.array([0.3, 0.7]))
-    logits, labels_N = Chosen(option, {}, [plain, tuned]).held_out(parts)
+    logits, labels_N = Chosen(option, {}, [plain, tuned], Extraction()).held_out(parts)
     np.testing.assert_array_equal(logits[0], tuned.logits_NC)
     np.testing.assert_array_equal(logits[1], plain.logits_NC[measure])
     assert len(labels_N) == measure.sum()
 
 
 @pytest.mark.usefixtures("no_rates")
-def test_the_plain_mean_counts_each_view_alike(parts: Parts) -> None:
-    from fieldmark import ensemble
+def test_the_plain_mean_counts_each_view_alike(parts: DataSplits) -> None:
+    from fieldmark.evaluation import ensemble
 
     found = [tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, seed=1)]
     found.append(tried(parts, "a", 1, 1.9, seed=2, variant=True))

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fieldmark.classifier import Answer, Classifier, Prediction
-    from fieldmark.errors import ClassifierError, FieldmarkError, ImageRejected, InputError
-    from fieldmark.evaluate import Evaluation
-    from fieldmark.photos import PhotoTable
-    from fieldmark.split import Split
-    from fieldmark.taxonomy import Taxon, Taxonomy
+    from fieldmark.data.photos import PhotoTable
+    from fieldmark.data.split import Split
+    from fieldmark.data.taxonomy import Taxon, Taxonomy
+    from fieldmark.evaluation.results import Evaluation
+    from fieldmark.inference.classifier import Answer, Classifier, Prediction
+    from fieldmark.utils.errors import ClassifierError, FieldmarkError, ImageRejected, InputError
 
 __version__ = "0.1.0"
 

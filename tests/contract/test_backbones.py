@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from fieldmark.backbones import BACKBONES, Backbone, load, timm_, torchvision_
-from fieldmark.backbones.network import last_layer_parameters
-from fieldmark.sampling import generator
+from fieldmark.models import BACKBONES, Backbone, load, timm, torchvision
+from fieldmark.models.network import last_layer_parameters
+from fieldmark.utils.random import generator
 
 SIDE, COUNT, CLASSES = 80, 2, 7
 
@@ -90,16 +90,16 @@ def test_facts(backbone: Backbone) -> None:
     facts = backbone.architecture
     assert facts.licence
     assert facts.url.startswith("https://")
-    library = torchvision_ if facts.library == "torchvision" else timm_
+    library = torchvision if facts.library == "torchvision" else timm
     with torch.device("meta"):
         network = library.build(facts.name)
-    assert timm_._giga_macs(network, facts.input_size) == pytest.approx(facts.giga_macs, rel=0.01)
+    assert timm._giga_macs(network, facts.input_size) == pytest.approx(facts.giga_macs, rel=0.01)
 
 
 def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Tensor) -> None:
     """All layers: the last one fastest. Adapters: an update changes them and nothing else."""
-    from fieldmark.finetune import FineTuning, layers
-    from fieldmark.finetune.update import Updates
+    from fieldmark.training.finetune import FineTuning, layers
+    from fieldmark.training.finetune.step import Updates
 
     model = backbone.trainable(CLASSES, seed=3)
     every = FineTuning("all", layer_decay=0.9)
@@ -126,8 +126,8 @@ def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Te
 def test_low_rank_updates_merge_into_the_same_network(
     backbone: Backbone, crops: torch.Tensor
 ) -> None:
-    from fieldmark.finetune import FineTuning, low_rank
-    from fieldmark.finetune.update import Updates
+    from fieldmark.training.finetune import FineTuning, low_rank
+    from fieldmark.training.finetune.step import Updates
 
     model = backbone.trainable(CLASSES, seed=3)
     form = {name: tensor.shape for name, tensor in model.state_dict().items()}

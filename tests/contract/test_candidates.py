@@ -8,29 +8,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import backbones
-from fieldmark.classifier import Classifier, Member, Network
-from fieldmark.experiment import PAPER_CROP, Bench, Parts, read
-from fieldmark.features import FeatureStore
-from fieldmark.search import Budget, Candidate, Tried, candidates, learning, learning_photos, tuning
-from fieldmark.split import split_photos
-from fieldmark.taxonomy import Taxonomy
+from fieldmark import models
+from fieldmark.data.split import split_photos
+from fieldmark.data.subset import DataSplits, read
+from fieldmark.data.taxonomy import Taxonomy
+from fieldmark.features.cache import FeatureStore
+from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.inference.classifier import Classifier, Member, Network
+from fieldmark.training.automl import (
+    Budget,
+    Candidate,
+    Tried,
+    candidates,
+    finetune_search,
+    learning_photos,
+    linear_probe_search,
+)
 
 
 @pytest.fixture(scope="module")
 def given(
     insects: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Candidate, Parts, Taxonomy]:
+) -> tuple[Candidate, DataSplits, Taxonomy]:
     """A small network with random weights, and the insects with their features kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
         table = read(insects, limit=None, seed=0)
-        parts = Parts.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
+        parts = DataSplits.of(
+            table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified")
+        )
         store = FeatureStore(tmp_path_factory.mktemp("features"))
-        bench = Bench(replace(PAPER_CROP), store=store, engine="torch")
-        network = backbones.load("shufflenet_v2_x0_5", weights="random")
-        (candidate,) = candidates([network], bench, all_views=False)
-        list(candidate.bench.compute(parts.files, {"shufflenet_v2_x0_5": network}))
+        extractor = FeatureExtractor(replace(PAPER_CROP), store=store, engine="torch")
+        network = models.load("shufflenet_v2_x0_5", weights="random")
+        (candidate,) = candidates([network], extractor, all_views=False)
+        candidate.extractor.compute(parts.files, {"shufflenet_v2_x0_5": network})
     return candidate, parts, table.taxonomy.only(parts.classes)
 
 
@@ -49,16 +60,16 @@ def predicts(done: Tried, taxonomy: Taxonomy, insects: Path, folder: Path) -> No
         assert sum(answer.score for answer in one.answers) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", learning.NOTES)
+@pytest.mark.parametrize("kind", linear_probe_search.NOTES)
 def test_last_layers(kind: str, given, insects: Path, tmp_path: Path) -> None:
     candidate, parts, taxonomy = given
-    done, seconds = learning.learned(candidate, parts, 0, kind)
+    done, seconds = linear_probe_search.learned(candidate, parts, 0, kind)
     assert seconds > 0
     assert done.rows_N is None
     assert done.logits_NC.shape == (len(parts.train) + len(parts.val), 4)
     assert done.error <= 0.25  # stripes of four colours
     predicts(done, taxonomy, insects, tmp_path / "m")
-    again, kept = learning.learned(candidate, parts, 0, kind)
+    again, kept = linear_probe_search.learned(candidate, parts, 0, kind)
     assert kept == seconds
     np.testing.assert_array_equal(again.head.weight, done.head.weight)
 
@@ -66,18 +77,18 @@ def test_last_layers(kind: str, given, insects: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One epoch is enough."""
-    monkeypatch.setattr(tuning, "EPOCHS", 1)
-    monkeypatch.setattr(tuning, "FEWEST", 1)
+    monkeypatch.setattr(finetune_search, "EPOCHS", 1)
+    monkeypatch.setattr(finetune_search, "FEWEST", 1)
 
 
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize("transfer", tuning.NOTES)
+@pytest.mark.parametrize("transfer", finetune_search.NOTES)
 def test_trained_networks(
     transfer: str, given, insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidate, parts, taxonomy = given
-    monkeypatch.setattr(tuning, "NOTES", {transfer: tuning.NOTES[transfer]})
-    doing = tuning.Tuning(parts, 0, Budget())
+    monkeypatch.setattr(finetune_search, "NOTES", {transfer: finetune_search.NOTES[transfer]})
+    doing = finetune_search.Tuning(parts, 0, Budget())
     doing.try_all([candidate])
     (done,) = doing.found
     assert not doing.passed_over
@@ -86,7 +97,7 @@ def test_trained_networks(
     assert done.rows_N is not None
     photos = learning_photos(parts)
     held = {photos.ids[n] for n in np.flatnonzero(done.rows_N)}
-    (train, _) = tuning._Run(doing, candidate, transfer).crops
+    (train, _) = finetune_search._Run(doing, candidate, transfer).crops
     assert held.isdisjoint(train.ids)
     assert len(done.logits_NC) == len(held)
     predicts(done, taxonomy, insects, tmp_path / "m")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark.features import Features, FeatureStore
-from fieldmark.heads import HEADS, longtail
-from fieldmark.heads.base import LabelledFeatures
+from fieldmark.features.cache import Features, FeatureStore
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads import HEADS, class_imbalance
 
 CLASSES, DIM = 5, 12
 UNSEEN = 3
@@ -28,7 +28,7 @@ TRAIN, VAL, TEST = blobs(200, 0), blobs(60, 1), blobs(200, 2)
 
 
 # One of those for rare classes speaks for all: they share what comes before and after the sweep.
-@pytest.fixture(params=sorted(HEADS.keys() - (set(longtail.METHODS) - {"adjusted-loss"})))
+@pytest.fixture(params=sorted(HEADS.keys() - (set(class_imbalance.METHODS) - {"adjusted-loss"})))
 def fit(request: pytest.FixtureRequest):
     return HEADS[request.param]
 
@@ -150,11 +150,11 @@ def test_its_tensors_are_all_there_is_to_it(fit) -> None:
 
 
 def test_it_reads_features_from_the_disk(fit, tmp_path: Path) -> None:
-    shelf = FeatureStore(tmp_path).shelf("network", "crop", DIM)
+    cache = FeatureStore(tmp_path).cache("network", "crop", DIM)
     keys = [f"{number:064x}" for number in range(len(TRAIN))]
-    with shelf.writing() as writer:
+    with cache.writing() as writer:
         writer.append(keys, TRAIN.features[slice(None)])
-    there = LabelledFeatures(shelf.get(keys), TRAIN.labels, TRAIN.ids)
+    there = LabelledFeatures(cache.get(keys), TRAIN.labels, TRAIN.ids)
     assert isinstance(there.features.vectors, np.memmap)
     x_ND = TEST.features[slice(None)]
     here, from_disk = (fit(each, VAL, CLASSES, 0).head.logits(x_ND) for each in (TRAIN, there))
@@ -162,4 +162,4 @@ def test_it_reads_features_from_the_disk(fit, tmp_path: Path) -> None:
 
 
 def test_every_method_for_rare_classes_is_a_head() -> None:
-    assert set(longtail.METHODS) < set(HEADS)
+    assert set(class_imbalance.METHODS) < set(HEADS)

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fieldmark import export
-from fieldmark.calibration import Threshold
-from fieldmark.classifier import Classifier, Prediction, stacked
-from fieldmark.serve.config import ServeConfig
+from fieldmark.evaluation.calibration import Threshold
+from fieldmark.inference import export
+from fieldmark.inference.classifier import Classifier, Prediction, stacked
+from fieldmark.serving.config import ServeConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "onnx_only.py"
 CLOSE = 1e-4
@@ -132,7 +132,7 @@ def folder(
         energies = np.sort(softer.outputs(crops)[1])
         middle = energies[len(energies) // 4 : -len(energies) // 4]
         gap = int(np.diff(middle).argmax())  # far from any of them
-        soft = replace(softer, known_from=float(middle[gap : gap + 2].mean()))
+        soft = replace(softer, ood_threshold=float(middle[gap : gap + 2].mean()))
         made = tmp_path_factory.mktemp("soft") / "classifier"
         soft.save(made)
     return made

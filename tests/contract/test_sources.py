@@ -17,11 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
-from fieldmark.errors import InputError
-from fieldmark.photos import SCHEMA, PhotoTable
-from fieldmark.places import file_of, is_here
-from fieldmark.predict import items_of
-from fieldmark.sources import SOURCES, by_location, read, without_empty
+from fieldmark.data.photos import SCHEMA, PhotoTable
+from fieldmark.data.readers import SOURCES, by_location, read, without_empty
+from fieldmark.data.storage.places import file_of, is_here
+from fieldmark.inference import items_of
+from fieldmark.utils.errors import InputError
 
 
 def photo(path: Path, grey: int = 0) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmark import images
-from fieldmark.errors import ImageRejected
+from fieldmark.data import images
+from fieldmark.utils.errors import ImageRejected
 
 pytestmark = pytest.mark.shared
 
@@ -30,7 +30,7 @@ _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 from fieldmark import images
-from fieldmark.errors import ImageRejected
+from fieldmark.utils.errors import ImageRejected
 import PIL.Image, simplejpeg
 
 def peak():

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark import files
-from fieldmark.errors import InputError, StoreError
-from fieldmark.photos import PhotoTable, build_frame
-from fieldmark.taxonomy import Taxonomy
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.taxonomy import Taxonomy
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, StoreError
 
 HOLD = """
 import os, sys, time
@@ -64,10 +64,10 @@ def names(folder: Path) -> list[str]:
 
 def test_an_exception_inside_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    files.write_text(path, "old")
+    io.write_text(path, "old")
 
     def fail() -> None:
-        with files.replacing(path) as temporary:
+        with io.replacing(path) as temporary:
             temporary.write_text("new")
             raise KeyboardInterrupt
 
@@ -79,8 +79,8 @@ def test_an_exception_inside_leaves_the_old_file_and_nothing_else(tmp_path: Path
 
 def test_the_old_file_is_read_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    files.write_text(path, "old")
-    with files.replacing(path) as temporary:
+    io.write_text(path, "old")
+    with io.replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -96,7 +96,7 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path, before: byte
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert (path.read_bytes() if path.exists() else None) == before
-    files.write_bytes(path, b"whole")
+    io.write_bytes(path, b"whole")
     assert path.read_bytes() == b"whole"
 
 
@@ -112,7 +112,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
         little_space(4096),
         pytest.raises(InputError, match=r"a\.bin could not be written .*free some space"),
     ):
-        files.write_bytes(path, b"x" * 100_000)
+        io.write_bytes(path, b"x" * 100_000)
     assert names(tmp_path) == there
     assert before is None or path.read_bytes() == before
 
@@ -121,12 +121,12 @@ def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for path in (tmp_path / "file" / "a.json", tmp_path / ("n" * 300)):
         with pytest.raises(InputError, match="could not be written"):
-            files.write_text(path, "new")
+            io.write_text(path, "new")
     with pytest.raises(InputError, match="could not be written"):
-        files.write_text(tmp_path, "in place of a folder")
+        io.write_text(tmp_path, "in place of a folder")
     with (
         pytest.raises(InputError, match="cannot be written to"),
-        files.lock(tmp_path / "file" / "lock"),
+        io.lock(tmp_path / "file" / "lock"),
     ):
         pass
     assert names(tmp_path) == ["file"]
@@ -137,24 +137,24 @@ def test_a_lock_that_another_process_holds_is_refused_and_is_free_once_it_is_kil
 ) -> None:
     path = tmp_path / "store" / "lock"
     with process("files.lock({path})", "pass", path) as child:
-        with pytest.raises(StoreError, match="in use by another fieldmark"), files.lock(path):
+        with pytest.raises(StoreError, match="in use by another fieldmark"), io.lock(path):
             pass
         child.send_signal(signal.SIGKILL)
         child.wait()
-    with files.lock(path):
+    with io.lock(path):
         pass
-    with files.lock(path):  # and again: the block gave it back
+    with io.lock(path):  # and again: the block gave it back
         pass
 
 
 def test_a_lock_is_given_back_after_an_exception(tmp_path: Path) -> None:
     def fail() -> None:
-        with files.lock(tmp_path / "lock"):
+        with io.lock(tmp_path / "lock"):
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    with files.lock(tmp_path / "lock"):
+    with io.lock(tmp_path / "lock"):
         pass
 
 
@@ -167,19 +167,19 @@ def test_what_is_not_json_is_said(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.json is not valid JSON"):
-        files.read_json(path)
+        io.read_json(path)
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.json", tmp_path):
         with pytest.raises(InputError, match="could not be read"):
-            files.read_json(path)
+            io.read_json(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": [float("inf")]}])
 def test_json_holds_no_numbers_that_json_has_not(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match="Out of range"):
-        files.write_json(tmp_path / "a.json", value)
+        io.write_json(tmp_path / "a.json", value)
     assert names(tmp_path) == []
 
 
@@ -193,14 +193,14 @@ VALUES = st.recursive(
 @given(value=st.dictionaries(st.text(), VALUES))
 def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
     backwards = dict(reversed(list(value.items())))
-    assert files.digest(value) == files.digest(backwards)
-    assert files.digest(value) != files.digest([value])
+    assert io.digest(value) == io.digest(backwards)
+    assert io.digest(value) != io.digest([value])
 
 
 def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
     value = {"ä": [1, 2.5, None, "日本"], "b": {"c": True}}
-    files.write_json(tmp_path / "deep" / "a.json", value)
-    assert files.read_json(tmp_path / "deep" / "a.json") == value
+    io.write_json(tmp_path / "deep" / "a.json", value)
+    assert io.read_json(tmp_path / "deep" / "a.json") == value
     assert json.loads((tmp_path / "deep" / "a.json").read_bytes()) == value
 
 
@@ -208,13 +208,13 @@ def test_the_cache_is_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "named"))
-    assert files.cache_dir() == tmp_path / "named"
+    assert io.cache_dir() == tmp_path / "named"
     monkeypatch.delenv("FIELDMARK_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert files.cache_dir() == tmp_path / "xdg" / "fieldmark"
+    assert io.cache_dir() == tmp_path / "xdg" / "fieldmark"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert files.cache_dir() == tmp_path / ".cache" / "fieldmark"
+    assert io.cache_dir() == tmp_path / ".cache" / "fieldmark"
     assert names(tmp_path) == []  # asking makes no folder
 
 

@@ -16,10 +16,10 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from fieldmark import files
-from fieldmark.crops import PhotoFile
-from fieldmark.extraction import Extraction, Job, extract
-from fieldmark.features import FeatureStore
-from fieldmark.preprocess import Preprocess
+from fieldmark.data.photos import PhotoFile
+from fieldmark.features.extraction import Extraction, Job, extract
+from fieldmark.features.cache import FeatureStore
+from fieldmark.data.transforms import Preprocess
 
 photos_folder, store, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 

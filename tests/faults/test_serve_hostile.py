@@ -25,12 +25,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.classifier import Classifier
-from fieldmark.preprocess import Preprocess
-from fieldmark.serve.body import _Form
-from fieldmark.serve.config import ServeConfig
-from fieldmark.serve.decoders import DecoderFailed, Decoders
-from fieldmark.serve.refusals import Refused
+from fieldmark.data.transforms import Preprocess
+from fieldmark.inference.classifier import Classifier
+from fieldmark.serving.config import ServeConfig
+from fieldmark.serving.decoders import DecoderFailed, Decoders
+from fieldmark.serving.http_errors import Refused
+from fieldmark.serving.multipart import _Form
 
 CLIENTS = 64  # of an overloaded server
 AT_ONCE = 4  # clients that post bad files
@@ -166,7 +166,7 @@ def test_closing_ends_every_decoder() -> None:
 
 def confined(code: str) -> subprocess.CompletedProcess[str]:
     """Run some code under the limits that a decoder sets itself."""
-    setup = "from fieldmark.serve import decoder; decoder._limit(1000); "
+    setup = "from fieldmark.serving import decoder; decoder._limit(1000); "
     return subprocess.run(
         [sys.executable, "-c", setup + code], capture_output=True, text=True, check=False
     )

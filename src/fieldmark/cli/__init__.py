@@ -6,6 +6,7 @@ a file beside these and an entry of `VERBS`, in the order in which `--help` list
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fieldmark import __version__, progress
+from fieldmark import __version__
 from fieldmark.cli.check import check
 from fieldmark.cli.demo import demo
 from fieldmark.cli.explain import explain
@@ -30,7 +31,10 @@ from fieldmark.cli.split import split
 from fieldmark.cli.stats import stats
 from fieldmark.cli.study import study
 from fieldmark.cli.train import train
-from fieldmark.errors import FieldmarkError
+from fieldmark.utils.errors import FieldmarkError
+from fieldmark.utils.logging import configure_command_line
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="fieldmark",
@@ -84,16 +88,17 @@ def common(
 
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, Ctrl-C leaves cleanly."""
+    configure_command_line()
     try:
         app()
     except FieldmarkError as error:
-        progress.say(f"fieldmark: {error}", by_all=True)
+        logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, SystemExit) as leave:
         # Typer turns Ctrl-C into this exit code by itself, without a word.
         if isinstance(leave, SystemExit) and leave.code != EXIT_INTERRUPTED:
             raise
-        progress.say("fieldmark: stopped; what was done is kept, run the same command to go on.")
+        logger.info("fieldmark: stopped; what was done is kept, run the same command to go on.")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of the output has seen enough (`fieldmark predict … | head`).

@@ -23,7 +23,7 @@ from fieldmark.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fieldmark.photos import PhotoTable
+    from fieldmark.data.photos import PhotoTable
 
 
 def check(
@@ -56,9 +56,9 @@ def check(
 ) -> None:
     """Find duplicates, leaks, wrong labels and poor pictures; nothing is removed unless asked."""
     use_cache(cache)
-    from fieldmark import sources
-    from fieldmark.check import CheckConfig, lines
-    from fieldmark.check import check as run
+    from fieldmark.curation import CheckConfig, lines
+    from fieldmark.curation import check as run
+    from fieldmark.data import readers
 
     config = CheckConfig(
         backbone=backbone,
@@ -75,9 +75,9 @@ def check(
         seed=seed,
     )
     with ExitStack() as stack:
-        read: Callable[[Path], PhotoTable] = sources.read
+        read: Callable[[Path], PhotoTable] = readers.read
         if cluster is not None:
-            from fieldmark.cluster import connected
+            from fieldmark.distributed.cluster import connected
 
             read = stack.enter_context(connected(cluster, shards)).ready_to_check(config)
         checked = run(photos, out, config, command=typed(), read=read)

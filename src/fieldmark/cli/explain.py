@@ -22,8 +22,8 @@ def explain(
 ) -> None:
     """Show why a photo got its label: where the network looked, and similar training photos."""
     use_cache(cache)
-    from fieldmark import explain as explaining
-    from fieldmark import predict as naming
+    from fieldmark import inference as naming
+    from fieldmark.inference import explain as explaining
 
     found = explaining.run(model, photo, out, label)
     for line in naming.as_text([naming.Named(naming.Item(str(photo), photo), found.prediction)]):

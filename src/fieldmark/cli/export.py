@@ -24,7 +24,7 @@ def export(
 ) -> None:
     """Write a classifier as one ONNX file with preprocessing and calibration inside."""
     use_cache(cache)
-    from fieldmark import export as exporting
+    from fieldmark.inference import export as exporting
 
     written = exporting.run(model, onnx, check or (), int8=int8)
     typer.echo(f"In single precision: {written.parity}")

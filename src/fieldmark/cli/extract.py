@@ -17,7 +17,7 @@ from fieldmark.cli.options import (
     WeightsDir,
     use_cache,
 )
-from fieldmark.errors import InputError
+from fieldmark.utils.errors import InputError
 
 
 def extract(
@@ -38,9 +38,9 @@ def extract(
 ) -> None:
     """Compute the features of one shard of the photos, and keep them for train and study."""
     use_cache(cache)
-    from fieldmark import shards as room
-    from fieldmark.backbones import load
-    from fieldmark.experiment import Bench
+    from fieldmark.features import sharded as room
+    from fieldmark.features.extractor import FeatureExtractor
+    from fieldmark.models import load
 
     mine = room.Shard.parse(shard)
     if cluster is not None and mine.of > 1:
@@ -48,15 +48,15 @@ def extract(
     table = room.read(photos, source=source)
     names = backbone or ["tf_efficientnet_lite0"]
     how = {"weights": weights, "weights_dir": weights_dir}
-    bench = Bench(engine=engine.value)
+    extractor = FeatureExtractor(engine=engine.value)
     if cluster is not None:
-        from fieldmark.cluster import connected
+        from fieldmark.distributed.cluster import connected
 
         with connected(cluster, shards) as workers:
-            report = workers.extract(table, dict.fromkeys(names, how), bench)
+            report = workers.extract(table, dict.fromkeys(names, how), extractor)
     else:
         backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in names}
-        report = room.extract_shard(mine.share(table), backbones, bench, mine)
+        report = room.extract_shard(mine.share(table), backbones, extractor, mine)
     where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():
         typer.echo(f"{photo_id}: {error}")

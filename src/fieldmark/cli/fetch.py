@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldmark.errors import InputError
+from fieldmark.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class What(StrEnum):
@@ -82,16 +85,15 @@ def fetch(
     ] = 10.0,
 ) -> None:
     """Fetch published photos: checked, gone on with where a run was cut off."""
-    from fieldmark import fetch as room
-    from fieldmark import progress
+    from fieldmark.data import download as room
 
     _refuse_strangers(context, what)
-    manners = room.Manners(workers=workers, rate=rate)
+    manners = room.RetryPolicy(workers=workers, rate=rate)
     if what is not What.open_data:
         year = what.value.removeprefix("inat")
         base = {"base": mirror} if mirror else {}
         challenge = room.Challenge(year, _listed(parts), images, keep_archives, **base)
-        progress.say(f"{room.sizes(challenge.archives())} to fetch. {room.TERMS}")
+        logger.info(f"{room.sizes(challenge.archives())} to fetch. {room.TERMS}")
         for name, about in zip(
             (archive.name for archive in challenge.archives()),
             room.fetch_challenge(challenge, out, manners),

@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    EngineName,
-    EngineOption,
-    NamesOption,
-    typed,
-    use_cache,
-)
+from fieldmark.cli.options import Cache, EngineName, EngineOption, NamesOption, typed, use_cache
 
 
 def grow(
@@ -30,12 +23,12 @@ def grow(
 ) -> None:
     """Add photos and new classes to a classifier, computing only what is new."""
     use_cache(cache)
-    from fieldmark.grow import GrowConfig, lines
-    from fieldmark.grow import grow as run
+    from fieldmark.training import ExtendConfig, extend
+    from fieldmark.training.strategies.extend import lines
 
-    config = GrowConfig(names=names, engine=engine.value, thumbnails=thumbnails)
-    trained = run(model, photos, out, config, command=typed())
-    for line in lines(trained):
+    config = ExtendConfig(names=names, engine=engine.value, thumbnails=thumbnails)
+    trained = extend(model, photos, config, out=out, command=typed())
+    for line in lines(trained.classifier):
         typer.echo(line)
     typer.echo(f"Classifier: {out}")
     typer.echo(f"Report:     {out / 'report.html'}")

@@ -27,22 +27,22 @@ def index(
     shards: SharesOption = 16,
 ) -> None:
     """Read photos as they lie into a table with a row for each, kept or rejected."""
-    from fieldmark import names as accepted
-    from fieldmark import sources
+    from fieldmark.data import readers
+    from fieldmark.data import synonyms as accepted
 
     called = accepted.read(names)
-    table = sources.read(photos, source=source, verify=False)
+    table = readers.read(photos, source=source, verify=False)
     if not empty:
-        table = sources.without_empty(table)
+        table = readers.without_empty(table)
     if by_location:
-        table = sources.by_location(table)
+        table = readers.by_location(table)
     if verify and cluster is not None:
-        from fieldmark.cluster import connected
+        from fieldmark.distributed.cluster import connected
 
         with connected(cluster, shards) as workers:
             table = workers.look(table)
     elif verify:
-        table = sources.look(table)
+        table = readers.look(table)
     table = called.apply(table)
     table.write(out)
     kept = table.kept.height

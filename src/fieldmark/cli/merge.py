@@ -16,12 +16,12 @@ def merge(
     names: NamesOption = None,
 ) -> None:
     """Make one table of several sources: a taxon is one class, a photo is one row."""
-    from fieldmark import merge as merging
-    from fieldmark import names as accepted
-    from fieldmark import sources
+    from fieldmark.data import merge as merging
+    from fieldmark.data import readers
+    from fieldmark.data import synonyms as accepted
 
     called = accepted.read(names)
-    table = merging.merge([called.apply(sources.read(path)) for path in photos])
+    table = merging.merge([called.apply(readers.read(path)) for path in photos])
     table.write(out)
     kept = table.kept.height
     typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")

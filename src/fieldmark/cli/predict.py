@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
@@ -10,9 +11,10 @@ from typing import Annotated
 
 import typer
 
-from fieldmark import progress
 from fieldmark.cli.options import Cache, ClusterOption, SharesOption, use_cache
-from fieldmark.errors import InputError
+from fieldmark.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class OutputFormat(StrEnum):
@@ -55,8 +57,8 @@ def predict(
 ) -> None:
     """Name what is in photos: labels sorted by confidence."""
     use_cache(cache)
-    from fieldmark import predict as naming
-    from fieldmark.classifier import Classifier
+    from fieldmark import inference as naming
+    from fieldmark.inference.classifier import Classifier
 
     if wide and out is None and format is not OutputFormat.csv:
         raise InputError("--wide is a column a label: add --format csv, or --out with .csv.")
@@ -64,7 +66,7 @@ def predict(
     if only is not None:
         known = len(classifier.taxa)
         classifier = classifier.only(naming.species_in(only))
-        progress.say(
+        logger.info(
             f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}): the scores "
             "are shared out among them."
         )
@@ -77,7 +79,7 @@ def predict(
     with ExitStack() as stack:
         name: naming.Naming = naming.predict
         if cluster is not None:
-            from fieldmark.cluster import connected
+            from fieldmark.distributed.cluster import connected
 
             name = partial(stack.enter_context(connected(cluster, shards)).predict, wide=wide)
         if submission is not None:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from fieldmark import files, progress
 from fieldmark.cli.options import (
     Cache,
     DecodingTier,
@@ -19,6 +18,8 @@ from fieldmark.cli.options import (
     WeightsDir,
     use_cache,
 )
+from fieldmark.utils import io
+from fieldmark.utils.logging import format_duration
 
 
 def rank(
@@ -41,10 +42,10 @@ def rank(
 ) -> None:
     """Which network suits your photos, in minutes and without training one."""
     use_cache(cache)
-    from fieldmark.rank import RankConfig, agreement
-    from fieldmark.rank import rank as run
+    from fieldmark.experiments.model_ranking import RankConfig, agreement
+    from fieldmark.experiments.model_ranking import rank as run
 
-    study = None if against is None else files.read_json(against)
+    study = None if against is None else io.read_json(against)
     found = run(
         data,
         RankConfig(tuple(network or ()), weights_dir, limit, seed, engine.value, tier.value),
@@ -66,7 +67,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         marked = "" if row["weights_complete"] else "  weights (partly) RANDOM"
         lines.append(
             f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} {row['logme']:>7.3f} "
-            f"{row['giga_macs']:>7.2f} {progress.seconds(row['seconds']):>8}"
+            f"{row['giga_macs']:>7.2f} {format_duration(row['seconds']):>8}"
             f"{'  a tie with the first' if row['tie'] else ''}{marked}"
         )
     if told := found.get("agreement"):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli.options import Cache, use_cache
-from fieldmark.errors import InputError
+from fieldmark.utils.errors import InputError
 
 _KEY_LENGTH = 16  # shorter ones can be guessed
 
@@ -36,7 +36,7 @@ def serve(
 ) -> None:
     """Serve a classifier: a web page for people, an HTTP API for programs."""
     use_cache(cache)
-    from fieldmark.serve.config import ServeConfig
+    from fieldmark.serving.config import ServeConfig
 
     config = ServeConfig(
         host=host,
@@ -48,12 +48,12 @@ def serve(
         max_bytes=max_bytes,
     )
     try:
-        from fieldmark.serve.server import run
+        from fieldmark.serving.server import run
     except ModuleNotFoundError as error:
         raise InputError(
             f"{error.name} is not installed: `pip install 'fieldmark[serve]'` brings what is needed."
         ) from error
-    from fieldmark.classifier import Classifier
+    from fieldmark.inference.classifier import Classifier
 
     run(Classifier.load(model), config)
 

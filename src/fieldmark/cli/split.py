@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli.options import Seed, SplitOption, SplitWay
-from fieldmark.errors import InputError
+from fieldmark.utils.errors import InputError
 
 
 def split(
@@ -21,10 +21,10 @@ def split(
     prune_below: Annotated[int, typer.Option(help="Say which classes have fewer photos.")] = 100,
 ) -> None:
     """Divide photos into train, val and test; say what pruning would drop."""
-    from fieldmark import sources
-    from fieldmark.split import PARTS, prune, split_photos
+    from fieldmark.data import readers
+    from fieldmark.data.split import PARTS, prune, split_photos
 
-    table = sources.read(data, verify=False)
+    table = readers.read(data, verify=False)
     drawn = split_photos(table, val=val, test=test, seed=seed, way=way.value)
     for part in PARTS:
         typer.echo(f"{part:<6}{len(drawn.ids(part)):>10,} photos")

@@ -16,8 +16,9 @@ def stats(
     source: SourceOption = None,
 ) -> None:
     """Count photos and classes: the paper's Table 1 and Figure 1."""
-    from fieldmark import files, sources
-    from fieldmark import stats as counting
+    from fieldmark.data import readers
+    from fieldmark.data import stats as counting
+    from fieldmark.utils import io
 
-    found = counting.stats(sources.read(data, source=source, verify=False))
-    typer.echo(files.to_json(found).rstrip() if json else counting.render(found))
+    found = counting.stats(readers.read(data, source=source, verify=False))
+    typer.echo(io.to_json(found).rstrip() if json else counting.render(found))

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fieldmark import progress
 from fieldmark.cli.options import (
     Cache,
     DecodingTier,
@@ -22,6 +21,7 @@ from fieldmark.cli.options import (
     typed,
     use_cache,
 )
+from fieldmark.utils.logging import format_duration
 
 
 def study(
@@ -64,9 +64,9 @@ def study(
 ) -> None:
     """Compare networks and ways of training on your photos: the paper's study, or your own."""
     use_cache(cache)
-    from fieldmark import recipes
-    from fieldmark.study import StudyConfig
-    from fieldmark.study import study as run
+    from fieldmark.experiments import recipes
+    from fieldmark.experiments.study import StudyConfig
+    from fieldmark.experiments.study import study as run
 
     options = recipes.Options(
         epochs=epochs, long_epochs=long_epochs, seed=seed, prune_below=prune_below
@@ -87,6 +87,6 @@ def study(
         bands=(rare_below, frequent_from),
     )
     found = run(data, out, recipes.find(recipe)(options), config, command=typed())
-    typer.echo(f"{len(found['rows'])} rows in {progress.seconds(found['seconds'])}")
+    typer.echo(f"{len(found['rows'])} rows in {format_duration(found['seconds'])}")
     typer.echo(f"Numbers: {out / 'study.json'}")
     typer.echo(f"Report:  {out / 'report.html'}")

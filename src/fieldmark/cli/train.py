@@ -25,7 +25,7 @@ from fieldmark.cli.options import (
     typed,
     use_cache,
 )
-from fieldmark.errors import InputError
+from fieldmark.utils.errors import InputError
 
 
 class TransferMode(StrEnum):
@@ -157,8 +157,8 @@ def train(
 ) -> None:
     """Make a classifier from labelled photos, and measure honestly how good it is."""
     use_cache(cache)
-    from fieldmark.train import TrainConfig, sentence
-    from fieldmark.train import train as run
+    from fieldmark.training import TrainConfig, sentence
+    from fieldmark.training import train as run
 
     config = TrainConfig(
         backbone=backbone[0] if backbone else None,
@@ -183,9 +183,7 @@ def train(
         rare=rare,
         bfloat16=bfloat16,
     )
-    if config.several:
-        from fieldmark.together import train_together as run
-    trained = run(photos, out, config, command=typed())
+    trained = run(photos, config, out=out, command=typed())
     if os.environ.get("RANK", "0") != "0":
         return  # the first of several processes says it
     typer.echo(sentence(trained.summary))

@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fieldmark.heads.base import Fitted, LabelledFeatures
+    from fieldmark.features.labelled import LabelledFeatures
+    from fieldmark.heads.base import Fitted
 
 
 def _head(
@@ -35,9 +36,9 @@ def _tail(
     method: str, train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
 ) -> Fitted:
     """A method for classes with few photos."""
-    from fieldmark.heads import longtail
+    from fieldmark.heads import class_imbalance
 
-    return longtail.fit(method, train, val, classes, seed)
+    return class_imbalance.fit(method, train, val, classes, seed)
 
 
 LONG = 100

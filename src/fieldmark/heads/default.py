@@ -16,9 +16,11 @@ from typing import Literal
 
 import numpy as np
 
-from fieldmark.heads import choosing, many, ridge
-from fieldmark.heads.base import IntArray, LabelledFeatures, LinearHead
-from fieldmark.heads.softmax import Arm, Fit, fit_sweep
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads import ridge, sampled_softmax, selection
+from fieldmark.heads.base import LinearHead
+from fieldmark.heads.softmax import Fit, Hyperparameters, fit_sweep
+from fieldmark.utils.typing import IntArray
 
 Kind = Literal["softmax", "sampled"]
 
@@ -53,7 +55,7 @@ class Warm:
 
 def default_arms(
     photos: int, dim: int, classes: int, *, initial: LinearHead | None = None
-) -> list[Arm]:
+) -> list[Hyperparameters]:
     """What to try for so many photos, features and classes; safest first.
 
     Args:
@@ -67,15 +69,22 @@ def default_arms(
         would exceed 1 GiB or their time grow long.
     """
     arms = [
-        Arm(1e-3, initial=initial),
-        Arm(3e-4, initial=initial),
-        Arm(3e-3),
-        Arm(1e-3),
-        Arm(1e-4, initial=initial),
-        Arm(3e-3, initial=initial),
+        Hyperparameters(1e-3, initial=initial),
+        Hyperparameters(3e-4, initial=initial),
+        Hyperparameters(3e-3),
+        Hyperparameters(1e-3),
+        Hyperparameters(1e-4, initial=initial),
+        Hyperparameters(3e-3, initial=initial),
     ]
     if initial is None:
-        arms = [Arm(3e-3), Arm(1e-3), Arm(1e-2), Arm(3e-3, 0.3), Arm(1e-2, 0.3), Arm(3e-4)]
+        arms = [
+            Hyperparameters(3e-3),
+            Hyperparameters(1e-3),
+            Hyperparameters(1e-2),
+            Hyperparameters(3e-3, 0.3),
+            Hyperparameters(1e-2, 0.3),
+            Hyperparameters(3e-4),
+        ]
     weights = max(1, dim * classes)
     work = max(1, photos) * weights
     most = min(6 if work <= _QUICK else 3, _MEMORY / (16 * weights), _LONG / work)
@@ -112,8 +121,8 @@ def fit_best(
     """
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    sampled = kind == "sampled" or (kind is None and classes >= many.MANY)
-    training = choosing.schedule(len(train), seed, epochs)
+    sampled = kind == "sampled" or (kind is None and classes >= sampled_softmax.MANY)
+    training = selection.schedule(len(train), seed, epochs)
     first = ridge.fit(train, val, classes).head if len(train) else None
     if first is not None and warm is not None:
         first = warm.onto(first)
@@ -122,13 +131,16 @@ def fit_best(
         on_epoch(done, training.epochs)
 
     if sampled:
-        arms = many.arms(first)
-        return many.best_first(
-            many.fit_sweep(train, val, classes, training, arms, on_each), train, val, start
+        arms = sampled_softmax.arms(first)
+        return sampled_softmax.best_first(
+            sampled_softmax.fit_sweep(train, val, classes, training, arms, on_each),
+            train,
+            val,
+            start,
         )
     arms = default_arms(len(train), train.features.dim, classes, initial=first)
     fits = fit_sweep(train, val, classes, training, arms, on_each)
-    return choosing.best_first(fits, train, val, start)
+    return selection.best_first(fits, train, val, start)
 
 
 def fit(

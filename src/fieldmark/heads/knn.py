@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fieldmark.features import Features
-from fieldmark.heads.base import FloatArray, IntArray, LabelledFeatures, Scaling
+from fieldmark.features.cache import Features
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import Scaling
 from fieldmark.heads.ridge import counts
 from fieldmark.heads.scaling import few
+from fieldmark.utils.typing import FloatArray, IntArray
 
 NEIGHBOURS = 20
 TEMPERATURES = (0.03, 0.07, 0.15, 0.3)

@@ -11,7 +11,8 @@ import time
 import numpy as np
 import torch
 
-from fieldmark.heads.base import LabelledFeatures, Learned, LinearHead, Scaling
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import Learned, LinearHead, Scaling
 from fieldmark.heads.ridge import counts
 from fieldmark.heads.scaling import few, fit_weights
 

@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fieldmark.heads.base import IntArray, LabelledFeatures, Learned, LinearHead, Scaling
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import Learned, LinearHead, Scaling
 from fieldmark.heads.scaling import Weights, few, fit_weights
+from fieldmark.utils.typing import IntArray
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Regularisations that are tried, as multiples of the mean eigenvalue of x^T x."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fieldmark import sampling
-from fieldmark.heads.base import LabelledFeatures
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.utils import random
 
 _SCORES = 1 << 24
 """How many logits are held at once: 64 MiB in float32, whatever the number of photos."""
@@ -42,7 +42,7 @@ def few(photos: LabelledFeatures, classes: int, scores: int = _SCORES) -> Labell
     if len(known) <= limit:
         return known
     keep = np.zeros(len(known), np.bool_)
-    keep[np.argsort(sampling.hashes(known.ids, "few"), kind="stable")[:limit]] = True
+    keep[np.argsort(random.hashes(known.ids, "few"), kind="stable")[:limit]] = True
     return known.where(keep)
 
 

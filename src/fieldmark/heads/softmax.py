@@ -6,7 +6,7 @@ matrix, and a batch costs one matrix product for all.
 
 The update is AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with a
 cosine learning rate, exactly as PyTorch computes it, so that the network itself trained the same way
-gives the same losses (`fieldmark.finetune`).
+gives the same losses (`fieldmark.training.finetune`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fieldmark import sampling
-from fieldmark.heads.base import LabelledFeatures, LinearHead, Scaling
-from fieldmark.heads.stopping import Stopping
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead, Scaling
+from fieldmark.heads.early_stopping import Stopping
+from fieldmark.utils import random
+from fieldmark.utils.logging import report_epoch
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -61,7 +63,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Hyperparameters:
     """What is varied: one head of a sweep.
 
     Attributes:
@@ -124,7 +126,7 @@ class Fit:
         kept: the epoch after which the head had these weights, where training had patience.
     """
 
-    arm: Arm
+    hyperparameters: Hyperparameters
     head: LinearHead
     curve: tuple[Epoch, ...] = ()
     scaled_loss: float | None = None
@@ -158,10 +160,14 @@ def cosine(step: int, steps: int) -> float:
 
 
 def fit(
-    train: LabelledFeatures, val: LabelledFeatures, classes: int, training: Training, arm: Arm
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    classes: int,
+    training: Training,
+    hyperparameters: Hyperparameters,
 ) -> Fit:
     """Train one head; see `fit_sweep`."""
-    return fit_sweep(train, val, classes, training, [arm])[0]
+    return fit_sweep(train, val, classes, training, [hyperparameters])[0]
 
 
 def fit_sweep(
@@ -169,7 +175,7 @@ def fit_sweep(
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    arms: Sequence[Arm],
+    arms: Sequence[Hyperparameters],
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> list[Fit]:
     """Train all arms in one pass over the features an epoch.
@@ -206,7 +212,7 @@ class _Sweep:
         val: LabelledFeatures,
         classes: int,
         training: Training,
-        arms: Sequence[Arm],
+        arms: Sequence[Hyperparameters],
     ) -> None:
         self.arms, self.training, self.classes = arms, training, classes
         self.train = train.where(train.labels >= 0)
@@ -214,21 +220,23 @@ class _Sweep:
         dim = train.features.dim
         scaled = training.standardise and len(self.train) > 0
         self.scaling = Scaling.of(self.train.features) if scaled else Scaling.none(dim)
-        self.learned_KC = torch.stack([_mask(arm.classes, classes) for arm in arms])
+        self.learned_KC = torch.stack(
+            [_mask(hyperparameters.classes, classes) for hyperparameters in arms]
+        )
         self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(
             ~self.learned_KC, -torch.inf
         )
         even = [1.0] * classes
-        weights = [arm.class_weights or even for arm in arms]
+        weights = [hyperparameters.class_weights or even for hyperparameters in arms]
         self.counts_KC = torch.tensor(weights, dtype=torch.float32) * self.learned_KC
         none = [0.0] * classes
-        offsets = [arm.offsets or none for arm in arms]
+        offsets = [hyperparameters.offsets or none for hyperparameters in arms]
         self.offset_KC = torch.tensor(offsets, dtype=torch.float32)
         weight = np.zeros((dim, len(arms), classes), np.float32)
         bias = np.zeros((len(arms), classes), np.float32)
-        for number, arm in enumerate(arms):
-            if arm.initial is not None:
-                start = self.scaling.unfold(arm.initial)
+        for number, hyperparameters in enumerate(arms):
+            if hyperparameters.initial is not None:
+                start = self.scaling.unfold(hyperparameters.initial)
                 weight[:, number] = start.weight
                 bias[number] = np.where(np.isfinite(start.bias), start.bias, 0.0)
         self.parameters = [torch.from_numpy(weight), torch.from_numpy(bias)]
@@ -238,10 +246,12 @@ class _Sweep:
         self.gradients = [torch.empty_like(p) for p in self.parameters]
         rows = max(1, min(dim, _CACHED_NUMBERS // bias.size))
         self.work = torch.empty((rows, *bias.shape))
-        self.rate_K = torch.tensor([arm.learning_rate for arm in arms])
-        self.decay_K = torch.tensor([arm.weight_decay for arm in arms])
-        self.smoothing_K = torch.tensor([arm.label_smoothing for arm in arms])
-        self.hashes = sampling.hashes(self.train.ids, "order", training.seed)
+        self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in arms])
+        self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in arms])
+        self.smoothing_K = torch.tensor(
+            [hyperparameters.label_smoothing for hyperparameters in arms]
+        )
+        self.hashes = random.hashes(self.train.ids, "order", training.seed)
         self.times_N = _times(self.train.labels, classes, training.evenness)
         self.batches = math.ceil(len(self.train) / training.batch_size)
         self.step = 0
@@ -255,9 +265,9 @@ class _Sweep:
     def run(self, epoch: int) -> None:
         """One pass over the training photos, then the measure on the validation photos."""
         if self.training.evenness:
-            order = sampling.repeated_order(self.hashes, epoch, self.times_N)
+            order = random.repeated_order(self.hashes, epoch, self.times_N)
         else:
-            order = sampling.epoch_order(self.hashes, epoch)
+            order = random.epoch_order(self.hashes, epoch)
         loss_K, seen_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
         for start in range(0, len(order), self.training.batch_size):
             index = order[start : start + self.training.batch_size]
@@ -268,6 +278,7 @@ class _Sweep:
         for number, curve in enumerate(self.curves):
             train_loss = float(loss_K[number] / seen_K[number].clamp(min=_LEAST))
             curve.append(Epoch(epoch + 1, train_loss, val_loss_K[number], val_error_K[number]))
+        report_epoch(min((curve[-1] for curve in self.curves), key=lambda each: each.val_loss))
 
     def is_over(self) -> bool:
         """Whether it is not worth another epoch."""
@@ -360,12 +371,12 @@ class _Sweep:
         closed = self.closed_KC.numpy()
         return [
             Fit(
-                arm,
+                hyperparameters,
                 self.scaling.fold(LinearHead(weight[:, k].copy(), bias[k] + closed[k])),
                 tuple(self.curves[k]),
                 kept=self.stopping.kept[k] if self.stopping else None,
             )
-            for k, arm in enumerate(self.arms)
+            for k, hyperparameters in enumerate(self.arms)
         ]
 
 

@@ -1,0 +1,166 @@
+"""Which labels are probably wrong, from scores that did not see them.
+
+How many there are is told by confident learning (C. Northcutt, L. Jiang and I. Chuang, "Confident
+learning: estimating uncertainty in dataset labels", 2021, section 3.1). A class's threshold is the
+mean probability that photos with its label get for it. A photo is confidently of another class
+where that class's probability reaches its threshold, is the highest of those that do, and is higher
+than the label's own.
+
+Which they are is told by noise in the labels: with a chance `e`, the same for all photos, a label
+was drawn at random, so that its probability is
+
+    (1 - e) p(label | photo) + e / C
+
+(C. Bishop, "Pattern recognition and machine learning", 2006, equation 4.117). `e` and a temperature
+of the scores are set where the given labels are the likeliest; scores that learned from wrong
+labels are too flat, and the temperature undoes it. What the second term has of the sum is the
+probability that the label was drawn. Where that is likely, the label's own probability is near 0, and
+drawn means wrong; of all that were drawn, one in C is right by chance.
+
+Scores are read in blocks, twice, after a sample of them, and the matrix of given and found classes
+is never made: memory does not grow with photos times classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+
+_BLOCK_BYTES = 1 << 26
+_SLACK = np.float32(1e-6)
+_SAMPLE = 8192
+_TEMPERATURES = np.geomspace(0.25, 2.0, 16)
+_ROUNDS = 100  # of expectation and maximisation
+
+
+class Scores(Protocol):
+    """Log-probabilities of N photos and C classes, of which some rows are read at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C)."""
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[np.floating]:
+        """Some rows."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How wrong the labels are.
+
+    Attributes:
+        share: of the labels that were drawn at random.
+        temperature: that the scores are divided by.
+    """
+
+    share: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What is said of N labels.
+
+    Attributes:
+        own_N: the probability of the label, the temperature set right.
+        best_N: the likeliest class besides the label.
+        wrong_N: the probability that the label is wrong, if wrong ones were drawn at random.
+        rows: the suspect photos, the worst first.
+        noise: what was estimated of all labels.
+    """
+
+    own_N: FloatArray
+    best_N: IntArray
+    wrong_N: FloatArray
+    rows: IntArray
+    noise: Noise
+
+
+def suspects(log_p_NC: Scores, labels_N: IntArray) -> Suspects:
+    """Labels that are probably wrong, the worst first.
+
+    As many as are confidently of another class, or as are likelier drawn at random than not, whichever
+    are more: where classes are like each other the first are, where scores are too flat the second.
+
+    Args:
+        log_p_NC: log-probabilities from a classifier that did not learn from the photo itself.
+        labels_N: labels in 0 .. C-1.
+    """
+    count, classes = log_p_NC.shape
+    noise = fit_noise(log_p_NC, labels_N)
+    raw_N, own_N = np.empty(count, np.float32), np.empty(count, np.float32)
+    for rows, log_p_BC in _blocks(log_p_NC):
+        at, own = np.arange(len(log_p_BC)), labels_N[rows]
+        raw_N[rows] = np.exp(log_p_BC[at, own])
+        own_N[rows] = _softmax(log_p_BC / np.float32(noise.temperature))[at, own]
+    threshold_C = thresholds(raw_N, labels_N, classes)
+    best_N = np.empty(count, np.int64)
+    elsewhere_N, likelier_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
+    for rows, log_p_BC in _blocks(log_p_NC):
+        p_BC, at, own = np.exp(log_p_BC), np.arange(len(log_p_BC)), labels_N[rows]
+        reached_BC = np.where(p_BC >= threshold_C - _SLACK, p_BC, np.float32(-1))
+        found = reached_BC.argmax(axis=1)
+        elsewhere_N[rows] = (reached_BC[at, found] >= 0) & (found != own)
+        p_BC[at, own] = -1
+        best_N[rows] = p_BC.argmax(axis=1)
+        likelier_N[rows] = p_BC[at, best_N[rows]] > raw_N[rows]
+    among = np.flatnonzero(likelier_N)
+    worst = among[np.argsort(raw_N[among], kind="stable")]
+    wrong_N = _posterior(own_N, noise.share, classes).astype(np.float32)
+    many = max((elsewhere_N & likelier_N).sum(), (likelier_N & (wrong_N > 0.5)).sum())
+    rows_S = worst[: int(many)]
+    return Suspects(own_N, best_N, wrong_N, rows_S, noise)
+
+
+def thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:
+    """The mean probability of a label among its own photos, shape (C,); above 1 for a class of none."""
+    count_C = np.bincount(labels_N, minlength=classes)
+    total_C = np.bincount(labels_N, own_N.astype(np.float64), minlength=classes)
+    return np.where(count_C > 0, total_C / np.maximum(count_C, 1), 2.0).astype(np.float32)
+
+
+def fit_noise(log_p_NC: Scores, labels_N: IntArray) -> Noise:
+    """The share and the temperature under which a sample of the given labels is the likeliest.
+
+    For each of sixteen temperatures the share is found by expectation and maximisation (A. Dempster,
+    N. Laird and D. Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977).
+    """
+    every = slice(None, None, max(1, -(-len(labels_N) // _SAMPLE)))
+    log_p_BC = np.asarray(log_p_NC[every], np.float32)
+    at, own_B, classes = np.arange(len(log_p_BC)), labels_N[every], log_p_BC.shape[1]
+    best, found = -np.inf, Noise(0.0, 1.0)
+    for temperature in _TEMPERATURES:
+        p_B = _softmax(log_p_BC / np.float32(temperature))[at, own_B].astype(np.float64)
+        share = 0.05
+        for _ in range(_ROUNDS):
+            share = float(_posterior(p_B, share, classes).mean())
+        likelihood = float(np.log((1 - share) * p_B + share / classes + 1e-30).mean())
+        if likelihood > best:
+            best, found = likelihood, Noise(share, float(temperature))
+    return found
+
+
+def _posterior(own_N: npt.NDArray[np.floating], share: float, classes: int) -> DoubleArray:
+    """The probability that each label was drawn at random."""
+    drawn = share / classes
+    posterior: DoubleArray = drawn / ((1 - share) * own_N.astype(np.float64) + drawn + 1e-30)
+    return posterior
+
+
+def _softmax(scores_BC: FloatArray) -> FloatArray:
+    p_BC = np.exp(scores_BC - scores_BC.max(axis=1, keepdims=True))
+    return np.asarray(p_BC / p_BC.sum(axis=1, keepdims=True), np.float32)
+
+
+def _blocks(log_p_NC: Scores) -> Iterator[tuple[slice, FloatArray]]:
+    """Log-probabilities block by block, shape (B, C)."""
+    count, classes = log_p_NC.shape
+    size = max(1, _BLOCK_BYTES // (4 * classes))
+    for start in range(0, count, size):
+        rows = slice(start, min(start + size, count))
+        yield rows, np.asarray(log_p_NC[rows], np.float32)

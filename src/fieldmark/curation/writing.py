@@ -1,0 +1,56 @@
+"""A check's folder, and what is said of it in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fieldmark import reports
+from fieldmark.curation.config import CheckConfig, Checked
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.subset import photo_finder
+from fieldmark.utils import io
+
+
+def write(
+    out: Path, checked: Checked, table: PhotoTable, config: CheckConfig, command: str
+) -> None:
+    """Write table, findings and page; `findings.json` comes last and makes the folder a check."""
+    checked.table.write(out / "checked.parquet")
+    with io.replacing(out / "findings.parquet") as temporary:
+        checked.findings.write_parquet(temporary)
+    page = reports.check_page(
+        checked.findings,
+        checked.summary,
+        taxonomy=table.taxonomy,
+        photos=photo_finder(table),
+        about={
+            "name": str(table.root),
+            "command": command,
+            "dropped": checked.table.reasons(),
+            "dark": config.dark,
+            "blurred": config.blurred,
+            "tiny": config.tiny,
+            "rotated": config.rotated,
+        },
+    )
+    io.write_text(out / "report.html", page)
+    io.write_json(out / "findings.json", checked.summary)
+
+
+def lines(checked: Checked) -> Iterator[str]:
+    """What was found, for the terminal."""
+    said: dict[str, Any] = checked.summary
+    yield f"{said['photos']:,} photos looked at, {said['labelled']:,} with a label"
+    yield f"  {said['duplicates']:,} more copies of the same bytes (duplicates)"
+    yield f"  {said['near-duplicates']:,} more copies that look the same (near-duplicates)"
+    yield f"  {said['twins_with_other_labels']:,} copies whose labels differ"
+    yield f"  {said['leaking']:,} photos that belong together across parts (leaks)"
+    yield f"  {said['labels']:,} labels that are probably wrong (labels)"
+    yield (
+        f"  {said['dark']:,} dark, {said['blurred']:,} blurred, {said['tiny']:,} tiny, "
+        f"{said['rotated']:,} rotated"
+    )
+    kept = checked.table.kept.height
+    yield f"{kept:,} of {len(checked.table):,} photos are kept in the table"

@@ -1,0 +1,156 @@
+"""Dataset: photos with labels, and the part of a split that each belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fieldmark.data import readers
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.split import Split, Way, split_photos
+from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.data.transforms import Preprocess
+from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    from torch.utils import data as torch_data
+
+PartName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled photos, divided into a training, a validation and a test part.
+
+    Attributes:
+        table: every photo that was found, with its status.
+        split: which photo is in which part.
+        name: what the data set is called in reports.
+    """
+
+    table: PhotoTable
+    split: Split
+    name: str = ""
+
+    def __len__(self) -> int:
+        return self.table.kept.height
+
+    @cached_property
+    def splits(self) -> DataSplits:
+        """The three parts, and the classes that have a training photo.
+
+        Raises:
+            InputError: fewer than two classes have a training photo.
+        """
+        return DataSplits.of(self.table, self.split)
+
+    @property
+    def train(self) -> LabelledPhotos:
+        """The photos that a classifier is trained on."""
+        return self.splits.train
+
+    @property
+    def val(self) -> LabelledPhotos:
+        """The photos that choices are made on."""
+        return self.splits.val
+
+    @property
+    def test(self) -> LabelledPhotos:
+        """The photos that the error is measured on, once."""
+        return self.splits.test
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The taxon ids of the classes, in the order of the scores."""
+        return self.splits.classes
+
+    def to_torch(
+        self, part: PartName = "train", preprocess: Preprocess | None = None
+    ) -> torch_data.Dataset[tuple[Any, int]]:
+        """Return one part as a map-style PyTorch dataset.
+
+        Args:
+            part: `train`, `val` or `test`.
+            preprocess: makes the crop; None: 224 x 224 pixels, resized without its proportions.
+
+        Returns:
+            A dataset whose items are a crop, uint8 tensor (3, S, S), and the number of its class among
+            `classes` (-1: a class without a training photo). A photo that cannot be decoded raises
+            `ImageRejected` when it is read.
+        """
+        from fieldmark.data.torch_dataset import PhotoDataset
+
+        if part not in ("train", "val", "test"):
+            raise InputError(f"part is {part!r}: choose train, val or test.")
+        photos: LabelledPhotos = getattr(self, part)
+        return PhotoDataset(photos, self.classes, preprocess or Preprocess(size=224, fit="squash"))
+
+    @classmethod
+    def of(
+        cls,
+        table: PhotoTable,
+        *,
+        name: str = "",
+        val: float = 0.1,
+        test: float = 0.1,
+        split: Way = "stratified",
+        seed: int = 0,
+    ) -> Dataset:
+        """Divide the photos of a table; an official test part stays as it is."""
+        test = 0.0 if table.has_test or split == "official" else test
+        parts = split_photos(table, val=val, test=test, seed=seed, way=split)
+        return cls(table, parts, name)
+
+
+def load_dataset(
+    photos: str | Path | PhotoTable | pl.DataFrame | pd.DataFrame,
+    *,
+    val: float = 0.1,
+    test: float = 0.1,
+    split: Way = "stratified",
+    limit: int | None = None,
+    names: Path | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Read labelled photos and divide them.
+
+    Args:
+        photos: a folder, a file or a URL in any layout that fieldmark reads; or a pandas or Polars data
+            frame with the columns `file_name` and `label`, and optionally `split` and `group`; or a
+            `PhotoTable`.
+        val: the share of photos that choices are made on.
+        test: the share of photos that the error is measured on.
+        split: `stratified` (by class), `random`, or `official` (as the source divides them).
+        limit: use at most so many labelled photos, drawn by their ids; None: all.
+        names: a CSV file of accepted names for the labels; None: labels as they are.
+        seed: of the split and of the drawing.
+
+    Raises:
+        InputError: the photos cannot be read, or cannot be divided like this.
+
+    Example:
+        >>> dataset = load_dataset(photos)  # doctest: +SKIP
+        >>> len(dataset.train), len(dataset.val), len(dataset.test)  # doctest: +SKIP
+        (480, 60, 60)
+    """
+    source, name = _source(photos)
+    table = read(source, limit=limit, seed=seed, accepted=names)
+    return Dataset.of(table, name=name, val=val, test=test, split=split, seed=seed)
+
+
+def _source(photos: Any) -> tuple[Path | PhotoTable, str]:
+    """What to read, and its name."""
+    if isinstance(photos, PhotoTable):
+        return photos, photos.source
+    if isinstance(photos, str | Path):
+        return Path(photos), Path(photos).resolve().name
+    if hasattr(photos, "columns") and hasattr(photos, "shape"):
+        return readers.from_frame(photos), "data frame"
+    raise InputError(
+        f"Photos are a path, a data frame or a PhotoTable, not {type(photos).__name__}: name a folder "
+        "of labelled photos."
+    )

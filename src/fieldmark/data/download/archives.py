@@ -1,0 +1,194 @@
+"""One of the iNaturalist challenges, fetched, checked and unpacked as `fieldmark train` reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fieldmark.data.download.challenges import BASE, CHALLENGES, USUAL, Archive
+from fieldmark.data.download.http import Downloads, RetryPolicy, Wrong
+from fieldmark.data.download.unpack import unpack
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.logging import progress_bar
+
+logger = logging.getLogger(__name__)
+
+RECORD = "fetched.json"
+"""What was fetched into a folder: each file's URL, bytes, digests, and what they were held to."""
+
+_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """Which challenge, and how much of it.
+
+    Attributes:
+        year: one of `CHALLENGES`.
+        parts: of that year; the usual ones where none is named.
+        images: whether the photos are wanted; the lists alone are enough for counting.
+        keep_archives: whether archives stay beside what was unpacked from them.
+        base: where the files lie, for a mirror; `/YEAR/NAME` is put behind.
+    """
+
+    year: str
+    parts: tuple[str, ...] = ()
+    images: bool = True
+    keep_archives: bool = False
+    base: str = BASE
+
+    def archives(self) -> list[Archive]:
+        """The files to fetch.
+
+        Raises:
+            InputError: the year has no such part.
+        """
+        published = CHALLENGES[self.year]
+        known = list(dict.fromkeys(archive.part for archive in published))
+        wanted = self.parts or tuple(USUAL[self.year].split(","))
+        if unknown := [part for part in wanted if part not in known]:
+            raise InputError(
+                f"The challenge of {self.year} has no part {unknown[0]!r}: choose of {', '.join(known)}."
+            )
+        return [a for a in published if a.part in wanted and (self.images or not a.images)]
+
+
+def fetch_challenge(
+    challenge: Challenge, out: Path, manners: RetryPolicy | None = None
+) -> list[dict[str, Any]]:
+    """Fetch a challenge into a folder; what is there from an earlier run is not fetched again.
+
+    Returns:
+        What the record says of each file, in the order in which they were fetched.
+
+    Raises:
+        InputError: a file cannot be had, is not the published one, or cannot be unpacked; or the disk
+            is full. What was done is kept.
+    """
+    wanted = challenge.archives()
+    io.check_out(out, "photos", RECORD)
+    with (
+        io.lock(out / ".lock", "--out"),
+        Downloads(manners or RetryPolicy()) as downloads,
+    ):
+        record = _Record(out / RECORD, challenge.year)
+        for archive in wanted:
+            _one(archive, challenge, out, record, downloads)
+    return [record.files[archive.name] for archive in wanted]
+
+
+@dataclass
+class _Record:
+    """`fetched.json`, written after every step, so that a kill costs the step alone."""
+
+    path: Path
+    year: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            kept = io.read_json(self.path)
+            if kept.get("challenge") != self.year:
+                raise InputError(
+                    f"{self.path.parent} holds another data set: name a new folder with --out."
+                )
+            self.files = kept["files"]
+        self.write()
+
+    def write(self) -> None:
+        """Put it on the disk."""
+        io.write_json(self.path, {"challenge": self.year, "files": self.files})
+
+
+def _one(
+    archive: Archive, challenge: Challenge, out: Path, record: _Record, downloads: Downloads
+) -> None:
+    path = out / "archives" / archive.name
+    known = record.files.get(archive.name, {})
+    if known.get("unpacked"):
+        if not challenge.keep_archives:
+            path.unlink(missing_ok=True)  # where a kill came before it was removed
+        logger.info(f"{archive.name}: here already")
+        return
+    url = f"{challenge.base.rstrip('/')}/{challenge.year}/{archive.name}"
+    found = _checked(path, archive) if path.exists() else _download(url, path, archive, downloads)
+    held_to = "its published MD5" if archive.md5 else "nothing: no checksum is published"
+    record.files[archive.name] = {"url": url, **found, "held_to": held_to, "unpacked": False}
+    record.write()
+    with progress_bar(f"unpacking {archive.name}", unit="MB") as bar:
+        unpack(path, out, _in_megabytes(bar.advance))
+    record.files[archive.name]["unpacked"] = True
+    record.write()
+    if not challenge.keep_archives:
+        path.unlink()
+
+
+def _download(url: str, path: Path, archive: Archive, downloads: Downloads) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def check(part: Path) -> None:
+        found.update(_digests(part))
+        _held_to(found, archive)
+
+    with progress_bar(archive.name, round(archive.size / _MB) or None, "MB") as bar:
+
+        def advance(have: int, total: int | None) -> None:
+            bar.at(have // _MB, total // _MB if total else None)
+
+        downloads.save(url, path, check, advance)
+    return found
+
+
+def _held_to(found: dict[str, Any], archive: Archive) -> None:
+    if archive.md5 and found["md5"] != archive.md5:
+        raise Wrong(f"their MD5 is {found['md5']}, and {archive.md5} is published")
+
+
+def _checked(path: Path, archive: Archive) -> dict[str, Any]:
+    found = _digests(path)
+    try:
+        _held_to(found, archive)
+    except Wrong as error:
+        raise InputError(
+            f"{path} has other bytes ({error}): delete it to fetch it anew."
+        ) from error
+    return found
+
+
+def _digests(path: Path) -> dict[str, Any]:
+    """How many bytes a file has, and their MD5 (as the organisers publish it) and SHA-256."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    size = path.stat().st_size
+    with (
+        progress_bar(f"checking {path.name.removesuffix('.part')}", size // _MB, "MB") as bar,
+        path.open("rb") as handle,
+    ):
+        advance = _in_megabytes(bar.advance)
+        while block := handle.read(1 << 22):
+            md5.update(block)
+            sha256.update(block)
+            advance(len(block))
+    return {"bytes": size, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
+
+
+def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """Count bytes, and say whole megabytes."""
+    rest = 0
+
+    def count(size: int) -> None:
+        nonlocal rest
+        whole, rest = divmod(rest + size, _MB)
+        advance(whole)
+
+    return count
+
+
+def sizes(archives: Sequence[Archive]) -> str:
+    """How much is to be fetched, as published: `195 GB`."""
+    total = sum(archive.size for archive in archives)
+    return f"{total / 1e9:,.0f} GB" if total >= 1e9 else f"{total / 1e6:,.0f} MB"

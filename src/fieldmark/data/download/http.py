@@ -1,0 +1,320 @@
+"""Downloads that go on where they were cut off, wait when a server says so, and are checked.
+
+What is written under a file's own name is whole: bytes gather in `NAME.part`, are checked, and take the
+name at the end. `NAME.part.json` says which version of the file the bytes are of (its ETag or date), so
+that a later run never joins two versions; a server that gives neither is asked for the whole again.
+
+The requests of all threads pass one gate: so many a second at most, and none before the time that a
+busy server (429, 503) asked to be left alone. Waits double from one try to the next (Jacobson,
+"Congestion avoidance and control", 1988), with a jitter so that threads do not come back together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fieldmark.data.download import partial
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import httpx2
+
+T = TypeVar("T")
+
+_BUSY = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How a server is treated.
+
+    Attributes:
+        workers: requests under way at a time.
+        rate: requests that begin in a second, at most.
+        tries: how often something is tried that does not get a byte further.
+        pause: seconds before the second try; doubled for each further one.
+        patience: the longest wait in seconds, also where a server asks for a longer one.
+        timeout: seconds without a byte after which a connection is taken for dead.
+    """
+
+    workers: int = 8
+    rate: float = 10.0
+    tries: int = 6
+    pause: float = 1.0
+    patience: float = 300.0
+    timeout: float = 60.0
+
+
+class NotThere(InputError):
+    """A file that is not to be had however often it is asked for: 403, 404, too large, or
+    wrong bytes twice."""
+
+
+class RetryableError(Exception):
+    """This try failed and another may not; `after` is how long the server asks to be left alone."""
+
+    def __init__(self, why: str, after: float = 0.0) -> None:
+        self.after = after
+        super().__init__(why)
+
+
+class Wrong(RetryableError):
+    """The bytes that came are not those of the file; a second time they are given up."""
+
+
+class Downloads:
+    """One HTTP client for all threads, and its manners. Use it as a context manager."""
+
+    def __init__(self, manners: RetryPolicy) -> None:
+        import httpx2
+
+        self.manners = manners
+        self._client = httpx2.Client(
+            timeout=manners.timeout,
+            follow_redirects=True,
+            limits=httpx2.Limits(max_connections=manners.workers),
+            headers={"User-Agent": "fieldmark", "Accept-Encoding": "identity"},
+        )
+        self._stop = threading.Event()
+        self._gate = threading.Lock()
+        self._next = 0.0
+
+    def __enter__(self) -> Downloads:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self._client.close()
+
+    def stop(self) -> None:
+        """Let every thread leave at its next block or wait."""
+        self._stop.set()
+
+    def read(self, url: str, check: Callable[[bytes], T], limit: int) -> T:
+        """A small file: what `check` makes of its bytes.
+
+        Args:
+            url: where it is.
+            check: raises `Wrong` for bytes that are not the file.
+            limit: more bytes than this are refused.
+
+        Raises:
+            NotThere: the server has no such file, or one that is too large.
+            InputError: it could not be had.
+        """
+
+        def once() -> T:
+            data = bytearray()
+            with self._open(url, {}) as answer:
+                for block in self._blocks(answer):
+                    data += block
+                    if len(data) > limit:
+                        raise NotThere(f"{url} is larger than {limit:,} bytes")
+            return check(bytes(data))
+
+        return self._insist(url, once, lambda: 0)
+
+    def save(
+        self,
+        url: str,
+        path: Path,
+        check: Callable[[Path], None],
+        advance: Callable[[int, int | None], None],
+    ) -> None:
+        """A large file, gone on with where an earlier run was cut off.
+
+        Args:
+            url: where it is.
+            path: where it goes, once it is whole.
+            check: is given the whole file under another name, and raises `Wrong` for wrong bytes; they
+                are then thrown away.
+            advance: is called with the bytes that are there, and how many there will be.
+
+        Raises:
+            NotThere: the server has no such file.
+            InputError: it could not be had, or the disk is full; what was got is kept for the next run.
+        """
+        part = path.with_name(f"{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def once() -> None:
+            self._continue(url, part, advance)
+            try:
+                check(part)
+            except Wrong:
+                partial.forget(part)
+                raise
+
+        self._insist(url, once, lambda: partial.size(part))
+        io.settle(part, path)
+        partial.forget(part)
+
+    def _continue(self, url: str, part: Path, advance: Callable[[int, int | None], None]) -> None:
+        version, whole = partial.about(part)
+        have = partial.size(part) if version else 0
+        if version and have == whole:
+            return  # only the check and the rename are left
+        asked = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
+        with self._open(url, asked) as answer:
+            if answer.status_code == 416:
+                partial.forget(part)
+                raise RetryableError("the server has another version of it now")
+            resumed = answer.status_code == 206
+            if resumed and not _begins(answer.headers.get("Content-Range", ""), have):
+                partial.forget(part)
+                raise RetryableError("the server sent another part of it than was asked for")
+            if not resumed:
+                have = 0
+            total = _total(answer, have)
+            partial.make_room(part, total, have)
+            if not resumed:
+                partial.forget(part)
+                if version := _version(answer):
+                    partial.begin(part, version, total)
+            self._append(answer, part, have, total, advance)
+
+    def _append(
+        self,
+        answer: httpx2.Response,
+        part: Path,
+        have: int,
+        total: int | None,
+        advance: Callable[[int, int | None], None],
+    ) -> None:
+        try:
+            with part.open("ab") as handle:
+                try:
+                    for block in self._blocks(answer):
+                        handle.write(block)
+                        have += len(block)
+                        advance(have, total)
+                finally:
+                    handle.flush()
+                    os.fsync(handle.fileno())
+        except OSError as error:
+            raise InputError(
+                f"{part} could not be written ({error.strerror or error}): free some space, then run "
+                "the same command again; what was got is kept."
+            ) from error
+        if total is not None and have != total:
+            raise RetryableError(f"only {have:,} of {total:,} bytes came")
+
+    @contextmanager
+    def _open(self, url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
+        import httpx2
+
+        self._pass_gate()
+        try:
+            with self._client.stream("GET", url, headers=headers) as answer:
+                _judge(url, answer)
+                yield answer
+        except httpx2.TransportError as error:
+            raise RetryableError(
+                f"the connection failed ({error or type(error).__name__})"
+            ) from error
+        except (httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
+            raise InputError(
+                f"{url} cannot be fetched ({error}): name another with --from."
+            ) from error
+
+    def _blocks(self, answer: httpx2.Response) -> Iterator[bytes]:
+        for (
+            block
+        ) in answer.iter_raw():  # as they come: gathered blocks would be lost with a connection
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            yield block
+
+    def _insist(self, url: str, once: Callable[[], T], have: Callable[[], int]) -> T:
+        """Try until it works; tries that got bytes further are not counted."""
+        failed, wrong, before = 0, 0, have()
+        while True:
+            try:
+                return once()
+            except RetryableError as again:
+                wrong += isinstance(again, Wrong)
+                if wrong == 2:
+                    raise NotThere(
+                        f"{url} came twice with wrong bytes ({again}): run the same command again "
+                        "later, or name a mirror with --from."
+                    ) from again
+                failed = 1 if have() > before else failed + 1
+                before = have()
+                if failed >= self.manners.tries:
+                    raise InputError(
+                        f"{url} could not be had in {failed} tries ({again}): run the same command "
+                        "again later, or name a mirror with --from; what was got is kept."
+                    ) from again
+                self._pause(failed, again.after)
+
+    def _pause(self, failed: int, after: float) -> None:
+        manners = self.manners
+        wait = manners.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # only when, not what
+        if after:
+            with self._gate:  # a busy server is left alone by all threads
+                until = time.monotonic() + min(after, manners.patience)
+                self._next = max(self._next, until)
+        if self._stop.wait(min(max(wait, after), manners.patience)):
+            raise KeyboardInterrupt
+
+    def _pass_gate(self) -> None:
+        with self._gate:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + 1 / self.manners.rate
+        if self._stop.wait(turn - now):
+            raise KeyboardInterrupt
+
+
+def _judge(url: str, answer: httpx2.Response) -> None:
+    """Pass an answer with the file in it; else say whether to ask again.
+
+    Raises:
+        Again: the server is busy or out of order.
+        NotThere: it will not give the file, however often it is asked.
+    """
+    status = answer.status_code
+    if status in (200, 206, 416):
+        return
+    if status in _BUSY:
+        raise RetryableError(
+            f"the server says {status}", _seconds(answer.headers.get("Retry-After", ""))
+        )
+    if status in (401, 403):
+        raise NotThere(f"{url} is refused (HTTP {status}): it needs credentials, or is not public.")
+    raise NotThere(f"{url} is not to be had (HTTP {status}): look whether it has moved.")
+
+
+def _seconds(retry_after: str) -> float:
+    """What a Retry-After header asks for, in seconds or as a date; 0 where it says nothing."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    with suppress(ValueError):
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def _version(answer: httpx2.Response) -> str:
+    """What tells this version of a file from another: a strong ETag, or the date of its last change."""
+    tag = str(answer.headers.get("ETag", ""))
+    return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
+
+
+def _total(answer: httpx2.Response, have: int) -> int | None:
+    length = answer.headers.get("Content-Length", "")
+    return have + int(length) if length.isdecimal() else None
+
+
+def _begins(content_range: str, start: int) -> bool:
+    return content_range.replace("=", " ").startswith(f"bytes {start}-")

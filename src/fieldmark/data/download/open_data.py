@@ -1,0 +1,158 @@
+"""A data set of one's own from iNaturalist Open Data: chosen from its tables, fetched photo by photo.
+
+Layout of the bucket (https://github.com/inaturalist/inaturalist-open-data): `taxa`, `observations`,
+`photos` and `observers.csv.gz` at the top, and `photos/PHOTO_ID/SIZE.EXTENSION`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data import images
+from fieldmark.data.download.archives import RECORD
+from fieldmark.data.download.http import Downloads, NotThere, RetryPolicy, Wrong
+from fieldmark.data.download.selection import Wanted, choose
+from fieldmark.data.readers import inat_tables
+from fieldmark.utils import io
+from fieldmark.utils.errors import ImageRejected, InputError
+from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.threads import in_order
+
+_PHOTO_LIMIT = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of it: the table to train on, photos and species in it, and photos not to be had."""
+
+    table: Path
+    photos: int
+    species: int
+    failed: int
+
+
+def fetch_own(
+    wanted: Wanted,
+    out: Path,
+    *,
+    kept_tables: Path | None = None,
+    manners: RetryPolicy | None = None,
+) -> Fetched:
+    """Choose photos from the tables, fetch them, and write `photos.csv` beside them.
+
+    Args:
+        wanted: the choice.
+        out: a new folder, or that of an earlier run with the same choice, which is gone on with.
+        kept_tables: where the four tables are, or go; by default `tables` in `out`.
+        manners: how the server is treated.
+
+    Raises:
+        InputError: a table cannot be had or read, nothing is chosen, or the server is out of reach; what
+            was got is kept.
+    """
+    manners = manners or RetryPolicy()
+    io.check_out(out, "photos", RECORD)
+    with io.lock(out / ".lock", "--out"), Downloads(manners) as downloads:
+        _same_choice(wanted, out)
+        chosen = _chosen(wanted, out, kept_tables or out / "tables", downloads)
+        failed = _photos(chosen, out, downloads)
+    return _write(chosen, failed, out)
+
+
+def _same_choice(wanted: Wanted, out: Path) -> None:
+    about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
+    path = out / RECORD
+    if path.exists() and io.read_json(path) != about:
+        raise InputError(
+            f"{out} holds photos that were chosen otherwise ({path.name}): name a new folder with --out."
+        )
+    io.write_json(path, about)
+
+
+def _chosen(wanted: Wanted, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:
+    """A row a photo to fetch; written once, so that a later run fetches the same."""
+    path = out / "chosen.parquet"
+    if path.exists():
+        return pl.read_parquet(path)
+    for name in inat_tables.NAMES:
+        _table(name, folder, wanted.base, downloads)
+    frame = choose(wanted, folder)
+    with io.replacing(path) as temporary:
+        frame.write_parquet(temporary)
+    return frame
+
+
+def _table(name: str, folder: Path, base: str, downloads: Downloads) -> None:
+    path = folder / f"{name}.csv.gz"
+    if path.exists():
+        return
+    with progress_bar(path.name, unit="MB") as bar:
+
+        def advance(have: int, total: int | None) -> None:
+            bar.at(have // 1_000_000, total // 1_000_000 if total else None)
+
+        downloads.save(f"{base.rstrip('/')}/{path.name}", path, _is_gzip, advance)
+
+
+def _is_gzip(part: Path) -> None:
+    """The tables have no published checksum; gzip's own is held to as they are read."""
+    with part.open("rb") as handle:
+        if handle.read(2) != b"\x1f\x8b":
+            raise Wrong("they are not gzip")
+
+
+def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, str]:
+    """Fetch what is not there yet; why each photo that is not to be had is not, by its file name."""
+    rows = list(chosen.select("file_name", "url").iter_rows())
+    failed: dict[str, str] = {}
+
+    def one(row: tuple[str, str]) -> str | None:
+        path = out / row[0]
+        if path.exists():
+            return None
+        try:
+            io.write_bytes(path, downloads.read(row[1], _a_picture, _PHOTO_LIMIT))
+        except NotThere as error:
+            return str(error)
+        return None
+
+    workers = downloads.manners.workers
+    with progress_bar("photos", len(rows)) as bar:
+        done = in_order(one, rows, workers, ahead=0, stop=downloads.stop)
+        for (name, _), error in zip(rows, done, strict=True):
+            if error is not None:
+                failed[name] = error
+            bar.advance(note=f"{len(failed):,} not to be had" if failed else "")
+    return failed
+
+
+def _a_picture(data: bytes) -> bytes:
+    try:
+        images.verify(data)
+    except ImageRejected as error:
+        raise Wrong(f"they are no whole picture: {error}") from error
+    return data
+
+
+def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:
+    lacking = pl.col("file_name").is_in(list(failed))
+    had = chosen.filter(~lacking)
+    if failed:
+        why = chosen.filter(lacking).with_columns(
+            reason=pl.col("file_name").replace_strict(failed, return_dtype=pl.String)
+        )
+        io.write_text(out / "not-fetched.csv", why.write_csv())
+    else:
+        (out / "not-fetched.csv").unlink(missing_ok=True)
+    if had.is_empty():
+        why_not = out / "not-fetched.csv"
+        raise InputError(
+            f"None of the {chosen.height:,} photos was to be had: {why_not} says why; run the same "
+            "command again later, or name a mirror with --from."
+        )
+    table = out / "photos.csv"
+    io.write_text(table, had.write_csv())
+    return Fetched(table, had.height, had["label"].n_unique(), len(failed))

@@ -1,0 +1,216 @@
+"""Which photos of iNaturalist Open Data make up a data set of one's own: read off its four tables.
+
+One photo an observation is taken, the first that has a wanted licence, so that photos are of different
+animals. Which observations of a species is drawn by the seed, as a function of the observation's id; so
+a new month's tables with more observations change as little of the choice as can be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.readers import inat_tables
+from fieldmark.data.taxonomy import RANKS
+from fieldmark.utils import random
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.logging import progress_bar
+
+BASE = "https://inaturalist-open-data.s3.amazonaws.com"
+LICENCES = ("CC0", "CC-BY", "CC-BY-NC", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC-SA", "CC-BY-NC-ND", "PD")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a data set is chosen by.
+
+    Attributes:
+        taxa: scientific names or iNaturalist's numbers; all species below them.
+        place: south, west, north, east in degrees; west may be greater than east, across 180°.
+        licences: of `LICENCES`; all where none is named.
+        photos: at most so many a species.
+        research: only observations of research grade.
+        size: which of `inat_tables.SIZES`; "medium" is at most 500 pixels wide and high.
+        seed: another one draws other observations.
+        base: where tables and photos lie, for a mirror.
+    """
+
+    taxa: tuple[str, ...]
+    place: tuple[float, float, float, float] | None = None
+    licences: tuple[str, ...] = ()
+    photos: int = 100
+    research: bool = True
+    size: str = "medium"
+    seed: int = 0
+    base: str = BASE
+
+    def __post_init__(self) -> None:
+        if not self.taxa:
+            raise InputError(
+                "Which taxa? Name one or more with --taxon, as 'Papilionoidea' or 47224."
+            )
+        if unknown := set(self.licences) - set(LICENCES):
+            known = ", ".join(LICENCES)
+            raise InputError(
+                f"There is no licence {min(unknown)!r} in the tables: choose of {known}."
+            )
+        if self.place:
+            south, west, north, east = self.place
+            if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
+                raise InputError(
+                    f"{self.place} is no box of degrees: write --place SOUTH,WEST,NORTH,EAST, as in "
+                    "47.2,5.8,55.1,15.1."
+                )
+
+
+def choose(wanted: Wanted, folder: Path) -> pl.DataFrame:
+    """The photos of a choice, a row each, by label and photo.
+
+    Raises:
+        InputError: a table is damaged, or no photo fits the choice.
+    """
+    species, counted = inat_tables.species_below(folder / "taxa.csv.gz", wanted.taxa)
+    seen = _observations(wanted, folder / "observations.csv.gz", counted)
+    best = _best_photos(wanted, folder / "photos.csv.gz", seen)
+    if best.is_empty():
+        raise InputError(
+            f"No photo fits: {species.height:,} species, {seen.height:,} observations of them in the "
+            "place, none with such a licence; ask for less."
+        )
+    people = _observers(folder / "observers.csv.gz", best["observer_id"].unique())
+    return _described(best, species, people, wanted)
+
+
+def _observations(wanted: Wanted, path: Path, counted: pl.DataFrame) -> pl.DataFrame:
+    columns = (
+        "observation_uuid",
+        "taxon_id",
+        "quality_grade",
+        "latitude",
+        "longitude",
+        "observed_on",
+    )
+    kept = []
+    with progress_bar("choosing observations", unit="rows") as bar:
+        for block in inat_tables.blocks(path, columns):
+            bar.advance(block.height)
+            typed = block.with_columns(
+                pl.col("taxon_id").cast(pl.Int64, strict=False),
+                pl.col("latitude", "longitude").cast(pl.Float64, strict=False),
+            )
+            if wanted.research:
+                typed = typed.filter(quality_grade="research")
+            typed = typed.filter(_inside(wanted.place)).join(counted, on="taxon_id")
+            kept.append(typed.drop("taxon_id", "quality_grade"))
+    return pl.concat(kept).unique("observation_uuid", keep="first", maintain_order=True)
+
+
+def _inside(place: tuple[float, float, float, float] | None) -> pl.Expr:
+    if place is None:
+        return pl.lit(True)
+    south, west, north, east = place
+    across = (pl.col("longitude") >= west, pl.col("longitude") <= east)
+    return pl.col("latitude").is_between(south, north) & (
+        across[0] & across[1] if west <= east else across[0] | across[1]
+    )
+
+
+def _best_photos(wanted: Wanted, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
+    """One photo an observation, and of each species the observations with the smallest draws.
+
+    What is over the number is let go after every block; that an observation is over it depends on its
+    draw alone, so a photo of it in a later block would be let go as well.
+    """
+    columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license", "position")
+    licences = [name.upper() for name in wanted.licences or LICENCES]
+    best: pl.DataFrame | None = None
+    with progress_bar("choosing photos", unit="rows") as bar:
+        for block in inat_tables.blocks(path, columns):
+            bar.advance(block.height)
+            found = (
+                block.with_columns(
+                    pl.col("photo_id", "position", "observer_id").cast(pl.Int64, strict=False),
+                    pl.col("license").str.to_uppercase(),
+                    pl.col("extension").str.to_lowercase(),
+                )
+                .filter(
+                    pl.col("license").is_in(licences),
+                    pl.col("extension").str.contains("^[a-z0-9]{1,5}$"),
+                    pl.col("photo_id").is_not_null(),
+                )
+                .join(seen, on="observation_uuid")
+            )
+            drawn = random.hashes(found["observation_uuid"].to_list(), "fetch", wanted.seed)
+            found = found.with_columns(draw=pl.Series(drawn, dtype=pl.UInt64))
+            best = _fewest(found if best is None else pl.concat([best, found]), wanted.photos)
+    assert best is not None  # a table without a row is refused
+    return best
+
+
+def _fewest(found: pl.DataFrame, photos: int) -> pl.DataFrame:
+    return (
+        found.sort("position", "photo_id", nulls_last=True)
+        .unique("observation_uuid", keep="first", maintain_order=True)
+        .sort("species", "draw", "observation_uuid")
+        .filter(pl.int_range(pl.len()).over("species") < photos)
+    )
+
+
+def _observers(path: Path, wanted: pl.Series) -> pl.DataFrame:
+    found = [
+        block.with_columns(pl.col("observer_id").cast(pl.Int64, strict=False)).filter(
+            pl.col("observer_id").is_in(wanted.implode())
+        )
+        for block in inat_tables.blocks(path, ("observer_id", "login", "name"))
+    ]
+    people = pl.concat(found).unique("observer_id", keep="first", maintain_order=True)
+    return people.select("observer_id", observer=pl.coalesce("name", "login"))
+
+
+def _described(
+    best: pl.DataFrame, species: pl.DataFrame, people: pl.DataFrame, wanted: Wanted
+) -> pl.DataFrame:
+    named = species.with_columns(
+        label=pl.when(pl.col("name").is_duplicated())
+        .then(pl.format("{} ({})", "name", "taxon_id"))
+        .otherwise("name")
+    ).select(pl.col("taxon_id").alias("number"), "label", "name", *RANKS)
+    rows = best.rename({"species": "number"}).join(named, on="number")
+    rows = rows.join(people, on="observer_id", how="left").with_columns(
+        observer=pl.coalesce("observer", pl.format("observer {}", "observer_id"), pl.lit("unknown"))
+    )
+    path = pl.format("photos/{}/{}.{}", "number", "photo_id", "extension")
+    url = pl.format(
+        "{}/photos/{}/{}.{}",
+        pl.lit(wanted.base.rstrip("/")),
+        "photo_id",
+        pl.lit(wanted.size),
+        "extension",
+    )
+    return rows.select(
+        path.alias("file_name"),
+        "label",
+        "name",
+        *RANKS,
+        pl.col("observation_uuid").alias("group"),
+        pl.col("license").alias("licence"),
+        _attribution().alias("attribution"),
+        "observer",
+        "observed_on",
+        "latitude",
+        "longitude",
+        pl.format("https://www.inaturalist.org/photos/{}", "photo_id").alias("page"),
+        url.alias("url"),
+    ).sort("label", "file_name")
+
+
+def _attribution() -> pl.Expr:
+    """As iNaturalist Open Data asks for it."""
+    free = pl.col("license").is_in(["CC0", "PD"])
+    return (
+        pl.when(free)
+        .then(pl.format("{}, no rights reserved ({})", "observer", "license"))
+        .otherwise(pl.format("© {}, some rights reserved ({})", "observer", "license"))
+    )

@@ -1,0 +1,153 @@
+"""Archives of strangers, unpacked so that nothing lies outside a folder or half under its name.
+
+An archive's files gather in a hidden folder beside their place; when all are there, each top entry is
+renamed into place. A kill leaves the hidden folder, and the next run goes on with the files that are
+not in it yet. Links, devices, and names that lead out of the folder end the unpacking: no published
+archive has any.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+
+_RATIO = 100
+"""An archive that unpacks to more than so many times its size is taken for a bomb."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
+    """Unpack a `.tar`, `.tar.gz` or `.zip` into a folder.
+
+    Lists (`.json`) are put at the top of the folder, where `fieldmark index` looks for them; everything
+    else keeps its path.
+
+    Args:
+        archive: the file.
+        folder: where its files go; a file that is there already is never written over.
+        advance: is called with the bytes of each file that is done.
+
+    Raises:
+        InputError: the archive is damaged, or holds a link, a device, a path that leads out of it, or
+            the same file twice; or the disk is full. Nothing lies in `folder` then.
+    """
+    staging = folder / f".unpacking-{archive.name}"
+    limit = _RATIO * archive.stat().st_size + 2**20
+    seen: set[str] = set()
+    try:
+        for member in _members(archive):
+            target = _place(member.name)
+            if target in seen:
+                raise ValueError(f"it holds {target!r} twice")
+            seen.add(target)
+            limit -= member.size
+            if limit < 0:
+                raise ValueError(f"it unpacks to more than {_RATIO} times its size")
+            _take(member, staging / target)
+            advance(member.size)
+        if not seen:
+            raise ValueError("it holds no files")
+        _settle(staging, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise InputError(f"{archive} cannot be used ({error}): fetch it anew.") from error
+    except OSError as error:
+        raise InputError(
+            f"{archive} could not be unpacked ({error.strerror or error}): free some space, then run "
+            "the same command again; what was unpacked is kept."
+        ) from error
+
+
+def _members(archive: Path) -> Iterator[_Member]:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as pack:
+            yield from _of_zip(pack)
+    else:
+        with tarfile.open(archive, "r|*") as tape:
+            yield from _of_tar(tape)
+
+
+def _of_tar(tape: tarfile.TarFile) -> Iterator[_Member]:
+    for entry in tape:
+        if entry.isdir():
+            continue
+        if not entry.isreg():
+            raise ValueError(f"{entry.name!r} in it is a link or a device")
+        yield _Member(entry.name, entry.size, lambda entry=entry: tape.extractfile(entry))  # type: ignore[misc]
+        tape.members.clear()  # type: ignore[attr-defined]  # else a list of millions grows
+
+
+def _of_zip(pack: zipfile.ZipFile) -> Iterator[_Member]:
+    for entry in pack.infolist():
+        if entry.is_dir():
+            continue
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise ValueError(f"{entry.filename!r} in it is a link or a device")
+        if entry.flag_bits & 1:
+            raise ValueError("it is encrypted")
+        yield _Member(entry.filename, entry.file_size, lambda entry=entry: pack.open(entry))  # type: ignore[misc]
+
+
+def _place(name: str) -> str:
+    """Where a file of an archive goes, below the folder.
+
+    Raises:
+        ValueError: its path leads out of the folder.
+    """
+    io.check_member(name)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return parts[-1] if name.endswith(".json") else "/".join(parts)
+
+
+def _take(member: _Member, target: Path) -> None:
+    if target.is_file() and target.stat().st_size == member.size:
+        return  # an earlier run was cut off behind it
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = target.with_name(f"{target.name}.part")
+    source = member.open()
+    if source is None:
+        raise ValueError(f"{member.name!r} in it cannot be read")
+    with source, half.open("wb") as handle:
+        shutil.copyfileobj(source, handle, 1 << 20)
+    if half.stat().st_size != member.size:
+        raise ValueError(f"{member.name!r} in it is cut off")
+    half.replace(target)
+
+
+def _settle(staging: Path, folder: Path) -> None:
+    """Rename what was unpacked into its place; several archives may fill one folder."""
+    os.sync()  # one for all: a photo at a time would take hours
+    for top in sorted(staging.iterdir()):
+        place = folder / top.name
+        if top.is_dir() and place.is_dir():
+            for path in sorted(path for path in top.rglob("*") if path.is_file()):
+                _rename(path, place / path.relative_to(top))
+        else:
+            _rename(top, place)
+    shutil.rmtree(staging)
+    io.sync_folder(folder)
+
+
+def _rename(path: Path, place: Path) -> None:
+    if place.exists() and not (place.is_file() and place.read_bytes() == path.read_bytes()):
+        raise ValueError(f"{place} is there already, with other content: move it away")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(place)

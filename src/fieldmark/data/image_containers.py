@@ -1,0 +1,357 @@
+"""What the bytes of a picture file say before any pixel is decoded.
+
+Which format they are of, how many pixels they promise, how the camera was held, and whether the file
+goes on to its end. Decoders are lenient about ends: several show a file that was cut off as a
+picture with a grey lower half. A training set must not hold such pictures, so ends are checked here.
+
+The layouts follow ITU-T T.81 (JPEG), the PNG specification, the GIF89a specification, and the WebP
+container specification (RFC 9649). Every function takes any bytes whatsoever; what ends too early
+raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` turns into it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from fieldmark.utils.errors import ImageRejected, RejectReason
+
+# The formats that are read, by their first bytes. The list is closed: a decoder that is not on it is
+# never given a byte. Left out on purpose are formats that no camera or website writes for photos.
+_READ = (
+    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
+    (re.compile(rb"GIF8[79]a"), "GIF"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
+    (re.compile(rb"BM"), "BMP"),
+    (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), "TIFF"),
+    (re.compile(rb"P[1-6][\s#]"), "PNM"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
+)
+
+# Formats that are pictures but are not read: the person is told to convert them.
+_KNOWN = (
+    (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL"),
+    (rb"8BPS", "Photoshop"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
+    (rb"\0\0[\x01\x02]\0[^\0]\0", "Windows icon"),
+    (rb"II\x1a\0\0\0HEAPCCDR|FUJIFILMCCD-RAW|II(RO|RS|U\0)", "camera raw"),
+    (rb"qoif", "QOI"),
+    (rb"\x01\xda[\0\x01][\x01\x02]", "SGI"),
+    (rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]", "PCX"),
+    (rb"BLP[12]", "BLP"),
+    (rb"DDS ", "DDS"),
+    (rb"....[\x11\x12]\xaf", "FLI"),
+    (rb"P7\s|P[Ff]\s", "PAM or PFM"),
+    (rb"\x76\x2f\x31\x01", "OpenEXR"),
+    (rb"#\?RADIANCE", "Radiance HDR"),
+    (rb"gimp xcf", "GIMP"),
+    (rb"\s*(<\?xml[^>]*>\s*)?<svg", "SVG"),
+)
+_UNREAD = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _KNOWN)
+
+_ORIENTATION_TAG = 0x0112
+
+
+def reject(reason: RejectReason, detail: str) -> NoReturn:
+    """Raise `ImageRejected`."""
+    raise ImageRejected(reason, detail)
+
+
+def sniff(data: bytes) -> str:
+    """The format of a file from its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
+
+    Raises:
+        ImageRejected: EMPTY, UNSUPPORTED (a picture, but not read here) or NOT_AN_IMAGE.
+    """
+    if not data:
+        reject(RejectReason.EMPTY, "no bytes in it")
+    for pattern, name in _READ:
+        if pattern.match(data):
+            return name
+    for pattern, name in _UNREAD:
+        if pattern.match(data):
+            reject(RejectReason.UNSUPPORTED, f"{name} is not read; convert it to JPEG or PNG")
+    reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any picture format")
+
+
+# EXIF
+
+
+def exif_orientation(exif: bytes) -> int:
+    """How the camera was held: 1 to 8 as in EXIF tag 0x0112; 1 where it is not or wrongly said.
+
+    Args:
+        exif: a TIFF structure, with or without the leading `Exif\\0\\0`.
+    """
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, length = struct.unpack_from(order + "HHI", exif, entry)
+            if tag == _ORIENTATION_TAG and length == 1 and kind in (3, 4):
+                value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, entry + 8)[0]
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass  # photos with damaged metadata and sound pixels are common; they are shown as stored
+    return 1
+
+
+# JPEG
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """What the markers of a JPEG say.
+
+    Attributes:
+        width, height: pixels as stored, before orientation.
+        components: 1 grey, 3 colour, 4 CMYK or YCCK.
+        orientation: EXIF, 1 to 8.
+        adobe: an Adobe marker is there: CMYK is then stored inverted.
+        scans: how many times a decoder passes over the picture; 0 where only the header was read.
+    """
+
+    width: int
+    height: int
+    components: int
+    orientation: int
+    adobe: bool
+    scans: int
+
+
+_JPEG_FRAMES = frozenset(
+    (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+)
+_JPEG_READ = frozenset(
+    (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+)  # baseline, extended, progressive; arithmetic
+_JPEG_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers without a length
+_END_OF_SCAN = re.compile(
+    rb"\xff[^\x00\xff\xd0-\xd7]"
+)  # FF00 is a stuffed byte, FFD0-D7 are restarts
+
+
+def jpeg(data: bytes, *, whole: bool) -> Jpeg:
+    """Read the markers of a JPEG: up to its size, or (`whole`) up to its end.
+
+    Raises:
+        ImageRejected: UNSUPPORTED (lossless, 12-bit ...), TRUNCATED (no end marker), CORRUPT.
+    """
+    frame: tuple[int, int, int] | None = None
+    orientation, adobe, scans = 1, False, 0
+    for marker, at, end in _jpeg_segments(data):
+        if marker in _JPEG_FRAMES and frame is None:
+            frame = _jpeg_frame(data, marker, at)
+            if not whole:
+                break
+        elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0" and orientation == 1:
+            orientation = exif_orientation(data[at + 10 : end])
+        elif marker == 0xEE and data[at + 4 : at + 9] == b"Adobe":
+            adobe = True
+        elif marker == 0xDA:
+            scans += 1
+    if frame is None or (whole and not scans):
+        reject(RejectReason.CORRUPT, "a JPEG without a picture in it")
+    return Jpeg(*frame, orientation, adobe, scans)
+
+
+def jpeg_cleaned(data: bytes) -> bytes:
+    """The same JPEG without what no pixel needs: stray bytes between segments, profiles, metadata.
+
+    Of the application segments, JFIF and Adobe stay: they say what the colours mean.
+    """
+    kept = [
+        data[at:end]
+        for marker, at, end in _jpeg_segments(data)
+        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE))
+    ]
+    return b"".join((b"\xff\xd8", *kept, b"\xff\xd9"))
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each segment's marker, start and end, to the end of the picture; a scan's with its data."""
+    at = 2
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0:
+            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _JPEG_BARE:
+            at += 2
+        else:
+            (length,) = struct.unpack_from(">H", data, at + 2)
+            end = at + 2 + max(length, 2)
+            if marker == 0xDA:
+                found = _END_OF_SCAN.search(data, end)
+                if found is None:
+                    reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+                end = found.start()
+            yield marker, at, end
+            at = end
+
+
+def _jpeg_frame(data: bytes, marker: int, at: int) -> tuple[int, int, int]:
+    precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+    if marker not in _JPEG_READ or precision != 8:
+        reject(RejectReason.UNSUPPORTED, f"a JPEG of kind SOF{marker - 0xC0}, {precision} bits")
+    if components not in (1, 3, 4):
+        reject(RejectReason.UNSUPPORTED, f"a JPEG with {components} components")
+    if not (width and height):
+        reject(RejectReason.CORRUPT, "a JPEG that does not give its size")
+    return width, height, components
+
+
+# PNG
+
+
+@dataclass(frozen=True)
+class Png:
+    """What the chunks of a PNG say: pixels as stored, EXIF orientation, bits a sample."""
+
+    width: int
+    height: int
+    orientation: int
+    bits: int
+
+
+def png(data: bytes, *, whole: bool) -> Png:
+    """Walk over the chunks of a PNG; with `whole` also check the checksums of those with pixels.
+
+    Raises:
+        ImageRejected: TRUNCATED (no IEND), CORRUPT (a checksum is wrong, or no header).
+    """
+    at, exif, view = 8, b"", memoryview(data)
+    if data[12:16] != b"IHDR":
+        reject(RejectReason.CORRUPT, "a PNG without its header")
+    width, height, bits = struct.unpack_from(">IIB", data, 16)
+    while True:
+        if at + 12 > len(data):
+            if not whole:
+                break
+            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if whole and end + 4 > len(data):
+            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+        critical = not name[0] & 0x20
+        if whole and critical and zlib.crc32(view[at + 4 : end]) != _u32(data, end):
+            reject(
+                RejectReason.CORRUPT, f"the checksum of a {name.decode('latin-1')} chunk is wrong"
+            )
+        if name == b"eXIf":
+            exif = data[at + 8 : end]
+        if name == b"IEND":
+            break
+        at = end + 4
+    return Png(width, height, exif_orientation(exif), bits)
+
+
+def _u32(data: bytes, at: int) -> int:
+    value: int = struct.unpack_from(">I", data, at)[0]
+    return value
+
+
+# WebP
+
+
+@dataclass(frozen=True)
+class Webp:
+    """What the chunks of a WebP say: pixels as stored, EXIF orientation."""
+
+    width: int
+    height: int
+    orientation: int
+
+
+def webp(data: bytes) -> Webp:
+    """Walk over the chunks of a WebP.
+
+    The size is read here because the decoder takes memory for the whole picture when it is opened,
+    before anybody could look at the size.
+
+    Raises:
+        ImageRejected: TRUNCATED (shorter than it says), CORRUPT (no picture in it).
+    """
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 > len(data):
+        reject(RejectReason.TRUNCATED, "the file is shorter than its header says")
+    shape, exif, at = None, b"", 12
+    while at + 8 <= size + 8:
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name in (b"VP8X", b"VP8 ", b"VP8L") and shape is None:
+            shape = _webp_size(data, name, at + 8)
+        if name == b"EXIF" and not exif:
+            exif = data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    if shape is None:
+        reject(RejectReason.CORRUPT, "a WebP without a picture in it")
+    return Webp(*shape, exif_orientation(exif))
+
+
+def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
+    if name == b"VP8X":  # 24 bits each, less one
+        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, at + 4)
+        return (low_w | high_w << 16) + 1, (low_h | high_h << 16) + 1
+    if name == b"VP8L":  # a signature byte, then 14 bits each, less one
+        (bits,) = struct.unpack_from("<I", data, at + 1)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, at + 6)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+# GIF and BMP
+
+
+def gif_ends(data: bytes) -> None:
+    """Walk over the blocks of a GIF to its trailer.
+
+    Raises:
+        ImageRejected: TRUNCATED (no trailer), CORRUPT (a block of no known kind).
+    """
+    at = 13 + _gif_palette(data[10])
+    while True:
+        kind = data[at]
+        if kind == 0x3B:
+            return
+        if kind == 0x00:  # a stray terminator, which some encoders write
+            at += 1
+            continue
+        if kind == 0x21:  # an extension: a label, then sub-blocks
+            at += 2
+        elif kind == 0x2C:  # an image: position, palette, code size, then sub-blocks
+            at += 11 + _gif_palette(data[at + 9])
+        else:
+            reject(RejectReason.CORRUPT, f"a GIF block of unknown kind {kind:#04x}")
+        while data[at]:
+            at += 1 + data[at]
+        at += 1
+
+
+def _gif_palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def bmp_ends(data: bytes) -> None:
+    """Check the length of a BMP against what its header says.
+
+    Raises:
+        ImageRejected: TRUNCATED.
+    """
+    (size,) = struct.unpack_from("<I", data, 2)
+    if size > len(data):
+        reject(RejectReason.TRUNCATED, "the file is shorter than its header says")

@@ -1,0 +1,101 @@
+"""JPEG, through libjpeg-turbo directly."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+
+from fieldmark.data import image_containers
+from fieldmark.data.image_containers import reject
+from fieldmark.data.images.limits import MAX_PIXELS, limit
+from fieldmark.data.images.pillow import plugin, quiet
+from fieldmark.utils.errors import RejectReason
+from fieldmark.utils.typing import ByteArray
+
+# A progressive JPEG is passed over once for each of its scans. Cameras write about 10; a file made
+# to hold up a server has thousands. The product of pixels and scans is limited.
+_MAX_PIXEL_SCANS = 20 * MAX_PIXELS
+
+# libjpeg-turbo decodes at n/8 of the size. These n are quick: the others lack vector code and are
+# slower than decoding in full.
+_QUICK_EIGHTHS = (1, 2, 3, 4)
+
+# What libjpeg-turbo warns of although every pixel is there.
+_HARMLESS = ("extraneous bytes", "Adobe color", "JFIF revision", "SOS parameters", "ICC marker")
+_ODD_SAMPLING = "Could not determine subsampling"
+
+
+def checked(data: bytes, max_pixels: int) -> image_containers.Jpeg:
+    """Its structure, complete and within the limits of pixels and scans; else `ImageRejected`."""
+    size = image_containers.jpeg(data, whole=False)
+    limit(size.width, size.height, max_pixels)
+    jpeg = image_containers.jpeg(data, whole=True)
+    if jpeg.scans * jpeg.width * jpeg.height > max(_MAX_PIXEL_SCANS, 20 * max_pixels):
+        reject(RejectReason.TOO_LARGE, f"{jpeg.scans} scans of {jpeg.width} x {jpeg.height} pixels")
+    return jpeg
+
+
+def decode(data: bytes, at_least: int | None, max_pixels: int) -> tuple[ByteArray, int]:
+    """The picture as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
+    jpeg = checked(data, max_pixels)
+    pixels = turbo(data, jpeg, at_least)
+    return (pixels if jpeg.components != 4 else _from_cmyk(pixels, jpeg.adobe)), jpeg.orientation
+
+
+def turbo(data: bytes, jpeg: image_containers.Jpeg, at_least: int | None) -> ByteArray:
+    """Decode with libjpeg-turbo, shape (H, W, 3), or (H, W, 4) for CMYK; releases the GIL."""
+    import simplejpeg
+
+    options: dict[str, Any] = {"colorspace": "CMYK" if jpeg.components == 4 else "RGB"}
+    if at_least is not None:
+        eighths = _eighths(min(jpeg.width, jpeg.height), at_least)
+        if eighths < 8:
+            options["min_height"] = math.ceil(jpeg.height * eighths / 8)
+            options["min_width"] = math.ceil(jpeg.width * eighths / 8)
+    try:
+        pixels: ByteArray = simplejpeg.decode_jpeg(data, strict=True, **options)
+    except ValueError as error:
+        if _ODD_SAMPLING in str(error):
+            return _pillow_jpeg(data)
+        if not any(words in str(error) for words in _HARMLESS):
+            raise
+        pixels = _turbo_cleaned(image_containers.jpeg_cleaned(data), options)
+    return pixels
+
+
+def _turbo_cleaned(data: bytes, options: dict[str, Any]) -> ByteArray:
+    """Once more, for a sound picture among odd metadata: first strictly, so that damage shows."""
+    import simplejpeg
+
+    try:
+        pixels: ByteArray = simplejpeg.decode_jpeg(data, strict=True, **options)
+    except ValueError as error:
+        if not any(words in str(error) for words in _HARMLESS):
+            raise
+        pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
+    return pixels
+
+
+def _pillow_jpeg(data: bytes) -> ByteArray:
+    """Decode a JPEG whose samples are laid out in a way that the direct interface does not name."""
+    with quiet():
+        image = plugin("JPEG")(io.BytesIO(data))
+        return np.array(image if image.mode == "CMYK" else image.convert("RGB"))
+
+
+def _eighths(shorter: int, at_least: int) -> int:
+    """At how many eighths of its size a JPEG is decoded so that no side falls below `at_least`."""
+    return next((n for n in _QUICK_EIGHTHS if math.ceil(shorter * n / 8) >= at_least), 8)
+
+
+def _from_cmyk(cmyk: ByteArray, inverted: bool) -> ByteArray:
+    """CMYK of shape (H, W, 4) to RGB: paper white times what ink and black let through."""
+    passes = cmyk if inverted else 255 - cmyk
+    rgb = np.empty((*cmyk.shape[:2], 3), np.uint8)
+    black = passes[..., 3].astype(np.uint16)
+    for channel in range(3):
+        rgb[..., channel] = (passes[..., channel] * black + 127) // 255
+    return rgb

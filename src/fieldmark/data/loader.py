@@ -1,0 +1,242 @@
+"""Photos to crops: read, decode and resize in threads, once for every network that shares the crop.
+
+Decoding releases the interpreter's lock, so threads keep all cores busy without copying
+pixels between processes. What is in flight is bounded: memory does not grow with the number of
+photos.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fieldmark.data import images
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.storage.places import InMemoryImage, Recent
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.data.transforms import Preprocess
+from fieldmark.utils import io
+from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
+from fieldmark.utils.threads import in_order
+from fieldmark.utils.typing import ByteArray, IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+_AHEAD_IN_SPOOL = 2048
+"""The same where a crop that is done lies on the disk: two batches of a GPU."""
+
+
+def decoded(
+    photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
+) -> Iterator[ByteArray | ImageRejected]:
+    """The crop of each photo in order, uint8 (S, S, 3), or the reason why there is none.
+
+    At most `threads.AHEAD` photos (or four a worker) are in flight.
+    """
+    return in_order(lambda photo: _crop(photo, preprocess), photos, workers)
+
+
+def _crop(photo: PhotoFile, preprocess: Preprocess) -> ByteArray | ImageRejected:
+    try:
+        data = images.read_bytes(photo.path)
+        if io.sha256(data) != photo.sha256:
+            return ImageRejected(RejectReason.CHANGED, "the file is not the one that was indexed")
+        return preprocess.crop(data)
+    except ImageRejected as error:
+        return error
+
+
+@dataclass
+class CropCache:
+    """Crops kept on disk for as long as they are needed: a file without a name, gone with the process.
+
+    Attributes:
+        crops: shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black.
+        rejected: why a photo has no crop, by its number.
+    """
+
+    crops: ByteArray
+    rejected: dict[int, ImageRejected] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, count: int, size: int) -> CropCache:
+        """Room for `count` crops of `size` x `size` pixels in the cache folder.
+
+        Raises:
+            InputError: the disk has no room for them.
+        """
+        if not count:
+            return cls(np.empty((0, size, size, 3), np.uint8))
+        folder = io.cache_dir()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as handle:
+                os.posix_fallocate(handle.fileno(), 0, count * size * size * 3)
+                crops = np.memmap(handle, np.uint8, mode="r+", shape=(count, size, size, 3))
+        except OSError as error:
+            raise InputError(
+                f"{folder} has no room for {count:,} crops ({error.strerror}): free some space "
+                "or name another place with --cache."
+            ) from error
+        return cls(crops)
+
+    def fill(
+        self, photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
+    ) -> Iterator[int]:
+        """Decode the photos into the spool; gives each photo's number when its crop is there."""
+
+        def into_spool(number: int) -> ImageRejected | None:
+            crop = _crop(photos[number], preprocess)
+            if isinstance(crop, ImageRejected):
+                return crop
+            self.crops[number] = crop
+            return None
+
+        done = in_order(into_spool, range(len(photos)), workers, _AHEAD_IN_SPOOL)
+        for number, error in enumerate(done):
+            if error is not None:
+                self.rejected[number] = error
+            yield number
+
+    def take(self, numbers: Sequence[int]) -> ByteArray:
+        """Some crops, (len(numbers), S, S, 3): copied only where they do not lie in one stretch."""
+        if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
+            return self.crops[numbers[0] : numbers[-1] + 1]
+        return self.crops[list(numbers)]
+
+
+STRETCH = 128
+"""Photos that lie beside each other and are read one after the other, of a stream."""
+AT_ONCE = 8
+"""Stretches whose photos are mixed with each other."""
+
+
+class Streamed:
+    """Crops that are decoded when they are asked for, and kept nowhere.
+
+    Stands where the crops of a `Spool` do. The bytes of `STRETCH` photos are read in their order, so
+    that a shard behind a URL is read on and not jumped about in; those of the last stretches are kept
+    in memory. One who asks in the order of `stretch_order` reads every byte once an epoch.
+
+    Attributes:
+        shape: (N, S, S, 3).
+    """
+
+    def __init__(self, photos: Sequence[PhotoFile], preprocess: Preprocess) -> None:
+        self._photos, self._preprocess = photos, preprocess
+        side = preprocess.size
+        self.shape = (len(photos), side, side, 3)
+        self._kept: Recent[list[bytes]] = Recent(keep=2 * AT_ONCE)
+
+    def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:
+        """One crop (S, S, 3), or those of some rows (n, S, S, 3).
+
+        Raises:
+            InputError: a photo that was there is not any more, or is damaged.
+        """
+        if not isinstance(rows, np.ndarray):
+            return self._crop(int(rows))
+        return np.stack(list(in_order(lambda row: self._crop(int(row)), rows)))
+
+    def _crop(self, row: int) -> ByteArray:
+        stretch, at = divmod(row, STRETCH)
+        data = self._kept.get(stretch, lambda: self._read(stretch))[at]
+        found = _crop(PhotoFile(self._photos[row].sha256, InMemoryImage(data)), self._preprocess)
+        if isinstance(found, ImageRejected):
+            raise InputError(
+                f"{self._photos[row].path} cannot be used ({found}): index the photos anew."
+            )
+        return found
+
+    def _read(self, stretch: int) -> list[bytes]:
+        found = []
+        for photo in self._photos[stretch * STRETCH : (stretch + 1) * STRETCH]:
+            try:
+                found.append(images.read_bytes(photo.path))
+            except ImageRejected as error:
+                raise InputError(
+                    f"{photo.path} could not be read ({error}): index the photos anew."
+                ) from error
+        return found
+
+
+@dataclass(frozen=True)
+class LabelledCrops:
+    """Crops with their labels.
+
+    Attributes:
+        pixels: uint8 (N, S, S, 3), in memory, mapped from disk, or decoded as they are asked for.
+        rows: which of them to use, shape (n,).
+        labels: their classes in 0 .. C-1, shape (n,).
+        ids: their photo ids.
+    """
+
+    pixels: ByteArray | Streamed
+    rows: IntArray
+    labels: IntArray
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def side(self) -> int:
+        """S, in pixels."""
+        return int(self.pixels.shape[1])
+
+    def batch(self, index: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some of the crops and their labels, as tensors."""
+        import torch
+
+        pixels = np.ascontiguousarray(self.pixels[self.rows[index]])
+        return torch.from_numpy(pixels), torch.from_numpy(self.labels[index])
+
+
+@dataclass(frozen=True)
+class CachedCrops:
+    """Decoded crops on disk, and which of them belongs to which photo."""
+
+    crop_cache: CropCache
+    rows: dict[str, int]
+
+    def labelled(
+        self, photos: LabelledPhotos, classes: Sequence[str], *, also_unknown: bool = False
+    ) -> LabelledCrops:
+        """The crops of some photos with their labels.
+
+        Photos that could not be decoded are left out, and, unless `also_unknown`, those of none of
+        the classes as well.
+        """
+        labels = photos.labels(classes)
+        keep = [
+            number
+            for number, photo in enumerate(photos.files)
+            if (also_unknown or labels[number] >= 0)
+            and self.rows[photo.sha256] not in self.crop_cache.rejected
+        ]
+        return LabelledCrops(
+            pixels=self.crop_cache.crops,
+            rows=np.array([self.rows[photos.files[number].sha256] for number in keep], np.int64),
+            labels=labels[keep],
+            ids=tuple(photos.ids[number] for number in keep),
+        )
+
+
+def streamed_crops(
+    photos: LabelledPhotos, classes: Sequence[str], crop: Preprocess
+) -> LabelledCrops:
+    """The photos of the classes with their labels, decoded as they are asked for."""
+    labels = photos.labels(classes)
+    keep = np.flatnonzero(labels >= 0)
+    return LabelledCrops(
+        pixels=Streamed([photos.files[number] for number in keep], crop),
+        rows=np.arange(len(keep)),
+        labels=labels[keep],
+        ids=tuple(photos.ids[number] for number in keep),
+    )

@@ -1,0 +1,205 @@
+"""Photo and PhotoTable: a row a photo, with its status and the reason for it.
+
+A photo is never deleted from a table: what cannot be used stays, as `rejected`, with its reason. So
+`kept + rejected == found` holds for every table, whatever was done to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.storage import places
+from fieldmark.data.storage.places import File, Place
+from fieldmark.data.taxonomy import Taxonomy
+from fieldmark.utils import io
+from fieldmark.utils.errors import ImageRejected, InputError
+
+KEPT = "kept"
+REJECTED = "rejected"
+
+SCHEMA: dict[str, pl.DataType] = {
+    "id": pl.String(),  # unique in the table; the source's own photo id where it has one
+    "path": pl.String(),  # as the source writes it, relative to the table's root
+    "sha256": pl.String(),  # of the file's bytes; null where the file was not read
+    "width": pl.Int32(),  # pixels, after EXIF orientation; null where unknown
+    "height": pl.Int32(),
+    "taxon_id": pl.String(),  # null for an unlabelled photo
+    "group": pl.String(),  # what must stay on one side of a split; null: the photo stands alone
+    "split": pl.String(),  # the source's own part: train, val, test; null where it has none
+    "status": pl.String(),  # kept or rejected
+    "reason": pl.String(),  # why it was rejected; null for a kept one
+    "licence": pl.String(),  # as the source writes it; null where it says nothing
+    "rights_holder": pl.String(),  # whom to name with the photo
+    "location": pl.String(),  # where the camera stood, as the source names the place; null: unknown
+    "deployment": pl.String(),  # which setting up of the camera took it (Camtrap DP); null: unknown
+    "taken": pl.String(),  # when, as the source writes it (ISO 8601); null where it says nothing
+}
+
+_LATER = ("licence", "rights_holder", "location", "deployment", "taken")
+"""Columns that the first tables had not."""
+
+# What a table says of its photos is the same wherever they lie, whoever holds the rights and whenever
+# they were taken; a place counts where it is the group.
+_NOT_IN_DIGEST = frozenset({"path", *_LATER})
+
+_METADATA_KEY = "fieldmark"
+
+# What reading a foreign or damaged file ends in; Polars panics on some that it should refuse.
+_DAMAGE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A photo to decode: the digest of its bytes, and where it lies."""
+
+    sha256: str
+    path: Place
+
+
+@dataclass(frozen=True)
+class PhotoTable:
+    """Photos, a row each, and the taxa that their labels stand for.
+
+    Attributes:
+        frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
+        taxonomy: every taxon that the source names, also those without a photo.
+        root: the folder, or the URL, that `path` is below.
+        source: which layout the rows were read from (a name in `fieldmark.data.readers.SOURCES`).
+    """
+
+    frame: pl.DataFrame
+    taxonomy: Taxonomy
+    root: File
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.frame.schema != pl.Schema(SCHEMA):
+            raise ValueError(f"a photo table has the columns {list(SCHEMA)} in this order")
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def kept(self) -> pl.DataFrame:
+        """The rows that can be used."""
+        return self.frame.filter(pl.col("status") == KEPT)
+
+    @property
+    def labelled(self) -> pl.DataFrame:
+        """The rows that can be used and have a label."""
+        return self.kept.filter(pl.col("taxon_id").is_not_null())
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the source itself sets labelled photos apart to measure on."""
+        return "test" in set(self.labelled["split"].drop_nulls())
+
+    def reasons(self) -> dict[str, int]:
+        """How many photos were rejected for each reason, the most frequent first."""
+        counts = (
+            self.frame.filter(pl.col("status") == REJECTED)
+            .group_by("reason")
+            .len()
+            .sort("len", "reason", descending=[True, False])
+        )
+        return dict(counts.iter_rows())
+
+    def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
+        """The same table with other rows."""
+        return PhotoTable(frame.select(list(SCHEMA)), self.taxonomy, self.root, self.source)
+
+    def reject_files(self, rejected: Mapping[str, ImageRejected]) -> PhotoTable:
+        """Return the table with photos rejected that could not be decoded.
+
+        Args:
+            rejected: the reason for each, by the SHA-256 of its bytes.
+        """
+        table = self
+        for digest, error in rejected.items():
+            ids = table.frame.filter(pl.col("sha256") == digest)["id"].to_list()
+            table = table.reject(ids, error.reason.value)
+        return table
+
+    def reject(self, ids: Iterable[str], reason: str) -> PhotoTable:
+        """The same table with some photos marked as rejected; a reason already given stays."""
+        hit = pl.col("id").is_in(list(ids)) & (pl.col("status") == KEPT)
+        return self.with_frame(
+            self.frame.with_columns(
+                status=pl.when(hit).then(pl.lit(REJECTED)).otherwise("status"),
+                reason=pl.when(hit).then(pl.lit(reason)).otherwise("reason"),
+            )
+        )
+
+    def file_of(self, path: str) -> Place:
+        """Where the photo with this `path` lies."""
+        return places.at(self.root, path)
+
+    def digest(self) -> str:
+        """A digest of what the table says of its photos, whatever the order of its rows."""
+        columns = [name for name in SCHEMA if name not in _NOT_IN_DIGEST]
+        rows = self.frame.select(columns).sort("id").write_csv().encode()
+        return io.digest([io.sha256(rows), self.taxonomy.to_json()])
+
+    def write(self, path: Path) -> None:
+        """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
+        about = {
+            "root": str(places.absolute(self.root)),
+            "source": self.source,
+            "taxonomy": self.taxonomy.to_json(),
+        }
+        metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
+        buffer = BytesIO()  # Polars reports a full disk as an error of its own
+        self.frame.write_parquet(buffer, metadata=metadata)
+        io.write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> PhotoTable:
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: the file is not there, or is not a table that `fieldmark index` wrote.
+        """
+        try:
+            about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
+            frame = _completed(pl.read_parquet(path))
+            return cls(
+                frame,
+                Taxonomy.from_json(about["taxonomy"]),
+                places.root_of(about["root"]),
+                about["source"],
+            )
+        except _DAMAGE as error:
+            raise InputError(
+                f"{path} is not a table written by `fieldmark index` ({error}): "
+                "write it anew with `fieldmark index PHOTOS --out FILE`."
+            ) from error
+
+
+def _completed(frame: pl.DataFrame) -> pl.DataFrame:
+    """A table of an earlier version with the columns that it had not yet, empty."""
+    added = {name: pl.lit(None, SCHEMA[name]) for name in _LATER}
+    return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
+
+
+def build_frame(columns: dict[str, object]) -> pl.DataFrame:
+    """Rows in the table's schema from some of its columns; the others are null, the status `kept`."""
+    frame = pl.DataFrame(columns)
+    if "status" not in frame.columns:
+        frame = frame.with_columns(status=pl.lit(KEPT))
+    return frame.select(
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in SCHEMA.items()
+    )

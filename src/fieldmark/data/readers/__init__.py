@@ -1,0 +1,150 @@
+"""Where photos come from: one file for each layout on disk, and one way to read them all.
+
+A new layout is a file here and a line in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import (
+    camtrap,
+    coco_camera_traps,
+    darwin_core,
+    folder,
+    imagefolder,
+    inat,
+    inat_export,
+    inat_open_data,
+    parquet,
+    table,
+    verification,
+    webdataset,
+)
+from fieldmark.data.readers import remote as away
+from fieldmark.data.readers.base import Source, is_half_zip
+from fieldmark.data.storage import fsspec
+from fieldmark.data.taxonomy import NO_ANIMAL
+from fieldmark.utils.errors import InputError, RejectReason
+
+SOURCES: dict[str, Source] = {
+    inat.SOURCE.name: inat.SOURCE,
+    folder.SOURCE.name: folder.SOURCE,
+    table.SOURCE.name: table.SOURCE,
+    webdataset.SOURCE.name: webdataset.SOURCE,
+    parquet.SOURCE.name: parquet.SOURCE,
+    camtrap.SOURCE.name: camtrap.SOURCE,
+    imagefolder.SOURCE.name: imagefolder.SOURCE,
+    darwin_core.SOURCE.name: darwin_core.SOURCE,
+    inat_export.SOURCE.name: inat_export.SOURCE,
+    inat_open_data.SOURCE.name: inat_open_data.SOURCE,
+    coco_camera_traps.SOURCE.name: coco_camera_traps.SOURCE,
+}
+
+
+def read(
+    path: Path, *, source: str | None = None, verify: bool = True, workers: int | None = None
+) -> PhotoTable:
+    """Read photos as they lie: a row for each photo that the source lists or holds.
+
+    Args:
+        path: a folder, an annotation file, a table, or a table that `fieldmark index` wrote, which is
+            taken as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
+        source: a name in `SOURCES`; by default the one that the path has the layout of.
+        verify: look at every file, for its digest, its size and whether it is a picture. Annotations
+            that lie without any photo are only counted, whatever is said here.
+        workers: how many threads look at files; by default two for each processor.
+
+    Raises:
+        InputError: the path is not there, has no layout that is known, or holds no photos.
+    """
+    if (place := fsspec.named(path)) is not None:
+        found = away.read(place, lambda here: _pick(here, source))
+    elif not path.exists():
+        raise InputError(f"{path} is not there: name a folder of photos, or a list of them.")
+    elif source is None and table.is_index(path):
+        return PhotoTable.read(path)
+    else:
+        found = _pick(path, source).read(path)
+    return look(found, workers=workers) if verify else found
+
+
+def look(
+    table: PhotoTable, *, workers: int | None = None, looking: verification.Looking | None = None
+) -> PhotoTable:
+    """The table with every file looked at that was not looked at before: see `read`.
+
+    `looking` is what looks at the files; None: threads of this process.
+    """
+    if not table.kept["sha256"].null_count():
+        return table
+    return verification.check_files(
+        table, looking or partial(verification.in_threads, workers=workers)
+    )
+
+
+def by_location(table: PhotoTable) -> PhotoTable:
+    """The table with all photos of a place as one group, so that no place is divided by a split.
+
+    A photo whose place is not known keeps the group that it has.
+
+    Raises:
+        InputError: the source says no place of any photo.
+    """
+    if table.frame["location"].null_count() == len(table):
+        raise InputError(
+            f"{table.root}: no photo says where it was taken: leave out --by-location."
+        )
+    return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
+
+
+def without_empty(table: PhotoTable) -> PhotoTable:
+    """The table with photos rejected whose label says that nothing is on them (`empty`, `blank`)."""
+    empty = [taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"]
+    ids = table.frame.filter(pl.col("taxon_id").is_in(empty))["id"]
+    found = table.reject(ids, RejectReason.NO_ANIMAL.value)
+    left = [taxon.id for taxon in table.taxonomy if taxon.id not in empty]
+    rejected = pl.col("reason") == RejectReason.NO_ANIMAL.value
+    frame = found.frame.with_columns(taxon_id=pl.when(~rejected.fill_null(False)).then("taxon_id"))
+    return PhotoTable(frame, table.taxonomy.only(left), table.root, table.source)
+
+
+def lists(path: Path) -> bool:
+    """Whether a path is a list of photos, or a folder with one: what says more of them than a folder
+    tells by itself. `read` reads it."""
+    if table.is_index(path):
+        return True
+    sources = (each for each in SOURCES.values() if each is not folder.SOURCE)
+    return any(each.matches(path) for each in sources)
+
+
+def _pick(path: Path, name: str | None) -> Source:
+    if name is not None:
+        if name not in SOURCES:
+            raise InputError(f"There is no source {name!r}: choose one of {', '.join(SOURCES)}.")
+        return SOURCES[name]
+    for candidate in SOURCES.values():
+        if candidate.matches(path):
+            return candidate
+    if is_half_zip(path):
+        raise InputError(f"{path} is not a whole zip: fetch it anew.")
+    known = "; ".join(f"{each.name}: {each.expects}" for each in SOURCES.values())
+    raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
+
+
+from_frame = table.from_frame
+
+__all__ = [
+    "SOURCES",
+    "Source",
+    "by_location",
+    "from_frame",
+    "lists",
+    "look",
+    "read",
+    "without_empty",
+]

@@ -1,0 +1,98 @@
+"""What a source is, and the few conventions that all of them share."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One layout of photos on disk.
+
+    Attributes:
+        name: what `--source` calls it.
+        expects: what the layout looks like, in a few words, for error messages.
+        matches: whether a path has this layout; at most one source matches any path.
+        read: the photos as the layout lists them, no photo's bytes read. Raises `InputError`.
+        looks_around: whether `read` looks for files beside the one that it is given.
+    """
+
+    name: str
+    expects: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path], PhotoTable]
+    looks_around: bool = False
+
+
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+PART_NAMES = sorted(_PARTS)
+
+
+def part_named(name: str) -> str | None:
+    """The part (train, val, test) that a folder's name or a table's cell stands for, if it is one."""
+    return _PARTS.get(name.strip().lower())
+
+
+# What a photo may be called. Formats that are not read are among them: they are rejected for that by
+# the look at the file, not for their name. A file without an extension is judged by its bytes alone.
+_PICTURES = re.compile(
+    r"|jpe?g|jpe|jfif|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|ico|tga|p[pgbn]m|jp2|j2k|jpf|jpx|hei[cf]|avif"
+    r"|jxl|dng|cr[23]|nef|arw|orf|rw2|raf|psd"
+)
+
+
+def may_be_picture(name: str) -> bool:
+    """Whether a file may be a photo by its extension."""
+    return bool(_PICTURES.fullmatch(Path(name).suffix.removeprefix(".").lower()))
+
+
+_BINOMIAL = re.compile(r"([A-Z][a-z]+(?:-[a-z]+)?)[ _]([a-z]{2,}(?:-[a-z]+)*)")
+
+
+def binomial(name: str) -> tuple[str, str] | None:
+    """Genus and species of a name such as `Parus major` or `Parus_major`; None for any other name."""
+    match = _BINOMIAL.fullmatch(name)
+    return (match[1], f"{match[1]} {match[2]}") if match else None
+
+
+def text_series(name: str, values: Iterable[object], where: Path) -> pl.Series:
+    """A column of text; None stays null.
+
+    Raises:
+        InputError: a value cannot be written as Unicode (half of a surrogate pair).
+    """
+    texts = [None if value is None else str(value) for value in values]
+    try:
+        return pl.Series(name, texts, dtype=pl.String)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: a value of {name} is not valid Unicode ({error.object!r}): write it anew."
+        ) from error
+
+
+def is_half_zip(path: Path) -> bool:
+    """Whether a file is called a zip and cannot be opened as one."""
+    return path.suffix.lower() == ".zip" and path.is_file() and not zipfile.is_zipfile(path)
+
+
+def no_photos(path: Path, expected: str) -> InputError:
+    """The error for a source that lists no photo at all."""
+    return InputError(f"{path} holds no photos: {expected}.")

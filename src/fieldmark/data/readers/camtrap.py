@@ -1,0 +1,212 @@
+"""Camtrap DP 1.0: `datapackage.json` with the tables deployments, media and observations.
+
+https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (at the level of
+the media file, else of the event of its deployment in whose time it was taken); what is no animal is a
+label of its own: blank, human, vehicle. Observations by a person outweigh those by a machine, and what
+only a machine has named is no truth to learn from. The group is the place of the deployment
+(`locationID`, else `deploymentID`). Pictures behind URLs are looked for as copies beside.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import offline_media, tabular
+from fieldmark.data.readers.base import Source
+from fieldmark.data.taxonomy import RANKS
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, RejectReason
+
+logger = logging.getLogger(__name__)
+
+_EXPECTS = "a Camtrap DP (datapackage.json with deployments, media, observations)"
+_NEEDED = {
+    "deployments": ("deploymentID",),
+    "media": ("mediaID", "deploymentID", "filePath"),
+    "observations": ("observationID", "deploymentID", "observationType"),
+}
+_NOTHING = ["NA", "NaN", "nan"]
+"""What stands for an empty cell, beside nothing, since Camtrap DP 1.0.2."""
+_NO_ANIMAL = ("blank", "human", "vehicle")
+
+
+def package_in(path: Path) -> Path | None:
+    """The `datapackage.json` of a Camtrap DP; None where the path is none."""
+    about = path / "datapackage.json" if path.is_dir() else path
+    return about if about.name == "datapackage.json" and about.is_file() else None
+
+
+def _matches(path: Path) -> bool:
+    return package_in(path) is not None
+
+
+def _read(path: Path) -> PhotoTable:
+    about = package_in(path)
+    if about is None:
+        raise InputError(f"{path} is no Camtrap DP: expected is {_EXPECTS}.")
+    package = io.read_json(about)
+    tables = {name: _table(package, name, about) for name in _NEEDED}
+    for name, needed in _NEEDED.items():
+        tabular.need(tables[name], needed, _places_of(package, name, about)[0], _EXPECTS)
+    media, observations = _photos(tables["media"]), tables["observations"]
+    labels = _labels(media, observations)
+    places = _places(tables["deployments"])
+    rows = media.join(labels, on="mediaID", how="left", maintain_order="left").join(
+        places, on="deploymentID", how="left", maintain_order="left"
+    )
+    named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
+    pictures = [offline_media.Picture(*each) for each in named.iter_rows()]
+    names = offline_media.find(about.parent, pictures)
+    given = rows.select(
+        *("label", "group"),
+        id="mediaID",
+        location="group",
+        deployment="deploymentID",
+        taken="timestamp",
+        file_name=pl.Series(names, dtype=pl.String),
+        reason=pl.when("machine").then(pl.lit(RejectReason.MACHINE_LABEL.value)),
+    )
+    licence = _licence(package)
+    given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
+        _taxa(package), on="label", how="left", maintain_order="left"
+    )
+    return tabular.table_of(given, about, about.parent, SOURCE.name)
+
+
+def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
+    """A table of the package, all cells text; its files follow each other."""
+    resource = _resource(package, name, about)
+    dialect = resource.get("dialect")
+    said = dialect if isinstance(dialect, dict) else {}
+    separator, quote = said.get("delimiter", ","), said.get("quoteChar", '"')
+    encoding = str(resource.get("encoding", "utf-8"))
+    if encoding.lower().replace("-", "") not in ("utf8", "ascii", "usascii"):
+        raise InputError(
+            f"{about}: the table {name} is in {encoding}: only UTF-8 is read, convert it."
+        )
+    for what, byte in (("delimiter", separator), ("quoteChar", quote)):
+        if not isinstance(byte, str) or len(byte.encode()) != 1:
+            raise InputError(f"{about}: the {what} of {name} is {byte!r}: write one character.")
+    parts = [
+        tabular.read_text_table(path, separator, quote=quote)
+        for path in _places_of(package, name, about)
+    ]
+    rows = pl.concat(parts, how="diagonal")
+    return rows.with_columns(pl.all().replace(_NOTHING, [None] * len(_NOTHING)))
+
+
+def _resource(package: Any, name: str, about: Path) -> dict[str, Any]:
+    resources = package.get("resources") if isinstance(package, dict) else None
+    for each in resources if isinstance(resources, list) else []:
+        if isinstance(each, dict) and each.get("name") == name:
+            return each
+    raise InputError(f"{about} names no table {name!r}: expected is {_EXPECTS}.")
+
+
+def _places_of(package: Any, name: str, about: Path) -> list[Path]:
+    """The files of a table, one or several."""
+    path = _resource(package, name, about).get("path")
+    paths: list[Any] = path if isinstance(path, list) else [path]
+    if not paths or not all(isinstance(each, str) and each for each in paths):
+        raise InputError(
+            f"{about} says no path of the table {name!r}: name its file, or a list of files."
+        )
+    for each in paths:
+        if ".." in Path(each).parts or Path(each).is_absolute() or "://" in each:
+            raise InputError(
+                f"{about}: the table {name} is at {each}, outside of its folder: copy it in."
+            )
+    return [about.parent / each for each in paths]
+
+
+def _photos(media: pl.DataFrame) -> pl.DataFrame:
+    """The media that are photos; films and sounds are left out."""
+    lacking = [n for n in ("timestamp", "fileMediatype") if n not in media.columns]
+    media = media.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking)
+    kind = pl.col("fileMediatype").str.to_lowercase()
+    photos = media.filter(kind.is_null() | kind.str.starts_with("image"))
+    if others := media.height - photos.height:
+        logger.info(f"{others:,} media are films or sounds: they are left out.")
+    return photos
+
+
+def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
+    """The label of each photo, and whether a machine alone gave it; two species are two rows."""
+    for name in ("mediaID", "scientificName", "classificationMethod", "eventStart", "eventEnd"):
+        if name not in observations.columns:
+            observations = observations.with_columns(pl.lit(None, pl.String).alias(name))
+    kind = pl.col("observationType")
+    said = observations.with_columns(
+        label=pl.when(kind.is_in(_NO_ANIMAL)).then(kind).otherwise("scientificName"),
+        machine=(pl.col("classificationMethod") == "machine").fill_null(False),
+    ).filter(pl.col("label").is_not_null())
+    columns = ("mediaID", "label", "machine", "wide")
+    found = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False).select(columns)
+    shared = _of_events(media, said.filter(pl.col("mediaID").is_null()))
+    found = pl.concat([found, shared.with_columns(wide=True).select(columns)])
+    # A person's word before a machine's, then what is said of the photo before what is said of its
+    # event: a person often names a sequence as a whole, after a machine has named each photo of it.
+    weight = 2 * pl.col("machine").cast(pl.Int8) + pl.col("wide").cast(pl.Int8)
+    best = found.filter(weight == weight.min().over("mediaID"))
+    return best.select("mediaID", "label", "machine").unique(maintain_order=True)
+
+
+def _of_events(media: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
+    """What is said of events as rows of their photos.
+
+    An event has the photos of its deployment from `eventStart` to `eventEnd`; of two that overlap a
+    photo belongs to the one that began later. Some packages write the event's id at the photo too.
+    """
+    if "eventID" in media.columns and "eventID" in said.columns:
+        return media.select("mediaID", "eventID").join(said.drop("mediaID"), on="eventID")
+    moment = {name: _moment(name) for name in ("eventStart", "eventEnd")}
+    key = ["deploymentID", *moment]
+    said = said.drop("mediaID").with_columns(**moment).drop_nulls(key)
+    events = said.select(key).unique().sort("eventStart", "eventEnd")
+    photos = media.select("mediaID", "deploymentID", taken=_moment("timestamp"))
+    inside = (
+        photos.drop_nulls()
+        .sort("taken")
+        .join_asof(events, left_on="taken", right_on="eventStart", by="deploymentID")
+    )
+    return inside.filter(pl.col("taken") <= pl.col("eventEnd")).join(said, on=key)
+
+
+def _moment(name: str) -> pl.Expr:
+    """A time in ISO 8601; one without a zone is taken for UTC."""
+    text = pl.col(name).str.replace(r"[Zz]$", "+00:00")
+    zoned = pl.when(text.str.contains(r"[+-]\d\d:?\d\d$")).then(text).otherwise(text + "+00:00")
+    return zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_zone="UTC", strict=False)
+
+
+def _places(deployments: pl.DataFrame) -> pl.DataFrame:
+    place = [name for name in ("locationID", "deploymentID") if name in deployments.columns]
+    return deployments.select("deploymentID", group=pl.coalesce(place)).unique("deploymentID")
+
+
+def _licence(package: Any) -> str | None:
+    licences = [each for each in package.get("licenses") or [] if isinstance(each, dict)]
+    media = [each for each in licences if each.get("scope") == "media"] or licences
+    return str(media[0].get("name") or media[0].get("path")) if media else None
+
+
+def _taxa(package: Any) -> pl.DataFrame:
+    """What the package says of its scientific names."""
+    rows = []
+    for each in package.get("taxonomic") or []:
+        if isinstance(each, dict) and each.get("scientificName"):
+            names = each.get("vernacularNames")
+            english = names.get("eng") or names.get("en") if isinstance(names, dict) else None
+            said = {rank: each.get(rank) for rank in RANKS if isinstance(each.get(rank), str)}
+            rows.append({"label": each["scientificName"], "common_name": english, **said})
+    schema = dict.fromkeys(("label", "common_name", *RANKS), pl.String)
+    frame = pl.DataFrame(rows, schema=schema).unique("label", keep="first")
+    return frame.with_columns(name=pl.col("label"))
+
+
+SOURCE = Source("camtrap-dp", _EXPECTS, _matches, _read, looks_around=True)

@@ -1,0 +1,205 @@
+"""Darwin Core Archives with occurrences as the core: what GBIF and iNaturalist give to download.
+
+A zip or the folder that it was unpacked to: `meta.xml`, a table of occurrences, and their pictures as an
+extension (Simple Multimedia, or Audubon Core) or as `associatedMedia`. Pictures are named by URL; a copy
+of each is looked for below the archive's folder (`copies.py`), and nothing is fetched.
+
+python-dwca-reader reads the same archives a row at a time, with two dictionaries a picture; Polars reads
+the few columns that are needed at once. The tests hold this reading to that library's.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import descriptor, offline_media, scientific_names, tabular
+from fieldmark.data.readers.base import Source, is_half_zip, no_photos
+from fieldmark.data.readers.descriptor import KEY, META, Table
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.logging import progress_bar
+
+logger = logging.getLogger(__name__)
+
+_EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their pictures)"
+_CORE = (
+    *scientific_names.TERMS,
+    *("identificationQualifier", "identificationVerificationStatus", "basisOfRecord"),
+    *("vernacularName", "organismID", "associatedMedia", "eventDate"),
+    *("license", "rightsHolder", "recordedBy"),
+)
+_MEDIA = ("identifier", "accessURI", "type", "format", "license", "rightsHolder", "creator")
+_ROOM = 100
+"""A table that unpacks to more than so many times the zip is taken for a bomb."""
+
+# What says that a name is not certain; others, such as "s. l.", say how wide it is meant.
+_DOUBT = r"(?i)\?|\b(?:cf|aff|nr|near|prob|probably|poss|possibly|perhaps|uncertain|sp|dub)\b"
+
+
+def archive_in(path: Path) -> Path | None:
+    """What an archive is read from: its `meta.xml`, or its zip; None where the path is none."""
+    if path.is_dir():
+        about = path / META
+        if about.is_file():
+            return about
+        zips = [each for each in sorted(path.iterdir()) if _is_zip(each)]
+        return zips[0] if len(zips) == 1 else None
+    if path.name == META and path.is_file():
+        return path
+    return path if _is_zip(path) else None
+
+
+def _is_zip(path: Path) -> bool:
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+    return any(name.rpartition("/")[2] == META and name.count("/") < 2 for name in inside)
+
+
+def _matches(path: Path) -> bool:
+    return archive_in(path) is not None
+
+
+def _read(path: Path) -> PhotoTable:
+    about = archive_in(path)
+    if is_half_zip(path):
+        raise InputError(f"{path} is not a whole zip: fetch it anew.")
+    if about is None:
+        raise InputError(f"{path} is no Darwin Core Archive: expected is {_EXPECTS}.")
+    with progress_bar("Reading the archive", unit="photos") as bar:
+        core, media = _tables(about)
+        rows = media.join(core, on=KEY, how="left", maintain_order="left")
+        bar.advance(rows.height)
+    if media.is_empty():
+        raise no_photos(path, f"none of its occurrences has a picture; expected is {_EXPECTS}")
+    if lost := rows.height - rows.join(core, on=KEY, how="semi").height:
+        if lost == rows.height:
+            raise InputError(
+                f"{path}: none of its {lost:,} pictures is of an occurrence of the table: one of the "
+                "two is not whole, fetch the archive anew."
+            )
+        logger.info(
+            f"{lost:,} of {rows.height:,} pictures are of no occurrence of the table: without a label."
+        )
+    rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
+    pictures = [
+        offline_media.Picture(*each)
+        for each in rows.select("identifier", KEY, "number").iter_rows()
+    ]
+    doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
+    # A machine's observation alone is no doubt: cameras in the field make them, and people name them.
+    unverified = pl.col("identificationVerificationStatus").str.to_lowercase() == "unverified"
+    by_machine = pl.col("basisOfRecord").str.to_lowercase() == "machineobservation"
+    given = rows.with_columns(label=scientific_names.label()).select(
+        *scientific_names.ranks(),
+        "label",
+        "licence",
+        "rights_holder",
+        id=pl.format("{}_{}", KEY, "number"),
+        taken="eventDate",
+        file_name=pl.Series(offline_media.find(about.parent, pictures), dtype=pl.String),
+        group=pl.coalesce("organismID", KEY),
+        name=pl.col("label"),
+        common_name=pl.col("vernacularName"),
+        reason=pl.when(pl.col("label").is_null())
+        .then(pl.lit(RejectReason.NO_LABEL.value))
+        .when(doubtful)
+        .then(pl.lit(RejectReason.UNCERTAIN_LABEL.value))
+        .when(unverified & by_machine)
+        .then(pl.lit(RejectReason.MACHINE_LABEL.value)),
+    )
+    return tabular.table_of(given, path, about.parent, SOURCE.name)
+
+
+def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The occurrences that have pictures, and the pictures, both with the column `KEY`."""
+    core, extensions, folder = _described(about)
+
+    def place(file: str) -> Path:
+        found = folder / file
+        if not found.is_file():
+            raise InputError(
+                f"{about} lacks the table {file}: it is half an archive, fetch it anew."
+            )
+        return found
+
+    try:
+        extension = next((each for each in extensions if each.kind == "Multimedia"), None)
+        scanned = core.scan((KEY, *_CORE), place)
+        media = _pictures(extension, place) if extension else _associated(scanned)
+        wanted = media.select(KEY).unique().lazy()
+        rows = scanned.join(wanted, on=KEY, how="semi").unique(KEY, keep="first")
+        occurrences = rows.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{about}: a table could not be read ({first}): fetch it anew.") from error
+    mine, theirs = pl.col("license_media"), pl.col("license")
+    joined = media.rename({"license": "license_media", "rightsHolder": "holder_media"}).join(
+        occurrences.select(KEY, "license", "rightsHolder", "recordedBy"),
+        on=KEY,
+        how="left",
+        maintain_order="left",
+    )
+    pictures = joined.select(
+        KEY,
+        "identifier",
+        licence=pl.coalesce(mine, theirs),
+        rights_holder=pl.coalesce("holder_media", "creator", "rightsHolder", "recordedBy"),
+    )
+    return occurrences.drop("license", "rightsHolder"), pictures
+
+
+def _described(about: Path) -> tuple[Table, list[Table], Path]:
+    """Core, extensions, and the folder in which their files lie."""
+    zipped = about.suffix.lower() == ".zip"
+    folder = io.unzip(about, {META: 2**20}) if zipped else about.parent
+    core, extensions = descriptor.read(folder / META)
+    if core.kind != "Occurrence":
+        raise InputError(
+            f"{about} is an archive of {core.kind or 'unnamed rows'}: only archives with occurrences "
+            "as their core are read, such as GBIF's occurrence downloads."
+        )
+    extensions = [each for each in extensions if each.kind == "Multimedia"]
+    if zipped:
+        wanted = [name for table in (core, *extensions[:1]) for name in table.files]
+        folder = io.unzip(about, dict.fromkeys(wanted, _ROOM * about.stat().st_size + 2**20))
+    return core, extensions, folder
+
+
+def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
+    """The rows of the extension that are pictures, by their type or format, or where neither is said."""
+    rows = extension.scan((KEY, *_MEDIA), place).with_columns(
+        identifier=pl.coalesce("accessURI", "identifier")
+    )
+    kind, form = pl.col("type").str.to_lowercase(), pl.col("format").str.to_lowercase()
+    still = kind.str.contains("image|photo") & ~kind.str.contains("moving|video")
+    said = pl.when(kind.is_null()).then(form.str.starts_with("image")).otherwise(still)
+    picture = said.fill_null(True) & ~form.str.contains("^(?:video|audio)").fill_null(False)
+    found = rows.with_columns(picture=picture).collect(engine="streaming")
+    kept = found.filter(pl.col("picture") & pl.col("identifier").is_not_null())
+    if others := found.height - kept.height:
+        logger.info(f"{others:,} media are sounds, films or without an address: they are left out.")
+    return kept.drop("picture", "accessURI", "type", "format")
+
+
+def _associated(core: pl.LazyFrame) -> pl.DataFrame:
+    """The pictures that occurrences name themselves, separated by `|` (Darwin Core's advice) or `;`."""
+    apart = pl.col("associatedMedia").str.replace_all(r"\s*[|;]\s*", "|").str.split("|")
+    lacking = [pl.lit(None, pl.String).alias(name) for name in _MEDIA if name != "identifier"]
+    rows = core.filter(pl.col("associatedMedia").is_not_null())
+    found = rows.select(KEY, identifier=apart).explode("identifier").with_columns(lacking)
+    found = found.filter(pl.col("identifier").str.contains(r"(?i)\.(jpe?g|png|webp|gif|tiff?|bmp)"))
+    return found.drop("accessURI", "type", "format").collect(engine="streaming")
+
+
+SOURCE = Source("darwin-core", _EXPECTS, _matches, _read, looks_around=True)

@@ -1,0 +1,154 @@
+"""A Darwin Core Archive's own description of itself: `meta.xml`, and the tables that it describes.
+
+Darwin Core text guide, https://dwc.tdwg.org/text/. A table is read as a lazy frame whose columns are
+called after the last part of each term (`http://rs.tdwg.org/dwc/terms/genus` is `genus`), so that of an
+occurrence table with 200 columns and millions of rows only what is asked for is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from fieldmark.data.readers import tabular
+from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+META = "meta.xml"
+KEY = "coreid"
+"""The column that joins an extension's rows to the core's."""
+
+_ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\r\\n": "\n", "\r\n": "\n"}
+_UTF8 = ("utf-8", "utf8", "us-ascii", "ascii", "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of an archive.
+
+    Attributes:
+        kind: the last part of its row type: Occurrence, Multimedia.
+        files: the names of its files, whose rows follow each other.
+        separator: what stands between two cells.
+        quote: what a cell may be enclosed by, or None.
+        end: what ends a row.
+        header: how many lines stand above the rows.
+        columns: the number of each column that has a name, from 0; `KEY` among them.
+        constants: what all rows say of a term that has no column.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    separator: str
+    quote: str | None
+    end: str
+    header: int
+    columns: dict[str, int]
+    constants: dict[str, str]
+
+    def scan(self, names: Sequence[str], place: Callable[[str], Path]) -> pl.LazyFrame:
+        """Some columns, all text; one that the table does not have is null throughout.
+
+        Args:
+            names: of the columns.
+            place: where a file of the archive lies.
+        """
+        frames = []
+        for file in self.files:
+            if self.end == "\n":
+                tabular.whole(place(file), self.separator, self.quote)
+            rows = pl.scan_csv(
+                place(file),
+                has_header=False,
+                skip_rows=self.header,
+                separator=self.separator,
+                quote_char=self.quote,
+                eol_char=self.end,
+                infer_schema=False,
+                raise_if_empty=False,
+                glob=False,
+            )
+            there = rows.collect_schema().names()
+            frames.append(rows.select(self._column(name, there) for name in names))
+        return pl.concat(frames)
+
+    def _column(self, name: str, there: list[str]) -> pl.Expr:
+        number = self.columns.get(name, len(there))
+        if number >= len(there):
+            return pl.lit(self.constants.get(name), pl.String).alias(name)
+        text = pl.col(there[number]).str.strip_chars().replace("", None)
+        return text.fill_null(pl.lit(self.constants.get(name), pl.String)).alias(name)
+
+
+def read(path: Path) -> tuple[Table, list[Table]]:
+    """The core table that a `meta.xml` describes, and its extensions.
+
+    Raises:
+        InputError: it cannot be read, or describes no archive.
+    """
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path} could not be read as XML ({error}): fetch it anew.") from error
+    core = root.find("{*}core")
+    if core is None:
+        raise InputError(
+            f"{path} describes no core table: it is not that of a Darwin Core Archive."
+        )
+    return _table(core, "{*}id", path), [
+        _table(each, "{*}coreid", path) for each in root.findall("{*}extension")
+    ]
+
+
+def _table(element: Element, key: str, path: Path) -> Table:
+    columns: dict[str, int] = {}
+    constants: dict[str, str] = {}
+    ids = element.find(key)
+    try:
+        if ids is not None:
+            columns[KEY] = int(ids.get("index", ""))
+        for field in element.findall("{*}field"):
+            name = _last(field.get("term", ""))
+            if field.get("index") is not None and name not in columns:
+                columns[name] = int(field.get("index", ""))
+            if field.get("default"):
+                constants.setdefault(name, field.get("default", ""))
+        header = int(element.get("ignoreHeaderLines") or 0)
+    except ValueError as error:
+        raise InputError(f"{path} numbers a column wrongly ({error}): fetch it anew.") from error
+    named = [each.text.strip() for each in element.findall("{*}files/{*}location") if each.text]
+    if not named or any(name != Path(name).name for name in named):
+        raise InputError(f"{path} names no file beside it for a table: it cannot be read.")
+    encoding = element.get("encoding") or ""
+    if encoding.lower() not in _UTF8:
+        raise InputError(f"{path}: {named[0]} is in {encoding}: only UTF-8 is read, so convert it.")
+    quote = element.get("fieldsEnclosedBy", '"')
+    return Table(
+        kind=_last(element.get("rowType", "")),
+        files=tuple(named),
+        separator=_byte(element.get("fieldsTerminatedBy") or ",", path),
+        quote=_byte(quote, path) if quote else None,
+        end=_byte(element.get("linesTerminatedBy") or "\n", path),
+        header=header,
+        columns=columns,
+        constants=constants,
+    )
+
+
+def _last(term: str) -> str:
+    return term.rstrip("/#").replace("#", "/").rpartition("/")[2]
+
+
+def _byte(text: str, path: Path) -> str:
+    byte = _ESCAPES.get(text, text)
+    if len(byte.encode()) != 1:
+        raise InputError(f"{path} separates cells by {text!r}: only single characters are read.")
+    return byte

@@ -1,0 +1,176 @@
+"""A folder for each class: `PHOTOS/<class>/...jpg`, or `PHOTOS/<train, val, test>/<class>/...jpg`.
+
+The class is the first folder below `PHOTOS` (below the part, where there are parts); folders nested
+in it belong to it. Every file is a row: what is no photo is rejected with its reason. Photos that lie
+directly in `PHOTOS` are unlabelled where there are no class folders at all, and so can be predicted;
+beside class folders they are rejected. The same holds for a part: its photos may lie without
+classes only where they are a test part.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.photos import KEPT, REJECTED, PhotoTable, build_frame
+from fieldmark.data.readers import (
+    camtrap,
+    coco_camera_traps,
+    darwin_core,
+    imagefolder,
+    inat_export,
+    inat_open_data,
+    parquet,
+    webdataset,
+)
+from fieldmark.data.readers.base import Source, binomial, may_be_picture, no_photos, part_named
+from fieldmark.data.readers.inat import annotation_files
+from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.utils.errors import InputError, RejectReason
+
+_SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+_HIDDEN_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found"})
+
+_EXPECTS = "a folder for each class with its photos in it (PHOTOS/<class>/photo.jpg)"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One file: where it lies, as folder names and a file name, and why it is no photo (or None)."""
+
+    parts: tuple[str, ...]
+    reason: RejectReason | None
+
+    @property
+    def path(self) -> str:
+        # A name that is not valid Unicode cannot be kept in a table: its odd bytes are written out.
+        return "/".join(self.parts).encode("utf-8", "backslashreplace").decode()
+
+
+def _matches(path: Path) -> bool:
+    lists = (annotation_files, camtrap.package_in, darwin_core.archive_in, imagefolder.metadata_in)
+    more = (coco_camera_traps.lists_in, inat_open_data.is_mirror, inat_export.exports_in)
+    claimed = (*lists, *more, webdataset.shards_in, parquet.shards_in)
+    return path.is_dir() and not any(claim(path) for claim in claimed)
+
+
+def _read(path: Path) -> PhotoTable:
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder: expected is {_EXPECTS}.")
+    found = list(_walk(path, (), set()))
+    if not any(file.reason is None for file in found):
+        raise no_photos(path, f"expected is {_EXPECTS}")
+    has_parts = _has_parts(found)
+    placed = [_place(file.parts[:-1], has_parts) for file in found]
+    labels = [label for _, label in placed]
+    reasons = _reasons(found, placed)
+    kept_labels = [None if reason else label for label, reason in zip(labels, reasons, strict=True)]
+    frame = build_frame(
+        {
+            "id": pl.Series([file.path for file in found], dtype=pl.String),
+            "path": pl.Series([file.path for file in found], dtype=pl.String),
+            "taxon_id": pl.Series(kept_labels, dtype=pl.String),
+            "split": pl.Series([part for part, _ in placed], dtype=pl.String),
+            "status": [REJECTED if reason else KEPT for reason in reasons],
+            "reason": pl.Series(
+                [reason.value if reason else None for reason in reasons], dtype=pl.String
+            ),
+        }
+    )
+    names = sorted({label for label in kept_labels if label is not None})
+    return PhotoTable(frame, _taxonomy(names), path, SOURCE.name)
+
+
+def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[_Found]:
+    """Every file below `folder`, sorted by name; a folder that links lead to twice is read once."""
+    try:
+        about = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        yield _Found(parts, RejectReason.UNREADABLE)
+        return
+    if (about.st_dev, about.st_ino) in seen:
+        yield _Found(parts, RejectReason.REPEATED_FOLDER)
+        return
+    seen.add((about.st_dev, about.st_ino))
+    # Links come last: a folder is read where it lies, and called repeated where a link leads to it.
+    folders = sorted((e for e in entries if e.is_dir()), key=lambda entry: entry.is_symlink())
+    for entry in entries:
+        if not entry.is_dir():
+            yield _Found((*parts, entry.name), _no_photo((*parts, entry.name), entry))
+    for entry in folders:
+        yield from _walk(folder / entry.name, (*parts, entry.name), seen)
+
+
+def _no_photo(parts: tuple[str, ...], entry: os.DirEntry[str]) -> RejectReason | None:
+    name = entry.name.lower()
+    hidden = any(part.startswith(".") or part.lower() in _HIDDEN_FOLDERS for part in parts)
+    if hidden or name in _SIDE_FILES:
+        return RejectReason.SIDE_FILE
+    try:
+        "".join(parts).encode()
+    except UnicodeEncodeError:
+        return RejectReason.UNREADABLE
+    # A pipe or a device would be waited for without end; a broken link is left to the look at files.
+    if not entry.is_file() and not entry.is_symlink():
+        return RejectReason.UNREADABLE
+    return None if may_be_picture(name) else RejectReason.NOT_AN_IMAGE
+
+
+def _has_parts(found: list[_Found]) -> bool:
+    """Whether the first folders are parts: a `train` with folders in it, or nothing but parts."""
+    photos = [file.parts for file in found if file.reason is None and len(file.parts) > 1]
+    tops = {parts[0] for parts in photos}
+    with_classes = {part_named(parts[0]) for parts in photos if len(parts) > 2}
+    return "train" in with_classes or (bool(tops) and all(part_named(top) for top in tops))
+
+
+def _place(folders: tuple[str, ...], has_parts: bool) -> tuple[str | None, str | None]:
+    """The part and the class that a photo's folders say, each None where they do not."""
+    part = part_named(folders[0]) if has_parts and folders else None
+    if has_parts and part is None:
+        return None, None
+    below = folders[1:] if part else folders
+    # One class may be written in two ways that look the same, as macOS and Linux write an umlaut.
+    return part, unicodedata.normalize("NFC", below[0]) if below else None
+
+
+def _reasons(
+    found: list[_Found], placed: list[tuple[str | None, str | None]]
+) -> list[RejectReason | None]:
+    pairs = list(zip(found, placed, strict=True))
+    labelled = any(label is not None for file, (_, label) in pairs if file.reason is None)
+
+    def reason(file: _Found, part: str | None, label: str | None) -> RejectReason | None:
+        if file.reason is None and label is None and labelled and part != "test":
+            return RejectReason.NO_LABEL
+        return file.reason
+
+    return [reason(file, part, label) for file, (part, label) in pairs]
+
+
+def _taxonomy(names: list[str]) -> Taxonomy:
+    """Taxa named after the folders, with genus and species where the names are scientific.
+
+    `Black bear` has the shape of a scientific name too. So the shape is believed only where at least
+    half of the folders have it.
+    """
+    scientific = {name: pair for name in names if (pair := binomial(name))}
+    if 2 * len(scientific) < len(names):
+        scientific = {}
+    return Taxonomy(
+        Taxon(
+            id=name,
+            name=scientific[name][1] if name in scientific else name.replace("_", " "),
+            ranks=dict(zip(("genus", "species"), scientific.get(name, ()), strict=False)),
+        )
+        for name in names
+    )
+
+
+SOURCE = Source("folder", _EXPECTS, _matches, _read)

@@ -1,0 +1,80 @@
+"""Hugging Face's imagefolder: pictures with `metadata.csv` or `metadata.jsonl` beside them.
+
+The metadata lie in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is
+relative to them. The label is the column `label`, `class`, `species` or `scientific_name`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import tabular
+from fieldmark.data.readers.base import Source, part_named
+from fieldmark.utils.errors import InputError
+
+_EXPECTS = "an imagefolder (metadata.csv or metadata.jsonl with the column file_name)"
+_NAMES = ("metadata.csv", "metadata.jsonl")
+_LABELS = ("label", "class", "species", "scientific_name")
+_RENAMED = {"license": "licence", "attribution": "rights_holder", "observation_id": "group"}
+
+
+def metadata_in(path: Path) -> list[Path]:
+    """The metadata of a folder or, where it has none, of its parts; sorted."""
+    if not path.is_dir():
+        return []
+    own = [path / name for name in _NAMES if (path / name).is_file()]
+    parts = [p for p in path.iterdir() if p.is_dir() and part_named(p.name)]
+    return own[:1] or sorted(p / name for p in parts for name in _NAMES if (p / name).is_file())
+
+
+def _matches(path: Path) -> bool:
+    return bool(metadata_in(path))
+
+
+def _read(path: Path) -> PhotoTable:
+    found = metadata_in(path)
+    if not found:
+        raise InputError(f"{path} has no metadata: expected is {_EXPECTS}.")
+    rows = pl.concat([_rows(each, path) for each in found], how="diagonal")
+    return tabular.table_of(rows, found[0], path, SOURCE.name)
+
+
+def _rows(metadata: Path, root: Path) -> pl.DataFrame:
+    frame = _load(metadata)
+    tabular.need(frame, ("file_name",), metadata, _EXPECTS)
+    label = next((name for name in _LABELS if name in frame.columns), None)
+    frame = frame.rename(
+        {
+            old: new
+            for old, new in _RENAMED.items()
+            if old in frame.columns and new not in frame.columns
+        }
+    )
+    kept = [name for name in tabular.COLUMNS if name in frame.columns and name != "reason"]
+    below = metadata.parent.relative_to(root).as_posix()
+    part = part_named(metadata.parent.name) if below != "." else None
+    rows = frame.select(kept).with_columns(
+        label=pl.col(label) if label else pl.lit(None, pl.String),
+        file_name=pl.when(tabular.outside() | pl.lit(below == "."))
+        .then("file_name")
+        .otherwise(pl.format("{}/{}", pl.lit(below), "file_name")),
+    )
+    return rows.with_columns(split=pl.lit(part)) if part else rows
+
+
+def _load(path: Path) -> pl.DataFrame:
+    if path.suffix == ".csv":
+        return tabular.read_text_table(path)
+    try:
+        frame = pl.read_ndjson(path, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} could not be read as JSON lines ({first}).") from error
+    plain = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
+    return tabular.clean(frame.select(plain))
+
+
+SOURCE = Source("imagefolder", _EXPECTS, _matches, _read)

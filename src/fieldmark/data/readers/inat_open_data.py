@@ -1,0 +1,133 @@
+"""A mirror of iNaturalist Open Data: its tables, and the pictures at `photos/PHOTO_ID/SIZE.EXTENSION`.
+
+https://github.com/inaturalist/inaturalist-open-data. Of a mirror that holds a part of the pictures, the
+pictures that are there make up the table; without any, all that the tables list are counted. The tables
+are read block by block, so that memory grows with the pictures and not with the tables.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import inat_tables, tabular
+from fieldmark.data.readers.base import Source
+from fieldmark.data.taxonomy import RANKS
+from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.logging import progress_bar
+
+logger = logging.getLogger(__name__)
+
+_EXPECTS = "a mirror of iNaturalist Open Data (photos, observations and taxa.csv.gz)"
+_NEEDED = ("photos", "observations", "taxa")
+
+
+def _table(folder: Path, name: str) -> Path | None:
+    found = (folder / f"{name}.csv.gz", folder / f"{name}.csv")
+    return next((path for path in found if path.is_file()), None)
+
+
+def is_mirror(path: Path) -> bool:
+    """Whether a folder holds the tables."""
+    return path.is_dir() and all(_table(path, name) for name in _NEEDED)
+
+
+def _read(path: Path) -> PhotoTable:
+    found = {name: _table(path, name) for name in (*_NEEDED, "observers")}
+    there = {name: table for name, table in found.items() if table is not None}
+    if lacking := [name for name in _NEEDED if name not in there]:
+        raise InputError(f"{path} has no {lacking[0]}.csv.gz: expected is {_EXPECTS}.")
+    lying = _lying(path / "photos")
+    photos = _photos(there["photos"], lying)
+    if photos.is_empty():
+        raise InputError(f"{path}: none of the pictures in photos is in the table of photos.")
+    wanted = photos["observation_uuid"].unique().implode()
+    columns = ("observation_uuid", "taxon_id", "quality_grade")
+    observed = _rows(
+        there["observations"], columns, lambda: pl.col("observation_uuid").is_in(wanted)
+    )
+    observed = observed.unique("observation_uuid").with_columns(
+        pl.col("taxon_id").cast(pl.Int64, strict=False), seen=True
+    )
+    if doubtful := observed.filter(pl.col("quality_grade") != "research").height:
+        logger.info(f"{doubtful:,} of {observed.height:,} observations are not of research grade.")
+    taxa = inat_tables.labels(there["taxa"], observed["taxon_id"].drop_nulls())
+    rows = photos.join(observed, on="observation_uuid", how="left", maintain_order="left").join(
+        taxa, on="taxon_id", how="left", maintain_order="left"
+    )
+    rows = rows.join(
+        _observers(there.get("observers"), rows),
+        on="observer_id",
+        how="left",
+        maintain_order="left",
+    )
+    given = rows.select(
+        *RANKS,
+        "label",
+        "file_name",
+        "rights_holder",
+        id="photo_id",
+        group="observation_uuid",
+        name="label",
+        licence="license",
+        reason=pl.when(pl.col("seen").is_null()).then(pl.lit(RejectReason.NO_LABEL.value)),
+    )
+    return tabular.table_of(given, path, path, SOURCE.name)
+
+
+def _lying(folder: Path) -> dict[str, str] | None:
+    """The file of each picture that is there, of its largest size, by the picture's number."""
+    if not folder.is_dir():
+        return None
+    found = {}
+    with progress_bar("Looking for pictures", unit="photos") as bar:
+        for entry in os.scandir(folder):
+            names = os.listdir(entry.path) if entry.is_dir() else []  # noqa: PTH208  # no Path each
+            sizes = {name.partition(".")[0]: name for name in names}
+            best = next((sizes[size] for size in inat_tables.SIZES if size in sizes), None)
+            if best:
+                found[entry.name] = f"{folder.name}/{entry.name}/{best}"
+                bar.advance()
+    return found
+
+
+def _rows(path: Path, columns: tuple[str, ...], wanted: Callable[[], pl.Expr]) -> pl.DataFrame:
+    """The rows of a table that are wanted, read block by block."""
+    return pl.concat(block.filter(wanted()) for block in inat_tables.blocks(path, columns))
+
+
+def _photos(path: Path, lying: dict[str, str] | None) -> pl.DataFrame:
+    """A row a picture: those that are there, or, where none is, all of the table."""
+    columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license")
+    if not lying:
+        rows = _rows(path, columns, lambda: pl.col("photo_id").is_not_null())
+        name = pl.format("photos/{}/medium.{}", "photo_id", "extension")
+        return rows.with_columns(file_name=name)
+    here = pl.DataFrame(
+        {"photo_id": list(lying), "file_name": list(lying.values())},
+        schema={"photo_id": pl.String, "file_name": pl.String},
+    )
+    rows = _rows(path, columns, lambda: pl.col("photo_id").is_in(here["photo_id"].implode()))
+    found = rows.join(here, on="photo_id", how="left", maintain_order="left")
+    if strangers := here.height - found["photo_id"].n_unique():
+        logger.info(f"{strangers:,} pictures are not in {path.name}: they are left out.")
+    return found
+
+
+def _observers(path: Path | None, rows: pl.DataFrame) -> pl.DataFrame:
+    """Whom to name for each observer of some rows: `observer_id`, `rights_holder`."""
+    wanted = rows["observer_id"].unique()
+    if path is None:
+        return pl.DataFrame({"observer_id": wanted, "rights_holder": wanted})
+    columns = ("observer_id", "login", "name")
+    known = _rows(path, columns, lambda: pl.col("observer_id").is_in(wanted.implode()))
+    holder = pl.coalesce("name", "login")
+    return known.unique("observer_id").select("observer_id", rights_holder=holder)
+
+
+SOURCE = Source("inat-open-data", _EXPECTS, is_mirror, _read)

@@ -1,0 +1,125 @@
+"""Offline copies of pictures that a standard names by URL: found beside the list, never fetched.
+
+A copy may lie under as much of its URL's path as makes it the only one (`photos/17/original.jpg`); its
+name is enough where no other picture of the list is called the same.
+Otherwise it is known by its name, without the extension, in one of the usual ways:
+
+    17, 17_1, 17_2    after its record: the only picture, the first, the second
+    48                after the number in a URL whose file is called after a size: `48/medium.jpg`
+    d41d8cd98f...     after the MD5 or the SHA-1 of the URL
+
+One way is taken for all pictures of a list, the one that finds most. To try them picture by picture
+would give some records the picture of another, since both sorts of numbers are drawn from one range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from fieldmark.data.readers.base import may_be_picture
+from fieldmark.data.readers.inat_tables import SIZES
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that a list names.
+
+    Attributes:
+        url: its address, or its path below the list's folder.
+        record: the id of what it is a picture of.
+        number: which of the record's pictures it is, from 1.
+    """
+
+    url: str
+    record: str
+    number: int = 1
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the URL's path, none of which leads upwards."""
+        _, scheme, rest = self.url.partition("://")  # a third of the time that urlsplit takes
+        path = rest.partition("/")[2] if scheme else self.url
+        path = path.partition("#")[0].partition("?")[0]
+        return [part for part in unquote(path).split("/") if part not in ("", "..")]
+
+
+def find(root: Path, pictures: Sequence[Picture]) -> list[str]:
+    """The path of each picture's copy below the folder; what it would be called where there is none."""
+    lying = _Lying(root)
+    called = [picture.parts for picture in pictures]
+    often = Counter(parts[-1] for parts in called if parts)
+    paths = [
+        lying.by_url(picture.url, parts, alone=bool(parts) and often[parts[-1]] == 1)
+        for picture, parts in zip(pictures, called, strict=True)
+    ]
+    lost = [number for number, path in enumerate(paths) if path is None]
+    if lost and lying.stems:
+        ways = [[lying.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
+        best = max(ways, key=lambda found: sum(path is not None for path in found))
+        for number, path in zip(lost, best, strict=True):
+            paths[number] = path
+    return [path or _expected(pictures[number]) for number, path in enumerate(paths)]
+
+
+def _expected(picture: Picture) -> str:
+    return "/".join(picture.parts) or picture.record
+
+
+class _Lying:
+    """The files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._files: set[str] = set()
+        self.stems: dict[str, str] = {}
+        self._ends: dict[str, list[str]] = {}
+        for folder, below, names in os.walk(root):
+            below.sort()  # of two copies it is the same on every file system that counts
+            for name in sorted(names):
+                path = (Path(folder) / name).relative_to(root).as_posix()
+                self._files.add(path)
+                if may_be_picture(name):  # beside it may lie other files called after the record
+                    self.stems.setdefault(Path(name).stem, path)
+                self._ends.setdefault(name, []).append(path)
+
+    def by_url(self, url: str, parts: list[str], *, alone: bool) -> str | None:
+        """A file at the end of an address; by its name only where no other address has it as well."""
+        if url in self._files:
+            return url
+        same = self._ends.get(parts[-1], []) if parts else []
+        for length in range(len(parts) if same else 0, 0, -1):
+            end = "/".join(parts[-length:])
+            found = [path for path in same if path == end or path.endswith(f"/{end}")]
+            if len(found) == 1 and (length > 1 or (alone and len(same) == 1 and not _is_size(end))):
+                return found[0]
+        return None
+
+    def by_name(self, names: list[str]) -> str | None:
+        return next((self.stems[name] for name in names if name in self.stems), None)
+
+
+def _is_size(name: str) -> bool:
+    return name.partition(".")[0] in SIZES
+
+
+def _after_record(picture: Picture) -> list[str]:
+    numbered = f"{picture.record}_{picture.number}"
+    return [numbered, picture.record] if picture.number == 1 else [numbered]
+
+
+def _after_number(picture: Picture) -> list[str]:
+    *_, folder, name = ["", "", *picture.parts]
+    return [folder] if _is_size(name) else []
+
+
+def _after_hash(picture: Picture) -> list[str]:
+    url = picture.url.encode()
+    return [hashlib.new(name, url, usedforsecurity=False).hexdigest() for name in ("md5", "sha1")]
+
+
+_NAMES: tuple[Callable[[Picture], list[str]], ...] = (_after_record, _after_number, _after_hash)

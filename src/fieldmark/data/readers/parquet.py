@@ -1,0 +1,169 @@
+"""Parquet with the photos inside: a column of bytes, or Hugging Face's struct of bytes and path.
+
+One file, or a folder of them (also in its folder `data`), each a shard. The label is the column `label`,
+`class`, `species` or `scientific_name`; numbers get the names that Hugging Face keeps in the file's
+metadata. A file's name says its part: `train-00000-of-00002.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import tabular
+from fieldmark.data.readers.base import Source, part_named
+from fieldmark.data.storage import fsspec, places
+from fieldmark.data.storage.fsspec import Remote
+from fieldmark.data.storage.places import File
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.logging import progress_bar
+
+_EXPECTS = "Parquet files with a column of picture bytes"
+_PREFERRED = ("image", "img", "photo", "picture", "jpg", "jpeg", "png")
+_LABELS = ("label", "labels", "class", "species", "scientific_name", "fine_label")
+_GROUPS = ("group", "seq_id", "observation_id", "observation_uuid", "deployment", "location")
+_RENAMED = {"license": "licence", "attribution": "rights_holder"}
+_DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+def shards_in(path: Path) -> list[Path]:
+    """The Parquet files with picture bytes in a folder or its `data`, or the one that the path is.
+
+    A damaged one beside them is among them: reading it says so, and it is not passed over.
+    """
+    if path.is_file():
+        named = path.suffix.lower() == ".parquet" and bytes_column(path)
+        return [path] if named else []
+    near = [path, path / "data"] if (path / "data").is_dir() else [path]
+    files_ = sorted(p for folder in near for p in folder.iterdir() if _is_parquet(p))
+    found = [each for each in files_ if bytes_column(each)]
+    broken = [each for each in files_ if each not in found and _damage(each)]
+    alone = not any(p.is_dir() for p in path.iterdir() if p.name != "data")
+    return sorted([*found, *broken]) if found or alone else []
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet" and path.is_file()
+
+
+def _damage(path: Path) -> str | None:
+    """Why a file cannot be read as Parquet; None where it can."""
+    try:
+        _schema(path, path.stat().st_mtime_ns)
+    except _DAMAGE as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
+
+
+@lru_cache(maxsize=256)
+def _schema(path: Path, _changed: int) -> pl.Schema:
+    return pl.read_parquet_schema(path)  # type: ignore[return-value]
+
+
+def bytes_column(path: Path) -> str | None:
+    """The column of picture bytes (`image`, or `image.bytes` of a struct); None where there is none."""
+    try:
+        schema = _schema(path, path.stat().st_mtime_ns)
+    except _DAMAGE:
+        return None
+    found = {}
+    for name, dtype in schema.items():
+        if dtype == pl.Binary:
+            found[name] = name
+        elif isinstance(dtype, pl.Struct):
+            fields = {field.name: field.dtype for field in dtype.fields}
+            if fields.get("bytes") == pl.Binary:
+                found[name] = f"{name}.bytes"
+    return next((found[name] for name in (*_PREFERRED, *found) if name in found), None)
+
+
+def _matches(path: Path) -> bool:
+    return path.exists() and bool(shards_in(path))
+
+
+def _read(path: Path) -> PhotoTable:
+    shards = shards_in(path)
+    if not shards:
+        raise InputError(f"{path} holds no pictures: expected are {_EXPECTS}.")
+    root = path if path.is_dir() else path.parent
+    return read_shards([(each, each.relative_to(root).as_posix()) for each in shards], path)
+
+
+def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
+    """The photos of some Parquet files, a row each.
+
+    Args:
+        shards: where each lies, and its name below the folder. Of those behind a URL two at a time
+            are copied here.
+        path: the folder, or the file.
+    """
+    root = path if path.is_dir() else path.parent
+    frames = []
+    with progress_bar("Reading shards", len(shards), unit="shards") as bar:
+        for shard, name in shards:
+            copy = fsspec.local_copy(shard) if isinstance(shard, Remote) else nullcontext(shard)
+            with copy as here:
+                frames.append(_rows(here, name, shard))
+            bar.advance()
+    return tabular.table_of(pl.concat(frames, how="diagonal"), path, root, SOURCE.name)
+
+
+def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
+    """The rows of a shard that lies here; `said` is what the user calls it."""
+    column = bytes_column(shard)
+    if damage := _damage(shard):
+        raise InputError(f"{said} is not a whole Parquet file ({damage}): fetch it anew.")
+    if column is None:
+        raise InputError(f"{said} has no column of picture bytes: expected are {_EXPECTS}.")
+    try:
+        table = pl.scan_parquet(shard, glob=False)
+        schema = table.collect_schema()
+        label = next((each for each in _LABELS if each in schema), None)
+        group = next((each for each in _GROUPS if each in schema), None)
+        rights = {_RENAMED.get(c, c): c for c in schema if _RENAMED.get(c, c) in _RIGHTS}
+        wanted = {"label": label, "group": group, **rights}
+        wanted |= {each: each for each in tabular.ABOUT_TAXA if each in schema}
+        columns = [pl.col(source).alias(as_) for as_, source in wanted.items() if source]
+        for source in filter(None, wanted.values()):
+            if schema[source].is_nested():
+                raise InputError(
+                    f"{said}: the column {source!r} holds {schema[source]}: a label or a note is one "
+                    "text or number a photo, so write it so or call the column otherwise."
+                )
+        frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
+        names = _class_names(shard, label)
+    except _DAMAGE as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{said} is not a whole Parquet file ({first}): fetch it anew.") from error
+    if names and "label" in frame:
+        known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
+        frame = frame.with_columns(pl.col("label").replace(known))
+    part = part_named(re.split(r"[-_.\d]", PurePosixPath(name).name, maxsplit=1)[0])
+    return tabular.clean(frame).with_columns(
+        file_name=pl.lit(places.cell_text(name, column, 0)[:-1]) + pl.col("id"),
+        id=pl.lit(f"{name}/") + pl.col("id"),
+        split=pl.lit(part, pl.String),
+    )
+
+
+_RIGHTS = ("licence", "rights_holder")
+
+
+def _class_names(shard: Path, label: str | None) -> list[str]:
+    """The names of a numbered label, as Hugging Face's `datasets` writes them into the file."""
+    about = pl.read_parquet_metadata(shard).get("huggingface")
+    try:
+        names = json.loads(about)["info"]["features"][label]["names"] if about else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+SOURCE = Source("parquet", _EXPECTS, _matches, _read)

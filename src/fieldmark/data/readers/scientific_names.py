@@ -1,0 +1,47 @@
+"""The label of a record that tells a taxon by Darwin Core's terms: a species, or a wider taxon."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from fieldmark.data.taxonomy import RANKS
+
+TERMS = ("scientificName", "taxonRank", *RANKS, "specificEpithet")
+"""The columns that a label is made of; each may be null."""
+
+# Two words, the first of them capital: authors, years and the names of subspecies come behind.
+_BINOMIAL = r"^(\p{Lu}\p{Ll}+(?:-\p{Ll}+)?\s+(?:[×x]\s?)?\p{Ll}[\p{Ll}-]+)(?:$|[\s,(])"
+# A hybrid that is called after both its parents: its name is all of it, not the first parent's.
+_PARENTS = r"^\p{Lu}[\p{L}.-]+ [\p{Ll}-]+ [×x] (?:\p{Lu}[\p{L}.-]* )?[\p{Ll}-]+"
+_BELOW = ("species", "subspecies", "variety", "form", "infraspecificname", "cultivar", "hybrid")
+
+
+def label() -> pl.Expr:
+    """The name of the species, also for what is below it, else the name at the rank that is given.
+
+    Authors and years are left out where the name stands in the column of its own rank as well.
+    """
+    rank = pl.col("taxonRank").str.to_lowercase()
+    whole = pl.col("scientificName")
+    as_species = pl.coalesce(
+        whole.str.extract(f"({_PARENTS})"),
+        "species",
+        pl.concat_str("genus", pl.lit(" "), "specificEpithet"),
+        whole.str.extract(_BINOMIAL),
+        whole,
+    )
+    wide = pl.coalesce(
+        *(pl.when(rank == each).then(each) for each in RANKS[:-1]),
+        whole.str.extract(r"^(\p{Lu}\p{Ll}+)(?:\s+\p{Lu}|$)"),
+        whole,
+    )
+    return pl.when(rank.is_null() | rank.is_in(_BELOW)).then(as_species).otherwise(wide)
+
+
+def ranks() -> list[pl.Expr]:
+    """The columns of `RANKS` for a list: the species is that of the label, where it is one."""
+    rank = pl.col("taxonRank").str.to_lowercase()
+    known = rank.is_null() | rank.is_in(_BELOW)
+    named = pl.col("label").str.contains(_BINOMIAL) | pl.col("label").str.contains(_PARENTS)
+    species = pl.when(known & named).then("label")
+    return [*map(pl.col, RANKS[:-1]), species.alias("species")]

@@ -1,0 +1,114 @@
+"""Look at every file that a source lists: its digest, its size, and whether it is a picture.
+
+The one place where a source meets the bytes. Threads do the work, since reading, hashing and decoding
+all let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from fieldmark.data import images
+from fieldmark.data.photos import KEPT, REJECTED, PhotoTable
+from fieldmark.data.storage import places
+from fieldmark.data.storage.places import File, Place
+from fieldmark.utils import io
+from fieldmark.utils.cpu import cores
+from fieldmark.utils.errors import ImageRejected
+from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.threads import in_order
+
+logger = logging.getLogger(__name__)
+
+# Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
+_BATCH = 32
+
+Finding = tuple[str, str | None, int | None, int | None, str | None]
+"""What was found of one photo: its id, and digest, width, height and reason where there are."""
+Rows = Sequence[tuple[str, str]]
+"""The id and the path of each photo."""
+Looking = Callable[[File, Rows], Iterator[list[Finding]]]
+"""What looks at photos below a root: see `in_threads`."""
+
+_FINDINGS = {
+    "id": pl.String(),
+    "found_sha256": pl.String(),
+    "found_width": pl.Int32(),
+    "found_height": pl.Int32(),
+    "found_reason": pl.String(),
+}
+
+
+def check_files(table: PhotoTable, looking: Looking) -> PhotoTable:
+    """The table with digest, size, status and reason as the files themselves give them.
+
+    Rows that the source has already rejected are left alone. A table whose photos are not on this
+    machine at all comes back as it is, since annotations are enough for counting. `looking` may give
+    its findings in any order.
+    """
+    listed = table.frame.filter(pl.col("status") == KEPT).select("id", "path")
+    if listed.is_empty():
+        return table
+    if photos_are_elsewhere(table.root, listed["path"]):
+        logger.info(f"No photos lie under {table.root}: only the annotations are counted.")
+        return table
+    rows = list(listed.iter_rows())
+    with progress_bar("Looking at photos", len(rows)) as bar:
+        findings: list[Finding] = []
+        for batch in looking(table.root, rows):
+            findings += batch
+            bar.advance(len(batch))
+    return _merge(table, pl.DataFrame(findings, schema=_FINDINGS, orient="row"))
+
+
+def photos_are_elsewhere(root: File, paths: pl.Series) -> bool:
+    """Whether not one of the folders that the paths begin with exists under `root`."""
+    if not isinstance(root, Path):
+        return False
+    tops = paths.str.extract(r"^(/?[^/]+)/", 1).fill_null(".").unique().to_list()
+    return not any((root / top).is_dir() for top in tops)
+
+
+def in_threads(root: File, rows: Rows, workers: int | None = None) -> Iterator[list[Finding]]:
+    """Findings in the order of the rows; a bounded number of batches is under way at any time."""
+    workers = workers or 2 * cores()
+    batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    return in_order(lambda batch: _look_at(root, batch), batches, workers, ahead=0)
+
+
+def _look_at(root: File, batch: Rows) -> list[Finding]:
+    return [(photo_id, *_look(places.at(root, path))) for photo_id, path in batch]
+
+
+def _look(place: Place) -> tuple[str | None, int | None, int | None, str | None]:
+    try:
+        data = images.read_bytes(place)
+    except ImageRejected as error:
+        return None, None, None, error.reason.value
+    digest = io.sha256(data)
+    try:
+        header = images.verify(data)
+    except ImageRejected as error:
+        return digest, None, None, error.reason.value
+    return digest, header.width, header.height, None
+
+
+def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
+    seen = pl.col("looked").is_not_null()
+    refused = pl.col("found_reason").is_not_null()
+    joined = table.frame.join(
+        findings.with_columns(looked=True), on="id", how="left", maintain_order="left"
+    )
+    return table.with_frame(
+        joined.with_columns(
+            sha256=pl.coalesce("found_sha256", "sha256"),
+            width=pl.when(seen).then("found_width").otherwise("width"),
+            height=pl.when(seen).then("found_height").otherwise("height"),
+            status=pl.when(refused).then(pl.lit(REJECTED)).otherwise("status"),
+            reason=pl.coalesce("found_reason", "reason"),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Where photos are stored: files, tars, Parquet cells, objects behind URLs."""

@@ -1,0 +1,175 @@
+"""What training and the study share: parts of a split with their labels, and their features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fieldmark.data import readers, synonyms
+from fieldmark.data.photos import KEPT, PhotoFile, PhotoTable
+from fieldmark.data.split import Part, Split
+from fieldmark.data.storage.places import Place
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.random import order
+from fieldmark.utils.typing import BoolArray, IntArray
+
+logger = logging.getLogger(__name__)
+
+
+MOST_SCORES = 1 << 28
+"""How many scores of a part are held at once: 1 GiB in float32."""
+FEWEST = 64
+"""So many photos are measured on, however many classes there are."""
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Labelled photos of one part of a split.
+
+    Attributes:
+        ids: their ids in the table.
+        files: their digests and where they lie.
+        taxon_ids: the label of each.
+        groups: the group of each, None where it stands alone.
+        supercategories: the supercategory of each, "" where it has none.
+    """
+
+    ids: tuple[str, ...]
+    files: tuple[PhotoFile, ...]
+    taxon_ids: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    supercategories: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def where(self, keep_N: BoolArray) -> LabelledPhotos:
+        """Those photos for which `keep_N` is true."""
+        kept = np.flatnonzero(keep_N)
+        some = {each.name: getattr(self, each.name) for each in fields(self)}
+        return LabelledPhotos(**{name: tuple(all_[n] for n in kept) for name, all_ in some.items()})
+
+    def some(self, count: int) -> LabelledPhotos:
+        """At most `count` of them, drawn by their ids; the order stays."""
+        if len(self) <= count:
+            return self
+        keep_N = np.zeros(len(self), np.bool_)
+        keep_N[order(self.ids, "some", 0)[:count]] = True
+        return self.where(keep_N)
+
+    def labels(self, classes: Sequence[str]) -> IntArray:
+        """The number of each photo's class among `classes`, -1 where it is none of them; shape (N,)."""
+        number = {taxon_id: index for index, taxon_id in enumerate(classes)}
+        return np.array([number.get(taxon_id, -1) for taxon_id in self.taxon_ids], np.int64)
+
+
+def photos_of(table: PhotoTable, split: Split, part: Part) -> LabelledPhotos:
+    """The photos of one part of a split that can be used.
+
+    Raises:
+        InputError: the files of the photos were never looked at, so there is nothing to train on.
+    """
+    rows = split.rows(table, part).filter(pl.col("status") == KEPT)
+    if rows["sha256"].null_count():
+        raise InputError(
+            f"{table.root} holds the annotations but not the photos of {rows['sha256'].null_count():,} "
+            "labels: put the photos where the annotations say they are; counting alone works "
+            "without them (`fieldmark stats`)."
+        )
+    taxa = table.taxonomy
+    return LabelledPhotos(
+        ids=tuple(rows["id"]),
+        files=tuple(
+            PhotoFile(digest, table.file_of(path))
+            for digest, path in rows.select("sha256", "path").iter_rows()
+        ),
+        taxon_ids=tuple(rows["taxon_id"]),
+        groups=tuple(rows["group"]),
+        supercategories=tuple(taxa[taxon_id].supercategory for taxon_id in rows["taxon_id"]),
+    )
+
+
+def read(
+    photos: Path | PhotoTable, *, limit: int | None, seed: int, accepted: Path | None = None
+) -> PhotoTable:
+    """Photos in any layout, each looked at; with a limit, only so many of the labelled ones.
+
+    With a table of `accepted` names, labels are called as it says (see `fieldmark.data.synonyms`).
+
+    Those are drawn by their ids before any file is opened, so that a small limit is quick.
+    """
+    table = synonyms.read(accepted).apply(
+        photos if isinstance(photos, PhotoTable) else readers.read(photos, verify=False)
+    )
+    ids = table.labelled["id"].to_list()
+    if limit is not None and limit < len(ids):
+        drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
+        table = table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
+    return readers.look(table)
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """The three parts of a split, and the classes to learn."""
+
+    train: LabelledPhotos
+    val: LabelledPhotos
+    test: LabelledPhotos
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: PhotoTable, split: Split, classes: Sequence[str] = ()) -> DataSplits:
+        """Every class that has a training photo is learned, unless `classes` says which are.
+
+        Raises:
+            InputError: there are fewer than two classes to tell apart.
+        """
+        train = photos_of(table, split, "train")
+        present = set(train.taxon_ids)
+        found = tuple(taxon.id for taxon in table.taxonomy if taxon.id in present)
+        classes = tuple(classes) or found
+        if len(classes) < 2:
+            raise InputError(
+                f"{table.root} has training photos of {len(classes)} class: a classifier needs at "
+                "least two; add photos of another species, or raise --limit."
+            )
+        return cls(train, photos_of(table, split, "val"), photos_of(table, split, "test"), classes)
+
+    def measurable(self) -> DataSplits:
+        """The same with as many photos to choose by and to measure on as scores are held for at once.
+
+        That is all of them up to some thousand classes; with 100,000 it is 2,684 a part.
+        """
+        most = max(FEWEST, MOST_SCORES // len(self.classes))
+        for part, name in ((self.val, "choose by"), (self.test, "measure on")):
+            if len(part) > most:
+                gib = 4 * len(part) * len(self.classes) / 2**30
+                logger.info(
+                    f"{most:,} of the {len(part):,} photos to {name} are drawn: the scores of all for "
+                    f"{len(self.classes):,} classes would need {gib:.1f} GiB."
+                )
+        return replace(self, val=self.val.some(most), test=self.test.some(most))
+
+    @cached_property
+    def files(self) -> list[PhotoFile]:
+        """All photos, whatever their part."""
+        return [*self.train.files, *self.val.files, *self.test.files]
+
+    def train_counts(self) -> dict[str, int]:
+        """How many training photos each class has."""
+        counts = dict.fromkeys(self.classes, 0)
+        for taxon_id in self.train.taxon_ids:
+            counts[taxon_id] += 1
+        return counts
+
+
+def photo_finder(table: PhotoTable) -> Callable[[str], Place | None]:
+    """Where the photo with an id lies, for the pictures of a page."""
+    places = dict(table.frame.select("id", "path").iter_rows())
+    return lambda photo_id: table.file_of(places[photo_id]) if photo_id in places else None

@@ -1,0 +1,167 @@
+"""A synthetic field guide: photos of invented butterflies, to try everything on without a download.
+
+Genera of look-alikes, a long tail of rare species, several photos of one animal, turned and broken
+files: what makes real collections hard, in the layout of the iNaturalist 2019 challenge.
+
+    folder/train2019.json, val2019.json     photos with labels
+    folder/test2019.json                    photos without labels
+    folder/answers.json                     the labels of the test photos
+    folder/train_val2019/<supercategory>/<category id>/<name>.jpg
+    folder/test2019/<name>.jpg
+    folder/fieldguide.json                  what was drawn, and whether it is complete
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from fieldmark.data.synthetic.camera import photograph
+from fieldmark.data.synthetic.plan import Frame, plan
+from fieldmark.data.synthetic.species import Species, invent
+from fieldmark.utils import io
+from fieldmark.utils.cpu import cores
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.logging import progress_bar
+
+MARKER = "fieldguide.json"
+_VERSION = 1  # of the drawings: another one gives other photos
+_ANNOTATIONS = ("train2019.json", "val2019.json", "test2019.json", "answers.json")
+_WEB_PAGE = (
+    b"<!DOCTYPE html><title>404</title><p>The photo that you are looking for has moved.</p>\n"
+)
+
+
+def draw(
+    folder: Path,
+    *,
+    species: int = 48,
+    photos: int = 1100,
+    seed: int = 0,
+    workers: int | None = None,
+) -> None:
+    """Draw a field guide into `folder`; the same arguments give the same bytes.
+
+    What is there already is kept: a complete guide is left alone, a half-drawn one is completed. Two
+    files of the train part cannot be used, as in any real collection: one is cut off, one is a web
+    page.
+
+    Args:
+        folder: a new or empty folder, or one that holds this very guide.
+        species: how many species, at least 2.
+        photos: how many photos in all, at least six a species.
+        seed: what species, photos and parts are drawn from.
+        workers: how many photos are drawn at a time; by default one a core.
+
+    Raises:
+        InputError: the numbers are too small, the folder holds something else or cannot be written to.
+    """
+    if species < 2 or photos < 6 * species:
+        raise InputError(
+            f"A field guide of {species} species and {photos} photos is too small: ask for at least "
+            "2 species, and for at least 6 photos of each."
+        )
+    about = {"version": _VERSION, "species": species, "photos": photos, "seed": seed}
+    done = _already(folder, about)
+    kinds = invent(species, seed)
+    frames = plan(kinds, photos, seed)
+    missing = [frame for frame in frames if not (folder / frame.path).exists()]
+    if done and not missing and all((folder / name).exists() for name in _ANNOTATIONS):
+        return
+    io.write_json(folder / MARKER, {**about, "complete": False})
+    _draw_all(folder, kinds, missing, seed, workers or cores())
+    _annotate(folder, kinds, frames)
+    io.write_json(folder / MARKER, {**about, "complete": True})
+
+
+def _already(folder: Path, about: dict[str, int]) -> bool:
+    """Whether the folder holds this guide, complete but for files that were deleted since."""
+    marker = folder / MARKER
+    if not marker.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} holds something else: name a new or empty folder.")
+        return False
+    found = io.read_json(marker)
+    if not isinstance(found, dict) or {key: found.get(key) for key in about} != about:
+        raise InputError(
+            f"{folder} holds a field guide drawn with other settings ({marker}): name another folder."
+        )
+    return found.get("complete") is True
+
+
+def _draw_all(
+    folder: Path, kinds: tuple[Species, ...], frames: list[Frame], seed: int, workers: int
+) -> None:
+    """Threads do: the time goes into Pillow and NumPy, which let other threads run meanwhile."""
+
+    def one(frame: Frame) -> None:
+        data = photograph(kinds[frame.species], seed, frame.individual, frame.name)
+        if frame.defect == "truncated":
+            data = data[: len(data) // 2]
+        elif frame.defect == "web page":
+            data = _WEB_PAGE
+        io.write_bytes(folder / frame.path, data)
+
+    with (
+        progress_bar("Drawing the field guide", total=len(frames)) as stage,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        jobs = [pool.submit(one, frame) for frame in frames]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                stage.advance()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _annotate(folder: Path, kinds: tuple[Species, ...], frames: list[Frame]) -> None:
+    """Write the annotation files."""
+    for part in ("train", "val", "test"):
+        within = [frame for frame in frames if frame.part == part]
+        document: dict[str, Any] = {
+            "info": {
+                "year": 2019,
+                "version": str(_VERSION),
+                "description": "A synthetic field guide of invented butterflies",
+                "contributor": "fieldmark",
+                "url": "",
+                "date_created": "",
+            },
+            "images": list(_images(within)),
+            "licenses": [
+                {
+                    "id": 1,
+                    "name": "CC0 1.0 Universal",
+                    "url": "https://creativecommons.org/publicdomain/zero/1.0/",
+                }
+            ],
+            "categories": [kind.category() for kind in kinds],
+        }
+        labels = [
+            {"id": frame.id, "image_id": frame.id, "category_id": kinds[frame.species].id}
+            for frame in within
+        ]
+        if part == "test":
+            io.write_json(folder / "answers.json", {"annotations": labels})
+        else:
+            document["annotations"] = labels
+        io.write_json(folder / f"{part}2019.json", document)
+
+
+def _images(frames: list[Frame]) -> Iterator[dict[str, Any]]:
+    for frame in frames:
+        entry: dict[str, Any] = {
+            "id": frame.id,
+            "file_name": frame.path,
+            "width": frame.size[0],
+            "height": frame.size[1],
+            "license": 1,
+            "rights_holder": "",
+        }
+        if frame.sequence is not None:
+            entry["seq_id"] = frame.sequence
+        yield entry

@@ -1,0 +1,110 @@
+"""One photo of one animal, from the pose to the JPEG: a pure function of (seed, species, photo)."""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
+from fieldmark.data.synthetic import scenery
+from fieldmark.data.synthetic.animal import Pose, sit
+from fieldmark.data.synthetic.species import Species
+from fieldmark.data.synthetic.wings import look
+from fieldmark.utils import random
+
+_SIZES = ((800, 600), (800, 600), (800, 533), (768, 576), (800, 640))
+_ROTATED = 6  # EXIF orientation: to be turned a quarter clockwise for viewing
+_ORIENTATION_TAG = 0x0112
+
+
+def size_of(seed: int, photo: str) -> tuple[int, int]:
+    """Width and height of a photo in pixels as seen, that is after EXIF orientation."""
+    rng = random.generator(seed, "size", photo)
+    width, height = _SIZES[int(rng.integers(len(_SIZES)))]
+    return (height, width) if rng.random() < 0.12 else (width, height)
+
+
+def photograph(species: Species, seed: int, individual: str, photo: str) -> bytes:
+    """The JPEG of one photo; photos of one individual show the same animal in the same place."""
+    where = random.generator(seed, "place", individual)
+    rng = random.generator(seed, "photo", photo)
+    size = size_of(seed, photo)
+    upright = size[1] > size[0]
+    side = bool(where.random() < 0.12)
+    pose = _pose(size, side, where, rng)
+    animal = sit(
+        species, look(species, seed, individual), pose, size, float(rng.uniform(-0.14, 0.14))
+    )
+    scene = scenery.scene(size, pose.centre, pose.unit, pose.side, where)
+    _settle(scene, animal, rng)
+    if where.random() < 0.5:
+        scenery.grass(scene, rng, int(rng.integers(1, 6)), float(rng.choice([0, 1.5, 4])))
+    return _expose(scene, upright, rng)
+
+
+def _pose(
+    size: tuple[int, int], side: bool, where: np.random.Generator, rng: np.random.Generator
+) -> Pose:
+    heading = where.normal(0, 0.45) if not side else where.normal(0, 0.2)
+    opening = where.beta(4, 1.3)
+    unit = min(size) * float(np.clip(rng.normal(0.42, 0.06), 0.26, 0.54))
+    tilt = rng.uniform(0.8, 1.0, 2)
+    return Pose(
+        side=side,
+        turn=heading + rng.normal(0, 0.16),
+        unit=unit,
+        open_left=float(np.clip(opening * tilt[0], 0.5, 1)),
+        open_right=float(np.clip(opening * tilt[1], 0.5, 1)),
+        spread=math.radians(rng.uniform(9, 32)),
+        centre=(
+            size[0] * float(np.clip(rng.normal(0.5, 0.07), 0.3, 0.7)),
+            size[1] * float(np.clip(rng.normal(0.5 if not side else 0.6, 0.06), 0.35, 0.7)),
+        ),
+    )
+
+
+def _settle(scene: Image.Image, animal: Image.Image, rng: np.random.Generator) -> None:
+    """Put the animal into the scene, with its shadow and the camera's focus."""
+    alpha = animal.getchannel("A")
+    small = alpha.reduce(4).filter(ImageFilter.GaussianBlur(rng.uniform(1.5, 5)))
+    soft = small.resize(scene.size, Image.Resampling.BILINEAR)
+    shift = (int(rng.integers(-14, 15)), int(rng.integers(4, 20)))
+    scene.paste((12, 16, 10), shift, soft.point(lambda value: value * 0.5))
+    blur = max(0.0, rng.gamma(1.2, 0.6) - 0.3)
+    left, top, right, bottom = alpha.getbbox() or (0, 0, 1, 1)
+    corner = (max(0, left - 8), max(0, top - 8))
+    animal = animal.crop((*corner, right + 8, bottom + 8))
+    if blur > 0.25:
+        animal = animal.filter(ImageFilter.BoxBlur(blur))
+    scene.paste(animal, corner, animal)
+
+
+def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> bytes:
+    """White balance, exposure, contrast, vignette, noise, JPEG."""
+    gain = float(np.exp(rng.normal(0, 0.1)))
+    balance = 1 + rng.normal(0, 0.03, 3)
+    contrast = rng.uniform(0.88, 1.18)
+    steps = np.arange(256) / 255
+    tables = [np.clip((steps * gain * b - 0.45) * contrast + 0.45, 0, 1) * 255 for b in balance]
+    image = image.point([int(value) for table in tables for value in table])
+    left, top = rng.integers(0, 200, 2)
+    tile = _noise(int(rng.integers(1, 7)))
+    tile = tile.crop((left, top, left + image.width, top + image.height))
+    image = ImageChops.add(image, tile, 1, -128)
+    exif = Image.Exif()
+    if upright:
+        image = image.transpose(Image.Transpose.ROTATE_90)
+        exif[_ORIENTATION_TAG] = _ROTATED
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(rng.integers(82, 93)), exif=exif)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=6)
+def _noise(strength: int) -> Image.Image:
+    """Sensor noise about 128, larger than any photo by 200 pixels each way."""
+    noise = random.generator(0, "noise").normal(128, strength, (1010, 1010))
+    return Image.fromarray(noise.astype(np.uint8)).convert("RGB")

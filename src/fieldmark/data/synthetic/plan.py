@@ -1,0 +1,123 @@
+"""Which photos a field guide has: how many of each species, of which animal, in which part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from fieldmark.data.synthetic.camera import size_of
+from fieldmark.data.synthetic.species import Species
+from fieldmark.utils import random
+
+_LONGEST_SEQUENCE = 4
+_SHARES = {"test": 0.16, "val": 0.1}  # of a species' photos; the rest is for training
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One photo that is to be drawn."""
+
+    id: int
+    name: str  # of the file, without folder and ending
+    path: str  # relative to the guide's folder
+    species: int
+    individual: str
+    sequence: str | None  # the `seq_id` of an animal that was photographed several times
+    part: str  # train, val or test
+    size: tuple[int, int]  # width, height in pixels as seen, that is after EXIF orientation
+    defect: str = ""  # empty, "truncated" or "web page"
+
+
+def plan(species: tuple[Species, ...], photos: int, seed: int) -> list[Frame]:
+    """The photos of a guide, species by species: a pure function of its arguments.
+
+    Every species has photos in all three parts, and no animal is in two of them.
+    """
+    frames: list[Frame] = []
+    sequences = count()
+    numbers = counts(len(species), photos, seed)
+    second, first = np.argsort(numbers, kind="stable")[-2:]
+    defects = {int(first): "truncated", int(second): "web page"}
+    for kind, number in zip(species, numbers, strict=True):
+        drawn: dict[str, int] = {"test": 0, "val": 0, "train": 0}
+        for animal, shots in enumerate(_animals(number, seed, kind.id)):
+            part = _part(drawn, number)
+            drawn[part] += shots
+            sequence = str(next(sequences)) if shots > 1 else None
+            individual = f"{kind.id}/{animal}"
+            for shot in range(shots):
+                defect = defects.pop(kind.id, "") if part == "train" else ""
+                frames.append(
+                    _frame(
+                        kind,
+                        individual,
+                        shot,
+                        number=len(frames),
+                        sequence=sequence,
+                        part=part,
+                        seed=seed,
+                        defect=defect,
+                    )
+                )
+    return frames
+
+
+def counts(species: int, photos: int, seed: int) -> list[int]:
+    """How many photos each species gets: a long tail that adds up to `photos`, from 6 upwards."""
+    tail = np.geomspace(1, 0.06, species) - 0.06
+    share = (photos - 6 * species) * tail / tail.sum()
+    number = np.floor(share).astype(int) + 6
+    rest = photos - int(number.sum())
+    number[np.argsort(np.floor(share) - share)[:rest]] += 1
+    ranks = random.order([str(i) for i in range(species)], "rarity", seed)
+    return [int(number[rank]) for rank in np.argsort(ranks)]
+
+
+def _animals(photos: int, seed: int, species: int) -> list[int]:
+    """How many photos each animal of a species has, the single ones first."""
+    rng = random.generator(seed, "animals", species)
+    shots: list[int] = []
+    while sum(shots) < photos:
+        wanted = int(rng.integers(2, _LONGEST_SEQUENCE + 1)) if rng.random() < 0.12 else 1
+        shots.append(min(wanted, photos - sum(shots)))
+    while len(shots) < 4:  # an animal for each part, and one more to learn from
+        longest = int(np.argmax(shots))
+        shots[longest] -= 1
+        shots.append(1)
+    return sorted(shots)
+
+
+def _part(drawn: dict[str, int], photos: int) -> str:
+    """The part for the next animal: test and val are filled first, with at least one animal each."""
+    for part, share in _SHARES.items():
+        if drawn[part] < max(1, round(share * photos)):
+            return part
+    return "train"
+
+
+def _frame(
+    kind: Species,
+    individual: str,
+    shot: int,
+    *,
+    number: int,
+    sequence: str | None,
+    part: str,
+    seed: int,
+    defect: str,
+) -> Frame:
+    name = f"{random.hash64(f'{individual}/{shot}', 'photo', seed):016x}"
+    folder = "test2019" if part == "test" else f"train_val2019/{kind.supercategory}/{kind.id}"
+    return Frame(
+        id=number,
+        name=name,
+        path=f"{folder}/{name}.jpg",
+        species=kind.id,
+        individual=individual,
+        sequence=sequence,
+        part=part,
+        size=size_of(seed, name),
+        defect=defect,
+    )

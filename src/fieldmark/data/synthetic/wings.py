@@ -1,0 +1,341 @@
+"""The wings of one animal, painted flat: outline, veins, bands, eyespots, wear.
+
+A wing is painted in coordinates of its own: `t` runs from its lower to its upper edge, `u` from the
+root (0) to the outer edge (1). Marks given in `u` and `t` fit a wing of any outline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fieldmark.data.synthetic.species import Colour, Outline, Palette, Species
+from fieldmark.utils import random
+from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+
+SCALE = 240  # pixels per wing length
+_LEFT, _RIGHT = -0.12, 1.14  # of the canvas, in wing lengths; the root is the origin
+_TOP, _BOTTOM = (
+    {True: 1.08, False: 0.4},
+    {True: -0.4, False: -1.25},
+)  # of the fore- and the hindwing
+_VEINS = 8
+
+
+@dataclass(frozen=True)
+class Wing:
+    """The pixels of one wing, P of them, and where each lies; lengths in wing lengths."""
+
+    shape: tuple[int, int]  # of the canvas
+    root: tuple[float, float]  # of the canvas, x and y in pixels
+    index: IntArray  # (P,) into the flat canvas
+    x: FloatArray
+    y: FloatArray
+    u: FloatArray
+    t: FloatArray
+    r: FloatArray
+    reach: FloatArray  # the outer edge's distance from the root in this direction
+    span: FloatArray  # how wide the wing is here, across the veins
+    alpha: FloatArray  # 0 outside ... 1 inside
+    grain: FloatArray  # the fine texture of the scales, about 0 +- 1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one animal has of its own, the same on all its photos."""
+
+    palette: Palette
+    size_of_marks: float
+    wear: float  # 0 fresh ... 1 rubbed
+    key: str  # what its small irregularities are drawn from
+
+
+def look(species: Species, seed: int, individual: str) -> Look:
+    """One animal of a species: its colours and marks a little off, its wings more or less worn."""
+    rng = random.generator(seed, "individual", individual)
+    tint = 1 + rng.normal(0, 0.03, 3)
+    fade = rng.beta(1.2, 4) * 0.32
+    palette = species.palette
+    colours = (
+        _faded(colour, tint, fade if name != "dark" else fade * 0.5)
+        for name, colour in (
+            ("inner", palette.inner),
+            ("outer", palette.outer),
+            ("dark", palette.dark),
+            ("pale", palette.pale),
+            ("accent", palette.accent),
+        )
+    )
+    return Look(
+        palette=Palette(*colours),
+        size_of_marks=float(rng.normal(1, 0.09)),
+        wear=float(rng.beta(1.3, 3)),
+        key=f"{seed}/{individual}",
+    )
+
+
+def _faded(colour: Colour, tint: DoubleArray, fade: float) -> Colour:
+    grey = sum(colour) / 3 * 0.6 + 0.28
+    red, green, blue = (
+        min(1.0, max(0.0, (c * (1 - fade) + grey * fade) * k))
+        for c, k in zip(colour, tint, strict=True)
+    )
+    return red, green, blue
+
+
+@lru_cache(maxsize=16)
+def wing(outline: Outline, front: bool) -> Wing:
+    """The pixels of a wing with this outline."""
+    top, bottom = _TOP[front], _BOTTOM[front]
+    height, width = round((top - bottom) * SCALE), round((_RIGHT - _LEFT) * SCALE)
+    ys = top - (np.arange(height, dtype=np.float32)[:, None] + 0.5) / SCALE
+    xs = _LEFT + (np.arange(width, dtype=np.float32)[None, :] + 0.5) / SCALE
+    r = np.hypot(xs, ys)
+    angle = np.degrees(np.arctan2(ys, xs))
+    bend = np.sin(np.pi * np.clip(r, 0, 1))
+    low = outline.low + outline.bulge[0] * bend
+    high = outline.high + outline.bulge[1] * bend
+    t = (angle - low) / (high - low)
+    plain, reach = _edge(outline, t)
+    width_here = np.radians(high - low) * r
+    inside = np.minimum((reach - r), np.minimum(t, 1 - t) * width_here + 0.012)
+    alpha = np.clip(inside * SCALE + 0.5, 0, 1).astype(np.float32)
+    window = _window(alpha)
+    index = np.flatnonzero(alpha[window])
+
+    def pick(values: npt.NDArray[np.floating]) -> FloatArray:
+        return np.broadcast_to(values, alpha.shape)[window].ravel()[index].astype(np.float32)
+
+    u, tt = pick(r / plain), pick(np.clip(t, 0, 1))
+    table = random.generator(0, "scales").normal(0, 1, (24, 400)).astype(np.float32)
+    streaks = table[np.clip(u * 18, 0, 23).astype(int), (tt * 399).astype(int)]
+    dust = random.generator(1, "scales").normal(0, 1, index.size).astype(np.float32)
+    return Wing(
+        shape=alpha[window].shape,
+        root=(-_LEFT * SCALE - window[1].start, top * SCALE - window[0].start),
+        index=index,
+        x=pick(xs),
+        y=pick(ys),
+        u=u,
+        t=tt,
+        r=pick(r),
+        reach=pick(reach),
+        span=pick(width_here),
+        alpha=pick(alpha),
+        grain=(0.6 * streaks + 0.6 * dust).astype(np.float32),
+    )
+
+
+def _window(alpha: FloatArray) -> tuple[slice, slice]:
+    """The smallest window that holds all that is not empty, with a pixel to spare."""
+    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    return (
+        slice(max(0, int(rows[0]) - 1), int(rows[-1]) + 2),
+        slice(max(0, int(columns[0]) - 1), int(columns[-1]) + 2),
+    )
+
+
+def _edge(outline: Outline, t: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
+    """The distance of the outer edge in the direction `t`, without and with scallops and tail."""
+    steps = np.linspace(0, 1, 257)
+    coarse = np.interp(steps, np.linspace(0, 1, len(outline.radii)), outline.radii)
+    kernel = np.hanning(41)
+    smooth = np.convolve(np.pad(coarse, 20, mode="edge"), kernel / kernel.sum(), mode="valid")
+    detailed = smooth - outline.scallop * np.abs(np.cos(np.pi * _VEINS * steps)) ** 3
+    if outline.tail:
+        spike = np.exp(-(np.abs((steps - 0.3) / 0.052) ** 1.7))
+        knob = np.exp(-(((steps - 0.3) / 0.034) ** 2))
+        detailed = detailed + outline.tail * (0.75 * spike + 0.35 * knob)
+    inside = np.clip(t, 0, 1)
+    plain = np.interp(inside, steps, smooth).astype(np.float32)
+    return plain, np.interp(inside, steps, detailed).astype(np.float32)
+
+
+class Painter:
+    """Colours one wing, mark after mark."""
+
+    def __init__(self, place: Wing, animal: Look) -> None:
+        self.wing = place
+        self.palette = animal.palette
+        self.rgb = np.zeros((place.index.size, 3), np.float32)
+        self.alpha = place.alpha.copy()
+
+    def lay(
+        self, colour: Colour, cover: npt.NDArray[np.floating[Any]], among: IntArray | None = None
+    ) -> None:
+        """Lay a colour `cover` in [0, 1] thick over every pixel, or over those `among`."""
+        ink = np.array(colour, np.float32)
+        if among is not None:
+            self.rgb[among] += (ink - self.rgb[among]) * cover[:, None]
+            return
+        at = np.flatnonzero(cover > 0)
+        if 2 * at.size > cover.size:
+            self.rgb += (ink - self.rgb) * cover[:, None]
+        else:  # most marks are small
+            self.rgb[at] += (ink - self.rgb[at]) * cover[at, None]
+
+    def disc(self, at: tuple[float, float], radius: float, colour: Colour) -> None:
+        """Lay a disc at (u, t)."""
+        _, _, distance, near = self._around(at, radius + 0.01)
+        self.lay(colour, _ramp((radius - distance) / 0.008), near)
+
+    def _around(
+        self, at: tuple[float, float], reach: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
+        """The pixels within `reach` of (u, t): x, y, distance from there, and which they are."""
+        place = self.wing
+        centre = np.argmin(np.abs(place.u - at[0]) + np.abs(place.t - at[1]))
+        dx, dy = place.x - place.x[centre], place.y - place.y[centre]
+        near = np.flatnonzero((np.abs(dx) < reach) & (np.abs(dy) < reach))
+        dx, dy = dx[near], dy[near]
+        return dx, dy, np.hypot(dx, dy), near
+
+    def eye(self, at: tuple[float, float], radius: float, ring: Colour) -> None:
+        """An eyespot: ring, dark disc, iris, and the white point that makes it look alive."""
+        dark = self.palette.dark
+        dx, dy, distance, near = self._around(at, 1.25 * radius)
+        distance = distance / radius
+        self.lay(dark, 0.6 * _ramp((1.22 - distance) / 0.12), near)
+        self.lay(ring, _ramp((1.0 - distance) / 0.12), near)
+        self.lay(
+            (0.6 * dark[0], 0.6 * dark[1], 0.6 * dark[2]), _ramp((0.74 - distance) / 0.1), near
+        )
+        iris = _ramp((0.46 - distance) / 0.16) * (0.55 + 0.45 * _ramp(dy / radius))
+        self.lay(self.palette.accent, 0.7 * iris, near)
+        glint = np.hypot(dx + 0.2 * radius, dy - 0.22 * radius) / radius
+        self.lay((1, 1, 1), _ramp((0.2 - glint) / 0.1), near)
+
+
+def _ramp(values: npt.NDArray[np.floating[Any]]) -> FloatArray:
+    """0 below 0, 1 above 1, smooth between."""
+    x = np.clip(values, 0, 1)
+    smooth: FloatArray = (x * x * (3 - 2 * x)).astype(np.float32)
+    return smooth
+
+
+def paint(species: Species, animal: Look, *, front: bool, underside: bool) -> Image.Image:
+    """One wing of one animal as RGBA, lying flat, its root at `wing(...).root`."""
+    place = wing(species.front if front else species.hind, front)
+    painter = Painter(place, animal)
+    _ground(painter, species, front)
+    _pattern(painter, species, animal, front)
+    if underside:
+        _underside(painter, animal)
+    _age(painter, animal, front)
+    painter.rgb *= (1 + 0.045 * place.grain)[:, None]
+    canvas = np.zeros((place.shape[0] * place.shape[1], 4), np.uint8)
+    canvas[place.index, :3] = np.clip(painter.rgb * 255, 0, 255)
+    canvas[place.index, 3] = painter.alpha * 255
+    return Image.fromarray(canvas.reshape(*place.shape, 4))
+
+
+def _ground(painter: Painter, species: Species, front: bool) -> None:
+    place, palette, marks = painter.wing, painter.palette, species.marks
+    painter.lay(palette.inner, np.ones_like(place.u))
+    painter.lay(palette.outer, _ramp((place.u - 0.15) / 0.75))
+    if marks.flush and not front:
+        painter.lay(palette[marks.flush], 0.9 * _ramp((0.56 - place.u) / 0.12))
+    painter.lay(palette.dark, 0.55 * _ramp((0.22 - place.u) / 0.22))
+
+
+def _pattern(painter: Painter, species: Species, animal: Look, front: bool) -> None:
+    place, palette, marks = painter.wing, painter.palette, species.marks
+    size = animal.size_of_marks
+    wave = 0.018 * np.sin(place.t * np.pi * 2 * _VEINS)
+    if marks.band:
+        middle = marks.band_at + (0.1 * (place.t - 0.5) if front else -0.04) + wave
+        half = 0.075 * size * (1 + 0.5 * np.cos(place.t * np.pi * 3))
+        painter.lay(palette[marks.band], _ramp((half - np.abs(place.u - middle)) / 0.02 + 0.5))
+    if marks.bars and front:
+        for number in range(marks.bars):
+            across = np.abs(place.u - (0.2 + 0.13 * number)) - 0.03 * size
+            cell = _ramp((place.t - 0.42) / 0.05) * _ramp((0.95 - place.t) / 0.05)
+            painter.lay(palette.dark, cell * _ramp(-across / 0.012 + 0.5))
+    if marks.tip and front:
+        slope = place.u + 0.5 * (place.t - 0.8)
+        painter.lay(palette[marks.tip], 0.95 * _ramp((slope - 0.64 / size) / 0.06))
+    painter.lay(palette.dark, 0.9 * _veins(place, marks.veins))
+    edge = 1 - place.r / place.reach
+    costa = (1 - place.t) * place.span if front else np.ones_like(place.u)
+    rim = marks.margin * size + wave
+    painter.lay(palette.dark, 0.95 * _ramp((rim - edge) / 0.025 + 0.5))
+    painter.lay(palette.dark, 0.95 * _ramp((0.03 - costa) / 0.012))
+    _small_marks(painter, species, animal, front)
+
+
+def _veins(place: Wing, half_width: float) -> FloatArray:
+    """How much each pixel lies on a vein: those of the outer half, and the cell they spring from."""
+    phase = place.t * _VEINS
+    across = np.abs(phase - np.round(phase)) / _VEINS * place.span
+    outer = _ramp((half_width - across) / 0.005 + 0.5) * _ramp((place.u - 0.4) / 0.04)
+    inside = (place.t > 0.36) & (place.t < 0.88)
+    cell = _ramp((half_width - np.abs(place.u - 0.43)) / 0.005 + 0.5) * inside
+    sides = np.minimum(np.abs(place.t - 0.375), np.abs(place.t - 0.875)) * place.span
+    edges = _ramp((half_width - sides) / 0.005 + 0.5) * (place.u < 0.43)
+    veins: FloatArray = np.maximum(outer, np.maximum(cell, edges)).astype(np.float32)
+    return veins
+
+
+def _small_marks(painter: Painter, species: Species, animal: Look, front: bool) -> None:
+    palette, marks = painter.palette, species.marks
+    size = animal.size_of_marks
+    rng = random.generator(0, "small marks", animal.key, front)
+    for row in range(marks.spots):
+        u = 1 - marks.margin * (0.42 + 0.85 * row) - 0.012
+        for cell in range(_VEINS):
+            radius = (0.031 - 0.007 * row) * size * rng.uniform(0.85, 1.15)
+            painter.disc((u, (cell + 0.5) / _VEINS), radius, palette.pale)
+    ring = palette[marks.eye_ring]
+    for at in _eyes(marks.eyes_front if front else marks.eyes_hind, front):
+        painter.eye(at, marks.eye_size * size * rng.uniform(0.92, 1.08), ring)
+    for _ in range(marks.freckles):
+        at = (rng.uniform(0.25, 0.88), rng.uniform(0.08, 0.92))
+        painter.disc(at, rng.uniform(0.016, 0.027) * size, palette.dark)
+
+
+def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
+    """Where `count` eyespots lie, (u, t)."""
+    places = {1: (0.62,), 2: (0.38, 0.72)}.get(count) or tuple(
+        0.14 + 0.72 * i / max(1, count - 1) for i in range(count)
+    )
+    for t in places:
+        yield (0.7, 0.72 if count == 1 else t) if front else (0.69, t)
+
+
+def _underside(painter: Painter, animal: Look) -> None:
+    """The same marks on a duller ground, as leaves and bark would have it."""
+    place, palette = painter.wing, painter.palette
+    straw = tuple(
+        0.35 * c + 0.65 * s for c, s in zip(palette.inner, (0.62, 0.5, 0.36), strict=True)
+    )
+    rng = random.generator(0, "underside", animal.key)
+    cloud = _cloud(place, rng, 9)
+    painter.lay(straw, np.full_like(place.u, 0.34) + 0.1 * cloud)  # type: ignore[arg-type]
+    painter.lay((0.2, 0.14, 0.09), 0.15 * _ramp(cloud - 0.4))
+
+
+def _cloud(place: Wing, rng: np.random.Generator, cells: int) -> FloatArray:
+    """Smooth noise over the wing, about -1 ... 1, shape (P,)."""
+    grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
+    height, width = place.shape
+    field = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
+    return field.ravel()[place.index]
+
+
+def _age(painter: Painter, animal: Look, front: bool) -> None:
+    """Rub scales off and tear the outer edge."""
+    place = painter.wing
+    rng = random.generator(0, "age", animal.key, front)
+    rubbed = _ramp((_cloud(place, rng, 12) - 0.9 + 0.7 * animal.wear) / 0.7)
+    painter.lay((0.62, 0.58, 0.52), 0.45 * animal.wear * rubbed)
+    if animal.wear > 0.45:
+        depth = (animal.wear - 0.45) * 0.22
+        notch = _ramp(_cloud(place, rng, 17) * 1.4 - 0.35)
+        left = place.reach * (1 - depth * notch) - place.r
+        painter.alpha *= np.clip(left * SCALE + 0.5, 0, 1)

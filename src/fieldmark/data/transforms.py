@@ -1,0 +1,217 @@
+"""What is done to pixels: for evaluation (`Preprocess`) and for training (`augment`), side by side.
+
+Both end in one uint8 crop, shape (size, size, 3); taking the mean off and dividing by the deviation
+is the backbone's own business, so that all backbones of one crop size share the crop.
+
+Two tiers of decoding, named in the key under which features are kept:
+
+- `exact`: the photo is decoded in full; the crop equals Pillow's own to 0.02 grey levels;
+- `fast`: a large JPEG is decoded at 1/2, 3/8, 1/4 or 1/8 of its size, never below twice the size
+  that it is resized to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fieldmark.data import images, resampling
+from fieldmark.data.resampling import Box, Interpolation
+from fieldmark.utils import random as sampling
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import ByteArray
+
+Fit = Literal["crop", "squash"]
+Tier = Literal["exact", "fast"]
+
+_VERSION = 2  # goes up when the same settings give other pixels: kept features are then not reused
+_MAX_SIZE = 4096
+_OVERSAMPLING = 2  # the fast tier decodes to at least this many times the size resized to
+
+# The usual random crop of fine-tuning (Szegedy et al., "Going deeper with convolutions", 2015), with
+# less extreme crops than its 0.08: on photos of wildlife a small crop often misses the animal.
+_CROP_AREA = (0.35, 1.0)  # as a share of the photo
+_CROP_RATIO = (3 / 4, 4 / 3)  # width to height
+_CROP_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a photo becomes the crop that a backbone sees.
+
+    Attributes:
+        size: side of the crop in pixels.
+        resize: what the photo's shorter side is resized to before the crop is cut; at least `size`.
+            Not used with `squash`.
+        interpolation: `bilinear` or `bicubic`, both antialiased.
+        fit: `crop`: resize the shorter side, then cut out the centre; `squash`: the whole photo is
+            resized to a square, whatever its shape.
+        tier: `exact` or `fast`, see above.
+        flip: whether the crop is mirrored, left to right: another view of the same photo.
+    """
+
+    size: int = 224
+    resize: int = 256
+    interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
+    tier: Tier = "exact"
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("interpolation", Interpolation), ("fit", Fit), ("tier", Tier)):
+            if getattr(self, name) not in get_args(allowed):
+                raise InputError(
+                    f"preprocess.{name} is {getattr(self, name)!r}: "
+                    f"it must be one of {', '.join(get_args(allowed))}."
+                )
+        for name in ("size", "resize"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= _MAX_SIZE:
+                raise InputError(
+                    f"preprocess.{name} is {value!r}: it must be a whole number of pixels "
+                    f"from 1 to {_MAX_SIZE}."
+                )
+        if type(self.flip) is not bool:
+            raise InputError(f"preprocess.flip is {self.flip!r}: it must be true or false.")
+        if self.fit == "crop" and self.resize < self.size:
+            raise InputError(
+                f"preprocess.resize is {self.resize}, below preprocess.size, {self.size}: "
+                "no crop of that size can be cut out."
+            )
+
+    def key(self) -> str:
+        """A name for what is done to the pixels: equal keys, equal crops."""
+        shape = f"crop{self.resize}" if self.fit == "crop" else "squash"
+        mirrored = "-flip" if self.flip else ""
+        return f"p{_VERSION}-{self.size}-{shape}-{self.interpolation}-{self.tier}{mirrored}"
+
+    def to_json(self) -> str:
+        """As a JSON object, in a fixed order."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocess:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: it is not such an object, or says what is not allowed.
+        """
+        try:
+            values: Any = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the preprocessing is not JSON: {error}.") from error
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != known:
+            raise InputError(
+                f"the preprocessing must be a JSON object with exactly {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+    def crop(self, data: bytes) -> ByteArray:
+        """A file's bytes to its crop: uint8, shape (size, size, 3).
+
+        Raises:
+            ImageRejected: the bytes cannot be used as a photo.
+        """
+        return self.apply(images.decode(data, at_least=self.at_least))
+
+    @property
+    def at_least(self) -> int | None:
+        """The shorter side, in pixels, that a photo has to be decoded to; None: in full."""
+        target = self.resize if self.fit == "crop" else self.size
+        return _OVERSAMPLING * target if self.tier == "fast" else None
+
+    def apply(self, image_HWC: ByteArray) -> ByteArray:
+        """A decoded picture, uint8 (H, W, 3), to its crop: uint8, shape (size, size, 3).
+
+        With `crop` the result is what resizing all of it and then cutting would give (to 0.02 grey
+        levels in the mean), but only the pixels of the crop are computed. Sizes and positions are
+        rounded as torchvision's Resize and CenterCrop round them.
+        """
+        height, width = image_HWC.shape[:2]
+        size = (self.size, self.size)
+        whole = _whole(width, height, self.resize) if self.fit == "crop" else size
+        box = self.box(height, width)
+        crop = resampling.resize(image_HWC, box, size, self.interpolation, whole)
+        return np.ascontiguousarray(crop[:, ::-1]) if self.flip else crop
+
+    def box(self, height: int, width: int) -> Box:
+        """What of a picture the crop shows: left, top, right, bottom, in pixels of the picture."""
+        if self.fit == "squash":
+            return (0, 0, width, height)
+        return _centre_box(width, height, _whole(width, height, self.resize), self.size)
+
+
+def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
+    """The crops of a file for each of some views: decoded, and resized, no more often than needed.
+
+    Raises:
+        ImageRejected: the bytes cannot be used as a photo.
+    """
+    decoded = {size: images.decode(data, at_least=size) for size in {v.at_least for v in views}}
+    straight = {replace(view, flip=False) for view in views}
+    made = {view: view.apply(decoded[view.at_least]) for view in straight}
+    return tuple(
+        np.ascontiguousarray(made[replace(view, flip=False)][:, ::-1]) if view.flip else made[view]
+        for view in views
+    )
+
+
+def _whole(width: int, height: int, resize: int) -> tuple[int, int]:
+    """Height and width of the whole picture when its shorter side is `resize`."""
+    shorter = min(width, height)
+    return int(resize * height / shorter), int(resize * width / shorter)
+
+
+def _centre_box(width: int, height: int, whole: tuple[int, int], size: int) -> Box:
+    """What of the picture the central crop covers, in pixels of the picture."""
+    new_height, new_width = whole
+    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    across, down = width / new_width, height / new_height
+    return (left * across, top * down, (left + size) * across, (top + size) * down)
+
+
+def augment(
+    image_HWC: ByteArray, preprocess: Preprocess, *, seed: int, epoch: int, photo_id: str
+) -> ByteArray:
+    """A crop for training: a random part of the photo, half of the time mirrored.
+
+    A part of 35 to 100 % of the area, 3:4 to 4:3 in shape, resized to the crop's size. It is a
+    function of (seed, epoch, photo_id) alone: a resumed run, or one with another number of workers,
+    sees the same crops.
+
+    Args:
+        image_HWC: a decoded picture, uint8, shape (H, W, 3).
+        preprocess: gives the crop's size and the interpolation.
+        seed: the run's seed.
+        epoch: which pass over the photos.
+        photo_id: the photo's id in its table.
+
+    Returns:
+        uint8, shape (size, size, 3), C-contiguous.
+    """
+    random = sampling.generator(seed, "augment", epoch, photo_id)
+    box = _random_box(image_HWC.shape[1], image_HWC.shape[0], random)
+    size = (preprocess.size, preprocess.size)
+    crop = resampling.resize(image_HWC, box, size, preprocess.interpolation)
+    return np.ascontiguousarray(crop[:, ::-1]) if random.random() < 0.5 else crop
+
+
+def _random_box(width: int, height: int, random: np.random.Generator) -> Box:
+    """A part of the picture, whole pixels; the largest central one where no random one fits."""
+    for _ in range(_CROP_TRIES):
+        area = width * height * random.uniform(*_CROP_AREA)
+        ratio = float(np.exp(random.uniform(*np.log(_CROP_RATIO))))
+        wide, high = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 1 <= wide <= width and 1 <= high <= height:
+            left = int(random.integers(0, width - wide + 1))
+            top = int(random.integers(0, height - high + 1))
+            return (left, top, left + wide, top + high)
+    wide = max(1, min(width, round(height * _CROP_RATIO[1])))
+    high = max(1, min(height, round(width / _CROP_RATIO[0])))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return (left, top, left + wide, top + high)

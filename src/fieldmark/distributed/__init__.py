@@ -1,0 +1,1 @@
+"""Work shared over a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Metrics, evaluations, comparisons and calibration."""

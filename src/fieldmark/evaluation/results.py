@@ -1,0 +1,264 @@
+"""Evaluation: the scores of a classifier on labelled photos, kept, and what is read off them.
+
+Every row counts: no batch is dropped and no padding is counted. Because the scores themselves are
+kept, a metric that is added later needs no second run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.evaluation import metrics
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
+
+_FORMAT = "fieldmark-evaluation-1"
+
+Over = Literal["kept", "all"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A classifier's scores on labelled photos.
+
+    Attributes:
+        scores_NC: log-probabilities or logits, float32, a row a photo and a column a class.
+        labels_N: the column of the right class, int64; -1 where it has none (a pruned class).
+        photo_ids: the id of each photo, unique.
+        classes: the taxon id of each column.
+        groups: the group of each photo, None where it stands alone.
+        supercategories: the supercategory of each photo, "" where it has none.
+    """
+
+    scores_NC: FloatArray
+    labels_N: IntArray
+    photo_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    supercategories: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        photos, classes = len(self.photo_ids), len(self.classes)
+        if self.scores_NC.shape != (photos, classes) or classes == 0:
+            raise ValueError(
+                f"scores of shape {self.scores_NC.shape} do not fit {photos} photos and "
+                f"{classes} classes"
+            )
+        if not len(self.labels_N) == len(self.groups) == len(self.supercategories) == photos:
+            raise ValueError(f"labels, groups and supercategories must have {photos} entries each")
+        if photos and not (self.labels_N.min() >= -1 and self.labels_N.max() < classes):
+            raise ValueError(f"labels must lie between -1 and {classes - 1}")
+        if len(set(self.photo_ids)) != photos or len(set(self.classes)) != classes:
+            raise ValueError("photo ids and classes must be unique")
+
+    @classmethod
+    def of(
+        cls, photos: LabelledPhotos, scores_NC: FloatArray, classes: Sequence[str]
+    ) -> Evaluation:
+        """Pair labelled photos with a classifier's scores for `classes`."""
+        return cls(
+            scores_NC=scores_NC,
+            labels_N=photos.labels(classes),
+            photo_ids=photos.ids,
+            classes=tuple(classes),
+            groups=photos.groups,
+            supercategories=photos.supercategories,
+        )
+
+    def __len__(self) -> int:
+        return len(self.photo_ids)
+
+    @property
+    def kept_N(self) -> BoolArray:
+        """Whether the photo's class is among the classes: bool, shape (N,)."""
+        return np.asarray(self.labels_N >= 0)
+
+    @property
+    def _kept_scores(self) -> metrics.Scores:
+        """The scores of the photos whose class is known; no copy where that is all of them."""
+        kept = self.kept_N
+        return self.scores_NC if kept.all() else self.scores_NC[kept]
+
+    @property
+    def predicted_N(self) -> IntArray:
+        """The column of the highest score: int64, shape (N,)."""
+        return np.asarray(self.scores_NC.argmax(axis=1), dtype=np.int64)
+
+    def wrong_N(self, k: int = 1) -> BoolArray:
+        """Whether the right class is not among the k best; always true for a pruned class."""
+        wrong = np.ones(len(self), dtype=np.bool_)
+        kept = self.kept_N
+        wrong[kept] = metrics.wrong(self._kept_scores, self.labels_N[kept], k)
+        return wrong
+
+    def summary(
+        self,
+        *,
+        train_counts: Mapping[str, int] | None = None,
+        replicates: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Every measure, as JSON values; None stands for a measure of no photos, or not finite.
+
+        Keys: `photos`, `photos_kept` (those whose class was kept), `classes`; `top1_error`,
+        `top5_error` and `macro_error` over the photos of kept classes; `top1_error_all_classes`
+        over all photos, where a pruned class counts as wrong; `k` (5, or the number of classes
+        where that is smaller); `*_interval` [low, high], 95 %; `log_loss` in nats, `brier_score`,
+        `calibration_error`; `per_class` (`taxon_id`, `photos`, `error`, and `train_photos` where
+        `train_counts` says them) in the order of the classes; `per_supercategory`
+        (`supercategory`, `photos`, `error`, `interval`).
+        """
+        kept = self.kept_N
+        scores, labels = self._kept_scores, self.labels_N[kept]
+        wrong = self.wrong_N()
+        k = min(5, len(self.classes))
+        error_C, photos_C = metrics.per_class_error(wrong[kept], labels, len(self.classes))
+        options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+        finite = bool(len(labels)) and bool((scores < np.inf).all())
+        return {
+            "photos": len(self),
+            "photos_kept": int(kept.sum()),
+            "classes": len(self.classes),
+            "top1_error": _number(wrong[kept].mean() if len(labels) else None),
+            "top1_error_interval": self._interval(wrong, kept, **options),
+            "top1_error_all_classes": _number(wrong.mean() if len(self) else None),
+            "top1_error_all_classes_interval": self._interval(
+                wrong, np.ones(len(self), np.bool_), **options
+            ),
+            "k": k,
+            "top5_error": _number(metrics.top_k_error(scores, labels, k)),
+            "macro_error": _number(metrics.macro_average(error_C)),
+            "macro_error_interval": self._interval(wrong, kept, macro=True, **options),
+            "log_loss": _number(
+                metrics.negative_log_likelihood(scores, labels) if finite else None
+            ),
+            "brier_score": _number(metrics.brier_score(scores, labels) if finite else None),
+            "calibration_error": _number(
+                metrics.expected_calibration_error(scores, labels) if finite else None
+            ),
+            "per_class": [
+                {"taxon_id": taxon_id, "photos": int(photos), "error": _number(error)}
+                | ({"train_photos": train_counts.get(taxon_id, 0)} if train_counts else {})
+                for taxon_id, photos, error in zip(self.classes, photos_C, error_C, strict=True)
+            ],
+            "per_supercategory": self._per_supercategory(wrong, **options),
+        }
+
+    def banded(
+        self,
+        train_counts: Mapping[str, int],
+        bounds: tuple[int, int] = (30, 100),
+        *,
+        replicates: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, dict[str, Any]]:
+        """The error over rare, medium and frequent classes, each class counting the same.
+
+        Args:
+            train_counts: the training photos of each class.
+            bounds: see `metrics.bands`.
+
+        Returns:
+            For `tail`, `medium` and `head`: `classes` (how many there are), `measured` (how many have
+            a photo here), `photos`, `error` and `interval`; the last two None where there is no photo.
+        """
+        photos_C = np.array([train_counts.get(each, 0) for each in self.classes], np.int64)
+        wrong, kept = self.wrong_N(), self.kept_N
+        found = {}
+        for name, band_C in metrics.bands(photos_C, bounds).items():
+            rows = kept & band_C[self.labels_N]
+            error_C, _ = metrics.per_class_error(
+                wrong[rows], self.labels_N[rows], len(self.classes)
+            )
+            found[name] = {
+                "classes": int(band_C.sum()),
+                "measured": int((~np.isnan(error_C)).sum()),
+                "photos": int(rows.sum()),
+                "error": _number(metrics.macro_average(error_C)),
+                "interval": self._interval(
+                    wrong, rows, macro=True, replicates=replicates, seed=seed
+                ),
+            }
+        return found
+
+    def _interval(
+        self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False, **options: Any
+    ) -> list[float] | None:
+        if not rows_N.any():
+            return None
+        groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
+        classes = self.labels_N[rows_N] if macro else None
+        return list(metrics.error_interval(wrong_N[rows_N], groups, classes_N=classes, **options))
+
+    def _per_supercategory(self, wrong_N: BoolArray, **options: Any) -> list[dict[str, Any]]:
+        """Over the photos of kept classes that have a supercategory, sorted by name."""
+        names = np.asarray(self.supercategories, dtype=object)
+        rows = self.kept_N & (names != "")
+        return [
+            {
+                "supercategory": name,
+                "photos": photos,
+                "error": error,
+                "interval": self._interval(wrong_N, rows & (names == name), **options),
+            }
+            for name, (error, photos) in metrics.per_group_error(
+                wrong_N[rows], list(names[rows])
+            ).items()
+        ]
+
+    def save(self, path: Path) -> None:
+        """Write the evaluation as one safetensors file, whole or not at all."""
+        from safetensors.numpy import save
+
+        about = {
+            "photo_ids": self.photo_ids,
+            "classes": self.classes,
+            "groups": self.groups,
+            "supercategories": self.supercategories,
+        }
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "scores": np.ascontiguousarray(self.scores_NC, dtype=np.float32),
+            "labels": np.ascontiguousarray(self.labels_N, dtype=np.int64),
+        }
+        metadata = {"format": _FORMAT, "about": json.dumps(about, ensure_ascii=False)}
+        io.write_bytes(path, save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote; nothing in the file is ever run.
+
+        Raises:
+            InputError: the file is not there, is damaged, or is no evaluation.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as handle:
+                metadata = handle.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ValueError(f"its format is {metadata.get('format')!r}")
+                about = {key: tuple(value) for key, value in json.loads(metadata["about"]).items()}
+                scores, labels = handle.get_tensor("scores"), handle.get_tensor("labels")
+            if scores.dtype != np.float32 or labels.dtype != np.int64:
+                raise ValueError(f"its numbers are {scores.dtype} and {labels.dtype}")
+            return cls(scores, labels, **about)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path} is not an evaluation that fieldmark wrote ({error}): delete it and run "
+                "the command again."
+            ) from error
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number, or None for what JSON has no number for."""
+    return float(value) if value is not None and math.isfinite(value) else None

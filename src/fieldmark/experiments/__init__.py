@@ -1,0 +1,1 @@
+"""Studies: which network and which training pay on one's own photos."""

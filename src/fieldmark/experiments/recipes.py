@@ -1,0 +1,356 @@
+"""Recipes: which runs a study is made of. A recipe is Python: copy it, change it, name the file.
+
+fieldmark study paper DATA --out DIR          the paper's study
+fieldmark study better DATA --out DIR         what pays beyond it
+fieldmark study tuned DATA --out DIR          fine-tuning beside the last layer
+fieldmark study my_recipe.py DATA --out DIR   yours: a file with a function `recipe(options)`
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fieldmark.utils.errors import InputError
+
+Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
+
+Part = Literal["val", "test", "cross"]
+
+FIVE = {
+    "AlexNet": "alexnet",
+    "DenseNet": "densenet121",
+    "SqueezeNet": "squeezenet1_1",
+    "ShuffleNet": "shufflenet_v2_x0_5",
+    "ResNeXt": "resnext50_32x4d",
+}
+"""The paper's five architectures (Section 4.4.3). It does not say which size of each; these are the
+smallest that torchvision has official weights for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says of a study: see `fieldmark study --help`."""
+
+    epochs: int = 10
+    long_epochs: int = 100
+    seed: int = 0
+    prune_below: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of a study: one network, trained one way.
+
+    Attributes:
+        table: which table of the study it belongs to.
+        label: what to call it there.
+        backbone: the network.
+        transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
+            weights), `low-rank` (an update of low rank to each, and the last layer), `adapters`
+            (biases, normalisations and the last layer) or `last` (all frozen but the last).
+        pruned: whether classes with few training photos are dropped from training.
+        epochs: passes over the training photos; a `head` takes as many as its kind does, an ensemble
+            what its members took.
+        mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
+            every epoch with its last layer as torchvision defines it; `finetune` does so and trains
+            all layers the paper's plain way; `tuned` goes on from the best last layer on kept
+            features, by the recipe `finetune.good`; `ensemble` averages the probabilities of all
+            rows of `members`; `head` learns the kind of head `head` and `tail` uses the method
+            `head` for classes with few photos, both on kept features; `early` stops the plain head when
+            its loss on photos held out falls no more.
+        members: for an ensemble, the table whose rows it averages.
+        part: the photos it is measured on; `cross`: the training and validation photos, each by
+            a head that was learned without its fold.
+        best_of: the run repeats the row with the lowest validation error of this table.
+        head: a kind of head, or a method for rare classes: see `fieldmark.heads`, `heads.longtail`.
+        combine: how an ensemble's weights are found, see `fieldmark.evaluation.ensemble.WAYS`; those that are
+            fitted are fitted outside the fold that they are measured on.
+        learn, ask: for `head`: the views of a photo that are learned from, each a row of its own, and
+            those whose probabilities are averaged for an answer: `whole`, `mirrored`, `centre`.
+        prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
+        changes: for `tuned`: what differs from the recipe `finetune.good`, by the names of the fields of
+            `finetune.FineTuning`.
+    """
+
+    table: str
+    label: str
+    backbone: str = ""
+    transfer: Literal["scratch", "all", "low-rank", "adapters", "last"] = "last"
+    pruned: bool = True
+    epochs: int = 10
+    mode: Mode = "cached"
+    members: str = ""
+    part: Part = "val"
+    best_of: str = ""
+    head: str = ""
+    combine: str = "mean"
+    learn: tuple[str, ...] = ("whole",)
+    ask: tuple[str, ...] = ("whole",)
+    prune_below: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """A name for the row that says what it is; also the name of its file of scores."""
+        pruned = "pruned" if self.pruned else "complete"
+        parts = [self.table, self.backbone or self.mode, self.transfer, pruned, self.mode]
+        if self.mode not in ("head", "ensemble"):
+            parts.append(f"{self.epochs}ep")
+        # What only some runs have comes last, so that the names of all others stay short.
+        if self.head:
+            parts.append(self.head)
+        if self.combine != "mean":
+            parts.append(self.combine)
+        if (self.learn, self.ask) != (("whole",), ("whole",)):
+            parts += ["+".join(self.learn), "+".join(self.ask)]
+        if self.prune_below is not None:
+            parts.append(f"below{self.prune_below}")
+        if self.changes:
+            told = ",".join(f"{name}={value}" for name, value in self.changes.items())
+            parts.append(re.sub(r"[^\w.,=-]+", "", told))
+        if self.part == "test" and not self.best_of:
+            parts.append("test")
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named list of runs, in the order in which their results are wanted."""
+
+    name: str
+    title: str
+    runs: tuple[Run, ...]
+
+
+def paper(options: Options) -> Recipe:
+    """The study of "Deep CNNs for large scale species classification".
+
+    Table 2: AlexNet on the complete and on the pruned training set. Figure 4: AlexNet from scratch,
+    all layers, last layer. Table 3: the five architectures, pretrained, frozen but the last layer, on
+    the pruned set. Then the check of the best on the test set, and what the paper left for future
+    work: an ensemble of the five, and more epochs. `literal` repeats the frozen rows of three networks
+    the paper's own way, to show what training on kept features changes.
+
+        fieldmark study paper DATA --out DIR --weights-dir WEIGHTS
+    """
+    epochs = options.epochs
+    table3 = [Run("table3", label, name, epochs=epochs) for label, name in FIVE.items()]
+    table2 = [
+        Run("table2", "Complete train set", "alexnet", pruned=False, epochs=epochs),
+        Run("table2", "Pruned train set", "alexnet", pruned=True, epochs=epochs),
+    ]
+    after = [
+        Run("test", "Best of Table 3", best_of="table3", epochs=epochs, part="test"),
+        Run("ensemble", "Mean of the five", mode="ensemble", members="table3", epochs=epochs),
+        *(Run("epochs", label, name, epochs=options.long_epochs) for label, name in FIVE.items()),
+    ]
+    literal = [
+        Run("literal", label, FIVE[label], epochs=epochs, mode="literal")
+        for label in ("ShuffleNet", "SqueezeNet", "AlexNet")
+    ]
+    figure4 = [
+        Run("figure4", "Last layer", "alexnet", epochs=epochs),
+        Run("figure4", "All layers", "alexnet", "all", epochs=epochs, mode="finetune"),
+        Run("figure4", "From scratch", "alexnet", "scratch", epochs=epochs, mode="finetune"),
+    ]
+    title = "Deep CNNs for large scale species classification, on your photos"
+    return Recipe("paper", title, (*table3, *table2, *after, *literal, *figure4))
+
+
+LITE0 = "tf_efficientnet_lite0"
+
+NETWORKS = {
+    "EfficientNet-Lite0": LITE0,
+    "SqueezeNet": "squeezenet1_1",
+    "ShuffleNet": "shufflenet_v2_x0_5",
+    "MobileNet-V2": "mobilenet_v2",
+    "AlexNet": "alexnet",
+}
+"""Networks that are quick on a processor; the first is the default."""
+
+TAIL = {
+    "Plain softmax": "plain",
+    "Plain, corrected to even classes": "even",
+    "Loss weighted by inverse frequency": "inverse-frequency",
+    "Loss weighted by effective number": "effective-number",
+    "Square-root sampling": "root-sampling",
+    "Class-balanced sampling": "balanced-sampling",
+    "Re-training of the plain head": "re-training",
+    "Logit adjustment in the loss": "adjusted-loss",
+    "Logit adjustment afterwards": "adjusted",
+    "Tau-normalisation": "normalised",
+}
+
+
+def better(options: Options) -> Recipe:
+    """What pays beyond the paper: heads, rare classes, pruning, longer training, ensembles.
+
+    All of it on kept features, in folds of the training and validation photos, so that all rows of one
+    table speak of the same photos. The first row of a table is what the others are compared with.
+
+        fieldmark study better DATA --out DIR --weights-dir WEIGHTS
+    """
+
+    def run(table: str, label: str, backbone: str = LITE0, **how: Any) -> Run:
+        settings = {"pruned": False, "part": "cross", "epochs": options.epochs}
+        return Run(table, label, backbone, **{**settings, **how})
+
+    heads = {"Softmax, the default": "softmax", "Ridge": "ridge"}
+    heads |= {"Nearest class mean": "ncm", "Nearest neighbours": "knn"}
+    two, three = ("whole", "mirrored"), ("whole", "mirrored", "centre")
+    views: dict[str, dict[str, Any]] = {
+        "The whole photo": {},
+        "Learned from mirrored ones too": {"learn": two},
+        "Answers averaged over both": {"ask": two},
+        "Learned from both, averaged over both": {"learn": two, "ask": two},
+        "The same with the centre of the photo": {"learn": three, "ask": three},
+    }
+    ways = {"Mean": "mean", "Fitted weights": "weights", "Greedy selection": "greedy"}
+    tail = [run("tail", label, mode="tail", head=name) for label, name in TAIL.items()]
+    return Recipe(
+        "better",
+        "Better than the paper: what pays on your photos",
+        (
+            *(run("heads", label, mode="head", head=name) for label, name in heads.items()),
+            *(
+                run("views", label, mode="head", head="softmax", **how)
+                for label, how in views.items()
+            ),
+            *tail,
+            *(replace(each, table="tail-test", part="test") for each in tail),
+            run("prune", "All classes", mode="tail", head="plain"),
+            *(
+                run("prune", label, mode="tail", head=head, pruned=True, prune_below=number)
+                for number in sorted({20, 30, 50, options.prune_below or 30})
+                for label, head in (
+                    (f"Learned without those below {number}", "plain"),
+                    (f"Learned with, never answers those below {number}", "masked"),
+                )
+            ),
+            *(
+                run("epochs", f"{number} epochs", mode="tail", head="plain", epochs=number)
+                for number in dict.fromkeys((options.epochs, 3, 30, options.long_epochs))
+            ),
+            run("epochs", "Stopped early", mode="early", epochs=options.long_epochs),
+            *(
+                run("networks", label, name, mode="head", head="softmax")
+                for label, name in NETWORKS.items()
+            ),
+            *(
+                run("together", label, "", mode="ensemble", members="networks", combine=way)
+                for label, way in ways.items()
+            ),
+        ),
+    )
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "All of it": {},
+    "Without the last layer learned first": {"head_first": False},
+    "One learning rate for all layers": {"layer_decay": 1.0},
+    "Without warm-up": {"warm_up": 0.0},
+    "Without weight decay": {"weight_decay": 0.0},
+    "Without clipping of gradients": {"clip": None},
+    "Without label smoothing": {"label_smoothing": 0.0},
+    "Without RandAugment": {"rand_augment": ""},
+    "Photos as they are: no crops, no RandAugment": {
+        **{"random_crop": False, "rand_augment": "", "sides": (1.0,)}
+    },
+    "Crops of the full side from the start": {"sides": (1.0,)},
+    "Without the running mean of the weights": {"average": 0.0},
+    "BatchNorm learns its statistics": {"frozen_statistics": False},
+    "With mixup": {"mixup": 0.2},
+    "With CutMix": {"cutmix": 1.0},
+    "In half precision": {"precision": "bfloat16"},
+}
+"""The parts of the recipe `finetune.good`, each taken away (or added) alone."""
+
+
+def tuned(options: Options) -> Recipe:
+    """What training the network itself gives, beside the last layer from which it goes on; and which
+    part of its recipe gives what.
+
+    Measured on the test part, which no choice has seen. It runs the default network in every epoch of
+    every row but the first: `--only tuned` leaves the recipe's parts out.
+
+        fieldmark study tuned DATA --out DIR --weights-dir WEIGHTS --epochs 3 --test 0.25
+    """
+
+    def run(table: str, label: str, **how: Any) -> Run:
+        settings = {"pruned": False, "part": "test", "epochs": options.epochs, "mode": "tuned"}
+        return Run(table, label, LITE0, **{**settings, **how})
+
+    return Recipe(
+        "tuned",
+        "Fine-tuning beside the last layer",
+        (
+            run("tuned", "Last layer, on kept features", mode="head", head="softmax"),
+            run("tuned", "All layers", transfer="all"),
+            run("tuned", "Low-rank updates", transfer="low-rank"),
+            run("tuned", "Biases and normalisations", transfer="adapters"),
+            *(run("parts", label, transfer="all", changes=how) for label, how in PARTS.items()),
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[Options], Recipe]] = {
+    "paper": paper,
+    "better": better,
+    "tuned": tuned,
+}
+
+
+def find(name: str) -> Callable[[Options], Recipe]:
+    """A recipe by its name, or from a Python file of the user's own.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        recipe = _run(path, lambda: runpy.run_path(str(path)).get("recipe"))
+        if callable(recipe):
+            return lambda options: _checked(path, _run(path, lambda: recipe(options)))
+        raise InputError(
+            f"{path} has no function recipe(options): copy one from fieldmark/recipes.py."
+        )
+    known = ", ".join(RECIPES)
+    raise InputError(f"There is no recipe {name!r}: choose {known}, or name a Python file.")
+
+
+def _run(path: Path, call: Callable[[], Any]) -> Any:
+    """Run the user's own code; what it raises is said in one sentence, with the line it came from."""
+    try:
+        return call()
+    except Exception as error:
+        lines = [
+            at.lineno
+            for at in traceback.extract_tb(error.__traceback__)
+            if at.filename == str(path)
+        ]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        where = f"{path}, line {line}" if line else str(path)
+        raise InputError(f"{where}: {type(error).__name__}: {error}: mend the recipe.") from error
+
+
+def _checked(path: Path, value: Any) -> Recipe:
+    """The user's recipe; a whole copy of this file has classes of its own, which are as good."""
+    try:
+        runs = tuple(Run(**asdict(run)) for run in value.runs)
+        recipe = Recipe(str(value.name), str(value.title), runs)
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path}: recipe(options) has to give a Recipe of Runs, not {type(value).__name__}: "
+            "see fieldmark/recipes.py."
+        ) from error
+    if not runs:
+        raise InputError(f"{path}: the recipe has no runs: give it at least one.")
+    return recipe

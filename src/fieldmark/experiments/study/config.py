@@ -1,0 +1,51 @@
+"""What `fieldmark study` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fieldmark.data.split import Way
+from fieldmark.data.transforms import Tier
+from fieldmark.experiments.recipes import Options
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What `fieldmark study` is told.
+
+    Attributes:
+        options: what the recipe needs to know.
+        only: run only these tables; empty: all.
+        limit: at most so many photos; None: all.
+        names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels are taken as they are.
+        weights_dir: a folder of weights, looked into before anything is downloaded.
+        skip_missing: leave out networks whose weights cannot be had; otherwise they run from random
+            weights, and every table says so.
+        prune_below: classes with fewer training photos are pruned; None: the paper's 100, or, where
+            that would leave less than two thirds of the classes, the number that prunes the same
+            share of them as it did in the paper.
+        split: how photos are divided.
+        val, test: the shares held out; `test` is not used where the source has its own test labels.
+        engine: what runs the networks; `auto` measures.
+        precision: of training all layers.
+        tier: how photos are decoded, `exact` or `fast`.
+        bands: classes with fewer training photos than the first are rare (the tail), those with at
+            least the second are frequent (the head).
+    """
+
+    options: Options = field(default_factory=Options)
+    only: tuple[str, ...] = ()
+    limit: int | None = None
+    names: Path | None = None
+    weights_dir: Path | None = None
+    skip_missing: bool = False
+    prune_below: int | None = None
+    split: Way = "stratified"
+    val: float = 0.1
+    test: float = 0.1
+    engine: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    tier: Tier = "exact"
+    bands: tuple[int, int] = (30, 100)

@@ -1,0 +1,1 @@
+"""Features: vectors of frozen networks, computed once and cached."""

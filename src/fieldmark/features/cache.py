@@ -1,0 +1,437 @@
+"""FeatureStore: every vector that was ever computed, kept by what it was computed from.
+
+While a backbone is frozen, the vector it gives for a photo depends on four things: the photo's bytes,
+the preprocessing, the weights and the precision. The last three name a shelf, the first names a row
+on it. Every epoch, every hyper-parameter and every pruning threshold is then arithmetic on the rows.
+
+On disk a shelf is two files that only grow:
+
+    vectors.bin   row after row of D numbers (float16, or float32 for comparisons to the last digit)
+    index.bin     row after row of 32 bytes: the SHA-256 of the photo
+
+A key never stands for a wrong vector. Against a kill it is the order of writes that helps: a batch's
+vectors are handed to the operating system before its keys, which then keeps them whatever becomes of
+the process; what was torn is cut off when the shelf is next opened for writing. A power cut knows no
+order, so that rows are trusted only once they were synced, which is done every half a minute, or if
+they add up. For that there is a third file while a shelf is written to:
+
+    unsynced.bin  8 bytes: how many rows are synced; then, for each later row, 8 bytes: a checksum
+
+One process writes to a shelf. Where several share the work, each writes to a segment, a shelf of its own
+in the folder `segments`; the rows of segments that are done are taken onto the shelf.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, StoreError
+from fieldmark.utils.typing import FloatArray, IntArray
+
+Precision = Literal["float16", "float32"]
+
+_Sums = npt.NDArray[np.uint64]
+
+SYNCED_EVERY = 30.0
+"""Seconds of work that a power cut can cost; a kill costs no more than the batch at hand."""
+
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Features:
+    """The vectors of some photos, x_ND, left on disk until they are asked for.
+
+    Attributes:
+        vectors: the whole shelf, shape (rows on the shelf, D), as a memory map.
+        rows: which row belongs to each of the N photos, shape (N,).
+    """
+
+    vectors: npt.NDArray[np.floating]
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a vector."""
+        return int(self.vectors.shape[1])
+
+    def __getitem__(self, index: IntArray | slice) -> FloatArray:
+        """The vectors of some of the photos as float32, shape (len(index), D)."""
+        rows = self.rows[index]
+        if len(rows) and (np.diff(rows) == 1).all():  # one stretch: converted as it is read
+            return np.array(self.vectors[rows[0] : rows[-1] + 1], dtype=np.float32)
+        return np.asarray(self.vectors[rows], dtype=np.float32)
+
+    def take(self, index: IntArray) -> Features:
+        """Some of the photos, in the order given, without reading a vector."""
+        return Features(self.vectors, self.rows[index])
+
+    def blocks(self, size: int = 4096) -> Iterator[tuple[int, FloatArray]]:
+        """All vectors in order, in blocks of at most `size`: (first photo's number, x_BD)."""
+        for start in range(0, len(self), size):
+            yield start, self[slice(start, start + size)]
+
+    @classmethod
+    def of(cls, x_ND: npt.NDArray[np.floating]) -> Features:
+        """Vectors that are in memory already."""
+        return cls(x_ND, np.arange(len(x_ND)))
+
+
+class _Lookup(NamedTuple):
+    """The keys of a shelf in order.
+
+    Attributes:
+        heads: their first eight bytes, which are looked up four times as quickly; None where two keys
+            share them.
+        order: the row of each key.
+        known: the keys.
+    """
+
+    heads: _Sums | None
+    order: IntArray
+    known: npt.NDArray[np.bytes_]
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.bytes_]) -> _Lookup:
+        heads = _heads(keys)
+        order = np.argsort(heads, kind="stable")
+        heads = heads[order]
+        if (heads[1:] == heads[:-1]).any():
+            order = np.argsort(keys, kind="stable")
+            return cls(None, order, keys[order])
+        return cls(heads, order, keys[order])
+
+
+class FeatureCache:
+    """The vectors of one backbone under one preprocessing in one precision."""
+
+    def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
+        self.folder = folder
+        self.dim = dim
+        self.dtype: np.dtype[np.floating] = np.dtype(precision)
+        self._sorted: _Lookup | None = None
+        self._checked = 0  # rows that were seen to be right
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be written to ({error.strerror}): name another place with --cache."
+            ) from error
+
+    @property
+    def _vectors(self) -> Path:
+        return self.folder / "vectors.bin"
+
+    @property
+    def _index(self) -> Path:
+        return self.folder / "index.bin"
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.dim * self.dtype.itemsize
+
+    @property
+    def _unsynced(self) -> Path:
+        return self.folder / "unsynced.bin"
+
+    def __len__(self) -> int:
+        """How many rows there are that can be trusted: a key and its vector."""
+        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
+        try:
+            marks = np.frombuffer(self._unsynced.read_bytes(), np.uint64)
+        except FileNotFoundError:  # nobody writes to it, and the last who did came to an end
+            return whole
+        except ValueError:  # a torn checksum: those before it are whole
+            raw = self._unsynced.read_bytes()
+            marks = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        synced = int(marks[0]) if len(marks) else 0
+        self._checked = max(self._checked, min(synced, whole))
+        last = min(whole, synced + len(marks) - 1)
+        if last > self._checked:
+            self._checked += self._sound(self._checked, marks[1 + self._checked - synced :], last)
+        return self._checked
+
+    def _sound(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
+        """How many of the rows from `first` up to `last` add up, before the first that does not."""
+        shape = (last, self.dim)
+        vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
+        offset, count = first * _KEY_BYTES, (last - first) * _KEY_BYTES
+        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{_KEY_BYTES}")
+        wrong = np.flatnonzero(_checksums(keys, vectors) != marks[: len(vectors)])
+        return int(wrong[0]) if len(wrong) else len(vectors)
+
+    def rows(self, keys: Sequence[str]) -> IntArray:
+        """The row of each photo, -1 where it is not on the shelf; shape (N,).
+
+        Args:
+            keys: SHA-256 digests of photos in hexadecimal.
+        """
+        wanted = _pack(keys)
+        if self._sorted is None or len(self._sorted.known) != len(self):
+            known = self._keys()
+            if (start := _stretch(known, wanted)) is not None:
+                return np.arange(start, start + len(wanted))
+            self._sorted = _Lookup.of(known)
+        heads, order, known = self._sorted
+        if not len(known):
+            return np.full(len(keys), -1, np.int64)
+        if heads is None:
+            place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        else:
+            place = np.minimum(np.searchsorted(heads, _heads(wanted)), len(known) - 1)
+        return np.where(known[place] == wanted, order[place], -1)
+
+    def _keys(self) -> npt.NDArray[np.bytes_]:
+        """The keys of all rows, in the order in which they came; shape (rows,)."""
+        count = len(self)
+        raw = np.fromfile(self._index, np.uint8, count * _KEY_BYTES) if count else _NO_BYTES
+        return raw.view(f"S{_KEY_BYTES}")
+
+    def get(self, keys: Sequence[str]) -> Features:
+        """The vectors of some photos.
+
+        Raises:
+            StoreError: a photo is not on the shelf.
+        """
+        rows = self.rows(keys)
+        if (rows < 0).any():
+            missing = int((rows < 0).sum())
+            raise StoreError(f"{missing} of {len(keys)} photos have no features in {self.folder}.")
+        if not len(rows):
+            return Features(np.empty((0, self.dim), self.dtype), rows)
+        shape = (len(self), self.dim)
+        return Features(np.memmap(self._vectors, self.dtype, mode="r", shape=shape), rows)
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Hold the shelf for appending; what an earlier process left torn is cut off first.
+
+        On leaving, all is on the disk.
+
+        Raises:
+            StoreError: another process is writing to it.
+            InputError: the disk is full.
+        """
+        with io.lock(self.folder / "lock"):
+            count = len(self)
+            with self._vectors.open("ab") as vectors, self._index.open("ab") as index:
+                vectors.truncate(count * self._row_bytes)
+                index.truncate(count * _KEY_BYTES)
+                _sync(vectors.fileno(), index.fileno())
+                # There before the first row that is not synced, and gone after the last.
+                io.write_bytes(self._unsynced, np.uint64(count).tobytes())
+                with self._unsynced.open("r+b") as marks:
+                    handles = (vectors.fileno(), index.fileno(), marks.fileno())
+                    writer = Writer(self, count, *handles)
+                    try:
+                        yield writer
+                    finally:
+                        writer.sync()
+            self._unsynced.unlink()
+
+    def segment(self, name: str) -> FeatureCache:
+        """A shelf beside this one for a process that shares the work; see `gather`."""
+        return FeatureCache(self.folder / "segments" / name, self.dim, _precision(self.dtype))
+
+    def gather(self) -> None:
+        """Take the rows of all segments that nobody writes to onto this shelf, and empty them.
+
+        Raises:
+            StoreError: another process is writing to this shelf.
+            InputError: the disk is full.
+        """
+        full = [each for each in self._segments() if len(each)]
+        if not full:
+            return
+        with self.writing() as writer:
+            for segment in full:
+                with suppress(StoreError), io.lock(segment.folder / "lock"):
+                    self._take(segment, writer)
+                    writer.sync()  # here for good before they are gone there
+                    for path in (segment._index, segment._vectors):
+                        os.truncate(path, 0)
+
+    def _segments(self) -> list[FeatureCache]:
+        folders = sorted((self.folder / "segments").glob("*/"))
+        return [FeatureCache(each, self.dim, _precision(self.dtype)) for each in folders]
+
+    def _take(self, segment: FeatureCache, writer: Writer) -> None:
+        count = len(segment)
+        if not count:
+            return
+        raw = np.fromfile(segment._index, np.uint8, count * _KEY_BYTES).tobytes()
+        keys = [raw[at : at + _KEY_BYTES].hex() for at in range(0, len(raw), _KEY_BYTES)]
+        new = np.flatnonzero(self.rows(keys) < 0)
+        for start in range(0, len(new), 4096):
+            some = new[start : start + 4096]
+            # Mapped anew for each block: what was read of it is let go.
+            vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
+            writer.append([keys[row] for row in some], vectors[some])
+
+
+class Writer:
+    """Appends batches to a shelf that is held for writing."""
+
+    def __init__(
+        self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int
+    ) -> None:
+        self._shelf, self._vectors, self._index, self._marks = cache, vectors, index, marks
+        self._count = self._synced = count
+        self._when = time.monotonic()
+
+    def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.floating]) -> None:
+        """Put one batch on the shelf; when this returns, a kill does not cost it.
+
+        Raises:
+            InputError: the disk is full; what was there before stays whole.
+            ValueError: the vectors do not have the shelf's shape, or are not finite in its precision.
+        """
+        with np.errstate(over="ignore"):  # what is beyond float16 becomes infinite and is refused
+            rows = np.ascontiguousarray(x_BD, dtype=self._shelf.dtype)
+        if rows.shape != (len(keys), self._shelf.dim):
+            raise ValueError(f"{len(keys)} keys of dimension {self._shelf.dim}, got {rows.shape}")
+        if not _all_finite(rows):
+            raise ValueError(f"a vector is not finite in {self._shelf.dtype}")
+        packed = _pack(keys)
+        try:
+            _write_all(self._marks, _checksums(packed, rows), at=8 * (1 + self._unsynced))
+            _write_all(self._vectors, rows)
+            _write_all(self._index, packed)
+        except OSError as error:
+            os.ftruncate(self._index, self._count * _KEY_BYTES)
+            os.ftruncate(self._vectors, self._count * self._shelf._row_bytes)
+            raise self._refused(error) from error
+        self._count += len(keys)
+        if time.monotonic() - self._when > SYNCED_EVERY:
+            self.sync()
+
+    @property
+    def _unsynced(self) -> int:
+        return self._count - self._synced
+
+    def sync(self) -> None:
+        """Wait until all that was appended is on the disk: then not even a power cut costs it.
+
+        Raises:
+            InputError: the disk is full, or broken.
+        """
+        try:
+            _sync(self._vectors, self._index)
+            # In this order: killed in between, the next writer finds marks of no rows.
+            os.pwrite(self._marks, np.uint64(self._count).tobytes(), 0)
+            os.ftruncate(self._marks, 8)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._synced, self._when = self._count, time.monotonic()
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(
+            f"features could not be written to {self._shelf.folder} ({error.strerror}): free "
+            "some space or name another place with --cache, then run the same command again; "
+            "what was computed is kept."
+        )
+
+
+class FeatureStore:
+    """All shelves, in one folder (by default `features` in the user's cache)."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or io.cache_dir() / "features"
+
+    def cache(
+        self, backbone_key: str, preprocess_key: str, dim: int, precision: Precision = "float16"
+    ) -> FeatureCache:
+        """The shelf for these weights, this preprocessing and this precision; made when it is new."""
+        about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": precision}
+        name = io.digest(about)[:32]
+        cache = FeatureCache(self.folder / name, dim, precision)
+        if not (cache.folder / "about.json").exists():
+            io.write_json(cache.folder / "about.json", {**about, "dim": dim})
+        with suppress(StoreError):  # somebody writes to it: the next who opens it takes them
+            cache.gather()
+        return cache
+
+
+def _precision(dtype: np.dtype[np.floating]) -> Precision:
+    return "float16" if dtype == np.float16 else "float32"
+
+
+_NO_BYTES = np.empty(0, np.uint8)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _all_finite(rows: npt.NDArray[np.floating]) -> bool:
+    if rows.dtype == np.float16:
+        # By the bits, all ones in the exponent: NumPy would take a third as long as making the numbers.
+        positive, negative = rows.view(np.int16).max(initial=0), rows.view(np.uint16).max(initial=0)
+        return bool(positive < 0x7C00 and negative < 0xFC00)
+    return bool(np.isfinite(rows).all())
+
+
+def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    raw = bytes.fromhex("".join(keys))
+    if len(raw) != _KEY_BYTES * len(keys):
+        raise ValueError("a feature's key is a SHA-256 digest in hexadecimal")
+    return np.frombuffer(raw, f"S{_KEY_BYTES}")
+
+
+def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
+    """The first eight bytes of each key as a number; shape (N,)."""
+    return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
+
+
+def _stretch(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
+    """The first row of photos that lie one after the other, as a first run leaves them.
+
+    Then nothing need be sorted or looked up, which takes as long as reading a tenth of the vectors. Not
+    tried for a small part of the shelf: for many such in turn, a sorted shelf is read but once.
+    """
+    if 2 * len(wanted) < len(known):
+        return None
+    heads = _heads(known) == _heads(wanted[:1])
+    start = int(heads.argmax()) if heads.size else 0
+    found = known[start : start + len(wanted)]
+    return start if np.array_equal(found.view(np.uint64), wanted.view(np.uint64)) else None
+
+
+def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:
+    """A number for each row, from its key and its vector, modulo 2**64; shape (N,).
+
+    Plain sums, at the speed of memory: what they are to tell is a row that never came to the disk.
+    """
+    wide = np.uint64 if rows.shape[1] * rows.itemsize % 8 == 0 else np.uint16
+    of_keys = keys.view(np.uint64).reshape(len(keys), -1).sum(1)
+    sums: _Sums = of_keys + rows.view(wide).sum(1, dtype=np.uint64)
+    return sums
+
+
+def _write_all(handle: int, data: npt.NDArray[Any], at: int | None = None) -> None:
+    """Write an array's bytes at a place, or where the handle stands."""
+    view = memoryview(data.view(np.uint8).reshape(-1).data)
+    while view:
+        done = os.write(handle, view) if at is None else os.pwrite(handle, view, at)
+        view, at = view[done:], at if at is None else at + done
+
+
+def _sync(*handles: int) -> None:
+    for handle in handles:
+        os.fsync(handle)

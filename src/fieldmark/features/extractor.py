@@ -1,0 +1,161 @@
+"""Compute features of photos and keep them in the feature store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fieldmark.data.loader import CachedCrops, CropCache, LabelledCrops, streamed_crops
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.data.transforms import Preprocess
+from fieldmark.features import extraction
+from fieldmark.features.cache import FeatureCache, FeatureStore, Precision
+from fieldmark.features.extraction import Extraction, Job
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.models import Backbone, runtime
+from fieldmark.utils.logging import progress_bar
+
+PAPER_CROP = Preprocess(size=224, fit="squash")
+"""The paper's crop: "resized to 224 x 224". The whole photo is used, without its proportions."""
+
+_ROOM = 8 / 7
+"""The side of crops that random crops are cut from, as a multiple of the network's: 256 for 224."""
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Computes the features of photos with frozen networks, and reads them back.
+
+    Attributes:
+        preprocess: makes the crop that all backbones share.
+        store: where features are kept.
+        engine: which engine runs the networks; `auto` measures which is fastest here.
+        precision: the data type in which features are kept.
+        workers: decoding threads; None: one a core.
+    """
+
+    preprocess: Preprocess = PAPER_CROP
+    store: FeatureStore = field(default_factory=FeatureStore)
+    engine: str = "auto"
+    precision: Precision = "float16"
+    workers: int | None = None
+    # Decoded crops that several trainings of one process share; not part of the value.
+    _crops: dict[tuple[Preprocess, tuple[str, ...]], CachedCrops] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def with_view(self, preprocess: Preprocess) -> FeatureExtractor:
+        """Return the same extractor for another view of the photos."""
+        return replace(self, preprocess=preprocess, _crops={})
+
+    def cache(self, backbone: Backbone) -> FeatureCache:
+        """Return the cache of one backbone's features of this view."""
+        facts = backbone.architecture
+        crop = self.crop_for(backbone)
+        return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.precision)
+
+    def crop_for(self, backbone: Backbone) -> Preprocess:
+        """Return the shared crop in the size that the network takes."""
+        size = backbone.architecture.input_size
+        resize = round(self.preprocess.resize * size / self.preprocess.size)
+        return replace(self.preprocess, size=size, resize=resize)
+
+    def compute(
+        self,
+        photos: Sequence[PhotoFile],
+        backbones: dict[str, Backbone],
+        *,
+        on_complete: Callable[[str, Extraction], None] = lambda _name, _so_far: None,
+    ) -> Extraction:
+        """Compute and keep the features of all photos that are missing.
+
+        Backbones that share a crop share its decoding.
+
+        Args:
+            photos: the photos; one that occurs twice is computed once.
+            backbones: the networks by their names.
+            on_complete: called with a network's name and the extraction so far as soon as all of its
+                features are there.
+
+        Returns:
+            What was computed, and which photos could not be decoded.
+        """
+        result = Extraction()
+        sizes: dict[Preprocess, list[str]] = {}
+        for name, backbone in backbones.items():
+            sizes.setdefault(self.crop_for(backbone), []).append(name)
+        for crop, sharing in sizes.items():
+            jobs = [self._job(name, backbones[name]) for name in sharing]
+            extraction.extract(
+                photos, jobs, crop, result, on_complete=on_complete, workers=self.workers
+            )
+        return result
+
+    def _job(self, name: str, backbone: Backbone) -> Job:
+        return Job(
+            name=name,
+            cache=self.cache(backbone),
+            giga_macs=backbone.architecture.giga_macs,
+            engine=lambda: runtime.engine(backbone, self.engine, batch=extraction.BATCH),
+        )
+
+    def _crop_of(self, backbone: Backbone, room: float) -> Preprocess:
+        crop = self.crop_for(backbone)
+        return replace(crop, size=round(room * crop.size), resize=round(room * crop.resize))
+
+    def crops(
+        self, backbone: Backbone, photos: Sequence[PhotoFile], *, room: float = 1.0
+    ) -> CachedCrops:
+        """Photos decoded once, for training the network itself.
+
+        Args:
+            backbone: its crop is taken.
+            photos: what to decode.
+            room: the crop's side as a multiple of the network's, so that random crops of it are not
+                much enlarged.
+        """
+        crop = self._crop_of(backbone, room)
+        key = crop, tuple(photo.sha256 for photo in photos)
+        if key not in self._crops:
+            crop_cache = CropCache.empty(len(photos), crop.size)
+            with progress_bar("decoding", len(photos)) as stage:
+                for _ in crop_cache.fill(photos, crop, workers=self.workers):
+                    stage.advance()
+            rows = {photo.sha256: number for number, photo in enumerate(photos)}
+            self._crops[key] = CachedCrops(crop_cache, rows)
+        return self._crops[key]
+
+    def crops_to_tune(
+        self,
+        backbone: Backbone,
+        train: LabelledPhotos,
+        val: LabelledPhotos,
+        classes: Sequence[str],
+        *,
+        random_crop: bool = True,
+        stream: bool = False,
+    ) -> tuple[LabelledCrops, LabelledCrops]:
+        """Training photos, with room for random crops where there are any, and validation photos as they
+        are measured.
+
+        With `stream` no crop is kept: each is decoded when it is its turn.
+        """
+        room = _ROOM if random_crop else 1.0
+        if stream:
+            wide, exact = self._crop_of(backbone, room), self._crop_of(backbone, 1.0)
+            return streamed_crops(train, classes, wide), streamed_crops(val, classes, exact)
+        spooled = self.crops(backbone, train.files, room=room), self.crops(backbone, val.files)
+        return spooled[0].labelled(train, classes), spooled[1].labelled(val, classes)
+
+    def features(
+        self, backbone: Backbone, photos: LabelledPhotos, classes: Sequence[str]
+    ) -> LabelledFeatures:
+        """The kept features of some photos with their labels."""
+        features = self.cache(backbone).get([photo.sha256 for photo in photos.files])
+        return LabelledFeatures(features, photos.labels(classes), photos.ids)
+
+
+def cost_of(extractor: FeatureExtractor, backbone: Backbone, photos: int) -> float | None:
+    """Seconds that the features of so many photos took, by the rate at which they were computed."""
+    return extraction.seconds_for(extractor.cache(backbone), photos)

@@ -1,0 +1,210 @@
+"""`fieldmark extract`: features of one shard of the photos, so that many processes share the work.
+
+A shard is the unit of work, of retry and of resume. Its photos' bytes are read once, in order and a
+bounded number at a time, so memory does not grow with the photos and nothing is copied to the disk.
+Each process writes onto a segment of its own beside the shelf; when it is done the segment's rows are
+taken onto the shelf. A killed process loses its last batch; the same shard, started again, goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fieldmark.data import images
+from fieldmark.data import readers as sources
+from fieldmark.data.photos import PhotoFile, PhotoTable
+from fieldmark.data.storage.places import InMemoryImage, Place
+from fieldmark.features.cache import FeatureCache
+from fieldmark.features.extraction import BATCH, Extraction, Job, extract
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.models import Backbone, runtime
+from fieldmark.models.runtime import Engine
+from fieldmark.utils import io
+from fieldmark.utils.cpu import cores
+from fieldmark.utils.errors import ImageRejected, InputError, StoreError
+from fieldmark.utils.logging import overall_progress
+from fieldmark.utils.typing import BoolArray
+
+CHUNK = 8 * BATCH
+"""Photos whose bytes are held at a time; as many again are read ahead."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `of` shares of the photos, counted from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `3/8`.
+
+        Raises:
+            InputError: it is not two whole numbers i/n with 1 <= i <= n.
+        """
+        number, slash, of = text.partition("/")
+        if not slash or not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise InputError(
+                f"--shard {text} is no shard: write i/n with i from 1 to n, such as 3/8."
+            )
+        return cls(int(number), int(of))
+
+    @property
+    def name(self) -> str:
+        """What its segment is called."""
+        return f"{self.number:05}-of-{self.of:05}"
+
+    def share(self, table: PhotoTable) -> PhotoTable:
+        """The rows of this shard: one stretch, so that files beside each other are read in order."""
+        first, last = ((part * len(table)) // self.of for part in (self.number - 1, self.number))
+        return table.with_frame(table.frame[first:last])
+
+
+@dataclass
+class Report:
+    """What an extraction of a shard did.
+
+    Attributes:
+        photos: how many of the shard's photos have their features now.
+        computed: vectors computed now, over all networks; the others were kept from before.
+        rejected: why a photo has none, by its id.
+    """
+
+    photos: int = 0
+    computed: int = 0
+    rejected: dict[str, ImageRejected] = field(default_factory=dict)
+
+
+def extract_shard(
+    table: PhotoTable,
+    backbones: dict[str, Backbone],
+    extractor: FeatureExtractor,
+    shard: Shard = Shard(1, 1),
+) -> Report:
+    """Bring the features of one shard of the photos onto the shelves.
+
+    The features are those that `train` and `study` compute, bit for bit on one engine.
+
+    Args:
+        table: the shard's photos (`Shard.share`); looked at or not. A photo whose digest is known and
+            whose features are kept is not read.
+        backbones: the networks, by name.
+        bench: where features are kept, and how they are computed.
+        shard: which share of all photos they are; its segments are called after it.
+
+    Raises:
+        InputError: the photos or the cache cannot be read or written.
+        StoreError: another process computes the same shard.
+    """
+    report = Report()
+    desks = [_Desk(name, backbone, extractor, shard) for name, backbone in backbones.items()]
+    mine = table.kept.select("id", "path", "sha256")
+    digests = mine["sha256"].fill_null("0" * 64).to_list()
+    kept = mine["sha256"].is_not_null().to_numpy() & _have(desks, digests)
+    report.photos = int(kept.sum())
+    rows = mine.filter(~kept).rows()
+    with overall_progress(f"shard {shard.number}/{shard.of}", len(rows)) as bar:
+        for chunk in _chunks(table, rows, extractor.workers):
+            _compute(chunk, desks, extractor, report)
+            bar.advance(len(chunk))
+    for desk in desks:
+        with suppress(StoreError):  # somebody writes to the shelf: the next who opens it takes them
+            desk.cache.gather()
+    return report
+
+
+_Row = tuple[str, str, str | None]
+_Read = tuple[str, PhotoFile | ImageRejected]
+
+
+class _Desk:
+    """One network: its shelf, this shard's segment of it, and its engine once it is needed."""
+
+    def __init__(
+        self, name: str, backbone: Backbone, extractor: FeatureExtractor, shard: Shard
+    ) -> None:
+        self.name, self.backbone, self.extractor = name, backbone, extractor
+        self.cache: FeatureCache = extractor.cache(backbone)
+        self.segment = self.cache.segment(shard.name)
+        self.crop = extractor.crop_for(backbone)
+
+    def has(self, digests: Sequence[str]) -> BoolArray:
+        """Which photos' vectors are there already, on the shelf or on the segment."""
+        return (self.cache.rows(digests) >= 0) | (self.segment.rows(digests) >= 0)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, kept from chunk to chunk."""
+        return runtime.engine(self.backbone, self.extractor.engine, batch=BATCH)
+
+    def job(self) -> Job:
+        """The work of this network onto the segment."""
+        cost = self.backbone.architecture.giga_macs
+        return Job(self.name, self.segment, cost, engine=lambda: self.engine)
+
+
+def _have(desks: Sequence[_Desk], digests: Sequence[str]) -> BoolArray:
+    have: BoolArray = np.all([desk.has(digests) for desk in desks], axis=0)
+    return have
+
+
+def _chunks(table: PhotoTable, rows: Sequence[_Row], workers: int | None) -> Iterator[list[_Read]]:
+    """The photos with their bytes, in order; one chunk is read while the one before is computed."""
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(workers or cores()) as readers:
+
+        def load(start: int) -> list[_Read]:
+            work = ((row, table.file_of(row[1])) for row in rows[start : start + CHUNK])
+            return list(readers.map(_read, work))
+
+        waiting = deque([ahead.submit(load, 0)] if rows else [])
+        for start in range(0, len(rows), CHUNK):
+            chunk = waiting.popleft().result()
+            if start + CHUNK < len(rows):
+                waiting.append(ahead.submit(load, start + CHUNK))
+            yield chunk
+
+
+def _read(work: tuple[_Row, Place]) -> _Read:
+    (photo_id, _, digest), place = work
+    try:
+        data = images.read_bytes(place)
+    except ImageRejected as error:
+        return photo_id, error
+    return photo_id, PhotoFile(digest or io.sha256(data), InMemoryImage(data))
+
+
+def _compute(
+    chunk: Sequence[_Read], desks: Sequence[_Desk], extractor: FeatureExtractor, report: Report
+) -> None:
+    photos = {name: photo for name, photo in chunk if isinstance(photo, PhotoFile)}
+    report.rejected |= {name: each for name, each in chunk if isinstance(each, ImageRejected)}
+    done = Extraction()
+    for crop in dict.fromkeys(desk.crop for desk in desks):
+        sharing = [desk for desk in desks if desk.crop == crop]
+        every = list(photos.values())
+        lacking = ~_have(sharing, [photo.sha256 for photo in every])
+        todo = [every[number] for number in np.flatnonzero(lacking)]
+        jobs = [desk.job() for desk in sharing]
+        extract(todo, jobs, crop, done, workers=extractor.workers)
+    refused = {
+        name: done.rejected[photo.sha256]
+        for name, photo in photos.items()
+        if photo.sha256 in done.rejected
+    }
+    report.rejected |= refused
+    report.photos += len(photos) - len(refused)
+    report.computed += sum(done.computed.values())
+
+
+def read(photos: Path, *, source: str | None = None) -> PhotoTable:
+    """The photos as they are listed, not looked at: the extraction itself reads their bytes."""
+    return sources.read(photos, source=source, verify=False)

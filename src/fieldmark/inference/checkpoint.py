@@ -1,0 +1,139 @@
+"""A file of answers that a later run goes on with: what was named is kept in a journal beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fieldmark import __version__
+from fieldmark.data.storage import places
+from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.formats import Form, writer_of
+from fieldmark.inference.inputs import Item
+from fieldmark.inference.predictor import BATCH, Counted, Named, Naming, predict, with_progress
+from fieldmark.inference.record import entry
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_JOURNAL = "fieldmark-journal-2"
+
+
+class Output:
+    """A file of answers, and beside it `FILE.journal`, a line for each photo that was named.
+
+    The journal is added to batch by batch and reaches the disk before the next batch, so that a kill
+    costs one batch at most; a later run with the same classifier and options goes on from it. The
+    file itself is made from the journal at the end, whole or not at all.
+    """
+
+    def __init__(self, path: Path, classifier: Classifier, *, top: int, wide: bool) -> None:
+        """Raises InputError where `path` has no known suffix, or is a file of something else."""
+        self._writer = writer_of(path, wide=wide)
+        by = f"fieldmark {__version__} {classifier.digest[:12]}"
+        self.path, self._form = path, Form(classifier.taxonomy, wide, by)
+        self.journal = path.with_name(f"{path.name}.journal")
+        if path.exists() and not self.journal.exists():
+            raise InputError(
+                f"{path} exists and has no {self.journal.name} beside it to go on from: name "
+                "another file, or delete it."
+            )
+        self._about = json.dumps(
+            {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
+        )
+
+    def left(self, items: Sequence[Item]) -> list[Item]:
+        """The photos that are still to be named; those that could not be used are tried again.
+
+        A photo that has changed since is named anew. What a kill tore is dropped.
+        """
+        where = {item.name: item.path for item in items}
+        kept = {
+            name: line
+            for name, line, stamp in self._lines()
+            if name not in where or stamp == places.stamp(where[name])
+        }
+        io.write_text(self.journal, "".join(f"{line}\n" for line in (self._about, *kept.values())))
+        if kept:
+            logger.info(f"Going on: {len(kept):,} photos were named before ({self.journal.name})")
+        once = {item.name: item for item in items}
+        return [item for name, item in once.items() if name not in kept]
+
+    def _lines(self) -> Iterator[tuple[str, str, Any]]:
+        """Name, line and stamp of each photo that was named, if by this classifier."""
+        if not self.journal.exists():
+            return
+        with self.journal.open("rb") as handle:
+            if handle.readline() != f"{self._about}\n".encode():
+                logger.info(f"{self.journal.name} is of another classifier or other options: anew")
+                return
+            for raw in handle:
+                try:
+                    value = json.loads(raw)
+                    if raw.endswith(b"\n") and "rejected" not in value["entry"]:
+                        yield value["entry"]["file_name"], raw.decode().rstrip("\n"), value["stamp"]
+                except (ValueError, KeyError, TypeError):  # torn
+                    continue
+
+    def keep(self, results: Iterable[Named]) -> Iterator[Named]:
+        """Write results down as they come, and pass them on."""
+        waiting: list[str] = []
+        try:
+            for result in results:
+                among, timed = len(self._form.taxonomy), self._writer.timed
+                value = entry(result, among, wide=self._form.wide, timed=timed)
+                line = {"stamp": places.stamp(result.item.path), "entry": value}
+                waiting.append(json.dumps(line, ensure_ascii=False))
+                if len(waiting) >= BATCH:
+                    io.append_lines(self.journal, waiting)
+                    waiting = []
+                yield result
+        finally:
+            io.append_lines(self.journal, waiting)
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        with self.journal.open("rb") as handle:
+            next(handle)
+            for raw in handle:
+                yield json.loads(raw)["entry"]
+
+    def finish(self) -> None:
+        """Write the file from the journal."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._writer.write(self.path, self._entries(), replace(self._form, when=now))
+
+
+def to_file(
+    path: Path,
+    classifier: Classifier,
+    items: Sequence[Item],
+    *,
+    top: int = 5,
+    wide: bool = False,
+    name: Naming = predict,
+) -> int:
+    """Name photos into a CSV, JSON lines or Parquet file, going on where an earlier run stopped.
+
+    `name` is what names them, in order.
+
+    Returns:
+        How many photos could not be used; each has a row with its reason.
+
+    Raises:
+        InputError: the file's name has no known suffix, it cannot be written, or it is another one.
+        StoreError: another process writes it.
+    """
+    output = Output(path, classifier, top=top, wide=wide)
+    with io.lock(path.with_name(f".{path.name}.lock")):
+        left = output.left(items)
+        counted = Counted(with_progress(name(classifier, left, top), len(left)))
+        for _ in output.keep(counted):
+            pass
+        output.finish()
+    return counted.rejected

@@ -1,0 +1,145 @@
+"""What a classifier is made of: networks, and members that look through them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fieldmark.data.transforms import Preprocess
+from fieldmark.heads.base import LinearHead
+from fieldmark.models import runtime
+from fieldmark.utils.errors import ClassifierError, InputError, StoreError
+from fieldmark.utils.typing import FloatArray
+
+if TYPE_CHECKING:
+    from fieldmark.models import Backbone
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A backbone by its name and key; its weights are read when they are first needed.
+
+    Attributes:
+        architecture: its name.
+        weights: which ones: `Backbone.key` on the side that the network was made for.
+        source: the backbone itself, or the file that holds its weights.
+        side: of its crops in pixels, where it is another one than the network was made for.
+    """
+
+    architecture: str
+    weights: str
+    source: Backbone | Path | None = None
+    side: int | None = None
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Network:
+        """The network of a backbone that is in memory."""
+        facts, native = backbone.architecture, backbone.native
+        if native is None:
+            return cls(facts.name, backbone.key, backbone)
+        return cls(facts.name, native.key, backbone, facts.input_size)
+
+    @property
+    def key(self) -> str:
+        """What its features and its graph are kept under: `Backbone.key`."""
+        from fieldmark.models import key_at
+
+        return self.weights if self.side is None else key_at(self.weights, self.side)
+
+    @cached_property
+    def engine(self) -> runtime.Engine:
+        """What turns crops into features on this machine.
+
+        A graph that was converted before is used at once, without PyTorch; a damaged one is made
+        anew, and a network that cannot be converted runs in PyTorch.
+        """
+        graph = runtime.cached_graph(self.key)
+        if graph is not None:
+            with suppress(StoreError):
+                return runtime.onnx_engine_from_file(graph)
+        backbone = self.backbone
+        try:
+            return runtime.engine(backbone, "onnxruntime")
+        except InputError:
+            return runtime.engine(backbone, "torch")
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network before the head, with its weights.
+
+        Raises:
+            ClassifierError: the file is damaged, or holds other weights.
+        """
+        from fieldmark import models
+        from fieldmark.inference.classifier import validation
+
+        if isinstance(self.source, models.Backbone):
+            return self.source
+        if self.source is None:
+            raise ClassifierError("This classifier has no weights: load it from its folder.")
+        try:
+            found = models.load(self.architecture, weights=self.source)
+        except InputError as error:
+            raise validation.damaged(self.source.parent, error) from error
+        if found.key != self.weights:
+            raise ClassifierError(
+                f"{self.source} does not hold the weights that the head was trained on: "
+                "take the folder anew from where it was made."
+            )
+        return found if self.side is None else found.at(self.side)
+
+
+def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
+    """A network and how it sees photos, for a person; `side` where it is not the network's own."""
+    told = [f"{side} px"] * (side is not None)
+    told += ["central crop"] * (view.fit == "crop") + ["mirrored"] * view.flip
+    return f"{architecture} ({', '.join(told)})" if told else architecture
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One view of a photo through one network, and what is made of it.
+
+    Attributes:
+        network: shared by the members that look through it.
+        preprocess: the view: from a photo to the crop that the network sees.
+        head: from features to scores.
+        temperature: of its scores, so that its probabilities are calibrated by themselves; 1 where
+            it is the only member, for then the classifier's own does that.
+        weight: how much its probabilities count; the weights of all members sum to 1.
+    """
+
+    network: Network
+    preprocess: Preprocess
+    head: LinearHead
+    temperature: float = 1.0
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What it is called on a page: the network, and the view where it is not the usual one."""
+        return name_of(self.network.architecture, self.preprocess, self.network.side)
+
+    def only(self, columns: list[int]) -> LinearHead:
+        """The head of some of the classes."""
+        weight = np.ascontiguousarray(self.head.weight[:, columns])
+        return LinearHead(weight, self.head.bias[columns])
+
+    def logits(self, features_ND: FloatArray) -> FloatArray:
+        """Scores divided by the member's temperature, shape (N, C).
+
+        Raises:
+            ValueError: the head does not fit the network, or gives no finite score.
+        """
+        if features_ND.shape[1] != self.head.weight.shape[0]:
+            raise ValueError(f"the backbone gives {features_ND.shape[1]} features")
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits_NC = self.head.logits(features_ND) / np.float32(self.temperature)
+        if not np.isfinite(logits_NC.max(axis=1)).all():
+            raise ValueError("its scores are beyond what a number can hold")
+        return logits_NC

@@ -1,0 +1,235 @@
+"""The folder of a classifier, written and read.
+
+    classifier.json        everything that is not a tensor
+    head.safetensors       the last layer
+    backbone.safetensors   the weights of all layers before it
+    README.md              a model card in the form of the Hugging Face hub
+
+The second member's last layer is `head-2.safetensors`, the second distinct weights are
+`backbone-2.safetensors`, and so on. Nothing in it is ever run as code: tensors are safetensors, the
+rest is JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fieldmark.data.transforms import Preprocess
+from fieldmark.heads.base import LinearHead
+from fieldmark.inference.classifier import hub as remote
+from fieldmark.inference.classifier import validation
+from fieldmark.inference.classifier.ensemble_member import Member, Network
+from fieldmark.inference.classifier.model_card import card
+from fieldmark.inference.classifier.validation import damaged
+from fieldmark.utils import io
+from fieldmark.utils.errors import ClassifierError, InputError
+
+if TYPE_CHECKING:
+    from fieldmark.inference.classifier.model import Classifier
+
+FORMAT = "fieldmark-classifier-2"
+_BEFORE = "fieldmark-classifier-1"  # one member, written without the word
+MOST_MEMBERS = 64
+
+
+def _name(kind: str, number: int) -> str:
+    """The file of a member's head or of a network's weights."""
+    return f"{kind}.safetensors" if number == 0 else f"{kind}-{number + 1}.safetensors"
+
+
+LIMITS = {
+    "classifier.json": 1 << 28,
+    **{_name("head", number): 1 << 33 for number in range(MOST_MEMBERS)},
+    **{_name("backbone", number): 1 << 35 for number in range(MOST_MEMBERS)},
+    "neighbours.safetensors": 1 << 35,
+}
+"""The files that are read, and the bytes that each may have."""
+
+
+def save(classifier: Classifier, folder: Path) -> None:
+    """Write the folder; see `Classifier.save`."""
+    from safetensors.numpy import save as as_bytes
+
+    try:
+        (folder / "classifier.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written to ({error.strerror}): name another folder."
+        ) from error
+    names = []
+    weights = {network.weights: network for network in classifier.networks}
+    for number, network in enumerate(weights.values()):
+        names.append(_name("backbone", number))
+        _save_weights(network, folder / names[-1])
+    for number, member in enumerate(classifier.members):
+        names.append(_name("head", number))
+        tensors = {name: np.ascontiguousarray(t) for name, t in member.head.tensors().items()}
+        io.write_bytes(folder / names[-1], as_bytes(tensors))
+    for name in LIMITS.keys() - {*names, "classifier.json", "neighbours.safetensors"}:
+        (folder / name).unlink(missing_ok=True)  # of a larger ensemble that was here before
+    io.write_text(folder / "README.md", card(classifier))
+    io.write_json(
+        folder / "classifier.json",
+        {
+            "format": FORMAT,
+            "members": [_as_json(member) for member in classifier.members],
+            "temperature": classifier.temperature,
+            "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+            "known_from": classifier.ood_threshold,
+            "taxonomy": classifier.taxonomy.to_json(),
+            "files": {name: io.sha256((folder / name).read_bytes()) for name in sorted(names)},
+            "provenance": dict(classifier.provenance),
+        },
+    )
+
+
+def _as_json(member: Member) -> dict[str, Any]:
+    return {
+        "architecture": member.network.architecture,
+        "backbone_key": member.network.weights,
+        "preprocess": io.from_json(member.preprocess.to_json()),
+        **({"side": member.network.side} if member.network.side is not None else {}),
+        "temperature": member.temperature,
+        "weight": member.weight,
+    }
+
+
+def _save_weights(network: Network, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from fieldmark.models.weights import trunk_names
+
+    state = network.backbone.network.state_dict()
+    names = trunk_names(state, network.backbone.architecture.last_layer_path)
+    with io.replacing(path) as temporary:
+        save_file({name: state[name].contiguous() for name in names}, temporary)
+
+
+def load(folder: str | Path) -> dict[str, Any]:
+    """Read a folder, a zip or a name on the hub; gives the attributes of a `Classifier`."""
+    if hub := re.fullmatch(r"hf:/{1,2}([^/@]+/[^/@]+)(?:@(.+))?", str(folder)):
+        return _load(remote.from_hub(hub[1], hub[2], LIMITS))
+    if not Path(folder).is_file():
+        return _load(Path(folder))
+    unpacked = remote.from_zip(Path(folder), LIMITS)
+    try:
+        return _load(unpacked)
+    except ClassifierError as error:
+        raise ClassifierError(str(error).replace(str(unpacked), str(folder))) from error
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+
+    about = _read_about(folder)
+    try:
+        taxonomy = validation.taxonomy(about["taxonomy"])
+        ood_threshold = about["known_from"]
+        return dict(
+            members=_members(folder, about, len(taxonomy)),
+            taxonomy=taxonomy,
+            temperature=validation.number(about, "temperature", 1e-3, 1e3),
+            thresholds=validation.thresholds(about["thresholds"]),
+            ood_threshold=(
+                None if ood_threshold is None else validation.number(about, "known_from", -1e6, 1e6)
+            ),
+            provenance=about["provenance"],
+            source=folder,
+        )
+    except (InputError, OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise damaged(folder, error) from error
+
+
+def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
+    entries = about["members"]
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MEMBERS:
+        raise ValueError(f"members are not a list of 1 to {MOST_MEMBERS}")
+    networks: dict[str, dict[int | None, Network]] = {}
+    members = []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError("a member is not an object")
+        head = _read_head(folder / _name("head", number), about["files"])
+        preprocess = Preprocess.from_json(io.to_json(entry["preprocess"]))
+        architecture, key = (
+            validation.text(entry, name) for name in ("architecture", "backbone_key")
+        )
+        side = (
+            int(validation.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
+        )
+        validation.member(architecture, key, preprocess, side, head, classes)
+        which = list({**networks, key: {}}).index(key)
+        path = folder.absolute() / _name("backbone", which)  # it is read later, perhaps elsewhere
+        sides = networks.setdefault(key, {})
+        if any(each.architecture != architecture for each in sides.values()):
+            raise ValueError("two networks have the same backbone_key")
+        network = sides.setdefault(side, Network(architecture, key, path, side))
+        temperature = validation.number(entry, "temperature", 1e-3, 1e3)
+        weight = validation.number(entry, "weight", 0, 1)
+        members.append(Member(network, preprocess, head, temperature, weight))
+    for number in range(len(networks)):
+        if not (folder / _name("backbone", number)).is_file():
+            raise ValueError(f"{_name('backbone', number)} is missing")
+    weights = [member.weight for member in members]
+    if abs(sum(weights) - 1) > 1e-6 or min(weights) <= 0 or weights[0] < max(weights):
+        raise ValueError("the weights of the members are not a mean with the largest one first")
+    return tuple(members)
+
+
+def _read_head(path: Path, digests: Mapping[str, object]) -> LinearHead:
+    from safetensors.numpy import load as tensors_in
+
+    raw = path.read_bytes()
+    if io.sha256(raw) != digests[path.name]:
+        raise ValueError(f"{path.name} is not the file that was written with it")
+    return LinearHead.from_tensors(tensors_in(raw))
+
+
+def _read_about(folder: Path) -> Any:
+    if not folder.is_dir():
+        raise ClassifierError(
+            f"{folder} is not a folder: name one that `fieldmark train --out` wrote."
+        )
+    for name, limit in LIMITS.items():
+        path = folder / name
+        if path.exists() and not path.is_file():
+            raise damaged(folder, ValueError(f"{name} is not a file"))
+        if path.exists() and path.stat().st_size > limit:
+            raise damaged(folder, ValueError(f"{name} is too large: {path.stat().st_size:,} bytes"))
+    if not (folder / "classifier.json").is_file():
+        raise ClassifierError(
+            f"{folder} has no classifier.json: name a folder that `fieldmark train --out` wrote."
+        )
+    try:
+        about = io.read_json(folder / "classifier.json")
+    except InputError as error:
+        raise ClassifierError(str(error)) from error
+    if isinstance(about, dict) and about.get("format") == _BEFORE:
+        about = _with_members(about)
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ClassifierError(
+            f"{folder / 'classifier.json'} is not of the form {FORMAT}: it was written by another "
+            "program or another version; train it anew."
+        )
+    if not isinstance(about.get("provenance"), dict):
+        raise damaged(folder, ValueError("provenance is not an object"))
+    try:
+        io.to_json(about).encode()
+    except ValueError as error:  # NaN, or half of a Unicode character: valid for Python alone
+        raise damaged(folder, error) from error
+    return about
+
+
+def _with_members(about: dict[str, Any]) -> dict[str, Any]:
+    """What the first format said, in the words of this one."""
+    names = ("architecture", "backbone_key", "preprocess")
+    member = {name: about[name] for name in names if name in about}
+    if isinstance(member.get("preprocess"), dict):
+        member["preprocess"] = {"flip": False, **member["preprocess"]}
+    return {**about, "format": FORMAT, "members": [{**member, "temperature": 1.0, "weight": 1.0}]}

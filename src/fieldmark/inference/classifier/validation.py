@@ -1,0 +1,114 @@
+"""What is read from a folder that may come from anywhere, each value looked at before it is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldmark.data.taxonomy import RANKS, Taxonomy
+from fieldmark.data.transforms import Preprocess
+from fieldmark.evaluation.calibration import Threshold
+from fieldmark.heads.base import LinearHead
+from fieldmark.utils.errors import ClassifierError
+
+
+def damaged(folder: Path, error: Exception) -> ClassifierError:
+    """The sentence for a folder that is a classifier and cannot be used."""
+    why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ClassifierError(
+        f"{folder} is a damaged classifier ({' '.join(why.split())}): "
+        "take it anew from where it was made."
+    )
+
+
+def text(values: Mapping[str, Any], name: str) -> str:
+    """A text, or ValueError."""
+    if not isinstance(values[name], str):
+        raise ValueError(f"{name} is not a text")
+    return str(values[name])
+
+
+def number(values: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    """A number from `low` to `high`, or ValueError."""
+    value = values[name]
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise ValueError(f"{name} is not a number from {low} to {high}")
+    return float(value)
+
+
+def thresholds(value: Any) -> dict[str, Threshold]:
+    """Thresholds by rank, or ValueError."""
+    if not isinstance(value, dict) or not value.keys() <= set(RANKS):
+        raise ValueError("thresholds are not given by rank")
+    if value and "species" not in value:
+        raise ValueError("thresholds have none for the species")
+    return {rank: _threshold(each) for rank, each in value.items()}
+
+
+def _threshold(value: Any) -> Threshold:
+    return Threshold(
+        precision=number(value, "precision", 0, 1),
+        score=number(value, "score", 0, 2),  # above 1: nothing is ever sure
+        coverage=number(value, "coverage", 0, 1),
+    )
+
+
+def taxonomy(entries: Any) -> Taxonomy:
+    """A taxonomy, or ValueError."""
+    if not isinstance(entries, list):
+        raise ValueError("taxonomy is not a list")
+    for entry in entries:
+        ranks = entry.get("ranks", {}) if isinstance(entry, dict) else None
+        if not isinstance(ranks, dict):
+            raise ValueError("taxonomy holds something else than taxa")
+        texts = [value for name, value in entry.items() if name != "ranks"]
+        if not all(isinstance(text, str) for text in (*texts, *ranks.values())):
+            raise ValueError("a taxon has a name that is not a text")
+    taxonomy = Taxonomy.from_json(entries)
+    if len(taxonomy) != len(entries):
+        raise ValueError("two taxa have the same id")
+    return taxonomy
+
+
+def member(
+    architecture: str,
+    key: str,
+    preprocess: Preprocess,
+    side: int | None,
+    head: LinearHead,
+    classes: int,
+) -> None:
+    """Refuse a member whose parts do not fit each other, whoever wrote it.
+
+    Args:
+        architecture: the name of its network.
+        key: which weights.
+        preprocess: its view.
+        side: of the network's crops, where it is not the network's own.
+        head: its last layer.
+        classes: how many the classifier has.
+
+    Raises:
+        ValueError: what does not fit.
+    """
+    from fieldmark.models import BACKBONES
+
+    weight, bias = head.weight, head.bias
+    if weight.ndim != 2 or bias.shape != weight.shape[1:] or len(bias) != classes:
+        raise ValueError("the head does not fit the list of classes")
+    if not weight.dtype == bias.dtype == np.float32:
+        raise ValueError("the head is not of float32")
+    # Minus infinity as a bias is a class that was never learned.
+    if not np.isfinite(weight).all() or not np.isfinite(bias).any() or not (bias < np.inf).all():
+        raise ValueError("the head holds values that are not finite")
+    if not re.fullmatch("[0-9a-f]{64}", key):
+        raise ValueError("backbone_key is not a digest")
+    facts = BACKBONES.get(architecture)
+    dim = facts.feature_dim if facts else weight.shape[0]
+    takes = side or (facts.input_size if facts else preprocess.size)
+    if (weight.shape[0], preprocess.size) != (dim, takes):
+        raise ValueError(f"the head or the size of the crop is not of {architecture}")

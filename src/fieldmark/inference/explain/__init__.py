@@ -1,0 +1,204 @@
+"""`fieldmark explain`: where the network looked, and the training photos that are most like a photo.
+
+activation.py   what each place of a feature map adds to a score
+picture.py      an explanation as a PNG
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.data import images
+from fieldmark.data.taxonomy import Taxon
+from fieldmark.data.transforms import Preprocess
+from fieldmark.inference import neighbours
+from fieldmark.inference.classifier import Classifier, Photo
+from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activation
+from fieldmark.inference.explain.picture import Explanation, overlay, picture
+from fieldmark.inference.neighbours import Neighbour
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import ByteArray, FloatArray
+
+__all__ = [
+    "Activation",
+    "Explanation",
+    "NoFeatureMap",
+    "activation",
+    "explain",
+    "heat",
+    "heat_map",
+    "in_frame",
+    "overlay",
+    "picture",
+    "run",
+    "similar",
+]
+
+LABELS, NEIGHBOURS = 5, 5
+"""How many labels and training photos the picture shows."""
+
+
+def heat_map(
+    classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None
+) -> FloatArray:
+    """Where the networks looked: float32 (H, W) in 0..1, in the frame of the photo.
+
+    1 is the place that speaks most for the class; 0 are places that add nothing, speak against it, or
+    lie outside the central crop, which the network does not see.
+
+    Args:
+        classifier: what names the photo.
+        photo: a path, the bytes of a file, or an RGB image uint8 (H, W, 3).
+        label: a taxon, its id, or its number in the taxonomy; None: the first label.
+
+    Raises:
+        ImageRejected: the photo cannot be used.
+        InputError: the classifier has no such class.
+        NoFeatureMap: no network of it is convolutional.
+    """
+    image, crops = _opened(classifier, photo)
+    if label is None:
+        label = int(classifier.scores([crop[None] for crop in crops])[0].argmax())
+    return heat(classifier, crops, label, image.shape[0], image.shape[1])
+
+
+def heat(
+    classifier: Classifier,
+    crops: Sequence[ByteArray],
+    label: int | str | Taxon,
+    height: int,
+    width: int,
+) -> FloatArray:
+    """The heat map of a photo of which the crops are here, at any size; see `heat_map`.
+
+    An ensemble's is the weighted sum of its members' maps, each in what it adds to its calibrated
+    score; a member whose network has no map takes no part.
+
+    Args:
+        classifier: what names the photo.
+        crops: as `Classifier.crop` gives them.
+        label: see `heat_map`.
+        height, width: of the map that is wanted, in the proportions of the photo.
+
+    Raises:
+        InputError, NoFeatureMap: see `heat_map`.
+    """
+    number = _number(classifier, label)
+    maps: list[FloatArray] = []
+    strengths: list[float] = []
+    missing = None
+    for member in classifier.members:
+        crop = crops[classifier.views.index(member.preprocess)]
+        try:
+            found = activation(member, crop, number)
+        except NoFeatureMap as error:
+            missing = error
+            continue
+        maps.append(in_frame(member.preprocess, found, height, width))
+        top = max(0.0, float(found.map_hw.max(initial=0)))
+        strengths.append(member.weight / member.temperature * top)
+    if missing is not None and not maps:
+        raise missing
+    if len(maps) == 1:
+        return maps[0]
+    whole = np.tensordot(np.array(strengths, np.float32), np.stack(maps), axes=1)
+    return np.asarray(whole / max(float(whole.max(initial=0)), 1e-30), np.float32)
+
+
+def in_frame(view: Preprocess, found: Activation, height: int, width: int) -> FloatArray:
+    """An activation as a heat map in the frame of a photo of `height` x `width`; see `heat_map`."""
+    from PIL import Image
+
+    positive_hw = np.maximum(found.map_hw, 0)
+    if view.flip:
+        positive_hw = positive_hw[:, ::-1]
+    top = float(positive_hw.max(initial=0))
+    heat = Image.fromarray(np.ascontiguousarray(positive_hw / top if top > 0 else positive_hw))
+    left, up, right, down = view.box(height, width)
+    x0, y0, x1, y1 = round(left), round(up), round(right), round(down)
+    size = (max(1, x1 - x0), max(1, y1 - y0))
+    seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    whole = np.zeros((height, width), np.float32)
+    part = whole[y0:y1, x0:x1]
+    part[...] = seen[: part.shape[0], : part.shape[1]]
+    return whole
+
+
+def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list[Neighbour]:
+    """The training photos most like a crop or its features: `fieldmark.inference.neighbours.similar`."""
+    return neighbours.similar(classifier, photo, k)
+
+
+def explain(
+    classifier: Classifier,
+    photo: Photo,
+    label: int | str | Taxon | None = None,
+    *,
+    top: int = LABELS,
+    k: int = NEIGHBOURS,
+) -> Explanation:
+    """Name a photo and say why: the arguments are those of `heat_map`.
+
+    Raises:
+        ImageRejected: the photo cannot be used.
+        InputError: the classifier has no such class, or what it keeps of its photos is damaged.
+    """
+    image, crops = _opened(classifier, photo)
+    features = classifier.features([crop[None] for crop in crops])
+    p_C = np.exp(classifier.log_probabilities(features)[0])
+    number = int(p_C.argmax()) if label is None else _number(classifier, label)
+    kept = neighbours.of(classifier)
+    found = kept.similar(features[0], k)[0] if kept is not None else []
+    try:
+        hot = heat(classifier, crops, number, *image.shape[:2])
+    except NoFeatureMap:
+        hot = None
+    return Explanation(
+        image=image,
+        prediction=classifier.rank(p_C, top),
+        taxon=classifier.taxa[number],
+        heat=hot,
+        neighbours=tuple((near, kept.picture(near)) for near in found if kept is not None),
+    )
+
+
+def run(model: Path, photo: Path, out: Path, label: str | None = None) -> Explanation:
+    """Explain a photo with the classifier in a folder, and write the picture as a PNG.
+
+    Raises:
+        InputError: the classifier, the photo or the class is not there, or `out` cannot be written.
+    """
+    found = explain(Classifier.load(model), photo, label)
+    io.write_bytes(out, picture(found))
+    return found
+
+
+def _number(classifier: Classifier, label: int | str | Taxon) -> int:
+    if isinstance(label, int) and 0 <= label < len(classifier.taxa):
+        return label
+    wanted = label.id if isinstance(label, Taxon) else label
+    for number, taxon in enumerate(classifier.taxa):
+        if wanted in (taxon.id, taxon.name):
+            return number
+    raise InputError(
+        f"The classifier has no class {wanted!r}: name one of its {len(classifier.taxa)} by its id "
+        "or scientific name."
+    )
+
+
+def _opened(classifier: Classifier, photo: Photo) -> tuple[ByteArray, tuple[ByteArray, ...]]:
+    """The photo, decoded in full, and the crops that the networks see."""
+    if isinstance(photo, np.ndarray):
+        return photo, classifier.crop(photo)
+    data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
+    with images.named(photo):
+        image = images.decode(data)
+    if all(view.tier == "exact" for view in classifier.views):
+        return image, classifier.crop(image)
+    return image, classifier.crop(data)

@@ -1,0 +1,182 @@
+"""What each place of a network's last feature map adds to the score of a class.
+
+Networks whose features are the mean over the last feature map get an exact class activation map (Zhou
+et al., "Learning deep features for discriminative localization", 2016): the last layer is linear, so the
+score of a class is the mean over the map of what each place adds, plus the bias. The map is taken from
+the converted network, in which it is the input of the global mean; so it is found for every network
+that has one, whatever its library, and PyTorch is not needed.
+
+All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks
+via gradient-based localization", 2017), which needs gradients and with them PyTorch.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fieldmark.inference.classifier import Member, Network
+from fieldmark.models import runtime
+from fieldmark.models.runtime import graphs
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import ByteArray, FloatArray
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+
+class NoFeatureMap(InputError):
+    """The network is not convolutional, so there is no map of where it looked."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What each place of a network's last feature map adds to the score of a class.
+
+    Attributes:
+        map_hw: float32 (h, w); of an exact map the mean is `score - bias`.
+        score: the class's logit, before the temperature.
+        bias: what the last layer adds whatever the photo.
+        exact: whether the map is a class activation map; else it is Grad-CAM, never negative.
+    """
+
+    map_hw: FloatArray
+    score: float
+    bias: float
+    exact: bool
+
+
+def activation(member: Member, crop: ByteArray, number: int) -> Activation:
+    """What each place adds to the score of a class.
+
+    Args:
+        member: of the classifier that named the photo, such as its `lead`.
+        crop: uint8 (size, size, 3), as `member.preprocess` makes it.
+        number: of the class, in the classifier's taxonomy.
+
+    Raises:
+        NoFeatureMap: the network is not convolutional.
+    """
+    weight_D = member.head.weight[:, number]
+    bias = float(member.head.bias[number])
+    mapped = _mapped(member.network)
+    if mapped is None:
+        map_hw, x_D = _grad_cam(member.network, crop, weight_D)
+    else:
+        maps_Dhw, x_D = mapped(crop)
+        map_hw = np.tensordot(weight_D, maps_Dhw, axes=1).astype(np.float32)
+    return Activation(map_hw, float(x_D @ weight_D) + bias, bias, mapped is not None)
+
+
+# Exact: the map is the input of the global mean
+
+
+class _Mapped:
+    """A converted network that gives its last feature map beside the features."""
+
+    def __init__(self, model: onnx.ModelProto, map_name: str) -> None:
+        import onnxruntime
+        from onnx import helper
+
+        model.graph.output.append(helper.make_empty_tensor_value_info(map_name))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = runtime.cores()
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, crop: ByteArray) -> tuple[FloatArray, FloatArray]:
+        """The map (D, h, w) and its mean, the features (D,)."""
+        features, maps = self._session.run(None, {self._input: crop[None]})
+        return maps[0], features[0]
+
+
+@lru_cache(maxsize=8)
+def _mapped(network: Network) -> _Mapped | None:
+    """The network with its map; None where the features are not the mean over a map."""
+    import onnx
+
+    try:
+        kept = runtime.cached_graph(network.key)
+        model = onnx.load(kept or graphs.graph(network.backbone))
+    except InputError:  # a network that cannot be converted runs in PyTorch
+        return None
+    name = _map_of(model)
+    return _Mapped(model, name) if name else None
+
+
+_ONLY_SHAPE = ("Flatten", "Reshape", "Squeeze", "Identity")
+
+
+def _map_of(model: onnx.ModelProto) -> str | None:
+    """The name of the map whose mean over height and width is the output of the graph."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    node = made_by.get(model.graph.output[0].name)
+    while node is not None and node.op_type in _ONLY_SHAPE:
+        node = made_by.get(node.input[0])
+    if node is None:
+        return None
+    is_mean = node.op_type == "GlobalAveragePool" or (
+        node.op_type == "ReduceMean" and _axes(node) in ({2, 3}, {-1, -2})
+    )
+    return str(node.input[0]) if is_mean else None
+
+
+def _axes(node: onnx.NodeProto) -> set[int]:
+    return {axis for a in node.attribute if a.name == "axes" for axis in a.ints}
+
+
+# Grad-CAM
+
+
+def _grad_cam(
+    network: Network, crop: ByteArray, weight_D: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Grad-CAM of the last feature map before a pooling, and the features.
+
+    Each channel is weighted by the mean over the places of the score's gradient by it.
+    """
+    import torch
+    from torch import nn
+
+    trunk = network.backbone.trunk
+    pooling = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    maps: list[torch.Tensor] = []
+    me = threading.get_ident()  # others may run the same network meanwhile
+
+    def keep(module: nn.Module, _: Any, out: Any) -> None:
+        if threading.get_ident() != me:
+            return
+        is_map = isinstance(out, torch.Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1
+        if is_map and not isinstance(module, pooling):
+            maps.append(out)
+
+    def follow(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
+        return out.requires_grad_() if threading.get_ident() == me else out
+
+    leaves = [module for module in trunk.modules() if not any(module.children())]
+    hooks = [trunk.pixels.register_forward_hook(follow)]
+    hooks += [leaf.register_forward_hook(keep) for leaf in leaves if leaf is not trunk.pixels]
+    try:
+        with torch.enable_grad():
+            features = trunk(torch.from_numpy(crop[None].copy()))
+            if not maps:
+                raise NoFeatureMap(
+                    f"{network.architecture} has no feature map to draw: a heat map needs a "
+                    "convolutional network."
+                )
+            score = features[0] @ torch.from_numpy(weight_D.copy())
+            [gradient] = torch.autograd.grad(score, maps[-1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    channel_K = gradient[0].mean(dim=(1, 2))
+    map_hw = torch.tensordot(channel_K, maps[-1][0].detach(), dims=1).clamp(min=0)
+    return map_hw.numpy(), features[0].detach().numpy()

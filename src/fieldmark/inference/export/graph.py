@@ -1,0 +1,143 @@
+"""A classifier as one graph: preprocessing, networks, last layers and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fieldmark.data.transforms import Preprocess
+from fieldmark.heads.base import LinearHead
+from fieldmark.inference.classifier import Classifier, Member
+from fieldmark.inference.export import preprocessing
+from fieldmark.models import runtime
+from fieldmark.models.runtime import graphs
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17  # of the converted networks as well; ONNX Runtime from 1.12 on
+
+
+def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+    """Preprocessing, networks, last layers and calibration as one graph, checked for its form.
+
+    Args:
+        classifier: what to assemble.
+        trunks: its `networks` as graphs, in their order.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    add = preprocessing.Nodes("fieldmark_")
+    crops = {
+        view: preprocessing.crop(add, "image", view)
+        for view in dict.fromkeys(replace(each, tier="exact") for each in classifier.views)
+    }
+    features: dict[tuple[str, Preprocess], str] = {}
+    for number, (network, trunk) in enumerate(zip(classifier.networks, trunks, strict=True)):
+        seen = dict.fromkeys(
+            each.preprocess for each in classifier.members if each.network.key == network.key
+        )
+        made = [crops[replace(view, tier="exact")] for view in seen]
+        found = _run(add, f"trunk{number}_", trunk, made)
+        features |= {(network.key, view): x for view, x in zip(seen, found, strict=True)}
+    inputs = [features[each.network.key, each.preprocess] for each in classifier.members]
+    scores = [_head(add, x, each) for x, each in zip(inputs, classifier.members, strict=True)]
+    outputs = {
+        "probabilities": _probabilities(add, scores, classifier),
+        "energy": _energy(add, scores, classifier),
+    }
+    add.nodes += [helper.make_node("Identity", [outputs[name]], [name]) for name in outputs]
+    _share(add)
+    size = [len(classifier.taxonomy)]
+    graph = helper.make_graph(
+        add.nodes,
+        "fieldmark",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, size),
+            helper.make_tensor_value_info("energy", TensorProto.FLOAT, []),
+        ],
+        add.initializers,
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="fieldmark",
+        ir_version=trunks[0].ir_version,
+        opset_imports=list(trunks[0].opset_import),
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _share(add: preprocessing.Nodes) -> None:
+    """Keep tensors of the same values once: those of a network that sees photos at two sizes."""
+    kept: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for tensor in add.initializers:
+        values = tensor.data_type, tuple(tensor.dims), tensor.raw_data or tensor.SerializeToString()
+        same[tensor.name] = kept.setdefault(values, tensor.name)
+    add.initializers[:] = [each for each in add.initializers if same[each.name] == each.name]
+    for node in add.nodes:
+        node.input[:] = [same.get(name, name) for name in node.input]
+
+
+def _run(
+    add: preprocessing.Nodes, prefix: str, trunk: onnx.ModelProto, crops: Sequence[str]
+) -> list[str]:
+    """Add a network that sees some crops as one batch: the features of each, float32 (1, D)."""
+    from onnx import compose, helper
+
+    trunk = compose.add_prefix(trunk, prefix)
+    together = crops[0] if len(crops) == 1 else add("Concat", *crops, axis=0)
+    add.nodes.append(helper.make_node("Identity", [together], [trunk.graph.input[0].name]))
+    add.nodes += trunk.graph.node
+    add.initializers += trunk.graph.initializer
+    features = trunk.graph.output[0].name
+    if len(crops) == 1:
+        return [features]
+    rows = (add.constant([number], np.int64) for number in range(len(crops)))
+    return [add("Gather", features, row, axis=0) for row in rows]
+
+
+def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
+    """Softmax, and the mean of the members: float32 (1, C) of each to (C,)."""
+    mixed = scores[0]
+    if len(scores) > 1:
+        logs = [add("LogSoftmax", each, axis=1) for each in scores]
+        shifts = [add.constant(np.log(each.weight), np.float32) for each in classifier.members]
+        shifted = [add("Add", log, shift) for log, shift in zip(logs, shifts, strict=True)]
+        mixed = add("ReduceLogSumExp", add("Concat", *shifted, axis=0), axes=[0], keepdims=1)
+    mixed = add("Div", mixed, add.constant(classifier.temperature, np.float32))
+    return add("Squeeze", add("Softmax", mixed, axis=1), add.constant([0], np.int64))
+
+
+def _energy(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
+    """`calibration.energy`, the mean of the members': float32 (1, C) of each to ()."""
+    heat = add.constant(classifier.temperature, np.float32)
+    shares = []
+    for each, member in zip(scores, classifier.members, strict=True):
+        energy = add("ReduceLogSumExp", add("Div", each, heat), axes=[1], keepdims=0)
+        shares.append(add("Mul", energy, add.constant(member.weight, np.float32)))
+    return add("Squeeze", add("Sum", *shares), add.constant([0], np.int64))
+
+
+def _head(add: preprocessing.Nodes, features: str, member: Member) -> str:
+    """A member's last layer and temperature: float32 (1, D) to (1, C)."""
+    head: LinearHead = member.head
+    scores = add("MatMul", features, add.constant(head.weight, np.float32))
+    scores = add("Add", scores, add.constant(head.bias, np.float32))
+    return add("Div", scores, add.constant(member.temperature, np.float32))
+
+
+def trunks_of(classifier: Classifier) -> list[onnx.ModelProto]:
+    """The networks without their last layers, converted now or before."""
+    import onnx
+
+    return [
+        onnx.load(runtime.cached_graph(each.key) or graphs.graph(each.backbone))
+        for each in classifier.networks
+    ]

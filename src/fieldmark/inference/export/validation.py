@@ -1,0 +1,179 @@
+"""The check of an exported file: pictures, the classifier's answers on them, and the file's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.data import images
+from fieldmark.data.storage import places
+from fieldmark.data.storage.places import Place
+from fieldmark.inference.classifier import Classifier, stacked
+from fieldmark.models import runtime
+from fieldmark.utils import random as sampling
+from fieldmark.utils.errors import ImageRejected, InputError
+from fieldmark.utils.typing import ByteArray, FloatArray
+
+if TYPE_CHECKING:
+    import onnx
+
+logger = logging.getLogger(__name__)
+
+
+CHECKED = 64
+"""At most so many of the photos that a classifier was made from are used for the check."""
+
+TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
+"""The largest difference in a probability, by the interpolation of the resize.
+
+With `bilinear` and sizes of a simple ratio many sums lie halfway between two grey levels, where the
+order of a sum decides (`fieldmark.data.resampling`): up to 5 values of 10,000 differ by one.
+"""
+
+_SHAPES = (
+    *((240, 320), (320, 240), (224, 224), (300, 300), (480, 360), (900, 200)),
+    *((200, 900), (100, 80), (31, 47), (1, 1), (640, 427), (1200, 801)),
+)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported file is from the classifier.
+
+    Attributes:
+        photos: how many photos were named by both.
+        max_difference: the largest difference in any probability.
+        agreement: the share of photos with the same first label.
+        energy_difference: the largest difference in an energy, as a share of it where it is above 1.
+    """
+
+    photos: int
+    max_difference: float
+    agreement: float
+    energy_difference: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"the same first label on {self.agreement:.1%} of {self.photos:,} pictures, the largest "
+            f"difference in a probability is {self.max_difference:.1e}, in an energy "
+            f"{self.energy_difference:.1e}"
+        )
+
+
+def compare(
+    model: onnx.ModelProto, shapes: Sequence[ByteArray], expected: Outputs, allowed: float = 0.0
+) -> Parity:
+    """Run a graph on pictures and compare it with what is expected.
+
+    Args:
+        model: a graph as `assemble` makes it.
+        shapes: pictures, uint8 (H, W, 3).
+        expected: what it is to give.
+        allowed: first labels whose probabilities are closer than this count as the same.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.cores()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found = [session.run(None, {"image": picture}) for picture in shapes]
+    p_NC, energy_N = (np.stack(part) for part in zip(*found, strict=True))
+    best = expected.probabilities_NC
+    short = best.max(axis=1) - best[np.arange(len(shapes)), p_NC.argmax(axis=1)]
+    scale_N = np.maximum(np.abs(expected.energy_N), 1)
+    return Parity(
+        len(shapes),
+        _worst(p_NC - best),
+        float((short <= allowed).mean()),
+        _worst((energy_N - expected.energy_N) / scale_N),
+    )
+
+
+def _worst(differences: npt.NDArray[np.floating]) -> float:
+    """The largest difference; a graph that gives no number agrees with nothing."""
+    worst = float(np.abs(differences).max())
+    return worst if np.isfinite(worst) else float("inf")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What pictures give: probabilities (N, C), and energies (N,)."""
+
+    probabilities_NC: FloatArray
+    energy_N: FloatArray
+
+    def first(self, count: int) -> Outputs:
+        """Those of the first pictures."""
+        return Outputs(self.probabilities_NC[:count], self.energy_N[:count])
+
+    def every_other(self) -> Outputs:
+        """Those of the second, fourth … picture."""
+        return Outputs(self.probabilities_NC[1::2], self.energy_N[1::2])
+
+
+def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:
+    """The classifier's own outputs, of photos that are decoded in full."""
+    parts = [classifier.outputs(stacked([classifier.crop(picture)])) for picture in shapes]
+    return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+# The pictures
+
+
+def pictures(paths: Sequence[Place]) -> list[ByteArray]:
+    """Decoded photos; one that cannot be used is passed over and said.
+
+    Raises:
+        InputError: none of them can be used.
+    """
+    found = []
+    for path in paths:
+        try:
+            found.append(images.decode(images.read_bytes(path)))
+        except ImageRejected as error:
+            logger.info(f"{path} is not used for the check: {error}")
+    if paths and not found:
+        raise InputError("None of the photos given to --check can be used: name others.")
+    return found
+
+
+def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
+    """Photos that the classifier was made from, as its folder records them, if they are still there.
+
+    At most `limit`, drawn by their ids; those that it was not trained on come first.
+    """
+    from fieldmark.data.photos import PhotoTable
+    from fieldmark.data.split import Split
+
+    folder = classifier.source
+    if not isinstance(folder, Path) or not (folder / "photos.parquet").is_file():
+        return []
+    table = PhotoTable.read(folder / "photos.parquet")
+    known = (folder / "split.parquet").is_file()
+    seen = set(Split.read(folder / "split.parquet").ids("train")) if known else set()
+    rows = table.labelled.select("id", "path").rows()
+    order = sampling.order([photo_id for photo_id, _ in rows], "export").tolist()
+    order.sort(key=lambda number: rows[number][0] in seen)
+    there = (table.file_of(rows[number][1]) for number in order)
+    return list(islice(filter(places.is_here, there), limit))
+
+
+def generated() -> Iterator[ByteArray]:
+    """Pictures of many shapes, the same ones every time: waves of colour with some noise."""
+    for height, width in _SHAPES:
+        random = sampling.generator(0, "export", height, width)
+        rows, columns = np.ogrid[0:height, 0:width]
+        slopes, phases = random.uniform(0.01, 0.3, (2, 3)), random.uniform(0, 6, 3)
+        waves = np.sin(rows[..., None] * slopes[0] + columns[..., None] * slopes[1] + phases)
+        noise = random.normal(0, 20, (height, width, 3))
+        yield (128 + 90 * waves + noise).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,22 @@
+"""JSON lines: an object a photo, with its labels sorted by confidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.record import Entry
+
+
+def _lines(entries: Iterable[Entry], _form: Form) -> Iterator[str]:
+    for value in entries:
+        yield json.dumps(value, ensure_ascii=False)
+
+
+def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+    write_lines(path, _lines(entries, form), "\n")
+
+
+JSON_LINES = Writer("jsonl", ".jsonl", wide=False, write=_write, lines=_lines)

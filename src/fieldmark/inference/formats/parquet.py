@@ -1,0 +1,33 @@
+"""Parquet: the columns of the CSV file, with types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fieldmark.inference.formats.base import Form, Writer
+from fieldmark.inference.formats.table import COLUMNS, WIDE, columns, rows
+from fieldmark.inference.record import Entry
+from fieldmark.utils import io
+
+_ROWS = 50_000  # of a table that are held as Python's values at once
+
+
+def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+    import polars as pl
+
+    names = columns(form.taxonomy, wide=form.wide)
+    special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean}
+    texts = dict.fromkeys((*COLUMNS, *WIDE), pl.String)
+    schema: dict[str, Any] = {name: {**texts, **special}.get(name, pl.Float64) for name in names}
+    parts = [pl.DataFrame(schema=schema)]
+    every = (row for value in entries for row in rows(value, form.taxonomy, wide=form.wide))
+    while some := list(islice(every, _ROWS)):
+        parts.append(pl.DataFrame(some, schema=schema, orient="row"))
+    with io.replacing(path) as temporary:
+        pl.concat(parts).write_parquet(temporary)
+
+
+PARQUET = Writer("parquet", ".parquet", wide=True, write=_write)

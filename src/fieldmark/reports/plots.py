@@ -1,0 +1,256 @@
+"""The pictures of the reports: inline SVG that follows the page's colours, light or dark.
+
+Matplotlib draws with marker colours, which are then replaced by the page's CSS variables. Text stays
+text. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fieldmark.evaluation.metrics import ReliabilityBin
+
+# A colour that matplotlib draws with, and the CSS variable of style.css that takes its place.
+INK, MUTED, GRID, BACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
+SERIES = ("#060606", "#070707", "#080808", "#090909", "#0a0a0a")
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "line",
+    BACK: "card",
+    PAPER: "paper",
+    **{colour: f"series-{at}" for at, colour in enumerate(SERIES, 1)},
+}
+_MARKERS = "osD^v"
+_LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of `dots`: a value with its interval, beside the value that the paper prints.
+
+    `hollow` marks a network that did not start from complete pretrained weights.
+    """
+
+    label: str
+    value: float
+    interval: tuple[float, float] | None = None
+    paper: float | None = None
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of `lines`: y over x; `hollow` as in `Dot`."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    hollow: bool = False
+
+
+def histogram(
+    name: str, title: str, edges: Sequence[float], counts: Sequence[int], threshold: float | None
+) -> str:
+    """How many classes have how many photos; a dashed line marks the pruning threshold."""
+    figure, axes = _figure(3.0)
+    widths = [high - low for low, high in pairwise(edges)]
+    axes.bar(
+        edges[:-1], counts, widths, align="edge", color=SERIES[0], edgecolor=BACK, linewidth=0.8
+    )
+    if threshold is not None and edges[0] < threshold < edges[-1]:
+        axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f" pruned below {threshold:g}",
+            (threshold, 1),
+            xycoords=("data", "axes fraction"),
+            va="bottom",
+            ha="center",
+            color=INK,
+        )
+    axes.set_xlabel("photos in the class")
+    axes.set_ylabel("classes")
+    return _svg(figure, name, title)
+
+
+def dots(name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = "paper") -> str:
+    """A dot with its interval as a whisker for each row, and the paper's value as a diamond."""
+    figure, axes = _figure(0.9 + 0.34 * max(1, len(rows)))
+    places = list(range(len(rows)))[::-1]
+    for place, row in zip(places, rows, strict=True):
+        if row.interval:
+            axes.plot(row.interval, (place, place), color=SERIES[0], linewidth=2)
+        face = BACK if row.hollow else SERIES[0]
+        axes.plot([row.value], [place], "o", color=SERIES[0], markerfacecolor=face, markersize=7)
+        if row.paper is not None:
+            axes.plot([row.paper], [place], "D", color=PAPER, markersize=5.5)
+    axes.set_yticks(places, [_plain(row.label) for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(xlabel)
+    if rows:
+        _dots_legend(figure, axes, rows, theirs)
+    return _svg(figure, name, title)
+
+
+def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -> None:
+    keys: list[tuple[str, str, str, str]] = []
+    if not all(row.hollow for row in rows):
+        keys.append(("o", SERIES[0], SERIES[0], "here, with its range"))
+    if any(row.hollow for row in rows):
+        keys.append(("o", SERIES[0], BACK, "here, not fully pretrained"))
+    if any(row.paper is not None for row in rows):
+        keys.append(("D", PAPER, PAPER, theirs))
+    handles = [
+        axes.plot([], [], marker, color=edge, markerfacecolor=face, label=label)[0]
+        for marker, edge, face, label in keys
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(keys), **_LEGEND)
+
+
+def lines(name: str, title: str, rows: Sequence[Line], xlabel: str, ylabel: str) -> str:
+    """A line for each row, whole numbers on the x axis (epochs)."""
+    figure, axes = _figure(3.2)
+    _draw_lines(axes, rows, xlabel, ylabel)
+    return _svg(figure, name, title)
+
+
+def curve(name: str, row: Mapping[str, Any], key: str) -> Line:
+    """One measure of a row's curve, epoch by epoch; hollow where its weights were not complete."""
+    points = [(one["epoch"], one[key]) for one in row["curve"] if one.get(key) is not None]
+    return Line(name, [x for x, _ in points], [y for _, y in points], bool(row["badge"]))
+
+
+def learning_curve(name: str, title: str, losses: Sequence[Line], errors: Sequence[Line]) -> str:
+    """The losses on the left, the errors on the right, over epochs.
+
+    The first error has the colour of the second loss: both are of the validation photos.
+    """
+    figure, axes = _figure(3.0, columns=2)
+    _draw_lines(axes[0], losses, "epoch", "loss")
+    _draw_lines(axes[1], errors, "epoch", "share of photos named wrongly", first=1)
+    return _svg(figure, name, title)
+
+
+def _draw_lines(
+    axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str, *, first: int = 0
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for at, row in enumerate(rows, first):
+        colour = SERIES[at % len(SERIES)]
+        axes.plot(
+            row.x,
+            row.y,
+            marker=_MARKERS[at % len(_MARKERS)],
+            markersize=4.5,
+            linewidth=1.8,
+            color=colour,
+            markerfacecolor=BACK if row.hollow else colour,
+            label=_plain(row.label),
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    if rows:
+        axes.legend(**_LEGEND)
+
+
+def reliability(name: str, title: str, series: Mapping[str, Sequence[ReliabilityBin]]) -> str:
+    """How often answers of a given confidence are right; on the diagonal they match."""
+    figure, axes = _figure(4.2)
+    axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="ideal")
+    for at, (label, bins) in enumerate(series.items()):
+        axes.plot(
+            [one.confidence for one in bins],
+            [one.accuracy for one in bins],
+            marker=_MARKERS[at],
+            markersize=5,
+            linewidth=1.6,
+            color=SERIES[at],
+            label=_plain(label),
+        )
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    axes.set_xlabel("how sure it says it is")
+    axes.set_ylabel("share of these photos it names right")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), **_LEGEND)
+    return _svg(figure, name, title)
+
+
+def coverage(
+    name: str, title: str, points: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
+) -> str:
+    """Precision of the answers against the share of photos that get one; the chosen point marked."""
+    figure, axes = _figure(3.2)
+    shares, precisions = zip(*points, strict=True)
+    axes.plot(shares, precisions, color=SERIES[0], linewidth=1.8, marker=_MARKERS[0], markersize=4)
+    if chosen is not None:
+        axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label="its own threshold")
+        axes.legend(loc="lower left", **_LEGEND)
+    axes.set(xlim=(0, 1.02), xlabel="share of photos that get a species as the answer")
+    axes.set_ylabel("share of those that are right")
+    return _svg(figure, name, title)
+
+
+def _plain(label: str) -> str:
+    """The label as it is: a dollar sign would make matplotlib read a formula."""
+    return label.replace("$", r"\$")
+
+
+def _figure(height: float, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure 7.2 inches wide and its axes, with the page's colours instead of matplotlib's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    axes = figure.subplots(1, columns)
+    for one in [axes] if columns == 1 else axes:
+        one.patch.set_visible(False)
+        one.grid(axis="y", color=GRID, linewidth=0.8)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(MUTED)
+        one.tick_params(colors=MUTED, labelcolor=INK)
+        one.xaxis.label.set_color(INK)
+        one.yaxis.label.set_color(INK)
+    figure.patch.set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """The figure as an `<svg>` element whose ids begin with `name`, titled for screen readers."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(figure)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    # Its style element would reach beyond the picture, into the whole page.
+    text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    # The page's own font; matplotlib writes the family in one of two ways, by its version.
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    box = re.search(r'viewBox="[^"]+"', text)
+    opening = f'<svg {box[0] if box else ""} role="img" aria-labelledby="{name}-title">'
+    head = f'{opening}<title id="{name}-title">{escape(title)}</title>'
+    return head + re.sub(r"\n\s*", "\n", text[text.index(">") + 1 :])

@@ -1,0 +1,118 @@
+"""The program that a decoding process runs: photos in on one pipe, crops out on another.
+
+It never sees the network or the classifier, may write no file, and has limits of memory and of
+processor time that the operating system keeps. Whatever a photo does to it, the server only sees a
+pipe that ends.
+
+In:  8 bytes, the length; the photo.
+Out: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height of the upright photo as
+     4 bytes each and the crops, view by view, or the rejection as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
+
+from fieldmark.data import images, transforms
+from fieldmark.data.transforms import Preprocess
+from fieldmark.utils.errors import ImageRejected
+
+LENGTH = struct.Struct(">Q")
+HEAD = struct.Struct(">BI")
+SIZE = struct.Struct(">II")
+CROP, REJECTED = 0, 1
+
+# A picture of N pixels needs 3 N bytes; a 16-bit one with alpha, with a copy at each step, 24 N.
+_BYTES_A_PIXEL = 24
+_SPARE_MEMORY = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a decoding process is told when it starts.
+
+    Attributes:
+        views: from a photo to its crops, each as `Preprocess.to_json`.
+        max_pixels: a photo with more is rejected from its header.
+        seconds: of processor time for one photo.
+    """
+
+    views: Sequence[str]
+    max_pixels: int
+    seconds: float
+
+    def to_argument(self) -> str:
+        """As a command line's argument."""
+        return json.dumps(asdict(self))
+
+
+def main() -> None:
+    """Decode until the server closes the pipe."""
+    task = Task(**json.loads(sys.argv[1]))
+    views = [Preprocess.from_json(each) for each in task.views]
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    _warm_up(views)
+    _limit(task.max_pixels)
+    sink.write(b"!")  # ready
+    sink.flush()
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
+        data = source.read(LENGTH.unpack(head)[0])
+        _allow_seconds(task.seconds)
+        _reply(sink, *_outcome(data, views, task.max_pixels))
+
+
+def _outcome(data: bytes, views: Sequence[Preprocess], max_pixels: int) -> tuple[int, bytes]:
+    try:
+        header = images.header(data, max_pixels=max_pixels)
+        crops = (crop.tobytes() for crop in transforms.crops(data, views))
+        return CROP, SIZE.pack(header.width, header.height) + b"".join(crops)
+    except ImageRejected as error:
+        return REJECTED, json.dumps([error.reason.value, error.detail]).encode()
+
+
+def _reply(sink: BinaryIO, kind: int, payload: bytes) -> None:
+    sink.write(HEAD.pack(kind, len(payload)) + payload)
+    sink.flush()
+
+
+def _warm_up(views: Sequence[Preprocess]) -> None:
+    """Import what the first photo would import: after `_limit` that might fail."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
+        file = io.BytesIO()
+        Image.fromarray(np.full((16, 24, 3), 128, np.uint8)).save(file, kind)
+        transforms.crops(file.getvalue(), views)
+
+
+def _limit(max_pixels: int) -> None:
+    """Bound memory, and allow no file to be written and no crash to leave its memory on disk."""
+    memory = _size_now() + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _size_now() -> int:
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _allow_seconds(seconds: float) -> None:
+    """From now on so much processor time: a loop in a decoder ends even if the server is gone."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Processes that decode: one that crashes or hangs is replaced, and only its photo gets no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from fieldmark.data.transforms import Preprocess
+from fieldmark.serving import decoder
+from fieldmark.utils.errors import FieldmarkError, ImageRejected, RejectReason
+from fieldmark.utils.typing import ByteArray
+
+_START_SECONDS = 60.0
+_PIPE = 1024 * 1024  # a whole crop fits into what is read ahead
+
+
+class DecoderFailed(Exception):
+    """The process that had the photo crashed, hung or answered nonsense; it has been replaced."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A photo's crops, uint8 (S, S, 3), one for each view, and the width and height of the upright
+    photo in pixels."""
+
+    crops: tuple[ByteArray, ...]
+    width: int
+    height: int
+
+
+class Decoders:
+    """A fixed number of decoding processes.
+
+    Args:
+        views: from a photo to its crops.
+        count: how many processes.
+        max_pixels: a photo with more is rejected from its header.
+        seconds: how long a photo may take.
+        on_failure: called when a process has to be replaced.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[Preprocess],
+        *,
+        count: int,
+        max_pixels: int,
+        seconds: float,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sides = [view.size for view in views]
+        self._task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
+        self._count, self._seconds, self._on_failure = count, seconds, on_failure
+        self._idle: asyncio.Queue[Process] = asyncio.Queue()
+        self._all: set[Process] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Start the processes and wait for all of them.
+
+        Raises:
+            FieldmarkError: one does not start.
+        """
+        try:
+            await asyncio.gather(*(self._start_one() for _ in range(self._count)))
+        except DecoderFailed as error:
+            await self.close()
+            raise FieldmarkError(
+                "A process for decoding photos does not start: is there memory left?"
+            ) from error
+
+    @property
+    def alive(self) -> int:
+        """How many processes are there."""
+        return len(self._all)
+
+    async def decode(self, data: bytes) -> Decoded:
+        """A photo's crops.
+
+        Raises:
+            ImageRejected: the photo cannot be used.
+            DecoderFailed: its process crashed or took too long.
+        """
+        process = await self._idle.get()
+        try:
+            kind, payload = await asyncio.wait_for(_ask(process, data), self._seconds)
+            found = self._read(kind, payload)
+        except ImageRejected:
+            self._idle.put_nowait(process)
+            raise
+        except (TimeoutError, EOFError, OSError, ValueError) as error:
+            self._replace(process)
+            self._on_failure()
+            raise DecoderFailed from error
+        except (
+            BaseException
+        ):  # cancelled half-way: what comes next on the pipe is not the next answer
+            self._replace(process)
+            raise
+        self._idle.put_nowait(process)
+        return found
+
+    def _read(self, kind: int, payload: bytes) -> Decoded:
+        if kind == decoder.REJECTED:
+            reason, detail = json.loads(payload)
+            raise ImageRejected(RejectReason(reason), detail)
+        width, height = decoder.SIZE.unpack_from(payload)
+        pixels = np.frombuffer(payload, np.uint8, offset=decoder.SIZE.size)
+        ends = np.cumsum([3 * side**2 for side in self._sides])
+        if len(pixels) != ends[-1]:
+            raise ValueError(f"{len(pixels)} bytes are not the crops")
+        crops = zip(np.split(pixels, ends[:-1]), self._sides, strict=True)
+        return Decoded(tuple(c.reshape(side, side, 3) for c, side in crops), width, height)
+
+    def _replace(self, process: Process) -> None:
+        self._all.discard(process)
+        _kill(process)
+        if not self._closed:
+            task = asyncio.ensure_future(self._start_again())
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def _start_again(self) -> None:
+        pause = 0.1
+        while not self._closed:
+            with suppress(DecoderFailed):
+                return await self._start_one()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 10.0)
+        return None
+
+    async def _start_one(self) -> None:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                # -P: the folder that the server was started in is no place to import from
+                *(sys.executable, "-P", "-m", "fieldmark.serving.decoder"),
+                self._task.to_argument(),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                limit=_PIPE,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the server, which then ends its processes
+            )
+        except OSError as error:
+            raise DecoderFailed from error
+        self._all.add(process)
+        assert process.stdout is not None
+        try:
+            await asyncio.wait_for(process.stdout.readexactly(1), _START_SECONDS)
+        except (TimeoutError, EOFError) as error:
+            self._all.discard(process)
+            _kill(process)
+            raise DecoderFailed from error
+        except BaseException:
+            self._all.discard(process)
+            _kill(process)
+            raise
+        self._idle.put_nowait(process)
+
+    async def close(self) -> None:
+        """End all processes."""
+        self._closed = True
+        for task in list(self._starting):
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        processes, self._all = self._all, set()
+        for process in processes:
+            _kill(process)
+        await asyncio.gather(*(process.wait() for process in processes))
+
+
+async def _ask(process: Process, data: bytes) -> tuple[int, bytes]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(decoder.LENGTH.pack(len(data)))
+    process.stdin.write(data)
+    await process.stdin.drain()
+    kind, length = decoder.HEAD.unpack(await process.stdout.readexactly(decoder.HEAD.size))
+    return kind, await process.stdout.readexactly(length)
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()

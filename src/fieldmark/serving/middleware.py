@@ -1,0 +1,191 @@
+"""Around every request: headers, a request id, the key, one log line; and nothing escapes.
+
+Written against ASGI itself, since it must see every answer, also those of the framework.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fieldmark.serving import answers
+from fieldmark.serving.http_errors import Refused
+from fieldmark.serving.metrics import Metrics
+
+_log = logging.getLogger("fieldmark.serving")
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# A client that sends all of its body before it reads the answer sees an early refusal only if the
+# rest of the body is taken from it; up to here it is.
+_DISCARD_BYTES = 64 * 1024 * 1024
+_DISCARD_SECONDS = 5.0
+
+
+class Keys:
+    """The API keys that are let in, compared in a time that tells nothing about them."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def admit(self, headers: Headers) -> bool:
+        """Whether a request names one of the keys, or none is asked for."""
+        if not self._digests:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = headers.get("x-api-key", "")
+        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)  # all were compared, whichever it is
+
+
+class Guard:
+    """The application, and what holds for each of its requests.
+
+    Args:
+        app: what answers.
+        keys: who is let in.
+        metrics: where requests are counted.
+        routes: the paths that are counted under their own name.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, metrics: Metrics, routes: Iterable[str]) -> None:
+        self.app, self._keys, self._metrics = app, keys, metrics
+        self._routes = frozenset(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        try:
+            await self._answer(exchange)
+        finally:
+            self._count(exchange)
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        scope = exchange.scope
+        try:
+            refused = self._refusal(scope["path"], scope["method"], exchange.headers)
+            app = self.app if refused is None else answers.refusal(refused, exchange.id)
+            await app(scope, exchange.receive, exchange.send)
+        except Exception:
+            exchange.failed = True
+            _log.exception("failed", extra={"fields": {"request_id": exchange.id}})
+            if not exchange.status:
+                await answers.defect(exchange.id)(scope, exchange.receive, exchange.send)
+
+    def _refusal(self, path: str, method: str, headers: Headers) -> Refused | None:
+        """Why a request is not let in: no key, or another site's page made a browser send it."""
+        if not path.startswith("/v1/") and path != "/metrics":
+            return None
+        if method != "GET" and headers.get("sec-fetch-site") == "cross-site":
+            return Refused(403, "cross-site", "Requests from pages of other sites are refused.")
+        if not self._keys.admit(headers):
+            return Refused(401, "key-needed", "This server asks for a key, and this is not one.")
+        return None
+
+    def _count(self, exchange: _Exchange) -> None:
+        route = exchange.scope["path"] if exchange.scope["path"] in self._routes else "other"
+        seconds = time.perf_counter() - exchange.start
+        status = exchange.status or 499  # the client was gone before there was an answer
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        fields = {
+            "request_id": exchange.id,
+            "method": exchange.scope["method"],
+            "path": exchange.scope["path"][:200],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+        }
+        _log.info("request", extra={"fields": fields})
+
+
+class _Exchange:
+    """One request and its answer, as they pass."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        scope["fieldmark.request_id"] = self.id
+        self.status, self.failed, self.start = 0, False, time.perf_counter()
+        self._body_left = "transfer-encoding" in self.headers or (
+            self.headers.get("content-length", "0") != "0"
+        )
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._body_left = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            headers["X-Request-ID"] = self.id
+            headers.setdefault("Cache-Control", "no-store")
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and self._body_left:
+            await self._send({**message, "more_body": True})
+            await self._discard()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _discard(self) -> None:
+        """Take the rest of the body from a client that has its answer already."""
+        if "expect" in self.headers:  # it waits for a word before it sends any
+            return
+        taken = 0
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while self._body_left and taken < _DISCARD_BYTES:
+                    message = await self.receive()
+                    taken += len(message.get("body", b""))
+        except TimeoutError:
+            return
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        fields: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=True)

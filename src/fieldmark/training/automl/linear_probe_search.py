@@ -1,0 +1,113 @@
+"""Last layers on kept features, learned in folds: those of one candidate, kept when they are done.
+
+Each photo is named by a head that was learned without its fold. The candidate's own head is learned
+from nine tenths of all those photos, with a tenth to choose by.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldmark.data import cross_validation
+from fieldmark.data.subset import DataSplits, LabelledPhotos
+from fieldmark.heads import HEADS, class_imbalance
+from fieldmark.heads.base import LinearHead
+from fieldmark.heads.cross_validation import out_of_fold_logits
+from fieldmark.training.automl.candidate import Candidate, Tried, learning_photos
+from fieldmark.utils import io
+from fieldmark.utils.typing import FloatArray, IntArray
+
+NOTES = {
+    "softmax": "",
+    "ridge": "ridge",
+    "ncm": "nearest class mean",
+    "long": "100 epochs",
+    "adjusted-loss": "logit adjustment in the loss",
+    "balanced-sampling": "class-balanced sampling",
+    "root-sampling": "square-root sampling",
+    "re-training": "classifier re-training",
+    "normalised": "tau-normalisation",
+    "inverse-frequency": "loss weighted by inverse frequency",
+    "effective-number": "loss weighted by effective number",
+}
+"""How each kind of head, a name of `heads.HEADS`, is called beside its network; the default's is not.
+Nearest neighbours are none of them: they are no layer that a classifier's folder could hold."""
+
+TAIL = tuple(kind for kind in NOTES if kind in class_imbalance.METHODS)
+"""The kinds that are for classes with few photos."""
+
+_EVEN = (0.5, 1.0)  # how far answers are corrected to classes that are all equally frequent
+_FORMAT = 3  # of kept heads: goes up when the same candidate would be learned otherwise
+
+
+def learned(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> tuple[Tried, float]:
+    """A candidate's heads, learned now or kept from before; and the seconds that learning took."""
+    photos, classes = learning_photos(parts), len(parts.classes)
+    labelled = candidate.extractor.features(candidate.backbone, photos, parts.classes)
+    path = place(candidate, parts, seed, kind)
+    kept = _read(path, (len(photos), classes))
+    if kept is None:
+        start, fit = time.perf_counter(), HEADS[kind]
+        logits_NC = out_of_fold_logits(fit, labelled, photos, classes, seed)
+        choose_N = cross_validation.choosing(photos, seed, np.ones(len(photos), np.bool_))
+        final: Any = fit(labelled.where(~choose_N), labelled.where(choose_N), classes, seed).head
+        kept = final, logits_NC, time.perf_counter() - start
+        _write(path, *kept)
+    head, logits_NC, seconds = kept
+    variant = kind not in ("softmax", "ridge")
+    tried = Tried.of(candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant)
+    return tried, seconds
+
+
+def evened(done: Tried, labels_N: IntArray, count_C: IntArray) -> Iterator[Tried]:
+    """The same with its answers corrected towards classes that are all equally frequent."""
+    log_prior_C = class_imbalance.prior(count_C)
+    for strength in _EVEN:
+        # In the units of the calibrated scores.
+        raw = strength * done.temperature
+        logits_NC = done.logits_NC - (raw * log_prior_C).astype(np.float32)
+        head = class_imbalance.adjusted(done.head, log_prior_C, raw)
+        note = f"classes evened by {strength:g}"
+        yield replace(Tried.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
+
+
+def place(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:
+    """Where the heads of a candidate are kept."""
+    depends = [_FORMAT, kind, *identity(candidate, learning_photos(parts), parts, seed)]
+    return io.cache_dir() / "heads" / f"{io.digest(depends)[:32]}.safetensors"
+
+
+def identity(
+    candidate: Candidate, photos: LabelledPhotos, parts: DataSplits, seed: int
+) -> list[Any]:
+    """All that what is learned from a candidate's photos depends on, but for how, as JSON values."""
+    rows = list(zip(photos.ids, [f.sha256 for f in photos.files], photos.taxon_ids, strict=True))
+    where = [candidate.backbone.key, candidate.view.key(), candidate.extractor.precision]
+    return [where, rows, list(photos.groups), list(parts.classes), seed]
+
+
+def _write(path: Path, head: LinearHead, logits_NC: FloatArray, seconds: float) -> None:
+    from safetensors.numpy import save
+
+    tensors = {**head.tensors(), "logits": logits_NC, "seconds": np.array([seconds])}
+    io.write_bytes(path, save({n: np.ascontiguousarray(t) for n, t in tensors.items()}))
+
+
+def _read(path: Path, shape: tuple[int, int]) -> tuple[LinearHead, FloatArray, float] | None:
+    """The head, the logits and the seconds that were kept; None where there are none, or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    with suppress(OSError, SafetensorError, KeyError):
+        tensors = load(path.read_bytes())
+        if tensors["logits"].shape == shape:
+            head = LinearHead.from_tensors(tensors)
+            return head, tensors["logits"], float(tensors["seconds"][0])
+    return None

@@ -1,0 +1,64 @@
+"""Crops with their labels, and the batches of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+
+from fieldmark.data.loader import AT_ONCE, STRETCH, LabelledCrops, Streamed
+from fieldmark.training.finetune import augment, distributed
+from fieldmark.training.finetune.config import FineTuning
+from fieldmark.utils import random
+from fieldmark.utils.threads import in_order
+from fieldmark.utils.typing import ByteArray, IntArray
+
+_AHEAD = 2  # batches that are augmented while the network works
+
+
+def batches(
+    crops: LabelledCrops,
+    how: FineTuning,
+    epoch: int,
+    side: int,
+    *,
+    first: int = 0,
+    workers: int | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of one epoch from number `first` on: uint8 (B, side, side, 3) and labels (B,).
+
+    Where several processes train together, what this one computes of them.
+
+    They are a function of the recipe's seed, the epoch and the photos' ids alone, whatever the number
+    of workers, threads that augment the photos of the next two batches.
+    """
+    hashes = random.hashes(crops.ids, "order", how.seed)
+    if isinstance(crops.pixels, Streamed):
+        order = random.stretch_order(hashes, epoch, STRETCH, AT_ONCE)
+    else:
+        order = random.epoch_order(hashes, epoch)
+    starts = range(first * how.batch_size, len(order), how.batch_size)
+    parts = [_mine(order[at : at + how.batch_size], how) for at in starts]
+    order = np.concatenate([*parts, order[:0]])
+    if not how.random_crop:
+        yield from map(crops.batch, parts)
+        return
+
+    def augmented(number: int) -> ByteArray:
+        index = order[number]
+        pixels = np.asarray(crops.pixels[crops.rows[index]])
+        return augment.photo(pixels, side, how, epoch, crops.ids[index])
+
+    done = in_order(augmented, range(len(order)), workers, _AHEAD * how.batch_size)
+    for part in parts:
+        pixels = np.stack(list(islice(done, len(part))))
+        yield torch.from_numpy(pixels), torch.from_numpy(crops.labels[part])
+
+
+def _mine(batch: IntArray, how: FineTuning) -> IntArray:
+    """The photos of a batch that this process computes, part after part."""
+    parts = [index for _, index, _ in distributed.parts(len(batch), how.accumulate)]
+    found: IntArray = batch[np.concatenate(parts)]
+    return found

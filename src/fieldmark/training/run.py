@@ -1,0 +1,204 @@
+"""Train and extend classifiers: the entry points, and the folder that they write."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldmark.data.dataset import Dataset, load_dataset
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.subset import photo_finder
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.inference import neighbours
+from fieldmark.inference.classifier import Classifier
+from fieldmark.reports import classifier_page
+from fieldmark.training import pipeline
+from fieldmark.training.callbacks import Callback
+from fieldmark.training.config import TrainConfig
+from fieldmark.training.finetune import distributed
+from fieldmark.training.strategies import (
+    EnsembleStrategy,
+    ExtendConfig,
+    ExtendStrategy,
+    SingleStrategy,
+)
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.logging import listening
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+logger = logging.getLogger(__name__)
+
+_DATA_FIELDS = ("val", "test", "split", "limit", "names")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier, and how good it is.
+
+    Attributes:
+        classifier: ready to use.
+        evaluation: its scores on the test part, which neither training nor any choice used.
+        summary: the measures read off them; see `Evaluation.summary` for the keys.
+        outcome: what it was made from.
+        folder: where it was written; None: nowhere yet.
+    """
+
+    classifier: Classifier
+    evaluation: Evaluation
+    summary: dict[str, Any]
+    outcome: pipeline.Outcome
+    folder: Path | None = None
+
+    def save(self, folder: str | Path, *, thumbnails: bool = False) -> Trained:
+        """Write the classifier, its evaluation, its nearest training photos and its report.
+
+        Args:
+            folder: a new or empty folder, or that of an older classifier.
+            thumbnails: whether small pictures of training photos are kept in it.
+
+        Raises:
+            InputError: the folder cannot be written to, or holds other files.
+        """
+        out = Path(folder)
+        io.check_out(out, "classifier", "classifier.json")
+        data, splits = self.outcome.fitted.data, self.outcome.splits
+        self.classifier.save(out)
+        self.evaluation.save(out / "evaluation.safetensors")
+        io.write_json(out / "evaluation.json", self.summary)
+        data.table.write(out / "photos.parquet")
+        data.split.write(out / "split.parquet")
+        neighbours.write(
+            out, self.classifier, data.table, self.outcome.train_features, thumbnails=thumbnails
+        )
+        page = classifier_page(
+            dict(self.classifier.provenance),
+            self.evaluation,
+            taxonomy=data.table.taxonomy,
+            photos=photo_finder(data.table),
+            train_counts=splits.train_counts(),
+        )
+        io.write_text(out / "report.html", page)
+        return replace(self, folder=out)
+
+
+def train(
+    photos: str | Path | Dataset | PhotoTable | pl.DataFrame | pd.DataFrame,
+    config: TrainConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    command: str = "",
+) -> Trained:
+    """Train a classifier, and measure it on photos that it has not seen.
+
+    Args:
+        photos: labelled photos: a path, a data frame, or a `Dataset`. A `Dataset` is already divided:
+            `config` must then leave `val`, `test`, `split`, `limit` and `names` as they are.
+        config: every choice; None: the defaults.
+        out: the folder to write the classifier to; None: it stays in memory (see `Trained.save`).
+        callbacks: are told of progress, epochs and measures.
+        command: what was typed, for the report.
+
+    Raises:
+        InputError: anything about the photos, the choices, the networks or the folder.
+
+    Example:
+        >>> trained = train(photos, TrainConfig(epochs=5))  # doctest: +SKIP
+        >>> trained.summary["top1_error"]  # doctest: +SKIP
+        0.08
+    """
+    config = config or TrainConfig()
+    if out is not None:
+        io.check_out(Path(out), "classifier", "classifier.json")
+    config.check()
+    strategy: pipeline.Strategy
+    if config.several:
+        strategy = EnsembleStrategy.of(_dataset(photos, config), config)
+    else:
+        strategy = SingleStrategy(_dataset(photos, config), config)
+    return _run(strategy, out, callbacks, command)
+
+
+def extend(
+    model: str | Path,
+    photos: str | Path,
+    config: ExtendConfig | None = None,
+    *,
+    out: str | Path,
+    callbacks: Sequence[Callback] = (),
+    command: str = "",
+) -> Trained:
+    """Add photos, and perhaps new classes, to a trained classifier.
+
+    Args:
+        model: a folder that `train` wrote.
+        photos: labelled photos in any layout, or a table of them.
+        config: every choice; None: the defaults.
+        out: the folder to write the new classifier to; not that of the old one.
+        callbacks: are told of progress, epochs and measures.
+        command: what was typed, for the report.
+
+    Raises:
+        InputError: the classifier cannot be extended, or anything about the photos or the folder.
+    """
+    model, out = Path(model), Path(out)
+    if out.resolve() == model.resolve():
+        raise InputError(
+            f"{out} is the classifier that is extended: name another folder with --out."
+        )
+    io.check_out(out, "classifier", "classifier.json")
+    strategy = ExtendStrategy.of(model, Path(photos), config or ExtendConfig())
+    return _run(strategy, out, callbacks, command)
+
+
+def _run(
+    strategy: pipeline.Strategy,
+    out: str | Path | None,
+    callbacks: Sequence[Callback],
+    command: str,
+) -> Trained:
+    with ExitStack() as stack:
+        for callback in callbacks:
+            stack.enter_context(listening(callback))
+        outcome = pipeline.run(strategy, command=command)
+        trained = Trained(outcome.classifier, outcome.evaluation, outcome.summary, outcome)
+        # Of several processes that train together, the first one writes.
+        if out is not None and not distributed.rank():
+            trained = trained.save(out, thumbnails=strategy.config.thumbnails)
+        for callback in callbacks:
+            callback.on_end(trained.summary)
+    return trained
+
+
+def _dataset(photos: Any, config: TrainConfig) -> Dataset:
+    """The photos, divided.
+
+    Raises:
+        InputError: the photos are divided already, and the configuration asks for another division.
+    """
+    if not isinstance(photos, Dataset):
+        return load_dataset(
+            photos,
+            val=config.val,
+            test=config.test,
+            split=config.split,
+            limit=config.limit,
+            names=config.names,
+            seed=config.seed,
+        )
+    usual = {each.name: each.default for each in fields(TrainConfig)}
+    for name in _DATA_FIELDS:
+        if getattr(config, name) != usual[name]:
+            raise InputError(
+                f"The data set is divided already, so {name}={getattr(config, name)!r} of the "
+                f"configuration has no effect: pass it to load_dataset, or leave it out."
+            )
+    return photos

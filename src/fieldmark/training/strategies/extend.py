@@ -1,0 +1,347 @@
+"""`fieldmark grow`: a classifier and new photos in; out comes a classifier that knows both.
+
+Only what is new is computed: the features of the photos that it learned from lie in the store, by
+their bytes, and neither those photos nor the network are needed for them again. What was a test
+photo stays one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fieldmark.data import readers, synonyms
+from fieldmark.data.dataset import Dataset
+from fieldmark.data.merge import merge
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.split import PARTS, Split, split_photos
+from fieldmark.evaluation import metrics
+from fieldmark.evaluation.comparison import difference
+from fieldmark.evaluation.results import Evaluation
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.heads.default import Warm
+from fieldmark.inference.classifier import Classifier
+from fieldmark.models import Backbone
+from fieldmark.training.config import TrainConfig
+from fieldmark.training.pipeline import Fitted, Outcome, Prepared
+from fieldmark.training.strategies.single import fitted, sweep
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import BoolArray, FloatArray
+
+logger = logging.getLogger(__name__)
+
+
+_NEVER = np.float32(-1e9)  # the score of a class that a classifier does not know
+_FEWEST = 20
+"""Of fewer new photos none is held out."""
+
+
+@dataclass(frozen=True)
+class ExtendConfig:
+    """What `fieldmark grow` is told.
+
+    Attributes:
+        names: a table of accepted names, see `fieldmark.data.synonyms`, for old and new labels.
+        engine: what runs the network on the new photos; `auto` measures.
+        thumbnails: whether small pictures of training photos go into the folder.
+    """
+
+    names: Path | None = None
+    engine: str = "auto"
+    thumbnails: bool = False
+
+
+@dataclass(frozen=True)
+class _Old:
+    """The classifier that grows, and what it was made from.
+
+    Attributes:
+        classifier: its one member.
+        table: its photos, with the labels that they bear now.
+        split: their parts.
+        becomes: what each of its taxa is called now.
+    """
+
+    classifier: Classifier
+    table: PhotoTable
+    split: Split
+    becomes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ExtendStrategy:
+    """Train the last layer of an existing classifier on old and new photos.
+
+    Attributes:
+        model: a folder that `fieldmark train` wrote.
+        new: labelled photos, under their accepted names.
+        name: what the new photos are called.
+        old: the classifier, and what it was made from.
+        config: the choices that the classifier was made by.
+    """
+
+    model: Path
+    new: PhotoTable
+    name: str
+    old: _Old
+    config: TrainConfig
+
+    @classmethod
+    def of(cls, model: Path, photos: Path, config: ExtendConfig) -> ExtendStrategy:
+        """Read the classifier and the new photos.
+
+        Raises:
+            InputError: the classifier cannot be extended, or the photos cannot be read.
+        """
+        accepted = synonyms.read(config.names)
+        old = _read(model, accepted)
+        new = accepted.apply(readers.read(photos))
+        how = _as_trained(old.classifier, old.split, config)
+        return cls(model, new, photos.resolve().name, old, how)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The classifier's network."""
+        return self.old.classifier.lead.network.backbone
+
+    def prepare(self) -> Prepared:
+        """Merge old and new photos, and compute the features of the new ones."""
+        table = merge([self.old.table, self.new], first_stays=True)
+        made = self.old.classifier.provenance.get("name", self.model.name)
+        dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
+        extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
+        return Prepared(dataset, extractor).compute(
+            {self.backbone.architecture.name: self.backbone}
+        )
+
+    def fit(self, data: Prepared) -> Fitted:
+        """Fit the last layer, from the old one on."""
+        warm = _warm(self.old, data.splits.classes)
+        fits = sweep(data, self.backbone, self.config, warm)
+        found = fitted(data, self.backbone, fits, self.config)
+        return replace(found, compare=self._compare)
+
+    def _compare(self, outcome: Outcome) -> Mapping[str, Any]:
+        """The old classifier beside the new one on the same test photos, and where it came from."""
+        splits = outcome.splits
+        test = outcome.fitted.lead.features(splits.test, splits.classes)
+        before = _scores_before(self.old, test.features[slice(None)], splits.classes)
+        changed = _changed(
+            self.old,
+            outcome.evaluation,
+            Evaluation.of(splits.test, before, splits.classes),
+        )
+        outcome.summary["grown"] = changed
+        known = self.old.becomes.values()
+        made = self.old.classifier.provenance
+        return {
+            "weights": made.get("weights", "unknown"),
+            "weights_complete": made.get("weights_complete", True),
+            "grown": {
+                "from": {
+                    "name": made.get("name", self.model.name),
+                    "digest": self.old.classifier.digest,
+                    "data_digest": made.get("data_digest"),
+                },
+                "with": {"name": self.name, "data_digest": self.new.digest()},
+                "computed": sum(outcome.fitted.data.extraction.computed.values()),
+                "new_classes": [each for each in splits.classes if each not in known],
+                **changed,
+            },
+        }
+
+
+def _read(model: Path, accepted: synonyms.Accepted) -> _Old:
+    """The classifier with its photos, split and labels under the names that are accepted now."""
+    classifier = Classifier.load(model)
+    if len(classifier.members) > 1:
+        raise InputError(
+            f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "
+            "own photos: train it anew on old and new photos (`fieldmark merge`)."
+        )
+    if missing := [
+        name for name in ("photos.parquet", "split.parquet") if not (model / name).is_file()
+    ]:
+        raise InputError(
+            f"{model} has no {missing[0]}, so what it learned from is not known: name the folder as "
+            "`fieldmark train --out` wrote it."
+        )
+    table = PhotoTable.read(model / "photos.parquet")
+    called = accepted.apply(table)
+    pairs = table.frame.select("id", "taxon_id").join(
+        called.frame.select("id", now="taxon_id"), on="id"
+    )
+    becomes = dict(pairs.drop_nulls("taxon_id").select("taxon_id", "now").unique().iter_rows())
+    if strange := [taxon.id for taxon in classifier.taxa if taxon.id not in becomes]:
+        raise InputError(
+            f"{model} names {strange[0]!r}, of which its table holds no photo: take the folder anew "
+            "from where it was made."
+        )
+    return _Old(
+        classifier,
+        called,
+        Split.read(model / "split.parquet"),
+        {taxon.id: becomes[taxon.id] for taxon in classifier.taxa},
+    )
+
+
+def _as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> TrainConfig:
+    """The choices that the classifier was made by, as far as they matter for the new head."""
+    made = classifier.provenance
+    threshold = classifier.threshold
+    return TrainConfig(
+        backbone=classifier.architecture,
+        transfer=made.get("transfer", "last"),
+        head=made.get("head"),
+        rare=bool(made.get("rare")),
+        precision=threshold.precision if threshold else TrainConfig.precision,
+        seed=split.seed,
+        engine=config.engine,
+        thumbnails=config.thumbnails,
+    )
+
+
+def extended_split(old: Split, table: PhotoTable) -> Split:
+    """The old split with the new photos in it.
+
+    No old photo changes its part. A new photo of a group that is known goes where its group is; the
+    others are divided by classes with the same seed, a tenth to choose by and a tenth to measure
+    on.
+
+    Args:
+        old: of the photos that were there.
+        table: old and new photos.
+
+    Raises:
+        InputError: no labelled photo is new.
+    """
+    labelled = table.labelled
+    new = labelled.filter(~pl.col("id").is_in(old.frame["id"].implode()))
+    if new.is_empty():
+        raise InputError(
+            "None of the photos is new and has a label: the classifier knows all of them already."
+        )
+    place = {part: rank for rank, part in enumerate(reversed(PARTS))}  # to measure on comes first
+    known = (
+        table.frame.join(old.frame, on="id")
+        .drop_nulls("group")
+        .sort(pl.col("part").replace_strict(place, return_dtype=pl.Int8))
+        .unique("group", keep="first", maintain_order=True)
+        .select("group", "part")
+    )
+    followed = new.join(known, on="group").select("id", "part")
+    rest = new.filter(~pl.col("id").is_in(followed["id"].implode()))
+    drawn = _drawn(table.with_frame(rest), old.seed)
+    return Split(pl.concat([old.frame, followed, drawn]).sort("id"), old.seed, old.way)
+
+
+def _drawn(rest: PhotoTable, seed: int) -> pl.DataFrame:
+    """The parts of the photos that stand alone; all to learn from where they are too few to divide."""
+    if len(rest) >= _FEWEST:
+        test = 0.0 if rest.has_test else 0.1
+        try:
+            return split_photos(rest, val=0.1, test=test, seed=seed).frame
+        except InputError as error:
+            logger.info(f"{error} All are learned from.")
+    return rest.frame.select("id", part=pl.lit("train"))
+
+
+def _warm(old: _Old, classes: tuple[str, ...]) -> Warm:
+    """The old head, and which of its columns each class has."""
+    column: dict[str, int] = {}
+    for at, taxon in enumerate(old.classifier.taxa):
+        column.setdefault(old.becomes[taxon.id], at)
+    return Warm(old.classifier.lead.head, np.array([column.get(each, -1) for each in classes]))
+
+
+def _scores_before(old: _Old, x_ND: FloatArray, classes: tuple[str, ...]) -> FloatArray:
+    """The old classifier's log-probabilities of the classes; of those that it does not know, none."""
+    log_p_NB = old.classifier.log_probabilities([x_ND])
+    found = np.full((len(x_ND), len(classes)), _NEVER, np.float64)
+    number = {taxon_id: at for at, taxon_id in enumerate(classes)}
+    for at, taxon in enumerate(old.classifier.taxa):
+        to = number.get(old.becomes[taxon.id])
+        if to is not None:  # names that became one: their probabilities add up
+            found[:, to] = np.logaddexp(found[:, to], log_p_NB[:, at])
+    return found.astype(np.float32)
+
+
+def _changed(old: _Old, now: Evaluation, before: Evaluation) -> dict[str, Any]:
+    """What became of the old test photos, paired with what the old classifier made of them; and how good
+    the new one is on the new ones."""
+    mine = np.isin(now.photo_ids, old.split.frame["id"].to_numpy())
+    strange_C = np.array([each not in set(old.becomes.values()) for each in now.classes], np.bool_)
+    of_new = strange_C[now.labels_N] & (now.labels_N >= 0)
+    told: dict[str, Any] = {"old_photos": None}
+    if (mine & now.kept_N & (before.labels_N >= 0)).any():
+        pair = _some(now, mine), _some(before, mine)
+        found = difference(*pair)
+        told["old_photos"] = {
+            "photos": found.photos,
+            "error_before": float(pair[1].wrong_N()[pair[1].kept_N].mean()),
+            "error": float(pair[0].wrong_N()[pair[0].kept_N].mean()),
+            "difference": found.value,
+            "interval": list(found.interval),
+            "tie": found.tie,
+        }
+    told["new_photos"] = _error(_some(now, ~mine))
+    told["new_classes_photos"] = _error(_some(now, of_new))
+    return told
+
+
+def _some(photos: Evaluation, keep: BoolArray) -> Evaluation:
+    def those(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value for value, kept in zip(values, keep, strict=True) if kept)
+
+    return Evaluation(
+        photos.scores_NC[keep],
+        photos.labels_N[keep],
+        those(photos.photo_ids),
+        photos.classes,
+        those(photos.groups),
+        those(photos.supercategories),
+    )
+
+
+def _error(photos: Evaluation) -> dict[str, Any] | None:
+    kept = photos.kept_N
+    if not kept.any():
+        return None
+    wrong = photos.wrong_N()[kept]
+    groups = [group for group, known in zip(photos.groups, kept, strict=True) if known]
+    interval = metrics.error_interval(wrong, groups)
+    return {"photos": int(kept.sum()), "error": float(wrong.mean()), "interval": list(interval)}
+
+
+def lines(classifier: Classifier) -> Iterator[str]:
+    """What changed, for the terminal."""
+    grown = classifier.provenance["grown"]
+    yield (
+        f"{grown['computed']:,} photos went through the network; "
+        f"{len(grown['new_classes']):,} classes are new."
+    )
+    if old := grown["old_photos"]:
+        low, high = old["interval"]
+        verdict = "a tie" if old["tie"] else "worse" if old["difference"] > 0 else "better"
+        yield (
+            f"The {old['photos']:,} old test photos: error {old['error_before']:.1%} before, "
+            f"{old['error']:.1%} now, difference {old['difference']:+.1%} "
+            f"(95 % interval {low:+.1%} to {high:+.1%}): {verdict}."
+        )
+    for what, name in (
+        ("new test photos", "new_photos"),
+        ("test photos of new classes", "new_classes_photos"),
+    ):
+        if found := grown[name]:
+            low, high = found["interval"]
+            yield (
+                f"The {found['photos']:,} {what}: error {found['error']:.1%} "
+                f"(95 % interval {low:.1%} to {high:.1%})."
+            )
+        else:
+            yield f"There are no {what}: how good it is on such is not known."

@@ -1,0 +1,186 @@
+"""Train one network: its last layer on cached features, or the network itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from fieldmark import models
+from fieldmark.data.dataset import Dataset
+from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead
+from fieldmark.heads.default import Warm, fit_best
+from fieldmark.heads.softmax import Fit, Hyperparameters, by_loss
+from fieldmark.inference.classifier import Member, Network
+from fieldmark.models import Backbone
+from fieldmark.training.config import TrainConfig
+from fieldmark.training.finetune import (
+    EPOCHS,
+    distributed,
+    finetune,
+    good,
+    join,
+    start_from,
+    taken_apart,
+)
+from fieldmark.training.logit_adjustment import for_rare
+from fieldmark.training.pipeline import Fitted, FittedMember, Prepared
+from fieldmark.utils import io
+from fieldmark.utils.logging import progress_bar
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SingleStrategy:
+    """Train one network.
+
+    Attributes:
+        dataset: the photos and their split.
+        config: every choice.
+    """
+
+    dataset: Dataset
+    config: TrainConfig
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network with the weights that training begins with."""
+        config = self.config
+        return models.load(
+            config.network,
+            weights="random" if config.transfer == "scratch" else config.weights,
+            weights_dir=config.weights_dir,
+            seed=config.seed,
+        )
+
+    def prepare(self) -> Prepared:
+        """Compute the features of all photos; training from scratch needs none."""
+        join(self.config.transfer)
+        logger.info(f"Network: {self.config.network}; {self.backbone.account.summary}")
+        view = replace(PAPER_CROP, tier=self.config.tier)
+        data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
+        if self.config.transfer == "scratch":
+            return data
+        with distributed.first_alone():
+            return data.compute({self.config.network: self.backbone})
+
+    def fit(self, data: Prepared) -> Fitted:
+        """Fit the last layer, or train the network."""
+        if self.config.transfer == "last":
+            fits = sweep(data, self.backbone, self.config)
+            return fitted(data, self.backbone, fits, self.config)
+        return fitted(*train_network(data, self.backbone, self.config), self.config)
+
+
+def fitted(data: Prepared, backbone: Backbone, fits: Sequence[Fit], config: TrainConfig) -> Fitted:
+    """Take the best of the fits, adjusted for rare classes where that is asked for."""
+    fit, details = _chosen(data, backbone, fits, config)
+    view = data.extractor.crop_for(backbone)
+    member = FittedMember(
+        Member(Network.of(backbone), view, fit.unscaled), backbone, data.extractor
+    )
+    return Fitted(
+        (member,),
+        data,
+        tuple(fits),
+        fit.seconds,
+        unseen_classes=config.transfer == "last",
+        details=details,
+    )
+
+
+def _chosen(
+    data: Prepared, backbone: Backbone, fits: Sequence[Fit], config: TrainConfig
+) -> tuple[Fit, dict[str, Any]]:
+    fit = min(fits, key=by_loss)
+    if not config.rare:
+        return fit, {"rare": None}
+    splits = data.splits.measurable()
+    fit, rare = for_rare(data.extractor, backbone, splits, fit, config.seed)
+    logger.info(rare.said)
+    return fit, {"rare": asdict(rare) | {"said": rare.said}}
+
+
+def sweep(
+    data: Prepared, backbone: Backbone, config: TrainConfig, warm: Warm | None = None
+) -> list[Fit]:
+    """Train all heads of the sweep in one go, from `warm` on where some classes were learned before."""
+    splits = data.splits
+    train = data.extractor.features(backbone, splits.train, splits.classes)
+    val = data.extractor.features(backbone, splits.val, splits.classes)
+    with progress_bar("training the last layer", unit="epochs") as stage:
+        return fit_best(
+            train,
+            val,
+            len(splits.classes),
+            seed=config.seed,
+            epochs=config.epochs,
+            warm=warm,
+            kind=config.head,
+            on_epoch=lambda _done, _of: stage.advance(),
+        )
+
+
+def train_network(
+    data: Prepared, backbone: Backbone, config: TrainConfig
+) -> tuple[Prepared, Backbone, list[Fit]]:
+    """Train the network itself by the recipe `good`, and compute the features of the result.
+
+    A pretrained network starts from the best last layer on cached features.
+    """
+    splits, extractor = data.splits, data.extractor
+    how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
+    how = replace(how, precision="bfloat16") if config.bfloat16 else how
+    model = backbone.trainable(len(splits.classes), config.seed)
+    last = None
+    if how.head_first:
+        last = sweep(data, backbone, replace(config, epochs=None))[0].head
+        start_from(model, last)
+    train, val = extractor.crops_to_tune(
+        backbone, splits.train, splits.val, splits.classes, stream=config.stream
+    )
+    # The state is kept beside the features: the same command resumes where it was interrupted.
+    about = [backbone.key, extractor.crop_for(backbone).key(), asdict(how), config.stream]
+    photos = [photo.sha256 for photo in splits.files]
+    work = io.digest([*about, splits.classes, splits.train.ids, photos])
+    checkpoint = io.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
+    curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
+    checkpoint.unlink(missing_ok=True)
+    trained, head = taken_apart(backbone, model)
+    with distributed.first_alone():
+        data = data.compute({config.network: trained})
+    if last is not None:
+        held = (
+            extractor.features(each, splits.val, splits.classes) for each in (backbone, trained)
+        )
+        logger.info(beside(*(_error(*each) for each in zip((last, head), held, strict=True))))
+    setting = Hyperparameters(learning_rate=how.learning_rate)
+    return data, trained, [Fit(setting, head, tuple(curve), seconds=seconds)]
+
+
+def _error(head: LinearHead, photos: LabelledFeatures) -> float:
+    """The top-1 error on the photos of the classes."""
+    known = photos.where(photos.labels >= 0)
+    wrong_N = head.logits_of(known.features).argmax(axis=1) != known.labels
+    return float(wrong_N.mean()) if len(known) else 0.0
+
+
+def beside(last: float, tuned: float) -> str:
+    """Compare the fine-tuned network with the last layer that it began with.
+
+    Args:
+        last, tuned: their errors on the validation photos.
+    """
+    told = f"Validation error after fine-tuning {tuned:.1%}, of the last layer alone {last:.1%}"
+    if tuned < last:
+        return f"{told}."
+    how = "worse than" if tuned > last else "no better than"
+    return (
+        f"{told}: fine-tuning was {how} the frozen network. The fine-tuned network is kept, as "
+        "--transfer asks; --transfer last trains the last layer alone."
+    )

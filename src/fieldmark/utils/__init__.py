@@ -1,0 +1,1 @@
+"""Errors, files, logging, random numbers, threads and array types."""

@@ -1,0 +1,262 @@
+"""The only writer to disk: temporary file, fsync, rename; digests; locks.
+
+A file written through this module is either wholly there or not there at all, whatever kills the
+process. Data that is appended to (the feature store) keeps its own order of writes, described there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from fieldmark.utils.errors import InputError, StoreError
+
+
+def cache_dir() -> Path:
+    """Where features, converted graphs and measurements are kept between runs.
+
+    `FIELDMARK_CACHE` names it; without it, the user's cache folder (XDG base directories).
+    """
+    if named := os.environ.get("FIELDMARK_CACHE"):
+        return Path(named).absolute()  # also for workers that stand elsewhere
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldmark"
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of some bytes, in 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A digest of a JSON-like value that does not depend on the order of its keys: 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return sha256(text.encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on a clean exit it is synced and takes the place of `path`.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.chmod(0o644)  # some libraries make files that only their owner can read
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): free some space or name "
+            "another place to write to."
+        ) from error
+    finally:
+        with suppress(OSError):  # nothing to remove, or no folder to remove it from
+            temporary.unlink()
+
+
+def settle(part: Path, path: Path) -> None:
+    """Give a file that is whole and synced its name, so that a power cut does not lose it."""
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file, or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text file, or nothing."""
+    write_bytes(path, text.encode())
+
+
+def check_out(out: Path, what: str, marker: str) -> None:
+    """Say before any long work that a result cannot go to `out`.
+
+    Args:
+        out: a folder, which need not be there yet.
+        what: what is to be written there, for a person.
+        marker: what an older one of its kind has in it; such a folder may be written to again.
+
+    Raises:
+        InputError: `out` is a file, holds other things, or cannot be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: name a folder for the {what} with --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).exists():
+        raise InputError(f"{out} holds other files: name a new folder for the {what} with --out.")
+    with replacing(out / ".writable") as trial:
+        trial.touch()
+    (out / ".writable").unlink()
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a text file and wait until they are on the disk.
+
+    A kill can leave a torn last line; whoever reads the file passes over what has no end of line.
+
+    Raises:
+        InputError: the file cannot be written to, or the disk is full.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="") as handle:
+            handle.writelines(f"{line}\n" for line in lines)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): free some space or name "
+            "another place to write to."
+        ) from error
+
+
+def unzip(path: Path, limits: Mapping[str, int]) -> Path:
+    """Take some files out of a zip, into a private folder that goes when the process ends.
+
+    The names of the zip are never used as paths: each file is written under its own name of
+    `limits`. They may lie in one folder of the zip; all other files are passed over.
+
+    Args:
+        path: the zip.
+        limits: which files to take, and how many bytes each may have.
+
+    Raises:
+        InputError: it is no zip, is damaged or encrypted, or holds a link, a path that leads out of
+            it, the same file twice, or one that is too large.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fieldmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, entry in _entries(archive, limits).items():
+                with archive.open(entry) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a whole zip that can be used ({error}).") from error
+    return folder
+
+
+def check_member(name: str) -> None:
+    """See that a file of a stranger's archive stays in the folder that it is unpacked to.
+
+    Raises:
+        ValueError: its path is absolute, climbs, or means something on another system.
+    """
+    parts = name.split("/")
+    if ".." in parts or parts[0] in ("", "~") or re.search(r"[\\:\0]", name):
+        raise ValueError(f"it holds the path {name!r}, which leads out of it")
+
+
+def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> dict[str, zipfile.ZipInfo]:
+    """The entries of a zip that are asked for, once all of its names are seen to be harmless."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        check_member(entry.filename)
+        parts = entry.filename.split("/")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise ValueError(f"{entry.filename!r} in it is a link")
+        name = parts[-1]
+        if name not in limits or len(parts) > 2 or parts[0] == "__MACOSX":
+            continue
+        if name in found:
+            raise ValueError(f"it holds {name} twice")
+        if entry.flag_bits & 1:
+            raise ValueError("it is encrypted")
+        # A reader never gives more bytes than are declared.
+        if entry.file_size > limits[name]:
+            raise ValueError(f"{name} in it is too large: {entry.file_size:,} bytes")
+        found[name] = entry
+    return found
+
+
+def to_json(value: Any) -> str:
+    """A value as indented JSON. NaN and infinity are refused."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text that fieldmark wrote."""
+    return json.loads(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, or nothing."""
+    write_text(path, to_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is not there, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} could not be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): write it anew.") from error
+
+
+@contextmanager
+def lock(path: Path, option: str = "--cache") -> Iterator[None]:
+    """Hold an exclusive lock named by `path` for the length of the block.
+
+    `option` is what names another place, for the message.
+
+    The operating system gives the lock back when the process ends, however it ends.
+
+    Raises:
+        StoreError: another process holds it.
+        InputError: the folder cannot be written to.
+    """
+    with _lock_file(path) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{path.parent} is in use by another fieldmark: wait until it has finished, or "
+                f"name another place with {option}."
+            ) from error
+        yield
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written to ({error.strerror or error}): name another place."
+        ) from error
