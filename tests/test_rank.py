@@ -18,51 +18,9 @@ from fieldmark.data.split import split_photos
 from fieldmark.data.subset import read
 from fieldmark.evaluation import metrics
 from fieldmark.experiments.model_ranking import RankConfig, _given, agreement, rank
-from fieldmark.features.cache import Features
-from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.logme import logme
 from fieldmark.utils.errors import InputError
 
 SHUFFLE, SQUEEZE = "shufflenet_v2_x0_5", "squeezenet1_1"
-
-
-def photos(count: int, dim: int, noise: float) -> LabelledFeatures:
-    rng = np.random.default_rng(5)
-    labels = rng.integers(0, 3, count)
-    x_ND = rng.normal(size=(3, dim))[labels] + noise * rng.normal(size=(count, dim))
-    names = tuple(f"p{at}" for at in range(count))
-    return LabelledFeatures(Features.of(x_ND.astype(np.float32)), labels, names)
-
-
-def slow(given: LabelledFeatures) -> float:
-    """The evidence as the density of the targets, its two precisions set by a general optimiser."""
-    x_ND = given.features[slice(None)].astype(np.float64)
-    found = []
-    for label in range(3):
-        y_N = (given.labels == label).astype(float)
-
-        def cost(logs: np.ndarray, y_N: np.ndarray = y_N) -> float:
-            alpha, beta = np.exp(logs)
-            covariance = np.eye(len(y_N)) / beta + x_ND @ x_ND.T / alpha
-            density = scipy.stats.multivariate_normal(np.zeros(len(y_N)), covariance)
-            return -float(density.logpdf(y_N))
-
-        starts = [np.zeros(2), np.array([2.0, 3.0])]
-        best = min(scipy.optimize.minimize(cost, at, method="Nelder-Mead").fun for at in starts)
-        found.append(-best / len(y_N))
-    return float(np.mean(found))
-
-
-@pytest.mark.parametrize(("count", "dim"), [(60, 6), (25, 40)])
-def test_logme_is_the_highest_evidence(count: int, dim: int) -> None:
-    given = photos(count, dim, 0.8)
-    assert logme(given, 3) == pytest.approx(slow(given), abs=2e-3)
-
-
-def test_better_features_score_higher() -> None:
-    scores = [logme(photos(120, 8, noise), 3) for noise in (0.3, 1.0, 3.0)]
-    assert scores == sorted(scores, reverse=True)
-    assert logme(photos(120, 8, 1.0).where(np.zeros(120, np.bool_)), 3) == -np.inf
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=20))
@@ -97,7 +55,7 @@ def test_networks_are_ranked_and_random_ones_marked(
 def test_agreement_needs_three_networks() -> None:
     names = ("a", "b", "c")
     rows = [
-        {"backbone": name, "ridge": {"error": at}, "ncm": {"error": -at}, "logme": -float(at)}
+        {"backbone": name, "ridge": {"error": at}, "ncm": {"error": -at}}
         for at, name in enumerate(names)
     ]
     study = {

@@ -59,20 +59,20 @@ def _lines(found: dict[str, Any]) -> list[str]:
     """The ranking for a person."""
     lines = [
         f"{found['photos']:,} photos of {found['classes']:,} classes; the best network first.",
-        f"{'network':<24} {'ridge error':<24} {'means':>6} {'LogME':>7} {'G-MACs':>7} {'time':>8}",
+        f"{'network':<24} {'ridge error':<24} {'means':>6} {'G-MACs':>7} {'time':>8}",
     ]
     for row in found["networks"]:
         low, high = row["ridge"]["interval"]
         error = f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
         marked = "" if row["weights_complete"] else "  weights (partly) RANDOM"
         lines.append(
-            f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} {row['logme']:>7.3f} "
+            f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} "
             f"{row['giga_macs']:>7.2f} {format_duration(row['seconds']):>8}"
             f"{'  a tie with the first' if row['tie'] else ''}{marked}"
         )
     if told := found.get("agreement"):
         lines.append(
             f"Rank correlation with the trained heads of {told['networks']} networks: ridge "
-            f"{told['ridge']:.2f}, means {told['ncm']:.2f}, LogME {told['logme']:.2f}."
+            f"{told['ridge']:.2f}, means {told['ncm']:.2f}."
         )
     return lines

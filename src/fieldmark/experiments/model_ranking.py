@@ -175,7 +175,7 @@ def agreement(ranking: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str,
 
     Returns:
         `networks` (how many are in both), and Spearman's rank correlation of the trained heads' errors
-        with `ridge`, `ncm` and `logme` (its sign turned: 1 is the same order).
+        with `ridge` and `ncm`.
 
     Raises:
         InputError: fewer than three networks are in both.
@@ -193,6 +193,5 @@ def agreement(ranking: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str,
         )
     errors = np.array([trained[row["backbone"]] for row in rows])
     told = {kind: np.array([row[kind]["error"] for row in rows]) for kind in KINDS}
-    told["logme"] = -np.array([row["logme"] for row in rows])
     correlations = {name: metrics.rank_correlation(each, errors) for name, each in told.items()}
     return {"networks": len(rows), **correlations}
