@@ -419,9 +419,9 @@ def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
     assert "the reference" in lines[2]
     assert "-0.100 (-0.200 to +0.100), a tie" in lines[3]
     assert "0.500 (0.250 to 0.750)" in lines[3]
-    ranked = {"backbone": "a", "weights_complete": False, "tie": True, "logme": 1.5, "seconds": 2}
+    ranked = {"backbone": "a", "weights_complete": False, "tie": True, "seconds": 2}
     ranked |= {"ridge": band, "ncm": band, "giga_macs": 1.0}
-    told = {"networks": 3, "ridge": 1.0, "ncm": 0.5, "logme": -0.5}
+    told = {"networks": 3, "ridge": 1.0, "ncm": 0.5}
     text = module.ranking({"networks": [ranked], "photos": 9, "classes": 2, "agreement": told})
     assert "(partly) random | 0.500 (0.250 to 0.750), a tie with the first" in text
     assert "ridge 1.00, means 0.50, LogME -0.50" in text
