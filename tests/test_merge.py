@@ -73,7 +73,7 @@ def test_photos_of_a_first_table_that_stays_give_way_to_none() -> None:
     b = table_of(
         "/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 1)
     )
-    found = merge([a, b], first_stays=True)
+    found = merge([a, b], keep_first=True)
     assert set(found.kept["id"]) == {"x", "y", "z"}
     assert found.reasons() == {"ambiguous-label": 2, "duplicate": 1}
 

@@ -28,7 +28,7 @@ from fieldmark.utils.typing import ByteArray, IntArray
 if TYPE_CHECKING:
     import torch
 
-_AHEAD_IN_SPOOL = 2048
+_AHEAD = 2048
 """The same where a crop that is done lies on the disk: two batches of a GPU."""
 
 
@@ -91,14 +91,14 @@ class CropCache:
     ) -> Iterator[int]:
         """Decode the photos into the spool; gives each photo's number when its crop is there."""
 
-        def into_spool(number: int) -> ImageRejected | None:
+        def decode(number: int) -> ImageRejected | None:
             crop = _crop(photos[number], preprocess)
             if isinstance(crop, ImageRejected):
                 return crop
             self.crops[number] = crop
             return None
 
-        done = in_order(into_spool, range(len(photos)), workers, _AHEAD_IN_SPOOL)
+        done = in_order(decode, range(len(photos)), workers, _AHEAD)
         for number, error in enumerate(done):
             if error is not None:
                 self.rejected[number] = error
@@ -111,18 +111,18 @@ class CropCache:
         return self.crops[list(numbers)]
 
 
-STRETCH = 128
+BLOCK_PHOTOS = 128
 """Photos that lie beside each other and are read one after the other, of a stream."""
-AT_ONCE = 8
+SHUFFLED_BLOCKS = 8
 """Stretches whose photos are mixed with each other."""
 
 
-class Streamed:
+class StreamedCrops:
     """Crops that are decoded when they are asked for, and kept nowhere.
 
-    Stands where the crops of a `Spool` do. The bytes of `STRETCH` photos are read in their order, so
+    Stands where the crops of a `Spool` do. The bytes of `BLOCK_PHOTOS` photos are read in their order, so
     that a shard behind a URL is read on and not jumped about in; those of the last stretches are kept
-    in memory. One who asks in the order of `stretch_order` reads every byte once an epoch.
+    in memory. One who asks in the order of `block_order` reads every byte once an epoch.
 
     Attributes:
         shape: (N, S, S, 3).
@@ -132,7 +132,7 @@ class Streamed:
         self._photos, self._preprocess = photos, preprocess
         side = preprocess.size
         self.shape = (len(photos), side, side, 3)
-        self._kept: Recent[list[bytes]] = Recent(keep=2 * AT_ONCE)
+        self._kept: Recent[list[bytes]] = Recent(keep=2 * SHUFFLED_BLOCKS)
 
     def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:
         """One crop (S, S, 3), or those of some rows (n, S, S, 3).
@@ -145,7 +145,7 @@ class Streamed:
         return np.stack(list(in_order(lambda row: self._crop(int(row)), rows)))
 
     def _crop(self, row: int) -> ByteArray:
-        stretch, at = divmod(row, STRETCH)
+        stretch, at = divmod(row, BLOCK_PHOTOS)
         data = self._kept.get(stretch, lambda: self._read(stretch))[at]
         found = _crop(PhotoFile(self._photos[row].sha256, InMemoryImage(data)), self._preprocess)
         if isinstance(found, ImageRejected):
@@ -156,7 +156,7 @@ class Streamed:
 
     def _read(self, stretch: int) -> list[bytes]:
         found = []
-        for photo in self._photos[stretch * STRETCH : (stretch + 1) * STRETCH]:
+        for photo in self._photos[stretch * BLOCK_PHOTOS : (stretch + 1) * BLOCK_PHOTOS]:
             try:
                 found.append(images.read_bytes(photo.path))
             except ImageRejected as error:
@@ -177,7 +177,7 @@ class LabelledCrops:
         ids: their photo ids.
     """
 
-    pixels: ByteArray | Streamed
+    pixels: ByteArray | StreamedCrops
     rows: IntArray
     labels: IntArray
     ids: tuple[str, ...]
@@ -235,7 +235,7 @@ def streamed_crops(
     labels = photos.labels(classes)
     keep = np.flatnonzero(labels >= 0)
     return LabelledCrops(
-        pixels=Streamed([photos.files[number] for number in keep], crop),
+        pixels=StreamedCrops([photos.files[number] for number in keep], crop),
         rows=np.arange(len(keep)),
         labels=labels[keep],
         ids=tuple(photos.ids[number] for number in keep),

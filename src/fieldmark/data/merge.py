@@ -18,7 +18,7 @@ from fieldmark.utils.errors import InputError, RejectReason
 logger = logging.getLogger(__name__)
 
 
-def merge(tables: Sequence[PhotoTable], *, first_stays: bool = False) -> PhotoTable:
+def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTable:
     """All photos of some tables.
 
     Taxa are one where they have the same scientific name, and not two kingdoms; or, where one of
@@ -44,7 +44,7 @@ def merge(tables: Sequence[PhotoTable], *, first_stays: bool = False) -> PhotoTa
     placed = [_placed(frame, table.root, root) for frame, table in zip(frames, tables, strict=True)]
     frame = _numbered(pl.concat(placed))
     merged = PhotoTable(frame, taxa.taxonomy(), root, tables[0].source)
-    return _once(merged, len(tables[0]) if first_stays else 0)
+    return _deduplicate(merged, len(tables[0]) if keep_first else 0)
 
 
 class _Taxa:
@@ -144,7 +144,7 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return found
 
 
-def _once(table: PhotoTable, settled: int) -> PhotoTable:
+def _deduplicate(table: PhotoTable, settled: int) -> PhotoTable:
     """The table with each photo kept once; the first `settled` rows stay. Says what was found twice."""
     rows = table.frame.with_row_index("row").filter(pl.col("status") == KEPT)
     kept = rows.filter(pl.col("sha256").is_not_null() & pl.col("sha256").is_duplicated())

@@ -77,7 +77,7 @@ class PhotoTable:
         frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
         taxonomy: every taxon that the source names, also those without a photo.
         root: the folder, or the URL, that `path` is below.
-        source: which layout the rows were read from (a name in `fieldmark.data.readers.SOURCES`).
+        source: which layout the rows were read from (a name in `fieldmark.data.readers.READERS`).
     """
 
     frame: pl.DataFrame

@@ -66,14 +66,14 @@ class Accepted:
     def _renamed(self, taxon: Taxon, name: str) -> Taxon:
         about = dict(self.about.get(_key(name), {}))
         wider = {rank: taxon.ranks[rank] for rank in RANKS[:-2] if rank in taxon.ranks}
-        said = {
+        values = {
             "common_name": taxon.common_name,
             "supercategory": taxon.supercategory,
             **wider,
             **about,
             "name": name,
         }
-        return tabular.taxon(name, {key: value for key, value in said.items() if value})
+        return tabular.taxon(name, {key: value for key, value in values.items() if value})
 
 
 def read(path: Path | None) -> Accepted:
@@ -89,7 +89,7 @@ def read(path: Path | None) -> Accepted:
         raise InputError(f"{path} is not there: --names takes {_EXPECTS}.")
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     rows = tabular.read_text_table(path, separator)
-    tabular.need(rows, ("name", "accepted"), path, _EXPECTS)
+    tabular.require_columns(rows, ("name", "accepted"), path, _EXPECTS)
     names: dict[str, str] = {}
     about: dict[str, dict[str, str]] = {}
     for line, row in enumerate(rows.iter_rows(named=True), 2):
@@ -112,12 +112,12 @@ def _add(
     about: dict[str, dict[str, str]], accepted: str, row: Mapping[str, str | None], where: str
 ) -> None:
     """Note what a row says of the accepted name."""
-    told = about.setdefault(_key(accepted), {})
+    known_values = about.setdefault(_key(accepted), {})
     for column in _ABOUT:
         value = row.get(column)
-        if value and told.setdefault(column, value) != value:
+        if value and known_values.setdefault(column, value) != value:
             raise InputError(
-                f"{where}: the {column} of {accepted!r} is {value!r} here and {told[column]!r} above: "
+                f"{where}: the {column} of {accepted!r} is {value!r} here and {known_values[column]!r} above: "
                 "make them one."
             )
 

@@ -38,7 +38,7 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import FloatArray, IntArray
 
-Precision = Literal["float16", "float32"]
+FeatureDtype = Literal["float16", "float32"]
 
 _Sums = npt.NDArray[np.uint64]
 
@@ -118,10 +118,10 @@ class _Lookup(NamedTuple):
 class FeatureCache:
     """The vectors of one backbone under one preprocessing in one precision."""
 
-    def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
+    def __init__(self, folder: Path, dim: int, dtype: FeatureDtype) -> None:
         self.folder = folder
         self.dim = dim
-        self.dtype: np.dtype[np.floating] = np.dtype(precision)
+        self.dtype: np.dtype[np.floating] = np.dtype(dtype)
         self._sorted: _Lookup | None = None
         self._checked = 0  # rows that were seen to be right
         try:
@@ -161,10 +161,12 @@ class FeatureCache:
         self._checked = max(self._checked, min(synced, whole))
         last = min(whole, synced + len(marks) - 1)
         if last > self._checked:
-            self._checked += self._sound(self._checked, marks[1 + self._checked - synced :], last)
+            self._checked += self._count_valid(
+                self._checked, marks[1 + self._checked - synced :], last
+            )
         return self._checked
 
-    def _sound(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
+    def _count_valid(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
         """How many of the rows from `first` up to `last` add up, before the first that does not."""
         shape = (last, self.dim)
         vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
@@ -182,7 +184,7 @@ class FeatureCache:
         wanted = _pack(keys)
         if self._sorted is None or len(self._sorted.known) != len(self):
             known = self._keys()
-            if (start := _stretch(known, wanted)) is not None:
+            if (start := _consecutive(known, wanted)) is not None:
                 return np.arange(start, start + len(wanted))
             self._sorted = _Lookup.of(known)
         heads, order, known = self._sorted
@@ -244,7 +246,7 @@ class FeatureCache:
 
     def segment(self, name: str) -> FeatureCache:
         """A shelf beside this one for a process that shares the work; see `gather`."""
-        return FeatureCache(self.folder / "segments" / name, self.dim, _precision(self.dtype))
+        return FeatureCache(self.folder / "segments" / name, self.dim, _dtype_name(self.dtype))
 
     def gather(self) -> None:
         """Take the rows of all segments that nobody writes to onto this shelf, and empty them.
@@ -266,7 +268,7 @@ class FeatureCache:
 
     def _segments(self) -> list[FeatureCache]:
         folders = sorted((self.folder / "segments").glob("*/"))
-        return [FeatureCache(each, self.dim, _precision(self.dtype)) for each in folders]
+        return [FeatureCache(each, self.dim, _dtype_name(self.dtype)) for each in folders]
 
     def _take(self, segment: FeatureCache, writer: Writer) -> None:
         count = len(segment)
@@ -288,7 +290,7 @@ class Writer:
     def __init__(
         self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int
     ) -> None:
-        self._shelf, self._vectors, self._index, self._marks = cache, vectors, index, marks
+        self._cache, self._vectors, self._index, self._marks = cache, vectors, index, marks
         self._count = self._synced = count
         self._when = time.monotonic()
 
@@ -300,11 +302,11 @@ class Writer:
             ValueError: the vectors do not have the shelf's shape, or are not finite in its precision.
         """
         with np.errstate(over="ignore"):  # what is beyond float16 becomes infinite and is refused
-            rows = np.ascontiguousarray(x_BD, dtype=self._shelf.dtype)
-        if rows.shape != (len(keys), self._shelf.dim):
-            raise ValueError(f"{len(keys)} keys of dimension {self._shelf.dim}, got {rows.shape}")
+            rows = np.ascontiguousarray(x_BD, dtype=self._cache.dtype)
+        if rows.shape != (len(keys), self._cache.dim):
+            raise ValueError(f"{len(keys)} keys of dimension {self._cache.dim}, got {rows.shape}")
         if not _all_finite(rows):
-            raise ValueError(f"a vector is not finite in {self._shelf.dtype}")
+            raise ValueError(f"a vector is not finite in {self._cache.dtype}")
         packed = _pack(keys)
         try:
             _write_all(self._marks, _checksums(packed, rows), at=8 * (1 + self._unsynced))
@@ -312,7 +314,7 @@ class Writer:
             _write_all(self._index, packed)
         except OSError as error:
             os.ftruncate(self._index, self._count * _KEY_BYTES)
-            os.ftruncate(self._vectors, self._count * self._shelf._row_bytes)
+            os.ftruncate(self._vectors, self._count * self._cache._row_bytes)
             raise self._refused(error) from error
         self._count += len(keys)
         if time.monotonic() - self._when > SYNCED_EVERY:
@@ -339,7 +341,7 @@ class Writer:
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(
-            f"features could not be written to {self._shelf.folder} ({error.strerror}): free "
+            f"features could not be written to {self._cache.folder} ({error.strerror}): free "
             "some space or name another place with --cache, then run the same command again; "
             "what was computed is kept."
         )
@@ -352,12 +354,12 @@ class FeatureStore:
         self.folder = folder or io.cache_dir() / "features"
 
     def cache(
-        self, backbone_key: str, preprocess_key: str, dim: int, precision: Precision = "float16"
+        self, backbone_key: str, preprocess_key: str, dim: int, dtype: FeatureDtype = "float16"
     ) -> FeatureCache:
         """The shelf for these weights, this preprocessing and this precision; made when it is new."""
-        about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": precision}
+        about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": dtype}
         name = io.digest(about)[:32]
-        cache = FeatureCache(self.folder / name, dim, precision)
+        cache = FeatureCache(self.folder / name, dim, dtype)
         if not (cache.folder / "about.json").exists():
             io.write_json(cache.folder / "about.json", {**about, "dim": dim})
         with suppress(StoreError):  # somebody writes to it: the next who opens it takes them
@@ -365,7 +367,7 @@ class FeatureStore:
         return cache
 
 
-def _precision(dtype: np.dtype[np.floating]) -> Precision:
+def _dtype_name(dtype: np.dtype[np.floating]) -> FeatureDtype:
     return "float16" if dtype == np.float16 else "float32"
 
 
@@ -399,7 +401,7 @@ def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
     return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
 
 
-def _stretch(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
+def _consecutive(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
     """The first row of photos that lie one after the other, as a first run leaves them.
 
     Then nothing need be sorted or looked up, which takes as long as reading a tenth of the vectors. Not

@@ -33,7 +33,7 @@ N = TypeVar("N", int, float)
 BATCH = 32
 """Photos that a kill can cost at most, of the network that is running (a GPU's batches are larger)."""
 
-SPOOL_BYTES = 8 * 2**30
+CACHE_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def extract(
     *,
     on_complete: Callable[[str, Extraction], None] = lambda _name, _so_far: None,
     workers: int | None = None,
-    spool_bytes: int = SPOOL_BYTES,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Extraction:
     """Compute the features that are missing in the jobs' caches.
 
@@ -98,7 +98,7 @@ def extract(
         result: is filled with what was rejected and how long it took, and returned.
         on_complete: called with a job's name and the result so far when its features are complete.
         workers: threads that decode (default: one a core).
-        spool_bytes: room on disk for crops.
+        cache_bytes: room on disk for crops.
     """
     unique = list({photo.sha256: photo for photo in photos}.values())
     keys = [photo.sha256 for photo in unique]
@@ -110,7 +110,7 @@ def extract(
     if not todo:
         return result
     needed = np.flatnonzero(np.any([lacking[job.name] for job in todo], axis=0))
-    chunk = max(BATCH, spool_bytes // (preprocess.size**2 * 3))
+    chunk = max(BATCH, cache_bytes // (preprocess.size**2 * 3))
     with ExitStack() as stack:
         writers = {job.name: stack.enter_context(job.cache.writing()) for job in todo}
         engines: dict[str, Engine] = {}

@@ -10,7 +10,7 @@ from fieldmark.data.photos import PhotoFile
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.data.transforms import Preprocess
 from fieldmark.features import extraction
-from fieldmark.features.cache import FeatureCache, FeatureStore, Precision
+from fieldmark.features.cache import FeatureCache, FeatureDtype, FeatureStore
 from fieldmark.features.extraction import Extraction, Job
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.models import Backbone, runtime
@@ -31,14 +31,14 @@ class FeatureExtractor:
         preprocess: makes the crop that all backbones share.
         store: where features are kept.
         engine: which engine runs the networks; `auto` measures which is fastest here.
-        precision: the data type in which features are kept.
+        dtype: the data type in which features are kept.
         workers: decoding threads; None: one a core.
     """
 
     preprocess: Preprocess = PAPER_CROP
     store: FeatureStore = field(default_factory=FeatureStore)
     engine: str = "auto"
-    precision: Precision = "float16"
+    dtype: FeatureDtype = "float16"
     workers: int | None = None
     # Decoded crops that several trainings of one process share; not part of the value.
     _crops: dict[tuple[Preprocess, tuple[str, ...]], CachedCrops] = field(
@@ -53,7 +53,7 @@ class FeatureExtractor:
         """Return the cache of one backbone's features of this view."""
         facts = backbone.architecture
         crop = self.crop_for(backbone)
-        return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.precision)
+        return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.dtype)
 
     def crop_for(self, backbone: Backbone) -> Preprocess:
         """Return the shared crop in the size that the network takes."""
@@ -126,7 +126,7 @@ class FeatureExtractor:
             self._crops[key] = CachedCrops(crop_cache, rows)
         return self._crops[key]
 
-    def crops_to_tune(
+    def finetuning_crops(
         self,
         backbone: Backbone,
         train: LabelledPhotos,

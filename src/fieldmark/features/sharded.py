@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldmark.data import images
-from fieldmark.data import readers as sources
+from fieldmark.data import readers
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.storage.places import InMemoryImage, Place
 from fieldmark.features.cache import FeatureCache
@@ -70,7 +70,7 @@ class Shard:
 
 
 @dataclass
-class Report:
+class ShardResult:
     """What an extraction of a shard did.
 
     Attributes:
@@ -89,7 +89,7 @@ def extract_shard(
     backbones: dict[str, Backbone],
     extractor: FeatureExtractor,
     shard: Shard = Shard(1, 1),
-) -> Report:
+) -> ShardResult:
     """Bring the features of one shard of the photos onto the shelves.
 
     The features are those that `train` and `study` compute, bit for bit on one engine.
@@ -105,20 +105,22 @@ def extract_shard(
         InputError: the photos or the cache cannot be read or written.
         StoreError: another process computes the same shard.
     """
-    report = Report()
-    desks = [_Desk(name, backbone, extractor, shard) for name, backbone in backbones.items()]
+    report = ShardResult()
+    networks = [
+        _ShardNetwork(name, backbone, extractor, shard) for name, backbone in backbones.items()
+    ]
     mine = table.kept.select("id", "path", "sha256")
     digests = mine["sha256"].fill_null("0" * 64).to_list()
-    kept = mine["sha256"].is_not_null().to_numpy() & _have(desks, digests)
+    kept = mine["sha256"].is_not_null().to_numpy() & _all_cached(networks, digests)
     report.photos = int(kept.sum())
     rows = mine.filter(~kept).rows()
     with overall_progress(f"shard {shard.number}/{shard.of}", len(rows)) as bar:
         for chunk in _chunks(table, rows, extractor.workers):
-            _compute(chunk, desks, extractor, report)
+            _compute(chunk, networks, extractor, report)
             bar.advance(len(chunk))
-    for desk in desks:
+    for network in networks:
         with suppress(StoreError):  # somebody writes to the shelf: the next who opens it takes them
-            desk.cache.gather()
+            network.cache.gather()
     return report
 
 
@@ -126,7 +128,7 @@ _Row = tuple[str, str, str | None]
 _Read = tuple[str, PhotoFile | ImageRejected]
 
 
-class _Desk:
+class _ShardNetwork:
     """One network: its shelf, this shard's segment of it, and its engine once it is needed."""
 
     def __init__(
@@ -152,8 +154,8 @@ class _Desk:
         return Job(self.name, self.segment, cost, engine=lambda: self.engine)
 
 
-def _have(desks: Sequence[_Desk], digests: Sequence[str]) -> BoolArray:
-    have: BoolArray = np.all([desk.has(digests) for desk in desks], axis=0)
+def _all_cached(networks: Sequence[_ShardNetwork], digests: Sequence[str]) -> BoolArray:
+    have: BoolArray = np.all([network.has(digests) for network in networks], axis=0)
     return have
 
 
@@ -183,17 +185,20 @@ def _read(work: tuple[_Row, Place]) -> _Read:
 
 
 def _compute(
-    chunk: Sequence[_Read], desks: Sequence[_Desk], extractor: FeatureExtractor, report: Report
+    chunk: Sequence[_Read],
+    networks: Sequence[_ShardNetwork],
+    extractor: FeatureExtractor,
+    report: ShardResult,
 ) -> None:
     photos = {name: photo for name, photo in chunk if isinstance(photo, PhotoFile)}
     report.rejected |= {name: each for name, each in chunk if isinstance(each, ImageRejected)}
     done = Extraction()
-    for crop in dict.fromkeys(desk.crop for desk in desks):
-        sharing = [desk for desk in desks if desk.crop == crop]
+    for crop in dict.fromkeys(network.crop for network in networks):
+        sharing = [network for network in networks if network.crop == crop]
         every = list(photos.values())
-        lacking = ~_have(sharing, [photo.sha256 for photo in every])
+        lacking = ~_all_cached(sharing, [photo.sha256 for photo in every])
         todo = [every[number] for number in np.flatnonzero(lacking)]
-        jobs = [desk.job() for desk in sharing]
+        jobs = [network.job() for network in sharing]
         extract(todo, jobs, crop, done, workers=extractor.workers)
     refused = {
         name: done.rejected[photo.sha256]
@@ -207,4 +212,4 @@ def _compute(
 
 def read(photos: Path, *, source: str | None = None) -> PhotoTable:
     """The photos as they are listed, not looked at: the extraction itself reads their bytes."""
-    return sources.read(photos, source=source, verify=False)
+    return readers.read(photos, source=source, verify=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 from fieldmark.models import timm, torchvision
 from fieldmark.models import weights as weights_
 from fieldmark.models._torchvision_import import import_torchvision
-from fieldmark.models.architecture import Architecture, WeightsAccount
-from fieldmark.models.backbone import Backbone, key_at
+from fieldmark.models.architecture import Architecture, WeightsInfo
+from fieldmark.models.backbone import Backbone, key_for_side
 
 BACKBONES: dict[str, Architecture] = {
     facts.name: facts for facts in (*timm.ARCHITECTURES, *torchvision.ARCHITECTURES)
@@ -25,11 +25,11 @@ __all__ = [
     "DEFAULT",
     "Architecture",
     "Backbone",
-    "WeightsAccount",
+    "WeightsInfo",
     "architecture",
     "available",
     "import_torchvision",
-    "key_at",
+    "key_for_side",
     "load",
 ]
 
@@ -75,7 +75,7 @@ def load(
     with seeded(seed, "weights", facts.name):
         network = library.build(facts.name)
     if read is None:
-        account = weights_.nothing_filled(facts, network, seed)
+        account = weights_.random_weights_info(facts, network, seed)
     else:
         account = weights_.fill(facts, network, read)
     return Backbone(facts, network.eval(), account)
@@ -83,4 +83,4 @@ def load(
 
 def available(weights_dir: Path | None = None) -> list[str]:
     """The names in `BACKBONES` whose pretrained weights can be had right now without the network."""
-    return [name for name, facts in BACKBONES.items() if weights_.at_hand(facts, weights_dir)]
+    return [name for name, facts in BACKBONES.items() if weights_.find_local(facts, weights_dir)]

@@ -51,7 +51,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class WeightsAccount:
+class WeightsInfo:
     """What the weights of a backbone are, tensor by tensor.
 
     Only the trunk is counted (all but the last layer), for the features depend on nothing else.

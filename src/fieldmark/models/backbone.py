@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fieldmark.models.architecture import Architecture, WeightsAccount
+from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FEATURE_DEFINITION = 1
 
 
-def key_at(key: str, side: int) -> str:
+def key_for_side(key: str, side: int) -> str:
     """The key of a backbone on crops of another side than its own, by its own key."""
     return io.digest([key, side])
 
@@ -35,13 +35,13 @@ class Backbone:
     Attributes:
         architecture: the network's facts.
         network: the network as its library defines it, with its own last layer.
-        account: where the weights came from and which of them are random.
+        weights_info: where the weights came from and which of them are random.
         native: the same network on the side that it was made for; None: it is that one itself.
     """
 
     architecture: Architecture
     network: nn.Module
-    account: WeightsAccount
+    weights_info: WeightsInfo
     native: Backbone | None = None
 
     def at(self, side: int) -> Backbone:
@@ -57,7 +57,7 @@ class Backbone:
         # Convolutions are nearly all of a network's work, and grow with the area.
         macs = round(facts.giga_macs * (side / facts.input_size) ** 2, 3)
         larger = replace(facts, input_size=side, giga_macs=macs)
-        found = Backbone(larger, native.network, native.account, native)
+        found = Backbone(larger, native.network, native.weights_info, native)
         import torch
 
         try:
@@ -91,7 +91,7 @@ class Backbone:
         from fieldmark.models.weights import digest_of_values
 
         if self.native is not None:
-            return key_at(self.native.key, self.architecture.input_size)
+            return key_for_side(self.native.key, self.architecture.input_size)
         facts = self.architecture
         return io.digest(
             {
@@ -125,7 +125,7 @@ class Backbone:
 
     def trained(self, model: ClassifierNetwork) -> tuple[Backbone, nn.Linear]:
         """The backbone and the last layer of what `trainable` gave, after training."""
-        from fieldmark.models.network import taken_apart
+        from fieldmark.models.network import split_last_layer
 
-        network, linear = taken_apart(model, self.network)
-        return Backbone(self.architecture, network, self.account), linear
+        network, linear = split_last_layer(model, self.network)
+        return Backbone(self.architecture, network, self.weights_info), linear

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.models import timm
-from fieldmark.models.architecture import Architecture, WeightsAccount
+from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.logging import progress_bar
@@ -62,10 +62,10 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
                 f"{path} is not a file of weights: give a path to one, 'pretrained' or 'random'."
             )
         return path
-    return at_hand(facts, weights_dir) or download(facts)
+    return find_local(facts, weights_dir) or download(facts)
 
 
-def at_hand(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
+def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
     """The file of pretrained weights that can be had without the network, or None."""
     if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
         return path
@@ -125,7 +125,7 @@ def download(facts: Architecture) -> Path:
     """
     if not facts.url:
         raise _unavailable(facts, "are published nowhere that timm knows")
-    if not answers(facts.url):
+    if not is_reachable(facts.url):
         raise _unavailable(facts, f"could not be had from {facts.url}")
     path = _downloads() / facts.file_name
     try:
@@ -142,7 +142,7 @@ def download(facts: Architecture) -> Path:
     return path
 
 
-def answers(url: str) -> bool:
+def is_reachable(url: str) -> bool:
     """Whether a server gives this address within a few seconds (a proxy may be in between).
 
     The question is asked in a thread of its own, for looking up a name has no time limit.
@@ -253,7 +253,7 @@ def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
 # --- filling ---------------------------------------------------------------------------------------
 
 
-def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAccount:
+def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsInfo:
     """Put the tensors of a file into a network, in place, and say what was filled.
 
     A last layer of another size (for other classes) is left aside, for it is replaced in any case.
@@ -285,7 +285,7 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAc
             "these weights are of."
         )
     network.load_state_dict(fits, strict=False)
-    return WeightsAccount(
+    return WeightsInfo(
         source=weights.source,
         digest=weights.digest,
         filled=len(trunk) - len(random),
@@ -295,11 +295,11 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAc
     )
 
 
-def nothing_filled(facts: Architecture, network: nn.Module, seed: int) -> WeightsAccount:
+def random_weights_info(facts: Architecture, network: nn.Module, seed: int) -> WeightsInfo:
     """The account of a network whose weights are all random."""
     names = trunk_names(network.state_dict(), facts.last_layer_path)
     trunk = tuple(name for name in names if _COUNTER not in name)
-    return WeightsAccount(f"random (seed {seed})", None, 0, len(trunk), trunk)
+    return WeightsInfo(f"random (seed {seed})", None, 0, len(trunk), trunk)
 
 
 def trunk_names(state: Mapping[str, torch.Tensor], last_layer_path: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 _lock = threading.Lock()
 _limit = ExitStack()
-_inside: set[object] = set()
+_users: set[object] = set()
 
 
 def cores() -> int:
@@ -31,27 +31,27 @@ def cores() -> int:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Matrix products of numpy run in the thread that asks for them.
 
     The limit holds for the whole process: of several threads the first sets it, the last lifts it.
     """
     me = object()
     with _lock:
-        if not _inside:
-            _limit.enter_context(_numpys().limit(limits=1))
-        _inside.add(me)
+        if not _users:
+            _limit.enter_context(_blas().limit(limits=1))
+        _users.add(me)
     try:
         yield
     finally:
         with _lock:
-            _inside.remove(me)
-            if not _inside:
+            _users.remove(me)
+            if not _users:
                 _limit.close()
 
 
 @cache
-def _numpys() -> Any:
+def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

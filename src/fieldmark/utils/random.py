@@ -60,7 +60,7 @@ def epoch_order(base: Hashes, epoch: int) -> IntArray:
     return np.lexsort((base, _mixed(base, epoch + 1))).astype(np.int64)
 
 
-def stretch_order(base: Hashes, epoch: int, stretch: int, at_once: int) -> IntArray:
+def block_order(base: Hashes, epoch: int, stretch: int, at_once: int) -> IntArray:
     """`epoch_order` for photos that are read one after the other, as indexes, shape (N,).
 
     Stretches of photos that lie beside each other come in an order of chance; the photos of so many

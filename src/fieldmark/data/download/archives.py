@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.data.download.challenges import BASE, CHALLENGES, USUAL, Archive
-from fieldmark.data.download.http import Downloads, RetryPolicy, Wrong
+from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
 from fieldmark.data.download.unpack import unpack
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -59,7 +59,7 @@ class Challenge:
 
 
 def fetch_challenge(
-    challenge: Challenge, out: Path, manners: RetryPolicy | None = None
+    challenge: Challenge, out: Path, retry_policy: RetryPolicy | None = None
 ) -> list[dict[str, Any]]:
     """Fetch a challenge into a folder; what is there from an earlier run is not fetched again.
 
@@ -74,11 +74,11 @@ def fetch_challenge(
     io.check_out(out, "photos", RECORD)
     with (
         io.lock(out / ".lock", "--out"),
-        Downloads(manners or RetryPolicy()) as downloads,
+        Downloads(retry_policy or RetryPolicy()) as downloads,
     ):
         record = _Record(out / RECORD, challenge.year)
         for archive in wanted:
-            _one(archive, challenge, out, record, downloads)
+            _fetch_archive(archive, challenge, out, record, downloads)
     return [record.files[archive.name] for archive in wanted]
 
 
@@ -105,7 +105,7 @@ class _Record:
         io.write_json(self.path, {"challenge": self.year, "files": self.files})
 
 
-def _one(
+def _fetch_archive(
     archive: Archive, challenge: Challenge, out: Path, record: _Record, downloads: Downloads
 ) -> None:
     path = out / "archives" / archive.name
@@ -133,7 +133,7 @@ def _download(url: str, path: Path, archive: Archive, downloads: Downloads) -> d
 
     def check(part: Path) -> None:
         found.update(_digests(part))
-        _held_to(found, archive)
+        _check_md5(found, archive)
 
     with progress_bar(archive.name, round(archive.size / _MB) or None, "MB") as bar:
 
@@ -144,16 +144,16 @@ def _download(url: str, path: Path, archive: Archive, downloads: Downloads) -> d
     return found
 
 
-def _held_to(found: dict[str, Any], archive: Archive) -> None:
+def _check_md5(found: dict[str, Any], archive: Archive) -> None:
     if archive.md5 and found["md5"] != archive.md5:
-        raise Wrong(f"their MD5 is {found['md5']}, and {archive.md5} is published")
+        raise WrongContent(f"their MD5 is {found['md5']}, and {archive.md5} is published")
 
 
 def _checked(path: Path, archive: Archive) -> dict[str, Any]:
     found = _digests(path)
     try:
-        _held_to(found, archive)
-    except Wrong as error:
+        _check_md5(found, archive)
+    except WrongContent as error:
         raise InputError(
             f"{path} has other bytes ({error}): delete it to fetch it anew."
         ) from error

@@ -56,7 +56,7 @@ class RetryPolicy:
     timeout: float = 60.0
 
 
-class NotThere(InputError):
+class NotAvailable(InputError):
     """A file that is not to be had however often it is asked for: 403, 404, too large, or
     wrong bytes twice."""
 
@@ -69,25 +69,25 @@ class RetryableError(Exception):
         super().__init__(why)
 
 
-class Wrong(RetryableError):
+class WrongContent(RetryableError):
     """The bytes that came are not those of the file; a second time they are given up."""
 
 
 class Downloads:
-    """One HTTP client for all threads, and its manners. Use it as a context manager."""
+    """One HTTP client for all threads, and its retry_policy. Use it as a context manager."""
 
-    def __init__(self, manners: RetryPolicy) -> None:
+    def __init__(self, retry_policy: RetryPolicy) -> None:
         import httpx2
 
-        self.manners = manners
+        self.retry_policy = retry_policy
         self._client = httpx2.Client(
-            timeout=manners.timeout,
+            timeout=retry_policy.timeout,
             follow_redirects=True,
-            limits=httpx2.Limits(max_connections=manners.workers),
+            limits=httpx2.Limits(max_connections=retry_policy.workers),
             headers={"User-Agent": "fieldmark", "Accept-Encoding": "identity"},
         )
         self._stop = threading.Event()
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
         self._next = 0.0
 
     def __enter__(self) -> Downloads:
@@ -106,11 +106,11 @@ class Downloads:
 
         Args:
             url: where it is.
-            check: raises `Wrong` for bytes that are not the file.
+            check: raises `WrongContent` for bytes that are not the file.
             limit: more bytes than this are refused.
 
         Raises:
-            NotThere: the server has no such file, or one that is too large.
+            NotAvailable: the server has no such file, or one that is too large.
             InputError: it could not be had.
         """
 
@@ -120,10 +120,10 @@ class Downloads:
                 for block in self._blocks(answer):
                     data += block
                     if len(data) > limit:
-                        raise NotThere(f"{url} is larger than {limit:,} bytes")
+                        raise NotAvailable(f"{url} is larger than {limit:,} bytes")
             return check(bytes(data))
 
-        return self._insist(url, once, lambda: 0)
+        return self._with_retries(url, once, lambda: 0)
 
     def save(
         self,
@@ -137,12 +137,12 @@ class Downloads:
         Args:
             url: where it is.
             path: where it goes, once it is whole.
-            check: is given the whole file under another name, and raises `Wrong` for wrong bytes; they
+            check: is given the whole file under another name, and raises `WrongContent` for wrong bytes; they
                 are then thrown away.
             advance: is called with the bytes that are there, and how many there will be.
 
         Raises:
-            NotThere: the server has no such file.
+            NotAvailable: the server has no such file.
             InputError: it could not be had, or the disk is full; what was got is kept for the next run.
         """
         part = path.with_name(f"{path.name}.part")
@@ -152,36 +152,36 @@ class Downloads:
             self._continue(url, part, advance)
             try:
                 check(part)
-            except Wrong:
-                partial.forget(part)
+            except WrongContent:
+                partial.discard(part)
                 raise
 
-        self._insist(url, once, lambda: partial.size(part))
+        self._with_retries(url, once, lambda: partial.size(part))
         io.settle(part, path)
-        partial.forget(part)
+        partial.discard(part)
 
     def _continue(self, url: str, part: Path, advance: Callable[[int, int | None], None]) -> None:
-        version, whole = partial.about(part)
+        version, whole = partial.read_info(part)
         have = partial.size(part) if version else 0
         if version and have == whole:
             return  # only the check and the rename are left
         asked = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
         with self._open(url, asked) as answer:
             if answer.status_code == 416:
-                partial.forget(part)
+                partial.discard(part)
                 raise RetryableError("the server has another version of it now")
             resumed = answer.status_code == 206
-            if resumed and not _begins(answer.headers.get("Content-Range", ""), have):
-                partial.forget(part)
+            if resumed and not _starts_at(answer.headers.get("Content-Range", ""), have):
+                partial.discard(part)
                 raise RetryableError("the server sent another part of it than was asked for")
             if not resumed:
                 have = 0
             total = _total(answer, have)
-            partial.make_room(part, total, have)
+            partial.check_space(part, total, have)
             if not resumed:
-                partial.forget(part)
+                partial.discard(part)
                 if version := _version(answer):
-                    partial.begin(part, version, total)
+                    partial.write_info(part, version, total)
             self._append(answer, part, have, total, advance)
 
     def _append(
@@ -214,10 +214,10 @@ class Downloads:
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
         import httpx2
 
-        self._pass_gate()
+        self._wait_turn()
         try:
             with self._client.stream("GET", url, headers=headers) as answer:
-                _judge(url, answer)
+                _check_status(url, answer)
                 yield answer
         except httpx2.TransportError as error:
             raise RetryableError(
@@ -236,22 +236,22 @@ class Downloads:
                 raise KeyboardInterrupt
             yield block
 
-    def _insist(self, url: str, once: Callable[[], T], have: Callable[[], int]) -> T:
+    def _with_retries(self, url: str, once: Callable[[], T], have: Callable[[], int]) -> T:
         """Try until it works; tries that got bytes further are not counted."""
         failed, wrong, before = 0, 0, have()
         while True:
             try:
                 return once()
             except RetryableError as again:
-                wrong += isinstance(again, Wrong)
+                wrong += isinstance(again, WrongContent)
                 if wrong == 2:
-                    raise NotThere(
+                    raise NotAvailable(
                         f"{url} came twice with wrong bytes ({again}): run the same command again "
                         "later, or name a mirror with --from."
                     ) from again
                 failed = 1 if have() > before else failed + 1
                 before = have()
-                if failed >= self.manners.tries:
+                if failed >= self.retry_policy.tries:
                     raise InputError(
                         f"{url} could not be had in {failed} tries ({again}): run the same command "
                         "again later, or name a mirror with --from; what was got is kept."
@@ -259,30 +259,32 @@ class Downloads:
                 self._pause(failed, again.after)
 
     def _pause(self, failed: int, after: float) -> None:
-        manners = self.manners
-        wait = manners.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # only when, not what
+        retry_policy = self.retry_policy
+        wait = (
+            retry_policy.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)
+        )  # only when, not what
         if after:
-            with self._gate:  # a busy server is left alone by all threads
-                until = time.monotonic() + min(after, manners.patience)
+            with self._lock:  # a busy server is left alone by all threads
+                until = time.monotonic() + min(after, retry_policy.patience)
                 self._next = max(self._next, until)
-        if self._stop.wait(min(max(wait, after), manners.patience)):
+        if self._stop.wait(min(max(wait, after), retry_policy.patience)):
             raise KeyboardInterrupt
 
-    def _pass_gate(self) -> None:
-        with self._gate:
+    def _wait_turn(self) -> None:
+        with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)
-            self._next = turn + 1 / self.manners.rate
+            self._next = turn + 1 / self.retry_policy.rate
         if self._stop.wait(turn - now):
             raise KeyboardInterrupt
 
 
-def _judge(url: str, answer: httpx2.Response) -> None:
+def _check_status(url: str, answer: httpx2.Response) -> None:
     """Pass an answer with the file in it; else say whether to ask again.
 
     Raises:
         Again: the server is busy or out of order.
-        NotThere: it will not give the file, however often it is asked.
+        NotAvailable: it will not give the file, however often it is asked.
     """
     status = answer.status_code
     if status in (200, 206, 416):
@@ -292,8 +294,10 @@ def _judge(url: str, answer: httpx2.Response) -> None:
             f"the server says {status}", _seconds(answer.headers.get("Retry-After", ""))
         )
     if status in (401, 403):
-        raise NotThere(f"{url} is refused (HTTP {status}): it needs credentials, or is not public.")
-    raise NotThere(f"{url} is not to be had (HTTP {status}): look whether it has moved.")
+        raise NotAvailable(
+            f"{url} is refused (HTTP {status}): it needs credentials, or is not public."
+        )
+    raise NotAvailable(f"{url} is not to be had (HTTP {status}): look whether it has moved.")
 
 
 def _seconds(retry_after: str) -> float:
@@ -316,5 +320,5 @@ def _total(answer: httpx2.Response, have: int) -> int | None:
     return have + int(length) if length.isdecimal() else None
 
 
-def _begins(content_range: str, start: int) -> bool:
+def _starts_at(content_range: str, start: int) -> bool:
     return content_range.replace("=", " ").startswith(f"bytes {start}-")

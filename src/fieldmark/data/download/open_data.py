@@ -13,8 +13,8 @@ import polars as pl
 
 from fieldmark.data import images
 from fieldmark.data.download.archives import RECORD
-from fieldmark.data.download.http import Downloads, NotThere, RetryPolicy, Wrong
-from fieldmark.data.download.selection import Wanted, choose
+from fieldmark.data.download.http import Downloads, NotAvailable, RetryPolicy, WrongContent
+from fieldmark.data.download.selection import PhotoQuery, choose
 from fieldmark.data.readers import inat_tables
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
@@ -34,35 +34,35 @@ class Fetched:
     failed: int
 
 
-def fetch_own(
-    wanted: Wanted,
+def fetch_open_data(
+    wanted: PhotoQuery,
     out: Path,
     *,
-    kept_tables: Path | None = None,
-    manners: RetryPolicy | None = None,
+    tables_dir: Path | None = None,
+    retry_policy: RetryPolicy | None = None,
 ) -> Fetched:
     """Choose photos from the tables, fetch them, and write `photos.csv` beside them.
 
     Args:
         wanted: the choice.
         out: a new folder, or that of an earlier run with the same choice, which is gone on with.
-        kept_tables: where the four tables are, or go; by default `tables` in `out`.
-        manners: how the server is treated.
+        tables_dir: where the four tables are, or go; by default `tables` in `out`.
+        retry_policy: how the server is treated.
 
     Raises:
         InputError: a table cannot be had or read, nothing is chosen, or the server is out of reach; what
             was got is kept.
     """
-    manners = manners or RetryPolicy()
+    retry_policy = retry_policy or RetryPolicy()
     io.check_out(out, "photos", RECORD)
-    with io.lock(out / ".lock", "--out"), Downloads(manners) as downloads:
+    with io.lock(out / ".lock", "--out"), Downloads(retry_policy) as downloads:
         _same_choice(wanted, out)
-        chosen = _chosen(wanted, out, kept_tables or out / "tables", downloads)
+        chosen = _chosen(wanted, out, tables_dir or out / "tables", downloads)
         failed = _photos(chosen, out, downloads)
     return _write(chosen, failed, out)
 
 
-def _same_choice(wanted: Wanted, out: Path) -> None:
+def _same_choice(wanted: PhotoQuery, out: Path) -> None:
     about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
     path = out / RECORD
     if path.exists() and io.read_json(path) != about:
@@ -72,7 +72,7 @@ def _same_choice(wanted: Wanted, out: Path) -> None:
     io.write_json(path, about)
 
 
-def _chosen(wanted: Wanted, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:
+def _chosen(wanted: PhotoQuery, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:
     """A row a photo to fetch; written once, so that a later run fetches the same."""
     path = out / "chosen.parquet"
     if path.exists():
@@ -101,7 +101,7 @@ def _is_gzip(part: Path) -> None:
     """The tables have no published checksum; gzip's own is held to as they are read."""
     with part.open("rb") as handle:
         if handle.read(2) != b"\x1f\x8b":
-            raise Wrong("they are not gzip")
+            raise WrongContent("they are not gzip")
 
 
 def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, str]:
@@ -115,11 +115,11 @@ def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, 
             return None
         try:
             io.write_bytes(path, downloads.read(row[1], _a_picture, _PHOTO_LIMIT))
-        except NotThere as error:
+        except NotAvailable as error:
             return str(error)
         return None
 
-    workers = downloads.manners.workers
+    workers = downloads.retry_policy.workers
     with progress_bar("photos", len(rows)) as bar:
         done = in_order(one, rows, workers, ahead=0, stop=downloads.stop)
         for (name, _), error in zip(rows, done, strict=True):
@@ -133,7 +133,7 @@ def _a_picture(data: bytes) -> bytes:
     try:
         images.verify(data)
     except ImageRejected as error:
-        raise Wrong(f"they are no whole picture: {error}") from error
+        raise WrongContent(f"they are no whole picture: {error}") from error
     return data
 
 

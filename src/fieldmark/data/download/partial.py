@@ -10,7 +10,7 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
 
-def make_room(part: Path, total: int | None, have: int) -> None:
+def check_space(part: Path, total: int | None, have: int) -> None:
     """See that the rest of a file fits on the disk.
 
     Raises:
@@ -24,27 +24,27 @@ def make_room(part: Path, total: int | None, have: int) -> None:
         )
 
 
-def beside(part: Path) -> Path:
+def info_path(part: Path) -> Path:
     """Where it is said which version of a file the bytes are of."""
     return part.with_name(f"{part.name}.json")
 
 
-def begin(part: Path, version: str, total: int | None) -> None:
+def write_info(part: Path, version: str, total: int | None) -> None:
     """Say of which version of a file the bytes to come are, and how many it has in all."""
-    io.write_json(beside(part), {"version": version, "bytes": total})
+    io.write_json(info_path(part), {"version": version, "bytes": total})
 
 
-def about(part: Path) -> tuple[str, int | None]:
+def read_info(part: Path) -> tuple[str, int | None]:
     """Which version of a file the bytes in `part` are of, or "", and how many it has in all."""
     with suppress(InputError, AttributeError):
-        about = io.read_json(beside(part))
-        return str(about.get("version", "")), about.get("bytes")
+        read_info = io.read_json(info_path(part))
+        return str(read_info.get("version", "")), read_info.get("bytes")
     return "", None
 
 
-def forget(part: Path) -> None:
+def discard(part: Path) -> None:
     """Throw away the bytes and what is said of them."""
-    for path in (part, beside(part)):
+    for path in (part, info_path(part)):
         path.unlink(missing_ok=True)
 
 

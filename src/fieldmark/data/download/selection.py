@@ -23,7 +23,7 @@ LICENCES = ("CC0", "CC-BY", "CC-BY-NC", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC-SA", "
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PhotoQuery:
     """What a data set is chosen by.
 
     Attributes:
@@ -65,7 +65,7 @@ class Wanted:
                 )
 
 
-def choose(wanted: Wanted, folder: Path) -> pl.DataFrame:
+def choose(wanted: PhotoQuery, folder: Path) -> pl.DataFrame:
     """The photos of a choice, a row each, by label and photo.
 
     Raises:
@@ -83,7 +83,7 @@ def choose(wanted: Wanted, folder: Path) -> pl.DataFrame:
     return _described(best, species, people, wanted)
 
 
-def _observations(wanted: Wanted, path: Path, counted: pl.DataFrame) -> pl.DataFrame:
+def _observations(wanted: PhotoQuery, path: Path, counted: pl.DataFrame) -> pl.DataFrame:
     columns = (
         "observation_uuid",
         "taxon_id",
@@ -117,7 +117,7 @@ def _inside(place: tuple[float, float, float, float] | None) -> pl.Expr:
     )
 
 
-def _best_photos(wanted: Wanted, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
+def _best_photos(wanted: PhotoQuery, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
     """One photo an observation, and of each species the observations with the smallest draws.
 
     What is over the number is let go after every block; that an observation is over it depends on its
@@ -170,7 +170,7 @@ def _observers(path: Path, wanted: pl.Series) -> pl.DataFrame:
 
 
 def _described(
-    best: pl.DataFrame, species: pl.DataFrame, people: pl.DataFrame, wanted: Wanted
+    best: pl.DataFrame, species: pl.DataFrame, people: pl.DataFrame, wanted: PhotoQuery
 ) -> pl.DataFrame:
     named = species.with_columns(
         label=pl.when(pl.col("name").is_duplicated())

@@ -31,7 +31,7 @@ import numpy as np
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
 from fieldmark.data.images import jpeg, pillow
-from fieldmark.data.images.limits import MAX_PIXELS, limit, only_rejections
+from fieldmark.data.images.limits import MAX_PIXELS, as_rejections, check_pixels
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
@@ -42,8 +42,8 @@ MAX_BYTES = places.MAX_BYTES
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
-    "Header",
     "ByteArray",
+    "Header",
     "decode",
     "header",
     "named",
@@ -83,17 +83,17 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         ImageRejected: the bytes are no picture that is read here, or it has too many pixels.
     """
-    with only_rejections():
+    with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
             found = image_containers.jpeg(data, whole=False)
             width, height, orientation = found.width, found.height, found.orientation
         else:
-            with pillow.quiet():
-                image, orientation = pillow.open_(kind, data, max_pixels, whole=False)
+            with pillow.ignore_warnings():
+                image, orientation = pillow.open_checked(kind, data, max_pixels, whole=False)
                 width, height = image.size
-        limit(width, height, max_pixels)
-        return _turned_header(width, height, orientation, kind)
+        check_pixels(width, height, max_pixels)
+        return _oriented_header(width, height, orientation, kind)
 
 
 def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> ByteArray:
@@ -108,13 +108,13 @@ def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PI
     Raises:
         ImageRejected: and nothing else, for any bytes.
     """
-    with only_rejections():
+    with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
             pixels, orientation = jpeg.decode(data, at_least, max_pixels)
         else:
             pixels, orientation = pillow.decode(kind, data, max_pixels)
-        return np.ascontiguousarray(_upright(pixels, orientation))
+        return np.ascontiguousarray(_oriented(pixels, orientation))
 
 
 def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -125,17 +125,17 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         ImageRejected: and nothing else, for any bytes.
     """
-    with only_rejections():
+    with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
             found = jpeg.checked(data, max_pixels)
             jpeg.turbo(data, found, at_least=1)
-            return _turned_header(found.width, found.height, found.orientation, kind)
+            return _oriented_header(found.width, found.height, found.orientation, kind)
         pixels, orientation = pillow.decode(kind, data, max_pixels)
-        return _turned_header(pixels.shape[1], pixels.shape[0], orientation, kind)
+        return _oriented_header(pixels.shape[1], pixels.shape[0], orientation, kind)
 
 
-def taken(data: bytes) -> str:
+def capture_time(data: bytes) -> str:
     """When a picture was taken by its EXIF data, as ISO 8601; "" where it does not say.
 
     A camera that says no time zone is taken to keep UTC.
@@ -145,7 +145,7 @@ def taken(data: bytes) -> str:
     """
     from PIL import ExifTags, Image
 
-    with only_rejections(), pillow.quiet(), Image.open(io.BytesIO(data)) as picture:
+    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
         about = picture.getexif().get_ifd(ExifTags.IFD.Exif)
         when = str(about.get(ExifTags.Base.DateTimeOriginal, ""))
         zone = str(about.get(ExifTags.Base.OffsetTimeOriginal, "Z"))
@@ -156,7 +156,7 @@ def taken(data: bytes) -> str:
 
 
 @contextmanager
-def named(photo: bytes | Path | str) -> Iterator[None]:
+def naming_photo(photo: bytes | Path | str) -> Iterator[None]:
     """Within it a rejection says which photo it is of, where that has a name."""
     try:
         yield
@@ -169,14 +169,14 @@ def named(photo: bytes | Path | str) -> Iterator[None]:
 def _kind(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         reject(RejectReason.TOO_LARGE, f"{len(data):,} bytes")
-    return image_containers.sniff(data)
+    return image_containers.detect_format(data)
 
 
-def _turned_header(width: int, height: int, orientation: int, kind: str) -> Header:
+def _oriented_header(width: int, height: int, orientation: int, kind: str) -> Header:
     return Header(height, width, kind) if orientation >= 5 else Header(width, height, kind)
 
 
-def _upright(pixels: ByteArray, orientation: int) -> ByteArray:
+def _oriented(pixels: ByteArray, orientation: int) -> ByteArray:
     """Undo how the camera was held (EXIF 2.32, tag Orientation)."""
     if orientation >= 5:  # stored on its side: rows are columns
         pixels = pixels.swapaxes(0, 1)

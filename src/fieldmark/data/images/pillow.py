@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images.limits import limit
+from fieldmark.data.images.limits import check_pixels
 from fieldmark.utils.errors import RejectReason
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -53,28 +53,28 @@ def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     return plugins[kind]
 
 
-def open_(
+def open_checked(
     kind: str, data: bytes, max_pixels: int, *, whole: bool
 ) -> tuple[ImageFile.ImageFile, int]:
     """Open without decoding, with limits and ends checked; the image and its EXIF orientation."""
     orientation = 1
     if kind == "WEBP":
         webp = image_containers.webp(data)
-        limit(webp.width, webp.height, max_pixels)
+        check_pixels(webp.width, webp.height, max_pixels)
         orientation = webp.orientation
     elif kind == "PNG":
         png = image_containers.png(data, whole=whole)
         orientation = png.orientation
     elif kind == "GIF" and whole:
-        image_containers.gif_ends(data)
+        image_containers.check_gif_end(data)
     elif kind == "BMP" and whole:
-        image_containers.bmp_ends(data)
+        image_containers.check_bmp_end(data)
     image = plugin(kind)(io.BytesIO(data))
-    limit(*image.size, max_pixels)
+    check_pixels(*image.size, max_pixels)
     if kind == "AVIF":
         orientation = _valid_orientation(image.getexif().get(0x0112))
     if kind == "TIFF" and whole:
-        _tiff_ends(image, len(data))
+        _check_tiff_end(image, len(data))
     return image, orientation  # a TIFF is turned by Pillow itself when it is loaded
 
 
@@ -82,7 +82,7 @@ def _valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _tiff_ends(image: Any, size: int) -> None:
+def _check_tiff_end(image: Any, size: int) -> None:
     """Refuse a TIFF whose strips or tiles lie beyond its end."""
     for offsets, counts in ((273, 279), (324, 325)):
         starts, lengths = image.tag_v2.get(offsets, ()), image.tag_v2.get(counts, ())
@@ -92,10 +92,10 @@ def _tiff_ends(image: Any, size: int) -> None:
 
 def decode(kind: str, data: bytes, max_pixels: int) -> tuple[ByteArray, int]:
     """The picture as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
-    with quiet():
-        image, orientation = open_(kind, data, max_pixels, whole=True)
+    with ignore_warnings():
+        image, orientation = open_checked(kind, data, max_pixels, whole=True)
         image.load()
-        limit(*image.size, max_pixels)  # some formats say more once they are read
+        check_pixels(*image.size, max_pixels)  # some formats say more once they are read
         return _to_rgb(image, kind), orientation
 
 
@@ -150,31 +150,31 @@ def _stretched(values: npt.NDArray[Any]) -> FloatArray:
     return ((wide - low) * (255 / max(high - low, 1e-12))).astype(np.float32)
 
 
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_filters: warnings.catch_warnings[Any] | None = None
+_filter_lock = threading.Lock()
+_filter_users = 0
+_filters: warnings.catch_warnings[Any] | None = None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def ignore_warnings() -> Iterator[None]:
     """Keep Pillow's warnings from deciding about a picture, in any number of threads.
 
     They are of metadata that is not used here; where warnings are errors, they would make a good
     picture a bad one. `warnings.catch_warnings` alone is not safe in threads: the first one in
     sets the filter, the last one out takes it away.
     """
-    global _quiet_users, _quiet_filters  # noqa: PLW0603
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
+    global _filter_users, _filters  # noqa: PLW0603
+    with _filter_lock:
+        _filter_users += 1
+        if _filter_users == 1:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
     finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0 and _quiet_filters is not None:
-                _quiet_filters.__exit__(None, None, None)
-                _quiet_filters = None
+        with _filter_lock:
+            _filter_users -= 1
+            if _filter_users == 0 and _filters is not None:
+                _filters.__exit__(None, None, None)
+                _filters = None

@@ -1,6 +1,6 @@
 """Where photos come from: one file for each layout on disk, and one way to read them all.
 
-A new layout is a file here and a line in `SOURCES`.
+A new layout is a file here and a line in `READERS`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from fieldmark.data.readers import (
     verification,
     webdataset,
 )
-from fieldmark.data.readers import remote as away
-from fieldmark.data.readers.base import Source, is_half_zip
+from fieldmark.data.readers import remote as remote
+from fieldmark.data.readers.base import Reader, is_broken_zip
 from fieldmark.data.storage import fsspec
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
 
-SOURCES: dict[str, Source] = {
-    inat.SOURCE.name: inat.SOURCE,
-    folder.SOURCE.name: folder.SOURCE,
-    table.SOURCE.name: table.SOURCE,
-    webdataset.SOURCE.name: webdataset.SOURCE,
-    parquet.SOURCE.name: parquet.SOURCE,
-    camtrap.SOURCE.name: camtrap.SOURCE,
-    imagefolder.SOURCE.name: imagefolder.SOURCE,
-    darwin_core.SOURCE.name: darwin_core.SOURCE,
-    inat_export.SOURCE.name: inat_export.SOURCE,
-    inat_open_data.SOURCE.name: inat_open_data.SOURCE,
-    coco_camera_traps.SOURCE.name: coco_camera_traps.SOURCE,
+READERS: dict[str, Reader] = {
+    inat.READER.name: inat.READER,
+    folder.READER.name: folder.READER,
+    table.READER.name: table.READER,
+    webdataset.READER.name: webdataset.READER,
+    parquet.READER.name: parquet.READER,
+    camtrap.READER.name: camtrap.READER,
+    imagefolder.READER.name: imagefolder.READER,
+    darwin_core.READER.name: darwin_core.READER,
+    inat_export.READER.name: inat_export.READER,
+    inat_open_data.READER.name: inat_open_data.READER,
+    coco_camera_traps.READER.name: coco_camera_traps.READER,
 }
 
 
@@ -54,7 +54,7 @@ def read(
     Args:
         path: a folder, an annotation file, a table, or a table that `fieldmark index` wrote, which is
             taken as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
-        source: a name in `SOURCES`; by default the one that the path has the layout of.
+        source: a name in `READERS`; by default the one that the path has the layout of.
         verify: look at every file, for its digest, its size and whether it is a picture. Annotations
             that lie without any photo are only counted, whatever is said here.
         workers: how many threads look at files; by default two for each processor.
@@ -62,28 +62,28 @@ def read(
     Raises:
         InputError: the path is not there, has no layout that is known, or holds no photos.
     """
-    if (place := fsspec.named(path)) is not None:
-        found = away.read(place, lambda here: _pick(here, source))
+    if (place := fsspec.parse_url(path)) is not None:
+        found = remote.read(place, lambda here: _pick(here, source))
     elif not path.exists():
         raise InputError(f"{path} is not there: name a folder of photos, or a list of them.")
     elif source is None and table.is_index(path):
         return PhotoTable.read(path)
     else:
         found = _pick(path, source).read(path)
-    return look(found, workers=workers) if verify else found
+    return verify_files(found, workers=workers) if verify else found
 
 
-def look(
-    table: PhotoTable, *, workers: int | None = None, looking: verification.Looking | None = None
+def verify_files(
+    table: PhotoTable, *, workers: int | None = None, checker: verification.Checker | None = None
 ) -> PhotoTable:
     """The table with every file looked at that was not looked at before: see `read`.
 
-    `looking` is what looks at the files; None: threads of this process.
+    `checker` is what looks at the files; None: threads of this process.
     """
     if not table.kept["sha256"].null_count():
         return table
     return verification.check_files(
-        table, looking or partial(verification.in_threads, workers=workers)
+        table, checker or partial(verification.check_in_threads, workers=workers)
     )
 
 
@@ -113,34 +113,34 @@ def without_empty(table: PhotoTable) -> PhotoTable:
     return PhotoTable(frame, table.taxonomy.only(left), table.root, table.source)
 
 
-def lists(path: Path) -> bool:
+def is_list(path: Path) -> bool:
     """Whether a path is a list of photos, or a folder with one: what says more of them than a folder
     tells by itself. `read` reads it."""
     if table.is_index(path):
         return True
-    sources = (each for each in SOURCES.values() if each is not folder.SOURCE)
+    sources = (each for each in READERS.values() if each is not folder.READER)
     return any(each.matches(path) for each in sources)
 
 
-def _pick(path: Path, name: str | None) -> Source:
+def _pick(path: Path, name: str | None) -> Reader:
     if name is not None:
-        if name not in SOURCES:
-            raise InputError(f"There is no source {name!r}: choose one of {', '.join(SOURCES)}.")
-        return SOURCES[name]
-    for candidate in SOURCES.values():
+        if name not in READERS:
+            raise InputError(f"There is no source {name!r}: choose one of {', '.join(READERS)}.")
+        return READERS[name]
+    for candidate in READERS.values():
         if candidate.matches(path):
             return candidate
-    if is_half_zip(path):
+    if is_broken_zip(path):
         raise InputError(f"{path} is not a whole zip: fetch it anew.")
-    known = "; ".join(f"{each.name}: {each.expects}" for each in SOURCES.values())
+    known = "; ".join(f"{each.name}: {each.expects}" for each in READERS.values())
     raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
 
 
 from_frame = table.from_frame
 
 __all__ = [
-    "SOURCES",
-    "Source",
+    "READERS",
+    "Reader",
     "by_location",
     "from_frame",
     "lists",

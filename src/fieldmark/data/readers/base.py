@@ -15,7 +15,7 @@ from fieldmark.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Source:
+class Reader:
     """One layout of photos on disk.
 
     Attributes:
@@ -23,14 +23,14 @@ class Source:
         expects: what the layout looks like, in a few words, for error messages.
         matches: whether a path has this layout; at most one source matches any path.
         read: the photos as the layout lists them, no photo's bytes read. Raises `InputError`.
-        looks_around: whether `read` looks for files beside the one that it is given.
+        searches_folder: whether `read` looks for files beside the one that it is given.
     """
 
     name: str
     expects: str
     matches: Callable[[Path], bool]
     read: Callable[[Path], PhotoTable]
-    looks_around: bool = False
+    searches_folder: bool = False
 
 
 _PARTS = {
@@ -59,7 +59,7 @@ _PICTURES = re.compile(
 )
 
 
-def may_be_picture(name: str) -> bool:
+def may_be_image(name: str) -> bool:
     """Whether a file may be a photo by its extension."""
     return bool(_PICTURES.fullmatch(Path(name).suffix.removeprefix(".").lower()))
 
@@ -88,7 +88,7 @@ def text_series(name: str, values: Iterable[object], where: Path) -> pl.Series:
         ) from error
 
 
-def is_half_zip(path: Path) -> bool:
+def is_broken_zip(path: Path) -> bool:
     """Whether a file is called a zip and cannot be opened as one."""
     return path.suffix.lower() == ".zip" and path.is_file() and not zipfile.is_zipfile(path)
 

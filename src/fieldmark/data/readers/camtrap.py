@@ -17,7 +17,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import offline_media, tabular
-from fieldmark.data.readers.base import Source
+from fieldmark.data.readers.base import Reader
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
@@ -52,7 +52,7 @@ def _read(path: Path) -> PhotoTable:
     package = io.read_json(about)
     tables = {name: _table(package, name, about) for name in _NEEDED}
     for name, needed in _NEEDED.items():
-        tabular.need(tables[name], needed, _places_of(package, name, about)[0], _EXPECTS)
+        tabular.require_columns(tables[name], needed, _places_of(package, name, about)[0], _EXPECTS)
     media, observations = _photos(tables["media"]), tables["observations"]
     labels = _labels(media, observations)
     places = _places(tables["deployments"])
@@ -60,8 +60,8 @@ def _read(path: Path) -> PhotoTable:
         places, on="deploymentID", how="left", maintain_order="left"
     )
     named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
-    pictures = [offline_media.Picture(*each) for each in named.iter_rows()]
-    names = offline_media.find(about.parent, pictures)
+    pictures = [offline_media.MediaItem(*each) for each in named.iter_rows()]
+    names = offline_media.find_copies(about.parent, pictures)
     given = rows.select(
         *("label", "group"),
         id="mediaID",
@@ -75,7 +75,7 @@ def _read(path: Path) -> PhotoTable:
     given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
         _taxa(package), on="label", how="left", maintain_order="left"
     )
-    return tabular.table_of(given, about, about.parent, SOURCE.name)
+    return tabular.to_photo_table(given, about, about.parent, READER.name)
 
 
 def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
@@ -209,4 +209,4 @@ def _taxa(package: Any) -> pl.DataFrame:
     return frame.with_columns(name=pl.col("label"))
 
 
-SOURCE = Source("camtrap-dp", _EXPECTS, _matches, _read, looks_around=True)
+READER = Reader("camtrap-dp", _EXPECTS, _matches, _read, searches_folder=True)

@@ -49,7 +49,7 @@ _MARKS = re.compile(
 )
 
 
-def of_camera_traps(path: Path) -> bool:
+def is_camera_traps(path: Path) -> bool:
     """Whether a file is a list with what camera traps add, by its first and last megabyte."""
     name = path.name.lower()
     if not name.endswith((".json", ".json.gz")) or not path.is_file():
@@ -140,7 +140,7 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
     if any("bbox" in each for each in annotations if isinstance(each, dict)):
         logger.info(f"{path.name} has boxes: they are not used, labels are those of whole photos.")
     labels = _labels(annotations, images["id"], path)
-    categories = by_id(entries_of(document, "categories", path), path)
+    categories = categories_by_id(entries_of(document, "categories", path), path)
     if labels.is_empty():
         unlabelled = images.with_columns(taxon_id=pl.lit(None), reason="corrupt")
         return unlabelled.select(_cast()), categories
@@ -232,7 +232,7 @@ def _labels(entries: list[dict[str, Any]], image_ids: pl.Series, path: Path) -> 
     )
 
 
-def by_id(entries: list[dict[str, Any]], path: Path) -> Categories:
+def categories_by_id(entries: list[dict[str, Any]], path: Path) -> Categories:
     """The categories under their ids, as text."""
     if not entries:
         return {}
@@ -240,7 +240,7 @@ def by_id(entries: list[dict[str, Any]], path: Path) -> Categories:
     return dict(zip(ids, entries, strict=True))
 
 
-def unique_within(frame: pl.DataFrame) -> pl.DataFrame:
+def number_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows under ids that are unique: the second image with an id is rejected."""
     if not frame["id"].is_duplicated().any():
         return frame
@@ -254,7 +254,7 @@ def unique_within(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def within(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
+def reject_invalid(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
     """Reject photos whose file lies outside of the folder, and those of a category that is not listed.
 
     Rejected photos lose their label.

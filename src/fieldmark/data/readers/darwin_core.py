@@ -19,7 +19,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import descriptor, offline_media, scientific_names, tabular
-from fieldmark.data.readers.base import Source, is_half_zip, no_photos
+from fieldmark.data.readers.base import Reader, is_broken_zip, no_photos
 from fieldmark.data.readers.descriptor import KEY, META, Table
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
@@ -72,7 +72,7 @@ def _matches(path: Path) -> bool:
 
 def _read(path: Path) -> PhotoTable:
     about = archive_in(path)
-    if is_half_zip(path):
+    if is_broken_zip(path):
         raise InputError(f"{path} is not a whole zip: fetch it anew.")
     if about is None:
         raise InputError(f"{path} is no Darwin Core Archive: expected is {_EXPECTS}.")
@@ -93,7 +93,7 @@ def _read(path: Path) -> PhotoTable:
         )
     rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
     pictures = [
-        offline_media.Picture(*each)
+        offline_media.MediaItem(*each)
         for each in rows.select("identifier", KEY, "number").iter_rows()
     ]
     doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
@@ -107,7 +107,7 @@ def _read(path: Path) -> PhotoTable:
         "rights_holder",
         id=pl.format("{}_{}", KEY, "number"),
         taken="eventDate",
-        file_name=pl.Series(offline_media.find(about.parent, pictures), dtype=pl.String),
+        file_name=pl.Series(offline_media.find_copies(about.parent, pictures), dtype=pl.String),
         group=pl.coalesce("organismID", KEY),
         name=pl.col("label"),
         common_name=pl.col("vernacularName"),
@@ -118,7 +118,7 @@ def _read(path: Path) -> PhotoTable:
         .when(unverified & by_machine)
         .then(pl.lit(RejectReason.MACHINE_LABEL.value)),
     )
-    return tabular.table_of(given, path, about.parent, SOURCE.name)
+    return tabular.to_photo_table(given, path, about.parent, READER.name)
 
 
 def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -202,4 +202,4 @@ def _associated(core: pl.LazyFrame) -> pl.DataFrame:
     return found.drop("accessURI", "type", "format").collect(engine="streaming")
 
 
-SOURCE = Source("darwin-core", _EXPECTS, _matches, _read, looks_around=True)
+READER = Reader("darwin-core", _EXPECTS, _matches, _read, searches_folder=True)

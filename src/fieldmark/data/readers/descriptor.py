@@ -62,7 +62,7 @@ class Table:
         frames = []
         for file in self.files:
             if self.end == "\n":
-                tabular.whole(place(file), self.separator, self.quote)
+                tabular.check_complete(place(file), self.separator, self.quote)
             rows = pl.scan_csv(
                 place(file),
                 has_header=False,

@@ -28,7 +28,7 @@ from fieldmark.data.readers import (
     parquet,
     webdataset,
 )
-from fieldmark.data.readers.base import Source, binomial, may_be_picture, no_photos, part_named
+from fieldmark.data.readers.base import Reader, binomial, may_be_image, no_photos, part_named
 from fieldmark.data.readers.inat import annotation_files
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
@@ -83,7 +83,7 @@ def _read(path: Path) -> PhotoTable:
         }
     )
     names = sorted({label for label in kept_labels if label is not None})
-    return PhotoTable(frame, _taxonomy(names), path, SOURCE.name)
+    return PhotoTable(frame, _taxonomy(names), path, READER.name)
 
 
 def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[_Found]:
@@ -119,7 +119,7 @@ def _no_photo(parts: tuple[str, ...], entry: os.DirEntry[str]) -> RejectReason |
     # A pipe or a device would be waited for without end; a broken link is left to the look at files.
     if not entry.is_file() and not entry.is_symlink():
         return RejectReason.UNREADABLE
-    return None if may_be_picture(name) else RejectReason.NOT_AN_IMAGE
+    return None if may_be_image(name) else RejectReason.NOT_AN_IMAGE
 
 
 def _has_parts(found: list[_Found]) -> bool:
@@ -173,4 +173,4 @@ def _taxonomy(names: list[str]) -> Taxonomy:
     )
 
 
-SOURCE = Source("folder", _EXPECTS, _matches, _read)
+READER = Reader("folder", _EXPECTS, _matches, _read)

@@ -12,7 +12,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Source, part_named
+from fieldmark.data.readers.base import Reader, part_named
 from fieldmark.utils.errors import InputError
 
 _EXPECTS = "an imagefolder (metadata.csv or metadata.jsonl with the column file_name)"
@@ -39,12 +39,12 @@ def _read(path: Path) -> PhotoTable:
     if not found:
         raise InputError(f"{path} has no metadata: expected is {_EXPECTS}.")
     rows = pl.concat([_rows(each, path) for each in found], how="diagonal")
-    return tabular.table_of(rows, found[0], path, SOURCE.name)
+    return tabular.to_photo_table(rows, found[0], path, READER.name)
 
 
 def _rows(metadata: Path, root: Path) -> pl.DataFrame:
     frame = _load(metadata)
-    tabular.need(frame, ("file_name",), metadata, _EXPECTS)
+    tabular.require_columns(frame, ("file_name",), metadata, _EXPECTS)
     label = next((name for name in _LABELS if name in frame.columns), None)
     frame = frame.rename(
         {
@@ -77,4 +77,4 @@ def _load(path: Path) -> pl.DataFrame:
     return tabular.clean(frame.select(plain))
 
 
-SOURCE = Source("imagefolder", _EXPECTS, _matches, _read)
+READER = Reader("imagefolder", _EXPECTS, _matches, _read)

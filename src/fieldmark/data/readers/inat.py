@@ -16,7 +16,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import coco
-from fieldmark.data.readers.base import Source, no_photos, part_named
+from fieldmark.data.readers.base import Reader, no_photos, part_named
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 
@@ -47,7 +47,7 @@ def part_of(path: Path) -> str | None:
 def _matches(path: Path) -> bool:
     if path.is_dir():
         return bool(annotation_files(path))
-    if part_of(path) is None and coco.of_camera_traps(path):
+    if part_of(path) is None and coco.is_camera_traps(path):
         return False
     is_json = path.is_file() and _JSON.fullmatch(path.name) is not None
     return is_json and path.name != "datapackage.json"
@@ -72,9 +72,9 @@ def _read(path: Path) -> PhotoTable:
     rows = _unique_across(frames)
     if rows.is_empty():
         raise no_photos(path, "its list of images is empty")
-    rows = coco.within(rows, categories)
+    rows = coco.reject_invalid(rows, categories)
     taxonomy = coco.taxonomy_of(rows, categories, _groups_in_paths(rows))
-    return PhotoTable(coco.frame_of(rows), taxonomy, root, SOURCE.name)
+    return PhotoTable(coco.frame_of(rows), taxonomy, root, READER.name)
 
 
 def _official_categories(root: Path) -> coco.Categories:
@@ -84,7 +84,7 @@ def _official_categories(root: Path) -> coco.Categories:
             document = coco.load(path)
             if isinstance(document, list):
                 document = {"categories": document}
-            return coco.by_id(coco.entries_of(document, "categories", path), path)
+            return coco.categories_by_id(coco.entries_of(document, "categories", path), path)
     return {}
 
 
@@ -94,7 +94,7 @@ def _unique_across(frames: list[pl.DataFrame]) -> pl.DataFrame:
     An id that one file uses twice is a defect: the second image is rejected. Two files that count
     their images from 0 each are not: there the part goes before every id.
     """
-    numbered = [coco.unique_within(frame) for frame in frames]
+    numbered = [coco.number_duplicates(frame) for frame in frames]
     rows = pl.concat(numbered)
     if rows["id"].is_duplicated().any():
         rows = pl.concat(
@@ -127,4 +127,4 @@ def _groups_in_paths(rows: pl.DataFrame) -> dict[str, str]:
     return {taxon: group.replace("_", " ") for taxon, group in found.iter_rows()}
 
 
-SOURCE = Source("inat", _EXPECTS, _matches, _read)
+READER = Reader("inat", _EXPECTS, _matches, _read)

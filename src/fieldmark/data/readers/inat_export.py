@@ -20,7 +20,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import offline_media, scientific_names, tabular
-from fieldmark.data.readers.base import Source, no_photos
+from fieldmark.data.readers.base import Reader, no_photos
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -31,7 +31,7 @@ _EXPECTS = "an iNaturalist export (a CSV, or its zip, with id, image_url and sci
 _LARGEST = 2**32
 """Bytes of a table in a zip: an export holds 200,000 observations at most."""
 _NEEDED = ("id", "image_url", "scientific_name")
-_TELLING = {"quality_grade", "iconic_taxon_name", "user_login", "species_guess", "observed_on"}
+_TYPICAL = {"quality_grade", "iconic_taxon_name", "user_login", "species_guess", "observed_on"}
 """Columns of which any list of one's own has hardly one beside `image_url`."""
 
 
@@ -42,7 +42,7 @@ def is_export(path: Path) -> bool:
             header = set(next(csv.reader(handle), []))
     except (OSError, ValueError, zipfile.BadZipFile, csv.Error):
         return False
-    return {"id", "image_url"} <= header and bool(_TELLING & header) and "file_name" not in header
+    return {"id", "image_url"} <= header and bool(_TYPICAL & header) and "file_name" not in header
 
 
 def exports_in(path: Path) -> list[Path]:
@@ -94,7 +94,7 @@ def _read(path: Path) -> PhotoTable:
             raise InputError(f"{path} holds several exports or none ({several}): name one file.")
         (path,) = found
     rows = _rows(path)
-    tabular.need(rows, _NEEDED, path, _EXPECTS)
+    tabular.require_columns(rows, _NEEDED, path, _EXPECTS)
     pictured = rows.filter(pl.col("image_url").is_not_null())
     if pictured.is_empty():
         raise no_photos(path, "none of its observations has an image_url")
@@ -107,14 +107,14 @@ def _read(path: Path) -> PhotoTable:
                 f"{doubtful:,} of {pictured.height:,} observations are not of research grade."
             )
     pictures = [
-        offline_media.Picture(*each) for each in pictured.select("image_url", "id").iter_rows()
+        offline_media.MediaItem(*each) for each in pictured.select("image_url", "id").iter_rows()
     ]
     rows = _completed(pictured).with_columns(label=scientific_names.label())
     given = rows.select(
         *scientific_names.ranks(),
         "label",
         "id",
-        file_name=pl.Series(offline_media.find(path.parent, pictures), dtype=pl.String),
+        file_name=pl.Series(offline_media.find_copies(path.parent, pictures), dtype=pl.String),
         group=pl.col("id"),
         name=pl.col("label"),
         common_name=pl.when(pl.col("label") == pl.col("scientificName")).then("common_name"),
@@ -122,7 +122,7 @@ def _read(path: Path) -> PhotoTable:
         licence="license",
         rights_holder=pl.coalesce("user_name", "user_login"),
     )
-    return tabular.table_of(given, path, path.parent, SOURCE.name)
+    return tabular.to_photo_table(given, path, path.parent, READER.name)
 
 
 def _completed(rows: pl.DataFrame) -> pl.DataFrame:
@@ -143,4 +143,4 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-SOURCE = Source("inat-export", _EXPECTS, _matches, _read, looks_around=True)
+READER = Reader("inat-export", _EXPECTS, _matches, _read, searches_folder=True)

@@ -16,7 +16,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_tables, tabular
-from fieldmark.data.readers.base import Source
+from fieldmark.data.readers.base import Reader
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.logging import progress_bar
@@ -42,8 +42,8 @@ def _read(path: Path) -> PhotoTable:
     there = {name: table for name, table in found.items() if table is not None}
     if lacking := [name for name in _NEEDED if name not in there]:
         raise InputError(f"{path} has no {lacking[0]}.csv.gz: expected is {_EXPECTS}.")
-    lying = _lying(path / "photos")
-    photos = _photos(there["photos"], lying)
+    local = _find_files(path / "photos")
+    photos = _photos(there["photos"], local)
     if photos.is_empty():
         raise InputError(f"{path}: none of the pictures in photos is in the table of photos.")
     wanted = photos["observation_uuid"].unique().implode()
@@ -77,10 +77,10 @@ def _read(path: Path) -> PhotoTable:
         licence="license",
         reason=pl.when(pl.col("seen").is_null()).then(pl.lit(RejectReason.NO_LABEL.value)),
     )
-    return tabular.table_of(given, path, path, SOURCE.name)
+    return tabular.to_photo_table(given, path, path, READER.name)
 
 
-def _lying(folder: Path) -> dict[str, str] | None:
+def _find_files(folder: Path) -> dict[str, str] | None:
     """The file of each picture that is there, of its largest size, by the picture's number."""
     if not folder.is_dir():
         return None
@@ -101,21 +101,21 @@ def _rows(path: Path, columns: tuple[str, ...], wanted: Callable[[], pl.Expr]) -
     return pl.concat(block.filter(wanted()) for block in inat_tables.blocks(path, columns))
 
 
-def _photos(path: Path, lying: dict[str, str] | None) -> pl.DataFrame:
+def _photos(path: Path, local: dict[str, str] | None) -> pl.DataFrame:
     """A row a picture: those that are there, or, where none is, all of the table."""
     columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license")
-    if not lying:
+    if not local:
         rows = _rows(path, columns, lambda: pl.col("photo_id").is_not_null())
         name = pl.format("photos/{}/medium.{}", "photo_id", "extension")
         return rows.with_columns(file_name=name)
     here = pl.DataFrame(
-        {"photo_id": list(lying), "file_name": list(lying.values())},
+        {"photo_id": list(local), "file_name": list(local.values())},
         schema={"photo_id": pl.String, "file_name": pl.String},
     )
     rows = _rows(path, columns, lambda: pl.col("photo_id").is_in(here["photo_id"].implode()))
     found = rows.join(here, on="photo_id", how="left", maintain_order="left")
-    if strangers := here.height - found["photo_id"].n_unique():
-        logger.info(f"{strangers:,} pictures are not in {path.name}: they are left out.")
+    if unlisted := here.height - found["photo_id"].n_unique():
+        logger.info(f"{unlisted:,} pictures are not in {path.name}: they are left out.")
     return found
 
 
@@ -130,4 +130,4 @@ def _observers(path: Path | None, rows: pl.DataFrame) -> pl.DataFrame:
     return known.unique("observer_id").select("observer_id", rights_holder=holder)
 
 
-SOURCE = Source("inat-open-data", _EXPECTS, is_mirror, _read)
+READER = Reader("inat-open-data", _EXPECTS, is_mirror, _read)

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from fieldmark.data.readers.base import may_be_picture
+from fieldmark.data.readers.base import may_be_image
 from fieldmark.data.readers.inat_tables import SIZES
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class MediaItem:
     """A picture that a list names.
 
     Attributes:
@@ -49,29 +49,29 @@ class Picture:
         return [part for part in unquote(path).split("/") if part not in ("", "..")]
 
 
-def find(root: Path, pictures: Sequence[Picture]) -> list[str]:
+def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
     """The path of each picture's copy below the folder; what it would be called where there is none."""
-    lying = _Lying(root)
+    files = _FileIndex(root)
     called = [picture.parts for picture in pictures]
     often = Counter(parts[-1] for parts in called if parts)
     paths = [
-        lying.by_url(picture.url, parts, alone=bool(parts) and often[parts[-1]] == 1)
+        files.by_url(picture.url, parts, alone=bool(parts) and often[parts[-1]] == 1)
         for picture, parts in zip(pictures, called, strict=True)
     ]
     lost = [number for number, path in enumerate(paths) if path is None]
-    if lost and lying.stems:
-        ways = [[lying.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
+    if lost and files.stems:
+        ways = [[files.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
         best = max(ways, key=lambda found: sum(path is not None for path in found))
         for number, path in zip(lost, best, strict=True):
             paths[number] = path
-    return [path or _expected(pictures[number]) for number, path in enumerate(paths)]
+    return [path or _expected_path(pictures[number]) for number, path in enumerate(paths)]
 
 
-def _expected(picture: Picture) -> str:
+def _expected_path(picture: MediaItem) -> str:
     return "/".join(picture.parts) or picture.record
 
 
-class _Lying:
+class _FileIndex:
     """The files below a folder."""
 
     def __init__(self, root: Path) -> None:
@@ -83,7 +83,7 @@ class _Lying:
             for name in sorted(names):
                 path = (Path(folder) / name).relative_to(root).as_posix()
                 self._files.add(path)
-                if may_be_picture(name):  # beside it may lie other files called after the record
+                if may_be_image(name):  # beside it may lie other files called after the record
                     self.stems.setdefault(Path(name).stem, path)
                 self._ends.setdefault(name, []).append(path)
 
@@ -107,19 +107,19 @@ def _is_size(name: str) -> bool:
     return name.partition(".")[0] in SIZES
 
 
-def _after_record(picture: Picture) -> list[str]:
+def _after_record(picture: MediaItem) -> list[str]:
     numbered = f"{picture.record}_{picture.number}"
     return [numbered, picture.record] if picture.number == 1 else [numbered]
 
 
-def _after_number(picture: Picture) -> list[str]:
+def _after_number(picture: MediaItem) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
     return [folder] if _is_size(name) else []
 
 
-def _after_hash(picture: Picture) -> list[str]:
+def _after_hash(picture: MediaItem) -> list[str]:
     url = picture.url.encode()
     return [hashlib.new(name, url, usedforsecurity=False).hexdigest() for name in ("md5", "sha1")]
 
 
-_NAMES: tuple[Callable[[Picture], list[str]], ...] = (_after_record, _after_number, _after_hash)
+_NAMES: tuple[Callable[[MediaItem], list[str]], ...] = (_after_record, _after_number, _after_hash)

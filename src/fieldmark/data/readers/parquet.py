@@ -18,7 +18,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Source, part_named
+from fieldmark.data.readers.base import Reader, part_named
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import File
@@ -112,16 +112,16 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
             with copy as here:
                 frames.append(_rows(here, name, shard))
             bar.advance()
-    return tabular.table_of(pl.concat(frames, how="diagonal"), path, root, SOURCE.name)
+    return tabular.to_photo_table(pl.concat(frames, how="diagonal"), path, root, READER.name)
 
 
-def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
-    """The rows of a shard that lies here; `said` is what the user calls it."""
+def _rows(shard: Path, name: str, shown: File) -> pl.DataFrame:
+    """The rows of a shard that lies here; `shown` is what the user calls it."""
     column = bytes_column(shard)
     if damage := _damage(shard):
-        raise InputError(f"{said} is not a whole Parquet file ({damage}): fetch it anew.")
+        raise InputError(f"{shown} is not a whole Parquet file ({damage}): fetch it anew.")
     if column is None:
-        raise InputError(f"{said} has no column of picture bytes: expected are {_EXPECTS}.")
+        raise InputError(f"{shown} has no column of picture bytes: expected are {_EXPECTS}.")
     try:
         table = pl.scan_parquet(shard, glob=False)
         schema = table.collect_schema()
@@ -129,19 +129,21 @@ def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
         group = next((each for each in _GROUPS if each in schema), None)
         rights = {_RENAMED.get(c, c): c for c in schema if _RENAMED.get(c, c) in _RIGHTS}
         wanted = {"label": label, "group": group, **rights}
-        wanted |= {each: each for each in tabular.ABOUT_TAXA if each in schema}
+        wanted |= {each: each for each in tabular.TAXON_COLUMNS if each in schema}
         columns = [pl.col(source).alias(as_) for as_, source in wanted.items() if source]
         for source in filter(None, wanted.values()):
             if schema[source].is_nested():
                 raise InputError(
-                    f"{said}: the column {source!r} holds {schema[source]}: a label or a note is one "
+                    f"{shown}: the column {source!r} holds {schema[source]}: a label or a note is one "
                     "text or number a photo, so write it so or call the column otherwise."
                 )
         frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
         names = _class_names(shard, label)
     except _DAMAGE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{said} is not a whole Parquet file ({first}): fetch it anew.") from error
+        raise InputError(
+            f"{shown} is not a whole Parquet file ({first}): fetch it anew."
+        ) from error
     if names and "label" in frame:
         known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
         frame = frame.with_columns(pl.col("label").replace(known))
@@ -166,4 +168,4 @@ def _class_names(shard: Path, label: str | None) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-SOURCE = Source("parquet", _EXPECTS, _matches, _read)
+READER = Reader("parquet", _EXPECTS, _matches, _read)

@@ -15,14 +15,14 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
-from fieldmark.data.readers.base import Source, no_photos
+from fieldmark.data.readers.base import Reader, no_photos
 from fieldmark.utils.errors import InputError
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _NEEDED = ("file_name", "label")
 _READ = (
     *(*_NEEDED, "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
-    *tabular.ABOUT_TAXA,
+    *tabular.TAXON_COLUMNS,
 )
 _RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}
 """What else these columns are called, by `fieldmark fetch` for one; the first that is there is read."""
@@ -49,7 +49,7 @@ def _read(path: Path) -> PhotoTable:
     given = _load(path)
     if given.is_empty():
         raise no_photos(path, "expected is a row for each photo below the names of the columns")
-    return tabular.table_of(given, path, path.parent, SOURCE.name, trusted=True)
+    return tabular.to_photo_table(given, path, path.parent, READER.name, trusted=True)
 
 
 def from_frame(frame: Any) -> PhotoTable:
@@ -70,7 +70,7 @@ def from_frame(frame: Any) -> PhotoTable:
     given = _chosen(frame.cast(pl.String), where)
     if given.is_empty():
         raise no_photos(where, "expected is a row for each photo")
-    return tabular.table_of(given, where, Path.cwd(), SOURCE.name, trusted=True)
+    return tabular.to_photo_table(given, where, Path.cwd(), READER.name, trusted=True)
 
 
 def _cell(value: Any) -> str | None:
@@ -85,7 +85,7 @@ def _load(path: Path) -> pl.DataFrame:
         if separator is None:
             frame = pl.read_parquet(path)
         else:
-            tabular.whole(path, separator)
+            tabular.check_complete(path, separator)
             frame = pl.read_csv(path, separator=separator, infer_schema=False)
         return _chosen(frame, path)
     except pl.exceptions.NoDataError as error:
@@ -110,4 +110,4 @@ def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame
 
 
-SOURCE = Source("table", _EXPECTS, _matches, _read)
+READER = Reader("table", _EXPECTS, _matches, _read)

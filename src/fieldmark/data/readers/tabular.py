@@ -15,13 +15,13 @@ from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
 
-ABOUT_TAXA = ("name", "common_name", "supercategory", *RANKS)
+TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 """Columns of a list that say what its labels are."""
 
 COLUMNS = (
     *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "location"),
     *("deployment", "taken", "reason"),
-    *ABOUT_TAXA,
+    *TAXON_COLUMNS,
 )
 """All columns that a list may have; `file_name` it must have."""
 
@@ -38,7 +38,7 @@ def outside(column: str = "file_name") -> pl.Expr:
     return pl.col(column).str.contains(_OUTSIDE)
 
 
-def table_of(
+def to_photo_table(
     given: pl.DataFrame, where: Path, root: File, source: str, *, trusted: bool = False
 ) -> PhotoTable:
     """A photo table of a list.
@@ -116,33 +116,35 @@ def _parts(given: pl.DataFrame, where: Path) -> pl.Series:
 def _taxonomy(given: pl.DataFrame, where: Path, *, strict: bool) -> Taxonomy:
     """The labels, sorted; of two values for one label the first in the alphabet, where not strict."""
     labelled = given.filter(pl.col("label").is_not_null()).group_by("label")
-    said = labelled.agg(pl.col(ABOUT_TAXA).drop_nulls().unique().sort()).sort("label")
+    values = labelled.agg(pl.col(TAXON_COLUMNS).drop_nulls().unique().sort()).sort("label")
     taxa = []
-    for row in said.iter_rows(named=True):
-        for name in ABOUT_TAXA:
+    for row in values.iter_rows(named=True):
+        for name in TAXON_COLUMNS:
             if strict and len(row[name]) > 1:
                 raise InputError(
                     f"{where}: the label {row['label']!r} has two values of {name}, "
                     f"{row[name][0]!r} and {row[name][1]!r}: make them one."
                 )
-        taxa.append(taxon(row["label"], {name: row[name][0] for name in ABOUT_TAXA if row[name]}))
+        taxa.append(
+            taxon(row["label"], {name: row[name][0] for name in TAXON_COLUMNS if row[name]})
+        )
     return Taxonomy(taxa)
 
 
-def taxon(label: str, said: dict[str, str]) -> Taxon:
-    """A label with what is said of it: some of `ABOUT_TAXA`."""
-    ranks = {rank: said[rank] for rank in RANKS if rank in said}
+def taxon(label: str, values: dict[str, str]) -> Taxon:
+    """A label with what is said of it: some of `TAXON_COLUMNS`."""
+    ranks = {rank: values[rank] for rank in RANKS if rank in values}
     if "genus" in ranks and "species" in ranks and " " not in ranks["species"]:
         # Some tables write the epithet alone; the same epithet in two genera is two species.
         ranks["species"] = f"{ranks['genus']} {ranks['species']}"
-    pair = binomial(said.get("name", ""))
+    pair = binomial(values.get("name", ""))
     if pair and not {"genus", "species"} & ranks.keys():
         ranks["genus"], ranks["species"] = pair
     return Taxon(
         id=label,
-        name=said.get("name") or ranks.get("species") or label,
-        common_name=said.get("common_name", ""),
-        supercategory=said.get("supercategory", ""),
+        name=values.get("name") or ranks.get("species") or label,
+        common_name=values.get("common_name", ""),
+        supercategory=values.get("supercategory", ""),
         ranks={rank: ranks[rank] for rank in RANKS if rank in ranks},
     )
 
@@ -158,7 +160,7 @@ def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"'
     Raises:
         InputError: it cannot be read, is not whole, or its rows have more cells than its header.
     """
-    whole(path, separator, quote)
+    check_complete(path, separator, quote)
     try:
         frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
     except pl.exceptions.NoDataError as error:
@@ -171,7 +173,7 @@ def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"'
     return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
 
 
-def whole(path: Path, separator: str = ",", quote: str | None = '"') -> None:
+def check_complete(path: Path, separator: str = ",", quote: str | None = '"') -> None:
     """Refuse a text table that was cut off within its last row.
 
     A row that no line end follows has to have as many cells as the first one. Of a compressed file the
@@ -213,7 +215,7 @@ def _cells(lines: bytes, separator: str, quote: str | None) -> int:
         return sys.maxsize
 
 
-def need(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:
+def require_columns(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:
     """Refuse a table without some columns.
 
     Raises:

@@ -23,7 +23,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Source, may_be_picture, part_named
+from fieldmark.data.readers.base import Reader, may_be_image, part_named
 from fieldmark.data.readers.inat import annotation_files
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
@@ -81,7 +81,7 @@ def read_shards(shards: list[tuple[File, str]], path: Path) -> PhotoTable:
             bar.advance()
     schema = dict.fromkeys(tabular.COLUMNS, pl.String)
     frame = pl.DataFrame(found, schema=schema, orient="row")
-    return tabular.table_of(frame, path, root, SOURCE.name)
+    return tabular.to_photo_table(frame, path, root, READER.name)
 
 
 def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str | None]]:
@@ -95,17 +95,17 @@ def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str 
             if text is not None and (note := _note_of(suffix))
         )
         for rank, _, suffix, text in said:
-            notes |= _said(_NOTES[rank], text, f"{shard}: {key}.{suffix}")
+            notes |= _parse_note(_NOTES[rank], text, f"{shard}: {key}.{suffix}")
         label = notes.get("label")
         if label is not None and label.isdecimal() and int(label) < len(names):
             label = names[int(label)]
         for suffix, (member, _) in members.items():
-            if suffix and may_be_picture(f"{key}.{suffix}"):
+            if suffix and may_be_image(f"{key}.{suffix}"):
                 regular = member.isreg()
                 yield {
                     **notes,
                     "id": f"{name}/{key}.{suffix}",
-                    "file_name": places.part_text(name, member.offset_data, member.size),
+                    "file_name": places.member_text(name, member.offset_data, member.size),
                     "label": label,
                     "split": part,
                     "reason": None if regular else RejectReason.OUTSIDE.value,  # a link
@@ -136,7 +136,7 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
         InputError: it is no whole tar, or a note is no text or too large.
     """
     try:
-        with _opened(shard) as (handle, size), tarfile.open(fileobj=handle, mode="r:") as archive:
+        with _open_tar(shard) as (handle, size), tarfile.open(fileobj=handle, mode="r:") as archive:
             for member in archive:
                 if member.isdir() or member.name.rpartition("/")[2].startswith("."):
                     continue
@@ -178,7 +178,7 @@ def _note_of(suffix: str) -> str | None:
     return "cls" if suffix.endswith(".cls") else None
 
 
-def _said(suffix: str, text: str, where: str) -> dict[str, str]:
+def _parse_note(suffix: str, text: str, where: str) -> dict[str, str]:
     """What a note says: the columns of a list."""
     if suffix in ("cls", "txt"):
         return {"label": text.strip()} if text.strip() else {}
@@ -189,7 +189,7 @@ def _said(suffix: str, text: str, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     plain = {k: str(v) for k, v in value.items() if isinstance(v, (str, int)) and str(v).strip()}
-    found = {name: plain[name] for name in tabular.ABOUT_TAXA if name in plain}
+    found = {name: plain[name] for name in tabular.TAXON_COLUMNS if name in plain}
     for column, fields in _FIELDS.items():
         found |= next(({column: plain[each]} for each in fields if each in plain), {})
     return found
@@ -206,7 +206,7 @@ def _class_names(root: Path) -> list[str]:
         raise InputError(f"{path} could not be read as UTF-8 text ({error}).") from error
 
 
-class _opened:
+class _open_tar:
     """A tar as a file to read, with its size; of a remote one block after block is fetched."""
 
     def __init__(self, shard: File) -> None:
@@ -224,4 +224,4 @@ class _opened:
         self._handle.close()
 
 
-SOURCE = Source("webdataset", _EXPECTS, _matches, _read)
+READER = Reader("webdataset", _EXPECTS, _matches, _read)

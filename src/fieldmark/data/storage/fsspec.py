@@ -46,8 +46,8 @@ class Remote:
 
     def __truediv__(self, path: str) -> Remote:
         """What lies below; the path is text, never a URL of its own."""
-        below = quote(path) if self.url.startswith("http") else path
-        return Remote(f"{self.url.rstrip('/')}/{below}")
+        list_objects = quote(path) if self.url.startswith("http") else path
+        return Remote(f"{self.url.rstrip('/')}/{list_objects}")
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class Remote:
         return Remote(self.url.rstrip("/").rpartition("/")[0])
 
 
-def named(text: str | Path) -> Remote | None:
+def parse_url(text: str | Path) -> Remote | None:
     """The object that a text names, None where it is no URL of a kind that is read."""
     found = _URL.fullmatch(str(text))
     return Remote(f"{found[1].lower()}://{found[2]}") if found else None
@@ -71,7 +71,7 @@ def read(place: Remote, max_bytes: int) -> bytes:
 
     Raises:
         ImageRejected: MISSING, OUTSIDE or TOO_LARGE.
-        InputError: see `filesystem` and `_patiently`.
+        InputError: see `filesystem` and `_retry`.
     """
     fs, path = _opened(place)
 
@@ -84,7 +84,7 @@ def read(place: Remote, max_bytes: int) -> bytes:
             reject(RejectReason.TOO_LARGE, f"{place} has {fs.size(path):,} bytes")
         return bytes(fs.cat_file(path))
 
-    data = _patiently(place, get)
+    data = _retry(place, get)
     if len(data) > max_bytes:
         reject(RejectReason.TOO_LARGE, f"{place} has more than {max_bytes:,} bytes")
     return data
@@ -98,17 +98,17 @@ def size(place: Remote) -> int:
         InputError: the store does not say.
     """
     fs, path = _opened(place)
-    found = _patiently(place, lambda: fs.size(path))
+    found = _retry(place, lambda: fs.size(path))
     if found is None:
         raise InputError(f"{place}: the server does not say how large it is: copy it here.")
     return int(found)
 
 
-def tail(place: Remote, length: int) -> bytes:
+def read_end(place: Remote, length: int) -> bytes:
     """The last bytes of an object; all of them where it has fewer."""
     whole = size(place)
     start = max(0, whole - length)
-    return stretch(place, start, whole - start) if whole else b""
+    return read_range(place, start, whole - start) if whole else b""
 
 
 _blocks: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
@@ -116,7 +116,7 @@ _blocks_lock = threading.Lock()
 _KEPT_BLOCKS = 8
 
 
-def stretch(place: Remote, offset: int, length: int) -> bytes:
+def read_range(place: Remote, offset: int, length: int) -> bytes:
     """Some bytes of a large object; fewer where it ends before.
 
     Whole blocks are asked for and the last few kept, so that one who reads in order asks for every
@@ -162,7 +162,7 @@ def _fetch(place: Remote, start: int) -> bytes:
             raise OSError("the connection ended before the data")
         return data
 
-    return _patiently(place, get)
+    return _retry(place, get)
 
 
 class Reader(io.RawIOBase):
@@ -194,7 +194,7 @@ class Reader(io.RawIOBase):
         """Fill a buffer as far as the object goes."""
         length = min(len(buffer), max(0, self.size - self._at))
         if length:
-            buffer[:length] = stretch(self._place, self._at, length)
+            buffer[:length] = read_range(self._place, self._at, length)
         self._at += length
         return length
 
@@ -209,7 +209,7 @@ class _Copy:
 
 _copies: OrderedDict[str, _Copy] = OrderedDict()
 _copies_lock = threading.Lock()
-_KEPT_COPIES = 2
+_MAX_COPIES = 2
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def local_copy(place: Remote) -> Iterator[Path]:
     """
     with _copies_lock:
         if place.url not in _copies:
-            _make_room()
+            _evict()
             _copies[place.url] = _Copy(_download(place))
         copy = _copies[place.url]
         _copies.move_to_end(place.url)
@@ -232,10 +232,10 @@ def local_copy(place: Remote) -> Iterator[Path]:
             copy.readers -= 1
 
 
-def _make_room() -> None:
+def _evict() -> None:
     """Delete copies that nobody reads, the oldest first, until there is room for another."""
     for url in [url for url, copy in _copies.items() if not copy.readers]:
-        if len(_copies) < _KEPT_COPIES:
+        if len(_copies) < _MAX_COPIES:
             break
         _copies.pop(url).path.unlink(missing_ok=True)
 
@@ -251,7 +251,7 @@ def download(place: Remote, target: Path) -> None:
 
     Raises:
         ImageRejected: MISSING or OUTSIDE.
-        InputError: see `filesystem` and `_patiently`; or the disk is full.
+        InputError: see `filesystem` and `_retry`; or the disk is full.
     """
     length = size(place)
     try:
@@ -269,27 +269,27 @@ def is_file(place: Remote) -> bool:
     """Whether there is an object of this name; False also where it is what plays a folder.
 
     Raises:
-        InputError: see `filesystem` and `_patiently`.
+        InputError: see `filesystem` and `_retry`.
     """
     fs, path = _opened(place)
     try:
-        return bool(_patiently(place, lambda: fs.info(path))["type"] == "file")
+        return bool(_retry(place, lambda: fs.info(path))["type"] == "file")
     except ImageRejected:
         return False
 
 
-def below(place: Remote) -> list[str]:
+def list_objects(place: Remote) -> list[str]:
     """The names of all objects below a place, sorted: relative to it, parts separated by `/`.
 
     A web server lists nothing but the links of its pages.
 
     Raises:
-        InputError: see `filesystem` and `_patiently`.
+        InputError: see `filesystem` and `_retry`.
     """
     fs, path = _opened(place)
     web = place.url.startswith("http")
     try:
-        found = _patiently(place, lambda: fs.find(f"{path.rstrip('/')}/" if web else path))
+        found = _retry(place, lambda: fs.find(f"{path.rstrip('/')}/" if web else path))
     except ImageRejected:
         return []
     start = f"{path.rstrip('/')}/"
@@ -336,7 +336,7 @@ def _opened(place: Remote) -> tuple[Any, str]:
     return filesystem(place)
 
 
-def _patiently(place: Remote, work: Callable[[], T]) -> T:
+def _retry(place: Remote, work: Callable[[], T]) -> T:
     """What `work` gives, tried a few times.
 
     Raises:
@@ -345,9 +345,9 @@ def _patiently(place: Remote, work: Callable[[], T]) -> T:
     """
     for tried in range(_TRIES):
         try:
-            with said(place):
+            with translated_errors(place):
                 return work()
-        except _NoAnswer as error:
+        except _Unreachable as error:
             if tried == _TRIES - 1:
                 raise InputError(
                     f"{place} could not be read ({error}): see whether the address is right and "
@@ -357,19 +357,19 @@ def _patiently(place: Remote, work: Callable[[], T]) -> T:
     raise AssertionError("every try returns or raises")
 
 
-class _NoAnswer(Exception):
+class _Unreachable(Exception):
     """A failure that may not be one the next time."""
 
 
 @contextmanager
-def said(place: Remote) -> Iterator[None]:
+def translated_errors(place: Remote) -> Iterator[None]:
     """Turn what a store raises into the errors of this package."""
     try:
         yield
     except (ImageRejected, InputError):
         raise
     except Exception as raised:
-        error = _behind(raised)
+        error = _cause(raised)
         if isinstance(error, FileNotFoundError):
             raise ImageRejected(RejectReason.MISSING, f"no object {place}") from error
         words = " ".join(str(error).split())[:200] or type(error).__name__
@@ -379,10 +379,10 @@ def said(place: Remote) -> Iterator[None]:
                 f"{place} may not be read ({words}): give credentials that may, in the way that "
                 "the store's own tools take them."
             ) from error
-        raise _NoAnswer(words) from error
+        raise _Unreachable(words) from error
 
 
-def _behind(error: Exception) -> BaseException:
+def _cause(error: Exception) -> BaseException:
     """What a "not found" stands for: fsspec says it of any failure to ask for an object's size."""
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or cause is None:

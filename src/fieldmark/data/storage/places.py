@@ -33,7 +33,7 @@ File = Path | Remote
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TarMember:
     """A stretch of a file: a member of a tar."""
 
     file: File
@@ -63,7 +63,7 @@ class InMemoryImage:
     data: bytes = field(repr=False)
 
 
-Place = File | Part | Cell | InMemoryImage
+Place = File | TarMember | Cell | InMemoryImage
 
 MAX_BYTES = 256 * 1024 * 1024
 """A photo with more bytes is refused unread."""
@@ -77,7 +77,7 @@ _INSIDE = re.compile(
 
 def root_of(text: str | Path) -> File:
     """The root that a text names: a URL or a folder."""
-    return fsspec.named(text) or Path(text)
+    return fsspec.parse_url(text) or Path(text)
 
 
 def absolute(root: File) -> File:
@@ -85,9 +85,9 @@ def absolute(root: File) -> File:
     return root.resolve() if isinstance(root, Path) else root
 
 
-def fixed(place: Place) -> Place:
+def absolute_place(place: Place) -> Place:
     """The same place whatever the working folder is."""
-    if isinstance(place, (Part, Cell)):
+    if isinstance(place, (TarMember, Cell)):
         return replace(place, file=absolute(place.file))
     return place if isinstance(place, InMemoryImage) else absolute(place)
 
@@ -97,11 +97,11 @@ def at(root: File, path: str) -> Place:
     if "#" not in path or (inside := _INSIDE.fullmatch(path)) is None:
         return root / path
     if inside["file"]:
-        return Part(root / inside["file"], int(inside["offset"]), int(inside["size"]))
+        return TarMember(root / inside["file"], int(inside["offset"]), int(inside["size"]))
     return Cell(root / inside["table"], inside["column"], int(inside["row"]))
 
 
-def part_text(path: str, offset: int, size: int) -> str:
+def member_text(path: str, offset: int, size: int) -> str:
     """How a table writes a member of a tar."""
     return f"{path}#{offset}+{size}"
 
@@ -115,10 +115,10 @@ def file_of(place: Place) -> File | None:
     """The file that a place is, or lies in; None for bytes that are held."""
     if isinstance(place, InMemoryImage):
         return None
-    return place.file if isinstance(place, (Part, Cell)) else place
+    return place.file if isinstance(place, (TarMember, Cell)) else place
 
 
-def is_here(place: Place) -> bool:
+def is_local(place: Place) -> bool:
     """Whether the file lies on this machine."""
     file = file_of(place)
     return isinstance(file, Path) and file.is_file()
@@ -148,9 +148,9 @@ def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
     elif isinstance(place, Remote):
         data = fsspec.read(place, max_bytes)
     else:
-        if isinstance(place, Part) and place.size > max_bytes:
+        if isinstance(place, TarMember) and place.size > max_bytes:
             reject(RejectReason.TOO_LARGE, f"{place} has {place.size:,} bytes")
-        data = _part(place) if isinstance(place, Part) else _cell(place, max_bytes)
+        data = _member(place) if isinstance(place, TarMember) else _cell(place, max_bytes)
     if not data:
         reject(RejectReason.EMPTY, f"{place} has no bytes")
     return data
@@ -170,9 +170,9 @@ def _file(path: Path, max_bytes: int) -> bytes:
         raise ImageRejected(RejectReason.UNREADABLE, f"{path}: {error}") from error
 
 
-def _part(place: Part) -> bytes:
+def _member(place: TarMember) -> bytes:
     if isinstance(place.file, Remote):
-        data = fsspec.stretch(place.file, place.offset, place.size)
+        data = fsspec.read_range(place.file, place.offset, place.size)
     else:
         try:
             with place.file.open("rb", buffering=0) as handle:

@@ -20,7 +20,7 @@ from typing import Any
 
 from fieldmark.data.synthetic.camera import photograph
 from fieldmark.data.synthetic.plan import Frame, plan
-from fieldmark.data.synthetic.species import Species, invent
+from fieldmark.data.synthetic.species import Species, create_species
 from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
@@ -65,7 +65,7 @@ def draw(
         )
     about = {"version": _VERSION, "species": species, "photos": photos, "seed": seed}
     done = _already(folder, about)
-    kinds = invent(species, seed)
+    kinds = create_species(species, seed)
     frames = plan(kinds, photos, seed)
     missing = [frame for frame in frames if not (folder / frame.path).exists()]
     if done and not missing and all((folder / name).exists() for name in _ANNOTATIONS):

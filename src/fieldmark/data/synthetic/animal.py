@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fieldmark.data.synthetic.scenery import rotation, stamp
 from fieldmark.data.synthetic.species import Species
-from fieldmark.data.synthetic.wings import SCALE, Look, paint, wing
+from fieldmark.data.synthetic.wings import SCALE, Appearance, paint, wing
 from fieldmark.utils.typing import DoubleArray
 
 Point = tuple[float, float]
@@ -29,8 +29,8 @@ class Pose:
     centre: Point
 
 
-def sit(
-    species: Species, animal: Look, pose: Pose, size: tuple[int, int], light: float
+def draw_animal(
+    species: Species, animal: Appearance, pose: Pose, size: tuple[int, int], light: float
 ) -> Image.Image:
     """The animal alone, RGBA, as large as the photo; `light` falls from the left (-) or right (+)."""
     layer = Image.new("RGBA", size, (0, 0, 0, 0))

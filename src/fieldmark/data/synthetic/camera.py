@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from fieldmark.data.synthetic import scenery
-from fieldmark.data.synthetic.animal import Pose, sit
+from fieldmark.data.synthetic.animal import Pose, draw_animal
 from fieldmark.data.synthetic.species import Species
-from fieldmark.data.synthetic.wings import look
+from fieldmark.data.synthetic.wings import appearance_of
 from fieldmark.utils import random
 
 _SIZES = ((800, 600), (800, 600), (800, 533), (768, 576), (800, 640))
@@ -35,8 +35,12 @@ def photograph(species: Species, seed: int, individual: str, photo: str) -> byte
     upright = size[1] > size[0]
     side = bool(where.random() < 0.12)
     pose = _pose(size, side, where, rng)
-    animal = sit(
-        species, look(species, seed, individual), pose, size, float(rng.uniform(-0.14, 0.14))
+    animal = draw_animal(
+        species,
+        appearance_of(species, seed, individual),
+        pose,
+        size,
+        float(rng.uniform(-0.14, 0.14)),
     )
     scene = scenery.scene(size, pose.centre, pose.unit, pose.side, where)
     _settle(scene, animal, rng)

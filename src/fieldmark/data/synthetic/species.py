@@ -185,7 +185,7 @@ _COMMON_ROOTS = (
 )  # fmt: skip
 
 
-def invent(count: int, seed: int) -> tuple[Species, ...]:
+def create_species(count: int, seed: int) -> tuple[Species, ...]:
     """`count` species in genera of about four and in up to four families; ids start at 0.
 
     A pure function of its arguments. Names are unique.

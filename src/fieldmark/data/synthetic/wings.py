@@ -47,7 +47,7 @@ class Wing:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What one animal has of its own, the same on all its photos."""
 
     palette: Palette
@@ -56,7 +56,7 @@ class Look:
     key: str  # what its small irregularities are drawn from
 
 
-def look(species: Species, seed: int, individual: str) -> Look:
+def appearance_of(species: Species, seed: int, individual: str) -> Appearance:
     """One animal of a species: its colours and marks a little off, its wings more or less worn."""
     rng = random.generator(seed, "individual", individual)
     tint = 1 + rng.normal(0, 0.03, 3)
@@ -72,7 +72,7 @@ def look(species: Species, seed: int, individual: str) -> Look:
             ("accent", palette.accent),
         )
     )
-    return Look(
+    return Appearance(
         palette=Palette(*colours),
         size_of_marks=float(rng.normal(1, 0.09)),
         wear=float(rng.beta(1.3, 3)),
@@ -160,7 +160,7 @@ def _edge(outline: Outline, t: npt.NDArray[np.floating]) -> tuple[FloatArray, Fl
 class Painter:
     """Colours one wing, mark after mark."""
 
-    def __init__(self, place: Wing, animal: Look) -> None:
+    def __init__(self, place: Wing, animal: Appearance) -> None:
         self.wing = place
         self.palette = animal.palette
         self.rgb = np.zeros((place.index.size, 3), np.float32)
@@ -219,7 +219,7 @@ def _ramp(values: npt.NDArray[np.floating[Any]]) -> FloatArray:
     return smooth
 
 
-def paint(species: Species, animal: Look, *, front: bool, underside: bool) -> Image.Image:
+def paint(species: Species, animal: Appearance, *, front: bool, underside: bool) -> Image.Image:
     """One wing of one animal as RGBA, lying flat, its root at `wing(...).root`."""
     place = wing(species.front if front else species.hind, front)
     painter = Painter(place, animal)
@@ -244,7 +244,7 @@ def _ground(painter: Painter, species: Species, front: bool) -> None:
     painter.lay(palette.dark, 0.55 * _ramp((0.22 - place.u) / 0.22))
 
 
-def _pattern(painter: Painter, species: Species, animal: Look, front: bool) -> None:
+def _pattern(painter: Painter, species: Species, animal: Appearance, front: bool) -> None:
     place, palette, marks = painter.wing, painter.palette, species.marks
     size = animal.size_of_marks
     wave = 0.018 * np.sin(place.t * np.pi * 2 * _VEINS)
@@ -282,7 +282,7 @@ def _veins(place: Wing, half_width: float) -> FloatArray:
     return veins
 
 
-def _small_marks(painter: Painter, species: Species, animal: Look, front: bool) -> None:
+def _small_marks(painter: Painter, species: Species, animal: Appearance, front: bool) -> None:
     palette, marks = painter.palette, species.marks
     size = animal.size_of_marks
     rng = random.generator(0, "small marks", animal.key, front)
@@ -308,7 +308,7 @@ def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
         yield (0.7, 0.72 if count == 1 else t) if front else (0.69, t)
 
 
-def _underside(painter: Painter, animal: Look) -> None:
+def _underside(painter: Painter, animal: Appearance) -> None:
     """The same marks on a duller ground, as leaves and bark would have it."""
     place, palette = painter.wing, painter.palette
     straw = tuple(
@@ -328,7 +328,7 @@ def _cloud(place: Wing, rng: np.random.Generator, cells: int) -> FloatArray:
     return field.ravel()[place.index]
 
 
-def _age(painter: Painter, animal: Look, front: bool) -> None:
+def _age(painter: Painter, animal: Appearance, front: bool) -> None:
     """Rub scales off and tear the outer edge."""
     place = painter.wing
     rng = random.generator(0, "age", animal.key, front)

@@ -117,7 +117,7 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
     except InputError as error:
         logger.info(f"{error} It is the only engine for this network.")
         return ENGINES["cuda" if "cuda" in names else "torch"](backbone, batch)
-    name = selection.kept(backbone.architecture, batch)
+    name = selection.cached_choice(backbone.architecture, batch)
     if name in names:  # else it is not, or no longer, installed
         found = ENGINES[name](backbone, batch)
         # A graph is checked with ONNX Runtime when it is made; the others, with each weights anew.

@@ -44,7 +44,7 @@ def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
     }
 
 
-def kept(facts: Architecture, batch: int) -> str | None:
+def cached_choice(facts: Architecture, batch: int) -> str | None:
     """The engine that was the fastest when this was last measured, or None. Imports no PyTorch."""
     now = conditions(facts, batch)
     try:
@@ -109,8 +109,8 @@ def _processor() -> str:
     except OSError:
         lines = []
     # Virtual machines often share a model's name: what it can do tells them apart.
-    told = sorted({line for line in lines if line.startswith(("model name", "flags"))})
-    return f"{platform.machine()} {platform.processor()} {io.digest(told)[:16]}"
+    features = sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    return f"{platform.machine()} {platform.processor()} {io.digest(features)[:16]}"
 
 
 def _version(package: str) -> str | None:

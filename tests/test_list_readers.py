@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.data.readers import SOURCES, read, scientific_names, tabular
+from fieldmark.data.readers import READERS, read, scientific_names, tabular
 from fieldmark.inference import items_of
 from fieldmark.utils.errors import InputError
 
@@ -49,7 +49,7 @@ def test_a_whole_table_is_never_taken_for_a_part(
     frame = pl.DataFrame(rows, schema=["a", "b", "c"], orient="row")
     text = frame.write_csv(quote_style="always")
     path.write_text(text if end else text.removesuffix("\n"))
-    tabular.whole(path)
+    tabular.check_complete(path)
 
 
 def test_a_list_of_ones_own_says_whom_to_name(tmp_path: Path) -> None:
@@ -295,4 +295,4 @@ def test_a_folder_with_an_archive_in_its_zip_is_read_as_it(tmp_path: Path) -> No
             packed.write(path, path.name)
     table = read(tmp_path / "b")
     assert (table.source, table.kept.height) == ("darwin-core", 1)
-    assert [key for key, each in SOURCES.items() if each.matches(tmp_path / "b")] == ["darwin-core"]
+    assert [key for key, each in READERS.items() if each.matches(tmp_path / "b")] == ["darwin-core"]

@@ -11,7 +11,7 @@ import pytest
 from scripts.stream_memory import serving, write
 
 from fieldmark.data import readers
-from fieldmark.data.loader import Streamed
+from fieldmark.data.loader import StreamedCrops
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.storage import fsspec as remote
 from fieldmark.data.storage.places import Cell
@@ -52,7 +52,7 @@ def test_each_form_streams_the_same_pixels(places: dict[str, Path], cache: Path)
         rows = table.kept.sort("sha256").select("sha256", "path").iter_rows()
         photos = [PhotoFile(digest, table.file_of(path)) for digest, path in rows]
         assert len(photos) == COUNT
-        found[name] = Streamed(photos, CROP)[np.arange(COUNT)]
+        found[name] = StreamedCrops(photos, CROP)[np.arange(COUNT)]
     first, *others = found.values()
     assert len({row.tobytes() for row in first}) > 1
     for other in others:
