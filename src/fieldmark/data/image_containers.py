@@ -64,7 +64,7 @@ def reject(reason: RejectReason, detail: str) -> NoReturn:
     raise ImageRejected(reason, detail)
 
 
-def sniff(data: bytes) -> str:
+def detect_format(data: bytes) -> str:
     """The format of a file from its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
 
     Raises:
@@ -166,7 +166,7 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
     return Jpeg(*frame, orientation, adobe, scans)
 
 
-def jpeg_cleaned(data: bytes) -> bytes:
+def strip_jpeg_metadata(data: bytes) -> bytes:
     """The same JPEG without what no pixel needs: stray bytes between segments, profiles, metadata.
 
     Of the application segments, JFIF and Adobe stay: they say what the colours mean.
@@ -317,7 +317,7 @@ def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
 # GIF and BMP
 
 
-def gif_ends(data: bytes) -> None:
+def check_gif_end(data: bytes) -> None:
     """Walk over the blocks of a GIF to its trailer.
 
     Raises:
@@ -346,7 +346,7 @@ def _gif_palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def bmp_ends(data: bytes) -> None:
+def check_bmp_end(data: bytes) -> None:
     """Check the length of a BMP against what its header says.
 
     Raises:

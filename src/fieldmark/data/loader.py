@@ -17,12 +17,12 @@ import numpy as np
 
 from fieldmark.data import images
 from fieldmark.data.photos import PhotoFile
-from fieldmark.data.storage.places import InMemoryImage, Recent
+from fieldmark.data.storage.places import InMemoryImage
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
-from fieldmark.utils.threads import in_order
+from fieldmark.utils.threads import RecentValues, in_order
 from fieldmark.utils.typing import ByteArray, IntArray
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class StreamedCrops:
         self._photos, self._preprocess = photos, preprocess
         side = preprocess.size
         self.shape = (len(photos), side, side, 3)
-        self._kept: Recent[list[bytes]] = Recent(keep=2 * SHUFFLED_BLOCKS)
+        self._blocks: RecentValues[list[bytes]] = RecentValues(2 * SHUFFLED_BLOCKS)
 
     def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:
         """One crop (S, S, 3), or those of some rows (n, S, S, 3).
@@ -146,7 +146,7 @@ class StreamedCrops:
 
     def _crop(self, row: int) -> ByteArray:
         stretch, at = divmod(row, BLOCK_PHOTOS)
-        data = self._kept.get(stretch, lambda: self._read(stretch))[at]
+        data = self._blocks.get(stretch, lambda: self._read(stretch))[at]
         found = _crop(PhotoFile(self._photos[row].sha256, InMemoryImage(data)), self._preprocess)
         if isinstance(found, ImageRejected):
             raise InputError(

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fieldmark.data import images
-from fieldmark.data import readers
+from fieldmark.data import images, readers
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.storage.places import InMemoryImage, Place
 from fieldmark.features.cache import FeatureCache

@@ -53,7 +53,7 @@ class Trunk(nn.Module):
     def __init__(self, architecture: Architecture, network: nn.Module) -> None:
         super().__init__()
         self.pixels = Pixels(architecture)
-        self.features = sharing(network, *_cut(architecture))
+        self.features = with_layer(network, *_cut(architecture))
         super().train(False)
 
     def train(self, mode: bool = True) -> Trunk:  # noqa: ARG002  # the name is PyTorch's
@@ -75,14 +75,14 @@ def _cut(architecture: Architecture) -> tuple[str, nn.Module]:
     return architecture.last_layer_path, nn.Identity()
 
 
-def sharing(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
+def with_layer(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
     """A network that is `network` in all but the layer at `path`, and shares every other part."""
     twin = copy.copy(network)
     twin.__dict__["_modules"] = dict(network._modules)
     name, _, rest = path.partition(".")
     child = twin._modules[name]
     assert child is not None
-    twin._modules[name] = sharing(child, rest, layer) if rest else layer
+    twin._modules[name] = with_layer(child, rest, layer) if rest else layer
     return twin
 
 
@@ -126,8 +126,8 @@ def literal(
     """A copy of `network` with a new last layer for `num_classes`: see `Backbone.literal`."""
     path = architecture.last_layer_path
     with seeded(seed, "last layer", architecture.name, num_classes):
-        layer = _like(network.get_submodule(path), num_classes)
-    own = copy.deepcopy(sharing(network, path, layer))
+        layer = _new_layer(network.get_submodule(path), num_classes)
+    own = copy.deepcopy(with_layer(network, path, layer))
     # An engine may have laid out the backbone's tensors otherwise; training starts from one state.
     own = own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = ClassifierNetwork(architecture, own)
@@ -146,11 +146,11 @@ def pooled(
     with seeded(seed, "last layer", architecture.name, num_classes):
         linear = nn.Linear(architecture.feature_dim, num_classes)
     top = nn.Sequential(nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-    copied = copy.deepcopy(sharing(network, "classifier", top))
+    copied = copy.deepcopy(with_layer(network, "classifier", top))
     return ClassifierNetwork(architecture, copied, "classifier.3")
 
 
-def taken_apart(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+def split_last_layer(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     """What `pooled` put together, after training: the network, and its linear last layer.
 
     The network gets back the top of `network`, the one it was copied from, so that its tensors have
@@ -159,10 +159,10 @@ def taken_apart(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.Module
     linear = model.last_layer
     assert isinstance(linear, nn.Linear)
     place = "classifier" if model.is_pooled else model.last_layer_path
-    return sharing(model.network, place, network.get_submodule(place)).eval(), linear
+    return with_layer(model.network, place, network.get_submodule(place)).eval(), linear
 
 
-def _like(layer: nn.Module, num_classes: int) -> nn.Module:
+def _new_layer(layer: nn.Module, num_classes: int) -> nn.Module:
     """A new layer with as many outputs as there are classes and the inputs of the old one."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, num_classes)  # with PyTorch's own initial values

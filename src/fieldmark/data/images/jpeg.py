@@ -10,8 +10,8 @@ import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images.limits import MAX_PIXELS, limit
-from fieldmark.data.images.pillow import plugin, quiet
+from fieldmark.data.images.limits import MAX_PIXELS, check_pixels
+from fieldmark.data.images.pillow import ignore_warnings, plugin
 from fieldmark.utils.errors import RejectReason
 from fieldmark.utils.typing import ByteArray
 
@@ -31,7 +31,7 @@ _ODD_SAMPLING = "Could not determine subsampling"
 def checked(data: bytes, max_pixels: int) -> image_containers.Jpeg:
     """Its structure, complete and within the limits of pixels and scans; else `ImageRejected`."""
     size = image_containers.jpeg(data, whole=False)
-    limit(size.width, size.height, max_pixels)
+    check_pixels(size.width, size.height, max_pixels)
     jpeg = image_containers.jpeg(data, whole=True)
     if jpeg.scans * jpeg.width * jpeg.height > max(_MAX_PIXEL_SCANS, 20 * max_pixels):
         reject(RejectReason.TOO_LARGE, f"{jpeg.scans} scans of {jpeg.width} x {jpeg.height} pixels")
@@ -62,11 +62,11 @@ def turbo(data: bytes, jpeg: image_containers.Jpeg, at_least: int | None) -> Byt
             return _pillow_jpeg(data)
         if not any(words in str(error) for words in _HARMLESS):
             raise
-        pixels = _turbo_cleaned(image_containers.jpeg_cleaned(data), options)
+        pixels = _turbo_stripped(image_containers.strip_jpeg_metadata(data), options)
     return pixels
 
 
-def _turbo_cleaned(data: bytes, options: dict[str, Any]) -> ByteArray:
+def _turbo_stripped(data: bytes, options: dict[str, Any]) -> ByteArray:
     """Once more, for a sound picture among odd metadata: first strictly, so that damage shows."""
     import simplejpeg
 
@@ -81,7 +81,7 @@ def _turbo_cleaned(data: bytes, options: dict[str, Any]) -> ByteArray:
 
 def _pillow_jpeg(data: bytes) -> ByteArray:
     """Decode a JPEG whose samples are laid out in a way that the direct interface does not name."""
-    with quiet():
+    with ignore_warnings():
         image = plugin("JPEG")(io.BytesIO(data))
         return np.array(image if image.mode == "CMYK" else image.convert("RGB"))
 

@@ -14,7 +14,7 @@ MAX_PIXELS = 100_000_000
 
 
 @contextmanager
-def only_rejections() -> Iterator[None]:
+def as_rejections() -> Iterator[None]:
     """Turn whatever a decoder raises into `ImageRejected`."""
     try:
         yield
@@ -52,7 +52,7 @@ def _sentence(error: BaseException) -> str:
     )
 
 
-def limit(width: int, height: int, max_pixels: int) -> None:
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
     """Refuse a picture of no pixels, or of more than `max_pixels`."""
     if width <= 0 or height <= 0:
         reject(RejectReason.CORRUPT, f"a picture of {width} x {height} pixels")

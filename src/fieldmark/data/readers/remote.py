@@ -132,12 +132,12 @@ def _holds_pictures(place: Remote, path: Path) -> bool:
 
     If so a file of its length is left here with that end alone: enough to see what it is.
     """
-    end = fsspec.read_end(place, 8)
+    size = fsspec.size(place)
+    end = fsspec.read_range(place, max(0, size - 8), 8)
     if end[-4:] != b"PAR1":
         return False
-    footer = fsspec.read_end(place, 8 + min(int.from_bytes(end[:4], "little"), fsspec.BLOCK))
+    length = min(size, 8 + min(int.from_bytes(end[:4], "little"), fsspec.BLOCK))
     with path.open("wb") as handle:
-        handle.truncate(fsspec.size(place))
-        handle.seek(-len(footer), 2)
-        handle.write(footer)
+        handle.seek(size - length)
+        handle.write(fsspec.read_range(place, size - length, length))
     return parquet.bytes_column(path) is not None

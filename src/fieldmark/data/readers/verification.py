@@ -57,7 +57,7 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
         logger.info(f"No photos lie under {table.root}: only the annotations are counted.")
         return table
     rows = list(listed.iter_rows())
-    with progress_bar("Looking at photos", len(rows)) as bar:
+    with progress_bar("Checking photos", len(rows)) as bar:
         findings: list[FileCheck] = []
         for batch in checker(table.root, rows):
             findings += batch
@@ -100,7 +100,7 @@ def _check(place: Place) -> tuple[str | None, int | None, int | None, str | None
 
 
 def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
-    seen = pl.col("looked").is_not_null()
+    seen = pl.col("checked").is_not_null()
     refused = pl.col("found_reason").is_not_null()
     joined = table.frame.join(
         findings.with_columns(checked=True), on="id", how="left", maintain_order="left"

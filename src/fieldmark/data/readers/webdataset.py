@@ -11,13 +11,12 @@ A label is the text of `.cls`, else `label`, `class`, `species` or `name` of `.j
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
@@ -136,7 +135,11 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
         InputError: it is no whole tar, or a note is no text or too large.
     """
     try:
-        with _open_tar(shard) as (handle, size), tarfile.open(fileobj=handle, mode="r:") as archive:
+        with (
+            fsspec.open_file(shard) if isinstance(shard, Remote) else shard.open("rb") as handle,
+            tarfile.open(fileobj=handle, mode="r:") as archive,
+        ):
+            size = fsspec.size(shard) if isinstance(shard, Remote) else shard.stat().st_size
             for member in archive:
                 if member.isdir() or member.name.rpartition("/")[2].startswith("."):
                     continue
@@ -204,24 +207,6 @@ def _class_names(root: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} could not be read as UTF-8 text ({error}).") from error
-
-
-class _open_tar:
-    """A tar as a file to read, with its size; of a remote one block after block is fetched."""
-
-    def __init__(self, shard: File) -> None:
-        self._shard = shard
-
-    def __enter__(self) -> tuple[IO[bytes], int]:
-        if isinstance(self._shard, Remote):
-            raw = fsspec.Reader(self._shard)
-            self._handle: Any = io.BufferedReader(raw, 64 * 1024)
-            return self._handle, raw.size
-        self._handle = self._shard.open("rb")
-        return self._handle, self._shard.stat().st_size
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
 
 
 READER = Reader("webdataset", _EXPECTS, _matches, _read)

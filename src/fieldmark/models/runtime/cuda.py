@@ -78,7 +78,7 @@ class CudaEngine:
         self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         side = backbone.architecture.input_size
         self._shape = (batch, side, side, 3)
-        self.precision = self._near_enough(side)
+        self.compute_dtype = self._choose_dtype(side)
         self._slots = [self._slot(), self._slot()]
         self._copying = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward
@@ -129,14 +129,14 @@ class CudaEngine:
     def _forward(self, crops: torch.Tensor) -> torch.Tensor:
         import torch
 
-        kind, half = self._device.type, self.precision == "float16"
+        kind, half = self._device.type, self.compute_dtype == "float16"
         # Autocast's own cache of weights must not outlive a capture.
         with torch.autocast(kind, dtype=torch.float16, enabled=half, cache_enabled=False):
             features = self._trunk(crops)
         result: torch.Tensor = features.float()
         return result
 
-    def _near_enough(self, side: int) -> str:
+    def _choose_dtype(self, side: int) -> str:
         """Half precision, where it keeps to the tolerance on this network."""
         import torch
 
@@ -145,9 +145,9 @@ class CudaEngine:
         crops = torch.from_numpy(graphs.sample(side, 4)).to(self._device)
         found = {}
         with torch.inference_mode():
-            for precision in ("float32", "float16"):
-                self.precision = precision
-                found[precision] = self._forward(crops).cpu().numpy()
+            for compute_dtype in ("float32", "float16"):
+                self.compute_dtype = compute_dtype
+                found[compute_dtype] = self._forward(crops).cpu().numpy()
         error = graphs.relative_error(found["float16"], found["float32"])
         return "float16" if error <= self.tolerance else "float32"  # not a number is not near
 
