@@ -1,12 +1,11 @@
-"""What the bytes of a picture file say before any pixel is decoded.
+"""Read the structure of an image file without decoding it: format, size, orientation, completeness.
 
-Which format they are of, how many pixels they promise, how the camera was held, and whether the file
-goes on to its end. Decoders are lenient about ends: several show a file that was cut off as a
-picture with a grey lower half. A training set must not hold such pictures, so ends are checked here.
+Decoders are lenient about truncated files: several return an image with a grey lower half. A training
+set must not contain such images, so ends are checked here.
 
 The layouts follow ITU-T T.81 (JPEG), the PNG specification, the GIF89a specification, and the WebP
-container specification (RFC 9649). Every function takes any bytes whatsoever; what ends too early
-raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` turns into it.
+container specification (RFC 9649). Every function accepts any bytes; what ends too early
+raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` converts.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from typing import NoReturn
 
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
-# The formats that are read, by their first bytes. The list is closed: a decoder that is not on it is
-# never given a byte. Left out on purpose are formats that no camera or website writes for photos.
+# The supported formats, by their first bytes. No other decoder is given any bytes.
 _READ = (
     (re.compile(rb"\xff\xd8\xff"), "JPEG"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
@@ -33,7 +31,7 @@ _READ = (
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
 )
 
-# Formats that are pictures but are not read: the person is told to convert them.
+# Image formats that are not supported: the user is asked to convert them.
 _KNOWN = (
     (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
@@ -65,10 +63,10 @@ def reject(reason: RejectReason, detail: str) -> NoReturn:
 
 
 def detect_format(data: bytes) -> str:
-    """The format of a file from its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
+    """Detect the format of a file by its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
 
     Raises:
-        ImageRejected: EMPTY, UNSUPPORTED (a picture, but not read here) or NOT_AN_IMAGE.
+        ImageRejected: EMPTY, UNSUPPORTED (another image format) or NOT_AN_IMAGE.
     """
     if not data:
         reject(RejectReason.EMPTY, "no bytes in it")
@@ -78,14 +76,14 @@ def detect_format(data: bytes) -> str:
     for pattern, name in _UNREAD:
         if pattern.match(data):
             reject(RejectReason.UNSUPPORTED, f"{name} is not read; convert it to JPEG or PNG")
-    reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any picture format")
+    reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any image format")
 
 
 # EXIF
 
 
 def exif_orientation(exif: bytes) -> int:
-    """How the camera was held: 1 to 8 as in EXIF tag 0x0112; 1 where it is not or wrongly said.
+    """Return the orientation, 1 to 8 as in EXIF tag 0x0112; 1 where it is missing or invalid.
 
     Args:
         exif: a TIFF structure, with or without the leading `Exif\\0\\0`.
@@ -103,7 +101,7 @@ def exif_orientation(exif: bytes) -> int:
                 value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, entry + 8)[0]
                 return value if 1 <= value <= 8 else 1
     except struct.error:
-        pass  # photos with damaged metadata and sound pixels are common; they are shown as stored
+        pass  # photos with damaged metadata and intact pixels are common
     return 1
 
 
@@ -112,14 +110,14 @@ def exif_orientation(exif: bytes) -> int:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """What the markers of a JPEG say.
+    """The structure of a JPEG.
 
     Attributes:
         width, height: pixels as stored, before orientation.
         components: 1 grey, 3 colour, 4 CMYK or YCCK.
         orientation: EXIF, 1 to 8.
-        adobe: an Adobe marker is there: CMYK is then stored inverted.
-        scans: how many times a decoder passes over the picture; 0 where only the header was read.
+        adobe: whether there is an Adobe marker: CMYK is then stored inverted.
+        scans: the number of scans; 0 where only the header was read.
     """
 
     width: int
@@ -162,14 +160,14 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
         elif marker == 0xDA:
             scans += 1
     if frame is None or (whole and not scans):
-        reject(RejectReason.CORRUPT, "a JPEG without a picture in it")
+        reject(RejectReason.CORRUPT, "a JPEG without an image in it")
     return Jpeg(*frame, orientation, adobe, scans)
 
 
 def strip_jpeg_metadata(data: bytes) -> bytes:
-    """The same JPEG without what no pixel needs: stray bytes between segments, profiles, metadata.
+    """Remove stray bytes between segments, profiles and metadata from a JPEG.
 
-    Of the application segments, JFIF and Adobe stay: they say what the colours mean.
+    Of the application segments, JFIF and Adobe stay: they define the colours.
     """
     kept = [
         data[at:end]
@@ -180,7 +178,7 @@ def strip_jpeg_metadata(data: bytes) -> bytes:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Each segment's marker, start and end, to the end of the picture; a scan's with its data."""
+    """Yield marker, start and end of each segment up to the end marker; scans with their data."""
     at = 2
     while True:
         at = data.find(b"\xff", at)
@@ -221,7 +219,7 @@ def _jpeg_frame(data: bytes, marker: int, at: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Png:
-    """What the chunks of a PNG say: pixels as stored, EXIF orientation, bits a sample."""
+    """The structure of a PNG: pixels as stored, EXIF orientation, bits a sample."""
 
     width: int
     height: int
@@ -230,7 +228,7 @@ class Png:
 
 
 def png(data: bytes, *, whole: bool) -> Png:
-    """Walk over the chunks of a PNG; with `whole` also check the checksums of those with pixels.
+    """Read the chunks of a PNG; with `whole` also verify the checksums of critical chunks.
 
     Raises:
         ImageRejected: TRUNCATED (no IEND), CORRUPT (a checksum is wrong, or no header).
@@ -271,7 +269,7 @@ def _u32(data: bytes, at: int) -> int:
 
 @dataclass(frozen=True)
 class Webp:
-    """What the chunks of a WebP say: pixels as stored, EXIF orientation."""
+    """The structure of a WebP: pixels as stored, EXIF orientation."""
 
     width: int
     height: int
@@ -279,10 +277,9 @@ class Webp:
 
 
 def webp(data: bytes) -> Webp:
-    """Walk over the chunks of a WebP.
+    """Read the chunks of a WebP.
 
-    The size is read here because the decoder takes memory for the whole picture when it is opened,
-    before anybody could look at the size.
+    The size is read here because Pillow allocates the whole image when it opens the file.
 
     Raises:
         ImageRejected: TRUNCATED (shorter than it says), CORRUPT (no picture in it).
@@ -299,7 +296,7 @@ def webp(data: bytes) -> Webp:
             exif = data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     if shape is None:
-        reject(RejectReason.CORRUPT, "a WebP without a picture in it")
+        reject(RejectReason.CORRUPT, "a WebP without an image in it")
     return Webp(*shape, exif_orientation(exif))
 
 
@@ -318,7 +315,7 @@ def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
 
 
 def check_gif_end(data: bytes) -> None:
-    """Walk over the blocks of a GIF to its trailer.
+    """Read the blocks of a GIF up to its trailer.
 
     Raises:
         ImageRejected: TRUNCATED (no trailer), CORRUPT (a block of no known kind).

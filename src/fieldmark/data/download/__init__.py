@@ -1,4 +1,4 @@
-"""Photos from where they are published: the iNaturalist challenges, and iNaturalist Open Data."""
+"""Download published photos: the iNaturalist challenges, and iNaturalist Open Data."""
 
 from fieldmark.data.download.archives import Challenge, fetch_challenge, sizes
 from fieldmark.data.download.challenges import CHALLENGES, TERMS

@@ -1,9 +1,8 @@
-"""The iNaturalist challenges of 2017, 2018, 2019 and 2021: which files they are of, and their MD5.
+"""The iNaturalist challenges of 2017, 2018, 2019 and 2021: their files and MD5 checksums.
 
 Names, sizes and checksums are those that the organisers publish in the README.md of each year, in
 https://github.com/visipedia/inat_comp (as of commit 4ea5638e6f51c0a46c866305d6e0b640d40609d7, 26 May
-2021). For some files they publish no checksum: such a file is taken as it comes, and the digest that it
-had is written down, so that two people can compare.
+2021). Some files have no published checksum: their digests are recorded, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BASE = "https://ml-inat-competition-datasets.s3.amazonaws.com"
-"""Where the files lie: the bucket of the AWS Open Data programme, behind `/YEAR/NAME`."""
+"""The bucket of the AWS Open Data programme; files are at `/YEAR/NAME` below."""
 
 TERMS = (
     "By downloading you agree to the organisers' terms: non-commercial research and education only, and "
@@ -24,11 +23,11 @@ class Archive:
     """One published file.
 
     Attributes:
-        part: what `--parts` calls it.
+        part: the value of `--parts`.
         name: its name on the server.
         size: as published, in bytes; rounded to two digits or so.
         md5: as published, or empty where none is.
-        images: whether it holds photos (and can be left out for counting).
+        images: whether it contains photos (which counting does not need).
     """
 
     part: str
@@ -120,4 +119,4 @@ CHALLENGES: dict[str, tuple[Archive, ...]] = {
 }
 
 USUAL = {"2017": "train_val", "2018": "train_val", "2019": "train_val", "2021": "train,val"}
-"""The parts that are fetched unless others are named."""
+"""The parts that are downloaded by default."""

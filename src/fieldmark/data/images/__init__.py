@@ -1,19 +1,19 @@
-"""The only decoder: bytes in, RGB uint8 (H, W, 3) out, or `ImageRejected(reason)`.
+"""Decode images: bytes to RGB uint8 (H, W, 3), or `ImageRejected(reason)` and nothing else.
 
-Whatever the bytes are, nothing else is raised: a data set of a million photos has a few of every
-kind of damage, and one of them must not end the run, nor be learnt from as half a picture.
+A large data set has photos with every kind of damage: one must neither end the run nor be used as
+half an image.
 
-JPEG goes through libjpeg-turbo directly, all else through Pillow's plugin for that format and no
-other. The two give the same pixels for JPEG (both are libjpeg-turbo with its accurate settings);
-the direct way is quicker, can decode at a fraction of the size, and refuses damaged data.
+JPEG is decoded by libjpeg-turbo directly, all else by Pillow's plugin for that format and no other.
+Both give the same pixels for JPEG; the direct way is faster, can decode at a fraction of the size, and
+rejects damaged data.
 
 Conventions for what is not 8-bit RGB:
 
-- alpha and transparent palettes are shown on white;
+- alpha and transparent palettes are composed on white;
 - 16-bit grey (and 9 to 15 bits) is scaled to 0..255, never clipped;
-- 32-bit integers and floats have no agreed white: floats within 0..1 are scaled by 255, values
-  within 0..255 are kept, and all else is stretched from its least to its greatest value;
-- of an animation or of many pages the first is taken;
+- 32-bit integers and floats have no defined white: floats within 0..1 are scaled by 255, values
+  within 0..255 stay, and all else is scaled from its minimum to its maximum;
+- of an animation or a document the first page is taken;
 - colour profiles are not applied: networks are trained on pixels as stored.
 """
 
@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before it is decoded.
+    """The size and format of an image.
 
     Attributes:
         width, height: pixels, after EXIF orientation.
@@ -68,20 +68,20 @@ class Header:
 
 
 def read_bytes(place: Place) -> bytes:
-    """The bytes of a photo, wherever it lies.
+    """Read the bytes of a photo.
 
     Raises:
         ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `MAX_BYTES`).
-        InputError: the photo lies behind a URL that does not answer, or refuses the credentials.
+        InputError: the server of a remote photo does not answer, or refuses the credentials.
     """
     return places.read(place, MAX_BYTES)
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """The size and format of a picture, from its header alone.
+    """Read the size and format of an image from its header.
 
     Raises:
-        ImageRejected: the bytes are no picture that is read here, or it has too many pixels.
+        ImageRejected: the bytes are not an image of a supported format, or it has too many pixels.
     """
     with as_rejections():
         kind = _kind(data)
@@ -97,13 +97,13 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> ByteArray:
-    """The picture as RGB, uint8, shape (H, W, 3), C-contiguous, upright by its EXIF orientation.
+    """Decode an image to RGB, uint8, shape (H, W, 3), C-contiguous, in EXIF orientation.
 
     Args:
         data: a file's bytes.
-        at_least: a JPEG may be decoded at a fraction of its size, with its shorter side never below
-            this number of pixels. None: at its full size.
-        max_pixels: a picture with more is refused from its header.
+        at_least: a JPEG may be decoded at a fraction of its size, with its shorter side at least so
+            many pixels; None: at its full size.
+        max_pixels: an image with more is rejected by its header.
 
     Raises:
         ImageRejected: and nothing else, for any bytes.
@@ -118,9 +118,7 @@ def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PI
 
 
 def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Refuse all that `decode` refuses, and give the size of the rest, as cheaply as that can be done.
-
-    A JPEG is decoded at an eighth of its size, which still reads all of its data.
+    """Reject what `decode` rejects, faster: a JPEG is decoded at an eighth of its size.
 
     Raises:
         ImageRejected: and nothing else, for any bytes.
@@ -136,12 +134,12 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def capture_time(data: bytes) -> str:
-    """When a picture was taken by its EXIF data, as ISO 8601; "" where it does not say.
+    """Read when a photo was taken from its EXIF data, as ISO 8601; "" where it is unknown.
 
-    A camera that says no time zone is taken to keep UTC.
+    A time without a zone is taken as UTC.
 
     Raises:
-        ImageRejected: the bytes are no picture.
+        ImageRejected: the bytes are not an image.
     """
     from PIL import ExifTags, Image
 
@@ -157,7 +155,7 @@ def capture_time(data: bytes) -> str:
 
 @contextmanager
 def naming_photo(photo: bytes | Path | str) -> Iterator[None]:
-    """Within it a rejection says which photo it is of, where that has a name."""
+    """Add the name of the photo, where it has one, to a rejection in the block."""
     try:
         yield
     except ImageRejected as error:
@@ -177,7 +175,7 @@ def _oriented_header(width: int, height: int, orientation: int, kind: str) -> He
 
 
 def _oriented(pixels: ByteArray, orientation: int) -> ByteArray:
-    """Undo how the camera was held (EXIF 2.32, tag Orientation)."""
+    """Apply the EXIF orientation (EXIF 2.32, tag Orientation)."""
     if orientation >= 5:  # stored on its side: rows are columns
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

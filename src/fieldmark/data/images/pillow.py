@@ -1,4 +1,4 @@
-"""All but JPEG, through Pillow's plugin for that format and no other."""
+"""Decode all formats but JPEG, each with Pillow's plugin for it and no other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
-    """Pillow's reader for one format, called by name so that no other one sees the bytes."""
+    """Return Pillow's plugin for one format, so that no other one is given the bytes."""
     from PIL import (
         BmpImagePlugin,
         GifImagePlugin,
@@ -56,7 +56,7 @@ def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
 def open_checked(
     kind: str, data: bytes, max_pixels: int, *, whole: bool
 ) -> tuple[ImageFile.ImageFile, int]:
-    """Open without decoding, with limits and ends checked; the image and its EXIF orientation."""
+    """Open an image without decoding it; check its limits and end; return it with its orientation."""
     orientation = 1
     if kind == "WEBP":
         webp = image_containers.webp(data)
@@ -75,7 +75,7 @@ def open_checked(
         orientation = _valid_orientation(image.getexif().get(0x0112))
     if kind == "TIFF" and whole:
         _check_tiff_end(image, len(data))
-    return image, orientation  # a TIFF is turned by Pillow itself when it is loaded
+    return image, orientation  # Pillow rotates a TIFF itself when it is loaded
 
 
 def _valid_orientation(value: object) -> int:
@@ -83,19 +83,19 @@ def _valid_orientation(value: object) -> int:
 
 
 def _check_tiff_end(image: Any, size: int) -> None:
-    """Refuse a TIFF whose strips or tiles lie beyond its end."""
+    """Reject a TIFF whose strips or tiles lie beyond its end."""
     for offsets, counts in ((273, 279), (324, 325)):
         starts, lengths = image.tag_v2.get(offsets, ()), image.tag_v2.get(counts, ())
         if any(start + length > size for start, length in zip(starts, lengths, strict=False)):
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
 
 
 def decode(kind: str, data: bytes, max_pixels: int) -> tuple[ByteArray, int]:
-    """The picture as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
+    """Return the image as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
     with ignore_warnings():
         image, orientation = open_checked(kind, data, max_pixels, whole=True)
         image.load()
-        check_pixels(*image.size, max_pixels)  # some formats say more once they are read
+        check_pixels(*image.size, max_pixels)  # some formats change their size when they are read
         return _to_rgb(image, kind), orientation
 
 
@@ -122,7 +122,7 @@ def _on_white(image: Image.Image) -> ByteArray:
 
 
 def _from_deep_grey(image: Image.Image, kind: str) -> ByteArray:
-    """Grey of more than 8 bits, shape (H, W), to RGB."""
+    """Convert grey of more than 8 bits, shape (H, W), to RGB."""
     values = np.asarray(image)
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or kind != "TIFF":
@@ -130,7 +130,7 @@ def _from_deep_grey(image: Image.Image, kind: str) -> ByteArray:
         grey = values.astype(np.float32) * np.float32(255 / ((1 << bits) - 1))
     else:
         grey = _stretched(values)
-    if tags.get(262) == 0:  # "white is zero": Pillow turns only 8-bit samples round
+    if tags.get(262) == 0:  # "white is zero": Pillow inverts only 8-bit samples
         grey = 255 - grey
     grey8 = np.rint(grey.clip(0, 255)).astype(np.uint8)
     clear = image.info.get("transparency")
@@ -140,7 +140,7 @@ def _from_deep_grey(image: Image.Image, kind: str) -> ByteArray:
 
 
 def _stretched(values: npt.NDArray[Any]) -> FloatArray:
-    """Values without an agreed white, brought to 0..255; what is not a number is black."""
+    """Scale values without a defined white to 0..255; NaN becomes black."""
     wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(wide.min()), float(wide.max())
     if low >= 0 and high <= 1 and values.dtype.kind == "f":
@@ -157,11 +157,10 @@ _filters: warnings.catch_warnings[Any] | None = None
 
 @contextmanager
 def ignore_warnings() -> Iterator[None]:
-    """Keep Pillow's warnings from deciding about a picture, in any number of threads.
+    """Ignore Pillow's warnings, in any number of threads.
 
-    They are of metadata that is not used here; where warnings are errors, they would make a good
-    picture a bad one. `warnings.catch_warnings` alone is not safe in threads: the first one in
-    sets the filter, the last one out takes it away.
+    They concern metadata; where warnings are errors, they would reject a good image.
+    `warnings.catch_warnings` is not thread-safe: the first user sets the filter, the last removes it.
     """
     global _filter_users, _filters  # noqa: PLW0603
     with _filter_lock:

@@ -1,6 +1,6 @@
-"""Where photos come from: one file for each layout on disk, and one way to read them all.
+"""Read photos in any layout: one module a layout.
 
-A new layout is a file here and a line in `READERS`.
+A new layout is a module here and a line in `READERS`.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ READERS: dict[str, Reader] = {
 def read(
     path: Path, *, source: str | None = None, verify: bool = True, workers: int | None = None
 ) -> PhotoTable:
-    """Read photos as they lie: a row for each photo that the source lists or holds.
+    """Read photos in any layout: one row for each photo that is listed or found.
 
     Args:
         path: a folder, an annotation file, a table, or a table that `fieldmark index` wrote, which is
-            taken as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
-        source: a name in `READERS`; by default the one that the path has the layout of.
-        verify: look at every file, for its digest, its size and whether it is a picture. Annotations
-            that lie without any photo are only counted, whatever is said here.
-        workers: how many threads look at files; by default two for each processor.
+            used as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
+        source: a name in `READERS`; None: detected.
+        verify: check every file: its digest, its size and whether it is an image. Annotations without
+            any photo are only counted.
+        workers: how many threads check files; None: two for each core.
 
     Raises:
-        InputError: the path is not there, has no layout that is known, or holds no photos.
+        InputError: the path does not exist, has no known layout, or has no photos.
     """
     if (place := fsspec.parse_url(path)) is not None:
         found = remote.read(place, lambda here: _pick(here, source))
     elif not path.exists():
-        raise InputError(f"{path} is not there: name a folder of photos, or a list of them.")
+        raise InputError(f"{path} not found: name a folder of photos, or a list of them.")
     elif source is None and table.is_index(path):
         return PhotoTable.read(path)
     else:
@@ -76,10 +76,7 @@ def read(
 def verify_files(
     table: PhotoTable, *, workers: int | None = None, checker: verification.Checker | None = None
 ) -> PhotoTable:
-    """The table with every file looked at that was not looked at before: see `read`.
-
-    `checker` is what looks at the files; None: threads of this process.
-    """
+    """Check every file that was not checked before, by `checker` or threads: see `read`."""
     if not table.kept["sha256"].null_count():
         return table
     return verification.check_files(
@@ -88,22 +85,20 @@ def verify_files(
 
 
 def by_location(table: PhotoTable) -> PhotoTable:
-    """The table with all photos of a place as one group, so that no place is divided by a split.
+    """Group the photos by location, so that no location is in two parts of a split.
 
-    A photo whose place is not known keeps the group that it has.
+    A photo without a location keeps its group.
 
     Raises:
-        InputError: the source says no place of any photo.
+        InputError: no photo has a location.
     """
     if table.frame["location"].null_count() == len(table):
-        raise InputError(
-            f"{table.root}: no photo says where it was taken: leave out --by-location."
-        )
+        raise InputError(f"{table.root}: no photo has a location: leave out --by-location.")
     return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
 
 
 def without_empty(table: PhotoTable) -> PhotoTable:
-    """The table with photos rejected whose label says that nothing is on them (`empty`, `blank`)."""
+    """Reject photos that are labelled as empty (`empty`, `blank`)."""
     empty = [taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"]
     ids = table.frame.filter(pl.col("taxon_id").is_in(empty))["id"]
     found = table.reject(ids, RejectReason.NO_ANIMAL.value)
@@ -114,8 +109,7 @@ def without_empty(table: PhotoTable) -> PhotoTable:
 
 
 def is_list(path: Path) -> bool:
-    """Whether a path is a list of photos, or a folder with one: what says more of them than a folder
-    tells by itself. `read` reads it."""
+    """Return whether a path is a list of photos, or a folder with one."""
     if table.is_index(path):
         return True
     sources = (each for each in READERS.values() if each is not folder.READER)
@@ -131,9 +125,9 @@ def _pick(path: Path, name: str | None) -> Reader:
         if candidate.matches(path):
             return candidate
     if is_broken_zip(path):
-        raise InputError(f"{path} is not a whole zip: fetch it anew.")
+        raise InputError(f"{path} is not a complete zip: download it again.")
     known = "; ".join(f"{each.name}: {each.expects}" for each in READERS.values())
-    raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
+    raise InputError(f"{path} has no known layout. Expected is {known}.")
 
 
 from_frame = table.from_frame

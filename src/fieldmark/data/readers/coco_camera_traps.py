@@ -1,9 +1,9 @@
-"""COCO Camera Traps: COCO's form with sequences and places, as LILA BC publishes its data sets.
+"""COCO Camera Traps: COCO format with sequences and locations, as published by LILA BC.
 
-https://lila.science/coco-camera-traps. Read is the `.json` (or `.json.gz`), whose photos lie below its
-folder, or a folder with one such list at its top. `seq_id` is the group: the photos of one burst are
-never divided; `location` is kept beside it. The category `empty` is a label like any other; a photo
-with several categories is ambiguous; `corrupt` is believed. Boxes are not used.
+https://lila.science/coco-camera-traps. The path is the `.json` (or `.json.gz`), with photos below its
+folder, or a folder with one such list at its top. `seq_id` is the group. The category `empty` is a label
+like any other; a photo with several categories is ambiguous; one marked `corrupt` is rejected. Boxes are
+ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EXPECTS = "COCO Camera Traps (a .json with images, annotations, categories and 
 
 
 def list_in(path: Path) -> Path | None:
-    """The one list at the top of a folder, or the one that the path is."""
+    """Return the only list at the top of a folder, or the path itself."""
     if not path.is_dir():
         return path if coco.is_camera_traps(path) else None
     found = lists_in(path)
@@ -29,7 +29,7 @@ def list_in(path: Path) -> Path | None:
 
 
 def lists_in(folder: Path) -> list[Path]:
-    """The lists at the top of a folder; several have to be named one by one."""
+    """Return the lists at the top of a folder."""
     return [each for each in sorted(folder.iterdir()) if coco.is_camera_traps(each)]
 
 

@@ -1,6 +1,6 @@
-"""Hugging Face's imagefolder: pictures with `metadata.csv` or `metadata.jsonl` beside them.
+"""Hugging Face's imagefolder: photos with `metadata.csv` or `metadata.jsonl`.
 
-The metadata lie in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is
+The metadata are in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is
 relative to them. The label is the column `label`, `class`, `species` or `scientific_name`.
 """
 
@@ -22,7 +22,7 @@ _RENAMED = {"license": "licence", "attribution": "rights_holder", "observation_i
 
 
 def metadata_in(path: Path) -> list[Path]:
-    """The metadata of a folder or, where it has none, of its parts; sorted."""
+    """Return the metadata of a folder or, where it has none, of its parts; sorted."""
     if not path.is_dir():
         return []
     own = [path / name for name in _NAMES if (path / name).is_file()]

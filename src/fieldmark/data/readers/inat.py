@@ -1,10 +1,10 @@
 """The iNaturalist challenges of 2017 to 2021: JSON lists of images, annotations and categories.
 
-Read is a folder with `train*.json`, `val*.json`, `test*.json` (each may end in `.gz`) and perhaps
-`categories.json`, or one such file. The years differ: 2019 has no `supercategory` and keeps the group
-in the path (`train_val2019/<group>/<category id>/<photo>`); width, height and licence may be missing;
-2021 adds `train_mini.json`, a part of `train.json`, which is read only where that is not there. An image
-without a label is unlabelled in a list that has no labels (a test part), and rejected in any other.
+The path is a folder with `train*.json`, `val*.json`, `test*.json` (each may end in `.gz`) and optionally
+`categories.json`, or one such file. The years differ: 2019 has no `supercategory` but the group in the path
+(`train_val2019/<group>/<category id>/<photo>`); width, height and licence may be missing; 2021 adds
+`train_mini.json`, a subset of `train.json`, which is read only without it. An image without a label is
+unlabelled in a list without labels (a test part), and rejected in any other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fieldmark.utils.logging import progress_bar
 
 _EXPECTS = "iNaturalist annotations (train*.json, val*.json, test*.json, or .json.gz)"
 
-# The lists of boxes (2017) and of places (2018) carry the same names but hold no images.
+# The lists of boxes (2017) and of locations (2018) have the same names but no images.
 _LISTING = re.compile(
     r"(?:public_|private_)?(train|validation|val|test)(?![a-z])(?!.*(?:bbox|location)).*\.json(\.gz)?",
     re.IGNORECASE,
@@ -32,14 +32,14 @@ _JSON = re.compile(r".*\.json(\.gz)?", re.IGNORECASE)
 
 
 def annotation_files(folder: Path) -> list[Path]:
-    """The lists of images in a folder, sorted: `train_mini` is left out beside a whole `train`."""
+    """Return the lists of images in a folder, sorted: `train_mini` only without `train`."""
     found = sorted(path for path in folder.iterdir() if _LISTING.fullmatch(path.name))
     whole = [path for path in found if not _MINI.fullmatch(path.name)]
     return whole if any(part_of(path) == "train" for path in whole) else found
 
 
 def part_of(path: Path) -> str | None:
-    """The part that a list is of by its name; None for a list that is not named so."""
+    """Return the part of a list by its name; None for any other name."""
     match = _LISTING.fullmatch(path.name)
     return part_named(match[1]) if match else None
 
@@ -66,7 +66,7 @@ def _read(path: Path) -> PhotoTable:
             categories |= named
             frames.append(frame)
             bar.advance(frame.height)
-    # Later and by the official hand: the true names of a challenge whose lists are obfuscated.
+    # Published later: the true names of a challenge whose lists are obfuscated.
     for key, entry in _official_categories(root).items():
         categories[key] = {**categories.get(key, {}), **entry}
     rows = _unique_across(frames)
@@ -89,10 +89,10 @@ def _official_categories(root: Path) -> coco.Categories:
 
 
 def _unique_across(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """All rows under ids that are unique.
+    """Concatenate the rows and make ids unique.
 
-    An id that one file uses twice is a defect: the second image is rejected. Two files that count
-    their images from 0 each are not: there the part goes before every id.
+    The second image with an id in one file is rejected. If two files share ids, because each counts from
+    0, ids get the part as a prefix.
     """
     numbered = [coco.number_duplicates(frame) for frame in frames]
     rows = pl.concat(numbered)
@@ -113,7 +113,7 @@ def _prefixes(frames: list[pl.DataFrame]) -> list[str]:
 
 
 def _groups_in_paths(rows: pl.DataFrame) -> dict[str, str]:
-    """The group of each category whose photos lie under `<group>/<category id>/`."""
+    """Return the group of each category with photos in `<group>/<category id>/`."""
     parts = pl.col("path").str.extract_groups(r"(?P<group>[^/]+)/(?P<category>[^/]+)/[^/]+$").struct
     found = (
         rows.lazy()

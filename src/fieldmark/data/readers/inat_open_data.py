@@ -1,8 +1,8 @@
-"""A mirror of iNaturalist Open Data: its tables, and the pictures at `photos/PHOTO_ID/SIZE.EXTENSION`.
+"""A mirror of iNaturalist Open Data: its tables, and photos at `photos/PHOTO_ID/SIZE.EXTENSION`.
 
-https://github.com/inaturalist/inaturalist-open-data. Of a mirror that holds a part of the pictures, the
-pictures that are there make up the table; without any, all that the tables list are counted. The tables
-are read block by block, so that memory grows with the pictures and not with the tables.
+https://github.com/inaturalist/inaturalist-open-data. Of a partial mirror the photos that exist are listed;
+without any, all of the tables. The tables are read block by block, so that memory grows with the photos
+and not with the tables.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _table(folder: Path, name: str) -> Path | None:
 
 
 def is_mirror(path: Path) -> bool:
-    """Whether a folder holds the tables."""
+    """Return whether a folder has the tables."""
     return path.is_dir() and all(_table(path, name) for name in _NEEDED)
 
 
@@ -45,7 +45,7 @@ def _read(path: Path) -> PhotoTable:
     local = _find_files(path / "photos")
     photos = _photos(there["photos"], local)
     if photos.is_empty():
-        raise InputError(f"{path}: none of the pictures in photos is in the table of photos.")
+        raise InputError(f"{path}: none of the files in photos is in the table of photos.")
     wanted = photos["observation_uuid"].unique().implode()
     columns = ("observation_uuid", "taxon_id", "quality_grade")
     observed = _rows(
@@ -81,11 +81,11 @@ def _read(path: Path) -> PhotoTable:
 
 
 def _find_files(folder: Path) -> dict[str, str] | None:
-    """The file of each picture that is there, of its largest size, by the picture's number."""
+    """Return the file of the largest size of each photo by its id."""
     if not folder.is_dir():
         return None
     found = {}
-    with progress_bar("Looking for pictures", unit="photos") as bar:
+    with progress_bar("Finding photos", unit="photos") as bar:
         for entry in os.scandir(folder):
             names = os.listdir(entry.path) if entry.is_dir() else []  # noqa: PTH208  # no Path each
             sizes = {name.partition(".")[0]: name for name in names}
@@ -97,12 +97,12 @@ def _find_files(folder: Path) -> dict[str, str] | None:
 
 
 def _rows(path: Path, columns: tuple[str, ...], wanted: Callable[[], pl.Expr]) -> pl.DataFrame:
-    """The rows of a table that are wanted, read block by block."""
+    """Read the matching rows of a table, block by block."""
     return pl.concat(block.filter(wanted()) for block in inat_tables.blocks(path, columns))
 
 
 def _photos(path: Path, local: dict[str, str] | None) -> pl.DataFrame:
-    """A row a picture: those that are there, or, where none is, all of the table."""
+    """Read one row a photo: those that exist, or without any, all of the table."""
     columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license")
     if not local:
         rows = _rows(path, columns, lambda: pl.col("photo_id").is_not_null())
@@ -115,12 +115,12 @@ def _photos(path: Path, local: dict[str, str] | None) -> pl.DataFrame:
     rows = _rows(path, columns, lambda: pl.col("photo_id").is_in(here["photo_id"].implode()))
     found = rows.join(here, on="photo_id", how="left", maintain_order="left")
     if unlisted := here.height - found["photo_id"].n_unique():
-        logger.info(f"{unlisted:,} pictures are not in {path.name}: they are left out.")
+        logger.info(f"{unlisted:,} photos are not in {path.name}: they are left out.")
     return found
 
 
 def _observers(path: Path | None, rows: pl.DataFrame) -> pl.DataFrame:
-    """Whom to name for each observer of some rows: `observer_id`, `rights_holder`."""
+    """Read the name of each observer of some rows: `observer_id`, `rights_holder`."""
     wanted = rows["observer_id"].unique()
     if path is None:
         return pl.DataFrame({"observer_id": wanted, "rights_holder": wanted})

@@ -1,15 +1,14 @@
-"""Offline copies of pictures that a standard names by URL: found beside the list, never fetched.
+"""Find offline copies of photos that a list names by URL.
 
-A copy may lie under as much of its URL's path as makes it the only one (`photos/17/original.jpg`); its
-name is enough where no other picture of the list is called the same.
-Otherwise it is known by its name, without the extension, in one of the usual ways:
+A copy is found by the end of its URL's path if that is unique (`photos/17/original.jpg`); by its name only
+if no other photo of the list has the same name. Otherwise by its name without the suffix:
 
-    17, 17_1, 17_2    after its record: the only picture, the first, the second
-    48                after the number in a URL whose file is called after a size: `48/medium.jpg`
-    d41d8cd98f...     after the MD5 or the SHA-1 of the URL
+    17, 17_1, 17_2    the id of its record: the only photo, the first, the second
+    48                the number in a URL whose file is named after a size: `48/medium.jpg`
+    d41d8cd98f...     the MD5 or the SHA-1 of the URL
 
-One way is taken for all pictures of a list, the one that finds most. To try them picture by picture
-would give some records the picture of another, since both sorts of numbers are drawn from one range.
+The same scheme is used for all photos of a list, the one that finds most: both sorts of numbers have the
+same range, so that mixing them would assign photos to wrong records.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from fieldmark.data.readers.inat_tables import SIZES
 
 @dataclass(frozen=True, slots=True)
 class MediaItem:
-    """A picture that a list names.
+    """A photo that a list names.
 
     Attributes:
-        url: its address, or its path below the list's folder.
-        record: the id of what it is a picture of.
-        number: which of the record's pictures it is, from 1.
+        url: its URL, or its path below the list's folder.
+        record: the id of its record.
+        number: its number among the record's photos, from 1.
     """
 
     url: str
@@ -42,7 +41,7 @@ class MediaItem:
 
     @property
     def parts(self) -> list[str]:
-        """The parts of the URL's path, none of which leads upwards."""
+        """Return the parts of the URL's path, without `..`."""
         _, scheme, rest = self.url.partition("://")  # a third of the time that urlsplit takes
         path = rest.partition("/")[2] if scheme else self.url
         path = path.partition("#")[0].partition("?")[0]
@@ -50,7 +49,7 @@ class MediaItem:
 
 
 def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
-    """The path of each picture's copy below the folder; what it would be called where there is none."""
+    """Return the path of each photo's copy below the folder; the expected path where there is none."""
     files = _FileIndex(root)
     called = [picture.parts for picture in pictures]
     often = Counter(parts[-1] for parts in called if parts)
@@ -79,16 +78,16 @@ class _FileIndex:
         self.stems: dict[str, str] = {}
         self._ends: dict[str, list[str]] = {}
         for folder, below, names in os.walk(root):
-            below.sort()  # of two copies it is the same on every file system that counts
+            below.sort()  # the same copy on every file system
             for name in sorted(names):
                 path = (Path(folder) / name).relative_to(root).as_posix()
                 self._files.add(path)
-                if may_be_image(name):  # beside it may lie other files called after the record
+                if may_be_image(name):  # other files may be named after the record
                     self.stems.setdefault(Path(name).stem, path)
                 self._ends.setdefault(name, []).append(path)
 
     def by_url(self, url: str, parts: list[str], *, alone: bool) -> str | None:
-        """A file at the end of an address; by its name only where no other address has it as well."""
+        """Find a file by the end of a URL; by its name only where that is unique."""
         if url in self._files:
             return url
         same = self._ends.get(parts[-1], []) if parts else []

@@ -1,8 +1,8 @@
-"""Data behind a URL, laid out here for the sources, which know files and folders alone.
+"""Read data behind a URL with the readers of local files.
 
-What a store lists below a URL becomes files of the same names: lists (annotations, tables) with their
-content, everything else empty. So each source reads a store as it reads a folder, and no photo is
-fetched to be listed. The photos stay where they are: the root is the URL. Tars are read in place.
+The objects below a URL become local files of the same names: lists (annotations, tables) with their content,
+everything else empty. So no photo is downloaded to be listed; the root of the table is the URL. Tars are
+read in place.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LISTS = frozenset((".json", ".jsonl", ".csv", ".tsv", ".xml", ".txt", ".gz", ".
 
 
 def read(place: Remote, pick: Callable[[Path], Reader]) -> PhotoTable:
-    """The photos below a URL, or of the list that it names, no photo fetched.
+    """List the photos below a URL, or of the list that it names.
 
     Args:
         place: what the user named.
-        pick: the source of a path; raises `InputError` where none has its layout.
+        pick: returns the reader of a path; raises `InputError` where none matches.
 
     Raises:
-        InputError: there is nothing there, it may not be read, or see the sources.
+        InputError: it does not exist, or cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="fieldmark-") as temporary:
         here = Path(temporary)
@@ -52,11 +52,11 @@ def read(place: Remote, pick: Callable[[Path], Reader]) -> PhotoTable:
 
 @contextmanager
 def _errors_about(here: Path, place: Remote) -> Iterator[None]:
-    """A sentence about a file laid out here is one about the object that it stands for."""
+    """Name the remote object in errors about its local copy."""
     try:
         yield
     except ImageRejected as error:
-        raise InputError(f"{place} is not there: name a folder of photos, or a list.") from error
+        raise InputError(f"{place} not found: name a folder of photos, or a list.") from error
     except InputError as error:
         root = place.parent if (here / place.name).is_file() else place
         text = str(error).replace(f"{here}/", f"{root.url.rstrip('/')}/")
@@ -71,7 +71,7 @@ def _is_file(place: Remote) -> bool:
 def _folder(place: Remote, here: Path, pick: Callable[[Path], Reader]) -> PhotoTable:
     if not _mirror(place, here):
         raise InputError(
-            f"{place} holds nothing that can be listed: look at the address, or name a list of photos."
+            f"{place} has nothing that can be listed: check the URL, or name a list of photos."
         )
     return _listed(pick(here), here, place)
 
@@ -91,14 +91,14 @@ def _listed(source: Reader, path: Path, root: Remote) -> PhotoTable:
 
 
 def _mirror(place: Remote, here: Path) -> int:
-    """The objects below a place as files; gives how many."""
+    """Create a local file for each object below a place; return how many there are."""
     with progress_bar(f"Listing {place}", unit="objects") as bar:
         found = fsspec.list_objects(place)
         for name in found:
             try:
                 io.check_member(name)
             except ValueError:
-                continue  # no name that a source could use: it leads out of the folder
+                continue  # its path leads out of the folder
             path = here / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if _is_list(name):
@@ -110,7 +110,7 @@ def _mirror(place: Remote, here: Path) -> int:
 
 
 def _is_list(name: str) -> bool:
-    """Whether an object may be a list: by its suffix, at the top or in the folder of a part."""
+    """Return whether an object may be a list: by its suffix, at the top or in the folder of a part."""
     *folders, base = name.split("/")
     near = not folders or (
         len(folders) == 1 and (folders[0] == "data" or part_named(folders[0]) is not None)
@@ -128,9 +128,9 @@ def _copy_list(place: Remote, path: Path) -> None:
 
 
 def _holds_pictures(place: Remote, path: Path) -> bool:
-    """Whether a Parquet file holds pictures, told from its end, which names the columns.
+    """Return whether a Parquet file has photos, by its footer, which names the columns.
 
-    If so a file of its length is left here with that end alone: enough to see what it is.
+    A local file of its length with that footer only is left: enough to detect its layout.
     """
     size = fsspec.size(place)
     end = fsspec.read_range(place, max(0, size - 8), 8)

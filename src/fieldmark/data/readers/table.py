@@ -1,9 +1,9 @@
 """A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
 
-Further columns that are read where they are there: `common_name`, `supercategory`, `name` (the
+Optional columns: `common_name`, `supercategory`, `name` (the
 scientific name), the ranks from `kingdom` to `species`, `licence`, `rights_holder`, `location`,
 `deployment` and `taken`. File names are relative to the table's folder, or absolute. A photo without a
-label is kept as unlabelled.
+label is unlabelled.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _READ = (
     *tabular.TAXON_COLUMNS,
 )
 _RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}
-"""What else these columns are called, by `fieldmark fetch` for one; the first that is there is read."""
+"""Other names of these columns, as written by `fieldmark fetch`; the first that exists is read."""
 _EXPECTS = "a CSV, TSV or Parquet table with the columns file_name,label[,split][,group]"
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is a photo table that `fieldmark index` wrote."""
+    """Return whether a file is a photo table that `fieldmark index` wrote."""
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     try:
@@ -48,7 +48,7 @@ def _matches(path: Path) -> bool:
 def _read(path: Path) -> PhotoTable:
     given = _load(path)
     if given.is_empty():
-        raise no_photos(path, "expected is a row for each photo below the names of the columns")
+        raise no_photos(path, "expected is a header and a row for each photo")
     return tabular.to_photo_table(given, path, path.parent, READER.name, trusted=True)
 
 
@@ -74,12 +74,12 @@ def from_frame(frame: Any) -> PhotoTable:
 
 
 def _cell(value: Any) -> str | None:
-    """A cell of pandas as text; None where it is missing."""
+    """Convert a cell of pandas to text; None where it is missing."""
     return None if value is None or value != value else str(value)  # noqa: PLR0124  # NaN
 
 
 def _load(path: Path) -> pl.DataFrame:
-    """All columns as text without blanks around it; an empty cell is null."""
+    """Read all columns as stripped text; an empty cell is null."""
     separator = _TEXT_SUFFIXES.get(path.suffix.lower())
     try:
         if separator is None:
@@ -96,7 +96,7 @@ def _load(path: Path) -> pl.DataFrame:
 
 
 def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The columns that are read, under their usual names."""
+    """Select the known columns, under their usual names."""
     frame = frame.rename(lambda name: name.strip().lower())
     for other, name in _RENAMED.items():
         if other in frame.columns and name not in frame.columns:
@@ -105,7 +105,7 @@ def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     for name in _NEEDED:
         if name not in frame.columns:
             raise InputError(
-                f"{path} has no column {name!r}: name one of its columns so; expected is {_EXPECTS}."
+                f"{path} has no column {name!r}: rename one of its columns; expected is {_EXPECTS}."
             )
     return frame
 

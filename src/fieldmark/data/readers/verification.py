@@ -1,7 +1,6 @@
-"""Look at every file that a source lists: its digest, its size, and whether it is a picture.
+"""Check every listed file: its digest, its size, and whether it is an image.
 
-The one place where a source meets the bytes. Threads do the work, since reading, hashing and decoding
-all let go of Python's lock.
+Threads do the work, since reading, hashing and decoding release the GIL.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from fieldmark.utils.threads import in_order
 
 logger = logging.getLogger(__name__)
 
-# Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
+# About a tenth of a second of work, so that the progress bar moves smoothly.
 _BATCH = 32
 
 FileCheck = tuple[str, str | None, int | None, int | None, str | None]
-"""What was found of one photo: its id, and digest, width, height and reason where there are."""
+"""The id of a photo, and its digest, width, height and reason where there are."""
 PhotoRows = Sequence[tuple[str, str]]
 """The id and the path of each photo."""
 Checker = Callable[[File, PhotoRows], Iterator[list[FileCheck]]]
-"""What looks at photos below a root: see `check_in_threads`."""
+"""Checks photos below a root: see `check_in_threads`."""
 
 _SCHEMA = {
     "id": pl.String(),
@@ -44,11 +43,10 @@ _SCHEMA = {
 
 
 def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
-    """The table with digest, size, status and reason as the files themselves give them.
+    """Set digest, size, status and reason of the photos by their files.
 
-    Rows that the source has already rejected are left alone. A table whose photos are not on this
-    machine at all comes back as it is, since annotations are enough for counting. `checker` may give
-    its findings in any order.
+    Rejected rows stay as they are. So does a table whose photos are not on this machine at all, since
+    annotations are enough for counting. `checker` may return results in any order.
     """
     listed = table.frame.filter(pl.col("status") == KEPT).select("id", "path")
     if listed.is_empty():
@@ -66,7 +64,7 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
 
 
 def photos_are_missing(root: File, paths: pl.Series) -> bool:
-    """Whether not one of the folders that the paths begin with exists under `root`."""
+    """Return whether none of the top folders of the paths exists below `root`."""
     if not isinstance(root, Path):
         return False
     tops = paths.str.extract(r"^(/?[^/]+)/", 1).fill_null(".").unique().to_list()
@@ -76,7 +74,7 @@ def photos_are_missing(root: File, paths: pl.Series) -> bool:
 def check_in_threads(
     root: File, rows: PhotoRows, workers: int | None = None
 ) -> Iterator[list[FileCheck]]:
-    """Findings in the order of the rows; a bounded number of batches is under way at any time."""
+    """Yield results in the order of the rows; a bounded number of batches is in progress."""
     workers = workers or 2 * cores()
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     return in_order(lambda batch: _check_batch(root, batch), batches, workers, ahead=0)
