@@ -206,7 +206,7 @@ def test_a_download_goes_on_where_it_was_cut_off(published: Any, tmp_path: Path)
 def test_a_later_run_goes_on_and_never_joins_two_versions(published: Any, tmp_path: Path) -> None:
     path, out = "/2019/train_val2019.tar.gz", tmp_path / "inat"
     published.server.faults[path] = [cut(0.5), *[busy(500, "")] * 3]
-    with pytest.raises(InputError, match=r"3 tries.*500.*what was got is kept"):
+    with pytest.raises(InputError, match=r"3 tries.*500.*it resumes"):
         download.fetch_challenge(published.challenge, out, QUICK)
     part = out / "archives/train_val2019.tar.gz.part"
     assert part.stat().st_size == len(published.server.files[path]) // 2
@@ -223,7 +223,7 @@ def test_wrong_bytes_are_thrown_away(published: Any, tmp_path: Path) -> None:
     published.server.faults[path] = [wrong]
     download.fetch_challenge(published.challenge, out, QUICK)
     published.server.faults[path] = [wrong, wrong]
-    with pytest.raises(InputError, match=r"twice with wrong bytes.*MD5 is .* is published"):
+    with pytest.raises(InputError, match=r"wrong content twice.*MD5 is .* is published"):
         download.fetch_challenge(published.challenge, tmp_path / "other", QUICK)
     assert not list((tmp_path / "other/archives").iterdir())
     assert not list((tmp_path / "other").glob("train*"))
@@ -310,7 +310,7 @@ HOSTILE = {
     "twice.tar.gz": (tar_of({"a/x.json": b"1", "b/x.json": b"2"}), "twice"),
     "cut.tar.gz": (tar_of({"a": bytes(range(256)) * 99})[:-200], "cannot be used"),
     "bomb.tar.gz": (tar_of({"a": bytes(10**8)}), "100 times"),
-    "empty.tar.gz": (tar_of({}), "holds no files"),
+    "empty.tar.gz": (tar_of({}), "has no files"),
     "no.zip": (b"no zip", "cannot be used"),
 }
 
@@ -340,7 +340,7 @@ def test_a_zip_is_unpacked_and_a_kill_costs_only_what_was_not_done(tmp_path: Pat
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == {"train2017.json": b"{}", "a/1.jpg": b"old", "a/2.jpg": b"two"}
     (folder / "a/2.jpg").write_bytes(b"mine")
-    with pytest.raises(InputError, match="is there already, with other content"):
+    with pytest.raises(InputError, match="exists with other content"):
         unpack(archive, folder, lambda size: None)
     assert (folder / "a/2.jpg").read_bytes() == b"mine"
 
@@ -432,7 +432,7 @@ def test_a_data_set_of_ones_own(bucket: Any, tmp_path: Path) -> None:
     asked = len(bucket.asked)
     assert download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK) == got
     assert len(bucket.asked) == asked
-    with pytest.raises(InputError, match="chosen otherwise"):
+    with pytest.raises(InputError, match="another query"):
         download.fetch_open_data(replace(choice, seed=1), tmp_path / "own", retry_policy=QUICK)
 
 
@@ -459,7 +459,7 @@ def test_licences_and_taxa_that_are_asked_for(bucket: Any, tmp_path: Path) -> No
     }
     with pytest.raises(InputError, match=r"no taxon 'Parus mojor'.*did you mean Parus major"):
         choose(wanted(bucket, taxa=("Parus mojor",)), tmp_path)
-    with pytest.raises(InputError, match="No photo fits: 2 species"):
+    with pytest.raises(InputError, match="No photo matches: 2 species"):
         choose(wanted(bucket, place=(0.0, 0.0, 1.0, 1.0)), tmp_path)
     for bad in ({"taxa": ()}, {"licences": ("GPL",)}, {"place": (9.0, 0.0, 1.0, 1.0)}):
         with pytest.raises(InputError):
@@ -491,7 +491,7 @@ def test_a_stop_in_the_middle_costs_no_photo(bucket: Any, tmp_path: Path) -> Non
     choice = wanted(bucket, photos=4)
     last = _chosen(choice, bucket, tmp_path)[-1]["url"].removeprefix(bucket.url)
     bucket.faults[last] = [busy(500, "")] * 3
-    with pytest.raises(InputError, match="what was got is kept"):
+    with pytest.raises(InputError, match="it resumes"):
         download.fetch_open_data(choice, tmp_path / "own", retry_policy=replace(QUICK, workers=1))
     assert not (tmp_path / "own/photos.csv").exists()
     bucket.asked.clear()
@@ -556,7 +556,7 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(bucket: Any, tmp_path: Pa
 
 def test_a_damaged_table_is_refused(bucket: Any, tmp_path: Path) -> None:
     cases = {
-        bucket.files["/photos.csv.gz"][:-30]: "cut off or damaged",
+        bucket.files["/photos.csv.gz"][:-30]: "truncated or damaged",
         gzip.compress(b"a\tb\n1\t2\n"): "has no column 'photo_id'",
     }
     for number, (data, said) in enumerate(cases.items()):
@@ -592,7 +592,7 @@ def test_where_no_photo_is_to_be_had_nothing_is_called_ready(bucket: Any, tmp_pa
     choice = wanted(bucket, photos=1)
     for row in _chosen(choice, bucket, tmp_path):
         del bucket.files[row["url"].removeprefix(bucket.url)]
-    with pytest.raises(InputError, match="None of the 2 photos was to be had"):
+    with pytest.raises(InputError, match="None of the 2 photos is available"):
         download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     assert pl.read_csv(tmp_path / "own/not-fetched.csv").height == 2
     assert not (tmp_path / "own/photos.csv").exists()
@@ -667,7 +667,7 @@ def test_the_verb(bucket: Any, tmp_path: Path) -> None:
         app, [*words, "--from", bucket.url, "--rate", "1000", "--licence", "cc0,CC-BY-NC"]
     )
     assert done.exit_code == 0, done.output
-    assert "4 photos of 2 species, 0 not to be had" in done.output
+    assert "4 photos of 2 species, 0 not available" in done.output
     bad = CliRunner().invoke(app, [*words, "--place", "here"])
     assert isinstance(bad.exception, InputError)
     assert "SOUTH,WEST,NORTH,EAST" in str(bad.exception)

@@ -387,10 +387,10 @@ class TestTable:
 
 
 def test_a_path_that_is_not_there_or_has_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is not there"):
+    with pytest.raises(InputError, match="nowhere not found"):
         read(tmp_path / "nowhere")
     photo(tmp_path / "lone.jpg")
-    with pytest.raises(InputError, match=r"lone\.jpg has none of the layouts.*inat.*folder.*table"):
+    with pytest.raises(InputError, match=r"lone\.jpg has no known layout.*inat.*folder.*table"):
         read(tmp_path / "lone.jpg")
     with pytest.raises(InputError, match="no source 'inaturalist'"):
         read(tmp_path, source="inaturalist")

@@ -494,7 +494,7 @@ def test_an_inat_export_may_stay_in_its_zip(tmp_path: Path) -> None:
     assert [key for key, source in READERS.items() if source.matches(zipped)] == ["inat-export"]
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("second.csv", "x")
-    with pytest.raises(InputError, match="it holds no table, or several"):
+    with pytest.raises(InputError, match="it has no table, or several"):
         read(zipped, source="inat-export")
 
 
@@ -549,7 +549,7 @@ def test_half_an_open_data_mirror_is_one_sentence(tmp_path: Path) -> None:
     path = root / "observations.csv.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
-    with pytest.raises(InputError, match="cut off or damaged"):
+    with pytest.raises(InputError, match="truncated or damaged"):
         read(root)
     path.write_bytes(gzip.compress(b"observation_uuid\tquality_grade\n"))
     with pytest.raises(InputError, match="has no column 'taxon_id'"):
@@ -573,7 +573,7 @@ def test_camera_traps_keep_bursts_and_where_asked_places(tmp_path: Path) -> None
     assert table.frame["location"].to_list() == ["26", "26", "26", None]
     assert table.reasons() == {"corrupt": 1}
     assert by_location(table).frame["group"].to_list() == ["26", "26", "26", "s1"]
-    with pytest.raises(InputError, match="no photo says where it was taken"):
+    with pytest.raises(InputError, match="no photo has a location"):
         by_location(read(folder_sample(tmp_path / "other"), verify=False))
 
 

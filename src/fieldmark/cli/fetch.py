@@ -113,7 +113,7 @@ def fetch(
         **({"base": mirror} if mirror else {}),
     )
     got = room.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=retry_policy)
-    typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not to be had")
+    typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available")
     typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
 
 

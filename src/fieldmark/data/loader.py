@@ -117,7 +117,8 @@ class StreamedCrops:
     """Crops that are decoded when they are needed, in place of the array of a `CropCache`.
 
     The bytes of `BLOCK_PHOTOS` photos are read in order, so that a remote shard is read sequentially;
-    those of the last blocks stay in memory. In the order of `block_order` every byte is read once an epoch.
+    those of the last blocks stay in memory. In the order of `block_order` every byte is read once an
+    epoch.
 
     Attributes:
         shape: (N, S, S, 3).

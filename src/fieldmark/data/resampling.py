@@ -7,10 +7,10 @@ interpolation for digital image processing", IEEE Transactions on Acoustics, Spe
 Processing 29, 1981). Columns come first where an image loses more than twice as many rows as columns,
 as in Pillow 13 and later.
 
-The cubic is computed by the Rust crate fast_image_resize with weights of 16 bits where Pillow has 22: one
-value in some hundred differs, by one grey level, with or without vector instructions. The triangle's sums
-often fall halfway between two grey levels, where 16 bits are too few: Pillow computes them, and everything
-where there is no build of the crate.
+The cubic is computed by the Rust crate fast_image_resize with weights of 16 bits where Pillow has 22:
+one value in some hundred differs, by one grey level, with or without vector instructions. The triangle's
+sums often fall halfway between two grey levels, where 16 bits are too few: Pillow computes them, and
+everything where there is no build of the crate.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Download files: resume, respect the server's limits, and verify.
 
-A file under its own name is complete: bytes are written to `NAME.part`, verified, and renamed at the end.
-`NAME.part.json` records the version of the file (its ETag or date), so that a later run never joins two
-versions; without either the download starts again.
+A file under its own name is complete: bytes are written to `NAME.part`, verified, and renamed at the
+end. `NAME.part.json` records the version of the file (its ETag or date), so that a later run never joins
+two versions; without either the download starts again.
 
-The requests of all threads share one rate limit, and wait as long as a busy server (429, 503) asks. Waits
-double with each retry (Jacobson, "Congestion avoidance and control", 1988), with jitter so that threads do
-not retry at the same time.
+The requests of all threads share one rate limit, and wait as long as a busy server (429, 503) asks.
+Waits double with each retry (Jacobson, "Congestion avoidance and control", 1988), with jitter so that
+threads do not retry at the same time.
 """
 
 from __future__ import annotations
@@ -252,16 +252,14 @@ class Downloads:
                 before = have()
                 if failed >= self.retry_policy.tries:
                     raise InputError(
-                        f"{url} could not be downloaded in {failed} tries ({again}): run the same command "
-                        "again later, or name a mirror with --from; it resumes."
+                        f"{url} could not be downloaded in {failed} tries ({again}): run the same "
+                        "command again later, or name a mirror with --from; it resumes."
                     ) from again
                 self._pause(failed, again.after)
 
     def _pause(self, failed: int, after: float) -> None:
-        retry_policy = self.retry_policy
-        wait = (
-            retry_policy.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)
-        )  # only when, not what
+        policy = self.retry_policy
+        wait = policy.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)
         if after:
             with self._lock:  # all threads wait for a busy server
                 until = time.monotonic() + min(after, policy.patience)

@@ -1,8 +1,8 @@
 """Select photos of iNaturalist Open Data by its four tables.
 
 One photo an observation is selected, the first with an accepted licence, so that photos are of different
-animals. Observations are drawn as a function of the seed and the observation's id, so that a later release
-with more observations changes as little as possible.
+animals. Observations are drawn as a function of the seed and the observation's id, so that a later
+release with more observations changes as little as possible.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _inside(place: tuple[float, float, float, float] | None) -> pl.Expr:
 def _best_photos(wanted: PhotoQuery, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
     """Select one photo an observation, and of each species the observations with the smallest hashes.
 
-    Surplus rows are dropped after every block: whether an observation is surplus depends on its hash only,
-    so that a photo of it in a later block would be dropped as well.
+    Surplus rows are dropped after every block: whether an observation is surplus depends on its hash
+    only, so that a photo of it in a later block would be dropped as well.
     """
     columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license", "position")
     licences = [name.upper() for name in wanted.licences or LICENCES]

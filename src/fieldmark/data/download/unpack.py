@@ -1,8 +1,8 @@
 """Unpack downloaded archives safely and completely.
 
 Files are unpacked to a hidden folder; when all are complete, each top entry is renamed. After a kill the
-next run resumes with the missing files. Links, devices, and names that lead out of the folder are errors:
-no published archive has any.
+next run resumes with the missing files. Links, devices, and names that lead out of the folder are
+errors: no published archive has any.
 """
 
 from __future__ import annotations

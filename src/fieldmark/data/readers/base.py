@@ -51,8 +51,8 @@ def part_named(name: str) -> str | None:
     return _PARTS.get(name.strip().lower())
 
 
-# The suffixes of photos. Unsupported formats are among them: they are rejected by their bytes, not by their
-# name, as are files without a suffix.
+# The suffixes of photos. Unsupported formats are among them: they are rejected by their bytes, not by
+# their name, as are files without a suffix.
 _PICTURES = re.compile(
     r"|jpe?g|jpe|jfif|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|ico|tga|p[pgbn]m|jp2|j2k|jpf|jpx|hei[cf]|avif"
     r"|jxl|dng|cr[23]|nef|arw|orf|rw2|raf|psd"

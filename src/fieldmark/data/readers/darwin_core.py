@@ -4,8 +4,8 @@ A zip or the folder that it was unpacked to: `meta.xml`, a table of occurrences,
 extension (Simple Multimedia, or Audubon Core) or as `associatedMedia`. Photos are named by URL; offline
 copies are searched below the archive's folder (`offline_media`), and nothing is downloaded.
 
-python-dwca-reader reads rows one by one, with two dictionaries a photo; Polars reads the few columns that
-are needed at once. The tests compare the two.
+python-dwca-reader reads rows one by one, with two dictionaries a photo; Polars reads the few columns
+that are needed at once. The tests compare the two.
 """
 
 from __future__ import annotations

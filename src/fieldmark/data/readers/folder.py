@@ -1,9 +1,9 @@
 """A folder for each class: `PHOTOS/<class>/...jpg`, or `PHOTOS/<train, val, test>/<class>/...jpg`.
 
-The class is the first folder below `PHOTOS` (below the part, where there are parts); nested folders belong
-to it. Every file is a row: what is not a photo is rejected with its reason. Photos directly in `PHOTOS` are
-unlabelled where there are no class folders, and rejected otherwise. The same holds for a part: only a test
-part may have photos without classes.
+The class is the first folder below `PHOTOS` (below the part, where there are parts); nested folders
+belong to it. Every file is a row: what is not a photo is rejected with its reason. Photos directly in
+`PHOTOS` are unlabelled where there are no class folders, and rejected otherwise. The same holds for a
+part: only a test part may have photos without classes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The iNaturalist challenges of 2017 to 2021: JSON lists of images, annotations and categories.
 
 The path is a folder with `train*.json`, `val*.json`, `test*.json` (each may end in `.gz`) and optionally
-`categories.json`, or one such file. The years differ: 2019 has no `supercategory` but the group in the path
-(`train_val2019/<group>/<category id>/<photo>`); width, height and licence may be missing; 2021 adds
+`categories.json`, or one such file. The years differ: 2019 has no `supercategory` but the group in the
+path (`train_val2019/<group>/<category id>/<photo>`); width, height and licence may be missing; 2021 adds
 `train_mini.json`, a subset of `train.json`, which is read only without it. An image without a label is
 unlabelled in a list without labels (a test part), and rejected in any other.
 """

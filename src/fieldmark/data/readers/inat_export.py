@@ -1,7 +1,7 @@
 """iNaturalist's export of observations: a CSV file, or its zip, one row an observation.
 
-https://www.inaturalist.org/observations/export. The columns are selected there; `id`, `image_url` (of the
-first photo) and `scientific_name` are required. Offline copies are searched below the file's folder.
+https://www.inaturalist.org/observations/export. The columns are selected there; `id`, `image_url` (of
+the first photo) and `scientific_name` are required. Offline copies are searched below the file's folder.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A mirror of iNaturalist Open Data: its tables, and photos at `photos/PHOTO_ID/SIZE.EXTENSION`.
 
-https://github.com/inaturalist/inaturalist-open-data. Of a partial mirror the photos that exist are listed;
-without any, all of the tables. The tables are read block by block, so that memory grows with the photos
-and not with the tables.
+https://github.com/inaturalist/inaturalist-open-data. Of a partial mirror the photos that exist are
+listed; without any, all of the tables. The tables are read block by block, so that memory grows with the
+photos and not with the tables.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
         wanted: scientific names or numbers of taxa.
 
     Returns:
-        One row a species: `species`, `name` and the `RANKS`; and one row for each taxon that counts as one
-        of them (itself, its subspecies, varieties and forms): `taxon_id`, `species`.
+        One row a species: `species`, `name` and the `RANKS`; and one row for each taxon that counts as
+        one of them (itself, its subspecies, varieties and forms): `taxon_id`, `species`.
 
     Raises:
         InputError: a taxon is not in the table, or its name is that of several.
@@ -104,7 +104,8 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
 def labels(path: Path, taxon_ids: pl.Series) -> pl.DataFrame:
     """Return the label of some taxa, one row each: `taxon_id`, `label` and the `RANKS`.
 
-    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon itself.
+    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon
+    itself.
 
     Raises:
         InputError: see `blocks`.

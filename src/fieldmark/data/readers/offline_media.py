@@ -1,7 +1,7 @@
 """Find offline copies of photos that a list names by URL.
 
-A copy is found by the end of its URL's path if that is unique (`photos/17/original.jpg`); by its name only
-if no other photo of the list has the same name. Otherwise by its name without the suffix:
+A copy is found by the end of its URL's path if that is unique (`photos/17/original.jpg`); by its name
+only if no other photo of the list has the same name. Otherwise by its name without the suffix:
 
     17, 17_1, 17_2    the id of its record: the only photo, the first, the second
     48                the number in a URL whose file is named after a size: `48/medium.jpg`

@@ -1,8 +1,8 @@
 """Parquet with photos inside: a column of bytes, or Hugging Face's struct of bytes and path.
 
-One file, or a folder of shards (or its folder `data`). The label is the column `label`, `class`, `species`
-or `scientific_name`; numbers get the names that Hugging Face writes to the file's metadata. The part is in
-a file's name: `train-00000-of-00002.parquet`.
+One file, or a folder of shards (or its folder `data`). The label is the column `label`, `class`,
+`species` or `scientific_name`; numbers get the names that Hugging Face writes to the file's metadata.
+The part is in a file's name: `train-00000-of-00002.parquet`.
 """
 
 from __future__ import annotations

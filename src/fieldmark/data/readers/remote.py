@@ -1,8 +1,8 @@
 """Read data behind a URL with the readers of local files.
 
-The objects below a URL become local files of the same names: lists (annotations, tables) with their content,
-everything else empty. So no photo is downloaded to be listed; the root of the table is the URL. Tars are
-read in place.
+The objects below a URL become local files of the same names: lists (annotations, tables) with their
+content, everything else empty. So no photo is downloaded to be listed; the root of the table is the URL.
+Tars are read in place.
 """
 
 from __future__ import annotations
