@@ -1,24 +1,21 @@
-"""FeatureStore: every vector that was ever computed, kept by what it was computed from.
+"""FeatureStore: computed feature vectors on disk, by what they were computed from.
 
-While a backbone is frozen, the vector it gives for a photo depends on four things: the photo's bytes,
-the preprocessing, the weights and the precision. The last three name a shelf, the first names a row
-on it. Every epoch, every hyper-parameter and every pruning threshold is then arithmetic on the rows.
-
-On disk a shelf is two files that only grow:
+The features of a photo depend on its bytes, the preprocessing, the backbone's weights and the data type.
+The last three select a cache, the photo's digest a row in it. A cache consists of two append-only files:
 
     vectors.bin   row after row of D numbers (float16, or float32 for comparisons to the last digit)
     index.bin     row after row of 32 bytes: the SHA-256 of the photo
 
-A key never stands for a wrong vector. Against a kill it is the order of writes that helps: a batch's
-vectors are handed to the operating system before its keys, which then keeps them whatever becomes of
-the process; what was torn is cut off when the shelf is next opened for writing. A power cut knows no
-order, so that rows are trusted only once they were synced, which is done every half a minute, or if
-they add up. For that there is a third file while a shelf is written to:
+A key never belongs to a wrong vector. After a kill this follows from the order of writes: a batch's
+vectors are written before its keys, and a torn row is truncated when the cache is next opened for
+writing. A power cut keeps no order, so rows are trusted only after a sync (every half a minute) or if
+their checksums match.
+While a cache is open for writing there is a third file:
 
     unsynced.bin  8 bytes: how many rows are synced; then, for each later row, 8 bytes: a checksum
 
-One process writes to a shelf. Where several share the work, each writes to a segment, a shelf of its own
-in the folder `segments`; the rows of segments that are done are taken onto the shelf.
+One process writes to a cache. Several processes write to segments, caches of their own in the folder
+`segments`, whose rows are then moved to the cache.
 """
 
 from __future__ import annotations
@@ -43,18 +40,18 @@ FeatureDtype = Literal["float16", "float32"]
 _Sums = npt.NDArray[np.uint64]
 
 SYNCED_EVERY = 30.0
-"""Seconds of work that a power cut can cost; a kill costs no more than the batch at hand."""
+"""Seconds between syncs: the work that a power cut can cost; a kill costs one batch."""
 
 _KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Features:
-    """The vectors of some photos, x_ND, left on disk until they are asked for.
+    """The vectors of some photos, x_ND, read from disk when they are needed.
 
     Attributes:
-        vectors: the whole shelf, shape (rows on the shelf, D), as a memory map.
-        rows: which row belongs to each of the N photos, shape (N,).
+        vectors: all rows of the cache, shape (rows, D), as a memory map.
+        rows: the row of each of the N photos, shape (N,).
     """
 
     vectors: npt.NDArray[np.floating]
@@ -65,37 +62,36 @@ class Features:
 
     @property
     def dim(self) -> int:
-        """D, the length of a vector."""
+        """Return D, the length of a vector."""
         return int(self.vectors.shape[1])
 
     def __getitem__(self, index: IntArray | slice) -> FloatArray:
-        """The vectors of some of the photos as float32, shape (len(index), D)."""
+        """Read the vectors of some of the photos as float32, shape (len(index), D)."""
         rows = self.rows[index]
-        if len(rows) and (np.diff(rows) == 1).all():  # one stretch: converted as it is read
+        if len(rows) and (np.diff(rows) == 1).all():  # consecutive: converted as it is read
             return np.array(self.vectors[rows[0] : rows[-1] + 1], dtype=np.float32)
         return np.asarray(self.vectors[rows], dtype=np.float32)
 
     def take(self, index: IntArray) -> Features:
-        """Some of the photos, in the order given, without reading a vector."""
+        """Select some of the photos, in the order given, without reading a vector."""
         return Features(self.vectors, self.rows[index])
 
     def blocks(self, size: int = 4096) -> Iterator[tuple[int, FloatArray]]:
-        """All vectors in order, in blocks of at most `size`: (first photo's number, x_BD)."""
+        """Yield all vectors in order, in blocks of at most `size`: (first photo's number, x_BD)."""
         for start in range(0, len(self), size):
             yield start, self[slice(start, start + size)]
 
     @classmethod
     def of(cls, x_ND: npt.NDArray[np.floating]) -> Features:
-        """Vectors that are in memory already."""
+        """Wrap vectors in memory."""
         return cls(x_ND, np.arange(len(x_ND)))
 
 
 class _Lookup(NamedTuple):
-    """The keys of a shelf in order.
+    """The keys of a cache, sorted.
 
     Attributes:
-        heads: their first eight bytes, which are looked up four times as quickly; None where two keys
-            share them.
+        heads: their first eight bytes, four times as fast to search; None where two keys share them.
         order: the row of each key.
         known: the keys.
     """
@@ -116,19 +112,19 @@ class _Lookup(NamedTuple):
 
 
 class FeatureCache:
-    """The vectors of one backbone under one preprocessing in one precision."""
+    """The vectors of one backbone and one preprocessing in one data type."""
 
     def __init__(self, folder: Path, dim: int, dtype: FeatureDtype) -> None:
         self.folder = folder
         self.dim = dim
         self.dtype: np.dtype[np.floating] = np.dtype(dtype)
         self._sorted: _Lookup | None = None
-        self._checked = 0  # rows that were seen to be right
+        self._checked = 0  # rows known to be valid
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{folder} cannot be written to ({error.strerror}): name another place with --cache."
+                f"{folder} cannot be written to ({error.strerror}): name another folder with --cache."
             ) from error
 
     @property
@@ -148,13 +144,13 @@ class FeatureCache:
         return self.folder / "unsynced.bin"
 
     def __len__(self) -> int:
-        """How many rows there are that can be trusted: a key and its vector."""
+        """Return how many rows are valid: a key and its vector."""
         whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
         try:
             marks = np.frombuffer(self._unsynced.read_bytes(), np.uint64)
-        except FileNotFoundError:  # nobody writes to it, and the last who did came to an end
+        except FileNotFoundError:  # no writer, and the last one finished
             return whole
-        except ValueError:  # a torn checksum: those before it are whole
+        except ValueError:  # a torn checksum: those before it are complete
             raw = self._unsynced.read_bytes()
             marks = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
         synced = int(marks[0]) if len(marks) else 0
@@ -167,7 +163,7 @@ class FeatureCache:
         return self._checked
 
     def _count_valid(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
-        """How many of the rows from `first` up to `last` add up, before the first that does not."""
+        """Count the rows from `first` up to `last` before the first with a wrong checksum."""
         shape = (last, self.dim)
         vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
         offset, count = first * _KEY_BYTES, (last - first) * _KEY_BYTES
@@ -176,7 +172,7 @@ class FeatureCache:
         return int(wrong[0]) if len(wrong) else len(vectors)
 
     def rows(self, keys: Sequence[str]) -> IntArray:
-        """The row of each photo, -1 where it is not on the shelf; shape (N,).
+        """Return the row of each photo, -1 where it is not in the cache; shape (N,).
 
         Args:
             keys: SHA-256 digests of photos in hexadecimal.
@@ -197,16 +193,16 @@ class FeatureCache:
         return np.where(known[place] == wanted, order[place], -1)
 
     def _keys(self) -> npt.NDArray[np.bytes_]:
-        """The keys of all rows, in the order in which they came; shape (rows,)."""
+        """Read the keys of all rows in their order; shape (rows,)."""
         count = len(self)
         raw = np.fromfile(self._index, np.uint8, count * _KEY_BYTES) if count else _NO_BYTES
         return raw.view(f"S{_KEY_BYTES}")
 
     def get(self, keys: Sequence[str]) -> Features:
-        """The vectors of some photos.
+        """Return the vectors of some photos.
 
         Raises:
-            StoreError: a photo is not on the shelf.
+            StoreError: a photo is not in the cache.
         """
         rows = self.rows(keys)
         if (rows < 0).any():
@@ -219,9 +215,7 @@ class FeatureCache:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """Hold the shelf for appending; what an earlier process left torn is cut off first.
-
-        On leaving, all is on the disk.
+        """Lock the cache for appending; truncate torn rows first, and sync at the end.
 
         Raises:
             StoreError: another process is writing to it.
@@ -233,7 +227,7 @@ class FeatureCache:
                 vectors.truncate(count * self._row_bytes)
                 index.truncate(count * _KEY_BYTES)
                 _sync(vectors.fileno(), index.fileno())
-                # There before the first row that is not synced, and gone after the last.
+                # It exists before the first row that is not synced, and is deleted after the last.
                 io.write_bytes(self._unsynced, np.uint64(count).tobytes())
                 with self._unsynced.open("r+b") as marks:
                     handles = (vectors.fileno(), index.fileno(), marks.fileno())
@@ -245,14 +239,14 @@ class FeatureCache:
             self._unsynced.unlink()
 
     def segment(self, name: str) -> FeatureCache:
-        """A shelf beside this one for a process that shares the work; see `gather`."""
+        """Return a segment of this cache for one of several processes; see `gather`."""
         return FeatureCache(self.folder / "segments" / name, self.dim, _dtype_name(self.dtype))
 
     def gather(self) -> None:
-        """Take the rows of all segments that nobody writes to onto this shelf, and empty them.
+        """Move the rows of all segments without a writer to this cache.
 
         Raises:
-            StoreError: another process is writing to this shelf.
+            StoreError: another process is writing to this cache.
             InputError: the disk is full.
         """
         full = [each for each in self._segments() if len(each)]
@@ -262,7 +256,7 @@ class FeatureCache:
             for segment in full:
                 with suppress(StoreError), io.lock(segment.folder / "lock"):
                     self._take(segment, writer)
-                    writer.sync()  # here for good before they are gone there
+                    writer.sync()  # safe here before they are deleted there
                     for path in (segment._index, segment._vectors):
                         os.truncate(path, 0)
 
@@ -279,13 +273,13 @@ class FeatureCache:
         new = np.flatnonzero(self.rows(keys) < 0)
         for start in range(0, len(new), 4096):
             some = new[start : start + 4096]
-            # Mapped anew for each block: what was read of it is let go.
+            # Mapped again for each block, which frees its memory.
             vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
             writer.append([keys[row] for row in some], vectors[some])
 
 
 class Writer:
-    """Appends batches to a shelf that is held for writing."""
+    """Appends batches to a cache that is open for writing."""
 
     def __init__(
         self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int
@@ -295,13 +289,13 @@ class Writer:
         self._when = time.monotonic()
 
     def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.floating]) -> None:
-        """Put one batch on the shelf; when this returns, a kill does not cost it.
+        """Append one batch; once this returns, it survives a kill.
 
         Raises:
-            InputError: the disk is full; what was there before stays whole.
-            ValueError: the vectors do not have the shelf's shape, or are not finite in its precision.
+            InputError: the disk is full; earlier rows stay valid.
+            ValueError: the vectors do not have the cache's shape, or are not finite in its data type.
         """
-        with np.errstate(over="ignore"):  # what is beyond float16 becomes infinite and is refused
+        with np.errstate(over="ignore"):  # overflow of float16 becomes infinite and is refused
             rows = np.ascontiguousarray(x_BD, dtype=self._cache.dtype)
         if rows.shape != (len(keys), self._cache.dim):
             raise ValueError(f"{len(keys)} keys of dimension {self._cache.dim}, got {rows.shape}")
@@ -325,14 +319,14 @@ class Writer:
         return self._count - self._synced
 
     def sync(self) -> None:
-        """Wait until all that was appended is on the disk: then not even a power cut costs it.
+        """Wait until all rows are on the disk: then they survive a power cut.
 
         Raises:
             InputError: the disk is full, or broken.
         """
         try:
             _sync(self._vectors, self._index)
-            # In this order: killed in between, the next writer finds marks of no rows.
+            # In this order: after a kill in between, the next writer finds checksums of no rows.
             os.pwrite(self._marks, np.uint64(self._count).tobytes(), 0)
             os.ftruncate(self._marks, 8)
         except OSError as error:
@@ -342,13 +336,13 @@ class Writer:
     def _refused(self, error: OSError) -> InputError:
         return InputError(
             f"features could not be written to {self._cache.folder} ({error.strerror}): free "
-            "some space or name another place with --cache, then run the same command again; "
-            "what was computed is kept."
+            "some space or name another folder with --cache, then run the same command again; "
+            "it resumes."
         )
 
 
 class FeatureStore:
-    """All shelves, in one folder (by default `features` in the user's cache)."""
+    """All feature caches, in one folder (by default `features` in the user's cache)."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or io.cache_dir() / "features"
@@ -356,13 +350,13 @@ class FeatureStore:
     def cache(
         self, backbone_key: str, preprocess_key: str, dim: int, dtype: FeatureDtype = "float16"
     ) -> FeatureCache:
-        """The shelf for these weights, this preprocessing and this precision; made when it is new."""
+        """Return the cache of these weights, this preprocessing and this data type."""
         about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": dtype}
         name = io.digest(about)[:32]
         cache = FeatureCache(self.folder / name, dim, dtype)
         if not (cache.folder / "about.json").exists():
             io.write_json(cache.folder / "about.json", {**about, "dim": dim})
-        with suppress(StoreError):  # somebody writes to it: the next who opens it takes them
+        with suppress(StoreError):  # another process writes to it: the next one gathers them
             cache.gather()
         return cache
 
@@ -383,7 +377,7 @@ def _size(path: Path) -> int:
 
 def _all_finite(rows: npt.NDArray[np.floating]) -> bool:
     if rows.dtype == np.float16:
-        # By the bits, all ones in the exponent: NumPy would take a third as long as making the numbers.
+        # By the bits of the exponent, which is much faster than NumPy's isfinite.
         positive, negative = rows.view(np.int16).max(initial=0), rows.view(np.uint16).max(initial=0)
         return bool(positive < 0x7C00 and negative < 0xFC00)
     return bool(np.isfinite(rows).all())
@@ -397,15 +391,15 @@ def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
 
 
 def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
-    """The first eight bytes of each key as a number; shape (N,)."""
+    """Return the first eight bytes of each key as a number; shape (N,)."""
     return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
 
 
 def _consecutive(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
-    """The first row of photos that lie one after the other, as a first run leaves them.
+    """Return the first row of photos in consecutive rows, as a first run leaves them.
 
-    Then nothing need be sorted or looked up, which takes as long as reading a tenth of the vectors. Not
-    tried for a small part of the shelf: for many such in turn, a sorted shelf is read but once.
+    This saves sorting and searching, a tenth of the time of reading the vectors. Not tried for a small
+    part of the cache: many such requests are faster with sorted keys.
     """
     if 2 * len(wanted) < len(known):
         return None
@@ -416,9 +410,9 @@ def _consecutive(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) 
 
 
 def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:
-    """A number for each row, from its key and its vector, modulo 2**64; shape (N,).
+    """Return a checksum of each row's key and vector, modulo 2**64; shape (N,).
 
-    Plain sums, at the speed of memory: what they are to tell is a row that never came to the disk.
+    Sums, at the speed of memory, are enough to detect a row that was never written to disk.
     """
     wide = np.uint64 if rows.shape[1] * rows.itemsize % 8 == 0 else np.uint16
     of_keys = keys.view(np.uint64).reshape(len(keys), -1).sum(1)
@@ -427,7 +421,7 @@ def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> 
 
 
 def _write_all(handle: int, data: npt.NDArray[Any], at: int | None = None) -> None:
-    """Write an array's bytes at a place, or where the handle stands."""
+    """Write an array's bytes at an offset, or at the current position."""
     view = memoryview(data.view(np.uint8).reshape(-1).data)
     while view:
         done = os.write(handle, view) if at is None else os.pwrite(handle, view, at)
