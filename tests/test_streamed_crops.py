@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from fieldmark.data.storage.places import Cell
 from fieldmark.data.storage.places import read as read_place
 from fieldmark.data.transforms import Preprocess
 from fieldmark.training import TrainConfig, train
+from fieldmark.utils.threads import RecentValues
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
 COUNT = 60
@@ -73,7 +73,7 @@ def test_parquet_behind_a_url_is_never_here_as_a_whole(
         copies.append(target)
         most.append(sum(each.exists() for each in copies))
 
-    monkeypatch.setattr(remote, "_copies", OrderedDict())
+    monkeypatch.setattr(remote, "_copies", RecentValues(2))
     monkeypatch.setattr(remote, "download", download)
     table = readers.read(places["parquet, web"])
     for path in table.kept["path"]:
@@ -86,7 +86,7 @@ def test_a_copy_that_is_being_read_stays(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads that decode ahead may read of more files than are kept."""
-    monkeypatch.setattr(remote, "_copies", OrderedDict())
+    monkeypatch.setattr(remote, "_copies", RecentValues(2))
     table = readers.read(places["parquet, web"])
     cells = [table.file_of(path) for path in table.kept["path"]]
     files = list(dict.fromkeys(each.file for each in cells if isinstance(each, Cell)))

@@ -26,23 +26,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fieldmark.features.cache_files import (
+    KEY_BYTES,
+    KeyLookup,
+    all_finite,
+    checksums,
+    consecutive,
+    heads_of,
+    pack,
+    sync,
+    write_all,
+)
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import FloatArray, IntArray
 
 FeatureDtype = Literal["float16", "float32"]
 
-_Sums = npt.NDArray[np.uint64]
-
 SYNCED_EVERY = 30.0
 """Seconds between syncs: the work that a power cut can cost; a kill costs one batch."""
-
-_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -87,30 +94,6 @@ class Features:
         return cls(x_ND, np.arange(len(x_ND)))
 
 
-class _Lookup(NamedTuple):
-    """The keys of a cache, sorted.
-
-    Attributes:
-        heads: their first eight bytes, four times as fast to search; None where two keys share them.
-        order: the row of each key.
-        known: the keys.
-    """
-
-    heads: _Sums | None
-    order: IntArray
-    known: npt.NDArray[np.bytes_]
-
-    @classmethod
-    def of(cls, keys: npt.NDArray[np.bytes_]) -> _Lookup:
-        heads = _heads(keys)
-        order = np.argsort(heads, kind="stable")
-        heads = heads[order]
-        if (heads[1:] == heads[:-1]).any():
-            order = np.argsort(keys, kind="stable")
-            return cls(None, order, keys[order])
-        return cls(heads, order, keys[order])
-
-
 class FeatureCache:
     """The vectors of one backbone and one preprocessing in one data type."""
 
@@ -118,7 +101,7 @@ class FeatureCache:
         self.folder = folder
         self.dim = dim
         self.dtype: np.dtype[np.floating] = np.dtype(dtype)
-        self._sorted: _Lookup | None = None
+        self._sorted: KeyLookup | None = None
         self._checked = 0  # rows known to be valid
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +128,7 @@ class FeatureCache:
 
     def __len__(self) -> int:
         """Return how many rows are valid: a key and its vector."""
-        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
+        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // KEY_BYTES)
         try:
             marks = np.frombuffer(self._unsynced.read_bytes(), np.uint64)
         except FileNotFoundError:  # no writer, and the last one finished
@@ -166,9 +149,9 @@ class FeatureCache:
         """Count the rows from `first` up to `last` before the first with a wrong checksum."""
         shape = (last, self.dim)
         vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
-        offset, count = first * _KEY_BYTES, (last - first) * _KEY_BYTES
-        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{_KEY_BYTES}")
-        wrong = np.flatnonzero(_checksums(keys, vectors) != marks[: len(vectors)])
+        offset, count = first * KEY_BYTES, (last - first) * KEY_BYTES
+        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{KEY_BYTES}")
+        wrong = np.flatnonzero(checksums(keys, vectors) != marks[: len(vectors)])
         return int(wrong[0]) if len(wrong) else len(vectors)
 
     def rows(self, keys: Sequence[str]) -> IntArray:
@@ -177,26 +160,26 @@ class FeatureCache:
         Args:
             keys: SHA-256 digests of photos in hexadecimal.
         """
-        wanted = _pack(keys)
+        wanted = pack(keys)
         if self._sorted is None or len(self._sorted.known) != len(self):
             known = self._keys()
-            if (start := _consecutive(known, wanted)) is not None:
+            if (start := consecutive(known, wanted)) is not None:
                 return np.arange(start, start + len(wanted))
-            self._sorted = _Lookup.of(known)
+            self._sorted = KeyLookup.of(known)
         heads, order, known = self._sorted
         if not len(known):
             return np.full(len(keys), -1, np.int64)
         if heads is None:
             place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
         else:
-            place = np.minimum(np.searchsorted(heads, _heads(wanted)), len(known) - 1)
+            place = np.minimum(np.searchsorted(heads, heads_of(wanted)), len(known) - 1)
         return np.where(known[place] == wanted, order[place], -1)
 
     def _keys(self) -> npt.NDArray[np.bytes_]:
         """Read the keys of all rows in their order; shape (rows,)."""
         count = len(self)
-        raw = np.fromfile(self._index, np.uint8, count * _KEY_BYTES) if count else _NO_BYTES
-        return raw.view(f"S{_KEY_BYTES}")
+        raw = np.fromfile(self._index, np.uint8, count * KEY_BYTES) if count else _NO_BYTES
+        return raw.view(f"S{KEY_BYTES}")
 
     def get(self, keys: Sequence[str]) -> Features:
         """Return the vectors of some photos.
@@ -225,8 +208,8 @@ class FeatureCache:
             count = len(self)
             with self._vectors.open("ab") as vectors, self._index.open("ab") as index:
                 vectors.truncate(count * self._row_bytes)
-                index.truncate(count * _KEY_BYTES)
-                _sync(vectors.fileno(), index.fileno())
+                index.truncate(count * KEY_BYTES)
+                sync(vectors.fileno(), index.fileno())
                 # It exists before the first row that is not synced, and is deleted after the last.
                 io.write_bytes(self._unsynced, np.uint64(count).tobytes())
                 with self._unsynced.open("r+b") as marks:
@@ -268,8 +251,8 @@ class FeatureCache:
         count = len(segment)
         if not count:
             return
-        raw = np.fromfile(segment._index, np.uint8, count * _KEY_BYTES).tobytes()
-        keys = [raw[at : at + _KEY_BYTES].hex() for at in range(0, len(raw), _KEY_BYTES)]
+        raw = np.fromfile(segment._index, np.uint8, count * KEY_BYTES).tobytes()
+        keys = [raw[at : at + KEY_BYTES].hex() for at in range(0, len(raw), KEY_BYTES)]
         new = np.flatnonzero(self.rows(keys) < 0)
         for start in range(0, len(new), 4096):
             some = new[start : start + 4096]
@@ -299,15 +282,15 @@ class Writer:
             rows = np.ascontiguousarray(x_BD, dtype=self._cache.dtype)
         if rows.shape != (len(keys), self._cache.dim):
             raise ValueError(f"{len(keys)} keys of dimension {self._cache.dim}, got {rows.shape}")
-        if not _all_finite(rows):
+        if not all_finite(rows):
             raise ValueError(f"a vector is not finite in {self._cache.dtype}")
-        packed = _pack(keys)
+        packed = pack(keys)
         try:
-            _write_all(self._marks, _checksums(packed, rows), at=8 * (1 + self._unsynced))
-            _write_all(self._vectors, rows)
-            _write_all(self._index, packed)
+            write_all(self._marks, checksums(packed, rows), at=8 * (1 + self._unsynced))
+            write_all(self._vectors, rows)
+            write_all(self._index, packed)
         except OSError as error:
-            os.ftruncate(self._index, self._count * _KEY_BYTES)
+            os.ftruncate(self._index, self._count * KEY_BYTES)
             os.ftruncate(self._vectors, self._count * self._cache._row_bytes)
             raise self._refused(error) from error
         self._count += len(keys)
@@ -325,7 +308,7 @@ class Writer:
             InputError: the disk is full, or broken.
         """
         try:
-            _sync(self._vectors, self._index)
+            sync(self._vectors, self._index)
             # In this order: after a kill in between, the next writer finds checksums of no rows.
             os.pwrite(self._marks, np.uint64(self._count).tobytes(), 0)
             os.ftruncate(self._marks, 8)
@@ -373,61 +356,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _all_finite(rows: npt.NDArray[np.floating]) -> bool:
-    if rows.dtype == np.float16:
-        # By the bits of the exponent, which is much faster than NumPy's isfinite.
-        positive, negative = rows.view(np.int16).max(initial=0), rows.view(np.uint16).max(initial=0)
-        return bool(positive < 0x7C00 and negative < 0xFC00)
-    return bool(np.isfinite(rows).all())
-
-
-def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    raw = bytes.fromhex("".join(keys))
-    if len(raw) != _KEY_BYTES * len(keys):
-        raise ValueError("a feature's key is a SHA-256 digest in hexadecimal")
-    return np.frombuffer(raw, f"S{_KEY_BYTES}")
-
-
-def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
-    """Return the first eight bytes of each key as a number; shape (N,)."""
-    return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
-
-
-def _consecutive(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
-    """Return the first row of photos in consecutive rows, as a first run leaves them.
-
-    This saves sorting and searching, a tenth of the time of reading the vectors. Not tried for a small
-    part of the cache: many such requests are faster with sorted keys.
-    """
-    if 2 * len(wanted) < len(known):
-        return None
-    heads = _heads(known) == _heads(wanted[:1])
-    start = int(heads.argmax()) if heads.size else 0
-    found = known[start : start + len(wanted)]
-    return start if np.array_equal(found.view(np.uint64), wanted.view(np.uint64)) else None
-
-
-def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:
-    """Return a checksum of each row's key and vector, modulo 2**64; shape (N,).
-
-    Sums, at the speed of memory, are enough to detect a row that was never written to disk.
-    """
-    wide = np.uint64 if rows.shape[1] * rows.itemsize % 8 == 0 else np.uint16
-    of_keys = keys.view(np.uint64).reshape(len(keys), -1).sum(1)
-    sums: _Sums = of_keys + rows.view(wide).sum(1, dtype=np.uint64)
-    return sums
-
-
-def _write_all(handle: int, data: npt.NDArray[Any], at: int | None = None) -> None:
-    """Write an array's bytes at an offset, or at the current position."""
-    view = memoryview(data.view(np.uint8).reshape(-1).data)
-    while view:
-        done = os.write(handle, view) if at is None else os.pwrite(handle, view, at)
-        view, at = view[done:], at if at is None else at + done
-
-
-def _sync(*handles: int) -> None:
-    for handle in handles:
-        os.fsync(handle)

@@ -44,11 +44,7 @@ def architecture(name: str) -> Architecture:
 
 
 def load(
-    name: str,
-    *,
-    weights: str | Path = "pretrained",
-    weights_dir: Path | None = None,
-    seed: int = 0,
+    name: str, *, weights: str | Path = "pretrained", weights_dir: Path | None = None, seed: int = 0
 ) -> Backbone:
     """Load a network with its weights, in evaluation mode.
 

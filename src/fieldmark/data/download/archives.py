@@ -72,10 +72,7 @@ def fetch_challenge(
     """
     wanted = challenge.archives()
     io.check_out(out, "photos", RECORD)
-    with (
-        io.lock(out / ".lock", "--out"),
-        Downloads(retry_policy or RetryPolicy()) as downloads,
-    ):
+    with io.lock(out / ".lock", "--out"), Downloads(retry_policy or RetryPolicy()) as downloads:
         record = _Record(out / RECORD, challenge.year)
         for archive in wanted:
             _fetch_archive(archive, challenge, out, record, downloads)

@@ -150,7 +150,7 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
         .when(pl.col("labels").is_null())
         .then(pl.lit(RejectReason.NO_LABEL.value))
         .when(pl.col("labels") > 1)
-        .then(pl.lit(RejectReason.AMBIGUOUS_LABEL.value)),
+        .then(pl.lit(RejectReason.AMBIGUOUS_LABEL.value))
     )
     return rows.select(_cast()), categories
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import threading
 import time
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,17 +149,18 @@ def open_file(place: Remote) -> Any:
     return BlockFile(fs, path, block_size=64 * 1024, size=size(place))
 
 
-@dataclass
 class _Copy:
-    """A local copy of an object, and how many threads are reading it."""
+    """A local copy of an object, deleted when it is neither cached nor being read."""
 
-    path: Path
-    readers: int = 0
+    def __init__(self, place: Remote) -> None:
+        handle, name = tempfile.mkstemp(".parquet", "fieldmark-")
+        os.close(handle)
+        self.path = Path(name)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        download(place, self.path)
 
 
-_copies: OrderedDict[str, _Copy] = OrderedDict()
-_copies_lock = threading.Lock()
-_MAX_COPIES = 2
+_copies: RecentValues[_Copy] = RecentValues(2)
 
 
 @contextmanager
@@ -169,32 +169,8 @@ def local_copy(place: Remote) -> Iterator[Path]:
 
     The last two copies stay, and all that are being read.
     """
-    with _copies_lock:
-        if place.url not in _copies:
-            _evict()
-            _copies[place.url] = _Copy(_download(place))
-        copy = _copies[place.url]
-        _copies.move_to_end(place.url)
-        copy.readers += 1
-    try:
-        yield copy.path
-    finally:
-        with _copies_lock:
-            copy.readers -= 1
-
-
-def _evict() -> None:
-    """Delete copies that are not being read, the oldest first, until another may be added."""
-    for url in [url for url, copy in _copies.items() if not copy.readers]:
-        if len(_copies) < _MAX_COPIES:
-            break
-        _copies.pop(url).path.unlink(missing_ok=True)
-
-
-def _download(place: Remote) -> Path:
-    target = _folder() / f"{len(_copies)}-{time.monotonic_ns()}-{os.getpid()}.parquet"
-    download(place, target)
-    return target
+    copy = _copies.get(place.url, lambda: _Copy(place))
+    yield copy.path
 
 
 def download(place: Remote, target: Path) -> None:
@@ -246,16 +222,6 @@ def list_objects(place: Remote) -> list[str]:
     start = f"{path.rstrip('/')}/"
     names = (name.removeprefix(start) for name in found if name.startswith(start))
     return sorted(unquote(name) if web else name for name in names if name and name[-1] != "/")
-
-
-_temporary: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def _folder() -> Path:
-    """Return a temporary folder that is deleted with the process."""
-    if not _temporary:
-        _temporary.append(tempfile.TemporaryDirectory(prefix="fieldmark-"))
-    return Path(_temporary[0].name)
 
 
 def filesystem(place: Remote) -> tuple[Any, str]:

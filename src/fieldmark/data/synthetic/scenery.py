@@ -257,11 +257,7 @@ def rotation(angle: float) -> DoubleArray:
 
 
 def place(
-    scene: Image.Image,
-    prop: Image.Image,
-    centre: DoubleArray,
-    width: float,
-    turn: float,
+    scene: Image.Image, prop: Image.Image, centre: DoubleArray, width: float, turn: float
 ) -> None:
     """Lay a prop over the scene: `width` in pixels, turned by `turn` radians about its centre."""
     matrix = rotation(turn) * (width / prop.width)
