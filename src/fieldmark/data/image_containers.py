@@ -183,7 +183,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     while True:
         at = data.find(b"\xff", at)
         if at < 0:
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
         marker = data[at + 1]
         if marker == 0xD9:
             return
@@ -197,7 +197,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             if marker == 0xDA:
                 found = _END_OF_SCAN.search(data, end)
                 if found is None:
-                    reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+                    reject(RejectReason.TRUNCATED, "the file ends before the image does")
                 end = found.start()
             yield marker, at, end
             at = end
@@ -241,11 +241,11 @@ def png(data: bytes, *, whole: bool) -> Png:
         if at + 12 > len(data):
             if not whole:
                 break
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
         if whole and end + 4 > len(data):
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
         critical = not name[0] & 0x20
         if whole and critical and zlib.crc32(view[at + 4 : end]) != _u32(data, end):
             reject(
@@ -282,7 +282,7 @@ def webp(data: bytes) -> Webp:
     The size is read here because Pillow allocates the whole image when it opens the file.
 
     Raises:
-        ImageRejected: TRUNCATED (shorter than it says), CORRUPT (no picture in it).
+        ImageRejected: TRUNCATED (shorter than its header says), CORRUPT (no image in it).
     """
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):

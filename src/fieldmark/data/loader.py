@@ -146,7 +146,7 @@ class StreamedCrops:
         found = _crop(PhotoFile(self._photos[row].sha256, InMemoryImage(data)), self._preprocess)
         if isinstance(found, ImageRejected):
             raise InputError(
-                f"{self._photos[row].path} cannot be used ({found}): index the photos anew."
+                f"{self._photos[row].path} cannot be used ({found}): index the photos again."
             )
         return found
 
@@ -157,7 +157,7 @@ class StreamedCrops:
                 found.append(images.read_bytes(photo.path))
             except ImageRejected as error:
                 raise InputError(
-                    f"{photo.path} could not be read ({error}): index the photos anew."
+                    f"{photo.path} could not be read ({error}): index the photos again."
                 ) from error
         return found
 

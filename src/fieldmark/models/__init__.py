@@ -54,7 +54,7 @@ def load(
             fill a part of the network (the rest stays random, see `Backbone.weights_info`).
         weights_dir: the first folder to search for pretrained weights. The file is named
             `NAME.safetensors`, `NAME_anything.pth` and so on, or as it was published.
-        seed: what random values depend on, beside the architecture.
+        seed: of random values.
 
     Raises:
         InputError: an unknown network, or a file that is damaged, hostile or of another network.

@@ -1,7 +1,7 @@
 """Every exception that fieldmark raises on purpose.
 
     FieldmarkError
-    ├── InputError              the user's input cannot be used: says what, where and how to fix it
+    ├── InputError              the user's input cannot be used; the message names the fix
     │   ├── ImageRejected       a file cannot be used as a photo; `reason` is from a closed set
     │   ├── WeightsUnavailable  a network's weights are not on this machine and cannot be downloaded
     │   └── ClassifierError     a folder or file is not a classifier, or a damaged or hostile one

@@ -52,7 +52,7 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
     if listed.is_empty():
         return table
     if photos_are_missing(table.root, listed["path"]):
-        logger.info(f"No photos lie under {table.root}: only the annotations are counted.")
+        logger.info(f"No photos found under {table.root}: only the annotations are counted.")
         return table
     rows = list(listed.iter_rows())
     with progress_bar("Checking photos", len(rows)) as bar:

@@ -54,7 +54,7 @@ class Remote:
 
     @property
     def parent(self) -> Remote:
-        """Return the prefix that the object lies in."""
+        """Return the prefix of the object."""
         return Remote(self.url.rstrip("/").rpartition("/")[0])
 
 
