@@ -115,7 +115,7 @@ def test_a_zip_is_read_in_place_with_the_copies_beside_it(tmp_path: Path) -> Non
         ({"meta.xml": "<archive><core"}, "could not be read as XML"),
         ({"meta.xml": "<archive/>"}, "describes no core table"),
         ({"meta.xml": '<archive><core rowType="x/Event"/></archive>'}, "names no file"),
-        ({"media.csv": "id,identifier,format\n"}, "none of its occurrences has a picture"),
+        ({"media.csv": "id,identifier,format\n"}, "none of its occurrences has a photo"),
         ({"media.csv": "id,x\na,b.jpg\na,b.jpg,image/jpeg,d\n"}, "a table could not be read"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_zip_that_is_cut_off_and_another_core(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only UTF-8 is read"):
         read(tmp_path)
     (tmp_path / "meta.xml").write_text(about.replace("media.csv", "../media.csv"))
-    with pytest.raises(InputError, match="names no file beside it"):
+    with pytest.raises(InputError, match="names no file in its folder"):
         read(tmp_path)
 
 

@@ -35,7 +35,7 @@ def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty download cache, and no server that answers."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(weights, "answers", lambda url: False)
+    monkeypatch.setattr(weights, "is_reachable", lambda url: False)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
@@ -288,12 +288,12 @@ def test_files_that_hold_something_else(state: dict[str, torch.Tensor], tmp_path
     not_finite = state | {"features.0.bias": torch.full((64,), float("nan"))}
     for value, said in (
         (wrong_shape, r"'features.0.weight' is float32 \(64, 3, 5, 5\) there"),
-        (not_finite, "'features.0.bias' holds values that are not finite"),
+        (not_finite, "'features.0.bias' has values that are not finite"),
         ({"conv.weight": torch.zeros(2)}, "fills nothing of squeezenet1_1: .* 'conv.weight'"),
         ({"classifier.1.bias": torch.zeros(1000)}, "fills nothing"),
         ({"features.0.weight": 3}, "'features.0.weight' is not a tensor"),
-        ({}, "holds no tensors"),
-        ([1, 2], "holds no tensors"),
+        ({}, "has no tensors"),
+        ([1, 2], "has no tensors"),
     ):
         torch.save(value, path)
         with pytest.raises(InputError, match=said):
@@ -312,7 +312,7 @@ def test_places_that_are_not_there_or_not_clear(
     with pytest.raises(InputError, match="could each be the weights"):
         load(SMALL, weights_dir=tmp_path)
     save_file(state, tmp_path / f"{SMALL}.safetensors")  # the exact name settles it
-    assert load(SMALL, weights_dir=tmp_path).account.source == f"{SMALL}.safetensors"
+    assert load(SMALL, weights_dir=tmp_path).weights_info.source == f"{SMALL}.safetensors"
 
 
 # --- the network -----------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def test_downloads_are_checked_and_kept_whole(
     assert weights.download(replace(facts, url=server + good)).read_bytes() == data
     with pytest.raises(WeightsUnavailable, match="came damaged"):
         weights.download(replace(facts, url=server + bad))
-    with pytest.raises(WeightsUnavailable, match="could not be had"):
+    with pytest.raises(WeightsUnavailable, match="could not be downloaded"):
         weights.download(replace(facts, url=server + "missing-00000000.pth"))
     assert [path.name for path in no_downloads.iterdir()] == [good]
 

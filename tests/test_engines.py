@@ -141,7 +141,7 @@ def test_a_choice_made_for_other_weights_is_checked(
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     monkeypatch.setattr("fieldmark.models.runtime.installed", lambda: True)
     monkeypatch.setitem(ENGINES, "openvino", lambda backbone, batch: Wrong())
-    monkeypatch.setattr(selection, "kept", lambda facts, batch: "openvino")
+    monkeypatch.setattr(selection, "cached_choice", lambda facts, batch: "openvino")
     assert engine(small, batch=2).name == "onnxruntime"
 
 
@@ -273,7 +273,7 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cuda, "available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         engine(small, "cuda")
-    monkeypatch.setattr(selection, "kept", lambda key, batch: "cuda")  # it was there when measured
+    monkeypatch.setattr(selection, "cached_choice", lambda key, batch: "cuda")  # it was there when measured
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     assert engine(small, batch=2).name != "cuda"
 

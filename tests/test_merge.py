@@ -90,7 +90,7 @@ def test_groups_that_share_a_photo_become_one() -> None:
 
 def test_places_that_one_table_cannot_name_are_refused() -> None:
     far = table_of("https://example.org/photos", [BEE], photo("x", "1", 1))
-    with pytest.raises(InputError, match="bring them to this machine"):
+    with pytest.raises(InputError, match="download them first"):
         merge([far, table_of("/b", [BEE], photo("y", "1", 2))])
 
 

@@ -169,7 +169,7 @@ class TestInat:
         ("document", "says"),
         [
             ([], "no field 'images'"),
-            ({"images": "many"}, "'images' has to be a list"),
+            ({"images": "many"}, "'images' must be a list"),
             ({"images": []}, "holds no photos"),
             ({"images": [{"id": 1, "file_name": "a"}, {"id": 2}]}, r"images\[1\] has no file_name"),
             ({"images": [{"id": None, "file_name": "a"}]}, r"images\[0\] has no id"),
