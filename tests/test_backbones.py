@@ -378,7 +378,7 @@ def test_downloads_are_checked_and_kept_whole(
         (tmp_path / "served" / name).write_bytes(data)
     facts = BACKBONES[SMALL]
     assert weights.download(replace(facts, url=server + good)).read_bytes() == data
-    with pytest.raises(WeightsUnavailable, match="came damaged"):
+    with pytest.raises(WeightsUnavailable, match="does not match the digest"):
         weights.download(replace(facts, url=server + bad))
     with pytest.raises(WeightsUnavailable, match="could not be downloaded"):
         weights.download(replace(facts, url=server + "missing-00000000.pth"))

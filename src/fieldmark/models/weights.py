@@ -12,6 +12,7 @@ import re
 import threading
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".safetensors", ".pth", ".pt")
 ANSWER_WITHIN = 4.0  # seconds until a server is considered unreachable
 _STALLED_AFTER = 30.0  # seconds without a byte until a download fails
-_CHUNK = 1 << 20
 _COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: unused, and often not in files
 # DenseNet's published files have `norm.1` where the network has `norm1`.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -126,18 +126,21 @@ def download(facts: Architecture) -> Path:
         raise _unavailable(facts, "have no URL in timm")
     if not is_reachable(facts.url):
         raise _unavailable(facts, f"could not be downloaded from {facts.url}")
-    path = _downloads() / facts.file_name
+    from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
+
+    path, digest = _downloads() / facts.file_name, _DIGEST_IN_NAME.search(facts.file_name)
+
+    def check(part: Path) -> None:
+        if digest and not io.sha256(part.read_bytes()).startswith(digest[1]):
+            raise WrongContent("it does not match the digest in its name")
+
+    policy = RetryPolicy(tries=2, timeout=_STALLED_AFTER)
     try:
-        with io.replacing(path) as temporary:
-            digest = _fetch(facts, temporary)
-            expected = _DIGEST_IN_NAME.search(facts.file_name)
-            if expected and not digest.startswith(expected[1]):
-                raise _unavailable(facts, f"were damaged in the download from {facts.url}")
+        with progress_bar(f"weights of {facts.name}", unit="B") as bar, Downloads(policy) as server:
+            server.save(facts.url, path, check, bar.at)
     except InputError as error:
-        if isinstance(error.__cause__, OSError):
-            reason = f"could not be downloaded from {facts.url} ({error.__cause__})"
-            raise _unavailable(facts, reason) from error
-        raise
+        reason = f"could not be downloaded from {facts.url} ({error.__cause__ or error})"
+        raise _unavailable(facts, reason) from error
     return path
 
 
@@ -146,37 +149,17 @@ def is_reachable(url: str) -> bool:
 
     It is asked in a thread, since resolving a name has no time-out.
     """
-    said: list[bool] = []
+    answered = threading.Event()
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
-                said.append(True)
-        except (OSError, ValueError):
-            said.append(False)
+        with suppress(OSError, ValueError), urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+            answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN)
-    return bool(said and said[0])
-
-
-def _fetch(facts: Architecture, to: Path) -> str:
-    """Download to a file and return its SHA-256."""
-    hasher = hashlib.sha256()
-    with (
-        urllib.request.urlopen(facts.url, timeout=_STALLED_AFTER) as answer,
-        to.open("wb") as handle,
-        progress_bar(
-            f"weights of {facts.name}", int(answer.headers.get("Content-Length") or 0), "B"
-        ) as s,
-    ):
-        while chunk := answer.read(_CHUNK):
-            hasher.update(chunk)
-            handle.write(chunk)
-            s.advance(len(chunk))
-    return hasher.hexdigest()
+    return answered.is_set()
 
 
 def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:
