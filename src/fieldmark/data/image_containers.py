@@ -131,13 +131,11 @@ class Jpeg:
 _JPEG_FRAMES = frozenset(
     (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 )
-_JPEG_READ = frozenset(
-    (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
-)  # baseline, extended, progressive; arithmetic
+# Baseline, extended and progressive, the last two also with arithmetic coding.
+_JPEG_READ = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 _JPEG_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers without a length
-_END_OF_SCAN = re.compile(
-    rb"\xff[^\x00\xff\xd0-\xd7]"
-)  # FF00 is a stuffed byte, FFD0-D7 are restarts
+# FF00 is a stuffed byte, FFD0-D7 are restarts.
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def jpeg(data: bytes, *, whole: bool) -> Jpeg:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fieldmark.models import timm
 from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError, WeightsUnavailable
+from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 from fieldmark.utils.logging import progress_bar
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def read(path: Path) -> Weights:
         value = _parse(data, path.suffix)
     except Exception as error:
         # A broken or hostile file may raise anything in a parser.
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        first = first_line(error).rstrip(".")
         raise InputError(
             f"{path} cannot be read as weights ({first[:200]}): it must be a safetensors file or a "
             "state dict of tensors alone."

@@ -20,6 +20,11 @@ class FieldmarkError(Exception):
     """The base class of all errors that fieldmark raises on purpose."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class InputError(FieldmarkError):
     """The user's input cannot be used; the message names the file, the field and the fix."""
 

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,35 +23,23 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 
+_PLUGINS = {
+    **{"AVIF": "Avif", "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PNM": "Ppm"},
+    **{"TIFF": "Tiff", "WEBP": "WebP"},
+}
+
+
 def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     """Return Pillow's plugin for one format, so that no other one is given the bytes."""
-    from PIL import (
-        BmpImagePlugin,
-        GifImagePlugin,
-        JpegImagePlugin,
-        PngImagePlugin,
-        PpmImagePlugin,
-        TiffImagePlugin,
-        WebPImagePlugin,
-        features,
+    from PIL import features
+
+    if kind == "AVIF" and not features.check("avif"):
+        reject(RejectReason.UNSUPPORTED, "this Pillow was built without AVIF")
+    name = _PLUGINS[kind]
+    found: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(
+        import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile"
     )
-
-    if kind == "AVIF":
-        if not features.check("avif"):
-            reject(RejectReason.UNSUPPORTED, "this Pillow was built without AVIF")
-        from PIL import AvifImagePlugin
-
-        return AvifImagePlugin.AvifImageFile
-    plugins: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-        "BMP": BmpImagePlugin.BmpImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "PNM": PpmImagePlugin.PpmImageFile,
-        "TIFF": TiffImagePlugin.TiffImageFile,
-        "WEBP": WebPImagePlugin.WebPImageFile,
-    }
-    return plugins[kind]
+    return found
 
 
 def open_checked(

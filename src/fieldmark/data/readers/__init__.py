@@ -31,19 +31,11 @@ from fieldmark.data.storage import fsspec
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
 
-READERS: dict[str, Reader] = {
-    inat.READER.name: inat.READER,
-    folder.READER.name: folder.READER,
-    table.READER.name: table.READER,
-    webdataset.READER.name: webdataset.READER,
-    parquet.READER.name: parquet.READER,
-    camtrap.READER.name: camtrap.READER,
-    imagefolder.READER.name: imagefolder.READER,
-    darwin_core.READER.name: darwin_core.READER,
-    inat_export.READER.name: inat_export.READER,
-    inat_open_data.READER.name: inat_open_data.READER,
-    coco_camera_traps.READER.name: coco_camera_traps.READER,
-}
+_MODULES = (
+    *(inat, folder, table, webdataset, parquet, camtrap, imagefolder, darwin_core, inat_export),
+    *(inat_open_data, coco_camera_traps),
+)
+READERS: dict[str, Reader] = {module.READER.name: module.READER for module in _MODULES}
 
 
 def read(

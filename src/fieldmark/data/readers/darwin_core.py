@@ -22,7 +22,7 @@ from fieldmark.data.readers import descriptor, offline_media, scientific_names, 
 from fieldmark.data.readers.base import Reader, is_broken_zip, no_photos
 from fieldmark.data.readers.descriptor import KEY, META, Table
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.errors import InputError, RejectReason, first_line
 from fieldmark.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -141,9 +141,8 @@ def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         rows = scanned.join(wanted, on=KEY, how="semi").unique(KEY, keep="first")
         occurrences = rows.collect(engine="streaming")
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{about}: a table could not be read ({first}): download it again."
+            f"{about}: a table could not be read ({first_line(error)}): download it again."
         ) from error
     mine, theirs = pl.col("license_media"), pl.col("license")
     joined = media.rename({"license": "license_media", "rightsHolder": "holder_media"}).join(

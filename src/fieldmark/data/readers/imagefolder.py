@@ -13,7 +13,7 @@ import polars as pl
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
 from fieldmark.data.readers.base import Reader, part_named
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 
 _EXPECTS = "an imagefolder (metadata.csv or metadata.jsonl with the column file_name)"
 _NAMES = ("metadata.csv", "metadata.jsonl")
@@ -71,8 +71,9 @@ def _load(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_ndjson(path, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} could not be read as JSON lines ({first}).") from error
+        raise InputError(
+            f"{path} could not be read as JSON lines ({first_line(error)})."
+        ) from error
     plain = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
     return tabular.clean(frame.select(plain))
 

@@ -22,7 +22,7 @@ from fieldmark.data.readers.base import Reader, part_named
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import File
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 from fieldmark.utils.logging import progress_bar
 
 _EXPECTS = "Parquet files with a column of image bytes"
@@ -58,7 +58,7 @@ def _damage(path: Path) -> str | None:
     try:
         _schema(path, path.stat().st_mtime_ns)
     except _DAMAGE as error:
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return first_line(error)
     return None
 
 
@@ -139,9 +139,8 @@ def _rows(shard: Path, name: str, shown: File) -> pl.DataFrame:
         frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
         names = _class_names(shard, label)
     except _DAMAGE as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{shown} is not a complete Parquet file ({first}): download it again."
+            f"{shown} is not a complete Parquet file ({first_line(error)}): download it again."
         ) from error
     if names and "label" in frame:
         known = {str(number): text for number, text in enumerate(names)} | {"-1": None}

@@ -16,7 +16,7 @@ import polars as pl
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
 from fieldmark.data.readers.base import Reader, no_photos
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _NEEDED = ("file_name", "label")
@@ -91,8 +91,7 @@ def _load(path: Path) -> pl.DataFrame:
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{path} is empty: expected is {_EXPECTS}.") from error
     except (OSError, pl.exceptions.PolarsError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} could not be read as a table ({first_line}).") from error
+        raise InputError(f"{path} could not be read as a table ({first_line(error)}).") from error
 
 
 def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:

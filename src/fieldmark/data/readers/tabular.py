@@ -13,7 +13,7 @@ from fieldmark.data.photos import KEPT, REJECTED, PhotoTable, build_frame
 from fieldmark.data.readers.base import PART_NAMES, binomial, no_photos, part_named
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.errors import InputError, RejectReason, first_line
 
 TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 """Columns of a list that describe its labels."""
@@ -165,9 +165,8 @@ def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"'
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{path} is empty: download it again.") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path} could not be read as a table ({first}): download it again."
+            f"{path} could not be read as a table ({first_line(error)}): download it again."
         ) from error
     return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from fieldmark.data.image_containers import reject
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
-from fieldmark.utils.errors import ImageRejected, RejectReason
+from fieldmark.utils.errors import ImageRejected, RejectReason, first_line
 from fieldmark.utils.threads import RecentValues
 
 File = Path | Remote
@@ -213,8 +213,7 @@ def _block_of(place: Cell, here: Path) -> list[bytes | None]:
     except FileNotFoundError as error:
         raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first}") from error
+        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first_line(error)}") from error
 
 
 def cells(file: Path, column: str, start: int, rows: int) -> list[bytes | None]:

@@ -21,10 +21,7 @@ from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
 SCALE = 240  # pixels per wing length
 _LEFT, _RIGHT = -0.12, 1.14  # of the canvas, in wing lengths; the root is the origin
-_TOP, _BOTTOM = (
-    {True: 1.08, False: 0.4},
-    {True: -0.4, False: -1.25},
-)  # of the fore- and the hindwing
+_TOP, _BOTTOM = {True: 1.08, False: 0.4}, {True: -0.4, False: -1.25}  # of fore- and hindwing
 _VEINS = 8
 
 
@@ -63,14 +60,8 @@ def appearance_of(species: Species, seed: int, individual: str) -> Appearance:
     fade = rng.beta(1.2, 4) * 0.32
     palette = species.palette
     colours = (
-        _faded(colour, tint, fade if name != "dark" else fade * 0.5)
-        for name, colour in (
-            ("inner", palette.inner),
-            ("outer", palette.outer),
-            ("dark", palette.dark),
-            ("pale", palette.pale),
-            ("accent", palette.accent),
-        )
+        _faded(palette[name], tint, fade if name != "dark" else fade * 0.5)
+        for name in ("inner", "outer", "dark", "pale", "accent")
     )
     return Appearance(
         palette=Palette(*colours),

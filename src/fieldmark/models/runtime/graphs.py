@@ -15,7 +15,7 @@ import numpy as np
 from fieldmark.models.runtime.base import Engine
 from fieldmark.models.runtime.onnxruntime import OnnxEngine
 from fieldmark.utils import io
-from fieldmark.utils.errors import FieldmarkError, InputError
+from fieldmark.utils.errors import FieldmarkError, InputError, first_line
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ def _convert(backbone: Backbone, to: Path) -> None:
                 dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
             )
     except Exception as error:  # the exporter may raise anything
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{backbone.architecture.name} cannot be converted to ONNX ({first[:200]}): "
+            f"{backbone.architecture.name} cannot be converted to ONNX ({first_line(error)[:200]}): "
             "use the engine torch."
         ) from error
 
