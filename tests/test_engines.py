@@ -273,7 +273,9 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cuda, "available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         engine(small, "cuda")
-    monkeypatch.setattr(selection, "cached_choice", lambda key, batch: "cuda")  # it was there when measured
+    monkeypatch.setattr(
+        selection, "cached_choice", lambda key, batch: "cuda"
+    )  # it was there when measured
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     assert engine(small, batch=2).name != "cuda"
 

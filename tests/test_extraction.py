@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +81,17 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def run(photos: list[PhotoFile], jobs: list[Job], **how: int) -> tuple[list[str], Extraction]:
-    result = Extraction()
-    return list(extract(photos, jobs, SMALL, result, **how)), result
+    done: list[str] = []
+    on_complete: Callable[[str, Extraction], None] = lambda name, _: done.append(name)
+    result = extract(photos, jobs, SMALL, Extraction(), on_complete=on_complete, **how)
+    return done, result
 
 
 @pytest.mark.parametrize("cache_bytes", [2**30, 1])
 def test_each_photo_is_decoded_once_for_all_networks(
     good: list[PhotoFile], store: FeatureStore, decodes: Counter[str], cache_bytes: int
 ) -> None:
-    """Whether or not all crops fit the spool; the cheapest network is ready first."""
+    """Whether or not all crops fit the crop cache; the cheapest network is ready first."""
     engines = [Counting(2.0), Counting(-1.0), Counting(0.5)]
     jobs = [job(store, f"n{i}", engines[i], cost) for i, cost in enumerate((3.0, 1.0, 2.0))]
     done, result = run(good, jobs, cache_bytes=cache_bytes)
@@ -105,10 +107,15 @@ def test_a_job_is_ready_only_when_its_shelf_is_complete(
     good: list[PhotoFile], store: FeatureStore
 ) -> None:
     jobs = [job(store, "a", Counting(1.0), 1.0), job(store, "b", Counting(2.0), 2.0)]
-    stream: Iterator[str] = extract(good, jobs, SMALL, Extraction(), cache_bytes=1)
-    for name in stream:
+    done: list[str] = []
+
+    def complete(name: str, _: Extraction) -> None:
         cache = next(each.cache for each in jobs if each.name == name)
         assert (cache.rows([photo.sha256 for photo in good]) >= 0).all()
+        done.append(name)
+
+    extract(good, jobs, SMALL, Extraction(), on_complete=complete, cache_bytes=1)
+    assert done == ["a", "b"]
 
 
 def test_what_is_kept_is_not_computed_again(
