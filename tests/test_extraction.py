@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +81,11 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def run(photos: list[PhotoFile], jobs: list[Job], **how: int) -> tuple[list[str], Extraction]:
     done: list[str] = []
-    on_complete: Callable[[str, Extraction], None] = lambda name, _: done.append(name)
-    result = extract(photos, jobs, SMALL, Extraction(), on_complete=on_complete, **how)
+
+    def complete(name: str, _: Extraction) -> None:
+        done.append(name)
+
+    result = extract(photos, jobs, SMALL, Extraction(), on_complete=complete, **how)
     return done, result
 
 

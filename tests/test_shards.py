@@ -122,7 +122,7 @@ class TestWebDataset:
         with pytest.raises(InputError, match="too many for a label"):
             readers.read(tmp_path / "s.tar")
         (tmp_path / "s.tar").write_bytes(b"\x1f\x8b" + b"z" * 5000)
-        with pytest.raises(InputError, match="decompressed first"):
+        with pytest.raises(InputError, match="decompress a compressed one"):
             readers.read(tmp_path / "s.tar")
 
 
