@@ -87,9 +87,9 @@ class FeatureExtractor:
             store = FeatureStore(Path(folder))
             jobs = [self._job(store, name) for name in names]
             start = time.perf_counter()
-            done = list(extract(photos, jobs, PAPER_CROP, Extraction()))
+            result = extract(photos, jobs, PAPER_CROP, Extraction())
             seconds = time.perf_counter() - start
-            assert len(done) == len(names)
+            assert len(result.computed) == len(names)
         return len(photos) / seconds
 
     def _job(self, store: FeatureStore, name: str) -> Job:

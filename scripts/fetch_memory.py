@@ -63,11 +63,11 @@ def pictures(count: int) -> Iterator[str]:
 
 def choose(folder: Path) -> None:
     """Choose, and say how long it took and how much memory."""
-    from fieldmark.data.download.selection import Wanted
+    from fieldmark.data.download.selection import PhotoQuery
     from fieldmark.data.download.selection import choose as run
 
     start = time.perf_counter()
-    chosen = run(Wanted(("Parus major",), photos=WANTED), folder)
+    chosen = run(PhotoQuery(("Parus major",), photos=WANTED), folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     text = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     seconds = time.perf_counter() - start

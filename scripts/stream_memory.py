@@ -127,7 +127,7 @@ def measure(what: str, place: str) -> None:
         seen = sharded.extract_shard(table, {NETWORK: network}, FeatureExtractor()).photos
     else:
         parts = DataSplits.of(table, split_photos(table, val=0.01, test=0.0, seed=0))
-        crops, _ = FeatureExtractor().crops_to_tune(
+        crops, _ = FeatureExtractor().finetuning_crops(
             network, parts.train, parts.val, parts.classes, stream=True
         )
         seen = sum(len(labels) for _, labels in batches(crops, good("all", epochs=1), 0, 224))

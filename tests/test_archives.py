@@ -14,7 +14,7 @@ from PIL import Image
 
 from fieldmark.data.readers import read
 from fieldmark.data.readers.descriptor import Table
-from fieldmark.data.readers.offline_media import Picture, find
+from fieldmark.data.readers.offline_media import MediaItem, find_copies
 from fieldmark.utils.errors import InputError
 
 DWC = "http://rs.tdwg.org/dwc/terms"
@@ -110,12 +110,12 @@ def test_a_zip_is_read_in_place_with_the_copies_beside_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"media.csv": None}, "lacks the table media.csv: it is half an archive"),
-        ({"occurrence.csv": None}, "lacks the table occurrence.csv: it is half an archive"),
+        ({"media.csv": None}, "lacks the table media.csv: it is incomplete"),
+        ({"occurrence.csv": None}, "lacks the table occurrence.csv: it is incomplete"),
         ({"meta.xml": "<archive><core"}, "could not be read as XML"),
         ({"meta.xml": "<archive/>"}, "describes no core table"),
         ({"meta.xml": '<archive><core rowType="x/Event"/></archive>'}, "names no file"),
-        ({"media.csv": "id,identifier,format\n"}, "none of its occurrences has a picture"),
+        ({"media.csv": "id,identifier,format\n"}, "none of its occurrences has a photo"),
         ({"media.csv": "id,x\na,b.jpg\na,b.jpg,image/jpeg,d\n"}, "a table could not be read"),
     ],
 )
@@ -152,11 +152,11 @@ def test_a_zip_that_is_cut_off_and_another_core(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as pack:
         pack.write(tmp_path / "meta.xml", "meta.xml")
-    with pytest.raises(InputError, match=r"lacks the table .*: it is half an archive"):
+    with pytest.raises(InputError, match=r"lacks the table .*: it is incomplete"):
         read(path)
     path.write_bytes(path.read_bytes()[:-30])
     for source in (None, "darwin-core"):
-        with pytest.raises(InputError, match="is not a whole zip: fetch it anew"):
+        with pytest.raises(InputError, match="is not a complete zip: download it again"):
             read(path, source=source)
     about = (tmp_path / "meta.xml").read_text()
     (tmp_path / "meta.xml").write_text(about.replace("/Occurrence", "/Taxon"))
@@ -166,7 +166,7 @@ def test_a_zip_that_is_cut_off_and_another_core(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only UTF-8 is read"):
         read(tmp_path)
     (tmp_path / "meta.xml").write_text(about.replace("media.csv", "../media.csv"))
-    with pytest.raises(InputError, match="names no file beside it"):
+    with pytest.raises(InputError, match="names no file in its folder"):
         read(tmp_path)
 
 
@@ -175,7 +175,9 @@ URLS = [f"https://example.org/photos/{n}/medium.jpg" for n in (70, 71, 80)]
 
 def test_copies_are_known_by_one_way_for_all(tmp_path: Path) -> None:
     """A picture's number may be a record's of another: the names of each must not be mixed."""
-    pictures = [Picture(url, record) for url, record in zip(URLS, ["70", "80", "90"], strict=True)]
+    pictures = [
+        MediaItem(url, record) for url, record in zip(URLS, ["70", "80", "90"], strict=True)
+    ]
     names = {
         "record": ["70.jpg", "80.jpg", "90_1.jpg"],
         "number": ["70.png", "71.jpg", "80.jpg"],
@@ -185,7 +187,7 @@ def test_copies_are_known_by_one_way_for_all(tmp_path: Path) -> None:
     for way, paths in names.items():
         for path in paths:
             photo(tmp_path / way / path)
-        assert find(tmp_path / way, pictures) == paths
-    assert find(tmp_path / "nowhere", pictures)[0] == "photos/70/medium.jpg"
-    climbing = Picture("https://example.org/../../etc/passwd", "x")
-    assert find(tmp_path, [climbing]) == ["etc/passwd"]
+        assert find_copies(tmp_path / way, pictures) == paths
+    assert find_copies(tmp_path / "nowhere", pictures)[0] == "photos/70/medium.jpg"
+    climbing = MediaItem("https://example.org/../../etc/passwd", "x")
+    assert find_copies(tmp_path, [climbing]) == ["etc/passwd"]

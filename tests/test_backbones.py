@@ -35,7 +35,7 @@ def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty download cache, and no server that answers."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(weights, "answers", lambda url: False)
+    monkeypatch.setattr(weights, "is_reachable", lambda url: False)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
@@ -73,7 +73,7 @@ def test_importing_is_light() -> None:
 
 def test_the_default_needs_nothing_but_the_package() -> None:
     assert available() == [DEFAULT]
-    account = load(DEFAULT).account
+    account = load(DEFAULT).weights_info
     assert account.complete
     assert account.pretrained
     assert account.filled == account.total
@@ -169,15 +169,15 @@ def test_every_form_of_file_gives_the_same_weights(
         torch.save({f"module.{name}": value for name, value in state.items()}, path)
     loaded = load(SMALL, weights=path, seed=1)
     assert loaded.key == source.key
-    assert loaded.account.complete
-    assert loaded.account.digest == io.sha256(path.read_bytes())
+    assert loaded.weights_info.complete
+    assert loaded.weights_info.digest == io.sha256(path.read_bytes())
 
 
 def test_a_partial_file_is_accounted_for(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     part = {name: value for name, value in state.items() if not name.startswith("features.12.")}
     part["extra"] = torch.zeros(3)
     save_file(part, tmp_path / f"{SMALL}_part.safetensors")
-    account = load(SMALL, weights_dir=tmp_path, seed=1).account
+    account = load(SMALL, weights_dir=tmp_path, seed=1).weights_info
     assert (account.filled, account.total) == (44, 50)
     assert account.ignored == ("extra",)
     assert account.random == tuple(
@@ -203,8 +203,8 @@ def test_a_last_layer_for_other_classes_is_left_aside(
     state["classifier.1.bias"] = torch.zeros(8)
     save_file(state, tmp_path / "w.safetensors")
     loaded = load(SMALL, weights=tmp_path / "w.safetensors")
-    assert loaded.account.complete
-    assert sorted(loaded.account.ignored) == ["classifier.1.bias", "classifier.1.weight"]
+    assert loaded.weights_info.complete
+    assert sorted(loaded.weights_info.ignored) == ["classifier.1.bias", "classifier.1.weight"]
     assert loaded.key == source.key
 
 
@@ -218,8 +218,8 @@ def test_densenets_published_names_are_understood(tmp_path: Path) -> None:
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "densenet121-a639ec97.pth")
     loaded = load("densenet121", weights_dir=tmp_path)
-    assert loaded.account.complete
-    assert loaded.account.ignored == ()
+    assert loaded.weights_info.complete
+    assert loaded.weights_info.ignored == ()
     assert loaded.key == source.key
 
 
@@ -236,7 +236,7 @@ def test_densenets_published_names_are_understood(tmp_path: Path) -> None:
 def test_accounts_of_real_files(shared: Path, name: str, filled: int, total: int, end: str) -> None:
     folder = shared / "weights"
     assert name in available(folder)
-    account = load(name, weights_dir=folder).account
+    account = load(name, weights_dir=folder).weights_info
     assert (account.filled, account.total, account.ignored) == (filled, total, ())
     assert account.summary.endswith(end)
     assert account.complete == (filled == total)
@@ -288,12 +288,12 @@ def test_files_that_hold_something_else(state: dict[str, torch.Tensor], tmp_path
     not_finite = state | {"features.0.bias": torch.full((64,), float("nan"))}
     for value, said in (
         (wrong_shape, r"'features.0.weight' is float32 \(64, 3, 5, 5\) there"),
-        (not_finite, "'features.0.bias' holds values that are not finite"),
+        (not_finite, "'features.0.bias' has values that are not finite"),
         ({"conv.weight": torch.zeros(2)}, "fills nothing of squeezenet1_1: .* 'conv.weight'"),
         ({"classifier.1.bias": torch.zeros(1000)}, "fills nothing"),
         ({"features.0.weight": 3}, "'features.0.weight' is not a tensor"),
-        ({}, "holds no tensors"),
-        ([1, 2], "holds no tensors"),
+        ({}, "has no tensors"),
+        ([1, 2], "has no tensors"),
     ):
         torch.save(value, path)
         with pytest.raises(InputError, match=said):
@@ -312,7 +312,7 @@ def test_places_that_are_not_there_or_not_clear(
     with pytest.raises(InputError, match="could each be the weights"):
         load(SMALL, weights_dir=tmp_path)
     save_file(state, tmp_path / f"{SMALL}.safetensors")  # the exact name settles it
-    assert load(SMALL, weights_dir=tmp_path).account.source == f"{SMALL}.safetensors"
+    assert load(SMALL, weights_dir=tmp_path).weights_info.source == f"{SMALL}.safetensors"
 
 
 # --- the network -----------------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.perf_counter()
-        assert not weights.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/w.pth")
+        assert not weights.is_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/w.pth")
         assert time.perf_counter() - start < 2
 
 
@@ -367,20 +367,20 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_downloads_are_checked_and_kept_whole(
     server: str, tmp_path: Path, no_downloads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = weights.answers
+    answers = weights.is_reachable
     monkeypatch.undo()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
-    assert answers is not weights.answers
+    assert answers is not weights.is_reachable
     data = b"weights" * 1000
     good, bad = f"w-{io.sha256(data)[:8]}.pth", "w-00000000.pth"
     for name in (good, bad):
         (tmp_path / "served" / name).write_bytes(data)
     facts = BACKBONES[SMALL]
     assert weights.download(replace(facts, url=server + good)).read_bytes() == data
-    with pytest.raises(WeightsUnavailable, match="came damaged"):
+    with pytest.raises(WeightsUnavailable, match="does not match the digest"):
         weights.download(replace(facts, url=server + bad))
-    with pytest.raises(WeightsUnavailable, match="could not be had"):
+    with pytest.raises(WeightsUnavailable, match="could not be downloaded"):
         weights.download(replace(facts, url=server + "missing-00000000.pth"))
     assert [path.name for path in no_downloads.iterdir()] == [good]
 

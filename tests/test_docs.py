@@ -186,7 +186,7 @@ def test_columns_reasons_and_layouts_are_documented() -> None:
     text = read("docs/data.md")
     assert first_cells(section(text, "The table")) == list(photos.SCHEMA)
     assert first_cells(section(text, "Reasons")) == [reason.value for reason in RejectReason]
-    assert re.findall(r"^### ([\w-]+):", section(text, "Layouts"), re.M) == list(readers.SOURCES)
+    assert re.findall(r"^### ([\w-]+):", section(text, "Layouts"), re.M) == list(readers.READERS)
     for way in ("stratified", "random", "official"):
         assert way in split.Way.__args__  # type: ignore[attr-defined]
         assert f"- `{way}`:" in section(text, "Splits")

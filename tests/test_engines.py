@@ -94,9 +94,9 @@ def test_auto_measures_once_and_keeps_its_choice(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "SECONDS", 0.05)
-    assert selection.kept(small.architecture, 4) is None
+    assert selection.cached_choice(small.architecture, 4) is None
     first = engine(small, batch=4)
-    assert first.name == selection.kept(small.architecture, 4)
+    assert first.name == selection.cached_choice(small.architecture, 4)
     (record,) = [io.read_json(path) for path in graphs.folder().glob("*.json")]
     assert set(record["crops_per_second"]) == set(OTHERS)  # PyTorch is not worth the time
     best = max(record["crops_per_second"], key=record["crops_per_second"].get)
@@ -110,7 +110,9 @@ def test_auto_measures_once_and_keeps_its_choice(
     assert engine(other, batch=4).name == first.name
     monkeypatch.setattr(graphs, "_convert", never)
     assert engine(small, batch=4).name == first.name
-    assert selection.kept(small.architecture, 8) is None  # another batch is another question
+    assert (
+        selection.cached_choice(small.architecture, 8) is None
+    )  # another batch is another question
 
 
 class Wrong:
@@ -139,7 +141,7 @@ def test_a_choice_made_for_other_weights_is_checked(
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     monkeypatch.setattr("fieldmark.models.runtime.installed", lambda: True)
     monkeypatch.setitem(ENGINES, "openvino", lambda backbone, batch: Wrong())
-    monkeypatch.setattr(selection, "kept", lambda facts, batch: "openvino")
+    monkeypatch.setattr(selection, "cached_choice", lambda facts, batch: "openvino")
     assert engine(small, batch=2).name == "onnxruntime"
 
 
@@ -164,7 +166,7 @@ def test_damage_in_the_cache_is_repaired(small: Backbone) -> None:
         assert engine(small, name)(crops_of(224, 1)).shape == (1, 512)
     record = graphs.folder() / selection._path(selection.conditions(small.architecture, 2)).name
     record.write_text("{")
-    assert selection.kept(small.architecture, 2) is None
+    assert selection.cached_choice(small.architecture, 2) is None
 
 
 def test_a_graph_that_differs_is_not_kept(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +273,9 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cuda, "available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         engine(small, "cuda")
-    monkeypatch.setattr(selection, "kept", lambda key, batch: "cuda")  # it was there when measured
+    monkeypatch.setattr(
+        selection, "cached_choice", lambda key, batch: "cuda"
+    )  # it was there when measured
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     assert engine(small, batch=2).name != "cuda"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,18 +80,23 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def run(photos: list[PhotoFile], jobs: list[Job], **how: int) -> tuple[list[str], Extraction]:
-    result = Extraction()
-    return list(extract(photos, jobs, SMALL, result, **how)), result
+    done: list[str] = []
+
+    def complete(name: str, _: Extraction) -> None:
+        done.append(name)
+
+    result = extract(photos, jobs, SMALL, Extraction(), on_complete=complete, **how)
+    return done, result
 
 
-@pytest.mark.parametrize("spool_bytes", [2**30, 1])
+@pytest.mark.parametrize("cache_bytes", [2**30, 1])
 def test_each_photo_is_decoded_once_for_all_networks(
-    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str], spool_bytes: int
+    good: list[PhotoFile], store: FeatureStore, decodes: Counter[str], cache_bytes: int
 ) -> None:
-    """Whether or not all crops fit the spool; the cheapest network is ready first."""
+    """Whether or not all crops fit the crop cache; the cheapest network is ready first."""
     engines = [Counting(2.0), Counting(-1.0), Counting(0.5)]
     jobs = [job(store, f"n{i}", engines[i], cost) for i, cost in enumerate((3.0, 1.0, 2.0))]
-    done, result = run(good, jobs, spool_bytes=spool_bytes)
+    done, result = run(good, jobs, cache_bytes=cache_bytes)
     assert done == ["n1", "n2", "n0"]
     assert len(decodes) == len(good)
     assert set(decodes.values()) == {1}
@@ -105,10 +109,15 @@ def test_a_job_is_ready_only_when_its_shelf_is_complete(
     good: list[PhotoFile], store: FeatureStore
 ) -> None:
     jobs = [job(store, "a", Counting(1.0), 1.0), job(store, "b", Counting(2.0), 2.0)]
-    stream: Iterator[str] = extract(good, jobs, SMALL, Extraction(), spool_bytes=1)
-    for name in stream:
+    done: list[str] = []
+
+    def complete(name: str, _: Extraction) -> None:
         cache = next(each.cache for each in jobs if each.name == name)
         assert (cache.rows([photo.sha256 for photo in good]) >= 0).all()
+        done.append(name)
+
+    extract(good, jobs, SMALL, Extraction(), on_complete=complete, cache_bytes=1)
+    assert done == ["a", "b"]
 
 
 def test_what_is_kept_is_not_computed_again(
@@ -198,7 +207,7 @@ def test_rejected_photos_are_named_with_their_reasons_and_stop_nothing(
 def test_a_whole_chunk_of_bad_photos(store: FeatureStore, tmp_path: Path) -> None:
     photos = [PhotoFile(f"{number:064x}", tmp_path / "gone.jpg") for number in range(70)]
     engine = Counting(1.0)
-    done, result = run(photos, [job(store, "a", engine)], spool_bytes=1)
+    done, result = run(photos, [job(store, "a", engine)], cache_bytes=1)
     assert done == ["a"]
     assert (len(result.rejected), engine.seen) == (70, 0)
 

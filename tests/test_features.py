@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fieldmark.features.cache import FeatureCache, Features, FeatureStore, _all_finite
+from fieldmark.features.cache import FeatureCache, Features, FeatureStore
+from fieldmark.features.cache_files import all_finite
 from fieldmark.utils.errors import InputError, StoreError
 
 
@@ -76,8 +77,8 @@ def test_a_killed_writer_leaves_a_shelf_that_works(tmp_path: Path) -> None:
         f"""
         import hashlib, numpy as np, sys
         from pathlib import Path
-        from fieldmark.features.cache import Shelf
-        with Shelf(Path({str(tmp_path)!r}), 8, "float16").writing() as writer:
+        from fieldmark.features.cache import FeatureCache
+        with FeatureCache(Path({str(tmp_path)!r}), 8, "float16").writing() as writer:
             for number in range(10_000_000):
                 vector = np.random.default_rng(number).normal(size=(1, 8)).astype(np.float16)
                 writer.append([hashlib.sha256(str(number).encode()).hexdigest()], vector)
@@ -243,5 +244,5 @@ def test_photos_in_the_order_of_the_shelf_are_found_like_any_others(tmp_path: Pa
 
 def test_every_half_precision_number_is_told_finite_or_not() -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    told = [_all_finite(every[[at]]) for at in range(len(every))]
+    told = [all_finite(every[[at]]) for at in range(len(every))]
     assert told == np.isfinite(every).tolist()

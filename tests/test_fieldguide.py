@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from fieldmark.data.synthetic import MARKER, draw
 from fieldmark.data.synthetic.camera import photograph, size_of
 from fieldmark.data.synthetic.plan import counts, plan
-from fieldmark.data.synthetic.species import invent
-from fieldmark.data.synthetic.wings import look, paint
+from fieldmark.data.synthetic.species import create_species
+from fieldmark.data.synthetic.wings import appearance_of, paint
 from fieldmark.utils.errors import InputError
 
 SMALL = {"species": 5, "photos": 40, "seed": 3}
@@ -136,7 +136,7 @@ def test_too_small_a_guide_is_refused(tmp_path: Path, species: int, photos: int)
 
 
 def test_the_guide_of_the_demo_has_look_alikes_and_a_long_tail() -> None:
-    species = invent(48, 0)
+    species = create_species(48, 0)
     genera = Counter(kind.genus for kind in species)
     assert len(genera) == 12
     assert min(genera.values()) >= 2
@@ -152,7 +152,7 @@ def test_the_guide_of_the_demo_has_look_alikes_and_a_long_tail() -> None:
 def test_no_animal_is_in_two_parts_and_every_species_in_all(
     species: int, extra: int, seed: int
 ) -> None:
-    kinds = invent(species, seed)
+    kinds = create_species(species, seed)
     assert (
         len({kind.name for kind in kinds}) == len({kind.common_name for kind in kinds}) == species
     )
@@ -174,10 +174,12 @@ def test_no_animal_is_in_two_parts_and_every_species_in_all(
 
 
 def test_look_alikes_differ_on_the_wing() -> None:
-    kinds = invent(48, 0)
+    kinds = create_species(48, 0)
     wings = {
         kind.id: [
-            np.asarray(paint(kind, look(kind, 0, "same"), front=front, underside=False), float)
+            np.asarray(
+                paint(kind, appearance_of(kind, 0, "same"), front=front, underside=False), float
+            )
             for front in (True, False)
         ]
         for kind in kinds
@@ -191,15 +193,19 @@ def test_look_alikes_differ_on_the_wing() -> None:
 
 
 def test_photos_of_one_animal_differ_but_show_the_same_animal() -> None:
-    kind = invent(8, 0)[0]
+    kind = create_species(8, 0)[0]
     first = photograph(kind, 0, "0/1", "a")
     assert first == photograph(kind, 0, "0/1", "a")
     assert first != photograph(kind, 0, "0/1", "b")
-    assert look(kind, 0, "0/1") == look(kind, 0, "0/1") != look(kind, 0, "0/2")
+    assert (
+        appearance_of(kind, 0, "0/1")
+        == appearance_of(kind, 0, "0/1")
+        != appearance_of(kind, 0, "0/2")
+    )
 
 
 def test_upright_photos_are_stored_lying_with_an_orientation() -> None:
-    kind = invent(8, 0)[0]
+    kind = create_species(8, 0)[0]
     name = next(str(i) for i in range(200) if size_of(0, str(i))[1] > size_of(0, str(i))[0])
     with Image.open(io.BytesIO(photograph(kind, 0, "0/1", name))) as photo:
         assert photo.width > photo.height

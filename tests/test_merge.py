@@ -73,7 +73,7 @@ def test_photos_of_a_first_table_that_stays_give_way_to_none() -> None:
     b = table_of(
         "/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 1)
     )
-    found = merge([a, b], first_stays=True)
+    found = merge([a, b], keep_first=True)
     assert set(found.kept["id"]) == {"x", "y", "z"}
     assert found.reasons() == {"ambiguous-label": 2, "duplicate": 1}
 
@@ -90,7 +90,7 @@ def test_groups_that_share_a_photo_become_one() -> None:
 
 def test_places_that_one_table_cannot_name_are_refused() -> None:
     far = table_of("https://example.org/photos", [BEE], photo("x", "1", 1))
-    with pytest.raises(InputError, match="bring them to this machine"):
+    with pytest.raises(InputError, match="download them first"):
         merge([far, table_of("/b", [BEE], photo("y", "1", 2))])
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fieldmark import models
 from fieldmark.data import loader
 from fieldmark.data.dataset import load_dataset
-from fieldmark.data.loader import LabelledCrops, Streamed
+from fieldmark.data.loader import LabelledCrops, StreamedCrops
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.transforms import Preprocess
 from fieldmark.training import TrainConfig
@@ -146,13 +146,13 @@ class TestStream:
         crop = Preprocess(size=40, resize=40, fit="squash")
         crop_cache = loader.CropCache.empty(len(photos), 40)
         assert len(list(crop_cache.fill(photos, crop))) == 64
-        streamed = Streamed(photos, crop)
+        streamed = StreamedCrops(photos, crop)
         assert streamed.shape == crop_cache.crops.shape
         labels, ids = np.zeros(64, np.int64), tuple(map(str, range(64)))
         how = good("all", epochs=1)
-        monkeypatch.setattr("fieldmark.training.finetune.data.STRETCH", 4)
-        monkeypatch.setattr("fieldmark.training.finetune.data.AT_ONCE", 2)
-        monkeypatch.setattr(loader, "STRETCH", 4)
+        monkeypatch.setattr("fieldmark.training.finetune.data.BLOCK_PHOTOS", 4)
+        monkeypatch.setattr("fieldmark.training.finetune.data.SHUFFLED_BLOCKS", 2)
+        monkeypatch.setattr(loader, "BLOCK_PHOTOS", 4)
         read: list[Path] = []
         was = loader.images.read_bytes
         monkeypatch.setattr(
@@ -177,8 +177,8 @@ class TestStream:
         parts, extractor = data.splits, data.extractor
         about = network, parts.train, parts.val, parts.classes
         for ours, theirs in zip(
-            extractor.crops_to_tune(*about, stream=True),
-            extractor.crops_to_tune(*about),
+            extractor.finetuning_crops(*about, stream=True),
+            extractor.finetuning_crops(*about),
             strict=True,
         ):
             assert (ours.ids, ours.labels.tolist()) == (theirs.ids, theirs.labels.tolist())
@@ -188,14 +188,14 @@ class TestStream:
     def test_a_photo_that_is_gone_is_said(self, photos: list[PhotoFile], tmp_path: Path) -> None:
         gone = PhotoFile(photos[0].sha256, tmp_path / "gone.jpg")
         with pytest.raises(InputError, match=r"gone\.jpg could not be read"):
-            Streamed([gone], Preprocess(size=8, resize=8, fit="squash"))[np.int64(0)]
+            StreamedCrops([gone], Preprocess(size=8, resize=8, fit="squash"))[np.int64(0)]
 
     @given(st.integers(0, 300), st.integers(1, 20), st.integers(1, 5), st.integers(0, 3))
     def test_an_order_in_stretches_is_each_photo_once_and_few_stretches_at_a_time(
         self, photos: int, stretch: int, at_once: int, epoch: int
     ) -> None:
         base = random.hashes([str(number) for number in range(photos)], "order", 0)
-        order = random.stretch_order(base, epoch, stretch, at_once)
+        order = random.block_order(base, epoch, stretch, at_once)
         assert sorted(order) == list(range(photos))
         seen = list(dict.fromkeys((order // stretch).tolist()))
         last = {each: at for at, each in enumerate((order // stretch).tolist())}

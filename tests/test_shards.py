@@ -114,7 +114,7 @@ class TestWebDataset:
     def test_half_a_tar_is_one_sentence(self, tmp_path: Path, keep: int, write_tar: Any) -> None:
         whole = write_tar(tmp_path / "s.tar", {f"{n}.jpg": b"x" * 900 for n in range(20)})
         whole.write_bytes(whole.read_bytes()[:keep])
-        with pytest.raises(InputError, match=r"s\.tar is not a whole tar"):
+        with pytest.raises(InputError, match=r"s\.tar is not a complete tar"):
             readers.read(whole)
 
     def test_a_label_too_large_and_a_compressed_tar(self, tmp_path: Path, write_tar: Any) -> None:
@@ -122,7 +122,7 @@ class TestWebDataset:
         with pytest.raises(InputError, match="too many for a label"):
             readers.read(tmp_path / "s.tar")
         (tmp_path / "s.tar").write_bytes(b"\x1f\x8b" + b"z" * 5000)
-        with pytest.raises(InputError, match="decompressed first"):
+        with pytest.raises(InputError, match="decompress a compressed one"):
             readers.read(tmp_path / "s.tar")
 
 

@@ -79,7 +79,7 @@ def test_literal_replaces_the_stated_layer_and_no_other(
 
 
 def test_account_of_random_weights(backbone: Backbone) -> None:
-    account = backbone.account
+    account = backbone.weights_info
     assert not account.complete
     assert not account.pretrained
     assert account.filled == 0 < account.total == len(account.random)

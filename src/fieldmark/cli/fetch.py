@@ -88,7 +88,7 @@ def fetch(
     from fieldmark.data import download as room
 
     _refuse_strangers(context, what)
-    manners = room.RetryPolicy(workers=workers, rate=rate)
+    retry_policy = room.RetryPolicy(workers=workers, rate=rate)
     if what is not What.open_data:
         year = what.value.removeprefix("inat")
         base = {"base": mirror} if mirror else {}
@@ -96,13 +96,13 @@ def fetch(
         logger.info(f"{room.sizes(challenge.archives())} to fetch. {room.TERMS}")
         for name, about in zip(
             (archive.name for archive in challenge.archives()),
-            room.fetch_challenge(challenge, out, manners),
+            room.fetch_challenge(challenge, out, retry_policy),
             strict=True,
         ):
             typer.echo(f"{about['md5']}  {name}  held to {about['held_to']}")
         typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
         return
-    wanted = room.Wanted(
+    wanted = room.PhotoQuery(
         taxa=tuple(taxon or ()),
         place=_box(place),
         licences=tuple(name.upper() for name in _listed(licence)),
@@ -112,8 +112,8 @@ def fetch(
         seed=seed,
         **({"base": mirror} if mirror else {}),
     )
-    got = room.fetch_own(wanted, out, kept_tables=tables, manners=manners)
-    typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not to be had")
+    got = room.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=retry_policy)
+    typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available")
     typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
 
 

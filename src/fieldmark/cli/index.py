@@ -42,7 +42,7 @@ def index(
         with connected(cluster, shards) as workers:
             table = workers.look(table)
     elif verify:
-        table = readers.look(table)
+        table = readers.verify_files(table)
     table = called.apply(table)
     table.write(out)
     kept = table.kept.height

@@ -1,12 +1,11 @@
-"""What the bytes of a picture file say before any pixel is decoded.
+"""Read the structure of an image file without decoding it: format, size, orientation, completeness.
 
-Which format they are of, how many pixels they promise, how the camera was held, and whether the file
-goes on to its end. Decoders are lenient about ends: several show a file that was cut off as a
-picture with a grey lower half. A training set must not hold such pictures, so ends are checked here.
+Decoders are lenient about truncated files: several return an image with a grey lower half. A training
+set must not contain such images, so ends are checked here.
 
 The layouts follow ITU-T T.81 (JPEG), the PNG specification, the GIF89a specification, and the WebP
-container specification (RFC 9649). Every function takes any bytes whatsoever; what ends too early
-raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` turns into it.
+container specification (RFC 9649). Every function accepts any bytes; what ends too early
+raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` converts.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from typing import NoReturn
 
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
-# The formats that are read, by their first bytes. The list is closed: a decoder that is not on it is
-# never given a byte. Left out on purpose are formats that no camera or website writes for photos.
+# The supported formats, by their first bytes. No other decoder is given any bytes.
 _READ = (
     (re.compile(rb"\xff\xd8\xff"), "JPEG"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
@@ -33,7 +31,7 @@ _READ = (
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
 )
 
-# Formats that are pictures but are not read: the person is told to convert them.
+# Image formats that are not supported: the user is asked to convert them.
 _KNOWN = (
     (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
@@ -64,11 +62,11 @@ def reject(reason: RejectReason, detail: str) -> NoReturn:
     raise ImageRejected(reason, detail)
 
 
-def sniff(data: bytes) -> str:
-    """The format of a file from its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
+def detect_format(data: bytes) -> str:
+    """Detect the format of a file by its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
 
     Raises:
-        ImageRejected: EMPTY, UNSUPPORTED (a picture, but not read here) or NOT_AN_IMAGE.
+        ImageRejected: EMPTY, UNSUPPORTED (another image format) or NOT_AN_IMAGE.
     """
     if not data:
         reject(RejectReason.EMPTY, "no bytes in it")
@@ -78,14 +76,14 @@ def sniff(data: bytes) -> str:
     for pattern, name in _UNREAD:
         if pattern.match(data):
             reject(RejectReason.UNSUPPORTED, f"{name} is not read; convert it to JPEG or PNG")
-    reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any picture format")
+    reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any image format")
 
 
 # EXIF
 
 
 def exif_orientation(exif: bytes) -> int:
-    """How the camera was held: 1 to 8 as in EXIF tag 0x0112; 1 where it is not or wrongly said.
+    """Return the orientation, 1 to 8 as in EXIF tag 0x0112; 1 where it is missing or invalid.
 
     Args:
         exif: a TIFF structure, with or without the leading `Exif\\0\\0`.
@@ -103,7 +101,7 @@ def exif_orientation(exif: bytes) -> int:
                 value = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, entry + 8)[0]
                 return value if 1 <= value <= 8 else 1
     except struct.error:
-        pass  # photos with damaged metadata and sound pixels are common; they are shown as stored
+        pass  # photos with damaged metadata and intact pixels are common
     return 1
 
 
@@ -112,14 +110,14 @@ def exif_orientation(exif: bytes) -> int:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """What the markers of a JPEG say.
+    """The structure of a JPEG.
 
     Attributes:
         width, height: pixels as stored, before orientation.
         components: 1 grey, 3 colour, 4 CMYK or YCCK.
         orientation: EXIF, 1 to 8.
-        adobe: an Adobe marker is there: CMYK is then stored inverted.
-        scans: how many times a decoder passes over the picture; 0 where only the header was read.
+        adobe: whether there is an Adobe marker: CMYK is then stored inverted.
+        scans: the number of scans; 0 where only the header was read.
     """
 
     width: int
@@ -133,13 +131,11 @@ class Jpeg:
 _JPEG_FRAMES = frozenset(
     (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 )
-_JPEG_READ = frozenset(
-    (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
-)  # baseline, extended, progressive; arithmetic
+# Baseline, extended and progressive, the last two also with arithmetic coding.
+_JPEG_READ = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 _JPEG_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers without a length
-_END_OF_SCAN = re.compile(
-    rb"\xff[^\x00\xff\xd0-\xd7]"
-)  # FF00 is a stuffed byte, FFD0-D7 are restarts
+# FF00 is a stuffed byte, FFD0-D7 are restarts.
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def jpeg(data: bytes, *, whole: bool) -> Jpeg:
@@ -162,14 +158,14 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
         elif marker == 0xDA:
             scans += 1
     if frame is None or (whole and not scans):
-        reject(RejectReason.CORRUPT, "a JPEG without a picture in it")
+        reject(RejectReason.CORRUPT, "a JPEG without an image in it")
     return Jpeg(*frame, orientation, adobe, scans)
 
 
-def jpeg_cleaned(data: bytes) -> bytes:
-    """The same JPEG without what no pixel needs: stray bytes between segments, profiles, metadata.
+def strip_jpeg_metadata(data: bytes) -> bytes:
+    """Remove stray bytes between segments, profiles and metadata from a JPEG.
 
-    Of the application segments, JFIF and Adobe stay: they say what the colours mean.
+    Of the application segments, JFIF and Adobe stay: they define the colours.
     """
     kept = [
         data[at:end]
@@ -180,12 +176,12 @@ def jpeg_cleaned(data: bytes) -> bytes:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Each segment's marker, start and end, to the end of the picture; a scan's with its data."""
+    """Yield marker, start and end of each segment up to the end marker; scans with their data."""
     at = 2
     while True:
         at = data.find(b"\xff", at)
         if at < 0:
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
         marker = data[at + 1]
         if marker == 0xD9:
             return
@@ -199,7 +195,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             if marker == 0xDA:
                 found = _END_OF_SCAN.search(data, end)
                 if found is None:
-                    reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+                    reject(RejectReason.TRUNCATED, "the file ends before the image does")
                 end = found.start()
             yield marker, at, end
             at = end
@@ -221,7 +217,7 @@ def _jpeg_frame(data: bytes, marker: int, at: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Png:
-    """What the chunks of a PNG say: pixels as stored, EXIF orientation, bits a sample."""
+    """The structure of a PNG: pixels as stored, EXIF orientation, bits a sample."""
 
     width: int
     height: int
@@ -230,7 +226,7 @@ class Png:
 
 
 def png(data: bytes, *, whole: bool) -> Png:
-    """Walk over the chunks of a PNG; with `whole` also check the checksums of those with pixels.
+    """Read the chunks of a PNG; with `whole` also verify the checksums of critical chunks.
 
     Raises:
         ImageRejected: TRUNCATED (no IEND), CORRUPT (a checksum is wrong, or no header).
@@ -243,11 +239,11 @@ def png(data: bytes, *, whole: bool) -> Png:
         if at + 12 > len(data):
             if not whole:
                 break
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
         if whole and end + 4 > len(data):
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
         critical = not name[0] & 0x20
         if whole and critical and zlib.crc32(view[at + 4 : end]) != _u32(data, end):
             reject(
@@ -271,7 +267,7 @@ def _u32(data: bytes, at: int) -> int:
 
 @dataclass(frozen=True)
 class Webp:
-    """What the chunks of a WebP say: pixels as stored, EXIF orientation."""
+    """The structure of a WebP: pixels as stored, EXIF orientation."""
 
     width: int
     height: int
@@ -279,13 +275,12 @@ class Webp:
 
 
 def webp(data: bytes) -> Webp:
-    """Walk over the chunks of a WebP.
+    """Read the chunks of a WebP.
 
-    The size is read here because the decoder takes memory for the whole picture when it is opened,
-    before anybody could look at the size.
+    The size is read here because Pillow allocates the whole image when it opens the file.
 
     Raises:
-        ImageRejected: TRUNCATED (shorter than it says), CORRUPT (no picture in it).
+        ImageRejected: TRUNCATED (shorter than its header says), CORRUPT (no image in it).
     """
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
@@ -299,7 +294,7 @@ def webp(data: bytes) -> Webp:
             exif = data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     if shape is None:
-        reject(RejectReason.CORRUPT, "a WebP without a picture in it")
+        reject(RejectReason.CORRUPT, "a WebP without an image in it")
     return Webp(*shape, exif_orientation(exif))
 
 
@@ -317,8 +312,8 @@ def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
 # GIF and BMP
 
 
-def gif_ends(data: bytes) -> None:
-    """Walk over the blocks of a GIF to its trailer.
+def check_gif_end(data: bytes) -> None:
+    """Read the blocks of a GIF up to its trailer.
 
     Raises:
         ImageRejected: TRUNCATED (no trailer), CORRUPT (a block of no known kind).
@@ -346,7 +341,7 @@ def _gif_palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def bmp_ends(data: bytes) -> None:
+def check_bmp_end(data: bytes) -> None:
     """Check the length of a BMP against what its header says.
 
     Raises:

@@ -1,8 +1,7 @@
-"""Photos to crops: read, decode and resize in threads, once for every network that shares the crop.
+"""Decode photos to crops in threads, once for all networks that share the crop.
 
-Decoding releases the interpreter's lock, so threads keep all cores busy without copying
-pixels between processes. What is in flight is bounded: memory does not grow with the number of
-photos.
+Decoding releases the GIL, so threads use all cores without copying pixels between processes. The number
+of photos in progress, and so the memory, is bounded.
 """
 
 from __future__ import annotations
@@ -17,28 +16,25 @@ import numpy as np
 
 from fieldmark.data import images
 from fieldmark.data.photos import PhotoFile
-from fieldmark.data.storage.places import InMemoryImage, Recent
+from fieldmark.data.storage.places import InMemoryImage
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
-from fieldmark.utils.threads import in_order
+from fieldmark.utils.threads import RecentValues, in_order
 from fieldmark.utils.typing import ByteArray, IntArray
 
 if TYPE_CHECKING:
     import torch
 
-_AHEAD_IN_SPOOL = 2048
-"""The same where a crop that is done lies on the disk: two batches of a GPU."""
+_AHEAD = 2048
+"""Photos decoded ahead into a crop cache: two batches of a GPU."""
 
 
 def decoded(
     photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
 ) -> Iterator[ByteArray | ImageRejected]:
-    """The crop of each photo in order, uint8 (S, S, 3), or the reason why there is none.
-
-    At most `threads.AHEAD` photos (or four a worker) are in flight.
-    """
+    """Yield the crop of each photo in order, uint8 (S, S, 3), or the reason why there is none."""
     return in_order(lambda photo: _crop(photo, preprocess), photos, workers)
 
 
@@ -54,11 +50,11 @@ def _crop(photo: PhotoFile, preprocess: Preprocess) -> ByteArray | ImageRejected
 
 @dataclass
 class CropCache:
-    """Crops kept on disk for as long as they are needed: a file without a name, gone with the process.
+    """Crops in an unnamed temporary file, which is deleted with the process.
 
     Attributes:
         crops: shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black.
-        rejected: why a photo has no crop, by its number.
+        rejected: why photos have no crop, by their numbers.
     """
 
     crops: ByteArray
@@ -66,10 +62,10 @@ class CropCache:
 
     @classmethod
     def empty(cls, count: int, size: int) -> CropCache:
-        """Room for `count` crops of `size` x `size` pixels in the cache folder.
+        """Allocate `count` crops of `size` x `size` pixels in the cache folder.
 
         Raises:
-            InputError: the disk has no room for them.
+            InputError: the disk is full.
         """
         if not count:
             return cls(np.empty((0, size, size, 3), np.uint8))
@@ -81,48 +77,48 @@ class CropCache:
                 crops = np.memmap(handle, np.uint8, mode="r+", shape=(count, size, size, 3))
         except OSError as error:
             raise InputError(
-                f"{folder} has no room for {count:,} crops ({error.strerror}): free some space "
-                "or name another place with --cache."
+                f"{folder} has no space for {count:,} crops ({error.strerror}): free some space "
+                "or name another folder with --cache."
             ) from error
         return cls(crops)
 
     def fill(
         self, photos: Sequence[PhotoFile], preprocess: Preprocess, *, workers: int | None = None
     ) -> Iterator[int]:
-        """Decode the photos into the spool; gives each photo's number when its crop is there."""
+        """Decode the photos; yield each photo's number when its crop is ready."""
 
-        def into_spool(number: int) -> ImageRejected | None:
+        def decode(number: int) -> ImageRejected | None:
             crop = _crop(photos[number], preprocess)
             if isinstance(crop, ImageRejected):
                 return crop
             self.crops[number] = crop
             return None
 
-        done = in_order(into_spool, range(len(photos)), workers, _AHEAD_IN_SPOOL)
+        done = in_order(decode, range(len(photos)), workers, _AHEAD)
         for number, error in enumerate(done):
             if error is not None:
                 self.rejected[number] = error
             yield number
 
     def take(self, numbers: Sequence[int]) -> ByteArray:
-        """Some crops, (len(numbers), S, S, 3): copied only where they do not lie in one stretch."""
+        """Return some crops, (len(numbers), S, S, 3); a view where they are consecutive."""
         if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
             return self.crops[numbers[0] : numbers[-1] + 1]
         return self.crops[list(numbers)]
 
 
-STRETCH = 128
-"""Photos that lie beside each other and are read one after the other, of a stream."""
-AT_ONCE = 8
-"""Stretches whose photos are mixed with each other."""
+BLOCK_PHOTOS = 128
+"""Consecutive photos of a stream that are read together."""
+SHUFFLED_BLOCKS = 8
+"""Blocks whose photos are shuffled together."""
 
 
-class Streamed:
-    """Crops that are decoded when they are asked for, and kept nowhere.
+class StreamedCrops:
+    """Crops that are decoded when they are needed, in place of the array of a `CropCache`.
 
-    Stands where the crops of a `Spool` do. The bytes of `STRETCH` photos are read in their order, so
-    that a shard behind a URL is read on and not jumped about in; those of the last stretches are kept
-    in memory. One who asks in the order of `stretch_order` reads every byte once an epoch.
+    The bytes of `BLOCK_PHOTOS` photos are read in order, so that a remote shard is read sequentially;
+    those of the last blocks stay in memory. In the order of `block_order` every byte is read once an
+    epoch.
 
     Attributes:
         shape: (N, S, S, 3).
@@ -132,36 +128,36 @@ class Streamed:
         self._photos, self._preprocess = photos, preprocess
         side = preprocess.size
         self.shape = (len(photos), side, side, 3)
-        self._kept: Recent[list[bytes]] = Recent(keep=2 * AT_ONCE)
+        self._blocks: RecentValues[list[bytes]] = RecentValues(2 * SHUFFLED_BLOCKS)
 
     def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:
-        """One crop (S, S, 3), or those of some rows (n, S, S, 3).
+        """Return one crop (S, S, 3), or those of some rows (n, S, S, 3).
 
         Raises:
-            InputError: a photo that was there is not any more, or is damaged.
+            InputError: a photo is missing or damaged by now.
         """
         if not isinstance(rows, np.ndarray):
             return self._crop(int(rows))
         return np.stack(list(in_order(lambda row: self._crop(int(row)), rows)))
 
     def _crop(self, row: int) -> ByteArray:
-        stretch, at = divmod(row, STRETCH)
-        data = self._kept.get(stretch, lambda: self._read(stretch))[at]
+        stretch, at = divmod(row, BLOCK_PHOTOS)
+        data = self._blocks.get(stretch, lambda: self._read(stretch))[at]
         found = _crop(PhotoFile(self._photos[row].sha256, InMemoryImage(data)), self._preprocess)
         if isinstance(found, ImageRejected):
             raise InputError(
-                f"{self._photos[row].path} cannot be used ({found}): index the photos anew."
+                f"{self._photos[row].path} cannot be used ({found}): index the photos again."
             )
         return found
 
     def _read(self, stretch: int) -> list[bytes]:
         found = []
-        for photo in self._photos[stretch * STRETCH : (stretch + 1) * STRETCH]:
+        for photo in self._photos[stretch * BLOCK_PHOTOS : (stretch + 1) * BLOCK_PHOTOS]:
             try:
                 found.append(images.read_bytes(photo.path))
             except ImageRejected as error:
                 raise InputError(
-                    f"{photo.path} could not be read ({error}): index the photos anew."
+                    f"{photo.path} could not be read ({error}): index the photos again."
                 ) from error
         return found
 
@@ -171,13 +167,13 @@ class LabelledCrops:
     """Crops with their labels.
 
     Attributes:
-        pixels: uint8 (N, S, S, 3), in memory, mapped from disk, or decoded as they are asked for.
+        pixels: uint8 (N, S, S, 3), in memory, mapped from disk, or decoded on demand.
         rows: which of them to use, shape (n,).
         labels: their classes in 0 .. C-1, shape (n,).
         ids: their photo ids.
     """
 
-    pixels: ByteArray | Streamed
+    pixels: ByteArray | StreamedCrops
     rows: IntArray
     labels: IntArray
     ids: tuple[str, ...]
@@ -187,11 +183,11 @@ class LabelledCrops:
 
     @property
     def side(self) -> int:
-        """S, in pixels."""
+        """Return S, in pixels."""
         return int(self.pixels.shape[1])
 
     def batch(self, index: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some of the crops and their labels, as tensors."""
+        """Return some of the crops and their labels as tensors."""
         import torch
 
         pixels = np.ascontiguousarray(self.pixels[self.rows[index]])
@@ -200,7 +196,7 @@ class LabelledCrops:
 
 @dataclass(frozen=True)
 class CachedCrops:
-    """Decoded crops on disk, and which of them belongs to which photo."""
+    """Decoded crops on disk, and the row of each photo by its SHA-256."""
 
     crop_cache: CropCache
     rows: dict[str, int]
@@ -208,10 +204,9 @@ class CachedCrops:
     def labelled(
         self, photos: LabelledPhotos, classes: Sequence[str], *, also_unknown: bool = False
     ) -> LabelledCrops:
-        """The crops of some photos with their labels.
+        """Return the crops of the photos that could be decoded, with their labels.
 
-        Photos that could not be decoded are left out, and, unless `also_unknown`, those of none of
-        the classes as well.
+        Photos of none of the classes are left out, unless `also_unknown`.
         """
         labels = photos.labels(classes)
         keep = [
@@ -231,11 +226,11 @@ class CachedCrops:
 def streamed_crops(
     photos: LabelledPhotos, classes: Sequence[str], crop: Preprocess
 ) -> LabelledCrops:
-    """The photos of the classes with their labels, decoded as they are asked for."""
+    """Return the photos of the classes with their labels, decoded on demand."""
     labels = photos.labels(classes)
     keep = np.flatnonzero(labels >= 0)
     return LabelledCrops(
-        pixels=Streamed([photos.files[number] for number in keep], crop),
+        pixels=StreamedCrops([photos.files[number] for number in keep], crop),
         rows=np.arange(len(keep)),
         labels=labels[keep],
         ids=tuple(photos.ids[number] for number in keep),

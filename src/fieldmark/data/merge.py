@@ -1,4 +1,4 @@
-"""Several tables of photos as one: the same taxon is one class, the same photo one row."""
+"""Merge tables of photos: the same taxon is one class, the same photo one row."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ from fieldmark.utils.errors import InputError, RejectReason
 logger = logging.getLogger(__name__)
 
 
-def merge(tables: Sequence[PhotoTable], *, first_stays: bool = False) -> PhotoTable:
-    """All photos of some tables.
+def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTable:
+    """Merge the photos of some tables.
 
-    Taxa are one where they have the same scientific name, and not two kingdoms; or, where one of
-    them has no name but its id, the same id. What one source does not say of a taxon is taken from
-    the next. Ids stay; of a photo or another taxon whose id is taken, a number is put behind it.
-    Groups of the same name are one group: that costs at worst a little freedom in splitting, and
-    the other way would cost a leak.
+    Taxa are the same if they have the same scientific name and not two kingdoms; or, where one of
+    them has no name but its id, the same id. Missing facts of a taxon come from the next table. Ids
+    stay; a number is appended to one that is taken. Groups of the same name are one group: two
+    could be a leak.
 
-    Of photos with the same bytes one stays: a labelled one, then one to test on, then the first.
-    The others are rejected as `duplicate`, and their groups are joined to its own. Where their
-    labels differ, none is to be trusted: all are rejected as `ambiguous-label`.
+    Of photos with the same bytes one stays: a labelled one, then a test photo, then the first.
+    The others are rejected as `duplicate`, and their groups are merged. If their labels differ, all
+    are rejected as `ambiguous-label`.
 
     Args:
         tables: what to merge.
-        first_stays: whether all photos of the first table stay as they are, whatever the others say.
+        keep_first: whether all photos of the first table stay as they are.
 
     Raises:
-        InputError: they do not lie where one table can name them.
+        InputError: one table cannot name all of their files.
     """
     taxa = _Taxa()
     frames = [_relabelled(table, taxa) for table in tables]
@@ -44,18 +43,18 @@ def merge(tables: Sequence[PhotoTable], *, first_stays: bool = False) -> PhotoTa
     placed = [_placed(frame, table.root, root) for frame, table in zip(frames, tables, strict=True)]
     frame = _numbered(pl.concat(placed))
     merged = PhotoTable(frame, taxa.taxonomy(), root, tables[0].source)
-    return _once(merged, len(tables[0]) if first_stays else 0)
+    return _deduplicate(merged, len(tables[0]) if keep_first else 0)
 
 
 class _Taxa:
-    """The taxa of all sources under one id each."""
+    """The taxa of all tables under one id each."""
 
     def __init__(self) -> None:
         self.found: dict[str, Taxon] = {}
         self.names: dict[str, list[str]] = {}
 
     def add(self, taxon: Taxon) -> str:
-        """The id of the taxon among all."""
+        """Add a taxon; return its id among all."""
         known = self._same(taxon)
         if known is None:
             known = _free(taxon.id, self.found)
@@ -81,12 +80,12 @@ class _Taxa:
         return None
 
     def taxonomy(self) -> Taxonomy:
-        """All of them in the order in which they came."""
+        """Return the taxa in the order in which they were added."""
         return Taxonomy(self.found.values())
 
 
 def _completed(taxon: Taxon, other: Taxon) -> Taxon:
-    """The taxon with what only the other one says."""
+    """Complete a taxon by the facts of another one."""
     named = taxon if taxon.name != taxon.id else other
     return Taxon(
         id=taxon.id,
@@ -103,18 +102,18 @@ def _relabelled(table: PhotoTable, taxa: _Taxa) -> pl.DataFrame:
 
 
 def _root(roots: Sequence[File]) -> File:
-    """A root below which all photos can be named."""
+    """Return a root below which all photos can be named."""
     if all(root == roots[0] for root in roots):
         return roots[0]
     if far := [root for root in roots if not isinstance(root, Path)]:
         raise InputError(
-            f"{far[0]} is merged with photos from elsewhere: bring them to this machine first."
+            f"{far[0]} cannot be merged with photos from elsewhere: download them first."
         )
     return Path("/")
 
 
 def _placed(frame: pl.DataFrame, own: File, root: File) -> pl.DataFrame:
-    """The rows with paths below the common root: absolute where it is not their own."""
+    """Make the paths absolute where the common root is not the table's own."""
     if own == root:
         return frame
     prefix = str(places.absolute(own)).rstrip("/") + "/"
@@ -125,7 +124,7 @@ def _placed(frame: pl.DataFrame, own: File, root: File) -> pl.DataFrame:
 
 
 def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows with a number behind each id that was taken."""
+    """Append a number to each id that is taken."""
     taken = set(frame["id"])
     ids, seen = [], set[str]()
     for photo_id in frame["id"]:
@@ -144,8 +143,8 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return found
 
 
-def _once(table: PhotoTable, settled: int) -> PhotoTable:
-    """The table with each photo kept once; the first `settled` rows stay. Says what was found twice."""
+def _deduplicate(table: PhotoTable, settled: int) -> PhotoTable:
+    """Reject duplicates and conflicting labels, but none of the first `settled` rows."""
     rows = table.frame.with_row_index("row").filter(pl.col("status") == KEPT)
     kept = rows.filter(pl.col("sha256").is_not_null() & pl.col("sha256").is_duplicated())
     if kept.is_empty():
@@ -157,8 +156,8 @@ def _once(table: PhotoTable, settled: int) -> PhotoTable:
     )
     more = best.filter(~pl.col("sha256").is_first_distinct() & free)
     logger.info(
-        f"{len(more):,} photos are there twice and count once; {len(odd):,} bear several labels and "
-        "are left out (ambiguous-label)."
+        f"{len(more):,} duplicates removed; {len(odd):,} photos with several labels left out "
+        "(ambiguous-label)."
     )
     table = table.with_frame(_joined(table.frame, kept))
     table = table.reject(odd["id"], RejectReason.AMBIGUOUS_LABEL.value)
@@ -166,7 +165,7 @@ def _once(table: PhotoTable, settled: int) -> PhotoTable:
 
 
 def _joined(frame: pl.DataFrame, same: pl.DataFrame) -> pl.DataFrame:
-    """The rows with the groups made one that share a photo."""
+    """Merge the groups that share a photo."""
     first: dict[str, str] = {}
 
     def root(group: str) -> str:

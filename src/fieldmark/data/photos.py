@@ -1,7 +1,7 @@
-"""Photo and PhotoTable: a row a photo, with its status and the reason for it.
+"""PhotoTable: one row a photo, with its status and the reason for a rejection.
 
-A photo is never deleted from a table: what cannot be used stays, as `rejected`, with its reason. So
-`kept + rejected == found` holds for every table, whatever was done to it.
+A photo is never deleted from a table: what cannot be used stays as `rejected`, with its reason. So
+`kept + rejected == found` holds for every table.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ KEPT = "kept"
 REJECTED = "rejected"
 
 SCHEMA: dict[str, pl.DataType] = {
-    "id": pl.String(),  # unique in the table; the source's own photo id where it has one
+    "id": pl.String(),  # unique in the table; the source's own id where it has one
     "path": pl.String(),  # as the source writes it, relative to the table's root
     "sha256": pl.String(),  # of the file's bytes; null where the file was not read
     "width": pl.Int32(),  # pixels, after EXIF orientation; null where unknown
     "height": pl.Int32(),
     "taxon_id": pl.String(),  # null for an unlabelled photo
-    "group": pl.String(),  # what must stay on one side of a split; null: the photo stands alone
+    "group": pl.String(),  # what must stay in one part of a split; null: the photo is in no group
     "split": pl.String(),  # the source's own part: train, val, test; null where it has none
     "status": pl.String(),  # kept or rejected
     "reason": pl.String(),  # why it was rejected; null for a kept one
-    "licence": pl.String(),  # as the source writes it; null where it says nothing
-    "rights_holder": pl.String(),  # whom to name with the photo
-    "location": pl.String(),  # where the camera stood, as the source names the place; null: unknown
-    "deployment": pl.String(),  # which setting up of the camera took it (Camtrap DP); null: unknown
-    "taken": pl.String(),  # when, as the source writes it (ISO 8601); null where it says nothing
+    "licence": pl.String(),  # as the source writes it; null: unknown
+    "rights_holder": pl.String(),  # the owner to name with the photo
+    "location": pl.String(),  # the camera's location, as the source names it; null: unknown
+    "deployment": pl.String(),  # the deployment of the camera (Camtrap DP); null: unknown
+    "taken": pl.String(),  # when, as the source writes it (ISO 8601); null: unknown
 }
 
 _LATER = ("licence", "rights_holder", "location", "deployment", "taken")
-"""Columns that the first tables had not."""
+"""Columns that older tables do not have."""
 
-# What a table says of its photos is the same wherever they lie, whoever holds the rights and whenever
-# they were taken; a place counts where it is the group.
+# Tables are the same wherever the photos are stored, whoever holds the rights and whenever they were
+# taken; a location counts where it is the group.
 _NOT_IN_DIGEST = frozenset({"path", *_LATER})
 
 _METADATA_KEY = "fieldmark"
 
-# What reading a foreign or damaged file ends in; Polars panics on some that it should refuse.
+# Exceptions of reading another or a damaged file; Polars panics on some.
 _DAMAGE = (
     OSError,
     KeyError,
@@ -63,7 +63,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class PhotoFile:
-    """A photo to decode: the digest of its bytes, and where it lies."""
+    """A photo to decode: the digest of its bytes, and where it is stored."""
 
     sha256: str
     path: Place
@@ -71,13 +71,13 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class PhotoTable:
-    """Photos, a row each, and the taxa that their labels stand for.
+    """Photos, one row each, and the taxa of their labels.
 
     Attributes:
         frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
-        taxonomy: every taxon that the source names, also those without a photo.
+        taxonomy: all taxa of the source, also those without a photo.
         root: the folder, or the URL, that `path` is below.
-        source: which layout the rows were read from (a name in `fieldmark.data.readers.SOURCES`).
+        source: which layout the rows were read from (a name in `fieldmark.data.readers.READERS`).
     """
 
     frame: pl.DataFrame
@@ -94,21 +94,21 @@ class PhotoTable:
 
     @property
     def kept(self) -> pl.DataFrame:
-        """The rows that can be used."""
+        """Return the rows that can be used."""
         return self.frame.filter(pl.col("status") == KEPT)
 
     @property
     def labelled(self) -> pl.DataFrame:
-        """The rows that can be used and have a label."""
+        """Return the rows that can be used and have a label."""
         return self.kept.filter(pl.col("taxon_id").is_not_null())
 
     @property
     def has_test(self) -> bool:
-        """Whether the source itself sets labelled photos apart to measure on."""
+        """Return whether the source has a test part with labelled photos."""
         return "test" in set(self.labelled["split"].drop_nulls())
 
     def reasons(self) -> dict[str, int]:
-        """How many photos were rejected for each reason, the most frequent first."""
+        """Count the rejected photos by reason, the most frequent first."""
         counts = (
             self.frame.filter(pl.col("status") == REJECTED)
             .group_by("reason")
@@ -118,7 +118,7 @@ class PhotoTable:
         return dict(counts.iter_rows())
 
     def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
-        """The same table with other rows."""
+        """Return the table with other rows."""
         return PhotoTable(frame.select(list(SCHEMA)), self.taxonomy, self.root, self.source)
 
     def reject_files(self, rejected: Mapping[str, ImageRejected]) -> PhotoTable:
@@ -134,7 +134,7 @@ class PhotoTable:
         return table
 
     def reject(self, ids: Iterable[str], reason: str) -> PhotoTable:
-        """The same table with some photos marked as rejected; a reason already given stays."""
+        """Return the table with some photos rejected; an earlier reason stays."""
         hit = pl.col("id").is_in(list(ids)) & (pl.col("status") == KEPT)
         return self.with_frame(
             self.frame.with_columns(
@@ -144,11 +144,11 @@ class PhotoTable:
         )
 
     def file_of(self, path: str) -> Place:
-        """Where the photo with this `path` lies."""
+        """Return where the photo with this `path` is stored."""
         return places.at(self.root, path)
 
     def digest(self) -> str:
-        """A digest of what the table says of its photos, whatever the order of its rows."""
+        """Return a digest of the photos, independent of the order of the rows."""
         columns = [name for name in SCHEMA if name not in _NOT_IN_DIGEST]
         rows = self.frame.select(columns).sort("id").write_csv().encode()
         return io.digest([io.sha256(rows), self.taxonomy.to_json()])
@@ -184,18 +184,18 @@ class PhotoTable:
         except _DAMAGE as error:
             raise InputError(
                 f"{path} is not a table written by `fieldmark index` ({error}): "
-                "write it anew with `fieldmark index PHOTOS --out FILE`."
+                "write it again with `fieldmark index PHOTOS --out FILE`."
             ) from error
 
 
 def _completed(frame: pl.DataFrame) -> pl.DataFrame:
-    """A table of an earlier version with the columns that it had not yet, empty."""
+    """Add the columns that a table of an earlier version lacks, empty."""
     added = {name: pl.lit(None, SCHEMA[name]) for name in _LATER}
     return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
 
 
 def build_frame(columns: dict[str, object]) -> pl.DataFrame:
-    """Rows in the table's schema from some of its columns; the others are null, the status `kept`."""
+    """Build rows in the table's schema from some of its columns; the others are null, status `kept`."""
     frame = pl.DataFrame(columns)
     if "status" not in frame.columns:
         frame = frame.with_columns(status=pl.lit(KEPT))

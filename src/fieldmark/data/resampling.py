@@ -1,17 +1,16 @@
-"""Antialiased resizing of a part of a picture: Pillow's result at four times its speed.
+"""Resize a part of an image with antialiasing: Pillow's result at four times its speed.
 
 Each output pixel is a weighted mean of the input pixels within the filter's support, widened by the
 shrinking factor (so that nothing aliases); first along rows, rounded to 8 bits, then along columns,
 rounded again. The filters are the triangle and Keys' cubic with a = -0.5 (R. Keys, "Cubic convolution
 interpolation for digital image processing", IEEE Transactions on Acoustics, Speech and Signal
-Processing 29, 1981). Columns come first where a picture loses more than twice as many rows as columns,
-as in Pillow from version 13 on.
+Processing 29, 1981). Columns come first where an image loses more than twice as many rows as columns,
+as in Pillow 13 and later.
 
-The cubic's sums are done by the Rust crate fast_image_resize, which has a vector unit's width of them at
-once, with weights of 16 bits where Pillow's have 22: one value of some hundred differs, by one grey
-level. It gives the same numbers with and without a vector unit. The triangle's sums often fall halfway
-between two grey levels, so that 16 bits would show: they are Pillow's own, and so is all where there
-is no build of the crate for a machine.
+The cubic is computed by the Rust crate fast_image_resize with weights of 16 bits where Pillow has 22:
+one value in some hundred differs, by one grey level, with or without vector instructions. The triangle's
+sums often fall halfway between two grey levels, where 16 bits are too few: Pillow computes them, and
+everything where there is no build of the crate.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from fieldmark.utils.typing import ByteArray
 Box = tuple[float, float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
 
-_SUPPORT = 2.0  # how far from its centre the cubic reaches, in pixels of the smaller picture
+_SUPPORT = 2.0  # radius of the cubic in pixels of the smaller image
 
 
 def resize(
@@ -37,15 +36,15 @@ def resize(
     interpolation: Interpolation,
     whole: tuple[int, int] | None = None,
 ) -> ByteArray:
-    """Resize the part of a picture within `box` to `size`.
+    """Resize the part of an image within `box` to `size`.
 
     Args:
         pixels: uint8, shape (H, W, 3).
-        box: left, top, right, bottom in pixels; fractions are meant exactly.
+        box: left, top, right, bottom in pixels, exact fractions.
         size: height, width of the result.
         interpolation: `bilinear` or `bicubic`.
-        whole: height, width that the whole picture would have at this scale, where `box` is cut out
-            of it; the order of the two passes follows from it. By default `size`.
+        whole: height, width of the whole image at this scale, which the order of the two passes depends
+            on; None: `size`.
 
     Returns:
         uint8, shape (*size, 3): in the mean within 0.02 grey levels of Pillow 13's
@@ -62,19 +61,16 @@ def resize(
 
 
 def short_weights(interpolation: Interpolation) -> bool:
-    """Whether weights are rounded to 16 bits, as many of them behind the point as the largest allows.
-
-    If not, they have 22 bits behind the point.
-    """
+    """Return whether weights have 16 bits, scaled by the largest; otherwise 22 fractional bits."""
     return interpolation == "bicubic" and _rust() is not None
 
 
 @cache
 def _rust() -> Any:
-    """The package with fast_image_resize in it, or None."""
+    """Return the package with fast_image_resize, or None."""
     try:
         import cykooz_resizer
-    except ImportError:  # there is none for this kind of machine
+    except ImportError:  # no build for this machine
         return None
     return cykooz_resizer
 
@@ -82,7 +78,7 @@ def _rust() -> Any:
 def _with_rust(
     pixels: ByteArray, box: Box, size: tuple[int, int], columns_first: bool
 ) -> ByteArray:
-    """The two passes, each over those rows or columns alone that the other one needs."""
+    """Run two passes, each over the rows or columns that the other one needs."""
     left, top, right, bottom = box
     height, width = size
     if columns_first:
@@ -97,11 +93,11 @@ def _with_rust(
         box = (0, top - first, width, bottom - first)
     found = _one_pass(part, box, size)
     values = np.frombuffer(found.rust_image.buffer(), np.uint8)
-    return values.reshape(*size, 3).copy()  # its own memory, that may be written to
+    return values.reshape(*size, 3).copy()  # writeable
 
 
 def _reach(low: float, high: float, outputs: int, inputs: int) -> tuple[int, int]:
-    """From where to where a filter reaches for the outputs of `low` and `high`."""
+    """Return the range of inputs that the filter needs for outputs from `low` to `high`."""
     reach = _SUPPORT * max((high - low) / outputs, 1.0) + 1
     return max(0, math.floor(low - reach)), min(inputs, math.ceil(high + reach))
 
@@ -112,7 +108,7 @@ def _image(pixels: ByteArray) -> Any:
 
 
 def _one_pass(image: Any, box: Box, size: tuple[int, int]) -> Any:
-    """Resize along the one side on which `box` and `size` differ from the picture."""
+    """Resize along the side on which `box` and `size` differ from the image."""
     rust = _rust()
     left, top, right, bottom = box
     wide, high = min(right, image.width) - left, min(bottom, image.height) - top

@@ -1,4 +1,4 @@
-"""How many photos a class has: the counts behind the paper's Table 1 and Figure 1."""
+"""Count the photos of classes, for the paper's Table 1 and Figure 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fieldmark.utils.typing import IntArray
 RARE = 100
 """A class with fewer photos than this is rare: the paper drops such classes."""
 
-_BINS = 50  # as many bars as a page has room for
+_BINS = 50  # bars of the histogram
 
 
 _COLUMNS = (
@@ -58,7 +58,7 @@ def stats(table: PhotoTable) -> dict[str, Any]:
 
 
 def render(counted: dict[str, Any]) -> str:
-    """What `stats` found as text for the terminal, in the shape of the paper's Table 1."""
+    """Format the result of `stats` for the terminal, like the paper's Table 1."""
     groups = ", ".join(f"{name} {photos:,}" for name, photos in counted["groups"].items())
     head = f"{counted['classes']:,} classes, {counted['photos']:,} photos"
     if groups:
@@ -89,7 +89,7 @@ def _photos_per_class(rows: pl.DataFrame) -> IntArray:
 
 
 def _describe(count_C: IntArray) -> dict[str, float | int | None]:
-    """Figures of the photos in each of C classes."""
+    """Summarise the numbers of photos of C classes."""
     some = len(count_C) > 0
     rare = count_C[count_C < RARE]
     return {
@@ -114,7 +114,7 @@ def _groups(rows: pl.DataFrame, table: PhotoTable) -> dict[str, int]:
 
 
 def _histogram(count_C: IntArray) -> dict[str, list[int]]:
-    """Classes in at most about 50 bins of equal width, from 0 to past the largest class."""
+    """Count classes in at most about 50 bins of equal width, from 0 to beyond the largest class."""
     largest = int(count_C.max(initial=0))
     width = max(1, math.ceil(largest / _BINS))
     edges = list(range(0, largest + width + 1, width))

@@ -111,7 +111,7 @@ def read(
     if limit is not None and limit < len(ids):
         drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
         table = table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
-    return readers.look(table)
+    return readers.verify_files(table)
 
 
 @dataclass(frozen=True)

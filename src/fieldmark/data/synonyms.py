@@ -1,9 +1,9 @@
-"""Accepted names: a table that says which names are called something else by now.
+"""Replace synonyms by accepted names, by a table.
 
-A CSV or TSV file with the columns `name` and `accepted`, and where wanted what is to be said of the
-accepted taxon: `common_name`, `supercategory`, and the ranks from `kingdom` to `species`. A name is
-a taxon's id or its scientific name, upper or lower case. Labels that come to bear one name become
-one class."""
+A CSV or TSV file with the columns `name` and `accepted`, and optionally facts of the accepted taxon:
+`common_name`, `supercategory`, and the ranks from `kingdom` to `species`. A name is a taxon's id or its
+scientific name, in any case. Labels with the same accepted name become one class.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _ABOUT = ("common_name", "supercategory", *RANKS)
 
 @dataclass(frozen=True)
 class Accepted:
-    """What is called otherwise.
+    """Accepted names.
 
     Attributes:
-        names: the accepted name of each, by the name in lower case.
-        about: what is said of an accepted name in lower case: some of its ranks and everyday names.
+        names: the accepted name of each synonym, by the synonym in lower case.
+        about: facts of accepted names, by the name in lower case: some ranks and common names.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def apply(self, table: PhotoTable) -> PhotoTable:
-        """The table with its labels under their accepted names; says how many were changed.
+        """Return the table with accepted names as labels, and log how many were changed.
 
-        A taxon that bears an accepted name already takes the photos of those that are called so from now
-        on. Where there is none, the first of them becomes it: its id is then the accepted name, and the
-        wider ranks that the table of names does not give are its own.
+        Photos of a synonym move to the taxon with the accepted name. If there is none, the first synonym
+        becomes it: its id is then the accepted name, and it keeps its higher ranks that the table of
+        names does not give.
         """
         if not self.names:
             return table
@@ -58,7 +58,7 @@ class Accepted:
                 becomes[taxon.id] = new.id
             taxa.setdefault(new.id, new)
         logger.info(
-            f"Names: {len(becomes):,} of {len(table.taxonomy):,} labels are called otherwise."
+            f"Names: {len(becomes):,} of {len(table.taxonomy):,} labels replaced by accepted names."
         )
         frame = table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(becomes))
         return PhotoTable(frame, Taxonomy(taxa.values()), table.root, table.source)
@@ -66,30 +66,30 @@ class Accepted:
     def _renamed(self, taxon: Taxon, name: str) -> Taxon:
         about = dict(self.about.get(_key(name), {}))
         wider = {rank: taxon.ranks[rank] for rank in RANKS[:-2] if rank in taxon.ranks}
-        said = {
+        values = {
             "common_name": taxon.common_name,
             "supercategory": taxon.supercategory,
             **wider,
             **about,
             "name": name,
         }
-        return tabular.taxon(name, {key: value for key, value in said.items() if value})
+        return tabular.taxon(name, {key: value for key, value in values.items() if value})
 
 
 def read(path: Path | None) -> Accepted:
-    """Read a table of names; None: nothing is called otherwise.
+    """Read a table of accepted names; None: no synonyms.
 
     Raises:
-        InputError: it is no such table, or it cannot be followed: a name has two accepted ones, or an
-            accepted name is itself called otherwise.
+        InputError: it is not such a table, a name has two accepted names, or an accepted name is itself
+            a synonym.
     """
     if path is None:
         return Accepted()
     if not path.is_file():
-        raise InputError(f"{path} is not there: --names takes {_EXPECTS}.")
+        raise InputError(f"{path} not found: --names takes {_EXPECTS}.")
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     rows = tabular.read_text_table(path, separator)
-    tabular.need(rows, ("name", "accepted"), path, _EXPECTS)
+    tabular.require_columns(rows, ("name", "accepted"), path, _EXPECTS)
     names: dict[str, str] = {}
     about: dict[str, dict[str, str]] = {}
     for line, row in enumerate(rows.iter_rows(named=True), 2):
@@ -97,12 +97,14 @@ def read(path: Path | None) -> Accepted:
         if name is None and accepted is None:
             continue
         if name is None or accepted is None:
-            raise InputError(f"{path}, line {line}: a name stands alone: write both, or neither.")
+            raise InputError(
+                f"{path}, line {line}: a name without its counterpart: write both, or neither."
+            )
         before = names.setdefault(_key(name), accepted)
         if _key(before) != _key(accepted):
             raise InputError(
-                f"{path}, line {line}: {name!r} is called {before!r} above and {accepted!r} here: "
-                "keep one; a name that was split in two has to be told apart photo by photo."
+                f"{path}, line {line}: {name!r} has the accepted name {before!r} above and {accepted!r} "
+                "here: keep one; photos of a name that was split must be relabelled one by one."
             )
         _add(about, accepted, row, f"{path}, line {line}")
     return Accepted(_followed(names, path), about)
@@ -111,19 +113,19 @@ def read(path: Path | None) -> Accepted:
 def _add(
     about: dict[str, dict[str, str]], accepted: str, row: Mapping[str, str | None], where: str
 ) -> None:
-    """Note what a row says of the accepted name."""
-    told = about.setdefault(_key(accepted), {})
+    """Add the facts of a row to those of the accepted name."""
+    known_values = about.setdefault(_key(accepted), {})
     for column in _ABOUT:
         value = row.get(column)
-        if value and told.setdefault(column, value) != value:
+        if value and known_values.setdefault(column, value) != value:
             raise InputError(
-                f"{where}: the {column} of {accepted!r} is {value!r} here and {told[column]!r} above: "
-                "make them one."
+                f"{where}: the {column} of {accepted!r} is {value!r} here and {known_values[column]!r} "
+                "above: use one value."
             )
 
 
 def _followed(names: Mapping[str, str], path: Path) -> dict[str, str]:
-    """The names without those that stay as they are; chains and circles are refused."""
+    """Drop names that stay as they are; refuse chains and circles."""
     changed = {name: accepted for name, accepted in names.items() if name != _key(accepted)}
     for name, accepted in changed.items():
         following = changed.get(_key(accepted))
@@ -131,11 +133,11 @@ def _followed(names: Mapping[str, str], path: Path) -> dict[str, str]:
             continue
         if _key(following) == name:
             raise InputError(
-                f"{path}: {name!r} and {accepted!r} are each called the other: keep one."
+                f"{path}: {name!r} and {accepted!r} are each a synonym of the other: keep one."
             )
         raise InputError(
-            f"{path}: {name!r} is called {accepted!r}, which is itself called {following!r}: name the "
-            "one that is accepted now in both rows."
+            f"{path}: the accepted name of {name!r} is {accepted!r}, itself a synonym of {following!r}: "
+            "give both the same accepted name."
         )
     return changed
 

@@ -1,4 +1,4 @@
-"""Taxa and their ranks, and what follows from them: names, groups, sums over a genus or a family."""
+"""Taxa, their ranks, and sums of probabilities over a genus or a family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
-"""The ranks that are kept, from the widest to the narrowest (Darwin Core's terms)."""
+"""The ranks, from the highest to the lowest (Darwin Core's terms)."""
 
 
 NO_ANIMAL = {
@@ -26,14 +26,14 @@ NO_ANIMAL = {
 
 @dataclass(frozen=True, slots=True)
 class Taxon:
-    """What one label stands for.
+    """The taxon of a label.
 
     Attributes:
         id: the label as the source writes it, unique within a data set.
-        name: the scientific name, or the only name that is known.
-        common_name: the everyday name, or an empty string.
+        name: the scientific name, or the only known name.
+        common_name: the common name, or an empty string.
         supercategory: the group of the source ("Birds"), or an empty string.
-        ranks: the name at each rank of `RANKS` that is known; unranked and missing ranks are absent.
+        ranks: the name at each known rank of `RANKS`.
     """
 
     id: str
@@ -44,14 +44,14 @@ class Taxon:
 
     @property
     def label(self) -> str:
-        """The name for a person: the common name with the scientific one behind it."""
+        """Return the name to show: the common name and the scientific name in brackets."""
         return f"{self.common_name} ({self.name})" if self.common_name else self.name
 
     @property
     def rank(self) -> str:
-        """The rank of the name: one of `RANKS`, or "unranked" for a name between them (a superfamily).
+        """Return the rank: one of `RANKS`, or "unranked" for one between them (a superfamily).
 
-        A label of which no rank at all is known is taken for a species.
+        A label without any known rank is taken for a species.
         """
         genus = self.ranks.get("genus")
         if not self.ranks or (genus and self.name.split()[:-1] == [genus]):
@@ -61,20 +61,19 @@ class Taxon:
 
     @property
     def lineage(self) -> dict[str, str]:
-        """The name at each rank down to the taxon, the widest first; a species has its own as well."""
+        """Return the name at each rank down to the taxon, the highest first."""
         known = {"species": self.name, **self.ranks} if self.rank == "species" else self.ranks
         return {rank: known[rank] for rank in RANKS if rank in known}
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Labels gathered by one rank: which of them share a genus, a family, a kingdom.
+    """Labels grouped by one rank: by genus, by family, by kingdom.
 
     Attributes:
         rank: one of `RANKS` but "species".
-        groups: the ranks of each of the G groups, the widest first and this one last.
-        column: the group of each of the C labels, shape (C,); -1 for a label without this rank,
-            which takes no part.
+        groups: the ranks of each of the G groups, the highest first.
+        column: the group of each of the C labels, shape (C,); -1 for a label without this rank.
     """
 
     rank: str
@@ -83,23 +82,23 @@ class Level:
 
     @cached_property
     def _sorted(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """The labels that take part, group by group, and where each group begins."""
+        """Return the labels with this rank, group by group, and where each group begins."""
         order = np.argsort(self.column, kind="stable")
         order = order[self.column[order] >= 0]
         return order, np.searchsorted(self.column[order], np.arange(len(self.groups)))
 
     def name(self, group: int) -> str:
-        """The name of a group: "Panthera"."""
+        """Return the name of a group: "Panthera"."""
         return self.groups[group][self.rank]
 
     def sums(self, p_NC: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """Probabilities of labels summed over each group: from (N, C) to (N, G)."""
+        """Sum the probabilities of labels over each group: from (N, C) to (N, G)."""
         order, starts = self._sorted
         sums: npt.NDArray[np.floating[Any]] = np.add.reduceat(p_NC[:, order], starts, axis=1)
         return sums
 
     def without(self, p_C: npt.NDArray[np.floating[Any]]) -> float:
-        """The probability of one photo that lies on labels without this rank."""
+        """Return the probability of one photo for labels without this rank."""
         return float(p_C[self.column < 0].sum())
 
 
@@ -127,20 +126,20 @@ class Taxonomy:
     __hash__ = None  # type: ignore[assignment]  # equality is by value and the mapping is not hashable
 
     def only(self, taxon_ids: Iterable[str]) -> Taxonomy:
-        """The taxonomy of some of the taxa, in the order given."""
+        """Return the taxonomy of some of the taxa, in the order given."""
         return Taxonomy(self._taxa[taxon_id] for taxon_id in taxon_ids)
 
     @cached_property
     def supercategories(self) -> list[str]:
-        """The groups that occur, sorted."""
+        """Return the supercategories that occur, sorted."""
         return sorted({taxon.supercategory for taxon in self if taxon.supercategory})
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The labels gathered by genus, by family and so on up to the kingdom, as far as it says
-        something: a rank at which fewer than two names occur is left out.
+        """Group the labels by genus, family and so on up to the kingdom.
 
-        One name in two kingdoms (a genus of birds and one of plants) stands for two groups.
+        A rank with fewer than two names is left out. One name in two kingdoms (a genus of birds and one
+        of plants) is two groups.
         """
         found = (self._level(rank) for rank in reversed(RANKS[:-1]))
         return tuple(level for level in found if len(level.groups) > 1)
@@ -167,7 +166,7 @@ class Taxonomy:
         return Level(rank, tuple(groups), column)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The taxa as JSON values; `from_json` reads them back."""
+        """Return the taxa as JSON values; `from_json` reads them."""
         return [asdict(taxon) for taxon in self]
 
     @classmethod

@@ -1,13 +1,13 @@
-"""What is done to pixels: for evaluation (`Preprocess`) and for training (`augment`), side by side.
+"""Crop photos: for evaluation (`Preprocess`) and for training (`augment`).
 
-Both end in one uint8 crop, shape (size, size, 3); taking the mean off and dividing by the deviation
-is the backbone's own business, so that all backbones of one crop size share the crop.
+Both give a uint8 crop, shape (size, size, 3); the backbone normalises it, so that all backbones of one
+crop size share the crop.
 
-Two tiers of decoding, named in the key under which features are kept:
+There are two tiers of decoding, part of the key of cached features:
 
 - `exact`: the photo is decoded in full; the crop equals Pillow's own to 0.02 grey levels;
-- `fast`: a large JPEG is decoded at 1/2, 3/8, 1/4 or 1/8 of its size, never below twice the size
-  that it is resized to.
+- `fast`: a large JPEG is decoded at 1/2, 3/8, 1/4 or 1/8 of its size, at least twice the size that it
+  is resized to.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from fieldmark.utils import random as sampling
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray
 
-Fit = Literal["crop", "squash"]
+ResizeMode = Literal["crop", "squash"]
 Tier = Literal["exact", "fast"]
 
-_VERSION = 2  # goes up when the same settings give other pixels: kept features are then not reused
+_VERSION = (
+    2  # goes up when the same settings give other pixels, so that cached features are not reused
+)
 _MAX_SIZE = 4096
-_OVERSAMPLING = 2  # the fast tier decodes to at least this many times the size resized to
+_OVERSAMPLING = 2  # the fast tier decodes to at least this multiple of the size
 
 # The usual random crop of fine-tuning (Szegedy et al., "Going deeper with convolutions", 2015), with
 # less extreme crops than its 0.08: on photos of wildlife a small crop often misses the animal.
@@ -41,7 +43,7 @@ _CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a photo becomes the crop that a backbone sees.
+    """How a photo becomes the crop that a backbone is given.
 
     Attributes:
         size: side of the crop in pixels.
@@ -51,18 +53,22 @@ class Preprocess:
         fit: `crop`: resize the shorter side, then cut out the centre; `squash`: the whole photo is
             resized to a square, whatever its shape.
         tier: `exact` or `fast`, see above.
-        flip: whether the crop is mirrored, left to right: another view of the same photo.
+        flip: whether the crop is mirrored horizontally: another view of the same photo.
     """
 
     size: int = 224
     resize: int = 256
     interpolation: Interpolation = "bicubic"
-    fit: Fit = "crop"
+    fit: ResizeMode = "crop"
     tier: Tier = "exact"
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("interpolation", Interpolation), ("fit", Fit), ("tier", Tier)):
+        for name, allowed in (
+            ("interpolation", Interpolation),
+            ("fit", ResizeMode),
+            ("tier", Tier),
+        ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(
                     f"preprocess.{name} is {getattr(self, name)!r}: "
@@ -84,13 +90,13 @@ class Preprocess:
             )
 
     def key(self) -> str:
-        """A name for what is done to the pixels: equal keys, equal crops."""
+        """Return a key of the settings: equal keys, equal crops."""
         shape = f"crop{self.resize}" if self.fit == "crop" else "squash"
         mirrored = "-flip" if self.flip else ""
         return f"p{_VERSION}-{self.size}-{shape}-{self.interpolation}-{self.tier}{mirrored}"
 
     def to_json(self) -> str:
-        """As a JSON object, in a fixed order."""
+        """Return the settings as a JSON object in a fixed order."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
@@ -98,7 +104,7 @@ class Preprocess:
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: it is not such an object, or says what is not allowed.
+            InputError: it is not such an object, or a value is invalid.
         """
         try:
             values: Any = json.loads(text)
@@ -112,7 +118,7 @@ class Preprocess:
         return cls(**values)
 
     def crop(self, data: bytes) -> ByteArray:
-        """A file's bytes to its crop: uint8, shape (size, size, 3).
+        """Decode a file and crop it: uint8, shape (size, size, 3).
 
         Raises:
             ImageRejected: the bytes cannot be used as a photo.
@@ -121,15 +127,15 @@ class Preprocess:
 
     @property
     def at_least(self) -> int | None:
-        """The shorter side, in pixels, that a photo has to be decoded to; None: in full."""
+        """Return the least shorter side, in pixels, to decode to; None: full size."""
         target = self.resize if self.fit == "crop" else self.size
         return _OVERSAMPLING * target if self.tier == "fast" else None
 
     def apply(self, image_HWC: ByteArray) -> ByteArray:
-        """A decoded picture, uint8 (H, W, 3), to its crop: uint8, shape (size, size, 3).
+        """Crop a decoded image, uint8 (H, W, 3), to uint8, shape (size, size, 3).
 
-        With `crop` the result is what resizing all of it and then cutting would give (to 0.02 grey
-        levels in the mean), but only the pixels of the crop are computed. Sizes and positions are
+        With `crop` the result equals resizing the image and then cutting (to 0.02 grey levels on
+        average), but only the pixels of the crop are computed. Sizes and positions are
         rounded as torchvision's Resize and CenterCrop round them.
         """
         height, width = image_HWC.shape[:2]
@@ -140,14 +146,14 @@ class Preprocess:
         return np.ascontiguousarray(crop[:, ::-1]) if self.flip else crop
 
     def box(self, height: int, width: int) -> Box:
-        """What of a picture the crop shows: left, top, right, bottom, in pixels of the picture."""
+        """Return the part of an image that the crop shows: left, top, right, bottom in its pixels."""
         if self.fit == "squash":
             return (0, 0, width, height)
         return _centre_box(width, height, _whole(width, height, self.resize), self.size)
 
 
 def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
-    """The crops of a file for each of some views: decoded, and resized, no more often than needed.
+    """Crop a file for each of some views; decode and resize it no more often than needed.
 
     Raises:
         ImageRejected: the bytes cannot be used as a photo.
@@ -162,13 +168,13 @@ def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
 
 
 def _whole(width: int, height: int, resize: int) -> tuple[int, int]:
-    """Height and width of the whole picture when its shorter side is `resize`."""
+    """Return height and width of the whole image when its shorter side is `resize`."""
     shorter = min(width, height)
     return int(resize * height / shorter), int(resize * width / shorter)
 
 
 def _centre_box(width: int, height: int, whole: tuple[int, int], size: int) -> Box:
-    """What of the picture the central crop covers, in pixels of the picture."""
+    """Return the part of an image that the central crop covers, in pixels of the image."""
     new_height, new_width = whole
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
     across, down = width / new_width, height / new_height
@@ -178,17 +184,16 @@ def _centre_box(width: int, height: int, whole: tuple[int, int], size: int) -> B
 def augment(
     image_HWC: ByteArray, preprocess: Preprocess, *, seed: int, epoch: int, photo_id: str
 ) -> ByteArray:
-    """A crop for training: a random part of the photo, half of the time mirrored.
+    """Crop a photo for training: a random part of it, mirrored with probability 0.5.
 
-    A part of 35 to 100 % of the area, 3:4 to 4:3 in shape, resized to the crop's size. It is a
-    function of (seed, epoch, photo_id) alone: a resumed run, or one with another number of workers,
-    sees the same crops.
+    The part has 35 to 100 % of the area and an aspect ratio of 3:4 to 4:3. It is a function of (seed,
+    epoch, photo_id): a resumed run, or one with another number of workers, gets the same crops.
 
     Args:
-        image_HWC: a decoded picture, uint8, shape (H, W, 3).
+        image_HWC: a decoded image, uint8, shape (H, W, 3).
         preprocess: gives the crop's size and the interpolation.
         seed: the run's seed.
-        epoch: which pass over the photos.
+        epoch: its number.
         photo_id: the photo's id in its table.
 
     Returns:
@@ -202,7 +207,7 @@ def augment(
 
 
 def _random_box(width: int, height: int, random: np.random.Generator) -> Box:
-    """A part of the picture, whole pixels; the largest central one where no random one fits."""
+    """Draw a part of the image, whole pixels; the largest central one where no random one fits."""
     for _ in range(_CROP_TRIES):
         area = width * height * random.uniform(*_CROP_AREA)
         ratio = float(np.exp(random.uniform(*np.log(_CROP_RATIO))))

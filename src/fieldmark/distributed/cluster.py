@@ -23,13 +23,13 @@ from urllib.parse import urlsplit
 from fieldmark.curation import CheckConfig, files_of, image_stats
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoFile, PhotoTable
-from fieldmark.data.readers.verification import Finding, Rows, in_threads
+from fieldmark.data.readers.verification import FileCheck, PhotoRows, check_in_threads
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.features.cache import FeatureCache
 from fieldmark.features.extractor import FeatureExtractor
-from fieldmark.features.sharded import Report, Shard, extract_shard
+from fieldmark.features.sharded import Shard, ShardResult, extract_shard
 from fieldmark.inference import Item, Named, predict
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.predictor import BATCH
@@ -163,15 +163,17 @@ class Workers:
                 "then run the same command again; what was done is kept."
             ) from error
 
-    def looking(self, root: File, rows: Rows) -> Iterator[list[Finding]]:
-        """`sources.check.in_threads` of every share of the rows."""
+    def looking(self, root: File, rows: PhotoRows) -> Iterator[list[FileCheck]]:
+        """`sources.check.check_in_threads` of every share of the rows."""
         yield from self.over(_look, places.absolute(root), cut(rows, self.shares))
 
     def look(self, table: PhotoTable) -> PhotoTable:
-        """`sources.look`: the table with every file looked at."""
-        return readers.look(table, looking=self.looking)
+        """`readers.verify_files`: the table with every file looked at."""
+        return readers.verify_files(table, checker=self.looking)
 
-    def extract(self, table: PhotoTable, networks: Networks, extractor: FeatureExtractor) -> Report:
+    def extract(
+        self, table: PhotoTable, networks: Networks, extractor: FeatureExtractor
+    ) -> ShardResult:
         """`shards.extract_shard` of every shard.
 
         Args:
@@ -179,7 +181,7 @@ class Workers:
             networks: what to compute.
             bench: where features are kept, and how they are computed.
         """
-        whole = Report()
+        whole = ShardResult()
         shards = [Shard(number + 1, self.shares) for number in range(self.shares)]
         # A task is sent its own rows: a table of a hundred million is not for every worker to hold, nor
         # the names of its classes, which are not asked for.
@@ -207,7 +209,7 @@ class Workers:
             wide: whether the probabilities of all labels are wanted.
         """
         common = classifier, top, wide
-        sent = [replace(each, path=places.fixed(each.path)) for each in items]
+        sent = [replace(each, path=places.absolute_place(each.path)) for each in items]
         parts = self.over(_name, common, cut(sent, self.shares, BATCH), gpu=True)
         for item, named in zip(items, chain.from_iterable(parts), strict=True):
             yield replace(named, item=item)
@@ -271,11 +273,13 @@ def _at_work(how: tuple[str, Callable[[C, S], T], C], share: S) -> T:
             time.sleep(1.0)
 
 
-def _look(root: File, rows: Rows) -> list[Finding]:
-    return [finding for batch in in_threads(root, rows) for finding in batch]
+def _look(root: File, rows: PhotoRows) -> list[FileCheck]:
+    return [finding for batch in check_in_threads(root, rows) for finding in batch]
 
 
-def _extract(common: tuple[Networks, FeatureExtractor], share: tuple[Shard, PhotoTable]) -> Report:
+def _extract(
+    common: tuple[Networks, FeatureExtractor], share: tuple[Shard, PhotoTable]
+) -> ShardResult:
     (networks, extractor), (shard, rows) = common, share
     backbones = {name: _network(name, tuple(how.items())) for name, how in networks.items()}
     return extract_shard(rows, backbones, extractor, shard)

@@ -141,8 +141,8 @@ def _measured(
     labelled = extractor.features(backbone, photos, classes)
     row: dict[str, Any] = {
         "backbone": backbone.architecture.name,
-        "weights": backbone.account.line,
-        "weights_complete": backbone.account.complete,
+        "weights": backbone.weights_info.line,
+        "weights_complete": backbone.weights_info.complete,
         "giga_macs": backbone.architecture.giga_macs,
     }
     evaluations = {}

@@ -1,24 +1,21 @@
-"""FeatureStore: every vector that was ever computed, kept by what it was computed from.
+"""FeatureStore: computed feature vectors on disk, by what they were computed from.
 
-While a backbone is frozen, the vector it gives for a photo depends on four things: the photo's bytes,
-the preprocessing, the weights and the precision. The last three name a shelf, the first names a row
-on it. Every epoch, every hyper-parameter and every pruning threshold is then arithmetic on the rows.
-
-On disk a shelf is two files that only grow:
+The features of a photo depend on its bytes, the preprocessing, the backbone's weights and the data type.
+The last three select a cache, the photo's digest a row in it. A cache consists of two append-only files:
 
     vectors.bin   row after row of D numbers (float16, or float32 for comparisons to the last digit)
     index.bin     row after row of 32 bytes: the SHA-256 of the photo
 
-A key never stands for a wrong vector. Against a kill it is the order of writes that helps: a batch's
-vectors are handed to the operating system before its keys, which then keeps them whatever becomes of
-the process; what was torn is cut off when the shelf is next opened for writing. A power cut knows no
-order, so that rows are trusted only once they were synced, which is done every half a minute, or if
-they add up. For that there is a third file while a shelf is written to:
+A key never belongs to a wrong vector. After a kill this follows from the order of writes: a batch's
+vectors are written before its keys, and a torn row is truncated when the cache is next opened for
+writing. A power cut keeps no order, so rows are trusted only after a sync (every half a minute) or if
+their checksums match.
+While a cache is open for writing there is a third file:
 
     unsynced.bin  8 bytes: how many rows are synced; then, for each later row, 8 bytes: a checksum
 
-One process writes to a shelf. Where several share the work, each writes to a segment, a shelf of its own
-in the folder `segments`; the rows of segments that are done are taken onto the shelf.
+One process writes to a cache. Several processes write to segments, caches of their own in the folder
+`segments`, whose rows are then moved to the cache.
 """
 
 from __future__ import annotations
@@ -29,32 +26,39 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fieldmark.features.cache_files import (
+    KEY_BYTES,
+    KeyLookup,
+    all_finite,
+    checksums,
+    consecutive,
+    heads_of,
+    pack,
+    sync,
+    write_all,
+)
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import FloatArray, IntArray
 
-Precision = Literal["float16", "float32"]
-
-_Sums = npt.NDArray[np.uint64]
+FeatureDtype = Literal["float16", "float32"]
 
 SYNCED_EVERY = 30.0
-"""Seconds of work that a power cut can cost; a kill costs no more than the batch at hand."""
-
-_KEY_BYTES = 32
+"""Seconds between syncs: the work that a power cut can cost; a kill costs one batch."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """The vectors of some photos, x_ND, left on disk until they are asked for.
+    """The vectors of some photos, x_ND, read from disk when they are needed.
 
     Attributes:
-        vectors: the whole shelf, shape (rows on the shelf, D), as a memory map.
-        rows: which row belongs to each of the N photos, shape (N,).
+        vectors: all rows of the cache, shape (rows, D), as a memory map.
+        rows: the row of each of the N photos, shape (N,).
     """
 
     vectors: npt.NDArray[np.floating]
@@ -65,70 +69,45 @@ class Features:
 
     @property
     def dim(self) -> int:
-        """D, the length of a vector."""
+        """Return D, the length of a vector."""
         return int(self.vectors.shape[1])
 
     def __getitem__(self, index: IntArray | slice) -> FloatArray:
-        """The vectors of some of the photos as float32, shape (len(index), D)."""
+        """Read the vectors of some of the photos as float32, shape (len(index), D)."""
         rows = self.rows[index]
-        if len(rows) and (np.diff(rows) == 1).all():  # one stretch: converted as it is read
+        if len(rows) and (np.diff(rows) == 1).all():  # consecutive: converted as it is read
             return np.array(self.vectors[rows[0] : rows[-1] + 1], dtype=np.float32)
         return np.asarray(self.vectors[rows], dtype=np.float32)
 
     def take(self, index: IntArray) -> Features:
-        """Some of the photos, in the order given, without reading a vector."""
+        """Select some of the photos, in the order given, without reading a vector."""
         return Features(self.vectors, self.rows[index])
 
     def blocks(self, size: int = 4096) -> Iterator[tuple[int, FloatArray]]:
-        """All vectors in order, in blocks of at most `size`: (first photo's number, x_BD)."""
+        """Yield all vectors in order, in blocks of at most `size`: (first photo's number, x_BD)."""
         for start in range(0, len(self), size):
             yield start, self[slice(start, start + size)]
 
     @classmethod
     def of(cls, x_ND: npt.NDArray[np.floating]) -> Features:
-        """Vectors that are in memory already."""
+        """Wrap vectors in memory."""
         return cls(x_ND, np.arange(len(x_ND)))
 
 
-class _Lookup(NamedTuple):
-    """The keys of a shelf in order.
-
-    Attributes:
-        heads: their first eight bytes, which are looked up four times as quickly; None where two keys
-            share them.
-        order: the row of each key.
-        known: the keys.
-    """
-
-    heads: _Sums | None
-    order: IntArray
-    known: npt.NDArray[np.bytes_]
-
-    @classmethod
-    def of(cls, keys: npt.NDArray[np.bytes_]) -> _Lookup:
-        heads = _heads(keys)
-        order = np.argsort(heads, kind="stable")
-        heads = heads[order]
-        if (heads[1:] == heads[:-1]).any():
-            order = np.argsort(keys, kind="stable")
-            return cls(None, order, keys[order])
-        return cls(heads, order, keys[order])
-
-
 class FeatureCache:
-    """The vectors of one backbone under one preprocessing in one precision."""
+    """The vectors of one backbone and one preprocessing in one data type."""
 
-    def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
+    def __init__(self, folder: Path, dim: int, dtype: FeatureDtype) -> None:
         self.folder = folder
         self.dim = dim
-        self.dtype: np.dtype[np.floating] = np.dtype(precision)
-        self._sorted: _Lookup | None = None
-        self._checked = 0  # rows that were seen to be right
+        self.dtype: np.dtype[np.floating] = np.dtype(dtype)
+        self._sorted: KeyLookup | None = None
+        self._checked = 0  # rows known to be valid
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{folder} cannot be written to ({error.strerror}): name another place with --cache."
+                f"{folder} cannot be written to ({error.strerror}): name another folder with --cache."
             ) from error
 
     @property
@@ -148,63 +127,65 @@ class FeatureCache:
         return self.folder / "unsynced.bin"
 
     def __len__(self) -> int:
-        """How many rows there are that can be trusted: a key and its vector."""
-        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // _KEY_BYTES)
+        """Return how many rows are valid: a key and its vector."""
+        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // KEY_BYTES)
         try:
             marks = np.frombuffer(self._unsynced.read_bytes(), np.uint64)
-        except FileNotFoundError:  # nobody writes to it, and the last who did came to an end
+        except FileNotFoundError:  # no writer, and the last one finished
             return whole
-        except ValueError:  # a torn checksum: those before it are whole
+        except ValueError:  # a torn checksum: those before it are complete
             raw = self._unsynced.read_bytes()
             marks = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
         synced = int(marks[0]) if len(marks) else 0
         self._checked = max(self._checked, min(synced, whole))
         last = min(whole, synced + len(marks) - 1)
         if last > self._checked:
-            self._checked += self._sound(self._checked, marks[1 + self._checked - synced :], last)
+            self._checked += self._count_valid(
+                self._checked, marks[1 + self._checked - synced :], last
+            )
         return self._checked
 
-    def _sound(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
-        """How many of the rows from `first` up to `last` add up, before the first that does not."""
+    def _count_valid(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
+        """Count the rows from `first` up to `last` before the first with a wrong checksum."""
         shape = (last, self.dim)
         vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
-        offset, count = first * _KEY_BYTES, (last - first) * _KEY_BYTES
-        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{_KEY_BYTES}")
-        wrong = np.flatnonzero(_checksums(keys, vectors) != marks[: len(vectors)])
+        offset, count = first * KEY_BYTES, (last - first) * KEY_BYTES
+        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{KEY_BYTES}")
+        wrong = np.flatnonzero(checksums(keys, vectors) != marks[: len(vectors)])
         return int(wrong[0]) if len(wrong) else len(vectors)
 
     def rows(self, keys: Sequence[str]) -> IntArray:
-        """The row of each photo, -1 where it is not on the shelf; shape (N,).
+        """Return the row of each photo, -1 where it is not in the cache; shape (N,).
 
         Args:
             keys: SHA-256 digests of photos in hexadecimal.
         """
-        wanted = _pack(keys)
+        wanted = pack(keys)
         if self._sorted is None or len(self._sorted.known) != len(self):
             known = self._keys()
-            if (start := _stretch(known, wanted)) is not None:
+            if (start := consecutive(known, wanted)) is not None:
                 return np.arange(start, start + len(wanted))
-            self._sorted = _Lookup.of(known)
+            self._sorted = KeyLookup.of(known)
         heads, order, known = self._sorted
         if not len(known):
             return np.full(len(keys), -1, np.int64)
         if heads is None:
             place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
         else:
-            place = np.minimum(np.searchsorted(heads, _heads(wanted)), len(known) - 1)
+            place = np.minimum(np.searchsorted(heads, heads_of(wanted)), len(known) - 1)
         return np.where(known[place] == wanted, order[place], -1)
 
     def _keys(self) -> npt.NDArray[np.bytes_]:
-        """The keys of all rows, in the order in which they came; shape (rows,)."""
+        """Read the keys of all rows in their order; shape (rows,)."""
         count = len(self)
-        raw = np.fromfile(self._index, np.uint8, count * _KEY_BYTES) if count else _NO_BYTES
-        return raw.view(f"S{_KEY_BYTES}")
+        raw = np.fromfile(self._index, np.uint8, count * KEY_BYTES) if count else _NO_BYTES
+        return raw.view(f"S{KEY_BYTES}")
 
     def get(self, keys: Sequence[str]) -> Features:
-        """The vectors of some photos.
+        """Return the vectors of some photos.
 
         Raises:
-            StoreError: a photo is not on the shelf.
+            StoreError: a photo is not in the cache.
         """
         rows = self.rows(keys)
         if (rows < 0).any():
@@ -217,9 +198,7 @@ class FeatureCache:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """Hold the shelf for appending; what an earlier process left torn is cut off first.
-
-        On leaving, all is on the disk.
+        """Lock the cache for appending; truncate torn rows first, and sync at the end.
 
         Raises:
             StoreError: another process is writing to it.
@@ -229,9 +208,9 @@ class FeatureCache:
             count = len(self)
             with self._vectors.open("ab") as vectors, self._index.open("ab") as index:
                 vectors.truncate(count * self._row_bytes)
-                index.truncate(count * _KEY_BYTES)
-                _sync(vectors.fileno(), index.fileno())
-                # There before the first row that is not synced, and gone after the last.
+                index.truncate(count * KEY_BYTES)
+                sync(vectors.fileno(), index.fileno())
+                # It exists before the first row that is not synced, and is deleted after the last.
                 io.write_bytes(self._unsynced, np.uint64(count).tobytes())
                 with self._unsynced.open("r+b") as marks:
                     handles = (vectors.fileno(), index.fileno(), marks.fileno())
@@ -243,14 +222,14 @@ class FeatureCache:
             self._unsynced.unlink()
 
     def segment(self, name: str) -> FeatureCache:
-        """A shelf beside this one for a process that shares the work; see `gather`."""
-        return FeatureCache(self.folder / "segments" / name, self.dim, _precision(self.dtype))
+        """Return a segment of this cache for one of several processes; see `gather`."""
+        return FeatureCache(self.folder / "segments" / name, self.dim, _dtype_name(self.dtype))
 
     def gather(self) -> None:
-        """Take the rows of all segments that nobody writes to onto this shelf, and empty them.
+        """Move the rows of all segments without a writer to this cache.
 
         Raises:
-            StoreError: another process is writing to this shelf.
+            StoreError: another process is writing to this cache.
             InputError: the disk is full.
         """
         full = [each for each in self._segments() if len(each)]
@@ -260,59 +239,59 @@ class FeatureCache:
             for segment in full:
                 with suppress(StoreError), io.lock(segment.folder / "lock"):
                     self._take(segment, writer)
-                    writer.sync()  # here for good before they are gone there
+                    writer.sync()  # safe here before they are deleted there
                     for path in (segment._index, segment._vectors):
                         os.truncate(path, 0)
 
     def _segments(self) -> list[FeatureCache]:
         folders = sorted((self.folder / "segments").glob("*/"))
-        return [FeatureCache(each, self.dim, _precision(self.dtype)) for each in folders]
+        return [FeatureCache(each, self.dim, _dtype_name(self.dtype)) for each in folders]
 
     def _take(self, segment: FeatureCache, writer: Writer) -> None:
         count = len(segment)
         if not count:
             return
-        raw = np.fromfile(segment._index, np.uint8, count * _KEY_BYTES).tobytes()
-        keys = [raw[at : at + _KEY_BYTES].hex() for at in range(0, len(raw), _KEY_BYTES)]
+        raw = np.fromfile(segment._index, np.uint8, count * KEY_BYTES).tobytes()
+        keys = [raw[at : at + KEY_BYTES].hex() for at in range(0, len(raw), KEY_BYTES)]
         new = np.flatnonzero(self.rows(keys) < 0)
         for start in range(0, len(new), 4096):
             some = new[start : start + 4096]
-            # Mapped anew for each block: what was read of it is let go.
+            # Mapped again for each block, which frees its memory.
             vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
             writer.append([keys[row] for row in some], vectors[some])
 
 
 class Writer:
-    """Appends batches to a shelf that is held for writing."""
+    """Appends batches to a cache that is open for writing."""
 
     def __init__(
         self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int
     ) -> None:
-        self._shelf, self._vectors, self._index, self._marks = cache, vectors, index, marks
+        self._cache, self._vectors, self._index, self._marks = cache, vectors, index, marks
         self._count = self._synced = count
         self._when = time.monotonic()
 
     def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.floating]) -> None:
-        """Put one batch on the shelf; when this returns, a kill does not cost it.
+        """Append one batch; once this returns, it survives a kill.
 
         Raises:
-            InputError: the disk is full; what was there before stays whole.
-            ValueError: the vectors do not have the shelf's shape, or are not finite in its precision.
+            InputError: the disk is full; earlier rows stay valid.
+            ValueError: the vectors do not have the cache's shape, or are not finite in its data type.
         """
-        with np.errstate(over="ignore"):  # what is beyond float16 becomes infinite and is refused
-            rows = np.ascontiguousarray(x_BD, dtype=self._shelf.dtype)
-        if rows.shape != (len(keys), self._shelf.dim):
-            raise ValueError(f"{len(keys)} keys of dimension {self._shelf.dim}, got {rows.shape}")
-        if not _all_finite(rows):
-            raise ValueError(f"a vector is not finite in {self._shelf.dtype}")
-        packed = _pack(keys)
+        with np.errstate(over="ignore"):  # overflow of float16 becomes infinite and is refused
+            rows = np.ascontiguousarray(x_BD, dtype=self._cache.dtype)
+        if rows.shape != (len(keys), self._cache.dim):
+            raise ValueError(f"{len(keys)} keys of dimension {self._cache.dim}, got {rows.shape}")
+        if not all_finite(rows):
+            raise ValueError(f"a vector is not finite in {self._cache.dtype}")
+        packed = pack(keys)
         try:
-            _write_all(self._marks, _checksums(packed, rows), at=8 * (1 + self._unsynced))
-            _write_all(self._vectors, rows)
-            _write_all(self._index, packed)
+            write_all(self._marks, checksums(packed, rows), at=8 * (1 + self._unsynced))
+            write_all(self._vectors, rows)
+            write_all(self._index, packed)
         except OSError as error:
-            os.ftruncate(self._index, self._count * _KEY_BYTES)
-            os.ftruncate(self._vectors, self._count * self._shelf._row_bytes)
+            os.ftruncate(self._index, self._count * KEY_BYTES)
+            os.ftruncate(self._vectors, self._count * self._cache._row_bytes)
             raise self._refused(error) from error
         self._count += len(keys)
         if time.monotonic() - self._when > SYNCED_EVERY:
@@ -323,14 +302,14 @@ class Writer:
         return self._count - self._synced
 
     def sync(self) -> None:
-        """Wait until all that was appended is on the disk: then not even a power cut costs it.
+        """Wait until all rows are on the disk: then they survive a power cut.
 
         Raises:
             InputError: the disk is full, or broken.
         """
         try:
-            _sync(self._vectors, self._index)
-            # In this order: killed in between, the next writer finds marks of no rows.
+            sync(self._vectors, self._index)
+            # In this order: after a kill in between, the next writer finds checksums of no rows.
             os.pwrite(self._marks, np.uint64(self._count).tobytes(), 0)
             os.ftruncate(self._marks, 8)
         except OSError as error:
@@ -339,33 +318,33 @@ class Writer:
 
     def _refused(self, error: OSError) -> InputError:
         return InputError(
-            f"features could not be written to {self._shelf.folder} ({error.strerror}): free "
-            "some space or name another place with --cache, then run the same command again; "
-            "what was computed is kept."
+            f"features could not be written to {self._cache.folder} ({error.strerror}): free "
+            "some space or name another folder with --cache, then run the same command again; "
+            "it resumes."
         )
 
 
 class FeatureStore:
-    """All shelves, in one folder (by default `features` in the user's cache)."""
+    """All feature caches, in one folder (by default `features` in the user's cache)."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or io.cache_dir() / "features"
 
     def cache(
-        self, backbone_key: str, preprocess_key: str, dim: int, precision: Precision = "float16"
+        self, backbone_key: str, preprocess_key: str, dim: int, dtype: FeatureDtype = "float16"
     ) -> FeatureCache:
-        """The shelf for these weights, this preprocessing and this precision; made when it is new."""
-        about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": precision}
+        """Return the cache of these weights, this preprocessing and this data type."""
+        about = {"backbone": backbone_key, "preprocess": preprocess_key, "precision": dtype}
         name = io.digest(about)[:32]
-        cache = FeatureCache(self.folder / name, dim, precision)
+        cache = FeatureCache(self.folder / name, dim, dtype)
         if not (cache.folder / "about.json").exists():
             io.write_json(cache.folder / "about.json", {**about, "dim": dim})
-        with suppress(StoreError):  # somebody writes to it: the next who opens it takes them
+        with suppress(StoreError):  # another process writes to it: the next one gathers them
             cache.gather()
         return cache
 
 
-def _precision(dtype: np.dtype[np.floating]) -> Precision:
+def _dtype_name(dtype: np.dtype[np.floating]) -> FeatureDtype:
     return "float16" if dtype == np.float16 else "float32"
 
 
@@ -377,61 +356,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _all_finite(rows: npt.NDArray[np.floating]) -> bool:
-    if rows.dtype == np.float16:
-        # By the bits, all ones in the exponent: NumPy would take a third as long as making the numbers.
-        positive, negative = rows.view(np.int16).max(initial=0), rows.view(np.uint16).max(initial=0)
-        return bool(positive < 0x7C00 and negative < 0xFC00)
-    return bool(np.isfinite(rows).all())
-
-
-def _pack(keys: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    raw = bytes.fromhex("".join(keys))
-    if len(raw) != _KEY_BYTES * len(keys):
-        raise ValueError("a feature's key is a SHA-256 digest in hexadecimal")
-    return np.frombuffer(raw, f"S{_KEY_BYTES}")
-
-
-def _heads(keys: npt.NDArray[np.bytes_]) -> _Sums:
-    """The first eight bytes of each key as a number; shape (N,)."""
-    return np.ascontiguousarray(keys.view(np.uint64).reshape(-1, _KEY_BYTES // 8)[:, 0])
-
-
-def _stretch(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -> int | None:
-    """The first row of photos that lie one after the other, as a first run leaves them.
-
-    Then nothing need be sorted or looked up, which takes as long as reading a tenth of the vectors. Not
-    tried for a small part of the shelf: for many such in turn, a sorted shelf is read but once.
-    """
-    if 2 * len(wanted) < len(known):
-        return None
-    heads = _heads(known) == _heads(wanted[:1])
-    start = int(heads.argmax()) if heads.size else 0
-    found = known[start : start + len(wanted)]
-    return start if np.array_equal(found.view(np.uint64), wanted.view(np.uint64)) else None
-
-
-def _checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> _Sums:
-    """A number for each row, from its key and its vector, modulo 2**64; shape (N,).
-
-    Plain sums, at the speed of memory: what they are to tell is a row that never came to the disk.
-    """
-    wide = np.uint64 if rows.shape[1] * rows.itemsize % 8 == 0 else np.uint16
-    of_keys = keys.view(np.uint64).reshape(len(keys), -1).sum(1)
-    sums: _Sums = of_keys + rows.view(wide).sum(1, dtype=np.uint64)
-    return sums
-
-
-def _write_all(handle: int, data: npt.NDArray[Any], at: int | None = None) -> None:
-    """Write an array's bytes at a place, or where the handle stands."""
-    view = memoryview(data.view(np.uint8).reshape(-1).data)
-    while view:
-        done = os.write(handle, view) if at is None else os.pwrite(handle, view, at)
-        view, at = view[done:], at if at is None else at + done
-
-
-def _sync(*handles: int) -> None:
-    for handle in handles:
-        os.fsync(handle)

@@ -1,11 +1,9 @@
-"""Extraction: from photos to features, decoding each photo once for all backbones.
+"""Compute features of photos, decoding each photo once for all backbones.
 
-Photos are taken in chunks that fit the spool. The cheapest network works on the crops as they are
-decoded; the others, in the order of their cost, read them from the spool. So the first network of a
-data set of ordinary size is done within minutes, and no photo is decoded twice.
-
-Two things go on at a time: threads decode a bounded stretch ahead while the network runs. What it gives
-is appended at once, which is quick: the shelf waits for the disk only now and then.
+Photos are processed in chunks that fit the crop cache. The cheapest network runs on the crops as they
+are decoded; the others, in the order of their cost, read them from the crop cache. So the features of
+the first network are ready early, and no photo is decoded twice. Threads decode ahead while the network
+runs.
 """
 
 from __future__ import annotations
@@ -31,14 +29,14 @@ from fieldmark.utils.typing import BoolArray
 N = TypeVar("N", int, float)
 
 BATCH = 32
-"""Photos that a kill can cost at most, of the network that is running (a GPU's batches are larger)."""
+"""Photos a batch, which a kill can cost (a GPU's batches are larger)."""
 
-SPOOL_BYTES = 8 * 2**30
+CACHE_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
 class Job:
-    """One network to run: its name, its shelf, its cost a photo, and how to get its engine."""
+    """One network to run: its name, cache, cost a photo, and a function that returns its engine."""
 
     name: str
     cache: FeatureCache
@@ -48,12 +46,12 @@ class Job:
 
 @dataclass
 class Extraction:
-    """What an extraction did.
+    """The result of an extraction.
 
     Attributes:
         rejected: the reason for each photo that could not be decoded, by its SHA-256.
         seconds: time spent in each network that ran.
-        computed: how many vectors each network computed now; the others were kept from before.
+        computed: how many vectors each network computed; the others were cached.
     """
 
     rejected: dict[str, ImageRejected] = field(default_factory=dict)
@@ -61,7 +59,7 @@ class Extraction:
     computed: dict[str, int] = field(default_factory=dict)
 
     def merged(self, later: Extraction) -> Extraction:
-        """Return what both did together."""
+        """Return the sum of two results."""
         return Extraction(
             {**self.rejected, **later.rejected},
             _sum(self.seconds, later.seconds),
@@ -84,21 +82,20 @@ def extract(
     *,
     on_complete: Callable[[str, Extraction], None] = lambda _name, _so_far: None,
     workers: int | None = None,
-    spool_bytes: int = SPOOL_BYTES,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Extraction:
     """Compute the features that are missing in the jobs' caches.
 
-    Only photos that some network lacks are decoded, and a network sees only those that it lacks. A
-    kill at any moment loses at most one batch of `BATCH` photos.
+    Each network computes only the photos that its cache lacks. A kill loses at most one batch.
 
     Args:
-        photos: what to have on the shelves; a photo that occurs twice is computed once.
+        photos: a photo that occurs twice is computed once.
         jobs: the networks.
         preprocess: makes the crop that all of them share.
-        result: is filled with what was rejected and how long it took, and returned.
+        result: is added to, and returned.
         on_complete: called with a job's name and the result so far when its features are complete.
-        workers: threads that decode (default: one a core).
-        spool_bytes: room on disk for crops.
+        workers: decoding threads; None: one a core.
+        cache_bytes: disk space for crops.
     """
     unique = list({photo.sha256: photo for photo in photos}.values())
     keys = [photo.sha256 for photo in unique]
@@ -110,7 +107,7 @@ def extract(
     if not todo:
         return result
     needed = np.flatnonzero(np.any([lacking[job.name] for job in todo], axis=0))
-    chunk = max(BATCH, spool_bytes // (preprocess.size**2 * 3))
+    chunk = max(BATCH, cache_bytes // (preprocess.size**2 * 3))
     with ExitStack() as stack:
         writers = {job.name: stack.enter_context(job.cache.writing()) for job in todo}
         engines: dict[str, Engine] = {}
@@ -134,7 +131,7 @@ def extract(
 
 @dataclass
 class _Run:
-    """One network over one spool."""
+    """One network on one crop cache."""
 
     job: Job
     engine: Engine
@@ -174,7 +171,7 @@ class _Run:
             self.writer.append([keys[number] for number in batch], x_BD)
         except ValueError as error:
             raise InputError(
-                f"{name} gives features that cannot be kept ({error}): its weights do not fit it, "
+                f"{name} gives features that cannot be stored ({error}): its weights do not fit it, "
                 "or are damaged; name others."
             ) from error
         result.seconds[name] = result.seconds.get(name, 0.0) + spent
@@ -183,16 +180,16 @@ class _Run:
 
 
 def _note_cost(job: Job, result: Extraction) -> None:
-    """Keep the cost beside the features, so that a later run can still say what they cost."""
+    """Write the cost to the cache, so that a later run can report it."""
     if job.name in result.seconds:
         cost = {"seconds": result.seconds[job.name], "photos": result.computed[job.name]}
         io.write_json(job.cache.folder / "cost.json", cost)
 
 
 def seconds_for(cache: FeatureCache, photos: int) -> float | None:
-    """What the network's features of so many photos cost, by the rate at which they were computed."""
+    """Return the cost of a network's features of so many photos, by the measured rate."""
     try:
         cost = io.read_json(cache.folder / "cost.json")
         return float(cost["seconds"] / cost["photos"] * photos)
     except (InputError, KeyError, TypeError, ZeroDivisionError):
-        return None  # never noted, or damaged: it is not worth stopping for
+        return None  # missing or damaged

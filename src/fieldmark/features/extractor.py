@@ -1,4 +1,4 @@
-"""Compute features of photos and keep them in the feature store."""
+"""Compute features of photos and cache them in the feature store."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fieldmark.data.photos import PhotoFile
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.data.transforms import Preprocess
 from fieldmark.features import extraction
-from fieldmark.features.cache import FeatureCache, FeatureStore, Precision
+from fieldmark.features.cache import FeatureCache, FeatureDtype, FeatureStore
 from fieldmark.features.extraction import Extraction, Job
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.models import Backbone, runtime
 from fieldmark.utils.logging import progress_bar
 
 PAPER_CROP = Preprocess(size=224, fit="squash")
-"""The paper's crop: "resized to 224 x 224". The whole photo is used, without its proportions."""
+"""The paper's crop: the whole photo "resized to 224 x 224", without its proportions."""
 
 _ROOM = 8 / 7
-"""The side of crops that random crops are cut from, as a multiple of the network's: 256 for 224."""
+"""The side of crops for random cropping, as a multiple of the network's: 256 for 224."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class FeatureExtractor:
         preprocess: makes the crop that all backbones share.
         store: where features are kept.
         engine: which engine runs the networks; `auto` measures which is fastest here.
-        precision: the data type in which features are kept.
+        dtype: the data type in which features are kept.
         workers: decoding threads; None: one a core.
     """
 
     preprocess: Preprocess = PAPER_CROP
     store: FeatureStore = field(default_factory=FeatureStore)
     engine: str = "auto"
-    precision: Precision = "float16"
+    dtype: FeatureDtype = "float16"
     workers: int | None = None
     # Decoded crops that several trainings of one process share; not part of the value.
     _crops: dict[tuple[Preprocess, tuple[str, ...]], CachedCrops] = field(
@@ -53,7 +53,7 @@ class FeatureExtractor:
         """Return the cache of one backbone's features of this view."""
         facts = backbone.architecture
         crop = self.crop_for(backbone)
-        return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.precision)
+        return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.dtype)
 
     def crop_for(self, backbone: Backbone) -> Preprocess:
         """Return the shared crop in the size that the network takes."""
@@ -107,13 +107,12 @@ class FeatureExtractor:
     def crops(
         self, backbone: Backbone, photos: Sequence[PhotoFile], *, room: float = 1.0
     ) -> CachedCrops:
-        """Photos decoded once, for training the network itself.
+        """Decode photos once, for fine-tuning.
 
         Args:
-            backbone: its crop is taken.
+            backbone: defines the crop.
             photos: what to decode.
-            room: the crop's side as a multiple of the network's, so that random crops of it are not
-                much enlarged.
+            room: the crop's side as a multiple of the network's, for random crops of it.
         """
         crop = self._crop_of(backbone, room)
         key = crop, tuple(photo.sha256 for photo in photos)
@@ -126,7 +125,7 @@ class FeatureExtractor:
             self._crops[key] = CachedCrops(crop_cache, rows)
         return self._crops[key]
 
-    def crops_to_tune(
+    def finetuning_crops(
         self,
         backbone: Backbone,
         train: LabelledPhotos,
@@ -136,26 +135,28 @@ class FeatureExtractor:
         random_crop: bool = True,
         stream: bool = False,
     ) -> tuple[LabelledCrops, LabelledCrops]:
-        """Training photos, with room for random crops where there are any, and validation photos as they
-        are measured.
+        """Return crops of the training photos, larger for random crops, and of the validation photos.
 
-        With `stream` no crop is kept: each is decoded when it is its turn.
+        With `stream` crops are decoded when they are needed.
         """
         room = _ROOM if random_crop else 1.0
         if stream:
             wide, exact = self._crop_of(backbone, room), self._crop_of(backbone, 1.0)
             return streamed_crops(train, classes, wide), streamed_crops(val, classes, exact)
-        spooled = self.crops(backbone, train.files, room=room), self.crops(backbone, val.files)
-        return spooled[0].labelled(train, classes), spooled[1].labelled(val, classes)
+        train_crops, val_crops = (
+            self.crops(backbone, train.files, room=room),
+            self.crops(backbone, val.files),
+        )
+        return train_crops.labelled(train, classes), val_crops.labelled(val, classes)
 
     def features(
         self, backbone: Backbone, photos: LabelledPhotos, classes: Sequence[str]
     ) -> LabelledFeatures:
-        """The kept features of some photos with their labels."""
+        """Return the cached features of some photos with their labels."""
         features = self.cache(backbone).get([photo.sha256 for photo in photos.files])
         return LabelledFeatures(features, photos.labels(classes), photos.ids)
 
 
 def cost_of(extractor: FeatureExtractor, backbone: Backbone, photos: int) -> float | None:
-    """Seconds that the features of so many photos took, by the rate at which they were computed."""
+    """Return the cost of the features of so many photos in seconds, by the measured rate."""
     return extraction.seconds_for(extractor.cache(backbone), photos)

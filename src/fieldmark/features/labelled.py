@@ -1,4 +1,4 @@
-"""Feature vectors with their labels: what a head learns from and is measured on."""
+"""Feature vectors with their labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fieldmark.utils.typing import BoolArray, IntArray
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Photos to learn from or to measure on.
+    """The features of training or evaluation photos.
 
     Attributes:
         features: their vectors, x_ND.
@@ -32,7 +32,7 @@ class LabelledFeatures:
         return len(self.labels)
 
     def where(self, keep: BoolArray) -> LabelledFeatures:
-        """Those photos for which `keep`, shape (N,), is true."""
+        """Return the photos for which `keep`, shape (N,), is true."""
         if keep.all():
             return self
         index = np.flatnonzero(keep)

@@ -1,9 +1,9 @@
 """`fieldmark extract`: features of one shard of the photos, so that many processes share the work.
 
-A shard is the unit of work, of retry and of resume. Its photos' bytes are read once, in order and a
-bounded number at a time, so memory does not grow with the photos and nothing is copied to the disk.
-Each process writes onto a segment of its own beside the shelf; when it is done the segment's rows are
-taken onto the shelf. A killed process loses its last batch; the same shard, started again, goes on.
+A shard is the unit of work, of retry and of resume. Its photos are read once, in order and a bounded
+number at a time, so memory does not grow with their number and nothing is copied to disk. Each process
+writes to its own segment of the cache, whose rows are moved to the cache at the end. A killed process
+loses its last batch; the same shard, started again, resumes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fieldmark.data import images
-from fieldmark.data import readers as sources
+from fieldmark.data import images, readers
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.storage.places import InMemoryImage, Place
 from fieldmark.features.cache import FeatureCache
@@ -34,7 +33,7 @@ from fieldmark.utils.logging import overall_progress
 from fieldmark.utils.typing import BoolArray
 
 CHUNK = 8 * BATCH
-"""Photos whose bytes are held at a time; as many again are read ahead."""
+"""Photos in memory at a time; as many again are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +53,29 @@ class Shard:
         number, slash, of = text.partition("/")
         if not slash or not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
             raise InputError(
-                f"--shard {text} is no shard: write i/n with i from 1 to n, such as 3/8."
+                f"--shard {text} is not a shard: write i/n with i from 1 to n, such as 3/8."
             )
         return cls(int(number), int(of))
 
     @property
     def name(self) -> str:
-        """What its segment is called."""
+        """Return the name of its segment."""
         return f"{self.number:05}-of-{self.of:05}"
 
     def share(self, table: PhotoTable) -> PhotoTable:
-        """The rows of this shard: one stretch, so that files beside each other are read in order."""
+        """Return the rows of this shard, consecutive, so that files are read in order."""
         first, last = ((part * len(table)) // self.of for part in (self.number - 1, self.number))
         return table.with_frame(table.frame[first:last])
 
 
 @dataclass
-class Report:
-    """What an extraction of a shard did.
+class ShardResult:
+    """The result of an extraction of a shard.
 
     Attributes:
-        photos: how many of the shard's photos have their features now.
-        computed: vectors computed now, over all networks; the others were kept from before.
-        rejected: why a photo has none, by its id.
+        photos: how many of the shard's photos have features.
+        computed: vectors computed, over all networks; the others were cached.
+        rejected: why photos have no features, by their ids.
     """
 
     photos: int = 0
@@ -89,36 +88,38 @@ def extract_shard(
     backbones: dict[str, Backbone],
     extractor: FeatureExtractor,
     shard: Shard = Shard(1, 1),
-) -> Report:
-    """Bring the features of one shard of the photos onto the shelves.
+) -> ShardResult:
+    """Compute and cache the features of one shard of the photos.
 
-    The features are those that `train` and `study` compute, bit for bit on one engine.
+    The features are those of `train` and `study`, bit for bit on one engine.
 
     Args:
-        table: the shard's photos (`Shard.share`); looked at or not. A photo whose digest is known and
-            whose features are kept is not read.
+        table: the shard's photos (`Shard.share`), checked or not. A photo with a known digest and cached
+            features is not read.
         backbones: the networks, by name.
-        bench: where features are kept, and how they are computed.
-        shard: which share of all photos they are; its segments are called after it.
+        extractor: how features are computed and where they are cached.
+        shard: names the segments.
 
     Raises:
         InputError: the photos or the cache cannot be read or written.
         StoreError: another process computes the same shard.
     """
-    report = Report()
-    desks = [_Desk(name, backbone, extractor, shard) for name, backbone in backbones.items()]
+    report = ShardResult()
+    networks = [
+        _ShardNetwork(name, backbone, extractor, shard) for name, backbone in backbones.items()
+    ]
     mine = table.kept.select("id", "path", "sha256")
     digests = mine["sha256"].fill_null("0" * 64).to_list()
-    kept = mine["sha256"].is_not_null().to_numpy() & _have(desks, digests)
+    kept = mine["sha256"].is_not_null().to_numpy() & _all_cached(networks, digests)
     report.photos = int(kept.sum())
     rows = mine.filter(~kept).rows()
     with overall_progress(f"shard {shard.number}/{shard.of}", len(rows)) as bar:
         for chunk in _chunks(table, rows, extractor.workers):
-            _compute(chunk, desks, extractor, report)
+            _compute(chunk, networks, extractor, report)
             bar.advance(len(chunk))
-    for desk in desks:
-        with suppress(StoreError):  # somebody writes to the shelf: the next who opens it takes them
-            desk.cache.gather()
+    for network in networks:
+        with suppress(StoreError):  # another process writes to the cache: the next one gathers them
+            network.cache.gather()
     return report
 
 
@@ -126,8 +127,8 @@ _Row = tuple[str, str, str | None]
 _Read = tuple[str, PhotoFile | ImageRejected]
 
 
-class _Desk:
-    """One network: its shelf, this shard's segment of it, and its engine once it is needed."""
+class _ShardNetwork:
+    """One network: its cache, this shard's segment of it, and its engine once it is needed."""
 
     def __init__(
         self, name: str, backbone: Backbone, extractor: FeatureExtractor, shard: Shard
@@ -138,27 +139,27 @@ class _Desk:
         self.crop = extractor.crop_for(backbone)
 
     def has(self, digests: Sequence[str]) -> BoolArray:
-        """Which photos' vectors are there already, on the shelf or on the segment."""
+        """Return which photos' vectors are in the cache or the segment."""
         return (self.cache.rows(digests) >= 0) | (self.segment.rows(digests) >= 0)
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, kept from chunk to chunk."""
+        """Return the engine, shared by all chunks."""
         return runtime.engine(self.backbone, self.extractor.engine, batch=BATCH)
 
     def job(self) -> Job:
-        """The work of this network onto the segment."""
+        """Return the extraction job that writes to the segment."""
         cost = self.backbone.architecture.giga_macs
         return Job(self.name, self.segment, cost, engine=lambda: self.engine)
 
 
-def _have(desks: Sequence[_Desk], digests: Sequence[str]) -> BoolArray:
-    have: BoolArray = np.all([desk.has(digests) for desk in desks], axis=0)
+def _all_cached(networks: Sequence[_ShardNetwork], digests: Sequence[str]) -> BoolArray:
+    have: BoolArray = np.all([network.has(digests) for network in networks], axis=0)
     return have
 
 
 def _chunks(table: PhotoTable, rows: Sequence[_Row], workers: int | None) -> Iterator[list[_Read]]:
-    """The photos with their bytes, in order; one chunk is read while the one before is computed."""
+    """Yield the photos with their bytes, in order, reading one chunk ahead."""
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(workers or cores()) as readers:
 
         def load(start: int) -> list[_Read]:
@@ -183,17 +184,20 @@ def _read(work: tuple[_Row, Place]) -> _Read:
 
 
 def _compute(
-    chunk: Sequence[_Read], desks: Sequence[_Desk], extractor: FeatureExtractor, report: Report
+    chunk: Sequence[_Read],
+    networks: Sequence[_ShardNetwork],
+    extractor: FeatureExtractor,
+    report: ShardResult,
 ) -> None:
     photos = {name: photo for name, photo in chunk if isinstance(photo, PhotoFile)}
     report.rejected |= {name: each for name, each in chunk if isinstance(each, ImageRejected)}
     done = Extraction()
-    for crop in dict.fromkeys(desk.crop for desk in desks):
-        sharing = [desk for desk in desks if desk.crop == crop]
+    for crop in dict.fromkeys(network.crop for network in networks):
+        sharing = [network for network in networks if network.crop == crop]
         every = list(photos.values())
-        lacking = ~_have(sharing, [photo.sha256 for photo in every])
+        lacking = ~_all_cached(sharing, [photo.sha256 for photo in every])
         todo = [every[number] for number in np.flatnonzero(lacking)]
-        jobs = [desk.job() for desk in sharing]
+        jobs = [network.job() for network in sharing]
         extract(todo, jobs, crop, done, workers=extractor.workers)
     refused = {
         name: done.rejected[photo.sha256]
@@ -206,5 +210,5 @@ def _compute(
 
 
 def read(photos: Path, *, source: str | None = None) -> PhotoTable:
-    """The photos as they are listed, not looked at: the extraction itself reads their bytes."""
-    return sources.read(photos, source=source, verify=False)
+    """List the photos without checking them: the extraction reads their bytes."""
+    return readers.read(photos, source=source, verify=False)

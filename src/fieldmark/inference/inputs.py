@@ -62,7 +62,7 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
     for argument in arguments:
         if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
             found += listed("-" if str(argument) == "-" else str(argument)[1:])
-        elif (place := fsspec.named(argument)) is not None:
+        elif (place := fsspec.parse_url(argument)) is not None:
             found += _away(place, argument)
         elif argument.is_dir():
             found += _in_folder(argument)
@@ -101,7 +101,7 @@ def listed(name: str) -> list[Item]:
         raise InputError(f"{where} names no photo: a list has a path a line.")
     found: list[Item] = []
     for path in paths:
-        if (place := fsspec.named(path)) is not None:
+        if (place := fsspec.parse_url(path)) is not None:
             found.append(Item(str(place), place))
         else:
             found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
@@ -148,7 +148,7 @@ def _in_folder(folder: Path) -> list[Item]:
     """
     from fieldmark.data import readers
 
-    if readers.lists(folder) and not readers.inat.annotation_files(folder):
+    if readers.is_list(folder) and not readers.inat.annotation_files(folder):
         found = _in_list(folder)
         if any(isinstance(item.path, Path) for item in found):  # other photos may lie beside
             logger.info(
@@ -184,7 +184,7 @@ def _away(place: Remote, argument: Path) -> list[Item]:
     """The photo, the folder's photos, or those of the tars or the list that a URL stands for."""
     if _is_picture(place.name):
         return [Item(str(place), place)]
-    names = [] if _is_list(place.name) else fsspec.below(place)
+    names = [] if _is_list(place.name) else fsspec.list_objects(place)
     every = [place / name for name in names if not PurePath(name).name.startswith(".")]
     found = [Item(str(photo), photo) for photo in every if _is_picture(photo.name)]
     return found or _in_list(argument)

@@ -14,7 +14,7 @@ from fieldmark.utils.errors import ImageRejected
 def _taken(place: Place) -> str:
     """When a photo was taken by its EXIF data, in ISO 8601; "" where it does not say."""
     try:
-        return images.taken(images.read_bytes(place))
+        return images.capture_time(images.read_bytes(place))
     except ImageRejected:
         return ""
 

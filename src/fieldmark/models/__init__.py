@@ -1,7 +1,7 @@
 """Backbones: pretrained networks that turn a crop into a feature vector.
 
-`BACKBONES` names those that fieldmark knows by itself; any other network of timm is taken by its
-name. One is added by a line in its library's file. Importing this package imports no PyTorch, and
+`BACKBONES` lists the built-in ones; any other network of timm is used by its name. To add one, add a
+line to its library's module. Importing this package does not import PyTorch, and
 `fieldmark.models.runtime` runs a converted graph without it.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from fieldmark.models import timm, torchvision
 from fieldmark.models import weights as weights_
 from fieldmark.models._torchvision_import import import_torchvision
-from fieldmark.models.architecture import Architecture, WeightsAccount
-from fieldmark.models.backbone import Backbone, key_at
+from fieldmark.models.architecture import Architecture, WeightsInfo
+from fieldmark.models.backbone import Backbone, key_for_side
 
 BACKBONES: dict[str, Architecture] = {
     facts.name: facts for facts in (*timm.ARCHITECTURES, *torchvision.ARCHITECTURES)
@@ -25,17 +25,17 @@ __all__ = [
     "DEFAULT",
     "Architecture",
     "Backbone",
-    "WeightsAccount",
+    "WeightsInfo",
     "architecture",
     "available",
     "import_torchvision",
-    "key_at",
+    "key_for_side",
     "load",
 ]
 
 
 def architecture(name: str) -> Architecture:
-    """The facts of a network: an entry of `BACKBONES`, or any that timm knows (`timm:NAME`).
+    """Return the architecture of a network: an entry of `BACKBONES`, or one of timm (`timm:NAME`).
 
     Raises:
         InputError: no such network is known.
@@ -44,26 +44,21 @@ def architecture(name: str) -> Architecture:
 
 
 def load(
-    name: str,
-    *,
-    weights: str | Path = "pretrained",
-    weights_dir: Path | None = None,
-    seed: int = 0,
+    name: str, *, weights: str | Path = "pretrained", weights_dir: Path | None = None, seed: int = 0
 ) -> Backbone:
-    """A network with its weights, in evaluation mode.
+    """Load a network with its weights, in evaluation mode.
 
     Args:
         name: a key of `BACKBONES`, or a name of timm's, bare or as `timm:NAME`.
         weights: "pretrained"; "random"; or the path of a safetensors file or state dict, which may
-            fill a part of the network (the rest stays random, and the account says so).
-        weights_dir: a folder to look for pretrained weights in before any other place. The file is
-            called `NAME.safetensors`, `NAME_anything.pth` and so on, or as it was published.
-        seed: what random values depend on, beside the architecture.
+            fill a part of the network (the rest stays random, see `Backbone.weights_info`).
+        weights_dir: the first folder to search for pretrained weights. The file is named
+            `NAME.safetensors`, `NAME_anything.pth` and so on, or as it was published.
+        seed: of random values.
 
     Raises:
         InputError: an unknown network, or a file that is damaged, hostile or of another network.
-        WeightsUnavailable: the pretrained weights are not here and cannot be fetched; within
-            seconds, and before anything is computed.
+        WeightsUnavailable: the pretrained weights are not on this machine and cannot be downloaded.
     """
     facts = architecture(name)
     path = weights_.find(facts, weights, weights_dir)
@@ -75,12 +70,12 @@ def load(
     with seeded(seed, "weights", facts.name):
         network = library.build(facts.name)
     if read is None:
-        account = weights_.nothing_filled(facts, network, seed)
+        info = weights_.random_weights_info(facts, network, seed)
     else:
-        account = weights_.fill(facts, network, read)
-    return Backbone(facts, network.eval(), account)
+        info = weights_.fill(facts, network, read)
+    return Backbone(facts, network.eval(), info)
 
 
 def available(weights_dir: Path | None = None) -> list[str]:
-    """The names in `BACKBONES` whose pretrained weights can be had right now without the network."""
-    return [name for name, facts in BACKBONES.items() if weights_.at_hand(facts, weights_dir)]
+    """Return the names in `BACKBONES` whose pretrained weights are on this machine."""
+    return [name for name, facts in BACKBONES.items() if weights_.find_local(facts, weights_dir)]

@@ -1,10 +1,8 @@
-"""Importing torchvision where its compiled operators cannot be loaded.
+"""Import torchvision where its compiled operators cannot be loaded.
 
-The build of torchvision that the Python package index offers is compiled for the GPU build of
-PyTorch. Beside a CPU-only PyTorch its library of operators does not load, and the import ends in
-"operator torchvision::nms does not exist", because torchvision describes the shapes of its
-detection operators whether they are there or not. The classification networks use none of them:
-with their signatures declared (and nothing behind them) the import succeeds.
+The build of torchvision on PyPI is compiled for the GPU build of PyTorch. With a CPU-only PyTorch its
+operators do not load, and the import fails with "operator torchvision::nms does not exist". The
+classification networks use no detection operators: with their signatures declared the import succeeds.
 """
 
 from __future__ import annotations
@@ -14,13 +12,13 @@ from types import ModuleType
 from typing import Any
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_declared: list[Any] = []  # torch forgets a declaration as soon as its library object is collected
+_declared: list[Any] = []  # torch drops a declaration when its library object is collected
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, declaring its detection operators first if that is what it takes.
+    """Import torchvision, declaring its detection operators first if necessary.
 
-    Anything that imports torchvision in turn (timm) is to be imported after this.
+    Packages that import torchvision (timm) must be imported after this.
     """
     try:
         import torchvision

@@ -1,7 +1,4 @@
-"""What is known of a network: its architecture, and where its weights came from.
-
-Nothing here imports PyTorch before a network is built, so that the command line starts quickly.
-"""
+"""The architecture of a network, and the source of its weights; without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Architecture:
-    """The facts of one network that hold whatever its weights are.
+    """The properties of a network that do not depend on its weights.
 
     Attributes:
-        name: what the user calls it.
-        library: who defines the network, `torchvision` or `timm`.
+        name: its name for users.
+        library: `torchvision` or `timm`.
         feature_dim: D, the length of a feature vector.
         input_size: the side S of its square crops, in pixels.
-        mean, std: what its weights expect pixels in [0, 1] to be normalised with, for R, G, B.
-        last_layer: one sentence: what the last layer is, and what its input (the features) is.
-        last_layer_path: where that layer is in the network, as PyTorch writes it.
-        giga_macs: multiply-adds for one crop, in thousands of millions.
+        mean, std: normalisation of pixels in [0, 1], for R, G, B.
+        last_layer: one sentence about the last layer and its input, the features.
+        last_layer_path: the path of that layer in the network, as PyTorch writes it.
+        giga_macs: multiply-adds for one crop, in units of 10^9.
         licence: the terms of the pretrained weights.
         url: where the pretrained weights are published, or "".
     """
@@ -44,25 +41,25 @@ class Architecture:
 
     @property
     def file_name(self) -> str:
-        """The name that a copy of the published weights has on this machine."""
+        """Return the local file name of the published weights."""
         published = self.url.rsplit("/", 1)[-1]
         # Every network on the Hugging Face hub has a file of the same name.
         return f"{self.name}.safetensors" if published == "model.safetensors" else published
 
 
 @dataclass(frozen=True)
-class WeightsAccount:
-    """What the weights of a backbone are, tensor by tensor.
+class WeightsInfo:
+    """The source of a backbone's weights.
 
-    Only the trunk is counted (all but the last layer), for the features depend on nothing else.
+    Only the trunk is counted (all but the last layer), which the features depend on.
 
     Attributes:
         source: the file's name, or "random (seed N)".
         digest: the SHA-256 of that file; None for random weights.
         filled: how many tensors of the trunk the file filled.
         total: how many tensors the trunk has.
-        random: the names of those that kept random values.
-        ignored: names in the file that the network has no place for.
+        random: the names of the tensors with random values.
+        ignored: names in the file that the network does not have.
     """
 
     source: str
@@ -74,12 +71,12 @@ class WeightsAccount:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing in the trunk is random."""
+        """Return whether nothing in the trunk is random."""
         return not self.random
 
     @property
     def pretrained(self) -> bool:
-        """Whether at least a part of the trunk comes from a file."""
+        """Return whether at least a part of the trunk comes from a file."""
         return self.digest is not None
 
     @property
@@ -92,7 +89,7 @@ class WeightsAccount:
 
     @property
     def summary(self) -> str:
-        """The account as one plain line."""
+        """Return the source and completeness of the weights in one line."""
         if self.digest is None:
             return f"{self.source}: all {self.total} tensors of the trunk random"
         text = f"{self.source} (sha256 {self.digest[:8]}…): "
@@ -103,5 +100,5 @@ class WeightsAccount:
 
 
 def _layers(parameters: tuple[str, ...]) -> list[str]:
-    """The layers that some parameters belong to, in order: ("a.1.weight", "a.1.bias") -> ["a.1"]."""
+    """Return the layers of some parameters, in order: ("a.1.weight", "a.1.bias") -> ["a.1"]."""
     return list(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))

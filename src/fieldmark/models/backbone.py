@@ -1,4 +1,4 @@
-"""A backbone: a network with its weights, which turns a crop into a feature vector.
+"""Backbone: a network with its weights, which turns a crop into a feature vector.
 
 PyTorch is imported when a network is built, so that the command line starts quickly.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fieldmark.models.architecture import Architecture, WeightsAccount
+from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from fieldmark.models.network import ClassifierNetwork, Trunk
 
-# Part of every feature's key: to be raised whenever `Trunk` computes something else from the same
-# weights and the same crop.
+# Part of the key of features: increase it whenever `Trunk` computes other features from the same weights
+# and crop.
 FEATURE_DEFINITION = 1
 
 
-def key_at(key: str, side: int) -> str:
-    """The key of a backbone on crops of another side than its own, by its own key."""
+def key_for_side(key: str, side: int) -> str:
+    """Return the key of a backbone on crops of another side, by its own key."""
     return io.digest([key, side])
 
 
@@ -33,31 +33,31 @@ class Backbone:
     """A network with its weights, in evaluation mode.
 
     Attributes:
-        architecture: the network's facts.
+        architecture: the properties of the network.
         network: the network as its library defines it, with its own last layer.
-        account: where the weights came from and which of them are random.
-        native: the same network on the side that it was made for; None: it is that one itself.
+        weights_info: where the weights came from and which of them are random.
+        native: the same network on its original side; None: this one.
     """
 
     architecture: Architecture
     network: nn.Module
-    account: WeightsAccount
+    weights_info: WeightsInfo
     native: Backbone | None = None
 
     def at(self, side: int) -> Backbone:
-        """The same network, its parameters shared, on crops of another side in pixels.
+        """Return the same network, with shared parameters, for crops of another side in pixels.
 
         Raises:
-            InputError: the network takes crops of its own side alone.
+            InputError: the network accepts only crops of its own side.
         """
         native = self.native or self
         facts = native.architecture
         if side == facts.input_size:
             return native
-        # Convolutions are nearly all of a network's work, and grow with the area.
+        # Convolutions dominate the cost, and grow with the area.
         macs = round(facts.giga_macs * (side / facts.input_size) ** 2, 3)
         larger = replace(facts, input_size=side, giga_macs=macs)
-        found = Backbone(larger, native.network, native.account, native)
+        found = Backbone(larger, native.network, native.weights_info, native)
         import torch
 
         try:
@@ -65,13 +65,13 @@ class Backbone:
                 found.trunk(torch.zeros((1, side, side, 3), dtype=torch.uint8))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise InputError(
-                f"{facts.name} takes crops of {facts.input_size} pixels alone, not of {side}."
+                f"{facts.name} takes crops of {facts.input_size} pixels only, not of {side}."
             ) from error
         return found
 
     @cached_property
     def trunk(self) -> Trunk:
-        """Crops to features: uint8 (N, S, S, 3) -> float32 (N, D), the input of the last layer.
+        """Return the module from crops to features: uint8 (N, S, S, 3) -> float32 (N, D).
 
         Normalises inside, and shares its parameters with `network`. Evaluation mode: no dropout,
         BatchNorm with its running statistics.
@@ -82,16 +82,15 @@ class Backbone:
 
     @cached_property
     def key(self) -> str:
-        """What its features are kept under: 64 hex digits.
+        """Return the key of its cached features: 64 hex digits.
 
-        A digest of the values of the trunk's weights, the architecture and what a feature is
-        defined to be; so a random backbone's key depends on its seed, and two files with the same
-        values give the same key.
+        A digest of the values of the trunk's weights, the architecture and the definition of a feature:
+        two files with the same values give the same key.
         """
         from fieldmark.models.weights import digest_of_values
 
         if self.native is not None:
-            return key_at(self.native.key, self.architecture.input_size)
+            return key_for_side(self.native.key, self.architecture.input_size)
         facts = self.architecture
         return io.digest(
             {
@@ -103,19 +102,18 @@ class Backbone:
         )
 
     def literal(self, num_classes: int, seed: int) -> ClassifierNetwork:
-        """A copy of the network itself with a new last layer for `num_classes`, ready to train.
+        """Return a copy of the network with a new last layer for `num_classes`, for training.
 
         The new layer is what the library defines for this network (SqueezeNet: dropout, 1x1
-        convolution, ReLU, mean; AlexNet: its dropouts stay), with initial values that depend on
-        the seed, the architecture and nothing else. It takes uint8 (N, S, S, 3) and gives
-        float32 (N, num_classes). Training it leaves this backbone as it is.
+        convolution, ReLU, mean; AlexNet: with its dropouts); its initial values depend on the seed and
+        the architecture only. It takes uint8 (N, S, S, 3) and gives float32 (N, num_classes).
         """
         from fieldmark.models.network import literal
 
         return literal(self.architecture, self.network, num_classes, seed)
 
     def trainable(self, num_classes: int, seed: int) -> ClassifierNetwork:
-        """As `literal`, but with a last layer that is linear on the features for every network.
+        """Return the same as `literal`, but with a linear last layer on the features.
 
         Only SqueezeNet's differs: its 1x1 convolution and ReLU become a linear layer on the mean.
         """
@@ -124,8 +122,8 @@ class Backbone:
         return pooled(self.architecture, self.network, num_classes, seed)
 
     def trained(self, model: ClassifierNetwork) -> tuple[Backbone, nn.Linear]:
-        """The backbone and the last layer of what `trainable` gave, after training."""
-        from fieldmark.models.network import taken_apart
+        """Split the result of `trainable`, after training, into backbone and last layer."""
+        from fieldmark.models.network import split_last_layer
 
-        network, linear = taken_apart(model, self.network)
-        return Backbone(self.architecture, network, self.account), linear
+        network, linear = split_last_layer(model, self.network)
+        return Backbone(self.architecture, network, self.weights_info), linear

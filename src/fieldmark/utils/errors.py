@@ -1,14 +1,14 @@
 """Every exception that fieldmark raises on purpose.
 
     FieldmarkError
-    ├── InputError              what the user gave cannot be used: says what, where, how to mend it
-    │   ├── ImageRejected       a file is not a picture that can be used; `reason` is from a closed set
-    │   ├── WeightsUnavailable  a network's weights are not on this machine and cannot be fetched
+    ├── InputError              the user's input cannot be used; the message names the fix
+    │   ├── ImageRejected       a file cannot be used as a photo; `reason` is from a closed set
+    │   ├── WeightsUnavailable  a network's weights are not on this machine and cannot be downloaded
     │   └── ClassifierError     a folder or file is not a classifier, or a damaged or hostile one
-    └── StoreError              a file that fieldmark itself keeps is damaged or held by another process
+    └── StoreError              a file of fieldmark's own is damaged or locked by another process
 
-The command line prints the message of a `FieldmarkError` as one sentence and leaves with code 2.
-Anything else that is raised is a defect of fieldmark.
+The command line prints the message of a `FieldmarkError` and exits with code 2. Any other
+exception is a bug.
 """
 
 from __future__ import annotations
@@ -17,49 +17,51 @@ from enum import StrEnum
 
 
 class FieldmarkError(Exception):
-    """The root: everything that fieldmark raises on purpose."""
+    """The base class of all errors that fieldmark raises on purpose."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class InputError(FieldmarkError):
-    """What the user gave cannot be used.
-
-    The message is one sentence in plain words that names the file, the field and the fix.
-    """
+    """The user's input cannot be used; the message names the file, the field and the fix."""
 
 
 class RejectReason(StrEnum):
     """Why a file is not used as a photo: a closed set.
 
-    The first eight are what the bytes of a file can be guilty of (`ImageRejected.reason`), the others
-    what a source finds in its own lists and folders.
+    The first eight are defects of a file's bytes (`ImageRejected.reason`), the others are found by a
+    reader in its lists and folders.
     """
 
     MISSING = "missing"  # no file at this path
     UNREADABLE = "unreadable"  # the operating system refused to give its bytes
     EMPTY = "empty"  # no bytes in it
-    NOT_AN_IMAGE = "not-an-image"  # the bytes are of no picture format
-    UNSUPPORTED = "unsupported-format"  # a picture format that is not read here
+    NOT_AN_IMAGE = "not-an-image"  # the bytes are not of any image format
+    UNSUPPORTED = "unsupported-format"  # an image format that is not supported
     TOO_LARGE = "too-large"  # more pixels or bytes than the limit, seen in the header
-    TRUNCATED = "truncated"  # the picture ends before its end
+    TRUNCATED = "truncated"  # the file ends before the image does
     CORRUPT = "corrupt"  # the decoder found contradictory data
     CHANGED = "changed"  # other bytes than when it was indexed
     NO_LABEL = "no-label"  # unlabelled, in a source whose photos have labels
     UNKNOWN_CATEGORY = "unknown-category"  # its label is not in the source's list of categories
-    AMBIGUOUS_LABEL = "ambiguous-label"  # the source gives it several labels
-    UNCERTAIN_LABEL = "uncertain-label"  # the source itself calls its label uncertain
-    MACHINE_LABEL = "machine-label"  # a machine named it, and nobody has verified that
-    DUPLICATE_ID = "duplicate-id"  # the source has already used its id for another photo
-    DUPLICATE = "duplicate"  # the same bytes as another photo; dropped when asked
-    NEAR_DUPLICATE = "near-duplicate"  # the same picture as another photo; dropped when asked
-    LEAK = "leak"  # belongs together with a photo to measure on; dropped when asked
-    SUSPECT_LABEL = "suspect-label"  # its label is probably wrong; dropped when asked
-    DARK = "dark"  # shows little but darkness; dropped when asked
-    BLURRED = "blurred"  # shows nothing sharp; dropped when asked
-    TINY = "tiny"  # has very few pixels; dropped when asked
-    ROTATED = "rotated"  # lies on its side; dropped when asked
-    NO_ANIMAL = "no-animal"  # the source says that it is empty; left out when asked
-    SIDE_FILE = "side-file"  # a hidden file, or one that an operating system puts beside photos
-    OUTSIDE = "outside"  # its path leads out of the source's folder
+    AMBIGUOUS_LABEL = "ambiguous-label"  # it has several labels
+    UNCERTAIN_LABEL = "uncertain-label"  # the source marks its label as uncertain
+    MACHINE_LABEL = "machine-label"  # labelled by a model and not verified by a person
+    DUPLICATE_ID = "duplicate-id"  # its id was already used for another photo
+    DUPLICATE = "duplicate"  # the same bytes as another photo; rejected on request
+    NEAR_DUPLICATE = "near-duplicate"  # nearly the same image as another photo; rejected on request
+    LEAK = "leak"  # in a group with a test photo; rejected on request
+    SUSPECT_LABEL = "suspect-label"  # its label is probably wrong; rejected on request
+    DARK = "dark"  # underexposed; rejected on request
+    BLURRED = "blurred"  # out of focus; rejected on request
+    TINY = "tiny"  # has very few pixels; rejected on request
+    ROTATED = "rotated"  # rotated by 90 degrees; rejected on request
+    NO_ANIMAL = "no-animal"  # labelled as empty; rejected on request
+    SIDE_FILE = "side-file"  # a hidden file, or one that an operating system adds to folders
+    OUTSIDE = "outside"  # its path leads out of the folder
     REPEATED_FOLDER = "repeated-folder"  # a link to a folder that has already been read
 
 
@@ -68,7 +70,7 @@ class ImageRejected(InputError):
 
     Attributes:
         reason: which kind of defect, from the closed set `RejectReason`.
-        detail: what the decoder said, for a person.
+        detail: the decoder's message.
     """
 
     def __init__(self, reason: RejectReason, detail: str = "") -> None:
@@ -77,17 +79,17 @@ class ImageRejected(InputError):
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
 
     def __reduce__(self) -> tuple[type[ImageRejected], tuple[RejectReason, str]]:
-        """So that it goes from one process to another whole."""
+        """Keep both arguments when it is pickled."""
         return type(self), (self.reason, self.detail)
 
 
 class WeightsUnavailable(InputError):
-    """A network's weights are not on this machine and cannot be fetched; the message says what to do."""
+    """A network's weights are not on this machine and cannot be downloaded."""
 
 
 class ClassifierError(InputError):
-    """A folder or file is not a fieldmark classifier, or a damaged, foreign or hostile one."""
+    """A folder or file is not a fieldmark classifier, or is damaged or hostile."""
 
 
 class StoreError(FieldmarkError):
-    """A file that fieldmark itself keeps is damaged, or another process holds it."""
+    """A file of fieldmark's own is damaged, or locked by another process."""

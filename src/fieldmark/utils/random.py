@@ -1,8 +1,7 @@
-"""Randomness as a function of (seed, epoch, photo id), never a stream.
+"""Random numbers as a function of (seed, epoch, photo id) instead of a stream.
 
-A stream of random numbers gives another result after an interruption, with another number of
-workers, or when one photo is added. A function of what is drawn for does not: a resumed run is the
-same run. The function is BLAKE2b, which is the same on every machine and in every version.
+Results do not depend on interruptions, the number of workers, or other photos. The function is BLAKE2b,
+which is the same on every machine and in every version.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def hash64(key: str, *context: object) -> int:
-    """A 64-bit number that depends on `key` and on every part of `context`."""
+    """Return a 64-bit hash of `key` and every part of `context`."""
     salt = "\x1f".join(map(str, context)).encode()
     hasher = hashlib.blake2b(key.encode(), digest_size=8, key=hashlib.sha256(salt).digest())
     return int.from_bytes(hasher.digest(), "little")
 
 
 def hashes(keys: Sequence[str], *context: object) -> Hashes:
-    """`hash64` of many keys at once: uint64, shape (N,)."""
+    """Return `hash64` of many keys: uint64, shape (N,)."""
     salt = "\x1f".join(map(str, context)).encode()
     start = hashlib.blake2b(digest_size=8, key=hashlib.sha256(salt).digest())
     raw = bytearray()
@@ -38,54 +37,52 @@ def hashes(keys: Sequence[str], *context: object) -> Hashes:
 
 
 def order(keys: Sequence[str], *context: object) -> IntArray:
-    """A permutation of `keys` as indexes, shape (N,).
+    """Return a random permutation of `keys` as indexes, shape (N,).
 
-    It depends on the set of keys and the context alone: the same keys in another order give the same
-    sequence of keys.
+    The sequence of keys depends on the set of keys and the context only.
     """
     names = np.asarray(keys, dtype=object)
     return np.lexsort((names, hashes(keys, *context))).astype(np.int64)
 
 
 def epoch_order(base: Hashes, epoch: int) -> IntArray:
-    """The order in which one epoch of training sees its photos, as indexes, shape (N,).
+    """Return the order of the photos in one epoch of training, as indexes, shape (N,).
 
     Args:
         base: `hashes(photo ids, "order", seed)`, computed once for all epochs.
         epoch: its number.
 
     Each hash is mixed with the epoch by SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014), which costs nothing beside hashing the ids anew.
+    pseudorandom number generators", 2014), which is much cheaper than hashing the ids again.
     """
     return np.lexsort((base, _mixed(base, epoch + 1))).astype(np.int64)
 
 
-def stretch_order(base: Hashes, epoch: int, stretch: int, at_once: int) -> IntArray:
-    """`epoch_order` for photos that are read one after the other, as indexes, shape (N,).
+def block_order(base: Hashes, epoch: int, block: int, shuffled: int) -> IntArray:
+    """Return `epoch_order` for photos that are read sequentially, as indexes, shape (N,).
 
-    Stretches of photos that lie beside each other come in an order of chance; the photos of so many
-    stretches at once are mixed.
+    Blocks of consecutive photos come in random order; photos are shuffled within several blocks.
 
     Args:
         base, epoch: as for `epoch_order`.
-        stretch: photos a stretch.
-        at_once: stretches whose photos are mixed.
+        block: photos a block.
+        shuffled: blocks whose photos are shuffled together.
     """
-    place = np.empty(-(-len(base) // stretch), np.int64)
-    place[epoch_order(base[::stretch], epoch)] = np.arange(len(place))
-    group_N = place[np.arange(len(base)) // stretch] // at_once
+    place = np.empty(-(-len(base) // block), np.int64)
+    place[epoch_order(base[::block], epoch)] = np.arange(len(place))
+    group_N = place[np.arange(len(base)) // block] // shuffled
     return np.lexsort((base, _mixed(base, epoch + 1), group_N)).astype(np.int64)
 
 
 def repeated_order(base: Hashes, epoch: int, times_N: DoubleArray) -> IntArray:
-    """An epoch in which photo i is seen `times_N[i]` times on average, as indexes, shape (M,).
+    """Return an epoch in which photo i occurs `times_N[i]` times on average, as indexes, shape (M,).
 
-    The whole part of `times_N[i]` is certain and the rest is a chance, so M is near the sum of them.
-    Whether a photo is drawn depends on it and the epoch alone, as in `epoch_order`.
+    The integer part of `times_N[i]` is certain, the fraction is a probability. Whether a photo is drawn
+    depends on its hash and the epoch only, as in `epoch_order`.
     """
     chance_N = _mixed(base, epoch + 1) / 2.0**64
     index_M = np.repeat(np.arange(len(base)), np.floor(times_N + chance_N).astype(np.int64))
-    # A photo's copies stand in different places: the number of the copy goes into its hash.
+    # Copies of a photo get different positions: the number of the copy goes into the hash.
     first_M = np.searchsorted(index_M, index_M)
     copy_M = (np.arange(len(index_M)) - first_M).astype(np.uint64)
     place_M = _mixed(_mixed(base[index_M], epoch + 1), copy_M + np.uint64(1))
@@ -93,7 +90,7 @@ def repeated_order(base: Hashes, epoch: int, times_N: DoubleArray) -> IntArray:
 
 
 def _mixed(base: Hashes, number: int | Hashes) -> Hashes:
-    """Each hash mixed with a number."""
+    """Mix each hash with a number."""
     with np.errstate(over="ignore"):
         mixed: Hashes = base + np.asarray(number, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -103,5 +100,5 @@ def _mixed(base: Hashes, number: int | Hashes) -> Hashes:
 
 
 def generator(seed: int, *context: object) -> np.random.Generator:
-    """A NumPy generator whose numbers depend on the seed and the context alone."""
+    """Return a NumPy generator that depends on the seed and the context only."""
     return np.random.default_rng(hash64("generator", seed, *context))

@@ -1,11 +1,12 @@
-"""Work done in threads ahead of where its results are taken, in order and within bounds."""
+"""Run work in threads: results in order, and values shared between threads."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from fieldmark.utils.cpu import cores
 
@@ -13,7 +14,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 AHEAD = 64
-"""How far photos are decoded ahead: two batches, so that the network never waits for one photo."""
+"""Photos decoded ahead: two batches, so that the network never waits for one photo."""
 
 
 def in_order(
@@ -24,18 +25,17 @@ def in_order(
     *,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[T]:
-    """What `work` gives for each item, in order.
+    """Yield `work(item)` for each item, in order.
 
-    At most `ahead` items (or four a worker) are under way, so that memory does not grow with their
-    number. Whatever ends the loop early, an error of one item, Ctrl-C, or a taker that wants no more,
-    what has not begun never begins.
+    At most `ahead` items (or four a worker) are in progress, so that memory does not grow with their
+    number. If the loop ends early (an error, Ctrl-C, or a consumer that stops), no further item begins.
 
     Args:
-        work: what is done with an item; it should let go of Python's lock.
+        work: computes the result of an item; it should release the GIL.
         items: taken as they are needed.
-        workers: how many threads; by default one a core.
-        ahead: how many items are under way at most.
-        stop: is called where the loop ends early, to let work under way leave where it waits.
+        workers: how many threads; None: one a core.
+        ahead: how many items are in progress at most.
+        stop: is called when the loop ends early, to interrupt work that waits.
     """
     workers = workers or cores()
     ahead = max(ahead, 4 * workers)
@@ -53,3 +53,30 @@ def in_order(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class RecentValues(Generic[T]):
+    """Cache the last few values by key; a value that several threads need is computed once."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, Future[T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the cached value of a key, or else compute it."""
+        with self._lock:
+            known = key in self._values
+            value = self._values.setdefault(key, Future())
+            self._values.move_to_end(key)
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+        if not known:
+            try:
+                value.set_result(compute())
+            except BaseException as error:
+                with self._lock:  # the next caller tries again
+                    if self._values.get(key) is value:
+                        del self._values[key]
+                value.set_exception(error)
+        return value.result()

@@ -1,4 +1,4 @@
-"""One of the iNaturalist challenges, fetched, checked and unpacked as `fieldmark train` reads it."""
+"""Download, verify and unpack one of the iNaturalist challenges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.data.download.challenges import BASE, CHALLENGES, USUAL, Archive
-from fieldmark.data.download.http import Downloads, RetryPolicy, Wrong
+from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
 from fieldmark.data.download.unpack import unpack
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -19,7 +19,7 @@ from fieldmark.utils.logging import progress_bar
 logger = logging.getLogger(__name__)
 
 RECORD = "fetched.json"
-"""What was fetched into a folder: each file's URL, bytes, digests, and what they were held to."""
+"""The record of a folder's downloads: each file's URL, bytes, digests, and expected digest."""
 
 _MB = 1_000_000
 
@@ -30,10 +30,10 @@ class Challenge:
 
     Attributes:
         year: one of `CHALLENGES`.
-        parts: of that year; the usual ones where none is named.
-        images: whether the photos are wanted; the lists alone are enough for counting.
-        keep_archives: whether archives stay beside what was unpacked from them.
-        base: where the files lie, for a mirror; `/YEAR/NAME` is put behind.
+        parts: of that year; empty: the default ones.
+        images: whether to download the photos; the lists are enough for counting.
+        keep_archives: whether archives are kept after unpacking.
+        base: the base URL, for a mirror; files are at `/YEAR/NAME` below.
     """
 
     year: str
@@ -43,7 +43,7 @@ class Challenge:
     base: str = BASE
 
     def archives(self) -> list[Archive]:
-        """The files to fetch.
+        """Return the files to download.
 
         Raises:
             InputError: the year has no such part.
@@ -59,32 +59,29 @@ class Challenge:
 
 
 def fetch_challenge(
-    challenge: Challenge, out: Path, manners: RetryPolicy | None = None
+    challenge: Challenge, out: Path, retry_policy: RetryPolicy | None = None
 ) -> list[dict[str, Any]]:
-    """Fetch a challenge into a folder; what is there from an earlier run is not fetched again.
+    """Download a challenge into a folder; files of an earlier run are not downloaded again.
 
     Returns:
-        What the record says of each file, in the order in which they were fetched.
+        The record of each file, in the order of the downloads.
 
     Raises:
-        InputError: a file cannot be had, is not the published one, or cannot be unpacked; or the disk
-            is full. What was done is kept.
+        InputError: a file is not available, is not the published one, or cannot be unpacked; or the
+            disk is full. Finished work is kept.
     """
     wanted = challenge.archives()
     io.check_out(out, "photos", RECORD)
-    with (
-        io.lock(out / ".lock", "--out"),
-        Downloads(manners or RetryPolicy()) as downloads,
-    ):
+    with io.lock(out / ".lock", "--out"), Downloads(retry_policy or RetryPolicy()) as downloads:
         record = _Record(out / RECORD, challenge.year)
         for archive in wanted:
-            _one(archive, challenge, out, record, downloads)
+            _fetch_archive(archive, challenge, out, record, downloads)
     return [record.files[archive.name] for archive in wanted]
 
 
 @dataclass
 class _Record:
-    """`fetched.json`, written after every step, so that a kill costs the step alone."""
+    """`fetched.json`, written after every step, so that a kill loses only that step."""
 
     path: Path
     year: str
@@ -101,19 +98,19 @@ class _Record:
         self.write()
 
     def write(self) -> None:
-        """Put it on the disk."""
+        """Write the record to disk."""
         io.write_json(self.path, {"challenge": self.year, "files": self.files})
 
 
-def _one(
+def _fetch_archive(
     archive: Archive, challenge: Challenge, out: Path, record: _Record, downloads: Downloads
 ) -> None:
     path = out / "archives" / archive.name
     known = record.files.get(archive.name, {})
     if known.get("unpacked"):
         if not challenge.keep_archives:
-            path.unlink(missing_ok=True)  # where a kill came before it was removed
-        logger.info(f"{archive.name}: here already")
+            path.unlink(missing_ok=True)  # left by a run that was killed
+        logger.info(f"{archive.name}: already complete")
         return
     url = f"{challenge.base.rstrip('/')}/{challenge.year}/{archive.name}"
     found = _checked(path, archive) if path.exists() else _download(url, path, archive, downloads)
@@ -133,7 +130,7 @@ def _download(url: str, path: Path, archive: Archive, downloads: Downloads) -> d
 
     def check(part: Path) -> None:
         found.update(_digests(part))
-        _held_to(found, archive)
+        _check_md5(found, archive)
 
     with progress_bar(archive.name, round(archive.size / _MB) or None, "MB") as bar:
 
@@ -144,24 +141,24 @@ def _download(url: str, path: Path, archive: Archive, downloads: Downloads) -> d
     return found
 
 
-def _held_to(found: dict[str, Any], archive: Archive) -> None:
+def _check_md5(found: dict[str, Any], archive: Archive) -> None:
     if archive.md5 and found["md5"] != archive.md5:
-        raise Wrong(f"their MD5 is {found['md5']}, and {archive.md5} is published")
+        raise WrongContent(f"their MD5 is {found['md5']}, and {archive.md5} is published")
 
 
 def _checked(path: Path, archive: Archive) -> dict[str, Any]:
     found = _digests(path)
     try:
-        _held_to(found, archive)
-    except Wrong as error:
+        _check_md5(found, archive)
+    except WrongContent as error:
         raise InputError(
-            f"{path} has other bytes ({error}): delete it to fetch it anew."
+            f"{path} has other content ({error}): delete it to download it again."
         ) from error
     return found
 
 
 def _digests(path: Path) -> dict[str, Any]:
-    """How many bytes a file has, and their MD5 (as the organisers publish it) and SHA-256."""
+    """Return the size of a file, its MD5 (as the organisers publish it) and SHA-256."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     size = path.stat().st_size
     with (
@@ -177,7 +174,7 @@ def _digests(path: Path) -> dict[str, Any]:
 
 
 def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """Count bytes, and say whole megabytes."""
+    """Count bytes, and report whole megabytes."""
     rest = 0
 
     def count(size: int) -> None:
@@ -189,6 +186,6 @@ def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
 
 
 def sizes(archives: Sequence[Archive]) -> str:
-    """How much is to be fetched, as published: `195 GB`."""
+    """Format the published size of the downloads: `195 GB`."""
     total = sum(archive.size for archive in archives)
     return f"{total / 1e9:,.0f} GB" if total >= 1e9 else f"{total / 1e6:,.0f} MB"

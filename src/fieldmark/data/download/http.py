@@ -1,12 +1,12 @@
-"""Downloads that go on where they were cut off, wait when a server says so, and are checked.
+"""Download files: resume, respect the server's limits, and verify.
 
-What is written under a file's own name is whole: bytes gather in `NAME.part`, are checked, and take the
-name at the end. `NAME.part.json` says which version of the file the bytes are of (its ETag or date), so
-that a later run never joins two versions; a server that gives neither is asked for the whole again.
+A file under its own name is complete: bytes are written to `NAME.part`, verified, and renamed at the
+end. `NAME.part.json` records the version of the file (its ETag or date), so that a later run never joins
+two versions; without either the download starts again.
 
-The requests of all threads pass one gate: so many a second at most, and none before the time that a
-busy server (429, 503) asked to be left alone. Waits double from one try to the next (Jacobson,
-"Congestion avoidance and control", 1988), with a jitter so that threads do not come back together.
+The requests of all threads share one rate limit, and wait as long as a busy server (429, 503) asks.
+Waits double with each retry (Jacobson, "Congestion avoidance and control", 1988), with jitter so that
+threads do not retry at the same time.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How a server is treated.
+    """Limits of requests and retries.
 
     Attributes:
-        workers: requests under way at a time.
-        rate: requests that begin in a second, at most.
-        tries: how often something is tried that does not get a byte further.
+        workers: simultaneous requests.
+        rate: requests a second, at most.
+        tries: tries in a row without a new byte.
         pause: seconds before the second try; doubled for each further one.
         patience: the longest wait in seconds, also where a server asks for a longer one.
-        timeout: seconds without a byte after which a connection is taken for dead.
+        timeout: seconds without a byte after which a connection is closed.
     """
 
     workers: int = 8
@@ -56,38 +56,37 @@ class RetryPolicy:
     timeout: float = 60.0
 
 
-class NotThere(InputError):
-    """A file that is not to be had however often it is asked for: 403, 404, too large, or
-    wrong bytes twice."""
+class NotAvailable(InputError):
+    """A file that retries cannot get: 403, 404, too large, or wrong content twice."""
 
 
 class RetryableError(Exception):
-    """This try failed and another may not; `after` is how long the server asks to be left alone."""
+    """A try failed, another may succeed; `after` is how long the server asks to wait, in seconds."""
 
     def __init__(self, why: str, after: float = 0.0) -> None:
         self.after = after
         super().__init__(why)
 
 
-class Wrong(RetryableError):
-    """The bytes that came are not those of the file; a second time they are given up."""
+class WrongContent(RetryableError):
+    """The content is not that of the file; it is not tried a third time."""
 
 
 class Downloads:
-    """One HTTP client for all threads, and its manners. Use it as a context manager."""
+    """An HTTP client for all threads, with retries and a rate limit. Use it as a context manager."""
 
-    def __init__(self, manners: RetryPolicy) -> None:
+    def __init__(self, retry_policy: RetryPolicy) -> None:
         import httpx2
 
-        self.manners = manners
+        self.retry_policy = retry_policy
         self._client = httpx2.Client(
-            timeout=manners.timeout,
+            timeout=retry_policy.timeout,
             follow_redirects=True,
-            limits=httpx2.Limits(max_connections=manners.workers),
+            limits=httpx2.Limits(max_connections=retry_policy.workers),
             headers={"User-Agent": "fieldmark", "Accept-Encoding": "identity"},
         )
         self._stop = threading.Event()
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
         self._next = 0.0
 
     def __enter__(self) -> Downloads:
@@ -98,20 +97,20 @@ class Downloads:
         self._client.close()
 
     def stop(self) -> None:
-        """Let every thread leave at its next block or wait."""
+        """Stop every thread at its next block or wait."""
         self._stop.set()
 
     def read(self, url: str, check: Callable[[bytes], T], limit: int) -> T:
-        """A small file: what `check` makes of its bytes.
+        """Download a small file and return what `check` returns for its bytes.
 
         Args:
-            url: where it is.
-            check: raises `Wrong` for bytes that are not the file.
-            limit: more bytes than this are refused.
+            url: of the file.
+            check: raises `WrongContent` for bytes that are not the file.
+            limit: the largest number of bytes.
 
         Raises:
-            NotThere: the server has no such file, or one that is too large.
-            InputError: it could not be had.
+            NotAvailable: the server has no such file, or one that is too large.
+            InputError: the server does not answer.
         """
 
         def once() -> T:
@@ -120,10 +119,10 @@ class Downloads:
                 for block in self._blocks(answer):
                     data += block
                     if len(data) > limit:
-                        raise NotThere(f"{url} is larger than {limit:,} bytes")
+                        raise NotAvailable(f"{url} is larger than {limit:,} bytes")
             return check(bytes(data))
 
-        return self._insist(url, once, lambda: 0)
+        return self._with_retries(url, once, lambda: 0)
 
     def save(
         self,
@@ -132,18 +131,18 @@ class Downloads:
         check: Callable[[Path], None],
         advance: Callable[[int, int | None], None],
     ) -> None:
-        """A large file, gone on with where an earlier run was cut off.
+        """Download a large file; resume where an earlier run was interrupted.
 
         Args:
-            url: where it is.
-            path: where it goes, once it is whole.
-            check: is given the whole file under another name, and raises `Wrong` for wrong bytes; they
-                are then thrown away.
-            advance: is called with the bytes that are there, and how many there will be.
+            url: of the file.
+            path: of the complete file.
+            check: is called with the path of the complete temporary file; raises `WrongContent`, and
+                the file is deleted.
+            advance: is called with the number of bytes so far, and in all.
 
         Raises:
-            NotThere: the server has no such file.
-            InputError: it could not be had, or the disk is full; what was got is kept for the next run.
+            NotAvailable: the server has no such file.
+            InputError: the server does not answer, or the disk is full; the next run resumes.
         """
         part = path.with_name(f"{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,36 +151,36 @@ class Downloads:
             self._continue(url, part, advance)
             try:
                 check(part)
-            except Wrong:
-                partial.forget(part)
+            except WrongContent:
+                partial.discard(part)
                 raise
 
-        self._insist(url, once, lambda: partial.size(part))
+        self._with_retries(url, once, lambda: partial.size(part))
         io.settle(part, path)
-        partial.forget(part)
+        partial.discard(part)
 
     def _continue(self, url: str, part: Path, advance: Callable[[int, int | None], None]) -> None:
-        version, whole = partial.about(part)
+        version, whole = partial.read_info(part)
         have = partial.size(part) if version else 0
         if version and have == whole:
-            return  # only the check and the rename are left
+            return  # only check and rename remain
         asked = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
         with self._open(url, asked) as answer:
             if answer.status_code == 416:
-                partial.forget(part)
-                raise RetryableError("the server has another version of it now")
+                partial.discard(part)
+                raise RetryableError("the file on the server has changed")
             resumed = answer.status_code == 206
-            if resumed and not _begins(answer.headers.get("Content-Range", ""), have):
-                partial.forget(part)
-                raise RetryableError("the server sent another part of it than was asked for")
+            if resumed and not _starts_at(answer.headers.get("Content-Range", ""), have):
+                partial.discard(part)
+                raise RetryableError("the server sent another range than requested")
             if not resumed:
                 have = 0
             total = _total(answer, have)
-            partial.make_room(part, total, have)
+            partial.check_space(part, total, have)
             if not resumed:
-                partial.forget(part)
+                partial.discard(part)
                 if version := _version(answer):
-                    partial.begin(part, version, total)
+                    partial.write_info(part, version, total)
             self._append(answer, part, have, total, advance)
 
     def _append(
@@ -205,19 +204,19 @@ class Downloads:
         except OSError as error:
             raise InputError(
                 f"{part} could not be written ({error.strerror or error}): free some space, then run "
-                "the same command again; what was got is kept."
+                "the same command again; it resumes."
             ) from error
         if total is not None and have != total:
-            raise RetryableError(f"only {have:,} of {total:,} bytes came")
+            raise RetryableError(f"only {have:,} of {total:,} bytes received")
 
     @contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
         import httpx2
 
-        self._pass_gate()
+        self._wait_turn()
         try:
             with self._client.stream("GET", url, headers=headers) as answer:
-                _judge(url, answer)
+                _check_status(url, answer)
                 yield answer
         except httpx2.TransportError as error:
             raise RetryableError(
@@ -236,68 +235,68 @@ class Downloads:
                 raise KeyboardInterrupt
             yield block
 
-    def _insist(self, url: str, once: Callable[[], T], have: Callable[[], int]) -> T:
-        """Try until it works; tries that got bytes further are not counted."""
+    def _with_retries(self, url: str, once: Callable[[], T], have: Callable[[], int]) -> T:
+        """Retry; tries that received new bytes are not counted."""
         failed, wrong, before = 0, 0, have()
         while True:
             try:
                 return once()
             except RetryableError as again:
-                wrong += isinstance(again, Wrong)
+                wrong += isinstance(again, WrongContent)
                 if wrong == 2:
-                    raise NotThere(
-                        f"{url} came twice with wrong bytes ({again}): run the same command again "
+                    raise NotAvailable(
+                        f"{url} had wrong content twice ({again}): run the same command again "
                         "later, or name a mirror with --from."
                     ) from again
                 failed = 1 if have() > before else failed + 1
                 before = have()
-                if failed >= self.manners.tries:
+                if failed >= self.retry_policy.tries:
                     raise InputError(
-                        f"{url} could not be had in {failed} tries ({again}): run the same command "
-                        "again later, or name a mirror with --from; what was got is kept."
+                        f"{url} could not be downloaded in {failed} tries ({again}): run the same "
+                        "command again later, or name a mirror with --from; it resumes."
                     ) from again
                 self._pause(failed, again.after)
 
     def _pause(self, failed: int, after: float) -> None:
-        manners = self.manners
-        wait = manners.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # only when, not what
+        policy = self.retry_policy
+        wait = policy.pause * 2 ** (failed - 1) * random.uniform(0.75, 1.25)
         if after:
-            with self._gate:  # a busy server is left alone by all threads
-                until = time.monotonic() + min(after, manners.patience)
+            with self._lock:  # all threads wait for a busy server
+                until = time.monotonic() + min(after, policy.patience)
                 self._next = max(self._next, until)
-        if self._stop.wait(min(max(wait, after), manners.patience)):
+        if self._stop.wait(min(max(wait, after), policy.patience)):
             raise KeyboardInterrupt
 
-    def _pass_gate(self) -> None:
-        with self._gate:
+    def _wait_turn(self) -> None:
+        with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)
-            self._next = turn + 1 / self.manners.rate
+            self._next = turn + 1 / self.retry_policy.rate
         if self._stop.wait(turn - now):
             raise KeyboardInterrupt
 
 
-def _judge(url: str, answer: httpx2.Response) -> None:
-    """Pass an answer with the file in it; else say whether to ask again.
+def _check_status(url: str, answer: httpx2.Response) -> None:
+    """Raise for a response without the file.
 
     Raises:
-        Again: the server is busy or out of order.
-        NotThere: it will not give the file, however often it is asked.
+        RetryableError: the server is busy or has an error.
+        NotAvailable: the file is refused or missing.
     """
     status = answer.status_code
     if status in (200, 206, 416):
         return
     if status in _BUSY:
-        raise RetryableError(
-            f"the server says {status}", _seconds(answer.headers.get("Retry-After", ""))
-        )
+        raise RetryableError(f"HTTP {status}", _seconds(answer.headers.get("Retry-After", "")))
     if status in (401, 403):
-        raise NotThere(f"{url} is refused (HTTP {status}): it needs credentials, or is not public.")
-    raise NotThere(f"{url} is not to be had (HTTP {status}): look whether it has moved.")
+        raise NotAvailable(
+            f"{url} is refused (HTTP {status}): it needs credentials, or is not public."
+        )
+    raise NotAvailable(f"{url} not found (HTTP {status}): check whether it has moved.")
 
 
 def _seconds(retry_after: str) -> float:
-    """What a Retry-After header asks for, in seconds or as a date; 0 where it says nothing."""
+    """Parse a Retry-After header, seconds or a date; 0 where it is missing."""
     if retry_after.isdecimal():
         return float(retry_after)
     with suppress(ValueError):
@@ -306,7 +305,7 @@ def _seconds(retry_after: str) -> float:
 
 
 def _version(answer: httpx2.Response) -> str:
-    """What tells this version of a file from another: a strong ETag, or the date of its last change."""
+    """Return the version of a file: a strong ETag, or the date of its last change."""
     tag = str(answer.headers.get("ETag", ""))
     return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
 
@@ -316,5 +315,5 @@ def _total(answer: httpx2.Response, have: int) -> int | None:
     return have + int(length) if length.isdecimal() else None
 
 
-def _begins(content_range: str, start: int) -> bool:
+def _starts_at(content_range: str, start: int) -> bool:
     return content_range.replace("=", " ").startswith(f"bytes {start}-")

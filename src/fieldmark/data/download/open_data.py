@@ -1,4 +1,4 @@
-"""A data set of one's own from iNaturalist Open Data: chosen from its tables, fetched photo by photo.
+"""Download a selection of photos from iNaturalist Open Data.
 
 Layout of the bucket (https://github.com/inaturalist/inaturalist-open-data): `taxa`, `observations`,
 `photos` and `observers.csv.gz` at the top, and `photos/PHOTO_ID/SIZE.EXTENSION`.
@@ -13,8 +13,8 @@ import polars as pl
 
 from fieldmark.data import images
 from fieldmark.data.download.archives import RECORD
-from fieldmark.data.download.http import Downloads, NotThere, RetryPolicy, Wrong
-from fieldmark.data.download.selection import Wanted, choose
+from fieldmark.data.download.http import Downloads, NotAvailable, RetryPolicy, WrongContent
+from fieldmark.data.download.selection import PhotoQuery, choose
 from fieldmark.data.readers import inat_tables
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
@@ -26,7 +26,7 @@ _PHOTO_LIMIT = 64 * 2**20
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of it: the table to train on, photos and species in it, and photos not to be had."""
+    """The result: the table to train on, its photos and species, and the photos not available."""
 
     table: Path
     photos: int
@@ -34,46 +34,46 @@ class Fetched:
     failed: int
 
 
-def fetch_own(
-    wanted: Wanted,
+def fetch_open_data(
+    wanted: PhotoQuery,
     out: Path,
     *,
-    kept_tables: Path | None = None,
-    manners: RetryPolicy | None = None,
+    tables_dir: Path | None = None,
+    retry_policy: RetryPolicy | None = None,
 ) -> Fetched:
-    """Choose photos from the tables, fetch them, and write `photos.csv` beside them.
+    """Select photos in the tables, download them, and write `photos.csv`.
 
     Args:
-        wanted: the choice.
-        out: a new folder, or that of an earlier run with the same choice, which is gone on with.
-        kept_tables: where the four tables are, or go; by default `tables` in `out`.
-        manners: how the server is treated.
+        wanted: which photos.
+        out: a new folder, or that of an earlier run with the same query, which is resumed.
+        tables_dir: the folder of the four tables, downloaded if missing; None: `tables` in `out`.
+        retry_policy: limits of requests and retries.
 
     Raises:
-        InputError: a table cannot be had or read, nothing is chosen, or the server is out of reach; what
-            was got is kept.
+        InputError: a table is not available or damaged, no photo matches, or the server does not answer;
+            the next run resumes.
     """
-    manners = manners or RetryPolicy()
+    retry_policy = retry_policy or RetryPolicy()
     io.check_out(out, "photos", RECORD)
-    with io.lock(out / ".lock", "--out"), Downloads(manners) as downloads:
+    with io.lock(out / ".lock", "--out"), Downloads(retry_policy) as downloads:
         _same_choice(wanted, out)
-        chosen = _chosen(wanted, out, kept_tables or out / "tables", downloads)
+        chosen = _chosen(wanted, out, tables_dir or out / "tables", downloads)
         failed = _photos(chosen, out, downloads)
     return _write(chosen, failed, out)
 
 
-def _same_choice(wanted: Wanted, out: Path) -> None:
+def _same_choice(wanted: PhotoQuery, out: Path) -> None:
     about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
     path = out / RECORD
     if path.exists() and io.read_json(path) != about:
         raise InputError(
-            f"{out} holds photos that were chosen otherwise ({path.name}): name a new folder with --out."
+            f"{out} has photos of another query ({path.name}): name a new folder with --out."
         )
     io.write_json(path, about)
 
 
-def _chosen(wanted: Wanted, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:
-    """A row a photo to fetch; written once, so that a later run fetches the same."""
+def _chosen(wanted: PhotoQuery, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:
+    """Return one row a photo to download; written once, so that a later run downloads the same."""
     path = out / "chosen.parquet"
     if path.exists():
         return pl.read_parquet(path)
@@ -98,14 +98,14 @@ def _table(name: str, folder: Path, base: str, downloads: Downloads) -> None:
 
 
 def _is_gzip(part: Path) -> None:
-    """The tables have no published checksum; gzip's own is held to as they are read."""
+    """Check for gzip; the tables have no published checksum but gzip's own."""
     with part.open("rb") as handle:
         if handle.read(2) != b"\x1f\x8b":
-            raise Wrong("they are not gzip")
+            raise WrongContent("it is not gzip")
 
 
 def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, str]:
-    """Fetch what is not there yet; why each photo that is not to be had is not, by its file name."""
+    """Download missing photos; return the reason for each one that is not available, by file name."""
     rows = list(chosen.select("file_name", "url").iter_rows())
     failed: dict[str, str] = {}
 
@@ -115,17 +115,17 @@ def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, 
             return None
         try:
             io.write_bytes(path, downloads.read(row[1], _a_picture, _PHOTO_LIMIT))
-        except NotThere as error:
+        except NotAvailable as error:
             return str(error)
         return None
 
-    workers = downloads.manners.workers
+    workers = downloads.retry_policy.workers
     with progress_bar("photos", len(rows)) as bar:
         done = in_order(one, rows, workers, ahead=0, stop=downloads.stop)
         for (name, _), error in zip(rows, done, strict=True):
             if error is not None:
                 failed[name] = error
-            bar.advance(note=f"{len(failed):,} not to be had" if failed else "")
+            bar.advance(note=f"{len(failed):,} not available" if failed else "")
     return failed
 
 
@@ -133,7 +133,7 @@ def _a_picture(data: bytes) -> bytes:
     try:
         images.verify(data)
     except ImageRejected as error:
-        raise Wrong(f"they are no whole picture: {error}") from error
+        raise WrongContent(f"it is not a complete image: {error}") from error
     return data
 
 
@@ -150,8 +150,8 @@ def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:
     if had.is_empty():
         why_not = out / "not-fetched.csv"
         raise InputError(
-            f"None of the {chosen.height:,} photos was to be had: {why_not} says why; run the same "
-            "command again later, or name a mirror with --from."
+            f"None of the {chosen.height:,} photos is available: see {why_not}; run the same command "
+            "again later, or name a mirror with --from."
         )
     table = out / "photos.csv"
     io.write_text(table, had.write_csv())

@@ -1,4 +1,4 @@
-"""A file of which a part is there: its bytes in `NAME.part`, beside them what they are a part of."""
+"""A partial download: its bytes in `NAME.part`, its version in `NAME.part.json`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
 
-def make_room(part: Path, total: int | None, have: int) -> None:
-    """See that the rest of a file fits on the disk.
-
-    Raises:
-        InputError: it does not.
-    """
+def check_space(part: Path, total: int | None, have: int) -> None:
+    """Raise InputError if the rest of a file does not fit on the disk."""
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise InputError(
@@ -24,30 +20,30 @@ def make_room(part: Path, total: int | None, have: int) -> None:
         )
 
 
-def beside(part: Path) -> Path:
-    """Where it is said which version of a file the bytes are of."""
+def info_path(part: Path) -> Path:
+    """Return the path of the version of a partial download."""
     return part.with_name(f"{part.name}.json")
 
 
-def begin(part: Path, version: str, total: int | None) -> None:
-    """Say of which version of a file the bytes to come are, and how many it has in all."""
-    io.write_json(beside(part), {"version": version, "bytes": total})
+def write_info(part: Path, version: str, total: int | None) -> None:
+    """Record the version of a file, and how many bytes it has."""
+    io.write_json(info_path(part), {"version": version, "bytes": total})
 
 
-def about(part: Path) -> tuple[str, int | None]:
-    """Which version of a file the bytes in `part` are of, or "", and how many it has in all."""
+def read_info(part: Path) -> tuple[str, int | None]:
+    """Return the version of the file in `part`, or "", and how many bytes it has."""
     with suppress(InputError, AttributeError):
-        about = io.read_json(beside(part))
-        return str(about.get("version", "")), about.get("bytes")
+        read_info = io.read_json(info_path(part))
+        return str(read_info.get("version", "")), read_info.get("bytes")
     return "", None
 
 
-def forget(part: Path) -> None:
-    """Throw away the bytes and what is said of them."""
-    for path in (part, beside(part)):
+def discard(part: Path) -> None:
+    """Delete a partial download and its version."""
+    for path in (part, info_path(part)):
         path.unlink(missing_ok=True)
 
 
 def size(path: Path) -> int:
-    """How many bytes are there."""
+    """Return the size of a file, 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0

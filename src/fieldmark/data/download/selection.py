@@ -1,8 +1,8 @@
-"""Which photos of iNaturalist Open Data make up a data set of one's own: read off its four tables.
+"""Select photos of iNaturalist Open Data by its four tables.
 
-One photo an observation is taken, the first that has a wanted licence, so that photos are of different
-animals. Which observations of a species is drawn by the seed, as a function of the observation's id; so
-a new month's tables with more observations change as little of the choice as can be.
+One photo an observation is selected, the first with an accepted licence, so that photos are of different
+animals. Observations are drawn as a function of the seed and the observation's id, so that a later
+release with more observations changes as little as possible.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ LICENCES = ("CC0", "CC-BY", "CC-BY-NC", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC-SA", "
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a data set is chosen by.
+class PhotoQuery:
+    """Which photos to download.
 
     Attributes:
-        taxa: scientific names or iNaturalist's numbers; all species below them.
+        taxa: scientific names or iNaturalist's ids; all species below them.
         place: south, west, north, east in degrees; west may be greater than east, across 180°.
-        licences: of `LICENCES`; all where none is named.
+        licences: of `LICENCES`; empty: all.
         photos: at most so many a species.
         research: only observations of research grade.
         size: which of `inat_tables.SIZES`; "medium" is at most 500 pixels wide and high.
         seed: another one draws other observations.
-        base: where tables and photos lie, for a mirror.
+        base: the base URL of tables and photos, for a mirror.
     """
 
     taxa: tuple[str, ...]
@@ -65,25 +65,25 @@ class Wanted:
                 )
 
 
-def choose(wanted: Wanted, folder: Path) -> pl.DataFrame:
-    """The photos of a choice, a row each, by label and photo.
+def choose(wanted: PhotoQuery, folder: Path) -> pl.DataFrame:
+    """Select photos, one row each, sorted by label and file name.
 
     Raises:
-        InputError: a table is damaged, or no photo fits the choice.
+        InputError: a table is damaged, or no photo matches.
     """
     species, counted = inat_tables.species_below(folder / "taxa.csv.gz", wanted.taxa)
     seen = _observations(wanted, folder / "observations.csv.gz", counted)
     best = _best_photos(wanted, folder / "photos.csv.gz", seen)
     if best.is_empty():
         raise InputError(
-            f"No photo fits: {species.height:,} species, {seen.height:,} observations of them in the "
-            "place, none with such a licence; ask for less."
+            f"No photo matches: {species.height:,} species, {seen.height:,} observations in the place, "
+            "none with such a licence: relax a condition."
         )
     people = _observers(folder / "observers.csv.gz", best["observer_id"].unique())
     return _described(best, species, people, wanted)
 
 
-def _observations(wanted: Wanted, path: Path, counted: pl.DataFrame) -> pl.DataFrame:
+def _observations(wanted: PhotoQuery, path: Path, counted: pl.DataFrame) -> pl.DataFrame:
     columns = (
         "observation_uuid",
         "taxon_id",
@@ -117,11 +117,11 @@ def _inside(place: tuple[float, float, float, float] | None) -> pl.Expr:
     )
 
 
-def _best_photos(wanted: Wanted, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
-    """One photo an observation, and of each species the observations with the smallest draws.
+def _best_photos(wanted: PhotoQuery, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
+    """Select one photo an observation, and of each species the observations with the smallest hashes.
 
-    What is over the number is let go after every block; that an observation is over it depends on its
-    draw alone, so a photo of it in a later block would be let go as well.
+    Surplus rows are dropped after every block: whether an observation is surplus depends on its hash
+    only, so that a photo of it in a later block would be dropped as well.
     """
     columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license", "position")
     licences = [name.upper() for name in wanted.licences or LICENCES]
@@ -170,7 +170,7 @@ def _observers(path: Path, wanted: pl.Series) -> pl.DataFrame:
 
 
 def _described(
-    best: pl.DataFrame, species: pl.DataFrame, people: pl.DataFrame, wanted: Wanted
+    best: pl.DataFrame, species: pl.DataFrame, people: pl.DataFrame, wanted: PhotoQuery
 ) -> pl.DataFrame:
     named = species.with_columns(
         label=pl.when(pl.col("name").is_duplicated())
@@ -207,7 +207,7 @@ def _described(
 
 
 def _attribution() -> pl.Expr:
-    """As iNaturalist Open Data asks for it."""
+    """Format the attribution as iNaturalist Open Data asks for it."""
     free = pl.col("license").is_in(["CC0", "PD"])
     return (
         pl.when(free)

@@ -1,9 +1,8 @@
-"""Archives of strangers, unpacked so that nothing lies outside a folder or half under its name.
+"""Unpack downloaded archives safely and completely.
 
-An archive's files gather in a hidden folder beside their place; when all are there, each top entry is
-renamed into place. A kill leaves the hidden folder, and the next run goes on with the files that are
-not in it yet. Links, devices, and names that lead out of the folder end the unpacking: no published
-archive has any.
+Files are unpacked to a hidden folder; when all are complete, each top entry is renamed. After a kill the
+next run resumes with the missing files. Links, devices, and names that lead out of the folder are
+errors: no published archive has any.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
 _RATIO = 100
-"""An archive that unpacks to more than so many times its size is taken for a bomb."""
+"""The largest ratio of the unpacked size to the archive; more is a bomb."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,17 @@ class _Member:
 def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
     """Unpack a `.tar`, `.tar.gz` or `.zip` into a folder.
 
-    Lists (`.json`) are put at the top of the folder, where `fieldmark index` looks for them; everything
-    else keeps its path.
+    Lists (`.json`) go to the top of the folder, where `fieldmark index` expects them; other files keep
+    their paths.
 
     Args:
         archive: the file.
-        folder: where its files go; a file that is there already is never written over.
-        advance: is called with the bytes of each file that is done.
+        folder: where its files go; an existing file is never overwritten.
+        advance: is called with the size of each unpacked file.
 
     Raises:
         InputError: the archive is damaged, or holds a link, a device, a path that leads out of it, or
-            the same file twice; or the disk is full. Nothing lies in `folder` then.
+            the same file twice; or the disk is full. Nothing is in `folder` then.
     """
     staging = folder / f".unpacking-{archive.name}"
     limit = _RATIO * archive.stat().st_size + 2**20
@@ -55,7 +54,7 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
         for member in _members(archive):
             target = _place(member.name)
             if target in seen:
-                raise ValueError(f"it holds {target!r} twice")
+                raise ValueError(f"it has {target!r} twice")
             seen.add(target)
             limit -= member.size
             if limit < 0:
@@ -63,15 +62,15 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
             _take(member, staging / target)
             advance(member.size)
         if not seen:
-            raise ValueError("it holds no files")
+            raise ValueError("it has no files")
         _settle(staging, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise InputError(f"{archive} cannot be used ({error}): fetch it anew.") from error
+        raise InputError(f"{archive} cannot be used ({error}): download it again.") from error
     except OSError as error:
         raise InputError(
             f"{archive} could not be unpacked ({error.strerror or error}): free some space, then run "
-            "the same command again; what was unpacked is kept."
+            "the same command again; it resumes."
         ) from error
 
 
@@ -91,7 +90,7 @@ def _of_tar(tape: tarfile.TarFile) -> Iterator[_Member]:
         if not entry.isreg():
             raise ValueError(f"{entry.name!r} in it is a link or a device")
         yield _Member(entry.name, entry.size, lambda entry=entry: tape.extractfile(entry))  # type: ignore[misc]
-        tape.members.clear()  # type: ignore[attr-defined]  # else a list of millions grows
+        tape.members.clear()  # type: ignore[attr-defined]  # or a list of millions grows
 
 
 def _of_zip(pack: zipfile.ZipFile) -> Iterator[_Member]:
@@ -107,7 +106,7 @@ def _of_zip(pack: zipfile.ZipFile) -> Iterator[_Member]:
 
 
 def _place(name: str) -> str:
-    """Where a file of an archive goes, below the folder.
+    """Return the path of a file of an archive below the folder.
 
     Raises:
         ValueError: its path leads out of the folder.
@@ -119,7 +118,7 @@ def _place(name: str) -> str:
 
 def _take(member: _Member, target: Path) -> None:
     if target.is_file() and target.stat().st_size == member.size:
-        return  # an earlier run was cut off behind it
+        return  # unpacked by an earlier run
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_name(f"{target.name}.part")
     source = member.open()
@@ -128,13 +127,13 @@ def _take(member: _Member, target: Path) -> None:
     with source, half.open("wb") as handle:
         shutil.copyfileobj(source, handle, 1 << 20)
     if half.stat().st_size != member.size:
-        raise ValueError(f"{member.name!r} in it is cut off")
+        raise ValueError(f"{member.name!r} in it is truncated")
     half.replace(target)
 
 
 def _settle(staging: Path, folder: Path) -> None:
-    """Rename what was unpacked into its place; several archives may fill one folder."""
-    os.sync()  # one for all: a photo at a time would take hours
+    """Rename unpacked files to their final paths; several archives may fill one folder."""
+    os.sync()  # once for all: one sync a photo would take hours
     for top in sorted(staging.iterdir()):
         place = folder / top.name
         if top.is_dir() and place.is_dir():
@@ -148,6 +147,6 @@ def _settle(staging: Path, folder: Path) -> None:
 
 def _rename(path: Path, place: Path) -> None:
     if place.exists() and not (place.is_file() and place.read_bytes() == path.read_bytes()):
-        raise ValueError(f"{place} is there already, with other content: move it away")
+        raise ValueError(f"{place} exists with other content: move it away")
     place.parent.mkdir(parents=True, exist_ok=True)
     path.replace(place)

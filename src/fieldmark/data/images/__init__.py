@@ -1,19 +1,19 @@
-"""The only decoder: bytes in, RGB uint8 (H, W, 3) out, or `ImageRejected(reason)`.
+"""Decode images: bytes to RGB uint8 (H, W, 3), or `ImageRejected(reason)` and nothing else.
 
-Whatever the bytes are, nothing else is raised: a data set of a million photos has a few of every
-kind of damage, and one of them must not end the run, nor be learnt from as half a picture.
+A large data set has photos with every kind of damage: one must neither end the run nor be used as
+half an image.
 
-JPEG goes through libjpeg-turbo directly, all else through Pillow's plugin for that format and no
-other. The two give the same pixels for JPEG (both are libjpeg-turbo with its accurate settings);
-the direct way is quicker, can decode at a fraction of the size, and refuses damaged data.
+JPEG is decoded by libjpeg-turbo directly, all else by Pillow's plugin for that format and no other.
+Both give the same pixels for JPEG; the direct way is faster, can decode at a fraction of the size, and
+rejects damaged data.
 
 Conventions for what is not 8-bit RGB:
 
-- alpha and transparent palettes are shown on white;
+- alpha and transparent palettes are composed on white;
 - 16-bit grey (and 9 to 15 bits) is scaled to 0..255, never clipped;
-- 32-bit integers and floats have no agreed white: floats within 0..1 are scaled by 255, values
-  within 0..255 are kept, and all else is stretched from its least to its greatest value;
-- of an animation or of many pages the first is taken;
+- 32-bit integers and floats have no defined white: floats within 0..1 are scaled by 255, values
+  within 0..255 stay, and all else is scaled from its minimum to its maximum;
+- of an animation or a document the first page is taken;
 - colour profiles are not applied: networks are trained on pixels as stored.
 """
 
@@ -31,7 +31,7 @@ import numpy as np
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
 from fieldmark.data.images import jpeg, pillow
-from fieldmark.data.images.limits import MAX_PIXELS, limit, only_rejections
+from fieldmark.data.images.limits import MAX_PIXELS, as_rejections, check_pixels
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
@@ -42,8 +42,8 @@ MAX_BYTES = places.MAX_BYTES
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
-    "Header",
     "ByteArray",
+    "Header",
     "decode",
     "header",
     "named",
@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before it is decoded.
+    """The size and format of an image.
 
     Attributes:
         width, height: pixels, after EXIF orientation.
@@ -68,84 +68,82 @@ class Header:
 
 
 def read_bytes(place: Place) -> bytes:
-    """The bytes of a photo, wherever it lies.
+    """Read the bytes of a photo.
 
     Raises:
         ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `MAX_BYTES`).
-        InputError: the photo lies behind a URL that does not answer, or refuses the credentials.
+        InputError: the server of a remote photo does not answer, or refuses the credentials.
     """
     return places.read(place, MAX_BYTES)
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """The size and format of a picture, from its header alone.
+    """Read the size and format of an image from its header.
 
     Raises:
-        ImageRejected: the bytes are no picture that is read here, or it has too many pixels.
+        ImageRejected: the bytes are not an image of a supported format, or it has too many pixels.
     """
-    with only_rejections():
+    with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
             found = image_containers.jpeg(data, whole=False)
             width, height, orientation = found.width, found.height, found.orientation
         else:
-            with pillow.quiet():
-                image, orientation = pillow.open_(kind, data, max_pixels, whole=False)
+            with pillow.ignore_warnings():
+                image, orientation = pillow.open_checked(kind, data, max_pixels, whole=False)
                 width, height = image.size
-        limit(width, height, max_pixels)
-        return _turned_header(width, height, orientation, kind)
+        check_pixels(width, height, max_pixels)
+        return _oriented_header(width, height, orientation, kind)
 
 
 def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> ByteArray:
-    """The picture as RGB, uint8, shape (H, W, 3), C-contiguous, upright by its EXIF orientation.
+    """Decode an image to RGB, uint8, shape (H, W, 3), C-contiguous, in EXIF orientation.
 
     Args:
         data: a file's bytes.
-        at_least: a JPEG may be decoded at a fraction of its size, with its shorter side never below
-            this number of pixels. None: at its full size.
-        max_pixels: a picture with more is refused from its header.
+        at_least: a JPEG may be decoded at a fraction of its size, with its shorter side at least so
+            many pixels; None: at its full size.
+        max_pixels: an image with more is rejected by its header.
 
     Raises:
         ImageRejected: and nothing else, for any bytes.
     """
-    with only_rejections():
+    with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
             pixels, orientation = jpeg.decode(data, at_least, max_pixels)
         else:
             pixels, orientation = pillow.decode(kind, data, max_pixels)
-        return np.ascontiguousarray(_upright(pixels, orientation))
+        return np.ascontiguousarray(_oriented(pixels, orientation))
 
 
 def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Refuse all that `decode` refuses, and give the size of the rest, as cheaply as that can be done.
-
-    A JPEG is decoded at an eighth of its size, which still reads all of its data.
+    """Reject what `decode` rejects, faster: a JPEG is decoded at an eighth of its size.
 
     Raises:
         ImageRejected: and nothing else, for any bytes.
     """
-    with only_rejections():
+    with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
             found = jpeg.checked(data, max_pixels)
             jpeg.turbo(data, found, at_least=1)
-            return _turned_header(found.width, found.height, found.orientation, kind)
+            return _oriented_header(found.width, found.height, found.orientation, kind)
         pixels, orientation = pillow.decode(kind, data, max_pixels)
-        return _turned_header(pixels.shape[1], pixels.shape[0], orientation, kind)
+        return _oriented_header(pixels.shape[1], pixels.shape[0], orientation, kind)
 
 
-def taken(data: bytes) -> str:
-    """When a picture was taken by its EXIF data, as ISO 8601; "" where it does not say.
+def capture_time(data: bytes) -> str:
+    """Read when a photo was taken from its EXIF data, as ISO 8601; "" where it is unknown.
 
-    A camera that says no time zone is taken to keep UTC.
+    A time without a zone is taken as UTC.
 
     Raises:
-        ImageRejected: the bytes are no picture.
+        ImageRejected: the bytes are not an image.
     """
     from PIL import ExifTags, Image
 
-    with only_rejections(), pillow.quiet(), Image.open(io.BytesIO(data)) as picture:
+    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
         about = picture.getexif().get_ifd(ExifTags.IFD.Exif)
         when = str(about.get(ExifTags.Base.DateTimeOriginal, ""))
         zone = str(about.get(ExifTags.Base.OffsetTimeOriginal, "Z"))
@@ -156,8 +154,8 @@ def taken(data: bytes) -> str:
 
 
 @contextmanager
-def named(photo: bytes | Path | str) -> Iterator[None]:
-    """Within it a rejection says which photo it is of, where that has a name."""
+def naming_photo(photo: bytes | Path | str) -> Iterator[None]:
+    """Add the name of the photo, where it has one, to a rejection in the block."""
     try:
         yield
     except ImageRejected as error:
@@ -169,15 +167,15 @@ def named(photo: bytes | Path | str) -> Iterator[None]:
 def _kind(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         reject(RejectReason.TOO_LARGE, f"{len(data):,} bytes")
-    return image_containers.sniff(data)
+    return image_containers.detect_format(data)
 
 
-def _turned_header(width: int, height: int, orientation: int, kind: str) -> Header:
+def _oriented_header(width: int, height: int, orientation: int, kind: str) -> Header:
     return Header(height, width, kind) if orientation >= 5 else Header(width, height, kind)
 
 
-def _upright(pixels: ByteArray, orientation: int) -> ByteArray:
-    """Undo how the camera was held (EXIF 2.32, tag Orientation)."""
+def _oriented(pixels: ByteArray, orientation: int) -> ByteArray:
+    """Apply the EXIF orientation (EXIF 2.32, tag Orientation)."""
     if orientation >= 5:  # stored on its side: rows are columns
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

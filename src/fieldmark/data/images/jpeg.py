@@ -1,4 +1,4 @@
-"""JPEG, through libjpeg-turbo directly."""
+"""Decode JPEG with libjpeg-turbo."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images.limits import MAX_PIXELS, limit
-from fieldmark.data.images.pillow import plugin, quiet
+from fieldmark.data.images.limits import MAX_PIXELS, check_pixels
+from fieldmark.data.images.pillow import ignore_warnings, plugin
 from fieldmark.utils.errors import RejectReason
 from fieldmark.utils.typing import ByteArray
 
-# A progressive JPEG is passed over once for each of its scans. Cameras write about 10; a file made
-# to hold up a server has thousands. The product of pixels and scans is limited.
+# A progressive JPEG is decoded once a scan. Cameras write about 10; a hostile file has thousands. The
+# product of pixels and scans is limited.
 _MAX_PIXEL_SCANS = 20 * MAX_PIXELS
 
-# libjpeg-turbo decodes at n/8 of the size. These n are quick: the others lack vector code and are
-# slower than decoding in full.
+# libjpeg-turbo decodes at n/8 of the size. Other n have no vector code and are slower than full size.
 _QUICK_EIGHTHS = (1, 2, 3, 4)
 
-# What libjpeg-turbo warns of although every pixel is there.
+# Warnings of libjpeg-turbo about images with all pixels intact.
 _HARMLESS = ("extraneous bytes", "Adobe color", "JFIF revision", "SOS parameters", "ICC marker")
 _ODD_SAMPLING = "Could not determine subsampling"
 
 
 def checked(data: bytes, max_pixels: int) -> image_containers.Jpeg:
-    """Its structure, complete and within the limits of pixels and scans; else `ImageRejected`."""
+    """Read the structure of a complete JPEG within the limits of pixels and scans."""
     size = image_containers.jpeg(data, whole=False)
-    limit(size.width, size.height, max_pixels)
+    check_pixels(size.width, size.height, max_pixels)
     jpeg = image_containers.jpeg(data, whole=True)
     if jpeg.scans * jpeg.width * jpeg.height > max(_MAX_PIXEL_SCANS, 20 * max_pixels):
         reject(RejectReason.TOO_LARGE, f"{jpeg.scans} scans of {jpeg.width} x {jpeg.height} pixels")
@@ -39,14 +38,14 @@ def checked(data: bytes, max_pixels: int) -> image_containers.Jpeg:
 
 
 def decode(data: bytes, at_least: int | None, max_pixels: int) -> tuple[ByteArray, int]:
-    """The picture as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
+    """Return the image as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
     jpeg = checked(data, max_pixels)
     pixels = turbo(data, jpeg, at_least)
     return (pixels if jpeg.components != 4 else _from_cmyk(pixels, jpeg.adobe)), jpeg.orientation
 
 
 def turbo(data: bytes, jpeg: image_containers.Jpeg, at_least: int | None) -> ByteArray:
-    """Decode with libjpeg-turbo, shape (H, W, 3), or (H, W, 4) for CMYK; releases the GIL."""
+    """Decode to shape (H, W, 3), or (H, W, 4) for CMYK; releases the GIL."""
     import simplejpeg
 
     options: dict[str, Any] = {"colorspace": "CMYK" if jpeg.components == 4 else "RGB"}
@@ -62,12 +61,12 @@ def turbo(data: bytes, jpeg: image_containers.Jpeg, at_least: int | None) -> Byt
             return _pillow_jpeg(data)
         if not any(words in str(error) for words in _HARMLESS):
             raise
-        pixels = _turbo_cleaned(image_containers.jpeg_cleaned(data), options)
+        pixels = _turbo_stripped(image_containers.strip_jpeg_metadata(data), options)
     return pixels
 
 
-def _turbo_cleaned(data: bytes, options: dict[str, Any]) -> ByteArray:
-    """Once more, for a sound picture among odd metadata: first strictly, so that damage shows."""
+def _turbo_stripped(data: bytes, options: dict[str, Any]) -> ByteArray:
+    """Decode again without unusual metadata: first strictly, so that damage is found."""
     import simplejpeg
 
     try:
@@ -80,19 +79,19 @@ def _turbo_cleaned(data: bytes, options: dict[str, Any]) -> ByteArray:
 
 
 def _pillow_jpeg(data: bytes) -> ByteArray:
-    """Decode a JPEG whose samples are laid out in a way that the direct interface does not name."""
-    with quiet():
+    """Decode a JPEG with a chroma subsampling that simplejpeg does not support."""
+    with ignore_warnings():
         image = plugin("JPEG")(io.BytesIO(data))
         return np.array(image if image.mode == "CMYK" else image.convert("RGB"))
 
 
 def _eighths(shorter: int, at_least: int) -> int:
-    """At how many eighths of its size a JPEG is decoded so that no side falls below `at_least`."""
+    """Return at how many eighths of its size a JPEG is decoded so that no side is below `at_least`."""
     return next((n for n in _QUICK_EIGHTHS if math.ceil(shorter * n / 8) >= at_least), 8)
 
 
 def _from_cmyk(cmyk: ByteArray, inverted: bool) -> ByteArray:
-    """CMYK of shape (H, W, 4) to RGB: paper white times what ink and black let through."""
+    """Convert CMYK of shape (H, W, 4) to RGB."""
     passes = cmyk if inverted else 255 - cmyk
     rgb = np.empty((*cmyk.shape[:2], 3), np.uint8)
     black = passes[..., 3].astype(np.uint16)

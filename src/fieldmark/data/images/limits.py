@@ -1,4 +1,4 @@
-"""What may come out of a decoder: pixels within limits, or `ImageRejected` with its reason."""
+"""Limits of decoders, and their errors as `ImageRejected`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fieldmark.data.image_containers import reject
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 MAX_PIXELS = 100_000_000
-"""A picture with more pixels is refused from its header: 300 MB once decoded."""
+"""Pixels of the largest image that is decoded, 300 MB of RGB."""
 
 
 @contextmanager
-def only_rejections() -> Iterator[None]:
-    """Turn whatever a decoder raises into `ImageRejected`."""
+def as_rejections() -> Iterator[None]:
+    """Raise any exception of a decoder as `ImageRejected`."""
     try:
         yield
     except ImageRejected:
@@ -43,7 +43,7 @@ def _reason_of(error: BaseException) -> RejectReason:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, (EOFError, IndexError, struct.error)):
-        return "the file ends before the picture does"
+        return "the file ends before the image does"
     words = " ".join(str(error).split())[:200]
     return (
         words
@@ -52,9 +52,9 @@ def _sentence(error: BaseException) -> str:
     )
 
 
-def limit(width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture of no pixels, or of more than `max_pixels`."""
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Reject an image without pixels, or with more than `max_pixels`."""
     if width <= 0 or height <= 0:
-        reject(RejectReason.CORRUPT, f"a picture of {width} x {height} pixels")
+        reject(RejectReason.CORRUPT, f"an image of {width} x {height} pixels")
     if width * height > max_pixels:
         reject(RejectReason.TOO_LARGE, f"{width} x {height} pixels, above {max_pixels:,}")

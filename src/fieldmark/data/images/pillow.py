@@ -1,4 +1,4 @@
-"""All but JPEG, through Pillow's plugin for that format and no other."""
+"""Decode all formats but JPEG, each with Pillow's plugin for it and no other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images.limits import limit
+from fieldmark.data.images.limits import check_pixels
 from fieldmark.utils.errors import RejectReason
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -22,80 +23,68 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 
+_PLUGINS = {
+    **{"AVIF": "Avif", "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PNM": "Ppm"},
+    **{"TIFF": "Tiff", "WEBP": "WebP"},
+}
+
+
 def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
-    """Pillow's reader for one format, called by name so that no other one sees the bytes."""
-    from PIL import (
-        BmpImagePlugin,
-        GifImagePlugin,
-        JpegImagePlugin,
-        PngImagePlugin,
-        PpmImagePlugin,
-        TiffImagePlugin,
-        WebPImagePlugin,
-        features,
+    """Return Pillow's plugin for one format, so that no other one is given the bytes."""
+    from PIL import features
+
+    if kind == "AVIF" and not features.check("avif"):
+        reject(RejectReason.UNSUPPORTED, "this Pillow was built without AVIF")
+    name = _PLUGINS[kind]
+    found: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(
+        import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile"
     )
-
-    if kind == "AVIF":
-        if not features.check("avif"):
-            reject(RejectReason.UNSUPPORTED, "this Pillow was built without AVIF")
-        from PIL import AvifImagePlugin
-
-        return AvifImagePlugin.AvifImageFile
-    plugins: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-        "BMP": BmpImagePlugin.BmpImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "PNM": PpmImagePlugin.PpmImageFile,
-        "TIFF": TiffImagePlugin.TiffImageFile,
-        "WEBP": WebPImagePlugin.WebPImageFile,
-    }
-    return plugins[kind]
+    return found
 
 
-def open_(
+def open_checked(
     kind: str, data: bytes, max_pixels: int, *, whole: bool
 ) -> tuple[ImageFile.ImageFile, int]:
-    """Open without decoding, with limits and ends checked; the image and its EXIF orientation."""
+    """Open an image without decoding it; check its limits and end; return it with its orientation."""
     orientation = 1
     if kind == "WEBP":
         webp = image_containers.webp(data)
-        limit(webp.width, webp.height, max_pixels)
+        check_pixels(webp.width, webp.height, max_pixels)
         orientation = webp.orientation
     elif kind == "PNG":
         png = image_containers.png(data, whole=whole)
         orientation = png.orientation
     elif kind == "GIF" and whole:
-        image_containers.gif_ends(data)
+        image_containers.check_gif_end(data)
     elif kind == "BMP" and whole:
-        image_containers.bmp_ends(data)
+        image_containers.check_bmp_end(data)
     image = plugin(kind)(io.BytesIO(data))
-    limit(*image.size, max_pixels)
+    check_pixels(*image.size, max_pixels)
     if kind == "AVIF":
         orientation = _valid_orientation(image.getexif().get(0x0112))
     if kind == "TIFF" and whole:
-        _tiff_ends(image, len(data))
-    return image, orientation  # a TIFF is turned by Pillow itself when it is loaded
+        _check_tiff_end(image, len(data))
+    return image, orientation  # Pillow rotates a TIFF itself when it is loaded
 
 
 def _valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _tiff_ends(image: Any, size: int) -> None:
-    """Refuse a TIFF whose strips or tiles lie beyond its end."""
+def _check_tiff_end(image: Any, size: int) -> None:
+    """Reject a TIFF whose strips or tiles lie beyond its end."""
     for offsets, counts in ((273, 279), (324, 325)):
         starts, lengths = image.tag_v2.get(offsets, ()), image.tag_v2.get(counts, ())
         if any(start + length > size for start, length in zip(starts, lengths, strict=False)):
-            reject(RejectReason.TRUNCATED, "the file ends before the picture does")
+            reject(RejectReason.TRUNCATED, "the file ends before the image does")
 
 
 def decode(kind: str, data: bytes, max_pixels: int) -> tuple[ByteArray, int]:
-    """The picture as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
-    with quiet():
-        image, orientation = open_(kind, data, max_pixels, whole=True)
+    """Return the image as stored, RGB, uint8, shape (H, W, 3), and its EXIF orientation, 1 to 8."""
+    with ignore_warnings():
+        image, orientation = open_checked(kind, data, max_pixels, whole=True)
         image.load()
-        limit(*image.size, max_pixels)  # some formats say more once they are read
+        check_pixels(*image.size, max_pixels)  # some formats change their size when they are read
         return _to_rgb(image, kind), orientation
 
 
@@ -122,7 +111,7 @@ def _on_white(image: Image.Image) -> ByteArray:
 
 
 def _from_deep_grey(image: Image.Image, kind: str) -> ByteArray:
-    """Grey of more than 8 bits, shape (H, W), to RGB."""
+    """Convert grey of more than 8 bits, shape (H, W), to RGB."""
     values = np.asarray(image)
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or kind != "TIFF":
@@ -130,7 +119,7 @@ def _from_deep_grey(image: Image.Image, kind: str) -> ByteArray:
         grey = values.astype(np.float32) * np.float32(255 / ((1 << bits) - 1))
     else:
         grey = _stretched(values)
-    if tags.get(262) == 0:  # "white is zero": Pillow turns only 8-bit samples round
+    if tags.get(262) == 0:  # "white is zero": Pillow inverts only 8-bit samples
         grey = 255 - grey
     grey8 = np.rint(grey.clip(0, 255)).astype(np.uint8)
     clear = image.info.get("transparency")
@@ -140,7 +129,7 @@ def _from_deep_grey(image: Image.Image, kind: str) -> ByteArray:
 
 
 def _stretched(values: npt.NDArray[Any]) -> FloatArray:
-    """Values without an agreed white, brought to 0..255; what is not a number is black."""
+    """Scale values without a defined white to 0..255; NaN becomes black."""
     wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(wide.min()), float(wide.max())
     if low >= 0 and high <= 1 and values.dtype.kind == "f":
@@ -150,31 +139,30 @@ def _stretched(values: npt.NDArray[Any]) -> FloatArray:
     return ((wide - low) * (255 / max(high - low, 1e-12))).astype(np.float32)
 
 
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_filters: warnings.catch_warnings[Any] | None = None
+_filter_lock = threading.Lock()
+_filter_users = 0
+_filters: warnings.catch_warnings[Any] | None = None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Pillow's warnings from deciding about a picture, in any number of threads.
+def ignore_warnings() -> Iterator[None]:
+    """Ignore Pillow's warnings, in any number of threads.
 
-    They are of metadata that is not used here; where warnings are errors, they would make a good
-    picture a bad one. `warnings.catch_warnings` alone is not safe in threads: the first one in
-    sets the filter, the last one out takes it away.
+    They concern metadata; where warnings are errors, they would reject a good image.
+    `warnings.catch_warnings` is not thread-safe: the first user sets the filter, the last removes it.
     """
-    global _quiet_users, _quiet_filters  # noqa: PLW0603
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
+    global _filter_users, _filters  # noqa: PLW0603
+    with _filter_lock:
+        _filter_users += 1
+        if _filter_users == 1:
+            _filters = warnings.catch_warnings()
+            _filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
     finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0 and _quiet_filters is not None:
-                _quiet_filters.__exit__(None, None, None)
-                _quiet_filters = None
+        with _filter_lock:
+            _filter_users -= 1
+            if _filter_users == 0 and _filters is not None:
+                _filters.__exit__(None, None, None)
+                _filters = None

@@ -1,6 +1,6 @@
-"""Where photos come from: one file for each layout on disk, and one way to read them all.
+"""Read photos in any layout: one module a layout.
 
-A new layout is a file here and a line in `SOURCES`.
+A new layout is a module here and a line in `READERS`.
 """
 
 from __future__ import annotations
@@ -25,85 +25,72 @@ from fieldmark.data.readers import (
     verification,
     webdataset,
 )
-from fieldmark.data.readers import remote as away
-from fieldmark.data.readers.base import Source, is_half_zip
+from fieldmark.data.readers import remote as remote
+from fieldmark.data.readers.base import Reader, is_broken_zip
 from fieldmark.data.storage import fsspec
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
 
-SOURCES: dict[str, Source] = {
-    inat.SOURCE.name: inat.SOURCE,
-    folder.SOURCE.name: folder.SOURCE,
-    table.SOURCE.name: table.SOURCE,
-    webdataset.SOURCE.name: webdataset.SOURCE,
-    parquet.SOURCE.name: parquet.SOURCE,
-    camtrap.SOURCE.name: camtrap.SOURCE,
-    imagefolder.SOURCE.name: imagefolder.SOURCE,
-    darwin_core.SOURCE.name: darwin_core.SOURCE,
-    inat_export.SOURCE.name: inat_export.SOURCE,
-    inat_open_data.SOURCE.name: inat_open_data.SOURCE,
-    coco_camera_traps.SOURCE.name: coco_camera_traps.SOURCE,
-}
+_MODULES = (
+    *(inat, folder, table, webdataset, parquet, camtrap, imagefolder, darwin_core, inat_export),
+    *(inat_open_data, coco_camera_traps),
+)
+READERS: dict[str, Reader] = {module.READER.name: module.READER for module in _MODULES}
 
 
 def read(
     path: Path, *, source: str | None = None, verify: bool = True, workers: int | None = None
 ) -> PhotoTable:
-    """Read photos as they lie: a row for each photo that the source lists or holds.
+    """Read photos in any layout: one row for each photo that is listed or found.
 
     Args:
         path: a folder, an annotation file, a table, or a table that `fieldmark index` wrote, which is
-            taken as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
-        source: a name in `SOURCES`; by default the one that the path has the layout of.
-        verify: look at every file, for its digest, its size and whether it is a picture. Annotations
-            that lie without any photo are only counted, whatever is said here.
-        workers: how many threads look at files; by default two for each processor.
+            used as it is; or the URL of one of these (`s3://`, `gs://`, `https://`).
+        source: a name in `READERS`; None: detected.
+        verify: check every file: its digest, its size and whether it is an image. Annotations without
+            any photo are only counted.
+        workers: how many threads check files; None: two for each core.
 
     Raises:
-        InputError: the path is not there, has no layout that is known, or holds no photos.
+        InputError: the path does not exist, has no known layout, or has no photos.
     """
-    if (place := fsspec.named(path)) is not None:
-        found = away.read(place, lambda here: _pick(here, source))
+    if (place := fsspec.parse_url(path)) is not None:
+        found = remote.read(place, lambda here: _pick(here, source))
     elif not path.exists():
-        raise InputError(f"{path} is not there: name a folder of photos, or a list of them.")
+        raise InputError(f"{path} not found: name a folder of photos, or a list of them.")
     elif source is None and table.is_index(path):
         return PhotoTable.read(path)
     else:
         found = _pick(path, source).read(path)
-    return look(found, workers=workers) if verify else found
+    return verify_files(found, workers=workers) if verify else found
 
 
-def look(
-    table: PhotoTable, *, workers: int | None = None, looking: verification.Looking | None = None
+def verify_files(
+    table: PhotoTable, *, workers: int | None = None, checker: verification.Checker | None = None
 ) -> PhotoTable:
-    """The table with every file looked at that was not looked at before: see `read`.
-
-    `looking` is what looks at the files; None: threads of this process.
-    """
+    """Check every file that was not checked before, by `checker` or threads: see `read`."""
     if not table.kept["sha256"].null_count():
         return table
     return verification.check_files(
-        table, looking or partial(verification.in_threads, workers=workers)
+        table, checker or partial(verification.check_in_threads, workers=workers)
     )
 
 
 def by_location(table: PhotoTable) -> PhotoTable:
-    """The table with all photos of a place as one group, so that no place is divided by a split.
+    """Group the photos by location, so that no location is in two parts of a split.
 
-    A photo whose place is not known keeps the group that it has.
+    A photo without a location keeps its group.
 
     Raises:
-        InputError: the source says no place of any photo.
+        InputError: no photo has a location.
     """
     if table.frame["location"].null_count() == len(table):
-        raise InputError(
-            f"{table.root}: no photo says where it was taken: leave out --by-location."
-        )
+        raise InputError(f"{table.root}: no photo has a location: leave out --by-location.")
     return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
 
 
 def without_empty(table: PhotoTable) -> PhotoTable:
-    """The table with photos rejected whose label says that nothing is on them (`empty`, `blank`)."""
+    """Reject photos that are labelled as empty (`empty`, `blank`)."""
     empty = [taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"]
     ids = table.frame.filter(pl.col("taxon_id").is_in(empty))["id"]
     found = table.reject(ids, RejectReason.NO_ANIMAL.value)
@@ -113,34 +100,33 @@ def without_empty(table: PhotoTable) -> PhotoTable:
     return PhotoTable(frame, table.taxonomy.only(left), table.root, table.source)
 
 
-def lists(path: Path) -> bool:
-    """Whether a path is a list of photos, or a folder with one: what says more of them than a folder
-    tells by itself. `read` reads it."""
+def is_list(path: Path) -> bool:
+    """Return whether a path is a list of photos, or a folder with one."""
     if table.is_index(path):
         return True
-    sources = (each for each in SOURCES.values() if each is not folder.SOURCE)
+    sources = (each for each in READERS.values() if each is not folder.READER)
     return any(each.matches(path) for each in sources)
 
 
-def _pick(path: Path, name: str | None) -> Source:
+def _pick(path: Path, name: str | None) -> Reader:
     if name is not None:
-        if name not in SOURCES:
-            raise InputError(f"There is no source {name!r}: choose one of {', '.join(SOURCES)}.")
-        return SOURCES[name]
-    for candidate in SOURCES.values():
+        if name not in READERS:
+            raise InputError(f"There is no source {name!r}: choose one of {', '.join(READERS)}.")
+        return READERS[name]
+    for candidate in READERS.values():
         if candidate.matches(path):
             return candidate
-    if is_half_zip(path):
-        raise InputError(f"{path} is not a whole zip: fetch it anew.")
-    known = "; ".join(f"{each.name}: {each.expects}" for each in SOURCES.values())
-    raise InputError(f"{path} has none of the layouts that are read here. Expected is {known}.")
+    if is_broken_zip(path):
+        raise InputError(f"{path} is not a complete zip: download it again.")
+    known = "; ".join(f"{each.name}: {each.expects}" for each in READERS.values())
+    raise InputError(f"{path} has no known layout. Expected is {known}.")
 
 
 from_frame = table.from_frame
 
 __all__ = [
-    "SOURCES",
-    "Source",
+    "READERS",
+    "Reader",
     "by_location",
     "from_frame",
     "lists",

@@ -1,4 +1,4 @@
-"""What a source is, and the few conventions that all of them share."""
+"""The reader of one layout, and conventions that all readers share."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fieldmark.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Source:
+class Reader:
     """One layout of photos on disk.
 
     Attributes:
-        name: what `--source` calls it.
-        expects: what the layout looks like, in a few words, for error messages.
-        matches: whether a path has this layout; at most one source matches any path.
-        read: the photos as the layout lists them, no photo's bytes read. Raises `InputError`.
-        looks_around: whether `read` looks for files beside the one that it is given.
+        name: the value of `--source`.
+        expects: the layout in a few words, for error messages.
+        matches: whether a path has this layout; at most one reader matches any path.
+        read: lists the photos without reading their bytes. Raises `InputError`.
+        searches_folder: whether `read` also searches the folder of the file that it is given.
     """
 
     name: str
     expects: str
     matches: Callable[[Path], bool]
     read: Callable[[Path], PhotoTable]
-    looks_around: bool = False
+    searches_folder: bool = False
 
 
 _PARTS = {
@@ -47,20 +47,20 @@ PART_NAMES = sorted(_PARTS)
 
 
 def part_named(name: str) -> str | None:
-    """The part (train, val, test) that a folder's name or a table's cell stands for, if it is one."""
+    """Return the part (train, val, test) that a folder's name or a table's cell stands for."""
     return _PARTS.get(name.strip().lower())
 
 
-# What a photo may be called. Formats that are not read are among them: they are rejected for that by
-# the look at the file, not for their name. A file without an extension is judged by its bytes alone.
+# The suffixes of photos. Unsupported formats are among them: they are rejected by their bytes, not by
+# their name, as are files without a suffix.
 _PICTURES = re.compile(
     r"|jpe?g|jpe|jfif|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|ico|tga|p[pgbn]m|jp2|j2k|jpf|jpx|hei[cf]|avif"
     r"|jxl|dng|cr[23]|nef|arw|orf|rw2|raf|psd"
 )
 
 
-def may_be_picture(name: str) -> bool:
-    """Whether a file may be a photo by its extension."""
+def may_be_image(name: str) -> bool:
+    """Return whether a file may be a photo by its suffix."""
     return bool(_PICTURES.fullmatch(Path(name).suffix.removeprefix(".").lower()))
 
 
@@ -68,13 +68,13 @@ _BINOMIAL = re.compile(r"([A-Z][a-z]+(?:-[a-z]+)?)[ _]([a-z]{2,}(?:-[a-z]+)*)")
 
 
 def binomial(name: str) -> tuple[str, str] | None:
-    """Genus and species of a name such as `Parus major` or `Parus_major`; None for any other name."""
+    """Split a name such as `Parus major` or `Parus_major` into genus and species; else None."""
     match = _BINOMIAL.fullmatch(name)
     return (match[1], f"{match[1]} {match[2]}") if match else None
 
 
 def text_series(name: str, values: Iterable[object], where: Path) -> pl.Series:
-    """A column of text; None stays null.
+    """Convert values to a column of text; None stays null.
 
     Raises:
         InputError: a value cannot be written as Unicode (half of a surrogate pair).
@@ -84,15 +84,15 @@ def text_series(name: str, values: Iterable[object], where: Path) -> pl.Series:
         return pl.Series(name, texts, dtype=pl.String)
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: a value of {name} is not valid Unicode ({error.object!r}): write it anew."
+            f"{where}: a value of {name} is not valid Unicode ({error.object!r}): correct it."
         ) from error
 
 
-def is_half_zip(path: Path) -> bool:
-    """Whether a file is called a zip and cannot be opened as one."""
+def is_broken_zip(path: Path) -> bool:
+    """Return whether a file has the suffix of a zip but is not a valid one."""
     return path.suffix.lower() == ".zip" and path.is_file() and not zipfile.is_zipfile(path)
 
 
 def no_photos(path: Path, expected: str) -> InputError:
-    """The error for a source that lists no photo at all."""
+    """Return the error for a layout without any photo."""
     return InputError(f"{path} holds no photos: {expected}.")

@@ -1,10 +1,9 @@
 """Camtrap DP 1.0: `datapackage.json` with the tables deployments, media and observations.
 
-https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (at the level of
-the media file, else of the event of its deployment in whose time it was taken); what is no animal is a
-label of its own: blank, human, vehicle. Observations by a person outweigh those by a machine, and what
-only a machine has named is no truth to learn from. The group is the place of the deployment
-(`locationID`, else `deploymentID`). Pictures behind URLs are looked for as copies beside.
+https://camtrap-dp.tdwg.org. A photo's label is the scientific name of its observations (of the
+media file, else of the event at the time of the photo), or one of blank, human, vehicle. Observations by
+a person take precedence over those by a machine; photos with only the latter are rejected. The group is
+the location (`locationID`, else `deploymentID`). Offline copies are searched for photos behind URLs.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import offline_media, tabular
-from fieldmark.data.readers.base import Source
+from fieldmark.data.readers.base import Reader
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
@@ -31,12 +30,12 @@ _NEEDED = {
     "observations": ("observationID", "deploymentID", "observationType"),
 }
 _NOTHING = ["NA", "NaN", "nan"]
-"""What stands for an empty cell, beside nothing, since Camtrap DP 1.0.2."""
+"""Empty cells, beside "", since Camtrap DP 1.0.2."""
 _NO_ANIMAL = ("blank", "human", "vehicle")
 
 
 def package_in(path: Path) -> Path | None:
-    """The `datapackage.json` of a Camtrap DP; None where the path is none."""
+    """Return the `datapackage.json` of a Camtrap DP; None for any other path."""
     about = path / "datapackage.json" if path.is_dir() else path
     return about if about.name == "datapackage.json" and about.is_file() else None
 
@@ -48,11 +47,11 @@ def _matches(path: Path) -> bool:
 def _read(path: Path) -> PhotoTable:
     about = package_in(path)
     if about is None:
-        raise InputError(f"{path} is no Camtrap DP: expected is {_EXPECTS}.")
+        raise InputError(f"{path} is not a Camtrap DP: expected is {_EXPECTS}.")
     package = io.read_json(about)
     tables = {name: _table(package, name, about) for name in _NEEDED}
     for name, needed in _NEEDED.items():
-        tabular.need(tables[name], needed, _places_of(package, name, about)[0], _EXPECTS)
+        tabular.require_columns(tables[name], needed, _places_of(package, name, about)[0], _EXPECTS)
     media, observations = _photos(tables["media"]), tables["observations"]
     labels = _labels(media, observations)
     places = _places(tables["deployments"])
@@ -60,8 +59,8 @@ def _read(path: Path) -> PhotoTable:
         places, on="deploymentID", how="left", maintain_order="left"
     )
     named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
-    pictures = [offline_media.Picture(*each) for each in named.iter_rows()]
-    names = offline_media.find(about.parent, pictures)
+    pictures = [offline_media.MediaItem(*each) for each in named.iter_rows()]
+    names = offline_media.find_copies(about.parent, pictures)
     given = rows.select(
         *("label", "group"),
         id="mediaID",
@@ -75,11 +74,11 @@ def _read(path: Path) -> PhotoTable:
     given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
         _taxa(package), on="label", how="left", maintain_order="left"
     )
-    return tabular.table_of(given, about, about.parent, SOURCE.name)
+    return tabular.to_photo_table(given, about, about.parent, READER.name)
 
 
 def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
-    """A table of the package, all cells text; its files follow each other."""
+    """Read a table of the package, all cells text; concatenate its files."""
     resource = _resource(package, name, about)
     dialect = resource.get("dialect")
     said = dialect if isinstance(dialect, dict) else {}
@@ -109,12 +108,12 @@ def _resource(package: Any, name: str, about: Path) -> dict[str, Any]:
 
 
 def _places_of(package: Any, name: str, about: Path) -> list[Path]:
-    """The files of a table, one or several."""
+    """Return the files of a table, one or several."""
     path = _resource(package, name, about).get("path")
     paths: list[Any] = path if isinstance(path, list) else [path]
     if not paths or not all(isinstance(each, str) and each for each in paths):
         raise InputError(
-            f"{about} says no path of the table {name!r}: name its file, or a list of files."
+            f"{about} has no path of the table {name!r}: name its file, or a list of files."
         )
     for each in paths:
         if ".." in Path(each).parts or Path(each).is_absolute() or "://" in each:
@@ -125,18 +124,18 @@ def _places_of(package: Any, name: str, about: Path) -> list[Path]:
 
 
 def _photos(media: pl.DataFrame) -> pl.DataFrame:
-    """The media that are photos; films and sounds are left out."""
+    """Select the media that are photos."""
     lacking = [n for n in ("timestamp", "fileMediatype") if n not in media.columns]
     media = media.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking)
     kind = pl.col("fileMediatype").str.to_lowercase()
     photos = media.filter(kind.is_null() | kind.str.starts_with("image"))
     if others := media.height - photos.height:
-        logger.info(f"{others:,} media are films or sounds: they are left out.")
+        logger.info(f"{others:,} videos or sounds are left out.")
     return photos
 
 
 def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
-    """The label of each photo, and whether a machine alone gave it; two species are two rows."""
+    """Return the label of each photo, and whether only a machine gave it; two species are two rows."""
     for name in ("mediaID", "scientificName", "classificationMethod", "eventStart", "eventEnd"):
         if name not in observations.columns:
             observations = observations.with_columns(pl.lit(None, pl.String).alias(name))
@@ -149,18 +148,18 @@ def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
     found = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False).select(columns)
     shared = _of_events(media, said.filter(pl.col("mediaID").is_null()))
     found = pl.concat([found, shared.with_columns(wide=True).select(columns)])
-    # A person's word before a machine's, then what is said of the photo before what is said of its
-    # event: a person often names a sequence as a whole, after a machine has named each photo of it.
+    # A person before a machine, then the photo before its event: a person often labels a sequence as a
+    # whole, after a machine has labelled each photo of it.
     weight = 2 * pl.col("machine").cast(pl.Int8) + pl.col("wide").cast(pl.Int8)
     best = found.filter(weight == weight.min().over("mediaID"))
     return best.select("mediaID", "label", "machine").unique(maintain_order=True)
 
 
 def _of_events(media: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
-    """What is said of events as rows of their photos.
+    """Assign the observations of events to photos.
 
     An event has the photos of its deployment from `eventStart` to `eventEnd`; of two that overlap a
-    photo belongs to the one that began later. Some packages write the event's id at the photo too.
+    photo belongs to the later one. Some packages give the event's id of each photo.
     """
     if "eventID" in media.columns and "eventID" in said.columns:
         return media.select("mediaID", "eventID").join(said.drop("mediaID"), on="eventID")
@@ -178,7 +177,7 @@ def _of_events(media: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
 
 
 def _moment(name: str) -> pl.Expr:
-    """A time in ISO 8601; one without a zone is taken for UTC."""
+    """Parse a time in ISO 8601; UTC where it has no zone."""
     text = pl.col(name).str.replace(r"[Zz]$", "+00:00")
     zoned = pl.when(text.str.contains(r"[+-]\d\d:?\d\d$")).then(text).otherwise(text + "+00:00")
     return zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_zone="UTC", strict=False)
@@ -196,7 +195,7 @@ def _licence(package: Any) -> str | None:
 
 
 def _taxa(package: Any) -> pl.DataFrame:
-    """What the package says of its scientific names."""
+    """Return the facts of the package's scientific names."""
     rows = []
     for each in package.get("taxonomic") or []:
         if isinstance(each, dict) and each.get("scientificName"):
@@ -209,4 +208,4 @@ def _taxa(package: Any) -> pl.DataFrame:
     return frame.with_columns(name=pl.col("label"))
 
 
-SOURCE = Source("camtrap-dp", _EXPECTS, _matches, _read, looks_around=True)
+READER = Reader("camtrap-dp", _EXPECTS, _matches, _read, searches_folder=True)

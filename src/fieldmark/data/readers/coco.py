@@ -1,4 +1,4 @@
-"""Lists in COCO's form: JSON with images, annotations and categories, as several sources write it."""
+"""Lists in COCO format: JSON with images, annotations and categories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fieldmark.utils.errors import InputError, RejectReason
 
 logger = logging.getLogger(__name__)
 
-# What photos have in common that must stay on one side of a split, the first that an image has.
+# The group of an image: the first of these fields that it has.
 _GROUP_FIELDS = ("seq_id", "observation_id", "observation_uuid", "location")
 
 _ROW = {
@@ -39,7 +39,7 @@ _ROW = {
     "taken": pl.String(),
 }
 
-_EXPECTS = "a list in COCO's form (images, annotations, categories), whole"
+_EXPECTS = "a complete list in COCO format (images, annotations, categories)"
 
 Categories = dict[str, Mapping[str, Any]]
 _PEEK = 2**20
@@ -49,8 +49,8 @@ _MARKS = re.compile(
 )
 
 
-def of_camera_traps(path: Path) -> bool:
-    """Whether a file is a list with what camera traps add, by its first and last megabyte."""
+def is_camera_traps(path: Path) -> bool:
+    """Return whether a file is a list with fields of camera traps, by its first and last megabyte."""
     name = path.name.lower()
     if not name.endswith((".json", ".json.gz")) or not path.is_file():
         return False
@@ -70,7 +70,7 @@ def of_camera_traps(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """The value of a JSON file, perhaps gzipped.
+    """Read a JSON file, gzipped or not.
 
     Raises:
         InputError: it cannot be read, or is not JSON.
@@ -81,30 +81,30 @@ def load(path: Path) -> Any:
             data = gzip.decompress(data)
         return json.loads(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} could not be read ({error}): fetch it anew.") from error
+        raise InputError(f"{path} could not be read ({error}): download it again.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): fetch it anew.") from error
+        raise InputError(f"{path} is not valid JSON ({error}): download it again.") from error
 
 
 def entries_of(document: Any, field: str, path: Path) -> list[dict[str, Any]]:
-    """The objects that a field of the document lists; none where it is not there.
+    """Return the list of objects in a field of the document; empty where it is missing.
 
     Raises:
-        InputError: it is no list.
+        InputError: it is not a list.
     """
     value = document.get(field, []) if isinstance(document, dict) else None
     if value is None and isinstance(document, dict):
         return []
     if not isinstance(value, list):
-        raise InputError(f"{path}: {field!r} has to be a list of objects, as in {_EXPECTS}.")
+        raise InputError(f"{path}: {field!r} must be a list of objects, as in {_EXPECTS}.")
     return value
 
 
 def field_of(entries: list[dict[str, Any]], field: str, kind: str, path: Path) -> pl.Series:
-    """One field of every entry as text; it has to be there.
+    """Return a required field of every entry as text.
 
     Raises:
-        InputError: names the first entry that lacks it.
+        InputError: an entry lacks it.
     """
     try:
         values = [entry[field] for entry in entries]
@@ -117,17 +117,17 @@ def field_of(entries: list[dict[str, Any]], field: str, kind: str, path: Path) -
         for number, entry in enumerate(entries)
         if not isinstance(entry, dict) or entry.get(field) is None
     )
-    raise InputError(f"{path}: {kind}[{number}] has no {field}: add it, or take the entry out.")
+    raise InputError(f"{path}: {kind}[{number}] has no {field}: add it, or remove the entry.")
 
 
 def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories]:
-    """A row an image, with the columns of `_ROW`, and the categories by their ids.
+    """Read a list: one row an image, with the columns of `_ROW`, and the categories by their ids.
 
-    An image without a label is unlabelled in a list that has no labels, and rejected in any other; so is
-    one with several.
+    An image without a label is unlabelled in a list without labels, and rejected in any other; so is one
+    with several labels.
 
     Raises:
-        InputError: the file is not such a list; says which entry is wrong.
+        InputError: the file is not such a list.
     """
     document = load(path)
     if not isinstance(document, dict) or "images" not in document:
@@ -135,12 +135,12 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
     licences = _licences(entries_of(document, "licenses", path))
     images = _images(entries_of(document, "images", path), path, licences)
     images = images.with_columns(split=pl.lit(part, pl.String))
-    document["images"] = None  # a million dictionaries weigh more than all that follows
+    document["images"] = None  # frees the memory of a million dictionaries
     annotations = entries_of(document, "annotations", path)
     if any("bbox" in each for each in annotations if isinstance(each, dict)):
-        logger.info(f"{path.name} has boxes: they are not used, labels are those of whole photos.")
+        logger.info(f"{path.name} has boxes: they are ignored, a label is that of the whole photo.")
     labels = _labels(annotations, images["id"], path)
-    categories = by_id(entries_of(document, "categories", path), path)
+    categories = categories_by_id(entries_of(document, "categories", path), path)
     if labels.is_empty():
         unlabelled = images.with_columns(taxon_id=pl.lit(None), reason="corrupt")
         return unlabelled.select(_cast()), categories
@@ -150,7 +150,7 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
         .when(pl.col("labels").is_null())
         .then(pl.lit(RejectReason.NO_LABEL.value))
         .when(pl.col("labels") > 1)
-        .then(pl.lit(RejectReason.AMBIGUOUS_LABEL.value)),
+        .then(pl.lit(RejectReason.AMBIGUOUS_LABEL.value))
     )
     return rows.select(_cast()), categories
 
@@ -160,7 +160,7 @@ def _cast() -> list[pl.Expr]:
 
 
 def _licences(entries: list[dict[str, Any]]) -> dict[str, str]:
-    """The name or address of each numbered licence."""
+    """Return the name or URL of each numbered licence."""
     found = {}
     for each in entries:
         said = each.get("name") or each.get("url") if isinstance(each, dict) else None
@@ -177,7 +177,7 @@ def _optional(entries: list[dict[str, Any]], field: str, path: Path) -> pl.Serie
 
 def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str]) -> pl.DataFrame:
     ids = field_of(entries, "id", "images", path)
-    bad = RejectReason.CORRUPT.value  # as those say who assembled the list
+    bad = RejectReason.CORRUPT.value  # as marked by the authors of the list
     return pl.DataFrame(
         {
             "id": ids,
@@ -196,7 +196,7 @@ def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str])
 
 
 def _sizes(entries: list[dict[str, Any]], field: str) -> pl.Series:
-    """A size in pixels; whatever is not a sensible number is unknown."""
+    """Return sizes in pixels; null where it is not a valid number."""
     values = (entry.get(field) for entry in entries)
     sizes = [v if isinstance(v, int) and 0 < v < 2**31 else None for v in values]
     return pl.Series(field, sizes, dtype=pl.Int32)
@@ -211,7 +211,7 @@ def _groups(entries: list[dict[str, Any]], path: Path) -> pl.Series:
 
 
 def _labels(entries: list[dict[str, Any]], image_ids: pl.Series, path: Path) -> pl.DataFrame:
-    """A row an image that is annotated: id, its first label, how many different ones it has."""
+    """Return one row an annotated image: id, its first label, how many different ones it has."""
     given = pl.DataFrame(
         {
             "id": field_of(entries, "image_id", "annotations", path) if entries else [],
@@ -223,7 +223,7 @@ def _labels(entries: list[dict[str, Any]], image_ids: pl.Series, path: Path) -> 
     if not strays.is_empty():
         raise InputError(
             f"{path}: {strays.height:,} annotations are for images that are not in its list of images, "
-            f"the first for image_id {strays['id'][0]}: take them out, or fetch the file anew."
+            f"the first for image_id {strays['id'][0]}: remove them, or download the file again."
         )
     if not given["id"].is_duplicated().any():
         return given.with_columns(labels=pl.lit(1))
@@ -232,16 +232,16 @@ def _labels(entries: list[dict[str, Any]], image_ids: pl.Series, path: Path) -> 
     )
 
 
-def by_id(entries: list[dict[str, Any]], path: Path) -> Categories:
-    """The categories under their ids, as text."""
+def categories_by_id(entries: list[dict[str, Any]], path: Path) -> Categories:
+    """Return the categories by their ids, as text."""
     if not entries:
         return {}
     ids: list[str] = field_of(entries, "id", "categories", path).to_list()
     return dict(zip(ids, entries, strict=True))
 
 
-def unique_within(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows under ids that are unique: the second image with an id is rejected."""
+def number_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
+    """Make ids unique: the second image with an id is rejected."""
     if not frame["id"].is_duplicated().any():
         return frame
     number = pl.int_range(pl.len()).over("id") + 1
@@ -254,11 +254,8 @@ def unique_within(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def within(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
-    """Reject photos whose file lies outside of the folder, and those of a category that is not listed.
-
-    Rejected photos lose their label.
-    """
+def reject_invalid(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
+    """Reject photos outside of the folder or of an unknown category; they lose their label."""
     reasons = [pl.when(outside("path")).then(pl.lit(RejectReason.OUTSIDE.value))]
     if categories:
         known = pl.col("taxon_id").is_in(list(categories))
@@ -268,12 +265,9 @@ def within(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
 
 
 def taxonomy_of(rows: pl.DataFrame, categories: Categories, groups: Mapping[str, str]) -> Taxonomy:
-    """The taxa in the order of their ids; without any list of categories, those that occur.
+    """Return the taxa in the order of their ids; without a list of categories, those that occur.
 
-    Args:
-        rows: the images.
-        categories: by their ids.
-        groups: the supercategory of a category that does not say its own.
+    `groups` are the supercategories of categories that have none of their own.
     """
     if not categories:
         categories = {key: {} for key in rows["taxon_id"].drop_nulls().unique()}
@@ -284,7 +278,7 @@ def taxonomy_of(rows: pl.DataFrame, categories: Categories, groups: Mapping[str,
 
 
 def frame_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows as those of a photo table."""
+    """Convert the rows to those of a photo table."""
     status = pl.when(pl.col("reason").is_null()).then(pl.lit(KEPT)).otherwise(pl.lit(REJECTED))
     return build_frame(dict(rows.with_columns(status=status).to_dict()))
 

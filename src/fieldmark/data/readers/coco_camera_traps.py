@@ -1,9 +1,9 @@
-"""COCO Camera Traps: COCO's form with sequences and places, as LILA BC publishes its data sets.
+"""COCO Camera Traps: COCO format with sequences and locations, as published by LILA BC.
 
-https://lila.science/coco-camera-traps. Read is the `.json` (or `.json.gz`), whose photos lie below its
-folder, or a folder with one such list at its top. `seq_id` is the group: the photos of one burst are
-never divided; `location` is kept beside it. The category `empty` is a label like any other; a photo
-with several categories is ambiguous; `corrupt` is believed. Boxes are not used.
+https://lila.science/coco-camera-traps. The path is the `.json` (or `.json.gz`), with photos below its
+folder, or a folder with one such list at its top. `seq_id` is the group. The category `empty` is a label
+like any other; a photo with several categories is ambiguous; one marked `corrupt` is rejected. Boxes are
+ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import coco
-from fieldmark.data.readers.base import Source, no_photos
+from fieldmark.data.readers.base import Reader, no_photos
 from fieldmark.data.readers.inat import annotation_files, part_of
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
@@ -21,16 +21,16 @@ _EXPECTS = "COCO Camera Traps (a .json with images, annotations, categories and 
 
 
 def list_in(path: Path) -> Path | None:
-    """The one list at the top of a folder, or the one that the path is."""
+    """Return the only list at the top of a folder, or the path itself."""
     if not path.is_dir():
-        return path if coco.of_camera_traps(path) else None
+        return path if coco.is_camera_traps(path) else None
     found = lists_in(path)
     return found[0] if len(found) == 1 else None
 
 
 def lists_in(folder: Path) -> list[Path]:
-    """The lists at the top of a folder; several have to be named one by one."""
-    return [each for each in sorted(folder.iterdir()) if coco.of_camera_traps(each)]
+    """Return the lists at the top of a folder."""
+    return [each for each in sorted(folder.iterdir()) if coco.is_camera_traps(each)]
 
 
 def _read(path: Path) -> PhotoTable:
@@ -47,9 +47,9 @@ def _read(path: Path) -> PhotoTable:
         bar.advance(rows.height)
     if rows.is_empty():
         raise no_photos(path, "its list of images is empty")
-    rows = coco.within(coco.unique_within(rows), categories)
+    rows = coco.reject_invalid(coco.number_duplicates(rows), categories)
     taxonomy = coco.taxonomy_of(rows, categories, {})
-    return PhotoTable(coco.frame_of(rows), taxonomy, found.parent, SOURCE.name)
+    return PhotoTable(coco.frame_of(rows), taxonomy, found.parent, READER.name)
 
 
 def _matches(path: Path) -> bool:
@@ -58,4 +58,4 @@ def _matches(path: Path) -> bool:
     return not part_of(path) and list_in(path) is not None
 
 
-SOURCE = Source("coco-camera-traps", _EXPECTS, _matches, _read)
+READER = Reader("coco-camera-traps", _EXPECTS, _matches, _read)

@@ -1,11 +1,11 @@
-"""Darwin Core Archives with occurrences as the core: what GBIF and iNaturalist give to download.
+"""Darwin Core Archives with occurrences as the core, as GBIF and iNaturalist export them.
 
-A zip or the folder that it was unpacked to: `meta.xml`, a table of occurrences, and their pictures as an
-extension (Simple Multimedia, or Audubon Core) or as `associatedMedia`. Pictures are named by URL; a copy
-of each is looked for below the archive's folder (`copies.py`), and nothing is fetched.
+A zip or the folder that it was unpacked to: `meta.xml`, a table of occurrences, and their photos as an
+extension (Simple Multimedia, or Audubon Core) or as `associatedMedia`. Photos are named by URL; offline
+copies are searched below the archive's folder (`offline_media`), and nothing is downloaded.
 
-python-dwca-reader reads the same archives a row at a time, with two dictionaries a picture; Polars reads
-the few columns that are needed at once. The tests hold this reading to that library's.
+python-dwca-reader reads rows one by one, with two dictionaries a photo; Polars reads the few columns
+that are needed at once. The tests compare the two.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import descriptor, offline_media, scientific_names, tabular
-from fieldmark.data.readers.base import Source, is_half_zip, no_photos
+from fieldmark.data.readers.base import Reader, is_broken_zip, no_photos
 from fieldmark.data.readers.descriptor import KEY, META, Table
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.errors import InputError, RejectReason, first_line
 from fieldmark.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
 
-_EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their pictures)"
+_EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their photos)"
 _CORE = (
     *scientific_names.TERMS,
     *("identificationQualifier", "identificationVerificationStatus", "basisOfRecord"),
@@ -36,14 +36,14 @@ _CORE = (
 )
 _MEDIA = ("identifier", "accessURI", "type", "format", "license", "rightsHolder", "creator")
 _ROOM = 100
-"""A table that unpacks to more than so many times the zip is taken for a bomb."""
+"""The largest ratio of an unpacked table to the zip; more is a zip bomb."""
 
-# What says that a name is not certain; others, such as "s. l.", say how wide it is meant.
+# Qualifiers of uncertain names; others, such as "s. l.", qualify the extent of the taxon.
 _DOUBT = r"(?i)\?|\b(?:cf|aff|nr|near|prob|probably|poss|possibly|perhaps|uncertain|sp|dub)\b"
 
 
 def archive_in(path: Path) -> Path | None:
-    """What an archive is read from: its `meta.xml`, or its zip; None where the path is none."""
+    """Return the `meta.xml` or the zip of an archive; None for any other path."""
     if path.is_dir():
         about = path / META
         if about.is_file():
@@ -72,32 +72,32 @@ def _matches(path: Path) -> bool:
 
 def _read(path: Path) -> PhotoTable:
     about = archive_in(path)
-    if is_half_zip(path):
-        raise InputError(f"{path} is not a whole zip: fetch it anew.")
+    if is_broken_zip(path):
+        raise InputError(f"{path} is not a complete zip: download it again.")
     if about is None:
-        raise InputError(f"{path} is no Darwin Core Archive: expected is {_EXPECTS}.")
+        raise InputError(f"{path} is not a Darwin Core Archive: expected is {_EXPECTS}.")
     with progress_bar("Reading the archive", unit="photos") as bar:
         core, media = _tables(about)
         rows = media.join(core, on=KEY, how="left", maintain_order="left")
         bar.advance(rows.height)
     if media.is_empty():
-        raise no_photos(path, f"none of its occurrences has a picture; expected is {_EXPECTS}")
+        raise no_photos(path, f"none of its occurrences has a photo; expected is {_EXPECTS}")
     if lost := rows.height - rows.join(core, on=KEY, how="semi").height:
         if lost == rows.height:
             raise InputError(
-                f"{path}: none of its {lost:,} pictures is of an occurrence of the table: one of the "
-                "two is not whole, fetch the archive anew."
+                f"{path}: none of its {lost:,} photos belongs to an occurrence of the table: one of the "
+                "two is incomplete, download the archive again."
             )
         logger.info(
-            f"{lost:,} of {rows.height:,} pictures are of no occurrence of the table: without a label."
+            f"{lost:,} of {rows.height:,} photos belong to no occurrence of the table: unlabelled."
         )
     rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
     pictures = [
-        offline_media.Picture(*each)
+        offline_media.MediaItem(*each)
         for each in rows.select("identifier", KEY, "number").iter_rows()
     ]
     doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
-    # A machine's observation alone is no doubt: cameras in the field make them, and people name them.
+    # A machine observation is not uncertain by itself: camera traps make them, and people label them.
     unverified = pl.col("identificationVerificationStatus").str.to_lowercase() == "unverified"
     by_machine = pl.col("basisOfRecord").str.to_lowercase() == "machineobservation"
     given = rows.with_columns(label=scientific_names.label()).select(
@@ -107,7 +107,7 @@ def _read(path: Path) -> PhotoTable:
         "rights_holder",
         id=pl.format("{}_{}", KEY, "number"),
         taken="eventDate",
-        file_name=pl.Series(offline_media.find(about.parent, pictures), dtype=pl.String),
+        file_name=pl.Series(offline_media.find_copies(about.parent, pictures), dtype=pl.String),
         group=pl.coalesce("organismID", KEY),
         name=pl.col("label"),
         common_name=pl.col("vernacularName"),
@@ -118,18 +118,18 @@ def _read(path: Path) -> PhotoTable:
         .when(unverified & by_machine)
         .then(pl.lit(RejectReason.MACHINE_LABEL.value)),
     )
-    return tabular.table_of(given, path, about.parent, SOURCE.name)
+    return tabular.to_photo_table(given, path, about.parent, READER.name)
 
 
 def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The occurrences that have pictures, and the pictures, both with the column `KEY`."""
+    """Read the occurrences that have photos, and the photos, both with the column `KEY`."""
     core, extensions, folder = _described(about)
 
     def place(file: str) -> Path:
         found = folder / file
         if not found.is_file():
             raise InputError(
-                f"{about} lacks the table {file}: it is half an archive, fetch it anew."
+                f"{about} lacks the table {file}: it is incomplete, download it again."
             )
         return found
 
@@ -141,8 +141,9 @@ def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         rows = scanned.join(wanted, on=KEY, how="semi").unique(KEY, keep="first")
         occurrences = rows.collect(engine="streaming")
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{about}: a table could not be read ({first}): fetch it anew.") from error
+        raise InputError(
+            f"{about}: a table could not be read ({first_line(error)}): download it again."
+        ) from error
     mine, theirs = pl.col("license_media"), pl.col("license")
     joined = media.rename({"license": "license_media", "rightsHolder": "holder_media"}).join(
         occurrences.select(KEY, "license", "rightsHolder", "recordedBy"),
@@ -160,7 +161,7 @@ def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _described(about: Path) -> tuple[Table, list[Table], Path]:
-    """Core, extensions, and the folder in which their files lie."""
+    """Return core, extensions, and the folder with their files."""
     zipped = about.suffix.lower() == ".zip"
     folder = io.unzip(about, {META: 2**20}) if zipped else about.parent
     core, extensions = descriptor.read(folder / META)
@@ -177,7 +178,7 @@ def _described(about: Path) -> tuple[Table, list[Table], Path]:
 
 
 def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
-    """The rows of the extension that are pictures, by their type or format, or where neither is said."""
+    """Read the rows of the extension that are photos by their type or format, or have neither."""
     rows = extension.scan((KEY, *_MEDIA), place).with_columns(
         identifier=pl.coalesce("accessURI", "identifier")
     )
@@ -188,12 +189,12 @@ def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
     found = rows.with_columns(picture=picture).collect(engine="streaming")
     kept = found.filter(pl.col("picture") & pl.col("identifier").is_not_null())
     if others := found.height - kept.height:
-        logger.info(f"{others:,} media are sounds, films or without an address: they are left out.")
+        logger.info(f"{others:,} sounds, videos or media without a URL are left out.")
     return kept.drop("picture", "accessURI", "type", "format")
 
 
 def _associated(core: pl.LazyFrame) -> pl.DataFrame:
-    """The pictures that occurrences name themselves, separated by `|` (Darwin Core's advice) or `;`."""
+    """Read the photos in `associatedMedia`, separated by `|` (as Darwin Core recommends) or `;`."""
     apart = pl.col("associatedMedia").str.replace_all(r"\s*[|;]\s*", "|").str.split("|")
     lacking = [pl.lit(None, pl.String).alias(name) for name in _MEDIA if name != "identifier"]
     rows = core.filter(pl.col("associatedMedia").is_not_null())
@@ -202,4 +203,4 @@ def _associated(core: pl.LazyFrame) -> pl.DataFrame:
     return found.drop("accessURI", "type", "format").collect(engine="streaming")
 
 
-SOURCE = Source("darwin-core", _EXPECTS, _matches, _read, looks_around=True)
+READER = Reader("darwin-core", _EXPECTS, _matches, _read, searches_folder=True)

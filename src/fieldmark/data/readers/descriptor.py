@@ -1,8 +1,8 @@
-"""A Darwin Core Archive's own description of itself: `meta.xml`, and the tables that it describes.
+"""The descriptor `meta.xml` of a Darwin Core Archive, and the tables that it describes.
 
-Darwin Core text guide, https://dwc.tdwg.org/text/. A table is read as a lazy frame whose columns are
-called after the last part of each term (`http://rs.tdwg.org/dwc/terms/genus` is `genus`), so that of an
-occurrence table with 200 columns and millions of rows only what is asked for is held.
+Darwin Core text guide, https://dwc.tdwg.org/text/. A table is read as a lazy frame with the last part of
+each term as the name of the column (`http://rs.tdwg.org/dwc/terms/genus` is `genus`), so that only the
+needed columns of an occurrence table are in memory.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Table:
 
     Attributes:
         kind: the last part of its row type: Occurrence, Multimedia.
-        files: the names of its files, whose rows follow each other.
-        separator: what stands between two cells.
-        quote: what a cell may be enclosed by, or None.
-        end: what ends a row.
-        header: how many lines stand above the rows.
-        columns: the number of each column that has a name, from 0; `KEY` among them.
-        constants: what all rows say of a term that has no column.
+        files: the names of its files, to be concatenated.
+        separator: between two cells.
+        quote: around a cell, or None.
+        end: of a row.
+        header: how many lines come before the rows.
+        columns: the number of each named column, from 0; `KEY` among them.
+        constants: the value of a term without a column in all rows.
     """
 
     kind: str
@@ -53,16 +53,14 @@ class Table:
     constants: dict[str, str]
 
     def scan(self, names: Sequence[str], place: Callable[[str], Path]) -> pl.LazyFrame:
-        """Some columns, all text; one that the table does not have is null throughout.
+        """Scan some columns as text, null where the table does not have them.
 
-        Args:
-            names: of the columns.
-            place: where a file of the archive lies.
+        `place` returns the path of a file of the archive.
         """
         frames = []
         for file in self.files:
             if self.end == "\n":
-                tabular.whole(place(file), self.separator, self.quote)
+                tabular.check_complete(place(file), self.separator, self.quote)
             rows = pl.scan_csv(
                 place(file),
                 has_header=False,
@@ -87,21 +85,23 @@ class Table:
 
 
 def read(path: Path) -> tuple[Table, list[Table]]:
-    """The core table that a `meta.xml` describes, and its extensions.
+    """Read the core table and the extensions that a `meta.xml` describes.
 
     Raises:
-        InputError: it cannot be read, or describes no archive.
+        InputError: it cannot be read, or does not describe an archive.
     """
     from xml.etree import ElementTree
 
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{path} could not be read as XML ({error}): fetch it anew.") from error
+        raise InputError(
+            f"{path} could not be read as XML ({error}): download it again."
+        ) from error
     core = root.find("{*}core")
     if core is None:
         raise InputError(
-            f"{path} describes no core table: it is not that of a Darwin Core Archive."
+            f"{path} describes no core table: it does not belong to a Darwin Core Archive."
         )
     return _table(core, "{*}id", path), [
         _table(each, "{*}coreid", path) for each in root.findall("{*}extension")
@@ -123,10 +123,12 @@ def _table(element: Element, key: str, path: Path) -> Table:
                 constants.setdefault(name, field.get("default", ""))
         header = int(element.get("ignoreHeaderLines") or 0)
     except ValueError as error:
-        raise InputError(f"{path} numbers a column wrongly ({error}): fetch it anew.") from error
+        raise InputError(
+            f"{path} has an invalid column number ({error}): download it again."
+        ) from error
     named = [each.text.strip() for each in element.findall("{*}files/{*}location") if each.text]
     if not named or any(name != Path(name).name for name in named):
-        raise InputError(f"{path} names no file beside it for a table: it cannot be read.")
+        raise InputError(f"{path} names no file in its folder for a table: it cannot be read.")
     encoding = element.get("encoding") or ""
     if encoding.lower() not in _UTF8:
         raise InputError(f"{path}: {named[0]} is in {encoding}: only UTF-8 is read, so convert it.")

@@ -1,10 +1,9 @@
 """A folder for each class: `PHOTOS/<class>/...jpg`, or `PHOTOS/<train, val, test>/<class>/...jpg`.
 
-The class is the first folder below `PHOTOS` (below the part, where there are parts); folders nested
-in it belong to it. Every file is a row: what is no photo is rejected with its reason. Photos that lie
-directly in `PHOTOS` are unlabelled where there are no class folders at all, and so can be predicted;
-beside class folders they are rejected. The same holds for a part: its photos may lie without
-classes only where they are a test part.
+The class is the first folder below `PHOTOS` (below the part, where there are parts); nested folders
+belong to it. Every file is a row: what is not a photo is rejected with its reason. Photos directly in
+`PHOTOS` are unlabelled where there are no class folders, and rejected otherwise. The same holds for a
+part: only a test part may have photos without classes.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from fieldmark.data.readers import (
     parquet,
     webdataset,
 )
-from fieldmark.data.readers.base import Source, binomial, may_be_picture, no_photos, part_named
+from fieldmark.data.readers.base import Reader, binomial, may_be_image, no_photos, part_named
 from fieldmark.data.readers.inat import annotation_files
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
@@ -41,14 +40,14 @@ _EXPECTS = "a folder for each class with its photos in it (PHOTOS/<class>/photo.
 
 @dataclass(frozen=True)
 class _Found:
-    """One file: where it lies, as folder names and a file name, and why it is no photo (or None)."""
+    """One file: its folder names and file name, and why it is not a photo (or None)."""
 
     parts: tuple[str, ...]
     reason: RejectReason | None
 
     @property
     def path(self) -> str:
-        # A name that is not valid Unicode cannot be kept in a table: its odd bytes are written out.
+        # A table cannot hold a name that is not valid Unicode: its invalid bytes are escaped.
         return "/".join(self.parts).encode("utf-8", "backslashreplace").decode()
 
 
@@ -83,11 +82,11 @@ def _read(path: Path) -> PhotoTable:
         }
     )
     names = sorted({label for label in kept_labels if label is not None})
-    return PhotoTable(frame, _taxonomy(names), path, SOURCE.name)
+    return PhotoTable(frame, _taxonomy(names), path, READER.name)
 
 
 def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[_Found]:
-    """Every file below `folder`, sorted by name; a folder that links lead to twice is read once."""
+    """Yield every file below `folder`, sorted by name; a folder with several links is read once."""
     try:
         about = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -98,7 +97,7 @@ def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> I
         yield _Found(parts, RejectReason.REPEATED_FOLDER)
         return
     seen.add((about.st_dev, about.st_ino))
-    # Links come last: a folder is read where it lies, and called repeated where a link leads to it.
+    # Links come last: a folder is read in its own place, and rejected as repeated behind a link.
     folders = sorted((e for e in entries if e.is_dir()), key=lambda entry: entry.is_symlink())
     for entry in entries:
         if not entry.is_dir():
@@ -116,14 +115,14 @@ def _no_photo(parts: tuple[str, ...], entry: os.DirEntry[str]) -> RejectReason |
         "".join(parts).encode()
     except UnicodeEncodeError:
         return RejectReason.UNREADABLE
-    # A pipe or a device would be waited for without end; a broken link is left to the look at files.
+    # Reading a pipe or a device would block; a broken link is found when files are checked.
     if not entry.is_file() and not entry.is_symlink():
         return RejectReason.UNREADABLE
-    return None if may_be_picture(name) else RejectReason.NOT_AN_IMAGE
+    return None if may_be_image(name) else RejectReason.NOT_AN_IMAGE
 
 
 def _has_parts(found: list[_Found]) -> bool:
-    """Whether the first folders are parts: a `train` with folders in it, or nothing but parts."""
+    """Return whether the first folders are parts: a `train` with folders in it, or only parts."""
     photos = [file.parts for file in found if file.reason is None and len(file.parts) > 1]
     tops = {parts[0] for parts in photos}
     with_classes = {part_named(parts[0]) for parts in photos if len(parts) > 2}
@@ -131,12 +130,12 @@ def _has_parts(found: list[_Found]) -> bool:
 
 
 def _place(folders: tuple[str, ...], has_parts: bool) -> tuple[str | None, str | None]:
-    """The part and the class that a photo's folders say, each None where they do not."""
+    """Return the part and the class of a photo by its folders, None where there is none."""
     part = part_named(folders[0]) if has_parts and folders else None
     if has_parts and part is None:
         return None, None
     below = folders[1:] if part else folders
-    # One class may be written in two ways that look the same, as macOS and Linux write an umlaut.
+    # macOS and Linux write an umlaut differently; it is the same class.
     return part, unicodedata.normalize("NFC", below[0]) if below else None
 
 
@@ -155,10 +154,9 @@ def _reasons(
 
 
 def _taxonomy(names: list[str]) -> Taxonomy:
-    """Taxa named after the folders, with genus and species where the names are scientific.
+    """Name the taxa after the folders, with genus and species where the names are scientific.
 
-    `Black bear` has the shape of a scientific name too. So the shape is believed only where at least
-    half of the folders have it.
+    `Black bear` looks like a scientific name too, so at least half of the folders must look like one.
     """
     scientific = {name: pair for name in names if (pair := binomial(name))}
     if 2 * len(scientific) < len(names):
@@ -173,4 +171,4 @@ def _taxonomy(names: list[str]) -> Taxonomy:
     )
 
 
-SOURCE = Source("folder", _EXPECTS, _matches, _read)
+READER = Reader("folder", _EXPECTS, _matches, _read)

@@ -1,6 +1,6 @@
-"""Hugging Face's imagefolder: pictures with `metadata.csv` or `metadata.jsonl` beside them.
+"""Hugging Face's imagefolder: photos with `metadata.csv` or `metadata.jsonl`.
 
-The metadata lie in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is
+The metadata are in the folder, or in each part's (`train`, `validation`, `test`); `file_name` is
 relative to them. The label is the column `label`, `class`, `species` or `scientific_name`.
 """
 
@@ -12,8 +12,8 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Source, part_named
-from fieldmark.utils.errors import InputError
+from fieldmark.data.readers.base import Reader, part_named
+from fieldmark.utils.errors import InputError, first_line
 
 _EXPECTS = "an imagefolder (metadata.csv or metadata.jsonl with the column file_name)"
 _NAMES = ("metadata.csv", "metadata.jsonl")
@@ -22,7 +22,7 @@ _RENAMED = {"license": "licence", "attribution": "rights_holder", "observation_i
 
 
 def metadata_in(path: Path) -> list[Path]:
-    """The metadata of a folder or, where it has none, of its parts; sorted."""
+    """Return the metadata of a folder or, where it has none, of its parts; sorted."""
     if not path.is_dir():
         return []
     own = [path / name for name in _NAMES if (path / name).is_file()]
@@ -39,12 +39,12 @@ def _read(path: Path) -> PhotoTable:
     if not found:
         raise InputError(f"{path} has no metadata: expected is {_EXPECTS}.")
     rows = pl.concat([_rows(each, path) for each in found], how="diagonal")
-    return tabular.table_of(rows, found[0], path, SOURCE.name)
+    return tabular.to_photo_table(rows, found[0], path, READER.name)
 
 
 def _rows(metadata: Path, root: Path) -> pl.DataFrame:
     frame = _load(metadata)
-    tabular.need(frame, ("file_name",), metadata, _EXPECTS)
+    tabular.require_columns(frame, ("file_name",), metadata, _EXPECTS)
     label = next((name for name in _LABELS if name in frame.columns), None)
     frame = frame.rename(
         {
@@ -71,10 +71,11 @@ def _load(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_ndjson(path, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} could not be read as JSON lines ({first}).") from error
+        raise InputError(
+            f"{path} could not be read as JSON lines ({first_line(error)})."
+        ) from error
     plain = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
     return tabular.clean(frame.select(plain))
 
 
-SOURCE = Source("imagefolder", _EXPECTS, _matches, _read)
+READER = Reader("imagefolder", _EXPECTS, _matches, _read)

@@ -1,10 +1,10 @@
 """The iNaturalist challenges of 2017 to 2021: JSON lists of images, annotations and categories.
 
-Read is a folder with `train*.json`, `val*.json`, `test*.json` (each may end in `.gz`) and perhaps
-`categories.json`, or one such file. The years differ: 2019 has no `supercategory` and keeps the group
-in the path (`train_val2019/<group>/<category id>/<photo>`); width, height and licence may be missing;
-2021 adds `train_mini.json`, a part of `train.json`, which is read only where that is not there. An image
-without a label is unlabelled in a list that has no labels (a test part), and rejected in any other.
+The path is a folder with `train*.json`, `val*.json`, `test*.json` (each may end in `.gz`) and optionally
+`categories.json`, or one such file. The years differ: 2019 has no `supercategory` but the group in the
+path (`train_val2019/<group>/<category id>/<photo>`); width, height and licence may be missing; 2021 adds
+`train_mini.json`, a subset of `train.json`, which is read only without it. An image without a label is
+unlabelled in a list without labels (a test part), and rejected in any other.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import coco
-from fieldmark.data.readers.base import Source, no_photos, part_named
+from fieldmark.data.readers.base import Reader, no_photos, part_named
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 
 _EXPECTS = "iNaturalist annotations (train*.json, val*.json, test*.json, or .json.gz)"
 
-# The lists of boxes (2017) and of places (2018) carry the same names but hold no images.
+# The lists of boxes (2017) and of locations (2018) have the same names but no images.
 _LISTING = re.compile(
     r"(?:public_|private_)?(train|validation|val|test)(?![a-z])(?!.*(?:bbox|location)).*\.json(\.gz)?",
     re.IGNORECASE,
@@ -32,14 +32,14 @@ _JSON = re.compile(r".*\.json(\.gz)?", re.IGNORECASE)
 
 
 def annotation_files(folder: Path) -> list[Path]:
-    """The lists of images in a folder, sorted: `train_mini` is left out beside a whole `train`."""
+    """Return the lists of images in a folder, sorted: `train_mini` only without `train`."""
     found = sorted(path for path in folder.iterdir() if _LISTING.fullmatch(path.name))
     whole = [path for path in found if not _MINI.fullmatch(path.name)]
     return whole if any(part_of(path) == "train" for path in whole) else found
 
 
 def part_of(path: Path) -> str | None:
-    """The part that a list is of by its name; None for a list that is not named so."""
+    """Return the part of a list by its name; None for any other name."""
     match = _LISTING.fullmatch(path.name)
     return part_named(match[1]) if match else None
 
@@ -47,7 +47,7 @@ def part_of(path: Path) -> str | None:
 def _matches(path: Path) -> bool:
     if path.is_dir():
         return bool(annotation_files(path))
-    if part_of(path) is None and coco.of_camera_traps(path):
+    if part_of(path) is None and coco.is_camera_traps(path):
         return False
     is_json = path.is_file() and _JSON.fullmatch(path.name) is not None
     return is_json and path.name != "datapackage.json"
@@ -66,15 +66,15 @@ def _read(path: Path) -> PhotoTable:
             categories |= named
             frames.append(frame)
             bar.advance(frame.height)
-    # Later and by the official hand: the true names of a challenge whose lists are obfuscated.
+    # Published later: the true names of a challenge whose lists are obfuscated.
     for key, entry in _official_categories(root).items():
         categories[key] = {**categories.get(key, {}), **entry}
     rows = _unique_across(frames)
     if rows.is_empty():
         raise no_photos(path, "its list of images is empty")
-    rows = coco.within(rows, categories)
+    rows = coco.reject_invalid(rows, categories)
     taxonomy = coco.taxonomy_of(rows, categories, _groups_in_paths(rows))
-    return PhotoTable(coco.frame_of(rows), taxonomy, root, SOURCE.name)
+    return PhotoTable(coco.frame_of(rows), taxonomy, root, READER.name)
 
 
 def _official_categories(root: Path) -> coco.Categories:
@@ -84,17 +84,17 @@ def _official_categories(root: Path) -> coco.Categories:
             document = coco.load(path)
             if isinstance(document, list):
                 document = {"categories": document}
-            return coco.by_id(coco.entries_of(document, "categories", path), path)
+            return coco.categories_by_id(coco.entries_of(document, "categories", path), path)
     return {}
 
 
 def _unique_across(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """All rows under ids that are unique.
+    """Concatenate the rows and make ids unique.
 
-    An id that one file uses twice is a defect: the second image is rejected. Two files that count
-    their images from 0 each are not: there the part goes before every id.
+    The second image with an id in one file is rejected. If two files share ids, because each counts from
+    0, ids get the part as a prefix.
     """
-    numbered = [coco.unique_within(frame) for frame in frames]
+    numbered = [coco.number_duplicates(frame) for frame in frames]
     rows = pl.concat(numbered)
     if rows["id"].is_duplicated().any():
         rows = pl.concat(
@@ -113,7 +113,7 @@ def _prefixes(frames: list[pl.DataFrame]) -> list[str]:
 
 
 def _groups_in_paths(rows: pl.DataFrame) -> dict[str, str]:
-    """The group of each category whose photos lie under `<group>/<category id>/`."""
+    """Return the group of each category with photos in `<group>/<category id>/`."""
     parts = pl.col("path").str.extract_groups(r"(?P<group>[^/]+)/(?P<category>[^/]+)/[^/]+$").struct
     found = (
         rows.lazy()
@@ -127,4 +127,4 @@ def _groups_in_paths(rows: pl.DataFrame) -> dict[str, str]:
     return {taxon: group.replace("_", " ") for taxon, group in found.iter_rows()}
 
 
-SOURCE = Source("inat", _EXPECTS, _matches, _read)
+READER = Reader("inat", _EXPECTS, _matches, _read)

@@ -1,8 +1,7 @@
-"""iNaturalist's export of observations: a CSV file, or its zip, a row an observation.
+"""iNaturalist's export of observations: a CSV file, or its zip, one row an observation.
 
-https://www.inaturalist.org/observations/export. Columns are whichever were ticked there; needed are
-`id`, `image_url` (its first picture) and `scientific_name`. A copy of each
-picture is looked for below the file's folder.
+https://www.inaturalist.org/observations/export. The columns are selected there; `id`, `image_url` (of
+the first photo) and `scientific_name` are required. Offline copies are searched below the file's folder.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import offline_media, scientific_names, tabular
-from fieldmark.data.readers.base import Source, no_photos
+from fieldmark.data.readers.base import Reader, no_photos
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -29,24 +28,24 @@ logger = logging.getLogger(__name__)
 
 _EXPECTS = "an iNaturalist export (a CSV, or its zip, with id, image_url and scientific_name)"
 _LARGEST = 2**32
-"""Bytes of a table in a zip: an export holds 200,000 observations at most."""
+"""Bytes of a table in a zip: an export has at most 200,000 observations."""
 _NEEDED = ("id", "image_url", "scientific_name")
-_TELLING = {"quality_grade", "iconic_taxon_name", "user_login", "species_guess", "observed_on"}
-"""Columns of which any list of one's own has hardly one beside `image_url`."""
+_TYPICAL = {"quality_grade", "iconic_taxon_name", "user_login", "species_guess", "observed_on"}
+"""Columns that a user's own list rarely has together with `image_url`."""
 
 
 def is_export(path: Path) -> bool:
-    """Whether a file is such an export, or the zip that iNaturalist gives it in, by its header."""
+    """Return whether a file is such an export, or the zip of one, by its header."""
     try:
         with _opened(path) as handle:
             header = set(next(csv.reader(handle), []))
     except (OSError, ValueError, zipfile.BadZipFile, csv.Error):
         return False
-    return {"id", "image_url"} <= header and bool(_TELLING & header) and "file_name" not in header
+    return {"id", "image_url"} <= header and bool(_TYPICAL & header) and "file_name" not in header
 
 
 def exports_in(path: Path) -> list[Path]:
-    """The exports at the top of a folder, or the one that the path is; several have to be named."""
+    """Return the exports at the top of a folder, or the path itself."""
     if not path.is_dir():
         return [path] if is_export(path) else []
     there = [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".csv", ".zip")]
@@ -59,7 +58,7 @@ def _matches(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
-    """The table as text; `ValueError` for what is neither a CSV file nor a zip of one."""
+    """Open the table as text; `ValueError` for what is neither a CSV file nor a zip of one."""
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as handle:
             yield handle
@@ -71,7 +70,7 @@ def _opened(path: Path) -> Iterator[IO[str]]:
 def _inside(archive: zipfile.ZipFile) -> str:
     found = [name for name in archive.namelist() if name.lower().endswith(".csv")]
     if len(found) != 1:
-        raise ValueError("it holds no table, or several")
+        raise ValueError("it has no table, or several")
     return found[0]
 
 
@@ -94,12 +93,12 @@ def _read(path: Path) -> PhotoTable:
             raise InputError(f"{path} holds several exports or none ({several}): name one file.")
         (path,) = found
     rows = _rows(path)
-    tabular.need(rows, _NEEDED, path, _EXPECTS)
+    tabular.require_columns(rows, _NEEDED, path, _EXPECTS)
     pictured = rows.filter(pl.col("image_url").is_not_null())
     if pictured.is_empty():
         raise no_photos(path, "none of its observations has an image_url")
     if without := rows.height - pictured.height:
-        logger.info(f"{without:,} observations have no picture: they are left out.")
+        logger.info(f"{without:,} observations without a photo are left out.")
     if "quality_grade" in rows.columns:
         doubtful = pictured.filter(pl.col("quality_grade") != "research").height
         if doubtful:
@@ -107,14 +106,14 @@ def _read(path: Path) -> PhotoTable:
                 f"{doubtful:,} of {pictured.height:,} observations are not of research grade."
             )
     pictures = [
-        offline_media.Picture(*each) for each in pictured.select("image_url", "id").iter_rows()
+        offline_media.MediaItem(*each) for each in pictured.select("image_url", "id").iter_rows()
     ]
     rows = _completed(pictured).with_columns(label=scientific_names.label())
     given = rows.select(
         *scientific_names.ranks(),
         "label",
         "id",
-        file_name=pl.Series(offline_media.find(path.parent, pictures), dtype=pl.String),
+        file_name=pl.Series(offline_media.find_copies(path.parent, pictures), dtype=pl.String),
         group=pl.col("id"),
         name=pl.col("label"),
         common_name=pl.when(pl.col("label") == pl.col("scientificName")).then("common_name"),
@@ -122,11 +121,11 @@ def _read(path: Path) -> PhotoTable:
         licence="license",
         rights_holder=pl.coalesce("user_name", "user_login"),
     )
-    return tabular.table_of(given, path, path.parent, SOURCE.name)
+    return tabular.to_photo_table(given, path, path.parent, READER.name)
 
 
 def _completed(rows: pl.DataFrame) -> pl.DataFrame:
-    """The columns under Darwin Core's names; those that were not ticked are null."""
+    """Rename the columns to Darwin Core's terms; add the missing ones as null."""
     renamed = {f"taxon_{rank}_name": rank for rank in RANKS} | {"scientific_name": "scientificName"}
     rows = rows.rename({old: new for old, new in renamed.items() if old in rows.columns})
     if (
@@ -143,4 +142,4 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-SOURCE = Source("inat-export", _EXPECTS, _matches, _read, looks_around=True)
+READER = Reader("inat-export", _EXPECTS, _matches, _read, searches_folder=True)

@@ -1,8 +1,8 @@
-"""A mirror of iNaturalist Open Data: its tables, and the pictures at `photos/PHOTO_ID/SIZE.EXTENSION`.
+"""A mirror of iNaturalist Open Data: its tables, and photos at `photos/PHOTO_ID/SIZE.EXTENSION`.
 
-https://github.com/inaturalist/inaturalist-open-data. Of a mirror that holds a part of the pictures, the
-pictures that are there make up the table; without any, all that the tables list are counted. The tables
-are read block by block, so that memory grows with the pictures and not with the tables.
+https://github.com/inaturalist/inaturalist-open-data. Of a partial mirror the photos that exist are
+listed; without any, all of the tables. The tables are read block by block, so that memory grows with the
+photos and not with the tables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_tables, tabular
-from fieldmark.data.readers.base import Source
+from fieldmark.data.readers.base import Reader
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.logging import progress_bar
@@ -33,7 +33,7 @@ def _table(folder: Path, name: str) -> Path | None:
 
 
 def is_mirror(path: Path) -> bool:
-    """Whether a folder holds the tables."""
+    """Return whether a folder has the tables."""
     return path.is_dir() and all(_table(path, name) for name in _NEEDED)
 
 
@@ -42,10 +42,10 @@ def _read(path: Path) -> PhotoTable:
     there = {name: table for name, table in found.items() if table is not None}
     if lacking := [name for name in _NEEDED if name not in there]:
         raise InputError(f"{path} has no {lacking[0]}.csv.gz: expected is {_EXPECTS}.")
-    lying = _lying(path / "photos")
-    photos = _photos(there["photos"], lying)
+    local = _find_files(path / "photos")
+    photos = _photos(there["photos"], local)
     if photos.is_empty():
-        raise InputError(f"{path}: none of the pictures in photos is in the table of photos.")
+        raise InputError(f"{path}: none of the files in photos is in the table of photos.")
     wanted = photos["observation_uuid"].unique().implode()
     columns = ("observation_uuid", "taxon_id", "quality_grade")
     observed = _rows(
@@ -77,15 +77,15 @@ def _read(path: Path) -> PhotoTable:
         licence="license",
         reason=pl.when(pl.col("seen").is_null()).then(pl.lit(RejectReason.NO_LABEL.value)),
     )
-    return tabular.table_of(given, path, path, SOURCE.name)
+    return tabular.to_photo_table(given, path, path, READER.name)
 
 
-def _lying(folder: Path) -> dict[str, str] | None:
-    """The file of each picture that is there, of its largest size, by the picture's number."""
+def _find_files(folder: Path) -> dict[str, str] | None:
+    """Return the file of the largest size of each photo by its id."""
     if not folder.is_dir():
         return None
     found = {}
-    with progress_bar("Looking for pictures", unit="photos") as bar:
+    with progress_bar("Finding photos", unit="photos") as bar:
         for entry in os.scandir(folder):
             names = os.listdir(entry.path) if entry.is_dir() else []  # noqa: PTH208  # no Path each
             sizes = {name.partition(".")[0]: name for name in names}
@@ -97,30 +97,30 @@ def _lying(folder: Path) -> dict[str, str] | None:
 
 
 def _rows(path: Path, columns: tuple[str, ...], wanted: Callable[[], pl.Expr]) -> pl.DataFrame:
-    """The rows of a table that are wanted, read block by block."""
+    """Read the matching rows of a table, block by block."""
     return pl.concat(block.filter(wanted()) for block in inat_tables.blocks(path, columns))
 
 
-def _photos(path: Path, lying: dict[str, str] | None) -> pl.DataFrame:
-    """A row a picture: those that are there, or, where none is, all of the table."""
+def _photos(path: Path, local: dict[str, str] | None) -> pl.DataFrame:
+    """Read one row a photo: those that exist, or without any, all of the table."""
     columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license")
-    if not lying:
+    if not local:
         rows = _rows(path, columns, lambda: pl.col("photo_id").is_not_null())
         name = pl.format("photos/{}/medium.{}", "photo_id", "extension")
         return rows.with_columns(file_name=name)
     here = pl.DataFrame(
-        {"photo_id": list(lying), "file_name": list(lying.values())},
+        {"photo_id": list(local), "file_name": list(local.values())},
         schema={"photo_id": pl.String, "file_name": pl.String},
     )
     rows = _rows(path, columns, lambda: pl.col("photo_id").is_in(here["photo_id"].implode()))
     found = rows.join(here, on="photo_id", how="left", maintain_order="left")
-    if strangers := here.height - found["photo_id"].n_unique():
-        logger.info(f"{strangers:,} pictures are not in {path.name}: they are left out.")
+    if unlisted := here.height - found["photo_id"].n_unique():
+        logger.info(f"{unlisted:,} photos are not in {path.name}: they are left out.")
     return found
 
 
 def _observers(path: Path | None, rows: pl.DataFrame) -> pl.DataFrame:
-    """Whom to name for each observer of some rows: `observer_id`, `rights_holder`."""
+    """Read the name of each observer of some rows: `observer_id`, `rights_holder`."""
     wanted = rows["observer_id"].unique()
     if path is None:
         return pl.DataFrame({"observer_id": wanted, "rights_holder": wanted})
@@ -130,4 +130,4 @@ def _observers(path: Path | None, rows: pl.DataFrame) -> pl.DataFrame:
     return known.unique("observer_id").select("observer_id", rights_holder=holder)
 
 
-SOURCE = Source("inat-open-data", _EXPECTS, is_mirror, _read)
+READER = Reader("inat-open-data", _EXPECTS, is_mirror, _read)

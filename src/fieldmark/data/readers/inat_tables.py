@@ -1,7 +1,7 @@
 """The four tables of iNaturalist Open Data, read block by block.
 
-They are tab-separated text without quoting, usually gzipped, of up to some hundred million rows. A
-block is decompressed, filtered and let go; memory grows with what is chosen, not with a table's length.
+They are tab-separated text without quoting, usually gzipped, of up to some hundred million rows. Memory
+grows with the selection, not with a table's length.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils.errors import InputError
 
 SIZES = ("original", "large", "medium", "small", "thumb", "square")
-"""What iNaturalist calls a picture's file, from the largest on; its folder is the picture's number."""
+"""The file names of a photo's sizes, the largest first; its folder is the photo's id."""
 
 NAMES = ("taxa", "observations", "photos", "observers")
 BLOCK = 64 * 2**20
@@ -31,10 +31,10 @@ _Id = pl.Int64
 
 
 def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl.DataFrame]:
-    """A table's rows as text, block by block; an empty cell is null.
+    """Read a table's rows as text, block by block; an empty cell is null.
 
     Raises:
-        InputError: the file is cut off or damaged, lacks a column, or has no row.
+        InputError: the file is truncated or damaged, lacks a column, or has no row.
     """
     try:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -44,7 +44,9 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
                 raise InputError(f"{path} has no column {missing[0]!r}: it is another table.")
             text = handle.read(size)
             if not text:
-                raise InputError(f"{path} has no row below its header: delete it to fetch it anew.")
+                raise InputError(
+                    f"{path} has no row below its header: delete it to download it again."
+                )
             while text:
                 yield pl.read_csv(
                     BytesIO(text + handle.readline()),
@@ -58,7 +60,7 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
                 text = handle.read(size)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} is cut off or damaged ({error}): delete it to fetch it anew."
+            f"{path} is truncated or damaged ({error}): delete it to download it again."
         ) from error
     except pl.exceptions.PolarsError as error:
         first = str(error).splitlines()[0]
@@ -66,15 +68,15 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
 
 
 def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The species that some taxa are or hold.
+    """Find the species that some taxa are or contain.
 
     Args:
         path: `taxa.csv.gz`.
         wanted: scientific names or numbers of taxa.
 
     Returns:
-        `species`, `name` and a column a rank of `RANKS`, a row a species; and `taxon_id`, `species`, a
-        row for everything that counts as one of them (itself, its subspecies, varieties and forms).
+        One row a species: `species`, `name` and the `RANKS`; and one row for each taxon that counts as
+        one of them (itself, its subspecies, varieties and forms): `taxon_id`, `species`.
 
     Raises:
         InputError: a taxon is not in the table, or its name is that of several.
@@ -100,13 +102,10 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
 
 
 def labels(path: Path, taxon_ids: pl.Series) -> pl.DataFrame:
-    """What some taxa count as: `taxon_id`, `label` and a column a rank of `RANKS`, a row each.
+    """Return the label of some taxa, one row each: `taxon_id`, `label` and the `RANKS`.
 
-    The label is the name of the species, also for what is below it, or of the taxon itself.
-
-    Args:
-        path: the table of taxa.
-        taxon_ids: numbers, whichever are in the table.
+    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon
+    itself.
 
     Raises:
         InputError: see `blocks`.
@@ -140,7 +139,7 @@ def _taxa(path: Path) -> pl.DataFrame:
 
 
 def _ranks(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
-    """The names above some taxa: `taxon_id` and a column a rank of `RANKS`."""
+    """Return the names of the ancestors of some taxa: `taxon_id` and the `RANKS`."""
     ranks = _ancestors(taxa, of).filter(pl.col("rank").is_in(RANKS))
     wide = ranks.pivot("rank", index="taxon_id", values="name", aggregate_function="first")
     lacking = [pl.lit(None, pl.String).alias(rank) for rank in RANKS if rank not in wide.columns]
@@ -148,7 +147,7 @@ def _ranks(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ancestors(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
-    """A row for each taxon of `of` and each of its ancestors: `taxon_id`, `ancestor`, `rank`, `name`."""
+    """Return one row for each taxon and ancestor: `taxon_id`, `ancestor`, `rank`, `name`."""
     pairs = of.select("taxon_id", ancestor=pl.col("ancestry").str.split("/")).explode("ancestor")
     pairs = pairs.with_columns(pl.col("ancestor").cast(_Id, strict=False))
     return pairs.join(taxa.select(ancestor="taxon_id", rank="rank", name="name"), on="ancestor")

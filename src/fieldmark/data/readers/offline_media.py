@@ -1,15 +1,14 @@
-"""Offline copies of pictures that a standard names by URL: found beside the list, never fetched.
+"""Find offline copies of photos that a list names by URL.
 
-A copy may lie under as much of its URL's path as makes it the only one (`photos/17/original.jpg`); its
-name is enough where no other picture of the list is called the same.
-Otherwise it is known by its name, without the extension, in one of the usual ways:
+A copy is found by the end of its URL's path if that is unique (`photos/17/original.jpg`); by its name
+only if no other photo of the list has the same name. Otherwise by its name without the suffix:
 
-    17, 17_1, 17_2    after its record: the only picture, the first, the second
-    48                after the number in a URL whose file is called after a size: `48/medium.jpg`
-    d41d8cd98f...     after the MD5 or the SHA-1 of the URL
+    17, 17_1, 17_2    the id of its record: the only photo, the first, the second
+    48                the number in a URL whose file is named after a size: `48/medium.jpg`
+    d41d8cd98f...     the MD5 or the SHA-1 of the URL
 
-One way is taken for all pictures of a list, the one that finds most. To try them picture by picture
-would give some records the picture of another, since both sorts of numbers are drawn from one range.
+The same scheme is used for all photos of a list, the one that finds most: both sorts of numbers have the
+same range, so that mixing them would assign photos to wrong records.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from fieldmark.data.readers.base import may_be_picture
+from fieldmark.data.readers.base import may_be_image
 from fieldmark.data.readers.inat_tables import SIZES
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture that a list names.
+class MediaItem:
+    """A photo that a list names.
 
     Attributes:
-        url: its address, or its path below the list's folder.
-        record: the id of what it is a picture of.
-        number: which of the record's pictures it is, from 1.
+        url: its URL, or its path below the list's folder.
+        record: the id of its record.
+        number: its number among the record's photos, from 1.
     """
 
     url: str
@@ -42,36 +41,36 @@ class Picture:
 
     @property
     def parts(self) -> list[str]:
-        """The parts of the URL's path, none of which leads upwards."""
+        """Return the parts of the URL's path, without `..`."""
         _, scheme, rest = self.url.partition("://")  # a third of the time that urlsplit takes
         path = rest.partition("/")[2] if scheme else self.url
         path = path.partition("#")[0].partition("?")[0]
         return [part for part in unquote(path).split("/") if part not in ("", "..")]
 
 
-def find(root: Path, pictures: Sequence[Picture]) -> list[str]:
-    """The path of each picture's copy below the folder; what it would be called where there is none."""
-    lying = _Lying(root)
+def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
+    """Return the path of each photo's copy below the folder; the expected path where there is none."""
+    files = _FileIndex(root)
     called = [picture.parts for picture in pictures]
     often = Counter(parts[-1] for parts in called if parts)
     paths = [
-        lying.by_url(picture.url, parts, alone=bool(parts) and often[parts[-1]] == 1)
+        files.by_url(picture.url, parts, alone=bool(parts) and often[parts[-1]] == 1)
         for picture, parts in zip(pictures, called, strict=True)
     ]
     lost = [number for number, path in enumerate(paths) if path is None]
-    if lost and lying.stems:
-        ways = [[lying.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
+    if lost and files.stems:
+        ways = [[files.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
         best = max(ways, key=lambda found: sum(path is not None for path in found))
         for number, path in zip(lost, best, strict=True):
             paths[number] = path
-    return [path or _expected(pictures[number]) for number, path in enumerate(paths)]
+    return [path or _expected_path(pictures[number]) for number, path in enumerate(paths)]
 
 
-def _expected(picture: Picture) -> str:
+def _expected_path(picture: MediaItem) -> str:
     return "/".join(picture.parts) or picture.record
 
 
-class _Lying:
+class _FileIndex:
     """The files below a folder."""
 
     def __init__(self, root: Path) -> None:
@@ -79,16 +78,16 @@ class _Lying:
         self.stems: dict[str, str] = {}
         self._ends: dict[str, list[str]] = {}
         for folder, below, names in os.walk(root):
-            below.sort()  # of two copies it is the same on every file system that counts
+            below.sort()  # the same copy on every file system
             for name in sorted(names):
                 path = (Path(folder) / name).relative_to(root).as_posix()
                 self._files.add(path)
-                if may_be_picture(name):  # beside it may lie other files called after the record
+                if may_be_image(name):  # other files may be named after the record
                     self.stems.setdefault(Path(name).stem, path)
                 self._ends.setdefault(name, []).append(path)
 
     def by_url(self, url: str, parts: list[str], *, alone: bool) -> str | None:
-        """A file at the end of an address; by its name only where no other address has it as well."""
+        """Find a file by the end of a URL; by its name only where that is unique."""
         if url in self._files:
             return url
         same = self._ends.get(parts[-1], []) if parts else []
@@ -107,19 +106,19 @@ def _is_size(name: str) -> bool:
     return name.partition(".")[0] in SIZES
 
 
-def _after_record(picture: Picture) -> list[str]:
+def _after_record(picture: MediaItem) -> list[str]:
     numbered = f"{picture.record}_{picture.number}"
     return [numbered, picture.record] if picture.number == 1 else [numbered]
 
 
-def _after_number(picture: Picture) -> list[str]:
+def _after_number(picture: MediaItem) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
     return [folder] if _is_size(name) else []
 
 
-def _after_hash(picture: Picture) -> list[str]:
+def _after_hash(picture: MediaItem) -> list[str]:
     url = picture.url.encode()
     return [hashlib.new(name, url, usedforsecurity=False).hexdigest() for name in ("md5", "sha1")]
 
 
-_NAMES: tuple[Callable[[Picture], list[str]], ...] = (_after_record, _after_number, _after_hash)
+_NAMES: tuple[Callable[[MediaItem], list[str]], ...] = (_after_record, _after_number, _after_hash)

@@ -1,8 +1,8 @@
-"""Parquet with the photos inside: a column of bytes, or Hugging Face's struct of bytes and path.
+"""Parquet with photos inside: a column of bytes, or Hugging Face's struct of bytes and path.
 
-One file, or a folder of them (also in its folder `data`), each a shard. The label is the column `label`,
-`class`, `species` or `scientific_name`; numbers get the names that Hugging Face keeps in the file's
-metadata. A file's name says its part: `train-00000-of-00002.parquet`.
+One file, or a folder of shards (or its folder `data`). The label is the column `label`, `class`,
+`species` or `scientific_name`; numbers get the names that Hugging Face writes to the file's metadata.
+The part is in a file's name: `train-00000-of-00002.parquet`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Source, part_named
+from fieldmark.data.readers.base import Reader, part_named
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import File
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 from fieldmark.utils.logging import progress_bar
 
-_EXPECTS = "Parquet files with a column of picture bytes"
+_EXPECTS = "Parquet files with a column of image bytes"
 _PREFERRED = ("image", "img", "photo", "picture", "jpg", "jpeg", "png")
 _LABELS = ("label", "labels", "class", "species", "scientific_name", "fine_label")
 _GROUPS = ("group", "seq_id", "observation_id", "observation_uuid", "deployment", "location")
@@ -34,9 +34,9 @@ _DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def shards_in(path: Path) -> list[Path]:
-    """The Parquet files with picture bytes in a folder or its `data`, or the one that the path is.
+    """Return the Parquet files with image bytes in a folder or its `data`, or the path itself.
 
-    A damaged one beside them is among them: reading it says so, and it is not passed over.
+    Damaged files are among them, so that reading them raises an error.
     """
     if path.is_file():
         named = path.suffix.lower() == ".parquet" and bytes_column(path)
@@ -54,11 +54,11 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _damage(path: Path) -> str | None:
-    """Why a file cannot be read as Parquet; None where it can."""
+    """Return why a file cannot be read as Parquet, or None."""
     try:
         _schema(path, path.stat().st_mtime_ns)
     except _DAMAGE as error:
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return first_line(error)
     return None
 
 
@@ -68,7 +68,7 @@ def _schema(path: Path, _changed: int) -> pl.Schema:
 
 
 def bytes_column(path: Path) -> str | None:
-    """The column of picture bytes (`image`, or `image.bytes` of a struct); None where there is none."""
+    """Return the column of image bytes (`image`, or `image.bytes` of a struct), or None."""
     try:
         schema = _schema(path, path.stat().st_mtime_ns)
     except _DAMAGE:
@@ -91,17 +91,16 @@ def _matches(path: Path) -> bool:
 def _read(path: Path) -> PhotoTable:
     shards = shards_in(path)
     if not shards:
-        raise InputError(f"{path} holds no pictures: expected are {_EXPECTS}.")
+        raise InputError(f"{path} has no photos: expected are {_EXPECTS}.")
     root = path if path.is_dir() else path.parent
     return read_shards([(each, each.relative_to(root).as_posix()) for each in shards], path)
 
 
 def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
-    """The photos of some Parquet files, a row each.
+    """Read the photos of some Parquet files, one row each.
 
     Args:
-        shards: where each lies, and its name below the folder. Of those behind a URL two at a time
-            are copied here.
+        shards: each file, and its name below the folder. Of remote ones two at a time are copied.
         path: the folder, or the file.
     """
     root = path if path.is_dir() else path.parent
@@ -112,16 +111,16 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
             with copy as here:
                 frames.append(_rows(here, name, shard))
             bar.advance()
-    return tabular.table_of(pl.concat(frames, how="diagonal"), path, root, SOURCE.name)
+    return tabular.to_photo_table(pl.concat(frames, how="diagonal"), path, root, READER.name)
 
 
-def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
-    """The rows of a shard that lies here; `said` is what the user calls it."""
+def _rows(shard: Path, name: str, shown: File) -> pl.DataFrame:
+    """Read the rows of a local shard; `shown` is its name in messages."""
     column = bytes_column(shard)
     if damage := _damage(shard):
-        raise InputError(f"{said} is not a whole Parquet file ({damage}): fetch it anew.")
+        raise InputError(f"{shown} is not a complete Parquet file ({damage}): download it again.")
     if column is None:
-        raise InputError(f"{said} has no column of picture bytes: expected are {_EXPECTS}.")
+        raise InputError(f"{shown} has no column of image bytes: expected are {_EXPECTS}.")
     try:
         table = pl.scan_parquet(shard, glob=False)
         schema = table.collect_schema()
@@ -129,19 +128,20 @@ def _rows(shard: Path, name: str, said: File) -> pl.DataFrame:
         group = next((each for each in _GROUPS if each in schema), None)
         rights = {_RENAMED.get(c, c): c for c in schema if _RENAMED.get(c, c) in _RIGHTS}
         wanted = {"label": label, "group": group, **rights}
-        wanted |= {each: each for each in tabular.ABOUT_TAXA if each in schema}
+        wanted |= {each: each for each in tabular.TAXON_COLUMNS if each in schema}
         columns = [pl.col(source).alias(as_) for as_, source in wanted.items() if source]
         for source in filter(None, wanted.values()):
             if schema[source].is_nested():
                 raise InputError(
-                    f"{said}: the column {source!r} holds {schema[source]}: a label or a note is one "
-                    "text or number a photo, so write it so or call the column otherwise."
+                    f"{shown}: the column {source!r} holds {schema[source]}: write one text or "
+                    "number a photo, or rename the column."
                 )
         frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
         names = _class_names(shard, label)
     except _DAMAGE as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{said} is not a whole Parquet file ({first}): fetch it anew.") from error
+        raise InputError(
+            f"{shown} is not a complete Parquet file ({first_line(error)}): download it again."
+        ) from error
     if names and "label" in frame:
         known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
         frame = frame.with_columns(pl.col("label").replace(known))
@@ -157,7 +157,7 @@ _RIGHTS = ("licence", "rights_holder")
 
 
 def _class_names(shard: Path, label: str | None) -> list[str]:
-    """The names of a numbered label, as Hugging Face's `datasets` writes them into the file."""
+    """Read the names of a numbered label that Hugging Face's `datasets` writes to the file."""
     about = pl.read_parquet_metadata(shard).get("huggingface")
     try:
         names = json.loads(about)["info"]["features"][label]["names"] if about else []
@@ -166,4 +166,4 @@ def _class_names(shard: Path, label: str | None) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-SOURCE = Source("parquet", _EXPECTS, _matches, _read)
+READER = Reader("parquet", _EXPECTS, _matches, _read)

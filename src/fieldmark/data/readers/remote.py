@@ -1,8 +1,8 @@
-"""Data behind a URL, laid out here for the sources, which know files and folders alone.
+"""Read data behind a URL with the readers of local files.
 
-What a store lists below a URL becomes files of the same names: lists (annotations, tables) with their
-content, everything else empty. So each source reads a store as it reads a folder, and no photo is
-fetched to be listed. The photos stay where they are: the root is the URL. Tars are read in place.
+The objects below a URL become local files of the same names: lists (annotations, tables) with their
+content, everything else empty. So no photo is downloaded to be listed; the root of the table is the URL.
+Tars are read in place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import parquet, table, webdataset
-from fieldmark.data.readers.base import Source, part_named
+from fieldmark.data.readers.base import Reader, part_named
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.utils import io
@@ -25,42 +25,42 @@ from fieldmark.utils.logging import progress_bar
 _LISTS = frozenset((".json", ".jsonl", ".csv", ".tsv", ".xml", ".txt", ".gz", ".parquet"))
 
 
-def read(place: Remote, pick: Callable[[Path], Source]) -> PhotoTable:
-    """The photos below a URL, or of the list that it names, no photo fetched.
+def read(place: Remote, pick: Callable[[Path], Reader]) -> PhotoTable:
+    """List the photos below a URL, or of the list that it names.
 
     Args:
         place: what the user named.
-        pick: the source of a path; raises `InputError` where none has its layout.
+        pick: returns the reader of a path; raises `InputError` where none matches.
 
     Raises:
-        InputError: there is nothing there, it may not be read, or see the sources.
+        InputError: it does not exist, or cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="fieldmark-") as temporary:
         here = Path(temporary)
-        with _said_of(here, place):
+        with _errors_about(here, place):
             if not _is_file(place):
                 return _folder(place, here, pick)
             path = here / place.name
-            _bring(place, path)
+            _copy_list(place, path)
             if table.is_index(path):
                 return PhotoTable.read(path)
             source = pick(path)
-            if source.looks_around:
-                _lay_out(place.parent, here)
+            if source.searches_folder:
+                _mirror(place.parent, here)
             return _listed(source, path, place.parent)
 
 
 @contextmanager
-def _said_of(here: Path, place: Remote) -> Iterator[None]:
-    """A sentence about a file laid out here is one about the object that it stands for."""
+def _errors_about(here: Path, place: Remote) -> Iterator[None]:
+    """Name the remote object in errors about its local copy."""
     try:
         yield
     except ImageRejected as error:
-        raise InputError(f"{place} is not there: name a folder of photos, or a list.") from error
+        raise InputError(f"{place} not found: name a folder of photos, or a list.") from error
     except InputError as error:
         root = place.parent if (here / place.name).is_file() else place
-        said = str(error).replace(f"{here}/", f"{root.url.rstrip('/')}/")
-        raise InputError(said.replace(str(here), root.url)) from error
+        text = str(error).replace(f"{here}/", f"{root.url.rstrip('/')}/")
+        raise InputError(text.replace(str(here), root.url)) from error
 
 
 def _is_file(place: Remote) -> bool:
@@ -68,20 +68,20 @@ def _is_file(place: Remote) -> bool:
     return bool(named) and fsspec.is_file(place)
 
 
-def _folder(place: Remote, here: Path, pick: Callable[[Path], Source]) -> PhotoTable:
-    if not _lay_out(place, here):
+def _folder(place: Remote, here: Path, pick: Callable[[Path], Reader]) -> PhotoTable:
+    if not _mirror(place, here):
         raise InputError(
-            f"{place} holds nothing that can be listed: look at the address, or name a list of photos."
+            f"{place} has nothing that can be listed: check the URL, or name a list of photos."
         )
     return _listed(pick(here), here, place)
 
 
-def _listed(source: Source, path: Path, root: Remote) -> PhotoTable:
-    if source is webdataset.SOURCE:
+def _listed(source: Reader, path: Path, root: Remote) -> PhotoTable:
+    if source is webdataset.READER:
         shards = webdataset.shards_in(path)
         folder = path if path.is_dir() else path.parent
         return webdataset.read_shards([(root / each.name, each.name) for each in shards], folder)
-    if source is parquet.SOURCE:
+    if source is parquet.READER:
         folder = path if path.is_dir() else path.parent
         names = [each.relative_to(folder).as_posix() for each in parquet.shards_in(path)]
         return replace(
@@ -90,19 +90,19 @@ def _listed(source: Source, path: Path, root: Remote) -> PhotoTable:
     return replace(source.read(path), root=root)
 
 
-def _lay_out(place: Remote, here: Path) -> int:
-    """The objects below a place as files; gives how many."""
+def _mirror(place: Remote, here: Path) -> int:
+    """Create a local file for each object below a place; return how many there are."""
     with progress_bar(f"Listing {place}", unit="objects") as bar:
-        found = fsspec.below(place)
+        found = fsspec.list_objects(place)
         for name in found:
             try:
                 io.check_member(name)
             except ValueError:
-                continue  # no name that a source could use: it leads out of the folder
+                continue  # its path leads out of the folder
             path = here / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if _is_list(name):
-                _bring(place / name, path)
+                _copy_list(place / name, path)
             elif not path.exists():
                 path.touch()
             bar.advance()
@@ -110,7 +110,7 @@ def _lay_out(place: Remote, here: Path) -> int:
 
 
 def _is_list(name: str) -> bool:
-    """Whether an object may be a list: by its suffix, at the top or in the folder of a part."""
+    """Return whether an object may be a list: by its suffix, at the top or in the folder of a part."""
     *folders, base = name.split("/")
     near = not folders or (
         len(folders) == 1 and (folders[0] == "data" or part_named(folders[0]) is not None)
@@ -118,7 +118,7 @@ def _is_list(name: str) -> bool:
     return near and PurePosixPath(base).suffix.lower() in _LISTS
 
 
-def _bring(place: Remote, path: Path) -> None:
+def _copy_list(place: Remote, path: Path) -> None:
     if path.suffix.lower() == ".tar":
         path.touch()
     elif path.exists() or (path.suffix.lower() == ".parquet" and _holds_pictures(place, path)):
@@ -128,16 +128,16 @@ def _bring(place: Remote, path: Path) -> None:
 
 
 def _holds_pictures(place: Remote, path: Path) -> bool:
-    """Whether a Parquet file holds pictures, told from its end, which names the columns.
+    """Return whether a Parquet file has photos, by its footer, which names the columns.
 
-    If so a file of its length is left here with that end alone: enough to see what it is.
+    A local file of its length with that footer only is left: enough to detect its layout.
     """
-    end = fsspec.tail(place, 8)
+    size = fsspec.size(place)
+    end = fsspec.read_range(place, max(0, size - 8), 8)
     if end[-4:] != b"PAR1":
         return False
-    footer = fsspec.tail(place, 8 + min(int.from_bytes(end[:4], "little"), fsspec.BLOCK))
+    length = min(size, 8 + min(int.from_bytes(end[:4], "little"), fsspec.BLOCK))
     with path.open("wb") as handle:
-        handle.truncate(fsspec.size(place))
-        handle.seek(-len(footer), 2)
-        handle.write(footer)
+        handle.seek(size - length)
+        handle.write(fsspec.read_range(place, size - length, length))
     return parquet.bytes_column(path) is not None

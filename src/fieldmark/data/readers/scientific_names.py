@@ -1,4 +1,4 @@
-"""The label of a record that tells a taxon by Darwin Core's terms: a species, or a wider taxon."""
+"""The label of a record with Darwin Core's terms: a species, or a higher taxon."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import polars as pl
 from fieldmark.data.taxonomy import RANKS
 
 TERMS = ("scientificName", "taxonRank", *RANKS, "specificEpithet")
-"""The columns that a label is made of; each may be null."""
+"""The columns of a label; each may be null."""
 
-# Two words, the first of them capital: authors, years and the names of subspecies come behind.
+# Two words, the first one capitalised; authors, years and names of subspecies may follow.
 _BINOMIAL = r"^(\p{Lu}\p{Ll}+(?:-\p{Ll}+)?\s+(?:[×x]\s?)?\p{Ll}[\p{Ll}-]+)(?:$|[\s,(])"
-# A hybrid that is called after both its parents: its name is all of it, not the first parent's.
+# A hybrid named after both parents: the name is all of it, not that of the first parent.
 _PARENTS = r"^\p{Lu}[\p{L}.-]+ [\p{Ll}-]+ [×x] (?:\p{Lu}[\p{L}.-]* )?[\p{Ll}-]+"
 _BELOW = ("species", "subspecies", "variety", "form", "infraspecificname", "cultivar", "hybrid")
 
 
 def label() -> pl.Expr:
-    """The name of the species, also for what is below it, else the name at the rank that is given.
+    """Return the name of the species, also for lower ranks, else the name at the given rank.
 
-    Authors and years are left out where the name stands in the column of its own rank as well.
+    Authors and years are left out where the column of the rank has the name too.
     """
     rank = pl.col("taxonRank").str.to_lowercase()
     whole = pl.col("scientificName")
@@ -39,7 +39,7 @@ def label() -> pl.Expr:
 
 
 def ranks() -> list[pl.Expr]:
-    """The columns of `RANKS` for a list: the species is that of the label, where it is one."""
+    """Return the columns of `RANKS`; the species is that of the label, where it is one."""
     rank = pl.col("taxonRank").str.to_lowercase()
     known = rank.is_null() | rank.is_in(_BELOW)
     named = pl.col("label").str.contains(_BINOMIAL) | pl.col("label").str.contains(_PARENTS)

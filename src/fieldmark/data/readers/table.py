@@ -1,9 +1,9 @@
 """A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
 
-Further columns that are read where they are there: `common_name`, `supercategory`, `name` (the
+Optional columns: `common_name`, `supercategory`, `name` (the
 scientific name), the ranks from `kingdom` to `species`, `licence`, `rights_holder`, `location`,
 `deployment` and `taken`. File names are relative to the table's folder, or absolute. A photo without a
-label is kept as unlabelled.
+label is unlabelled.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
-from fieldmark.data.readers.base import Source, no_photos
-from fieldmark.utils.errors import InputError
+from fieldmark.data.readers.base import Reader, no_photos
+from fieldmark.utils.errors import InputError, first_line
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _NEEDED = ("file_name", "label")
 _READ = (
     *(*_NEEDED, "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
-    *tabular.ABOUT_TAXA,
+    *tabular.TAXON_COLUMNS,
 )
 _RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}
-"""What else these columns are called, by `fieldmark fetch` for one; the first that is there is read."""
+"""Other names of these columns, as written by `fieldmark fetch`; the first that exists is read."""
 _EXPECTS = "a CSV, TSV or Parquet table with the columns file_name,label[,split][,group]"
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is a photo table that `fieldmark index` wrote."""
+    """Return whether a file is a photo table that `fieldmark index` wrote."""
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     try:
@@ -48,8 +48,8 @@ def _matches(path: Path) -> bool:
 def _read(path: Path) -> PhotoTable:
     given = _load(path)
     if given.is_empty():
-        raise no_photos(path, "expected is a row for each photo below the names of the columns")
-    return tabular.table_of(given, path, path.parent, SOURCE.name, trusted=True)
+        raise no_photos(path, "expected is a header and a row for each photo")
+    return tabular.to_photo_table(given, path, path.parent, READER.name, trusted=True)
 
 
 def from_frame(frame: Any) -> PhotoTable:
@@ -70,33 +70,32 @@ def from_frame(frame: Any) -> PhotoTable:
     given = _chosen(frame.cast(pl.String), where)
     if given.is_empty():
         raise no_photos(where, "expected is a row for each photo")
-    return tabular.table_of(given, where, Path.cwd(), SOURCE.name, trusted=True)
+    return tabular.to_photo_table(given, where, Path.cwd(), READER.name, trusted=True)
 
 
 def _cell(value: Any) -> str | None:
-    """A cell of pandas as text; None where it is missing."""
+    """Convert a cell of pandas to text; None where it is missing."""
     return None if value is None or value != value else str(value)  # noqa: PLR0124  # NaN
 
 
 def _load(path: Path) -> pl.DataFrame:
-    """All columns as text without blanks around it; an empty cell is null."""
+    """Read all columns as stripped text; an empty cell is null."""
     separator = _TEXT_SUFFIXES.get(path.suffix.lower())
     try:
         if separator is None:
             frame = pl.read_parquet(path)
         else:
-            tabular.whole(path, separator)
+            tabular.check_complete(path, separator)
             frame = pl.read_csv(path, separator=separator, infer_schema=False)
         return _chosen(frame, path)
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{path} is empty: expected is {_EXPECTS}.") from error
     except (OSError, pl.exceptions.PolarsError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} could not be read as a table ({first_line}).") from error
+        raise InputError(f"{path} could not be read as a table ({first_line(error)}).") from error
 
 
 def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The columns that are read, under their usual names."""
+    """Select the known columns, under their usual names."""
     frame = frame.rename(lambda name: name.strip().lower())
     for other, name in _RENAMED.items():
         if other in frame.columns and name not in frame.columns:
@@ -105,9 +104,9 @@ def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     for name in _NEEDED:
         if name not in frame.columns:
             raise InputError(
-                f"{path} has no column {name!r}: name one of its columns so; expected is {_EXPECTS}."
+                f"{path} has no column {name!r}: rename one of its columns; expected is {_EXPECTS}."
             )
     return frame
 
 
-SOURCE = Source("table", _EXPECTS, _matches, _read)
+READER = Reader("table", _EXPECTS, _matches, _read)

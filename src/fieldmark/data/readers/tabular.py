@@ -1,4 +1,4 @@
-"""From a list of photos to a photo table: what every source with a list does in the same way."""
+"""Convert a list of photos to a photo table, for all readers of lists."""
 
 from __future__ import annotations
 
@@ -13,47 +13,46 @@ from fieldmark.data.photos import KEPT, REJECTED, PhotoTable, build_frame
 from fieldmark.data.readers.base import PART_NAMES, binomial, no_photos, part_named
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.errors import InputError, RejectReason, first_line
 
-ABOUT_TAXA = ("name", "common_name", "supercategory", *RANKS)
-"""Columns of a list that say what its labels are."""
+TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
+"""Columns of a list that describe its labels."""
 
 COLUMNS = (
     *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "location"),
     *("deployment", "taken", "reason"),
-    *ABOUT_TAXA,
+    *TAXON_COLUMNS,
 )
-"""All columns that a list may have; `file_name` it must have."""
+"""All columns that a list may have; `file_name` is required."""
 
-# A drive, a scheme, a home folder, the top of the disk, or a step upwards. Annotations of others
-# name photos with such paths by mistake or worse.
+# A drive, a scheme, a home folder, an absolute path, or a step upwards: wrong or hostile in annotations.
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|\x00"
 
 
-_TAIL = 1 << 20  # bytes of a table's end that its last row is looked for in
+_TAIL = 1 << 20  # bytes of a table's end that are searched for its last row
 
 
 def outside(column: str = "file_name") -> pl.Expr:
-    """Whether a photo's name leads out of the source's folder."""
+    """Return whether a photo's name leads out of the folder."""
     return pl.col(column).str.contains(_OUTSIDE)
 
 
-def table_of(
+def to_photo_table(
     given: pl.DataFrame, where: Path, root: File, source: str, *, trusted: bool = False
 ) -> PhotoTable:
-    """A photo table of a list.
+    """Convert a list to a photo table.
 
     Args:
-        given: some of `COLUMNS`, all text. Without `id` the file's name is the id. A `reason` that
-            is given already stays.
+        given: some of `COLUMNS`, all text. Without `id` the file's name is the id. An existing
+            `reason` stays.
         where: the list, for messages.
-        root: what the file names are below.
-        source: the source's name.
-        trusted: the user wrote the list: a path may lead anywhere, and what the list says of a label
-            must be the same in all of its rows.
+        root: what the file names are relative to.
+        source: the reader's name.
+        trusted: the user wrote the list: a path may lead anywhere, and the facts of a label must be
+            the same in all of its rows.
 
     Raises:
-        InputError: there is no row, a row names no file, a part is none, or see `trusted`.
+        InputError: there is no row, a row names no file, a part is unknown, or see `trusted`.
     """
     if given.is_empty():
         raise no_photos(where, "its list is empty")
@@ -85,7 +84,7 @@ def table_of(
 
 
 def _repeat_number(name: str) -> pl.Expr:
-    """`#2` for the second row with an id, and so on: ids are unique in a photo table."""
+    """Return `#2` for the second row with an id, and so on."""
     number = pl.int_range(pl.len()).over(name) + 1
     return pl.when(number == 1).then(pl.lit("")).otherwise(pl.format("#{}", number))
 
@@ -114,71 +113,72 @@ def _parts(given: pl.DataFrame, where: Path) -> pl.Series:
 
 
 def _taxonomy(given: pl.DataFrame, where: Path, *, strict: bool) -> Taxonomy:
-    """The labels, sorted; of two values for one label the first in the alphabet, where not strict."""
+    """Return the labels, sorted; of two values of a fact the first in the alphabet, if not strict."""
     labelled = given.filter(pl.col("label").is_not_null()).group_by("label")
-    said = labelled.agg(pl.col(ABOUT_TAXA).drop_nulls().unique().sort()).sort("label")
+    values = labelled.agg(pl.col(TAXON_COLUMNS).drop_nulls().unique().sort()).sort("label")
     taxa = []
-    for row in said.iter_rows(named=True):
-        for name in ABOUT_TAXA:
+    for row in values.iter_rows(named=True):
+        for name in TAXON_COLUMNS:
             if strict and len(row[name]) > 1:
                 raise InputError(
                     f"{where}: the label {row['label']!r} has two values of {name}, "
-                    f"{row[name][0]!r} and {row[name][1]!r}: make them one."
+                    f"{row[name][0]!r} and {row[name][1]!r}: use one value."
                 )
-        taxa.append(taxon(row["label"], {name: row[name][0] for name in ABOUT_TAXA if row[name]}))
+        taxa.append(
+            taxon(row["label"], {name: row[name][0] for name in TAXON_COLUMNS if row[name]})
+        )
     return Taxonomy(taxa)
 
 
-def taxon(label: str, said: dict[str, str]) -> Taxon:
-    """A label with what is said of it: some of `ABOUT_TAXA`."""
-    ranks = {rank: said[rank] for rank in RANKS if rank in said}
+def taxon(label: str, values: dict[str, str]) -> Taxon:
+    """Build the taxon of a label from some of `TAXON_COLUMNS`."""
+    ranks = {rank: values[rank] for rank in RANKS if rank in values}
     if "genus" in ranks and "species" in ranks and " " not in ranks["species"]:
-        # Some tables write the epithet alone; the same epithet in two genera is two species.
+        # Some tables have only the epithet; the same epithet in two genera is two species.
         ranks["species"] = f"{ranks['genus']} {ranks['species']}"
-    pair = binomial(said.get("name", ""))
+    pair = binomial(values.get("name", ""))
     if pair and not {"genus", "species"} & ranks.keys():
         ranks["genus"], ranks["species"] = pair
     return Taxon(
         id=label,
-        name=said.get("name") or ranks.get("species") or label,
-        common_name=said.get("common_name", ""),
-        supercategory=said.get("supercategory", ""),
+        name=values.get("name") or ranks.get("species") or label,
+        common_name=values.get("common_name", ""),
+        supercategory=values.get("supercategory", ""),
         ranks={rank: ranks[rank] for rank in RANKS if rank in ranks},
     )
 
 
 def clean(frame: pl.DataFrame) -> pl.DataFrame:
-    """All cells as text without blanks around it; an empty cell is null."""
+    """Convert all cells to stripped text; an empty cell is null."""
     return frame.select(pl.all().cast(pl.String).str.strip_chars().replace("", None))
 
 
 def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"') -> pl.DataFrame:
-    """A CSV or TSV file (perhaps gzipped), all cells text; an empty cell is null.
+    """Read a CSV or TSV file, gzipped or not, all cells text; an empty cell is null.
 
     Raises:
-        InputError: it cannot be read, is not whole, or its rows have more cells than its header.
+        InputError: it cannot be read, is truncated, or a row has more cells than its header.
     """
-    whole(path, separator, quote)
+    check_complete(path, separator, quote)
     try:
         frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
     except pl.exceptions.NoDataError as error:
-        raise InputError(f"{path} is empty: fetch it anew.") from error
+        raise InputError(f"{path} is empty: download it again.") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path} could not be read as a table ({first}): fetch it anew."
+            f"{path} could not be read as a table ({first_line(error)}): download it again."
         ) from error
     return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
 
 
-def whole(path: Path, separator: str = ",", quote: str | None = '"') -> None:
-    """Refuse a text table that was cut off within its last row.
+def check_complete(path: Path, separator: str = ",", quote: str | None = '"') -> None:
+    """Refuse a text table that was truncated within its last row.
 
-    A row that no line end follows has to have as many cells as the first one. Of a compressed file the
-    unpacking says whether it is whole.
+    A last row without a line end must have as many cells as the first one. A truncated gzip file fails
+    when it is decompressed.
 
     Raises:
-        InputError: the last row is shorter than the first and does not end.
+        InputError: the last row is shorter than the first and has no line end.
     """
     try:
         with path.open("rb") as handle:
@@ -186,39 +186,35 @@ def whole(path: Path, separator: str = ",", quote: str | None = '"') -> None:
             handle.seek(max(len(first), path.stat().st_size - _TAIL))
             lines = handle.read().split(b"\n")
     except OSError:
-        return  # whoever reads it says so
+        return  # reading it will raise the error
     if path.suffix.lower() == ".gz" or not lines[-1].strip():
         return
     last = lines.pop()
-    # A line break within a cell is none: then the row began some lines above.
+    # A line break within a quoted cell: the row began some lines above.
     while quote and last.count(quote.encode()) % 2 and lines:
         last = lines.pop() + b"\n" + last
     wanted, there = (_cells(line, separator, quote) for line in (first, last))
     if there < wanted:
         raise InputError(
             f"{path} ends within a row: the last one has {there} of {wanted} cells and no line end. "
-            "Fetch it anew, or end the line if nothing is missing."
+            "Download it again, or end the line if nothing is missing."
         )
 
 
 def _cells(lines: bytes, separator: str, quote: str | None) -> int:
-    """How many cells the last row of some lines has."""
+    """Count the cells of the last row of some lines."""
     text = lines.decode("utf-8", "replace").strip("\r\n")
     if not quote:
         return text.count(separator) + 1
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote)
     try:
         return len(list(rows)[-1])
-    except csv.Error:  # a cell of more than 128 KiB, say: Polars reads it, and sees what is wrong
+    except csv.Error:  # such as a cell of more than 128 KiB: Polars will find the error
         return sys.maxsize
 
 
-def need(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:
-    """Refuse a table without some columns.
-
-    Raises:
-        InputError: it names the first that is not there.
-    """
+def require_columns(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:
+    """Raise InputError for a table that lacks one of some columns."""
     for name in names:
         if name not in frame.columns:
             raise InputError(f"{where} has no column {name!r}: expected is {what}.")

@@ -1,7 +1,6 @@
-"""Look at every file that a source lists: its digest, its size, and whether it is a picture.
+"""Check every listed file: its digest, its size, and whether it is an image.
 
-The one place where a source meets the bytes. Threads do the work, since reading, hashing and decoding
-all let go of Python's lock.
+Threads do the work, since reading, hashing and decoding release the GIL.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from fieldmark.utils.threads import in_order
 
 logger = logging.getLogger(__name__)
 
-# Enough for a thread to be busy for about a tenth of a second, so that the bar moves smoothly.
+# About a tenth of a second of work, so that the progress bar moves smoothly.
 _BATCH = 32
 
-Finding = tuple[str, str | None, int | None, int | None, str | None]
-"""What was found of one photo: its id, and digest, width, height and reason where there are."""
-Rows = Sequence[tuple[str, str]]
+FileCheck = tuple[str, str | None, int | None, int | None, str | None]
+"""The id of a photo, and its digest, width, height and reason where there are."""
+PhotoRows = Sequence[tuple[str, str]]
 """The id and the path of each photo."""
-Looking = Callable[[File, Rows], Iterator[list[Finding]]]
-"""What looks at photos below a root: see `in_threads`."""
+Checker = Callable[[File, PhotoRows], Iterator[list[FileCheck]]]
+"""Checks photos below a root: see `check_in_threads`."""
 
-_FINDINGS = {
+_SCHEMA = {
     "id": pl.String(),
     "found_sha256": pl.String(),
     "found_width": pl.Int32(),
@@ -43,48 +42,49 @@ _FINDINGS = {
 }
 
 
-def check_files(table: PhotoTable, looking: Looking) -> PhotoTable:
-    """The table with digest, size, status and reason as the files themselves give them.
+def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
+    """Set digest, size, status and reason of the photos by their files.
 
-    Rows that the source has already rejected are left alone. A table whose photos are not on this
-    machine at all comes back as it is, since annotations are enough for counting. `looking` may give
-    its findings in any order.
+    Rejected rows stay as they are. So does a table whose photos are not on this machine at all, since
+    annotations are enough for counting. `checker` may return results in any order.
     """
     listed = table.frame.filter(pl.col("status") == KEPT).select("id", "path")
     if listed.is_empty():
         return table
-    if photos_are_elsewhere(table.root, listed["path"]):
-        logger.info(f"No photos lie under {table.root}: only the annotations are counted.")
+    if photos_are_missing(table.root, listed["path"]):
+        logger.info(f"No photos found under {table.root}: only the annotations are counted.")
         return table
     rows = list(listed.iter_rows())
-    with progress_bar("Looking at photos", len(rows)) as bar:
-        findings: list[Finding] = []
-        for batch in looking(table.root, rows):
+    with progress_bar("Checking photos", len(rows)) as bar:
+        findings: list[FileCheck] = []
+        for batch in checker(table.root, rows):
             findings += batch
             bar.advance(len(batch))
-    return _merge(table, pl.DataFrame(findings, schema=_FINDINGS, orient="row"))
+    return _merge(table, pl.DataFrame(findings, schema=_SCHEMA, orient="row"))
 
 
-def photos_are_elsewhere(root: File, paths: pl.Series) -> bool:
-    """Whether not one of the folders that the paths begin with exists under `root`."""
+def photos_are_missing(root: File, paths: pl.Series) -> bool:
+    """Return whether none of the top folders of the paths exists below `root`."""
     if not isinstance(root, Path):
         return False
     tops = paths.str.extract(r"^(/?[^/]+)/", 1).fill_null(".").unique().to_list()
     return not any((root / top).is_dir() for top in tops)
 
 
-def in_threads(root: File, rows: Rows, workers: int | None = None) -> Iterator[list[Finding]]:
-    """Findings in the order of the rows; a bounded number of batches is under way at any time."""
+def check_in_threads(
+    root: File, rows: PhotoRows, workers: int | None = None
+) -> Iterator[list[FileCheck]]:
+    """Yield results in the order of the rows; a bounded number of batches is in progress."""
     workers = workers or 2 * cores()
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
-    return in_order(lambda batch: _look_at(root, batch), batches, workers, ahead=0)
+    return in_order(lambda batch: _check_batch(root, batch), batches, workers, ahead=0)
 
 
-def _look_at(root: File, batch: Rows) -> list[Finding]:
-    return [(photo_id, *_look(places.at(root, path))) for photo_id, path in batch]
+def _check_batch(root: File, batch: PhotoRows) -> list[FileCheck]:
+    return [(photo_id, *_check(places.at(root, path))) for photo_id, path in batch]
 
 
-def _look(place: Place) -> tuple[str | None, int | None, int | None, str | None]:
+def _check(place: Place) -> tuple[str | None, int | None, int | None, str | None]:
     try:
         data = images.read_bytes(place)
     except ImageRejected as error:
@@ -98,10 +98,10 @@ def _look(place: Place) -> tuple[str | None, int | None, int | None, str | None]
 
 
 def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
-    seen = pl.col("looked").is_not_null()
+    seen = pl.col("checked").is_not_null()
     refused = pl.col("found_reason").is_not_null()
     joined = table.frame.join(
-        findings.with_columns(looked=True), on="id", how="left", maintain_order="left"
+        findings.with_columns(checked=True), on="id", how="left", maintain_order="left"
     )
     return table.with_frame(
         joined.with_columns(

@@ -1,29 +1,27 @@
 """WebDataset: tars whose members share a name up to the first dot (`0001.jpg`, `0001.cls`, `0001.json`).
 
-One tar, or a folder of them (a shard each), here or behind a URL. A photo is addressed by where its
-bytes lie in the tar, so that one seek reads it; no member is ever unpacked, and no member's name is
-used as a path. The `webdataset` library passes a tar's members on in order and does not say where they
-lie; Python's own `tarfile` does.
+One tar, or a folder of shards, local or remote. A photo is addressed by the position of its bytes in the
+tar, so that one seek reads it; no member is unpacked, and no member's name is used as a path. The
+`webdataset` library does not give positions; Python's `tarfile` does.
 
 A label is the text of `.cls`, else `label`, `class`, `species` or `name` of `.json`, else the text of
-`.txt`. Numbers are names of the lines of `classnames.txt` beside the tars, where that is there.
+`.txt`. A number is a line of `classnames.txt` in the folder of the tars, if that exists.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Source, may_be_picture, part_named
+from fieldmark.data.readers.base import Reader, may_be_image, part_named
 from fieldmark.data.readers.inat import annotation_files
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
@@ -33,21 +31,21 @@ from fieldmark.utils.logging import progress_bar
 
 _EXPECTS = "WebDataset shards (a .tar, or a folder of them)"
 _NOTES = ("txt", "json", "cls")
-"""What says the label of a picture, the last of them first; `.label.cls` is as good as `.cls`."""
+"""Members with a label, in increasing priority; `.label.cls` is the same as `.cls`."""
 _FIELDS: dict[str, tuple[str, ...]] = {
     "label": ("label", "class", "cls", "species", "scientific_name", "name"),
     "group": ("group", "seq_id", "observation_id", "observation_uuid", "deployment", "location"),
     "licence": ("licence", "license"),
     "rights_holder": ("rights_holder", "rightsHolder", "attribution", "author"),
 }
-"""Fields of `.json` that a column is read from, the first that is there."""
+"""Fields of `.json` for each column; the first that exists is read."""
 _NOTE_BYTES = 1024 * 1024
 
 
 def shards_in(path: Path) -> list[Path]:
-    """The tars of a folder, sorted, or the one that the path is.
+    """Return the tars of a folder, sorted, or the path itself.
 
-    Beside folders or annotation files a tar is what they were unpacked from, and no shard.
+    With folders or annotation files beside it, a tar is their archive and not a shard.
     """
     if path.is_file():
         return [path] if path.suffix.lower() == ".tar" else []
@@ -63,14 +61,14 @@ def _matches(path: Path) -> bool:
 def _read(path: Path) -> PhotoTable:
     shards = shards_in(path)
     if not shards:
-        raise InputError(f"{path} holds no tar: expected are {_EXPECTS}.")
+        raise InputError(f"{path} has no tar: expected are {_EXPECTS}.")
     return read_shards([(shard, shard.name) for shard in shards], path)
 
 
 def read_shards(shards: list[tuple[File, str]], path: Path) -> PhotoTable:
-    """The photos of some tars; each comes with its name below the folder that they lie in.
+    """List the photos of some tars, each given with its name below their folder.
 
-    Beside `path`, or in it, may lie the names of numbered classes, also where the tars are elsewhere.
+    The names of numbered classes are searched in the folder of `path`, also for remote tars.
     """
     root = shards[0][0].parent
     names = _class_names(path if path.is_dir() else path.parent)
@@ -81,11 +79,11 @@ def read_shards(shards: list[tuple[File, str]], path: Path) -> PhotoTable:
             bar.advance()
     schema = dict.fromkeys(tabular.COLUMNS, pl.String)
     frame = pl.DataFrame(found, schema=schema, orient="row")
-    return tabular.table_of(frame, path, root, SOURCE.name)
+    return tabular.to_photo_table(frame, path, root, READER.name)
 
 
 def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str | None]]:
-    """A row a picture, with what the notes of the same key say."""
+    """Yield one row a photo, with the values of the notes of the same key."""
     part = part_named(re.split(r"[-_.\d]", name, maxsplit=1)[0])
     for key, members in _samples(shard):
         notes: dict[str, Any] = {}
@@ -95,17 +93,17 @@ def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str 
             if text is not None and (note := _note_of(suffix))
         )
         for rank, _, suffix, text in said:
-            notes |= _said(_NOTES[rank], text, f"{shard}: {key}.{suffix}")
+            notes |= _parse_note(_NOTES[rank], text, f"{shard}: {key}.{suffix}")
         label = notes.get("label")
         if label is not None and label.isdecimal() and int(label) < len(names):
             label = names[int(label)]
         for suffix, (member, _) in members.items():
-            if suffix and may_be_picture(f"{key}.{suffix}"):
+            if suffix and may_be_image(f"{key}.{suffix}"):
                 regular = member.isreg()
                 yield {
                     **notes,
                     "id": f"{name}/{key}.{suffix}",
-                    "file_name": places.part_text(name, member.offset_data, member.size),
+                    "file_name": places.member_text(name, member.offset_data, member.size),
                     "label": label,
                     "split": part,
                     "reason": None if regular else RejectReason.OUTSIDE.value,  # a link
@@ -113,7 +111,7 @@ def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str 
 
 
 def _samples(shard: File) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo, str | None]]]]:
-    """The members of each key, in the order of the tar: by suffix, the notes among them with text."""
+    """Yield the members of each key by suffix, in the order of the tar, the notes with their text."""
     current: str | None = None
     members: dict[str, tuple[tarfile.TarInfo, str | None]] = {}
     for member, text in _members(shard):
@@ -130,13 +128,17 @@ def _samples(shard: File) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo
 
 
 def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
-    """The members of a tar, the small notes among them with their text.
+    """Yield the members of a tar, the notes with their text.
 
     Raises:
-        InputError: it is no whole tar, or a note is no text or too large.
+        InputError: the tar is incomplete, or a note is not text or too large.
     """
     try:
-        with _opened(shard) as (handle, size), tarfile.open(fileobj=handle, mode="r:") as archive:
+        with (
+            fsspec.open_file(shard) if isinstance(shard, Remote) else shard.open("rb") as handle,
+            tarfile.open(fileobj=handle, mode="r:") as archive,
+        ):
+            size = fsspec.size(shard) if isinstance(shard, Remote) else shard.stat().st_size
             for member in archive:
                 if member.isdir() or member.name.rpartition("/")[2].startswith("."):
                     continue
@@ -144,11 +146,11 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
                     raise tarfile.ReadError("it ends within a member")
                 yield member, _note(archive, member, shard)
             if archive.offset > size - 512:
-                raise tarfile.ReadError("it has no end mark, so something may be missing")
+                raise tarfile.ReadError("it has no end marker, so something may be missing")
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise InputError(
-            f"{shard} is not a whole tar ({error}): fetch it anew; a compressed one has to be "
-            "decompressed first."
+            f"{shard} is not a complete tar ({error}): download it again; decompress a compressed one "
+            "first."
         ) from error
 
 
@@ -158,45 +160,45 @@ def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: File) -> str
         return None
     if member.size > _NOTE_BYTES:
         raise InputError(
-            f"{shard}: {member.name} in it has {member.size:,} bytes, too many for a label: a note of a "
-            f"photo has at most {_NOTE_BYTES:,}."
+            f"{shard}: {member.name} in it has {member.size:,} bytes, too many for a label: at most "
+            f"{_NOTE_BYTES:,} are allowed."
         )
     source = archive.extractfile(member)
     try:
         return source.read().decode("utf-8-sig") if source else None
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{shard}: {member.name} in it is no UTF-8 text ({error.reason} at byte "
-            f"{error.start}): write the shard anew with its labels in UTF-8."
+            f"{shard}: {member.name} in it is not UTF-8 text ({error.reason} at byte "
+            f"{error.start}): write the shard again with its labels in UTF-8."
         ) from error
 
 
 def _note_of(suffix: str) -> str | None:
-    """Which kind of note a suffix is; None for one that says no label, as `.caption.txt` does."""
+    """Return the kind of note of a suffix; None for one without a label, such as `.caption.txt`."""
     if suffix in _NOTES:
         return suffix
     return "cls" if suffix.endswith(".cls") else None
 
 
-def _said(suffix: str, text: str, where: str) -> dict[str, str]:
-    """What a note says: the columns of a list."""
+def _parse_note(suffix: str, text: str, where: str) -> dict[str, str]:
+    """Parse a note to the columns of a list."""
     if suffix in ("cls", "txt"):
         return {"label": text.strip()} if text.strip() else {}
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid JSON ({error}): write the shard anew.") from error
+        raise InputError(f"{where} is not valid JSON ({error}): write the shard again.") from error
     if not isinstance(value, dict):
         return {}
     plain = {k: str(v) for k, v in value.items() if isinstance(v, (str, int)) and str(v).strip()}
-    found = {name: plain[name] for name in tabular.ABOUT_TAXA if name in plain}
+    found = {name: plain[name] for name in tabular.TAXON_COLUMNS if name in plain}
     for column, fields in _FIELDS.items():
         found |= next(({column: plain[each]} for each in fields if each in plain), {})
     return found
 
 
 def _class_names(root: Path) -> list[str]:
-    """The names of numbered classes, a line each; none where there is no such file."""
+    """Read the names of numbered classes, one a line; none without such a file."""
     path = root / "classnames.txt"
     if not path.is_file():
         return []
@@ -206,22 +208,4 @@ def _class_names(root: Path) -> list[str]:
         raise InputError(f"{path} could not be read as UTF-8 text ({error}).") from error
 
 
-class _opened:
-    """A tar as a file to read, with its size; of a remote one block after block is fetched."""
-
-    def __init__(self, shard: File) -> None:
-        self._shard = shard
-
-    def __enter__(self) -> tuple[IO[bytes], int]:
-        if isinstance(self._shard, Remote):
-            raw = fsspec.Reader(self._shard)
-            self._handle: Any = io.BufferedReader(raw, 64 * 1024)
-            return self._handle, raw.size
-        self._handle = self._shard.open("rb")
-        return self._handle, self._shard.stat().st_size
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
-
-
-SOURCE = Source("webdataset", _EXPECTS, _matches, _read)
+READER = Reader("webdataset", _EXPECTS, _matches, _read)

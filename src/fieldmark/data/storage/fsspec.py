@@ -1,21 +1,18 @@
-"""Objects behind a URL: s3://, gs://, http://, https://, memory:// (in tests), through fsspec.
+"""Read objects behind a URL (s3://, gs://, http://, https://, memory:// in tests) through fsspec.
 
-A URL is made in one way only: the user names one, and relative paths are added below it. What answers
-"no such object" makes a photo missing. What does not answer, or refuses the credentials, is tried a few
-times and then ends the run with a sentence: a photo is not called bad because a network was.
+The user names a URL; relative paths are added below it. "No such object" marks a photo as missing.
+A server that does not answer, or refuses the credentials, ends the run with an error after a few
+retries: a photo is not rejected because a network failed.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import tempfile
-import threading
 import time
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,20 +21,21 @@ from urllib.parse import quote, unquote
 
 from fieldmark.data.image_containers import reject
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
+from fieldmark.utils.threads import RecentValues
 
 # pathlib folds the two slashes of a URL into one: `Path("s3://a/b")` is `s3:/a/b`.
 _URL = re.compile(r"(s3|gs|gcs|https?|memory):/{1,2}(?!/)(.+)", re.IGNORECASE | re.DOTALL)
 _TRIES = 4
 _FIRST_WAIT = 0.25  # seconds; doubled with each try
 BLOCK = 8 * 2**20
-"""Bytes that are asked for at a time of a large object, such as a shard."""
+"""Bytes of one request to a large object, such as a shard."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """An object, or what plays a folder, behind a URL."""
+    """An object, or a prefix that serves as a folder, behind a URL."""
 
     url: str
 
@@ -45,38 +43,38 @@ class Remote:
         return self.url
 
     def __truediv__(self, path: str) -> Remote:
-        """What lies below; the path is text, never a URL of its own."""
-        below = quote(path) if self.url.startswith("http") else path
-        return Remote(f"{self.url.rstrip('/')}/{below}")
+        """Return an object below; the path is text, never a URL of its own."""
+        path = quote(path) if self.url.startswith("http") else path
+        return Remote(f"{self.url.rstrip('/')}/{path}")
 
     @property
     def name(self) -> str:
-        """The last part of the URL."""
+        """Return the last part of the URL."""
         return PurePosixPath(self.url).name
 
     @property
     def parent(self) -> Remote:
-        """What the object lies in."""
+        """Return the prefix of the object."""
         return Remote(self.url.rstrip("/").rpartition("/")[0])
 
 
-def named(text: str | Path) -> Remote | None:
-    """The object that a text names, None where it is no URL of a kind that is read."""
+def parse_url(text: str | Path) -> Remote | None:
+    """Parse a URL; return None for any other text, or a scheme that is not supported."""
     found = _URL.fullmatch(str(text))
     return Remote(f"{found[1].lower()}://{found[2]}") if found else None
 
 
 def read(place: Remote, max_bytes: int) -> bytes:
-    """The bytes of an object, refused unread where it has more than `max_bytes`.
+    """Read an object of at most `max_bytes`.
 
     Raises:
         ImageRejected: MISSING, OUTSIDE or TOO_LARGE.
-        InputError: see `filesystem` and `_patiently`.
+        InputError: see `filesystem` and `_retry`.
     """
     fs, path = _opened(place)
 
     def get() -> bytes:
-        # Of a web server the size is not asked for: one request, read no further than allowed.
+        # One request to a web server: read up to the limit instead of asking for the size.
         if place.url.startswith("http"):
             with fs.open(path, block_size=0) as handle:
                 return bytes(handle.read(max_bytes + 1))
@@ -84,67 +82,41 @@ def read(place: Remote, max_bytes: int) -> bytes:
             reject(RejectReason.TOO_LARGE, f"{place} has {fs.size(path):,} bytes")
         return bytes(fs.cat_file(path))
 
-    data = _patiently(place, get)
+    data = _retry(place, get)
     if len(data) > max_bytes:
         reject(RejectReason.TOO_LARGE, f"{place} has more than {max_bytes:,} bytes")
     return data
 
 
 def size(place: Remote) -> int:
-    """How many bytes an object has.
+    """Return how many bytes an object has.
 
     Raises:
         ImageRejected: MISSING or OUTSIDE.
-        InputError: the store does not say.
+        InputError: the server does not report it.
     """
     fs, path = _opened(place)
-    found = _patiently(place, lambda: fs.size(path))
+    found = _retry(place, lambda: fs.size(path))
     if found is None:
-        raise InputError(f"{place}: the server does not say how large it is: copy it here.")
+        raise InputError(f"{place}: the server does not report its size: download it first.")
     return int(found)
 
 
-def tail(place: Remote, length: int) -> bytes:
-    """The last bytes of an object; all of them where it has fewer."""
-    whole = size(place)
-    start = max(0, whole - length)
-    return stretch(place, start, whole - start) if whole else b""
+_blocks: RecentValues[bytes] = RecentValues(8)
 
 
-_blocks: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
-_blocks_lock = threading.Lock()
-_KEPT_BLOCKS = 8
+def read_range(place: Remote, offset: int, length: int) -> bytes:
+    """Read some bytes of a large object; fewer where it ends earlier.
 
-
-def stretch(place: Remote, offset: int, length: int) -> bytes:
-    """Some bytes of a large object; fewer where it ends before.
-
-    Whole blocks are asked for and the last few kept, so that one who reads in order asks for every
-    block once, with a bounded amount of memory.
+    Whole blocks are fetched and the last few cached, so that sequential reading fetches every block
+    once, in bounded memory.
     """
     first, last = offset // BLOCK, (offset + length - 1) // BLOCK
-    data = b"".join(_block(place, number) for number in range(first, last + 1))
+    data = b"".join(
+        _blocks.get((place.url, number), lambda number=number: _fetch(place, number * BLOCK))  # type: ignore[misc]
+        for number in range(first, last + 1)
+    )
     return data[offset - first * BLOCK :][:length]
-
-
-def _block(place: Remote, number: int) -> bytes:
-    """A block, fetched by the first who asks; who asks meanwhile waits for that one alone."""
-    key = (place.url, number)
-    with _blocks_lock:
-        known = key in _blocks
-        block = _blocks.setdefault(key, Future())
-        _blocks.move_to_end(key)
-        while len(_blocks) > _KEPT_BLOCKS:
-            _blocks.popitem(last=False)
-    if not known:
-        try:
-            block.set_result(_fetch(place, number * BLOCK))
-        except BaseException as error:
-            with _blocks_lock:  # the next who asks tries anew
-                if _blocks.get(key) is block:
-                    del _blocks[key]
-            block.set_exception(error)
-    return block.result()
 
 
 def _fetch(place: Remote, start: int) -> bytes:
@@ -157,101 +129,56 @@ def _fetch(place: Remote, start: int) -> bytes:
     def get() -> bytes:
         data = bytes(fs.cat_file(path, start=start, end=end))
         if len(data) > end - start:
-            raise InputError(f"{place}: the server gives no parts of a file: copy it here first.")
+            raise InputError(f"{place}: the server gives no parts of a file: download it first.")
         if len(data) < end - start:
             raise OSError("the connection ended before the data")
         return data
 
-    return _patiently(place, get)
+    return _retry(place, get)
 
 
-class Reader(io.RawIOBase):
-    """A large object as a file: read block by block, each block fetched when it is first needed."""
+def open_file(place: Remote) -> Any:
+    """Open a large object as a binary file; its blocks are fetched when they are first needed."""
+    from fsspec.spec import AbstractBufferedFile
+
+    class BlockFile(AbstractBufferedFile):  # type: ignore[misc]
+        def _fetch_range(self, start: int, end: int) -> bytes:
+            return read_range(place, start, end - start)
+
+    fs, path = _opened(place)
+    return BlockFile(fs, path, block_size=64 * 1024, size=size(place))
+
+
+class _Copy:
+    """A local copy of an object, deleted when it is neither cached nor being read."""
 
     def __init__(self, place: Remote) -> None:
-        self._place, self._at = place, 0
-        self.size = size(place)
-
-    def readable(self) -> bool:
-        """It is there to be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Any place of it can be gone to."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; nothing is fetched for it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as the object goes."""
-        length = min(len(buffer), max(0, self.size - self._at))
-        if length:
-            buffer[:length] = stretch(self._place, self._at, length)
-        self._at += length
-        return length
+        handle, name = tempfile.mkstemp(".parquet", "fieldmark-")
+        os.close(handle)
+        self.path = Path(name)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        download(place, self.path)
 
 
-@dataclass
-class _Copy:
-    """An object on this machine, and how many threads are reading it."""
-
-    path: Path
-    readers: int = 0
-
-
-_copies: OrderedDict[str, _Copy] = OrderedDict()
-_copies_lock = threading.Lock()
-_KEPT_COPIES = 2
+_copies: RecentValues[_Copy] = RecentValues(2)
 
 
 @contextmanager
 def local_copy(place: Remote) -> Iterator[Path]:
-    """A Parquet file on this machine: its parts lie here and there.
+    """Give a local copy of a Parquet file, which cannot be read in order.
 
-    The last two are kept, and whatever others are being read.
+    The last two copies stay, and all that are being read.
     """
-    with _copies_lock:
-        if place.url not in _copies:
-            _make_room()
-            _copies[place.url] = _Copy(_download(place))
-        copy = _copies[place.url]
-        _copies.move_to_end(place.url)
-        copy.readers += 1
-    try:
-        yield copy.path
-    finally:
-        with _copies_lock:
-            copy.readers -= 1
-
-
-def _make_room() -> None:
-    """Delete copies that nobody reads, the oldest first, until there is room for another."""
-    for url in [url for url, copy in _copies.items() if not copy.readers]:
-        if len(_copies) < _KEPT_COPIES:
-            break
-        _copies.pop(url).path.unlink(missing_ok=True)
-
-
-def _download(place: Remote) -> Path:
-    target = _folder() / f"{len(_copies)}-{time.monotonic_ns()}-{os.getpid()}.parquet"
-    download(place, target)
-    return target
+    copy = _copies.get(place.url, lambda: _Copy(place))
+    yield copy.path
 
 
 def download(place: Remote, target: Path) -> None:
-    """Write an object to a file of this machine, block after block.
+    """Download an object to a local file, block by block.
 
     Raises:
         ImageRejected: MISSING or OUTSIDE.
-        InputError: see `filesystem` and `_patiently`; or the disk is full.
+        InputError: see `filesystem` and `_retry`; or the disk is full.
     """
     length = size(place)
     try:
@@ -260,36 +187,36 @@ def download(place: Remote, target: Path) -> None:
                 handle.write(_fetch(place, start))
     except OSError as error:
         raise InputError(
-            f"{target.parent} has no room for {place} ({error.strerror or error}): free some space, "
+            f"{target.parent} has no space for {place} ({error.strerror or error}): free some space, "
             "or name another folder with TMPDIR."
         ) from error
 
 
 def is_file(place: Remote) -> bool:
-    """Whether there is an object of this name; False also where it is what plays a folder.
+    """Return whether there is an object of this name; False for a prefix that serves as a folder.
 
     Raises:
-        InputError: see `filesystem` and `_patiently`.
+        InputError: see `filesystem` and `_retry`.
     """
     fs, path = _opened(place)
     try:
-        return bool(_patiently(place, lambda: fs.info(path))["type"] == "file")
+        return bool(_retry(place, lambda: fs.info(path))["type"] == "file")
     except ImageRejected:
         return False
 
 
-def below(place: Remote) -> list[str]:
-    """The names of all objects below a place, sorted: relative to it, parts separated by `/`.
+def list_objects(place: Remote) -> list[str]:
+    """List the names of all objects below a place, sorted and relative to it.
 
-    A web server lists nothing but the links of its pages.
+    Of a web server these are the links of its pages.
 
     Raises:
-        InputError: see `filesystem` and `_patiently`.
+        InputError: see `filesystem` and `_retry`.
     """
     fs, path = _opened(place)
     web = place.url.startswith("http")
     try:
-        found = _patiently(place, lambda: fs.find(f"{path.rstrip('/')}/" if web else path))
+        found = _retry(place, lambda: fs.find(f"{path.rstrip('/')}/" if web else path))
     except ImageRejected:
         return []
     start = f"{path.rstrip('/')}/"
@@ -297,21 +224,8 @@ def below(place: Remote) -> list[str]:
     return sorted(unquote(name) if web else name for name in names if name and name[-1] != "/")
 
 
-_temporary: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def _folder() -> Path:
-    """A folder of this process that goes with it."""
-    if not _temporary:
-        _temporary.append(tempfile.TemporaryDirectory(prefix="fieldmark-"))
-    return Path(_temporary[0].name)
-
-
-# fsspec
-
-
 def filesystem(place: Remote) -> tuple[Any, str]:
-    """fsspec's view of the store, and the object's name in it.
+    """Return the fsspec file system of a URL, and the object's name in it.
 
     Raises:
         InputError: fsspec, or what it needs for this kind of URL, is not installed.
@@ -326,7 +240,7 @@ def filesystem(place: Remote) -> tuple[Any, str]:
             "pip install 'fieldmark[remote]'."
         ) from error
     except ValueError as error:
-        raise InputError(f"{place} is no address that can be read ({error}).") from error
+        raise InputError(f"{place} is not a URL that can be read ({error}).") from error
     return fs, path
 
 
@@ -336,8 +250,8 @@ def _opened(place: Remote) -> tuple[Any, str]:
     return filesystem(place)
 
 
-def _patiently(place: Remote, work: Callable[[], T]) -> T:
-    """What `work` gives, tried a few times.
+def _retry(place: Remote, work: Callable[[], T]) -> T:
+    """Return what `work` returns, trying a few times.
 
     Raises:
         ImageRejected: MISSING.
@@ -345,45 +259,45 @@ def _patiently(place: Remote, work: Callable[[], T]) -> T:
     """
     for tried in range(_TRIES):
         try:
-            with said(place):
+            with translated_errors(place):
                 return work()
-        except _NoAnswer as error:
+        except _Unreachable as error:
             if tried == _TRIES - 1:
                 raise InputError(
-                    f"{place} could not be read ({error}): see whether the address is right and "
-                    "the server answers, then run the same command again."
+                    f"{place} could not be read ({error}): check the address and the server, then "
+                    "run the same command again."
                 ) from error
             time.sleep(_FIRST_WAIT * 2**tried)
     raise AssertionError("every try returns or raises")
 
 
-class _NoAnswer(Exception):
-    """A failure that may not be one the next time."""
+class _Unreachable(Exception):
+    """A failure that is worth another try."""
 
 
 @contextmanager
-def said(place: Remote) -> Iterator[None]:
-    """Turn what a store raises into the errors of this package."""
+def translated_errors(place: Remote) -> Iterator[None]:
+    """Raise the errors of a store as those of fieldmark."""
     try:
         yield
     except (ImageRejected, InputError):
         raise
     except Exception as raised:
-        error = _behind(raised)
+        error = _cause(raised)
         if isinstance(error, FileNotFoundError):
             raise ImageRejected(RejectReason.MISSING, f"no object {place}") from error
         words = " ".join(str(error).split())[:200] or type(error).__name__
         status = getattr(error, "status", None)
         if isinstance(error, PermissionError) or status in (401, 403) or _CREDENTIALS.search(words):
             raise InputError(
-                f"{place} may not be read ({words}): give credentials that may, in the way that "
-                "the store's own tools take them."
+                f"{place} may not be read ({words}): give credentials that allow it, in the "
+                "way of the store's own tools."
             ) from error
-        raise _NoAnswer(words) from error
+        raise _Unreachable(words) from error
 
 
-def _behind(error: Exception) -> BaseException:
-    """What a "not found" stands for: fsspec says it of any failure to ask for an object's size."""
+def _cause(error: Exception) -> BaseException:
+    """Return the cause of a "not found": fsspec raises that for any failure to get an object's size."""
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or cause is None:
         return error

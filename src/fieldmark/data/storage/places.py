@@ -1,13 +1,13 @@
-"""Where a photo lies: a file, a stretch of a tar, a cell of a Parquet file, an object behind a URL.
+"""Where a photo is stored: a file, a member of a tar, a cell of a Parquet file, an object behind a URL.
 
-The one way from a place to its bytes. In a photo table a place is text, below the table's root:
+In a photo table a place is text, relative to the table's root:
 
     birds/17.jpg                   a file
     train-0003.tar#15360+20481     a member of a tar: its offset and size, so that one seek reads it
     part-0.parquet#image.bytes@17  a cell: its column (and field of it), and the row, from 0
 
-The root alone decides what is fetched: below a folder nothing is, whatever the text says; below a URL
-that the user has named, what lies under that URL. A local file is a plain `Path`, at no cost.
+Only the root decides what is fetched: nothing below a folder, whatever the text contains; below a URL
+that the user has named, what lies under that URL. A local file is a plain `Path`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ from __future__ import annotations
 import os
 import re
 import stat
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from fieldmark.data.image_containers import reject
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
-from fieldmark.utils.errors import ImageRejected, RejectReason
+from fieldmark.utils.errors import ImageRejected, RejectReason, first_line
+from fieldmark.utils.threads import RecentValues
 
 File = Path | Remote
-"""A whole file, on this machine or not; a folder of them as a table's root."""
+"""A file, local or remote; as a table's root a folder of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A stretch of a file: a member of a tar."""
+class TarMember:
+    """A member of a tar: a range of the tar's bytes."""
 
     file: File
     offset: int
@@ -58,15 +55,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class InMemoryImage:
-    """Bytes that were read already: of one who reads ahead."""
+    """Bytes that were read already."""
 
     data: bytes = field(repr=False)
 
 
-Place = File | Part | Cell | InMemoryImage
+Place = File | TarMember | Cell | InMemoryImage
 
 MAX_BYTES = 256 * 1024 * 1024
-"""A photo with more bytes is refused unread."""
+"""The largest photo that is read."""
 
 _INSIDE = re.compile(
     r"(?P<file>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})"
@@ -76,56 +73,56 @@ _INSIDE = re.compile(
 
 
 def root_of(text: str | Path) -> File:
-    """The root that a text names: a URL or a folder."""
-    return fsspec.named(text) or Path(text)
+    """Parse the root of a table: a URL or a folder."""
+    return fsspec.parse_url(text) or Path(text)
 
 
 def absolute(root: File) -> File:
-    """The same root whatever the working folder is."""
+    """Return the root independent of the working folder."""
     return root.resolve() if isinstance(root, Path) else root
 
 
-def fixed(place: Place) -> Place:
-    """The same place whatever the working folder is."""
-    if isinstance(place, (Part, Cell)):
+def absolute_place(place: Place) -> Place:
+    """Return the place independent of the working folder."""
+    if isinstance(place, (TarMember, Cell)):
         return replace(place, file=absolute(place.file))
     return place if isinstance(place, InMemoryImage) else absolute(place)
 
 
 def at(root: File, path: str) -> Place:
-    """The place that a table's `path` stands for, below the table's root."""
+    """Parse the `path` of a table, relative to the table's root."""
     if "#" not in path or (inside := _INSIDE.fullmatch(path)) is None:
         return root / path
     if inside["file"]:
-        return Part(root / inside["file"], int(inside["offset"]), int(inside["size"]))
+        return TarMember(root / inside["file"], int(inside["offset"]), int(inside["size"]))
     return Cell(root / inside["table"], inside["column"], int(inside["row"]))
 
 
-def part_text(path: str, offset: int, size: int) -> str:
-    """How a table writes a member of a tar."""
+def member_text(path: str, offset: int, size: int) -> str:
+    """Format a member of a tar for a table."""
     return f"{path}#{offset}+{size}"
 
 
 def cell_text(path: str, column: str, row: int) -> str:
-    """How a table writes a cell of a Parquet file."""
+    """Format a cell of a Parquet file for a table."""
     return f"{path}#{column}@{row}"
 
 
 def file_of(place: Place) -> File | None:
-    """The file that a place is, or lies in; None for bytes that are held."""
+    """Return the file that a place is, or is in; None for bytes in memory."""
     if isinstance(place, InMemoryImage):
         return None
-    return place.file if isinstance(place, (Part, Cell)) else place
+    return place.file if isinstance(place, (TarMember, Cell)) else place
 
 
-def is_here(place: Place) -> bool:
-    """Whether the file lies on this machine."""
+def is_local(place: Place) -> bool:
+    """Return whether the file is on this machine."""
     file = file_of(place)
     return isinstance(file, Path) and file.is_file()
 
 
 def stamp(place: Place) -> list[int] | None:
-    """What tells a changed file from an unchanged one: its size and time; None where it is not here."""
+    """Return size and modification time of the file; None where it is not on this machine."""
     file = file_of(place)
     try:
         about = os.stat(file) if isinstance(file, Path) else None  # noqa: PTH116  # not for a URL
@@ -135,7 +132,7 @@ def stamp(place: Place) -> list[int] | None:
 
 
 def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a photo, wherever it lies.
+    """Read the bytes of a photo, wherever it is stored.
 
     Raises:
         ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `max_bytes`).
@@ -148,9 +145,9 @@ def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
     elif isinstance(place, Remote):
         data = fsspec.read(place, max_bytes)
     else:
-        if isinstance(place, Part) and place.size > max_bytes:
+        if isinstance(place, TarMember) and place.size > max_bytes:
             reject(RejectReason.TOO_LARGE, f"{place} has {place.size:,} bytes")
-        data = _part(place) if isinstance(place, Part) else _cell(place, max_bytes)
+        data = _member(place) if isinstance(place, TarMember) else _cell(place, max_bytes)
     if not data:
         reject(RejectReason.EMPTY, f"{place} has no bytes")
     return data
@@ -170,9 +167,9 @@ def _file(path: Path, max_bytes: int) -> bytes:
         raise ImageRejected(RejectReason.UNREADABLE, f"{path}: {error}") from error
 
 
-def _part(place: Part) -> bytes:
+def _member(place: TarMember) -> bytes:
     if isinstance(place.file, Remote):
-        data = fsspec.stretch(place.file, place.offset, place.size)
+        data = fsspec.read_range(place.file, place.offset, place.size)
     else:
         try:
             with place.file.open("rb", buffering=0) as handle:
@@ -186,32 +183,9 @@ def _part(place: Part) -> bytes:
     return data
 
 
-# Cells: read in blocks of rows, since a Parquet file cannot be entered at a row
-
+# Cells are read in blocks of rows: a Parquet file has no random access to a row.
 _BLOCK = 64  # rows: some ten megabytes of photos
-T = TypeVar("T")
-
-
-@dataclass
-class Recent(Generic[T]):
-    """The last few values that were asked for; a value that several threads want is made once."""
-
-    keep: int
-    _values: OrderedDict[Hashable, T] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value kept under a key, or else what `make` gives."""
-        with self._lock:
-            if key not in self._values:
-                self._values[key] = make()
-                while len(self._values) > self.keep:
-                    self._values.popitem(last=False)
-            self._values.move_to_end(key)
-            return self._values[key]
-
-
-_blocks: Recent[list[bytes | None]] = Recent(keep=4)
+_blocks: RecentValues[list[bytes | None]] = RecentValues(4)
 
 
 def _cell(place: Cell, max_bytes: int) -> bytes:
@@ -228,7 +202,7 @@ def _cell(place: Cell, max_bytes: int) -> bytes:
 
 
 def _block_of(place: Cell, here: Path) -> list[bytes | None]:
-    """The block of cells that holds a cell, from a file on this machine."""
+    """Return the block of cells that holds a cell, from a local file."""
     import polars as pl
 
     start = place.row - place.row % _BLOCK
@@ -239,12 +213,11 @@ def _block_of(place: Cell, here: Path) -> list[bytes | None]:
     except FileNotFoundError as error:
         raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first}") from error
+        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first_line(error)}") from error
 
 
 def cells(file: Path, column: str, start: int, rows: int) -> list[bytes | None]:
-    """Some cells of a Parquet file in order: a binary column, or a field of a struct (`column.field`).
+    """Read consecutive cells of a binary column, or of a field of a struct (`column.field`).
 
     Raises:
         OSError, PolarsError: the file cannot be read as one with such a column.

@@ -1,7 +1,7 @@
-"""A synthetic field guide: photos of invented butterflies, to try everything on without a download.
+"""A synthetic data set: photos of invented butterflies, to try fieldmark without a download.
 
-Genera of look-alikes, a long tail of rare species, several photos of one animal, turned and broken
-files: what makes real collections hard, in the layout of the iNaturalist 2019 challenge.
+Similar species, a long tail of rare ones, several photos of one animal, rotated and damaged files, in
+the layout of the iNaturalist 2019 challenge.
 
     folder/train2019.json, val2019.json     photos with labels
     folder/test2019.json                    photos without labels
@@ -20,7 +20,7 @@ from typing import Any
 
 from fieldmark.data.synthetic.camera import photograph
 from fieldmark.data.synthetic.plan import Frame, plan
-from fieldmark.data.synthetic.species import Species, invent
+from fieldmark.data.synthetic.species import Species, create_species
 from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
@@ -44,19 +44,18 @@ def draw(
 ) -> None:
     """Draw a field guide into `folder`; the same arguments give the same bytes.
 
-    What is there already is kept: a complete guide is left alone, a half-drawn one is completed. Two
-    files of the train part cannot be used, as in any real collection: one is cut off, one is a web
-    page.
+    A complete guide is not changed, an incomplete one is completed. Two files of the training part are
+    damaged, as in real collections: one is truncated, one is a web page.
 
     Args:
-        folder: a new or empty folder, or one that holds this very guide.
+        folder: a new or empty folder, or one with the same guide.
         species: how many species, at least 2.
         photos: how many photos in all, at least six a species.
         seed: what species, photos and parts are drawn from.
         workers: how many photos are drawn at a time; by default one a core.
 
     Raises:
-        InputError: the numbers are too small, the folder holds something else or cannot be written to.
+        InputError: the numbers are too small, the folder has other files or cannot be written to.
     """
     if species < 2 or photos < 6 * species:
         raise InputError(
@@ -65,7 +64,7 @@ def draw(
         )
     about = {"version": _VERSION, "species": species, "photos": photos, "seed": seed}
     done = _already(folder, about)
-    kinds = invent(species, seed)
+    kinds = create_species(species, seed)
     frames = plan(kinds, photos, seed)
     missing = [frame for frame in frames if not (folder / frame.path).exists()]
     if done and not missing and all((folder / name).exists() for name in _ANNOTATIONS):
@@ -77,16 +76,16 @@ def draw(
 
 
 def _already(folder: Path, about: dict[str, int]) -> bool:
-    """Whether the folder holds this guide, complete but for files that were deleted since."""
+    """Return whether the folder has this guide, complete except for files deleted since."""
     marker = folder / MARKER
     if not marker.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} holds something else: name a new or empty folder.")
+            raise InputError(f"{folder} has other files: name a new or empty folder.")
         return False
     found = io.read_json(marker)
     if not isinstance(found, dict) or {key: found.get(key) for key in about} != about:
         raise InputError(
-            f"{folder} holds a field guide drawn with other settings ({marker}): name another folder."
+            f"{folder} has a field guide drawn with other settings ({marker}): name another folder."
         )
     return found.get("complete") is True
 
@@ -94,7 +93,7 @@ def _already(folder: Path, about: dict[str, int]) -> bool:
 def _draw_all(
     folder: Path, kinds: tuple[Species, ...], frames: list[Frame], seed: int, workers: int
 ) -> None:
-    """Threads do: the time goes into Pillow and NumPy, which let other threads run meanwhile."""
+    """Draw the photos in threads: Pillow and NumPy release the GIL."""
 
     def one(frame: Frame) -> None:
         data = photograph(kinds[frame.species], seed, frame.individual, frame.name)

@@ -1,4 +1,4 @@
-"""One animal in its pose: four painted wings laid out in perspective, and a body."""
+"""Draw one animal in its pose: four wings in perspective, and a body."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fieldmark.data.synthetic.scenery import rotation, stamp
 from fieldmark.data.synthetic.species import Species
-from fieldmark.data.synthetic.wings import SCALE, Look, paint, wing
+from fieldmark.data.synthetic.wings import SCALE, Appearance, paint, wing
 from fieldmark.utils.typing import DoubleArray
 
 Point = tuple[float, float]
@@ -18,7 +18,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Pose:
-    """How the animal sits and is seen; angles in radians, lengths in pixels."""
+    """The pose of the animal and the view; angles in radians, lengths in pixels."""
 
     side: bool  # seen from the side, wings closed
     turn: float
@@ -29,10 +29,10 @@ class Pose:
     centre: Point
 
 
-def sit(
-    species: Species, animal: Look, pose: Pose, size: tuple[int, int], light: float
+def draw_animal(
+    species: Species, animal: Appearance, pose: Pose, size: tuple[int, int], light: float
 ) -> Image.Image:
-    """The animal alone, RGBA, as large as the photo; `light` falls from the left (-) or right (+)."""
+    """Draw the animal as RGBA in the photo's size; `light` comes from the left (-) or right (+)."""
     layer = Image.new("RGBA", size, (0, 0, 0, 0))
     front = paint(species, animal, front=True, underside=pose.side)
     hind = paint(species, animal, front=False, underside=pose.side)
@@ -100,7 +100,7 @@ def _wing(
     shade: float,
     edge: bool,
 ) -> None:
-    """Lay one wing over the layer; with a shadow at its edge if it lies above another one."""
+    """Draw one wing over the layer, with a shadow at its edge if `edge`."""
     to_pixels = matrix / SCALE @ np.diag([1.0, -1.0])  # of the flat picture
     stamped = stamp(layer.size, picture, to_pixels, np.array(at) - to_pixels @ np.array(root))
     if stamped is None:
@@ -121,7 +121,7 @@ def _wing(
 
 
 def _body(layer: Image.Image, species: Species, pose: Pose, turn: DoubleArray) -> None:
-    """Abdomen, thorax, head and antennae, drawn at twice the size."""
+    """Draw abdomen, thorax, head and antennae, at twice the size."""
     reach = round(pose.unit * 0.6)
     corner = (round(pose.centre[0]) - reach, round(pose.centre[1]) - reach)
     patch = Image.new("RGBA", (reach * 4, reach * 4), (0, 0, 0, 0))
@@ -157,7 +157,7 @@ def _body(layer: Image.Image, species: Species, pose: Pose, turn: DoubleArray) -
 
 
 def _cut(patch: Image.Image, corner: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """The part of a patch that lies right of and below the edge of the picture."""
+    """Crop a patch at the left and upper edge of the image."""
     left, top = max(0, -corner[0]), max(0, -corner[1])
     part = patch.crop((left, top, patch.width, patch.height))
     return part, (max(0, corner[0]), max(0, corner[1]))

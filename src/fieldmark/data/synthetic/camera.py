@@ -1,4 +1,4 @@
-"""One photo of one animal, from the pose to the JPEG: a pure function of (seed, species, photo)."""
+"""Render one photo of one animal as JPEG: a pure function of (seed, species, photo)."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from fieldmark.data.synthetic import scenery
-from fieldmark.data.synthetic.animal import Pose, sit
+from fieldmark.data.synthetic.animal import Pose, draw_animal
 from fieldmark.data.synthetic.species import Species
-from fieldmark.data.synthetic.wings import look
+from fieldmark.data.synthetic.wings import appearance_of
 from fieldmark.utils import random
 
 _SIZES = ((800, 600), (800, 600), (800, 533), (768, 576), (800, 640))
-_ROTATED = 6  # EXIF orientation: to be turned a quarter clockwise for viewing
+_ROTATED = 6  # EXIF orientation: rotate by 90 degrees clockwise for viewing
 _ORIENTATION_TAG = 0x0112
 
 
 def size_of(seed: int, photo: str) -> tuple[int, int]:
-    """Width and height of a photo in pixels as seen, that is after EXIF orientation."""
+    """Return width and height of a photo in pixels, after EXIF orientation."""
     rng = random.generator(seed, "size", photo)
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
     return (height, width) if rng.random() < 0.12 else (width, height)
 
 
 def photograph(species: Species, seed: int, individual: str, photo: str) -> bytes:
-    """The JPEG of one photo; photos of one individual show the same animal in the same place."""
+    """Render one photo; photos of one individual show the same animal in the same place."""
     where = random.generator(seed, "place", individual)
     rng = random.generator(seed, "photo", photo)
     size = size_of(seed, photo)
     upright = size[1] > size[0]
     side = bool(where.random() < 0.12)
     pose = _pose(size, side, where, rng)
-    animal = sit(
-        species, look(species, seed, individual), pose, size, float(rng.uniform(-0.14, 0.14))
+    animal = draw_animal(
+        species,
+        appearance_of(species, seed, individual),
+        pose,
+        size,
+        float(rng.uniform(-0.14, 0.14)),
     )
     scene = scenery.scene(size, pose.centre, pose.unit, pose.side, where)
     _settle(scene, animal, rng)
@@ -67,7 +71,7 @@ def _pose(
 
 
 def _settle(scene: Image.Image, animal: Image.Image, rng: np.random.Generator) -> None:
-    """Put the animal into the scene, with its shadow and the camera's focus."""
+    """Draw the animal into the scene, with shadow and focus blur."""
     alpha = animal.getchannel("A")
     small = alpha.reduce(4).filter(ImageFilter.GaussianBlur(rng.uniform(1.5, 5)))
     soft = small.resize(scene.size, Image.Resampling.BILINEAR)
@@ -83,7 +87,7 @@ def _settle(scene: Image.Image, animal: Image.Image, rng: np.random.Generator) -
 
 
 def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> bytes:
-    """White balance, exposure, contrast, vignette, noise, JPEG."""
+    """Apply white balance, exposure, contrast and noise, and encode as JPEG."""
     gain = float(np.exp(rng.normal(0, 0.1)))
     balance = 1 + rng.normal(0, 0.03, 3)
     contrast = rng.uniform(0.88, 1.18)
@@ -105,6 +109,6 @@ def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> byte
 
 @lru_cache(maxsize=6)
 def _noise(strength: int) -> Image.Image:
-    """Sensor noise about 128, larger than any photo by 200 pixels each way."""
+    """Return sensor noise around 128, 200 pixels larger than any photo on each side."""
     noise = random.generator(0, "noise").normal(128, strength, (1010, 1010))
     return Image.fromarray(noise.astype(np.uint8)).convert("RGB")

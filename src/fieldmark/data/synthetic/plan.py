@@ -1,4 +1,4 @@
-"""Which photos a field guide has: how many of each species, of which animal, in which part."""
+"""Plan the photos of a field guide: how many of each species, of which animal, in which part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHARES = {"test": 0.16, "val": 0.1}  # of a species' photos; the rest is for tr
 
 @dataclass(frozen=True)
 class Frame:
-    """One photo that is to be drawn."""
+    """One photo to draw."""
 
     id: int
     name: str  # of the file, without folder and ending
@@ -26,12 +26,12 @@ class Frame:
     individual: str
     sequence: str | None  # the `seq_id` of an animal that was photographed several times
     part: str  # train, val or test
-    size: tuple[int, int]  # width, height in pixels as seen, that is after EXIF orientation
+    size: tuple[int, int]  # width, height in pixels, after EXIF orientation
     defect: str = ""  # empty, "truncated" or "web page"
 
 
 def plan(species: tuple[Species, ...], photos: int, seed: int) -> list[Frame]:
-    """The photos of a guide, species by species: a pure function of its arguments.
+    """Plan the photos of a guide, species by species: a pure function of its arguments.
 
     Every species has photos in all three parts, and no animal is in two of them.
     """
@@ -65,7 +65,7 @@ def plan(species: tuple[Species, ...], photos: int, seed: int) -> list[Frame]:
 
 
 def counts(species: int, photos: int, seed: int) -> list[int]:
-    """How many photos each species gets: a long tail that adds up to `photos`, from 6 upwards."""
+    """Return the number of photos of each species: a long tail with sum `photos` and minimum 6."""
     tail = np.geomspace(1, 0.06, species) - 0.06
     share = (photos - 6 * species) * tail / tail.sum()
     number = np.floor(share).astype(int) + 6
@@ -76,13 +76,13 @@ def counts(species: int, photos: int, seed: int) -> list[int]:
 
 
 def _animals(photos: int, seed: int, species: int) -> list[int]:
-    """How many photos each animal of a species has, the single ones first."""
+    """Return the number of photos of each animal of a species, in ascending order."""
     rng = random.generator(seed, "animals", species)
     shots: list[int] = []
     while sum(shots) < photos:
         wanted = int(rng.integers(2, _LONGEST_SEQUENCE + 1)) if rng.random() < 0.12 else 1
         shots.append(min(wanted, photos - sum(shots)))
-    while len(shots) < 4:  # an animal for each part, and one more to learn from
+    while len(shots) < 4:  # an animal for each part, and one more for training
         longest = int(np.argmax(shots))
         shots[longest] -= 1
         shots.append(1)
@@ -90,7 +90,7 @@ def _animals(photos: int, seed: int, species: int) -> list[int]:
 
 
 def _part(drawn: dict[str, int], photos: int) -> str:
-    """The part for the next animal: test and val are filled first, with at least one animal each."""
+    """Return the part of the next animal: test and val first, with at least one animal each."""
     for part, share in _SHARES.items():
         if drawn[part] < max(1, round(share * photos)):
             return part

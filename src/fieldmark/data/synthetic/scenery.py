@@ -1,6 +1,6 @@
-"""What a butterfly is photographed on and before: foliage out of focus, leaves, flowers, soil, grass.
+"""Draw backgrounds: foliage out of focus, leaves, flowers, soil, grass.
 
-Leaves, flowers and soil are drawn once a process and placed anew on each photo.
+Leaves, flowers and soil are drawn once a process and placed differently on each photo.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def _rgb(hexadecimal: str) -> FloatArray:
 def scene(
     size: Size, centre: tuple[float, float], unit: float, side: bool, rng: np.random.Generator
 ) -> Image.Image:
-    """What an animal at `centre` sits on, seen from above or from the `side`, and what is behind.
+    """Draw the background of an animal at `centre`, seen from above or from the `side`.
 
-    `unit` is the length of its wing in pixels. What is out of focus is drawn at half size.
+    `unit` is the length of its wing in pixels. Parts out of focus are drawn at half size.
     """
     kind = str(rng.choice(["leaf", "flower", "ground"], p=[0.4, 0.4, 0.2]))
     if kind == "ground" and not side:
@@ -73,7 +73,7 @@ def _stalk(picture: Image.Image, top: DoubleArray, rng: np.random.Generator) -> 
 
 
 def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
-    """Foliage far out of focus, with discs of light in it."""
+    """Draw foliage out of focus, with discs of light in it."""
     mood = str(rng.choice(list(_MOODS)))
     colours = np.array([_rgb(colour) for colour in _MOODS[mood]])
     width, height = size
@@ -83,7 +83,7 @@ def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
     small = (width // 2, height // 2)
     image = Image.fromarray(grid.astype(np.uint8)).resize(small, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image, "RGBA")
-    for _ in range(int(rng.integers(0, 14))):  # stalks and twigs behind
+    for _ in range(int(rng.integers(0, 14))):  # stalks and twigs
         x, lean = rng.uniform(0, small[0]), rng.normal(0, 40)
         shade = tuple(int(c) for c in colours[rng.integers(len(colours))] * rng.uniform(0.6, 1.2))
         thick = int(rng.integers(1, 7))
@@ -98,7 +98,7 @@ def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
 
 
 def ground(size: Size, rng: np.random.Generator) -> Image.Image:
-    """Soil, sand or stones, seen from above."""
+    """Draw soil, sand or stones, seen from above."""
     image = soil(int(rng.integers(SOILS)))
     image = image.transpose(rng.choice(list(Image.Transpose)))
     left = int(rng.integers(0, image.width - size[0] + 1))
@@ -108,7 +108,7 @@ def ground(size: Size, rng: np.random.Generator) -> Image.Image:
 
 @lru_cache(maxsize=SOILS)
 def soil(number: int) -> Image.Image:
-    """One of a few patches of soil, 1000 pixels square."""
+    """Draw one of a few patches of soil, 1000 pixels square."""
     rng = random.generator(number, "soil")
     side = 1000
     height = np.zeros((side, side), np.float32)
@@ -142,7 +142,7 @@ def _pebble(image: Image.Image, rng: np.random.Generator) -> None:
 
 @lru_cache(maxsize=LEAVES)
 def leaf(number: int) -> Image.Image:
-    """One of a few leaves as RGBA, 640 by 360 pixels, its stalk to the left."""
+    """Draw one of a few leaves as RGBA, 640 by 360 pixels, its stalk to the left."""
     rng = random.generator(number, "leaf")
     width, height = 640, 360
     xs = np.linspace(0, 1, width, dtype=np.float32)[None, :]
@@ -171,7 +171,7 @@ def leaf(number: int) -> Image.Image:
 
 @lru_cache(maxsize=FLOWERS)
 def flower(number: int) -> Image.Image:
-    """One of a few flower heads as RGBA, 420 pixels square."""
+    """Draw one of a few flower heads as RGBA, 420 pixels square."""
     rng = random.generator(number, "flower")
     side = 420
     ys, xs = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
@@ -203,7 +203,7 @@ def _rgba(rgb: npt.NDArray[np.floating], alpha: npt.NDArray[np.floating]) -> Ima
 
 
 def grass(scene: Image.Image, rng: np.random.Generator, count: int, blur: float) -> None:
-    """Lay blades of grass before the camera over the scene, drawn at half size."""
+    """Draw blades of grass over the scene, at half size."""
     width, height = scene.width // 2, scene.height // 2
     image = Image.new("RGBA", (width, height), (90, 120, 50, 0))
     draw = ImageDraw.Draw(image)
@@ -229,9 +229,9 @@ def grass(scene: Image.Image, rng: np.random.Generator, count: int, blur: float)
 def stamp(
     size: Size, picture: Image.Image, matrix: DoubleArray, offset: DoubleArray
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """The part of a moved picture that falls into a scene of this size, and its corner there.
+    """Transform an image; return the part inside a scene of this size, and its corner there.
 
-    The pixel p of the picture goes to `matrix @ p + offset`. None if nothing of it is in the scene.
+    The pixel p of the image goes to `matrix @ p + offset`. None if nothing of it is in the scene.
     """
     corners = np.array([[0, 0], [picture.width, 0], [0, picture.height], picture.size]).T
     reached = matrix @ corners + offset[:, None]
@@ -251,19 +251,15 @@ def stamp(
 
 
 def rotation(angle: float) -> DoubleArray:
-    """The matrix that turns by `angle` radians."""
+    """Return the matrix of a rotation by `angle` radians."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s], [s, c]])
 
 
 def place(
-    scene: Image.Image,
-    prop: Image.Image,
-    centre: DoubleArray,
-    width: float,
-    turn: float,
+    scene: Image.Image, prop: Image.Image, centre: DoubleArray, width: float, turn: float
 ) -> None:
-    """Lay a prop over the scene: `width` in pixels, turned by `turn` radians about its centre."""
+    """Draw an object over the scene: `width` in pixels, rotated by `turn` radians."""
     matrix = rotation(turn) * (width / prop.width)
     moved = stamp(scene.size, prop, matrix, centre - matrix @ (np.array(prop.size) / 2))
     if moved is not None:

@@ -1,7 +1,7 @@
-"""The invented species of the field guide: names, taxonomy, and the field marks that tell them apart.
+"""Invent the species of the field guide: names, taxonomy, and the field marks that distinguish them.
 
-A family shares the outline of its wings, a genus its colours, and a species has one field mark that
-its look-alikes in the genus lack. The names are made of invented syllables; no such butterfly flies.
+A family shares the outline of its wings, a genus its colours, and a species has one field mark that the
+others of its genus lack. The names consist of invented syllables.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 class Outline:
     """The outline of one wing in polar coordinates about its root; angles in degrees.
 
-    The wing lies between the angles `low` and `high`, which bend by `bulge` half way out; its outer
-    edge is at the distances `radii`, evenly spaced from the low to the high angle.
+    The wing is between the angles `low` and `high`, bent by `bulge` at half its length; its outer edge
+    is at the distances `radii`, evenly spaced from the low to the high angle.
     """
 
     low: float
@@ -83,11 +83,11 @@ class Species:
 
     @property
     def name(self) -> str:
-        """The invented binomial."""
+        """Return the invented binomial."""
         return f"{self.genus} {self.epithet}"
 
     def category(self) -> dict[str, object]:
-        """The entry of this species in an annotation file in the layout of iNaturalist 2021."""
+        """Return the entry of this species in an annotation file in the layout of iNaturalist 2021."""
         return {
             "id": self.id,
             "name": self.name,
@@ -152,7 +152,7 @@ _PALETTES: tuple[Palette, ...] = (
     _palette("e56b3f", "b8443c", "43202a", "ffdcb4", "7d5ba6"),  # copper
 )
 
-# Adjective of the common name, epithet, what it changes on the genus' own marks.
+# Adjective of the common name, epithet, changes of the genus' marks.
 _SIGNATURES: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("Plain", "simpletta", {}),
     ("White-banded", "albizona", {"band": "pale"}),
@@ -185,8 +185,8 @@ _COMMON_ROOTS = (
 )  # fmt: skip
 
 
-def invent(count: int, seed: int) -> tuple[Species, ...]:
-    """`count` species in genera of about four and in up to four families; ids start at 0.
+def create_species(count: int, seed: int) -> tuple[Species, ...]:
+    """Invent `count` species in genera of about four and in up to four families; ids start at 0.
 
     A pure function of its arguments. Names are unique.
     """
@@ -196,7 +196,7 @@ def invent(count: int, seed: int) -> tuple[Species, ...]:
     palettes = random.order([str(i) for i in range(len(_PALETTES))], "palettes", seed)
     species: list[Species] = []
     for number, size in enumerate(sizes):
-        # Where a palette comes again, it comes in another family.
+        # A palette is used again only in another family.
         family = (number + number // len(_PALETTES)) % len(_FAMILIES)
         palette = _PALETTES[palettes[number % len(_PALETTES)]]
         species += _genus(
@@ -212,7 +212,7 @@ def invent(count: int, seed: int) -> tuple[Species, ...]:
 
 
 def _genus_sizes(count: int, genera: int) -> list[int]:
-    """Sizes of genera that differ and add up to `count`."""
+    """Return different sizes of genera with sum `count`."""
     weights = np.array([6, 5, 4, 4, 3, 2], float)[np.arange(genera) % 6]
     edges = np.round(np.concatenate([[0], np.cumsum(weights)]) * count / weights.sum())
     return [int(size) for size in np.diff(edges) if size > 0]
@@ -277,6 +277,6 @@ def _family_stem(family: int, seed: int) -> str:
 
 
 def _stretched(outline: Outline, share: float) -> Outline:
-    """The same outline with its upper angle's end longer by `share`."""
+    """Stretch the upper end of an outline by `share`."""
     ramp = 1 + share * np.linspace(-0.4, 1, len(outline.radii))
     return replace(outline, radii=tuple(float(r) for r in outline.radii * ramp))

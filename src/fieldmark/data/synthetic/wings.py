@@ -1,7 +1,7 @@
-"""The wings of one animal, painted flat: outline, veins, bands, eyespots, wear.
+"""Paint the wings of one animal, flat: outline, veins, bands, eyespots, wear.
 
-A wing is painted in coordinates of its own: `t` runs from its lower to its upper edge, `u` from the
-root (0) to the outer edge (1). Marks given in `u` and `t` fit a wing of any outline.
+Coordinates of a wing: `t` from its lower to its upper edge, `u` from the root (0) to the outer edge (1).
+Marks given in `u` and `t` fit a wing of any outline.
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
 SCALE = 240  # pixels per wing length
 _LEFT, _RIGHT = -0.12, 1.14  # of the canvas, in wing lengths; the root is the origin
-_TOP, _BOTTOM = (
-    {True: 1.08, False: 0.4},
-    {True: -0.4, False: -1.25},
-)  # of the fore- and the hindwing
+_TOP, _BOTTOM = {True: 1.08, False: 0.4}, {True: -0.4, False: -1.25}  # of fore- and hindwing
 _VEINS = 8
 
 
 @dataclass(frozen=True)
 class Wing:
-    """The pixels of one wing, P of them, and where each lies; lengths in wing lengths."""
+    """The P pixels of one wing and their positions; lengths in wing lengths."""
 
     shape: tuple[int, int]  # of the canvas
     root: tuple[float, float]  # of the canvas, x and y in pixels
@@ -41,38 +38,32 @@ class Wing:
     t: FloatArray
     r: FloatArray
     reach: FloatArray  # the outer edge's distance from the root in this direction
-    span: FloatArray  # how wide the wing is here, across the veins
+    span: FloatArray  # the width of the wing here, across the veins
     alpha: FloatArray  # 0 outside ... 1 inside
     grain: FloatArray  # the fine texture of the scales, about 0 +- 1
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one animal has of its own, the same on all its photos."""
+class Appearance:
+    """The individual appearance of an animal, the same on all its photos."""
 
     palette: Palette
     size_of_marks: float
     wear: float  # 0 fresh ... 1 rubbed
-    key: str  # what its small irregularities are drawn from
+    key: str  # the seed of its small irregularities
 
 
-def look(species: Species, seed: int, individual: str) -> Look:
-    """One animal of a species: its colours and marks a little off, its wings more or less worn."""
+def appearance_of(species: Species, seed: int, individual: str) -> Appearance:
+    """Draw an animal of a species: variations of colours and marks, and the wear of its wings."""
     rng = random.generator(seed, "individual", individual)
     tint = 1 + rng.normal(0, 0.03, 3)
     fade = rng.beta(1.2, 4) * 0.32
     palette = species.palette
     colours = (
-        _faded(colour, tint, fade if name != "dark" else fade * 0.5)
-        for name, colour in (
-            ("inner", palette.inner),
-            ("outer", palette.outer),
-            ("dark", palette.dark),
-            ("pale", palette.pale),
-            ("accent", palette.accent),
-        )
+        _faded(palette[name], tint, fade if name != "dark" else fade * 0.5)
+        for name in ("inner", "outer", "dark", "pale", "accent")
     )
-    return Look(
+    return Appearance(
         palette=Palette(*colours),
         size_of_marks=float(rng.normal(1, 0.09)),
         wear=float(rng.beta(1.3, 3)),
@@ -91,7 +82,7 @@ def _faded(colour: Colour, tint: DoubleArray, fade: float) -> Colour:
 
 @lru_cache(maxsize=16)
 def wing(outline: Outline, front: bool) -> Wing:
-    """The pixels of a wing with this outline."""
+    """Compute the pixels of a wing with this outline."""
     top, bottom = _TOP[front], _BOTTOM[front]
     height, width = round((top - bottom) * SCALE), round((_RIGHT - _LEFT) * SCALE)
     ys = top - (np.arange(height, dtype=np.float32)[:, None] + 0.5) / SCALE
@@ -133,7 +124,7 @@ def wing(outline: Outline, front: bool) -> Wing:
 
 
 def _window(alpha: FloatArray) -> tuple[slice, slice]:
-    """The smallest window that holds all that is not empty, with a pixel to spare."""
+    """Return the bounding box of the wing with a margin of one pixel."""
     rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     return (
         slice(max(0, int(rows[0]) - 1), int(rows[-1]) + 2),
@@ -142,7 +133,7 @@ def _window(alpha: FloatArray) -> tuple[slice, slice]:
 
 
 def _edge(outline: Outline, t: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
-    """The distance of the outer edge in the direction `t`, without and with scallops and tail."""
+    """Return the distance of the outer edge at `t`, without and with scallops and tail."""
     steps = np.linspace(0, 1, 257)
     coarse = np.interp(steps, np.linspace(0, 1, len(outline.radii)), outline.radii)
     kernel = np.hanning(41)
@@ -160,7 +151,7 @@ def _edge(outline: Outline, t: npt.NDArray[np.floating]) -> tuple[FloatArray, Fl
 class Painter:
     """Colours one wing, mark after mark."""
 
-    def __init__(self, place: Wing, animal: Look) -> None:
+    def __init__(self, place: Wing, animal: Appearance) -> None:
         self.wing = place
         self.palette = animal.palette
         self.rgb = np.zeros((place.index.size, 3), np.float32)
@@ -169,7 +160,7 @@ class Painter:
     def lay(
         self, colour: Colour, cover: npt.NDArray[np.floating[Any]], among: IntArray | None = None
     ) -> None:
-        """Lay a colour `cover` in [0, 1] thick over every pixel, or over those `among`."""
+        """Blend a colour with opacity `cover` over every pixel, or over those `among`."""
         ink = np.array(colour, np.float32)
         if among is not None:
             self.rgb[among] += (ink - self.rgb[among]) * cover[:, None]
@@ -181,14 +172,14 @@ class Painter:
             self.rgb[at] += (ink - self.rgb[at]) * cover[at, None]
 
     def disc(self, at: tuple[float, float], radius: float, colour: Colour) -> None:
-        """Lay a disc at (u, t)."""
+        """Draw a disc at (u, t)."""
         _, _, distance, near = self._around(at, radius + 0.01)
         self.lay(colour, _ramp((radius - distance) / 0.008), near)
 
     def _around(
         self, at: tuple[float, float], reach: float
     ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
-        """The pixels within `reach` of (u, t): x, y, distance from there, and which they are."""
+        """Return the pixels within `reach` of (u, t): x, y, distance, and their indexes."""
         place = self.wing
         centre = np.argmin(np.abs(place.u - at[0]) + np.abs(place.t - at[1]))
         dx, dy = place.x - place.x[centre], place.y - place.y[centre]
@@ -197,7 +188,7 @@ class Painter:
         return dx, dy, np.hypot(dx, dy), near
 
     def eye(self, at: tuple[float, float], radius: float, ring: Colour) -> None:
-        """An eyespot: ring, dark disc, iris, and the white point that makes it look alive."""
+        """Draw an eyespot: ring, dark disc, iris, and a white point."""
         dark = self.palette.dark
         dx, dy, distance, near = self._around(at, 1.25 * radius)
         distance = distance / radius
@@ -213,14 +204,14 @@ class Painter:
 
 
 def _ramp(values: npt.NDArray[np.floating[Any]]) -> FloatArray:
-    """0 below 0, 1 above 1, smooth between."""
+    """Return 0 below 0, 1 above 1, smooth between."""
     x = np.clip(values, 0, 1)
     smooth: FloatArray = (x * x * (3 - 2 * x)).astype(np.float32)
     return smooth
 
 
-def paint(species: Species, animal: Look, *, front: bool, underside: bool) -> Image.Image:
-    """One wing of one animal as RGBA, lying flat, its root at `wing(...).root`."""
+def paint(species: Species, animal: Appearance, *, front: bool, underside: bool) -> Image.Image:
+    """Paint one wing of one animal as RGBA, flat, its root at `wing(...).root`."""
     place = wing(species.front if front else species.hind, front)
     painter = Painter(place, animal)
     _ground(painter, species, front)
@@ -244,7 +235,7 @@ def _ground(painter: Painter, species: Species, front: bool) -> None:
     painter.lay(palette.dark, 0.55 * _ramp((0.22 - place.u) / 0.22))
 
 
-def _pattern(painter: Painter, species: Species, animal: Look, front: bool) -> None:
+def _pattern(painter: Painter, species: Species, animal: Appearance, front: bool) -> None:
     place, palette, marks = painter.wing, painter.palette, species.marks
     size = animal.size_of_marks
     wave = 0.018 * np.sin(place.t * np.pi * 2 * _VEINS)
@@ -270,7 +261,7 @@ def _pattern(painter: Painter, species: Species, animal: Look, front: bool) -> N
 
 
 def _veins(place: Wing, half_width: float) -> FloatArray:
-    """How much each pixel lies on a vein: those of the outer half, and the cell they spring from."""
+    """Return the opacity of veins: those of the outer half, and those of the cell."""
     phase = place.t * _VEINS
     across = np.abs(phase - np.round(phase)) / _VEINS * place.span
     outer = _ramp((half_width - across) / 0.005 + 0.5) * _ramp((place.u - 0.4) / 0.04)
@@ -282,7 +273,7 @@ def _veins(place: Wing, half_width: float) -> FloatArray:
     return veins
 
 
-def _small_marks(painter: Painter, species: Species, animal: Look, front: bool) -> None:
+def _small_marks(painter: Painter, species: Species, animal: Appearance, front: bool) -> None:
     palette, marks = painter.palette, species.marks
     size = animal.size_of_marks
     rng = random.generator(0, "small marks", animal.key, front)
@@ -300,7 +291,7 @@ def _small_marks(painter: Painter, species: Species, animal: Look, front: bool) 
 
 
 def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
-    """Where `count` eyespots lie, (u, t)."""
+    """Yield the positions of `count` eyespots, (u, t)."""
     places = {1: (0.62,), 2: (0.38, 0.72)}.get(count) or tuple(
         0.14 + 0.72 * i / max(1, count - 1) for i in range(count)
     )
@@ -308,8 +299,8 @@ def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
         yield (0.7, 0.72 if count == 1 else t) if front else (0.69, t)
 
 
-def _underside(painter: Painter, animal: Look) -> None:
-    """The same marks on a duller ground, as leaves and bark would have it."""
+def _underside(painter: Painter, animal: Appearance) -> None:
+    """Make the ground colour duller."""
     place, palette = painter.wing, painter.palette
     straw = tuple(
         0.35 * c + 0.65 * s for c, s in zip(palette.inner, (0.62, 0.5, 0.36), strict=True)
@@ -321,15 +312,15 @@ def _underside(painter: Painter, animal: Look) -> None:
 
 
 def _cloud(place: Wing, rng: np.random.Generator, cells: int) -> FloatArray:
-    """Smooth noise over the wing, about -1 ... 1, shape (P,)."""
+    """Return smooth noise over the wing, about -1 ... 1, shape (P,)."""
     grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
     height, width = place.shape
     field = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
     return field.ravel()[place.index]
 
 
-def _age(painter: Painter, animal: Look, front: bool) -> None:
-    """Rub scales off and tear the outer edge."""
+def _age(painter: Painter, animal: Appearance, front: bool) -> None:
+    """Remove scales and tear the outer edge."""
     place = painter.wing
     rng = random.generator(0, "age", animal.key, front)
     rubbed = _ramp((_cloud(place, rng, 12) - 0.9 + 0.7 * animal.wear) / 0.7)

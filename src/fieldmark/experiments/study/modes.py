@@ -70,7 +70,7 @@ def tuned(work: Work, run: Run) -> Row:
         check = extractor.features(backbone, parts.val, classes)
         first = fit_best(learn, check, len(classes), seed=work.seed)[0]
         finetune.start_from(network, first.head)
-    train, val = extractor.crops_to_tune(
+    train, val = extractor.finetuning_crops(
         backbone, parts.train, parts.val, classes, random_crop=how.random_crop
     )
     measured = extractor.crops(backbone, work.data.measured_on(run).files)

@@ -52,6 +52,6 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
                 continue
             logger.info(f"{error} It runs from RANDOM weights here and is marked so.")
             network = models.load(name, weights="random", seed=seed)
-        logger.info(f"{name}: {network.account.summary}")
+        logger.info(f"{name}: {network.weights_info.summary}")
         found.pretrained[name] = network
     return found

@@ -74,11 +74,11 @@ def weights_of(networks: Networks, run: Run) -> Row:
     if not run.backbone:
         return {"weights": "", "weights_complete": True, "weights_short": ""}
     backbone = networks.of(run)
-    account = backbone.account
+    account = backbone.weights_info
     short = "" if account.complete else "partly random" if account.pretrained else "random weights"
     meant = run.transfer == "scratch"  # random weights are the point of this row
     return {
-        "weights": backbone.account.line,
+        "weights": backbone.weights_info.line,
         "weights_complete": account.complete or meant,
         "weights_short": "" if meant else short,
         "weights_account": account.summary,

@@ -47,9 +47,9 @@ class Network:
     @property
     def key(self) -> str:
         """What its features and its graph are kept under: `Backbone.key`."""
-        from fieldmark.models import key_at
+        from fieldmark.models import key_for_side
 
-        return self.weights if self.side is None else key_at(self.weights, self.side)
+        return self.weights if self.side is None else key_for_side(self.weights, self.side)
 
     @cached_property
     def engine(self) -> runtime.Engine:

@@ -171,7 +171,7 @@ class Classifier:
                 )
             return tuple(view.apply(photo) for view in self.views)
         data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
-        with images.named(photo):
+        with images.naming_photo(photo):
             return transforms.crops(data, self.views)
 
     def features(self, crops: Crops) -> list[FloatArray]:
@@ -239,7 +239,7 @@ class Classifier:
         energies = [np.empty(0, np.float32)]
         for start in range(0, len(views[0]), _BATCH):
             features = self.features([each[start : start + _BATCH] for each in views])
-            with cpu.one_thread():
+            with cpu.single_threaded():
                 logits_BC, energy_B = self._logits(features)
             parts.append(np.exp(metrics.log_softmax(logits_BC).astype(np.float32)))
             energies.append(energy_B)

@@ -197,7 +197,7 @@ def _opened(classifier: Classifier, photo: Photo) -> tuple[ByteArray, tuple[Byte
     if isinstance(photo, np.ndarray):
         return photo, classifier.crop(photo)
     data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
-    with images.named(photo):
+    with images.naming_photo(photo):
         image = images.decode(data)
     if all(view.tier == "exact" for view in classifier.views):
         return image, classifier.crop(image)

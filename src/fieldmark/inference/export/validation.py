@@ -165,7 +165,7 @@ def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
     order = sampling.order([photo_id for photo_id, _ in rows], "export").tolist()
     order.sort(key=lambda number: rows[number][0] in seen)
     there = (table.file_of(rows[number][1]) for number in order)
-    return list(islice(filter(places.is_here, there), limit))
+    return list(islice(filter(places.is_local, there), limit))
 
 
 def generated() -> Iterator[ByteArray]:

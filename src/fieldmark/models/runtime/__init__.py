@@ -1,7 +1,6 @@
-"""Engines: what runs a backbone's trunk. All give the same features, to 1e-3 relative.
+"""Engines run a backbone's trunk. All give the same features, to 1e-3 relative.
 
-Two are further off: `cuda` computes in half precision (to 5e-3), and int8 (see `int8`) is only there
-for those who ask for it.
+Exceptions: `cuda` computes in float16 (to 5e-3), and int8 is less accurate and never chosen by default.
 
 Importing this package imports neither PyTorch nor any engine's library: `cached_graph` and
 `onnx_engine_from_file` compute features from a converted graph without PyTorch.
@@ -34,7 +33,7 @@ ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
     "torch": TorchEngine,
     "onnxruntime": lambda backbone, batch: _converted(OnnxEngine, backbone, batch),
     "openvino": lambda backbone, batch: _converted(OpenVinoEngine, backbone, batch),
-    # A GPU's batch is its own: what is many for a processor would leave it idle.
+    # A GPU needs larger batches.
     "cuda": lambda backbone, batch: cuda.CudaEngine(backbone, max(batch, cuda.BATCH)),
 }
 
@@ -59,15 +58,14 @@ def engine(
     *,
     calibration: ByteArray | None = None,
 ) -> Engine:
-    """An engine that runs a backbone.
+    """Return an engine that runs a backbone.
 
     Args:
         backbone: what to run.
-        name: a key of `ENGINES`, or "auto": the fastest on this machine, which is measured for about
-            a second the first time and known from then on, whatever the network's weights are; or
-            "int8", which prints its loss.
+        name: a key of `ENGINES`; "auto": the fastest on this machine, measured once for each network; or
+            "int8", which logs its loss of accuracy.
         batch: the largest number of crops run at once.
-        calibration: for "int8", crops of the photos that it is for; some hundred.
+        calibration: for "int8", some hundred crops of typical photos.
 
     Raises:
         InputError: no such engine, or it is not installed, or the network cannot be converted.
@@ -77,12 +75,12 @@ def engine(
     if name == "int8":
         return _int8(backbone, batch, calibration)
     if name not in ENGINES:
-        raise InputError(f"no engine is called {name!r}: name auto, {', '.join(ENGINES)}.")
+        raise InputError(f"there is no engine {name!r}: name auto, {', '.join(ENGINES)}.")
     return ENGINES[name](backbone, batch)
 
 
 def onnx_engine_from_file(path: Path, batch: int = BATCH, threads: int | None = None) -> Engine:
-    """An engine from a converted graph alone, without PyTorch.
+    """Return an engine for a converted graph, without PyTorch.
 
     Raises:
         StoreError: the file is not a graph that can be run.
@@ -101,7 +99,7 @@ def _int8(backbone: Backbone, batch: int, calibration: ByteArray | None) -> Engi
 
 
 def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:
-    """An engine on the converted graph; a kept graph that cannot be loaded is made anew, once."""
+    """Return an engine for the converted graph; a cached graph that cannot be loaded is replaced."""
     try:
         return make(graph(backbone), batch)
     except StoreError:
@@ -110,17 +108,17 @@ def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: i
 
 
 def _auto(backbone: Backbone, batch: int) -> Engine:
-    """The fastest engine whose features are right: PyTorch only where there is no converted graph."""
+    """Return the fastest engine with correct features; PyTorch where there is no converted graph."""
     names = _faster()
     try:
         graph(backbone)
     except InputError as error:
         logger.info(f"{error} It is the only engine for this network.")
         return ENGINES["cuda" if "cuda" in names else "torch"](backbone, batch)
-    name = selection.kept(backbone.architecture, batch)
-    if name in names:  # else it is not, or no longer, installed
+    name = selection.cached_choice(backbone.architecture, batch)
+    if name in names:  # otherwise it is not installed (any more)
         found = ENGINES[name](backbone, batch)
-        # A graph is checked with ONNX Runtime when it is made; the others, with each weights anew.
+        # A graph is checked with ONNX Runtime when it is converted; other engines are checked here.
         if name == "onnxruntime" or graphs.agrees(found, backbone):
             return found
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
@@ -128,6 +126,6 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
 
 
 def _faster() -> list[str]:
-    """What `auto` chooses from on this machine."""
+    """Return the engines that `auto` chooses from on this machine."""
     is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
     return [name for name in is_there if is_there[name]]

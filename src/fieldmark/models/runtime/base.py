@@ -1,4 +1,4 @@
-"""What an engine is, and what all engines share."""
+"""The interface of engines, and what they share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 BATCH = 32  # crops run at once
 _LARGE_WEIGHTS = 128 * 2**20  # bytes
 PIECE = 4
-"""ByteArray that a thread takes at once: their maps stay in its core's cache."""
+"""Crops that a thread runs at once: their feature maps stay in its core's cache."""
 
 
 class Engine(Protocol):
@@ -24,12 +24,12 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D); any N."""
+        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3); any N."""
         ...
 
 
 def check(crops_NSS3: ByteArray) -> None:
-    """Raise TypeError for what no engine takes."""
+    """Raise TypeError for an array that is not a batch of crops."""
     if crops_NSS3.dtype != np.uint8 or crops_NSS3.ndim != 4:
         raise TypeError(f"crops are uint8 (N, S, S, 3), not {crops_NSS3.dtype} {crops_NSS3.shape}")
 
@@ -44,17 +44,17 @@ def in_batches(
 
 
 def piece_for(graph: Path) -> int:
-    """How many crops at once suit a converted network, by the size of its weights.
+    """Return how many crops a thread should run at once, by the size of the network's weights.
 
-    Large dense layers (AlexNet's are 220 MB) are read from memory once a piece, whatever it holds; for
-    all other networks it is the maps that count. Measured: 4 instead of 16 crops at once cost AlexNet
-    a fifth of its rate and bring ShuffleNet a fifth.
+    Large dense layers (AlexNet's are 220 MB) are read from memory once a piece; for other networks the
+    feature maps count. Measured: 4 instead of 16 crops cost AlexNet a fifth of its rate and bring
+    ShuffleNet a fifth.
     """
     return 4 * PIECE if graph.stat().st_size > _LARGE_WEIGHTS else PIECE
 
 
 def part(crops_NSS3: ByteArray, start: int, count: int) -> ByteArray:
-    """Some of the crops, in one stretch of memory."""
+    """Return some of the crops, contiguous in memory."""
     return np.ascontiguousarray(crops_NSS3[start : start + count])
 
 
@@ -65,22 +65,22 @@ def _joined(
         return parts[0]
     if parts:
         return np.concatenate(parts)
-    side = crops.shape[1]  # no crops: how long a vector is, only a run can say
+    side = crops.shape[1]  # no crops: only a run gives the length of a vector
     return run(np.zeros((1, side, side, 3), np.uint8))[:0]
 
 
 class Streams:
     """Runs a network in several threads, each on crops of its own.
 
-    Threads that share one crop wait for each other at the end of every layer, and wait longest when
-    one of them has lent its core to a decoder. Threads with crops of their own wait once a call, and
-    the few crops that each has at once stay in the cache: a sixth less work for a small network.
+    Threads that share one crop wait for each other in every layer, longest while a decoder uses one of
+    the cores. Threads with their own crops wait once a call, and their few crops stay in the cache: a
+    sixth less time for a small network.
 
     Args:
-        run: runs some crops in the thread that calls it; is called from several threads at a time.
-        batch: the most crops that `run` is to get.
-        threads: how many threads there are; None: one a core.
-        piece: how many crops a thread takes at once.
+        run: runs some crops; is called from several threads at a time.
+        batch: the largest number of crops of one call of `run`.
+        threads: how many threads; None: one a core.
+        piece: how many crops a thread runs at once.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Streams:
         )  # idle: no thread
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
         check(crops_NSS3)
         piece = max(1, min(self._piece, -(-len(crops_NSS3) // self._threads)))
         starts = range(0, len(crops_NSS3), piece)

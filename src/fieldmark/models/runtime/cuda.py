@@ -1,12 +1,10 @@
-"""A GPU of NVIDIA's, through PyTorch: the trunk in half precision, in batches of one fixed size.
+"""Run the trunk on an NVIDIA GPU through PyTorch: in float16, in batches of one fixed size.
 
-Not yet run on a GPU: what does not depend on the device is tested on the CPU, the rest was written
-after PyTorch's documentation of CUDA graphs, streams and pinned memory.
+Not yet run on a GPU: what does not depend on the device is tested on the CPU.
 
-What makes it fast: convolutions in float16 with the channels last (the layout of tensor cores); one
-captured graph a batch instead of some hundred launches; and two slots in turn, so that one batch's
-crops travel from pinned memory while the batch before is computed. Photos are decoded on the CPU:
-NVIDIA's JPEG decoder gives other pixels than the tier `exact` promises.
+Convolutions run in float16 with the channels last (for tensor cores), as one captured CUDA graph a
+batch; two slots alternate, so that the crops of one batch are copied while the batch before is computed.
+Photos are decoded on the CPU: NVIDIA's JPEG decoder gives other pixels than the tier `exact`.
 """
 
 from __future__ import annotations
@@ -30,14 +28,14 @@ if TYPE_CHECKING:
 
 BATCH = 256
 TOLERANCE = 5e-3
-"""How far float16 may take a feature vector from the float32 one, relative to its length.
+"""The largest distance of a float16 feature vector from the float32 one, relative to its length.
 
-A network that is taken further (or out of float16's range) is run in float32.
+A network with a larger distance (or out of float16's range) is run in float32.
 """
 
 
 def available() -> bool:
-    """Whether PyTorch can use a GPU here."""
+    """Return whether PyTorch can use a GPU."""
     import torch
 
     return torch.cuda.is_available()
@@ -48,16 +46,16 @@ class CudaEngine:
 
     Args:
         backbone: what to run.
-        batch: the size of the captured batch; fewer crops are filled up with black ones.
+        batch: the size of the captured batch; fewer crops are padded with black ones.
         device: "cuda"; "cpu" computes the same without graph, streams and pinned memory.
 
     Attributes:
-        precision: "float16", or "float32" where that was not near enough.
-        preferred: how many crops a call should bring, so that copying and computing overlap.
+        precision: "float16", or "float32" where that is not accurate enough.
+        preferred: the preferred number of crops of a call, so that copying and computing overlap.
         tolerance: the bound on the error, see `TOLERANCE`.
 
     Raises:
-        InputError: PyTorch can use no GPU here.
+        InputError: PyTorch cannot use a GPU.
     """
 
     name = "cuda"
@@ -66,7 +64,7 @@ class CudaEngine:
     def __init__(self, backbone: Backbone, batch: int = BATCH, device: str = "cuda") -> None:
         if device == "cuda" and not available():
             raise InputError(
-                "the engine cuda needs a GPU that PyTorch can use, and there is none: take the "
+                "the engine cuda needs a GPU that PyTorch can use, and there is none: use the "
                 "engine auto."
             )
         import torch
@@ -78,7 +76,7 @@ class CudaEngine:
         self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         side = backbone.architecture.input_size
         self._shape = (batch, side, side, 3)
-        self.precision = self._near_enough(side)
+        self.compute_dtype = self._choose_dtype(side)
         self._slots = [self._slot(), self._slot()]
         self._copying = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward
@@ -90,7 +88,7 @@ class CudaEngine:
         return self._device.type == "cuda"
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
         import torch
 
         check(crops_NSS3)
@@ -109,7 +107,7 @@ class CudaEngine:
         return np.concatenate(parts)
 
     def _start(self, slot: _Slot, crops: ByteArray) -> None:
-        """Copy the crops over and set off the computation; returns before either is done."""
+        """Start copying and computing; return before either is done."""
         slot.count = len(crops)
         slot.host[: len(crops)] = crops
         slot.host[len(crops) :] = 0
@@ -129,15 +127,15 @@ class CudaEngine:
     def _forward(self, crops: torch.Tensor) -> torch.Tensor:
         import torch
 
-        kind, half = self._device.type, self.precision == "float16"
+        kind, half = self._device.type, self.compute_dtype == "float16"
         # Autocast's own cache of weights must not outlive a capture.
         with torch.autocast(kind, dtype=torch.float16, enabled=half, cache_enabled=False):
             features = self._trunk(crops)
         result: torch.Tensor = features.float()
         return result
 
-    def _near_enough(self, side: int) -> str:
-        """Half precision, where it keeps to the tolerance on this network."""
+    def _choose_dtype(self, side: int) -> str:
+        """Return float16 where it is within the tolerance for this network, else float32."""
         import torch
 
         from fieldmark.models.runtime import graphs
@@ -145,11 +143,11 @@ class CudaEngine:
         crops = torch.from_numpy(graphs.sample(side, 4)).to(self._device)
         found = {}
         with torch.inference_mode():
-            for precision in ("float32", "float16"):
-                self.precision = precision
-                found[precision] = self._forward(crops).cpu().numpy()
+            for compute_dtype in ("float32", "float16"):
+                self.compute_dtype = compute_dtype
+                found[compute_dtype] = self._forward(crops).cpu().numpy()
         error = graphs.relative_error(found["float16"], found["float32"])
-        return "float16" if error <= self.tolerance else "float32"  # not a number is not near
+        return "float16" if error <= self.tolerance else "float32"  # also for NaN
 
     def _slot(self) -> _Slot:
         import torch
@@ -168,14 +166,14 @@ class CudaEngine:
         )
 
     def _capture(self) -> None:
-        """Record the launches of one batch; a network that cannot be recorded is run as it is."""
+        """Capture the CUDA graph of one batch; a network that cannot be captured runs without."""
         import torch
 
         static = torch.zeros(self._shape, dtype=torch.uint8, device=self._device)
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode(), torch.cuda.stream(aside):
-            for _ in range(3):  # cuDNN chooses its algorithms, the allocator settles
+            for _ in range(3):  # warm up cuDNN and the allocator
                 self._forward(static)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
@@ -196,7 +194,7 @@ class CudaEngine:
 
 @dataclass
 class _Slot:
-    """One batch on its way: crops in pinned memory and on the GPU, features in pinned memory."""
+    """The buffers of one batch: crops in pinned memory and on the GPU, features in pinned memory."""
 
     pinned: torch.Tensor
     host: ByteArray
@@ -207,7 +205,7 @@ class _Slot:
     count: int = 0
 
     def collect(self) -> FloatArray:
-        """The features, float32 (count, D), as soon as they are there."""
+        """Wait for the features, float32 (count, D)."""
         if self.done is not None:
             self.done.synchronize()
         features: FloatArray = self.result[: self.count].numpy().copy()

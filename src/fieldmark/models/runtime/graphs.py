@@ -1,8 +1,7 @@
-"""Converted graphs: a backbone's trunk as an ONNX file, kept under the backbone's key.
+"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key.
 
-PyTorch has two exporters. The newer one needs a further package (onnxscript) and takes ten times as
-long; the older one traces, which is exact for a trunk: it is in evaluation mode and the path through
-it depends on no value. So the older one is used, and its announcement that it will go is not shown.
+PyTorch's newer exporter needs onnxscript and takes ten times as long. The older one traces, which is
+exact for a trunk in evaluation mode; its deprecation warning is not shown.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from fieldmark.models.runtime.base import Engine
 from fieldmark.models.runtime.onnxruntime import OnnxEngine
 from fieldmark.utils import io
-from fieldmark.utils.errors import FieldmarkError, InputError
+from fieldmark.utils.errors import FieldmarkError, InputError, first_line
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ TOLERANCE = 1e-3  # the largest relative difference between two engines' feature
 
 
 def folder() -> Path:
-    """Where converted graphs and the choice of engines are kept."""
+    """Return the folder of converted graphs and chosen engines."""
     return io.cache_dir() / "graphs"
 
 
@@ -36,19 +35,16 @@ def _path(key: str) -> Path:
 
 
 def cached_graph(key: str) -> Path | None:
-    """The converted graph of the backbone with this key, if it was converted before.
-
-    With it features are computed without PyTorch: `OnnxEngine(path)`.
-    """
+    """Return the cached graph of the backbone with this key, for `OnnxEngine` without PyTorch."""
     path = _path(key)
     return path if path.is_file() else None
 
 
 def graph(backbone: Backbone) -> Path:
-    """The converted graph of a backbone, from the cache or converted now (some seconds).
+    """Return the graph of a backbone, from the cache or converted (some seconds).
 
     Raises:
-        InputError: the network has a part that cannot be converted.
+        InputError: the network cannot be converted.
     """
     if kept := cached_graph(backbone.key):
         return kept
@@ -66,7 +62,7 @@ def _convert(backbone: Backbone, to: Path) -> None:
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
-            # The exporter's farewell, and the tracer's notes on conditions that hold for any crop.
+            # The deprecation of the exporter, and warnings of the tracer about constant conditions.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 backbone.trunk,
@@ -78,16 +74,15 @@ def _convert(backbone: Backbone, to: Path) -> None:
                 output_names=["features"],
                 dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
             )
-    except Exception as error:  # the exporter raises whatever the part it stumbled over raised
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # the exporter may raise anything
         raise InputError(
-            f"{backbone.architecture.name} cannot be converted to ONNX ({first[:200]}): "
-            "take the engine torch."
+            f"{backbone.architecture.name} cannot be converted to ONNX ({first_line(error)[:200]}): "
+            "use the engine torch."
         ) from error
 
 
 def _verify(backbone: Backbone, path: Path) -> None:
-    """Refuse a graph whose features are not those of the network."""
+    """Raise InputError if the graph's features are not those of the network."""
     expected = _expected(backbone)
     try:
         error = relative_error(OnnxEngine(path)(_tried(backbone)), expected)
@@ -96,12 +91,12 @@ def _verify(backbone: Backbone, path: Path) -> None:
     if not error <= TOLERANCE:
         raise InputError(
             f"{backbone.architecture.name} gives other features when converted to ONNX (relative "
-            f"difference {error:.1e}): take the engine torch."
+            f"difference {error:.1e}): use the engine torch."
         )
 
 
 def agrees(engine: Engine, backbone: Backbone) -> bool:
-    """Whether an engine gives the network's own features, to its tolerance, on a few crops."""
+    """Return whether an engine gives the network's features, to its tolerance, on a few crops."""
     error = relative_error(engine(_tried(backbone)), _expected(backbone))
     return error <= getattr(engine, "tolerance", TOLERANCE)
 
@@ -111,7 +106,7 @@ def _tried(backbone: Backbone) -> ByteArray:
 
 
 def _expected(backbone: Backbone) -> FloatArray:
-    """PyTorch's own features of the crops on which engines are tried: from the cache, or made now."""
+    """Return PyTorch's features of the test crops, from the cache or computed."""
     path = folder() / f"{backbone.key}.expected.npy"
     shape = (3, backbone.architecture.feature_dim)
     try:
@@ -119,7 +114,7 @@ def _expected(backbone: Backbone) -> FloatArray:
         if kept.shape == shape:
             return kept
     except (OSError, ValueError, EOFError):
-        pass  # never made, or damaged
+        pass  # missing or damaged
     import torch
 
     with torch.inference_mode():
@@ -130,13 +125,13 @@ def _expected(backbone: Backbone) -> FloatArray:
 
 
 def sample(side: int, count: int) -> ByteArray:
-    """ByteArray to try an engine on: uint8 (count, side, side, 3), the same ones every time."""
+    """Return test crops, uint8 (count, side, side, 3), the same ones every time."""
     from fieldmark.utils.random import generator
 
     return generator(0, "crops", side).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
 def relative_error(a_ND: FloatArray, b_ND: FloatArray) -> float:
-    """The largest distance between two vectors of the same crop, relative to the second's length."""
+    """Return the largest distance of two vectors of a crop, relative to the second's length."""
     lengths = np.maximum(np.linalg.norm(b_ND, axis=1), np.finfo(np.float32).tiny)
     return float((np.linalg.norm(a_ND - b_ND, axis=1) / lengths).max())

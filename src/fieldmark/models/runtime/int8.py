@@ -1,12 +1,11 @@
-"""Eight-bit integers, for those who ask for it: a converted trunk whose layers compute in int8.
+"""Quantise a converted trunk to int8.
 
-Static quantisation of ONNX Runtime: weights are rounded per channel, and the range of each map is the
-one seen on some crops of the user's own (B. Jacob et al., "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). What that costs differs from
-network to network: with ImageNet weights 7 % of a feature vector's length for SqueezeNet and 56 % of
-it for EfficientNet-Lite0, whose depthwise layers have ranges far apart. So the loss is measured
-and printed each time, on crops that set no range. `auto` never takes it, and its features are not to
-be kept among those of other engines.
+Static quantisation of ONNX Runtime: weights are rounded per channel, and the range of each feature map
+is measured on some crops of the user (B. Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", CVPR 2018). The loss differs between networks: with
+ImageNet weights 7 % of a feature vector's length for SqueezeNet and 56 % for EfficientNet-Lite0, whose
+depthwise layers have very different ranges. So the loss is measured and logged each time, on crops that
+set no range. `auto` never chooses int8, and its features must not be cached with those of others.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 Scores = Callable[[FloatArray], npt.NDArray[np.floating]]
 FEWEST = 8
-_PIECE = 4  # crops at once while ranges are noted: every map of the network is kept meanwhile
+_PIECE = 4  # crops at once while ranges are measured, with all feature maps in memory
 
 
 class Int8Engine(OnnxEngine):
@@ -47,13 +46,13 @@ class Int8Engine(OnnxEngine):
 
 @dataclass(frozen=True)
 class Loss:
-    """What rounding did, on crops that set no range.
+    """The loss of accuracy by rounding, on crops that set no range.
 
     Attributes:
-        crops: how many they were.
+        crops: how many.
         median, largest: the distance of a vector to its float32 one, relative to its length.
-        same_answer: the share whose highest score stayed the same; None without scores.
-        error_change: by how much the share of wrong answers rose; None without labels.
+        same_answer: the share with the same top-1 answer; None without scores.
+        error_change: the increase of the top-1 error; None without labels.
     """
 
     crops: int
@@ -64,7 +63,7 @@ class Loss:
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return the loss in one line."""
         text = f"features {self.median:.1%} off (median), {self.largest:.1%} at most"
         if self.same_answer is not None:
             text += f"; the same answer on {self.same_answer:.1%}"
@@ -81,15 +80,15 @@ def quantized(
     scores: Scores | None = None,
     labels_N: npt.NDArray[np.integer] | None = None,
 ) -> tuple[Int8Engine, Loss]:
-    """An int8 engine and what it loses.
+    """Return an int8 engine and its loss.
 
     Args:
         backbone: what to run.
-        crops_NSS3: crops of the photos that it is for; every other one sets the ranges, on the rest
-            the loss is measured.
+        crops_NSS3: crops of typical photos; every other one sets the ranges, the others measure the
+        loss.
         batch: the largest number of crops run at once.
-        scores: features to scores, (N, D) to (N, C), to say how often the answer changes.
-        labels_N: the right answers, to say how the error changes.
+        scores: features to scores, (N, D) to (N, C), for `same_answer`.
+        labels_N: the labels, for `error_change`.
 
     Raises:
         InputError: fewer than `FEWEST` crops, or a network that cannot be converted.
@@ -99,7 +98,7 @@ def quantized(
         raise InputError(f"int8 needs {FEWEST} crops or more to set its ranges: give some hundred.")
     crops = np.ascontiguousarray(crops_NSS3[::2])
     source = graphs.graph(backbone)
-    # "-7": weights of 7 bits; files of another making are not taken for these.
+    # "-7": weights of 7 bits, distinct from files of other versions.
     path = graphs.folder() / f"{backbone.key}.int8-7.{io.sha256(crops.tobytes())[:16]}.onnx"
     if not path.is_file():
         import onnx
@@ -128,14 +127,10 @@ def _loss(
 
 
 def quantise(trunk: onnx.ModelProto, crops_NSS3: ByteArray) -> onnx.ModelProto:
-    """A converted trunk in 8-bit whole numbers, with ranges measured on crops.
+    """Quantise a converted trunk to 8-bit integers, with ranges measured on crops, uint8 (N, S, S, 3).
 
-    Weights get 7 bits: with 8, sums overflow on processors without the newer dot product
-    instructions, and the same file would give other answers there.
-
-    Args:
-        trunk: the graph; its input takes crops.
-        crops_NSS3: uint8 (N, S, S, 3).
+    Weights get 7 bits: with 8, sums overflow on processors without the newer dot product instructions,
+    and the same file would give other answers there.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -158,19 +153,19 @@ def quantise(trunk: onnx.ModelProto, crops_NSS3: ByteArray) -> onnx.ModelProto:
 
 
 class _Reader:
-    """ByteArray in the form that the quantiser asks for."""
+    """Crops in the form that the quantiser requires."""
 
     def __init__(self, pieces: Iterable[dict[str, ByteArray]]) -> None:
         self._pieces = iter(pieces)
 
     def get_next(self) -> dict[str, ByteArray] | None:
-        """The next piece, None after the last."""
+        """Return the next crops, None after the last."""
         return next(self._pieces, None)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's advice, which it gives through the root logger."""
+    """Hide the quantiser's advice, which it logs to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU. PyTorch is not imported here: a converted graph is all it takes."""
+"""ONNX Runtime on the CPU, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class OnnxEngine:
 
     Args:
         path: the graph.
-        batch: the most crops that are run at once.
-        threads: how many threads run it; None: one a core.
+        batch: the largest number of crops run at once.
+        threads: how many threads; None: one a core.
 
     Raises:
         StoreError: the file is not a graph that ONNX Runtime can load.
@@ -27,7 +27,7 @@ class OnnxEngine:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # of its own; `Streams` brings the threads
+        options.intra_op_num_threads = 1  # `Streams` has the threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
         providers = ["CPUExecutionProvider"]
@@ -39,7 +39,7 @@ class OnnxEngine:
         self._streams = Streams(self._run, batch, threads, piece_for(path))
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
         return self._streams(crops_NSS3)
 
     def _run(self, crops_NSS3: ByteArray) -> FloatArray:

@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 
 
 def installed() -> bool:
-    """Whether OpenVINO can be imported."""
+    """Return whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 
 @functools.cache
 def _core() -> openvino.Core:
-    """The one core of this process, which is never given back.
+    """Return the only core of this process, which is never released.
 
-    Each core moves the stack that signals are handled on and puts the one it found back when it ends.
-    Two that end in the order in which they came leave the stack of the first behind, which is gone by
-    then, and the next signal that Python hears (Ctrl-C, a child that ends) kills the process.
+    Each core replaces the signal stack and restores it at its end. Two cores that end in the order of
+    their creation restore a freed stack, and the next signal (Ctrl-C, SIGCHLD) kills the process.
 
-    The first array that its bindings see makes them look up numpy, under a lock. Two threads whose
-    first arrays come at once can wait for each other for ever, so the first is shown here, by one.
+    The first array makes the bindings import numpy under a lock, which can deadlock two threads; so the
+    first array is created here.
     """
     import openvino
 
@@ -42,7 +41,7 @@ def _core() -> openvino.Core:
 
 
 class OpenVinoEngine:
-    """A converted trunk in OpenVINO, in single precision, as many streams as there are cores.
+    """A converted trunk in OpenVINO, in float32, with one stream a core.
 
     Raises:
         InputError: OpenVINO is not installed.
@@ -55,10 +54,9 @@ class OpenVinoEngine:
         if not installed():
             raise InputError(
                 "the engine openvino is not installed: run pip install 'fieldmark[openvino]', or "
-                "take the engine onnxruntime."
+                "use the engine onnxruntime."
             )
-        # Left to itself OpenVINO computes in bfloat16 on processors that have it, which is further
-        # from the other engines than features may be.
+        # By default OpenVINO computes in bfloat16 where the processor has it, beyond the tolerance.
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": cores(),
@@ -69,11 +67,11 @@ class OpenVinoEngine:
             self._model = _core().compile_model(str(path), "CPU", options)
         except RuntimeError as error:
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
-        self._request = threading.local()  # a request is used by one thread
+        self._request = threading.local()  # a request belongs to one thread
         self._streams = Streams(self._run, batch, piece=piece_for(path))
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """ByteArray, uint8 (N, S, S, 3), to features, float32 (N, D)."""
+        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
         return self._streams(crops_NSS3)
 
     def _run(self, crops_NSS3: ByteArray) -> FloatArray:

@@ -1,8 +1,7 @@
-"""Which engine is the fastest here: measured once a network, batch and machine, then kept.
+"""Choose the fastest engine: measured once for each network, batch and machine.
 
-How fast an engine is depends on the shapes of the layers and hardly on the numbers in them, so that one
-choice serves all weights of a network. Whether its features are right does depend on the numbers: that
-is checked for each backbone, on a few crops.
+Speed depends on the shapes of the layers, so that one choice holds for all weights of a network. Whether
+its features are correct depends on the weights, and is checked for each backbone on a few crops.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
     from fieldmark.models.architecture import Architecture
     from fieldmark.models.backbone import Backbone
 
-SECONDS = 0.3  # how long each engine is measured, after a first run that does not count
-_FEWEST = 2  # calls, however long they take
-_ENGINES = 3  # goes up when an engine runs otherwise: what was measured before no longer holds
-_GIGA_MACS_A_CALL = 30.0  # some tenths of a second of two cores: a large network gets fewer crops
+SECONDS = 0.3  # of measurement of each engine, after a warm-up
+_FEWEST = 2  # calls
+_ENGINES = 3  # goes up when an engine changes, so that it is measured again
+_GIGA_MACS_A_CALL = 30.0  # some tenths of a second of two cores; a large network gets fewer crops
 
 
 def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
-    """All that a choice holds for: another machine or version is measured anew."""
+    """Return the conditions of a choice: another machine or version is measured again."""
     return {
         "network": [facts.library, facts.name, facts.input_size],
         "batch": batch,
@@ -44,12 +43,12 @@ def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
     }
 
 
-def kept(facts: Architecture, batch: int) -> str | None:
-    """The engine that was the fastest when this was last measured, or None. Imports no PyTorch."""
+def cached_choice(facts: Architecture, batch: int) -> str | None:
+    """Return the fastest engine of an earlier measurement, or None; without importing PyTorch."""
     now = conditions(facts, batch)
     try:
         record = io.read_json(_path(now))
-    except InputError:  # never measured, or damaged: it is measured anew
+    except InputError:  # missing or damaged: it is measured again
         return None
     if not isinstance(record, dict) or record.get("conditions") != now:
         return None
@@ -59,9 +58,9 @@ def kept(facts: Architecture, batch: int) -> str | None:
 def measure(
     backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engine]]
 ) -> Engine | None:
-    """The fastest engine, on crops of noise; its name and the rates of all are kept.
+    """Measure engines on crops of noise, cache the rates, and return the fastest engine.
 
-    An engine whose features are not the network's own is out; None if that leaves none.
+    Engines with wrong features are excluded; None if no engine is left.
     """
     facts = backbone.architecture
     count = max(1, min(batch, int(_GIGA_MACS_A_CALL / max(facts.giga_macs, 1e-3))))
@@ -83,8 +82,8 @@ def measure(
 
 
 def _rate(engine: Engine, crops: Any) -> float:
-    """Crops a second, from the fastest of the calls within the time."""
-    engine(crops)  # memory is found, and OpenVINO compiles for the number of crops
+    """Return crops a second of the fastest call."""
+    engine(crops)  # warm-up; OpenVINO compiles for the number of crops
     seconds: list[float] = []
     while sum(seconds) < SECONDS or len(seconds) < _FEWEST:
         begin = time.perf_counter()
@@ -98,7 +97,7 @@ def _path(now: dict[str, Any]) -> Path:
 
 
 def _gpus() -> list[str]:
-    """The GPUs of this machine, as its driver lists them."""
+    """List the GPUs of this machine."""
     listed = Path("/proc/driver/nvidia/gpus")
     return sorted(path.name for path in listed.iterdir()) if listed.is_dir() else []
 
@@ -108,9 +107,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    # Virtual machines often share a model's name: what it can do tells them apart.
-    told = sorted({line for line in lines if line.startswith(("model name", "flags"))})
-    return f"{platform.machine()} {platform.processor()} {io.digest(told)[:16]}"
+    # Virtual machines often share a model's name; the features differ.
+    features = sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    return f"{platform.machine()} {platform.processor()} {io.digest(features)[:16]}"
 
 
 def _version(package: str) -> str | None:

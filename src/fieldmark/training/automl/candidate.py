@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fieldmark import models
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import DataSplits, LabelledPhotos
-from fieldmark.data.transforms import Fit, Preprocess
+from fieldmark.data.transforms import Preprocess, ResizeMode
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead
@@ -124,7 +124,7 @@ def candidates(
     Cheap and promising ones first: each network on its own side after two larger views of the first.
     """
 
-    def seen(by: Backbone, fit: Fit = "squash", *, flip: bool = False) -> Candidate:
+    def seen(by: Backbone, fit: ResizeMode = "squash", *, flip: bool = False) -> Candidate:
         view = replace(extractor.preprocess, fit=fit, flip=flip)
         return Candidate(by, extractor.with_view(view))
 
@@ -153,5 +153,5 @@ def load_all(names: Sequence[str], weights_dir: Any, seed: int) -> list[Backbone
     found = []
     for name in names:
         found.append(models.load(name, weights_dir=weights_dir, seed=seed))
-        logger.info(f"Network: {name}; {found[-1].account.summary}")
+        logger.info(f"Network: {name}; {found[-1].weights_info.summary}")
     return found

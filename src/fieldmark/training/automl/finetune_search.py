@@ -192,7 +192,7 @@ class _Run:
         known = photos.labels(self.parts.classes) >= 0
         looked_at = measure & known
         looked_at &= np.cumsum(looked_at) <= _LOOKED_AT
-        return self.candidate.extractor.crops_to_tune(
+        return self.candidate.extractor.finetuning_crops(
             self.candidate.backbone,
             photos.where(~measure & known),
             photos.where(looked_at),

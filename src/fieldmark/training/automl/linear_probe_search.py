@@ -89,7 +89,7 @@ def identity(
 ) -> list[Any]:
     """All that what is learned from a candidate's photos depends on, but for how, as JSON values."""
     rows = list(zip(photos.ids, [f.sha256 for f in photos.files], photos.taxon_ids, strict=True))
-    where = [candidate.backbone.key, candidate.view.key(), candidate.extractor.precision]
+    where = [candidate.backbone.key, candidate.view.key(), candidate.extractor.dtype]
     return [where, rows, list(photos.groups), list(parts.classes), seed]
 
 

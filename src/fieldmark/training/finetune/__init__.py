@@ -18,8 +18,8 @@ from fieldmark.training.finetune.time_estimate import Pace, estimate, fit_to, pa
 
 __all__ = [
     "EPOCHS",
-    "LabelledCrops",
     "FineTuning",
+    "LabelledCrops",
     "Pace",
     "Stopped",
     "Transfer",

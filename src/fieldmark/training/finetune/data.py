@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from fieldmark.data.loader import AT_ONCE, STRETCH, LabelledCrops, Streamed
+from fieldmark.data.loader import BLOCK_PHOTOS, SHUFFLED_BLOCKS, LabelledCrops, StreamedCrops
 from fieldmark.training.finetune import augment, distributed
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.utils import random
@@ -35,8 +35,8 @@ def batches(
     of workers, threads that augment the photos of the next two batches.
     """
     hashes = random.hashes(crops.ids, "order", how.seed)
-    if isinstance(crops.pixels, Streamed):
-        order = random.stretch_order(hashes, epoch, STRETCH, AT_ONCE)
+    if isinstance(crops.pixels, StreamedCrops):
+        order = random.block_order(hashes, epoch, BLOCK_PHOTOS, SHUFFLED_BLOCKS)
     else:
         order = random.epoch_order(hashes, epoch)
     starts = range(first * how.batch_size, len(order), how.batch_size)

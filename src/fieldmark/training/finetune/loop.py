@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fieldmark.data.loader import LabelledCrops, Streamed
+from fieldmark.data.loader import LabelledCrops, StreamedCrops
 from fieldmark.heads.softmax import Epoch
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import distributed, low_rank
@@ -143,4 +143,4 @@ def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, how: 
     """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([asdict(how), isinstance(train.pixels, Streamed), parts, shapes])
+    return io.digest([asdict(how), isinstance(train.pixels, StreamedCrops), parts, shapes])

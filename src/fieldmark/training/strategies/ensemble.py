@@ -257,7 +257,7 @@ def ensemble_facts(outcome: Outcome, chosen: Chosen, seed: int) -> dict[str, Any
         one: dict[str, Any] = {
             "name": each.name,
             "weight": weight,
-            "weights": each.candidate.backbone.account.line,
+            "weights": each.candidate.backbone.weights_info.line,
             "giga_macs": each.candidate.backbone.architecture.giga_macs,
             "verdict": "not measured" if worth is None else verdict(worth),
         }

@@ -111,7 +111,7 @@ class ExtendStrategy:
 
     def prepare(self) -> Prepared:
         """Merge old and new photos, and compute the features of the new ones."""
-        table = merge([self.old.table, self.new], first_stays=True)
+        table = merge([self.old.table, self.new], keep_first=True)
         made = self.old.classifier.provenance.get("name", self.model.name)
         dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)

@@ -61,7 +61,7 @@ class SingleStrategy:
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
         join(self.config.transfer)
-        logger.info(f"Network: {self.config.network}; {self.backbone.account.summary}")
+        logger.info(f"Network: {self.config.network}; {self.backbone.weights_info.summary}")
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
         if self.config.transfer == "scratch":
@@ -141,7 +141,7 @@ def train_network(
     if how.head_first:
         last = sweep(data, backbone, replace(config, epochs=None))[0].head
         start_from(model, last)
-    train, val = extractor.crops_to_tune(
+    train, val = extractor.finetuning_crops(
         backbone, splits.train, splits.val, splits.classes, stream=config.stream
     )
     # The state is kept beside the features: the same command resumes where it was interrupted.

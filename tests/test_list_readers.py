@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.data.readers import SOURCES, read, scientific_names, tabular
+from fieldmark.data.readers import READERS, read, scientific_names, tabular
 from fieldmark.inference import items_of
 from fieldmark.utils.errors import InputError
 
@@ -49,7 +49,7 @@ def test_a_whole_table_is_never_taken_for_a_part(
     frame = pl.DataFrame(rows, schema=["a", "b", "c"], orient="row")
     text = frame.write_csv(quote_style="always")
     path.write_text(text if end else text.removesuffix("\n"))
-    tabular.whole(path)
+    tabular.check_complete(path)
 
 
 def test_a_list_of_ones_own_says_whom_to_name(tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_a_damaged_shard_among_others_is_one_sentence(tmp_path: Path) -> None:
     assert len(read(folder)) == 2
     path = folder / "train-1.PARQUET"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"train-1.PARQUET is not a whole Parquet file"):
+    with pytest.raises(InputError, match=r"train-1.PARQUET is not a complete Parquet file"):
         read(folder)
-    with pytest.raises(InputError, match=r"train-1.PARQUET is not a whole Parquet file"):
+    with pytest.raises(InputError, match=r"train-1.PARQUET is not a complete Parquet file"):
         items_of([folder])
 
 
@@ -116,7 +116,7 @@ def test_pictures_of_every_kind_are_rows_and_a_label_is_utf_8(
     members = {"a.JFIF": b"x", "b.heic": b"x", "c.jpg": b"x", "d.bin": b"x"}
     found = read(write_tar(tmp_path / "t.tar", members))
     assert found.frame["id"].to_list() == ["t.tar/a.jfif", "t.tar/b.heic", "t.tar/c.jpg"]
-    with pytest.raises(InputError, match=r"a.cls in it is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"a.cls in it is not UTF-8 text"):
         read(write_tar(tmp_path / "t.tar", {"a.jpg": b"x", "a.cls": "Bär".encode("latin1")}))
 
 
@@ -171,7 +171,7 @@ def test_a_table_may_be_of_several_files_in_its_own_dialect(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"media": {"path": []}}, "says no path of the table 'media'"),
+        ({"media": {"path": []}}, "has no path of the table 'media'"),
         ({"media": {"path": ["../x.csv"]}}, "outside of its folder"),
         ({"media": {"encoding": "latin1"}}, "the table media is in latin1: only UTF-8"),
         ({"media": {"dialect": {"delimiter": "||"}}}, "the delimiter of media is '||'"),
@@ -280,8 +280,8 @@ def test_pictures_without_their_occurrences_are_half_an_archive(
 ) -> None:
     root = archive(tmp_path / "a", "1,,,a.jpg\n2,,,b.jpg\n")
     assert rows_of(root)["2_1"]["reason"] == "no-label"
-    assert "1 of 2 pictures are of no occurrence" in capsys.readouterr().err
-    with pytest.raises(InputError, match="none of its 2 pictures is of an occurrence"):
+    assert "1 of 2 photos belong to no occurrence" in capsys.readouterr().err
+    with pytest.raises(InputError, match="none of its 2 photos belongs to an occurrence"):
         read(archive(tmp_path / "a", "7,,,a.jpg\n8,,,b.jpg\n"))
     with pytest.raises(InputError, match=r"m.csv ends within a row"):
         read(archive(tmp_path / "a", "1,,,a.jpg\n1,"))
@@ -295,4 +295,4 @@ def test_a_folder_with_an_archive_in_its_zip_is_read_as_it(tmp_path: Path) -> No
             packed.write(path, path.name)
     table = read(tmp_path / "b")
     assert (table.source, table.kept.height) == ("darwin-core", 1)
-    assert [key for key, each in SOURCES.items() if each.matches(tmp_path / "b")] == ["darwin-core"]
+    assert [key for key, each in READERS.items() if each.matches(tmp_path / "b")] == ["darwin-core"]

@@ -27,6 +27,7 @@ from fieldmark.data.photos import PhotoTable
 from fieldmark.data.storage import fsspec as remote
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.threads import RecentValues
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -129,7 +130,7 @@ class TestBlocks:
 
     @pytest.fixture(autouse=True)
     def none_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(remote, "_blocks", type(remote._blocks)())
+        monkeypatch.setattr(remote, "_blocks", RecentValues(8))
 
     def test_who_needs_another_block_waits_for_no_one(
         self, monkeypatch: pytest.MonkeyPatch
@@ -143,7 +144,7 @@ class TestBlocks:
         monkeypatch.setattr(remote, "_fetch", fetch)
         place = Remote("memory://a.tar")
         with ThreadPoolExecutor(2) as pool:
-            found = pool.map(lambda at: remote.stretch(place, at * remote.BLOCK, 2), (0, 1))
+            found = pool.map(lambda at: remote.read_range(place, at * remote.BLOCK, 2), (0, 1))
             assert list(found) == [b"01", b"ab"]
 
     def test_a_block_is_fetched_once_and_few_are_kept(
@@ -160,9 +161,11 @@ class TestBlocks:
         with ThreadPoolExecutor(4) as pool:
             for number in range(20):
                 reads = [number * remote.BLOCK] * 4
-                assert list(pool.map(lambda at: remote.stretch(place, at, 1), reads)) == [b"x"] * 4
+                assert (
+                    list(pool.map(lambda at: remote.read_range(place, at, 1), reads)) == [b"x"] * 4
+                )
         assert asked == list(range(20))
-        assert len(remote._blocks) == remote._KEPT_BLOCKS
+        assert len(remote._blocks._values) == 8
 
     def test_a_block_that_could_not_be_fetched_is_asked_for_again(
         self, monkeypatch: pytest.MonkeyPatch
@@ -178,13 +181,13 @@ class TestBlocks:
         monkeypatch.setattr(remote, "_fetch", fetch)
         place = Remote("memory://a.tar")
         with pytest.raises(InputError, match="refused"):
-            remote.stretch(place, 0, 5)
-        assert remote.stretch(place, 0, 5) == b"there"
+            remote.read_range(place, 0, 5)
+        assert remote.read_range(place, 0, 5) == b"there"
 
 
 def test_what_is_not_in_the_store_is_one_sentence(s3: Any) -> None:
     for url in ("s3://wild/nothing", "s3://wild/nothing.csv", "s3://no-bucket/x"):
-        with pytest.raises(InputError, match=f"{url} (is not there|holds nothing)"):
+        with pytest.raises(InputError, match=f"{url} (not found|has nothing)"):
             readers.read(Path(url))
     s3.pipe("wild/bad/labels.csv", b"path,label\na.jpg,x\n")
     with pytest.raises(InputError, match=r"^s3://wild/bad/labels\.csv has no column 'file_name'"):

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldmark.data.storage import fsspec, places
-from fieldmark.data.storage.places import Cell, Part, Remote
+from fieldmark.data.storage.places import Cell, Remote, TarMember
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
 
@@ -124,8 +124,8 @@ def test_a_plain_path_stays_one(tmp_path: Path) -> None:
 @given(st.integers(0, 10**12), st.integers(0, 10**9))
 def test_texts_of_parts_come_back(offset: int, size: int) -> None:
     root = Path("/data")
-    text = places.part_text("a/#1/b.tar", offset, size)
-    assert places.at(root, text) == Part(root / "a/#1/b.tar", offset, size)
+    text = places.member_text("a/#1/b.tar", offset, size)
+    assert places.at(root, text) == TarMember(root / "a/#1/b.tar", offset, size)
     assert str(places.at(root, text)) == f"/data/{text}"
     text = places.cell_text("p-0.parquet", "image.bytes", offset)
     assert places.at(root, text) == Cell(root / "p-0.parquet", "image.bytes", offset)
@@ -142,17 +142,17 @@ class TestParts:
         members = {f"{n}.jpg": bytes([n]) * (n * 700 + 1) for n in range(20)}
         where = tar_of(tmp_path / "s.tar", members)
         for name, (offset, size) in where.items():
-            assert places.read(Part(tmp_path / "s.tar", offset, size)) == members[name]
+            assert places.read(TarMember(tmp_path / "s.tar", offset, size)) == members[name]
 
     def test_what_cannot_be_read(self, tmp_path: Path) -> None:
         path = tmp_path / "s.tar"
         path.write_bytes(b"12345")
-        assert reason(Part(path, 3, 9)) is RejectReason.TRUNCATED
-        assert reason(Part(path, 0, 0)) is RejectReason.EMPTY
-        assert reason(Part(path, 0, 10**17)) is RejectReason.TOO_LARGE
-        assert reason(Part(tmp_path / "gone.tar", 0, 5)) is RejectReason.MISSING
-        assert reason(Part(tmp_path, 0, 5)) is RejectReason.UNREADABLE
-        assert reason(Part(path, 10**17, 5)) is RejectReason.TRUNCATED
+        assert reason(TarMember(path, 3, 9)) is RejectReason.TRUNCATED
+        assert reason(TarMember(path, 0, 0)) is RejectReason.EMPTY
+        assert reason(TarMember(path, 0, 10**17)) is RejectReason.TOO_LARGE
+        assert reason(TarMember(tmp_path / "gone.tar", 0, 5)) is RejectReason.MISSING
+        assert reason(TarMember(tmp_path, 0, 5)) is RejectReason.UNREADABLE
+        assert reason(TarMember(path, 10**17, 5)) is RejectReason.TRUNCATED
 
 
 class TestCells:
@@ -201,10 +201,10 @@ class TestCells:
 class TestRemote:
     def test_urls_are_named_in_a_few_ways(self) -> None:
         for text in ("s3://b/c d", "gs://b", "https://h/p", "http://h:1/p"):
-            assert fsspec.named(text) == Remote(text)
-            assert fsspec.named(Path(text)) == Remote(text)  # pathlib folds the slashes
+            assert fsspec.parse_url(text) == Remote(text)
+            assert fsspec.parse_url(Path(text)) == Remote(text)  # pathlib folds the slashes
         for text in ("photos", "/a/b", "c:/x", "file:///etc", "simplecache::s3://b", "ftp://h/p"):
-            assert fsspec.named(text) is None
+            assert fsspec.parse_url(text) is None
 
     def test_an_object_is_read_below_its_root(self, tmp_path: Path, web: Web) -> None:
         (tmp_path / "bär #1.jpg").write_bytes(b"photo")
@@ -247,11 +247,11 @@ class TestRemote:
         where = tar_of(tmp_path / "s.tar", members)
         root = Remote(web.url)
         for name, (offset, size) in where.items():
-            place = places.at(root, places.part_text("s.tar", offset, size))
+            place = places.at(root, places.member_text("s.tar", offset, size))
             assert places.read(place) == members[name]
         blocks = -(-(tmp_path / "s.tar").stat().st_size // 4096)
         assert web.asked["s.tar"] <= blocks
-        assert reason(Part(root / "s.tar", 10**9, 5)) is RejectReason.TRUNCATED
+        assert reason(TarMember(root / "s.tar", 10**9, 5)) is RejectReason.TRUNCATED
 
     def test_a_server_without_parts_is_said(
         self, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
@@ -260,7 +260,7 @@ class TestRemote:
         web.ranges = False
         tar_of(tmp_path / "whole.tar", {"a": b"x" * 9000})
         with pytest.raises(InputError, match=r"gives no parts|could not be read"):
-            places.read(Part(Remote(web.url) / "whole.tar", 4096, 100))
+            places.read(TarMember(Remote(web.url) / "whole.tar", 4096, 100))
 
     def test_a_cell_behind_a_url(self, tmp_path: Path, web: Web) -> None:
         pl.DataFrame({"jpg": [b"one", b"two"]}).write_parquet(tmp_path / "p.parquet")

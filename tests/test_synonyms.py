@@ -60,11 +60,11 @@ def test_what_the_table_says_of_the_accepted_name_is_taken(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name,accepted\nA a,B b\nB b,C c\n", "is itself called 'C c'"),
-        ("name,accepted\nA a,B b\nB b,A a\n", "each called the other"),
-        ("name,accepted\nA a,B b\na A,C c\n", "split in two"),
-        ("name,accepted\nA a,\n", "line 2: a name stands alone"),
-        ("name,accepted,family\nA a,C c,Ceae\nB b,C c,Cidae\n", "make them one"),
+        ("name,accepted\nA a,B b\nB b,C c\n", "itself a synonym of 'C c'"),
+        ("name,accepted\nA a,B b\nB b,A a\n", "each a synonym of the other"),
+        ("name,accepted\nA a,B b\na A,C c\n", "a name that was split"),
+        ("name,accepted\nA a,\n", "line 2: a name without its counterpart"),
+        ("name,accepted,family\nA a,C c,Ceae\nB b,C c,Cidae\n", "use one value"),
         ("old,new\nA a,B b\n", "no column 'name'"),
         ("", "is empty"),
     ],
@@ -79,7 +79,7 @@ def test_a_name_may_stay_as_it_is_and_no_table_changes_nothing(tmp_path: Path) -
     found = listed(tmp_path, "name,accepted\nA a,A a\n").apply(table)
     assert found.frame.equals(table.frame)
     assert synonyms.read(None).apply(table) is table
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="not found"):
         synonyms.read(tmp_path / "none.csv")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,14 @@ import pytest
 from scripts.stream_memory import serving, write
 
 from fieldmark.data import readers
-from fieldmark.data.loader import Streamed
+from fieldmark.data.loader import StreamedCrops
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.storage import fsspec as remote
 from fieldmark.data.storage.places import Cell
 from fieldmark.data.storage.places import read as read_place
 from fieldmark.data.transforms import Preprocess
 from fieldmark.training import TrainConfig, train
+from fieldmark.utils.threads import RecentValues
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra `remote`")
 COUNT = 60
@@ -52,7 +52,7 @@ def test_each_form_streams_the_same_pixels(places: dict[str, Path], cache: Path)
         rows = table.kept.sort("sha256").select("sha256", "path").iter_rows()
         photos = [PhotoFile(digest, table.file_of(path)) for digest, path in rows]
         assert len(photos) == COUNT
-        found[name] = Streamed(photos, CROP)[np.arange(COUNT)]
+        found[name] = StreamedCrops(photos, CROP)[np.arange(COUNT)]
     first, *others = found.values()
     assert len({row.tobytes() for row in first}) > 1
     for other in others:
@@ -73,7 +73,7 @@ def test_parquet_behind_a_url_is_never_here_as_a_whole(
         copies.append(target)
         most.append(sum(each.exists() for each in copies))
 
-    monkeypatch.setattr(remote, "_copies", OrderedDict())
+    monkeypatch.setattr(remote, "_copies", RecentValues(2))
     monkeypatch.setattr(remote, "download", download)
     table = readers.read(places["parquet, web"])
     for path in table.kept["path"]:
@@ -86,7 +86,7 @@ def test_a_copy_that_is_being_read_stays(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads that decode ahead may read of more files than are kept."""
-    monkeypatch.setattr(remote, "_copies", OrderedDict())
+    monkeypatch.setattr(remote, "_copies", RecentValues(2))
     table = readers.read(places["parquet, web"])
     cells = [table.file_of(path) for path in table.kept["path"]]
     files = list(dict.fromkeys(each.file for each in cells if isinstance(each, Cell)))

@@ -16,21 +16,21 @@ def threads() -> list[int]:
 def test_one_thread_is_for_as_long_as_it_is_asked_for() -> None:
     np.ones((2, 2)) @ np.ones((2, 2))
     before = threads()
-    with cpu.one_thread():
+    with cpu.single_threaded():
         assert set(threads()) <= {1}
     assert threads() == before
 
 
 def test_an_error_gives_the_threads_back() -> None:
     before = threads()
-    with pytest.raises(ZeroDivisionError), cpu.one_thread():
+    with pytest.raises(ZeroDivisionError), cpu.single_threaded():
         1 / 0  # noqa: B018
     assert threads() == before
 
 
 def test_the_last_of_several_threads_lifts_the_limit() -> None:
     before = threads()
-    first, second = cpu.one_thread(), cpu.one_thread()
+    first, second = cpu.single_threaded(), cpu.single_threaded()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

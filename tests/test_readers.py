@@ -169,7 +169,7 @@ class TestInat:
         ("document", "says"),
         [
             ([], "no field 'images'"),
-            ({"images": "many"}, "'images' has to be a list"),
+            ({"images": "many"}, "'images' must be a list"),
             ({"images": []}, "holds no photos"),
             ({"images": [{"id": 1, "file_name": "a"}, {"id": 2}]}, r"images\[1\] has no file_name"),
             ({"images": [{"id": None, "file_name": "a"}]}, r"images\[0\] has no id"),
@@ -387,10 +387,10 @@ class TestTable:
 
 
 def test_a_path_that_is_not_there_or_has_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is not there"):
+    with pytest.raises(InputError, match="nowhere not found"):
         read(tmp_path / "nowhere")
     photo(tmp_path / "lone.jpg")
-    with pytest.raises(InputError, match=r"lone\.jpg has none of the layouts.*inat.*folder.*table"):
+    with pytest.raises(InputError, match=r"lone\.jpg has no known layout.*inat.*folder.*table"):
         read(tmp_path / "lone.jpg")
     with pytest.raises(InputError, match="no source 'inaturalist'"):
         read(tmp_path, source="inaturalist")

@@ -206,7 +206,7 @@ def test_a_download_goes_on_where_it_was_cut_off(published: Any, tmp_path: Path)
 def test_a_later_run_goes_on_and_never_joins_two_versions(published: Any, tmp_path: Path) -> None:
     path, out = "/2019/train_val2019.tar.gz", tmp_path / "inat"
     published.server.faults[path] = [cut(0.5), *[busy(500, "")] * 3]
-    with pytest.raises(InputError, match=r"3 tries.*500.*what was got is kept"):
+    with pytest.raises(InputError, match=r"3 tries.*500.*it resumes"):
         download.fetch_challenge(published.challenge, out, QUICK)
     part = out / "archives/train_val2019.tar.gz.part"
     assert part.stat().st_size == len(published.server.files[path]) // 2
@@ -223,7 +223,7 @@ def test_wrong_bytes_are_thrown_away(published: Any, tmp_path: Path) -> None:
     published.server.faults[path] = [wrong]
     download.fetch_challenge(published.challenge, out, QUICK)
     published.server.faults[path] = [wrong, wrong]
-    with pytest.raises(InputError, match=r"twice with wrong bytes.*MD5 is .* is published"):
+    with pytest.raises(InputError, match=r"wrong content twice.*MD5 is .* is published"):
         download.fetch_challenge(published.challenge, tmp_path / "other", QUICK)
     assert not list((tmp_path / "other/archives").iterdir())
     assert not list((tmp_path / "other").glob("train*"))
@@ -310,7 +310,7 @@ HOSTILE = {
     "twice.tar.gz": (tar_of({"a/x.json": b"1", "b/x.json": b"2"}), "twice"),
     "cut.tar.gz": (tar_of({"a": bytes(range(256)) * 99})[:-200], "cannot be used"),
     "bomb.tar.gz": (tar_of({"a": bytes(10**8)}), "100 times"),
-    "empty.tar.gz": (tar_of({}), "holds no files"),
+    "empty.tar.gz": (tar_of({}), "has no files"),
     "no.zip": (b"no zip", "cannot be used"),
 }
 
@@ -340,7 +340,7 @@ def test_a_zip_is_unpacked_and_a_kill_costs_only_what_was_not_done(tmp_path: Pat
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == {"train2017.json": b"{}", "a/1.jpg": b"old", "a/2.jpg": b"two"}
     (folder / "a/2.jpg").write_bytes(b"mine")
-    with pytest.raises(InputError, match="is there already, with other content"):
+    with pytest.raises(InputError, match="exists with other content"):
         unpack(archive, folder, lambda size: None)
     assert (folder / "a/2.jpg").read_bytes() == b"mine"
 
@@ -402,13 +402,13 @@ def bucket(server: Any) -> Any:
     return server
 
 
-def wanted(bucket: Any, **more: Any) -> download.Wanted:
-    return download.Wanted(**{"taxa": ("parus",), "photos": 8, "base": bucket.url} | more)
+def wanted(bucket: Any, **more: Any) -> download.PhotoQuery:
+    return download.PhotoQuery(**{"taxa": ("parus",), "photos": 8, "base": bucket.url} | more)
 
 
 def test_a_data_set_of_ones_own(bucket: Any, tmp_path: Path) -> None:
     choice = wanted(bucket, place=(45.0, 5.0, 55.0, 15.0))
-    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     rows = pl.read_csv(got.table)
     numbers = rows["group"].str.strip_prefix("uuid-").cast(pl.Int64)
     assert (numbers % 5 != 0).all()
@@ -430,10 +430,10 @@ def test_a_data_set_of_ones_own(bucket: Any, tmp_path: Path) -> None:
     assert {taxon.ranks["genus"] for taxon in table.taxonomy} == {"Parus"}
     assert {taxon.ranks["family"] for taxon in table.taxonomy} == {"Paridae"}
     asked = len(bucket.asked)
-    assert download.fetch_own(choice, tmp_path / "own", manners=QUICK) == got
+    assert download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK) == got
     assert len(bucket.asked) == asked
-    with pytest.raises(InputError, match="chosen otherwise"):
-        download.fetch_own(replace(choice, seed=1), tmp_path / "own", manners=QUICK)
+    with pytest.raises(InputError, match="another query"):
+        download.fetch_open_data(replace(choice, seed=1), tmp_path / "own", retry_policy=QUICK)
 
 
 def test_the_choice_is_a_function_of_the_seed_whatever_the_block(
@@ -459,7 +459,7 @@ def test_licences_and_taxa_that_are_asked_for(bucket: Any, tmp_path: Path) -> No
     }
     with pytest.raises(InputError, match=r"no taxon 'Parus mojor'.*did you mean Parus major"):
         choose(wanted(bucket, taxa=("Parus mojor",)), tmp_path)
-    with pytest.raises(InputError, match="No photo fits: 2 species"):
+    with pytest.raises(InputError, match="No photo matches: 2 species"):
         choose(wanted(bucket, place=(0.0, 0.0, 1.0, 1.0)), tmp_path)
     for bad in ({"taxa": ()}, {"licences": ("GPL",)}, {"place": (9.0, 0.0, 1.0, 1.0)}):
         with pytest.raises(InputError):
@@ -474,14 +474,14 @@ def test_photos_that_are_not_to_be_had_are_named(bucket: Any, tmp_path: Path) ->
     del bucket.files[first]
     bucket.files[second] = bucket.files[second][:900]  # half a picture, twice
     bucket.faults[third] = [cut(0.3), busy(429, "0")]
-    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     assert (got.photos, got.failed) == (6, 2)
     lost = pl.read_csv(tmp_path / "own/not-fetched.csv")
     assert lost["reason"].str.contains("404|truncated").all()
     assert not list((tmp_path / "own").rglob("*.part"))
 
 
-def _chosen(choice: download.Wanted, bucket: Any, folder: Path) -> list[dict[str, Any]]:
+def _chosen(choice: download.PhotoQuery, bucket: Any, folder: Path) -> list[dict[str, Any]]:
     for name in inat_tables.NAMES:
         (folder / f"{name}.csv.gz").write_bytes(bucket.files[f"/{name}.csv.gz"])
     return choose(choice, folder).to_dicts()
@@ -491,11 +491,11 @@ def test_a_stop_in_the_middle_costs_no_photo(bucket: Any, tmp_path: Path) -> Non
     choice = wanted(bucket, photos=4)
     last = _chosen(choice, bucket, tmp_path)[-1]["url"].removeprefix(bucket.url)
     bucket.faults[last] = [busy(500, "")] * 3
-    with pytest.raises(InputError, match="what was got is kept"):
-        download.fetch_own(choice, tmp_path / "own", manners=replace(QUICK, workers=1))
+    with pytest.raises(InputError, match="it resumes"):
+        download.fetch_open_data(choice, tmp_path / "own", retry_policy=replace(QUICK, workers=1))
     assert not (tmp_path / "own/photos.csv").exists()
     bucket.asked.clear()
-    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     assert got.photos == 8
     assert bucket.asked == [(last, "")]
 
@@ -521,7 +521,7 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(bucket: Any, tmp_path: Pa
     """SIGKILL within a table, then within a photo: each run goes on, and the end is that of no kill."""
     choice = wanted(bucket, photos=4, taxa=("Parus",))
     photos = [row["url"].removeprefix(bucket.url) for row in _chosen(choice, bucket, tmp_path)]
-    whole = download.fetch_own(choice, tmp_path / "whole", manners=QUICK).table
+    whole = download.fetch_open_data(choice, tmp_path / "whole", retry_policy=QUICK).table
     bucket.asked.clear()
     # Noise that gzip cannot shrink, below the table's rows: so that half of the table is many blocks.
     noise = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes().hex().encode()
@@ -556,13 +556,13 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(bucket: Any, tmp_path: Pa
 
 def test_a_damaged_table_is_refused(bucket: Any, tmp_path: Path) -> None:
     cases = {
-        bucket.files["/photos.csv.gz"][:-30]: "cut off or damaged",
+        bucket.files["/photos.csv.gz"][:-30]: "truncated or damaged",
         gzip.compress(b"a\tb\n1\t2\n"): "has no column 'photo_id'",
     }
     for number, (data, said) in enumerate(cases.items()):
         bucket.files["/photos.csv.gz"] = data
         with pytest.raises(InputError, match=said):
-            download.fetch_own(wanted(bucket), tmp_path / str(number), manners=QUICK)
+            download.fetch_open_data(wanted(bucket), tmp_path / str(number), retry_policy=QUICK)
 
 
 def test_a_table_of_a_header_alone_is_refused(bucket: Any, tmp_path: Path) -> None:
@@ -571,7 +571,7 @@ def test_a_table_of_a_header_alone_is_refused(bucket: Any, tmp_path: Path) -> No
         header = gzip.decompress(whole[f"/{name}.csv.gz"]).split(b"\n")[0] + b"\n"
         bucket.files[f"/{name}.csv.gz"] = gzip.compress(header)
         with pytest.raises(InputError, match=f"{name}.csv.gz has no row below its header"):
-            download.fetch_own(wanted(bucket), tmp_path / name, manners=QUICK)
+            download.fetch_open_data(wanted(bucket), tmp_path / name, retry_policy=QUICK)
         bucket.files.update(whole)
 
 
@@ -582,7 +582,7 @@ def test_a_photo_that_is_too_large_is_left_out_and_the_others_come(
     large = _chosen(choice, bucket, tmp_path)[0]["url"].removeprefix(bucket.url)
     bucket.files[large] += b"x" * 2_000_000
     monkeypatch.setattr("fieldmark.data.download.open_data._PHOTO_LIMIT", 2_000_000)
-    got = download.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    got = download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     assert (got.photos, got.failed) == (7, 1)
     lost = pl.read_csv(tmp_path / "own/not-fetched.csv")
     assert lost["reason"].str.contains("larger than 2,000,000 bytes").all()
@@ -592,8 +592,8 @@ def test_where_no_photo_is_to_be_had_nothing_is_called_ready(bucket: Any, tmp_pa
     choice = wanted(bucket, photos=1)
     for row in _chosen(choice, bucket, tmp_path):
         del bucket.files[row["url"].removeprefix(bucket.url)]
-    with pytest.raises(InputError, match="None of the 2 photos was to be had"):
-        download.fetch_own(choice, tmp_path / "own", manners=QUICK)
+    with pytest.raises(InputError, match="None of the 2 photos is available"):
+        download.fetch_open_data(choice, tmp_path / "own", retry_policy=QUICK)
     assert pl.read_csv(tmp_path / "own/not-fetched.csv").height == 2
     assert not (tmp_path / "own/photos.csv").exists()
 
@@ -667,7 +667,7 @@ def test_the_verb(bucket: Any, tmp_path: Path) -> None:
         app, [*words, "--from", bucket.url, "--rate", "1000", "--licence", "cc0,CC-BY-NC"]
     )
     assert done.exit_code == 0, done.output
-    assert "4 photos of 2 species, 0 not to be had" in done.output
+    assert "4 photos of 2 species, 0 not available" in done.output
     bad = CliRunner().invoke(app, [*words, "--place", "here"])
     assert isinstance(bad.exception, InputError)
     assert "SOUTH,WEST,NORTH,EAST" in str(bad.exception)

@@ -1,4 +1,4 @@
-"""What holds for every source in `SOURCES`: a new one has to have a sample here, and to pass."""
+"""What holds for every source in `READERS`: a new one has to have a sample here, and to pass."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.data.photos import SCHEMA, PhotoTable
-from fieldmark.data.readers import SOURCES, by_location, read, without_empty
-from fieldmark.data.storage.places import file_of, is_here
+from fieldmark.data.readers import READERS, by_location, read, without_empty
+from fieldmark.data.storage.places import file_of, is_local
 from fieldmark.inference import items_of
 from fieldmark.utils.errors import InputError
 
@@ -275,11 +275,11 @@ SAMPLES: dict[str, tuple[Callable[[Path], Path], int]] = {
 
 
 def test_every_source_has_a_sample() -> None:
-    assert SAMPLES.keys() == SOURCES.keys()
-    assert all(name == source.name for name, source in SOURCES.items())
+    assert SAMPLES.keys() == READERS.keys()
+    assert all(name == source.name for name, source in READERS.items())
 
 
-@pytest.fixture(params=sorted(SOURCES))
+@pytest.fixture(params=sorted(READERS))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -290,12 +290,12 @@ def sample(name: str, tmp_path: Path) -> Path:
 
 
 def test_exactly_its_own_source_matches_a_layout(name: str, sample: Path) -> None:
-    assert [key for key, source in SOURCES.items() if source.matches(sample)] == [name]
+    assert [key for key, source in READERS.items() if source.matches(sample)] == [name]
 
 
 def test_no_source_matches_a_lone_photo(name: str, tmp_path: Path) -> None:
     photo(tmp_path / "lone.jpg")
-    assert not SOURCES[name].matches(tmp_path / "lone.jpg")
+    assert not READERS[name].matches(tmp_path / "lone.jpg")
 
 
 def test_kept_and_rejected_are_what_was_found(name: str, sample: Path) -> None:
@@ -318,7 +318,7 @@ def test_rows_are_sound(name: str, sample: Path) -> None:
     assert (kept["sha256"].str.len_chars() == 64).all()
     assert set(kept["taxon_id"]) <= {taxon.id for taxon in table.taxonomy}
     assert frame.filter(pl.col("status") == "rejected")["reason"].null_count() == 0
-    assert all(is_here(table.file_of(path)) for path in kept["path"])
+    assert all(is_local(table.file_of(path)) for path in kept["path"])
 
 
 def test_without_verifying_no_photo_is_opened(name: str, sample: Path) -> None:
@@ -491,10 +491,10 @@ def test_an_inat_export_may_stay_in_its_zip(tmp_path: Path) -> None:
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.write(path, path.name)
     assert read(zipped).frame.equals(there.frame)
-    assert [key for key, source in SOURCES.items() if source.matches(zipped)] == ["inat-export"]
+    assert [key for key, source in READERS.items() if source.matches(zipped)] == ["inat-export"]
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("second.csv", "x")
-    with pytest.raises(InputError, match="it holds no table, or several"):
+    with pytest.raises(InputError, match="it has no table, or several"):
         read(zipped, source="inat-export")
 
 
@@ -549,7 +549,7 @@ def test_half_an_open_data_mirror_is_one_sentence(tmp_path: Path) -> None:
     path = root / "observations.csv.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
-    with pytest.raises(InputError, match="cut off or damaged"):
+    with pytest.raises(InputError, match="truncated or damaged"):
         read(root)
     path.write_bytes(gzip.compress(b"observation_uuid\tquality_grade\n"))
     with pytest.raises(InputError, match="has no column 'taxon_id'"):
@@ -573,7 +573,7 @@ def test_camera_traps_keep_bursts_and_where_asked_places(tmp_path: Path) -> None
     assert table.frame["location"].to_list() == ["26", "26", "26", None]
     assert table.reasons() == {"corrupt": 1}
     assert by_location(table).frame["group"].to_list() == ["26", "26", "26", "s1"]
-    with pytest.raises(InputError, match="no photo says where it was taken"):
+    with pytest.raises(InputError, match="no photo has a location"):
         by_location(read(folder_sample(tmp_path / "other"), verify=False))
 
 
