@@ -20,7 +20,7 @@ from fieldmark.models import Architecture, Backbone
 from fieldmark.models.network import ClassifierNetwork, Pixels, seeded
 from fieldmark.training import finetune
 from fieldmark.training.finetune import FineTuning
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.utils.errors import StoreError
 
 CLASSES = 3
@@ -154,14 +154,14 @@ class Cut(Exception):
 
 def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training die after so many epochs, when the state is kept and nothing else is done."""
-    keep = State.after_epoch
+    keep = TrainingState.after_epoch
 
-    def dying(self: State, entry: Epoch) -> None:
+    def dying(self: TrainingState, entry: Epoch) -> None:
         keep(self, entry)
         if len(self.curve) == epochs:
             raise Cut
 
-    monkeypatch.setattr(State, "after_epoch", dying)
+    monkeypatch.setattr(TrainingState, "after_epoch", dying)
 
 
 @pytest.mark.parametrize("transfer", ["all", "low-rank", "last"])

@@ -135,7 +135,7 @@ def test_training_starts_from_a_given_layer() -> None:
 def test_ridges_sums_are_the_decomposition_of_the_scaled_features(count: int, dim: int) -> None:
     photos = blobs(count, dim)
     x_ND = Scaling.of(photos.features).apply(photos.features[slice(None)]).astype(np.float64)
-    sums = ridge.Sums.of(photos, 5)
+    sums = ridge.RidgeStatistics.of(photos, 5)
     rebuilt = (sums.vectors * sums.values) @ sums.vectors.T
     np.testing.assert_allclose(rebuilt.numpy(), x_ND.T @ x_ND, atol=1e-2)
     for number in range(5):
@@ -148,13 +148,13 @@ def test_ridges_sums_lose_no_digits_to_a_large_mean() -> None:
     photos = blobs(300)
     far = Features.of(photos.features[slice(None)].astype(np.float64) + 1e4)
     moved = LabelledFeatures(far, photos.labels, photos.ids)
-    values = [ridge.Sums.of(each, 5).values.numpy() for each in (photos, moved)]
+    values = [ridge.RidgeStatistics.of(each, 5).values.numpy() for each in (photos, moved)]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-2)
 
 
 def test_ridges_leave_one_out_scores_are_those_of_a_fit_without_the_photo() -> None:
     photos, strength = blobs(60), 0.3
-    choice = ridge._Choice(ridge.Sums.of(photos, 5), photos, alone=True)
+    choice = ridge._Choice(ridge.RidgeStatistics.of(photos, 5), photos, alone=True)
     weight_EC, _, inverse_E = choice._columns(strength)
     found = choice.x_NE @ weight_EC
     choice._leave_out(found, inverse_E)

@@ -49,11 +49,11 @@ val = replace(crops, pixels=np.ascontiguousarray(pixels[:, :32, :32]))
 network = load("shufflenet_v2_x0_5", weights="random").trainable(3, 0)
 join("all")
 if dies and os.environ["RANK"] == "1":
-    keep = loop.State.after_epoch
+    keep = loop.TrainingState.after_epoch
     def after_epoch(self, entry):
         keep(self, entry)
         os._exit(9)
-    loop.State.after_epoch = after_epoch
+    loop.TrainingState.after_epoch = after_epoch
 how = replace(good("all", epochs=2), batch_size=12, learning_rate=1e-3)
 try:
     curve, _ = finetune(network, crops, val, how, checkpoint=out / "state")

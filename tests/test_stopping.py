@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.early_stopping import Stopping
+from fieldmark.heads.early_stopping import EarlyStopping
 from fieldmark.heads.softmax import Hyperparameters, Training, by_loss, fit_sweep
 
 LOSSES = st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=20)
@@ -21,7 +21,7 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
     losses: list[tuple[int, int]], patience: int
 ) -> None:
     weight = torch.zeros(3, 2, 4)
-    stopping = Stopping([weight], patience)
+    stopping = EarlyStopping([weight], patience)
     for number, pair in enumerate(losses, 1):
         weight += 1  # what an epoch leaves is its number
         over = stopping.after_epoch([float(each) for each in pair])
@@ -34,7 +34,7 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
         assert over == (number - max(best) >= patience)
         if over:
             break
-    stopping.go_back()
+    stopping.restore_best()
     for hyperparameters, epoch in enumerate(stopping.kept):
         assert (weight[:, hyperparameters] == epoch).all()
 

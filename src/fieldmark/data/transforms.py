@@ -25,7 +25,7 @@ from fieldmark.utils import random as sampling
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray
 
-Fit = Literal["crop", "squash"]
+FitMode = Literal["crop", "squash"]
 Tier = Literal["exact", "fast"]
 
 _VERSION = 2  # goes up when the same settings give other pixels: kept features are then not reused
@@ -57,12 +57,12 @@ class Preprocess:
     size: int = 224
     resize: int = 256
     interpolation: Interpolation = "bicubic"
-    fit: Fit = "crop"
+    fit: FitMode = "crop"
     tier: Tier = "exact"
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("interpolation", Interpolation), ("fit", Fit), ("tier", Tier)):
+        for name, allowed in (("interpolation", Interpolation), ("fit", FitMode), ("tier", Tier)):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(
                     f"preprocess.{name} is {getattr(self, name)!r}: "

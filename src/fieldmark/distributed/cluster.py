@@ -30,7 +30,7 @@ from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.features.cache import FeatureCache
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.features.sharded import Report, Shard, extract_shard
-from fieldmark.inference import Item, Named, predict
+from fieldmark.inference import InputPhoto, PhotoResult, predict
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.predictor import BATCH
 from fieldmark.models import Backbone, load
@@ -196,8 +196,13 @@ class Workers:
         return whole
 
     def predict(
-        self, classifier: Classifier, items: Sequence[Item], top: int = 5, *, wide: bool = False
-    ) -> Iterator[Named]:
+        self,
+        classifier: Classifier,
+        items: Sequence[InputPhoto],
+        top: int = 5,
+        *,
+        wide: bool = False,
+    ) -> Iterator[PhotoResult]:
         """`predict.predict` of every share, in whole batches, so that the answers are the same.
 
         Args:
@@ -298,7 +303,7 @@ _last: dict[str, Classifier] = {}
 """The classifier of the task before: its network is not loaded again."""
 
 
-def _name(common: tuple[Classifier, int, bool], items: Sequence[Item]) -> list[Named]:
+def _name(common: tuple[Classifier, int, bool], items: Sequence[InputPhoto]) -> list[PhotoResult]:
     classifier, top, wide = common
     if classifier.digest not in _last:
         _last.clear()

@@ -32,7 +32,9 @@ _NEGLIGIBLE = 1e-3  # of the whole weight
 _PICKS = 50
 
 
-def of_right(scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray) -> DoubleArray:
+def label_probabilities(
+    scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray
+) -> DoubleArray:
     """The probability that a member gives each photo's right class, shape (N,).
 
     Args:
@@ -90,10 +92,10 @@ def weights(own_MN: DoubleArray) -> DoubleArray:
         if np.log(gain_M.max()) < _GAP:
             break
         found = found * gain_M
-    return _without_dust(own_MN, found / found.sum())
+    return _drop_negligible(own_MN, found / found.sum())
 
 
-def _without_dust(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
+def _drop_negligible(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
     """The weights without those that cost a network's run and change nothing."""
     kept = np.where(weights_M < _NEGLIGIBLE, 0.0, weights_M)
     kept /= kept.sum()
@@ -130,7 +132,7 @@ def greedy(own_MN: DoubleArray, picks: int = _PICKS) -> DoubleArray:
     return np.asarray(best / best.sum())
 
 
-def of_few(count: int) -> Callable[[DoubleArray], DoubleArray]:
+def weights_of_best(count: int) -> Callable[[DoubleArray], DoubleArray]:
     """The way that gives at most `count` members a weight: those that `greedy` picks most."""
 
     def fit(own_MN: DoubleArray) -> DoubleArray:
@@ -142,7 +144,7 @@ def of_few(count: int) -> Callable[[DoubleArray], DoubleArray]:
     return fit
 
 
-WAYS: dict[str, Callable[[DoubleArray], DoubleArray]] = {
+WEIGHTINGS: dict[str, Callable[[DoubleArray], DoubleArray]] = {
     "mean": mean,
     "weights": weights,
     "greedy": greedy,
@@ -151,7 +153,7 @@ WAYS: dict[str, Callable[[DoubleArray], DoubleArray]] = {
 
 
 @dataclass(frozen=True)
-class Worth:
+class MemberContribution:
     """What a member is worth: how much the log-loss rises where it is left out, in nats.
 
     Attributes:
@@ -174,7 +176,7 @@ def worth(
     groups: Sequence[str | None] | None = None,
     *,
     seed: int = 0,
-) -> list[Worth]:
+) -> list[MemberContribution]:
     """The worth of each member with a weight, others in their place 0; see `Worth`.
 
     Photos that the weights were not fitted on say it best; on those that they were fitted on it is a
@@ -193,9 +195,9 @@ def worth(
     for member, weight in enumerate(weights_M):
         rest = np.where(np.arange(len(weights_M)) == member, 0.0, weights_M)
         if weight == 0 or not rest.any():
-            found.append(Worth(0.0, (0.0, 0.0)))
+            found.append(MemberContribution(0.0, (0.0, 0.0)))
             continue
         rise_N = losses(own_MN, rest / rest.sum()) - with_all_N
         interval = metrics.difference_interval(rise_N, groups, most=MOST, seed=seed)
-        found.append(Worth(float(rise_N.mean()), interval))
+        found.append(MemberContribution(float(rise_N.mean()), interval))
     return found

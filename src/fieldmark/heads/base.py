@@ -77,7 +77,7 @@ class LinearHead:
         """The head whose logits are `scale` times these."""
         return LinearHead(self.weight * np.float32(scale), self.bias * np.float32(scale))
 
-    def closed_to(self, count_C: IntArray) -> LinearHead:
+    def exclude_unseen(self, count_C: IntArray) -> LinearHead:
         """The head that never answers a class without a training photo, with finite logits.
 
         The logits of the classes that were seen are moved to a mean of zero for every photo, which
@@ -95,7 +95,7 @@ class LinearHead:
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedHead:
     """What the heads that need no gradient steps give; see `Fitted`."""
 
     head: LinearHead

@@ -20,9 +20,9 @@ import torch
 
 from fieldmark.evaluation import metrics
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Learned, LinearHead, Scaling
-from fieldmark.heads.ridge import counts, undivided
-from fieldmark.heads.scaling import few, fit_weights
+from fieldmark.heads.base import FittedHead, LinearHead, Scaling
+from fieldmark.heads.ridge import counts, single_class_head
+from fieldmark.heads.scaling import fit_weights, subsample
 from fieldmark.heads.selection import schedule
 from fieldmark.heads.softmax import Epoch, Hyperparameters, Training, fit_sweep
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
@@ -32,12 +32,12 @@ RATES = (3e-4, 1e-3, 3e-3)
 
 PLAIN = "plain"
 
-FEW = 30
+RARE_BELOW = 30
 """A class with fewer photos to learn from is rare."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ImbalanceTrial:
     """A head that one method gave with one setting.
 
     Attributes:
@@ -118,7 +118,7 @@ def candidates(
     methods: Collection[str] = METHODS,
     watched: LabelledFeatures | None = None,
     aside: tuple[LabelledFeatures, LabelledFeatures] | None = None,
-) -> list[Candidate]:
+) -> list[ImbalanceTrial]:
     """The plain head and the methods' heads, all strengths.
 
     Adjusting afterwards takes logits for log-probabilities, so the prior is first brought into the
@@ -164,17 +164,17 @@ def candidates(
         rate = plain.setting[0]
         for each in STRENGTHS["adjusted"]:
             head = adjusted(plain.head, log_prior_C, each * temperature)
-            found.append(Candidate("adjusted", (rate, each), head))
+            found.append(ImbalanceTrial("adjusted", (rate, each), head))
         for each in STRENGTHS["normalised"]:
             head = normalised(plain.head, scaling, each)
-            found.append(Candidate("normalised", (rate, each), head))
+            found.append(ImbalanceTrial("normalised", (rate, each), head))
     wanted = [each for each in found if each.method in {PLAIN, *methods}]
-    return [replace(each, head=each.head.closed_to(count_C)) for each in wanted]
+    return [replace(each, head=each.head.exclude_unseen(count_C)) for each in wanted]
 
 
 def fit(
     method: str, train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
-) -> Learned:
+) -> FittedHead:
     """The head of one method, its strength and the scale of its logits chosen on validation photos.
 
     Args:
@@ -186,11 +186,11 @@ def fit(
     """
     start = time.perf_counter()
     if not (train.labels >= 0).any():
-        return undivided(train, val, classes)
+        return single_class_head(train, val, classes)
     training = schedule(int((train.labels >= 0).sum()), seed)
     found = candidates(train, classes, training, [method], aside=(train, val))
     heads = [each.head for each in found if each.method == method]
-    measured = few(val, classes)
+    measured = subsample(val, classes)
     labels = torch.from_numpy(measured.labels)
     scales = []
     for head in heads:
@@ -200,12 +200,12 @@ def fit(
     best = min(numbers, key=lambda at: scales[at].loss) if len(measured) else len(heads) // 2
     # Never turned round or taken to nothing, however wrong a handful of photos is.
     head = heads[best].times(max(scales[best].values[0], 0.05))
-    return Learned(head, scales[best].loss, time.perf_counter() - start)
+    return FittedHead(head, scales[best].loss, time.perf_counter() - start)
 
 
 def _temperature(head: LinearHead, photos: LabelledFeatures, classes: int) -> float:
     """What the head's logits are divided by to fit photos that it did not learn from; 1 without any."""
-    measured = few(photos, classes)
+    measured = subsample(photos, classes)
     if not len(measured):
         return 1.0
     s_NC = torch.from_numpy(head.logits_of(measured.features))
@@ -234,13 +234,13 @@ def _swept(
     training: Training,
     arms: Sequence[tuple[str, float, Hyperparameters]],
     watched: LabelledFeatures | None,
-) -> list[Candidate]:
+) -> list[ImbalanceTrial]:
     val = train.where(np.zeros(len(train), np.bool_)) if watched is None else watched
     fits = fit_sweep(
         train, val, classes, training, [hyperparameters for _, _, hyperparameters in arms]
     )
     return [
-        Candidate(
+        ImbalanceTrial(
             name,
             (hyperparameters.learning_rate, strength),
             fit.head,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 
-class Stopping:
+class EarlyStopping:
     """What each arm's parameters were after its best epoch.
 
     Attributes:
@@ -38,7 +38,7 @@ class Stopping:
                     best[..., hyperparameters, :] = parameter[..., hyperparameters, :]
         return self.epoch - max(self.kept) >= self.patience
 
-    def go_back(self) -> None:
+    def restore_best(self) -> None:
         """Give every arm the parameters of its best epoch."""
         for best, parameter in zip(self.best, self.parameters, strict=True):
             parameter.copy_(best)

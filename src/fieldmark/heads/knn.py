@@ -19,7 +19,7 @@ from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import Scaling
 from fieldmark.heads.ridge import counts
-from fieldmark.heads.scaling import few
+from fieldmark.heads.scaling import subsample
 from fieldmark.utils.typing import FloatArray, IntArray
 
 NEIGHBOURS = 20
@@ -108,7 +108,7 @@ class NeighbourHead:
 
 
 @dataclass(frozen=True)
-class Found:
+class FittedHead:
     """See `fieldmark.heads.base.Fitted`."""
 
     head: NeighbourHead
@@ -116,7 +116,7 @@ class Found:
     seconds: float
 
 
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Found:
+def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> FittedHead:
     """Keep the training photos, in the order of their ids; the validation loss chooses T.
 
     Args:
@@ -141,15 +141,15 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
         NeighbourHead(scaling, vectors, train.labels[order], prior, temperature)
         for temperature in TEMPERATURES
     ]
-    measured = few(val, classes)
+    measured = subsample(val, classes)
     if not len(measured):
-        return Found(heads[1], float("nan"), time.perf_counter() - start)
+        return FittedHead(heads[1], float("nan"), time.perf_counter() - start)
     parts = [heads[0].nearest(block) for _, block in measured.features.blocks(1024)]
     cosine_NK, label_NK = (torch.cat(each) for each in zip(*parts, strict=True))
     rows = np.arange(len(measured))
     losses = [-head.votes(cosine_NK, label_NK)[rows, measured.labels].mean() for head in heads]
     best = int(np.argmin(losses))
-    return Found(heads[best], float(losses[best]), time.perf_counter() - start)
+    return FittedHead(heads[best], float(losses[best]), time.perf_counter() - start)
 
 
 def _unit(x_ND: FloatArray) -> FloatArray:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Learned, LinearHead, Scaling
+from fieldmark.heads.base import FittedHead, LinearHead, Scaling
 from fieldmark.heads.ridge import counts
-from fieldmark.heads.scaling import few, fit_weights
+from fieldmark.heads.scaling import fit_weights, subsample
 
 
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Learned:
+def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> FittedHead:
     """One pass over the features; the scale of the logits is fitted on the validation photos.
 
     Args:
@@ -37,11 +37,11 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     near = LinearHead(
         mean_CD.T.astype(np.float32), (-0.5 * np.square(mean_CD).sum(1)).astype(np.float32)
     )
-    head = scaling.fold(near).closed_to(count_C)
-    measured = few(val, classes)
+    head = scaling.fold(near).exclude_unseen(count_C)
+    measured = subsample(val, classes)
     s_NC = torch.from_numpy(head.logits_of(measured.features))
     # Distances add up over features: their natural unit is the number of those.
     unit = 1 / max(1, train.features.dim)
     weights = fit_weights((s_NC * unit,), torch.from_numpy(measured.labels), ((10.0, 10.0),))
     scale = max(weights.values[0], 0.05) * unit
-    return Learned(head.times(scale), weights.loss, time.perf_counter() - start)
+    return FittedHead(head.times(scale), weights.loss, time.perf_counter() - start)

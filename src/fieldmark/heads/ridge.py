@@ -21,8 +21,8 @@ import torch
 from torch.nn import functional
 
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Learned, LinearHead, Scaling
-from fieldmark.heads.scaling import Weights, few, fit_weights
+from fieldmark.heads.base import FittedHead, LinearHead, Scaling
+from fieldmark.heads.scaling import Weights, fit_weights, subsample
 from fieldmark.utils.typing import IntArray
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -32,7 +32,7 @@ FEWEST_TO_CHOOSE_BY = 50
 """With fewer validation photos than this the leave-one-out scores choose."""
 
 
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Learned:
+def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> FittedHead:
     """The best of several regularisations, as a linear layer whose logits are to scale.
 
     Args:
@@ -45,25 +45,25 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
     if np.count_nonzero(counts(train, classes)) < 2:
-        return undivided(train, val, classes)
-    sums = Sums.of(train, classes)
-    measured = few(val, classes)
+        return single_class_head(train, val, classes)
+    sums = RidgeStatistics.of(train, classes)
+    measured = subsample(val, classes)
     alone = len(measured) < FEWEST_TO_CHOOSE_BY
-    chosen_by = few(train, classes) if alone else measured
-    head, weights = _Choice(sums, chosen_by, alone).best()
-    head, loss = head.closed_to(sums.count_C.numpy()), weights.loss
+    chosen_by = subsample(train, classes) if alone else measured
+    head, weights = _RegularisationSearch(sums, chosen_by, alone).best()
+    head, loss = head.exclude_unseen(sums.count_C.numpy()), weights.loss
     if alone and len(measured):
         loss = _loss(head, measured)
-    return Learned(head, loss, time.perf_counter() - start)
+    return FittedHead(head, loss, time.perf_counter() - start)
 
 
-def undivided(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> Learned:
+def single_class_head(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> FittedHead:
     """The layer of photos of one class or of none, which tell nothing apart: the one that was seen."""
     even = LinearHead(
         np.zeros((train.features.dim, classes), np.float32), np.zeros(classes, np.float32)
     )
-    head = even.closed_to(counts(train, classes))
-    return Learned(head, _loss(head, few(val, classes)))
+    head = even.exclude_unseen(counts(train, classes))
+    return FittedHead(head, _loss(head, subsample(val, classes)))
 
 
 def _loss(head: LinearHead, photos: LabelledFeatures) -> float:
@@ -73,7 +73,7 @@ def _loss(head: LinearHead, photos: LabelledFeatures) -> float:
 
 
 @dataclass(frozen=True)
-class Sums:
+class RidgeStatistics:
     """What one pass over N photos gives, on features of zero mean and unit variance.
 
     Attributes:
@@ -91,7 +91,7 @@ class Sums:
     count_C: torch.Tensor
 
     @classmethod
-    def of(cls, train: LabelledFeatures, classes: int) -> Sums:
+    def of(cls, train: LabelledFeatures, classes: int) -> RidgeStatistics:
         """Read all photos once."""
         features, y_N = train.features, torch.from_numpy(train.labels)
         dim, count = features.dim, len(features)
@@ -135,10 +135,10 @@ def _scaling(near_D: np.ndarray, mean_D: torch.Tensor, square_D: torch.Tensor) -
     return Scaling(mean.astype(np.float32), scale.astype(np.float32))
 
 
-class _Choice:
+class _RegularisationSearch:
     """Some photos in the basis of the eigenvectors, and how good each regularisation is for them."""
 
-    def __init__(self, sums: Sums, photos: LabelledFeatures, alone: bool) -> None:
+    def __init__(self, sums: RidgeStatistics, photos: LabelledFeatures, alone: bool) -> None:
         self.sums, self.alone = sums, alone
         self.y_N = torch.from_numpy(photos.labels)
         x_ND = torch.from_numpy(sums.scaling.apply(photos.features[slice(None)]))

@@ -24,7 +24,7 @@ import torch
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import selection
 from fieldmark.heads.base import LinearHead, Scaling
-from fieldmark.heads.scaling import few
+from fieldmark.heads.scaling import subsample
 from fieldmark.heads.softmax import (
     BETAS,
     EPSILON,
@@ -206,7 +206,7 @@ def fit_sweep(
     estimates, its validation losses exact.
     """
     start = time.perf_counter()
-    train, val = train.where(train.labels >= 0), few(val, classes, _MEASURED)
+    train, val = train.where(train.labels >= 0), subsample(val, classes, _MEASURED)
     count_C = np.bincount(train.labels, minlength=classes)
     scaling = Scaling.of(train.features) if len(train) else Scaling.none(train.features.dim)
     hashes = random.hashes(train.ids, "order", training.seed)
@@ -229,7 +229,7 @@ def fit_sweep(
                 index = order[at : at + training.batch_size]
                 x_BD = scaling.apply(train.features[index])
                 loss += layer.update(x_BD, train.labels[index]) * len(index)
-            head = scaling.fold(layer.head()).closed_to(count_C)
+            head = scaling.fold(layer.head()).exclude_unseen(count_C)
             curve.append(Epoch(epoch + 1, loss / max(1, len(train)), *measure(head, val)))
             report_epoch(curve[-1])
             on_epoch(epoch + 1)
@@ -246,7 +246,7 @@ def best_first(
     With 100,000 classes the logits of some hundred photos are held at once: enough for one factor, too
     few to tell two learning rates apart.
     """
-    known = few(val, len(fits[0].head.bias), _MEASURED)
+    known = subsample(val, len(fits[0].head.bias), _MEASURED)
     fits = selection.best_first(fits, train, val, start)
     if len(known):
         fits = [replace(each, scaled_loss=measure(each.head, known)[0]) for each in fits]

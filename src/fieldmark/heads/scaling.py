@@ -27,7 +27,7 @@ class Weights:
     loss: float
 
 
-def few(photos: LabelledFeatures, classes: int, scores: int = _SCORES) -> LabelledFeatures:
+def subsample(photos: LabelledFeatures, classes: int, scores: int = _SCORES) -> LabelledFeatures:
     """As many of the photos as logits can be held for, drawn by their ids; all of them if they fit.
 
     Photos of none of the classes are left out.

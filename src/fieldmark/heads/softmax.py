@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import LinearHead, Scaling
-from fieldmark.heads.early_stopping import Stopping
+from fieldmark.heads.early_stopping import EarlyStopping
 from fieldmark.utils import random
 from fieldmark.utils.logging import report_epoch
 
@@ -260,7 +260,7 @@ class _Sweep:
         # Without photos to measure on nothing says when to stop: then all epochs, the last weights.
         self.stopping = None
         if patience and len(self.val):
-            self.stopping = Stopping(self.parameters, patience)
+            self.stopping = EarlyStopping(self.parameters, patience)
 
     def run(self, epoch: int) -> None:
         """One pass over the training photos, then the measure on the validation photos."""
@@ -366,7 +366,7 @@ class _Sweep:
 
     def results(self) -> list[Fit]:
         if self.stopping:
-            self.stopping.go_back()
+            self.stopping.restore_best()
         weight, bias = (parameter.numpy() for parameter in self.parameters)
         closed = self.closed_KC.numpy()
         return [

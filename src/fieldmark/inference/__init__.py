@@ -19,26 +19,38 @@ from fieldmark.inference.checkpoint import to_file
 from fieldmark.inference.formats import WRITERS, lines
 from fieldmark.inference.formats.submission import check_submission, write_submission
 from fieldmark.inference.formats.table import COLUMNS, columns
-from fieldmark.inference.formats.text import as_text
-from fieldmark.inference.inputs import SUFFIXES, Item, items_of, listed, species_in
-from fieldmark.inference.predictor import Counted, Named, Naming, predict, with_progress
+from fieldmark.inference.formats.text import text_lines
+from fieldmark.inference.inputs import (
+    SUFFIXES,
+    InputPhoto,
+    find_photos,
+    read_list,
+    read_species_list,
+)
+from fieldmark.inference.predictor import (
+    PhotoResult,
+    PredictFunction,
+    RejectedCounter,
+    predict,
+    with_progress,
+)
 
 __all__ = [
     "COLUMNS",
     "SUFFIXES",
     "WRITERS",
-    "Counted",
-    "Item",
-    "Named",
-    "Naming",
-    "as_text",
+    "InputPhoto",
+    "PhotoResult",
+    "PredictFunction",
+    "RejectedCounter",
     "check_submission",
     "columns",
-    "items_of",
+    "find_photos",
     "lines",
-    "listed",
     "predict",
-    "species_in",
+    "read_list",
+    "read_species_list",
+    "text_lines",
     "to_file",
     "with_progress",
     "write_submission",

@@ -30,7 +30,7 @@ _LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
 
 
 @dataclass(frozen=True)
-class Item:
+class InputPhoto:
     """One photo to name.
 
     Attributes:
@@ -49,7 +49,7 @@ class Item:
     taken: str | None = None
 
 
-def items_of(arguments: Sequence[Path]) -> list[Item]:
+def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
     """The photos that the arguments stand for: files, folders, patterns (`photos/**/*.jpg`), lists
     (`@list.txt`, `-` for standard input), annotation files without labels, tars, tables; or the URL
     of a photo, a folder or such a list.
@@ -58,10 +58,10 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
         InputError: an argument is not there, a folder or pattern holds no photo, or a store refuses
             the credentials or does not answer.
     """
-    found: list[Item] = []
+    found: list[InputPhoto] = []
     for argument in arguments:
         if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
-            found += listed("-" if str(argument) == "-" else str(argument)[1:])
+            found += read_list("-" if str(argument) == "-" else str(argument)[1:])
         elif (place := fsspec.named(argument)) is not None:
             found += _away(place, argument)
         elif argument.is_dir():
@@ -69,7 +69,7 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
         elif _is_list(argument.name):
             found += _in_list(argument)
         elif argument.exists():
-            found.append(Item(_shown(argument), argument))
+            found.append(InputPhoto(_shown(argument), argument))
         elif any(character in str(argument) for character in "*?["):
             found += _matching(str(argument))
         else:
@@ -79,7 +79,7 @@ def items_of(arguments: Sequence[Path]) -> list[Item]:
     return found
 
 
-def listed(name: str) -> list[Item]:
+def read_list(name: str) -> list[InputPhoto]:
     """The photos of a list: a path or URL a line, or with zero bytes between; `-` is standard input.
 
     A path of the list that is not there becomes a row that says so. Folders are gone through.
@@ -99,16 +99,16 @@ def listed(name: str) -> list[Item]:
     if not paths:
         where = "Standard input" if name == "-" else name
         raise InputError(f"{where} names no photo: a list has a path a line.")
-    found: list[Item] = []
+    found: list[InputPhoto] = []
     for path in paths:
         if (place := fsspec.named(path)) is not None:
-            found.append(Item(str(place), place))
+            found.append(InputPhoto(str(place), place))
         else:
-            found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
+            found += _in_folder(path) if path.is_dir() else [InputPhoto(_shown(path), path)]
     return found
 
 
-def species_in(path: Path) -> list[str]:
+def read_species_list(path: Path) -> list[str]:
     """The names in a text file, one a line; empty lines and those that begin with # do not count.
 
     Raises:
@@ -124,12 +124,12 @@ def species_in(path: Path) -> list[str]:
     return names
 
 
-def _matching(pattern: str) -> list[Item]:
+def _matching(pattern: str) -> list[InputPhoto]:
     """Photos and folders that match a pattern; `**` goes through folders by itself."""
-    found: list[Item] = []
+    found: list[InputPhoto] = []
     for path in sorted(map(Path, glob.glob(pattern, recursive=True))):  # noqa: PTH207  # also absolute ones
         if path.is_file() and _is_picture(path.name):
-            found.append(Item(_shown(path), path))
+            found.append(InputPhoto(_shown(path), path))
         elif path.is_dir() and "**" not in pattern:
             found += _in_folder(path)
     if not found:
@@ -141,7 +141,7 @@ def _is_list(name: str) -> bool:
     return name.lower().endswith(_LISTS)
 
 
-def _in_folder(folder: Path) -> list[Item]:
+def _in_folder(folder: Path) -> list[InputPhoto]:
     """Its photos as its list says, or, without one, all that lie in it and below.
 
     The challenge's annotations are none: a folder of them holds several parts.
@@ -168,7 +168,7 @@ def _in_folder(folder: Path) -> list[Item]:
         raise InputError(
             f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
         )
-    return [Item(_shown(path), path) for path in sorted(paths)]
+    return [InputPhoto(_shown(path), path) for path in sorted(paths)]
 
 
 def _shown(path: Path) -> str:
@@ -180,17 +180,17 @@ def _is_picture(name: str) -> bool:
     return PurePath(name).suffix.lower() in SUFFIXES
 
 
-def _away(place: Remote, argument: Path) -> list[Item]:
+def _away(place: Remote, argument: Path) -> list[InputPhoto]:
     """The photo, the folder's photos, or those of the tars or the list that a URL stands for."""
     if _is_picture(place.name):
-        return [Item(str(place), place)]
+        return [InputPhoto(str(place), place)]
     names = [] if _is_list(place.name) else fsspec.below(place)
     every = [place / name for name in names if not PurePath(name).name.startswith(".")]
-    found = [Item(str(photo), photo) for photo in every if _is_picture(photo.name)]
+    found = [InputPhoto(str(photo), photo) for photo in every if _is_picture(photo.name)]
     return found or _in_list(argument)
 
 
-def _in_list(path: Path) -> list[Item]:
+def _in_list(path: Path) -> list[InputPhoto]:
     """The photos that a source lists, with their ids; those of an annotation file as it calls them."""
     from fieldmark.data import readers
 
@@ -206,5 +206,5 @@ def _in_list(path: Path) -> list[Item]:
         below = name if isinstance(place, (Path, Remote)) else photo_id
         called = name if annotations else str(table.root / below)
         own = photo_id if annotations or photo_id != below else None
-        found.append(Item(called, place, own, outside, *said))
+        found.append(InputPhoto(called, place, own, outside, *said))
     return found

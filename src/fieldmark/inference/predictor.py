@@ -9,7 +9,7 @@ from itertools import islice
 from fieldmark.data import images
 from fieldmark.data.image_containers import reject
 from fieldmark.inference.classifier import Classifier, Prediction, stacked
-from fieldmark.inference.inputs import Item
+from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.threads import in_order
@@ -19,23 +19,25 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class Named:
+class PhotoResult:
     """What came of one photo: a prediction, or the reason why there is none.
 
     `scores` are the probabilities of all labels, shape (C,).
     """
 
-    item: Item
+    item: InputPhoto
     prediction: Prediction | None
     rejected: ImageRejected | None = None
     scores: FloatArray | None = field(default=None, compare=False, repr=False)
 
 
-Naming = Callable[[Classifier, Sequence[Item], int], Iterator[Named]]
+PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[PhotoResult]]
 """What names photos: a classifier, the photos, how many labels each."""
 
 
-def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iterator[Named]:
+def predict(
+    classifier: Classifier, items: Sequence[InputPhoto], top: int = 5
+) -> Iterator[PhotoResult]:
     """Name each photo, in order; a photo that cannot be used gives its reason and stops nothing."""
     found = in_order(lambda item: _crop(classifier, item), items)
     photos = zip(items, found, strict=True)
@@ -43,7 +45,7 @@ def predict(classifier: Classifier, items: Sequence[Item], top: int = 5) -> Iter
         yield from _name(classifier, batch, top)
 
 
-def _crop(classifier: Classifier, item: Item) -> tuple[ByteArray, ...] | ImageRejected:
+def _crop(classifier: Classifier, item: InputPhoto) -> tuple[ByteArray, ...] | ImageRejected:
     try:
         if item.outside:
             reject(RejectReason.OUTSIDE, f"{item.name} leads out of the folder of its list")
@@ -54,20 +56,20 @@ def _crop(classifier: Classifier, item: Item) -> tuple[ByteArray, ...] | ImageRe
 
 def _name(
     classifier: Classifier,
-    batch: Sequence[tuple[Item, tuple[ByteArray, ...] | ImageRejected]],
+    batch: Sequence[tuple[InputPhoto, tuple[ByteArray, ...] | ImageRejected]],
     top: int,
-) -> Iterator[Named]:
+) -> Iterator[PhotoResult]:
     good = [crop for _, crop in batch if not isinstance(crop, ImageRejected)]
     outputs = zip(*classifier.outputs(stacked(good)), strict=True) if good else iter(())
     for item, crop in batch:
         if isinstance(crop, ImageRejected):
-            yield Named(item, None, crop)
+            yield PhotoResult(item, None, crop)
         else:
             p_C, energy = next(outputs)
-            yield Named(item, classifier.rank(p_C, top, float(energy)), scores=p_C)
+            yield PhotoResult(item, classifier.rank(p_C, top, float(energy)), scores=p_C)
 
 
-def with_progress(results: Iterable[Named], total: int) -> Iterator[Named]:
+def with_progress(results: Iterable[PhotoResult], total: int) -> Iterator[PhotoResult]:
     """The same results, with a bar where there are many."""
     if total <= BATCH:
         yield from results
@@ -78,14 +80,14 @@ def with_progress(results: Iterable[Named], total: int) -> Iterator[Named]:
             yield result
 
 
-class Counted:
+class RejectedCounter:
     """Results as they come; afterwards `rejected` is how many photos could not be used."""
 
-    def __init__(self, results: Iterable[Named]) -> None:
+    def __init__(self, results: Iterable[PhotoResult]) -> None:
         self._results = results
         self.rejected = 0
 
-    def __iter__(self) -> Iterator[Named]:
+    def __iter__(self) -> Iterator[PhotoResult]:
         for result in self._results:
             self.rejected += result.prediction is None
             yield result

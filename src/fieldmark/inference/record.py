@@ -7,7 +7,7 @@ from typing import Any
 
 from fieldmark.data import images
 from fieldmark.data.storage.places import Place
-from fieldmark.inference.predictor import Named
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils.errors import ImageRejected
 
 
@@ -19,10 +19,12 @@ def _taken(place: Place) -> str:
         return ""
 
 
-Entry = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
-def entry(result: Named, among: int, *, wide: bool = False, timed: bool = False) -> dict[str, Any]:
+def to_record(
+    result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False
+) -> dict[str, Any]:
     """What came of one photo as a JSON object.
 
     Args:

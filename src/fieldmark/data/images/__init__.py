@@ -42,8 +42,8 @@ MAX_BYTES = places.MAX_BYTES
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
-    "Header",
     "ByteArray",
+    "Header",
     "decode",
     "header",
     "named",

@@ -22,7 +22,7 @@ from fieldmark.features.cache import Features
 from fieldmark.features.extractor import cost_of
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import HEADS, class_imbalance
-from fieldmark.heads.class_imbalance import PLAIN, Candidate
+from fieldmark.heads.class_imbalance import PLAIN, ImbalanceTrial
 from fieldmark.heads.selection import schedule
 from fieldmark.heads.softmax import Epoch, Training
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
@@ -110,7 +110,7 @@ class Tried:
     """
 
     folds: IntArray
-    heads: list[list[Candidate]]
+    heads: list[list[ImbalanceTrial]]
     wrong_FMN: BoolArray
     seconds: float
 
@@ -139,7 +139,7 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
     labelled = work.extractor.features(work.networks.of(run), photos, classes)
     folds = cross.folds(photos, cross.FOLDS, work.seed)
     start = time.perf_counter()
-    heads: list[list[Candidate]] = []
+    heads: list[list[ImbalanceTrial]] = []
     wrong_FMN = np.empty((0, 0, 0), np.bool_)
     # A setting for a fold is chosen by heads that never saw it (nested cross-validation): so every two
     # folds are left out together once, and each of the two is measured on behalf of the other.
@@ -230,7 +230,7 @@ def _tail_on_test(work: Work, run: Run) -> Row:
         work.memo[key] = class_imbalance.candidates(
             labelled, len(classes), how, _asked(work, run), aside=aside
         )
-    chosen: Candidate = work.memo[key][number]
+    chosen: ImbalanceTrial = work.memo[key][number]
     test = work.data.measured_on(run)
     scores_NC = chosen.head.logits_of(work.extractor.features(network, test, classes).features)
     row = folded_row(work, run, test, scores_NC, time.perf_counter() - start)

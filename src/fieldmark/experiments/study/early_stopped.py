@@ -35,7 +35,7 @@ def early(work: Work, run: Run) -> Row:
         learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
         arms = [Hyperparameters(rate) for rate in RATES]
         best = min(fit_sweep(learn, choose, len(classes), how, arms), key=by_loss)
-        head = best.head.closed_to(counts(learn, len(classes)))
+        head = best.head.exclude_unseen(counts(learn, len(classes)))
         scores_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
         curves.append(best.curve)
         stopped.append(

@@ -12,12 +12,12 @@ __all__ = [
     "Answer",
     "Classifier",
     "Crops",
+    "HigherTaxon",
     "Member",
     "Network",
     "Photo",
     "Prediction",
     "Source",
-    "HigherTaxon",
     "name_of",
     "stacked",
 ]

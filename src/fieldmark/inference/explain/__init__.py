@@ -33,11 +33,11 @@ __all__ = [
     "explain",
     "heat",
     "heat_map",
-    "in_frame",
     "overlay",
     "picture",
     "run",
     "similar",
+    "to_photo_frame",
 ]
 
 LABELS, NEIGHBOURS = 5, 5
@@ -100,7 +100,7 @@ def heat(
         except NoFeatureMap as error:
             missing = error
             continue
-        maps.append(in_frame(member.preprocess, found, height, width))
+        maps.append(to_photo_frame(member.preprocess, found, height, width))
         top = max(0.0, float(found.map_hw.max(initial=0)))
         strengths.append(member.weight / member.temperature * top)
     if missing is not None and not maps:
@@ -111,7 +111,7 @@ def heat(
     return np.asarray(whole / max(float(whole.max(initial=0)), 1e-30), np.float32)
 
 
-def in_frame(view: Preprocess, found: Activation, height: int, width: int) -> FloatArray:
+def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int) -> FloatArray:
     """An activation as a heat map in the frame of a photo of `height` x `width`; see `heat_map`."""
     from PIL import Image
 

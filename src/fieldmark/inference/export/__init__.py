@@ -32,7 +32,7 @@ from fieldmark.inference.export.validation import (
     Parity,
     compare,
     expected_of,
-    generated,
+    generated_pictures,
     own_photos,
     pictures,
 )
@@ -56,7 +56,7 @@ __all__ = [
     "assemble",
     "compare",
     "export",
-    "generated",
+    "generated_pictures",
     "own_photos",
     "pictures",
     "run",
@@ -101,7 +101,7 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = Fal
         InputError: as `export`, or the classifier or a photo is not there.
     """
     classifier = Classifier.load(model)
-    given = [item.path for item in inference.items_of(check)]
+    given = [item.path for item in inference.find_photos(check)]
     places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
     if not places:
         logger.info("No photos to check on are here: generated pictures will do.")
@@ -126,7 +126,7 @@ def export(
     """
     trunks = trunks_of(classifier)
     model = assemble(classifier, trunks)
-    shapes = [*photos, *generated()]
+    shapes = [*photos, *generated_pictures()]
     expected = expected_of(classifier, shapes)
     allowed = max(TOLERANCE[view.interpolation] for view in classifier.views)
     parity = compare(model, shapes, expected, allowed)

@@ -168,7 +168,7 @@ def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
     return list(islice(filter(places.is_here, there), limit))
 
 
-def generated() -> Iterator[ByteArray]:
+def generated_pictures() -> Iterator[ByteArray]:
     """Pictures of many shapes, the same ones every time: waves of colour with some noise."""
     for height, width in _SHAPES:
         random = sampling.generator(0, "export", height, width)

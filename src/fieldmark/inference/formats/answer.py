@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fieldmark.data.taxonomy import NO_ANIMAL, RANKS, Taxonomy
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Answer:
     remark: str = ""
 
 
-def answer_of(value: Entry, taxonomy: Taxonomy) -> Answer:
+def answer_of(value: Record, taxonomy: Taxonomy) -> Answer:
     """The answer of one photo's entry."""
     if "rejected" in value:
         return Answer(remark=f"the photo could not be used: {value['rejected']}")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.data.taxonomy import Taxonomy
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
 
 @dataclass(frozen=True)
-class Form:
+class FormatOptions:
     """What is to be written of the answers.
 
     Attributes:
@@ -44,8 +44,8 @@ class Writer:
     name: str
     suffix: str
     wide: bool
-    write: Callable[[Path, Iterable[Entry], Form], None]
-    lines: Callable[[Iterable[Entry], Form], Iterator[str]] | None = None
+    write: Callable[[Path, Iterable[Record], FormatOptions], None]
+    lines: Callable[[Iterable[Record], FormatOptions], Iterator[str]] | None = None
     timed: bool = False
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from fieldmark.inference.formats.answer import answer_of
-from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.formats.base import FormatOptions, Writer, write_lines
 from fieldmark.inference.formats.csv import csv_line
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ FIELDS = (
 )
 
 
-def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _rows(entries: Iterable[Record], form: FormatOptions) -> Iterator[str]:
     logger.info(
         "Camera clocks without a time zone are taken to keep UTC, and folders to be deployments where "
         "no list says these."
@@ -49,7 +49,7 @@ def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
         )
 
 
-def _row(value: Entry, form: Form) -> dict[str, str]:
+def _row(value: Record, form: FormatOptions) -> dict[str, str]:
     name = value["file_name"]
     found = answer_of(value, form.taxonomy)
     taken = _moment(value.get("taken") or "")
@@ -83,7 +83,7 @@ def _moment(text: str) -> str:
     return f"{found[1]}T{found[2]}{found[3] or 'Z'}" if found else ""
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+def _write(path: Path, entries: Iterable[Record], form: FormatOptions) -> None:
     write_lines(path, _rows(entries, form), "\r\n")
 
 

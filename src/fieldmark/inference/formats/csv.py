@@ -7,19 +7,19 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.formats.base import FormatOptions, Writer, write_lines
 from fieldmark.inference.formats.table import columns, rows
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 
 
-def _lines(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _lines(entries: Iterable[Record], form: FormatOptions) -> Iterator[str]:
     yield csv_line(columns(form.taxonomy, wide=form.wide))
     for value in entries:
         for row in rows(value, form.taxonomy, wide=form.wide):
             yield csv_line(["" if each is None else _plain(each) for each in row])
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+def _write(path: Path, entries: Iterable[Record], form: FormatOptions) -> None:
     write_lines(path, _lines(entries, form), "\r\n")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.answer import answer_of
-from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.formats.base import FormatOptions, Writer, write_lines
 from fieldmark.inference.formats.csv import csv_line
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
 TERMS = (
@@ -23,14 +23,14 @@ TERMS = (
 )
 
 
-def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _rows(entries: Iterable[Record], form: FormatOptions) -> Iterator[str]:
     yield csv_line(TERMS)
     for value in entries:
         row = _row(value, form)
         yield csv_line([row.get(name, "") for name in TERMS])
 
 
-def _row(value: Entry, form: Form) -> dict[str, str]:
+def _row(value: Record, form: FormatOptions) -> dict[str, str]:
     found = answer_of(value, form.taxonomy)
     ranks = dict(found.ranks)
     genus, _, epithet = ranks.get("species", "").partition(" ")
@@ -57,7 +57,7 @@ def _row(value: Entry, form: Form) -> dict[str, str]:
     }
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+def _write(path: Path, entries: Iterable[Record], form: FormatOptions) -> None:
     write_lines(path, _rows(entries, form), "\r\n")
 
 

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fieldmark.inference.formats.base import Form, Writer, write_lines
-from fieldmark.inference.record import Entry
+from fieldmark.inference.formats.base import FormatOptions, Writer, write_lines
+from fieldmark.inference.record import Record
 
 
-def _lines(entries: Iterable[Entry], _form: Form) -> Iterator[str]:
+def _lines(entries: Iterable[Record], _form: FormatOptions) -> Iterator[str]:
     for value in entries:
         yield json.dumps(value, ensure_ascii=False)
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+def _write(path: Path, entries: Iterable[Record], form: FormatOptions) -> None:
     write_lines(path, _lines(entries, form), "\n")
 
 

@@ -7,15 +7,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fieldmark.inference.formats.base import Form, Writer
+from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.table import COLUMNS, WIDE, columns, rows
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
 _ROWS = 50_000  # of a table that are held as Python's values at once
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+def _write(path: Path, entries: Iterable[Record], form: FormatOptions) -> None:
     import polars as pl
 
     names = columns(form.taxonomy, wide=form.wide)

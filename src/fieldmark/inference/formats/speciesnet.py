@@ -14,8 +14,8 @@ from pathlib import Path
 
 from fieldmark.data.taxonomy import NO_ANIMAL, Taxon
 from fieldmark.inference.formats.answer import answer_of
-from fieldmark.inference.formats.base import Form, Writer, write_lines
-from fieldmark.inference.record import Entry
+from fieldmark.inference.formats.base import FormatOptions, Writer, write_lines
+from fieldmark.inference.record import Record
 
 _PARTS = ("class", "order", "family", "genus")
 _FIXED = {
@@ -46,7 +46,7 @@ def _label_of(taxon: Taxon) -> str:
     return label(ranks, taxon.common_name or taxon.name)
 
 
-def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _rows(entries: Iterable[Record], form: FormatOptions) -> Iterator[str]:
     yield '{"predictions": ['
     last = None
     for value in entries:
@@ -58,7 +58,7 @@ def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
     yield "]}"
 
 
-def _one(value: Entry, form: Form) -> dict[str, object]:
+def _one(value: Record, form: FormatOptions) -> dict[str, object]:
     found = answer_of(value, form.taxonomy)
     one: dict[str, object] = {"filepath": value["file_name"], "model_version": form.by}
     if found.kind == "unclassified":
@@ -76,7 +76,7 @@ def _one(value: Entry, form: Form) -> dict[str, object]:
     return one | {"prediction": said, "prediction_score": score, "prediction_source": source}
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
+def _write(path: Path, entries: Iterable[Record], form: FormatOptions) -> None:
     write_lines(path, _rows(entries, form), "\n")
 
 

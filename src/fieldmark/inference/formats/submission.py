@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.inputs import Item
-from fieldmark.inference.predictor import Named
+from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
-def check_submission(items: Iterable[Item]) -> None:
+def check_submission(items: Iterable[InputPhoto]) -> None:
     """Before any work: whether the photos are such that a submission can be written.
 
     Raises:
@@ -37,7 +37,7 @@ def check_submission(items: Iterable[Item]) -> None:
         seen.add(item.id)
 
 
-def write_submission(path: Path, results: Sequence[Named], classifier: Classifier) -> None:
+def write_submission(path: Path, results: Sequence[PhotoResult], classifier: Classifier) -> None:
     """Write the challenge's `id,predicted` file, one row for each image id.
 
     A photo that cannot be used still needs a row; it gets the first class, and this is said.

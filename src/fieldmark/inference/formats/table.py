@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 
 COLUMNS = (
     *("file_name", "kingdom", "phylum", "class", "order", "family", "genus"),
@@ -30,7 +30,7 @@ def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
     return (*WIDE, *own, "rejected")
 
 
-def rows(value: Entry, taxonomy: Taxonomy, *, wide: bool = False) -> list[list[Any]]:
+def rows(value: Record, taxonomy: Taxonomy, *, wide: bool = False) -> list[list[Any]]:
     """The rows of one photo's `entry`, in the order of `columns`; None where there is nothing.
 
     The first row is the answer given; the labels follow as candidates, sorted by confidence. With
@@ -56,7 +56,7 @@ def rows(value: Entry, taxonomy: Taxonomy, *, wide: bool = False) -> list[list[A
     ]
 
 
-def _unsure(value: Entry) -> dict[str, Any]:
+def _unsure(value: Record) -> dict[str, Any]:
     """The row of an answer that is no label."""
     row = {**value["ranks"], "rank": value["rank"], "source": value["source"]}
     return row | ({"name": value["name"], "score": value["score"]} if value["name"] else {})

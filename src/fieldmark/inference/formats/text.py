@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fieldmark.inference.predictor import Named
+from fieldmark.inference.predictor import PhotoResult
 
 
-def as_text(results: Iterable[Named]) -> Iterator[str]:
+def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
     """For the terminal: a block a photo, the labels with their scores, "not sure" said plainly."""
     for result in results:
         yield result.item.name

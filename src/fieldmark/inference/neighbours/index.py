@@ -15,7 +15,7 @@ from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.neighbours.packed_strings import Pieces, demand, starts
+from fieldmark.inference.neighbours.packed_strings import PackedStrings, require, starts
 from fieldmark.inference.neighbours.vectors import BLOCK, floats, nearest, unit
 from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, ImageRejected
@@ -74,25 +74,29 @@ class Neighbours:
         shape = self._vectors.get_shape()
         self.labels = small["labels"]
         count = len(self.labels)
-        demand(self._vectors.get_dtype() == "F16", "vectors are not float16")
-        demand(shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape")
-        demand(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
+        require(self._vectors.get_dtype() == "F16", "vectors are not float16")
+        require(
+            shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape"
+        )
+        require(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
         within = (self.labels >= 0) & (self.labels < len(self._taxa))
-        demand(bool(within.all()), "a label is of no class")
+        require(bool(within.all()), "a label is of no class")
         self._digests = small["digests"]
-        demand(self._digests.shape == (count, 32), "digests have another shape")
-        self._ids = Pieces(small["ids"], small["ids_ends"], count)
-        self._paths = Pieces(small["paths"], small["paths_ends"], count)
+        require(self._digests.shape == (count, 32), "digests have another shape")
+        self._ids = PackedStrings(small["ids"], small["ids_ends"], count)
+        self._paths = PackedStrings(small["paths"], small["paths_ends"], count)
         self._thumbs = (
-            Pieces(small["thumbs"], small["thumbs_ends"], count) if "thumbs" in small else None
+            PackedStrings(small["thumbs"], small["thumbs_ends"], count)
+            if "thumbs" in small
+            else None
         )
         self._centres: FloatArray | None = None
         if "centres" in small:
             self._centres = small["centres"].astype(np.float32)
             self._cells = starts(small["cells_ends"], len(self._centres), count)
             self.probes = int(self.about["probes"])
-            demand(self._centres.shape[1:] == (shape[1],), "centres have another shape")
-            demand(self.probes >= 1, "no cell is looked into")
+            require(self._centres.shape[1:] == (shape[1],), "centres have another shape")
+            require(self.probes >= 1, "no cell is looked into")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark.inference.neighbours.vectors import BLOCK, Halves, nearest, unit
+from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, nearest, unit
 from fieldmark.utils import random as sampling
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -17,7 +17,7 @@ _WANTED_RECALL = 0.98
 _QUERIES, _NEAREST = 200, 10  # what the recall is measured on
 
 
-def build(unit_ND: Halves) -> tuple[IntArray, dict[str, npt.NDArray[Any]], dict[str, str]]:
+def build(unit_ND: HalfArray) -> tuple[IntArray, dict[str, npt.NDArray[Any]], dict[str, str]]:
     """The order of the rows by cell, the cells, and how well they work."""
     count = len(unit_ND)
     cells = max(1, round(count**0.5))
@@ -54,7 +54,7 @@ def _sums(x_SD: FloatArray, cell_S: npt.NDArray[np.intp], cells: int) -> FloatAr
 
 
 def _measure(
-    unit_ND: Halves,
+    unit_ND: HalfArray,
     cell_N: npt.NDArray[np.intp],
     centres_CD: FloatArray,
     random: np.random.Generator,

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from fieldmark.utils.typing import IntArray
 
 
-class Pieces:
+class PackedStrings:
     """Byte strings one after the other, and where each ends."""
 
     def __init__(self, blob: npt.NDArray[Any], ends: npt.NDArray[Any], count: int) -> None:
-        demand(blob.dtype == np.uint8 and blob.ndim == 1, "a list is not of bytes")
+        require(blob.dtype == np.uint8 and blob.ndim == 1, "a list is not of bytes")
         self._blob, self._starts = blob, starts(ends, count, len(blob))
 
     def __getitem__(self, number: int) -> bytes:
@@ -34,14 +34,14 @@ class Pieces:
 
 def starts(ends: npt.NDArray[Any], count: int, total: int) -> IntArray:
     """Where each of `count` pieces of a list of length `total` starts, and at last the end."""
-    demand(ends.dtype == np.int64 and ends.shape == (count,), "a list has another length")
+    require(ends.dtype == np.int64 and ends.shape == (count,), "a list has another length")
     starts = np.concatenate([np.zeros(1, np.int64), ends])
-    demand(bool((np.diff(starts) >= 0).all()), "a list is out of order")
-    demand(int(starts[-1]) == total, "a list is cut off")
+    require(bool((np.diff(starts) >= 0).all()), "a list is out of order")
+    require(int(starts[-1]) == total, "a list is cut off")
     return starts
 
 
-def demand(holds: bool, why: str) -> None:
+def require(holds: bool, why: str) -> None:
     """Raise `ValueError` where what is read does not hold."""
     if not holds:
         raise ValueError(why)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fieldmark.utils.typing import FloatArray, IntArray
 
-Halves = npt.NDArray[np.float16]
+HalfArray = npt.NDArray[np.float16]
 
 BLOCK = 1024
 """Rows that are compared at once: few enough to stay in the processor's cache."""
@@ -26,7 +26,7 @@ def unit(x_ND: npt.NDArray[np.floating]) -> FloatArray:
     return np.asarray(x_ND / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
-def floats(x_ND: Halves) -> FloatArray:
+def floats(x_ND: HalfArray) -> FloatArray:
     """Half to single precision, exactly, and five times as fast as NumPy does it.
 
     The bits are put where single precision has them; what remains is the difference of the two

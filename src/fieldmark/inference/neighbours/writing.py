@@ -18,8 +18,8 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.neighbours import ivf_index
 from fieldmark.inference.neighbours.index import FILE, FORMAT, THUMB_SIDE
-from fieldmark.inference.neighbours.packed_strings import Pieces
-from fieldmark.inference.neighbours.vectors import BLOCK, Halves, unit
+from fieldmark.inference.neighbours.packed_strings import PackedStrings
+from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, unit
 from fieldmark.utils import io, random
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
@@ -86,7 +86,7 @@ def _chosen(train: LabelledFeatures, per_class: int) -> IntArray:
     return np.sort(by_class[rank < per_class])
 
 
-def _halves(train: LabelledFeatures, chosen: IntArray) -> Halves:
+def _halves(train: LabelledFeatures, chosen: IntArray) -> HalfArray:
     """The vectors at length 1 in half precision, read block by block."""
     unit_ND = np.empty((len(chosen), train.features.dim), np.float16)
     for start, x_BD in train.features.take(chosen).blocks(BLOCK):
@@ -103,8 +103,8 @@ def _photos(
     places = [known[photo_id] for photo_id in ids]
     digests = b"".join(bytes.fromhex(digest or "00" * 32) for _, digest in places)
     tensors = {
-        **Pieces.tensors("ids", [photo_id.encode() for photo_id in ids]),
-        **Pieces.tensors("paths", [path.encode() for path, _ in places]),
+        **PackedStrings.tensors("ids", [photo_id.encode() for photo_id in ids]),
+        **PackedStrings.tensors("paths", [path.encode() for path, _ in places]),
         "digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
     }
     if thumbnails:
@@ -113,7 +113,7 @@ def _photos(
             for path, _ in places:
                 small.append(_thumbnail(table.file_of(path)))
                 stage.advance()
-        tensors |= Pieces.tensors("thumbs", small)
+        tensors |= PackedStrings.tensors("thumbs", small)
     return tensors
 
 

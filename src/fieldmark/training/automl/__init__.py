@@ -15,10 +15,10 @@ from __future__ import annotations
 from fieldmark.training.automl.budget import RESERVE, Budget
 from fieldmark.training.automl.candidate import (
     Candidate,
-    Tried,
+    TrialResult,
     candidates,
-    learning_photos,
     load_all,
+    training_and_validation,
 )
 from fieldmark.training.automl.search import Search
 
@@ -27,8 +27,8 @@ __all__ = [
     "Budget",
     "Candidate",
     "Search",
-    "Tried",
+    "TrialResult",
     "candidates",
-    "learning_photos",
     "load_all",
+    "training_and_validation",
 ]

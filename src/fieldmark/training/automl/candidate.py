@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fieldmark import models
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import DataSplits, LabelledPhotos
-from fieldmark.data.transforms import Fit, Preprocess
+from fieldmark.data.transforms import FitMode, Preprocess
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead
@@ -54,7 +54,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """A candidate that was learned.
 
     Attributes:
@@ -91,7 +91,7 @@ class Tried:
         logits_NC: FloatArray,
         labels_N: IntArray,
         **more: Any,
-    ) -> Tried:
+    ) -> TrialResult:
         """With its temperature, and measured on photos of the classes `labels_N`."""
         known = labels_N >= 0
         temperature = calibration.fit_temperature(logits_NC, labels_N)
@@ -111,7 +111,7 @@ class Tried:
         return metrics.log_softmax(logits_NC / np.float32(self.temperature))
 
 
-def learning_photos(parts: DataSplits) -> LabelledPhotos:
+def training_and_validation(parts: DataSplits) -> LabelledPhotos:
     """The photos that are learned from and chosen by: all but the test part."""
     return cross_validation.together(parts.train, parts.val)
 
@@ -124,7 +124,7 @@ def candidates(
     Cheap and promising ones first: each network on its own side after two larger views of the first.
     """
 
-    def seen(by: Backbone, fit: Fit = "squash", *, flip: bool = False) -> Candidate:
+    def seen(by: Backbone, fit: FitMode = "squash", *, flip: bool = False) -> Candidate:
         view = replace(extractor.preprocess, fit=fit, flip=flip)
         return Candidate(by, extractor.with_view(view))
 

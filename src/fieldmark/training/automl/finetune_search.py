@@ -29,7 +29,7 @@ from fieldmark.features.extractor import cost_of
 from fieldmark.heads import HEADS
 from fieldmark.training import finetune
 from fieldmark.training.automl.budget import Budget
-from fieldmark.training.automl.candidate import Candidate, Tried, learning_photos
+from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
 from fieldmark.training.automl.linear_probe_search import identity
 from fieldmark.training.finetune import FineTuning, Transfer
 from fieldmark.utils import io
@@ -61,7 +61,7 @@ _FORMAT = 2  # of kept networks: goes up when the same one would be trained othe
 
 
 @dataclass
-class Tuning:
+class FineTuningSearch:
     """Networks trained one after the other.
 
     Attributes:
@@ -80,14 +80,14 @@ class Tuning:
     budget: Budget
     stream: bool = False
     bfloat16: bool = False
-    found: list[Tried] = field(default_factory=list)
+    found: list[TrialResult] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     extraction: Extraction = field(default_factory=Extraction)
 
     @cached_property
     def photos(self) -> LabelledPhotos:
         """All that are learned from or measured on."""
-        return learning_photos(self.parts)
+        return training_and_validation(self.parts)
 
     @cached_property
     def fold(self) -> cross_validation.Fold:
@@ -108,7 +108,7 @@ class Tuning:
 
     def _try(self, candidate: Candidate, transfer: Transfer) -> None:
         start = self.budget.clock()
-        run = _Run(self, candidate, transfer)
+        run = _FineTuningRun(self, candidate, transfer)
         name = f"{candidate.name}, {NOTES[transfer]}"
         model = run.kept()
         if model is None:
@@ -143,17 +143,17 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How a network is to be trained (None: the time does not allow it), and the seconds it takes."""
 
     how: FineTuning | None
     seconds: float
 
 
-class _Run:
+class _FineTuningRun:
     """One network trained in one way, and what is kept of it."""
 
-    def __init__(self, tuning: Tuning, candidate: Candidate, transfer: Transfer) -> None:
+    def __init__(self, tuning: FineTuningSearch, candidate: Candidate, transfer: Transfer) -> None:
         self.tuning, self.candidate = tuning, candidate
         self.parts, self.seed = tuning.parts, tuning.seed
         how = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
@@ -182,7 +182,7 @@ class _Run:
         )
         learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
         head: Any = HEADS["softmax"](learn, choose, classes, self.seed).head
-        finetune.start_from(model, head)
+        finetune.set_last_layer(model, head)
         return model
 
     @cached_property
@@ -200,7 +200,7 @@ class _Run:
             stream=self.tuning.stream,
         )
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainingPlan:
         """As many epochs as the time allows, at most the recipe's; those that were begun go on."""
         left = self.tuning.budget.left
         cost = cost_of(self.candidate.extractor, self.candidate.backbone, 1) or 0.0
@@ -209,13 +209,13 @@ class _Run:
             begun = io.read_json(self._begun)
             rest = max(0.0, begun["training"] - finetune.spent(self._state)) + after
             if rest <= left:
-                return Plan(replace(self.how, epochs=begun["epochs"]), rest)
+                return TrainingPlan(replace(self.how, epochs=begun["epochs"]), rest)
         except (InputError, StoreError, KeyError, TypeError):
             self._state.unlink(missing_ok=True)  # damaged, or of no plan: nothing to go on from
         learn = int((~self.tuning.fold.measure).sum())
         least = _BACKWARD * FEWEST * cost * learn + after
         if least > left:
-            return Plan(None, least)
+            return TrainingPlan(None, least)
         pace = finetune.pace(self.model, *self.crops, self.how)
         left = self.tuning.budget.left
         for epochs in range(EPOCHS, FEWEST - 1, -1):
@@ -223,8 +223,8 @@ class _Run:
             training = _MARGIN * pace.seconds(how)
             if training + after <= left:
                 io.write_json(self._begun, {"epochs": epochs, "training": training})
-                return Plan(how, training + after)
-        return Plan(None, training + after)
+                return TrainingPlan(how, training + after)
+        return TrainingPlan(None, training + after)
 
     def trained(self, how: FineTuning) -> ClassifierNetwork:
         """Train the network, from where the kept state is on, and keep what comes out.
@@ -255,9 +255,9 @@ class _Run:
             return model
         return None
 
-    def measured(self, model: ClassifierNetwork) -> Tried:
+    def measured(self, model: ClassifierNetwork) -> TrialResult:
         """The trained network on the fold that it never saw."""
-        backbone, head = finetune.taken_apart(self.candidate.backbone, model)
+        backbone, head = finetune.split_trained(self.candidate.backbone, model)
         extractor, name = self.candidate.extractor, backbone.architecture.name
         done = extractor.compute(self.parts.files, {name: backbone})
         self.tuning.extraction = self.tuning.extraction.merged(done)
@@ -266,4 +266,4 @@ class _Run:
         note = NOTES[self.how.transfer]
         logits_NC = head.logits_of(held.features)
         candidate = Candidate(backbone, extractor)
-        return Tried.of(candidate, note, head, logits_NC, held.labels, rows_N=rows_N)
+        return TrialResult.of(candidate, note, head, logits_NC, held.labels, rows_N=rows_N)

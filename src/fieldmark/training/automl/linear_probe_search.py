@@ -20,7 +20,7 @@ from fieldmark.data.subset import DataSplits, LabelledPhotos
 from fieldmark.heads import HEADS, class_imbalance
 from fieldmark.heads.base import LinearHead
 from fieldmark.heads.cross_validation import out_of_fold_logits
-from fieldmark.training.automl.candidate import Candidate, Tried, learning_photos
+from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
 from fieldmark.utils import io
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -47,9 +47,11 @@ _EVEN = (0.5, 1.0)  # how far answers are corrected to classes that are all equa
 _FORMAT = 3  # of kept heads: goes up when the same candidate would be learned otherwise
 
 
-def learned(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> tuple[Tried, float]:
+def learned(
+    candidate: Candidate, parts: DataSplits, seed: int, kind: str
+) -> tuple[TrialResult, float]:
     """A candidate's heads, learned now or kept from before; and the seconds that learning took."""
-    photos, classes = learning_photos(parts), len(parts.classes)
+    photos, classes = training_and_validation(parts), len(parts.classes)
     labelled = candidate.extractor.features(candidate.backbone, photos, parts.classes)
     path = place(candidate, parts, seed, kind)
     kept = _read(path, (len(photos), classes))
@@ -62,11 +64,15 @@ def learned(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> tu
         _write(path, *kept)
     head, logits_NC, seconds = kept
     variant = kind not in ("softmax", "ridge")
-    tried = Tried.of(candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant)
+    tried = TrialResult.of(
+        candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant
+    )
     return tried, seconds
 
 
-def evened(done: Tried, labels_N: IntArray, count_C: IntArray) -> Iterator[Tried]:
+def logit_adjusted(
+    done: TrialResult, labels_N: IntArray, count_C: IntArray
+) -> Iterator[TrialResult]:
     """The same with its answers corrected towards classes that are all equally frequent."""
     log_prior_C = class_imbalance.prior(count_C)
     for strength in _EVEN:
@@ -75,12 +81,12 @@ def evened(done: Tried, labels_N: IntArray, count_C: IntArray) -> Iterator[Tried
         logits_NC = done.logits_NC - (raw * log_prior_C).astype(np.float32)
         head = class_imbalance.adjusted(done.head, log_prior_C, raw)
         note = f"classes evened by {strength:g}"
-        yield replace(Tried.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
+        yield replace(TrialResult.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
 
 
 def place(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:
     """Where the heads of a candidate are kept."""
-    depends = [_FORMAT, kind, *identity(candidate, learning_photos(parts), parts, seed)]
+    depends = [_FORMAT, kind, *identity(candidate, training_and_validation(parts), parts, seed)]
     return io.cache_dir() / "heads" / f"{io.digest(depends)[:32]}.safetensors"
 
 

@@ -19,12 +19,18 @@ from fieldmark.evaluation import ensemble
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import cost_of
 from fieldmark.heads import LONG
-from fieldmark.heads.class_imbalance import FEW
+from fieldmark.heads.class_imbalance import RARE_BELOW
 from fieldmark.heads.selection import schedule
 from fieldmark.training.automl.budget import Budget, Rates
-from fieldmark.training.automl.candidate import Candidate, Tried, learning_photos
-from fieldmark.training.automl.finetune_search import Tuning
-from fieldmark.training.automl.linear_probe_search import NOTES, TAIL, evened, learned, place
+from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
+from fieldmark.training.automl.finetune_search import FineTuningSearch
+from fieldmark.training.automl.linear_probe_search import (
+    NOTES,
+    TAIL,
+    learned,
+    logit_adjusted,
+    place,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +54,8 @@ class Search:
     parts: DataSplits
     seed: int
     budget: Budget
-    found: list[Tried] = field(default_factory=list)
-    tuned: list[Tried] = field(default_factory=list)
+    found: list[TrialResult] = field(default_factory=list)
+    tuned: list[TrialResult] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     extraction: Extraction = field(default_factory=Extraction)
     _rates: Rates = field(default_factory=Rates)
@@ -87,7 +93,7 @@ class Search:
         front = self._front()
         self.try_all([each for each in front if each is not wanted[0]], "softmax")
         self._try_heads()
-        tuning = Tuning(self.parts, self.seed, self.budget, stream, bfloat16)
+        tuning = FineTuningSearch(self.parts, self.seed, self.budget, stream, bfloat16)
         # On its own side and the whole photo: what the recipes were made for.
         plain = [each for each in wanted if not each.backbone.native and not each.view.flip]
         plain = [each for each in plain if each.view.fit == "squash"]
@@ -101,19 +107,19 @@ class Search:
         best = min((t for t in self.found if not t.note), key=lambda each: each.loss)
         self.try_all([best.candidate], "ncm")
         self.try_all([best.candidate], "long")
-        labels_N = learning_photos(self.parts).labels(self.parts.classes)
+        labels_N = training_and_validation(self.parts).labels(self.parts.classes)
         count_C = np.bincount(labels_N[labels_N >= 0], minlength=len(self.parts.classes))
-        if count_C.min() >= FEW:
+        if count_C.min() >= RARE_BELOW:
             self._say_not(
-                f"Heads for rare classes: not tried, no class has fewer than {FEW} photos"
+                f"Heads for rare classes: not tried, no class has fewer than {RARE_BELOW} photos"
             )
             return
-        for done in evened(best, labels_N, count_C):
+        for done in logit_adjusted(best, labels_N, count_C):
             self._add(done)
         for kind in TAIL:
             self.try_all([best.candidate], kind)
 
-    def _add(self, done: Tried) -> None:
+    def _add(self, done: TrialResult) -> None:
         self.found.append(done)
         logger.info(f"{done.name}: held out, log-loss {done.loss:.3f}, error {done.error:.1%}")
 
@@ -150,9 +156,11 @@ class Search:
         quick = [each for each in self.found if each.note == NOTES["ridge"]]
         if not quick:
             return []
-        labels_N = learning_photos(self.parts).labels(self.parts.classes)
+        labels_N = training_and_validation(self.parts).labels(self.parts.classes)
         known = labels_N >= 0
-        own_MN = np.stack([ensemble.of_right(t.log_p(known), labels_N[known]) for t in quick])
+        own_MN = np.stack(
+            [ensemble.label_probabilities(t.log_p(known), labels_N[known]) for t in quick]
+        )
         weights_M = ensemble.weights(own_MN)
         best_first = sorted(range(len(quick)), key=lambda m: (-weights_M[m], quick[m].loss))
         return [quick[m].candidate for m in best_first[:_FRONT] if weights_M[m] > 0]

@@ -21,20 +21,20 @@ from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import ensemble, metrics
 from fieldmark.evaluation.metrics import Interval
 from fieldmark.features.extractor import cost_of
-from fieldmark.training.automl.candidate import Tried, learning_photos
+from fieldmark.training.automl.candidate import TrialResult, training_and_validation
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
 
-Fit = Callable[[DoubleArray], DoubleArray]
+WeightFunction = Callable[[DoubleArray], DoubleArray]
 
-WAYS: dict[str, Fit] = {
-    **ensemble.WAYS,
-    **{f"the best {count}": ensemble.of_few(count) for count in (2, 3, 4)},
+WEIGHTINGS: dict[str, WeightFunction] = {
+    **ensemble.WEIGHTINGS,
+    **{f"the best {count}": ensemble.weights_of_best(count) for count in (2, 3, 4)},
 }
 """How `best` puts candidates together; a few of them cost less than all."""
 
 
 @dataclass(frozen=True)
-class Option:
+class EnsembleOption:
     """One way to answer: a candidate alone, or some together.
 
     Attributes:
@@ -67,8 +67,8 @@ class Option:
 
 
 def options(
-    found: Sequence[Tried], parts: DataSplits, seed: int, ways: Mapping[str, Fit]
-) -> list[Option]:
+    found: Sequence[TrialResult], parts: DataSplits, seed: int, ways: Mapping[str, WeightFunction]
+) -> list[EnsembleOption]:
     """Each candidate alone, and all of them together in each way, the least log-loss first.
 
     The weights are fitted on four folds and measured on the fifth, in turn; those that an option has
@@ -80,7 +80,7 @@ def options(
         seed: of the folds.
         ways: how weights are found.
     """
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
     known = labels_N >= 0
     fold_N, labels_N = (
@@ -88,23 +88,23 @@ def options(
         labels_N[known],
     )
     log_p_MNC = [each.log_p(known) for each in found]
-    own_MN = np.stack([ensemble.of_right(log_p_NC, labels_N) for log_p_NC in log_p_MNC])
+    own_MN = np.stack([ensemble.label_probabilities(log_p_NC, labels_N) for log_p_NC in log_p_MNC])
     plain_M = np.array([not each.variant for each in found])
     made = []
     for number, each in enumerate(found):
         one = np.eye(len(found))[number]
         wrong = log_p_MNC[number].argmax(axis=1) != labels_N
         losses_N = ensemble.losses(own_MN, one)
-        made.append(Option(each.name, one, losses_N, wrong, *_cost(found, one)))
+        made.append(EnsembleOption(each.name, one, losses_N, wrong, *_cost(found, one)))
     for way, given in ways.items() if len(found) > 1 else ():
         fit = _mean_of(plain_M) if given is ensemble.mean else given
         mixed = _mixed(log_p_MNC, own_MN, labels_N, fold_N, fit)
         weights_M = fit(own_MN)
-        made.append(Option(way, weights_M, *mixed[:2], *_cost(found, weights_M), mixed[2]))
+        made.append(EnsembleOption(way, weights_M, *mixed[:2], *_cost(found, weights_M), mixed[2]))
     return sorted(made, key=lambda option: option.loss)
 
 
-def _mean_of(plain_M: BoolArray) -> Fit:
+def _mean_of(plain_M: BoolArray) -> WeightFunction:
     return lambda _: plain_M / plain_M.sum()
 
 
@@ -113,7 +113,7 @@ def _mixed(
     own_MN: DoubleArray,
     labels_N: IntArray,
     fold_N: IntArray,
-    fit: Fit,
+    fit: WeightFunction,
 ) -> tuple[DoubleArray, BoolArray, DoubleArray]:
     """Members together, each fold measured with weights fitted on the others: the photos' losses,
     which of them are named wrongly, and the weights for each fold."""
@@ -129,9 +129,13 @@ def _mixed(
     return losses, wrong, without_FM
 
 
-def beside_tuned(
-    taken: Option, found: Sequence[Tried], tuned: Sequence[Tried], parts: DataSplits, seed: int
-) -> list[Option]:
+def options_with_fine_tuned(
+    taken: EnsembleOption,
+    found: Sequence[TrialResult],
+    tuned: Sequence[TrialResult],
+    parts: DataSplits,
+    seed: int,
+) -> list[EnsembleOption]:
     """What is taken of last layers, each trained network alone, and them together; the least log-loss
     first, all measured on the photos of the fold that the networks never saw.
 
@@ -145,7 +149,7 @@ def beside_tuned(
         Options whose weights are of `found` and `tuned`, one after the other; what was taken of last
         layers keeps its name.
     """
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
     held = tuned[0].rows_N
     assert held is not None
@@ -155,7 +159,7 @@ def beside_tuned(
     before_M = taken.weights_M if taken.without_FM is None else taken.without_FM[0]
     first = ensemble.log_mixture([each.log_p(rows) for each in found], before_M.tolist())
     log_p_KNC = [first, *(each.log_p(known) for each in tuned)]
-    own_KN = np.stack([ensemble.of_right(log_p_NC, labels_N) for log_p_NC in log_p_KNC])
+    own_KN = np.stack([ensemble.label_probabilities(log_p_NC, labels_N) for log_p_NC in log_p_KNC])
     every = [*found, *tuned]
     weights_KM = np.eye(len(every))[len(found) :]
     weights_KM = np.stack([np.append(taken.weights_M, np.zeros(len(tuned))), *weights_KM])
@@ -165,18 +169,18 @@ def beside_tuned(
         wrong = log_p_KNC[number].argmax(axis=1) != labels_N
         losses_N = ensemble.losses(own_KN, np.eye(len(names))[number])
         weights_M = weights_KM[number]
-        made.append(Option(name, weights_M, losses_N, wrong, *_cost(every, weights_M)))
+        made.append(EnsembleOption(name, weights_M, losses_N, wrong, *_cost(every, weights_M)))
     sets = [[0, number] for number in range(1, len(names))]
     for some in [*sets, list(range(len(names)))] if len(sets) > 1 else sets:
         members = [log_p_KNC[number] for number in some]
         mixed = _mixed(members, own_KN[some], labels_N, inner_N, ensemble.weights)
         weights_M = ensemble.weights(own_KN[some]) @ weights_KM[some]
         name = " with ".join(names[number] for number in some)
-        made.append(Option(name, weights_M, *mixed[:2], *_cost(every, weights_M)))
+        made.append(EnsembleOption(name, weights_M, *mixed[:2], *_cost(every, weights_M)))
     return sorted(made, key=lambda option: option.loss)
 
 
-def _cost(found: Sequence[Tried], weights_M: DoubleArray) -> tuple[float, float | None]:
+def _cost(found: Sequence[TrialResult], weights_M: DoubleArray) -> tuple[float, float | None]:
     """Giga-MACs and milliseconds: a network runs once a view, whatever the heads on it."""
     runs = {
         (each.candidate.backbone.key, each.candidate.view): each.candidate
@@ -189,9 +193,9 @@ def _cost(found: Sequence[Tried], weights_M: DoubleArray) -> tuple[float, float 
     return macs, 1000 * sum(known) if len(known) == len(seconds) else None
 
 
-def groups_of(parts: DataSplits, tuned: Sequence[Tried] = ()) -> list[str | None]:
+def groups_of(parts: DataSplits, tuned: Sequence[TrialResult] = ()) -> list[str | None]:
     """The groups of the photos that options are measured on, as in `metrics.bootstrap`."""
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     rows = photos.labels(parts.classes) >= 0
     if tuned and tuned[0].rows_N is not None:
         rows &= tuned[0].rows_N
@@ -199,7 +203,7 @@ def groups_of(parts: DataSplits, tuned: Sequence[Tried] = ()) -> list[str | None
 
 
 def intervals(
-    option: Option, reference: Option, groups: Sequence[str | None], seed: int
+    option: EnsembleOption, reference: EnsembleOption, groups: Sequence[str | None], seed: int
 ) -> tuple[Interval, float, Interval]:
     """The interval of an option's error; the error less the reference's, paired, and its interval."""
     wrong_N = option.wrong_N.astype(np.float64)
@@ -208,7 +212,9 @@ def intervals(
     return of_error, float(apart_N.mean()), metrics.difference_interval(apart_N, groups, seed=seed)
 
 
-def rises(made: Sequence[Option], groups: Sequence[str | None], seed: int) -> list[Interval]:
+def loss_differences(
+    made: Sequence[EnsembleOption], groups: Sequence[str | None], seed: int
+) -> list[Interval]:
     """The interval of how much higher each option's log-loss is than the first's, paired."""
     best_N, found = made[0].losses_N, []
     for each in made:
@@ -222,7 +228,9 @@ def rises(made: Sequence[Option], groups: Sequence[str | None], seed: int) -> li
     return found
 
 
-def winner(made: Sequence[Option], rise: Sequence[Interval]) -> tuple[Option, str]:
+def choose_option(
+    made: Sequence[EnsembleOption], rise: Sequence[Interval]
+) -> tuple[EnsembleOption, str]:
     """The option to take, and why: the cheapest of those that tie with the least log-loss.
 
     Args:

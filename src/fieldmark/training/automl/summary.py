@@ -7,16 +7,16 @@ from typing import Any
 
 from fieldmark import models
 from fieldmark.evaluation.metrics import Interval
-from fieldmark.training.automl.candidate import Tried
-from fieldmark.training.automl.selection import Option, intervals
+from fieldmark.training.automl.candidate import TrialResult
+from fieldmark.training.automl.selection import EnsembleOption, intervals
 
 
 def table(
-    made: Sequence[Option],
+    made: Sequence[EnsembleOption],
     rise: Sequence[Interval],
-    taken: Option,
-    reference: Option,
-    found: Sequence[Tried],
+    taken: EnsembleOption,
+    reference: EnsembleOption,
+    found: Sequence[TrialResult],
     groups: Sequence[str | None],
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -56,7 +56,9 @@ def table(
     return rows
 
 
-def _why(option: Option, best: Option, taken: Option, low: float, high: float) -> str:
+def _why(
+    option: EnsembleOption, best: EnsembleOption, taken: EnsembleOption, low: float, high: float
+) -> str:
     """Why an option is taken or not, in a few words."""
     if option is taken:
         return "taken"

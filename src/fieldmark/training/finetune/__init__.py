@@ -12,14 +12,14 @@ from fieldmark.data.loader import LabelledCrops
 from fieldmark.training.finetune.checkpoint import spent
 from fieldmark.training.finetune.config import EPOCHS, FineTuning, Transfer, good, plain
 from fieldmark.training.finetune.device import join
-from fieldmark.training.finetune.layers import start_from, taken_apart
+from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
 from fieldmark.training.finetune.time_estimate import Pace, estimate, fit_to, pace
 
 __all__ = [
     "EPOCHS",
-    "LabelledCrops",
     "FineTuning",
+    "LabelledCrops",
     "Pace",
     "Stopped",
     "Transfer",
@@ -32,7 +32,7 @@ __all__ = [
     "pace",
     "plain",
     "scores",
+    "set_last_layer",
     "spent",
-    "start_from",
-    "taken_apart",
+    "split_trained",
 ]

@@ -66,7 +66,7 @@ def _rand_augment(name: str, side: int) -> Callable[[Image.Image], Image.Image]:
     return change
 
 
-class Mixing:
+class BatchMixer:
     """Labels to targets, and where the recipe says so photos of a batch to mixtures of two."""
 
     def __init__(self, how: FineTuning, classes: int) -> None:

@@ -24,7 +24,7 @@ _SHARE = 20
 """At least this many times as long as keeping the state took is spent on training before the next."""
 
 
-class State:
+class TrainingState:
     """A run under way.
 
     Attributes:

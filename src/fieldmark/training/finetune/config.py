@@ -44,7 +44,7 @@ class FineTuning:
         average: the share of the running mean of the weights that an update leaves; 0: no mean.
         rank: of the updates of `low-rank`.
         head_first: whether the network is to be given the best last layer on kept features, by
-            `start_from`, before it is trained; it is for the caller to do.
+            `set_last_layer`, before it is trained; it is for the caller to do.
     """
 
     transfer: Transfer
@@ -92,7 +92,7 @@ def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuni
     """What has been learned since the paper. docs/finetune.md measures it, as a whole and part by part.
 
     For all but `scratch` the last layer is to be learned first, on kept features, and put in by
-    `start_from` (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    `set_last_layer` (Kumar et al., "Fine-tuning can distort pretrained features and underperform
     out-of-distribution", 2022): gradients of a random last layer would destroy what is to be kept.
     Then: lower rates for earlier layers (Howard and Ruder, "Universal language model fine-tuning for
     text classification", 2018), label smoothing (Szegedy et al., 2016), RandAugment (Cubuk et al.,

@@ -70,7 +70,7 @@ def wait() -> None:
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def first_process_first() -> Iterator[None]:
     """The first process runs the block, then the others do, who find what it has kept."""
     if rank():
         wait()

@@ -18,7 +18,7 @@ from fieldmark.training.finetune.config import FineTuning
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-def start_from(network: Network, head: LinearHead) -> None:
+def set_last_layer(network: Network, head: LinearHead) -> None:
     """Put a head that was learned on kept features into the network as its last layer.
 
     Args:
@@ -32,7 +32,7 @@ def start_from(network: Network, head: LinearHead) -> None:
         layer.bias.copy_(torch.from_numpy(head.bias))
 
 
-def taken_apart(backbone: Backbone, network: Network) -> tuple[Backbone, LinearHead]:
+def split_trained(backbone: Backbone, network: Network) -> tuple[Backbone, LinearHead]:
     """The trunk and the last layer of what `backbone.trainable` gave, after training."""
     trained, linear = backbone.trained(network)
     weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()

@@ -20,12 +20,12 @@ from fieldmark.data.loader import LabelledCrops, Streamed
 from fieldmark.heads.softmax import Epoch
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import distributed, low_rank
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.device import machine
 from fieldmark.training.finetune.layers import set_modes
-from fieldmark.training.finetune.step import Updates
+from fieldmark.training.finetune.step import Updater
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar, report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -51,7 +51,7 @@ def finetune(
     how: FineTuning,
     *,
     checkpoint: Path | None = None,
-    keep_every: float = 30.0,
+    save_every: float = 30.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
@@ -78,9 +78,11 @@ def finetune(
     if not how.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"crops of {train.side} pixels are learned and of {val.side} measured")
     in_epoch = math.ceil(len(train) / how.batch_size)
-    update = Updates(network, how, steps=how.epochs * in_epoch)
+    update = Updater(network, how, steps=how.epochs * in_epoch)
     run = _digest_of(network, train, val, how)
-    state = State(network, update.average.network, update.optimiser, run, checkpoint, keep_every)
+    state = TrainingState(
+        network, update.average.network, update.optimiser, run, checkpoint, save_every
+    )
     state.resume()
     distributed.wait()  # none writes before all have read
     with progress_bar(f"training {_NAMES[how.transfer]}", how.epochs * len(train)) as stage:

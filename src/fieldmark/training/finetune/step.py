@@ -13,12 +13,12 @@ from fieldmark.models import import_torchvision
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.models.network import seeded
 from fieldmark.training.finetune import distributed, layers
-from fieldmark.training.finetune.augment import Mixing
+from fieldmark.training.finetune.augment import BatchMixer
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.device import machine
 
 
-class Updates:
+class Updater:
     """A network in training: its optimiser, and the running mean of its weights.
 
     Attributes:
@@ -38,8 +38,8 @@ class Updates:
         self.run: Any = network
         if distributed.world() > 1:  # all start from the weights of the first
             self.run = self.machine.setup_module(network, move_to_device=False)
-        self.average = Average(network, how.average)
-        self.mixing = Mixing(how, network.classes)
+        self.average = WeightAverage(network, how.average)
+        self.mixing = BatchMixer(how, network.classes)
 
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
@@ -91,7 +91,7 @@ class Updates:
         return self.mixing.loss(logits.float(), targets.to(self.machine.device))
 
 
-class Average:
+class WeightAverage:
     """The running mean of the weights: timm's, which follows closely in the first updates and ever
     more slowly up to what the recipe says. Without one, the weights themselves."""
 

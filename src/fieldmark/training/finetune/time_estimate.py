@@ -15,7 +15,7 @@ from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.layers import set_modes
 from fieldmark.training.finetune.loop import scores
-from fieldmark.training.finetune.step import Updates
+from fieldmark.training.finetune.step import Updater
 
 _TIMED = 4  # updates, the first not counted
 _MOST_EPOCHS = 40
@@ -85,7 +85,7 @@ def pace(network: Network, train: LabelledCrops, val: LabelledCrops, how: FineTu
         once = replace(how, epochs=1, sides=(share,))
         side = once.side(0, val.side)
         copied = copy.deepcopy(network)
-        update = Updates(copied, once, steps=_TIMED)
+        update = Updater(copied, once, steps=_TIMED)
         set_modes(copied, once)
         marks = []
         for number, (crops, labels) in enumerate(batches(some, once, 0, side)):

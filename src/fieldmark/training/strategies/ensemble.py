@@ -20,15 +20,15 @@ from fieldmark.data.dataset import Dataset
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import ensemble
 from fieldmark.evaluation.comparison import difference
-from fieldmark.evaluation.ensemble import WAYS, Worth
+from fieldmark.evaluation.ensemble import WEIGHTINGS, MemberContribution
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.heads.softmax import Fit, Hyperparameters
 from fieldmark.inference.classifier import Classifier, Member, Network, stacked
 from fieldmark.training import automl
-from fieldmark.training.automl import Search, Tried, selection
-from fieldmark.training.automl.selection import Option
+from fieldmark.training.automl import Search, TrialResult, selection
+from fieldmark.training.automl.selection import EnsembleOption
 from fieldmark.training.automl.summary import lines, table
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import join
@@ -49,13 +49,13 @@ class Chosen:
         extraction: the features that were computed on the way.
     """
 
-    option: Option
+    option: EnsembleOption
     account: dict[str, Any]
-    tried: list[Tried]
+    tried: list[TrialResult]
     extraction: Extraction
 
     @property
-    def used(self) -> list[tuple[Tried, float]]:
+    def used(self) -> list[tuple[TrialResult, float]]:
         """The candidates that have a weight, the largest first; the weights sum to 1."""
         pairs = [(t, float(w)) for t, w in zip(self.tried, self.option.weights_M, strict=True) if w]
         total = sum(weight for _, weight in pairs)
@@ -63,7 +63,7 @@ class Chosen:
 
     def held_out(self, parts: DataSplits) -> tuple[list[FloatArray], IntArray]:
         """Each used candidate's logits of the photos that none of them saw, and these photos' labels."""
-        photos = automl.learning_photos(parts)
+        photos = automl.training_and_validation(parts)
         every = np.ones(len(photos), np.bool_)
         rows = [every if each.rows_N is None else each.rows_N for each, _ in self.used]
         shared_N = np.logical_and.reduce(rows)
@@ -164,17 +164,17 @@ def choose(
     wanted = automl.candidates(networks, data.extractor, all_views=best)
     if best:
         doing.try_best(wanted, stream=config.stream, bfloat16=config.bfloat16)
-        ways = selection.WAYS
+        ways = selection.WEIGHTINGS
     else:
         doing.try_all(wanted, "softmax")
-        ways = {config.ensemble or "weights": WAYS[config.ensemble or "weights"]}
+        ways = {config.ensemble or "weights": WEIGHTINGS[config.ensemble or "weights"]}
     made, groups = (
         selection.options(doing.found, parts, config.seed, ways),
         selection.groups_of(parts),
     )
-    rise = selection.rises(made, groups, config.seed)
+    rise = selection.loss_differences(made, groups, config.seed)
     if best:
-        option, why = selection.winner(made, rise)
+        option, why = selection.choose_option(made, rise)
     else:
         option = next(each for each in made if each.name in ways)
         why = f"An ensemble by {option.name} was asked for."
@@ -194,13 +194,13 @@ def choose(
 
 
 def _beside_tuned(
-    taken: Option, doing: Search, parts: DataSplits, seed: int
-) -> tuple[Option, str, list[dict[str, Any]]]:
+    taken: EnsembleOption, doing: Search, parts: DataSplits, seed: int
+) -> tuple[EnsembleOption, str, list[dict[str, Any]]]:
     """What is taken where networks were trained as well, why, and the table of that."""
-    made = selection.beside_tuned(taken, doing.found, doing.tuned, parts, seed)
+    made = selection.options_with_fine_tuned(taken, doing.found, doing.tuned, parts, seed)
     groups = selection.groups_of(parts, doing.tuned)
-    rise = selection.rises(made, groups, seed)
-    option, why = selection.winner(made, rise)
+    rise = selection.loss_differences(made, groups, seed)
+    option, why = selection.choose_option(made, rise)
     first = next(each for each in made if each.name == taken.name)
     every = [*doing.found, *doing.tuned]
     rows = table(made, rise, option, first, every, groups, seed)
@@ -267,13 +267,13 @@ def ensemble_facts(outcome: Outcome, chosen: Chosen, seed: int) -> dict[str, Any
     return {"members": facts, "cost": _cost(outcome.classifier, chosen.option.giga_macs)}
 
 
-def _worths(outcome: Outcome, seed: int) -> list[Worth | None]:
+def _worths(outcome: Outcome, seed: int) -> list[MemberContribution | None]:
     classifier, test, parts = outcome.classifier, outcome.test_logits, outcome.splits
     labels_N = parts.test.labels(parts.classes)
     known = labels_N >= 0
     if len(test) < 2 or not known.any():
         return [None] * len(test)
-    rows = [ensemble.of_right(each[known], labels_N[known]) for each in test]
+    rows = [ensemble.label_probabilities(each[known], labels_N[known]) for each in test]
     groups = [g for g, k in zip(parts.test.groups, known, strict=True) if k]
     weights = np.array([member.weight for member in classifier.members])
     return list(ensemble.worth(np.stack(rows), weights, groups, seed=seed))
@@ -295,7 +295,7 @@ def _cost(classifier: Classifier, macs: float, rounds: int = 5) -> dict[str, Any
     return {"giga_macs": macs, "times_default": macs / usual, "milliseconds": spent, "said": said}
 
 
-def verdict(worth: Worth) -> str:
+def verdict(worth: MemberContribution) -> str:
     """Whether a member earns its place, in words."""
     low, high = worth.interval
     told = "earns its place" if worth.earns else "a tie: the test photos cannot tell that it helps"

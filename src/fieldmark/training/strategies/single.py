@@ -24,8 +24,8 @@ from fieldmark.training.finetune import (
     finetune,
     good,
     join,
-    start_from,
-    taken_apart,
+    set_last_layer,
+    split_trained,
 )
 from fieldmark.training.logit_adjustment import for_rare
 from fieldmark.training.pipeline import Fitted, FittedMember, Prepared
@@ -66,7 +66,7 @@ class SingleStrategy:
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
         if self.config.transfer == "scratch":
             return data
-        with distributed.first_alone():
+        with distributed.first_process_first():
             return data.compute({self.config.network: self.backbone})
 
     def fit(self, data: Prepared) -> Fitted:
@@ -140,7 +140,7 @@ def train_network(
     last = None
     if how.head_first:
         last = sweep(data, backbone, replace(config, epochs=None))[0].head
-        start_from(model, last)
+        set_last_layer(model, last)
     train, val = extractor.crops_to_tune(
         backbone, splits.train, splits.val, splits.classes, stream=config.stream
     )
@@ -151,8 +151,8 @@ def train_network(
     checkpoint = io.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
     curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
     checkpoint.unlink(missing_ok=True)
-    trained, head = taken_apart(backbone, model)
-    with distributed.first_alone():
+    trained, head = split_trained(backbone, model)
+    with distributed.first_process_first():
         data = data.compute({config.network: trained})
     if last is not None:
         held = (
