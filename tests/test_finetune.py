@@ -259,12 +259,12 @@ def test_without_a_photo_to_measure_on_it_trains_all_the_same(tmp_path: Path) ->
     network, none = tiny(), replace(crops(6, 24), rows=np.arange(0), labels=np.arange(0), ids=())
     before = state(network)
     how = FineTuning("all", epochs=2, batch_size=6)
-    assert finetune.estimate(network, crops(12, 24), none, how) > 0
+    assert finetune.pace(network, crops(12, 24), none, how).seconds(how) > 0
     curve, _ = finetune.finetune(network, crops(12, 24), none, how, checkpoint=tmp_path / "state")
     assert changed(before, network)
-    assert [each.told()["val_loss"] for each in curve] == [None, None]
+    assert [each.to_dict()["val_loss"] for each in curve] == [None, None]
     again, _ = finetune.finetune(network, crops(12, 24), none, how, checkpoint=tmp_path / "state")
-    assert [each.told() for each in again] == [each.told() for each in curve]
+    assert [each.to_dict() for each in again] == [each.to_dict() for each in curve]
 
 
 def test_photos_are_learned_at_the_size_they_are_measured_at() -> None:

@@ -26,12 +26,11 @@ from fieldmark.models.network import ClassifierNetwork, seeded
 from fieldmark.training.finetune import (
     FineTuning,
     augment,
-    estimate,
     finetune,
-    fit_to,
     good,
     layers,
     low_rank,
+    pace,
     plain,
     scores,
     set_last_layer,
@@ -182,7 +181,7 @@ def test_targets_are_mixed_as_the_photos_are(mixup: float, cutmix: float) -> Non
 
 def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
     network = models.load("shufflenet_v2_x0_5", weights="random").trainable(CLASSES, 0)
-    groups = layers.groups(network, FineTuning("scratch", weight_decay=0.1))
+    groups = layers.parameter_groups(network, FineTuning("scratch", weight_decay=0.1))
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert [{each.ndim for each in group["params"]} for group in groups] == [{2, 4}, {1}]
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
@@ -191,8 +190,8 @@ def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenet_v2"])
 def test_earlier_layers_learn_more_slowly(name: str) -> None:
     network = models.load(name, weights="random").trainable(CLASSES, 0)
-    layers.choose(network, FineTuning("all"))
-    groups = layers.groups(network, FineTuning("all", layer_decay=0.8, weight_decay=0.1))
+    layers.set_trainable(network, FineTuning("all"))
+    groups = layers.parameter_groups(network, FineTuning("all", layer_decay=0.8, weight_decay=0.1))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     parameters = list(network.parameters())
@@ -321,17 +320,14 @@ def test_the_mean_of_the_weights_is_the_recursion_that_it_says() -> None:
 # Time
 
 
-def test_a_recipe_is_fitted_to_the_time_that_there_is() -> None:
+def test_the_time_of_a_recipe_is_estimated_and_the_network_left_unchanged() -> None:
     network, train, val = tiny(), crops(16, 40), crops(4, 32, 50)
     before = state(network)
-    assert estimate(network, train, val, replace(good("low-rank"), batch_size=4, rank=2)) > 0
-    how = replace(good("all", epochs=6), batch_size=4)
-    seconds = estimate(network, train, val, how)
-    assert seconds > 0
-    assert fit_to(network, train, val, how, 0.0) is None
-    plenty = fit_to(network, train, val, how, 1e6)
-    assert plenty is not None
-    assert plenty == replace(how, epochs=40)
+    for recipe in (
+        replace(good("low-rank"), batch_size=4, rank=2),
+        replace(good("all", epochs=6), batch_size=4),
+    ):
+        assert pace(network, train, val, recipe).seconds(recipe) > 0
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parameters())
 
@@ -351,7 +347,7 @@ def test_low_rank_updates_cut_off_within_an_epoch_go_on_to_the_same_bits(
     def dying(self: TrainingState, loss: float, photos: int) -> None:
         after_update(self, loss, photos)
         if len(self.curve) == 1 and self.batch == 3:
-            self.keep()
+            self.save()
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -381,7 +377,7 @@ after_update = State.after_update
 def dying(self, loss, photos):
     after_update(self, loss, photos)
     if len(self.curve) == 1 and self.batch == 7:
-        self.keep()
+        self.save()
     if len(self.curve) == 1 and self.batch == 9:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -74,7 +74,7 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "learned"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)]
+    ("budget", "fit_candidate"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)]
 )
 def test_the_budget_holds(
     insects: Path, monkeypatch: pytest.MonkeyPatch, budget: float | None, learned: int
@@ -96,7 +96,7 @@ def test_the_budget_holds(
         return automl.TrialResult(candidate, "", head, nothing, 1, 1, 1), 80.0
 
     monkeypatch.setattr(FeatureExtractor, "compute", compute)
-    monkeypatch.setattr(trying, "learned", made)
+    monkeypatch.setattr(trying, "fit_candidate", made)
     networks = [models.load(name) for name in NAMES]
     wanted = automl.candidates(networks, extractor, all_views=True)
     first = NAMES[0]
@@ -107,9 +107,9 @@ def test_the_budget_holds(
     ]
     doing = automl.Search(parts, 0, automl.Budget(budget, clock))
     doing.try_all(wanted, "softmax")
-    assert len(doing.found) == learned
-    assert len(doing.found) + len(doing.passed_over) == 7
-    assert all(each.seconds == 100 for each in doing.found)
+    assert len(doing.results) == learned
+    assert len(doing.results) + len(doing.skipped) == 7
+    assert all(each.seconds == 100 for each in doing.results)
     if budget is not None and learned > 1:
         assert clock.now - 100 <= (1 - automl.RESERVE) * budget
 

@@ -24,7 +24,7 @@ from fieldmark.inference.formats import (
     speciesnet,
     writer_of,
 )
-from fieldmark.inference.record import entry as full_entry
+from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 STANDARDS = Path(__file__).parent / "standards"
@@ -118,7 +118,7 @@ def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) 
     rejected = ImageRejected(RejectReason.TRUNCATED, "half")
 
     def told(item: InputPhoto, *, timed: bool = True) -> Any:
-        return full_entry(PhotoResult(item, None, rejected), 2, timed=timed).get("taken")
+        return to_record(PhotoResult(item, None, rejected), 2, timed=timed).get("taken")
 
     plain = InputPhoto("a.jpg", tmp_path / "a.jpg")
     assert told(plain) == told(inside) == "2020-03-01T22:00:00Z"

@@ -36,7 +36,7 @@ from fieldmark.training.automl.selection import (
 from fieldmark.training.automl.summary import lines, table
 from fieldmark.training.finetune import Pace
 from fieldmark.training.finetune.checkpoint import TrainingState
-from fieldmark.training.strategies.ensemble import Chosen
+from fieldmark.training.strategies.ensemble import SearchOutcome
 
 NETWORK = "shufflenet_v2_x0_5"
 
@@ -68,12 +68,12 @@ def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, Da
 def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any) -> None:
     candidate, parts = given
     runs = [
-        finetune_search._Run(
+        finetune_search._FineTuningRun(
             FineTuningSearch(parts, 0, Budget(None), bfloat16=half), candidate, "adapters"
         )
         for half in (False, True)
     ]
-    assert [run.how.precision for run in runs] == ["float32", "bfloat16"]
+    assert [run.recipe.precision for run in runs] == ["float32", "bfloat16"]
     assert runs[0].place != runs[1].place  # what is kept of one is not taken for the other's
 
 
@@ -95,22 +95,22 @@ def test_as_many_epochs_as_the_time_allows(
         how_long.append(how.epochs)
         return self.model
 
-    monkeypatch.setattr(finetune_search._Run, "trained", trained)
+    monkeypatch.setattr(finetune_search._FineTuningRun, "trained", trained)
     doing = FineTuningSearch(parts, 0, Budget(seconds, Clock()))
     doing.try_all([candidate])
     if epochs is None:
-        assert not doing.found
-        (why,) = doing.passed_over
+        assert not doing.results
+        (why,) = doing.skipped
         assert why == (
             f"{NETWORK}, biases and normalisations trained: not tried, 3 epochs would take about "
             "33 s and 26 s are left"
         )
     else:
         assert how_long == [epochs]
-        assert [each.name for each in doing.found] == [
+        assert [each.name for each in doing.results] == [
             f"{NETWORK}, biases and normalisations trained"
         ]
-        assert not doing.passed_over
+        assert not doing.skipped
 
 
 def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.Monke
     doing = FineTuningSearch(parts, 0, Budget(100.0, Clock()))
     doing.try_all([candidate])
     learn = int((~doing.fold.measure).sum())
-    (why,) = doing.passed_over
+    (why,) = doing.skipped
     assert f"would take about {9 * learn + len(parts.files)} s and 85 s are left" in why
 
 
@@ -148,7 +148,7 @@ def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
             if len(updates) == stop_at:
                 clock.now += 1000
             if len(updates) == cut_at:
-                self.keep()
+                self.save()
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(TrainingState, "after_update", counted)
@@ -157,23 +157,23 @@ def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
         return doing
 
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "whole"))
-    (whole,) = run().found
+    (whole,) = run().results
     every = len(updates)
     assert every >= 4
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cut"))
     given_up = run(stop_at=2)
-    assert not given_up.found
-    (why,) = given_up.passed_over
+    assert not given_up.results
+    (why,) = given_up.skipped
     assert "given up after 1,000 s, 2 s were expected" in why
     with pytest.raises(KeyboardInterrupt):
         run(cut_at=1)
-    (done,) = run().found
+    (done,) = run().results
     assert len(updates) == every - 3
     np.testing.assert_array_equal(done.logits_NC, whole.logits_NC)
     np.testing.assert_array_equal(done.head.weight, whole.head.weight)
     assert [path.suffix for path in (tmp_path / "cut" / "tuned").iterdir()] == [".safetensors"]
     # Once it is done it is only read.
-    (again,) = run().found
+    (again,) = run().results
     assert not updates
     np.testing.assert_array_equal(again.logits_NC, whole.logits_NC)
 
@@ -183,7 +183,7 @@ def test_kept_networks_that_are_damaged_are_trained_anew(
 ) -> None:
     candidate, parts = given
     doing = FineTuningSearch(parts, 0, Budget(None))
-    run = finetune_search._Run(doing, candidate, "adapters")
+    run = finetune_search._FineTuningRun(doing, candidate, "adapters")
     run.place.parent.mkdir(parents=True)
     run.place.write_bytes(b"nothing")
     assert run.kept() is None
@@ -283,7 +283,7 @@ def test_what_both_never_saw_sets_the_thresholds(parts: DataSplits) -> None:
     plain, tuned = tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, measure, seed=1)
     made = options([plain], parts, 0, {})
     option = replace(made[0], weights_M=np.array([0.3, 0.7]))
-    logits, labels_N = Chosen(option, {}, [plain, tuned], Extraction()).held_out(parts)
+    logits, labels_N = SearchOutcome(option, {}, [plain, tuned], Extraction()).held_out(parts)
     np.testing.assert_array_equal(logits[0], tuned.logits_NC)
     np.testing.assert_array_equal(logits[1], plain.logits_NC[measure])
     assert len(labels_N) == measure.sum()

@@ -103,8 +103,8 @@ def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Te
 
     model = backbone.trainable(CLASSES, seed=3)
     every = FineTuning("all", layer_decay=0.9)
-    layers.choose(model, every)
-    groups = layers.groups(model, every)
+    layers.set_trainable(model, every)
+    groups = layers.parameter_groups(model, every)
     rates = {id(each): group["lr_scale"] for group in groups for each in group["params"]}
     assert set(rates) == {id(each) for each in model.parameters()}
     assert {rates[id(each)] for each in model.last_layer.parameters()} == {1.0}

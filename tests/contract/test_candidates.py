@@ -63,13 +63,13 @@ def predicts(done: TrialResult, taxonomy: Taxonomy, insects: Path, folder: Path)
 @pytest.mark.parametrize("kind", linear_probe_search.NOTES)
 def test_last_layers(kind: str, given, insects: Path, tmp_path: Path) -> None:
     candidate, parts, taxonomy = given
-    done, seconds = linear_probe_search.learned(candidate, parts, 0, kind)
+    done, seconds = linear_probe_search.fit_candidate(candidate, parts, 0, kind)
     assert seconds > 0
     assert done.rows_N is None
     assert done.logits_NC.shape == (len(parts.train) + len(parts.val), 4)
     assert done.error <= 0.25  # stripes of four colours
     predicts(done, taxonomy, insects, tmp_path / "m")
-    again, kept = linear_probe_search.learned(candidate, parts, 0, kind)
+    again, kept = linear_probe_search.fit_candidate(candidate, parts, 0, kind)
     assert kept == seconds
     np.testing.assert_array_equal(again.head.weight, done.head.weight)
 
@@ -90,8 +90,8 @@ def test_trained_networks(
     monkeypatch.setattr(finetune_search, "NOTES", {transfer: finetune_search.NOTES[transfer]})
     doing = finetune_search.FineTuningSearch(parts, 0, Budget())
     doing.try_all([candidate])
-    (done,) = doing.found
-    assert not doing.passed_over
+    (done,) = doing.results
+    assert not doing.skipped
     assert done.name.endswith("trained")
     assert done.candidate.backbone.key != candidate.backbone.key
     assert done.rows_N is not None

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fieldmark.features.labelled import LabelledFeatures
-    from fieldmark.heads.base import Fitted
+    from fieldmark.heads.base import HeadFit
 
 
 def _head(
     module: str, **settings: str | int
-) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]:
+) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], HeadFit]:
     """The function `fit` of a file of this folder; read when it is called, since it needs PyTorch."""
 
-    def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Fitted:
-        found: Fitted = import_module(f"fieldmark.heads.{module}").fit(
+    def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> HeadFit:
+        found: HeadFit = import_module(f"fieldmark.heads.{module}").fit(
             train, val, classes, seed, **settings
         )
         return found
@@ -32,9 +32,9 @@ def _head(
     return fit
 
 
-def _tail(
+def _class_imbalance(
     method: str, train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
-) -> Fitted:
+) -> HeadFit:
     """A method for classes with few photos."""
     from fieldmark.heads import class_imbalance
 
@@ -44,7 +44,7 @@ def _tail(
 LONG = 100
 """Epochs of the kind of head that is trained for longer."""
 
-HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]] = {
+HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], HeadFit]] = {
     "softmax": _head("default"),
     "sampled": _head("default", kind="sampled"),
     "long": _head("default", epochs=LONG),
@@ -52,7 +52,7 @@ HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted
     "ncm": _head("ncm"),
     "knn": _head("knn"),
     **{
-        method: partial(_tail, method)
+        method: partial(_class_imbalance, method)
         for method in (
             *("inverse-frequency", "effective-number", "adjusted-loss", "root-sampling"),
             *("balanced-sampling", "re-training", "adjusted", "normalised"),

@@ -25,7 +25,7 @@ class Head(Protocol):
         """What to keep of it, by name; the class method `from_tensors` reads it back."""
 
 
-class Fitted(Protocol):
+class HeadFit(Protocol):
     """What learning gives, whatever the kind of head."""
 
     @property

@@ -21,7 +21,7 @@ import torch
 from fieldmark.evaluation import metrics
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import FittedHead, LinearHead, Scaling
-from fieldmark.heads.ridge import counts, single_class_head
+from fieldmark.heads.ridge import class_counts, single_class_head
 from fieldmark.heads.scaling import fit_weights, subsample
 from fieldmark.heads.selection import schedule
 from fieldmark.heads.softmax import Epoch, Hyperparameters, Training, fit_sweep
@@ -111,13 +111,13 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 METHODS = tuple(STRENGTHS)
 
 
-def candidates(
+def fit_methods(
     train: LabelledFeatures,
     classes: int,
     training: Training,
     methods: Collection[str] = METHODS,
-    watched: LabelledFeatures | None = None,
-    aside: tuple[LabelledFeatures, LabelledFeatures] | None = None,
+    monitored: LabelledFeatures | None = None,
+    calibration: tuple[LabelledFeatures, LabelledFeatures] | None = None,
 ) -> list[ImbalanceTrial]:
     """The plain head and the methods' heads, all strengths.
 
@@ -134,13 +134,13 @@ def candidates(
             temperatures are fitted on; None: all are 1.
     """
     learned, train = train, train.where(train.labels >= 0)
-    count_C = counts(train, classes)
+    count_C = class_counts(train, classes)
     log_prior_C = prior(count_C)
-    arms: list[tuple[str, float, Hyperparameters]] = [
+    settings: list[tuple[str, float, Hyperparameters]] = [
         (PLAIN, 0.0, Hyperparameters(rate)) for rate in RATES
     ]
-    arms += [each for each in _arms(count_C, log_prior_C) if each[0] in methods]
-    found = _swept(train, classes, training, arms, watched)
+    settings += [each for each in _loss_settings(count_C, log_prior_C) if each[0] in methods]
+    found = _fit_trials(train, classes, training, settings, monitored)
     middle = next(each.head for each in found if each.setting == (RATES[1], 0.0))
     sampled = {"root-sampling": None, "balanced-sampling": None, "re-training": middle}
     for name, initial in [each for each in sampled.items() if each[0] in methods]:
@@ -149,17 +149,21 @@ def candidates(
                 replace(training, evenness=evenness),
                 Hyperparameters(RATES[1], initial=initial),
             )
-            found += _swept(train, classes, even, [(name, evenness, hyperparameters)], watched)
+            found += _fit_trials(
+                train, classes, even, [(name, evenness, hyperparameters)], monitored
+            )
     scaling, plain_ones = Scaling.of(train.features), [t for t in found if t.method == PLAIN]
     temperatures = [1.0] * len(plain_ones)
-    if aside and "adjusted" in methods:
-        again = None if aside[0] is learned else aside[0].where(aside[0].labels >= 0)
+    if calibration and "adjusted" in methods:
+        again = (
+            None if calibration[0] is learned else calibration[0].where(calibration[0].labels >= 0)
+        )
         ones = (
-            _swept(again, classes, training, arms[: len(RATES)], None)
+            _fit_trials(again, classes, training, settings[: len(RATES)], None)
             if again is not None
             else plain_ones
         )
-        temperatures = [_temperature(each.head, aside[1], classes) for each in ones]
+        temperatures = [_temperature(each.head, calibration[1], classes) for each in ones]
     for plain, temperature in zip(plain_ones, temperatures, strict=True):
         rate = plain.setting[0]
         for each in STRENGTHS["adjusted"]:
@@ -188,7 +192,7 @@ def fit(
     if not (train.labels >= 0).any():
         return single_class_head(train, val, classes)
     training = schedule(int((train.labels >= 0).sum()), seed)
-    found = candidates(train, classes, training, [method], aside=(train, val))
+    found = fit_methods(train, classes, training, [method], calibration=(train, val))
     heads = [each.head for each in found if each.method == method]
     measured = subsample(val, classes)
     labels = torch.from_numpy(measured.labels)
@@ -213,7 +217,7 @@ def _temperature(head: LinearHead, photos: LabelledFeatures, classes: int) -> fl
     return 1 / max(factor, 0.05)
 
 
-def _arms(
+def _loss_settings(
     count_C: IntArray, log_prior_C: DoubleArray
 ) -> Iterator[tuple[str, float, Hyperparameters]]:
     """What changes the loss."""
@@ -228,25 +232,25 @@ def _arms(
         yield "adjusted-loss", each, Hyperparameters(RATES[1], offsets=tuple(each * log_prior_C))
 
 
-def _swept(
+def _fit_trials(
     train: LabelledFeatures,
     classes: int,
     training: Training,
-    arms: Sequence[tuple[str, float, Hyperparameters]],
-    watched: LabelledFeatures | None,
+    settings: Sequence[tuple[str, float, Hyperparameters]],
+    monitored: LabelledFeatures | None,
 ) -> list[ImbalanceTrial]:
-    val = train.where(np.zeros(len(train), np.bool_)) if watched is None else watched
+    val = train.where(np.zeros(len(train), np.bool_)) if monitored is None else monitored
     fits = fit_sweep(
-        train, val, classes, training, [hyperparameters for _, _, hyperparameters in arms]
+        train, val, classes, training, [hyperparameters for _, _, hyperparameters in settings]
     )
     return [
         ImbalanceTrial(
             name,
             (hyperparameters.learning_rate, strength),
             fit.head,
-            () if watched is None else fit.curve,
+            () if monitored is None else fit.curve,
         )
-        for (name, strength, hyperparameters), fit in zip(arms, fits, strict=True)
+        for (name, strength, hyperparameters), fit in zip(settings, fits, strict=True)
     ]
 
 
@@ -255,7 +259,7 @@ def _even(count_C: IntArray, weight_C: DoubleArray) -> DoubleArray:
     return np.asarray(weight_C / mean)
 
 
-def choose(
+def choose_trial(
     wrong: Sequence[BoolArray],
     plain_N: BoolArray,
     labels_N: IntArray,

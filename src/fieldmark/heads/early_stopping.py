@@ -25,18 +25,18 @@ class EarlyStopping:
     def __init__(self, parameters: Sequence[torch.Tensor], patience: int) -> None:
         self.parameters, self.patience = parameters, patience
         self.best = [parameter.clone() for parameter in parameters]
-        arms = parameters[0].shape[-2]
-        self.lowest_K, self.kept, self.epoch = [float("inf")] * arms, [0] * arms, 0
+        settings = parameters[0].shape[-2]
+        self.lowest_K, self.best_epoch, self.epoch = [float("inf")] * settings, [0] * settings, 0
 
     def after_epoch(self, loss_K: Sequence[float]) -> bool:
         """An epoch came to these validation losses; gives whether training is over."""
         self.epoch += 1
         for hyperparameters, loss in enumerate(loss_K):
-            if loss < self.lowest_K[hyperparameters] or not self.kept[hyperparameters]:
-                self.lowest_K[hyperparameters], self.kept[hyperparameters] = loss, self.epoch
+            if loss < self.lowest_K[hyperparameters] or not self.best_epoch[hyperparameters]:
+                self.lowest_K[hyperparameters], self.best_epoch[hyperparameters] = loss, self.epoch
                 for best, parameter in zip(self.best, self.parameters, strict=True):
                     best[..., hyperparameters, :] = parameter[..., hyperparameters, :]
-        return self.epoch - max(self.kept) >= self.patience
+        return self.epoch - max(self.best_epoch) >= self.patience
 
     def restore_best(self) -> None:
         """Give every arm the parameters of its best epoch."""

@@ -18,7 +18,7 @@ import torch
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import Scaling
-from fieldmark.heads.ridge import counts
+from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.scaling import subsample
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -129,7 +129,7 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
     order = np.argsort(np.asarray(train.ids, dtype=object), kind="stable")
-    features, count_C = train.features.take(order), counts(train, classes)
+    features, count_C = train.features.take(order), class_counts(train, classes)
     scaling = Scaling.of(features)
     vectors = np.empty((len(features), features.dim), np.float16)
     for first, block in features.blocks():

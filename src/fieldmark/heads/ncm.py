@@ -13,7 +13,7 @@ import torch
 
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import FittedHead, LinearHead, Scaling
-from fieldmark.heads.ridge import counts
+from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.scaling import fit_weights, subsample
 
 
@@ -29,7 +29,7 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     del seed
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    scaling, count_C = Scaling.of(train.features), counts(train, classes)
+    scaling, count_C = Scaling.of(train.features), class_counts(train, classes)
     sum_CD = np.zeros((classes, train.features.dim))
     for first, block in train.features.blocks():
         np.add.at(sum_CD, train.labels[first : first + len(block)], scaling.apply(block))

@@ -44,7 +44,7 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     del seed
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    if np.count_nonzero(counts(train, classes)) < 2:
+    if np.count_nonzero(class_counts(train, classes)) < 2:
         return single_class_head(train, val, classes)
     sums = RidgeStatistics.of(train, classes)
     measured = subsample(val, classes)
@@ -62,7 +62,7 @@ def single_class_head(train: LabelledFeatures, val: LabelledFeatures, classes: i
     even = LinearHead(
         np.zeros((train.features.dim, classes), np.float32), np.zeros(classes, np.float32)
     )
-    head = even.exclude_unseen(counts(train, classes))
+    head = even.exclude_unseen(class_counts(train, classes))
     return FittedHead(head, _loss(head, subsample(val, classes)))
 
 
@@ -195,6 +195,6 @@ class _RegularisationSearch:
         s_NC -= share_C
 
 
-def counts(photos: LabelledFeatures, classes: int) -> IntArray:
+def class_counts(photos: LabelledFeatures, classes: int) -> IntArray:
     """Each class's number of photos, shape (C,)."""
     return np.bincount(photos.labels[photos.labels >= 0], minlength=classes).astype(np.int64)

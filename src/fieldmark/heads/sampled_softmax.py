@@ -179,7 +179,7 @@ def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
     return loss / len(photos), wrong / len(photos)
 
 
-def arms(initial: LinearHead | None = None) -> list[Hyperparameters]:
+def default_settings(initial: LinearHead | None = None) -> list[Hyperparameters]:
     """What is tried, safest first: one arm from `initial`, such as ridge's layer, one from nothing.
 
     Settled by measuring (docs/scaling.md): classes with a handful of photos are learned far better from
@@ -196,7 +196,7 @@ def fit_sweep(
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    arms: Sequence[Hyperparameters],
+    settings: Sequence[Hyperparameters],
     on_epoch: Callable[[int], None] = lambda _: None,
     drawn: int = DRAWN,
 ) -> list[Fit]:
@@ -211,7 +211,7 @@ def fit_sweep(
     scaling = Scaling.of(train.features) if len(train) else Scaling.none(train.features.dim)
     hashes = random.hashes(train.ids, "order", training.seed)
     found = []
-    for hyperparameters in arms:
+    for hyperparameters in settings:
         initial = scaling.unfold(hyperparameters.initial) if hyperparameters.initial else None
         layer = Sampled(
             count_C,

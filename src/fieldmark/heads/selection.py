@@ -42,7 +42,7 @@ def best_first(
     """The fits with their logits scaled to the validation photos, and their mean; best first."""
     classes = len(fits[0].head.bias)
     measured = subsample(val, classes)
-    count_C = ridge.counts(train, classes)
+    count_C = ridge.class_counts(train, classes)
     scaled = [_scaled(each, measured, count_C) for each in fits]
     ordered = sorted(scaled, key=by_loss)
     if len(ordered) >= _AVERAGED and len(measured):

@@ -97,16 +97,16 @@ class Epoch:
     val_loss: float
     val_error: float
 
-    def told(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | None]:
         """As JSON values, which have no NaN."""
         return {
             name: value if math.isfinite(value) else None for name, value in asdict(self).items()
         }
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Epoch:
+    def from_dict(cls, to_dict: Mapping[str, Any]) -> Epoch:
         """What `told` gave."""
-        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in told.items()}
+        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in to_dict.items()}
         return cls(**numbers)
 
 
@@ -132,7 +132,7 @@ class Fit:
     scaled_loss: float | None = None
     scale: float = 1.0
     averaged: int = 1
-    kept: int | None = None
+    best_epoch: int | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -145,7 +145,7 @@ class Fit:
         """The validation loss of the head as it is, in nats; NaN where there is no photo."""
         if self.scaled_loss is not None:
             return self.scaled_loss
-        return self.curve[(self.kept or len(self.curve)) - 1].val_loss
+        return self.curve[(self.best_epoch or len(self.curve)) - 1].val_loss
 
 
 def by_loss(fit: Fit) -> tuple[bool, float]:
@@ -175,7 +175,7 @@ def fit_sweep(
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    arms: Sequence[Hyperparameters],
+    settings: Sequence[Hyperparameters],
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> list[Fit]:
     """Train all arms in one pass over the features an epoch.
@@ -193,7 +193,7 @@ def fit_sweep(
         A fit for each arm, in their order.
     """
     start = time.perf_counter()
-    sweep = _Sweep(train, val, classes, training, arms)
+    sweep = _Sweep(train, val, classes, training, settings)
     for epoch in range(training.epochs):
         sweep.run(epoch)
         on_epoch(epoch + 1)
@@ -212,29 +212,29 @@ class _Sweep:
         val: LabelledFeatures,
         classes: int,
         training: Training,
-        arms: Sequence[Hyperparameters],
+        settings: Sequence[Hyperparameters],
     ) -> None:
-        self.arms, self.training, self.classes = arms, training, classes
+        self.settings, self.training, self.classes = settings, training, classes
         self.train = train.where(train.labels >= 0)
         self.val = val.where(val.labels >= 0)
         dim = train.features.dim
         scaled = training.standardise and len(self.train) > 0
         self.scaling = Scaling.of(self.train.features) if scaled else Scaling.none(dim)
         self.learned_KC = torch.stack(
-            [_mask(hyperparameters.classes, classes) for hyperparameters in arms]
+            [_mask(hyperparameters.classes, classes) for hyperparameters in settings]
         )
         self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(
             ~self.learned_KC, -torch.inf
         )
         even = [1.0] * classes
-        weights = [hyperparameters.class_weights or even for hyperparameters in arms]
+        weights = [hyperparameters.class_weights or even for hyperparameters in settings]
         self.counts_KC = torch.tensor(weights, dtype=torch.float32) * self.learned_KC
         none = [0.0] * classes
-        offsets = [hyperparameters.offsets or none for hyperparameters in arms]
+        offsets = [hyperparameters.offsets or none for hyperparameters in settings]
         self.offset_KC = torch.tensor(offsets, dtype=torch.float32)
-        weight = np.zeros((dim, len(arms), classes), np.float32)
-        bias = np.zeros((len(arms), classes), np.float32)
-        for number, hyperparameters in enumerate(arms):
+        weight = np.zeros((dim, len(settings), classes), np.float32)
+        bias = np.zeros((len(settings), classes), np.float32)
+        for number, hyperparameters in enumerate(settings):
             if hyperparameters.initial is not None:
                 start = self.scaling.unfold(hyperparameters.initial)
                 weight[:, number] = start.weight
@@ -246,16 +246,16 @@ class _Sweep:
         self.gradients = [torch.empty_like(p) for p in self.parameters]
         rows = max(1, min(dim, _CACHED_NUMBERS // bias.size))
         self.work = torch.empty((rows, *bias.shape))
-        self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in arms])
-        self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in arms])
+        self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in settings])
+        self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in settings])
         self.smoothing_K = torch.tensor(
-            [hyperparameters.label_smoothing for hyperparameters in arms]
+            [hyperparameters.label_smoothing for hyperparameters in settings]
         )
         self.hashes = random.hashes(self.train.ids, "order", training.seed)
         self.times_N = _times(self.train.labels, classes, training.evenness)
         self.batches = math.ceil(len(self.train) / training.batch_size)
         self.step = 0
-        self.curves: list[list[Epoch]] = [[] for _ in arms]
+        self.curves: list[list[Epoch]] = [[] for _ in settings]
         patience = training.patience
         # Without photos to measure on nothing says when to stop: then all epochs, the last weights.
         self.stopping = None
@@ -268,7 +268,7 @@ class _Sweep:
             order = random.repeated_order(self.hashes, epoch, self.times_N)
         else:
             order = random.epoch_order(self.hashes, epoch)
-        loss_K, seen_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
+        loss_K, seen_K = torch.zeros(len(self.settings)), torch.zeros(len(self.settings))
         for start in range(0, len(order), self.training.batch_size):
             index = order[start : start + self.training.batch_size]
             batch_loss_K, batch_seen_K = self._update(index)
@@ -298,7 +298,7 @@ class _Sweep:
         x_BD = torch.from_numpy(self.scaling.apply(self.train.features[index]))
         y_B = torch.from_numpy(self.train.labels[index])
         p_BKC = (self._logits(x_BD) + self.offset_KC).log_softmax(-1)
-        label_BK1 = y_B[:, None, None].expand(-1, len(self.arms), 1)
+        label_BK1 = y_B[:, None, None].expand(-1, len(self.settings), 1)
         counts_BK = self.counts_KC[:, y_B].T
         count_K = counts_BK.sum(0)
         own_BK = p_BKC.gather(-1, label_BK1).squeeze(-1)
@@ -352,13 +352,15 @@ class _Sweep:
                 parameter.sub_(update.mul_(rate_K1))
 
     def _measure(self) -> tuple[list[float], list[float]]:
-        loss_K, wrong_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
-        count_K = torch.zeros(len(self.arms))
+        loss_K, wrong_K = torch.zeros(len(self.settings)), torch.zeros(len(self.settings))
+        count_K = torch.zeros(len(self.settings))
         for start, block in self.val.features.blocks(1024):
             y_B = torch.from_numpy(self.val.labels[start : start + len(block)])
             p_BKC = self._logits(torch.from_numpy(self.scaling.apply(block))).log_softmax(-1)
             taken_BK = self.learned_KC[:, y_B].T
-            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.arms), 1)).squeeze(-1)
+            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.settings), 1)).squeeze(
+                -1
+            )
             loss_K -= torch.where(taken_BK, chosen, 0.0).sum(0)
             wrong_K += (taken_BK & (p_BKC.argmax(-1) != y_B[:, None])).sum(0)
             count_K += taken_BK.sum(0)
@@ -374,9 +376,9 @@ class _Sweep:
                 hyperparameters,
                 self.scaling.fold(LinearHead(weight[:, k].copy(), bias[k] + closed[k])),
                 tuple(self.curves[k]),
-                kept=self.stopping.kept[k] if self.stopping else None,
+                best_epoch=self.stopping.best_epoch[k] if self.stopping else None,
             )
-            for k, hyperparameters in enumerate(self.arms)
+            for k, hyperparameters in enumerate(self.settings)
         ]
 
 

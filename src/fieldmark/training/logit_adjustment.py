@@ -97,7 +97,7 @@ def choose(logits_NC: FloatArray, labels_N: IntArray, count_C: IntArray) -> Chos
     log_prior_C = class_imbalance.prior(count_C).astype(np.float32)
     wrong = [(logits_NC - s * log_prior_C).argmax(1) != labels_N for s in _STRENGTHS]
     rare_C = count_C < RARE_BELOW
-    best = class_imbalance.choose(wrong, wrong[0], labels_N, rare_C) if rare_C.any() else 0
+    best = class_imbalance.choose_trial(wrong, wrong[0], labels_N, rare_C) if rare_C.any() else 0
 
     def over_rare(wrong_N: BoolArray) -> float:
         rare_N = rare_C[labels_N]

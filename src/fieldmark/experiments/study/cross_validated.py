@@ -148,7 +148,7 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
         learn = labelled.where(outside_N)
         watched = labelled.where(folds == one) if one == other else None
         aside = _aside(labelled, photos, outside_N, work.seed)
-        found = class_imbalance.candidates(
+        found = class_imbalance.fit_methods(
             learn, len(classes), training(work, run), _asked(work, run), watched, aside
         )
         if not wrong_FMN.size:
@@ -227,8 +227,8 @@ def _tail_on_test(work: Work, run: Run) -> Row:
         how = training(work, run)
         every_N = np.ones(len(photos), np.bool_)
         aside = _aside(labelled, photos, every_N, work.seed)
-        work.memo[key] = class_imbalance.candidates(
-            labelled, len(classes), how, _asked(work, run), aside=aside
+        work.memo[key] = class_imbalance.fit_methods(
+            labelled, len(classes), how, _asked(work, run), calibration=aside
         )
     chosen: ImbalanceTrial = work.memo[key][number]
     test = work.data.measured_on(run)
@@ -251,7 +251,7 @@ def _choice(work: Work, run: Run, found: Tried, labels_N: IntArray, wrong_MN: Bo
     photos_C = np.array([counts[each] for each in work.data.classes(run)], np.int64)
     able = found.of(run.head)
     few_C = metrics.bands(photos_C, work.config.bands)["tail"]
-    best = class_imbalance.choose(list(wrong_MN[able]), wrong_MN[plain], labels_N, few_C)
+    best = class_imbalance.choose_trial(list(wrong_MN[able]), wrong_MN[plain], labels_N, few_C)
     return able[best]
 
 

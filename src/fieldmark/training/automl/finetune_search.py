@@ -30,7 +30,7 @@ from fieldmark.heads import HEADS
 from fieldmark.training import finetune
 from fieldmark.training.automl.budget import Budget
 from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
-from fieldmark.training.automl.linear_probe_search import identity
+from fieldmark.training.automl.linear_probe_search import cache_key
 from fieldmark.training.finetune import FineTuning, Transfer
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
@@ -80,8 +80,8 @@ class FineTuningSearch:
     budget: Budget
     stream: bool = False
     bfloat16: bool = False
-    found: list[TrialResult] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    results: list[TrialResult] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     extraction: Extraction = field(default_factory=Extraction)
 
     @cached_property
@@ -100,7 +100,7 @@ class FineTuningSearch:
         """Train the first networks in each way, as far as the time allows."""
         known = self.photos.labels(self.parts.classes) >= 0
         if not (known & self.fold.measure).any():
-            self._say_not("Training the networks themselves: not tried, no photo can be held out")
+            self._skip("Training the networks themselves: not tried, no photo can be held out")
             return
         for transfer in NOTES:
             for candidate in candidates[:_NETWORKS]:
@@ -113,32 +113,32 @@ class FineTuningSearch:
         model = run.kept()
         if model is None:
             plan = run.plan()
-            if plan.how is None:
+            if plan.recipe is None:
                 left = max(0.0, self.budget.left)
-                self._say_not(
+                self._skip(
                     f"{name}: not tried, {FEWEST} epochs would take about {plan.seconds:,.0f} s and "
                     f"{left:,.0f} s are left"
                 )
                 return
-            epochs = plan.how.epochs
+            epochs = plan.recipe.epochs
             logger.info(f"{name}: {epochs} epochs, which take about {plan.seconds:,.0f} s")
             try:
-                model = run.trained(plan.how)
+                model = run.trained(plan.recipe)
             except finetune.Stopped:
                 spent = self.budget.clock() - start
-                self._say_not(
+                self._skip(
                     f"{name}: given up after {spent:,.0f} s, {plan.seconds:,.0f} s were expected; "
                     "what was done is kept, and the same command goes on from it"
                 )
                 return
         done = replace(run.measured(model), seconds=self.budget.clock() - start)
-        self.found.append(done)
+        self.results.append(done)
         logger.info(
             f"{name}: on one fold held out, log-loss {done.loss:.3f}, error {done.error:.1%}"
         )
 
-    def _say_not(self, why: str) -> None:
-        self.passed_over.append(why)
+    def _skip(self, why: str) -> None:
+        self.skipped.append(why)
         logger.info(why)
 
 
@@ -146,7 +146,7 @@ class FineTuningSearch:
 class TrainingPlan:
     """How a network is to be trained (None: the time does not allow it), and the seconds it takes."""
 
-    how: FineTuning | None
+    recipe: FineTuning | None
     seconds: float
 
 
@@ -156,21 +156,21 @@ class _FineTuningRun:
     def __init__(self, tuning: FineTuningSearch, candidate: Candidate, transfer: Transfer) -> None:
         self.tuning, self.candidate = tuning, candidate
         self.parts, self.seed = tuning.parts, tuning.seed
-        how = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
-        self.how = replace(how, precision="bfloat16") if tuning.bfloat16 else how
+        recipe = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
+        self.recipe = replace(recipe, precision="bfloat16") if tuning.bfloat16 else recipe
         # Another budget allows other epochs: what is kept is of the same command.
-        rest = [_FORMAT, asdict(self.how), tuning.budget.seconds, tuning.stream]
-        key = io.digest([*identity(candidate, tuning.photos, self.parts, self.seed), *rest])
-        self.place = io.cache_dir() / "tuned" / f"{key[:32]}.safetensors"
+        rest = [_FORMAT, asdict(self.recipe), tuning.budget.seconds, tuning.stream]
+        key = io.digest([*cache_key(candidate, tuning.photos, self.parts, self.seed), *rest])
+        self.cache_path = io.cache_dir() / "tuned" / f"{key[:32]}.safetensors"
 
     @property
     def _begun(self) -> Path:
         """What was planned, kept beside the state of the run under way."""
-        return self.place.with_suffix(".json")
+        return self.cache_path.with_suffix(".json")
 
     @property
     def _state(self) -> Path:
-        return self.place.with_suffix(".state")
+        return self.cache_path.with_suffix(".state")
 
     @cached_property
     def model(self) -> ClassifierNetwork:
@@ -207,26 +207,26 @@ class _FineTuningRun:
         after = cost * len(self.parts.files)  # the features of all photos
         try:
             begun = io.read_json(self._begun)
-            rest = max(0.0, begun["training"] - finetune.spent(self._state)) + after
+            rest = max(0.0, begun["training"] - finetune.seconds_spent(self._state)) + after
             if rest <= left:
-                return TrainingPlan(replace(self.how, epochs=begun["epochs"]), rest)
+                return TrainingPlan(replace(self.recipe, epochs=begun["epochs"]), rest)
         except (InputError, StoreError, KeyError, TypeError):
             self._state.unlink(missing_ok=True)  # damaged, or of no plan: nothing to go on from
         learn = int((~self.tuning.fold.measure).sum())
         least = _BACKWARD * FEWEST * cost * learn + after
         if least > left:
             return TrainingPlan(None, least)
-        pace = finetune.pace(self.model, *self.crops, self.how)
+        pace = finetune.pace(self.model, *self.crops, self.recipe)
         left = self.tuning.budget.left
         for epochs in range(EPOCHS, FEWEST - 1, -1):
-            how = replace(self.how, epochs=epochs)
-            training = _MARGIN * pace.seconds(how)
+            recipe = replace(self.recipe, epochs=epochs)
+            training = _MARGIN * pace.seconds(recipe)
             if training + after <= left:
                 io.write_json(self._begun, {"epochs": epochs, "training": training})
-                return TrainingPlan(how, training + after)
+                return TrainingPlan(recipe, training + after)
         return TrainingPlan(None, training + after)
 
-    def trained(self, how: FineTuning) -> ClassifierNetwork:
+    def trained(self, recipe: FineTuning) -> ClassifierNetwork:
         """Train the network, from where the kept state is on, and keep what comes out.
 
         Raises:
@@ -235,9 +235,9 @@ class _FineTuningRun:
         from safetensors.torch import save_file
 
         model, over = self.model, self.tuning.budget.is_over
-        finetune.finetune(model, *self.crops, how, checkpoint=self._state, stop=over)
+        finetune.finetune(model, *self.crops, recipe, checkpoint=self._state, stop=over)
         tensors = {name: each.contiguous() for name, each in model.state_dict().items()}
-        with io.replacing(self.place) as temporary:
+        with io.replacing(self.cache_path) as temporary:
             save_file(tensors, temporary)
         self._state.unlink(missing_ok=True)
         self._begun.unlink(missing_ok=True)
@@ -249,7 +249,7 @@ class _FineTuningRun:
         from safetensors.torch import load_file
 
         with suppress(OSError, SafetensorError, RuntimeError):
-            tensors = load_file(self.place)
+            tensors = load_file(self.cache_path)
             model = self.candidate.backbone.trainable(len(self.parts.classes), self.seed)
             model.load_state_dict(tensors)
             return model
@@ -263,7 +263,7 @@ class _FineTuningRun:
         self.tuning.extraction = self.tuning.extraction.merged(done)
         rows_N = self.tuning.fold.measure
         held = extractor.features(backbone, self.tuning.photos.where(rows_N), self.parts.classes)
-        note = NOTES[self.how.transfer]
+        note = NOTES[self.recipe.transfer]
         logits_NC = head.logits_of(held.features)
         candidate = Candidate(backbone, extractor)
         return TrialResult.of(candidate, note, head, logits_NC, held.labels, rows_N=rows_N)

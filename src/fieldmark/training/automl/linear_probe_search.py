@@ -47,13 +47,13 @@ _EVEN = (0.5, 1.0)  # how far answers are corrected to classes that are all equa
 _FORMAT = 3  # of kept heads: goes up when the same candidate would be learned otherwise
 
 
-def learned(
+def fit_candidate(
     candidate: Candidate, parts: DataSplits, seed: int, kind: str
 ) -> tuple[TrialResult, float]:
     """A candidate's heads, learned now or kept from before; and the seconds that learning took."""
     photos, classes = training_and_validation(parts), len(parts.classes)
     labelled = candidate.extractor.features(candidate.backbone, photos, parts.classes)
-    path = place(candidate, parts, seed, kind)
+    path = cache_path(candidate, parts, seed, kind)
     kept = _read(path, (len(photos), classes))
     if kept is None:
         start, fit = time.perf_counter(), HEADS[kind]
@@ -84,13 +84,13 @@ def logit_adjusted(
         yield replace(TrialResult.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
 
 
-def place(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:
+def cache_path(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:
     """Where the heads of a candidate are kept."""
-    depends = [_FORMAT, kind, *identity(candidate, training_and_validation(parts), parts, seed)]
+    depends = [_FORMAT, kind, *cache_key(candidate, training_and_validation(parts), parts, seed)]
     return io.cache_dir() / "heads" / f"{io.digest(depends)[:32]}.safetensors"
 
 
-def identity(
+def cache_key(
     candidate: Candidate, photos: LabelledPhotos, parts: DataSplits, seed: int
 ) -> list[Any]:
     """All that what is learned from a candidate's photos depends on, but for how, as JSON values."""

@@ -27,9 +27,9 @@ from fieldmark.training.automl.finetune_search import FineTuningSearch
 from fieldmark.training.automl.linear_probe_search import (
     NOTES,
     TAIL,
-    learned,
+    cache_path,
+    fit_candidate,
     logit_adjusted,
-    place,
 )
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ class Search:
     parts: DataSplits
     seed: int
     budget: Budget
-    found: list[TrialResult] = field(default_factory=list)
+    results: list[TrialResult] = field(default_factory=list)
     tuned: list[TrialResult] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     extraction: Extraction = field(default_factory=Extraction)
     _rates: Rates = field(default_factory=Rates)
 
@@ -64,9 +64,9 @@ class Search:
         """Learn the candidates, one after the other; the very first one always."""
         for candidate in wanted:
             expected = self._expected(candidate, kind)
-            if self.found and expected > self.budget.left:
+            if self.results and expected > self.budget.left:
                 named = f"{candidate.name}, {NOTES[kind] or 'softmax'}"
-                self._pass_over(named, expected)
+                self._skip_for_time(named, expected)
                 continue
             start = self.budget.clock()
             missing, facts = self._missing(candidate), candidate.backbone.architecture
@@ -74,7 +74,7 @@ class Search:
             self.extraction = self.extraction.merged(done)
             took = self.budget.clock() - start
             self._rates.features_took(facts.name, facts.giga_macs, missing, took)
-            trial, seconds = learned(candidate, self.parts, self.seed, kind)
+            trial, seconds = fit_candidate(candidate, self.parts, self.seed, kind)
             self._rates.heads_took(kind, seconds, facts.feature_dim)
             self._add(replace(trial, seconds=self.budget.clock() - start))
 
@@ -98,19 +98,19 @@ class Search:
         plain = [each for each in wanted if not each.backbone.native and not each.view.flip]
         plain = [each for each in plain if each.view.fit == "squash"]
         tuning.try_all(_in_order(plain, front))
-        self.tuned = tuning.found
+        self.tuned = tuning.results
         self.extraction = self.extraction.merged(tuning.extraction)
-        self.passed_over += tuning.passed_over
+        self.skipped += tuning.skipped
 
     def _try_heads(self) -> None:
         """Other kinds of head for the best candidate, and those for rare classes if there are any."""
-        best = min((t for t in self.found if not t.note), key=lambda each: each.loss)
+        best = min((t for t in self.results if not t.note), key=lambda each: each.loss)
         self.try_all([best.candidate], "ncm")
         self.try_all([best.candidate], "long")
         labels_N = training_and_validation(self.parts).labels(self.parts.classes)
         count_C = np.bincount(labels_N[labels_N >= 0], minlength=len(self.parts.classes))
         if count_C.min() >= RARE_BELOW:
-            self._say_not(
+            self._skip(
                 f"Heads for rare classes: not tried, no class has fewer than {RARE_BELOW} photos"
             )
             return
@@ -120,17 +120,17 @@ class Search:
             self.try_all([best.candidate], kind)
 
     def _add(self, done: TrialResult) -> None:
-        self.found.append(done)
+        self.results.append(done)
         logger.info(f"{done.name}: held out, log-loss {done.loss:.3f}, error {done.error:.1%}")
 
-    def _pass_over(self, name: str, expected: float) -> None:
+    def _skip_for_time(self, name: str, expected: float) -> None:
         left = max(0.0, self.budget.left)
-        self._say_not(
+        self._skip(
             f"{name}: not tried, it would take about {expected:,.0f} s and {left:,.0f} s are left"
         )
 
-    def _say_not(self, why: str) -> None:
-        self.passed_over.append(why)
+    def _skip(self, why: str) -> None:
+        self.skipped.append(why)
         logger.info(why)
 
     def _expected(self, candidate: Candidate, kind: str) -> float:
@@ -139,7 +139,7 @@ class Search:
         took = cost_of(candidate.extractor, candidate.backbone, 1)
         self._rates.features_took_before(facts.name, facts.giga_macs, took)
         features = self._rates.features(facts.name, facts.giga_macs, self._missing(candidate))
-        if place(candidate, self.parts, self.seed, kind).exists():
+        if cache_path(candidate, self.parts, self.seed, kind).exists():
             return features
         heads = self._rates.heads(kind, facts.feature_dim)
         if kind == "long":
@@ -153,7 +153,7 @@ class Search:
 
     def _front(self) -> list[Candidate]:
         """The candidates that count most among those in closed form."""
-        quick = [each for each in self.found if each.note == NOTES["ridge"]]
+        quick = [each for each in self.results if each.note == NOTES["ridge"]]
         if not quick:
             return []
         labels_N = training_and_validation(self.parts).labels(self.parts.classes)

@@ -9,12 +9,12 @@ photos), `layers` and `low_rank` (what learns, and how fast), `state` (what is k
 from __future__ import annotations
 
 from fieldmark.data.loader import LabelledCrops
-from fieldmark.training.finetune.checkpoint import spent
+from fieldmark.training.finetune.checkpoint import seconds_spent
 from fieldmark.training.finetune.config import EPOCHS, FineTuning, Transfer, good, plain
-from fieldmark.training.finetune.device import join
+from fieldmark.training.finetune.device import join_processes
 from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
-from fieldmark.training.finetune.time_estimate import Pace, estimate, fit_to, pace
+from fieldmark.training.finetune.time_estimate import Pace, pace
 
 __all__ = [
     "EPOCHS",
@@ -23,16 +23,14 @@ __all__ = [
     "Pace",
     "Stopped",
     "Transfer",
-    "estimate",
     "finetune",
-    "fit_to",
     "good",
-    "join",
+    "join_processes",
     "measure",
     "pace",
     "plain",
     "scores",
+    "seconds_spent",
     "set_last_layer",
-    "spent",
     "split_trained",
 ]

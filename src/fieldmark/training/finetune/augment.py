@@ -44,14 +44,14 @@ def drawing(seed: int, *context: object) -> Iterator[None]:
             np.random.set_state(kept_numpy)
 
 
-def photo(pixels: ByteArray, side: int, how: FineTuning, epoch: int, photo_id: str) -> ByteArray:
+def photo(pixels: ByteArray, side: int, recipe: FineTuning, epoch: int, photo_id: str) -> ByteArray:
     """One crop for training from a crop with room around it: uint8 (S, S, 3) to (side, side, 3)."""
     size = Preprocess(size=side, resize=side, fit="squash")
-    crop = augment(pixels, size, seed=how.seed, epoch=epoch, photo_id=photo_id)
-    if not how.rand_augment:
+    crop = augment(pixels, size, seed=recipe.seed, epoch=epoch, photo_id=photo_id)
+    if not recipe.rand_augment:
         return crop
-    change = _rand_augment(how.rand_augment, side)
-    with drawing(how.seed, "photo", epoch, photo_id):
+    change = _rand_augment(recipe.rand_augment, side)
+    with drawing(recipe.seed, "photo", epoch, photo_id):
         return np.asarray(change(Image.fromarray(crop)), np.uint8)
 
 
@@ -69,19 +69,19 @@ def _rand_augment(name: str, side: int) -> Callable[[Image.Image], Image.Image]:
 class BatchMixer:
     """Labels to targets, and where the recipe says so photos of a batch to mixtures of two."""
 
-    def __init__(self, how: FineTuning, classes: int) -> None:
-        self.how, self.classes = how, classes
+    def __init__(self, recipe: FineTuning, classes: int) -> None:
+        self.recipe, self.classes = recipe, classes
         self.mixup: Any = None
-        if how.mixup or how.cutmix:
+        if recipe.mixup or recipe.cutmix:
             import_torchvision()
             from timm.data.mixup import Mixup
 
             mixup: Any = Mixup  # timm's own is untyped
             self.mixup = mixup(
-                how.mixup,
-                how.cutmix,
-                prob=how.mixed,
-                label_smoothing=how.label_smoothing,
+                recipe.mixup,
+                recipe.cutmix,
+                prob=recipe.mixed,
+                label_smoothing=recipe.label_smoothing,
                 num_classes=classes,
             )
 
@@ -96,11 +96,11 @@ class BatchMixer:
         if self.mixup is None or len(labels) % 2:
             return crops, labels
         own = crops.float()
-        with drawing(self.how.seed, "mix", step):
+        with drawing(self.recipe.seed, "mix", step):
             mixed, targets = self.mixup(own.permute(0, 3, 1, 2), labels)
         return mixed.permute(0, 2, 3, 1), targets
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean cross-entropy; mixed targets are smoothed already."""
-        smoothing = self.how.label_smoothing if targets.ndim == 1 else 0.0
+        smoothing = self.recipe.label_smoothing if targets.ndim == 1 else 0.0
         return functional.cross_entropy(logits, targets, label_smoothing=smoothing)

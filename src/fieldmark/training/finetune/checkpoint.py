@@ -63,20 +63,20 @@ class TrainingState:
         self.batch += 1
         self.total += loss * photos
         if time.perf_counter() - self._kept >= max(self.every, _SHARE * self._took):
-            self.keep()
+            self.save()
 
     def after_epoch(self, entry: Epoch) -> None:
         """All batches of an epoch are done."""
         self.curve.append(entry)
         self.batch, self.total = 0, 0.0
-        self.keep()
+        self.save()
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the state as it is now."""
         start = time.perf_counter()
         self.seconds += start - self._since
         self._since = start
-        if self.path is None or distributed.rank():
+        if self.path is None or distributed.process_index():
             return
         tensors = {
             f"{part}.{name}": tensor
@@ -90,7 +90,7 @@ class TrainingState:
             "seconds": str(self.seconds),
             "batch": str(self.batch),
             "total": self.total.hex(),
-            "curve": io.to_json([epoch.told() for epoch in self.curve]),
+            "curve": io.to_json([epoch.to_dict() for epoch in self.curve]),
         }
         with io.replacing(self.path) as temporary:
             save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, about)
@@ -111,7 +111,7 @@ class TrainingState:
                 if about["run"] != self.run:
                     return
                 tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-            self.curve = [Epoch.read(entry) for entry in io.from_json(about["curve"])]
+            self.curve = [Epoch.from_dict(entry) for entry in io.from_json(about["curve"])]
             self.batch, self.total = int(about["batch"]), float.fromhex(about["total"])
             self.seconds = float(about["seconds"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -129,7 +129,7 @@ class TrainingState:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
 
 
-def spent(path: Path) -> float:
+def seconds_spent(path: Path) -> float:
     """The seconds that a kept run took so far; 0 where none is kept.
 
     Raises:

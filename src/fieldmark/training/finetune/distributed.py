@@ -21,14 +21,14 @@ from fieldmark.utils.typing import IntArray
 T = TypeVar("T")
 
 
-def world() -> int:
+def process_count() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
-def rank() -> int:
+def process_index() -> int:
     """Which of them this is, from 0."""
-    return int(os.environ["RANK"]) if world() > 1 else 0
+    return int(os.environ["RANK"]) if process_count() > 1 else 0
 
 
 def parts(photos: int, accumulate: int) -> list[tuple[int, IntArray, float]]:
@@ -37,50 +37,52 @@ def parts(photos: int, accumulate: int) -> list[tuple[int, IntArray, float]]:
     A batch has as many parts as the recipe says, or the next multiple of the number of processes.
     Every process has as many as the others: a part without a photo is a photo that does not count.
     """
-    of = -(-accumulate // world()) * world()
+    of = -(-accumulate // process_count()) * process_count()
     pieces = np.array_split(np.arange(photos), of)
-    mine = [(number, piece) for number, piece in enumerate(pieces) if len(piece) or world() > 1]
+    mine = [
+        (number, piece) for number, piece in enumerate(pieces) if len(piece) or process_count() > 1
+    ]
     return [
         (number, piece if len(piece) else np.zeros(1, np.int64), len(piece) / photos)
         for number, piece in mine
-        if number % world() == rank()
+        if number % process_count() == process_index()
     ]
 
 
-def summed(value: float) -> float:
+def sum_over_processes(value: float) -> float:
     """The sum over all processes."""
-    if world() == 1:
+    if process_count() == 1:
         return value
-    return float(sum(gathered(value)))
+    return float(sum(gather(value)))
 
 
-def gathered(value: T) -> list[T]:
+def gather(value: T) -> list[T]:
     """What every process has, by rank."""
-    if world() == 1:
+    if process_count() == 1:
         return [value]
-    every: list[T | None] = [None] * world()
-    with heard():
+    every: list[T | None] = [None] * process_count()
+    with peer_errors():
         distributed.all_gather_object(every, value)
     return [each for each in every if each is not None]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until every process is here."""
-    gathered(0)
+    gather(0)
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """The first process runs the block, then the others do, who find what it has kept."""
-    if rank():
-        wait()
+    if process_index():
+        barrier()
     yield
-    if not rank():
-        wait()
+    if not process_index():
+        barrier()
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def peer_errors() -> Iterator[None]:
     """Say in a sentence that another process is gone.
 
     Raises:
@@ -89,7 +91,7 @@ def heard() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world() == 1 or not _is_silence(str(error)):
+        if process_count() == 1 or not _is_silence(str(error)):
             raise
         raise InputError(
             "Another process of this training has ended: run the same command again; it goes on "

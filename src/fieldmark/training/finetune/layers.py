@@ -39,7 +39,7 @@ def split_trained(backbone: Backbone, network: Network) -> tuple[Backbone, Linea
     return trained, LinearHead(np.ascontiguousarray(weight.T), bias)
 
 
-def choose(network: Network, how: FineTuning) -> None:
+def set_trainable(network: Network, recipe: FineTuning) -> None:
     """Let gradients reach only what is trained.
 
     `adapters`: every bias and all of a normalisation, beside the last layer (Ben Zaken et al.,
@@ -47,10 +47,10 @@ def choose(network: Network, how: FineTuning) -> None:
     its form, so nothing is to be merged afterwards. `low-rank` adds what `low_rank.merge` takes into
     the weights in the end.
     """
-    network.requires_grad_(how.transfer in ("all", "scratch"))
-    if how.transfer == "low-rank":
-        low_rank.attach(network, how.rank, how.seed)
-    if how.transfer == "adapters":
+    network.requires_grad_(recipe.transfer in ("all", "scratch"))
+    if recipe.transfer == "low-rank":
+        low_rank.attach(network, recipe.rank, recipe.seed)
+    if recipe.transfer == "adapters":
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if name == "bias" or isinstance(module, _NORMS):
@@ -58,19 +58,19 @@ def choose(network: Network, how: FineTuning) -> None:
     network.last_layer.requires_grad_(True)
 
 
-def groups(network: Network, how: FineTuning) -> list[dict[str, Any]]:
+def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any]]:
     """What the optimiser is given: parameters with their weight decay, and `lr_scale` on the rate.
 
     Vectors (biases, normalisations) are not decayed. With a `layer_decay` below 1 the groups are timm's:
     a layer's rate is that of the next one times the decay.
     """
-    if how.layer_decay == 1.0:
+    if recipe.layer_decay == 1.0:
         trained = [each for each in network.parameters() if each.requires_grad]
         matrices = [each for each in trained if each.ndim > 1]
         vectors = [each for each in trained if each.ndim <= 1]
         return [
             {"params": some, "weight_decay": decay, "lr_scale": 1.0}
-            for some, decay in ((matrices, how.weight_decay), (vectors, 0.0))
+            for some, decay in ((matrices, recipe.weight_decay), (vectors, 0.0))
             if some
         ]
     import_torchvision()
@@ -82,15 +82,15 @@ def groups(network: Network, how: FineTuning) -> list[dict[str, Any]]:
         # twelve at a time, and asks here which are the last.
         inner.pretrained_cfg = {"classifier": network.last_layer_path}
     found: list[dict[str, Any]] = param_groups_layer_decay(
-        inner, weight_decay=how.weight_decay, layer_decay=how.layer_decay
+        inner, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
     )
     return found
 
 
-def set_modes(network: nn.Module, how: FineTuning) -> None:
+def set_modes(network: nn.Module, recipe: FineTuning) -> None:
     """Training mode; but the BatchNorm of a frozen network keeps its pretrained statistics."""
     network.train()
-    if how.frozen_statistics or how.transfer not in ("all", "scratch"):
+    if recipe.frozen_statistics or recipe.transfer not in ("all", "scratch"):
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

@@ -23,7 +23,7 @@ from fieldmark.training.finetune import distributed, low_rank
 from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
-from fieldmark.training.finetune.device import machine
+from fieldmark.training.finetune.device import fabric
 from fieldmark.training.finetune.layers import set_modes
 from fieldmark.training.finetune.step import Updater
 from fieldmark.utils import io
@@ -48,7 +48,7 @@ def finetune(
     network: Network,
     train: LabelledCrops,
     val: LabelledCrops,
-    how: FineTuning,
+    recipe: FineTuning,
     *,
     checkpoint: Path | None = None,
     save_every: float = 30.0,
@@ -75,31 +75,31 @@ def finetune(
     Returns:
         The curve, an entry an epoch, and the seconds that training took in all.
     """
-    if not how.random_crop and len(val) and train.side != val.side:
+    if not recipe.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"crops of {train.side} pixels are learned and of {val.side} measured")
-    in_epoch = math.ceil(len(train) / how.batch_size)
-    update = Updater(network, how, steps=how.epochs * in_epoch)
-    run = _digest_of(network, train, val, how)
+    in_epoch = math.ceil(len(train) / recipe.batch_size)
+    update = Updater(network, recipe, steps=recipe.epochs * in_epoch)
+    run = _digest_of(network, train, val, recipe)
     state = TrainingState(
         network, update.average.network, update.optimiser, run, checkpoint, save_every
     )
     state.resume()
-    distributed.wait()  # none writes before all have read
-    with progress_bar(f"training {_NAMES[how.transfer]}", how.epochs * len(train)) as stage:
-        stage.advance(len(state.curve) * len(train) + state.batch * how.batch_size)
-        for epoch in range(len(state.curve), how.epochs):
-            set_modes(network, how)
-            side = how.side(epoch, val.side)
-            for crops, labels in batches(train, how, epoch, side, first=state.batch):
-                photos = min(how.batch_size, len(train) - state.batch * how.batch_size)
-                with distributed.heard():
+    distributed.barrier()  # none writes before all have read
+    with progress_bar(f"training {_NAMES[recipe.transfer]}", recipe.epochs * len(train)) as stage:
+        stage.advance(len(state.curve) * len(train) + state.batch * recipe.batch_size)
+        for epoch in range(len(state.curve), recipe.epochs):
+            set_modes(network, recipe)
+            side = recipe.side(epoch, val.side)
+            for crops, labels in batches(train, recipe, epoch, side, first=state.batch):
+                photos = min(recipe.batch_size, len(train) - state.batch * recipe.batch_size)
+                with distributed.peer_errors():
                     loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
                 state.after_update(loss, photos)
                 if stop():
-                    state.keep()
+                    state.save()
                     raise Stopped
                 stage.advance(photos)
-            val_loss, val_error = measure(_shared(update.average.network, val, how), val.labels)
+            val_loss, val_error = measure(_shared(update.average.network, val, recipe), val.labels)
             ended = Epoch(epoch + 1, state.total / len(train), val_loss, val_error)
             state.after_epoch(ended)
             report_epoch(ended)
@@ -109,9 +109,9 @@ def finetune(
     return state.curve, state.seconds
 
 
-def scores(network: Network, crops: LabelledCrops, how: FineTuning) -> FloatArray:
+def scores(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
     """The network's logits in evaluation mode, shape (n, C)."""
-    runs_on = machine(how)
+    runs_on = fabric(recipe)
     network.to(runs_on.device).eval()
     parts = [torch.empty(0, network.classes)]
     with torch.inference_mode(), runs_on.autocast():
@@ -121,17 +121,17 @@ def scores(network: Network, crops: LabelledCrops, how: FineTuning) -> FloatArra
     return torch.cat(parts).numpy()
 
 
-def _shared(network: Network, crops: LabelledCrops, how: FineTuning) -> FloatArray:
+def _shared(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
     """`scores`, of which each process that trains together computes a stretch."""
     batches_ = -(-len(crops) // _SCORED)
     first, end = (
-        _SCORED * (at * batches_ // distributed.world())
-        for at in (distributed.rank(), distributed.rank() + 1)
+        _SCORED * (at * batches_ // distributed.process_count())
+        for at in (distributed.process_index(), distributed.process_index() + 1)
     )
     mine = replace(
         crops, rows=crops.rows[first:end], labels=crops.labels[first:end], ids=crops.ids[first:end]
     )
-    return np.concatenate(distributed.gathered(scores(network, mine, how)))
+    return np.concatenate(distributed.gather(scores(network, mine, recipe)))
 
 
 def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
@@ -141,8 +141,10 @@ def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
     return float(loss), float((logits.argmax(1) != labels).float().mean())
 
 
-def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, how: FineTuning) -> str:
+def _digest_of(
+    network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning
+) -> str:
     """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([asdict(how), isinstance(train.pixels, Streamed), parts, shapes])
+    return io.digest([asdict(recipe), isinstance(train.pixels, Streamed), parts, shapes])

@@ -15,7 +15,7 @@ from fieldmark.models.network import seeded
 from fieldmark.training.finetune import distributed, layers
 from fieldmark.training.finetune.augment import BatchMixer
 from fieldmark.training.finetune.config import FineTuning
-from fieldmark.training.finetune.device import machine
+from fieldmark.training.finetune.device import fabric
 
 
 class Updater:
@@ -27,19 +27,23 @@ class Updater:
         average: the mean of the weights, where the recipe has one.
     """
 
-    def __init__(self, network: Network, how: FineTuning, steps: int) -> None:
-        self.network, self.how, self.steps = network, how, steps
-        self.machine = machine(how)
-        network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        layers.choose(network, how)
+    def __init__(self, network: Network, recipe: FineTuning, steps: int) -> None:
+        self.network, self.recipe, self.steps = network, recipe, steps
+        self.fabric = fabric(recipe)
+        network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layers.set_trainable(network, recipe)
         self.optimiser = torch.optim.AdamW(
-            layers.groups(network, how), how.learning_rate, BETAS, EPSILON, weight_decay=0.0
+            layers.parameter_groups(network, recipe),
+            recipe.learning_rate,
+            BETAS,
+            EPSILON,
+            weight_decay=0.0,
         )
         self.run: Any = network
-        if distributed.world() > 1:  # all start from the weights of the first
-            self.run = self.machine.setup_module(network, move_to_device=False)
-        self.average = WeightAverage(network, how.average)
-        self.mixing = BatchMixer(how, network.classes)
+        if distributed.process_count() > 1:  # all start from the weights of the first
+            self.run = self.fabric.setup_module(network, move_to_device=False)
+        self.average = WeightAverage(network, recipe.average)
+        self.mixing = BatchMixer(recipe, network.classes)
 
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
@@ -54,31 +58,31 @@ class Updater:
             step: its number.
             photos: how many the whole batch has; None: these.
         """
-        how = self.how
+        recipe = self.recipe
         for group in self.optimiser.param_groups:
-            group["lr"] = how.learning_rate * how.rate(step, self.steps) * group["lr_scale"]
+            group["lr"] = recipe.learning_rate * recipe.rate(step, self.steps) * group["lr_scale"]
         self.optimiser.zero_grad()
         loss, at = 0.0, 0
-        mine = distributed.parts(photos or len(labels), how.accumulate)
+        mine = distributed.parts(photos or len(labels), recipe.accumulate)
         for count, (part, index, share) in enumerate(mine, 1):
             end = at + len(index)
-            number = step * how.accumulate + part
+            number = step * recipe.accumulate + part
             with self._gradients_stay(last=count == len(mine)):
                 mean = self._loss(crops[at:end], labels[at:end], number) * share
                 # The gradients of several processes are averaged, not summed.
-                self.machine.backward(mean * distributed.world())
+                self.fabric.backward(mean * distributed.process_count())
             loss, at = loss + mean.item(), end
-        if how.clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimiser.step()
         self.average.update(step)
-        return distributed.summed(loss)
+        return distributed.sum_over_processes(loss)
 
     def _gradients_stay(self, *, last: bool) -> AbstractContextManager[None]:
         """Gradients are sent to the other processes with the last part of a batch."""
-        if distributed.world() == 1:
+        if distributed.process_count() == 1:
             return nullcontext()
-        stay: AbstractContextManager[None] = self.machine.no_backward_sync(
+        stay: AbstractContextManager[None] = self.fabric.no_backward_sync(
             self.run, enabled=not last
         )
         return stay
@@ -86,9 +90,9 @@ class Updater:
     def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
         """The mean loss of one part of a batch; `number` counts such parts over the whole run."""
         crops, targets = self.mixing(crops, labels, number)
-        with seeded(self.how.seed, "dropout", number), self.machine.autocast():
-            logits = self.run(crops.to(self.machine.device))
-        return self.mixing.loss(logits.float(), targets.to(self.machine.device))
+        with seeded(self.recipe.seed, "dropout", number), self.fabric.autocast():
+            logits = self.run(crops.to(self.fabric.device))
+        return self.mixing.loss(logits.float(), targets.to(self.fabric.device))
 
 
 class WeightAverage:

@@ -31,7 +31,7 @@ from fieldmark.training.automl import Search, TrialResult, selection
 from fieldmark.training.automl.selection import EnsembleOption
 from fieldmark.training.automl.summary import lines, table
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.finetune import join
+from fieldmark.training.finetune import join_processes
 from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SearchOutcome:
     """What a search came to.
 
     Attributes:
@@ -100,7 +100,7 @@ class EnsembleStrategy:
 
     def prepare(self) -> Prepared:
         """Compute the features of the first network."""
-        join("last")
+        join_processes("last")
         first = self.networks[0]
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
@@ -108,7 +108,7 @@ class EnsembleStrategy:
 
     def fit(self, data: Prepared) -> Fitted:
         """Try the candidates, and take what does best on photos that it was not trained on."""
-        chosen = choose(data, self.networks, self.config, self.budget)
+        chosen = run_search(data, self.networks, self.config, self.budget)
         splits = data.splits
         members = tuple(
             FittedMember(member, each.candidate.backbone, each.candidate.extractor)
@@ -133,7 +133,7 @@ class EnsembleStrategy:
             compare=lambda outcome: self._compare(chosen, outcome),
         )
 
-    def _compare(self, chosen: Chosen, outcome: Outcome) -> Mapping[str, Any]:
+    def _compare(self, chosen: SearchOutcome, outcome: Outcome) -> Mapping[str, Any]:
         """What each member is worth, and what was taken beside the first candidate."""
         seed = self.config.seed
         found = {"ensemble": ensemble_facts(outcome, chosen, seed)}
@@ -152,12 +152,12 @@ def _names(config: TrainConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys((models.DEFAULT, *cheap)))
 
 
-def choose(
+def run_search(
     data: Prepared,
     networks: Sequence[models.Backbone],
     config: TrainConfig,
     budget: automl.Budget,
-) -> Chosen:
+) -> SearchOutcome:
     """Try what there is room for, and take what is best on photos that it never saw."""
     best, parts = config.quality == "best", data.splits
     doing = Search(parts, config.seed, budget)
@@ -169,7 +169,7 @@ def choose(
         doing.try_all(wanted, "softmax")
         ways = {config.ensemble or "weights": WEIGHTINGS[config.ensemble or "weights"]}
     made, groups = (
-        selection.options(doing.found, parts, config.seed, ways),
+        selection.options(doing.results, parts, config.seed, ways),
         selection.groups_of(parts),
     )
     rise = selection.loss_differences(made, groups, config.seed)
@@ -178,8 +178,8 @@ def choose(
     else:
         option = next(each for each in made if each.name in ways)
         why = f"An ensemble by {option.name} was asked for."
-    first = next(each for each in made if each.name == doing.found[0].name)
-    told = {"tried": table(made, rise, option, first, doing.found, groups, config.seed)}
+    first = next(each for each in made if each.name == doing.results[0].name)
+    told = {"tried": table(made, rise, option, first, doing.results, groups, config.seed)}
     if doing.tuned:
         option, and_then, told["tuned"] = _beside_tuned(option, doing, parts, config.seed)
         why = f"{why} {and_then}"
@@ -189,26 +189,26 @@ def choose(
         for line in lines(rows):
             logger.info(line)
     logger.info(why)
-    account = {"chosen": {"how": why}, **told, "passed_over": doing.passed_over}
-    return Chosen(option, account, [*doing.found, *doing.tuned], doing.extraction)
+    account = {"chosen": {"how": why}, **told, "passed_over": doing.skipped}
+    return SearchOutcome(option, account, [*doing.results, *doing.tuned], doing.extraction)
 
 
 def _beside_tuned(
     taken: EnsembleOption, doing: Search, parts: DataSplits, seed: int
 ) -> tuple[EnsembleOption, str, list[dict[str, Any]]]:
     """What is taken where networks were trained as well, why, and the table of that."""
-    made = selection.options_with_fine_tuned(taken, doing.found, doing.tuned, parts, seed)
+    made = selection.options_with_fine_tuned(taken, doing.results, doing.tuned, parts, seed)
     groups = selection.groups_of(parts, doing.tuned)
     rise = selection.loss_differences(made, groups, seed)
     option, why = selection.choose_option(made, rise)
     first = next(each for each in made if each.name == taken.name)
-    every = [*doing.found, *doing.tuned]
+    every = [*doing.results, *doing.tuned]
     rows = table(made, rise, option, first, every, groups, seed)
     which = f"Beside networks that were trained, on the {len(groups):,} photos of one fold: "
     return option, which + why, rows
 
 
-def _members(chosen: Chosen) -> tuple[Member, ...]:
+def _members(chosen: SearchOutcome) -> tuple[Member, ...]:
     networks = {t.candidate.backbone.key: Network.of(t.candidate.backbone) for t, _ in chosen.used}
     alone = len(chosen.used) == 1
     return tuple(
@@ -223,7 +223,7 @@ def _members(chosen: Chosen) -> tuple[Member, ...]:
     )
 
 
-def _beside_first(chosen: Chosen, outcome: Outcome, seed: int) -> dict[str, Any]:
+def _beside_first(chosen: SearchOutcome, outcome: Outcome, seed: int) -> dict[str, Any]:
     """What is taken beside the first candidate on the test part, photo by photo; no choice sees it.
 
     Empty where there is nothing to compare: the first was taken, or no photo has a known class.
@@ -249,7 +249,7 @@ def _beside_first(chosen: Chosen, outcome: Outcome, seed: int) -> dict[str, Any]
     }
 
 
-def ensemble_facts(outcome: Outcome, chosen: Chosen, seed: int) -> dict[str, Any]:
+def ensemble_facts(outcome: Outcome, chosen: SearchOutcome, seed: int) -> dict[str, Any]:
     """What the members are, what each is worth on the test part, and what a photo costs."""
     facts = []
     worths = _worths(outcome, seed)

@@ -23,7 +23,7 @@ from fieldmark.training.finetune import (
     distributed,
     finetune,
     good,
-    join,
+    join_processes,
     set_last_layer,
     split_trained,
 )
@@ -60,7 +60,7 @@ class SingleStrategy:
 
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
-        join(self.config.transfer)
+        join_processes(self.config.transfer)
         logger.info(f"Network: {self.config.network}; {self.backbone.account.summary}")
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
