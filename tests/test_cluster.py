@@ -178,7 +178,7 @@ def test_paths_are_those_of_who_typed_the_command(
     classifier = Classifier.load(os.path.relpath(model))
     items = inference.find_photos([here])
     found = list(workers.predict(classifier, items))
-    assert [each.item for each in found] == items
+    assert [each.photo for each in found] == items
     assert sum(each.prediction is not None for each in found) == 64
     config = curation.CheckConfig(NETWORK, weights="random", engine="torch")
     assert len(workers.ready_to_check(config)(here)) == 65

@@ -112,15 +112,15 @@ def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
 ) -> None:
     items = inference.find_photos([insects])  # more than a batch, and no multiple of it
     found = list(inference.predict(classifier, items, top=2))
-    assert [each.item for each in found] == items
+    assert [each.photo for each in found] == items
     bad = [each for each in found if each.prediction is None]
-    assert [Path(each.item.name).name for each in bad] == ["broken.jpg"]
+    assert [Path(each.photo.name).name for each in bad] == ["broken.jpg"]
     assert bad[0].rejected is not None
     assert bad[0].rejected.reason is RejectReason.TRUNCATED
     for each in found:
         if each.prediction is None:
             continue
-        (alone,) = classifier.predict([each.item.path], top=2)
+        (alone,) = classifier.predict([each.photo.path], top=2)
         assert alone.best.taxon == each.prediction.best.taxon
         assert alone.best.score == pytest.approx(each.prediction.best.score, rel=1e-3)
         assert len(each.prediction.answers) == 2
@@ -139,7 +139,7 @@ def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
 def test_a_batch_of_bad_photos_and_none_at_all(tmp_path: Path, classifier: Classifier) -> None:
     items = [InputPhoto(str(number), tmp_path / "gone.jpg") for number in range(70)]
     found = list(inference.predict(classifier, items))
-    assert [each.item.name for each in found] == [str(number) for number in range(70)]
+    assert [each.photo.name for each in found] == [str(number) for number in range(70)]
     assert all(each.prediction is None for each in found)
     assert list(inference.predict(classifier, [])) == []
 
@@ -412,6 +412,6 @@ def test_a_submission_needs_ids_and_says_so_before_any_work(challenge: Path, ins
 
 def test_progress_changes_nothing(classifier: Classifier, insects: Path) -> None:
     items = inference.find_photos([insects])
-    plain = [each.item for each in inference.predict(classifier, items)]
+    plain = [each.photo for each in inference.predict(classifier, items)]
     shown = inference.with_progress(inference.predict(classifier, items), len(items))
-    assert [each.item for each in shown] == plain
+    assert [each.photo for each in shown] == plain

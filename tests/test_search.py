@@ -74,7 +74,7 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "fit_candidate"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)]
+    ("budget", "learned"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)]
 )
 def test_the_budget_holds(
     insects: Path, monkeypatch: pytest.MonkeyPatch, budget: float | None, learned: int

@@ -215,7 +215,7 @@ class Workers:
         sent = [replace(each, path=places.fixed(each.path)) for each in items]
         parts = self.over(_name, common, cut(sent, self.shares, BATCH), gpu=True)
         for item, named in zip(items, chain.from_iterable(parts), strict=True):
-            yield replace(named, item=item)
+            yield replace(named, photo=item)
 
     def ready_to_check(self, config: CheckConfig) -> Callable[[Path], PhotoTable]:
         """A way to read photos for `check`, by which all that it asks of them is on the shelves."""

@@ -1,14 +1,10 @@
 """`fieldmark predict`: a classifier and photos in; labels sorted by confidence out.
 
-    items.py        which photos the arguments stand for
-    naming.py       photos to predictions, in order, with what could not be used
-    text.py         what the terminal shows
-    entry.py        what came of one photo as a JSON object: what every file is made from
-    answer.py       the one answer of an entry in the terms that standards share
-    table.py        the same as rows of a table
-    writers/        the forms of a file, one each
-    journal.py      what was named before a kill; the file is made from it at the end
-    submission.py   the challenge's id,predicted
+    inputs.py       the photos that arguments stand for
+    predictor.py    photos to predictions, in order, with the photos that could not be used
+    record.py       the prediction for one photo as a JSON object: every file is written from these
+    formats/        the output formats, one file each; the terminal's text, and the challenge's file
+    checkpoint.py   predictions so far, from which interrupted work resumes
 
 PyTorch is not imported here: a converted graph runs without it, so that one photo is answered at once.
 """

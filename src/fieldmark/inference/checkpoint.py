@@ -23,7 +23,7 @@ from fieldmark.inference.predictor import (
     predict,
     with_progress,
 )
-from fieldmark.inference.record import to_record
+from fieldmark.inference.record import Record, to_record
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -95,7 +95,7 @@ class Output:
             for result in results:
                 among, timed = len(self._form.taxonomy), self._writer.timed
                 value = to_record(result, among, wide=self._form.wide, timed=timed)
-                line = {"stamp": places.stamp(result.item.path), "entry": value}
+                line = {"stamp": places.stamp(result.photo.path), "entry": value}
                 waiting.append(json.dumps(line, ensure_ascii=False))
                 if len(waiting) >= BATCH:
                     io.append_lines(self.journal, waiting)
@@ -104,7 +104,7 @@ class Output:
         finally:
             io.append_lines(self.journal, waiting)
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
+    def _entries(self) -> Iterator[Record]:
         with self.journal.open("rb") as handle:
             next(handle)
             for raw in handle:

@@ -1,4 +1,4 @@
-"""Forms of output, one file each; a new one is a file here and a line in `WRITERS`."""
+"""Output formats, one file each; a new one is a file here and a line in `WRITERS`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "writer_of"]
 
 
 def writer_of(path: Path, *, wide: bool) -> Writer:
-    """The form that a file's name asks for.
+    """Return the format for a file name.
 
     Raises:
-        InputError: there is none with its suffix, or none with a column a label.
+        InputError: no format has its suffix, or the format has no column per label.
     """
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
     ends = [suffix for suffix in suffixes if path.name.endswith(suffix)]
@@ -45,12 +45,13 @@ def writer_of(path: Path, *, wide: bool) -> Writer:
 def lines(
     form: str, results: Iterable[PhotoResult], taxonomy: Taxonomy, *, wide: bool = False
 ) -> Iterator[str]:
-    """What is printed of results: as `text`, or in a form that has lines."""
+    """Return the lines to print for results, as `text` or in a format that can be printed."""
     if form == "text":
         return text_lines(results)
-    asked, among = FormatOptions(taxonomy, wide), len(taxonomy)
-    to_lines, timed = WRITERS[form].lines, WRITERS[form].timed
-    entries = (to_record(result, among, wide=wide, timed=timed) for result in results)
-    if to_lines is None:
+    writer = WRITERS[form]
+    if writer.lines is None:
         raise InputError(f"{form} cannot be printed: name a file with --out.")
-    return to_lines(entries, asked)
+    records = (
+        to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results
+    )
+    return writer.lines(records, FormatOptions(taxonomy, wide))
