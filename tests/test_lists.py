@@ -223,7 +223,7 @@ def test_a_folder_with_an_export_is_read_as_it(
     assert row["taxon_id"] == hybrid  # and not the parent that it is filed under
     photo(tmp_path / "pictures" / "more.jpg")
     assert [item.id for item in find_photos([tmp_path])] == ["11"]
-    assert "has a list of its photos: these 1 are named" in capsys.readouterr().err
+    assert "has a list of its photos: using these 1" in capsys.readouterr().err
     assert len(find_photos([tmp_path / "**" / "*"])) == 2
     (tmp_path / "observations-2.csv").write_text(f"{header}\n{line}\n")
     with pytest.raises(InputError, match="several exports"):

@@ -205,13 +205,13 @@ def _in_list(path: Path) -> list[InputPhoto]:
     table = readers.read(path, source="inat" if annotations else None, verify=False)
     columns = ("id", "path", "reason", "deployment", "taken")
     found = []
-    for photo_id, path, reason, deployment, taken in table.frame.select(columns).iter_rows():
+    for photo_id, file, reason, deployment, taken in table.frame.select(columns).iter_rows():
         if reason == RejectReason.DUPLICATE_ID:
             continue  # the first photo with this id has a row
-        place, outside = table.file_of(path), reason == RejectReason.OUTSIDE
+        place, outside = table.file_of(file), reason == RejectReason.OUTSIDE
         # A photo within a tar has the name of its id: its place is two numbers.
-        below = path if isinstance(place, (Path, Remote)) else photo_id
-        name = path if annotations else str(table.root / below)
+        below = file if isinstance(place, (Path, Remote)) else photo_id
+        name = file if annotations else str(table.root / below)
         own_id = photo_id if annotations or photo_id != below else None
         found.append(InputPhoto(name, place, own_id, outside, deployment, taken))
     return found
