@@ -182,11 +182,11 @@ def test_every_method_gives_heads_and_helps_rare_classes() -> None:
 
 def test_photos_that_are_watched_have_a_curve_and_no_say() -> None:
     plain = class_imbalance.fit_methods(TRAIN, 5, Training(3))
-    watched = class_imbalance.fit_methods(TRAIN, 5, Training(3), watched=TEST)
-    for one, other in zip(plain, watched, strict=True):
+    monitored = class_imbalance.fit_methods(TRAIN, 5, Training(3), monitored=TEST)
+    for one, other in zip(plain, monitored, strict=True):
         np.testing.assert_array_equal(one.head.weight, other.head.weight)
         assert not one.curve
-    last = next(each for each in watched if each.method == class_imbalance.PLAIN)
+    last = next(each for each in monitored if each.method == class_imbalance.PLAIN)
     p_NC = metrics.log_softmax(last.head.logits_of(TEST.features))
     assert last.curve[-1].val_loss == pytest.approx(
         -p_NC[np.arange(len(TEST)), TEST.labels].mean(), rel=1e-4
@@ -248,11 +248,11 @@ def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
     first = {ids[at] for at in np.flatnonzero(folds == 0)}
     calls = []
 
-    def telling(learn: LabelledFeatures, *_: object) -> list[class_imbalance.Candidate]:
+    def telling(learn: LabelledFeatures, *_: object) -> list[class_imbalance.ImbalanceTrial]:
         calls.append(set(learn.ids))
         right = np.eye(2) if first & set(learn.ids) else 1 - np.eye(2)
         head = LinearHead(right.astype(np.float32), np.zeros(2, np.float32))
-        return [class_imbalance.Candidate(class_imbalance.PLAIN, (1e-3, 0.0), head)]
+        return [class_imbalance.ImbalanceTrial(class_imbalance.PLAIN, (1e-3, 0.0), head)]
 
     monkeypatch.setattr(class_imbalance, "fit_methods", telling)
     run = Run("tail", "Plain", SHUFFLE, mode="tail", head="plain", part="cross")

@@ -1,6 +1,6 @@
 """Nearest class mean: the class whose mean feature vector is nearest, as a linear layer.
 
-The squared distance to a mean is x·x - 2 x·m + m·m, and the first term is the same for all classes
+The squared distance to a mean is x·x - 2 x·m + m·m; the first term is the same for all classes
 (Mensink et al., "Distance-based image classification", 2013, section 3).
 """
 
@@ -17,13 +17,15 @@ from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.scaling import fit_weights, subsample
 
 
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> FittedHead:
-    """One pass over the features; the scale of the logits is fitted on the validation photos.
+def fit(
+    train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
+) -> FittedHead[LinearHead]:
+    """Compute the means in one pass, and fit the scale of the logits on the validation photos.
 
     Args:
-        train: photos to learn from; labels of -1 are passed over.
-        val: photos to scale the logits by.
-        classes: C; a class without a training photo is never the answer.
+        train: training photos; those with label -1 are ignored.
+        val: validation photos.
+        classes: C; a class without training photos is never predicted.
         seed: not used; nothing here is random.
     """
     del seed
@@ -40,7 +42,7 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     head = scaling.fold(near).exclude_unseen(count_C)
     measured = subsample(val, classes)
     s_NC = torch.from_numpy(head.logits_of(measured.features))
-    # Distances add up over features: their natural unit is the number of those.
+    # Distances are sums over features, so their unit is the number of features.
     unit = 1 / max(1, train.features.dim)
     weights = fit_weights((s_NC * unit,), torch.from_numpy(measured.labels), ((10.0, 10.0),))
     scale = max(weights.values[0], 0.05) * unit
