@@ -164,7 +164,7 @@ def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
     given_up = run(stop_at=2)
     assert not given_up.results
     (why,) = given_up.skipped
-    assert "given up after 1,000 s, 2 s were expected" in why
+    assert "stopped after 1,000 s, 2 s were expected" in why
     with pytest.raises(KeyboardInterrupt):
         run(cut_at=1)
     (done,) = run().results

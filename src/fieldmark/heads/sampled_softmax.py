@@ -166,7 +166,7 @@ def _log_sum_exp(s_BC: FloatArray) -> FloatArray:
 
 
 def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
-    """Compute the mean cross-entropy in nats over all classes, and the top-1 error; NaN without photos."""
+    """Compute the mean cross-entropy in nats and the top-1 error; NaN without photos."""
     if not len(photos):
         return math.nan, math.nan
     loss, wrong = 0.0, 0
@@ -180,7 +180,7 @@ def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
 
 
 def default_settings(initial: LinearHead | None = None) -> list[Hyperparameters]:
-    """Return the settings to try, safest first: one from `initial`, such as ridge's layer, one from zero.
+    """Return the settings to try, safest first: one from `initial`, such as ridge's, one from zero.
 
     Measured in docs/scaling.md: classes with few photos are learned far better from the closed form, and
     gradient steps then improve them little, whatever the learning rate.

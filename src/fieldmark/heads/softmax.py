@@ -104,9 +104,9 @@ class Epoch:
         }
 
     @classmethod
-    def from_dict(cls, to_dict: Mapping[str, Any]) -> Epoch:
-        """What `told` gave."""
-        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in to_dict.items()}
+    def from_dict(cls, values: Mapping[str, Any]) -> Epoch:
+        """Make an epoch from the values of `to_dict`."""
+        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in values.items()}
         return cls(**numbers)
 
 

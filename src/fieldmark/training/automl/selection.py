@@ -1,10 +1,9 @@
-"""Ways to answer that a search could take, measured side by side, and which of them it takes.
+"""Compare the options of a search, which are candidates and ensembles of them, and choose one.
 
-Every number is of training and validation photos, each named by heads and weights that never saw it;
-the one number that they had a say in is a candidate's temperature, fitted on all of them.
-First the options of last layers, on all those photos; then the one that is taken of them beside
-networks that were trained themselves, on the one fold that these never saw. So options are compared on
-the same photos.
+All measures are out-of-fold predictions of the training and validation photos; only a candidate's
+temperature is fitted on all of them. First the options with last layers are compared, on all these
+photos; then the chosen one with the fine-tuned networks, on their one held-out fold. So options are
+always compared on the same photos.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ WEIGHTINGS: dict[str, WeightFunction] = {
     **ensemble.WEIGHTINGS,
     **{f"the best {count}": ensemble.weights_of_best(count) for count in (2, 3, 4)},
 }
-"""How `best` puts candidates together; a few of them cost less than all."""
+"""The ways in which `best` weights candidates; a few of them cost less than all."""
 
 
 @dataclass(frozen=True)
 class EnsembleOption:
-    """One way to answer: a candidate alone, or some together.
+    """One candidate, or an ensemble of candidates.
 
     Attributes:
-        name: of the way, or of the one candidate.
-        weights_M: of each candidate that was tried.
-        losses_N: of each photo, in nats.
-        wrong_N: whether each photo was named wrongly.
+        name: of the weighting, or of the candidate.
+        weights_M: of all candidates.
+        losses_N: the log-loss of each photo, in nats.
+        wrong_N: whether each photo's first answer is wrong.
         giga_macs: multiply-adds for one photo, in thousands of millions.
-        milliseconds: for one photo, as its features took here, decoding left out; None: not known.
-        without_FM: the weights with which each fold was measured, fitted on the others.
+        milliseconds: for the features of one photo, without decoding; None: not known.
+        without_FM: the weights for each fold, fitted on the other folds.
     """
 
     name: str
@@ -62,23 +61,23 @@ class EnsembleOption:
 
     @property
     def error(self) -> float:
-        """The share of the photos that are named wrongly."""
+        """The top-1 error."""
         return float(self.wrong_N.mean())
 
 
 def options(
     found: Sequence[TrialResult], parts: DataSplits, seed: int, ways: Mapping[str, WeightFunction]
 ) -> list[EnsembleOption]:
-    """Each candidate alone, and all of them together in each way, the least log-loss first.
+    """Measure each candidate alone and the ensembles by each weighting, lowest log-loss first.
 
-    The weights are fitted on four folds and measured on the fifth, in turn; those that an option has
-    at the end are fitted on all photos. The plain mean leaves variants of a candidate out.
+    The weights are fitted on four folds and measured on the fifth, in turn; the final weights of an
+    option are fitted on all photos. The plain mean leaves variants of a candidate out.
 
     Args:
-        found: measured on all training and validation photos.
+        found: candidates, measured on all training and validation photos.
         parts: the photos.
         seed: of the folds.
-        ways: how weights are found.
+        ways: the weightings.
     """
     photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
@@ -115,8 +114,11 @@ def _mixed(
     fold_N: IntArray,
     fit: WeightFunction,
 ) -> tuple[DoubleArray, BoolArray, DoubleArray]:
-    """Members together, each fold measured with weights fitted on the others: the photos' losses,
-    which of them are named wrongly, and the weights for each fold."""
+    """Measure an ensemble, each fold with weights fitted on the others.
+
+    Returns:
+        Each photo's loss, whether its first answer is wrong, and the weights for each fold.
+    """
     losses, wrong = np.empty(len(labels_N)), np.empty(len(labels_N), np.bool_)
     without_FM = np.empty((cross_validation.FOLDS, len(own_MN)))
     for fold in range(cross_validation.FOLDS):
@@ -136,18 +138,17 @@ def options_with_fine_tuned(
     parts: DataSplits,
     seed: int,
 ) -> list[EnsembleOption]:
-    """What is taken of last layers, each trained network alone, and them together; the least log-loss
-    first, all measured on the photos of the fold that the networks never saw.
+    """Compare the chosen option, each fine-tuned network, and ensembles of them on the held-out fold.
 
     Args:
-        taken: of the options of `found`; its weights on that fold are those fitted on the others.
+        taken: the chosen option of `found`; its weights on the fold are those fitted on the others.
         found: the candidates with last layers.
-        tuned: those with trained networks, at least one, all measured on the first fold.
+        tuned: the fine-tuned ones, at least one, all measured on the first fold.
         parts, seed: as for `options`.
 
     Returns:
-        Options whose weights are of `found` and `tuned`, one after the other; what was taken of last
-        layers keeps its name.
+        Options, lowest log-loss first, with weights for `found` followed by `tuned`; the chosen option
+        keeps its name.
     """
     photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
@@ -181,7 +182,7 @@ def options_with_fine_tuned(
 
 
 def _cost(found: Sequence[TrialResult], weights_M: DoubleArray) -> tuple[float, float | None]:
-    """Giga-MACs and milliseconds: a network runs once a view, whatever the heads on it."""
+    """Compute giga-MACs and milliseconds; a network runs once per view, whatever the heads on it."""
     runs = {
         (each.candidate.backbone.key, each.candidate.view): each.candidate
         for each, weight in zip(found, weights_M, strict=True)
@@ -194,7 +195,7 @@ def _cost(found: Sequence[TrialResult], weights_M: DoubleArray) -> tuple[float, 
 
 
 def groups_of(parts: DataSplits, tuned: Sequence[TrialResult] = ()) -> list[str | None]:
-    """The groups of the photos that options are measured on, as in `metrics.bootstrap`."""
+    """Return the groups of the photos that options are measured on, as in `metrics.bootstrap`."""
     photos = training_and_validation(parts)
     rows = photos.labels(parts.classes) >= 0
     if tuned and tuned[0].rows_N is not None:
@@ -205,21 +206,23 @@ def groups_of(parts: DataSplits, tuned: Sequence[TrialResult] = ()) -> list[str 
 def intervals(
     option: EnsembleOption, reference: EnsembleOption, groups: Sequence[str | None], seed: int
 ) -> tuple[Interval, float, Interval]:
-    """The interval of an option's error; the error less the reference's, paired, and its interval."""
+    """Compute the interval of an option's error, its paired difference from the reference, and the
+    interval of the difference."""
     wrong_N = option.wrong_N.astype(np.float64)
-    apart_N = wrong_N - reference.wrong_N
-    of_error = metrics.error_interval(wrong_N, groups, seed=seed)
-    return of_error, float(apart_N.mean()), metrics.difference_interval(apart_N, groups, seed=seed)
+    difference_N = wrong_N - reference.wrong_N
+    difference_interval = metrics.difference_interval(difference_N, groups, seed=seed)
+    error_interval = metrics.error_interval(wrong_N, groups, seed=seed)
+    return error_interval, float(difference_N.mean()), difference_interval
 
 
 def loss_differences(
     made: Sequence[EnsembleOption], groups: Sequence[str | None], seed: int
 ) -> list[Interval]:
-    """The interval of how much higher each option's log-loss is than the first's, paired."""
+    """Compute the interval of each option's log-loss minus the first option's, paired."""
     best_N, found = made[0].losses_N, []
     for each in made:
         rise_N = each.losses_N - best_N
-        same = not rise_N.any()  # itself, or one that gives the same answers
+        same = not rise_N.any()  # itself, or one with the same predictions
         found.append(
             (0.0, 0.0)
             if same
@@ -231,19 +234,19 @@ def loss_differences(
 def choose_option(
     made: Sequence[EnsembleOption], rise: Sequence[Interval]
 ) -> tuple[EnsembleOption, str]:
-    """The option to take, and why: the cheapest of those that tie with the least log-loss.
+    """Choose the cheapest option that ties with the lowest log-loss; return it and the reason.
 
     Args:
-        made: the options, the best first.
-        rise: of each, as `rises` gives it.
+        made: the options, lowest log-loss first.
+        rise: the result of `loss_differences`.
     """
     best = made[0]
     ties = [each for each in zip(made, rise, strict=True) if each[1][0] <= 0]
     chosen, (low, high) = min(ties, key=lambda tie: (tie[0].giga_macs, tie[0].loss))
     if chosen is best:
         return best, (
-            f"{best.name} has the least log-loss on photos that its heads and weights never saw "
-            f"({best.loss:.3f}), and nothing cheaper ties with it."
+            f"{best.name} has the lowest out-of-fold log-loss ({best.loss:.3f}), and no cheaper "
+            "option ties with it."
         )
     return chosen, (
         f"{chosen.name} ties with {best.name} (log-loss {chosen.loss:.3f} against {best.loss:.3f}; "
