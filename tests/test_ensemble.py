@@ -121,11 +121,11 @@ def test_a_member_earns_its_place_where_the_others_miss_what_it_knows() -> None:
     other = np.where(half, 0.05, 0.9) * random.uniform(0.8, 1, 400)
     own_MN = np.stack([knows, other, other])  # the third adds nothing to the second
     weights = np.array([0.5, 0.25, 0.25])
-    first, second, third = ensemble.worth(own_MN, weights)
-    assert first.earns
+    first, second, third = ensemble.contributions(own_MN, weights)
+    assert first.improves
     assert first.loss > 0.5
     assert second.loss == pytest.approx(third.loss)
-    assert not ensemble.worth(own_MN, np.array([0.5, 0.5, 0.0]))[2].earns
+    assert not ensemble.contributions(own_MN, np.array([0.5, 0.5, 0.0]))[2].improves
     without = ensemble.losses(own_MN, [0, 0.5, 0.5]) - ensemble.losses(own_MN, weights)
     assert first.loss == pytest.approx(without.mean())
     assert first.interval[0] < first.loss < first.interval[1]
@@ -134,9 +134,9 @@ def test_a_member_earns_its_place_where_the_others_miss_what_it_knows() -> None:
 def test_worth_draws_groups_together() -> None:
     own_MN = own(3, 200, 3)
     weights = ensemble.mean(own_MN)
-    alone = ensemble.worth(own_MN, weights)[0].interval
+    alone = ensemble.contributions(own_MN, weights)[0].interval
     groups = [f"{number // 50}" for number in range(200)]
-    together = ensemble.worth(own_MN, weights, groups)[0].interval
+    together = ensemble.contributions(own_MN, weights, groups)[0].interval
     assert alone != together
 
 

@@ -272,8 +272,8 @@ def test_a_trained_network_is_taken_where_it_is_better_or_ties_and_costs_less(
     assert len(option.weights_M) == 3
     reference = next(each for each in beside if each.name == "plain")
     rows = table(beside, rise, option, reference, [*found, *tuned], groups, 0)
-    assert [row["why"] for row in rows if row["taken"]] == ["taken"]
-    assert all(row["why"] for row in rows)
+    assert [row.why for row in rows if row.taken] == ["chosen"]
+    assert all(row.why for row in rows)
     assert len(list(lines(rows))) == 3
 
 
@@ -283,7 +283,9 @@ def test_what_both_never_saw_sets_the_thresholds(parts: DataSplits) -> None:
     plain, tuned = tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, measure, seed=1)
     made = options([plain], parts, 0, {})
     option = replace(made[0], weights_M=np.array([0.3, 0.7]))
-    logits, labels_N = SearchOutcome(option, {}, [plain, tuned], Extraction()).held_out(parts)
+    logits, labels_N = SearchOutcome(option, "", [], [], [], [plain, tuned], Extraction()).held_out(
+        parts
+    )
     np.testing.assert_array_equal(logits[0], tuned.logits_NC)
     np.testing.assert_array_equal(logits[1], plain.logits_NC[measure])
     assert len(labels_N) == measure.sum()

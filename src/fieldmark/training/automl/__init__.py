@@ -1,4 +1,4 @@
-"""Model selection for `--quality best`: try candidates within a time budget, and choose on held-out photos.
+"""Model selection for `--quality best`: try candidates within a time budget, choose on held-out photos.
 
 `budget`: the time, and estimates of how long things take; `candidate`: a network with a view of the
 photos, and a trial's result; `linear_probe_search`: last layers, cross-validated; `finetune_search`:
