@@ -1,9 +1,9 @@
-"""Training a network itself: from scratch, all layers, its small parts, or literally its last layer.
+"""Train the network itself: from scratch, all layers, adapters or low-rank updates, or its last layer.
 
-`loop` is read from top to bottom; what a run is made of is a recipe: `plain`, as the paper trained, or
-`good`, what has been learned since. What helps the loop has a file each: `data` and `augment` (the
-photos), `layers` and `low_rank` (what learns, and how fast), `state` (what is kept on the way),
-`machine` (the device and the precision), `ranks` (several processes), `plan` (how long it will take).
+`loop` is the training loop. A recipe (`config`) has all settings: `plain` is the paper's, `good` has the
+improvements since. The other files: `data` and `augment` (the photos), `layers` and `low_rank` (what is
+trained, and how fast), `step` (one update), `checkpoint` (interrupted runs), `device` (device and
+data type), `distributed` (several processes), `time_estimate`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What is done to photos in training, as a function of (seed, epoch, photo id) or of the update.
+"""Data augmentation, as a function of (seed, epoch, photo id) or of the update.
 
-RandAugment, mixup and CutMix are timm's. They draw from the generators of Python and NumPy that the
-whole process shares; `drawing` puts these into a state of its own while one photo or batch is drawn,
-one thread at a time, and back afterwards.
+RandAugment, mixup and CutMix are timm's. They use the global random generators of Python and NumPy;
+`drawing` seeds these while one photo or batch is augmented, one thread at a time, and restores them.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ from fieldmark.utils.random import hash64
 from fieldmark.utils.typing import ByteArray
 
 _ONE_AT_A_TIME = threading.Lock()
-_MOVED = 0.45  # at most, as a share of the side, where RandAugment moves a photo
+_LARGEST_SHIFT = 0.45  # of RandAugment, as a share of the side
 
 
 @contextmanager
 def drawing(seed: int, *context: object) -> Iterator[None]:
-    """Draw what `random` and `numpy.random` give as a function of the seed and the context alone."""
+    """Make `random` and `numpy.random` a function of the seed and the context alone."""
     number = hash64("drawing", seed, *context)
     with _ONE_AT_A_TIME:
-        kept, kept_numpy = random.getstate(), np.random.get_state()
+        state, numpy_state = random.getstate(), np.random.get_state()
         random.seed(number)
         np.random.seed(number & 0xFFFFFFFF)
         try:
             yield
         finally:
-            random.setstate(kept)
-            np.random.set_state(kept_numpy)
+            random.setstate(state)
+            np.random.set_state(numpy_state)
 
 
 def photo(pixels: ByteArray, side: int, recipe: FineTuning, epoch: int, photo_id: str) -> ByteArray:
-    """One crop for training from a crop with room around it: uint8 (S, S, 3) to (side, side, 3)."""
+    """Make a training crop from a larger crop: uint8 (S, S, 3) to (side, side, 3)."""
     size = Preprocess(size=side, resize=side, fit="squash")
     crop = augment(pixels, size, seed=recipe.seed, epoch=epoch, photo_id=photo_id)
     if not recipe.rand_augment:
@@ -61,13 +60,13 @@ def _rand_augment(name: str, side: int) -> Callable[[Image.Image], Image.Image]:
     from timm.data.auto_augment import rand_augment_transform
 
     change: Callable[[Image.Image], Image.Image] = rand_augment_transform(
-        name, {"translate_const": int(_MOVED * side), "img_mean": (128, 128, 128)}
+        name, {"translate_const": int(_LARGEST_SHIFT * side), "img_mean": (128, 128, 128)}
     )
     return change
 
 
 class BatchMixer:
-    """Labels to targets, and where the recipe says so photos of a batch to mixtures of two."""
+    """Turn labels into targets and, if the recipe says so, mix the photos of a batch in pairs."""
 
     def __init__(self, recipe: FineTuning, classes: int) -> None:
         self.recipe, self.classes = recipe, classes
@@ -88,7 +87,7 @@ class BatchMixer:
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops (N, S, S, 3) and targets: labels (N,), or shares of each class (N, C) if mixed.
+        """Return crops (N, S, S, 3) and targets: labels (N,), or class shares (N, C) if mixed.
 
         A batch with an odd number of photos is not mixed: timm mixes the first with the last, the
         second with the last but one, and so on.
@@ -101,6 +100,6 @@ class BatchMixer:
         return mixed.permute(0, 2, 3, 1), targets
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean cross-entropy; mixed targets are smoothed already."""
+        """Compute the mean cross-entropy; mixed targets are smoothed already."""
         smoothing = self.recipe.label_smoothing if targets.ndim == 1 else 0.0
         return functional.cross_entropy(logits, targets, label_smoothing=smoothing)

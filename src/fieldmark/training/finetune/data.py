@@ -1,4 +1,4 @@
-"""Crops with their labels, and the batches of an epoch."""
+"""The batches of an epoch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ def batches(
     first: int = 0,
     workers: int | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of one epoch from number `first` on: uint8 (B, side, side, 3) and labels (B,).
+    """Return the batches of one epoch from number `first` on: uint8 (B, side, side, 3), labels (B,).
 
-    Where several processes train together, what this one computes of them.
-
-    They are a function of the recipe's seed, the epoch and the photos' ids alone, whatever the number
-    of workers, threads that augment the photos of the next two batches.
+    If several processes train together, only this one's part of each batch. The batches depend only on
+    the recipe's seed, the epoch and the photos' ids, not on the number of workers, which are threads
+    that augment the photos of the next two batches.
     """
     hashes = random.hashes(crops.ids, "order", recipe.seed)
     if isinstance(crops.pixels, Streamed):
@@ -58,7 +57,7 @@ def batches(
 
 
 def _mine(batch: IntArray, recipe: FineTuning) -> IntArray:
-    """The photos of a batch that this process computes, part after part."""
+    """Return the photos of a batch that this process computes, part after part."""
     parts = [index for _, index, _ in distributed.parts(len(batch), recipe.accumulate)]
     found: IntArray = batch[np.concatenate(parts)]
     return found

@@ -1,5 +1,5 @@
-"""The device, the precision and the processes, by Lightning Fabric: a GPU where PyTorch finds one, else
-the CPU; one process, or those that `torchrun` has started."""
+"""The device, the data type and the processes, by Lightning Fabric: a GPU if PyTorch finds one, else the
+CPU; one process, or those that `torchrun` has started."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fieldmark.utils.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_PATIENCE = timedelta(days=7)  # the others wait while the first one computes features
+_TIMEOUT = timedelta(days=7)  # the others wait while the first one computes features
 
 
 def join_processes(transfer: Transfer) -> None:
-    """Where `torchrun` has started this process, meet the others; to be called before any long work.
+    """Connect to the other processes of `torchrun`, if any; call it before any long work.
 
     Raises:
-        InputError: there are others, and nothing for them to do.
+        InputError: there are other processes, and nothing for them to do.
     """
     if distributed.process_count() > 1:
         if transfer == "last":
@@ -35,14 +35,14 @@ def join_processes(transfer: Transfer) -> None:
 
 
 def fabric(recipe: FineTuning) -> Fabric:
-    """What the network runs on, in the recipe's precision."""
+    """Return the Fabric for the recipe's data type."""
     return _fabric(recipe.precision)
 
 
 @lru_cache(maxsize=2)
 def _fabric(precision: str) -> Fabric:
     for name_ in ("lightning_fabric", "lightning_utilities.core.rank_zero"):
-        logging.getLogger(name_).setLevel(logging.WARNING)  # they greet otherwise
+        logging.getLogger(name_).setLevel(logging.WARNING)  # no start messages
     from lightning_fabric import Fabric
 
     name: Literal["bf16-mixed", "32-true"]
@@ -55,7 +55,7 @@ def _fabric(precision: str) -> Fabric:
     together = Fabric(
         devices=here,
         num_nodes=distributed.process_count() // here,
-        strategy=DDPStrategy(timeout=_PATIENCE),
+        strategy=DDPStrategy(timeout=_TIMEOUT),
         precision=name,
     )
     together.launch()

@@ -1,4 +1,4 @@
-"""What of a network learns, and how fast each layer does."""
+"""Which parameters of a network are trained, and the learning rate of each layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def set_last_layer(network: Network, head: LinearHead) -> None:
-    """Put a head that was learned on kept features into the network as its last layer.
+    """Set a head that was trained on cached features as the network's last layer.
 
     Args:
         network: from `Backbone.trainable`.
@@ -33,19 +33,18 @@ def set_last_layer(network: Network, head: LinearHead) -> None:
 
 
 def split_trained(backbone: Backbone, network: Network) -> tuple[Backbone, LinearHead]:
-    """The trunk and the last layer of what `backbone.trainable` gave, after training."""
+    """Split a trained network of `backbone.trainable` into its backbone and its last layer."""
     trained, linear = backbone.trained(network)
     weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
     return trained, LinearHead(np.ascontiguousarray(weight.T), bias)
 
 
 def set_trainable(network: Network, recipe: FineTuning) -> None:
-    """Let gradients reach only what is trained.
+    """Require gradients only for the parameters to train.
 
-    `adapters`: every bias and all of a normalisation, beside the last layer (Ben Zaken et al.,
-    "BitFit", 2022; Frankle et al., "Training BatchNorm and only BatchNorm", 2021). The network keeps
-    its form, so nothing is to be merged afterwards. `low-rank` adds what `low_rank.merge` takes into
-    the weights in the end.
+    `adapters`: all biases and normalisations, beside the last layer (Ben Zaken et al., "BitFit", 2022;
+    Frankle et al., "Training BatchNorm and only BatchNorm", 2021). The network's structure stays, so
+    nothing is merged afterwards. `low-rank` adds parameters that `low_rank.merge` merges in the end.
     """
     network.requires_grad_(recipe.transfer in ("all", "scratch"))
     if recipe.transfer == "low-rank":
@@ -59,10 +58,10 @@ def set_trainable(network: Network, recipe: FineTuning) -> None:
 
 
 def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any]]:
-    """What the optimiser is given: parameters with their weight decay, and `lr_scale` on the rate.
+    """Return the optimiser's parameter groups, with weight decay and `lr_scale`.
 
-    Vectors (biases, normalisations) are not decayed. With a `layer_decay` below 1 the groups are timm's:
-    a layer's rate is that of the next one times the decay.
+    Vectors (biases, normalisations) have no weight decay. With a `layer_decay` below 1 the groups are
+    timm's: a layer's rate is that of the next one times the decay.
     """
     if recipe.layer_decay == 1.0:
         trained = [each for each in network.parameters() if each.requires_grad]
@@ -78,8 +77,8 @@ def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any
 
     inner: Any = network.network
     if not hasattr(inner, "group_matcher"):
-        # torchvision's networks do not say which of their parameters form a layer; timm then takes
-        # twelve at a time, and asks here which are the last.
+        # torchvision's networks do not group their parameters into layers; timm then takes twelve at a
+        # time, and reads the name of the last layer here.
         inner.pretrained_cfg = {"classifier": network.last_layer_path}
     found: list[dict[str, Any]] = param_groups_layer_decay(
         inner, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
@@ -88,7 +87,7 @@ def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any
 
 
 def set_modes(network: nn.Module, recipe: FineTuning) -> None:
-    """Training mode; but the BatchNorm of a frozen network keeps its pretrained statistics."""
+    """Set training mode; the BatchNorm of a frozen network keeps its pretrained statistics."""
     network.train()
     if recipe.frozen_statistics or recipe.transfer not in ("all", "scratch"):
         for module in network.modules():

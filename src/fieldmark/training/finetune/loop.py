@@ -1,8 +1,7 @@
-"""The whole training loop of a network. Read from top to bottom.
+"""The training loop of a network.
 
-Frozen training on kept features (`fieldmark.heads`) replaces this loop where only the last layer
-learns; `transfer="last"` here runs the network itself in every epoch, as the paper did, and is there
-to be compared with.
+If only the last layer is trained, `fieldmark.heads` does it faster, on cached features; `transfer="last"`
+here runs the network in every epoch, as in the paper, for comparison.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _NAMES = {
 
 
 class Stopped(Exception):
-    """Training was told to stop before its end; its state is kept."""
+    """Training was stopped before its end; a checkpoint is written."""
 
 
 def finetune(
@@ -58,25 +57,25 @@ def finetune(
 
     Args:
         network: from `Backbone.literal` or `Backbone.trainable`.
-        train: what to learn from; with `random_crop` their side may be larger than that of `val`.
-        val: where loss and error are measured after every epoch.
+        train: training crops; with `random_crop` their side may be larger than that of `val`.
+        val: validation crops, for loss and error after every epoch.
         how: the recipe.
-        checkpoint: where the state is kept, by the first of several processes; a run that was cut
-            off goes on from there, to the same weights. The state of another recipe, other photos or
-            another kind of network is passed over.
-        keep_every: the state is kept after an epoch, and within it after so many seconds.
-        stop: asked after each update whether to stop.
+        checkpoint: the file for the state, written by the first process; an interrupted run resumes
+            from it, with the same result. That of another recipe, other photos or another kind of
+            network is ignored.
+        save_every: seconds between checkpoints; there is also one after each epoch.
+        stop: called after each update; whether to stop.
 
     Raises:
-        ValueError: crops that the recipe does not cut are larger than those that are measured.
-        Stopped: `stop` said so.
-        StoreError: what lies at `checkpoint` is damaged.
+        ValueError: the recipe does not crop, and the training crops are larger than the others.
+        Stopped: `stop` returned true.
+        StoreError: `checkpoint` is damaged.
 
     Returns:
-        The curve, an entry an epoch, and the seconds that training took in all.
+        The curve, an entry an epoch, and the total seconds of training.
     """
     if not recipe.random_crop and len(val) and train.side != val.side:
-        raise ValueError(f"crops of {train.side} pixels are learned and of {val.side} measured")
+        raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
     in_epoch = math.ceil(len(train) / recipe.batch_size)
     update = Updater(network, recipe, steps=recipe.epochs * in_epoch)
     run = _digest_of(network, train, val, recipe)
@@ -84,7 +83,7 @@ def finetune(
         network, update.average.network, update.optimiser, run, checkpoint, save_every
     )
     state.resume()
-    distributed.barrier()  # none writes before all have read
+    distributed.barrier()  # no process writes before all have read
     with progress_bar(f"training {_NAMES[recipe.transfer]}", recipe.epochs * len(train)) as stage:
         stage.advance(len(state.curve) * len(train) + state.batch * recipe.batch_size)
         for epoch in range(len(state.curve), recipe.epochs):
@@ -110,7 +109,7 @@ def finetune(
 
 
 def scores(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
-    """The network's logits in evaluation mode, shape (n, C)."""
+    """Compute the network's logits in evaluation mode, shape (N, C)."""
     runs_on = fabric(recipe)
     network.to(runs_on.device).eval()
     parts = [torch.empty(0, network.classes)]
@@ -122,7 +121,7 @@ def scores(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatA
 
 
 def _shared(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
-    """`scores`, of which each process that trains together computes a stretch."""
+    """Compute `scores`, shared among the processes."""
     batches_ = -(-len(crops) // _SCORED)
     first, end = (
         _SCORED * (at * batches_ // distributed.process_count())
@@ -135,7 +134,7 @@ def _shared(network: Network, crops: LabelledCrops, recipe: FineTuning) -> Float
 
 
 def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and the share of photos whose first label is wrong; NaN of none."""
+    """Compute the mean cross-entropy in nats, and the top-1 error; NaN without photos."""
     logits, labels = torch.from_numpy(s_NC), torch.from_numpy(y_N)
     loss = functional.cross_entropy(logits, labels)
     return float(loss), float((logits.argmax(1) != labels).float().mean())
@@ -144,7 +143,7 @@ def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
 def _digest_of(
     network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning
 ) -> str:
-    """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
+    """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     return io.digest([asdict(recipe), isinstance(train.pixels, Streamed), parts, shapes])

@@ -1,4 +1,4 @@
-"""One update of a network's weights, from one batch."""
+"""One update of a network's weights from one batch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fieldmark.training.finetune.device import fabric
 
 
 class Updater:
-    """A network in training: its optimiser, and the running mean of its weights.
+    """Update a network in place, with its optimiser and the running mean of its weights.
 
     Attributes:
-        network: what is trained, in place, on the device of `machine`.
+        network: on the device of `fabric`.
         optimiser: AdamW.
-        average: the mean of the weights, where the recipe has one.
+        average: the mean of the weights, if the recipe has one.
     """
 
     def __init__(self, network: Network, recipe: FineTuning, steps: int) -> None:
@@ -40,7 +40,7 @@ class Updater:
             weight_decay=0.0,
         )
         self.run: Any = network
-        if distributed.process_count() > 1:  # all start from the weights of the first
+        if distributed.process_count() > 1:  # all start from the weights of the first process
             self.run = self.fabric.setup_module(network, move_to_device=False)
         self.average = WeightAverage(network, recipe.average)
         self.mixing = BatchMixer(recipe, network.classes)
@@ -48,15 +48,15 @@ class Updater:
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
     ) -> float:
-        """Do update number `step`; gives the mean loss of its photos, in nats.
+        """Make an update; return the mean loss of its photos, in nats.
 
-        A batch is computed in as many parts as the recipe says, one after the other; their gradients
-        add up to that of the whole batch, but for BatchNorm, which sees one part at a time.
+        A batch is computed in as many parts as the recipe says, one after the other; their gradients add
+        up to that of the whole batch, except in BatchNorm, which sees one part at a time.
 
         Args:
-            crops, labels: what this process computes of the batch; see `data.batches`.
-            step: its number.
-            photos: how many the whole batch has; None: these.
+            crops, labels: this process's part of the batch; see `data.batches`.
+            step: the number of the update.
+            photos: the number of photos in the whole batch; None: these.
         """
         recipe = self.recipe
         for group in self.optimiser.param_groups:
@@ -79,7 +79,7 @@ class Updater:
         return distributed.sum_over_processes(loss)
 
     def _gradients_stay(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients are sent to the other processes with the last part of a batch."""
+        """Send gradients to the other processes only with the last part of a batch."""
         if distributed.process_count() == 1:
             return nullcontext()
         stay: AbstractContextManager[None] = self.fabric.no_backward_sync(
@@ -88,7 +88,7 @@ class Updater:
         return stay
 
     def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
-        """The mean loss of one part of a batch; `number` counts such parts over the whole run."""
+        """Compute the mean loss of one part of a batch; `number` counts the parts over the run."""
         crops, targets = self.mixing(crops, labels, number)
         with seeded(self.recipe.seed, "dropout", number), self.fabric.autocast():
             logits = self.run(crops.to(self.fabric.device))
@@ -96,32 +96,32 @@ class Updater:
 
 
 class WeightAverage:
-    """The running mean of the weights: timm's, which follows closely in the first updates and ever
-    more slowly up to what the recipe says. Without one, the weights themselves."""
+    """The running mean of the weights (timm's, with its warm-up of the decay); with a decay of 0 the
+    weights themselves."""
 
-    def __init__(self, network: Network, kept: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.trained = network
         self.of: Any = None
-        if kept:
+        if decay:
             import_torchvision()
             from timm.utils.model_ema import ModelEmaV3
 
-            self.of = ModelEmaV3(network, decay=kept, use_warmup=True)
+            self.of = ModelEmaV3(network, decay=decay, use_warmup=True)
 
     @property
     def network(self) -> Network:
-        """What is measured, and kept in the end."""
+        """The network with the mean weights: it is measured, and is the result."""
         if self.of is None:
             return self.trained
         mean: Network = self.of.module
         return mean
 
     def update(self, step: int) -> None:
-        """The weights have changed."""
+        """Update the mean after an update of the weights."""
         if self.of is not None:
             self.of.update(self.trained, step)
 
     def into_network(self) -> None:
-        """Give the network the means as its weights."""
+        """Set the means as the weights of the network."""
         if self.of is not None:
             self.trained.load_state_dict(self.of.module.state_dict())

@@ -22,10 +22,10 @@ _TIMED = 4  # updates, the first not counted
 
 @dataclass(frozen=True)
 class Pace:
-    """How long epochs of a recipe take here.
+    """The time of a recipe's epochs on this computer.
 
     Attributes:
-        an_epoch: seconds, by the side of the crops: training, and what measures it afterwards.
+        an_epoch: seconds by the side of the crops, for training and measuring.
         full: the side on which the network is measured.
     """
 
@@ -33,7 +33,7 @@ class Pace:
     full: int
 
     def seconds(self, recipe: FineTuning) -> float:
-        """Seconds that `finetune` would take, for the recipe or the same one with other epochs."""
+        """Estimate the seconds of `finetune`, for this recipe with any number of epochs."""
         return sum(self.an_epoch[recipe.side(epoch, self.full)] for epoch in range(recipe.epochs))
 
 
@@ -61,7 +61,7 @@ def pace(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: Fin
         for number, (crops, labels) in enumerate(batches(some, once, 0, side)):
             update(crops, labels, number)
             marks.append(time.perf_counter())
-        # The first update also sets the libraries up, and waits for its photos.
+        # The first update also initialises the libraries, and waits for its photos.
         each = np.diff(marks).mean() if len(marks) > 1 else 0.0
         found[side] = float(each) * len(train) / recipe.batch_size + measuring
     return Pace(found, val.side)
