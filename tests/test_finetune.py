@@ -268,7 +268,7 @@ def test_without_a_photo_to_measure_on_it_trains_all_the_same(tmp_path: Path) ->
 
 
 def test_photos_are_learned_at_the_size_they_are_measured_at() -> None:
-    with pytest.raises(ValueError, match="28 pixels are learned and of 24 measured"):
+    with pytest.raises(ValueError, match="training crops have 28 pixels, validation crops 24"):
         finetune.finetune(tiny(), crops(12, 28), crops(6, 24), FineTuning("all"))
 
 

@@ -1,4 +1,4 @@
-"""Kept training photos, read and searched."""
+"""Read and search the training photos in a classifier's folder."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ THUMB_SIDE = 96  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training photo that is near.
+    """A similar training photo.
 
     Attributes:
         photo_id: its id in the table of photos.
-        path: where it was, relative to the folder of the photos.
+        path: its path, relative to the folder of the photos.
         taxon: its label.
         similarity: the cosine between the two feature vectors, at most 1.
         row: its number in the file.
@@ -46,7 +46,7 @@ class Neighbour:
 
 
 class Neighbours:
-    """Kept training photos, opened for searching. The vectors stay on disk."""
+    """Training photos, opened for searching. The vectors stay on disk."""
 
     def __init__(self, path: Path, classifier: Classifier) -> None:
         from safetensors import SafetensorError, safe_open
@@ -62,7 +62,7 @@ class Neighbours:
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             why = " ".join(str(error).split())
             raise ClassifierError(
-                f"{path} is damaged or of another classifier ({why}): train the classifier anew."
+                f"{path} is damaged or of another classifier ({why}): train the classifier again."
             ) from error
 
     def _read(self, small: dict[str, npt.NDArray[Any]], classifier: Classifier) -> None:
@@ -70,7 +70,7 @@ class Neighbours:
             FORMAT,
             classifier.lead.network.key,
         ):
-            raise ValueError("it does not belong to this network")
+            raise ValueError("it is of another network")
         shape = self._vectors.get_shape()
         self.labels = small["labels"]
         count = len(self.labels)
@@ -80,7 +80,7 @@ class Neighbours:
         )
         require(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
         within = (self.labels >= 0) & (self.labels < len(self._taxa))
-        require(bool(within.all()), "a label is of no class")
+        require(bool(within.all()), "a label is not a class")
         self._digests = small["digests"]
         require(self._digests.shape == (count, 32), "digests have another shape")
         self._ids = PackedStrings(small["ids"], small["ids_ends"], count)
@@ -96,7 +96,7 @@ class Neighbours:
             self._cells = starts(small["cells_ends"], len(self._centres), count)
             self.probes = int(self.about["probes"])
             require(self._centres.shape[1:] == (shape[1],), "centres have another shape")
-            require(self.probes >= 1, "no cell is looked into")
+            require(self.probes >= 1, "the number of cells is zero")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +107,7 @@ class Neighbours:
         return int(self._vectors.get_shape()[1])
 
     def similar(self, x_QD: npt.NDArray[np.floating], k: int = 5) -> list[list[Neighbour]]:
-        """The nearest training photos of some features, the nearest first; see `similar`."""
+        """Find the nearest training photos of features, the nearest first; see `similar`."""
         rows_QK, similarity_QK = self.search(x_QD, k)
         return [
             [
@@ -126,15 +126,15 @@ class Neighbours:
     def search(
         self, x_QD: npt.NDArray[np.floating], k: int, *, exact: bool = False
     ) -> tuple[IntArray, FloatArray]:
-        """The nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
+        """Find the nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
 
         Args:
-            x_QD: features of any length but zero.
-            k: how many.
-            exact: compare every row even where there is an index.
+            x_QD: features, of any norm but zero.
+            k: the number of rows.
+            exact: compare every row even with an index.
         """
         if x_QD.ndim != 2 or x_QD.shape[1] != self.dim:
-            raise ValueError(f"features are (Q, {self.dim}), not {x_QD.shape}")
+            raise ValueError(f"features must be (Q, {self.dim}), not {x_QD.shape}")
         unit_QD, k = unit(x_QD), max(0, min(k, len(self)))
         if self._centres is None or exact:
             return nearest(unit_QD, self._blocks([(0, len(self))]), k)
@@ -146,7 +146,7 @@ class Neighbours:
     def _in_cells(
         self, unit_1D: FloatArray, centres_CD: FloatArray, k: int
     ) -> tuple[IntArray, FloatArray]:
-        """The nearest rows in the nearest cells; more cells where those hold fewer than k rows."""
+        """Find the nearest rows in the nearest cells; in more cells if these have fewer than k rows."""
         order = np.argsort(-(centres_CD @ unit_1D[0]), kind="stable")
         begins, ends = self._cells[order], self._cells[order + 1]
         sizes = np.cumsum(ends - begins)
@@ -159,13 +159,13 @@ class Neighbours:
                 yield start, floats(self._vectors[start : min(start + BLOCK, end)])
 
     def picture(self, neighbour: Neighbour, root: Path | None = None) -> ByteArray | None:
-        """The training photo itself, uint8 (H, W, 3); else its thumbnail; None where neither is here.
+        """Return the training photo, uint8 (H, W, 3), or its thumbnail; None if neither exists here.
 
         Args:
-            neighbour: what `similar` found.
-            root: the folder of the photos, where it is no longer the one that was recorded.
+            neighbour: a result of `similar`.
+            root: the folder of the photos, if it is not the recorded one.
         """
-        # Nothing is fetched for a recorded URL: whoever made the classifier named it, not the user.
+        # A recorded URL is not fetched: it comes from the author of the classifier, not from the user.
         recorded = Path(self.about.get("root", ""))
         with suppress(ImageRejected):
             data = images.read_bytes(places.at(root or recorded, neighbour.path))
