@@ -142,7 +142,7 @@ def test_similar_takes_features_or_says_that_nothing_is_kept(tmp_path: Path) -> 
     kept(tmp_path, labelled(x_ND))
     assert neighbours.similar(classifier(tmp_path), x_ND[4], 2)[0].photo_id == "id4"
     (tmp_path / FILE).unlink()
-    with pytest.raises(InputError, match="keeps no training photos"):
+    with pytest.raises(InputError, match="has no training photos"):
         neighbours.similar(classifier(tmp_path), x_ND[4], 2)
     assert neighbours.load_index(classifier(None)) is None
 

@@ -311,9 +311,9 @@ def difference_interval(
     """Compute the interval of a mean paired difference: the bootstrap's, or wider with little data.
 
     Fewer than six groups show nothing at 95 %: even if all have the same sign, chance gives this one
-    time in 16 (the sign test; Arbuthnot, 1710). The interval is then the whole range. Where all values are
-    equal, so are all replicates; then the largest share not met in as many independent trials as there
-    are groups (Clopper and Pearson, 1934) may have the extreme value.
+    time in 16 (the sign test; Arbuthnot, 1710). The interval is then the whole range. Where all values
+    are equal, so are all replicates; then the largest share not met in as many independent trials as
+    there are groups (Clopper and Pearson, 1934) may have the extreme value.
 
     Args:
         values_N: differences of mistakes, or of losses.

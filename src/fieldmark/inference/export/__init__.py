@@ -2,11 +2,11 @@
 
     image          uint8 (H, W, 3): a decoded photo, upright, RGB, of any size
     probabilities  float32 (C,): calibrated, in the order of the class list in the metadata
-    energy         float32 (): if below `known_from` in the metadata, the photo may show none of the classes
+    energy         float32 (): below `known_from` in the metadata, the photo may show no known class
 
-It contains the resize, the normalisation, the network, the last layer and the temperature; of an ensemble
-all members, with each network once. The file is written only after it has given the classifier's own
-predictions on photos.
+It contains the resize, the normalisation, the network, the last layer and the temperature; of an
+ensemble all members, with each network once. The file is written only after it has given the
+classifier's own predictions on photos.
 
     graph.py          the graph
     preprocessing.py  photo to crop as ONNX nodes
@@ -153,7 +153,7 @@ def _quantised(
     photos: Sequence[ByteArray],
     expected: Outputs,
 ) -> tuple[onnx.ModelProto, Parity]:
-    """Return the graph with its networks in int8, and the differences on the other half of the photos."""
+    """Return the graph with int8 networks, and the differences on the other half of the photos."""
     if len(photos) < 2:
         raise InputError(
             "int8 is calibrated on one half of some photos and measured on the other, and the photos "

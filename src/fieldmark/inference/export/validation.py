@@ -32,8 +32,8 @@ CHECKED = 64
 TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
 """The largest difference in a probability, by the interpolation of the resize.
 
-With `bilinear` and sizes of a simple ratio many sums are halfway between two grey levels, where the order
-of summation decides (`fieldmark.data.resampling`): up to 5 values of 10,000 differ by one.
+With `bilinear` and sizes of a simple ratio many sums are halfway between two grey levels, where the
+order of summation decides (`fieldmark.data.resampling`): up to 5 values of 10,000 differ by one.
 """
 
 _SHAPES = (

@@ -95,9 +95,9 @@ def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuni
     Then: lower rates for earlier layers (Howard and Ruder, "Universal language model fine-tuning for
     text classification", 2018), label smoothing (Szegedy et al., 2016), RandAugment (Cubuk et al.,
     2020), a running mean of the weights (Polyak and Juditsky, 1992), and crops that grow (Tan and Le,
-    "EfficientNetV2", 2021). A pretrained network keeps its BatchNorm statistics, and gets no small crops,
-    which do not match them. Mixup and CutMix (Zhang et al., 2018; Yun et al., 2019) need more epochs than
-    a pretrained network takes; only training from scratch has them.
+    "EfficientNetV2", 2021). A pretrained network keeps its BatchNorm statistics, and gets no small
+    crops, which do not match them. Mixup and CutMix (Zhang et al., 2018; Yun et al., 2019) need more
+    epochs than a pretrained network takes; only training from scratch has them.
     """
     start = {"scratch": 2e-3, "all": 1e-4, "low-rank": 1e-3, "adapters": 1e-3, "last": 1e-3}
     scratch = transfer == "scratch"

@@ -1,7 +1,7 @@
 """The training loop of a network.
 
-If only the last layer is trained, `fieldmark.heads` does it faster, on cached features; `transfer="last"`
-here runs the network in every epoch, as in the paper, for comparison.
+If only the last layer is trained, `fieldmark.heads` does it faster, on cached features;
+`transfer="last"` here runs the network in every epoch, as in the paper, for comparison.
 """
 
 from __future__ import annotations

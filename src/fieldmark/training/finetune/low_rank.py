@@ -1,9 +1,10 @@
 """Low-rank updates of frozen weights: Hu et al., "LoRA: Low-rank adaptation of large language models",
 2022, equation 3, for convolutions as for linear layers.
 
-A layer's weight W, as a matrix (outputs, inputs times kernel places), becomes W + U D with U (outputs, r)
-and D (r, inputs times kernel places); only U and D are trained. The sum is the layer's weight in every
-pass, so merging it into W at the end changes no score, and the network has its own structure again.
+A layer's weight W, as a matrix (outputs, inputs times kernel places), becomes W + U D with U (outputs,
+r) and D (r, inputs times kernel places); only U and D are trained. The sum is the layer's weight in
+every pass, so merging it into W at the end changes no score, and the network has its own structure
+again.
 """
 
 from __future__ import annotations
