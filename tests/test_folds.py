@@ -16,7 +16,7 @@ from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.training.automl import Budget, candidates, training_and_validation
 from fieldmark.training.automl.finetune_search import FineTuningSearch
-from fieldmark.training.automl.linear_probe_search import learned
+from fieldmark.training.automl.linear_probe_search import fit_candidate
 
 
 def photos_of(drawn: list[tuple[str, int]]) -> LabelledPhotos:
@@ -79,6 +79,6 @@ def test_a_class_with_one_photo_is_learned_in_the_end(insects: Path, tmp_path: P
         if set(taxa[~tenth]) < set(taxa):
             held += 1
             for kind in ("ridge", "ncm"):
-                head = learned(candidate, parts, seed, kind)[0].head
+                head = fit_candidate(candidate, parts, seed, kind)[0].head
                 assert (np.linalg.norm(head.weight, axis=0) > 0).all()
     assert held  # else this shows nothing

@@ -154,10 +154,10 @@ def test_ridges_sums_lose_no_digits_to_a_large_mean() -> None:
 
 def test_ridges_leave_one_out_scores_are_those_of_a_fit_without_the_photo() -> None:
     photos, strength = blobs(60), 0.3
-    choice = ridge._Choice(ridge.RidgeStatistics.of(photos, 5), photos, alone=True)
+    choice = ridge._RegularisationSearch(ridge.RidgeStatistics.of(photos, 5), photos, leave_one_out=True)
     weight_EC, _, inverse_E = choice._columns(strength)
     found = choice.x_NE @ weight_EC
-    choice._leave_out(found, inverse_E)
+    choice._leave_one_out(found, inverse_E)
     x_ND = choice.sums.scaling.apply(photos.features[slice(None)]).astype(np.float64)
     y_NC = np.eye(5)[photos.labels]
     penalty = strength * np.trace(x_ND.T @ x_ND) / 12 * np.eye(12)

@@ -74,7 +74,7 @@ def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any)
         for half in (False, True)
     ]
     assert [run.recipe.precision for run in runs] == ["float32", "bfloat16"]
-    assert runs[0].place != runs[1].place  # what is kept of one is not taken for the other's
+    assert runs[0].cache_path != runs[1].cache_path  # what is kept of one is not taken for the other's
 
 
 # Time
@@ -184,8 +184,8 @@ def test_kept_networks_that_are_damaged_are_trained_anew(
     candidate, parts = given
     doing = FineTuningSearch(parts, 0, Budget(None))
     run = finetune_search._FineTuningRun(doing, candidate, "adapters")
-    run.place.parent.mkdir(parents=True)
-    run.place.write_bytes(b"nothing")
+    run.cache_path.parent.mkdir(parents=True)
+    run.cache_path.write_bytes(b"nothing")
     assert run.kept() is None
 
 

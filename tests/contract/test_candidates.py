@@ -97,7 +97,7 @@ def test_trained_networks(
     assert done.rows_N is not None
     photos = training_and_validation(parts)
     held = {photos.ids[n] for n in np.flatnonzero(done.rows_N)}
-    (train, _) = finetune_search._Run(doing, candidate, transfer).crops
+    (train, _) = finetune_search._FineTuningRun(doing, candidate, transfer).crops
     assert held.isdisjoint(train.ids)
     assert len(done.logits_NC) == len(held)
     predicts(done, taxonomy, insects, tmp_path / "m")
