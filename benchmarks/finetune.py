@@ -35,7 +35,7 @@ from fieldmark.models import import_torchvision
 from fieldmark.training.finetune import FineTuning, good
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.layers import set_modes
-from fieldmark.training.finetune.step import Updates
+from fieldmark.training.finetune.step import Updater
 
 NETWORK, CLASSES, STORED = "tf_efficientnet_lite0", 74, 256
 PEER = "timm's parts in a plain PyTorch loop"
@@ -77,7 +77,7 @@ def _photos(count: int) -> LabelledCrops:
 
 
 def _ours(network: Any, photos: LabelledCrops, how: FineTuning, side: int) -> Callable[[], float]:
-    update = Updates(network, how, steps=1000)
+    update = Updater(network, how, steps=1000)
     set_modes(network, how)
 
     def way() -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,6 @@ from sklearn.metrics import log_loss
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.evaluation.calibration import (
-    answered,
     answers,
     coverage_curve,
     energy,
@@ -23,6 +24,14 @@ from fieldmark.evaluation.calibration import (
     fit_thresholds,
 )
 from fieldmark.evaluation.metrics import log_softmax
+
+
+def answered(confidence_N: Any, right_N: Any, score: float) -> tuple[float, float]:
+    """The coverage and precision of a threshold; precision is 1 where none is answered."""
+    given = confidence_N >= score
+    if not given.any():
+        return 0.0, 1.0
+    return float(given.mean()), float(right_N[given].mean())
 
 
 def drawn(temperature: float, count: int = 4000, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -176,9 +176,9 @@ def test_paths_are_those_of_who_typed_the_command(
         assert (report.photos, len(report.rejected)) == (64, 1)
     assert workers.look(readers.read(here, verify=False)).frame.equals(readers.read(insects).frame)
     classifier = Classifier.load(os.path.relpath(model))
-    items = inference.items_of([here])
+    items = inference.find_photos([here])
     found = list(workers.predict(classifier, items))
-    assert [each.item for each in found] == items
+    assert [each.photo for each in found] == items
     assert sum(each.prediction is not None for each in found) == 64
     config = curation.CheckConfig(NETWORK, weights="random", engine="torch")
     assert len(workers.ready_to_check(config)(here)) == 65
@@ -187,7 +187,7 @@ def test_paths_are_those_of_who_typed_the_command(
 def test_predict_writes_the_same_bytes_though_workers_die(
     insects: Path, classifier: Any, tmp_path: Path, workers: Workers
 ) -> None:
-    items = inference.items_of([insects])
+    items = inference.find_photos([insects])
     assert inference.to_file(tmp_path / "alone.csv", classifier, items) == 1
     loaded = type(classifier).load(classifier.source)
 

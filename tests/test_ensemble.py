@@ -25,9 +25,9 @@ def loss(own_MN: np.ndarray, weights_M: np.ndarray) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(ensembles, st.sampled_from(sorted(ensemble.WAYS)))
+@given(ensembles, st.sampled_from(sorted(ensemble.WEIGHTINGS)))
 def test_weights_lie_on_the_simplex(own_MN: np.ndarray, way: str) -> None:
-    found = ensemble.WAYS[way](own_MN)
+    found = ensemble.WEIGHTINGS[way](own_MN)
     assert found.shape == (len(own_MN),)
     assert (found >= 0).all()
     assert found.sum() == pytest.approx(1)
@@ -44,13 +44,16 @@ def test_never_worse_on_its_own_photos(own_MN: np.ndarray) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(ensembles, st.integers(0, 10**6), st.sampled_from(sorted(ensemble.WAYS)))
+@given(ensembles, st.integers(0, 10**6), st.sampled_from(sorted(ensemble.WEIGHTINGS)))
 def test_the_order_of_members_and_photos_does_not_count(
     own_MN: np.ndarray, seed: int, way: str
 ) -> None:
     random = np.random.default_rng(seed)
     members, photos = random.permutation(own_MN.shape[0]), random.permutation(own_MN.shape[1])
-    found, other = ensemble.WAYS[way](own_MN), ensemble.WAYS[way](own_MN[members][:, photos])
+    found, other = (
+        ensemble.WEIGHTINGS[way](own_MN),
+        ensemble.WEIGHTINGS[way](own_MN[members][:, photos]),
+    )
     assert loss(own_MN, found) == pytest.approx(loss(own_MN[members], other), abs=2e-5)
     if way != "weights":  # where the least loss is flat, EM may stop at another place of it
         np.testing.assert_allclose(found[members], other, atol=1e-9)
@@ -88,7 +91,7 @@ def test_of_two_that_are_the_same_greedy_takes_one() -> None:
 
 
 def test_without_photos_all_members_count_the_same() -> None:
-    for way in ensemble.WAYS.values():
+    for way in ensemble.WEIGHTINGS.values():
         np.testing.assert_allclose(way(np.empty((4, 0))), 0.25)
 
 
@@ -104,7 +107,7 @@ def test_the_mixture_is_the_mean_of_probabilities(members: int, classes: int, se
     np.testing.assert_allclose(np.exp(mixed), expected, atol=1e-12)
     assert np.isfinite(mixed).all()
     labels = random.integers(0, classes, 7)
-    rows = [ensemble.of_right(each, labels) for each in scores]
+    rows = [ensemble.label_probabilities(each, labels) for each in scores]
     found, p_N = ensemble.losses(np.stack(rows), weights), expected[np.arange(7), labels]
     likely = p_N > 1e-9  # what is less likely costs a bounded loss
     np.testing.assert_allclose(found[likely], -np.log(p_N[likely]), atol=0.01)
@@ -118,11 +121,11 @@ def test_a_member_earns_its_place_where_the_others_miss_what_it_knows() -> None:
     other = np.where(half, 0.05, 0.9) * random.uniform(0.8, 1, 400)
     own_MN = np.stack([knows, other, other])  # the third adds nothing to the second
     weights = np.array([0.5, 0.25, 0.25])
-    first, second, third = ensemble.worth(own_MN, weights)
-    assert first.earns
+    first, second, third = ensemble.contributions(own_MN, weights)
+    assert first.improves
     assert first.loss > 0.5
     assert second.loss == pytest.approx(third.loss)
-    assert not ensemble.worth(own_MN, np.array([0.5, 0.5, 0.0]))[2].earns
+    assert not ensemble.contributions(own_MN, np.array([0.5, 0.5, 0.0]))[2].improves
     without = ensemble.losses(own_MN, [0, 0.5, 0.5]) - ensemble.losses(own_MN, weights)
     assert first.loss == pytest.approx(without.mean())
     assert first.interval[0] < first.loss < first.interval[1]
@@ -131,16 +134,16 @@ def test_a_member_earns_its_place_where_the_others_miss_what_it_knows() -> None:
 def test_worth_draws_groups_together() -> None:
     own_MN = own(3, 200, 3)
     weights = ensemble.mean(own_MN)
-    alone = ensemble.worth(own_MN, weights)[0].interval
+    alone = ensemble.contributions(own_MN, weights)[0].interval
     groups = [f"{number // 50}" for number in range(200)]
-    together = ensemble.worth(own_MN, weights, groups)[0].interval
+    together = ensemble.contributions(own_MN, weights, groups)[0].interval
     assert alone != together
 
 
 @settings(max_examples=30, deadline=None)
 @given(ensembles, st.integers(1, 4))
 def test_of_few_at_most_so_many_have_a_weight(own_MN: np.ndarray, count: int) -> None:
-    found = ensemble.of_few(count)(own_MN)
+    found = ensemble.weights_of_best(count)(own_MN)
     assert (found > 0).sum() <= count
     assert found.sum() == pytest.approx(1)
     assert loss(own_MN, found) <= min(loss(own_MN, row) for row in np.eye(len(own_MN))) + 2e-5

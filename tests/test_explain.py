@@ -171,7 +171,7 @@ def place(row: int, column: int, side: int = 7) -> explain.Activation:
 
 def test_squashed_places_are_where_they_were_in_the_photo() -> None:
     classifier = make()
-    heat = explain.in_frame(classifier.lead.preprocess, place(1, 5), 140, 700)
+    heat = explain.to_photo_frame(classifier.lead.preprocess, place(1, 5), 140, 700)
     assert heat.shape == (140, 700)
     assert heat.dtype == np.float32
     assert heat.max() == pytest.approx(1, abs=0.05)
@@ -184,7 +184,7 @@ def test_squashed_places_are_where_they_were_in_the_photo() -> None:
 def test_a_central_crop_leaves_the_rest_of_the_photo_cold() -> None:
     classifier = make(preprocess=Preprocess(size=224, resize=256, fit="crop"))
     full = explain.Activation(np.ones((7, 7), np.float32), 1.0, 0.0, exact=True)
-    heat = explain.in_frame(classifier.lead.preprocess, full, 512, 1024)
+    heat = explain.to_photo_frame(classifier.lead.preprocess, full, 512, 1024)
     # Resized to 256 x 512 and cut to the central 224: in the photo 448 pixels around the centre.
     assert (heat[32:480, 288:736] == 1).all()
     assert heat.sum() == 448 * 448
@@ -201,7 +201,7 @@ def test_photos_of_any_shape_have_a_map(fit: Any, shape: tuple[int, int]) -> Non
 
 def test_a_class_that_nothing_speaks_for_has_a_cold_map() -> None:
     against = explain.Activation(np.full((7, 7), -2.0, np.float32), -2.0, 0.0, exact=True)
-    assert not explain.in_frame(Preprocess(fit="squash"), against, 30, 40).any()
+    assert not explain.to_photo_frame(Preprocess(fit="squash"), against, 30, 40).any()
 
 
 def test_the_map_of_the_first_label_is_the_default_and_a_class_has_many_names(

@@ -170,7 +170,7 @@ def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert Taxonomy.from_json(json.loads(about["taxonomy"])) == classifier.taxonomy
     assert json.loads(about["threshold"])["score"] == 0.6
     assert json.loads(about["thresholds"])["species"]["score"] == 0.6
-    assert json.loads(about["check"])["photos"] == len(list(export.generated()))
+    assert json.loads(about["check"])["photos"] == len(list(export.generated_pictures()))
     assert json.loads(about["int8"]) is None
     assert json.loads(about["known_from"]) == classifier.ood_threshold
     assert json.loads(about["provenance"]) == {"name": "made for a test", "licence": "other"}
@@ -206,7 +206,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> No
 
 
 def test_generated_pictures_are_the_same_every_time_and_of_many_shapes() -> None:
-    first, second = list(export.generated()), list(export.generated())
+    first, second = list(export.generated_pictures()), list(export.generated_pictures())
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     shapes = {picture.shape[:2] for picture in first}
     assert (1, 1) in shapes

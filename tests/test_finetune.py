@@ -20,7 +20,7 @@ from fieldmark.models import Architecture, Backbone
 from fieldmark.models.network import ClassifierNetwork, Pixels, seeded
 from fieldmark.training import finetune
 from fieldmark.training.finetune import FineTuning
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.utils.errors import StoreError
 
 CLASSES = 3
@@ -154,14 +154,14 @@ class Cut(Exception):
 
 def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training die after so many epochs, when the state is kept and nothing else is done."""
-    keep = State.after_epoch
+    keep = TrainingState.after_epoch
 
-    def dying(self: State, entry: Epoch) -> None:
+    def dying(self: TrainingState, entry: Epoch) -> None:
         keep(self, entry)
         if len(self.curve) == epochs:
             raise Cut
 
-    monkeypatch.setattr(State, "after_epoch", dying)
+    monkeypatch.setattr(TrainingState, "after_epoch", dying)
 
 
 @pytest.mark.parametrize("transfer", ["all", "low-rank", "last"])
@@ -259,16 +259,16 @@ def test_without_a_photo_to_measure_on_it_trains_all_the_same(tmp_path: Path) ->
     network, none = tiny(), replace(crops(6, 24), rows=np.arange(0), labels=np.arange(0), ids=())
     before = state(network)
     how = FineTuning("all", epochs=2, batch_size=6)
-    assert finetune.estimate(network, crops(12, 24), none, how) > 0
+    assert finetune.pace(network, crops(12, 24), none, how).seconds(how) > 0
     curve, _ = finetune.finetune(network, crops(12, 24), none, how, checkpoint=tmp_path / "state")
     assert changed(before, network)
-    assert [each.told()["val_loss"] for each in curve] == [None, None]
+    assert [each.to_dict()["val_loss"] for each in curve] == [None, None]
     again, _ = finetune.finetune(network, crops(12, 24), none, how, checkpoint=tmp_path / "state")
-    assert [each.told() for each in again] == [each.told() for each in curve]
+    assert [each.to_dict() for each in again] == [each.to_dict() for each in curve]
 
 
 def test_photos_are_learned_at_the_size_they_are_measured_at() -> None:
-    with pytest.raises(ValueError, match="28 pixels are learned and of 24 measured"):
+    with pytest.raises(ValueError, match="training crops have 28 pixels, validation crops 24"):
         finetune.finetune(tiny(), crops(12, 28), crops(6, 24), FineTuning("all"))
 
 

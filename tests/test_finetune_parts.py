@@ -26,20 +26,19 @@ from fieldmark.models.network import ClassifierNetwork, seeded
 from fieldmark.training.finetune import (
     FineTuning,
     augment,
-    estimate,
     finetune,
-    fit_to,
     good,
     layers,
     low_rank,
+    pace,
     plain,
     scores,
-    start_from,
+    set_last_layer,
 )
-from fieldmark.training.finetune.augment import Mixing, drawing
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.augment import BatchMixer, drawing
+from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.data import batches
-from fieldmark.training.finetune.step import Average, Updates
+from fieldmark.training.finetune.step import Updater, WeightAverage
 
 CLASSES = 3
 
@@ -164,15 +163,15 @@ def test_targets_are_mixed_as_the_photos_are(mixup: float, cutmix: float) -> Non
     dark, bright = torch.zeros(2, 16, 16, 3), torch.full((2, 16, 16, 3), 255.0)
     pixels = torch.cat([dark, bright]).to(torch.uint8)
     labels = torch.tensor([0, 0, 2, 2])
-    mixed, targets = Mixing(how, CLASSES)(pixels, labels, 7)
+    mixed, targets = BatchMixer(how, CLASSES)(pixels, labels, 7)
     white = mixed.mean((1, 2, 3)) / 255
     assert 0 < float(white[0]) < 1
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     torch.testing.assert_close(targets[:, 2], 0.1 + 0.7 * white, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(targets[:, 1], torch.full((4,), 0.1))
-    again, _ = Mixing(how, CLASSES)(pixels, labels, 7)
+    again, _ = BatchMixer(how, CLASSES)(pixels, labels, 7)
     assert torch.equal(mixed, again)
-    odd, same = Mixing(how, CLASSES)(pixels[:3], labels[:3], 7)
+    odd, same = BatchMixer(how, CLASSES)(pixels[:3], labels[:3], 7)
     assert torch.equal(odd, pixels[:3])
     assert torch.equal(same, labels[:3])
 
@@ -182,7 +181,7 @@ def test_targets_are_mixed_as_the_photos_are(mixup: float, cutmix: float) -> Non
 
 def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
     network = models.load("shufflenet_v2_x0_5", weights="random").trainable(CLASSES, 0)
-    groups = layers.groups(network, FineTuning("scratch", weight_decay=0.1))
+    groups = layers.parameter_groups(network, FineTuning("scratch", weight_decay=0.1))
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert [{each.ndim for each in group["params"]} for group in groups] == [{2, 4}, {1}]
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
@@ -191,8 +190,8 @@ def test_vectors_are_not_decayed_where_all_layers_learn_alike() -> None:
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenet_v2"])
 def test_earlier_layers_learn_more_slowly(name: str) -> None:
     network = models.load(name, weights="random").trainable(CLASSES, 0)
-    layers.choose(network, FineTuning("all"))
-    groups = layers.groups(network, FineTuning("all", layer_decay=0.8, weight_decay=0.1))
+    layers.set_trainable(network, FineTuning("all"))
+    groups = layers.parameter_groups(network, FineTuning("all", layer_decay=0.8, weight_decay=0.1))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     parameters = list(network.parameters())
@@ -264,7 +263,7 @@ def test_a_network_starts_as_good_as_the_head_on_its_features() -> None:
         rng.normal(size=(1024, CLASSES)).astype(np.float32), np.arange(3, dtype=np.float32)
     )
     network = backbone.trainable(CLASSES, 0)
-    start_from(network, head)
+    set_last_layer(network, head)
     some = crops(4, 64)
     with torch.inference_mode():
         features = backbone.trunk(torch.from_numpy(some.pixels)).numpy()
@@ -295,7 +294,7 @@ def test_a_batch_in_parts_is_the_batch_where_nothing_depends_on_the_others() -> 
 def test_gradients_are_clipped() -> None:
     network = tiny()
     how = FineTuning("all", batch_size=6, clip=1e-3)
-    update = Updates(network, how, steps=2)
+    update = Updater(network, how, steps=2)
     update(*crops(6, 24).batch(np.arange(6)), 0)
     norms = torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None])
     assert float(norms.norm()) == pytest.approx(1e-3, rel=1e-2)
@@ -303,7 +302,7 @@ def test_gradients_are_clipped() -> None:
 
 def test_the_mean_of_the_weights_is_the_recursion_that_it_says() -> None:
     layer = nn.Linear(1, 1)
-    average = Average(layer, 0.9)
+    average = WeightAverage(layer, 0.9)
     expected = float(layer.weight.detach())
     for step in range(40):
         with torch.no_grad():
@@ -315,23 +314,20 @@ def test_the_mean_of_the_weights_is_the_recursion_that_it_says() -> None:
         assert float(average.network.weight.detach()) == pytest.approx(expected, rel=1e-5)
     average.into_network()
     assert float(layer.weight.detach()) == pytest.approx(expected, rel=1e-5)
-    assert Average(layer, 0.0).network is layer
+    assert WeightAverage(layer, 0.0).network is layer
 
 
 # Time
 
 
-def test_a_recipe_is_fitted_to_the_time_that_there_is() -> None:
+def test_the_time_of_a_recipe_is_estimated_and_the_network_left_unchanged() -> None:
     network, train, val = tiny(), crops(16, 40), crops(4, 32, 50)
     before = state(network)
-    assert estimate(network, train, val, replace(good("low-rank"), batch_size=4, rank=2)) > 0
-    how = replace(good("all", epochs=6), batch_size=4)
-    seconds = estimate(network, train, val, how)
-    assert seconds > 0
-    assert fit_to(network, train, val, how, 0.0) is None
-    plenty = fit_to(network, train, val, how, 1e6)
-    assert plenty is not None
-    assert plenty == replace(how, epochs=40)
+    for recipe in (
+        replace(good("low-rank"), batch_size=4, rank=2),
+        replace(good("all", epochs=6), batch_size=4),
+    ):
+        assert pace(network, train, val, recipe).seconds(recipe) > 0
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parameters())
 
@@ -346,16 +342,16 @@ def test_low_rank_updates_cut_off_within_an_epoch_go_on_to_the_same_bits(
     train, val, kept = crops(20, 40), crops(6, 32, 90), tmp_path / "state.safetensors"
     whole, cut = tiny(dropout=0.2), tiny(dropout=0.2)
     curve, _ = finetune(whole, train, val, how)
-    after_update = State.after_update
+    after_update = TrainingState.after_update
 
-    def dying(self: State, loss: float, photos: int) -> None:
+    def dying(self: TrainingState, loss: float, photos: int) -> None:
         after_update(self, loss, photos)
         if len(self.curve) == 1 and self.batch == 3:
-            self.keep()
+            self.save()
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(State, "after_update", dying)
+        patch.setattr(TrainingState, "after_update", dying)
         with pytest.raises(KeyboardInterrupt):
             finetune(cut, train, val, how, checkpoint=kept)
     again = tiny(dropout=0.2)
@@ -381,7 +377,7 @@ after_update = State.after_update
 def dying(self, loss, photos):
     after_update(self, loss, photos)
     if len(self.curve) == 1 and self.batch == 7:
-        self.keep()
+        self.save()
     if len(self.curve) == 1 and self.batch == 9:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -14,9 +14,9 @@ from fieldmark.data import cross_validation
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
-from fieldmark.training.automl import Budget, candidates, learning_photos
-from fieldmark.training.automl.finetune_search import Tuning
-from fieldmark.training.automl.linear_probe_search import learned
+from fieldmark.training.automl import Budget, candidates, training_and_validation
+from fieldmark.training.automl.finetune_search import FineTuningSearch
+from fieldmark.training.automl.linear_probe_search import fit_candidate
 
 
 def photos_of(drawn: list[tuple[str, int]]) -> LabelledPhotos:
@@ -70,15 +70,15 @@ def test_a_class_with_one_photo_is_learned_in_the_end(insects: Path, tmp_path: P
         [network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False
     )
     candidate.extractor.compute(parts.files, {network.architecture.name: network})
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     taxa, held = np.array(photos.taxon_ids), 0
     for seed in range(3):
-        fold = Tuning(parts, seed, Budget(None)).fold
+        fold = FineTuningSearch(parts, seed, Budget(None)).fold
         assert set(taxa[~fold.measure]) == set(taxa)
         tenth = cross_validation.folds(photos, 10, seed + 1) == 0
         if set(taxa[~tenth]) < set(taxa):
             held += 1
             for kind in ("ridge", "ncm"):
-                head = learned(candidate, parts, seed, kind)[0].head
+                head = fit_candidate(candidate, parts, seed, kind)[0].head
                 assert (np.linalg.norm(head.weight, axis=0) > 0).all()
     assert held  # else this shows nothing

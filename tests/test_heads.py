@@ -14,7 +14,7 @@ from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import default, ridge
 from fieldmark.heads.base import LinearHead, Scaling
-from fieldmark.heads.scaling import few, fit_weights
+from fieldmark.heads.scaling import fit_weights, subsample
 from fieldmark.heads.selection import schedule
 from fieldmark.heads.softmax import Hyperparameters, Training, cosine, fit, fit_sweep
 from fieldmark.utils import random
@@ -75,15 +75,15 @@ def test_the_update_is_pytorchs_adamw() -> None:
 
 
 def test_many_at_once_are_what_each_is_alone() -> None:
-    arms = [
+    settings = [
         Hyperparameters(1e-3),
         Hyperparameters(1e-2, 0.1),
         Hyperparameters(3e-3, classes=(0, 2, 4)),
         Hyperparameters(3e-3, label_smoothing=0.2, classes=(1, 2)),
     ]
     training = Training(epochs=2, batch_size=50)
-    together = fit_sweep(TRAIN, VAL, 5, training, arms)
-    for hyperparameters, found in zip(arms, together, strict=True):
+    together = fit_sweep(TRAIN, VAL, 5, training, settings)
+    for hyperparameters, found in zip(settings, together, strict=True):
         alone = fit(TRAIN, VAL, 5, training, hyperparameters)
         np.testing.assert_allclose(found.head.weight, alone.head.weight, atol=1e-4)
         # Adam makes a step of a gradient that is zero but for rounding, so that a bias can differ.
@@ -135,7 +135,7 @@ def test_training_starts_from_a_given_layer() -> None:
 def test_ridges_sums_are_the_decomposition_of_the_scaled_features(count: int, dim: int) -> None:
     photos = blobs(count, dim)
     x_ND = Scaling.of(photos.features).apply(photos.features[slice(None)]).astype(np.float64)
-    sums = ridge.Sums.of(photos, 5)
+    sums = ridge.RidgeStatistics.of(photos, 5)
     rebuilt = (sums.vectors * sums.values) @ sums.vectors.T
     np.testing.assert_allclose(rebuilt.numpy(), x_ND.T @ x_ND, atol=1e-2)
     for number in range(5):
@@ -148,16 +148,16 @@ def test_ridges_sums_lose_no_digits_to_a_large_mean() -> None:
     photos = blobs(300)
     far = Features.of(photos.features[slice(None)].astype(np.float64) + 1e4)
     moved = LabelledFeatures(far, photos.labels, photos.ids)
-    values = [ridge.Sums.of(each, 5).values.numpy() for each in (photos, moved)]
+    values = [ridge.RidgeStatistics.of(each, 5).values.numpy() for each in (photos, moved)]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-2)
 
 
 def test_ridges_leave_one_out_scores_are_those_of_a_fit_without_the_photo() -> None:
     photos, strength = blobs(60), 0.3
-    choice = ridge._Choice(ridge.Sums.of(photos, 5), photos, alone=True)
+    choice = ridge._RegularisationSearch(ridge.RidgeStatistics.of(photos, 5), photos, leave_one_out=True)
     weight_EC, _, inverse_E = choice._columns(strength)
     found = choice.x_NE @ weight_EC
-    choice._leave_out(found, inverse_E)
+    choice._leave_one_out(found, inverse_E)
     x_ND = choice.sums.scaling.apply(photos.features[slice(None)]).astype(np.float64)
     y_NC = np.eye(5)[photos.labels]
     penalty = strength * np.trace(x_ND.T @ x_ND) / 12 * np.eye(12)
@@ -204,23 +204,23 @@ def test_few_takes_the_same_photos_in_any_order() -> None:
         many.features.take(mixed), many.labels[mixed], tuple(many.ids[i] for i in mixed)
     )
     classes = (1 << 24) // 100
-    assert len(few(many, classes)) == 100
-    assert set(few(many, classes).ids) == set(few(again, classes).ids)
+    assert len(subsample(many, classes)) == 100
+    assert set(subsample(many, classes).ids) == set(subsample(again, classes).ids)
 
 
 @pytest.mark.parametrize(
     ("photos", "dim", "classes"), [(0, 12, 3), (50, 12, 3), (20_000, 2_048, 1_000)]
 )
 def test_small_data_gets_as_many_updates_as_it_needs(photos: int, dim: int, classes: int) -> None:
-    training, arms = schedule(photos), default.default_arms(photos, dim, classes)
+    training, settings = schedule(photos), default.default_settings(photos, dim, classes)
     updates = training.epochs * math.ceil(photos / training.batch_size)
     assert photos == 0 or updates >= 150
-    assert len(arms) >= 3
+    assert len(settings) >= 3
 
 
 def test_the_default_stays_within_memory_at_a_million_photos() -> None:
-    training, arms = schedule(1_000_000), default.default_arms(1_000_000, 2_048, 10_000)
-    assert len(arms) * 2_048 * 10_000 * 16 <= 1 << 30
+    training, settings = schedule(1_000_000), default.default_settings(1_000_000, 2_048, 10_000)
+    assert len(settings) * 2_048 * 10_000 * 16 <= 1 << 30
     assert training.epochs <= 4
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.data.readers import READERS, read, scientific_names, tabular
-from fieldmark.inference import items_of
+from fieldmark.data.readers import SOURCES, read, scientific_names, tabular
+from fieldmark.inference import find_photos
 from fieldmark.utils.errors import InputError
 
 
@@ -78,8 +78,8 @@ def test_a_damaged_shard_among_others_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"train-1.PARQUET is not a complete Parquet file"):
         read(folder)
-    with pytest.raises(InputError, match=r"train-1.PARQUET is not a complete Parquet file"):
-        items_of([folder])
+    with pytest.raises(InputError, match=r"train-1.PARQUET is not a whole Parquet file"):
+        find_photos([folder])
 
 
 def test_a_label_of_several_values_is_one_sentence(tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ def test_a_folder_with_an_export_is_read_as_it(
     (row,) = rows_of(tmp_path).values()
     assert row["taxon_id"] == hybrid  # and not the parent that it is filed under
     photo(tmp_path / "pictures" / "more.jpg")
-    assert [item.id for item in items_of([tmp_path])] == ["11"]
-    assert "has a list of its photos: these 1 are named" in capsys.readouterr().err
-    assert len(items_of([tmp_path / "**" / "*"])) == 2
+    assert [item.id for item in find_photos([tmp_path])] == ["11"]
+    assert "has a list of its photos: using these 1" in capsys.readouterr().err
+    assert len(find_photos([tmp_path / "**" / "*"])) == 2
     (tmp_path / "observations-2.csv").write_text(f"{header}\n{line}\n")
     with pytest.raises(InputError, match="several exports"):
         read(tmp_path)

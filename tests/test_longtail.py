@@ -149,7 +149,7 @@ def test_the_prior_is_in_the_units_of_the_logits_that_it_is_taken_off(epochs: in
     for some in (learn, photos):
         alone = fit(some, rest, 5, how, Hyperparameters(rate)).head
         log_prior_C = class_imbalance.prior(np.bincount(some.labels, minlength=5))
-        found = class_imbalance.candidates(some, 5, how, ["adjusted"], aside=(learn, rest))
+        found = class_imbalance.fit_methods(some, 5, how, ["adjusted"], calibration=(learn, rest))
         adjusted = [each for each in found if each.method == "adjusted"]
         for each in [each for each in adjusted if each.setting[0] == rate]:
             expected_C = each.setting[1] * temperature * log_prior_C
@@ -168,7 +168,7 @@ def test_normalising_makes_the_weights_of_all_classes_equally_long() -> None:
 
 
 def test_every_method_gives_heads_and_helps_rare_classes() -> None:
-    found = class_imbalance.candidates(TRAIN, 5, Training(10))
+    found = class_imbalance.fit_methods(TRAIN, 5, Training(10))
     assert {each.method for each in found} == {class_imbalance.PLAIN, *class_imbalance.METHODS}
 
     def tail_error(head: LinearHead) -> float:
@@ -181,12 +181,12 @@ def test_every_method_gives_heads_and_helps_rare_classes() -> None:
 
 
 def test_photos_that_are_watched_have_a_curve_and_no_say() -> None:
-    plain = class_imbalance.candidates(TRAIN, 5, Training(3))
-    watched = class_imbalance.candidates(TRAIN, 5, Training(3), watched=TEST)
-    for one, other in zip(plain, watched, strict=True):
+    plain = class_imbalance.fit_methods(TRAIN, 5, Training(3))
+    monitored = class_imbalance.fit_methods(TRAIN, 5, Training(3), monitored=TEST)
+    for one, other in zip(plain, monitored, strict=True):
         np.testing.assert_array_equal(one.head.weight, other.head.weight)
         assert not one.curve
-    last = next(each for each in watched if each.method == class_imbalance.PLAIN)
+    last = next(each for each in monitored if each.method == class_imbalance.PLAIN)
     p_NC = metrics.log_softmax(last.head.logits_of(TEST.features))
     assert last.curve[-1].val_loss == pytest.approx(
         -p_NC[np.arange(len(TEST)), TEST.labels].mean(), rel=1e-4
@@ -204,9 +204,9 @@ def test_the_choice_takes_no_help_that_costs_too_much() -> None:
 
     plain = answers(40, 8)
     dear, good, weak = answers(50, 0), answers(44, 4), answers(41, 7)
-    assert class_imbalance.choose([dear, weak, good], plain, labels, tail_C) == 2
-    assert class_imbalance.choose([dear, answers(60, 0)], plain, labels, tail_C) == 0
-    assert class_imbalance.choose([weak, good], plain, labels, np.array([False, False])) == 1
+    assert class_imbalance.choose_trial([dear, weak, good], plain, labels, tail_C) == 2
+    assert class_imbalance.choose_trial([dear, answers(60, 0)], plain, labels, tail_C) == 0
+    assert class_imbalance.choose_trial([weak, good], plain, labels, np.array([False, False])) == 1
 
 
 def test_bands_and_their_errors() -> None:
@@ -248,13 +248,13 @@ def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
     first = {ids[at] for at in np.flatnonzero(folds == 0)}
     calls = []
 
-    def telling(learn: LabelledFeatures, *_: object) -> list[class_imbalance.Candidate]:
+    def telling(learn: LabelledFeatures, *_: object) -> list[class_imbalance.ImbalanceTrial]:
         calls.append(set(learn.ids))
         right = np.eye(2) if first & set(learn.ids) else 1 - np.eye(2)
         head = LinearHead(right.astype(np.float32), np.zeros(2, np.float32))
-        return [class_imbalance.Candidate(class_imbalance.PLAIN, (1e-3, 0.0), head)]
+        return [class_imbalance.ImbalanceTrial(class_imbalance.PLAIN, (1e-3, 0.0), head)]
 
-    monkeypatch.setattr(class_imbalance, "candidates", telling)
+    monkeypatch.setattr(class_imbalance, "fit_methods", telling)
     run = Run("tail", "Plain", SHUFFLE, mode="tail", head="plain", part="cross")
     work: Any = SimpleNamespace(
         seed=0,

@@ -244,7 +244,7 @@ def test_the_heat_map_is_the_weighted_sum_of_the_members(made: Classifier) -> No
     total = np.zeros(pixels.shape[:2])
     for member in made.members:
         found = explain.activation(member, member.preprocess.apply(pixels), 2)
-        one = explain.in_frame(member.preprocess, found, *pixels.shape[:2])
+        one = explain.to_photo_frame(member.preprocess, found, *pixels.shape[:2])
         total += member.weight / member.temperature * max(0, found.map_hw.max()) * one
     np.testing.assert_allclose(heat, total / total.max(), atol=1e-5)
 
@@ -253,7 +253,7 @@ def test_a_mirrored_view_is_drawn_the_right_way_round() -> None:
     left = np.zeros((7, 7), np.float32)
     left[:, 0] = 1
     found = explain.Activation(left, 1.0, 0.0, exact=True)
-    drawn = explain.in_frame(replace(SQUASH, flip=True), found, 70, 70)
+    drawn = explain.to_photo_frame(replace(SQUASH, flip=True), found, 70, 70)
     assert drawn[:, :10].max() < 0.1
     assert drawn[:, -5:].min() > 0.5
 

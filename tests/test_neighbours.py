@@ -59,7 +59,7 @@ def table_of(train: LabelledFeatures, root: Path, sha256: list[str | None] | Non
 
 def kept(tmp_path: Path, train: LabelledFeatures, **options: Any) -> Neighbours:
     write(tmp_path, classifier(), table_of(train, tmp_path / "photos"), train, **options)
-    found = neighbours.of(classifier(tmp_path))
+    found = neighbours.load_index(classifier(tmp_path))
     assert found is not None
     return found
 
@@ -142,9 +142,9 @@ def test_similar_takes_features_or_says_that_nothing_is_kept(tmp_path: Path) -> 
     kept(tmp_path, labelled(x_ND))
     assert neighbours.similar(classifier(tmp_path), x_ND[4], 2)[0].photo_id == "id4"
     (tmp_path / FILE).unlink()
-    with pytest.raises(InputError, match="keeps no training photos"):
+    with pytest.raises(InputError, match="has no training photos"):
         neighbours.similar(classifier(tmp_path), x_ND[4], 2)
-    assert neighbours.of(classifier(None)) is None
+    assert neighbours.load_index(classifier(None)) is None
 
 
 # The index
@@ -197,7 +197,7 @@ def photos(tmp_path: Path) -> tuple[Path, LabelledFeatures, PhotoTable]:
 def test_a_photo_that_is_gone_is_shown_only_by_its_thumbnail(photos: Any, thumbnails: bool) -> None:
     folder, train, table = photos
     write(folder, classifier(), table, train, thumbnails=thumbnails)
-    found = neighbours.of(classifier(folder))
+    found = neighbours.load_index(classifier(folder))
     assert found is not None
     [[near]] = found.similar(train.features[np.array([1])], 1)
     whole = found.picture(near)
@@ -222,7 +222,7 @@ def test_another_file_in_the_photos_place_is_not_shown(photos: Any) -> None:
     """A folder from elsewhere could name any picture on this machine."""
     folder, train, table = photos
     write(folder, classifier(), table, train)
-    found = neighbours.of(classifier(folder))
+    found = neighbours.load_index(classifier(folder))
     assert found is not None
     [[near]] = found.similar(train.features[np.array([1])], 1)
     private = folder / "photos" / "sub" / "é 1.png"
@@ -267,7 +267,7 @@ def test_a_damaged_file_is_one_sentence(name: str, tmp_path: Path) -> None:
     damage(name, tensors, about)
     save_file(tensors, tmp_path / FILE, metadata=about)
     with pytest.raises(ClassifierError, match="damaged or of another classifier"):
-        neighbours.of(classifier(tmp_path))
+        neighbours.load_index(classifier(tmp_path))
 
 
 def test_a_file_that_is_cut_off_is_one_sentence(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_file_that_is_cut_off_is_one_sentence(tmp_path: Path) -> None:
     for length in (0, 4, 100, len(data) - 1):
         (tmp_path / FILE).write_bytes(data[:length])
         with pytest.raises(ClassifierError):
-            neighbours.of(classifier(tmp_path))
+            neighbours.load_index(classifier(tmp_path))
 
 
 def test_vectors_that_are_no_numbers_are_like_nothing(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_vectors_that_are_no_numbers_are_like_nothing(tmp_path: Path) -> None:
     tensors["vectors"][5] = np.nan
     tensors["vectors"][6] = np.inf
     save_file(tensors, tmp_path / FILE, metadata=about)
-    found = neighbours.of(classifier(tmp_path))
+    found = neighbours.load_index(classifier(tmp_path))
     assert found is not None
     rows, similarity = found.search(x_ND[5:6], 18)
     assert np.isfinite(similarity).all()

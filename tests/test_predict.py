@@ -15,7 +15,7 @@ import pytest
 
 from fieldmark import inference
 from fieldmark.data.taxonomy import Taxon, Taxonomy
-from fieldmark.inference import Item, Named
+from fieldmark.inference import InputPhoto, PhotoResult
 from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
 from fieldmark.inference.formats import writer_of
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
@@ -55,7 +55,7 @@ def challenge(insects: Path, tmp_path: Path) -> Path:
 
 def test_files_and_folders(insects: Path) -> None:
     folder = insects / "Apis mellifera"
-    items = inference.items_of([folder / "03.jpg", folder])
+    items = inference.find_photos([folder / "03.jpg", folder])
     assert [item.path.name for item in items][:2] == ["03.jpg", "00.jpg"]
     assert len(items) == 1 + 17
     assert items[0].id is None
@@ -67,11 +67,11 @@ def test_a_folder_of_folders_gives_photos_alone(insects: Path, tmp_path: Path) -
     (tmp_path / ".hidden.jpg").write_text("no photo")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "b.webp").write_text("judged when it is read")
-    assert [item.path.name for item in inference.items_of([tmp_path])] == ["A.JPG", "b.webp"]
+    assert [item.path.name for item in inference.find_photos([tmp_path])] == ["A.JPG", "b.webp"]
 
 
 def test_an_annotation_file_gives_its_ids(challenge: Path) -> None:
-    items = inference.items_of([challenge])
+    items = inference.find_photos([challenge])
     assert [item.id for item in items][:3] == ["4000", "3993", "3986"]
     assert items[-1].id == "9"
     assert items[0].path == challenge.parent / "test2019" / "000.jpg"
@@ -103,31 +103,31 @@ def test_what_holds_no_photos_is_one_sentence(
     elif content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=path.name.split(".", maxsplit=1)[0]) as caught:
-        inference.items_of([path])
+        inference.find_photos([path])
     assert "\n" not in str(caught.value)
 
 
 def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
     insects: Path, classifier: Classifier
 ) -> None:
-    items = inference.items_of([insects])  # more than a batch, and no multiple of it
+    items = inference.find_photos([insects])  # more than a batch, and no multiple of it
     found = list(inference.predict(classifier, items, top=2))
-    assert [each.item for each in found] == items
+    assert [each.photo for each in found] == items
     bad = [each for each in found if each.prediction is None]
-    assert [Path(each.item.name).name for each in bad] == ["broken.jpg"]
+    assert [Path(each.photo.name).name for each in bad] == ["broken.jpg"]
     assert bad[0].rejected is not None
     assert bad[0].rejected.reason is RejectReason.TRUNCATED
     for each in found:
         if each.prediction is None:
             continue
-        (alone,) = classifier.predict([each.item.path], top=2)
+        (alone,) = classifier.predict([each.photo.path], top=2)
         assert alone.best.taxon == each.prediction.best.taxon
         assert alone.best.score == pytest.approx(each.prediction.best.score, rel=1e-3)
         assert len(each.prediction.answers) == 2
 
 
 def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
-    items = inference.items_of([insects / "Danaus plexippus"])
+    items = inference.find_photos([insects / "Danaus plexippus"])
     names = [
         each.prediction.best.taxon.name
         for each in inference.predict(classifier, items)
@@ -137,9 +137,9 @@ def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
 
 
 def test_a_batch_of_bad_photos_and_none_at_all(tmp_path: Path, classifier: Classifier) -> None:
-    items = [Item(str(number), tmp_path / "gone.jpg") for number in range(70)]
+    items = [InputPhoto(str(number), tmp_path / "gone.jpg") for number in range(70)]
     found = list(inference.predict(classifier, items))
-    assert [each.item.name for each in found] == [str(number) for number in range(70)]
+    assert [each.photo.name for each in found] == [str(number) for number in range(70)]
     assert all(each.prediction is None for each in found)
     assert list(inference.predict(classifier, [])) == []
 
@@ -150,16 +150,18 @@ TICK = Taxon("9", "Ixodida", "tick", "", {"kingdom": "Animalia", "order": "Ixodi
 TAXONOMY = Taxonomy([AWKWARD, TIT, TICK])
 KINGDOM = HigherTaxon("kingdom", {"kingdom": "Animalia"}, 0.6)
 RESULTS = [
-    Named(
-        Item("a,b.jpg", Path("a,b.jpg"), "12"),
+    PhotoResult(
+        InputPhoto("a,b.jpg", Path("a,b.jpg"), "12"),
         Prediction((Answer(AWKWARD, 0.75), Answer(TIT, 0.25)), sure=False),
     ),
-    Named(Item("c\rd.jpg", Path("c")), Prediction((Answer(AWKWARD, 1.0),), sure=True)),
-    Named(
-        Item("tit.jpg", Path("t")),
+    PhotoResult(InputPhoto("c\rd.jpg", Path("c")), Prediction((Answer(AWKWARD, 1.0),), sure=True)),
+    PhotoResult(
+        InputPhoto("tit.jpg", Path("t")),
         Prediction((Answer(TIT, 0.4), Answer(TICK, 0.2)), False, KINGDOM, (KINGDOM,), "because"),
     ),
-    Named(Item("e.jpg", Path("e")), None, ImageRejected(RejectReason.EMPTY, "no bytes")),
+    PhotoResult(
+        InputPhoto("e.jpg", Path("e")), None, ImageRejected(RejectReason.EMPTY, "no bytes")
+    ),
 ]
 
 
@@ -210,7 +212,7 @@ def test_json_lines_are_an_object_a_line() -> None:
 
 
 def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
-    text = "\n".join(inference.as_text(RESULTS))
+    text = "\n".join(inference.text_lines(RESULTS))
     assert "not sure" in text.split("c\rd.jpg")[0]
     assert "not sure" not in text.split("c\rd.jpg")[1].split("tit.jpg")[0]
     assert "75.0%" in text
@@ -220,7 +222,7 @@ def test_the_terminal_says_not_sure_and_why_a_photo_is_of_no_use() -> None:
 
 def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: Classifier) -> None:
     folder = insects / "Apis mellifera"
-    results = list(inference.predict(classifier, inference.items_of([folder]), top=1))
+    results = list(inference.predict(classifier, inference.find_photos([folder]), top=1))
     found = table("\r\n".join(inference.lines("csv", results, classifier.taxonomy, wide=True)))
     assert len(found) == 17
     for row, result in zip(found, results, strict=True):
@@ -244,23 +246,23 @@ def test_labels_of_one_name_have_columns_of_their_own() -> None:
 
 
 def test_patterns_and_lists(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [item.name for item in inference.items_of([insects / "*" / "0[0-2].jpg"])]
+    names = [item.name for item in inference.find_photos([insects / "*" / "0[0-2].jpg"])]
     assert len(names) == 12
-    assert names == [item.name for item in inference.items_of([insects / "**" / "0[0-2].jpg"])]
-    assert len(inference.items_of([insects / "D*"])) == 16  # a folder
+    assert names == [item.name for item in inference.find_photos([insects / "**" / "0[0-2].jpg"])]
+    assert len(inference.find_photos([insects / "D*"])) == 16  # a folder
     with pytest.raises(InputError, match="matches no photo"):
-        inference.items_of([insects / "*.tiff"])
+        inference.find_photos([insects / "*.tiff"])
     for end in ("\n", "\r\n", "\0"):
         (tmp_path / "list.txt").write_text(end.join([*names, "gone.jpg", ""]))
         for argument in (f"@{tmp_path / 'list.txt'}", "-"):
             text = (tmp_path / "list.txt").open()
             monkeypatch.setattr("sys.stdin", text)
-            items = inference.items_of([Path(argument)])
+            items = inference.find_photos([Path(argument)])
             assert [item.name for item in items] == [*names, "gone.jpg"]
             text.close()
     (tmp_path / "list.txt").write_text("\n\n")
     with pytest.raises(InputError, match="names no photo"):
-        inference.listed(str(tmp_path / "list.txt"))
+        inference.read_list(str(tmp_path / "list.txt"))
 
 
 def test_only_some_labels_are_possible_and_share_the_scores(
@@ -269,7 +271,7 @@ def test_only_some_labels_are_possible_and_share_the_scores(
     (tmp_path / "only.txt").write_text(
         "# of this place\napis MELLIFERA\n\n Danaus  plexippus \n", encoding="utf-8-sig"
     )
-    names = inference.species_in(tmp_path / "only.txt")
+    names = inference.read_species_list(tmp_path / "only.txt")
     fewer = classifier.only(names)
     photo = insects / "Bombus terrestris" / "00.jpg"
     (every,), (some,) = classifier.predict([photo], top=9), fewer.predict([photo], top=9)
@@ -296,7 +298,7 @@ def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
         with pytest.raises(InputError, match="--wide"):
             inference.to_file(tmp_path / f"a{suffix}", classifier, [], wide=True)
         return
-    items = inference.items_of([insects])
+    items = inference.find_photos([insects])
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     assert inference.to_file(whole, classifier, items, wide=wide) == 1
     assert inference.to_file(cut, classifier, items[:40], wide=wide) == 1
@@ -334,7 +336,7 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
 ) -> None:
     folder, out = tmp_path / "mine", tmp_path / "out.csv"
     shutil.copytree(insects / "Danaus plexippus", folder)
-    items = inference.items_of([folder])
+    items = inference.find_photos([folder])
     inference.to_file(out, classifier, items)
     before = out.read_bytes()
     inference.to_file(out, classifier, items)
@@ -366,7 +368,7 @@ def test_a_name_that_is_no_unicode_can_be_printed(
     except OSError:
         pytest.skip("this file system takes no such name")
     for argument in (tmp_path, odd):
-        found = list(inference.predict(classifier, inference.items_of([argument])))
+        found = list(inference.predict(classifier, inference.find_photos([argument])))
         assert found[0].prediction is not None
         for form in ("text", "csv", "jsonl"):
             text = "\n".join(inference.lines(form, found, classifier.taxonomy))
@@ -378,12 +380,12 @@ def test_a_submission_has_one_row_for_each_image_id(
     challenge: Path, tmp_path: Path, classifier: Classifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also for a photo that is damaged or not there: it gets the first class, and this is said."""
-    items = inference.items_of([challenge])
+    items = inference.find_photos([challenge])
     found = list(inference.predict(classifier, items))
     inference.write_submission(tmp_path / "out" / "s.csv", found, classifier)
     rows = list(csv.DictReader((tmp_path / "out" / "s.csv").read_text().splitlines()))
-    listed = [str(image["id"]) for image in json.loads(challenge.read_text())["images"]]
-    assert [row["id"] for row in rows] == listed
+    read_list = [str(image["id"]) for image in json.loads(challenge.read_text())["images"]]
+    assert [row["id"] for row in rows] == read_list
     assert {row["predicted"] for row in rows} <= {taxon.id for taxon in classifier.taxa}
     assert sum(each.prediction is None for each in found) == 2
     assert rows[-1]["predicted"] == classifier.taxa[0].id
@@ -397,19 +399,19 @@ def test_an_id_that_is_listed_twice_gets_one_row(
 ) -> None:
     images = json.loads(challenge.read_text())["images"]
     twice = annotations(tmp_path, [*images[:3], {**images[3], "id": images[0]["id"]}], "twice.json")
-    items = inference.items_of([twice])
+    items = inference.find_photos([twice])
     assert [item.id for item in items] == ["4000", "3993", "3986"]
 
 
 def test_a_submission_needs_ids_and_says_so_before_any_work(challenge: Path, insects: Path) -> None:
     with pytest.raises(InputError, match="no image id"):
-        inference.check_submission(inference.items_of([challenge, insects]))
+        inference.check_submission(inference.find_photos([challenge, insects]))
     with pytest.raises(InputError, match="of another photo"):
-        inference.check_submission(inference.items_of([challenge, challenge]))
+        inference.check_submission(inference.find_photos([challenge, challenge]))
 
 
 def test_progress_changes_nothing(classifier: Classifier, insects: Path) -> None:
-    items = inference.items_of([insects])
-    plain = [each.item for each in inference.predict(classifier, items)]
+    items = inference.find_photos([insects])
+    plain = [each.photo for each in inference.predict(classifier, items)]
     shown = inference.with_progress(inference.predict(classifier, items), len(items))
-    assert [each.item for each in shown] == plain
+    assert [each.photo for each in shown] == plain

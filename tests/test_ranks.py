@@ -25,7 +25,7 @@ from fieldmark.data.transforms import Preprocess
 from fieldmark.training import TrainConfig
 from fieldmark.training.finetune import distributed, good
 from fieldmark.training.finetune.data import batches
-from fieldmark.training.finetune.device import join
+from fieldmark.training.finetune.device import join_processes
 from fieldmark.training.strategies import SingleStrategy
 from fieldmark.utils import random
 from fieldmark.utils.errors import InputError
@@ -37,7 +37,7 @@ import numpy as np, torch
 from dataclasses import asdict, replace
 from fieldmark.models import load
 from fieldmark.utils.errors import InputError
-from fieldmark.training.finetune import finetune, good, join, loop
+from fieldmark.training.finetune import finetune, good, join_processes, loop
 from fieldmark.data.loader import LabelledCrops
 
 out, dies = Path(sys.argv[1]), sys.argv[2] == "dies"
@@ -47,13 +47,13 @@ pixels = rng.integers(0, 255, (37, 40, 40, 3), np.uint8)
 crops = LabelledCrops(pixels, np.arange(37), np.arange(37) % 3, tuple(map(str, range(37))))
 val = replace(crops, pixels=np.ascontiguousarray(pixels[:, :32, :32]))
 network = load("shufflenet_v2_x0_5", weights="random").trainable(3, 0)
-join("all")
+join_processes("all")
 if dies and os.environ["RANK"] == "1":
-    keep = loop.State.after_epoch
+    keep = loop.TrainingState.after_epoch
     def after_epoch(self, entry):
         keep(self, entry)
         os._exit(9)
-    loop.State.after_epoch = after_epoch
+    loop.TrainingState.after_epoch = after_epoch
 how = replace(good("all", epochs=2), batch_size=12, learning_rate=1e-3)
 try:
     curve, _ = finetune(network, crops, val, how, checkpoint=out / "state")
@@ -128,7 +128,7 @@ def test_a_last_layer_is_no_work_for_several(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="without torchrun"):
-        join("last")
+        join_processes("last")
 
 
 class TestStream:

@@ -19,7 +19,12 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.training import TrainConfig, automl, train
 from fieldmark.training.automl import finetune_search, linear_probe_search
 from fieldmark.training.automl import search as trying
-from fieldmark.training.automl.selection import WAYS, Option, rises, winner
+from fieldmark.training.automl.selection import (
+    WEIGHTINGS,
+    EnsembleOption,
+    choose_option,
+    loss_differences,
+)
 from fieldmark.training.strategies import ensemble
 from fieldmark.utils.errors import InputError
 
@@ -47,9 +52,9 @@ def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "load", random)
 
 
-def told(name: str, loss: float, macs: float, spread: float = 0.01) -> Option:
+def told(name: str, loss: float, macs: float, spread: float = 0.01) -> EnsembleOption:
     losses = loss + spread * np.random.default_rng(0).normal(0, 1, 200)
-    return Option(name, np.ones(1), losses, losses > loss, macs)
+    return EnsembleOption(name, np.ones(1), losses, losses > loss, macs)
 
 
 def test_of_options_that_tie_the_cheapest_is_taken() -> None:
@@ -60,10 +65,10 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
     same = replace(best, name="a", giga_macs=1.0, losses_N=best.losses_N + apart)
     worse = replace(best, name="b", giga_macs=0.1, losses_N=best.losses_N + 0.1)
     made = sorted([best, same, worse], key=lambda each: each.loss)
-    chosen, why = winner(made, rises(made, [None] * 200, 0))
+    chosen, why = choose_option(made, loss_differences(made, [None] * 200, 0))
     assert chosen.name == "a"
     assert "ties with mean" in why
-    chosen, why = winner([best, worse], rises([best, worse], [None] * 200, 0))
+    chosen, why = choose_option([best, worse], loss_differences([best, worse], [None] * 200, 0))
     assert chosen is best
     assert "nothing cheaper ties" in why
 
@@ -84,14 +89,14 @@ def test_the_budget_holds(
         clock.now += 20
         return list(wanted)
 
-    def made(candidate: automl.Candidate, *_: object) -> tuple[automl.Tried, float]:
+    def made(candidate: automl.Candidate, *_: object) -> tuple[automl.TrialResult, float]:
         clock.now += 80
         nothing = np.zeros((1, 4), np.float32)
         head = LinearHead(nothing, nothing[0])
-        return automl.Tried(candidate, "", head, nothing, 1, 1, 1), 80.0
+        return automl.TrialResult(candidate, "", head, nothing, 1, 1, 1), 80.0
 
     monkeypatch.setattr(FeatureExtractor, "compute", compute)
-    monkeypatch.setattr(trying, "learned", made)
+    monkeypatch.setattr(trying, "fit_candidate", made)
     networks = [models.load(name) for name in NAMES]
     wanted = automl.candidates(networks, extractor, all_views=True)
     first = NAMES[0]
@@ -102,9 +107,9 @@ def test_the_budget_holds(
     ]
     doing = automl.Search(parts, 0, automl.Budget(budget, clock))
     doing.try_all(wanted, "softmax")
-    assert len(doing.found) == learned
-    assert len(doing.found) + len(doing.passed_over) == 7
-    assert all(each.seconds == 100 for each in doing.found)
+    assert len(doing.results) == learned
+    assert len(doing.results) + len(doing.skipped) == 7
+    assert all(each.seconds == 100 for each in doing.results)
     if budget is not None and learned > 1:
         assert clock.now - 100 <= (1 - automl.RESERVE) * budget
 
@@ -154,7 +159,7 @@ def test_best_says_what_was_tried_and_why(
     about = trained.classifier.provenance
     rows = {one["name"]: one for one in about["tried"]}
     assert {NAMES[0], f"{NAMES[0]}, ridge", f"{NAMES[0]} (288 px), ridge"} <= rows.keys()
-    assert {*WAYS} <= rows.keys()
+    assert {*WEIGHTINGS} <= rows.keys()
     assert any(name.endswith("classes evened by 0.5") for name in rows)
     assert sum(one["taken"] for one in about["tried"]) == 1
     assert about["chosen"]["how"].endswith(".")
@@ -223,10 +228,10 @@ def test_answers_are_evened_as_the_head_is() -> None:
     x_ND, y_N = random.normal(0, 1, (60, 3)).astype(np.float32), random.integers(0, 4, 60)
     head = LinearHead(random.normal(0, 1, (3, 4)).astype(np.float32), np.zeros(4, np.float32))
     candidate: Any = None
-    plain = automl.Tried.of(candidate, "", head, head.logits(x_ND), y_N)
+    plain = automl.TrialResult.of(candidate, "", head, head.logits(x_ND), y_N)
     count_C = np.array([40, 10, 5, 5])
     for strength, done in zip(
-        (0.5, 1.0), linear_probe_search.evened(plain, y_N, count_C), strict=True
+        (0.5, 1.0), linear_probe_search.logit_adjusted(plain, y_N, count_C), strict=True
     ):
         np.testing.assert_allclose(done.logits_NC, done.head.logits(x_ND), atol=1e-5)
         lift = (done.logits_NC - plain.logits_NC) / plain.temperature

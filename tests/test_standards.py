@@ -15,9 +15,16 @@ import pytest
 from PIL import Image
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
-from fieldmark.inference import Item, Named, items_of, to_file
-from fieldmark.inference.formats import WRITERS, Form, camtrap, darwin_core, speciesnet, writer_of
-from fieldmark.inference.record import entry as full_entry
+from fieldmark.inference import InputPhoto, PhotoResult, find_photos, to_file
+from fieldmark.inference.formats import (
+    WRITERS,
+    FormatOptions,
+    camtrap,
+    darwin_core,
+    speciesnet,
+    writer_of,
+)
+from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 STANDARDS = Path(__file__).parent / "standards"
@@ -26,7 +33,7 @@ RANKS = {
     **{"genus": "Pica", "species": "Pica pica"},
 }
 TAXA = Taxonomy([Taxon("1", "Pica pica", "Magpie", "Birds", RANKS), Taxon("2", "empty")])
-FORM = Form(TAXA, by="fieldmark 1 abc", when="2024-05-01T10:00:00Z")
+FORM = FormatOptions(TAXA, by="fieldmark 1 abc", when="2024-05-01T10:00:00Z")
 
 
 def entry(file: str, **more: Any) -> dict[str, Any]:
@@ -107,18 +114,18 @@ def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
     with tarfile.open(tmp_path / "t.tar", "w") as archive:
         archive.add(tmp_path / "a.jpg", "a.jpg")
-    (inside,) = items_of([tmp_path / "t.tar"])
+    (inside,) = find_photos([tmp_path / "t.tar"])
     rejected = ImageRejected(RejectReason.TRUNCATED, "half")
 
-    def told(item: Item, *, timed: bool = True) -> Any:
-        return full_entry(Named(item, None, rejected), 2, timed=timed).get("taken")
+    def told(item: InputPhoto, *, timed: bool = True) -> Any:
+        return to_record(PhotoResult(item, None, rejected), 2, timed=timed).get("taken")
 
-    plain = Item("a.jpg", tmp_path / "a.jpg")
+    plain = InputPhoto("a.jpg", tmp_path / "a.jpg")
     assert told(plain) == told(inside) == "2020-03-01T22:00:00Z"
     assert told(plain, timed=False) is None
     assert told(replace(plain, taken="2021-01-01T00:00:00Z")) == "2021-01-01T00:00:00Z"
     assert told(replace(plain, taken="2021-01-01")) == "2020-03-01T22:00:00Z"
-    assert told(Item("gone.jpg", tmp_path / "gone.jpg", taken="2021-01-01")) == "2021-01-01"
+    assert told(InputPhoto("gone.jpg", tmp_path / "gone.jpg", taken="2021-01-01")) == "2021-01-01"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) 
     ],
 )
 def test_times_are_written_with_their_zone(said: str, written: str) -> None:
-    assert camtrap._moment(said) == written
+    assert camtrap._timestamp(said) == written
 
 
 def test_camtrap_dp_comes_back_with_its_own_media_and_deployments(
@@ -151,7 +158,7 @@ def test_camtrap_dp_comes_back_with_its_own_media_and_deployments(
     (root / "observations.csv").write_text("observationID,deploymentID,observationType\n")
     for given in (root, root / "datapackage.json"):
         out = tmp_path / f"{given.name}.camtrap.csv"
-        to_file(out, classifier, items_of([given]))
+        to_file(out, classifier, find_photos([given]))
         rows = list(csv.DictReader(out.read_text().splitlines()))
         assert [row["mediaID"] for row in rows] == ["m0", "m1", "m2"]
         assert [row["deploymentID"] for row in rows] == ["d0", "d1", "d2"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.early_stopping import Stopping
+from fieldmark.heads.early_stopping import EarlyStopping
 from fieldmark.heads.softmax import Hyperparameters, Training, by_loss, fit_sweep
 
 LOSSES = st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=20)
@@ -21,7 +21,7 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
     losses: list[tuple[int, int]], patience: int
 ) -> None:
     weight = torch.zeros(3, 2, 4)
-    stopping = Stopping([weight], patience)
+    stopping = EarlyStopping([weight], patience)
     for number, pair in enumerate(losses, 1):
         weight += 1  # what an epoch leaves is its number
         over = stopping.after_epoch([float(each) for each in pair])
@@ -30,12 +30,12 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
             min(range(number), key=lambda at: so_far[at][hyperparameters]) + 1
             for hyperparameters in (0, 1)
         ]
-        assert stopping.kept == best
+        assert stopping.best_epoch == best
         assert over == (number - max(best) >= patience)
         if over:
             break
-    stopping.go_back()
-    for hyperparameters, epoch in enumerate(stopping.kept):
+    stopping.restore_best()
+    for hyperparameters, epoch in enumerate(stopping.best_epoch):
         assert (weight[:, hyperparameters] == epoch).all()
 
 
@@ -56,7 +56,7 @@ def test_without_photos_to_stop_by_all_epochs_are_done() -> None:
         noisy(60, 0), none, 3, Training(epochs=12, batch_size=20), [Hyperparameters(3e-3)]
     )
     assert len(found.curve) == 12
-    assert found.kept is None
+    assert found.best_epoch is None
     np.testing.assert_array_equal(found.head.weight, plain.head.weight)
 
 
@@ -74,7 +74,7 @@ def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:
     how = Training(epochs=100, batch_size=20, patience=4)
     fast, slow = fit_sweep(train, val, 3, how, [Hyperparameters(3e-2), Hyperparameters(3e-3)])
     assert len(fast.curve) == len(slow.curve) < 100
-    assert len(slow.curve) == max(fast.kept or 0, slow.kept or 0) + 4
+    assert len(slow.curve) == max(fast.best_epoch or 0, slow.best_epoch or 0) + 4
     for each in (fast, slow):
         assert each.val_loss == min(epoch.val_loss for epoch in each.curve)
         logits = torch.from_numpy(each.head.logits_of(val.features))
@@ -84,4 +84,4 @@ def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:
         train, val, 3, Training(epochs=100, batch_size=20), [Hyperparameters(3e-2)]
     )
     assert fast.val_loss < whole.val_loss
-    assert (whole.kept, len(whole.curve)) == (None, 100)
+    assert (whole.best_epoch, len(whole.curve)) == (None, 100)

@@ -20,7 +20,7 @@ from fieldmark.experiments.study.context import Work
 from fieldmark.heads.softmax import Epoch
 from fieldmark.training import finetune
 from fieldmark.training.finetune import good
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -203,16 +203,16 @@ def test_a_study_that_was_cut_off_goes_on(
 ) -> None:
     """Cut in the middle of training all layers: kept rows stay as they are, training goes on from its
     last epoch, and the numbers are those of the study that was never cut."""
-    keep, epochs = State.after_epoch, []
+    keep, epochs = TrainingState.after_epoch, []
 
-    def dying(self: State, entry: Epoch) -> None:
+    def dying(self: TrainingState, entry: Epoch) -> None:
         keep(self, entry)
         epochs.append(len(self.curve))
         if len(epochs) == 3:  # two of the literal row, the first of the next
             raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(State, "after_epoch", dying)
+        patch.setattr(TrainingState, "after_epoch", dying)
         with pytest.raises(Cut):
             study(insects, tmp_path, recipe(), config, command="c")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
@@ -220,7 +220,9 @@ def test_a_study_that_was_cut_off_goes_on(
     assert io.read_json(tmp_path / "study.json")["finished"] is False
     epochs.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(State, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0])
+        patch.setattr(
+            TrainingState, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0]
+        )
         found = study(insects, tmp_path, recipe(), config, command="c")
     assert len(epochs) == 1 + 2  # the second epoch of the row that was cut, and the last row
     for path, changed in kept.items():

@@ -20,17 +20,23 @@ from fieldmark.training import finetune
 from fieldmark.training.automl import (
     Budget,
     Candidate,
-    Tried,
+    TrialResult,
     candidates,
     finetune_search,
-    learning_photos,
+    training_and_validation,
 )
-from fieldmark.training.automl.finetune_search import Tuning
-from fieldmark.training.automl.selection import beside_tuned, groups_of, options, rises, winner
+from fieldmark.training.automl.finetune_search import FineTuningSearch
+from fieldmark.training.automl.selection import (
+    choose_option,
+    groups_of,
+    loss_differences,
+    options,
+    options_with_fine_tuned,
+)
 from fieldmark.training.automl.summary import lines, table
 from fieldmark.training.finetune import Pace
-from fieldmark.training.finetune.checkpoint import State
-from fieldmark.training.strategies.ensemble import Chosen
+from fieldmark.training.finetune.checkpoint import TrainingState
+from fieldmark.training.strategies.ensemble import SearchOutcome
 
 NETWORK = "shufflenet_v2_x0_5"
 
@@ -62,11 +68,13 @@ def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, Da
 def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any) -> None:
     candidate, parts = given
     runs = [
-        finetune_search._Run(Tuning(parts, 0, Budget(None), bfloat16=half), candidate, "adapters")
+        finetune_search._FineTuningRun(
+            FineTuningSearch(parts, 0, Budget(None), bfloat16=half), candidate, "adapters"
+        )
         for half in (False, True)
     ]
-    assert [run.how.precision for run in runs] == ["float32", "bfloat16"]
-    assert runs[0].place != runs[1].place  # what is kept of one is not taken for the other's
+    assert [run.recipe.precision for run in runs] == ["float32", "bfloat16"]
+    assert runs[0].cache_path != runs[1].cache_path  # what is kept of one is not taken for the other's
 
 
 # Time
@@ -87,22 +95,22 @@ def test_as_many_epochs_as_the_time_allows(
         how_long.append(how.epochs)
         return self.model
 
-    monkeypatch.setattr(finetune_search._Run, "trained", trained)
-    doing = Tuning(parts, 0, Budget(seconds, Clock()))
+    monkeypatch.setattr(finetune_search._FineTuningRun, "trained", trained)
+    doing = FineTuningSearch(parts, 0, Budget(seconds, Clock()))
     doing.try_all([candidate])
     if epochs is None:
-        assert not doing.found
-        (why,) = doing.passed_over
+        assert not doing.results
+        (why,) = doing.skipped
         assert why == (
             f"{NETWORK}, biases and normalisations trained: not tried, 3 epochs would take about "
             "33 s and 26 s are left"
         )
     else:
         assert how_long == [epochs]
-        assert [each.name for each in doing.found] == [
+        assert [each.name for each in doing.results] == [
             f"{NETWORK}, biases and normalisations trained"
         ]
-        assert not doing.passed_over
+        assert not doing.skipped
 
 
 def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +121,10 @@ def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.Monke
         raise AssertionError("timed")
 
     monkeypatch.setattr(finetune, "pace", never)
-    doing = Tuning(parts, 0, Budget(100.0, Clock()))
+    doing = FineTuningSearch(parts, 0, Budget(100.0, Clock()))
     doing.try_all([candidate])
     learn = int((~doing.fold.measure).sum())
-    (why,) = doing.passed_over
+    (why,) = doing.skipped
     assert f"would take about {9 * learn + len(parts.files)} s and 85 s are left" in why
 
 
@@ -128,44 +136,44 @@ def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
     monkeypatch.setattr(finetune, "pace", lambda *_: Pace(dict.fromkeys((192, 224), 1.0), 224))
     monkeypatch.setattr(finetune_search, "FEWEST", 2)
     monkeypatch.setattr(finetune_search, "EPOCHS", 2)
-    updates, after_update = [], State.after_update
+    updates, after_update = [], TrainingState.after_update
 
-    def run(stop_at: int | None = None, cut_at: int | None = None) -> Tuning:
+    def run(stop_at: int | None = None, cut_at: int | None = None) -> FineTuningSearch:
         clock = Clock()
         updates.clear()
 
-        def counted(self: State, loss: float, photos: int) -> None:
+        def counted(self: TrainingState, loss: float, photos: int) -> None:
             after_update(self, loss, photos)
             updates.append(photos)
             if len(updates) == stop_at:
                 clock.now += 1000
             if len(updates) == cut_at:
-                self.keep()
+                self.save()
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(State, "after_update", counted)
-        doing = Tuning(parts, 0, Budget(100.0, clock))
+        monkeypatch.setattr(TrainingState, "after_update", counted)
+        doing = FineTuningSearch(parts, 0, Budget(100.0, clock))
         doing.try_all([candidate])
         return doing
 
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "whole"))
-    (whole,) = run().found
+    (whole,) = run().results
     every = len(updates)
     assert every >= 4
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cut"))
     given_up = run(stop_at=2)
-    assert not given_up.found
-    (why,) = given_up.passed_over
-    assert "given up after 1,000 s, 2 s were expected" in why
+    assert not given_up.results
+    (why,) = given_up.skipped
+    assert "stopped after 1,000 s, 2 s were expected" in why
     with pytest.raises(KeyboardInterrupt):
         run(cut_at=1)
-    (done,) = run().found
+    (done,) = run().results
     assert len(updates) == every - 3
     np.testing.assert_array_equal(done.logits_NC, whole.logits_NC)
     np.testing.assert_array_equal(done.head.weight, whole.head.weight)
     assert [path.suffix for path in (tmp_path / "cut" / "tuned").iterdir()] == [".safetensors"]
     # Once it is done it is only read.
-    (again,) = run().found
+    (again,) = run().results
     assert not updates
     np.testing.assert_array_equal(again.logits_NC, whole.logits_NC)
 
@@ -174,10 +182,10 @@ def test_kept_networks_that_are_damaged_are_trained_anew(
     given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidate, parts = given
-    doing = Tuning(parts, 0, Budget(None))
-    run = finetune_search._Run(doing, candidate, "adapters")
-    run.place.parent.mkdir(parents=True)
-    run.place.write_bytes(b"nothing")
+    doing = FineTuningSearch(parts, 0, Budget(None))
+    run = finetune_search._FineTuningRun(doing, candidate, "adapters")
+    run.cache_path.parent.mkdir(parents=True)
+    run.cache_path.write_bytes(b"nothing")
     assert run.kept() is None
 
 
@@ -214,16 +222,16 @@ def tried(
     rows_N: Any = None,
     seed: int = 0,
     **more: Any,
-) -> Tried:
+) -> TrialResult:
     """A candidate that is right the more often the surer."""
-    labels_N = learning_photos(parts).labels(parts.classes)
+    labels_N = training_and_validation(parts).labels(parts.classes)
     noise_NC = np.random.default_rng(seed).normal(size=(len(labels_N), 3))
     logits_NC = (noise_NC + sure * np.eye(3)[labels_N]).astype(np.float32)
     if rows_N is not None:
         logits_NC, labels_N = logits_NC[rows_N], labels_N[rows_N]
     network: Any = _Network(name, macs)
     head = LinearHead(np.zeros((2, 3), np.float32), np.zeros(3, np.float32))
-    return Tried.of(network, "", head, logits_NC, labels_N, rows_N=rows_N, **more)
+    return TrialResult.of(network, "", head, logits_NC, labels_N, rows_N=rows_N, **more)
 
 
 @pytest.fixture
@@ -244,13 +252,13 @@ def no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trained_network_is_taken_where_it_is_better_or_ties_and_costs_less(
     parts: DataSplits, sure: float, macs: float, taken: str
 ) -> None:
-    fold = Tuning(parts, 0, Budget()).fold
+    fold = FineTuningSearch(parts, 0, Budget()).fold
     found = [tried(parts, "plain", 1.0, 2.0), tried(parts, "weak", 1.0, 0.2, seed=1)]
     tuned = [tried(parts, "tuned", macs, sure, fold.measure, seed=0)]
     made = options(found, parts, 0, {})
-    first, _ = winner(made, rises(made, groups_of(parts), 0))
+    first, _ = choose_option(made, loss_differences(made, groups_of(parts), 0))
     assert first.name == "plain"
-    beside = beside_tuned(first, found, tuned, parts, 0)
+    beside = options_with_fine_tuned(first, found, tuned, parts, 0)
     groups = groups_of(parts, tuned)
     count = int(fold.measure.sum())
     assert {len(each.losses_N) for each in beside} == {len(groups)} == {count}
@@ -258,24 +266,26 @@ def test_a_trained_network_is_taken_where_it_is_better_or_ties_and_costs_less(
     # On the same photos it has what it had among the others there.
     (same,) = [each for each in beside if each.name == "plain"]
     np.testing.assert_allclose(same.losses_N, first.losses_N[fold.measure], rtol=1e-5)
-    rise = rises(beside, groups, 0)
-    option, _ = winner(beside, rise)
+    rise = loss_differences(beside, groups, 0)
+    option, _ = choose_option(beside, rise)
     assert option.name == taken
     assert len(option.weights_M) == 3
     reference = next(each for each in beside if each.name == "plain")
     rows = table(beside, rise, option, reference, [*found, *tuned], groups, 0)
-    assert [row["why"] for row in rows if row["taken"]] == ["taken"]
-    assert all(row["why"] for row in rows)
+    assert [row.why for row in rows if row.taken] == ["chosen"]
+    assert all(row.why for row in rows)
     assert len(list(lines(rows))) == 3
 
 
 @pytest.mark.usefixtures("no_rates")
 def test_what_both_never_saw_sets_the_thresholds(parts: DataSplits) -> None:
-    measure = Tuning(parts, 0, Budget()).fold.measure
+    measure = FineTuningSearch(parts, 0, Budget()).fold.measure
     plain, tuned = tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, measure, seed=1)
     made = options([plain], parts, 0, {})
     option = replace(made[0], weights_M=np.array([0.3, 0.7]))
-    logits, labels_N = Chosen(option, {}, [plain, tuned], Extraction()).held_out(parts)
+    logits, labels_N = SearchOutcome(option, "", [], [], [], [plain, tuned], Extraction()).held_out(
+        parts
+    )
     np.testing.assert_array_equal(logits[0], tuned.logits_NC)
     np.testing.assert_array_equal(logits[1], plain.logits_NC[measure])
     assert len(labels_N) == measure.sum()

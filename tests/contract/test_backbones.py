@@ -99,18 +99,18 @@ def test_facts(backbone: Backbone) -> None:
 def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Tensor) -> None:
     """All layers: the last one fastest. Adapters: an update changes them and nothing else."""
     from fieldmark.training.finetune import FineTuning, layers
-    from fieldmark.training.finetune.step import Updates
+    from fieldmark.training.finetune.step import Updater
 
     model = backbone.trainable(CLASSES, seed=3)
     every = FineTuning("all", layer_decay=0.9)
-    layers.choose(model, every)
-    groups = layers.groups(model, every)
+    layers.set_trainable(model, every)
+    groups = layers.parameter_groups(model, every)
     rates = {id(each): group["lr_scale"] for group in groups for each in group["params"]}
     assert set(rates) == {id(each) for each in model.parameters()}
     assert {rates[id(each)] for each in model.last_layer.parameters()} == {1.0}
     assert min(rates.values()) < 0.9
 
-    update = Updates(model, FineTuning("adapters", learning_rate=1e-2), steps=2)
+    update = Updater(model, FineTuning("adapters", learning_rate=1e-2), steps=2)
     layers.set_modes(model, update.how)
     learns = {name for name, each in model.named_parameters() if each.requires_grad}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -127,12 +127,12 @@ def test_low_rank_updates_merge_into_the_same_network(
     backbone: Backbone, crops: torch.Tensor
 ) -> None:
     from fieldmark.training.finetune import FineTuning, low_rank
-    from fieldmark.training.finetune.step import Updates
+    from fieldmark.training.finetune.step import Updater
 
     model = backbone.trainable(CLASSES, seed=3)
     form = {name: tensor.shape for name, tensor in model.state_dict().items()}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    update = Updates(model, FineTuning("low-rank", learning_rate=1e-2), steps=2)
+    update = Updater(model, FineTuning("low-rank", learning_rate=1e-2), steps=2)
     for step in range(2):  # the first moves U alone from zero, which D needs to learn
         update(crops, torch.tensor([0, 1]), step)
     low_rank.merge(model)

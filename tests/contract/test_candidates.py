@@ -18,11 +18,11 @@ from fieldmark.inference.classifier import Classifier, Member, Network
 from fieldmark.training.automl import (
     Budget,
     Candidate,
-    Tried,
+    TrialResult,
     candidates,
     finetune_search,
-    learning_photos,
     linear_probe_search,
+    training_and_validation,
 )
 
 
@@ -45,7 +45,7 @@ def given(
     return candidate, parts, table.taxonomy.only(parts.classes)
 
 
-def predicts(done: Tried, taxonomy: Taxonomy, insects: Path, folder: Path) -> None:
+def predicts(done: TrialResult, taxonomy: Taxonomy, insects: Path, folder: Path) -> None:
     """As a classifier, written and read, it names photos as it was measured."""
     assert 0 <= done.error <= 1
     assert np.isfinite(done.loss)
@@ -63,13 +63,13 @@ def predicts(done: Tried, taxonomy: Taxonomy, insects: Path, folder: Path) -> No
 @pytest.mark.parametrize("kind", linear_probe_search.NOTES)
 def test_last_layers(kind: str, given, insects: Path, tmp_path: Path) -> None:
     candidate, parts, taxonomy = given
-    done, seconds = linear_probe_search.learned(candidate, parts, 0, kind)
+    done, seconds = linear_probe_search.fit_candidate(candidate, parts, 0, kind)
     assert seconds > 0
     assert done.rows_N is None
     assert done.logits_NC.shape == (len(parts.train) + len(parts.val), 4)
     assert done.error <= 0.25  # stripes of four colours
     predicts(done, taxonomy, insects, tmp_path / "m")
-    again, kept = linear_probe_search.learned(candidate, parts, 0, kind)
+    again, kept = linear_probe_search.fit_candidate(candidate, parts, 0, kind)
     assert kept == seconds
     np.testing.assert_array_equal(again.head.weight, done.head.weight)
 
@@ -88,16 +88,16 @@ def test_trained_networks(
 ) -> None:
     candidate, parts, taxonomy = given
     monkeypatch.setattr(finetune_search, "NOTES", {transfer: finetune_search.NOTES[transfer]})
-    doing = finetune_search.Tuning(parts, 0, Budget())
+    doing = finetune_search.FineTuningSearch(parts, 0, Budget())
     doing.try_all([candidate])
-    (done,) = doing.found
-    assert not doing.passed_over
+    (done,) = doing.results
+    assert not doing.skipped
     assert done.name.endswith("trained")
     assert done.candidate.backbone.key != candidate.backbone.key
     assert done.rows_N is not None
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     held = {photos.ids[n] for n in np.flatnonzero(done.rows_N)}
-    (train, _) = finetune_search._Run(doing, candidate, transfer).crops
+    (train, _) = finetune_search._FineTuningRun(doing, candidate, transfer).crops
     assert held.isdisjoint(train.ids)
     assert len(done.logits_NC) == len(held)
     predicts(done, taxonomy, insects, tmp_path / "m")

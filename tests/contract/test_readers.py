@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.data.photos import SCHEMA, PhotoTable
-from fieldmark.data.readers import READERS, by_location, read, without_empty
-from fieldmark.data.storage.places import file_of, is_local
-from fieldmark.inference import items_of
+from fieldmark.data.readers import SOURCES, by_location, read, without_empty
+from fieldmark.data.storage.places import file_of, is_here
+from fieldmark.inference import find_photos
 from fieldmark.utils.errors import InputError
 
 
@@ -342,7 +342,7 @@ def test_two_readings_are_the_same_whatever_the_number_of_workers(name: str, sam
 
 def test_predict_is_given_the_photos_that_index_finds(name: str, sample: Path) -> None:
     """What can be learned from can be named, however it is called."""
-    table, items = read(sample), items_of([sample])
+    table, items = read(sample), find_photos([sample])
     found = {file_of(item.path) or item.path: item for item in items}
     for path in table.kept["path"]:
         place = table.file_of(path)
@@ -350,7 +350,9 @@ def test_predict_is_given_the_photos_that_index_finds(name: str, sample: Path) -
     if sample.is_file():
         loud = sample.with_name(sample.name.upper())
         sample.rename(loud)
-        assert [item.path.name for item in items_of([loud])] == [item.path.name for item in items]
+        assert [item.path.name for item in find_photos([loud])] == [
+            item.path.name for item in items
+        ]
 
 
 def test_a_camtrap_dp_says_labels_places_and_rights(tmp_path: Path) -> None:

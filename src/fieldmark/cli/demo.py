@@ -40,9 +40,9 @@ def run(out: Path, *, species: int, photos: int, command: str) -> None:
     logger.info("2. Training a classifier on it, and measuring it on photos it never saw")
     trained = train(guide, TrainConfig(), out=model, command=command)
     logger.info("3. Naming one photo")
-    items = inference.items_of([guide / "test2019.json"])[:1]
+    items = inference.find_photos([guide / "test2019.json"])[:1]
     results = list(inference.predict(trained.classifier, items, top=3))
-    for line in inference.as_text(results):
+    for line in inference.text_lines(results):
         logger.info(f"   {line}")
     truth = answers(guide).get(items[0].id or "", "")
     if truth in trained.classifier.taxonomy:

@@ -26,7 +26,9 @@ def explain(
     from fieldmark.inference import explain as explaining
 
     found = explaining.run(model, photo, out, label)
-    for line in naming.as_text([naming.Named(naming.Item(str(photo), photo), found.prediction)]):
+    for line in naming.text_lines(
+        [naming.PhotoResult(naming.InputPhoto(str(photo), photo), found.prediction)]
+    ):
         typer.echo(line)
     if found.heat is None:
         typer.echo("No heat map: the network is not convolutional.")

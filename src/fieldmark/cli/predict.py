@@ -65,19 +65,19 @@ def predict(
     classifier = Classifier.load(model)
     if only is not None:
         known = len(classifier.taxa)
-        classifier = classifier.only(naming.species_in(only))
+        classifier = classifier.only(naming.read_species_list(only))
         logger.info(
             f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}): the scores "
             "are shared out among them."
         )
     items = [
-        *naming.items_of(photos or ()),
-        *(i for each in listed or () for i in naming.listed(each)),
+        *naming.find_photos(photos or ()),
+        *(i for each in listed or () for i in naming.read_list(each)),
     ]
     if not items:
         raise InputError("No photo is named: name photos or folders, or a list with --list.")
     with ExitStack() as stack:
-        name: naming.Naming = naming.predict
+        name: naming.PredictFunction = naming.predict
         if cluster is not None:
             from fieldmark.distributed.cluster import connected
 
@@ -92,7 +92,9 @@ def predict(
             rejected = naming.to_file(out, classifier, items, top=top, wide=wide, name=name)
             typer.echo(f"Written: {out}")
         else:
-            counted = naming.Counted(naming.with_progress(name(classifier, items, top), len(items)))
+            counted = naming.RejectedCounter(
+                naming.with_progress(name(classifier, items, top), len(items))
+            )
             for line in naming.lines(format.value, counted, classifier.taxonomy, wide=wide):
                 typer.echo(line)
             rejected = counted.rejected

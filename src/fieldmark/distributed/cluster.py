@@ -30,7 +30,7 @@ from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.features.cache import FeatureCache
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.features.sharded import Shard, ShardResult, extract_shard
-from fieldmark.inference import Item, Named, predict
+from fieldmark.inference import InputPhoto, PhotoResult, predict
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.predictor import BATCH
 from fieldmark.models import Backbone, load
@@ -198,8 +198,13 @@ class Workers:
         return whole
 
     def predict(
-        self, classifier: Classifier, items: Sequence[Item], top: int = 5, *, wide: bool = False
-    ) -> Iterator[Named]:
+        self,
+        classifier: Classifier,
+        items: Sequence[InputPhoto],
+        top: int = 5,
+        *,
+        wide: bool = False,
+    ) -> Iterator[PhotoResult]:
         """`predict.predict` of every share, in whole batches, so that the answers are the same.
 
         Args:
@@ -212,7 +217,7 @@ class Workers:
         sent = [replace(each, path=places.absolute_place(each.path)) for each in items]
         parts = self.over(_name, common, cut(sent, self.shares, BATCH), gpu=True)
         for item, named in zip(items, chain.from_iterable(parts), strict=True):
-            yield replace(named, item=item)
+            yield replace(named, photo=item)
 
     def ready_to_check(self, config: CheckConfig) -> Callable[[Path], PhotoTable]:
         """A way to read photos for `check`, by which all that it asks of them is on the shelves."""
@@ -302,7 +307,7 @@ _last: dict[str, Classifier] = {}
 """The classifier of the task before: its network is not loaded again."""
 
 
-def _name(common: tuple[Classifier, int, bool], items: Sequence[Item]) -> list[Named]:
+def _name(common: tuple[Classifier, int, bool], items: Sequence[InputPhoto]) -> list[PhotoResult]:
     classifier, top, wide = common
     if classifier.digest not in _last:
         _last.clear()

@@ -102,14 +102,6 @@ def fit_threshold(
     return Threshold(precision, float(scores[cut]), (cut + 1) / len(order))
 
 
-def answered(confidence_N: FloatArray, right_N: BoolArray, score: float) -> tuple[float, float]:
-    """Coverage and precision of a threshold on other photos; precision is 1 where none is answered."""
-    given = confidence_N >= score
-    if not given.any():
-        return 0.0, 1.0
-    return float(given.mean()), float(right_N[given].mean())
-
-
 def fit_thresholds(
     p_NC: FloatArray, y_N: IntArray, levels: Sequence[Level], precision: float = 0.95
 ) -> dict[str, Threshold]:

@@ -1,12 +1,12 @@
-"""Several classifiers as one: how much each counts, and whether it earns its place.
+"""Ensembles: the weights of the members, and each member's contribution.
 
 An ensemble's probability is the weighted mean of its members' (the "linear opinion pool"; Stone, "The
-opinion pool", 1961). Its log-loss on labelled photos depends on one number a member and photo alone,
-the probability that the member gives the right class; so everything here works on those, `own_MN`: float
-(M, N), a row a member, a column a photo.
+opinion pool", 1961). Its log-loss on labelled photos depends only on the probability that each member
+gives the label of each photo; so everything here works on those, `own_MN`: float (M, N), a row a member,
+a column a photo.
 
-The weights of a mean of probabilities are another thing than those of `heads.scaling`, which weigh
-logits: these cannot make an answer surer than its surest member.
+These weights average probabilities, unlike those of `heads.scaling`, which weight logits: the ensemble
+is never more confident than its most confident member.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.metrics import Interval
 from fieldmark.utils.typing import DoubleArray, IntArray
 
-_LEAST = 1e-12  # of a probability: a member that rules the right class out costs much, not all
+_LEAST = 1e-12  # lower bound of a probability: keeps the loss of an excluded label finite
 MOST = float(-np.log(_LEAST))
-"""Nats that one photo costs at most."""
+"""The largest loss of one photo, in nats."""
 
 _ROUNDS = 20_000
-_GAP = 1e-6  # nats from the least log-loss: far less than any photo can tell
-_NEGLIGIBLE = 1e-3  # of the whole weight
+_GAP = 1e-6  # nats from the lowest log-loss: far less than any photo can show
+_NEGLIGIBLE = 1e-3  # of the total weight
 _PICKS = 50
 
 
-def of_right(scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray) -> DoubleArray:
-    """The probability that a member gives each photo's right class, shape (N,).
+def label_probabilities(
+    scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray
+) -> DoubleArray:
+    """Compute the probability that a member gives each photo's label, shape (N,).
 
     Args:
         scores_NC: its logits or log-probabilities.
-        labels_N: the columns of the right classes; every photo must have one.
+        labels_N: the columns of the labels; every photo must have one.
     """
     log_p_NC = metrics.log_softmax(scores_NC)
     return np.asarray(np.exp(np.take_along_axis(log_p_NC, labels_N[:, None], axis=1))[:, 0])
@@ -46,7 +48,7 @@ def of_right(scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray) -> Do
 def log_mixture(
     log_p_MNC: Sequence[npt.NDArray[np.floating[Any]]], weights_M: Sequence[float]
 ) -> DoubleArray:
-    """The log of the weighted mean of the members' probabilities, shape (N, C), without underflow.
+    """Compute the log of the weighted mean of probabilities, shape (N, C), without underflow.
 
     Args:
         log_p_MNC: the members' log-probabilities, each of shape (N, C).
@@ -61,25 +63,25 @@ def log_mixture(
 
 
 def losses(own_MN: DoubleArray, weights_M: npt.ArrayLike) -> DoubleArray:
-    """What each photo costs the ensemble: -log of the mean probability, in nats, shape (N,)."""
+    """Compute each photo's loss: -log of the mean probability, in nats, shape (N,)."""
     return np.asarray(-np.log(np.asarray(weights_M) @ np.maximum(own_MN, _LEAST)))
 
 
 def mean(own_MN: DoubleArray) -> DoubleArray:
-    """The same weight for each member, shape (M,)."""
+    """Give each member the same weight, shape (M,)."""
     return np.full(len(own_MN), 1 / len(own_MN))
 
 
 def weights(own_MN: DoubleArray) -> DoubleArray:
-    """The weights on the simplex with the least mean log-loss, shape (M,).
+    """Fit the weights on the simplex with the lowest mean log-loss, shape (M,).
 
     The loss is convex; EM for the shares of a mixture of known parts (Dempster, Laird and Rubin, 1977,
     section 4.3) never raises it. It stops where no other weights can be better by more than 1e-6
-    nats: the gradient's largest entry bounds how much is left (Cover, "An algorithm for maximizing
+    nats: the gradient's largest entry bounds the remaining gain (Cover, "An algorithm for maximizing
     expected log investment return", 1984, equation 14).
 
     Returns:
-        The weights; equal ones where there is no photo. Those under a thousandth are set to zero.
+        The weights; equal ones without photos. Those below a thousandth are set to zero.
     """
     found = mean(own_MN)
     if not own_MN.shape[1]:
@@ -90,11 +92,11 @@ def weights(own_MN: DoubleArray) -> DoubleArray:
         if np.log(gain_M.max()) < _GAP:
             break
         found = found * gain_M
-    return _without_dust(own_MN, found / found.sum())
+    return _drop_negligible(own_MN, found / found.sum())
 
 
-def _without_dust(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
-    """The weights without those that cost a network's run and change nothing."""
+def _drop_negligible(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
+    """Set weights to zero that cost the run of a network and change nothing."""
     kept = np.where(weights_M < _NEGLIGIBLE, 0.0, weights_M)
     kept /= kept.sum()
     rises = losses(own_MN, kept).mean() - losses(own_MN, weights_M).mean()
@@ -102,15 +104,15 @@ def _without_dust(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
 
 
 def greedy(own_MN: DoubleArray, picks: int = _PICKS) -> DoubleArray:
-    """Weights by forward selection with replacement, shape (M,).
+    """Compute weights by forward selection with replacement, shape (M,).
 
-    Caruana et al., "Ensemble selection from libraries of models", 2004, sections 2 and 2.1: begin with
-    the best member, add again and again the one with which the log-loss is least, and keep the bag that
-    was best. Of equal ones the one with fewer members is taken.
+    Caruana et al., "Ensemble selection from libraries of models", 2004, sections 2 and 2.1: start with
+    the best member, repeatedly add the one that gives the lowest log-loss, and return the best of these
+    selections; of equal ones the one with fewer members.
 
     Args:
         own_MN: see above.
-        picks: how many are put into the bag at most.
+        picks: the maximum number of steps.
     """
     members = len(own_MN)
     if not own_MN.shape[1]:
@@ -120,7 +122,7 @@ def greedy(own_MN: DoubleArray, picks: int = _PICKS) -> DoubleArray:
     best, best_rank = count_M, (np.inf, members)
     for pick in range(1, picks + 1):
         loss_M = -np.log((total_N + own_MN) / pick).mean(axis=1).round(12)
-        # Among equal ones: one that is in the bag already, then the first.
+        # Of equal ones: one that is selected already, then the first.
         chosen = min(range(members), key=lambda m: (loss_M[m], count_M[m] == 0, m))
         count_M = count_M + (np.arange(members) == chosen)
         total_N = total_N + own_MN[chosen]
@@ -130,8 +132,8 @@ def greedy(own_MN: DoubleArray, picks: int = _PICKS) -> DoubleArray:
     return np.asarray(best / best.sum())
 
 
-def of_few(count: int) -> Callable[[DoubleArray], DoubleArray]:
-    """The way that gives at most `count` members a weight: those that `greedy` picks most."""
+def weights_of_best(count: int) -> Callable[[DoubleArray], DoubleArray]:
+    """Return the weighting that uses at most `count` members: those that `greedy` picks most."""
 
     def fit(own_MN: DoubleArray) -> DoubleArray:
         chosen = np.argsort(-greedy(own_MN), kind="stable")[:count]
@@ -142,20 +144,20 @@ def of_few(count: int) -> Callable[[DoubleArray], DoubleArray]:
     return fit
 
 
-WAYS: dict[str, Callable[[DoubleArray], DoubleArray]] = {
+WEIGHTINGS: dict[str, Callable[[DoubleArray], DoubleArray]] = {
     "mean": mean,
     "weights": weights,
     "greedy": greedy,
 }
-"""How the weights of an ensemble are found, by name."""
+"""The weightings of an ensemble, by name."""
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What a member is worth: how much the log-loss rises where it is left out, in nats.
+class MemberContribution:
+    """A member's contribution: how much the log-loss rises without it, in nats.
 
     Attributes:
-        loss: the mean rise; the other members' weights are brought to a sum of 1.
+        loss: the mean rise; the other members' weights are scaled to a sum of 1.
         interval: its 95 % interval.
     """
 
@@ -163,22 +165,21 @@ class Worth:
     interval: Interval
 
     @property
-    def earns(self) -> bool:
-        """Whether the member earns its place: these photos can tell that it helps."""
+    def improves(self) -> bool:
+        """Whether these photos show that the member improves the ensemble."""
         return self.interval[0] > 0
 
 
-def worth(
+def contributions(
     own_MN: DoubleArray,
     weights_M: DoubleArray,
     groups: Sequence[str | None] | None = None,
     *,
     seed: int = 0,
-) -> list[Worth]:
-    """The worth of each member with a weight, others in their place 0; see `Worth`.
+) -> list[MemberContribution]:
+    """Measure each member's contribution; 0 for a member without a weight.
 
-    Photos that the weights were not fitted on say it best; on those that they were fitted on it is a
-    little too high.
+    Best measured on photos that the weights were not fitted on; on the others it is slightly too high.
 
     Args:
         own_MN, weights_M: the ensemble.
@@ -193,9 +194,9 @@ def worth(
     for member, weight in enumerate(weights_M):
         rest = np.where(np.arange(len(weights_M)) == member, 0.0, weights_M)
         if weight == 0 or not rest.any():
-            found.append(Worth(0.0, (0.0, 0.0)))
+            found.append(MemberContribution(0.0, (0.0, 0.0)))
             continue
         rise_N = losses(own_MN, rest / rest.sum()) - with_all_N
         interval = metrics.difference_interval(rise_N, groups, most=MOST, seed=seed)
-        found.append(Worth(float(rise_N.mean()), interval))
+        found.append(MemberContribution(float(rise_N.mean()), interval))
     return found

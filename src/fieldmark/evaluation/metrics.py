@@ -1,9 +1,8 @@
-"""Measures of a classifier as pure functions of its scores and the right answers.
+"""Metrics of a classifier as pure functions of its scores and the labels.
 
-Shapes: `scores_NC` are logits or log-probabilities, float, a row a photo, a column a class (the
-softmax of a log-probability is the probability itself, so either may be given). `labels_N` are
-indexes of columns; every label must be one. `wrong_N` is 1 where the answer was wrong and 0 where
-it was right.
+Shapes: `scores_NC` are logits or log-probabilities, float, a row a photo, a column a class (the softmax
+of a log-probability is the probability itself, so either may be given). `labels_N` are indexes of
+columns; every photo must have a label. `wrong_N` is 1 where the answer is wrong and 0 where it is right.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ Values = npt.NDArray[np.floating[Any]] | BoolArray | IntArray
 
 Interval = tuple[float, float]
 
-_BLOCK = 1 << 22  # scores computed with at once: 32 MiB in float64
-_CHUNK = 4_000_000  # draws held at once by the bootstrap: about 100 MB
+_BLOCK = 1 << 22  # scores in memory at once: 32 MiB in float64
+_CHUNK = 4_000_000  # draws of the bootstrap in memory at once: about 100 MB
 
 
 class ReliabilityBin(NamedTuple):
-    """One bin of a reliability diagram, with the means over the `photos` that fall into it."""
+    """One bin of a reliability diagram, with the means over its `photos`."""
 
     low: float
     high: float
@@ -37,7 +36,7 @@ class ReliabilityBin(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """How many photos of the class `true` were taken for the class `predicted` (column indexes)."""
+    """The number of photos of class `true` that are predicted as `predicted` (column indexes)."""
 
     true: int
     predicted: int
@@ -45,20 +44,20 @@ class Confusion(NamedTuple):
 
 
 def row_blocks(scores_NC: Scores) -> Iterator[slice]:
-    """Stretches of the rows of a large matrix, so that what is computed of it stays small."""
+    """Divide the rows of a large matrix into blocks that fit in memory."""
     rows = max(1, _BLOCK // max(1, scores_NC.shape[1]))
     return (slice(start, start + rows) for start in range(0, len(scores_NC), rows))
 
 
 def log_softmax(scores_NC: Scores) -> DoubleArray:
-    """Log-probabilities from logits, row by row, in float64: shape (N, C)."""
+    """Compute log-probabilities from logits, row by row, in float64: shape (N, C)."""
     found_NC = np.empty(scores_NC.shape, np.float64)
     _log_softmax(scores_NC, found_NC)
     return found_NC
 
 
 def log_softmax32(scores_NC: Scores) -> FloatArray:
-    """The same rounded to float32, which takes no more memory than the logits do."""
+    """Compute `log_softmax` rounded to float32, in no more memory than the logits take."""
     found_NC = np.empty(scores_NC.shape, np.float32)
     _log_softmax(scores_NC, found_NC)
     return found_NC
@@ -72,7 +71,7 @@ def _log_softmax(scores_NC: Scores, out_NC: Scores) -> None:
 
 
 def _by_rows(scores_NC: Scores, measure: Callable[[DoubleArray, slice], Values]) -> DoubleArray:
-    """A number for each photo, from its log-probabilities: shape (N,)."""
+    """Compute a number for each photo from its log-probabilities: shape (N,)."""
     found_N = np.empty(len(scores_NC), np.float64)
     for rows in row_blocks(scores_NC):
         found_N[rows] = measure(log_softmax(scores_NC[rows]), rows)
@@ -80,10 +79,10 @@ def _by_rows(scores_NC: Scores, measure: Callable[[DoubleArray, slice], Values])
 
 
 def ranks(scores_NC: Scores, labels_N: IntArray) -> IntArray:
-    """The place of the right class among a photo's scores, 0 for the highest: int64, shape (N,).
+    """Compute the rank of the label among a photo's scores, 0 for the highest: int64, shape (N,).
 
-    Equal scores are ranked by column, as `argmax` does. A score that is not a number ranks last
-    where it is the right class and first where it is not: a network that broke down is wrong.
+    Equal scores are ranked by column, as in `argmax`. A NaN ranks last as the label's score and first
+    as another score, so that a diverged network is wrong.
     """
     found_N = np.empty(len(scores_NC), np.int64)
     for rows in row_blocks(scores_NC):
@@ -96,21 +95,21 @@ def ranks(scores_NC: Scores, labels_N: IntArray) -> IntArray:
 
 
 def wrong(scores_NC: Scores, labels_N: IntArray, k: int = 1) -> BoolArray:
-    """Whether the right class is not among the k highest scores: bool, shape (N,)."""
+    """Compute whether the label is not among the k highest scores: bool, shape (N,)."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     return ranks(scores_NC, labels_N) >= k
 
 
 def top_k_error(scores_NC: Scores, labels_N: IntArray, k: int = 1) -> float:
-    """The share of photos whose right class is not among the k highest scores."""
+    """Compute the share of photos whose label is not among the k highest scores."""
     return _mean(wrong(scores_NC, labels_N, k))
 
 
 def per_class_error(
     wrong_N: Values, labels_N: IntArray, classes: int
 ) -> tuple[DoubleArray, IntArray]:
-    """The error of each class, NaN for one without photos, and its number of photos: (C,), (C,)."""
+    """Compute each class's error, NaN without photos, and its number of photos: (C,), (C,)."""
     photos_C = np.bincount(labels_N, minlength=classes).astype(np.int64)
     sums_C = np.bincount(labels_N, weights=np.asarray(wrong_N, np.float64), minlength=classes)
     error_C = np.full(classes, np.nan)
@@ -119,12 +118,12 @@ def per_class_error(
 
 
 def macro_average(values_C: DoubleArray) -> float:
-    """The mean over the classes that occur: each counts the same, however many photos it has."""
+    """Compute the mean over the classes with photos, each counting the same."""
     return _mean(values_C[~np.isnan(values_C)])
 
 
 def bands(photos_C: IntArray, bounds: tuple[int, int] = (30, 100)) -> dict[str, BoolArray]:
-    """Which classes are rare (`tail`), which are not (`head`), and which lie between (`medium`).
+    """Divide the classes into rare (`tail`), frequent (`head`) and in between (`medium`).
 
     Args:
         photos_C: the training photos of each class.
@@ -139,7 +138,7 @@ def bands(photos_C: IntArray, bounds: tuple[int, int] = (30, 100)) -> dict[str, 
 
 
 def per_group_error(wrong_N: Values, names: Sequence[str]) -> dict[str, tuple[float, int]]:
-    """The error and the number of photos under each name, sorted by name."""
+    """Compute the error and the number of photos of each name, sorted by name."""
     unique, index_N = np.unique(np.asarray(names, dtype=object), return_inverse=True)
     error_G, photos_G = per_class_error(wrong_N, index_N.astype(np.int64), len(unique))
     return {
@@ -149,7 +148,7 @@ def per_group_error(wrong_N: Values, names: Sequence[str]) -> dict[str, tuple[fl
 
 
 def negative_log_likelihood(scores_NC: Scores, labels_N: IntArray) -> float:
-    """The mean of -log p(right class), in nats: the cross-entropy loss."""
+    """Compute the mean of -log p(label), in nats: the cross-entropy loss."""
 
     def own(log_p_BC: DoubleArray, rows: slice) -> DoubleArray:
         return np.take_along_axis(log_p_BC, labels_N[rows, None], axis=1)[:, 0]
@@ -158,7 +157,7 @@ def negative_log_likelihood(scores_NC: Scores, labels_N: IntArray) -> float:
 
 
 def brier_score(scores_NC: Scores, labels_N: IntArray) -> float:
-    """The squared distance between probabilities and truth, summed over classes: 0 (best) to 2.
+    """Compute the squared distance of probabilities and labels, summed over classes: 0 (best) to 2.
 
     Brier, "Verification of forecasts expressed in terms of probability", 1950.
     """
@@ -172,14 +171,14 @@ def brier_score(scores_NC: Scores, labels_N: IntArray) -> float:
 
 
 def confidence(scores_NC: Scores) -> DoubleArray:
-    """The highest probability of each photo, float64, shape (N,)."""
+    """Compute the highest probability of each photo, float64, shape (N,)."""
     return _by_rows(scores_NC, lambda log_p_BC, _: np.exp(log_p_BC.max(axis=1)))
 
 
 def reliability(scores_NC: Scores, labels_N: IntArray, bins: int = 15) -> list[ReliabilityBin]:
-    """How often answers of a given confidence are right, in bins (low, high] of equal width.
+    """Compute the accuracy by confidence, in bins (low, high] of equal width, without empty bins.
 
-    The confidence is the highest probability. Empty bins are left out.
+    The confidence is the highest probability.
     """
     confidence_N = confidence(scores_NC)
     right_N = ~wrong(scores_NC, labels_N)
@@ -200,7 +199,7 @@ def reliability(scores_NC: Scores, labels_N: IntArray, bins: int = 15) -> list[R
 
 
 def expected_calibration_error(scores_NC: Scores, labels_N: IntArray, bins: int = 15) -> float:
-    """The mean gap between confidence and accuracy over the bins of `reliability`, by photos.
+    """Compute the expected calibration error: the mean gap of confidence and accuracy over the bins.
 
     Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
     binning", 2015.
@@ -211,7 +210,7 @@ def expected_calibration_error(scores_NC: Scores, labels_N: IntArray, bins: int 
 
 
 def confusion_pairs(predicted_N: IntArray, labels_N: IntArray, limit: int = 10) -> list[Confusion]:
-    """The most frequent mistakes, the most frequent first; equal ones by class index."""
+    """Return the most frequent mistakes, the most frequent first; equal ones by class index."""
     mistaken = predicted_N != labels_N
     pairs_P2, photos_P = np.unique(
         np.stack([labels_N[mistaken], predicted_N[mistaken]], axis=1), axis=0, return_counts=True
@@ -280,11 +279,11 @@ def error_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of an error: the bootstrap's, or the exact one where resampling cannot vary.
+    """Compute the interval of an error: the bootstrap's, or the exact one where resampling cannot vary.
 
-    Where every photo was right, or every one wrong, or all of them belong to one group, every
-    replicate is the same and the bootstrap would claim certainty. Then the exact binomial interval
-    (Clopper and Pearson, 1934) of as many independent trials as there are groups is given.
+    Where all photos are right, or all wrong, or all of one group, every replicate is the same and the
+    bootstrap would claim certainty. Then the interval is the exact binomial one (Clopper and Pearson,
+    1934), with as many independent trials as there are groups.
     """
     values = np.asarray(wrong_N, dtype=np.float64)
     units = int(_units(groups, len(values)).max()) + 1 if len(values) else 0
@@ -309,16 +308,16 @@ def difference_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of a mean paired difference: the bootstrap's, or wider where resampling tells less.
+    """Compute the interval of a mean paired difference: the bootstrap's, or wider with little data.
 
-    Fewer than six groups tell nothing apart at 95 %: even if all of them speak for the same side,
-    chance does so as often as one time in 16 (the sign test; Arbuthnot, 1710). The interval is then all
-    that can be. Where every value is the same, every replicate is too; then what was not seen in as many
-    independent trials as there are groups (Clopper and Pearson, 1934) may be as far off as can be.
+    Fewer than six groups show nothing at 95 %: even if all have the same sign, chance gives this one
+    time in 16 (the sign test; Arbuthnot, 1710). The interval is then the whole range. Where all values
+    are equal, so are all replicates; then the largest share not met in as many independent trials as
+    there are groups (Clopper and Pearson, 1934) may have the extreme value.
 
     Args:
         values_N: differences of mistakes, or of losses.
-        most: the largest difference that there can be; of mistakes 1.
+        most: the largest possible difference; of mistakes 1.
         groups, classes_N, replicates, seed, level: as for `bootstrap`.
     """
     values = np.asarray(values_N, dtype=np.float64)
@@ -334,15 +333,15 @@ def difference_interval(
 
 
 def _unseen(units: int, level: float) -> float:
-    """How large a share may be that was not met in so many trials."""
+    """Compute the largest share that is plausible if it is not met in so many trials."""
     return float(1 - ((1 - level) / 2) ** (1 / units))
 
 
 def auroc(known_N: Values, unknown_M: Values) -> float:
-    """The chance that a known photo scores higher than an unknown one, ties counting half.
+    """Compute the AUROC: the probability that a known photo scores higher than an unknown one.
 
-    The area under the receiver operating characteristic, by the ranks of the scores (Mann and
-    Whitney, 1947); NaN where there is none of either.
+    By the ranks of the scores (Mann and Whitney, 1947), ties counting half; NaN without known or without
+    unknown photos.
     """
     if not known_N.size or not unknown_M.size:
         return float("nan")
@@ -352,20 +351,20 @@ def auroc(known_N: Values, unknown_M: Values) -> float:
 
 
 def score_at_recall(known_N: Values, recall: float = 0.95) -> float:
-    """The highest score from which on at least `recall` of the known photos are taken as known."""
+    """Compute the highest threshold that accepts at least `recall` of the known photos."""
     ordered = np.sort(np.asarray(known_N, np.float64))[::-1]
     return float(ordered[max(0, int(np.ceil(recall * len(ordered) - 1e-9)) - 1)])
 
 
 def false_positive_rate(known_N: Values, unknown_M: Values, recall: float = 0.95) -> float:
-    """The share of unknown photos taken as known where `recall` of the known ones are; or NaN."""
+    """Compute the share of unknown photos accepted where `recall` of the known ones are; or NaN."""
     if not known_N.size or not unknown_M.size:
         return float("nan")
     return float((np.asarray(unknown_M, np.float64) >= score_at_recall(known_N, recall)).mean())
 
 
 def rank_correlation(one_N: Values, other_N: Values) -> float:
-    """Spearman's rank correlation, equal values sharing their mean rank; NaN where one is constant."""
+    """Compute Spearman's rank correlation, with mean ranks of ties; NaN where one is constant."""
 
     def placed(values: Values) -> DoubleArray:
         ordered = np.sort(values)
@@ -379,7 +378,7 @@ def rank_correlation(one_N: Values, other_N: Values) -> float:
 
 
 def _units(groups: Sequence[str | None] | None, size: int) -> IntArray:
-    """Which independent unit each photo belongs to, numbered in order of appearance: shape (N,)."""
+    """Number the independent units in order of appearance; the unit of each photo, shape (N,)."""
     if groups is None:
         return np.arange(size, dtype=np.int64)
     if len(groups) != size:
@@ -390,5 +389,5 @@ def _units(groups: Sequence[str | None] | None, size: int) -> IntArray:
 
 
 def _mean(values: Values) -> float:
-    """The mean, NaN of nothing (NumPy would warn)."""
+    """Compute the mean; NaN of nothing (NumPy would warn)."""
     return float(np.mean(values)) if values.size else float("nan")

@@ -1,9 +1,8 @@
-"""Heads: what is learned on frozen features. One file for each kind.
+"""Heads: models on frozen features. One file for each kind.
 
-A new kind of head is a file beside these and a line in `HEADS`; the methods for classes with few photos
-share `longtail`. Every entry is called with
-(train, val, classes, seed) and gives a `fieldmark.heads.base.Fitted`; `tests/contract/test_heads.py`
-says what it must do.
+To add a kind: a file beside these and a line in `HEADS`; the methods for class imbalance share
+`class_imbalance`. Every entry is called with (train, val, classes, seed) and returns a
+`fieldmark.heads.base.HeadFit`; `tests/contract/test_heads.py` tests the contract.
 """
 
 from __future__ import annotations
@@ -11,48 +10,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from fieldmark.features.labelled import LabelledFeatures
-    from fieldmark.heads.base import Fitted
+    from fieldmark.heads.base import HeadFit
 
 
-def _head(
-    module: str, **settings: str | int
-) -> Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]:
-    """The function `fit` of a file of this folder; read when it is called, since it needs PyTorch."""
-
-    def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Fitted:
-        found: Fitted = import_module(f"fieldmark.heads.{module}").fit(
-            train, val, classes, seed, **settings
-        )
-        return found
-
-    return fit
-
-
-def _tail(
-    method: str, train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
-) -> Fitted:
-    """A method for classes with few photos."""
-    from fieldmark.heads import class_imbalance
-
-    return class_imbalance.fit(method, train, val, classes, seed)
+def _fit(
+    module: str,
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    classes: int,
+    seed: int = 0,
+    **settings: str | int,
+) -> HeadFit:
+    """Call `fit` of a file of this folder, imported on call since it needs PyTorch."""
+    fit = import_module(f"fieldmark.heads.{module}").fit
+    return cast("HeadFit", fit(train, val, classes, seed, **settings))
 
 
 LONG = 100
-"""Epochs of the kind of head that is trained for longer."""
+"""Epochs of the head `long`."""
 
-HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted]] = {
-    "softmax": _head("default"),
-    "sampled": _head("default", kind="sampled"),
-    "long": _head("default", epochs=LONG),
-    "ridge": _head("ridge"),
-    "ncm": _head("ncm"),
-    "knn": _head("knn"),
+HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], HeadFit]] = {
+    "softmax": partial(_fit, "default"),
+    "sampled": partial(_fit, "default", kind="sampled"),
+    "long": partial(_fit, "default", epochs=LONG),
+    "ridge": partial(_fit, "ridge"),
+    "ncm": partial(_fit, "ncm"),
+    "knn": partial(_fit, "knn"),
     **{
-        method: partial(_tail, method)
+        method: partial(_fit, "class_imbalance", method=method)
         for method in (
             *("inverse-frequency", "effective-number", "adjusted-loss", "root-sampling"),
             *("balanced-sampling", "re-training", "adjusted", "normalised"),

@@ -1,36 +1,36 @@
-"""What every head is: a function from features to scores, learned from labelled features."""
+"""The interface of heads: functions from features to logits, fitted on labelled features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from fieldmark.features.cache import Features
-from fieldmark.utils.typing import FloatArray, IntArray
+from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
 
 class Head(Protocol):
-    """What every kind of head can do once it is learned."""
+    """A fitted head of any kind."""
 
     def logits(self, x_ND: FloatArray) -> FloatArray:
-        """Unnormalised scores s_NC of feature vectors."""
+        """Compute the logits s_NC of feature vectors."""
 
     def logits_of(self, features: Features) -> FloatArray:
-        """The same for features that lie on disk, read block by block; shape (N, C)."""
+        """Compute the logits of cached features, read block by block; shape (N, C)."""
 
     def tensors(self) -> dict[str, FloatArray]:
-        """What to keep of it, by name; the class method `from_tensors` reads it back."""
+        """Return its parameters by name; the class method `from_tensors` reads them back."""
 
 
-class Fitted(Protocol):
-    """What learning gives, whatever the kind of head."""
+class HeadFit(Protocol):
+    """The result of fitting a head of any kind."""
 
     @property
     def head(self) -> Head:
-        """The head, on the features as they are."""
+        """The head, on unscaled features."""
 
     @property
     def val_loss(self) -> float:
@@ -38,12 +38,24 @@ class Fitted(Protocol):
 
     @property
     def seconds(self) -> float:
-        """How long learning took."""
+        """The time that fitting took."""
+
+
+H_co = TypeVar("H_co", bound=Head, covariant=True)
+
+
+@dataclass(frozen=True)
+class FittedHead(Generic[H_co]):
+    """The result of fitting a head without gradient steps; see `HeadFit`."""
+
+    head: H_co
+    val_loss: float
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A last layer: s = x W + b.
+    """A linear layer: s = x W + b.
 
     Attributes:
         weight: W_DC, float32.
@@ -54,36 +66,38 @@ class LinearHead:
     bias: FloatArray
 
     def logits(self, x_ND: FloatArray) -> FloatArray:
-        """Unnormalised scores s_NC of feature vectors."""
+        """Compute the logits s_NC of feature vectors."""
         return x_ND @ self.weight + self.bias
 
     def logits_of(self, features: Features) -> FloatArray:
-        """The same for features that lie on disk, read block by block; shape (N, C)."""
+        """Compute the logits of cached features, read block by block; shape (N, C)."""
         scores = np.empty((len(features), len(self.bias)), np.float32)
         for start, x_BD in features.blocks():
             scores[start : start + len(x_BD)] = self.logits(x_BD)
         return scores
 
     def tensors(self) -> dict[str, FloatArray]:
-        """What to keep of it, by name."""
+        """Return its parameters by name."""
         return {"weight": self.weight, "bias": self.bias}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> LinearHead:
-        """Read back what `tensors` gave."""
+        """Make a head from the parameters of `tensors`."""
         return cls(tensors["weight"], tensors["bias"])
 
     def times(self, scale: float) -> LinearHead:
-        """The head whose logits are `scale` times these."""
+        """Return the head with its logits multiplied by `scale`."""
         return LinearHead(self.weight * np.float32(scale), self.bias * np.float32(scale))
 
-    def closed_to(self, count_C: IntArray) -> LinearHead:
-        """The head that never answers a class without a training photo, with finite logits.
+    def exclude_unseen(self, count_C: IntArray) -> LinearHead:
+        """Return the head that never predicts a class without training photos; its logits are finite.
 
-        The logits of the classes that were seen are moved to a mean of zero for every photo, which
-        changes none of their probabilities: the best of them is then never below zero, where the
-        logit of a class that was not seen is fixed. That one is the logarithm of the share that half
-        a photo would be.
+        The logits of the other classes are shifted to a mean of zero for every photo, which changes
+        none of their probabilities; so the highest of them is never below zero. The logit of a class
+        without photos is fixed below zero: the logarithm of the share of half a photo.
+
+        Args:
+            count_C: the training photos of each class.
         """
         seen = count_C > 0
         if seen.all() or not seen.any():
@@ -95,21 +109,12 @@ class LinearHead:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What the heads that need no gradient steps give; see `Fitted`."""
-
-    head: LinearHead
-    val_loss: float
-    seconds: float = field(default=0.0, compare=False)
-
-
-@dataclass(frozen=True)
 class Scaling:
-    """Features brought to zero mean and unit variance, as part of the linear layer behind them.
+    """Standardisation of features to zero mean and unit variance.
 
     Attributes:
         mean: of each feature, shape (D,).
-        scale: one over its standard deviation, shape (D,); 0 for a feature that never varies.
+        scale: one over its standard deviation, shape (D,); 0 for a constant feature.
     """
 
     mean: FloatArray
@@ -117,33 +122,38 @@ class Scaling:
 
     @classmethod
     def of(cls, features: Features) -> Scaling:
-        """The statistics of some features, in one pass and in double precision."""
+        """Compute the statistics of features, in one pass in float64."""
         total, square = np.zeros(features.dim), np.zeros(features.dim)
         for _, x_BD in features.blocks():
             total += x_BD.sum(0, dtype=np.float64)
             square += np.square(x_BD, dtype=np.float64).sum(0)
         count = max(1, len(features))
         mean = total / count
-        deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+        return cls.from_moments(mean, square / count - mean**2)
+
+    @classmethod
+    def from_moments(cls, mean: DoubleArray, variance: DoubleArray) -> Scaling:
+        """Make the scaling from each feature's mean and variance."""
+        deviation = np.sqrt(np.maximum(variance, 0.0))
         varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
         scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     def unfold(self, head: LinearHead) -> LinearHead:
-        """The head on scaled features that equals `head` on unscaled ones; inverse of `fold`."""
+        """Return the head on scaled features that equals `head` on unscaled ones."""
         undo = np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
         return LinearHead(head.weight * undo[:, None], head.bias + self.mean @ head.weight)
 
     @classmethod
     def none(cls, dim: int) -> Scaling:
-        """Leave the features as they are."""
+        """Return the identity."""
         return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
 
     def apply(self, x_ND: FloatArray) -> FloatArray:
-        """Scaled features, same shape."""
+        """Scale features; the shape stays."""
         return (x_ND - self.mean) * self.scale
 
     def fold(self, head: LinearHead) -> LinearHead:
-        """The head on unscaled features that equals `head` on scaled ones."""
+        """Return the head on unscaled features that equals `head` on scaled ones."""
         weight = head.weight * self.scale[:, None]
         return LinearHead(weight, head.bias - self.mean @ weight)

@@ -9,12 +9,12 @@ import numpy as np
 from fieldmark.data.cross_validation import rounds
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Fitted
+from fieldmark.heads.base import HeadFit
 from fieldmark.utils.typing import FloatArray
 
 
 def out_of_fold_logits(
-    fit: Callable[[LabelledFeatures, LabelledFeatures, int, int], Fitted],
+    fit: Callable[[LabelledFeatures, LabelledFeatures, int, int], HeadFit],
     labelled: LabelledFeatures,
     photos: LabelledPhotos,
     classes: int,

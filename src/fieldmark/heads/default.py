@@ -53,7 +53,7 @@ class Warm:
         return LinearHead(weight, bias)
 
 
-def default_arms(
+def default_settings(
     photos: int, dim: int, classes: int, *, initial: LinearHead | None = None
 ) -> list[Hyperparameters]:
     """What to try for so many photos, features and classes; safest first.
@@ -68,7 +68,7 @@ def default_arms(
         Six arms where they take seconds, else three, and fewer where their weights and moments
         would exceed 1 GiB or their time grow long.
     """
-    arms = [
+    settings = [
         Hyperparameters(1e-3, initial=initial),
         Hyperparameters(3e-4, initial=initial),
         Hyperparameters(3e-3),
@@ -77,7 +77,7 @@ def default_arms(
         Hyperparameters(3e-3, initial=initial),
     ]
     if initial is None:
-        arms = [
+        settings = [
             Hyperparameters(3e-3),
             Hyperparameters(1e-3),
             Hyperparameters(1e-2),
@@ -88,7 +88,7 @@ def default_arms(
     weights = max(1, dim * classes)
     work = max(1, photos) * weights
     most = min(6 if work <= _QUICK else 3, _MEMORY / (16 * weights), _LONG / work)
-    return arms[: int(np.clip(most, 1, len(arms)))]
+    return settings[: int(np.clip(most, 1, len(settings)))]
 
 
 def fit_best(
@@ -131,15 +131,15 @@ def fit_best(
         on_epoch(done, training.epochs)
 
     if sampled:
-        arms = sampled_softmax.arms(first)
+        settings = sampled_softmax.default_settings(first)
         return sampled_softmax.best_first(
-            sampled_softmax.fit_sweep(train, val, classes, training, arms, on_each),
+            sampled_softmax.fit_sweep(train, val, classes, training, settings, on_each),
             train,
             val,
             start,
         )
-    arms = default_arms(len(train), train.features.dim, classes, initial=first)
-    fits = fit_sweep(train, val, classes, training, arms, on_each)
+    settings = default_settings(len(train), train.features.dim, classes, initial=first)
+    fits = fit_sweep(train, val, classes, training, settings, on_each)
     return selection.best_first(fits, train, val, start)
 
 

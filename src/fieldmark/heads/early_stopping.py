@@ -1,7 +1,7 @@
-"""Early stopping: training ends when the validation loss falls no more, and goes back to its lowest.
+"""Early stopping: end training when no validation loss improves, and restore the best weights.
 
-Prechelt, "Early stopping, but when?", 1998: a run is over when its measure has not improved for some
-epochs, the patience. A sweep of several arms is over when that holds for all of them.
+Prechelt, "Early stopping, but when?", 1998: training ends when the measure has not improved for some
+epochs, the patience. A sweep ends when that holds for all of its heads.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 
 
-class Stopping:
-    """What each arm's parameters were after its best epoch.
+class EarlyStopping:
+    """Track the best epoch of each of K heads, and the parameters after it.
 
     Attributes:
-        kept: the number of that epoch, from 1 on, for each arm.
+        best_epoch: the number of the best epoch, from 1, of each head.
 
     Args:
         parameters: tensors (..., K, C), changed in place from epoch to epoch.
@@ -25,20 +25,20 @@ class Stopping:
     def __init__(self, parameters: Sequence[torch.Tensor], patience: int) -> None:
         self.parameters, self.patience = parameters, patience
         self.best = [parameter.clone() for parameter in parameters]
-        arms = parameters[0].shape[-2]
-        self.lowest_K, self.kept, self.epoch = [float("inf")] * arms, [0] * arms, 0
+        heads = parameters[0].shape[-2]
+        self.lowest_K, self.best_epoch, self.epoch = [float("inf")] * heads, [0] * heads, 0
 
     def after_epoch(self, loss_K: Sequence[float]) -> bool:
-        """An epoch came to these validation losses; gives whether training is over."""
+        """Record the validation losses of an epoch; return whether training is over."""
         self.epoch += 1
-        for hyperparameters, loss in enumerate(loss_K):
-            if loss < self.lowest_K[hyperparameters] or not self.kept[hyperparameters]:
-                self.lowest_K[hyperparameters], self.kept[hyperparameters] = loss, self.epoch
+        for head, loss in enumerate(loss_K):
+            if loss < self.lowest_K[head] or not self.best_epoch[head]:
+                self.lowest_K[head], self.best_epoch[head] = loss, self.epoch
                 for best, parameter in zip(self.best, self.parameters, strict=True):
-                    best[..., hyperparameters, :] = parameter[..., hyperparameters, :]
-        return self.epoch - max(self.kept) >= self.patience
+                    best[..., head, :] = parameter[..., head, :]
+        return self.epoch - max(self.best_epoch) >= self.patience
 
-    def go_back(self) -> None:
-        """Give every arm the parameters of its best epoch."""
+    def restore_best(self) -> None:
+        """Restore the parameters of each head's best epoch."""
         for best, parameter in zip(self.best, self.parameters, strict=True):
             parameter.copy_(best)

@@ -1,8 +1,8 @@
-"""k nearest neighbours: the labels of the most similar training photos, each counted by similarity.
+"""k nearest neighbours: the labels of the most similar training photos, weighted by similarity.
 
 The weighting is that of Wu et al., "Unsupervised feature learning via non-parametric instance
-discrimination" (2018, section 3.4): exp(cosine / T). The head keeps a vector of every training photo
-in float16, and so grows with their number; nothing else here does.
+discrimination" (2018, section 3.4): exp(cosine / T). The head stores a vector of every training photo
+in float16; its size grows with their number.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Scaling
-from fieldmark.heads.ridge import counts
-from fieldmark.heads.scaling import few
+from fieldmark.heads.base import FittedHead, Scaling
+from fieldmark.heads.ridge import class_counts
+from fieldmark.heads.scaling import subsample
 from fieldmark.utils.typing import FloatArray, IntArray
 
 NEIGHBOURS = 20
@@ -29,13 +29,13 @@ _BLOCK = 8192
 
 @dataclass(frozen=True)
 class NeighbourHead:
-    """The training photos themselves.
+    """The labelled vectors of the training photos.
 
     Attributes:
         scaling: of the features before they are compared.
         vectors: v_MD of the M training photos, scaled and of length one, float16.
         labels: their classes, shape (M,).
-        prior: log-shares of the classes, shape (C,); half a photo for a class without one.
+        prior: log-shares of the classes, shape (C,), each class counted with half a photo more.
         temperature: T.
         neighbours: k.
     """
@@ -48,19 +48,18 @@ class NeighbourHead:
     neighbours: int = NEIGHBOURS
 
     def logits(self, x_ND: FloatArray) -> FloatArray:
-        """Log-probabilities s_NC: the neighbours' votes, and one vote spread by the classes' shares."""
-        found = self.nearest(x_ND)
-        return self.votes(*found)
+        """Compute log-probabilities s_NC: the neighbours' votes, smoothed by the classes' shares."""
+        return self.votes(*self.nearest(x_ND))
 
     def logits_of(self, features: Features) -> FloatArray:
-        """The same for features that lie on disk, read block by block; shape (N, C)."""
+        """Compute log-probabilities of cached features, read block by block; shape (N, C)."""
         scores = np.empty((len(features), len(self.prior)), np.float32)
         for start, x_BD in features.blocks(1024):
             scores[start : start + len(x_BD)] = self.logits(x_BD)
         return scores
 
     def nearest(self, x_ND: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and labels of each photo's k nearest, both (N, k); nearest first."""
+        """Return cosines and labels of each photo's k nearest, both (N, k); nearest first."""
         x = torch.from_numpy(_unit(self.scaling.apply(x_ND)))
         k = min(self.neighbours, len(self.labels))
         best, label = torch.full((len(x), k), -2.0), torch.zeros((len(x), k), dtype=torch.long)
@@ -75,19 +74,19 @@ class NeighbourHead:
         return best, label
 
     def votes(self, cosine_NK: torch.Tensor, label_NK: torch.Tensor) -> FloatArray:
-        """Log of each class's share of the votes, shape (N, C)."""
+        """Compute the log of each class's share of the votes, shape (N, C)."""
         weight_NK = ((cosine_NK - 1) / self.temperature).exp()
-        # The whole of the shares has half the vote of the farthest neighbour.
+        # The classes' shares together have half the vote of the farthest neighbour.
         if cosine_NK.shape[1]:
             rest_N1 = weight_NK[:, -1:].clamp(min=1e-30) / 2
-        else:  # no photo was kept
+        else:  # without training photos
             rest_N1 = torch.ones(len(cosine_NK), 1)
         vote_NC = rest_N1 * torch.from_numpy(self.prior).exp()
         vote_NC.scatter_add_(1, label_NK, weight_NK)
         return np.asarray((vote_NC / vote_NC.sum(1, keepdim=True)).clamp(min=1e-30).log().numpy())
 
     def tensors(self) -> dict[str, Any]:
-        """What to keep of it, by name."""
+        """Return its parameters by name."""
         return {
             "mean": self.scaling.mean,
             "scale": self.scaling.scale,
@@ -99,57 +98,49 @@ class NeighbourHead:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> NeighbourHead:
-        """Read back what `tensors` gave."""
+        """Make a head from the parameters of `tensors`."""
         temperature, neighbours = tensors["how"].tolist()
         scaling = Scaling(tensors["mean"], tensors["scale"])
-        kept = (tensors[name] for name in ("vectors", "labels", "prior"))
-        vectors, labels, prior = kept
+        vectors, labels, prior = (tensors[name] for name in ("vectors", "labels", "prior"))
         return cls(scaling, vectors, labels, prior, temperature, int(neighbours))
 
 
-@dataclass(frozen=True)
-class Found:
-    """See `fieldmark.heads.base.Fitted`."""
-
-    head: NeighbourHead
-    val_loss: float
-    seconds: float
-
-
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Found:
-    """Keep the training photos, in the order of their ids; the validation loss chooses T.
+def fit(
+    train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
+) -> FittedHead[NeighbourHead]:
+    """Store the training photos, in the order of their ids, and choose T by the validation loss.
 
     Args:
-        train: photos to learn from; labels of -1 are passed over.
-        val: photos to choose T by.
-        classes: C; a class without a training photo is never the answer.
+        train: training photos; those with label -1 are ignored.
+        val: validation photos.
+        classes: C; a class without training photos is never predicted.
         seed: not used; nothing here is random.
     """
     del seed
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
     order = np.argsort(np.asarray(train.ids, dtype=object), kind="stable")
-    features, count_C = train.features.take(order), counts(train, classes)
+    features, count_C = train.features.take(order), class_counts(train, classes)
     scaling = Scaling.of(features)
     vectors = np.empty((len(features), features.dim), np.float16)
     for first, block in features.blocks():
         vectors[first : first + len(block)] = _unit(scaling.apply(block))
     share = (count_C + 0.5) / (count_C.sum() + 0.5 * classes)
-    # The share of a class without a photo is below that of any other: without a vote it never wins.
+    # A class without photos has the smallest share, so without a vote it is never the first.
     prior = np.log(share).astype(np.float32)
     heads = [
         NeighbourHead(scaling, vectors, train.labels[order], prior, temperature)
         for temperature in TEMPERATURES
     ]
-    measured = few(val, classes)
+    measured = subsample(val, classes)
     if not len(measured):
-        return Found(heads[1], float("nan"), time.perf_counter() - start)
+        return FittedHead(heads[1], float("nan"), time.perf_counter() - start)
     parts = [heads[0].nearest(block) for _, block in measured.features.blocks(1024)]
     cosine_NK, label_NK = (torch.cat(each) for each in zip(*parts, strict=True))
     rows = np.arange(len(measured))
     losses = [-head.votes(cosine_NK, label_NK)[rows, measured.labels].mean() for head in heads]
     best = int(np.argmin(losses))
-    return Found(heads[best], float(losses[best]), time.perf_counter() - start)
+    return FittedHead(heads[best], float(losses[best]), time.perf_counter() - start)
 
 
 def _unit(x_ND: FloatArray) -> FloatArray:

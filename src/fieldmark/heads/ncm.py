@@ -1,6 +1,6 @@
 """Nearest class mean: the class whose mean feature vector is nearest, as a linear layer.
 
-The squared distance to a mean is x·x - 2 x·m + m·m, and the first term is the same for all classes
+The squared distance to a mean is x·x - 2 x·m + m·m; the first term is the same for all classes
 (Mensink et al., "Distance-based image classification", 2013, section 3).
 """
 
@@ -12,24 +12,26 @@ import numpy as np
 import torch
 
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Learned, LinearHead, Scaling
-from fieldmark.heads.ridge import counts
-from fieldmark.heads.scaling import few, fit_weights
+from fieldmark.heads.base import FittedHead, LinearHead, Scaling
+from fieldmark.heads.ridge import class_counts
+from fieldmark.heads.scaling import fit_weights, subsample
 
 
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Learned:
-    """One pass over the features; the scale of the logits is fitted on the validation photos.
+def fit(
+    train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
+) -> FittedHead[LinearHead]:
+    """Compute the means in one pass, and fit the scale of the logits on the validation photos.
 
     Args:
-        train: photos to learn from; labels of -1 are passed over.
-        val: photos to scale the logits by.
-        classes: C; a class without a training photo is never the answer.
+        train: training photos; those with label -1 are ignored.
+        val: validation photos.
+        classes: C; a class without training photos is never predicted.
         seed: not used; nothing here is random.
     """
     del seed
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    scaling, count_C = Scaling.of(train.features), counts(train, classes)
+    scaling, count_C = Scaling.of(train.features), class_counts(train, classes)
     sum_CD = np.zeros((classes, train.features.dim))
     for first, block in train.features.blocks():
         np.add.at(sum_CD, train.labels[first : first + len(block)], scaling.apply(block))
@@ -37,11 +39,11 @@ def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int 
     near = LinearHead(
         mean_CD.T.astype(np.float32), (-0.5 * np.square(mean_CD).sum(1)).astype(np.float32)
     )
-    head = scaling.fold(near).closed_to(count_C)
-    measured = few(val, classes)
+    head = scaling.fold(near).exclude_unseen(count_C)
+    measured = subsample(val, classes)
     s_NC = torch.from_numpy(head.logits_of(measured.features))
-    # Distances add up over features: their natural unit is the number of those.
+    # Distances are sums over features, so their unit is the number of features.
     unit = 1 / max(1, train.features.dim)
     weights = fit_weights((s_NC * unit,), torch.from_numpy(measured.labels), ((10.0, 10.0),))
     scale = max(weights.values[0], 0.05) * unit
-    return Learned(head.times(scale), weights.loss, time.perf_counter() - start)
+    return FittedHead(head.times(scale), weights.loss, time.perf_counter() - start)

@@ -1,14 +1,14 @@
 """Ridge regression on one-hot targets: a head in closed form, from one pass over the features.
 
-The pass sums x^T x, a matrix of D x D, and the features of each class; neither grows with the number
-of photos. One eigendecomposition of the first serves every strength of regularisation. With fewer
-photos than features it is the decomposition of the photos' own N x N products instead.
+The pass sums x^T x, a D x D matrix, and the features of each class; neither grows with the number of
+photos. One eigendecomposition of x^T x serves every regularisation strength. With fewer photos than
+features, the N x N products of the photos are decomposed instead.
 
 Least squares on one-hot targets (Hastie, Tibshirani and Friedman, "The elements of statistical
-learning", 2009, section 4.2) gives scores, not logits, and small ones for classes with few photos.
-Each class's column is therefore brought to length one; then one factor, and the weight of the classes'
-shares, are fitted on the validation photos, or, where those are few, on the training photos'
-leave-one-out scores, which need no second fit (the same book, equation 7.64).
+learning", 2009, section 4.2) gives scores, not logits, and small ones for rare classes. So each class's
+column is scaled to length one; then one factor, and the weight of the classes' log-shares, are fitted on
+the validation photos or, where those are few, on the training photos' leave-one-out scores, which need
+no second fit (the same book, equation 7.64).
 """
 
 from __future__ import annotations
@@ -21,64 +21,68 @@ import torch
 from torch.nn import functional
 
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads.base import Learned, LinearHead, Scaling
-from fieldmark.heads.scaling import Weights, few, fit_weights
+from fieldmark.heads.base import FittedHead, LinearHead, Scaling
+from fieldmark.heads.scaling import Weights, fit_weights, subsample
 from fieldmark.utils.typing import IntArray
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Regularisations that are tried, as multiples of the mean eigenvalue of x^T x."""
+"""Regularisation strengths to try, as multiples of the mean eigenvalue of x^T x."""
 
-FEWEST_TO_CHOOSE_BY = 50
-"""With fewer validation photos than this the leave-one-out scores choose."""
+FEWEST_VALIDATION = 50
+"""With fewer validation photos than this, leave-one-out scores choose the strength."""
 
 
-def fit(train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0) -> Learned:
-    """The best of several regularisations, as a linear layer whose logits are to scale.
+def fit(
+    train: LabelledFeatures, val: LabelledFeatures, classes: int, seed: int = 0
+) -> FittedHead[LinearHead]:
+    """Fit several regularisation strengths and return the best, with its logits calibrated.
 
     Args:
-        train: photos to learn from; labels of -1 are passed over.
-        val: photos to choose the regularisation and the scale of the logits by.
-        classes: C; a class without a training photo is never the answer.
+        train: training photos; those with label -1 are ignored.
+        val: validation photos: they choose the strength and the scale of the logits.
+        classes: C; a class without training photos is never predicted.
         seed: not used; nothing here is random.
     """
     del seed
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    if np.count_nonzero(counts(train, classes)) < 2:
-        return undivided(train, val, classes)
-    sums = Sums.of(train, classes)
-    measured = few(val, classes)
-    alone = len(measured) < FEWEST_TO_CHOOSE_BY
-    chosen_by = few(train, classes) if alone else measured
-    head, weights = _Choice(sums, chosen_by, alone).best()
-    head, loss = head.closed_to(sums.count_C.numpy()), weights.loss
-    if alone and len(measured):
+    if np.count_nonzero(class_counts(train, classes)) < 2:
+        return single_class_head(train, val, classes)
+    sums = RidgeStatistics.of(train, classes)
+    measured = subsample(val, classes)
+    leave_one_out = len(measured) < FEWEST_VALIDATION
+    photos = subsample(train, classes) if leave_one_out else measured
+    head, weights = _RegularisationSearch(sums, photos, leave_one_out).best()
+    head, loss = head.exclude_unseen(sums.count_C.numpy()), weights.loss
+    if leave_one_out and len(measured):
         loss = _loss(head, measured)
-    return Learned(head, loss, time.perf_counter() - start)
+    return FittedHead(head, loss, time.perf_counter() - start)
 
 
-def undivided(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> Learned:
-    """The layer of photos of one class or of none, which tell nothing apart: the one that was seen."""
+def single_class_head(
+    train: LabelledFeatures, val: LabelledFeatures, classes: int
+) -> FittedHead[LinearHead]:
+    """Return the layer for training photos of one class or none: it predicts that class."""
     even = LinearHead(
         np.zeros((train.features.dim, classes), np.float32), np.zeros(classes, np.float32)
     )
-    head = even.closed_to(counts(train, classes))
-    return Learned(head, _loss(head, few(val, classes)))
+    head = even.exclude_unseen(class_counts(train, classes))
+    return FittedHead(head, _loss(head, subsample(val, classes)))
 
 
 def _loss(head: LinearHead, photos: LabelledFeatures) -> float:
-    """The mean cross-entropy in nats; NaN of no photo."""
+    """Compute the mean cross-entropy in nats; NaN without photos."""
     s_NC = torch.from_numpy(head.logits_of(photos.features))
     return float(functional.cross_entropy(s_NC, torch.from_numpy(photos.labels)))
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What one pass over N photos gives, on features of zero mean and unit variance.
+class RidgeStatistics:
+    """Sums over N photos, on features of zero mean and unit variance.
 
     Attributes:
-        scaling: how they were brought there.
-        values: the E eigenvalues of x^T x that are not zero, E <= D.
+        scaling: of the features.
+        values: the E non-zero eigenvalues of x^T x, E <= D.
         vectors: its eigenvectors, shape (D, E).
         sum_DC: the sum of each class's features.
         count_C: each class's number of photos.
@@ -91,12 +95,12 @@ class Sums:
     count_C: torch.Tensor
 
     @classmethod
-    def of(cls, train: LabelledFeatures, classes: int) -> Sums:
-        """Read all photos once."""
+    def of(cls, train: LabelledFeatures, classes: int) -> RidgeStatistics:
+        """Compute the sums in one pass."""
         features, y_N = train.features, torch.from_numpy(train.labels)
         dim, count = features.dim, len(features)
         count_C = torch.bincount(y_N, minlength=classes)
-        # About a point near the mean, so that no digits are lost when the mean is taken off.
+        # Relative to a point near the mean, so that no digits are lost when the mean is subtracted.
         near_D = features[slice(0, 4096)].mean(0)
         square = torch.zeros((dim, dim), dtype=torch.float64) if count > dim else None
         sum_CD = torch.zeros((classes, dim), dtype=torch.float64)
@@ -111,7 +115,9 @@ class Sums:
         if square is not None:
             square_D = square.diagonal()
         mean_D = sum_CD.sum(0) / count
-        scaling = _scaling(near_D, mean_D, square_D / count)
+        scaling = Scaling.from_moments(
+            near_D + mean_D.numpy(), (square_D / count - mean_D**2).numpy()
+        )
         scale_D = torch.from_numpy(scaling.scale).double()
         sum_DC = ((sum_CD - count_C[:, None] * mean_D) * scale_D).T
         if square is None:
@@ -127,19 +133,13 @@ class Sums:
         return cls(scaling, values.float(), vectors.float(), sum_DC.float(), count_C)
 
 
-def _scaling(near_D: np.ndarray, mean_D: torch.Tensor, square_D: torch.Tensor) -> Scaling:
-    mean = near_D + mean_D.numpy()
-    deviation = (square_D - mean_D**2).clamp(min=0).sqrt().numpy()
-    varies = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
-    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-    return Scaling(mean.astype(np.float32), scale.astype(np.float32))
+class _RegularisationSearch:
+    """Photos in the basis of the eigenvectors, and the loss of each regularisation on them."""
 
-
-class _Choice:
-    """Some photos in the basis of the eigenvectors, and how good each regularisation is for them."""
-
-    def __init__(self, sums: Sums, photos: LabelledFeatures, alone: bool) -> None:
-        self.sums, self.alone = sums, alone
+    def __init__(
+        self, sums: RidgeStatistics, photos: LabelledFeatures, leave_one_out: bool
+    ) -> None:
+        self.sums, self.leave_one_out = sums, leave_one_out
         self.y_N = torch.from_numpy(photos.labels)
         x_ND = torch.from_numpy(sums.scaling.apply(photos.features[slice(None)]))
         self.x_NE = x_ND @ sums.vectors
@@ -149,7 +149,7 @@ class _Choice:
         self.prior_C = share.log()
 
     def best(self) -> tuple[LinearHead, Weights]:
-        """The layer with the least loss on these photos."""
+        """Return the layer with the lowest loss on these photos."""
         tried = [(strength, self.at(strength)) for strength in STRENGTHS]
         strength, (weights, unit) = min(tried, key=lambda each: each[1][0].loss)
         weight_EC, length_C, _ = self._columns(strength)
@@ -159,11 +159,11 @@ class _Choice:
         return self.sums.scaling.fold(LinearHead(weight_DC.numpy(), bias_C.numpy())), weights
 
     def at(self, strength: float) -> tuple[Weights, float]:
-        """How good one regularisation is, and what unit its scores are in."""
+        """Return the calibration of one regularisation with its loss, and the unit of its scores."""
         weight_EC, length_C, inverse_E = self._columns(strength)
         s_NC = self.x_NE @ weight_EC
-        if self.alone:
-            self._leave_out(s_NC, inverse_E)
+        if self.leave_one_out:
+            self._leave_one_out(s_NC, inverse_E)
         s_NC /= length_C
         unit = 1 / max(float(s_NC.std(unbiased=False)), 1e-30)
         expected = ((5.0, 5.0), (0.0, 1.0))
@@ -171,21 +171,20 @@ class _Choice:
         found = fit_weights(parts, self.y_N, expected)
         if found.values[0] > 0:
             return found, unit
-        # A class's only photo, left out, has the lowest score of all: that is no reason to turn the
-        # scores round.
+        # A class's only photo, left out, has the lowest score; the sign of the scores must not flip.
         loss = float(functional.cross_entropy(s_NC, self.y_N))
         return Weights((1.0, 0.0), loss), unit
 
     def _columns(self, strength: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         values = self.sums.values
-        # Of all D eigenvalues, those that are zero and were left out too.
+        # The mean over all D eigenvalues, with the zero ones that were left out.
         mean = values.sum() / len(self.sums.vectors)
         inverse_E = 1 / (values + strength * mean.clamp(min=1e-30))
         weight_EC = inverse_E[:, None] * self.sum_EC
         return weight_EC, weight_EC.norm(dim=0).clamp(min=1e-30), inverse_E
 
-    def _leave_out(self, s_NC: torch.Tensor, inverse_E: torch.Tensor) -> None:
-        """Scores of training photos made into those of a fit to all others, in place."""
+    def _leave_one_out(self, s_NC: torch.Tensor, inverse_E: torch.Tensor) -> None:
+        """Turn the scores of training photos into those of a fit without the photo, in place."""
         count = int(self.sums.count_C.sum())
         lever_N1 = ((self.x_NE**2) @ inverse_E + 1 / count).clamp(max=0.999)[:, None]
         share_C = self.sums.count_C / count
@@ -195,6 +194,6 @@ class _Choice:
         s_NC -= share_C
 
 
-def counts(photos: LabelledFeatures, classes: int) -> IntArray:
-    """Each class's number of photos, shape (C,)."""
+def class_counts(photos: LabelledFeatures, classes: int) -> IntArray:
+    """Count the photos of each class, shape (C,)."""
     return np.bincount(photos.labels[photos.labels >= 0], minlength=classes).astype(np.int64)

@@ -1,14 +1,14 @@
-"""A softmax head for very many classes: a step costs as many classes as are drawn, not as there are.
+"""Sampled softmax for very many classes: a step costs as many classes as are sampled, not C.
 
 The loss needs the sum of exp(s_c) over all classes. It is estimated from some of them by importance
 sampling (Bengio and Senécal, "Adaptive importance sampling to accelerate training of a neural
 probabilistic language model", 2008; Jean and others, "On using very large target vocabulary for neural
-machine translation", 2015): the classes of the batch's own photos, and others drawn by their frequency.
-A class that is among them with the probability pi counts as exp(s_c) / pi, so that the estimate is
-right on average; a photo's own class is always there and counts as it is.
+machine translation", 2015): the classes of the batch's photos, and others drawn by their frequency. A
+class that is drawn with probability pi counts as exp(s_c) / pi, so the estimate is unbiased; a photo's
+own class is always included and counts as it is.
 
-AdamW is applied to the rows of the classes that were drawn, as PyTorch's SparseAdam does. Measures and
-answers are exact: they go through all classes block by block, with a running log-sum-exp.
+AdamW is applied to the rows of the drawn classes, as in PyTorch's SparseAdam. Measures and predictions
+are exact: they use all classes, block by block, with a running log-sum-exp.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import torch
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import selection
 from fieldmark.heads.base import LinearHead, Scaling
-from fieldmark.heads.scaling import few
+from fieldmark.heads.ridge import class_counts
+from fieldmark.heads.scaling import subsample
 from fieldmark.heads.softmax import (
     BETAS,
     EPSILON,
@@ -40,23 +41,23 @@ from fieldmark.utils.logging import report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
 
 MANY = 20_000
-"""From so many classes on `heads.default` takes this head."""
+"""With so many classes or more, `heads.default` uses this head."""
 DRAWN = 4096
-"""Classes that are drawn a step, beside those of the batch."""
-_BLOCK = 8192  # classes at a time, where all are gone through
+"""Classes drawn per step, beside those of the batch."""
+_BLOCK = 8192  # classes at a time, where all are used
 _MEASURED = 1 << 28
-"""So many scores are computed to measure a layer: of 2,684 photos with 100,000 classes."""
+"""Scores computed to measure a layer: of 2,684 photos with 100,000 classes."""
 
 
 class Sampled:
     """A last layer in training: a row of weights a class.
 
     Args:
-        count_C: how many training photos each class has.
+        count_C: the training photos of each class.
         dim: D.
-        training: `batch_size`, `epochs` and `seed` count.
+        training: `batch_size`, `epochs` and `seed` are used.
         learning_rate: of AdamW, at the start.
-        drawn: classes that are drawn a step.
+        drawn: classes drawn per step.
         initial: the layer to start from; None: zeros.
     """
 
@@ -79,7 +80,7 @@ class Sampled:
         self.steps = training.epochs * -(-int(count_C.sum()) // training.batch_size)
         self.step = 0
         share_C = count_C / max(1, count_C.sum())
-        # Half by frequency, half evenly: no class is so rarely drawn that its weight is huge.
+        # Half by frequency, half evenly: no class is drawn so rarely that its weight is huge.
         q_C = 0.5 * share_C + 0.5 / len(count_C)
         self.ends_C = np.cumsum(q_C)
         missed_C = np.exp(training.batch_size * np.log1p(-share_C.clip(max=0.999999)))
@@ -87,7 +88,7 @@ class Sampled:
         self.log_pi_C = torch.from_numpy(np.log1p(-missed_C).astype(np.float32))
 
     def update(self, x_BD: FloatArray, y_B: IntArray) -> float:
-        """One step; gives the estimated mean loss of the batch, in nats."""
+        """Make one step; return the estimated mean loss of the batch, in nats."""
         rng = random.generator(self.training.seed, "classes", self.step)
         drawn = np.searchsorted(self.ends_C, rng.random(self.drawn) * self.ends_C[-1])
         some_A, place = np.unique(np.concatenate([y_B, drawn]), return_inverse=True)
@@ -121,7 +122,7 @@ class Sampled:
         self.weight_CE[rows_A] = weight_AE
 
     def head(self) -> LinearHead:
-        """The layer as it is."""
+        """Return the layer."""
         weight = self.weight_CE.numpy()
         return LinearHead(np.ascontiguousarray(weight[:, :-1].T), weight[:, -1].copy())
 
@@ -129,17 +130,17 @@ class Sampled:
 def top(
     head: LinearHead, x_BD: FloatArray, k: int, block: int = _BLOCK
 ) -> tuple[FloatArray, IntArray, FloatArray]:
-    """The k best classes of each photo without a matrix of all scores.
+    """Find the k most probable classes of each photo without a matrix of all scores.
 
     Args:
         head: of C classes.
         x_BD: features.
-        k: how many; at most C.
+        k: at most C.
         block: classes at a time; memory is B times this.
 
     Returns:
-        Log-probabilities (B, k) from the best down, their classes (B, k), and the log-sum-exp of all
-        logits (B,).
+        Log-probabilities (B, k), highest first, their classes (B, k), and the log-sum-exp of all logits
+        (B,).
     """
     best = np.empty((len(x_BD), 0), np.float32)
     which = np.empty((len(x_BD), 0), np.int64)
@@ -165,8 +166,7 @@ def _log_sum_exp(s_BC: FloatArray) -> FloatArray:
 
 
 def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
-    """Mean cross-entropy in nats over all classes, and the share of photos whose first is wrong; NaN of
-    none."""
+    """Compute the mean cross-entropy in nats and the top-1 error; NaN without photos."""
     if not len(photos):
         return math.nan, math.nan
     loss, wrong = 0.0, 0
@@ -179,11 +179,11 @@ def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
     return loss / len(photos), wrong / len(photos)
 
 
-def arms(initial: LinearHead | None = None) -> list[Hyperparameters]:
-    """What is tried, safest first: one arm from `initial`, such as ridge's layer, one from nothing.
+def default_settings(initial: LinearHead | None = None) -> list[Hyperparameters]:
+    """Return the settings to try, safest first: one from `initial`, such as ridge's, one from zero.
 
-    Settled by measuring (docs/scaling.md): classes with a handful of photos are learned far better from
-    the closed form, and hardly further, whatever the learning rate.
+    Measured in docs/scaling.md: classes with few photos are learned far better from the closed form, and
+    gradient steps then improve them little, whatever the learning rate.
     """
     return [
         *([Hyperparameters(3e-4, initial=initial)] if initial else [Hyperparameters(3e-3)]),
@@ -196,22 +196,22 @@ def fit_sweep(
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    arms: Sequence[Hyperparameters],
+    settings: Sequence[Hyperparameters],
     on_epoch: Callable[[int], None] = lambda _: None,
     drawn: int = DRAWN,
 ) -> list[Fit]:
-    """Train a head for each arm, one after the other; see `softmax.fit_sweep`.
+    """Train a head for each setting, one after the other; see `softmax.fit_sweep`.
 
-    Of an arm the learning rate and the layer to start from count. A curve's training losses are
-    estimates, its validation losses exact.
+    Of the hyperparameters, `learning_rate` and `initial` are used. The training losses of a curve are
+    estimates, the validation losses exact.
     """
     start = time.perf_counter()
-    train, val = train.where(train.labels >= 0), few(val, classes, _MEASURED)
-    count_C = np.bincount(train.labels, minlength=classes)
+    train, val = train.where(train.labels >= 0), subsample(val, classes, _MEASURED)
+    count_C = class_counts(train, classes)
     scaling = Scaling.of(train.features) if len(train) else Scaling.none(train.features.dim)
     hashes = random.hashes(train.ids, "order", training.seed)
     found = []
-    for hyperparameters in arms:
+    for hyperparameters in settings:
         initial = scaling.unfold(hyperparameters.initial) if hyperparameters.initial else None
         layer = Sampled(
             count_C,
@@ -229,7 +229,7 @@ def fit_sweep(
                 index = order[at : at + training.batch_size]
                 x_BD = scaling.apply(train.features[index])
                 loss += layer.update(x_BD, train.labels[index]) * len(index)
-            head = scaling.fold(layer.head()).closed_to(count_C)
+            head = scaling.fold(layer.head()).exclude_unseen(count_C)
             curve.append(Epoch(epoch + 1, loss / max(1, len(train)), *measure(head, val)))
             report_epoch(curve[-1])
             on_epoch(epoch + 1)
@@ -241,12 +241,12 @@ def fit_sweep(
 def best_first(
     fits: Sequence[Fit], train: LabelledFeatures, val: LabelledFeatures, start: float
 ) -> list[Fit]:
-    """See `choosing.best_first`; but more validation photos choose than those that logits scale by.
+    """Calibrate and sort the fits as `selection.best_first` does, but compare them on more photos.
 
-    With 100,000 classes the logits of some hundred photos are held at once: enough for one factor, too
-    few to tell two learning rates apart.
+    With 100,000 classes the logits of some hundred photos fit in memory: enough to fit the scale, too
+    few to compare two learning rates.
     """
-    known = few(val, len(fits[0].head.bias), _MEASURED)
+    known = subsample(val, len(fits[0].head.bias), _MEASURED)
     fits = selection.best_first(fits, train, val, start)
     if len(known):
         fits = [replace(each, scaled_loss=measure(each.head, known)[0]) for each in fits]

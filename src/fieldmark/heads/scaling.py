@@ -1,7 +1,7 @@
-"""How large the logits of a head are to be, and how much each class's share counts, fitted in a moment.
+"""Fit the scale of a head's logits, and the weight of the classes' log-shares.
 
-The fit is convex (a softmax regression with one or two weights), so that Newton's method finds the
-one minimum in a few steps. A weak prior keeps it from running off where all photos are named rightly.
+The fit is convex (a softmax regression with one or two weights), so Newton's method finds the minimum in
+a few steps. A weak prior keeps the weights finite where all photos are classified correctly.
 """
 
 from __future__ import annotations
@@ -16,26 +16,24 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.utils import random
 
 _SCORES = 1 << 24
-"""How many logits are held at once: 64 MiB in float32, whatever the number of photos."""
+"""Logits in memory at once: 64 MiB in float32, independent of the number of photos."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights w_F of parts u_F that sum to logits, and the mean cross-entropy they reach in nats."""
+    """Weights w_F of terms u_F that sum to logits, and their mean cross-entropy in nats."""
 
     values: tuple[float, ...]
     loss: float
 
 
-def few(photos: LabelledFeatures, classes: int, scores: int = _SCORES) -> LabelledFeatures:
-    """As many of the photos as logits can be held for, drawn by their ids; all of them if they fit.
-
-    Photos of none of the classes are left out.
+def subsample(photos: LabelledFeatures, classes: int, scores: int = _SCORES) -> LabelledFeatures:
+    """Draw so many photos, by their ids, that their logits fit in memory.
 
     Args:
-        photos: N labelled photos.
+        photos: N labelled photos; those with label -1 are left out.
         classes: C.
-        scores: how many logits in all; at least 64 photos are taken.
+        scores: the number of logits; at least 64 photos are drawn.
     """
     known = photos.where(photos.labels >= 0)
     limit = max(64, scores // max(1, classes))
@@ -52,17 +50,16 @@ def fit_weights(
     expected: Sequence[tuple[float, float]],
     rounds: int = 30,
 ) -> Weights:
-    """The weights of some scores for which the softmax of their sum has the least cross-entropy.
+    """Fit the weights of terms so that the softmax of their sum has the lowest cross-entropy.
 
     Args:
-        parts: F scores, each of shape (N, C) or one that broadcasts to it.
-        y_N: the right classes.
-        expected: mean and standard deviation of each weight before any photo is seen; counts as
-            much as one photo.
-        rounds: at most so many steps of Newton's method.
+        parts: F terms, each of shape (N, C) or one that broadcasts to it.
+        y_N: the labels.
+        expected: mean and standard deviation of each weight's prior, which counts as one photo.
+        rounds: the maximum number of Newton steps.
 
     Returns:
-        The weights; the expected ones where there is no photo.
+        The weights; the means of the priors where there is no photo.
     """
     middle = torch.tensor([mean for mean, _ in expected], dtype=torch.float64)
     precision = torch.tensor([deviation**-2 for _, deviation in expected], dtype=torch.float64)
@@ -102,7 +99,7 @@ def _newton(
     precision: torch.Tensor,
     off: torch.Tensor,
 ) -> torch.Tensor:
-    """The gradient by the weights, multiplied by the inverse of their second derivatives."""
+    """Compute the Newton step: the gradient multiplied by the inverse of the Hessian."""
     even = [u_NC.expand(p_NC.shape) for u_NC in parts]
     mean_FN = torch.stack([(p_NC * u_NC).sum(1) for u_NC in even]).double()
     right_FN = torch.stack([u_NC.gather(1, y_N[:, None]).squeeze(1) for u_NC in even]).double()

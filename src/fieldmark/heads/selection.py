@@ -16,7 +16,7 @@ import torch
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import ridge
 from fieldmark.heads.base import LinearHead
-from fieldmark.heads.scaling import few, fit_weights
+from fieldmark.heads.scaling import fit_weights, subsample
 from fieldmark.heads.softmax import Fit, Training, by_loss
 
 _UPDATES = 200
@@ -41,8 +41,8 @@ def best_first(
 ) -> list[Fit]:
     """The fits with their logits scaled to the validation photos, and their mean; best first."""
     classes = len(fits[0].head.bias)
-    measured = few(val, classes)
-    count_C = ridge.counts(train, classes)
+    measured = subsample(val, classes)
+    count_C = ridge.class_counts(train, classes)
     scaled = [_scaled(each, measured, count_C) for each in fits]
     ordered = sorted(scaled, key=by_loss)
     if len(ordered) >= _AVERAGED and len(measured):
@@ -60,7 +60,7 @@ def _mean(fits: Sequence[Fit]) -> Fit:
 
 
 def _scaled(found: Fit, val: LabelledFeatures, count_C: np.ndarray) -> Fit:
-    head = found.head.closed_to(count_C)
+    head = found.head.exclude_unseen(count_C)
     if not len(val):
         return replace(found, head=head)
     s_NC = torch.from_numpy(head.logits_of(val.features))

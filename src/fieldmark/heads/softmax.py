@@ -1,12 +1,12 @@
-"""Softmax regression on kept features: the paper's "all layers frozen but the last", many at once.
+"""Softmax regression on cached features: the paper's "all layers frozen but the last", many at once.
 
-All arms of a sweep (learning rates, weight decays, class subsets) see the same batches in the same
-order, so one pass over the features serves all of them: their weights stand side by side in one
-matrix, and a batch costs one matrix product for all.
+All heads of a sweep (learning rates, weight decays, class subsets) see the same batches in the same
+order, so one pass over the features trains all of them: their weights are side by side in one matrix,
+and a batch costs one matrix product.
 
-The update is AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with a
-cosine learning rate, exactly as PyTorch computes it, so that the network itself trained the same way
-gives the same losses (`fieldmark.training.finetune`).
+The update is AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with a cosine
+learning rate, exactly as PyTorch computes it, so that training the network itself in the same way gives
+the same losses (`fieldmark.training.finetune`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import LinearHead, Scaling
-from fieldmark.heads.early_stopping import Stopping
+from fieldmark.heads.early_stopping import EarlyStopping
 from fieldmark.utils import random
 from fieldmark.utils.logging import report_epoch
 
@@ -33,25 +33,25 @@ EPSILON = 1e-8
 _LEAST = 1e-12
 
 _CACHED_NUMBERS = 1 << 18
-"""How many weights are updated at once: with gradient and moments, 4 MiB in float32."""
+"""Weights updated at once: with gradient and moments, 4 MiB in float32."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and in what order, for all arms alike.
+    """The training schedule, the same for all heads of a sweep.
 
     Attributes:
         epochs: passes over the training photos.
-        batch_size: photos an update.
-        seed: of the order in which photos are seen.
-        standardise: whether features are brought to zero mean and unit variance first; the head
-            that comes out is a plain linear layer either way.
-        evenness: how evenly classes are drawn: 0 as they are, 0.5 by the square root of their
-            photos, 1 all alike (Kang et al., "Decoupling representation and classifier for
-            long-tailed recognition", 2020, equation 1, with q = 1 - evenness). Photos of rare
-            classes are then seen several times an epoch.
-        patience: after how many epochs in which no arm's validation loss was its lowest training
-            ends; every arm then has the weights of its best epoch. None: all epochs, the last weights.
+        batch_size: photos per update.
+        seed: of the order of the photos.
+        standardise: whether to scale features to zero mean and unit variance first; the result is a
+            plain linear layer either way.
+        evenness: how evenly classes are sampled: 0 by their photos, 0.5 by the square root of their
+            photos, 1 equally (Kang et al., "Decoupling representation and classifier for long-tailed
+            recognition", 2020, equation 1, with q = 1 - evenness). Photos of rare classes then occur
+            several times an epoch.
+        patience: training ends after so many epochs without a new lowest validation loss of any head;
+            every head then has the weights of its best epoch. None: all epochs, the last weights.
     """
 
     epochs: int = 10
@@ -64,16 +64,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What is varied: one head of a sweep.
+    """Settings of one head of a sweep.
 
     Attributes:
         learning_rate: at the start; it falls to zero along a cosine.
         weight_decay: decoupled, as in AdamW.
         label_smoothing: share of the target that is spread over all classes.
-        classes: the classes to learn, as indexes; photos of others are passed over. None: all.
-        initial: the layer to start from (on the features as they are); None: zeros.
-        class_weights: how much a photo of each class counts in the loss, shape (C,); None: alike.
-        offsets: added to the logits in the loss alone, shape (C,); None: nothing.
+        classes: the classes to learn, as indexes; photos of others are ignored. None: all.
+        initial: the layer to start from, on unscaled features; None: zeros.
+        class_weights: the weight of a photo of each class in the loss, shape (C,); None: 1.
+        offsets: added to the logits in the loss only, shape (C,); None: 0.
     """
 
     learning_rate: float = 1e-3
@@ -87,9 +87,9 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: losses are mean cross-entropies in nats, errors shares of photos.
+    """The measures of an epoch: mean cross-entropies in nats, and the top-1 error.
 
-    Those of validation are NaN where there is no photo to measure on.
+    Those of validation are NaN without validation photos.
     """
 
     epoch: int
@@ -97,33 +97,34 @@ class Epoch:
     val_loss: float
     val_error: float
 
-    def told(self) -> dict[str, float | None]:
-        """As JSON values, which have no NaN."""
+    def to_dict(self) -> dict[str, float | None]:
+        """Return JSON values, with None for NaN."""
         return {
             name: value if math.isfinite(value) else None for name, value in asdict(self).items()
         }
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Epoch:
-        """What `told` gave."""
-        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in told.items()}
+    def from_dict(cls, values: Mapping[str, Any]) -> Epoch:
+        """Make an epoch from the values of `to_dict`."""
+        numbers: dict[str, Any] = {n: math.nan if v is None else v for n, v in values.items()}
         return cls(**numbers)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained head and how it came about.
+    """A trained head and its training history.
 
     Attributes:
-        arm: what it was trained with.
-        head: the layer, on the features as they are.
+        hyperparameters: that it was trained with.
+        head: the layer, on unscaled features.
         curve: one entry an epoch.
+        scaled_loss: the validation loss after the logits were scaled to fit the validation photos;
+            None where they were not scaled.
+        scale: the factor of the logits.
+        averaged: the number of heads that this is the mean of; hyperparameters and curve are then
+            those of the best.
+        best_epoch: the epoch that the weights are from; None without early stopping.
         seconds: of the whole sweep.
-        scaled_loss: the validation loss after the logits were scaled to fit the validation photos,
-            where they were.
-        scale: what the logits were multiplied by for that.
-        averaged: of how many heads this is the mean; arm and curve are then those of the best.
-        kept: the epoch after which the head had these weights, where training had patience.
     """
 
     hyperparameters: Hyperparameters
@@ -132,30 +133,29 @@ class Fit:
     scaled_loss: float | None = None
     scale: float = 1.0
     averaged: int = 1
-    kept: int | None = None
+    best_epoch: int | None = None
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def unscaled(self) -> LinearHead:
-        """The layer before its logits were scaled."""
+        """Return the layer before its logits were scaled."""
         return self.head.times(1 / self.scale)
 
     @property
     def val_loss(self) -> float:
-        """The validation loss of the head as it is, in nats; NaN where there is no photo."""
+        """Return the validation loss in nats; NaN without validation photos."""
         if self.scaled_loss is not None:
             return self.scaled_loss
-        return self.curve[(self.kept or len(self.curve)) - 1].val_loss
+        return self.curve[(self.best_epoch or len(self.curve)) - 1].val_loss
 
 
 def by_loss(fit: Fit) -> tuple[bool, float]:
-    """What fits are ordered by, the best first: one that broke down comes last, and without validation
-    photos all stay in their order."""
+    """Return a sort key, lowest validation loss first; NaN is last, and keeps the order."""
     return math.isnan(fit.val_loss), fit.val_loss
 
 
 def cosine(step: int, steps: int) -> float:
-    """The share of the learning rate at one step of `steps`, from 1 down to 0."""
+    """Compute the factor of the learning rate at one step of `steps`, from 1 down to 0."""
     return 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
@@ -175,25 +175,25 @@ def fit_sweep(
     val: LabelledFeatures,
     classes: int,
     training: Training,
-    arms: Sequence[Hyperparameters],
+    settings: Sequence[Hyperparameters],
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> list[Fit]:
-    """Train all arms in one pass over the features an epoch.
+    """Train a head for each setting, all in one pass over the features an epoch.
 
     Args:
-        train: photos to learn from; labels of -1 are passed over.
-        val: photos on which loss and error are measured after each epoch; the photos of classes
-            that an arm does not learn are left out of its measure.
-        classes: C; every head has C columns, and minus infinity as the bias of those not learned.
-        training: what all arms share.
-        arms: what differs.
-        on_epoch: called with the number of each epoch that is done.
+        train: training photos; those with label -1 are ignored.
+        val: validation photos, for loss and error after each epoch; photos of classes that a head does
+            not learn are left out of its measures.
+        classes: C; every head has C columns, with bias minus infinity for classes not learned.
+        training: the schedule.
+        settings: the hyperparameters of each head.
+        on_epoch: called with the number of each finished epoch.
 
     Returns:
-        A fit for each arm, in their order.
+        A fit for each setting, in order.
     """
     start = time.perf_counter()
-    sweep = _Sweep(train, val, classes, training, arms)
+    sweep = _Sweep(train, val, classes, training, settings)
     for epoch in range(training.epochs):
         sweep.run(epoch)
         on_epoch(epoch + 1)
@@ -204,7 +204,7 @@ def fit_sweep(
 
 
 class _Sweep:
-    """The state of K arms: W_DKC, b_KC and AdamW's two moments of each."""
+    """The state of K heads: W_DKC, b_KC and AdamW's two moments of each."""
 
     def __init__(
         self,
@@ -212,63 +212,62 @@ class _Sweep:
         val: LabelledFeatures,
         classes: int,
         training: Training,
-        arms: Sequence[Hyperparameters],
+        settings: Sequence[Hyperparameters],
     ) -> None:
-        self.arms, self.training, self.classes = arms, training, classes
+        self.settings, self.training, self.classes = settings, training, classes
         self.train = train.where(train.labels >= 0)
         self.val = val.where(val.labels >= 0)
         dim = train.features.dim
         scaled = training.standardise and len(self.train) > 0
         self.scaling = Scaling.of(self.train.features) if scaled else Scaling.none(dim)
         self.learned_KC = torch.stack(
-            [_mask(hyperparameters.classes, classes) for hyperparameters in arms]
+            [_mask(hyperparameters.classes, classes) for hyperparameters in settings]
         )
         self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(
             ~self.learned_KC, -torch.inf
         )
         even = [1.0] * classes
-        weights = [hyperparameters.class_weights or even for hyperparameters in arms]
+        weights = [hyperparameters.class_weights or even for hyperparameters in settings]
         self.counts_KC = torch.tensor(weights, dtype=torch.float32) * self.learned_KC
         none = [0.0] * classes
-        offsets = [hyperparameters.offsets or none for hyperparameters in arms]
+        offsets = [hyperparameters.offsets or none for hyperparameters in settings]
         self.offset_KC = torch.tensor(offsets, dtype=torch.float32)
-        weight = np.zeros((dim, len(arms), classes), np.float32)
-        bias = np.zeros((len(arms), classes), np.float32)
-        for number, hyperparameters in enumerate(arms):
+        weight = np.zeros((dim, len(settings), classes), np.float32)
+        bias = np.zeros((len(settings), classes), np.float32)
+        for number, hyperparameters in enumerate(settings):
             if hyperparameters.initial is not None:
                 start = self.scaling.unfold(hyperparameters.initial)
                 weight[:, number] = start.weight
                 bias[number] = np.where(np.isfinite(start.bias), start.bias, 0.0)
         self.parameters = [torch.from_numpy(weight), torch.from_numpy(bias)]
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
-        # One gradient and one place to work in for all updates: asking for memory costs as much as
-        # the arithmetic does.
+        # One gradient and one work buffer for all updates: allocation costs as much as the arithmetic.
         self.gradients = [torch.empty_like(p) for p in self.parameters]
         rows = max(1, min(dim, _CACHED_NUMBERS // bias.size))
         self.work = torch.empty((rows, *bias.shape))
-        self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in arms])
-        self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in arms])
+        self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in settings])
+        self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in settings])
         self.smoothing_K = torch.tensor(
-            [hyperparameters.label_smoothing for hyperparameters in arms]
+            [hyperparameters.label_smoothing for hyperparameters in settings]
         )
         self.hashes = random.hashes(self.train.ids, "order", training.seed)
         self.times_N = _times(self.train.labels, classes, training.evenness)
         self.batches = math.ceil(len(self.train) / training.batch_size)
         self.step = 0
-        self.curves: list[list[Epoch]] = [[] for _ in arms]
+        self.curves: list[list[Epoch]] = [[] for _ in settings]
         patience = training.patience
-        # Without photos to measure on nothing says when to stop: then all epochs, the last weights.
+        # Without validation photos there is no early stopping.
         self.stopping = None
         if patience and len(self.val):
-            self.stopping = Stopping(self.parameters, patience)
+            self.stopping = EarlyStopping(self.parameters, patience)
 
     def run(self, epoch: int) -> None:
-        """One pass over the training photos, then the measure on the validation photos."""
+        """Train one epoch, and measure on the validation photos."""
         if self.training.evenness:
             order = random.repeated_order(self.hashes, epoch, self.times_N)
         else:
             order = random.epoch_order(self.hashes, epoch)
-        loss_K, seen_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
+        loss_K, seen_K = torch.zeros(len(self.settings)), torch.zeros(len(self.settings))
         for start in range(0, len(order), self.training.batch_size):
             index = order[start : start + self.training.batch_size]
             batch_loss_K, batch_seen_K = self._update(index)
@@ -281,7 +280,7 @@ class _Sweep:
         report_epoch(min((curve[-1] for curve in self.curves), key=lambda each: each.val_loss))
 
     def is_over(self) -> bool:
-        """Whether it is not worth another epoch."""
+        """Return whether training is over."""
         losses = [curve[-1].val_loss for curve in self.curves]
         return self.stopping is not None and self.stopping.after_epoch(losses)
 
@@ -291,14 +290,14 @@ class _Sweep:
         return s_BKC + (bias + self.closed_KC)
 
     def _update(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of AdamW for all arms; gives each arm's summed loss and count of photos.
+        """Make one AdamW step for all heads; return each head's summed loss and number of photos.
 
-        Photos count by the weight of their class; the mean is over the sum of those weights.
+        Photos count by the weight of their class; the mean is over the sum of the weights.
         """
         x_BD = torch.from_numpy(self.scaling.apply(self.train.features[index]))
         y_B = torch.from_numpy(self.train.labels[index])
         p_BKC = (self._logits(x_BD) + self.offset_KC).log_softmax(-1)
-        label_BK1 = y_B[:, None, None].expand(-1, len(self.arms), 1)
+        label_BK1 = y_B[:, None, None].expand(-1, len(self.settings), 1)
         counts_BK = self.counts_KC[:, y_B].T
         count_K = counts_BK.sum(0)
         own_BK = p_BKC.gather(-1, label_BK1).squeeze(-1)
@@ -323,12 +322,12 @@ class _Sweep:
         return one_BC[:, None] * (1 - smoothing_K1) + smoothing_K1 * even_KC
 
     def _adamw(self) -> None:
-        """Equations 1 to 12 of the AdamW paper, in the order in which PyTorch computes them.
+        """Apply equations 1 to 12 of the AdamW paper, in the order in which PyTorch computes them.
 
-        In pieces that fit the processor's cache, because it is memory that these sums wait for.
+        In blocks that fit the processor's cache, because memory is the bottleneck.
         """
         steps = self.training.epochs * self.batches
-        # An epoch drawn evenly may be a batch longer.
+        # An evenly sampled epoch may be a batch longer.
         rate_K1 = (self.rate_K * cosine(min(self.step, steps), steps))[:, None]
         self.step += 1
         beta1, beta2 = BETAS
@@ -352,13 +351,15 @@ class _Sweep:
                 parameter.sub_(update.mul_(rate_K1))
 
     def _measure(self) -> tuple[list[float], list[float]]:
-        loss_K, wrong_K = torch.zeros(len(self.arms)), torch.zeros(len(self.arms))
-        count_K = torch.zeros(len(self.arms))
+        loss_K, wrong_K = torch.zeros(len(self.settings)), torch.zeros(len(self.settings))
+        count_K = torch.zeros(len(self.settings))
         for start, block in self.val.features.blocks(1024):
             y_B = torch.from_numpy(self.val.labels[start : start + len(block)])
             p_BKC = self._logits(torch.from_numpy(self.scaling.apply(block))).log_softmax(-1)
             taken_BK = self.learned_KC[:, y_B].T
-            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.arms), 1)).squeeze(-1)
+            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.settings), 1)).squeeze(
+                -1
+            )
             loss_K -= torch.where(taken_BK, chosen, 0.0).sum(0)
             wrong_K += (taken_BK & (p_BKC.argmax(-1) != y_B[:, None])).sum(0)
             count_K += taken_BK.sum(0)
@@ -366,7 +367,7 @@ class _Sweep:
 
     def results(self) -> list[Fit]:
         if self.stopping:
-            self.stopping.go_back()
+            self.stopping.restore_best()
         weight, bias = (parameter.numpy() for parameter in self.parameters)
         closed = self.closed_KC.numpy()
         return [
@@ -374,9 +375,9 @@ class _Sweep:
                 hyperparameters,
                 self.scaling.fold(LinearHead(weight[:, k].copy(), bias[k] + closed[k])),
                 tuple(self.curves[k]),
-                kept=self.stopping.kept[k] if self.stopping else None,
+                best_epoch=self.stopping.best_epoch[k] if self.stopping else None,
             )
-            for k, hyperparameters in enumerate(self.arms)
+            for k, hyperparameters in enumerate(self.settings)
         ]
 
 
@@ -389,7 +390,7 @@ def _mask(classes: tuple[int, ...] | None, count: int) -> torch.Tensor:
 
 
 def _times(labels_N: np.ndarray, classes: int, evenness: float) -> np.ndarray:
-    """How many times an epoch each photo is seen on average, shape (N,); N in all."""
+    """Compute how often each photo occurs in an epoch on average, shape (N,); the sum is N."""
     count_C = np.bincount(labels_N, minlength=classes).astype(np.float64)
     share_C = np.where(count_C > 0, count_C ** (1 - evenness), 0.0)
     share_C *= len(labels_N) / max(share_C.sum(), 1e-30)

@@ -13,10 +13,17 @@ from typing import Any
 from fieldmark import __version__
 from fieldmark.data.storage import places
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.formats import Form, writer_of
-from fieldmark.inference.inputs import Item
-from fieldmark.inference.predictor import BATCH, Counted, Named, Naming, predict, with_progress
-from fieldmark.inference.record import entry
+from fieldmark.inference.formats import FormatOptions, writer_of
+from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.predictor import (
+    BATCH,
+    PhotoResult,
+    PredictFunction,
+    RejectedCounter,
+    predict,
+    with_progress,
+)
+from fieldmark.inference.record import Record, to_record
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -37,7 +44,7 @@ class Output:
         """Raises InputError where `path` has no known suffix, or is a file of something else."""
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
-        self.path, self._form = path, Form(classifier.taxonomy, wide, by)
+        self.path, self._form = path, FormatOptions(classifier.taxonomy, wide, by)
         self.journal = path.with_name(f"{path.name}.journal")
         if path.exists() and not self.journal.exists():
             raise InputError(
@@ -48,7 +55,7 @@ class Output:
             {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
         )
 
-    def left(self, items: Sequence[Item]) -> list[Item]:
+    def left(self, items: Sequence[InputPhoto]) -> list[InputPhoto]:
         """The photos that are still to be named; those that could not be used are tried again.
 
         A photo that has changed since is named anew. What a kill tore is dropped.
@@ -81,14 +88,14 @@ class Output:
                 except (ValueError, KeyError, TypeError):  # torn
                     continue
 
-    def keep(self, results: Iterable[Named]) -> Iterator[Named]:
+    def keep(self, results: Iterable[PhotoResult]) -> Iterator[PhotoResult]:
         """Write results down as they come, and pass them on."""
         waiting: list[str] = []
         try:
             for result in results:
                 among, timed = len(self._form.taxonomy), self._writer.timed
-                value = entry(result, among, wide=self._form.wide, timed=timed)
-                line = {"stamp": places.stamp(result.item.path), "entry": value}
+                value = to_record(result, among, wide=self._form.wide, timed=timed)
+                line = {"stamp": places.stamp(result.photo.path), "entry": value}
                 waiting.append(json.dumps(line, ensure_ascii=False))
                 if len(waiting) >= BATCH:
                     io.append_lines(self.journal, waiting)
@@ -97,7 +104,7 @@ class Output:
         finally:
             io.append_lines(self.journal, waiting)
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
+    def _entries(self) -> Iterator[Record]:
         with self.journal.open("rb") as handle:
             next(handle)
             for raw in handle:
@@ -112,11 +119,11 @@ class Output:
 def to_file(
     path: Path,
     classifier: Classifier,
-    items: Sequence[Item],
+    items: Sequence[InputPhoto],
     *,
     top: int = 5,
     wide: bool = False,
-    name: Naming = predict,
+    name: PredictFunction = predict,
 ) -> int:
     """Name photos into a CSV, JSON lines or Parquet file, going on where an earlier run stopped.
 
@@ -132,7 +139,7 @@ def to_file(
     output = Output(path, classifier, top=top, wide=wide)
     with io.lock(path.with_name(f".{path.name}.lock")):
         left = output.left(items)
-        counted = Counted(with_progress(name(classifier, left, top), len(left)))
+        counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))
         for _ in output.keep(counted):
             pass
         output.finish()

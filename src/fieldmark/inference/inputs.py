@@ -1,4 +1,4 @@
-"""Which photos the arguments of `fieldmark predict` stand for."""
+"""Find the photos that the arguments of `fieldmark predict` stand for."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SUFFIXES = frozenset(
 )
 _ANNOTATIONS = (".json", ".json.gz")
 _LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
-"""How the names of files end that a source reads."""
+"""Suffixes of files that a reader can read."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """One photo to name.
+class InputPhoto:
+    """One photo to predict.
 
     Attributes:
-        name: what to call it in the output.
-        path: where it lies.
-        id: its id in the list that it is of; None where that is its name.
-        outside: its list gives it a path that leads out of the list's folder, so it is not read.
-        deployment, taken: which setting up of a camera took it, and when, where the list says so.
+        name: its name in the output.
+        path: its file.
+        id: its id in its list; None where that is its name.
+        outside: its path in its list leads out of the list's folder, so it is not read.
+        deployment, taken: its camera deployment and its time, where its list gives them.
     """
 
     name: str
@@ -49,43 +49,47 @@ class Item:
     taken: str | None = None
 
 
-def items_of(arguments: Sequence[Path]) -> list[Item]:
-    """The photos that the arguments stand for: files, folders, patterns (`photos/**/*.jpg`), lists
-    (`@list.txt`, `-` for standard input), annotation files without labels, tars, tables; or the URL
-    of a photo, a folder or such a list.
+def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
+    """Return the photos that the arguments stand for.
+
+    An argument is a file, a folder, a pattern (`photos/**/*.jpg`), a list (`@list.txt`, `-` for
+    standard input), an annotation file without labels, a tar, a table; or the URL of any of these.
 
     Raises:
-        InputError: an argument is not there, a folder or pattern holds no photo, or a store refuses
-            the credentials or does not answer.
+        InputError: an argument does not exist, a folder or pattern contains no photo, or a store
+            refuses the credentials or does not answer.
     """
-    found: list[Item] = []
+    found: list[InputPhoto] = []
     for argument in arguments:
         if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
-            found += listed("-" if str(argument) == "-" else str(argument)[1:])
+            found += read_list("-" if str(argument) == "-" else str(argument)[1:])
         elif (place := fsspec.parse_url(argument)) is not None:
-            found += _away(place, argument)
+            found += _at_url(place, argument)
         elif argument.is_dir():
             found += _in_folder(argument)
         elif _is_list(argument.name):
             found += _in_list(argument)
         elif argument.exists():
-            found.append(Item(_shown(argument), argument))
+            found.append(InputPhoto(_shown(argument), argument))
         elif any(character in str(argument) for character in "*?["):
             found += _matching(str(argument))
         else:
             raise InputError(
-                f"{argument} is not there: name a photo, a folder or an annotation file."
+                f"{argument} does not exist: name a photo, a folder or an annotation file."
             )
     return found
 
 
-def listed(name: str) -> list[Item]:
-    """The photos of a list: a path or URL a line, or with zero bytes between; `-` is standard input.
+def read_list(name: str) -> list[InputPhoto]:
+    """Return the photos of a list: a path or URL a line, or separated by zero bytes.
 
-    A path of the list that is not there becomes a row that says so. Folders are gone through.
+    A missing file becomes a rejected photo in the output. Folders are searched.
+
+    Args:
+        name: of the list; `-` is standard input.
 
     Raises:
-        InputError: the list cannot be read, or names nothing.
+        InputError: the list cannot be read, or is empty.
     """
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -99,20 +103,20 @@ def listed(name: str) -> list[Item]:
     if not paths:
         where = "Standard input" if name == "-" else name
         raise InputError(f"{where} names no photo: a list has a path a line.")
-    found: list[Item] = []
+    found: list[InputPhoto] = []
     for path in paths:
         if (place := fsspec.parse_url(path)) is not None:
-            found.append(Item(str(place), place))
+            found.append(InputPhoto(str(place), place))
         else:
-            found += _in_folder(path) if path.is_dir() else [Item(_shown(path), path)]
+            found += _in_folder(path) if path.is_dir() else [InputPhoto(_shown(path), path)]
     return found
 
 
-def species_in(path: Path) -> list[str]:
-    """The names in a text file, one a line; empty lines and those that begin with # do not count.
+def read_species_list(path: Path) -> list[str]:
+    """Return the names in a text file, one a line, without empty lines and comments (#).
 
     Raises:
-        InputError: the file cannot be read as UTF-8, or names nothing.
+        InputError: the file cannot be read as UTF-8, or contains no name.
     """
     try:
         found = path.read_text(encoding="utf-8-sig").splitlines()
@@ -124,12 +128,12 @@ def species_in(path: Path) -> list[str]:
     return names
 
 
-def _matching(pattern: str) -> list[Item]:
-    """Photos and folders that match a pattern; `**` goes through folders by itself."""
-    found: list[Item] = []
-    for path in sorted(map(Path, glob.glob(pattern, recursive=True))):  # noqa: PTH207  # also absolute ones
+def _matching(pattern: str) -> list[InputPhoto]:
+    """Return the photos, and the photos of folders, that match a pattern."""
+    found: list[InputPhoto] = []
+    for path in sorted(map(Path, glob.glob(pattern, recursive=True))):  # noqa: PTH207  # absolute
         if path.is_file() and _is_picture(path.name):
-            found.append(Item(_shown(path), path))
+            found.append(InputPhoto(_shown(path), path))
         elif path.is_dir() and "**" not in pattern:
             found += _in_folder(path)
     if not found:
@@ -141,19 +145,19 @@ def _is_list(name: str) -> bool:
     return name.lower().endswith(_LISTS)
 
 
-def _in_folder(folder: Path) -> list[Item]:
-    """Its photos as its list says, or, without one, all that lie in it and below.
+def _in_folder(folder: Path) -> list[InputPhoto]:
+    """Return the photos of a folder's list or, without one, all photos in it and its subfolders.
 
-    The challenge's annotations are none: a folder of them holds several parts.
+    The challenge's annotations do not count as a list: a folder of them has several parts.
     """
     from fieldmark.data import readers
 
     if readers.is_list(folder) and not readers.inat.annotation_files(folder):
         found = _in_list(folder)
-        if any(isinstance(item.path, Path) for item in found):  # other photos may lie beside
+        if any(isinstance(photo.path, Path) for photo in found):  # there may be others beside it
             logger.info(
-                f"{folder} has a list of its photos: these {len(found):,} are named. All that lie in "
-                f'it: "{folder}/**/*".'
+                f"{folder} has a list of its photos: using these {len(found):,}. For all photos in "
+                f'the folder, write "{folder}/**/*".'
             )
         return found
     paths = [
@@ -164,15 +168,15 @@ def _in_folder(folder: Path) -> list[Item]:
     ]
     if not paths:
         if any(_is_list(path.name) for path in folder.iterdir()):
-            return _in_list(folder)  # which says what is wrong with it
+            return _in_list(folder)  # raises the error that explains what is wrong
         raise InputError(
             f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
         )
-    return [Item(_shown(path), path) for path in sorted(paths)]
+    return [InputPhoto(_shown(path), path) for path in sorted(paths)]
 
 
 def _shown(path: Path) -> str:
-    """A path as text that can be printed: bytes that are not valid Unicode are written out."""
+    """Return a path as printable text: bytes that are not valid Unicode are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -180,31 +184,34 @@ def _is_picture(name: str) -> bool:
     return PurePath(name).suffix.lower() in SUFFIXES
 
 
-def _away(place: Remote, argument: Path) -> list[Item]:
-    """The photo, the folder's photos, or those of the tars or the list that a URL stands for."""
+def _at_url(place: Remote, argument: Path) -> list[InputPhoto]:
+    """Return the photos that the URL of a photo, a folder, a tar or a list stands for."""
     if _is_picture(place.name):
-        return [Item(str(place), place)]
+        return [InputPhoto(str(place), place)]
     names = [] if _is_list(place.name) else fsspec.list_objects(place)
     every = [place / name for name in names if not PurePath(name).name.startswith(".")]
-    found = [Item(str(photo), photo) for photo in every if _is_picture(photo.name)]
+    found = [InputPhoto(str(photo), photo) for photo in every if _is_picture(photo.name)]
     return found or _in_list(argument)
 
 
-def _in_list(path: Path) -> list[Item]:
-    """The photos that a source lists, with their ids; those of an annotation file as it calls them."""
+def _in_list(path: Path) -> list[InputPhoto]:
+    """Return the photos that a reader lists, with their ids.
+
+    Photos of an annotation file have the names that the file gives them.
+    """
     from fieldmark.data import readers
 
     annotations = path.name.lower().endswith(_ANNOTATIONS) and path.name != "datapackage.json"
     table = readers.read(path, source="inat" if annotations else None, verify=False)
     columns = ("id", "path", "reason", "deployment", "taken")
     found = []
-    for photo_id, name, reason, *said in table.frame.select(columns).iter_rows():
+    for photo_id, file, reason, deployment, taken in table.frame.select(columns).iter_rows():
         if reason == RejectReason.DUPLICATE_ID:
-            continue  # the photo whose id it is has a row
-        place, outside = table.file_of(name), reason == RejectReason.OUTSIDE
-        # What lies within a tar is called by its id: its place is two numbers.
-        below = name if isinstance(place, (Path, Remote)) else photo_id
-        called = name if annotations else str(table.root / below)
-        own = photo_id if annotations or photo_id != below else None
-        found.append(Item(called, place, own, outside, *said))
+            continue  # the first photo with this id has a row
+        place, outside = table.file_of(file), reason == RejectReason.OUTSIDE
+        # A photo within a tar has the name of its id: its place is two numbers.
+        below = file if isinstance(place, (Path, Remote)) else photo_id
+        name = file if annotations else str(table.root / below)
+        own_id = photo_id if annotations or photo_id != below else None
+        found.append(InputPhoto(name, place, own_id, outside, deployment, taken))
     return found

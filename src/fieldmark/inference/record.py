@@ -1,59 +1,106 @@
-"""What came of one photo as a JSON object, from which every file is made."""
+"""The prediction for one photo as a JSON object, from which every output file is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Required, TypedDict
 
 from fieldmark.data import images
 from fieldmark.data.storage.places import Place
-from fieldmark.inference.predictor import Named
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils.errors import ImageRejected
 
 
-def _taken(place: Place) -> str:
-    """When a photo was taken by its EXIF data, in ISO 8601; "" where it does not say."""
-    try:
-        return images.capture_time(images.read_bytes(place))
-    except ImageRejected:
-        return ""
+class HigherTaxonRecord(TypedDict):
+    """The probability of one higher taxon."""
+
+    rank: str
+    name: str
+    score: float
 
 
-Entry = Mapping[str, Any]
+class LabelRecord(TypedDict):
+    """One of the most probable labels."""
+
+    taxon_id: str
+    name: str
+    common_name: str
+    rank: str
+    score: float
 
 
-def entry(result: Named, among: int, *, wide: bool = False, timed: bool = False) -> dict[str, Any]:
-    """What came of one photo as a JSON object.
+class Record(TypedDict, total=False):
+    """The prediction for one photo, or the reason why it was rejected.
+
+    Attributes:
+        file_name: the photo.
+        id, deployment, taken: its id, camera deployment and time, where its list gives them.
+        rejected: the reason why there is no prediction; the keys below are then missing.
+        source, rank, name, score, sure, unknown, reason, ranks: the answer.
+        among: the number of labels that the scores are divided among.
+        wider: the higher taxa, from species up.
+        labels: the most probable labels, highest score first.
+        scores: of all labels, if asked for.
+    """
+
+    file_name: Required[str]
+    id: str
+    deployment: str
+    taken: str
+    rejected: str
+    source: str
+    rank: str
+    name: str
+    score: float
+    sure: bool
+    unknown: bool | None
+    reason: str
+    among: int
+    ranks: dict[str, str]
+    wider: list[HigherTaxonRecord]
+    labels: list[LabelRecord]
+    scores: list[float]
+
+
+def to_record(
+    result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False
+) -> Record:
+    """Return the prediction for one photo as a JSON object.
 
     Args:
-        result: what came of it.
+        result: the prediction.
         among: the number of labels that the scores are divided among.
-        wide: with the scores of all labels.
-        timed: with when it was taken, by its EXIF data where its list does not say.
+        wide: include the scores of all labels.
+        timed: read the time from the EXIF data where the photo's list gives none.
     """
-    item = result.item
-    value: dict[str, Any] = {"file_name": item.name}
-    known = {"id": item.id, "deployment": item.deployment, "taken": item.taken}
-    if timed and ":" not in (known["taken"] or ""):  # a day alone is no time
-        known["taken"] = _taken(item.path) or known["taken"]
-    value |= {name: said for name, said in known.items() if said is not None}
-    found = result.prediction
-    if found is None:
+    photo = result.photo
+    record: Record = {"file_name": photo.name}
+    if photo.id is not None:
+        record["id"] = photo.id
+    if photo.deployment is not None:
+        record["deployment"] = photo.deployment
+    taken = photo.taken
+    if timed and ":" not in (taken or ""):  # a date without a time
+        taken = _time_taken(photo.path) or taken
+    if taken is not None:
+        record["taken"] = taken
+    prediction = result.prediction
+    if prediction is None:
         assert result.rejected is not None
-        return {**value, "rejected": result.rejected.reason.value}
-    value |= {
-        "source": found.source,
-        "rank": found.rank,
-        "name": found.name,
-        "score": round(found.score, 6),
-        "sure": found.sure,
-        "unknown": found.unknown,
-        "reason": found.reason,
+        record["rejected"] = result.rejected.reason.value
+        return record
+    record |= {
+        "source": prediction.source,
+        "rank": prediction.rank,
+        "name": prediction.name,
+        "score": round(prediction.score, 6),
+        "sure": prediction.sure,
+        "unknown": prediction.unknown,
+        "reason": prediction.reason,
         "among": among,
-        "ranks": dict(found.ranks),
+        "ranks": dict(prediction.ranks),
         "wider": [
-            {"rank": one.rank, "name": one.name, "score": round(one.score, 6)}
-            for one in found.wider
+            {"rank": each.rank, "name": each.name, "score": round(each.score, 6)}
+            for each in prediction.wider
         ],
         "labels": [
             {
@@ -63,9 +110,17 @@ def entry(result: Named, among: int, *, wide: bool = False, timed: bool = False)
                 "rank": answer.taxon.rank,
                 "score": round(answer.score, 6),
             }
-            for answer in found.answers
+            for answer in prediction.answers
         ],
     }
     if wide and result.scores is not None:
-        value["scores"] = [round(float(score), 6) for score in result.scores]
-    return value
+        record["scores"] = [round(float(score), 6) for score in result.scores]
+    return record
+
+
+def _time_taken(place: Place) -> str:
+    """Return the time in the EXIF data, ISO 8601; "" without one."""
+    try:
+        return images.taken(images.read_bytes(place))
+    except ImageRejected:
+        return ""

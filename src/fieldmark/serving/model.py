@@ -54,7 +54,9 @@ class Model:
         Raises:
             ClassifierError: the kept training photos are damaged.
         """
-        return answers.Offers(similar=neighbours.of(self.classifier) is not None, heat_map=True)
+        return answers.Offers(
+            similar=neighbours.load_index(self.classifier) is not None, heat_map=True
+        )
 
     def similar(self, crops: Crops, count: int) -> list[neighbours.Neighbour]:
         """The training photos that most resemble a photo."""
@@ -62,7 +64,7 @@ class Model:
 
     def show(self, found: Sequence[neighbours.Neighbour]) -> list[answers.Neighbour]:
         """Training photos with their pictures, where those are at hand. Needs no network."""
-        kept = neighbours.of(self.classifier)
+        kept = neighbours.load_index(self.classifier)
         pictures = [kept.picture(each) if kept else None for each in found]
         return [
             answers.Neighbour(

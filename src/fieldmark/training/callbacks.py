@@ -50,7 +50,7 @@ class TensorBoardCallback(Callback):
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Write the losses and the error of an epoch."""
-        for name, value in epoch.told().items():
+        for name, value in epoch.to_dict().items():
             if name != "epoch" and value is not None:
                 self._writer.add_scalar(name, value, epoch.epoch)
 
@@ -77,7 +77,7 @@ class MLflowCallback(Callback):
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log the losses and the error of an epoch."""
-        told = {name: value for name, value in epoch.told().items() if value is not None}
+        told = {name: value for name, value in epoch.to_dict().items() if value is not None}
         step = int(told.pop("epoch"))
         self._log(told, step=step)
 

@@ -15,7 +15,7 @@ from fieldmark.data.subset import FEWEST, MOST_SCORES, DataSplits
 from fieldmark.evaluation import metrics
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads import HEADS, class_imbalance
-from fieldmark.heads.class_imbalance import FEW
+from fieldmark.heads.class_imbalance import RARE_BELOW
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.heads.softmax import Fit
 from fieldmark.models import Backbone
@@ -46,11 +46,12 @@ class Chosen:
         """A sentence for a person."""
         if not self.strength:
             return (
-                f"Kinds with fewer than {FEW} photos: on {self.photos:,} photos no adjustment helped "
-                "them without more than 2 % more mistakes in all, so none was made."
+                f"Kinds with fewer than {RARE_BELOW} photos: on {self.photos:,} photos no adjustment "
+                "helped them without more than 2 % more mistakes in all, so none was made."
             )
         return (
-            f"Kinds with fewer than {FEW} photos are named more readily: adjusted by {self.strength:g}. "
+            f"Kinds with fewer than {RARE_BELOW} photos are named more readily: adjusted by "
+            f"{self.strength:g}. "
             f"On {self.photos:,} photos unseen by the heads, and by which this was chosen, their error "
             f"went from {self.rare[0]:.1%} to {self.rare[1]:.1%}, that of all photos from "
             f"{self.every[0]:.1%} to {self.every[1]:.1%}."
@@ -95,8 +96,8 @@ def choose(logits_NC: FloatArray, labels_N: IntArray, count_C: IntArray) -> Chos
     logits_NC, labels_N = logits_NC[known], labels_N[known]
     log_prior_C = class_imbalance.prior(count_C).astype(np.float32)
     wrong = [(logits_NC - s * log_prior_C).argmax(1) != labels_N for s in _STRENGTHS]
-    rare_C = count_C < FEW
-    best = class_imbalance.choose(wrong, wrong[0], labels_N, rare_C) if rare_C.any() else 0
+    rare_C = count_C < RARE_BELOW
+    best = class_imbalance.choose_trial(wrong, wrong[0], labels_N, rare_C) if rare_C.any() else 0
 
     def over_rare(wrong_N: BoolArray) -> float:
         rare_N = rare_C[labels_N]

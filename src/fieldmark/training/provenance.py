@@ -168,7 +168,7 @@ class Provenance:
                 "weight_decay": setting.weight_decay,
             },
             tried=tuple(map(Tried.of, fitted.fits)),
-            curve=tuple(epoch.told() for epoch in best.curve),
+            curve=tuple(epoch.to_dict() for epoch in best.curve),
             versions=versions(),
             command=command,
             test=sentence(summary),

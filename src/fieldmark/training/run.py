@@ -171,7 +171,7 @@ def _run(
         outcome = pipeline.run(strategy, command=command)
         trained = Trained(outcome.classifier, outcome.evaluation, outcome.summary, outcome)
         # Of several processes that train together, the first one writes.
-        if out is not None and not distributed.rank():
+        if out is not None and not distributed.process_index():
             trained = trained.save(out, thumbnails=strategy.config.thumbnails)
         for callback in callbacks:
             callback.on_end(trained.summary)

@@ -22,7 +22,7 @@ from fieldmark.features.cache import Features
 from fieldmark.features.extractor import cost_of
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import HEADS, class_imbalance
-from fieldmark.heads.class_imbalance import PLAIN, Candidate
+from fieldmark.heads.class_imbalance import PLAIN, ImbalanceTrial
 from fieldmark.heads.selection import schedule
 from fieldmark.heads.softmax import Epoch, Training
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
@@ -110,7 +110,7 @@ class Tried:
     """
 
     folds: IntArray
-    heads: list[list[Candidate]]
+    heads: list[list[ImbalanceTrial]]
     wrong_FMN: BoolArray
     seconds: float
 
@@ -139,7 +139,7 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
     labelled = work.extractor.features(work.networks.of(run), photos, classes)
     folds = cross.folds(photos, cross.FOLDS, work.seed)
     start = time.perf_counter()
-    heads: list[list[Candidate]] = []
+    heads: list[list[ImbalanceTrial]] = []
     wrong_FMN = np.empty((0, 0, 0), np.bool_)
     # A setting for a fold is chosen by heads that never saw it (nested cross-validation): so every two
     # folds are left out together once, and each of the two is measured on behalf of the other.
@@ -148,7 +148,7 @@ def _try(work: Work, run: Run, classes: tuple[str, ...]) -> Tried:
         learn = labelled.where(outside_N)
         watched = labelled.where(folds == one) if one == other else None
         aside = _aside(labelled, photos, outside_N, work.seed)
-        found = class_imbalance.candidates(
+        found = class_imbalance.fit_methods(
             learn, len(classes), training(work, run), _asked(work, run), watched, aside
         )
         if not wrong_FMN.size:
@@ -227,10 +227,10 @@ def _tail_on_test(work: Work, run: Run) -> Row:
         how = training(work, run)
         every_N = np.ones(len(photos), np.bool_)
         aside = _aside(labelled, photos, every_N, work.seed)
-        work.memo[key] = class_imbalance.candidates(
-            labelled, len(classes), how, _asked(work, run), aside=aside
+        work.memo[key] = class_imbalance.fit_methods(
+            labelled, len(classes), how, _asked(work, run), calibration=aside
         )
-    chosen: Candidate = work.memo[key][number]
+    chosen: ImbalanceTrial = work.memo[key][number]
     test = work.data.measured_on(run)
     scores_NC = chosen.head.logits_of(work.extractor.features(network, test, classes).features)
     row = folded_row(work, run, test, scores_NC, time.perf_counter() - start)
@@ -251,7 +251,7 @@ def _choice(work: Work, run: Run, found: Tried, labels_N: IntArray, wrong_MN: Bo
     photos_C = np.array([counts[each] for each in work.data.classes(run)], np.int64)
     able = found.of(run.head)
     few_C = metrics.bands(photos_C, work.config.bands)["tail"]
-    best = class_imbalance.choose(list(wrong_MN[able]), wrong_MN[plain], labels_N, few_C)
+    best = class_imbalance.choose_trial(list(wrong_MN[able]), wrong_MN[plain], labels_N, few_C)
     return able[best]
 
 

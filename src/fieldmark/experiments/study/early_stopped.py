@@ -12,7 +12,7 @@ from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.study.context import Row, Work
 from fieldmark.experiments.study.cross_validated import both, folded_row, training
 from fieldmark.heads.class_imbalance import RATES
-from fieldmark.heads.ridge import counts
+from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.softmax import Hyperparameters, by_loss, fit_sweep
 
 PATIENCE = 5
@@ -33,16 +33,16 @@ def early(work: Work, run: Run) -> Row:
     start, stopped, curves = time.perf_counter(), [], []
     for fold in cross.rounds(photos, work.seed):
         learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
-        arms = [Hyperparameters(rate) for rate in RATES]
-        best = min(fit_sweep(learn, choose, len(classes), how, arms), key=by_loss)
-        head = best.head.closed_to(counts(learn, len(classes)))
+        settings = [Hyperparameters(rate) for rate in RATES]
+        best = min(fit_sweep(learn, choose, len(classes), how, settings), key=by_loss)
+        head = best.head.exclude_unseen(class_counts(learn, len(classes)))
         scores_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
         curves.append(best.curve)
         stopped.append(
             {
                 "learning_rate": best.hyperparameters.learning_rate,
                 "epochs": len(best.curve),
-                "kept": best.kept,
+                "kept": best.best_epoch,
             }
         )
     row = folded_row(work, run, photos, scores_NC, time.perf_counter() - start, curves)

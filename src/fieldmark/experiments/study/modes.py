@@ -69,7 +69,7 @@ def tuned(work: Work, run: Run) -> Row:
         learn = extractor.features(backbone, parts.train, classes)
         check = extractor.features(backbone, parts.val, classes)
         first = fit_best(learn, check, len(classes), seed=work.seed)[0]
-        finetune.start_from(network, first.head)
+        finetune.set_last_layer(network, first.head)
     train, val = extractor.finetuning_crops(
         backbone, parts.train, parts.val, classes, random_crop=how.random_crop
     )
@@ -145,8 +145,10 @@ def _together(
     log_p_MNC = [metrics.log_softmax(each.scores_NC) for each in members]
     first = members[0]
     known = first.kept_N
-    own_MN = np.stack([ensembles.of_right(p[known], first.labels_N[known]) for p in log_p_MNC])
-    weigh = ensembles.WAYS[run.combine]
+    own_MN = np.stack(
+        [ensembles.label_probabilities(p[known], first.labels_N[known]) for p in log_p_MNC]
+    )
+    weigh = ensembles.WEIGHTINGS[run.combine]
     photos = cross_validated.both(work) if run.part == "cross" else work.data.measured_on(run)
     folds = cross.folds(photos, cross.FOLDS, work.seed)
     scores_NC = np.empty(first.scores_NC.shape, np.float32)

@@ -43,7 +43,7 @@ def row_of(
         "photos": summary["photos"],
         "train_seconds": train_seconds,
         "extract_seconds": extract_seconds,
-        "curve": [epoch.told() for epoch in curve],
+        "curve": [epoch.to_dict() for epoch in curve],
         "scores": place,
         "note": "",
         **cost(work, run),

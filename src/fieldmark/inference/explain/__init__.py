@@ -1,7 +1,7 @@
-"""`fieldmark explain`: where the network looked, and the training photos that are most like a photo.
+"""`fieldmark explain`: a heat map of a photo, and the most similar training photos.
 
-activation.py   what each place of a feature map adds to a score
-picture.py      an explanation as a PNG
+gradcam.py   what each place of a feature map adds to a score
+picture.py   an explanation as a PNG
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ __all__ = [
     "explain",
     "heat",
     "heat_map",
-    "in_frame",
     "overlay",
     "picture",
     "run",
     "similar",
+    "to_photo_frame",
 ]
 
 LABELS, NEIGHBOURS = 5, 5
-"""How many labels and training photos the picture shows."""
+"""The number of labels and training photos in the picture."""
 
 
 def heat_map(
     classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None
 ) -> FloatArray:
-    """Where the networks looked: float32 (H, W) in 0..1, in the frame of the photo.
+    """Compute a heat map of the photo: float32 (H, W) in 0..1.
 
-    1 is the place that speaks most for the class; 0 are places that add nothing, speak against it, or
-    lie outside the central crop, which the network does not see.
+    1 is the place that adds most to the score of the class; 0 are places that add nothing, lower the
+    score, or are outside the central crop, which the network does not see.
 
     Args:
-        classifier: what names the photo.
+        classifier: the classifier.
         photo: a path, the bytes of a file, or an RGB image uint8 (H, W, 3).
         label: a taxon, its id, or its number in the taxonomy; None: the first label.
 
     Raises:
         ImageRejected: the photo cannot be used.
         InputError: the classifier has no such class.
-        NoFeatureMap: no network of it is convolutional.
+        NoFeatureMap: none of its networks is convolutional.
     """
     image, crops = _opened(classifier, photo)
     if label is None:
@@ -75,16 +75,16 @@ def heat(
     height: int,
     width: int,
 ) -> FloatArray:
-    """The heat map of a photo of which the crops are here, at any size; see `heat_map`.
+    """Compute a heat map from a photo's crops, of any size; see `heat_map`.
 
-    An ensemble's is the weighted sum of its members' maps, each in what it adds to its calibrated
-    score; a member whose network has no map takes no part.
+    An ensemble's is the weighted sum of its members' maps, in units of the calibrated scores; members
+    whose networks have no feature map are left out.
 
     Args:
-        classifier: what names the photo.
-        crops: as `Classifier.crop` gives them.
+        classifier: the classifier.
+        crops: the result of `Classifier.crop`.
         label: see `heat_map`.
-        height, width: of the map that is wanted, in the proportions of the photo.
+        height, width: of the map, in the proportions of the photo.
 
     Raises:
         InputError, NoFeatureMap: see `heat_map`.
@@ -100,7 +100,7 @@ def heat(
         except NoFeatureMap as error:
             missing = error
             continue
-        maps.append(in_frame(member.preprocess, found, height, width))
+        maps.append(to_photo_frame(member.preprocess, found, height, width))
         top = max(0.0, float(found.map_hw.max(initial=0)))
         strengths.append(member.weight / member.temperature * top)
     if missing is not None and not maps:
@@ -111,8 +111,8 @@ def heat(
     return np.asarray(whole / max(float(whole.max(initial=0)), 1e-30), np.float32)
 
 
-def in_frame(view: Preprocess, found: Activation, height: int, width: int) -> FloatArray:
-    """An activation as a heat map in the frame of a photo of `height` x `width`; see `heat_map`."""
+def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int) -> FloatArray:
+    """Resize an activation to the frame of a photo of `height` x `width`; see `heat_map`."""
     from PIL import Image
 
     positive_hw = np.maximum(found.map_hw, 0)
@@ -131,7 +131,7 @@ def in_frame(view: Preprocess, found: Activation, height: int, width: int) -> Fl
 
 
 def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list[Neighbour]:
-    """The training photos most like a crop or its features: `fieldmark.inference.neighbours.similar`."""
+    """Find the training photos most similar to a crop; see `fieldmark.inference.neighbours.similar`."""
     return neighbours.similar(classifier, photo, k)
 
 
@@ -143,28 +143,33 @@ def explain(
     top: int = LABELS,
     k: int = NEIGHBOURS,
 ) -> Explanation:
-    """Name a photo and say why: the arguments are those of `heat_map`.
+    """Predict a photo, with its heat map and the most similar training photos.
+
+    Args:
+        classifier, photo, label: as for `heat_map`.
+        top: the number of labels.
+        k: the number of training photos.
 
     Raises:
         ImageRejected: the photo cannot be used.
-        InputError: the classifier has no such class, or what it keeps of its photos is damaged.
+        InputError: the classifier has no such class, or its file of training photos is damaged.
     """
     image, crops = _opened(classifier, photo)
     features = classifier.features([crop[None] for crop in crops])
     p_C = np.exp(classifier.log_probabilities(features)[0])
     number = int(p_C.argmax()) if label is None else _number(classifier, label)
-    kept = neighbours.of(classifier)
-    found = kept.similar(features[0], k)[0] if kept is not None else []
+    index = neighbours.load_index(classifier)
+    found = index.similar(features[0], k)[0] if index is not None else []
     try:
-        hot = heat(classifier, crops, number, *image.shape[:2])
+        map_HW = heat(classifier, crops, number, *image.shape[:2])
     except NoFeatureMap:
-        hot = None
+        map_HW = None
     return Explanation(
         image=image,
         prediction=classifier.rank(p_C, top),
         taxon=classifier.taxa[number],
-        heat=hot,
-        neighbours=tuple((near, kept.picture(near)) for near in found if kept is not None),
+        heat=map_HW,
+        neighbours=tuple((near, index.picture(near)) for near in found if index is not None),
     )
 
 
@@ -172,7 +177,7 @@ def run(model: Path, photo: Path, out: Path, label: str | None = None) -> Explan
     """Explain a photo with the classifier in a folder, and write the picture as a PNG.
 
     Raises:
-        InputError: the classifier, the photo or the class is not there, or `out` cannot be written.
+        InputError: the classifier, the photo or the class does not exist, or `out` cannot be written.
     """
     found = explain(Classifier.load(model), photo, label)
     io.write_bytes(out, picture(found))
@@ -193,7 +198,7 @@ def _number(classifier: Classifier, label: int | str | Taxon) -> int:
 
 
 def _opened(classifier: Classifier, photo: Photo) -> tuple[ByteArray, tuple[ByteArray, ...]]:
-    """The photo, decoded in full, and the crops that the networks see."""
+    """Return the decoded photo, and the crops for the networks."""
     if isinstance(photo, np.ndarray):
         return photo, classifier.crop(photo)
     data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))

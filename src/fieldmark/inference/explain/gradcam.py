@@ -1,13 +1,13 @@
-"""What each place of a network's last feature map adds to the score of a class.
+"""Class activation maps: what each place of a network's last feature map adds to the score of a class.
 
 Networks whose features are the mean over the last feature map get an exact class activation map (Zhou
 et al., "Learning deep features for discriminative localization", 2016): the last layer is linear, so the
-score of a class is the mean over the map of what each place adds, plus the bias. The map is taken from
-the converted network, in which it is the input of the global mean; so it is found for every network
-that has one, whatever its library, and PyTorch is not needed.
+score of a class is the mean over the map of what each place adds, plus the bias. The map is the input of
+the global mean in the converted network; so it works for every such network, whatever its library, and
+without PyTorch.
 
 All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks
-via gradient-based localization", 2017), which needs gradients and with them PyTorch.
+via gradient-based localization", 2017), which needs gradients and so PyTorch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NoFeatureMap(InputError):
-    """The network is not convolutional, so there is no map of where it looked."""
+    """The network is not convolutional, so it has no feature map."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Activation:
     Attributes:
         map_hw: float32 (h, w); of an exact map the mean is `score - bias`.
         score: the class's logit, before the temperature.
-        bias: what the last layer adds whatever the photo.
-        exact: whether the map is a class activation map; else it is Grad-CAM, never negative.
+        bias: of the class in the last layer.
+        exact: whether the map is a class activation map; otherwise Grad-CAM, never negative.
     """
 
     map_hw: FloatArray
@@ -52,11 +52,11 @@ class Activation:
 
 
 def activation(member: Member, crop: ByteArray, number: int) -> Activation:
-    """What each place adds to the score of a class.
+    """Compute what each place adds to the score of a class.
 
     Args:
-        member: of the classifier that named the photo, such as its `lead`.
-        crop: uint8 (size, size, 3), as `member.preprocess` makes it.
+        member: of the classifier, such as its `lead`.
+        crop: a crop of `member.preprocess`, uint8 (size, size, 3).
         number: of the class, in the classifier's taxonomy.
 
     Raises:
@@ -73,11 +73,8 @@ def activation(member: Member, crop: ByteArray, number: int) -> Activation:
     return Activation(map_hw, float(x_D @ weight_D) + bias, bias, mapped is not None)
 
 
-# Exact: the map is the input of the global mean
-
-
 class _Mapped:
-    """A converted network that gives its last feature map beside the features."""
+    """A converted network with its last feature map as a second output."""
 
     def __init__(self, model: onnx.ModelProto, map_name: str) -> None:
         import onnxruntime
@@ -93,19 +90,18 @@ class _Mapped:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, crop: ByteArray) -> tuple[FloatArray, FloatArray]:
-        """The map (D, h, w) and its mean, the features (D,)."""
+        """Return the map (D, h, w) and its mean, the features (D,)."""
         features, maps = self._session.run(None, {self._input: crop[None]})
         return maps[0], features[0]
 
 
 @lru_cache(maxsize=8)
 def _mapped(network: Network) -> _Mapped | None:
-    """The network with its map; None where the features are not the mean over a map."""
+    """Return the network with its map; None where the features are not the mean over a map."""
     import onnx
 
     try:
-        kept = runtime.cached_graph(network.key)
-        model = onnx.load(kept or graphs.graph(network.backbone))
+        model = onnx.load(runtime.cached_graph(network.key) or graphs.graph(network.backbone))
     except InputError:  # a network that cannot be converted runs in PyTorch
         return None
     name = _map_of(model)
@@ -116,7 +112,7 @@ _ONLY_SHAPE = ("Flatten", "Reshape", "Squeeze", "Identity")
 
 
 def _map_of(model: onnx.ModelProto) -> str | None:
-    """The name of the map whose mean over height and width is the output of the graph."""
+    """Find the map whose mean over height and width is the output of the graph; return its name."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     node = made_by.get(model.graph.output[0].name)
     while node is not None and node.op_type in _ONLY_SHAPE:
@@ -133,15 +129,12 @@ def _axes(node: onnx.NodeProto) -> set[int]:
     return {axis for a in node.attribute if a.name == "axes" for axis in a.ints}
 
 
-# Grad-CAM
-
-
 def _grad_cam(
     network: Network, crop: ByteArray, weight_D: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Grad-CAM of the last feature map before a pooling, and the features.
+    """Compute Grad-CAM of the last feature map before a pooling, and the features.
 
-    Each channel is weighted by the mean over the places of the score's gradient by it.
+    Each channel is weighted by the mean over the places of the score's gradient.
     """
     import torch
     from torch import nn
@@ -149,21 +142,21 @@ def _grad_cam(
     trunk = network.backbone.trunk
     pooling = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     maps: list[torch.Tensor] = []
-    me = threading.get_ident()  # others may run the same network meanwhile
+    thread = threading.get_ident()  # other threads may run the same network
 
-    def keep(module: nn.Module, _: Any, out: Any) -> None:
-        if threading.get_ident() != me:
+    def save_map(module: nn.Module, _: Any, out: Any) -> None:
+        if threading.get_ident() != thread:
             return
         is_map = isinstance(out, torch.Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1
         if is_map and not isinstance(module, pooling):
             maps.append(out)
 
-    def follow(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
-        return out.requires_grad_() if threading.get_ident() == me else out
+    def require_grad(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
+        return out.requires_grad_() if threading.get_ident() == thread else out
 
     leaves = [module for module in trunk.modules() if not any(module.children())]
-    hooks = [trunk.pixels.register_forward_hook(follow)]
-    hooks += [leaf.register_forward_hook(keep) for leaf in leaves if leaf is not trunk.pixels]
+    hooks = [trunk.pixels.register_forward_hook(require_grad)]
+    hooks += [leaf.register_forward_hook(save_map) for leaf in leaves if leaf is not trunk.pixels]
     try:
         with torch.enable_grad():
             features = trunk(torch.from_numpy(crop[None].copy()))

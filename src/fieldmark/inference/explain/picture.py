@@ -18,22 +18,21 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-
-_OPACITY = 0.6  # of the heat map over the photo, where it is hottest
-_MOST_PIXELS = 1600  # of a side in the picture: more is not seen
+_OPACITY = 0.6  # of the heat map over the photo, at its maximum
+_MOST_PIXELS = 1600  # of a side in the picture: more are not visible
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a photo got its label.
+    """The explanation of a prediction.
 
     Attributes:
         image: the photo, uint8 (H, W, 3).
         prediction: its labels.
-        taxon: the label that the heat map is of.
+        taxon: the label of the heat map.
         heat: float32 (H, W) in 0..1; None where the network has no feature map.
-        neighbours: the nearest training photos with their pictures, None where the picture is not
-            here; empty where the classifier's folder keeps none.
+        neighbours: the most similar training photos with their pixels, None for a photo that does not
+            exist here; empty where the classifier's folder has none.
     """
 
     image: ByteArray
@@ -44,7 +43,7 @@ class Explanation:
 
 
 def picture(found: Explanation) -> bytes:
-    """Photo, heat map, labels and the nearest training photos in one picture: a PNG."""
+    """Draw photo, heat map, labels and the most similar training photos as a PNG."""
     from matplotlib.figure import Figure
 
     height, width = found.image.shape[:2]
@@ -59,7 +58,7 @@ def picture(found: Explanation) -> bytes:
         _draw_neighbours(parts[2], found)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that the font has no letters for: it gets boxes, which is seen.
+        # The font lacks the letters of a name: boxes are drawn instead.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -70,7 +69,7 @@ def _draw_photo(part: SubFigure, found: Explanation) -> None:
     image = found.image[::step, ::step]
     shown = [(image, "The photo")]
     if found.heat is not None:
-        title = f"What speaks for {found.taxon.common_name or found.taxon.name}"
+        title = f"Evidence for {found.taxon.common_name or found.taxon.name}"
         shown.append((overlay(image, found.heat[::step, ::step]), title))
     for axes, (pixels, title) in zip(
         part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
@@ -95,8 +94,8 @@ def _draw_labels(part: SubFigure, found: Explanation) -> None:
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     if not found.prediction.sure:
-        said = found.prediction.reason or "Not sure; the most likely are"
-        axes.set_title(_wrapped(said, 110), fontsize=10, loc="left", parse_math=False)
+        reason = found.prediction.reason or "Not sure; the most likely are"
+        axes.set_title(_wrapped(reason, 110), fontsize=10, loc="left", parse_math=False)
 
 
 def _draw_neighbours(part: SubFigure, found: Explanation) -> None:
@@ -106,7 +105,7 @@ def _draw_neighbours(part: SubFigure, found: Explanation) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         if pixels is None:
-            axes.text(0.5, 0.5, "not on this\nmachine", ha="center", va="center", color="#666666")
+            axes.text(0.5, 0.5, "not on this\ncomputer", ha="center", va="center", color="#666666")
             axes.set_aspect("equal")
         else:
             axes.imshow(pixels)
@@ -124,11 +123,11 @@ def _shortened(text: str, width: int) -> str:
 
 
 def overlay(image: ByteArray, heat: FloatArray) -> ByteArray:
-    """A photo with a heat map over it: uint8 (H, W, 3).
+    """Draw a heat map over a photo: uint8 (H, W, 3).
 
     Args:
         image: uint8 (H, W, 3).
-        heat: float (H, W) in 0..1. The hotter, the more of the colour is seen, from violet to yellow.
+        heat: float (H, W) in 0..1, from transparent violet to opaque yellow.
     """
     from matplotlib import colormaps
 

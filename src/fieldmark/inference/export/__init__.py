@@ -1,16 +1,17 @@
 """`fieldmark export`: a classifier as one ONNX file that ONNX Runtime runs alone.
 
-    image          uint8 (H, W, 3): a decoded picture, upright, RGB, of any size
+    image          uint8 (H, W, 3): a decoded photo, upright, RGB, of any size
     probabilities  float32 (C,): calibrated, in the order of the class list in the metadata
-    energy         float32 (): lower than `known_from` in the metadata, and the photo may be of no class
+    energy         float32 (): below `known_from` in the metadata, the photo may show no known class
 
-Inside are the resize, the normalisation, the network, the last layer and the temperature; of an
-ensemble all of its members, with each network once. The file is written only after it
-has given the classifier's own answers on photos.
+It contains the resize, the normalisation, the network, the last layer and the temperature; of an
+ensemble all members, with each network once. The file is written only after it has given the
+classifier's own predictions on photos.
 
-    graph.py    the graph
-    check.py    pictures, and how far a graph is from the classifier on them
-    about.py    its metadata
+    graph.py          the graph
+    preprocessing.py  photo to crop as ONNX nodes
+    validation.py     photos, and the differences between a graph and the classifier on them
+    metadata.py       its metadata
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from fieldmark.inference.export.validation import (
     Parity,
     compare,
     expected_of,
-    generated,
+    generated_pictures,
     own_photos,
     pictures,
 )
@@ -56,7 +57,7 @@ __all__ = [
     "assemble",
     "compare",
     "export",
-    "generated",
+    "generated_pictures",
     "own_photos",
     "pictures",
     "run",
@@ -64,21 +65,21 @@ __all__ = [
 ]
 
 CALIBRATED = 256
-"""At most so many of a classifier's photos are used for int8: one half sets the ranges, the other
-measures the loss."""
+"""The maximum number of a classifier's photos for int8: one half sets the ranges, the other measures
+the loss."""
 
-_ENERGY = 10  # an energy is a sum of logits, each as large as the logarithms of many probabilities
+_ENERGY = 10  # tolerance of an energy, as a multiple of that of a probability
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An exported file.
 
     Attributes:
         path: the file.
         size: its bytes.
-        parity: the check of the file in single precision, which every export passes.
-        loss: with int8, what rounding to 8 bits cost, on photos that it was not calibrated on.
+        parity: the check of the float32 graph, which every export passes.
+        loss: for int8, the differences due to rounding, on photos that it was not calibrated on.
     """
 
     path: Path
@@ -93,40 +94,40 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = Fal
     Args:
         model: the classifier's folder.
         path: the ONNX file to write.
-        check: photos and folders to check on; none: those that the classifier was made from, as far
-            as they are still there.
+        check: photos and folders to check on; none: those that the classifier was trained with, as far
+            as they still exist.
         int8: see `export`.
 
     Raises:
-        InputError: as `export`, or the classifier or a photo is not there.
+        InputError: as `export`, or the classifier or a photo does not exist.
     """
     classifier = Classifier.load(model)
-    given = [item.path for item in inference.items_of(check)]
+    given = [item.path for item in inference.find_photos(check)]
     places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
     if not places:
-        logger.info("No photos to check on are here: generated pictures will do.")
+        logger.info("No photos to check on were found: using generated pictures.")
     return export(classifier, path, pictures(places), int8=int8)
 
 
 def export(
     classifier: Classifier, path: Path, photos: Sequence[ByteArray] = (), *, int8: bool = False
 ) -> Exported:
-    """Write a classifier as one ONNX file, once it agrees with the classifier.
+    """Write a classifier as one ONNX file, if its predictions agree with the classifier's.
 
     Args:
-        classifier: what to write.
-        path: the file; it is wholly written or not at all.
-        photos: decoded pictures, uint8 (H, W, 3), to check with and, for int8, to calibrate on; a
-            dozen generated pictures of many shapes are added for the check.
-        int8: compute the network in 8-bit whole numbers: a quarter of the size, and less exact.
+        classifier: the classifier.
+        path: the file; it is written completely or not at all.
+        photos: decoded photos, uint8 (H, W, 3), to check with and, for int8, to calibrate on; a dozen
+            generated pictures of many shapes are added for the check.
+        int8: compute the network in 8-bit integers: a quarter of the size, and less exact.
 
     Raises:
-        InputError: the file would give other answers, the network cannot be converted, `path`
-            cannot be written to, or there are too few photos for int8.
+        InputError: the predictions differ, the network cannot be converted, `path` cannot be written,
+            or there are too few photos for int8.
     """
     trunks = trunks_of(classifier)
     model = assemble(classifier, trunks)
-    shapes = [*photos, *generated()]
+    shapes = [*photos, *generated_pictures()]
     expected = expected_of(classifier, shapes)
     allowed = max(TOLERANCE[view.interpolation] for view in classifier.views)
     parity = compare(model, shapes, expected, allowed)
@@ -152,11 +153,11 @@ def _quantised(
     photos: Sequence[ByteArray],
     expected: Outputs,
 ) -> tuple[onnx.ModelProto, Parity]:
-    """The graph with its networks in 8 bits, and what that costs on the other half of the photos."""
+    """Return the graph with int8 networks, and the differences on the other half of the photos."""
     if len(photos) < 2:
         raise InputError(
-            "int8 is calibrated on one half of some photos and measured on the other, and the "
-            "photos that the classifier was made from are not here: name some with --check."
+            "int8 is calibrated on one half of some photos and measured on the other, and the photos "
+            "that the classifier was trained with were not found: name some with --check."
         )
     crops = dict(
         zip(classifier.views, stacked([classifier.crop(each) for each in photos[::2]]), strict=True)

@@ -22,10 +22,10 @@ OPSET = 17  # of the converted networks as well; ONNX Runtime from 1.12 on
 
 
 def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
-    """Preprocessing, networks, last layers and calibration as one graph, checked for its form.
+    """Assemble preprocessing, networks, last layers and calibration as one valid graph.
 
     Args:
-        classifier: what to assemble.
+        classifier: the classifier.
         trunks: its `networks` as graphs, in their order.
     """
     import onnx
@@ -74,12 +74,12 @@ def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.
 
 
 def _share(add: preprocessing.Nodes) -> None:
-    """Keep tensors of the same values once: those of a network that sees photos at two sizes."""
-    kept: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    """Store equal tensors once: those of a network that is used with two crop sizes."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     same: dict[str, str] = {}
     for tensor in add.initializers:
         values = tensor.data_type, tuple(tensor.dims), tensor.raw_data or tensor.SerializeToString()
-        same[tensor.name] = kept.setdefault(values, tensor.name)
+        same[tensor.name] = first.setdefault(values, tensor.name)
     add.initializers[:] = [each for each in add.initializers if same[each.name] == each.name]
     for node in add.nodes:
         node.input[:] = [same.get(name, name) for name in node.input]
@@ -88,12 +88,12 @@ def _share(add: preprocessing.Nodes) -> None:
 def _run(
     add: preprocessing.Nodes, prefix: str, trunk: onnx.ModelProto, crops: Sequence[str]
 ) -> list[str]:
-    """Add a network that sees some crops as one batch: the features of each, float32 (1, D)."""
+    """Add a network with some crops as one batch; return the features of each, float32 (1, D)."""
     from onnx import compose, helper
 
     trunk = compose.add_prefix(trunk, prefix)
-    together = crops[0] if len(crops) == 1 else add("Concat", *crops, axis=0)
-    add.nodes.append(helper.make_node("Identity", [together], [trunk.graph.input[0].name]))
+    batch = crops[0] if len(crops) == 1 else add("Concat", *crops, axis=0)
+    add.nodes.append(helper.make_node("Identity", [batch], [trunk.graph.input[0].name]))
     add.nodes += trunk.graph.node
     add.initializers += trunk.graph.initializer
     features = trunk.graph.output[0].name
@@ -104,7 +104,7 @@ def _run(
 
 
 def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
-    """Softmax, and the mean of the members: float32 (1, C) of each to (C,)."""
+    """Add the softmax and the mean of the members: float32 (1, C) of each to (C,)."""
     mixed = scores[0]
     if len(scores) > 1:
         logs = [add("LogSoftmax", each, axis=1) for each in scores]
@@ -116,17 +116,17 @@ def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: 
 
 
 def _energy(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
-    """`calibration.energy`, the mean of the members': float32 (1, C) of each to ()."""
-    heat = add.constant(classifier.temperature, np.float32)
+    """Add the mean of the members' `calibration.energy`: float32 (1, C) of each to ()."""
+    temperature = add.constant(classifier.temperature, np.float32)
     shares = []
     for each, member in zip(scores, classifier.members, strict=True):
-        energy = add("ReduceLogSumExp", add("Div", each, heat), axes=[1], keepdims=0)
+        energy = add("ReduceLogSumExp", add("Div", each, temperature), axes=[1], keepdims=0)
         shares.append(add("Mul", energy, add.constant(member.weight, np.float32)))
     return add("Squeeze", add("Sum", *shares), add.constant([0], np.int64))
 
 
 def _head(add: preprocessing.Nodes, features: str, member: Member) -> str:
-    """A member's last layer and temperature: float32 (1, D) to (1, C)."""
+    """Add a member's last layer and temperature: float32 (1, D) to (1, C)."""
     head: LinearHead = member.head
     scores = add("MatMul", features, add.constant(head.weight, np.float32))
     scores = add("Add", scores, add.constant(head.bias, np.float32))
@@ -134,7 +134,7 @@ def _head(add: preprocessing.Nodes, features: str, member: Member) -> str:
 
 
 def trunks_of(classifier: Classifier) -> list[onnx.ModelProto]:
-    """The networks without their last layers, converted now or before."""
+    """Return the networks without their last layers as graphs, converted or from the cache."""
     import onnx
 
     return [

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: its metadata."""
+"""The metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = "fieldmark-onnx-1"
 def describe(
     model: onnx.ModelProto, classifier: Classifier, parity: Parity, loss: Parity | None
 ) -> None:
-    """Put the class list, the taxonomy, the thresholds and the provenance into the metadata."""
+    """Add the class list, the taxonomy, the thresholds and the provenance as metadata."""
     from onnx import helper
 
     made = classifier.provenance

@@ -1,9 +1,9 @@
-"""Preprocessing as ONNX nodes: a decoded picture of any size to its crop, inside the graph.
+"""Preprocessing as ONNX nodes: a decoded photo of any size to its crop, inside the graph.
 
 `Resize` of ONNX with `antialias=1` would be shorter, and ONNX Runtime runs it in Pillow's two passes.
-But it places the filter with 32-bit floats, which changes one grey level in some thousand, and that
-moved probabilities by up to 4e-4 on photos. So the weights of `fieldmark.data.resampling` are computed here
-from the picture's size, in double precision as they are there, and the passes are matrix products.
+But it positions the filter in float32, which changes one grey level in some thousand, and that moved
+probabilities by up to 4e-4 on photos. So the weights of `fieldmark.data.resampling` are computed here
+from the photo's size, in float64 as there, and the passes are matrix products.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _FIXED_POINT = 22  # bits after the point of a weight, as in `fieldmark.data.res
 
 @dataclass
 class Nodes:
-    """Nodes under construction; a call adds one and gives the name of its output.
+    """Nodes under construction; a call adds one and returns the name of its output.
 
     Attributes:
-        prefix: what all names begin with, so that they differ from those of another graph.
-        nodes: what was added, in order.
+        prefix: of all names, so that they differ from those of another graph.
+        nodes: the added nodes, in order.
         initializers: the constants.
     """
 
@@ -54,11 +54,11 @@ class Nodes:
         return name
 
     def real(self, value: float) -> str:
-        """A constant in double precision."""
+        """Add a float64 constant."""
         return self.constant(value, np.float64)
 
     def to(self, value: str, dtype: npt.DTypeLike) -> str:
-        """A value in another type; to whole numbers by cutting off what is behind the point."""
+        """Cast a value; casting to integers truncates."""
         from onnx import helper
 
         return self("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
@@ -98,23 +98,23 @@ def crop(add: Nodes, image: str, preprocess: Preprocess) -> str:
 
 
 def _side(add: Nodes, image: str, axis: int) -> str:
-    """The height or the width of the picture, a scalar in double precision."""
+    """Add the height or the width of the photo, a float64 scalar."""
     shape = add("Shape", image)
     return add.to(add("Gather", shape, add.constant(axis, np.int64), axis=0), np.float64)
 
 
 def _whole(add: Nodes, height: str, width: str, resize: int) -> tuple[str, str]:
-    """Height and width of the whole picture when its shorter side is `resize`."""
+    """Add the height and width of the whole photo when its shorter side is `resize`."""
     shorter, target = add("Min", height, width), add.real(resize)
 
     def resized(side: str) -> str:
-        return _cut(add, add("Div", add("Mul", target, side), shorter))
+        return _truncate(add, add("Div", add("Mul", target, side), shorter))
 
     return resized(height), resized(width)
 
 
 def _centre(add: Nodes, side: str, new: str, size: int) -> tuple[str, str]:
-    """Where the central crop begins and ends along one side, in pixels of the picture."""
+    """Add the begin and end of the central crop along one side, in pixels of the photo."""
     margin = add("Div", add("Sub", new, add.real(size)), add.real(2))
     begin = add("Round", margin)  # halves to even, as Python rounds
     scale = add("Div", side, new)
@@ -123,7 +123,7 @@ def _centre(add: Nodes, side: str, new: str, size: int) -> tuple[str, str]:
 
 
 def _weights(add: Nodes, side: str, box: tuple[str, str], preprocess: Preprocess) -> str:
-    """The filter of each output pixel along one side: float32 (size, side); see `resample`."""
+    """Add the filter of each output pixel along one side: float32 (size, side); see `resampling`."""
     low, high = box
     one, half = add.real(1), add.real(0.5)
     scale = add("Div", add("Sub", high, low), add.real(preprocess.size))
@@ -132,8 +132,8 @@ def _weights(add: Nodes, side: str, box: tuple[str, str], preprocess: Preprocess
     reach = add("Mul", support, stretch)
     steps = add.constant(np.arange(preprocess.size)[:, None] + 0.5, np.float64)
     centre = add("Add", low, add("Mul", steps, scale))
-    first = _cut(add, add("Add", add("Sub", centre, reach), half))
-    last = _cut(add, add("Add", add("Add", centre, reach), half))
+    first = _truncate(add, add("Add", add("Sub", centre, reach), half))
+    last = _truncate(add, add("Add", add("Add", centre, reach), half))
     zero, step = add.constant(0, np.int64), add.constant(1, np.int64)
     taps = add.to(add("Range", zero, add.to(side, np.int64), step), np.float64)
     distance = add("Div", add("Add", add("Sub", taps, centre), half), stretch)
@@ -148,7 +148,7 @@ def _weights(add: Nodes, side: str, box: tuple[str, str], preprocess: Preprocess
 
 
 def _fixed_point(add: Nodes, weights: str, preprocess: Preprocess) -> str:
-    """What weights are whole multiples of, upside down; see `resample.short_weights`."""
+    """Add the inverse of the unit that weights are multiples of; see `resampling.short_weights`."""
     if not resampling.short_weights(preprocess.interpolation):
         return add.real(2.0**_FIXED_POINT)
     # The largest weight times 2 ** bits is the last that a signed number of 16 bits holds.
@@ -160,13 +160,13 @@ def _fixed_point(add: Nodes, weights: str, preprocess: Preprocess) -> str:
     return add("Pow", add.real(2), add("Min", bits, add.real(_FIXED_POINT - 1)))
 
 
-def _cut(add: Nodes, value: str) -> str:
-    """Without what is behind the point."""
+def _truncate(add: Nodes, value: str) -> str:
+    """Round towards zero."""
     return add.to(add.to(value, np.int64), np.float64)
 
 
 def _filter(add: Nodes, x: str, preprocess: Preprocess) -> str:
-    """The triangle, or Keys' cubic with a = -0.5, of distances x >= 0."""
+    """Add the triangle filter, or Keys' cubic with a = -0.5, of distances x >= 0."""
     if preprocess.interpolation == "bilinear":
         return add("Max", add("Sub", add.real(1), x), add.real(0))
 
@@ -183,7 +183,7 @@ def _filter(add: Nodes, x: str, preprocess: Preprocess) -> str:
 def _passes(
     add: Nodes, pixels: str, down: str, across: str, *, columns_first: bool
 ) -> onnx.GraphProto:
-    """Two passes, each rounded to whole grey levels: float32 (3, H, W) to (3, size, size)."""
+    """Add two passes, each rounded to whole grey levels: float32 (3, H, W) to (3, size, size)."""
     from onnx import TensorProto, helper
 
     own = Nodes(f"{add.prefix}{'columns' if columns_first else 'rows'}_first_")
@@ -196,6 +196,6 @@ def _passes(
 
 
 def _grey_levels(add: Nodes, values: str) -> str:
-    """To 0..255, half up."""
+    """Round half up, and clip to 0..255."""
     rounded = add("Floor", add("Add", values, add.constant(0.5, np.float32)))
     return add("Clip", rounded, add.constant(0, np.float32), add.constant(255, np.float32))

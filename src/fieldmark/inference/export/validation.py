@@ -1,4 +1,4 @@
-"""The check of an exported file: pictures, the classifier's answers on them, and the file's."""
+"""Check an exported file: compare its outputs on photos with the classifier's."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 CHECKED = 64
-"""At most so many of the photos that a classifier was made from are used for the check."""
+"""The maximum number of a classifier's own photos for the check."""
 
 TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
 """The largest difference in a probability, by the interpolation of the resize.
 
-With `bilinear` and sizes of a simple ratio many sums lie halfway between two grey levels, where the
-order of a sum decides (`fieldmark.data.resampling`): up to 5 values of 10,000 differ by one.
+With `bilinear` and sizes of a simple ratio many sums are halfway between two grey levels, where the
+order of summation decides (`fieldmark.data.resampling`): up to 5 values of 10,000 differ by one.
 """
 
 _SHAPES = (
@@ -45,13 +44,13 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported file is from the classifier.
+    """The differences between an exported file and the classifier.
 
     Attributes:
-        photos: how many photos were named by both.
-        max_difference: the largest difference in any probability.
+        photos: the number of photos.
+        max_difference: the largest difference of a probability.
         agreement: the share of photos with the same first label.
-        energy_difference: the largest difference in an energy, as a share of it where it is above 1.
+        energy_difference: the largest difference of an energy, relative where the energy is above 1.
     """
 
     photos: int
@@ -70,12 +69,12 @@ class Parity:
 def compare(
     model: onnx.ModelProto, shapes: Sequence[ByteArray], expected: Outputs, allowed: float = 0.0
 ) -> Parity:
-    """Run a graph on pictures and compare it with what is expected.
+    """Run a graph on photos and compare its outputs with the expected ones.
 
     Args:
-        model: a graph as `assemble` makes it.
-        shapes: pictures, uint8 (H, W, 3).
-        expected: what it is to give.
+        model: a graph of `assemble`.
+        shapes: photos, uint8 (H, W, 3).
+        expected: the classifier's outputs.
         allowed: first labels whose probabilities are closer than this count as the same.
     """
     import onnxruntime
@@ -100,38 +99,35 @@ def compare(
 
 
 def _worst(differences: npt.NDArray[np.floating]) -> float:
-    """The largest difference; a graph that gives no number agrees with nothing."""
+    """Return the largest difference; infinity if one is NaN."""
     worst = float(np.abs(differences).max())
     return worst if np.isfinite(worst) else float("inf")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What pictures give: probabilities (N, C), and energies (N,)."""
+    """The outputs for photos: probabilities (N, C) and energies (N,)."""
 
     probabilities_NC: FloatArray
     energy_N: FloatArray
 
     def first(self, count: int) -> Outputs:
-        """Those of the first pictures."""
+        """Return those of the first photos."""
         return Outputs(self.probabilities_NC[:count], self.energy_N[:count])
 
     def every_other(self) -> Outputs:
-        """Those of the second, fourth … picture."""
+        """Return those of the second, fourth … photo."""
         return Outputs(self.probabilities_NC[1::2], self.energy_N[1::2])
 
 
 def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:
-    """The classifier's own outputs, of photos that are decoded in full."""
+    """Compute the classifier's outputs for decoded photos."""
     parts = [classifier.outputs(stacked([classifier.crop(picture)])) for picture in shapes]
     return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-# The pictures
-
-
 def pictures(paths: Sequence[Place]) -> list[ByteArray]:
-    """Decoded photos; one that cannot be used is passed over and said.
+    """Decode photos; leave out those that cannot be used, with a log message.
 
     Raises:
         InputError: none of them can be used.
@@ -148,9 +144,9 @@ def pictures(paths: Sequence[Place]) -> list[ByteArray]:
 
 
 def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
-    """Photos that the classifier was made from, as its folder records them, if they are still there.
+    """Return existing photos of the classifier's folder, at most `limit`, drawn by their ids.
 
-    At most `limit`, drawn by their ids; those that it was not trained on come first.
+    Photos that it was not trained on come first.
     """
     from fieldmark.data.photos import PhotoTable
     from fieldmark.data.split import Split
@@ -168,8 +164,8 @@ def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
     return list(islice(filter(places.is_local, there), limit))
 
 
-def generated() -> Iterator[ByteArray]:
-    """Pictures of many shapes, the same ones every time: waves of colour with some noise."""
+def generated_pictures() -> Iterator[ByteArray]:
+    """Generate pictures of many shapes, always the same: waves of colour with some noise."""
     for height, width in _SHAPES:
         random = sampling.generator(0, "export", height, width)
         rows, columns = np.ogrid[0:height, 0:width]

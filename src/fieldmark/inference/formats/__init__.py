@@ -1,4 +1,4 @@
-"""Forms of output, one file each; a new one is a file here and a line in `WRITERS`."""
+"""Output formats, one file each; a new one is a file here and a line in `WRITERS`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fieldmark.data.taxonomy import Taxonomy
-from fieldmark.inference.formats.base import Form, Writer
+from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.camtrap import CAMTRAP
 from fieldmark.inference.formats.csv import CSV
 from fieldmark.inference.formats.darwin_core import DARWIN_CORE
 from fieldmark.inference.formats.json_lines import JSON_LINES
 from fieldmark.inference.formats.parquet import PARQUET
 from fieldmark.inference.formats.speciesnet import SPECIESNET
-from fieldmark.inference.formats.text import as_text
-from fieldmark.inference.predictor import Named
-from fieldmark.inference.record import entry
+from fieldmark.inference.formats.text import text_lines
+from fieldmark.inference.predictor import PhotoResult
+from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import InputError
 
 WRITERS: dict[str, Writer] = {
     writer.name: writer for writer in (CSV, JSON_LINES, PARQUET, CAMTRAP, DARWIN_CORE, SPECIESNET)
 }
 
-__all__ = ["WRITERS", "Form", "Writer", "lines", "writer_of"]
+__all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "writer_of"]
 
 
 def writer_of(path: Path, *, wide: bool) -> Writer:
-    """The form that a file's name asks for.
+    """Return the format for a file name.
 
     Raises:
-        InputError: there is none with its suffix, or none with a column a label.
+        InputError: no format has its suffix, or the format has no column per label.
     """
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
     ends = [suffix for suffix in suffixes if path.name.endswith(suffix)]
@@ -43,14 +43,15 @@ def writer_of(path: Path, *, wide: bool) -> Writer:
 
 
 def lines(
-    form: str, results: Iterable[Named], taxonomy: Taxonomy, *, wide: bool = False
+    form: str, results: Iterable[PhotoResult], taxonomy: Taxonomy, *, wide: bool = False
 ) -> Iterator[str]:
-    """What is printed of results: as `text`, or in a form that has lines."""
+    """Return the lines to print for results, as `text` or in a format that can be printed."""
     if form == "text":
-        return as_text(results)
-    asked, among = Form(taxonomy, wide), len(taxonomy)
-    to_lines, timed = WRITERS[form].lines, WRITERS[form].timed
-    entries = (entry(result, among, wide=wide, timed=timed) for result in results)
-    if to_lines is None:
+        return text_lines(results)
+    writer = WRITERS[form]
+    if writer.lines is None:
         raise InputError(f"{form} cannot be printed: name a file with --out.")
-    return to_lines(entries, asked)
+    records = (
+        to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results
+    )
+    return writer.lines(records, FormatOptions(taxonomy, wide))

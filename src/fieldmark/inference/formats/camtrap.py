@@ -1,9 +1,8 @@
 """Camtrap DP 1.0, table `observations`: a row a photo, classified by a machine.
 
-https://camtrap-dp.tdwg.org/data/#observations. What a person verified is a row of its own there, with
-`classificationMethod` "human"; none is written here. Media, deployments and times are those of the list
-that the photos are of; where that does not say, the folder is the deployment, and the time is read from
-EXIF data.
+https://camtrap-dp.tdwg.org/data/#observations. A human verification is a separate row there, with
+`classificationMethod` "human"; none is written here. Media, deployments and times are those of the
+photos' list; where it has none, the folder is the deployment, and the time is read from EXIF data.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from fieldmark.inference.formats.answer import answer_of
-from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.csv import csv_line
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
 logger = logging.getLogger(__name__)
@@ -31,60 +30,56 @@ FIELDS = (
 )
 
 
-def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
     logger.info(
-        "Camera clocks without a time zone are taken to keep UTC, and folders to be deployments where "
-        "no list says these."
+        "Camera times without a time zone are taken as UTC; a photo's folder is its deployment where "
+        "no list gives one."
     )
     yield csv_line(FIELDS)
     timeless = 0
-    for value in entries:
-        row = _row(value, form)
+    for record in records:
+        row = _row(record, options)
         timeless += not row["eventStart"]
         yield csv_line([row.get(name, "") for name in FIELDS])
     if timeless:
         logger.info(
-            f"{timeless:,} photos say no time: their eventStart and eventEnd are empty, which Camtrap "
-            "DP requires; fill them in from your media table."
+            f"{timeless:,} photos have no time: their eventStart and eventEnd are empty, but Camtrap "
+            "DP requires them; fill them in from your media table."
         )
 
 
-def _row(value: Entry, form: Form) -> dict[str, str]:
-    name = value["file_name"]
-    found = answer_of(value, form.taxonomy)
-    taken = _moment(value.get("taken") or "")
+def _row(record: Record, options: FormatOptions) -> dict[str, str]:
+    name = record["file_name"]
+    answer = answer_of(record, options.taxonomy)
+    taken = _timestamp(record.get("taken") or "")
     row = {
-        "observationID": io.digest([name, form.by])[:32],
-        "deploymentID": value.get("deployment") or PurePosixPath(name).parent.name or "deployment",
-        "mediaID": str(value.get("id", name)),
+        "observationID": io.digest([name, options.by])[:32],
+        "deploymentID": record.get("deployment") or PurePosixPath(name).parent.name or "deployment",
+        "mediaID": str(record.get("id", name)),
         "eventStart": taken,
         "eventEnd": taken,
         "observationLevel": "media",
-        "observationType": found.kind,
-        "scientificName": found.name,
-        "observationComments": found.remark,
+        "observationType": answer.kind,
+        "scientificName": answer.name,
+        "observationComments": answer.remark,
     }
-    if found.kind == "unclassified":
+    if answer.kind == "unclassified":
         return row
-    score = "" if found.score is None else f"{found.score:.6f}"
+    score = "" if answer.score is None else f"{answer.score:.6f}"
     return row | {
         "classificationMethod": "machine",
-        "classifiedBy": form.by,
-        "classificationTimestamp": form.when,
+        "classifiedBy": options.by,
+        "classificationTimestamp": options.when,
         "classificationProbability": score,
     }
 
 
-def _moment(text: str) -> str:
-    """A time as Camtrap DP wants it, with a zone; "" for what is none, such as a day alone."""
+def _timestamp(text: str) -> str:
+    """Return a time with a time zone, as Camtrap DP requires; "" where there is no time of day."""
     found = re.fullmatch(
         r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", text
     )
     return f"{found[1]}T{found[2]}{found[3] or 'Z'}" if found else ""
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
-    write_lines(path, _rows(entries, form), "\r\n")
-
-
-CAMTRAP = Writer("camtrap-dp", ".camtrap.csv", wide=False, write=_write, lines=_rows, timed=True)
+CAMTRAP = Writer.of_lines("camtrap-dp", ".camtrap.csv", _lines, end="\r\n", timed=True)

@@ -1,26 +1,21 @@
-"""CSV (RFC 4180): a row a candidate, or with `wide` a row a photo and a column a label."""
+"""CSV (RFC 4180): a row a label, or with `wide` a row a photo and a column a label."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.table import columns, rows
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 
 
-def _lines(entries: Iterable[Entry], form: Form) -> Iterator[str]:
-    yield csv_line(columns(form.taxonomy, wide=form.wide))
-    for value in entries:
-        for row in rows(value, form.taxonomy, wide=form.wide):
+def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
+    yield csv_line(columns(options.taxonomy, wide=options.wide))
+    for record in records:
+        for row in rows(record, options.taxonomy, wide=options.wide):
             yield csv_line(["" if each is None else _plain(each) for each in row])
-
-
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
-    write_lines(path, _lines(entries, form), "\r\n")
 
 
 def _plain(value: object) -> object:
@@ -30,11 +25,11 @@ def _plain(value: object) -> object:
 
 
 def csv_line(values: Sequence[object]) -> str:
-    """One row, without the end of its line."""
+    """Return one row as text, without its line end."""
     line = io.StringIO()
-    # The module quotes what holds a character of the line's end, so it has to be told of both.
+    # `csv` quotes values that contain a character of the line end, so both characters are set.
     csv.writer(line, lineterminator="\r\n").writerow(values)
     return line.getvalue().removesuffix("\r\n")
 
 
-CSV = Writer("csv", ".csv", wide=True, write=_write, lines=_lines)
+CSV = Writer.of_lines("csv", ".csv", _lines, end="\r\n", wide=True)

@@ -1,19 +1,18 @@
 """Darwin Core, occurrences as CSV: a row a photo (https://dwc.tdwg.org/terms/).
 
-Every row says who identified it (the classifier) and that nobody has verified it. What a person finds
-later goes into a row, or an identification, of its own.
+Every row names the classifier as identifier, with the status "unverified". A later human identification
+belongs in a separate row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.answer import answer_of
-from fieldmark.inference.formats.base import Form, Writer, write_lines
+from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.csv import csv_line
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
 TERMS = (
@@ -23,42 +22,38 @@ TERMS = (
 )
 
 
-def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
     yield csv_line(TERMS)
-    for value in entries:
-        row = _row(value, form)
+    for record in records:
+        row = _row(record, options)
         yield csv_line([row.get(name, "") for name in TERMS])
 
 
-def _row(value: Entry, form: Form) -> dict[str, str]:
-    found = answer_of(value, form.taxonomy)
-    ranks = dict(found.ranks)
+def _row(record: Record, options: FormatOptions) -> dict[str, str]:
+    answer = answer_of(record, options.taxonomy)
+    ranks = dict(answer.ranks)
     genus, _, epithet = ranks.get("species", "").partition(" ")
     row = {
-        "occurrenceID": io.digest([value["file_name"], form.by])[:32],
+        "occurrenceID": io.digest([record["file_name"], options.by])[:32],
         "basisOfRecord": "MachineObservation",
-        "associatedMedia": value["file_name"],
-        "identificationRemarks": found.remark,
+        "associatedMedia": record["file_name"],
+        "identificationRemarks": answer.remark,
     }
-    if found.kind == "unclassified":
+    if answer.kind == "unclassified":
         return row
-    score = "" if found.score is None else f"probability {found.score:.6f}; "
-    rank = "" if found.rank == "unranked" else found.rank
+    score = "" if answer.score is None else f"probability {answer.score:.6f}; "
+    rank = "" if answer.rank == "unranked" else answer.rank
     return row | {
-        "scientificName": found.name,
+        "scientificName": answer.name,
         "taxonRank": rank,
         **{name: ranks.get(name, "") for name in RANKS[:-1]},
         "specificEpithet": epithet if genus == ranks.get("genus", genus) else "",
-        "vernacularName": found.common_name,
-        "identifiedBy": form.by,
-        "dateIdentified": form.when,
+        "vernacularName": answer.common_name,
+        "identifiedBy": options.by,
+        "dateIdentified": options.when,
         "identificationVerificationStatus": "unverified",
-        "identificationRemarks": f"{score}machine; {found.remark}",
+        "identificationRemarks": f"{score}machine; {answer.remark}",
     }
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
-    write_lines(path, _rows(entries, form), "\r\n")
-
-
-DARWIN_CORE = Writer("darwin-core", ".dwc.csv", wide=False, write=_write, lines=_rows)
+DARWIN_CORE = Writer.of_lines("darwin-core", ".dwc.csv", _lines, end="\r\n")

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from fieldmark.inference.formats.base import Form, Writer, write_lines
-from fieldmark.inference.record import Entry
-
-
-def _lines(entries: Iterable[Entry], _form: Form) -> Iterator[str]:
-    for value in entries:
-        yield json.dumps(value, ensure_ascii=False)
+from fieldmark.inference.formats.base import FormatOptions, Writer
+from fieldmark.inference.record import Record
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
-    write_lines(path, _lines(entries, form), "\n")
+def _lines(records: Iterable[Record], _options: FormatOptions) -> Iterator[str]:
+    for record in records:
+        yield json.dumps(record, ensure_ascii=False)
 
 
-JSON_LINES = Writer("jsonl", ".jsonl", wide=False, write=_write, lines=_lines)
+JSON_LINES = Writer.of_lines("jsonl", ".jsonl", _lines)

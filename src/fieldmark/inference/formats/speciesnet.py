@@ -1,8 +1,8 @@
-"""JSON as SpeciesNet writes its predictions, for the tools that read those.
+"""JSON in the form of SpeciesNet's predictions, for the tools that read those.
 
-A taxon is a text of seven parts in small letters, `uuid;class;order;family;genus;species;common name`,
-with empty parts for ranks that are not said. The identifiers are made from the names, except for the
-few that stand for no taxon.
+A taxon is a text of seven parts in lower case, `uuid;class;order;family;genus;species;common name`,
+with empty parts for missing ranks. The identifiers are computed from the names, except for the few that
+stand for no taxon.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from fieldmark.data.taxonomy import NO_ANIMAL, Taxon
 from fieldmark.inference.formats.answer import answer_of
-from fieldmark.inference.formats.base import Form, Writer, write_lines
-from fieldmark.inference.record import Entry
+from fieldmark.inference.formats.base import FormatOptions, Writer
+from fieldmark.inference.record import Record
 
 _PARTS = ("class", "order", "family", "genus")
 _FIXED = {
@@ -28,12 +27,12 @@ _NAMES = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562: names th
 
 
 def label(ranks: Mapping[str, str], common_name: str) -> str:
-    """The seven parts of a taxon."""
+    """Return the seven parts of a taxon."""
     genus, _, epithet = ranks.get("species", "").partition(" ")
     parts = [ranks.get(rank, "") for rank in _PARTS]
     parts[-1] = parts[-1] or genus
-    told = [part.lower().replace(";", ",") for part in (*parts, epithet, common_name)]
-    return ";".join([str(uuid.uuid5(_NAMES, "fieldmark:" + ";".join(told))), *told])
+    lower = [part.lower().replace(";", ",") for part in (*parts, epithet, common_name)]
+    return ";".join([str(uuid.uuid5(_NAMES, "fieldmark:" + ";".join(lower))), *lower])
 
 
 def _label_of(taxon: Taxon) -> str:
@@ -46,38 +45,35 @@ def _label_of(taxon: Taxon) -> str:
     return label(ranks, taxon.common_name or taxon.name)
 
 
-def _rows(entries: Iterable[Entry], form: Form) -> Iterator[str]:
+def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
     yield '{"predictions": ['
     last = None
-    for value in entries:
+    for record in records:
         if last is not None:
             yield f"{last},"
-        last = json.dumps(_one(value, form), ensure_ascii=False)
+        last = json.dumps(_prediction(record, options), ensure_ascii=False)
     if last is not None:
         yield last
     yield "]}"
 
 
-def _one(value: Entry, form: Form) -> dict[str, object]:
-    found = answer_of(value, form.taxonomy)
-    one: dict[str, object] = {"filepath": value["file_name"], "model_version": form.by}
-    if found.kind == "unclassified":
-        return one | {"failures": ["CLASSIFIER"]}
-    one["classifications"] = {
-        "classes": [_label_of(form.taxonomy[each["taxon_id"]]) for each in value["labels"]],
-        "scores": [each["score"] for each in value["labels"]],
+def _prediction(record: Record, options: FormatOptions) -> dict[str, object]:
+    answer = answer_of(record, options.taxonomy)
+    value: dict[str, object] = {"filepath": record["file_name"], "model_version": options.by}
+    if answer.kind == "unclassified":
+        return value | {"failures": ["CLASSIFIER"]}
+    labels = record["labels"]
+    value["classifications"] = {
+        "classes": [_label_of(options.taxonomy[each["taxon_id"]]) for each in labels],
+        "scores": [each["score"] for each in labels],
     }
-    said = _FIXED.get(found.kind) or label(dict(found.ranks), found.common_name or found.name)
-    score = found.score if found.score is not None else value["labels"][0]["score"]
-    rolled = (
-        found.rank and not value["sure"]
-    )  # SpeciesNet's own "unknown" is of the classifier as well
-    source = f"classifier+rollup_to_{found.rank}" if rolled else "classifier"
-    return one | {"prediction": said, "prediction_score": score, "prediction_source": source}
+    name = answer.common_name or answer.name
+    rolled_up = answer.rank and not record["sure"]  # "unknown" has the source "classifier" as well
+    return value | {
+        "prediction": _FIXED.get(answer.kind) or label(dict(answer.ranks), name),
+        "prediction_score": answer.score if answer.score is not None else labels[0]["score"],
+        "prediction_source": f"classifier+rollup_to_{answer.rank}" if rolled_up else "classifier",
+    }
 
 
-def _write(path: Path, entries: Iterable[Entry], form: Form) -> None:
-    write_lines(path, _rows(entries, form), "\n")
-
-
-SPECIESNET = Writer("speciesnet", ".speciesnet.json", wide=False, write=_write, lines=_rows)
+SPECIESNET = Writer.of_lines("speciesnet", ".speciesnet.json", _lines)

@@ -7,51 +7,51 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.inputs import Item
-from fieldmark.inference.predictor import Named
+from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
-def check_submission(items: Iterable[Item]) -> None:
-    """Before any work: whether the photos are such that a submission can be written.
+def check_submission(photos: Iterable[InputPhoto]) -> None:
+    """Check, before any work, that a submission can be written for the photos.
 
     Raises:
-        InputError: a photo has no image id, since it does not come from an annotation file, or two
-            have the same.
+        InputError: a photo has no image id, since it is not from an annotation file, or two photos
+            have the same id.
     """
     seen: set[str] = set()
-    for item in items:
-        if item.id is None:
+    for photo in photos:
+        if photo.id is None:
             raise InputError(
-                f"{item.name} has no image id: --submission needs an annotation file such as "
+                f"{photo.name} has no image id: --submission needs an annotation file such as "
                 "test2019.json as PHOTO."
             )
-        if item.id in seen:
+        if photo.id in seen:
             raise InputError(
-                f"{item.name} has the image id {item.id} of another photo: name annotation files "
+                f"{photo.name} has the image id {photo.id} of another photo: name annotation files "
                 "that list each image once."
             )
-        seen.add(item.id)
+        seen.add(photo.id)
 
 
-def write_submission(path: Path, results: Sequence[Named], classifier: Classifier) -> None:
+def write_submission(path: Path, results: Sequence[PhotoResult], classifier: Classifier) -> None:
     """Write the challenge's `id,predicted` file, one row for each image id.
 
-    A photo that cannot be used still needs a row; it gets the first class, and this is said.
+    A photo that cannot be used still needs a row: it gets the first class, with a log message.
 
     Raises:
         InputError: see `check_submission`; or the file cannot be written.
     """
-    check_submission(result.item for result in results)
+    check_submission(result.photo for result in results)
     lines = ["id,predicted"]
     for result in results:
         if result.prediction is None:
-            logger.info(f"{result.item.name}: {result.rejected}; its row is the first class")
+            logger.info(f"{result.photo.name}: {result.rejected}; its row is the first class")
             best = classifier.taxa[0].id
         else:
             best = result.prediction.best.taxon.id
-        lines.append(f"{result.item.id},{best}")
+        lines.append(f"{result.photo.id},{best}")
     io.write_text(path, "\n".join(lines) + "\n")

@@ -1,11 +1,12 @@
-"""Answers as a table: its columns, and the rows of one photo."""
+"""Predictions as a table: its columns, and the rows of one photo."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.inference.record import Entry
+from fieldmark.inference.record import Record
 
 COLUMNS = (
     *("file_name", "kingdom", "phylum", "class", "order", "family", "genus"),
@@ -16,7 +17,7 @@ WIDE = ("file_name", "score", "rank", "source", "name", "unknown", "among")
 
 
 def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
-    """The columns of the table: of fixed names, or with `wide` one for each label as well."""
+    """Return the columns: fixed ones, or with `wide` also one for each label."""
     if not wide:
         return COLUMNS
     names = [taxon.name for taxon in taxonomy]
@@ -30,40 +31,40 @@ def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
     return (*WIDE, *own, "rejected")
 
 
-def rows(value: Entry, taxonomy: Taxonomy, *, wide: bool = False) -> list[list[Any]]:
-    """The rows of one photo's `entry`, in the order of `columns`; None where there is nothing.
+def rows(record: Record, taxonomy: Taxonomy, *, wide: bool = False) -> list[list[Any]]:
+    """Return the rows of one photo, in the order of `columns`; None for a missing value.
 
-    The first row is the answer given; the labels follow as candidates, sorted by confidence. With
-    `wide` there is one row.
+    The first row is the answer; the labels follow as candidates, sorted by confidence. With `wide`
+    there is one row.
     """
     if wide:
-        answer = [value.get(name) for name in WIDE]
-        scores = value.get("scores") or [None] * len(taxonomy)
-        return [[*answer, *scores, value.get("rejected")]]
-    if "rejected" in value:
-        found = [{"rejected": value["rejected"]}]
+        values: Mapping[str, object] = dict(record)
+        scores: Sequence[float | None] = record.get("scores") or [None] * len(taxonomy)
+        return [[*map(values.get, WIDE), *scores, record.get("rejected")]]
+    found: list[dict[str, Any]]
+    if "rejected" in record:
+        found = [{"rejected": record["rejected"]}]
     else:
-        found = [] if value["sure"] else [_unsure(value)]
-        for number, label in enumerate(value["labels"]):
+        found = [] if record["sure"] else [_answer_row(record)]
+        for number, label in enumerate(record["labels"]):
             taxon = taxonomy[label["taxon_id"]]
-            given = value["sure"] and number == 0
-            source = "species" if given else "candidate"
-            found.append({**_named(taxon), "score": label["score"], "source": source})
+            source = "species" if record["sure"] and number == 0 else "candidate"
+            found.append({**_taxon_columns(taxon), "score": label["score"], "source": source})
         for row in found:
-            row |= {"among": value["among"], "unknown": value["unknown"]}
+            row |= {"among": record["among"], "unknown": record["unknown"]}
     return [
-        [{**row, "file_name": value["file_name"]}.get(each) for each in COLUMNS] for row in found
+        [{**row, "file_name": record["file_name"]}.get(each) for each in COLUMNS] for row in found
     ]
 
 
-def _unsure(value: Entry) -> dict[str, Any]:
-    """The row of an answer that is no label."""
-    row = {**value["ranks"], "rank": value["rank"], "source": value["source"]}
-    return row | ({"name": value["name"], "score": value["score"]} if value["name"] else {})
+def _answer_row(record: Record) -> dict[str, Any]:
+    """Return the row of an answer that is not a label."""
+    row = {**record["ranks"], "rank": record["rank"], "source": record["source"]}
+    return row | ({"name": record["name"], "score": record["score"]} if record["name"] else {})
 
 
-def _named(taxon: Taxon) -> dict[str, Any]:
-    """The columns that say what a label is."""
+def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
+    """Return the columns that describe a label."""
     ranks = taxon.lineage
     species = ranks.get("species")
     genus, _, epithet = (species or "").partition(" ")

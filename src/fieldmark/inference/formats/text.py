@@ -1,25 +1,28 @@
-"""What the terminal shows of predictions."""
+"""Predictions as text for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fieldmark.inference.predictor import Named
+from fieldmark.inference.predictor import PhotoResult
 
 
-def as_text(results: Iterable[Named]) -> Iterator[str]:
-    """For the terminal: a block a photo, the labels with their scores, "not sure" said plainly."""
+def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
+    """Return the lines for the terminal: a block a photo, its labels with their scores."""
     for result in results:
-        yield result.item.name
-        found = result.prediction
-        if found is None:
+        yield result.photo.name
+        prediction = result.prediction
+        if prediction is None:
             yield f"  cannot be used: {result.rejected}"
             continue
-        if found.source == "rolled up":
-            yield f"  {found.score:6.1%}  {found.rank} {found.name}; the species is not sure:"
-        elif found.source == "not sure":
+        if prediction.source == "rolled up":
+            yield (
+                f"  {prediction.score:6.1%}  {prediction.rank} {prediction.name}; the species is "
+                "not sure:"
+            )
+        elif prediction.source == "not sure":
             yield "  not sure; the most likely are"
-        if found.unknown:
-            yield "  the photo is unlike those that the classifier knows: it may be none of these"
-        for answer in found.answers:
+        if prediction.unknown:
+            yield "  the photo is unlike the training photos: it may show none of these species"
+        for answer in prediction.answers:
             yield f"  {answer.score:6.1%}  {answer.taxon.label}"

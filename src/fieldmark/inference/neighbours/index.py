@@ -1,4 +1,4 @@
-"""Kept training photos, read and searched."""
+"""Read and search the training photos in a classifier's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.neighbours.packed_strings import Pieces, demand, starts
+from fieldmark.inference.neighbours.packed_strings import PackedStrings, require, starts
 from fieldmark.inference.neighbours.vectors import BLOCK, floats, nearest, unit
 from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, ImageRejected
@@ -28,11 +28,11 @@ THUMB_SIDE = 96  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training photo that is near.
+    """A similar training photo.
 
     Attributes:
         photo_id: its id in the table of photos.
-        path: where it was, relative to the folder of the photos.
+        path: its path, relative to the folder of the photos.
         taxon: its label.
         similarity: the cosine between the two feature vectors, at most 1.
         row: its number in the file.
@@ -46,7 +46,7 @@ class Neighbour:
 
 
 class Neighbours:
-    """Kept training photos, opened for searching. The vectors stay on disk."""
+    """Training photos, opened for searching. The vectors stay on disk."""
 
     def __init__(self, path: Path, classifier: Classifier) -> None:
         from safetensors import SafetensorError, safe_open
@@ -62,7 +62,7 @@ class Neighbours:
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             why = " ".join(str(error).split())
             raise ClassifierError(
-                f"{path} is damaged or of another classifier ({why}): train the classifier anew."
+                f"{path} is damaged or of another classifier ({why}): train the classifier again."
             ) from error
 
     def _read(self, small: dict[str, npt.NDArray[Any]], classifier: Classifier) -> None:
@@ -70,29 +70,33 @@ class Neighbours:
             FORMAT,
             classifier.lead.network.key,
         ):
-            raise ValueError("it does not belong to this network")
+            raise ValueError("it is of another network")
         shape = self._vectors.get_shape()
         self.labels = small["labels"]
         count = len(self.labels)
-        demand(self._vectors.get_dtype() == "F16", "vectors are not float16")
-        demand(shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape")
-        demand(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
+        require(self._vectors.get_dtype() == "F16", "vectors are not float16")
+        require(
+            shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape"
+        )
+        require(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
         within = (self.labels >= 0) & (self.labels < len(self._taxa))
-        demand(bool(within.all()), "a label is of no class")
+        require(bool(within.all()), "a label is not a class")
         self._digests = small["digests"]
-        demand(self._digests.shape == (count, 32), "digests have another shape")
-        self._ids = Pieces(small["ids"], small["ids_ends"], count)
-        self._paths = Pieces(small["paths"], small["paths_ends"], count)
+        require(self._digests.shape == (count, 32), "digests have another shape")
+        self._ids = PackedStrings(small["ids"], small["ids_ends"], count)
+        self._paths = PackedStrings(small["paths"], small["paths_ends"], count)
         self._thumbs = (
-            Pieces(small["thumbs"], small["thumbs_ends"], count) if "thumbs" in small else None
+            PackedStrings(small["thumbs"], small["thumbs_ends"], count)
+            if "thumbs" in small
+            else None
         )
         self._centres: FloatArray | None = None
         if "centres" in small:
             self._centres = small["centres"].astype(np.float32)
             self._cells = starts(small["cells_ends"], len(self._centres), count)
             self.probes = int(self.about["probes"])
-            demand(self._centres.shape[1:] == (shape[1],), "centres have another shape")
-            demand(self.probes >= 1, "no cell is looked into")
+            require(self._centres.shape[1:] == (shape[1],), "centres have another shape")
+            require(self.probes >= 1, "the number of cells is zero")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,7 +107,7 @@ class Neighbours:
         return int(self._vectors.get_shape()[1])
 
     def similar(self, x_QD: npt.NDArray[np.floating], k: int = 5) -> list[list[Neighbour]]:
-        """The nearest training photos of some features, the nearest first; see `similar`."""
+        """Find the nearest training photos of features, the nearest first; see `similar`."""
         rows_QK, similarity_QK = self.search(x_QD, k)
         return [
             [
@@ -122,15 +126,15 @@ class Neighbours:
     def search(
         self, x_QD: npt.NDArray[np.floating], k: int, *, exact: bool = False
     ) -> tuple[IntArray, FloatArray]:
-        """The nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
+        """Find the nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
 
         Args:
-            x_QD: features of any length but zero.
-            k: how many.
-            exact: compare every row even where there is an index.
+            x_QD: features, of any norm but zero.
+            k: the number of rows.
+            exact: compare every row even with an index.
         """
         if x_QD.ndim != 2 or x_QD.shape[1] != self.dim:
-            raise ValueError(f"features are (Q, {self.dim}), not {x_QD.shape}")
+            raise ValueError(f"features must be (Q, {self.dim}), not {x_QD.shape}")
         unit_QD, k = unit(x_QD), max(0, min(k, len(self)))
         if self._centres is None or exact:
             return nearest(unit_QD, self._blocks([(0, len(self))]), k)
@@ -142,7 +146,7 @@ class Neighbours:
     def _in_cells(
         self, unit_1D: FloatArray, centres_CD: FloatArray, k: int
     ) -> tuple[IntArray, FloatArray]:
-        """The nearest rows in the nearest cells; more cells where those hold fewer than k rows."""
+        """Find the nearest rows in the nearest cells; in more cells if these have fewer than k rows."""
         order = np.argsort(-(centres_CD @ unit_1D[0]), kind="stable")
         begins, ends = self._cells[order], self._cells[order + 1]
         sizes = np.cumsum(ends - begins)
@@ -155,13 +159,13 @@ class Neighbours:
                 yield start, floats(self._vectors[start : min(start + BLOCK, end)])
 
     def picture(self, neighbour: Neighbour, root: Path | None = None) -> ByteArray | None:
-        """The training photo itself, uint8 (H, W, 3); else its thumbnail; None where neither is here.
+        """Return the training photo, uint8 (H, W, 3), or its thumbnail; None if neither exists here.
 
         Args:
-            neighbour: what `similar` found.
-            root: the folder of the photos, where it is no longer the one that was recorded.
+            neighbour: a result of `similar`.
+            root: the folder of the photos, if it is not the recorded one.
         """
-        # Nothing is fetched for a recorded URL: whoever made the classifier named it, not the user.
+        # A recorded URL is not fetched: it comes from the author of the classifier, not from the user.
         recorded = Path(self.about.get("root", ""))
         with suppress(ImageRejected):
             data = images.read_bytes(places.at(root or recorded, neighbour.path))

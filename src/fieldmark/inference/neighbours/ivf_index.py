@@ -1,4 +1,4 @@
-"""The index: rows sorted into cells around centres, and how many cells have to be looked into."""
+"""Build the index: rows sorted into cells around centres, and the number of cells to search."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark.inference.neighbours.vectors import BLOCK, Halves, nearest, unit
+from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, nearest, unit
 from fieldmark.utils import random as sampling
 from fieldmark.utils.typing import FloatArray, IntArray
 
 _ROUNDS = 8  # of k-means: later ones move few rows
 _SAMPLE_PER_CELL = 32
 _WANTED_RECALL = 0.98
-_QUERIES, _NEAREST = 200, 10  # what the recall is measured on
+_QUERIES, _NEAREST = 200, 10  # for measuring the recall
 
 
-def build(unit_ND: Halves) -> tuple[IntArray, dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """The order of the rows by cell, the cells, and how well they work."""
+def build(unit_ND: HalfArray) -> tuple[IntArray, dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Build the index; return the order of the rows by cell, the tensors, and the measures."""
     count = len(unit_ND)
     cells = max(1, round(count**0.5))
     random = sampling.generator(0, "cells", count)
@@ -45,7 +45,7 @@ def build(unit_ND: Halves) -> tuple[IntArray, dict[str, npt.NDArray[Any]], dict[
 
 
 def _sums(x_SD: FloatArray, cell_S: npt.NDArray[np.intp], cells: int) -> FloatArray:
-    """The sum of the rows of each cell, shape (cells, D)."""
+    """Sum the rows of each cell, shape (cells, D)."""
     order = np.argsort(cell_S, kind="stable")
     present, first = np.unique(cell_S[order], return_index=True)
     total = np.zeros((cells, x_SD.shape[1]), np.float32)
@@ -54,14 +54,14 @@ def _sums(x_SD: FloatArray, cell_S: npt.NDArray[np.intp], cells: int) -> FloatAr
 
 
 def _measure(
-    unit_ND: Halves,
+    unit_ND: HalfArray,
     cell_N: npt.NDArray[np.intp],
     centres_CD: FloatArray,
     random: np.random.Generator,
 ) -> dict[str, str]:
-    """The least number of cells (a power of two) with which the wanted recall is reached.
+    """Find the smallest number of cells (a power of two) that reaches the wanted recall.
 
-    The queries are rows; each is itself its nearest row, in the nearest cell, and does not count.
+    The queries are rows; each is its own nearest row, which does not count.
     """
     count, cells = len(unit_ND), len(centres_CD)
     queries = random.choice(count, min(_QUERIES, count), replace=False)

@@ -1,4 +1,4 @@
-"""Lists of byte strings as tensors, and what has to hold of those that are read."""
+"""Lists of byte strings as tensors, and their validation."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import numpy.typing as npt
 from fieldmark.utils.typing import IntArray
 
 
-class Pieces:
-    """Byte strings one after the other, and where each ends."""
+class PackedStrings:
+    """Byte strings, concatenated, and the end of each."""
 
     def __init__(self, blob: npt.NDArray[Any], ends: npt.NDArray[Any], count: int) -> None:
-        demand(blob.dtype == np.uint8 and blob.ndim == 1, "a list is not of bytes")
+        require(blob.dtype == np.uint8 and blob.ndim == 1, "a list is not of bytes")
         self._blob, self._starts = blob, starts(ends, count, len(blob))
 
     def __getitem__(self, number: int) -> bytes:
         return self._blob[self._starts[number] : self._starts[number + 1]].tobytes()
 
     def text(self, number: int) -> str:
-        """One of them as text; bytes that are none are replaced."""
+        """Return one of them as text; invalid bytes are replaced."""
         return self[number].decode(errors="replace")
 
     @staticmethod
     def tensors(name: str, pieces: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
-        """How they are kept."""
+        """Return the strings as tensors."""
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         return {name: np.frombuffer(b"".join(pieces), np.uint8), f"{name}_ends": ends}
 
 
 def starts(ends: npt.NDArray[Any], count: int, total: int) -> IntArray:
-    """Where each of `count` pieces of a list of length `total` starts, and at last the end."""
-    demand(ends.dtype == np.int64 and ends.shape == (count,), "a list has another length")
+    """Compute where each of `count` strings of total length `total` starts, and the final end."""
+    require(ends.dtype == np.int64 and ends.shape == (count,), "a list has another length")
     starts = np.concatenate([np.zeros(1, np.int64), ends])
-    demand(bool((np.diff(starts) >= 0).all()), "a list is out of order")
-    demand(int(starts[-1]) == total, "a list is cut off")
+    require(bool((np.diff(starts) >= 0).all()), "a list is out of order")
+    require(int(starts[-1]) == total, "a list is cut off")
     return starts
 
 
-def demand(holds: bool, why: str) -> None:
-    """Raise `ValueError` where what is read does not hold."""
+def require(holds: bool, why: str) -> None:
+    """Raise `ValueError` with `why` if a condition does not hold."""
     if not holds:
         raise ValueError(why)

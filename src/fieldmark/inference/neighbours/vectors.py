@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from fieldmark.utils.typing import FloatArray, IntArray
 
-Halves = npt.NDArray[np.float16]
+HalfArray = npt.NDArray[np.float16]
 
 BLOCK = 1024
-"""Rows that are compared at once: few enough to stay in the processor's cache."""
+"""Rows compared at once: few enough for the processor's cache."""
 
 _ABOVE_ONE = 1.01  # more than rounding to half precision can make of a cosine
 _SIGN_AND_VALUE = np.int32(0x8FFFE000 - (1 << 32))
@@ -20,17 +20,17 @@ _OFFSET = np.float32(2.0**112)
 
 
 def unit(x_ND: npt.NDArray[np.floating]) -> FloatArray:
-    """The same directions at length 1; a vector of zeros stays."""
+    """Scale vectors to length 1; a zero vector stays."""
     x_ND = np.asarray(x_ND, np.float32)
     lengths = np.linalg.norm(x_ND, axis=1, keepdims=True)
     return np.asarray(x_ND / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
-def floats(x_ND: Halves) -> FloatArray:
-    """Half to single precision, exactly, and five times as fast as NumPy does it.
+def floats(x_ND: HalfArray) -> FloatArray:
+    """Convert float16 to float32, exactly, and five times as fast as NumPy.
 
-    The bits are put where single precision has them; what remains is the difference of the two
-    exponents' offsets, a factor of 2^112. (Infinity and what is no number become large numbers.)
+    The bits are moved to their float32 positions; what remains is the difference of the two exponents'
+    offsets, a factor of 2^112. (Infinity and NaN become large numbers.)
     """
     bits = x_ND.view(np.int16).astype(np.int32)  # the sign is carried to the front
     bits <<= 13
@@ -43,13 +43,13 @@ def floats(x_ND: Halves) -> FloatArray:
 def nearest(
     unit_QD: FloatArray, blocks: Iterator[tuple[int, FloatArray]], k: int
 ) -> tuple[IntArray, FloatArray]:
-    """The k best of all rows in the blocks, shape (Q, k)."""
+    """Find the k nearest rows of all blocks: rows and cosines, shape (Q, k)."""
     rows_QK = np.empty((len(unit_QD), 0), np.int64)
     best_QK = np.empty((len(unit_QD), 0), np.float32)
     for start, x_BD in blocks:
         with np.errstate(all="ignore"):
             s_QB = unit_QD @ x_BD.T
-        # A file from elsewhere may hold vectors of another length, or no numbers: they are like nothing.
+        # A file from elsewhere may have vectors of another length or NaN: their cosine is set to -1.
         s_QB = np.where(s_QB < _ABOVE_ONE, s_QB.clip(-1.0, 1.0), np.float32(-1.0))
         new = np.broadcast_to(np.arange(start, start + len(x_BD)), s_QB.shape)
         if k < len(x_BD):

@@ -1,4 +1,4 @@
-"""What is kept of the training photos, written beside a classifier."""
+"""Write the training photos' vectors into a classifier's folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.neighbours import ivf_index
 from fieldmark.inference.neighbours.index import FILE, FORMAT, THUMB_SIDE
-from fieldmark.inference.neighbours.packed_strings import Pieces
-from fieldmark.inference.neighbours.vectors import BLOCK, Halves, unit
+from fieldmark.inference.neighbours.packed_strings import PackedStrings
+from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, unit
 from fieldmark.utils import io, random
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
@@ -39,18 +39,18 @@ def write(
     thumbnails: bool = False,
     index_from: int = INDEX_FROM,
 ) -> None:
-    """Keep the training photos' features in a classifier's folder.
+    """Write the training photos' features into a classifier's folder.
 
     Args:
         folder: the classifier's folder.
-        classifier: gives the classes and the network that the features are of.
-        table: says where the photos lie.
+        classifier: has the classes, and the network of the features.
+        table: has the paths of the photos.
         train: the features of the training photos; labels are numbers in the classifier's taxonomy.
-        per_class: at most so many photos of a class, drawn by their ids.
-        thumbnails: keep small JPEGs of them as well (about 3 kB each), so that they can be shown where
-            the photos are not. Off by default: who hands the classifier on then hands on copies of the
-            photos, whose licences may not allow it.
-        index_from: from so many rows on an index is built.
+        per_class: the maximum number of photos of a class, drawn by their ids.
+        thumbnails: also store small JPEGs (about 3 kB each), to show without the photos. Off by
+            default: sharing the classifier then shares copies of the photos, which their licences may
+            not allow.
+        index_from: build an index with so many rows or more.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -76,7 +76,7 @@ def write(
 
 
 def _chosen(train: LabelledFeatures, per_class: int) -> IntArray:
-    """At most so many photos of each class, in the order of the photos."""
+    """Draw at most `per_class` photos of each class, in the order of the photos."""
     order = random.order(train.ids, "neighbours")
     order = order[train.labels[order] >= 0]
     by_class = order[np.argsort(train.labels[order], kind="stable")]
@@ -86,8 +86,8 @@ def _chosen(train: LabelledFeatures, per_class: int) -> IntArray:
     return np.sort(by_class[rank < per_class])
 
 
-def _halves(train: LabelledFeatures, chosen: IntArray) -> Halves:
-    """The vectors at length 1 in half precision, read block by block."""
+def _halves(train: LabelledFeatures, chosen: IntArray) -> HalfArray:
+    """Read the vectors block by block, at length 1, in float16."""
     unit_ND = np.empty((len(chosen), train.features.dim), np.float16)
     for start, x_BD in train.features.take(chosen).blocks(BLOCK):
         unit_ND[start : start + len(x_BD)] = unit(x_BD)
@@ -97,14 +97,14 @@ def _halves(train: LabelledFeatures, chosen: IntArray) -> Halves:
 def _photos(
     table: PhotoTable, ids: Sequence[str], *, thumbnails: bool
 ) -> dict[str, npt.NDArray[Any]]:
-    """Ids, paths, digests and, if asked for, thumbnails of some photos."""
+    """Return ids, paths, digests and, if wanted, thumbnails of photos as tensors."""
     columns = table.frame.select("id", "path", "sha256").iter_rows()
     known = {photo_id: (path, digest) for photo_id, path, digest in columns}
     places = [known[photo_id] for photo_id in ids]
     digests = b"".join(bytes.fromhex(digest or "00" * 32) for _, digest in places)
     tensors = {
-        **Pieces.tensors("ids", [photo_id.encode() for photo_id in ids]),
-        **Pieces.tensors("paths", [path.encode() for path, _ in places]),
+        **PackedStrings.tensors("ids", [photo_id.encode() for photo_id in ids]),
+        **PackedStrings.tensors("paths", [path.encode() for path, _ in places]),
         "digests": np.frombuffer(digests, np.uint8).reshape(-1, 32),
     }
     if thumbnails:
@@ -113,12 +113,12 @@ def _photos(
             for path, _ in places:
                 small.append(_thumbnail(table.file_of(path)))
                 stage.advance()
-        tensors |= Pieces.tensors("thumbs", small)
+        tensors |= PackedStrings.tensors("thumbs", small)
     return tensors
 
 
 def _thumbnail(place: Place) -> bytes:
-    """A small JPEG; no bytes where the photo cannot be read any more."""
+    """Make a small JPEG; no bytes if the photo can no longer be read."""
     from PIL import Image
 
     try:

@@ -1,13 +1,13 @@
-"""What `--quality best` tries within a time, and what it takes of that: everything on photos held out.
+"""Model selection for `--quality best`: try candidates within a time budget, choose on held-out photos.
 
-A room each: the time and what things take of it (`budget`); a network and how it sees photos, and what
-came of one (`candidate`); last layers learned in folds (`learning`); networks trained themselves
-(`tuning`); all of them in turn (`trying`); ways to answer beside each other, and the one that is taken
-(`choosing`); what is said of that (`account`).
+`budget`: the time, and estimates of how long things take; `candidate`: a network with a view of the
+photos, and a trial's result; `linear_probe_search`: last layers, cross-validated; `finetune_search`:
+fine-tuned networks; `search`: all of them in turn; `selection`: ensembles compared, and the choice;
+`summary`: the table of the options.
 
-Thousands of photos choose, not the few hundred of a validation part, on which the best of many would be
-the luckiest. The test part is measured once, at the end. Features, last layers and networks in training
-are kept: what was cut off goes on from them.
+The choice uses thousands of out-of-fold predictions, not the few hundred photos of a validation part, on
+which the best of many would be the luckiest. The test part is measured once, at the end. Features, last
+layers and networks in training are cached, so interrupted work resumes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 from fieldmark.training.automl.budget import RESERVE, Budget
 from fieldmark.training.automl.candidate import (
     Candidate,
-    Tried,
+    TrialResult,
     candidates,
-    learning_photos,
     load_all,
+    training_and_validation,
 )
 from fieldmark.training.automl.search import Search
 
@@ -27,8 +27,8 @@ __all__ = [
     "Budget",
     "Candidate",
     "Search",
-    "Tried",
+    "TrialResult",
     "candidates",
-    "learning_photos",
     "load_all",
+    "training_and_validation",
 ]

@@ -1,4 +1,4 @@
-"""A network and how it sees photos, and what came of one that was tried."""
+"""A candidate, which is a network with a view of the photos, and the result of a trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fieldmark import models
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import DataSplits, LabelledPhotos
-from fieldmark.data.transforms import Preprocess, ResizeMode
+from fieldmark.data.transforms import ResizeMode, Preprocess
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead
@@ -24,7 +24,6 @@ from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
 
-
 LARGER = 9 / 7
 """The side of larger crops as a multiple of the network's own: 288 for 224."""
 
@@ -34,8 +33,8 @@ class Candidate:
     """One network and one view of a photo.
 
     Attributes:
-        backbone: the network, on its own side or a larger one.
-        bench: where the features of the view are kept.
+        backbone: the network, with its own crop size or a larger one.
+        extractor: computes and caches the features of the view.
     """
 
     backbone: Backbone
@@ -43,32 +42,31 @@ class Candidate:
 
     @property
     def view(self) -> Preprocess:
-        """From a photo to the crop that the network sees."""
+        """The preprocessing from a photo to the network's crop."""
         return self.extractor.crop_for(self.backbone)
 
     @property
     def name(self) -> str:
-        """What it is called on a page."""
+        """Its name on a page."""
         facts = self.backbone.architecture
         return name_of(facts.name, self.view, facts.input_size if self.backbone.native else None)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A candidate that was learned.
+class TrialResult:
+    """A trained candidate, measured on photos that it was not trained on.
 
     Attributes:
-        candidate: which.
-        note: what is told of how it was learned, beside the candidate's name; "" for the default.
-        head: the last layer that is kept in the end.
-        logits_NC: of the photos that it is measured on, each by a head or a network that never saw it.
+        candidate: the network and the view.
+        note: the way of training, added to the candidate's name; "" for the default.
+        head: the final last layer.
+        logits_NC: out-of-fold predictions of the photos that it is measured on.
         temperature: fitted on them.
         loss, error: of the calibrated scores on them.
-        seconds: what it took here; what was kept from before costs none.
-        rows_N: which of the training and validation photos it is measured on, shape (all of them,);
-            None: on all.
-        variant: whether it is another layer on what a candidate sees, beside the usual two: an
-            ensemble by the plain mean counts each view alike, and so leaves these out.
+        seconds: the time it took here; cached results take none.
+        rows_N: the rows of the training and validation photos that it is measured on; None: all.
+        variant: whether it is another last layer for the same features, beside the usual two: the plain
+            mean of an ensemble counts each view once, and so leaves these out.
     """
 
     candidate: Candidate
@@ -91,8 +89,8 @@ class Tried:
         logits_NC: FloatArray,
         labels_N: IntArray,
         **more: Any,
-    ) -> Tried:
-        """With its temperature, and measured on photos of the classes `labels_N`."""
+    ) -> TrialResult:
+        """Fit the temperature, and measure on photos with the labels `labels_N`."""
         known = labels_N >= 0
         temperature = calibration.fit_temperature(logits_NC, labels_N)
         scaled, labels = logits_NC[known] / np.float32(temperature), labels_N[known]
@@ -102,45 +100,53 @@ class Tried:
 
     @property
     def name(self) -> str:
-        """What it is called on a page."""
+        """Its name on a page."""
         return f"{self.candidate.name}, {self.note}" if self.note else self.candidate.name
 
     def log_p(self, keep_N: BoolArray | None = None) -> npt.NDArray[np.floating[Any]]:
-        """Its calibrated log-probabilities, shape (N, C), of its photos or of some of them."""
+        """Return calibrated log-probabilities, shape (N, C), of its photos or of some of them."""
         logits_NC = self.logits_NC if keep_N is None else self.logits_NC[keep_N]
         return metrics.log_softmax(logits_NC / np.float32(self.temperature))
 
 
-def learning_photos(parts: DataSplits) -> LabelledPhotos:
-    """The photos that are learned from and chosen by: all but the test part."""
+def training_and_validation(parts: DataSplits) -> LabelledPhotos:
+    """Return the training and validation photos together."""
     return cross_validation.together(parts.train, parts.val)
 
 
 def candidates(
     networks: Sequence[Backbone], extractor: FeatureExtractor, *, all_views: bool
 ) -> list[Candidate]:
-    """The networks as they are; with `all_views` larger crops, centres and mirrored photos as well.
+    """List the candidates, cheap and promising ones first.
 
-    Cheap and promising ones first: each network on its own side after two larger views of the first.
+    Args:
+        networks: the networks, the default first.
+        extractor: computes their features.
+        all_views: also try larger crops, central crops and mirrored photos.
     """
 
-    def seen(by: Backbone, fit: ResizeMode = "squash", *, flip: bool = False) -> Candidate:
+    def view_of(network: Backbone, fit: ResizeMode = "squash", *, flip: bool = False) -> Candidate:
         view = replace(extractor.preprocess, fit=fit, flip=flip)
-        return Candidate(by, extractor.with_view(view))
+        return Candidate(network, extractor.with_view(view))
 
-    plain = [seen(each) for each in networks]
+    plain = [view_of(each) for each in networks]
     if not all_views:
         return plain
     large = [_larger(each) for each in networks]
     first = large[0] or networks[0]
-    wanted = [plain[0], *([seen(first)] if large[0] else []), seen(first, "crop"), *plain[1:]]
-    wanted += [seen(first, flip=True), seen(first, "crop", flip=True)]
-    wanted += [seen(each) for each in large[1:] if each]
-    return wanted
+    return [
+        plain[0],
+        *([view_of(first)] if large[0] else []),
+        view_of(first, "crop"),
+        *plain[1:],
+        view_of(first, flip=True),
+        view_of(first, "crop", flip=True),
+        *(view_of(each) for each in large[1:] if each),
+    ]
 
 
 def _larger(backbone: Backbone) -> Backbone | None:
-    """The network on larger crops, in steps of 32 pixels; None where it cannot see them."""
+    """Return the network for larger crops, in steps of 32 pixels; None where it has a fixed size."""
     side = 32 * round(LARGER * backbone.architecture.input_size / 32)
     try:
         return backbone.at(side)
@@ -149,9 +155,8 @@ def _larger(backbone: Backbone) -> Backbone | None:
 
 
 def load_all(names: Sequence[str], weights_dir: Any, seed: int) -> list[Backbone]:
-    """The networks with their pretrained weights; what they are is said."""
-    found = []
-    for name in names:
-        found.append(models.load(name, weights_dir=weights_dir, seed=seed))
-        logger.info(f"Network: {name}; {found[-1].weights_info.summary}")
-    return found
+    """Load the networks with their pretrained weights, and log which these are."""
+    networks = [models.load(name, weights_dir=weights_dir, seed=seed) for name in names]
+    for name, network in zip(names, networks, strict=True):
+        logger.info(f"Network: {name}; {network.weights_info.summary}")
+    return networks

@@ -1,7 +1,7 @@
-"""Last layers on kept features, learned in folds: those of one candidate, kept when they are done.
+"""Cross-validate the last layers of one candidate on cached features, and cache the results.
 
-Each photo is named by a head that was learned without its fold. The candidate's own head is learned
-from nine tenths of all those photos, with a tenth to choose by.
+Each photo is predicted by a head that was trained without its fold. The candidate's own head is trained
+on nine tenths of the photos, with a tenth for validation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fieldmark.data.subset import DataSplits, LabelledPhotos
 from fieldmark.heads import HEADS, class_imbalance
 from fieldmark.heads.base import LinearHead
 from fieldmark.heads.cross_validation import out_of_fold_logits
-from fieldmark.training.automl.candidate import Candidate, Tried, learning_photos
+from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
 from fieldmark.utils import io
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -37,21 +37,23 @@ NOTES = {
     "inverse-frequency": "loss weighted by inverse frequency",
     "effective-number": "loss weighted by effective number",
 }
-"""How each kind of head, a name of `heads.HEADS`, is called beside its network; the default's is not.
-Nearest neighbours are none of them: they are no layer that a classifier's folder could hold."""
+"""The kinds of head to try, names in `heads.HEADS`, and their names on a page ("" for the default).
+Nearest neighbours are not a linear layer, so a classifier's folder cannot hold them."""
 
 TAIL = tuple(kind for kind in NOTES if kind in class_imbalance.METHODS)
-"""The kinds that are for classes with few photos."""
+"""The kinds for rare classes."""
 
-_EVEN = (0.5, 1.0)  # how far answers are corrected to classes that are all equally frequent
-_FORMAT = 3  # of kept heads: goes up when the same candidate would be learned otherwise
+_ADJUSTMENTS = (0.5, 1.0)  # strengths of logit adjustment towards equally frequent classes
+_FORMAT = 3  # of cached heads: raised when the same candidate would be trained differently
 
 
-def learned(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> tuple[Tried, float]:
-    """A candidate's heads, learned now or kept from before; and the seconds that learning took."""
-    photos, classes = learning_photos(parts), len(parts.classes)
+def fit_candidate(
+    candidate: Candidate, parts: DataSplits, seed: int, kind: str
+) -> tuple[TrialResult, float]:
+    """Cross-validate a candidate's heads, or read the cached result; return it with its seconds."""
+    photos, classes = training_and_validation(parts), len(parts.classes)
     labelled = candidate.extractor.features(candidate.backbone, photos, parts.classes)
-    path = place(candidate, parts, seed, kind)
+    path = cache_path(candidate, parts, seed, kind)
     kept = _read(path, (len(photos), classes))
     if kept is None:
         start, fit = time.perf_counter(), HEADS[kind]
@@ -62,32 +64,36 @@ def learned(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> tu
         _write(path, *kept)
     head, logits_NC, seconds = kept
     variant = kind not in ("softmax", "ridge")
-    tried = Tried.of(candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant)
+    tried = TrialResult.of(
+        candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant
+    )
     return tried, seconds
 
 
-def evened(done: Tried, labels_N: IntArray, count_C: IntArray) -> Iterator[Tried]:
-    """The same with its answers corrected towards classes that are all equally frequent."""
+def logit_adjusted(
+    done: TrialResult, labels_N: IntArray, count_C: IntArray
+) -> Iterator[TrialResult]:
+    """Adjust the logits of a trial towards equally frequent classes."""
     log_prior_C = class_imbalance.prior(count_C)
-    for strength in _EVEN:
+    for strength in _ADJUSTMENTS:
         # In the units of the calibrated scores.
         raw = strength * done.temperature
         logits_NC = done.logits_NC - (raw * log_prior_C).astype(np.float32)
         head = class_imbalance.adjusted(done.head, log_prior_C, raw)
         note = f"classes evened by {strength:g}"
-        yield replace(Tried.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
+        yield replace(TrialResult.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
 
 
-def place(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:
-    """Where the heads of a candidate are kept."""
-    depends = [_FORMAT, kind, *identity(candidate, learning_photos(parts), parts, seed)]
+def cache_path(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:
+    """Return the file of a candidate's cached heads."""
+    depends = [_FORMAT, kind, *cache_key(candidate, training_and_validation(parts), parts, seed)]
     return io.cache_dir() / "heads" / f"{io.digest(depends)[:32]}.safetensors"
 
 
-def identity(
+def cache_key(
     candidate: Candidate, photos: LabelledPhotos, parts: DataSplits, seed: int
 ) -> list[Any]:
-    """All that what is learned from a candidate's photos depends on, but for how, as JSON values."""
+    """Return everything that training depends on besides its settings, as JSON values."""
     rows = list(zip(photos.ids, [f.sha256 for f in photos.files], photos.taxon_ids, strict=True))
     where = [candidate.backbone.key, candidate.view.key(), candidate.extractor.dtype]
     return [where, rows, list(photos.groups), list(parts.classes), seed]
@@ -101,7 +107,7 @@ def _write(path: Path, head: LinearHead, logits_NC: FloatArray, seconds: float) 
 
 
 def _read(path: Path, shape: tuple[int, int]) -> tuple[LinearHead, FloatArray, float] | None:
-    """The head, the logits and the seconds that were kept; None where there are none, or damaged."""
+    """Read the cached head, logits and seconds; None where there are none, or they are damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -1,10 +1,9 @@
-"""Ways to answer that a search could take, measured side by side, and which of them it takes.
+"""Compare the options of a search, which are candidates and ensembles of them, and choose one.
 
-Every number is of training and validation photos, each named by heads and weights that never saw it;
-the one number that they had a say in is a candidate's temperature, fitted on all of them.
-First the options of last layers, on all those photos; then the one that is taken of them beside
-networks that were trained themselves, on the one fold that these never saw. So options are compared on
-the same photos.
+All measures are out-of-fold predictions of the training and validation photos; only a candidate's
+temperature is fitted on all of them. First the options with last layers are compared, on all these
+photos; then the chosen one with the fine-tuned networks, on their one held-out fold. So options are
+always compared on the same photos.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import ensemble, metrics
 from fieldmark.evaluation.metrics import Interval
 from fieldmark.features.extractor import cost_of
-from fieldmark.training.automl.candidate import Tried, learning_photos
+from fieldmark.training.automl.candidate import TrialResult, training_and_validation
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
 
-Fit = Callable[[DoubleArray], DoubleArray]
+WeightFunction = Callable[[DoubleArray], DoubleArray]
 
-WAYS: dict[str, Fit] = {
-    **ensemble.WAYS,
-    **{f"the best {count}": ensemble.of_few(count) for count in (2, 3, 4)},
+WEIGHTINGS: dict[str, WeightFunction] = {
+    **ensemble.WEIGHTINGS,
+    **{f"the best {count}": ensemble.weights_of_best(count) for count in (2, 3, 4)},
 }
-"""How `best` puts candidates together; a few of them cost less than all."""
+"""The ways in which `best` weights candidates; a few of them cost less than all."""
 
 
 @dataclass(frozen=True)
-class Option:
-    """One way to answer: a candidate alone, or some together.
+class EnsembleOption:
+    """One candidate, or an ensemble of candidates.
 
     Attributes:
-        name: of the way, or of the one candidate.
-        weights_M: of each candidate that was tried.
-        losses_N: of each photo, in nats.
-        wrong_N: whether each photo was named wrongly.
+        name: of the weighting, or of the candidate.
+        weights_M: of all candidates.
+        losses_N: the log-loss of each photo, in nats.
+        wrong_N: whether each photo's first answer is wrong.
         giga_macs: multiply-adds for one photo, in thousands of millions.
-        milliseconds: for one photo, as its features took here, decoding left out; None: not known.
-        without_FM: the weights with which each fold was measured, fitted on the others.
+        milliseconds: for the features of one photo, without decoding; None: not known.
+        without_FM: the weights for each fold, fitted on the other folds.
     """
 
     name: str
@@ -62,25 +61,25 @@ class Option:
 
     @property
     def error(self) -> float:
-        """The share of the photos that are named wrongly."""
+        """The top-1 error."""
         return float(self.wrong_N.mean())
 
 
 def options(
-    found: Sequence[Tried], parts: DataSplits, seed: int, ways: Mapping[str, Fit]
-) -> list[Option]:
-    """Each candidate alone, and all of them together in each way, the least log-loss first.
+    found: Sequence[TrialResult], parts: DataSplits, seed: int, ways: Mapping[str, WeightFunction]
+) -> list[EnsembleOption]:
+    """Measure each candidate alone and the ensembles by each weighting, lowest log-loss first.
 
-    The weights are fitted on four folds and measured on the fifth, in turn; those that an option has
-    at the end are fitted on all photos. The plain mean leaves variants of a candidate out.
+    The weights are fitted on four folds and measured on the fifth, in turn; the final weights of an
+    option are fitted on all photos. The plain mean leaves variants of a candidate out.
 
     Args:
-        found: measured on all training and validation photos.
+        found: candidates, measured on all training and validation photos.
         parts: the photos.
         seed: of the folds.
-        ways: how weights are found.
+        ways: the weightings.
     """
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
     known = labels_N >= 0
     fold_N, labels_N = (
@@ -88,23 +87,23 @@ def options(
         labels_N[known],
     )
     log_p_MNC = [each.log_p(known) for each in found]
-    own_MN = np.stack([ensemble.of_right(log_p_NC, labels_N) for log_p_NC in log_p_MNC])
+    own_MN = np.stack([ensemble.label_probabilities(log_p_NC, labels_N) for log_p_NC in log_p_MNC])
     plain_M = np.array([not each.variant for each in found])
     made = []
     for number, each in enumerate(found):
         one = np.eye(len(found))[number]
         wrong = log_p_MNC[number].argmax(axis=1) != labels_N
         losses_N = ensemble.losses(own_MN, one)
-        made.append(Option(each.name, one, losses_N, wrong, *_cost(found, one)))
+        made.append(EnsembleOption(each.name, one, losses_N, wrong, *_cost(found, one)))
     for way, given in ways.items() if len(found) > 1 else ():
         fit = _mean_of(plain_M) if given is ensemble.mean else given
         mixed = _mixed(log_p_MNC, own_MN, labels_N, fold_N, fit)
         weights_M = fit(own_MN)
-        made.append(Option(way, weights_M, *mixed[:2], *_cost(found, weights_M), mixed[2]))
+        made.append(EnsembleOption(way, weights_M, *mixed[:2], *_cost(found, weights_M), mixed[2]))
     return sorted(made, key=lambda option: option.loss)
 
 
-def _mean_of(plain_M: BoolArray) -> Fit:
+def _mean_of(plain_M: BoolArray) -> WeightFunction:
     return lambda _: plain_M / plain_M.sum()
 
 
@@ -113,10 +112,13 @@ def _mixed(
     own_MN: DoubleArray,
     labels_N: IntArray,
     fold_N: IntArray,
-    fit: Fit,
+    fit: WeightFunction,
 ) -> tuple[DoubleArray, BoolArray, DoubleArray]:
-    """Members together, each fold measured with weights fitted on the others: the photos' losses,
-    which of them are named wrongly, and the weights for each fold."""
+    """Measure an ensemble, each fold with weights fitted on the others.
+
+    Returns:
+        Each photo's loss, whether its first answer is wrong, and the weights for each fold.
+    """
     losses, wrong = np.empty(len(labels_N)), np.empty(len(labels_N), np.bool_)
     without_FM = np.empty((cross_validation.FOLDS, len(own_MN)))
     for fold in range(cross_validation.FOLDS):
@@ -129,23 +131,26 @@ def _mixed(
     return losses, wrong, without_FM
 
 
-def beside_tuned(
-    taken: Option, found: Sequence[Tried], tuned: Sequence[Tried], parts: DataSplits, seed: int
-) -> list[Option]:
-    """What is taken of last layers, each trained network alone, and them together; the least log-loss
-    first, all measured on the photos of the fold that the networks never saw.
+def options_with_fine_tuned(
+    taken: EnsembleOption,
+    found: Sequence[TrialResult],
+    tuned: Sequence[TrialResult],
+    parts: DataSplits,
+    seed: int,
+) -> list[EnsembleOption]:
+    """Compare the chosen option, each fine-tuned network, and ensembles of them on the held-out fold.
 
     Args:
-        taken: of the options of `found`; its weights on that fold are those fitted on the others.
+        taken: the chosen option of `found`; its weights on the fold are those fitted on the others.
         found: the candidates with last layers.
-        tuned: those with trained networks, at least one, all measured on the first fold.
+        tuned: the fine-tuned ones, at least one, all measured on the first fold.
         parts, seed: as for `options`.
 
     Returns:
-        Options whose weights are of `found` and `tuned`, one after the other; what was taken of last
-        layers keeps its name.
+        Options, lowest log-loss first, with weights for `found` followed by `tuned`; the chosen option
+        keeps its name.
     """
-    photos = learning_photos(parts)
+    photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
     held = tuned[0].rows_N
     assert held is not None
@@ -155,7 +160,7 @@ def beside_tuned(
     before_M = taken.weights_M if taken.without_FM is None else taken.without_FM[0]
     first = ensemble.log_mixture([each.log_p(rows) for each in found], before_M.tolist())
     log_p_KNC = [first, *(each.log_p(known) for each in tuned)]
-    own_KN = np.stack([ensemble.of_right(log_p_NC, labels_N) for log_p_NC in log_p_KNC])
+    own_KN = np.stack([ensemble.label_probabilities(log_p_NC, labels_N) for log_p_NC in log_p_KNC])
     every = [*found, *tuned]
     weights_KM = np.eye(len(every))[len(found) :]
     weights_KM = np.stack([np.append(taken.weights_M, np.zeros(len(tuned))), *weights_KM])
@@ -165,19 +170,19 @@ def beside_tuned(
         wrong = log_p_KNC[number].argmax(axis=1) != labels_N
         losses_N = ensemble.losses(own_KN, np.eye(len(names))[number])
         weights_M = weights_KM[number]
-        made.append(Option(name, weights_M, losses_N, wrong, *_cost(every, weights_M)))
+        made.append(EnsembleOption(name, weights_M, losses_N, wrong, *_cost(every, weights_M)))
     sets = [[0, number] for number in range(1, len(names))]
     for some in [*sets, list(range(len(names)))] if len(sets) > 1 else sets:
         members = [log_p_KNC[number] for number in some]
         mixed = _mixed(members, own_KN[some], labels_N, inner_N, ensemble.weights)
         weights_M = ensemble.weights(own_KN[some]) @ weights_KM[some]
         name = " with ".join(names[number] for number in some)
-        made.append(Option(name, weights_M, *mixed[:2], *_cost(every, weights_M)))
+        made.append(EnsembleOption(name, weights_M, *mixed[:2], *_cost(every, weights_M)))
     return sorted(made, key=lambda option: option.loss)
 
 
-def _cost(found: Sequence[Tried], weights_M: DoubleArray) -> tuple[float, float | None]:
-    """Giga-MACs and milliseconds: a network runs once a view, whatever the heads on it."""
+def _cost(found: Sequence[TrialResult], weights_M: DoubleArray) -> tuple[float, float | None]:
+    """Compute giga-MACs and milliseconds; a network runs once per view, whatever the heads on it."""
     runs = {
         (each.candidate.backbone.key, each.candidate.view): each.candidate
         for each, weight in zip(found, weights_M, strict=True)
@@ -189,9 +194,9 @@ def _cost(found: Sequence[Tried], weights_M: DoubleArray) -> tuple[float, float 
     return macs, 1000 * sum(known) if len(known) == len(seconds) else None
 
 
-def groups_of(parts: DataSplits, tuned: Sequence[Tried] = ()) -> list[str | None]:
-    """The groups of the photos that options are measured on, as in `metrics.bootstrap`."""
-    photos = learning_photos(parts)
+def groups_of(parts: DataSplits, tuned: Sequence[TrialResult] = ()) -> list[str | None]:
+    """Return the groups of the photos that options are measured on, as in `metrics.bootstrap`."""
+    photos = training_and_validation(parts)
     rows = photos.labels(parts.classes) >= 0
     if tuned and tuned[0].rows_N is not None:
         rows &= tuned[0].rows_N
@@ -199,21 +204,25 @@ def groups_of(parts: DataSplits, tuned: Sequence[Tried] = ()) -> list[str | None
 
 
 def intervals(
-    option: Option, reference: Option, groups: Sequence[str | None], seed: int
+    option: EnsembleOption, reference: EnsembleOption, groups: Sequence[str | None], seed: int
 ) -> tuple[Interval, float, Interval]:
-    """The interval of an option's error; the error less the reference's, paired, and its interval."""
+    """Compute the interval of an option's error, its paired difference from the reference, and the
+    interval of the difference."""
     wrong_N = option.wrong_N.astype(np.float64)
-    apart_N = wrong_N - reference.wrong_N
-    of_error = metrics.error_interval(wrong_N, groups, seed=seed)
-    return of_error, float(apart_N.mean()), metrics.difference_interval(apart_N, groups, seed=seed)
+    difference_N = wrong_N - reference.wrong_N
+    difference_interval = metrics.difference_interval(difference_N, groups, seed=seed)
+    error_interval = metrics.error_interval(wrong_N, groups, seed=seed)
+    return error_interval, float(difference_N.mean()), difference_interval
 
 
-def rises(made: Sequence[Option], groups: Sequence[str | None], seed: int) -> list[Interval]:
-    """The interval of how much higher each option's log-loss is than the first's, paired."""
+def loss_differences(
+    made: Sequence[EnsembleOption], groups: Sequence[str | None], seed: int
+) -> list[Interval]:
+    """Compute the interval of each option's log-loss minus the first option's, paired."""
     best_N, found = made[0].losses_N, []
     for each in made:
         rise_N = each.losses_N - best_N
-        same = not rise_N.any()  # itself, or one that gives the same answers
+        same = not rise_N.any()  # itself, or one with the same predictions
         found.append(
             (0.0, 0.0)
             if same
@@ -222,20 +231,22 @@ def rises(made: Sequence[Option], groups: Sequence[str | None], seed: int) -> li
     return found
 
 
-def winner(made: Sequence[Option], rise: Sequence[Interval]) -> tuple[Option, str]:
-    """The option to take, and why: the cheapest of those that tie with the least log-loss.
+def choose_option(
+    made: Sequence[EnsembleOption], rise: Sequence[Interval]
+) -> tuple[EnsembleOption, str]:
+    """Choose the cheapest option that ties with the lowest log-loss; return it and the reason.
 
     Args:
-        made: the options, the best first.
-        rise: of each, as `rises` gives it.
+        made: the options, lowest log-loss first.
+        rise: the result of `loss_differences`.
     """
     best = made[0]
     ties = [each for each in zip(made, rise, strict=True) if each[1][0] <= 0]
     chosen, (low, high) = min(ties, key=lambda tie: (tie[0].giga_macs, tie[0].loss))
     if chosen is best:
         return best, (
-            f"{best.name} has the least log-loss on photos that its heads and weights never saw "
-            f"({best.loss:.3f}), and nothing cheaper ties with it."
+            f"{best.name} has the lowest out-of-fold log-loss ({best.loss:.3f}), and no cheaper "
+            "option ties with it."
         )
     return chosen, (
         f"{chosen.name} ties with {best.name} (log-loss {chosen.loss:.3f} against {best.loss:.3f}; "

@@ -1,86 +1,127 @@
-"""What is said of the options: what each reached, what it costs, and why it was taken or not."""
+"""The table of a search's options: what each reached, what it costs, and why it was chosen or not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fieldmark import models
 from fieldmark.evaluation.metrics import Interval
-from fieldmark.training.automl.candidate import Tried
-from fieldmark.training.automl.selection import Option, intervals
+from fieldmark.training.automl.candidate import TrialResult
+from fieldmark.training.automl.selection import EnsembleOption, intervals
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """One option, compared with the reference on the same photos.
+
+    Attributes:
+        name: of the option.
+        photos: that it is measured on.
+        log_loss, error, interval: its measures; the interval is that of the error.
+        apart, apart_interval: its error minus the reference's, paired; None for the reference.
+        giga_macs: multiply-adds for one photo, in thousands of millions.
+        times_default: the same as a multiple of the default network's.
+        milliseconds: for one photo; None: not known.
+        seconds: the time that the candidate took; None for an ensemble.
+        taken: whether it is chosen.
+        why: the reason, in a few words.
+    """
+
+    name: str
+    photos: int
+    log_loss: float
+    error: float
+    interval: Interval
+    apart: float | None
+    apart_interval: Interval | None
+    giga_macs: float
+    times_default: float
+    milliseconds: float | None
+    seconds: float | None
+    taken: bool
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        pair = self.apart_interval
+        intervals = {"interval": [*self.interval], "apart_interval": [*pair] if pair else None}
+        return asdict(self) | intervals
 
 
 def table(
-    made: Sequence[Option],
+    made: Sequence[EnsembleOption],
     rise: Sequence[Interval],
-    taken: Option,
-    reference: Option,
-    found: Sequence[Tried],
+    taken: EnsembleOption,
+    reference: EnsembleOption,
+    found: Sequence[TrialResult],
     groups: Sequence[str | None],
     seed: int,
-) -> list[dict[str, Any]]:
-    """What each option reached, beside a reference on the same photos, as JSON values.
+) -> list[OptionRow]:
+    """Compare each option with a reference on the same photos.
 
     Args:
-        made: the options, the least log-loss first.
-        rise: of each, as `choosing.rises` gives it.
-        taken: which of them is taken.
-        reference: which of them the others are compared with.
-        found: the candidates, with the seconds that each took.
+        made: the options, lowest log-loss first.
+        rise: the result of `selection.loss_differences`.
+        taken: the chosen one.
+        reference: the one that the others are compared with.
+        found: the candidates, with their seconds.
         groups: of the photos, as in `metrics.bootstrap`.
         seed: of the bootstrap.
     """
     seconds = {each.name: each.seconds for each in found}
-    usual = models.architecture(models.DEFAULT).giga_macs
+    default = models.architecture(models.DEFAULT).giga_macs
     rows = []
     for each, (low, high) in zip(made, rise, strict=True):
         interval, apart, apart_interval = intervals(each, reference, groups, seed)
         rows.append(
-            {
-                "name": each.name,
-                "photos": len(each.losses_N),
-                "log_loss": each.loss,
-                "error": each.error,
-                "interval": list(interval),
-                "apart": None if each is reference else apart,
-                "apart_interval": None if each is reference else list(apart_interval),
-                "giga_macs": each.giga_macs,
-                "times_default": each.giga_macs / usual,
-                "milliseconds": each.milliseconds,
-                "seconds": seconds.get(each.name),
-                "taken": each is taken,
-                "why": _why(each, made[0], taken, low, high),
-            }
+            OptionRow(
+                name=each.name,
+                photos=len(each.losses_N),
+                log_loss=each.loss,
+                error=each.error,
+                interval=interval,
+                apart=None if each is reference else apart,
+                apart_interval=None if each is reference else apart_interval,
+                giga_macs=each.giga_macs,
+                times_default=each.giga_macs / default,
+                milliseconds=each.milliseconds,
+                seconds=seconds.get(each.name),
+                taken=each is taken,
+                why=_why(each, made[0], taken, low, high),
+            )
         )
     return rows
 
 
-def _why(option: Option, best: Option, taken: Option, low: float, high: float) -> str:
-    """Why an option is taken or not, in a few words."""
+def _why(
+    option: EnsembleOption, best: EnsembleOption, taken: EnsembleOption, low: float, high: float
+) -> str:
+    """Return why an option is chosen or not, in a few words."""
     if option is taken:
-        return "taken"
+        return "chosen"
     if low > 0:
-        apart = option.loss - best.loss
-        return f"log-loss higher than the least by {apart:.3f} ({low:.3f} to {high:.3f})"
+        rise = option.loss - best.loss
+        return f"log-loss {rise:.3f} higher than the lowest ({low:.3f} to {high:.3f})"
     if option.giga_macs > taken.giga_macs:
-        return "ties with the least log-loss and costs more than what is taken"
+        return "ties with the lowest log-loss and costs more than the chosen option"
     if option.giga_macs == taken.giga_macs:
-        return "ties with the least log-loss, costs the same as what is taken and is no better"
-    return "ties with the least log-loss; another was asked for"
+        return "ties with the lowest log-loss, costs the same as the chosen option and is no better"
+    return "ties with the lowest log-loss; another option was requested"
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The table for a terminal, a line an option."""
-    wide = max(len(row["name"]) for row in rows)
+def lines(rows: Sequence[OptionRow]) -> Iterator[str]:
+    """Return the table for a terminal, a line an option."""
+    width = max(len(row.name) for row in rows)
     for row in rows:
-        low, high = row["interval"]
-        said = f"{row['name']:<{wide}}  {row['error']:6.1%} ({low:.1%} to {high:.1%})"
-        if row["apart"] is None:
-            said += "  what the others are compared with"
+        low, high = row.interval
+        line = f"{row.name:<{width}}  {row.error:6.1%} ({low:.1%} to {high:.1%})"
+        if row.apart is None or row.apart_interval is None:
+            line += "  the reference"
         else:
-            low, high = row["apart_interval"]
+            low, high = row.apart_interval
             tie = ", a tie" if low <= 0 <= high else ""
-            said += f"  {row['apart']:+.1%} ({low:+.1%} to {high:+.1%}){tie}"
-        said += f"  {row['times_default']:.1f} x the default's cost"
-        yield said + ("  <- taken" if row["taken"] else "")
+            line += f"  {row.apart:+.1%} ({low:+.1%} to {high:+.1%}){tie}"
+        line += f"  {row.times_default:.1f} x the default's cost"
+        yield line + ("  <- chosen" if row.taken else "")

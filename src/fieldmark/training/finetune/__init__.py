@@ -1,20 +1,20 @@
-"""Training a network itself: from scratch, all layers, its small parts, or literally its last layer.
+"""Train the network itself: from scratch, all layers, adapters or low-rank updates, or its last layer.
 
-`loop` is read from top to bottom; what a run is made of is a recipe: `plain`, as the paper trained, or
-`good`, what has been learned since. What helps the loop has a file each: `data` and `augment` (the
-photos), `layers` and `low_rank` (what learns, and how fast), `state` (what is kept on the way),
-`machine` (the device and the precision), `ranks` (several processes), `plan` (how long it will take).
+`loop` is the training loop. A recipe (`config`) has all settings: `plain` is the paper's, `good` has the
+improvements since. The other files: `data` and `augment` (the photos), `layers` and `low_rank` (what is
+trained, and how fast), `step` (one update), `checkpoint` (interrupted runs), `device` (device and
+data type), `distributed` (several processes), `time_estimate`.
 """
 
 from __future__ import annotations
 
 from fieldmark.data.loader import LabelledCrops
-from fieldmark.training.finetune.checkpoint import spent
+from fieldmark.training.finetune.checkpoint import seconds_spent
 from fieldmark.training.finetune.config import EPOCHS, FineTuning, Transfer, good, plain
-from fieldmark.training.finetune.device import join
-from fieldmark.training.finetune.layers import start_from, taken_apart
+from fieldmark.training.finetune.device import join_processes
+from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
-from fieldmark.training.finetune.time_estimate import Pace, estimate, fit_to, pace
+from fieldmark.training.finetune.time_estimate import Pace, pace
 
 __all__ = [
     "EPOCHS",
@@ -23,16 +23,14 @@ __all__ = [
     "Pace",
     "Stopped",
     "Transfer",
-    "estimate",
     "finetune",
-    "fit_to",
     "good",
-    "join",
+    "join_processes",
     "measure",
     "pace",
     "plain",
     "scores",
-    "spent",
-    "start_from",
-    "taken_apart",
+    "seconds_spent",
+    "set_last_layer",
+    "split_trained",
 ]

@@ -1,8 +1,8 @@
-"""What is kept of a run on the way, and read back when one that was cut off starts again.
+"""The checkpoint of a training run, from which an interrupted run resumes.
 
-The state is a point between two updates: the weights, the optimiser's moments, the running mean of the
-weights, and where in which epoch the run is. All else is a function of the recipe and the photos, so
-a resumed run is the same run.
+It is the state between two updates: the weights, the optimiser's moments, the running mean of the
+weights, and the position in the epoch. All else is a function of the recipe and the photos, so a resumed
+run gives the same result.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import StoreError
 
 _SHARE = 20
-"""At least this many times as long as keeping the state took is spent on training before the next."""
+"""The time between checkpoints is at least this many times the time that writing one took."""
 
 
-class State:
-    """A run under way.
+class TrainingState:
+    """The state of a run.
 
     Attributes:
-        curve: one entry for each epoch that is done.
-        batch: how many batches of the epoch under way are done.
+        curve: one entry for each finished epoch.
+        batch: the number of finished batches of the current epoch.
         total: the sum of their photos' losses.
-        seconds: how long the run took so far, all its starts together.
+        seconds: the time of the run so far, over all restarts.
 
     Args:
-        network: what is trained.
+        network: the network in training.
         mean: the running mean of its weights; the network itself where there is none.
-        optimiser: its moments are kept.
-        run: what the state belongs to.
-        path: where it is kept; None: nowhere.
-        every: how many seconds apart, at least.
+        optimiser: its moments are part of the state.
+        run: the key of the run.
+        path: the file; None: no checkpoints.
+        every: the minimum number of seconds between checkpoints.
     """
 
     def __init__(
@@ -56,27 +56,27 @@ class State:
         self.curve: list[Epoch] = []
         self.batch, self.total = 0, 0.0
         self.seconds, self._since = 0.0, time.perf_counter()
-        self._kept, self._took = self._since, 0.0
+        self._saved, self._took = self._since, 0.0
 
     def after_update(self, loss: float, photos: int) -> None:
-        """One more batch is done."""
+        """Count a finished batch, and write a checkpoint if it is time."""
         self.batch += 1
         self.total += loss * photos
-        if time.perf_counter() - self._kept >= max(self.every, _SHARE * self._took):
-            self.keep()
+        if time.perf_counter() - self._saved >= max(self.every, _SHARE * self._took):
+            self.save()
 
     def after_epoch(self, entry: Epoch) -> None:
-        """All batches of an epoch are done."""
+        """Add the entry of a finished epoch, and write a checkpoint."""
         self.curve.append(entry)
         self.batch, self.total = 0, 0.0
-        self.keep()
+        self.save()
 
-    def keep(self) -> None:
-        """Write the state as it is now."""
+    def save(self) -> None:
+        """Write a checkpoint."""
         start = time.perf_counter()
         self.seconds += start - self._since
         self._since = start
-        if self.path is None or distributed.rank():
+        if self.path is None or distributed.process_index():
             return
         tensors = {
             f"{part}.{name}": tensor
@@ -90,18 +90,18 @@ class State:
             "seconds": str(self.seconds),
             "batch": str(self.batch),
             "total": self.total.hex(),
-            "curve": io.to_json([epoch.told() for epoch in self.curve]),
+            "curve": io.to_json([epoch.to_dict() for epoch in self.curve]),
         }
         with io.replacing(self.path) as temporary:
             save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, about)
-        self._kept = time.perf_counter()
-        self._took = self._kept - start
+        self._saved = time.perf_counter()
+        self._took = self._saved - start
 
     def resume(self) -> None:
-        """Go to where the kept state is, if it is one of this run.
+        """Read the checkpoint, if it is one of this run.
 
         Raises:
-            StoreError: what lies there is damaged.
+            StoreError: it is damaged.
         """
         if self.path is None or not self.path.exists():
             return
@@ -111,7 +111,7 @@ class State:
                 if about["run"] != self.run:
                     return
                 tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-            self.curve = [Epoch.read(entry) for entry in io.from_json(about["curve"])]
+            self.curve = [Epoch.from_dict(entry) for entry in io.from_json(about["curve"])]
             self.batch, self.total = int(about["batch"]), float.fromhex(about["total"])
             self.seconds = float(about["seconds"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -129,11 +129,11 @@ class State:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
 
 
-def spent(path: Path) -> float:
-    """The seconds that a kept run took so far; 0 where none is kept.
+def seconds_spent(path: Path) -> float:
+    """Return the seconds that a run took up to its checkpoint; 0 without one.
 
     Raises:
-        StoreError: what lies there is damaged.
+        StoreError: it is damaged.
     """
     if not path.exists():
         return 0.0
@@ -145,10 +145,10 @@ def spent(path: Path) -> float:
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged ({error}): delete it to start anew.")
+    return StoreError(f"{path} is damaged ({error}): delete it to start again.")
 
 
 def _changing(module: nn.Module, network: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that training changes: frozen parameters need not be kept."""
+    """Return the tensors that training changes, without frozen parameters."""
     frozen = {n for n, p in network.named_parameters() if not p.requires_grad}
     return {n: t for n, t in module.state_dict().items() if n not in frozen}

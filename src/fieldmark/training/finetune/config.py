@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained. A recipe is a function that returns a frozen dataclass."""
+"""Recipes of fine-tuning: the settings as a frozen dataclass, and functions that return good ones."""
 
 from __future__ import annotations
 
@@ -9,42 +9,40 @@ from fieldmark.heads.softmax import cosine
 
 Transfer = Literal["scratch", "all", "low-rank", "adapters", "last"]
 
-
 EPOCHS = 6
-"""Of the good recipe: by its rate of updates a quarter of an hour for 3,500 photos on two cores."""
+"""Of the recipe `good`: about a quarter of an hour for 3,500 photos on two cores."""
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a network is trained. The defaults are the plain way: AdamW, a cosine, crops as they are.
+    """The settings of fine-tuning. The defaults are plain: AdamW, a cosine, crops without augmentation.
 
     Attributes:
         transfer: `scratch` and `all` train every layer (from random and from pretrained weights),
-            `low-rank` an update of low rank to each layer (`fieldmark.training.finetune.low_rank`), `adapters`
-            the biases and the normalisations, `last` the last layer alone.
+            `low-rank` a low-rank update of each layer (see `low_rank`), `adapters` the biases and the
+            normalisations, `last` the last layer alone.
         epochs: passes over the training photos.
-        batch_size: photos an update.
+        batch_size: photos per update.
         learning_rate: of AdamW at its highest; it falls to zero along a cosine.
         weight_decay: decoupled, as in AdamW.
         seed: of the order of photos, of augmentation and of dropout.
-        precision: `bfloat16` computes the products in half precision where the processor has it,
-            and keeps the weights in float32.
-        accumulate: in how many parts a batch is computed; the update is that of the whole batch.
+        precision: the data type; `bfloat16` is for products only, the weights stay float32.
+        accumulate: the number of parts in which a batch is computed, with one update for all.
         warm_up: the share of all updates in which the learning rate rises from zero.
-        layer_decay: the factor on the learning rate from one layer to the one before it.
-        clip: the largest norm of the gradient of an update; None: any.
+        layer_decay: the factor of the learning rate from one layer to the one before it.
+        clip: the largest norm of the gradient of an update; None: unlimited.
         label_smoothing: the share of the target that is spread over all classes.
         random_crop: whether photos are cropped at random and mirrored.
-        rand_augment: timm's name for what else is done to them; empty: nothing.
-        mixup, cutmix: the parameters of the two ways to mix photos in pairs; 0: not so.
+        rand_augment: timm's name of further augmentation; empty: none.
+        mixup, cutmix: the parameters of mixing photos in pairs; 0: off.
         mixed: the share of the batches that are mixed.
         sides: the sides of the crops from the first epochs to the last, as shares of the side on
             which the network is measured. Other sides than 1 need `random_crop`.
         frozen_statistics: whether BatchNorm keeps the mean and variance of pretraining.
-        average: the share of the running mean of the weights that an update leaves; 0: no mean.
+        average: the decay of the running mean of the weights; 0: no mean.
         rank: of the updates of `low-rank`.
-        head_first: whether the network is to be given the best last layer on kept features, by
-            `start_from`, before it is trained; it is for the caller to do.
+        head_first: whether the caller should first set the best last layer on cached features, with
+            `set_last_layer`.
     """
 
     transfer: Transfer
@@ -71,35 +69,35 @@ class FineTuning:
     head_first: bool = False
 
     def rate(self, step: int, steps: int) -> float:
-        """The share of the learning rate at one update of `steps`: up along a line, down a cosine."""
+        """Compute the factor of the learning rate at an update: a linear rise, then a cosine."""
         rising = round(self.warm_up * steps)
         if step < rising:
             return (step + 1) / rising
         return cosine(step - rising, steps - rising)
 
     def side(self, epoch: int, full: int) -> int:
-        """The side of the crops of one epoch, in pixels; a multiple of 8 where it is not `full`."""
+        """Compute the side of an epoch's crops in pixels; a multiple of 8 where it is not `full`."""
         share = self.sides[epoch * len(self.sides) // self.epochs]
         return full if share == 1.0 else max(8, 8 * round(share * full / 8))
 
 
 def plain(transfer: Transfer, *, epochs: int = 10, seed: int = 0) -> FineTuning:
-    """The paper's way: all photos as they are, one learning rate for all layers."""
+    """Return the paper's recipe: no augmentation, one learning rate for all layers."""
     return FineTuning(transfer, epochs=epochs, seed=seed)
 
 
 def good(transfer: Transfer, *, epochs: int = EPOCHS, seed: int = 0) -> FineTuning:
-    """What has been learned since the paper. docs/finetune.md measures it, as a whole and part by part.
+    """Return the recipe with the improvements since the paper, measured in docs/finetune.md.
 
-    For all but `scratch` the last layer is to be learned first, on kept features, and put in by
-    `start_from` (Kumar et al., "Fine-tuning can distort pretrained features and underperform
-    out-of-distribution", 2022): gradients of a random last layer would destroy what is to be kept.
+    For all but `scratch` the last layer is trained first, on cached features, and set by
+    `set_last_layer` (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution", 2022): gradients of a random last layer would destroy pretrained features.
     Then: lower rates for earlier layers (Howard and Ruder, "Universal language model fine-tuning for
     text classification", 2018), label smoothing (Szegedy et al., 2016), RandAugment (Cubuk et al.,
     2020), a running mean of the weights (Polyak and Juditsky, 1992), and crops that grow (Tan and Le,
-    "EfficientNetV2", 2021). A pretrained network keeps the statistics of its BatchNorms, and is shown
-    no small crops, which do not go with them. Mixup and CutMix (Zhang et al., 2018; Yun et al., 2019)
-    need more epochs than a pretrained network takes; training from scratch has them.
+    "EfficientNetV2", 2021). A pretrained network keeps its BatchNorm statistics, and gets no small
+    crops, which do not match them. Mixup and CutMix (Zhang et al., 2018; Yun et al., 2019) need more
+    epochs than a pretrained network takes; only training from scratch has them.
     """
     start = {"scratch": 2e-3, "all": 1e-4, "low-rank": 1e-3, "adapters": 1e-3, "last": 1e-3}
     scratch = transfer == "scratch"

@@ -1,4 +1,4 @@
-"""Crops with their labels, and the batches of an epoch."""
+"""The batches of an epoch."""
 
 from __future__ import annotations
 
@@ -20,45 +20,44 @@ _AHEAD = 2  # batches that are augmented while the network works
 
 def batches(
     crops: LabelledCrops,
-    how: FineTuning,
+    recipe: FineTuning,
     epoch: int,
     side: int,
     *,
     first: int = 0,
     workers: int | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of one epoch from number `first` on: uint8 (B, side, side, 3) and labels (B,).
+    """Return the batches of one epoch from number `first` on: uint8 (B, side, side, 3), labels (B,).
 
-    Where several processes train together, what this one computes of them.
-
-    They are a function of the recipe's seed, the epoch and the photos' ids alone, whatever the number
-    of workers, threads that augment the photos of the next two batches.
+    If several processes train together, only this one's part of each batch. The batches depend only on
+    the recipe's seed, the epoch and the photos' ids, not on the number of workers, which are threads
+    that augment the photos of the next two batches.
     """
-    hashes = random.hashes(crops.ids, "order", how.seed)
-    if isinstance(crops.pixels, StreamedCrops):
-        order = random.block_order(hashes, epoch, BLOCK_PHOTOS, SHUFFLED_BLOCKS)
+    hashes = random.hashes(crops.ids, "order", recipe.seed)
+    if isinstance(crops.pixels, Streamed):
+        order = random.stretch_order(hashes, epoch, STRETCH, AT_ONCE)
     else:
         order = random.epoch_order(hashes, epoch)
-    starts = range(first * how.batch_size, len(order), how.batch_size)
-    parts = [_mine(order[at : at + how.batch_size], how) for at in starts]
+    starts = range(first * recipe.batch_size, len(order), recipe.batch_size)
+    parts = [_mine(order[at : at + recipe.batch_size], recipe) for at in starts]
     order = np.concatenate([*parts, order[:0]])
-    if not how.random_crop:
+    if not recipe.random_crop:
         yield from map(crops.batch, parts)
         return
 
     def augmented(number: int) -> ByteArray:
         index = order[number]
         pixels = np.asarray(crops.pixels[crops.rows[index]])
-        return augment.photo(pixels, side, how, epoch, crops.ids[index])
+        return augment.photo(pixels, side, recipe, epoch, crops.ids[index])
 
-    done = in_order(augmented, range(len(order)), workers, _AHEAD * how.batch_size)
+    done = in_order(augmented, range(len(order)), workers, _AHEAD * recipe.batch_size)
     for part in parts:
         pixels = np.stack(list(islice(done, len(part))))
         yield torch.from_numpy(pixels), torch.from_numpy(crops.labels[part])
 
 
-def _mine(batch: IntArray, how: FineTuning) -> IntArray:
-    """The photos of a batch that this process computes, part after part."""
-    parts = [index for _, index, _ in distributed.parts(len(batch), how.accumulate)]
+def _mine(batch: IntArray, recipe: FineTuning) -> IntArray:
+    """Return the photos of a batch that this process computes, part after part."""
+    parts = [index for _, index, _ in distributed.parts(len(batch), recipe.accumulate)]
     found: IntArray = batch[np.concatenate(parts)]
     return found

@@ -1,5 +1,5 @@
-"""The device, the precision and the processes, by Lightning Fabric: a GPU where PyTorch finds one, else
-the CPU; one process, or those that `torchrun` has started."""
+"""The device, the data type and the processes, by Lightning Fabric: a GPU if PyTorch finds one, else the
+CPU; one process, or those that `torchrun` has started."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from fieldmark.utils.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_PATIENCE = timedelta(days=7)  # the others wait while the first one computes features
+_TIMEOUT = timedelta(days=7)  # the others wait while the first one computes features
 
 
-def join(transfer: Transfer) -> None:
-    """Where `torchrun` has started this process, meet the others; to be called before any long work.
+def join_processes(transfer: Transfer) -> None:
+    """Connect to the other processes of `torchrun`, if any; call it before any long work.
 
     Raises:
-        InputError: there are others, and nothing for them to do.
+        InputError: there are other processes, and nothing for them to do.
     """
-    if distributed.world() > 1:
+    if distributed.process_count() > 1:
         if transfer == "last":
             raise InputError(
                 "Several processes share the training of a whole network: add --transfer all, or "
                 "run the command without torchrun."
             )
-        _machine("float32")
+        _fabric("float32")
 
 
-def machine(how: FineTuning) -> Fabric:
-    """What the network runs on, in the recipe's precision."""
-    return _machine(how.precision)
+def fabric(recipe: FineTuning) -> Fabric:
+    """Return the Fabric for the recipe's data type."""
+    return _fabric(recipe.precision)
 
 
 @lru_cache(maxsize=2)
-def _machine(precision: str) -> Fabric:
+def _fabric(precision: str) -> Fabric:
     for name_ in ("lightning_fabric", "lightning_utilities.core.rank_zero"):
-        logging.getLogger(name_).setLevel(logging.WARNING)  # they greet otherwise
+        logging.getLogger(name_).setLevel(logging.WARNING)  # no start messages
     from lightning_fabric import Fabric
 
     name: Literal["bf16-mixed", "32-true"]
     name = "bf16-mixed" if precision == "bfloat16" else "32-true"
-    if distributed.world() == 1:
+    if distributed.process_count() == 1:
         return Fabric(devices=1, precision=name)
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     together = Fabric(
         devices=here,
-        num_nodes=distributed.world() // here,
-        strategy=DDPStrategy(timeout=_PATIENCE),
+        num_nodes=distributed.process_count() // here,
+        strategy=DDPStrategy(timeout=_TIMEOUT),
         precision=name,
     )
     together.launch()

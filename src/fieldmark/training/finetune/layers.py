@@ -1,4 +1,4 @@
-"""What of a network learns, and how fast each layer does."""
+"""Which parameters of a network are trained, and the learning rate of each layer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fieldmark.training.finetune.config import FineTuning
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-def start_from(network: Network, head: LinearHead) -> None:
-    """Put a head that was learned on kept features into the network as its last layer.
+def set_last_layer(network: Network, head: LinearHead) -> None:
+    """Set a head that was trained on cached features as the network's last layer.
 
     Args:
         network: from `Backbone.trainable`.
@@ -32,25 +32,24 @@ def start_from(network: Network, head: LinearHead) -> None:
         layer.bias.copy_(torch.from_numpy(head.bias))
 
 
-def taken_apart(backbone: Backbone, network: Network) -> tuple[Backbone, LinearHead]:
-    """The trunk and the last layer of what `backbone.trainable` gave, after training."""
+def split_trained(backbone: Backbone, network: Network) -> tuple[Backbone, LinearHead]:
+    """Split a trained network of `backbone.trainable` into its backbone and its last layer."""
     trained, linear = backbone.trained(network)
     weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
     return trained, LinearHead(np.ascontiguousarray(weight.T), bias)
 
 
-def choose(network: Network, how: FineTuning) -> None:
-    """Let gradients reach only what is trained.
+def set_trainable(network: Network, recipe: FineTuning) -> None:
+    """Require gradients only for the parameters to train.
 
-    `adapters`: every bias and all of a normalisation, beside the last layer (Ben Zaken et al.,
-    "BitFit", 2022; Frankle et al., "Training BatchNorm and only BatchNorm", 2021). The network keeps
-    its form, so nothing is to be merged afterwards. `low-rank` adds what `low_rank.merge` takes into
-    the weights in the end.
+    `adapters`: all biases and normalisations, beside the last layer (Ben Zaken et al., "BitFit", 2022;
+    Frankle et al., "Training BatchNorm and only BatchNorm", 2021). The network's structure stays, so
+    nothing is merged afterwards. `low-rank` adds parameters that `low_rank.merge` merges in the end.
     """
-    network.requires_grad_(how.transfer in ("all", "scratch"))
-    if how.transfer == "low-rank":
-        low_rank.attach(network, how.rank, how.seed)
-    if how.transfer == "adapters":
+    network.requires_grad_(recipe.transfer in ("all", "scratch"))
+    if recipe.transfer == "low-rank":
+        low_rank.attach(network, recipe.rank, recipe.seed)
+    if recipe.transfer == "adapters":
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if name == "bias" or isinstance(module, _NORMS):
@@ -58,19 +57,19 @@ def choose(network: Network, how: FineTuning) -> None:
     network.last_layer.requires_grad_(True)
 
 
-def groups(network: Network, how: FineTuning) -> list[dict[str, Any]]:
-    """What the optimiser is given: parameters with their weight decay, and `lr_scale` on the rate.
+def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any]]:
+    """Return the optimiser's parameter groups, with weight decay and `lr_scale`.
 
-    Vectors (biases, normalisations) are not decayed. With a `layer_decay` below 1 the groups are timm's:
-    a layer's rate is that of the next one times the decay.
+    Vectors (biases, normalisations) have no weight decay. With a `layer_decay` below 1 the groups are
+    timm's: a layer's rate is that of the next one times the decay.
     """
-    if how.layer_decay == 1.0:
+    if recipe.layer_decay == 1.0:
         trained = [each for each in network.parameters() if each.requires_grad]
         matrices = [each for each in trained if each.ndim > 1]
         vectors = [each for each in trained if each.ndim <= 1]
         return [
             {"params": some, "weight_decay": decay, "lr_scale": 1.0}
-            for some, decay in ((matrices, how.weight_decay), (vectors, 0.0))
+            for some, decay in ((matrices, recipe.weight_decay), (vectors, 0.0))
             if some
         ]
     import_torchvision()
@@ -78,19 +77,19 @@ def groups(network: Network, how: FineTuning) -> list[dict[str, Any]]:
 
     inner: Any = network.network
     if not hasattr(inner, "group_matcher"):
-        # torchvision's networks do not say which of their parameters form a layer; timm then takes
-        # twelve at a time, and asks here which are the last.
+        # torchvision's networks do not group their parameters into layers; timm then takes twelve at a
+        # time, and reads the name of the last layer here.
         inner.pretrained_cfg = {"classifier": network.last_layer_path}
     found: list[dict[str, Any]] = param_groups_layer_decay(
-        inner, weight_decay=how.weight_decay, layer_decay=how.layer_decay
+        inner, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
     )
     return found
 
 
-def set_modes(network: nn.Module, how: FineTuning) -> None:
-    """Training mode; but the BatchNorm of a frozen network keeps its pretrained statistics."""
+def set_modes(network: nn.Module, recipe: FineTuning) -> None:
+    """Set training mode; the BatchNorm of a frozen network keeps its pretrained statistics."""
     network.train()
-    if how.frozen_statistics or how.transfer not in ("all", "scratch"):
+    if recipe.frozen_statistics or recipe.transfer not in ("all", "scratch"):
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

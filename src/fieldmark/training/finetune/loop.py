@@ -1,8 +1,7 @@
-"""The whole training loop of a network. Read from top to bottom.
+"""The training loop of a network.
 
-Frozen training on kept features (`fieldmark.heads`) replaces this loop where only the last layer
-learns; `transfer="last"` here runs the network itself in every epoch, as the paper did, and is there
-to be compared with.
+If only the last layer is trained, `fieldmark.heads` does it faster, on cached features;
+`transfer="last"` here runs the network in every epoch, as in the paper, for comparison.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from fieldmark.data.loader import LabelledCrops, StreamedCrops
 from fieldmark.heads.softmax import Epoch
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import distributed, low_rank
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
-from fieldmark.training.finetune.device import machine
+from fieldmark.training.finetune.device import fabric
 from fieldmark.training.finetune.layers import set_modes
-from fieldmark.training.finetune.step import Updates
+from fieldmark.training.finetune.step import Updater
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar, report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -41,63 +40,65 @@ _NAMES = {
 
 
 class Stopped(Exception):
-    """Training was told to stop before its end; its state is kept."""
+    """Training was stopped before its end; a checkpoint is written."""
 
 
 def finetune(
     network: Network,
     train: LabelledCrops,
     val: LabelledCrops,
-    how: FineTuning,
+    recipe: FineTuning,
     *,
     checkpoint: Path | None = None,
-    keep_every: float = 30.0,
+    save_every: float = 30.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
 
     Args:
         network: from `Backbone.literal` or `Backbone.trainable`.
-        train: what to learn from; with `random_crop` their side may be larger than that of `val`.
-        val: where loss and error are measured after every epoch.
+        train: training crops; with `random_crop` their side may be larger than that of `val`.
+        val: validation crops, for loss and error after every epoch.
         how: the recipe.
-        checkpoint: where the state is kept, by the first of several processes; a run that was cut
-            off goes on from there, to the same weights. The state of another recipe, other photos or
-            another kind of network is passed over.
-        keep_every: the state is kept after an epoch, and within it after so many seconds.
-        stop: asked after each update whether to stop.
+        checkpoint: the file for the state, written by the first process; an interrupted run resumes
+            from it, with the same result. That of another recipe, other photos or another kind of
+            network is ignored.
+        save_every: seconds between checkpoints; there is also one after each epoch.
+        stop: called after each update; whether to stop.
 
     Raises:
-        ValueError: crops that the recipe does not cut are larger than those that are measured.
-        Stopped: `stop` said so.
-        StoreError: what lies at `checkpoint` is damaged.
+        ValueError: the recipe does not crop, and the training crops are larger than the others.
+        Stopped: `stop` returned true.
+        StoreError: `checkpoint` is damaged.
 
     Returns:
-        The curve, an entry an epoch, and the seconds that training took in all.
+        The curve, an entry an epoch, and the total seconds of training.
     """
-    if not how.random_crop and len(val) and train.side != val.side:
-        raise ValueError(f"crops of {train.side} pixels are learned and of {val.side} measured")
-    in_epoch = math.ceil(len(train) / how.batch_size)
-    update = Updates(network, how, steps=how.epochs * in_epoch)
-    run = _digest_of(network, train, val, how)
-    state = State(network, update.average.network, update.optimiser, run, checkpoint, keep_every)
+    if not recipe.random_crop and len(val) and train.side != val.side:
+        raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
+    in_epoch = math.ceil(len(train) / recipe.batch_size)
+    update = Updater(network, recipe, steps=recipe.epochs * in_epoch)
+    run = _digest_of(network, train, val, recipe)
+    state = TrainingState(
+        network, update.average.network, update.optimiser, run, checkpoint, save_every
+    )
     state.resume()
-    distributed.wait()  # none writes before all have read
-    with progress_bar(f"training {_NAMES[how.transfer]}", how.epochs * len(train)) as stage:
-        stage.advance(len(state.curve) * len(train) + state.batch * how.batch_size)
-        for epoch in range(len(state.curve), how.epochs):
-            set_modes(network, how)
-            side = how.side(epoch, val.side)
-            for crops, labels in batches(train, how, epoch, side, first=state.batch):
-                photos = min(how.batch_size, len(train) - state.batch * how.batch_size)
-                with distributed.heard():
+    distributed.barrier()  # no process writes before all have read
+    with progress_bar(f"training {_NAMES[recipe.transfer]}", recipe.epochs * len(train)) as stage:
+        stage.advance(len(state.curve) * len(train) + state.batch * recipe.batch_size)
+        for epoch in range(len(state.curve), recipe.epochs):
+            set_modes(network, recipe)
+            side = recipe.side(epoch, val.side)
+            for crops, labels in batches(train, recipe, epoch, side, first=state.batch):
+                photos = min(recipe.batch_size, len(train) - state.batch * recipe.batch_size)
+                with distributed.peer_errors():
                     loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
                 state.after_update(loss, photos)
                 if stop():
-                    state.keep()
+                    state.save()
                     raise Stopped
                 stage.advance(photos)
-            val_loss, val_error = measure(_shared(update.average.network, val, how), val.labels)
+            val_loss, val_error = measure(_shared(update.average.network, val, recipe), val.labels)
             ended = Epoch(epoch + 1, state.total / len(train), val_loss, val_error)
             state.after_epoch(ended)
             report_epoch(ended)
@@ -107,9 +108,9 @@ def finetune(
     return state.curve, state.seconds
 
 
-def scores(network: Network, crops: LabelledCrops, how: FineTuning) -> FloatArray:
-    """The network's logits in evaluation mode, shape (n, C)."""
-    runs_on = machine(how)
+def scores(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
+    """Compute the network's logits in evaluation mode, shape (N, C)."""
+    runs_on = fabric(recipe)
     network.to(runs_on.device).eval()
     parts = [torch.empty(0, network.classes)]
     with torch.inference_mode(), runs_on.autocast():
@@ -119,28 +120,30 @@ def scores(network: Network, crops: LabelledCrops, how: FineTuning) -> FloatArra
     return torch.cat(parts).numpy()
 
 
-def _shared(network: Network, crops: LabelledCrops, how: FineTuning) -> FloatArray:
-    """`scores`, of which each process that trains together computes a stretch."""
+def _shared(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
+    """Compute `scores`, shared among the processes."""
     batches_ = -(-len(crops) // _SCORED)
     first, end = (
-        _SCORED * (at * batches_ // distributed.world())
-        for at in (distributed.rank(), distributed.rank() + 1)
+        _SCORED * (at * batches_ // distributed.process_count())
+        for at in (distributed.process_index(), distributed.process_index() + 1)
     )
     mine = replace(
         crops, rows=crops.rows[first:end], labels=crops.labels[first:end], ids=crops.ids[first:end]
     )
-    return np.concatenate(distributed.gathered(scores(network, mine, how)))
+    return np.concatenate(distributed.gather(scores(network, mine, recipe)))
 
 
 def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and the share of photos whose first label is wrong; NaN of none."""
+    """Compute the mean cross-entropy in nats, and the top-1 error; NaN without photos."""
     logits, labels = torch.from_numpy(s_NC), torch.from_numpy(y_N)
     loss = functional.cross_entropy(logits, labels)
     return float(loss), float((logits.argmax(1) != labels).float().mean())
 
 
-def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, how: FineTuning) -> str:
-    """What a kept state belongs to: the recipe, the photos with their labels, the network's shapes."""
+def _digest_of(
+    network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning
+) -> str:
+    """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([asdict(how), isinstance(train.pixels, StreamedCrops), parts, shapes])
+    return io.digest([asdict(recipe), isinstance(train.pixels, Streamed), parts, shapes])

@@ -1,9 +1,10 @@
 """Low-rank updates of frozen weights: Hu et al., "LoRA: Low-rank adaptation of large language models",
 2022, equation 3, for convolutions as for linear layers.
 
-A layer's weight W, as a matrix of (outputs, inputs times places), becomes W + U D with U (outputs, r)
-and D (r, inputs times places); only U and D learn. The sum is the layer's weight in every pass, so
-putting it in W's place at the end changes no score, and the network has its own form again.
+A layer's weight W, as a matrix (outputs, inputs times kernel places), becomes W + U D with U (outputs,
+r) and D (r, inputs times kernel places); only U and D are trained. The sum is the layer's weight in
+every pass, so merging it into W at the end changes no score, and the network has its own structure
+again.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ class LowRank(nn.Module):
     def __init__(self, weight: torch.Tensor, rank: int) -> None:
         super().__init__()
         rows, columns = _shape(weight)
-        # U is zero at first, so that training begins from the pretrained weights.
+        # U is zero at first, so that training starts from the pretrained weights.
         self.up = nn.Parameter(weight.new_zeros(rows, rank))
         self.down = nn.Parameter(weight.new_empty(rank, columns))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """W + U D, of the shape of W."""
+        """Compute W + U D, of the shape of W."""
         return weight + (self.up @ self.down).reshape(weight.shape)
 
 
 def attach(network: Network, rank: int, seed: int) -> None:
-    """Give every dense layer but the last a low-rank part that learns.
+    """Add a trainable low-rank part to every dense layer but the last.
 
-    Layers whose weight has no more than `rank` rows or columns are left frozen, and so are
-    convolutions in groups (a depthwise one has nine numbers a channel): their part would be no smaller.
+    Layers whose weight has no more than `rank` rows or columns stay frozen, and so do grouped
+    convolutions (a depthwise one has nine numbers a channel): their part would be no smaller.
     """
     for name, layer in list(_able(network, rank)):
         weight = cast("torch.Tensor", layer.weight)
@@ -55,7 +56,7 @@ def attach(network: Network, rank: int, seed: int) -> None:
 
 
 def merge(network: nn.Module) -> None:
-    """Make each sum the weight itself; a network without low-rank parts is left as it is."""
+    """Merge each low-rank part into its weight; a network without such parts stays unchanged."""
     for module in list(network.modules()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
@@ -70,5 +71,5 @@ def _able(network: Network, rank: int) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _shape(weight: torch.Tensor) -> tuple[int, int]:
-    """Rows and columns of a weight as a matrix."""
+    """Return rows and columns of a weight as a matrix."""
     return len(weight), weight[0].numel()

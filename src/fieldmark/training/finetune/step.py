@@ -1,4 +1,4 @@
-"""One update of a network's weights, from one batch."""
+"""One update of a network's weights from one batch."""
 
 from __future__ import annotations
 
@@ -13,111 +13,115 @@ from fieldmark.models import import_torchvision
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.models.network import seeded
 from fieldmark.training.finetune import distributed, layers
-from fieldmark.training.finetune.augment import Mixing
+from fieldmark.training.finetune.augment import BatchMixer
 from fieldmark.training.finetune.config import FineTuning
-from fieldmark.training.finetune.device import machine
+from fieldmark.training.finetune.device import fabric
 
 
-class Updates:
-    """A network in training: its optimiser, and the running mean of its weights.
+class Updater:
+    """Update a network in place, with its optimiser and the running mean of its weights.
 
     Attributes:
-        network: what is trained, in place, on the device of `machine`.
+        network: on the device of `fabric`.
         optimiser: AdamW.
-        average: the mean of the weights, where the recipe has one.
+        average: the mean of the weights, if the recipe has one.
     """
 
-    def __init__(self, network: Network, how: FineTuning, steps: int) -> None:
-        self.network, self.how, self.steps = network, how, steps
-        self.machine = machine(how)
-        network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        layers.choose(network, how)
+    def __init__(self, network: Network, recipe: FineTuning, steps: int) -> None:
+        self.network, self.recipe, self.steps = network, recipe, steps
+        self.fabric = fabric(recipe)
+        network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layers.set_trainable(network, recipe)
         self.optimiser = torch.optim.AdamW(
-            layers.groups(network, how), how.learning_rate, BETAS, EPSILON, weight_decay=0.0
+            layers.parameter_groups(network, recipe),
+            recipe.learning_rate,
+            BETAS,
+            EPSILON,
+            weight_decay=0.0,
         )
         self.run: Any = network
-        if distributed.world() > 1:  # all start from the weights of the first
-            self.run = self.machine.setup_module(network, move_to_device=False)
-        self.average = Average(network, how.average)
-        self.mixing = Mixing(how, network.classes)
+        if distributed.process_count() > 1:  # all start from the weights of the first process
+            self.run = self.fabric.setup_module(network, move_to_device=False)
+        self.average = WeightAverage(network, recipe.average)
+        self.mixing = BatchMixer(recipe, network.classes)
 
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
     ) -> float:
-        """Do update number `step`; gives the mean loss of its photos, in nats.
+        """Make an update; return the mean loss of its photos, in nats.
 
-        A batch is computed in as many parts as the recipe says, one after the other; their gradients
-        add up to that of the whole batch, but for BatchNorm, which sees one part at a time.
+        A batch is computed in as many parts as the recipe says, one after the other; their gradients add
+        up to that of the whole batch, except in BatchNorm, which sees one part at a time.
 
         Args:
-            crops, labels: what this process computes of the batch; see `data.batches`.
-            step: its number.
-            photos: how many the whole batch has; None: these.
+            crops, labels: this process's part of the batch; see `data.batches`.
+            step: the number of the update.
+            photos: the number of photos in the whole batch; None: these.
         """
-        how = self.how
+        recipe = self.recipe
         for group in self.optimiser.param_groups:
-            group["lr"] = how.learning_rate * how.rate(step, self.steps) * group["lr_scale"]
+            group["lr"] = recipe.learning_rate * recipe.rate(step, self.steps) * group["lr_scale"]
         self.optimiser.zero_grad()
         loss, at = 0.0, 0
-        mine = distributed.parts(photos or len(labels), how.accumulate)
+        mine = distributed.parts(photos or len(labels), recipe.accumulate)
         for count, (part, index, share) in enumerate(mine, 1):
             end = at + len(index)
-            number = step * how.accumulate + part
+            number = step * recipe.accumulate + part
             with self._gradients_stay(last=count == len(mine)):
                 mean = self._loss(crops[at:end], labels[at:end], number) * share
                 # The gradients of several processes are averaged, not summed.
-                self.machine.backward(mean * distributed.world())
+                self.fabric.backward(mean * distributed.process_count())
             loss, at = loss + mean.item(), end
-        if how.clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), how.clip)
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimiser.step()
         self.average.update(step)
-        return distributed.summed(loss)
+        return distributed.sum_over_processes(loss)
 
     def _gradients_stay(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients are sent to the other processes with the last part of a batch."""
-        if distributed.world() == 1:
+        """Send gradients to the other processes only with the last part of a batch."""
+        if distributed.process_count() == 1:
             return nullcontext()
-        stay: AbstractContextManager[None] = self.machine.no_backward_sync(
+        stay: AbstractContextManager[None] = self.fabric.no_backward_sync(
             self.run, enabled=not last
         )
         return stay
 
     def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
-        """The mean loss of one part of a batch; `number` counts such parts over the whole run."""
+        """Compute the mean loss of one part of a batch; `number` counts the parts over the run."""
         crops, targets = self.mixing(crops, labels, number)
-        with seeded(self.how.seed, "dropout", number), self.machine.autocast():
-            logits = self.run(crops.to(self.machine.device))
-        return self.mixing.loss(logits.float(), targets.to(self.machine.device))
+        with seeded(self.recipe.seed, "dropout", number), self.fabric.autocast():
+            logits = self.run(crops.to(self.fabric.device))
+        return self.mixing.loss(logits.float(), targets.to(self.fabric.device))
 
 
-class Average:
-    """The running mean of the weights: timm's, which follows closely in the first updates and ever
-    more slowly up to what the recipe says. Without one, the weights themselves."""
+class WeightAverage:
+    """The running mean of the weights (timm's, with its warm-up of the decay); with a decay of 0 the
+    weights themselves."""
 
-    def __init__(self, network: Network, kept: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.trained = network
         self.of: Any = None
-        if kept:
+        if decay:
             import_torchvision()
             from timm.utils.model_ema import ModelEmaV3
 
-            self.of = ModelEmaV3(network, decay=kept, use_warmup=True)
+            self.of = ModelEmaV3(network, decay=decay, use_warmup=True)
 
     @property
     def network(self) -> Network:
-        """What is measured, and kept in the end."""
+        """The network with the mean weights: it is measured, and is the result."""
         if self.of is None:
             return self.trained
         mean: Network = self.of.module
         return mean
 
     def update(self, step: int) -> None:
-        """The weights have changed."""
+        """Update the mean after an update of the weights."""
         if self.of is not None:
             self.of.update(self.trained, step)
 
     def into_network(self) -> None:
-        """Give the network the means as its weights."""
+        """Set the means as the weights of the network."""
         if self.of is not None:
             self.trained.load_state_dict(self.of.module.state_dict())

@@ -1,7 +1,6 @@
-"""`fieldmark train` with several candidates: an ensemble, or what does best within a budget.
+"""Train several candidates: an ensemble, or what does best within a time budget.
 
-What is tried and chosen is in `fieldmark.training.automl`; this brings it to a classifier's folder, measured on
-the test part once.
+`fieldmark.training.automl` tries and chooses the candidates; this makes members of a classifier of them.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,19 +18,19 @@ from fieldmark import models
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import ensemble
-from fieldmark.evaluation.comparison import difference
-from fieldmark.evaluation.ensemble import WAYS, Worth
+from fieldmark.evaluation.comparison import Difference, difference
+from fieldmark.evaluation.ensemble import WEIGHTINGS, MemberContribution
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.heads.softmax import Fit, Hyperparameters
 from fieldmark.inference.classifier import Classifier, Member, Network, stacked
 from fieldmark.training import automl
-from fieldmark.training.automl import Search, Tried, selection
-from fieldmark.training.automl.selection import Option
-from fieldmark.training.automl.summary import lines, table
+from fieldmark.training.automl import Search, TrialResult, selection
+from fieldmark.training.automl.selection import EnsembleOption
+from fieldmark.training.automl.summary import OptionRow, lines, table
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.finetune import join
+from fieldmark.training.finetune import join_processes
 from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -39,46 +38,144 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What a search came to.
+class SearchOutcome:
+    """The result of a search.
 
     Attributes:
-        option: what is taken.
-        account: what is said of it, as JSON values: `chosen`, `tried`, `tuned`, `passed_over`.
-        tried: the candidates that were learned, those with trained networks last.
+        option: the chosen one.
+        why: the reason, a sentence.
+        tried: the options with last layers, a row each.
+        tuned: the options with fine-tuned networks; empty where none was fine-tuned.
+        skipped: for each candidate that was not tried, a sentence with the reason.
+        trials: the trained candidates, the fine-tuned ones last.
         extraction: the features that were computed on the way.
     """
 
-    option: Option
-    account: dict[str, Any]
-    tried: list[Tried]
+    option: EnsembleOption
+    why: str
+    tried: list[OptionRow]
+    tuned: list[OptionRow]
+    skipped: list[str]
+    trials: list[TrialResult]
     extraction: Extraction
 
     @property
-    def used(self) -> list[tuple[Tried, float]]:
-        """The candidates that have a weight, the largest first; the weights sum to 1."""
-        pairs = [(t, float(w)) for t, w in zip(self.tried, self.option.weights_M, strict=True) if w]
+    def used(self) -> list[tuple[TrialResult, float]]:
+        """The candidates with a weight, the largest first; the weights sum to 1."""
+        pairs = [
+            (t, float(w)) for t, w in zip(self.trials, self.option.weights_M, strict=True) if w
+        ]
         total = sum(weight for _, weight in pairs)
         return sorted(((t, w / total) for t, w in pairs), key=lambda pair: -pair[1])
 
     def held_out(self, parts: DataSplits) -> tuple[list[FloatArray], IntArray]:
-        """Each used candidate's logits of the photos that none of them saw, and these photos' labels."""
-        photos = automl.learning_photos(parts)
+        """Return each used candidate's logits of photos that none was trained on, and their labels."""
+        photos = automl.training_and_validation(parts)
         every = np.ones(len(photos), np.bool_)
         rows = [every if each.rows_N is None else each.rows_N for each, _ in self.used]
         shared_N = np.logical_and.reduce(rows)
         logits = [t.logits_NC[shared_N[own]] for (t, _), own in zip(self.used, rows, strict=True)]
         return logits, photos.labels(parts.classes)[shared_N]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        tuned = {"tuned": [row.to_dict() for row in self.tuned]} if self.tuned else {}
+        return {
+            "chosen": {"how": self.why},
+            "tried": [row.to_dict() for row in self.tried],
+            **tuned,
+            "passed_over": self.skipped,
+        }
+
+
+@dataclass(frozen=True)
+class MemberFacts:
+    """A member of an ensemble.
+
+    Attributes:
+        name, weight: of the member.
+        weights: the pretrained weights, one line.
+        giga_macs: multiply-adds for one photo, in thousands of millions.
+        contribution: measured on the test part; None where it cannot be measured.
+    """
+
+    name: str
+    weight: float
+    weights: str
+    giga_macs: float
+    contribution: MemberContribution | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        value = asdict(self)
+        del value["contribution"]
+        if self.contribution is None:
+            return value | {"verdict": "not measured"}
+        measured = {
+            "worth": self.contribution.loss,
+            "worth_interval": list(self.contribution.interval),
+        }
+        return value | {"verdict": verdict(self.contribution)} | measured
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one photo: multiply-adds, and milliseconds without decoding."""
+
+    giga_macs: float
+    times_default: float
+    milliseconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values, with a sentence."""
+        said = (
+            f"{self.giga_macs:.2f} giga-MACs a photo, {self.times_default:.1f} times the default "
+            f"network's; {self.milliseconds:.0f} ms on the computer that trained it."
+        )
+        return asdict(self) | {"said": said}
+
+
+@dataclass(frozen=True)
+class ReferenceComparison:
+    """The classifier compared with the first candidate alone, on the test part.
+
+    Attributes:
+        name: of the first candidate.
+        error: its error.
+        difference: the classifier's error minus that, paired.
+    """
+
+    name: str
+    error: float
+    difference: Difference
+
+    @property
+    def said(self) -> str:
+        """A sentence."""
+        low, high = self.difference.interval
+        tie = ": a tie" if self.difference.tie else ""
+        return (
+            f"{self.name} alone has a top-1 error of {self.error:.1%} on the same photos; the "
+            f"difference of the chosen classifier is {self.difference.value:+.1%} "
+            f"({low:+.1%} to {high:+.1%}){tie}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        found = self.difference
+        interval = list(found.interval)
+        value = {"name": self.name, "value": found.value, "interval": interval, "tie": found.tie}
+        return value | {"said": self.said}
+
 
 @dataclass(frozen=True)
 class EnsembleStrategy:
-    """Train several candidates, and take an ensemble of them or what is best within a budget.
+    """Train several candidates, and take an ensemble of them or what does best within a budget.
 
     Attributes:
         dataset: the photos and their split.
         config: every choice.
-        budget: how long the search may take; it runs from now on.
+        budget: the time for the search, which runs from now on.
     """
 
     dataset: Dataset
@@ -87,7 +184,7 @@ class EnsembleStrategy:
 
     @classmethod
     def of(cls, dataset: Dataset, config: TrainConfig) -> EnsembleStrategy:
-        """Start the budget, and name the first network."""
+        """Start the budget, and name the networks in the configuration."""
         names = _names(config)
         named = replace(config, backbone=names[0], also=tuple(names[1:]))
         return cls(dataset, named, automl.Budget(config.budget))
@@ -100,7 +197,7 @@ class EnsembleStrategy:
 
     def prepare(self) -> Prepared:
         """Compute the features of the first network."""
-        join("last")
+        join_processes("last")
         first = self.networks[0]
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
@@ -108,109 +205,108 @@ class EnsembleStrategy:
 
     def fit(self, data: Prepared) -> Fitted:
         """Try the candidates, and take what does best on photos that it was not trained on."""
-        chosen = choose(data, self.networks, self.config, self.budget)
-        splits = data.splits
+        outcome = run_search(data, self.networks, self.config, self.budget)
         members = tuple(
             FittedMember(member, each.candidate.backbone, each.candidate.extractor)
-            for member, (each, _) in zip(_members(chosen), chosen.used, strict=True)
+            for member, (each, _) in zip(_members(outcome), outcome.used, strict=True)
         )
-        logits, labels_N = chosen.held_out(splits)
+        logits, labels_N = outcome.held_out(data.splits)
         scaled = [member.scaled(each) for each, member in zip(logits, members, strict=True)]
-        fit = Fit(Hyperparameters(), members[0].member.head, scaled_loss=chosen.option.loss)
+        fit = Fit(Hyperparameters(), members[0].member.head, scaled_loss=outcome.option.loss)
         return Fitted(
             members,
-            replace(data, extraction=data.extraction.merged(chosen.extraction)),
+            replace(data, extraction=data.extraction.merged(outcome.extraction)),
             (fit,),
-            sum(each.seconds for each in chosen.tried),
+            sum(each.seconds for each in outcome.trials),
             CalibrationSet(scaled, labels_N),
-            # A network that was trained on all classes tells nothing of photos of others.
-            unseen_classes=chosen.used[0][0].rows_N is None,
+            # A fine-tuned network has seen all classes, so other heads on it tell nothing about others.
+            unseen_classes=outcome.used[0][0].rows_N is None,
             details={
-                **chosen.account,
+                **outcome.to_dict(),
                 "quality": self.config.quality,
                 "budget_seconds": self.config.budget,
             },
-            compare=lambda outcome: self._compare(chosen, outcome),
+            compare=lambda measured: self._compare(outcome, measured),
         )
 
-    def _compare(self, chosen: Chosen, outcome: Outcome) -> Mapping[str, Any]:
-        """What each member is worth, and what was taken beside the first candidate."""
+    def _compare(self, search: SearchOutcome, outcome: Outcome) -> Mapping[str, Any]:
+        """Measure each member's contribution, and compare the classifier with the first candidate."""
         seed = self.config.seed
-        found = {"ensemble": ensemble_facts(outcome, chosen, seed)}
-        if compared := _beside_first(chosen, outcome, seed):
-            found["beside"] = compared
-            logger.info(compared["said"])
-        return found
+        members = [each.to_dict() for each in member_facts(outcome, search, seed)]
+        cost = _cost(outcome.classifier, search.option.giga_macs)
+        details: dict[str, Any] = {"ensemble": {"members": members, "cost": cost.to_dict()}}
+        if compared := _compare_with_first(search, outcome, seed):
+            details["beside"] = compared.to_dict()
+            logger.info(compared.said)
+        return details
 
 
 def _names(config: TrainConfig) -> tuple[str, ...]:
-    """The networks to try: those that were named, else all that are at hand, the default first."""
+    """Return the networks to try: those that are named, else all available, the default first."""
     if config.backbone:
         return (config.backbone, *config.also)
-    at_hand = models.available(config.weights_dir)
-    cheap = sorted(at_hand, key=lambda name: models.architecture(name).giga_macs)
+    available = models.available(config.weights_dir)
+    cheap = sorted(available, key=lambda name: models.architecture(name).giga_macs)
     return tuple(dict.fromkeys((models.DEFAULT, *cheap)))
 
 
-def choose(
+def run_search(
     data: Prepared,
     networks: Sequence[models.Backbone],
     config: TrainConfig,
     budget: automl.Budget,
-) -> Chosen:
-    """Try what there is room for, and take what is best on photos that it never saw."""
+) -> SearchOutcome:
+    """Try candidates within the budget, and choose by their out-of-fold predictions."""
     best, parts = config.quality == "best", data.splits
-    doing = Search(parts, config.seed, budget)
+    search = Search(parts, config.seed, budget)
     wanted = automl.candidates(networks, data.extractor, all_views=best)
     if best:
-        doing.try_best(wanted, stream=config.stream, bfloat16=config.bfloat16)
-        ways = selection.WAYS
+        search.try_best(wanted, stream=config.stream, bfloat16=config.bfloat16)
+        ways = selection.WEIGHTINGS
     else:
-        doing.try_all(wanted, "softmax")
-        ways = {config.ensemble or "weights": WAYS[config.ensemble or "weights"]}
-    made, groups = (
-        selection.options(doing.found, parts, config.seed, ways),
-        selection.groups_of(parts),
-    )
-    rise = selection.rises(made, groups, config.seed)
+        search.try_all(wanted, "softmax")
+        ways = {config.ensemble or "weights": WEIGHTINGS[config.ensemble or "weights"]}
+    made = selection.options(search.results, parts, config.seed, ways)
+    groups = selection.groups_of(parts)
+    rise = selection.loss_differences(made, groups, config.seed)
     if best:
-        option, why = selection.winner(made, rise)
+        option, why = selection.choose_option(made, rise)
     else:
         option = next(each for each in made if each.name in ways)
-        why = f"An ensemble by {option.name} was asked for."
-    first = next(each for each in made if each.name == doing.found[0].name)
-    told = {"tried": table(made, rise, option, first, doing.found, groups, config.seed)}
-    if doing.tuned:
-        option, and_then, told["tuned"] = _beside_tuned(option, doing, parts, config.seed)
-        why = f"{why} {and_then}"
-    for name, rows in told.items():
-        if name == "tuned":
-            logger.info(f"On {rows[0]['photos']:,} photos of one fold, beside trained networks:")
-        for line in lines(rows):
+        why = f"An ensemble by {option.name} was requested."
+    first = next(each for each in made if each.name == search.results[0].name)
+    tried = table(made, rise, option, first, search.results, groups, config.seed)
+    tuned: list[OptionRow] = []
+    for line in lines(tried):
+        logger.info(line)
+    if search.tuned:
+        option, tuned_why, tuned = _compare_tuned(option, search, parts, config.seed)
+        why = f"{why} {tuned_why}"
+        logger.info(f"With fine-tuned networks, on {tuned[0].photos:,} photos of one fold:")
+        for line in lines(tuned):
             logger.info(line)
     logger.info(why)
-    account = {"chosen": {"how": why}, **told, "passed_over": doing.passed_over}
-    return Chosen(option, account, [*doing.found, *doing.tuned], doing.extraction)
+    trials = [*search.results, *search.tuned]
+    return SearchOutcome(option, why, tried, tuned, search.skipped, trials, search.extraction)
 
 
-def _beside_tuned(
-    taken: Option, doing: Search, parts: DataSplits, seed: int
-) -> tuple[Option, str, list[dict[str, Any]]]:
-    """What is taken where networks were trained as well, why, and the table of that."""
-    made = selection.beside_tuned(taken, doing.found, doing.tuned, parts, seed)
-    groups = selection.groups_of(parts, doing.tuned)
-    rise = selection.rises(made, groups, seed)
-    option, why = selection.winner(made, rise)
+def _compare_tuned(
+    taken: EnsembleOption, search: Search, parts: DataSplits, seed: int
+) -> tuple[EnsembleOption, str, list[OptionRow]]:
+    """Choose between the option with last layers and the fine-tuned networks: option, reason, table."""
+    made = selection.options_with_fine_tuned(taken, search.results, search.tuned, parts, seed)
+    groups = selection.groups_of(parts, search.tuned)
+    rise = selection.loss_differences(made, groups, seed)
+    option, why = selection.choose_option(made, rise)
     first = next(each for each in made if each.name == taken.name)
-    every = [*doing.found, *doing.tuned]
+    every = [*search.results, *search.tuned]
     rows = table(made, rise, option, first, every, groups, seed)
-    which = f"Beside networks that were trained, on the {len(groups):,} photos of one fold: "
-    return option, which + why, rows
+    return option, f"With fine-tuned networks, on {len(groups):,} photos of one fold: {why}", rows
 
 
-def _members(chosen: Chosen) -> tuple[Member, ...]:
-    networks = {t.candidate.backbone.key: Network.of(t.candidate.backbone) for t, _ in chosen.used}
-    alone = len(chosen.used) == 1
+def _members(search: SearchOutcome) -> tuple[Member, ...]:
+    networks = {t.candidate.backbone.key: Network.of(t.candidate.backbone) for t, _ in search.used}
+    alone = len(search.used) == 1
     return tuple(
         Member(
             networks[each.candidate.backbone.key],
@@ -219,84 +315,67 @@ def _members(chosen: Chosen) -> tuple[Member, ...]:
             1.0 if alone else each.temperature,
             weight,
         )
-        for each, weight in chosen.used
+        for each, weight in search.used
     )
 
 
-def _beside_first(chosen: Chosen, outcome: Outcome, seed: int) -> dict[str, Any]:
-    """What is taken beside the first candidate on the test part, photo by photo; no choice sees it.
+def _compare_with_first(
+    search: SearchOutcome, outcome: Outcome, seed: int
+) -> ReferenceComparison | None:
+    """Compare the classifier with the first candidate on the test part; no choice uses it.
 
-    Empty where there is nothing to compare: the first was taken, or no photo has a known class.
+    None where there is nothing to compare: the first was chosen, or no photo has a known class.
     """
-    first, parts, evaluation = chosen.tried[0], outcome.splits, outcome.evaluation
-    if [each for each, _ in chosen.used] == [first] or not evaluation.kept_N.any():
-        return {}
+    first, parts, evaluation = search.trials[0], outcome.splits, outcome.evaluation
+    if [each for each, _ in search.used] == [first] or not evaluation.kept_N.any():
+        return None
     test = first.candidate.extractor.features(first.candidate.backbone, parts.test, parts.classes)
     alone = Evaluation.of(parts.test, first.head.logits_of(test.features), parts.classes)
-    found = difference(evaluation, alone, seed=seed)
-    low, high = found.interval
-    wrong = alone.wrong_N()[alone.kept_N].mean()
-    said = (
-        f"{first.name} by itself is wrong for {wrong:.1%} of the same photos; the difference of what "
-        f"was taken is {found.value:+.1%} ({low:+.1%} to {high:+.1%}){': a tie' if found.tie else ''}."
-    )
-    return {
-        "name": first.name,
-        "value": found.value,
-        "interval": [low, high],
-        "tie": found.tie,
-        "said": said,
-    }
+    error = float(alone.wrong_N()[alone.kept_N].mean())
+    return ReferenceComparison(first.name, error, difference(evaluation, alone, seed=seed))
 
 
-def ensemble_facts(outcome: Outcome, chosen: Chosen, seed: int) -> dict[str, Any]:
-    """What the members are, what each is worth on the test part, and what a photo costs."""
-    facts = []
-    worths = _worths(outcome, seed)
-    for (each, weight), worth in zip(chosen.used, worths, strict=True):
-        one: dict[str, Any] = {
-            "name": each.name,
-            "weight": weight,
-            "weights": each.candidate.backbone.weights_info.line,
-            "giga_macs": each.candidate.backbone.architecture.giga_macs,
-            "verdict": "not measured" if worth is None else verdict(worth),
-        }
-        if worth is not None:
-            one |= {"worth": worth.loss, "worth_interval": list(worth.interval)}
-        facts.append(one)
-    return {"members": facts, "cost": _cost(outcome.classifier, chosen.option.giga_macs)}
+def member_facts(outcome: Outcome, search: SearchOutcome, seed: int) -> list[MemberFacts]:
+    """Describe the members, with their contributions on the test part."""
+    return [
+        MemberFacts(
+            each.name,
+            weight,
+            each.candidate.backbone.weights_info.line,
+            each.candidate.backbone.architecture.giga_macs,
+            contribution,
+        )
+        for (each, weight), contribution in zip(
+            search.used, _contributions(outcome, seed), strict=True
+        )
+    ]
 
 
-def _worths(outcome: Outcome, seed: int) -> list[Worth | None]:
+def _contributions(outcome: Outcome, seed: int) -> list[MemberContribution | None]:
     classifier, test, parts = outcome.classifier, outcome.test_logits, outcome.splits
     labels_N = parts.test.labels(parts.classes)
     known = labels_N >= 0
     if len(test) < 2 or not known.any():
         return [None] * len(test)
-    rows = [ensemble.of_right(each[known], labels_N[known]) for each in test]
+    rows = [ensemble.label_probabilities(each[known], labels_N[known]) for each in test]
     groups = [g for g, k in zip(parts.test.groups, known, strict=True) if k]
     weights = np.array([member.weight for member in classifier.members])
-    return list(ensemble.worth(np.stack(rows), weights, groups, seed=seed))
+    return list(ensemble.contributions(np.stack(rows), weights, groups, seed=seed))
 
 
-def _cost(classifier: Classifier, macs: float, rounds: int = 5) -> dict[str, Any]:
-    """Giga-MACs, and the time for one photo whose crops are there already."""
-    usual = models.architecture(models.DEFAULT).giga_macs
+def _cost(classifier: Classifier, giga_macs: float, rounds: int = 5) -> Cost:
+    """Time one photo whose crops are in memory."""
     crops = stacked([classifier.crop(np.zeros((256, 256, 3), np.uint8))])
-    classifier.outputs(crops)  # the networks are loaded
+    classifier.outputs(crops)  # loads the networks
     begin = time.perf_counter()
     for _ in range(rounds):
         classifier.outputs(crops)
-    spent = 1000 * (time.perf_counter() - begin) / rounds
-    said = (
-        f"{macs:.2f} giga-MACs a photo, {macs / usual:.1f} times the default network's; "
-        f"{spent:.0f} ms on the machine that it was made on."
-    )
-    return {"giga_macs": macs, "times_default": macs / usual, "milliseconds": spent, "said": said}
+    milliseconds = 1000 * (time.perf_counter() - begin) / rounds
+    return Cost(giga_macs, giga_macs / models.architecture(models.DEFAULT).giga_macs, milliseconds)
 
 
-def verdict(worth: Worth) -> str:
-    """Whether a member earns its place, in words."""
-    low, high = worth.interval
-    told = "earns its place" if worth.earns else "a tie: the test photos cannot tell that it helps"
-    return f"{told} (without it the log-loss rises by {worth.loss:.3f}, {low:.3f} to {high:.3f})"
+def verdict(contribution: MemberContribution) -> str:
+    """Return whether a member improves the ensemble, in words."""
+    low, high = contribution.interval
+    words = "improves the ensemble" if contribution.improves else "a tie on the test photos"
+    return f"{words} (without it the log-loss rises by {contribution.loss:.3f}, {low:.3f} to {high:.3f})"

@@ -23,9 +23,9 @@ from fieldmark.training.finetune import (
     distributed,
     finetune,
     good,
-    join,
-    start_from,
-    taken_apart,
+    join_processes,
+    set_last_layer,
+    split_trained,
 )
 from fieldmark.training.logit_adjustment import for_rare
 from fieldmark.training.pipeline import Fitted, FittedMember, Prepared
@@ -60,13 +60,13 @@ class SingleStrategy:
 
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
-        join(self.config.transfer)
+        join_processes(self.config.transfer)
         logger.info(f"Network: {self.config.network}; {self.backbone.weights_info.summary}")
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
         if self.config.transfer == "scratch":
             return data
-        with distributed.first_alone():
+        with distributed.first_process_first():
             return data.compute({self.config.network: self.backbone})
 
     def fit(self, data: Prepared) -> Fitted:
@@ -140,7 +140,7 @@ def train_network(
     last = None
     if how.head_first:
         last = sweep(data, backbone, replace(config, epochs=None))[0].head
-        start_from(model, last)
+        set_last_layer(model, last)
     train, val = extractor.finetuning_crops(
         backbone, splits.train, splits.val, splits.classes, stream=config.stream
     )
@@ -151,8 +151,8 @@ def train_network(
     checkpoint = io.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
     curve, seconds = finetune(model, train, val, how, checkpoint=checkpoint)
     checkpoint.unlink(missing_ok=True)
-    trained, head = taken_apart(backbone, model)
-    with distributed.first_alone():
+    trained, head = split_trained(backbone, model)
+    with distributed.first_process_first():
         data = data.compute({config.network: trained})
     if last is not None:
         held = (
