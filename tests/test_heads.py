@@ -154,7 +154,9 @@ def test_ridges_sums_lose_no_digits_to_a_large_mean() -> None:
 
 def test_ridges_leave_one_out_scores_are_those_of_a_fit_without_the_photo() -> None:
     photos, strength = blobs(60), 0.3
-    choice = ridge._RegularisationSearch(ridge.RidgeStatistics.of(photos, 5), photos, leave_one_out=True)
+    choice = ridge._RegularisationSearch(
+        ridge.RidgeStatistics.of(photos, 5), photos, leave_one_out=True
+    )
     weight_EC, _, inverse_E = choice._columns(strength)
     found = choice.x_NE @ weight_EC
     choice._leave_one_out(found, inverse_E)

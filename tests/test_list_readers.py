@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.data.readers import SOURCES, read, scientific_names, tabular
+from fieldmark.data.readers import READERS, read, scientific_names, tabular
 from fieldmark.inference import find_photos
 from fieldmark.utils.errors import InputError
 

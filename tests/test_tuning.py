@@ -74,7 +74,9 @@ def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any)
         for half in (False, True)
     ]
     assert [run.recipe.precision for run in runs] == ["float32", "bfloat16"]
-    assert runs[0].cache_path != runs[1].cache_path  # what is kept of one is not taken for the other's
+    assert (
+        runs[0].cache_path != runs[1].cache_path
+    )  # what is kept of one is not taken for the other's
 
 
 # Time

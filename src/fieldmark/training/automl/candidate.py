@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fieldmark import models
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import DataSplits, LabelledPhotos
-from fieldmark.data.transforms import ResizeMode, Preprocess
+from fieldmark.data.transforms import Preprocess, ResizeMode
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead

@@ -34,8 +34,8 @@ def batches(
     that augment the photos of the next two batches.
     """
     hashes = random.hashes(crops.ids, "order", recipe.seed)
-    if isinstance(crops.pixels, Streamed):
-        order = random.stretch_order(hashes, epoch, STRETCH, AT_ONCE)
+    if isinstance(crops.pixels, StreamedCrops):
+        order = random.block_order(hashes, epoch, BLOCK_PHOTOS, SHUFFLED_BLOCKS)
     else:
         order = random.epoch_order(hashes, epoch)
     starts = range(first * recipe.batch_size, len(order), recipe.batch_size)

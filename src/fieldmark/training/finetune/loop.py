@@ -146,4 +146,4 @@ def _digest_of(
     """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([asdict(recipe), isinstance(train.pixels, Streamed), parts, shapes])
+    return io.digest([asdict(recipe), isinstance(train.pixels, StreamedCrops), parts, shapes])
