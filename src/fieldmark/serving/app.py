@@ -144,7 +144,7 @@ async def similar(
         int, Query(ge=1, le=50, description="Number of training photos per photo.")
     ] = 6,
 ) -> Response:
-    """Return the most similar training photos by the network's features, with thumbnails if available."""
+    """Return the most similar training photos by the network's features, with thumbnails if any."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.similar, count=count))
     if error := first_error(found):

@@ -64,7 +64,7 @@ class Batcher:
     ) -> None:
         self._predict, self._size = predict, size
         self._pending, self._on_batch = pending, on_batch
-        # Not SimpleQueue: in CPython 3.11, with two consumers, its `get` with a timeout can wait for ever.
+        # Not SimpleQueue: with two consumers, `get` with a timeout can block for ever (CPython 3.11).
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._run, name=f"network {number}", daemon=True)

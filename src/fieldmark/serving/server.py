@@ -37,7 +37,7 @@ def run(classifier: Classifier, config: ServeConfig) -> None:
         _log_to_stderr()
         port = listener.getsockname()[1]
         server = _Server(_uvicorn(classifier, config), _url(config.host, port))
-        # uvicorn raises the signal again after its shutdown; that must not end the process with an error.
+        # uvicorn raises the signal again after its shutdown; that must not fail the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
         server.run(sockets=[listener])
