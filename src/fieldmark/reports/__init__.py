@@ -1,6 +1,6 @@
 """HTML reports: each is one file that contains its style, plots and photos.
 
-`classifier_page` is the report of one classifier, `check_page` that of a check; the page of a study is in
+`classifier_page` is the report of one classifier, `check_page` that of a check; that of a study is in
 `fieldmark.experiments.study_page`. To add a page, add a template to `templates/` and a module.
 """
 
