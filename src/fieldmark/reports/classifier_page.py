@@ -155,7 +155,7 @@ def _headline(summary: Mapping[str, Any], about: About) -> str:
     photos = page.plural(summary["photos_kept"], f"{about['part']} photo")
     return (
         f"On photos that it was not trained on, this classifier names {right} right "
-        f"(95 % confidence interval {interval}, from {photos})."
+        f"(95\u00a0% confidence interval {interval}, from {photos})."
     )
 
 

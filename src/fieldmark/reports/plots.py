@@ -193,11 +193,11 @@ def reliability(name: str, title: str, series: Mapping[str, Sequence[Reliability
             color=SERIES[at],
             label=_plain(label),
         )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.set_xlabel("confidence")
     axes.set_ylabel("right answers")
     _percent(axes.xaxis, axes.yaxis)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), **_LEGEND)
+    figure.legend(loc="outside upper left", ncols=len(series) + 1, **_LEGEND)
     return _svg(figure, name, title)
 
 
