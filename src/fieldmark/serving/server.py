@@ -18,7 +18,8 @@ from fieldmark.serving.middleware import JsonLines
 from fieldmark.serving.model import Model
 from fieldmark.utils.errors import FieldmarkError, InputError
 
-logger = logging.getLogger(__name__)
+# Plain text for people: the lines of the logger "fieldmark.serving" and below it are JSON.
+logger = logging.getLogger("fieldmark.server")
 
 _BACKLOG = 1024
 _CONNECTIONS = 1024
