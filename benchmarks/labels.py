@@ -71,7 +71,7 @@ def _found(quick: bool) -> list[Row]:
             p_NC = np.exp(log_p_NC.astype(np.float64))
             p_NC /= p_NC.sum(1, keepdims=True)
             ours = np.zeros(len(given_N), np.bool_)
-            ours[confident_learning.suspects(log_p_NC, given_N).rows] = True
+            ours[confident_learning.find_label_issues(log_p_NC, given_N).rows] = True
             measures["ours"].append(_precision_recall(ours, wrong_N))
             for name in FILTERS:
                 theirs = find_label_issues(given_N, p_NC, filter_by=name, n_jobs=1)
@@ -198,7 +198,7 @@ def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
         drawn = LabelledPhotos(ids, (), named, (None,) * photos, ("",) * photos)
         start = time.perf_counter()
         scores = cross_validated(Features.of(x_ND), drawn, names, CheckConfig())
-        confident_learning.suspects(scores, label_N.astype(np.int64))
+        confident_learning.find_label_issues(scores, label_N.astype(np.int64))
         seconds = time.perf_counter() - start
     done.set()
     watcher.join()

@@ -1,4 +1,4 @@
-"""`fieldmark check` as a whole: planted copies are found, nothing is removed that was not asked for."""
+"""`fieldmark check` as a whole: planted copies are found, photos are removed only on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fieldmark.curation import CheckConfig, check
-from fieldmark.curation.orientation import sideways
+from fieldmark.curation.orientation import rotation_log_odds
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.split import Split
@@ -36,7 +36,7 @@ def test_a_planted_copy_is_found_grouped_and_dropped_only_when_asked(
     rows = done.findings.filter(pl.col("same_bytes").is_not_null())
     assert set(rows["id"]) == {"Apis mellifera/03.jpg", "Danaus plexippus/copy.jpg"}
     assert rows["labels_differ"].all()
-    assert done.summary["duplicates"] == 1
+    assert done.summary.drops["duplicates"] == 1
     assert done.table.kept.height == done.findings.height == 65
     table = PhotoTable.read(tmp_path / "out" / "checked.parquet")
     groups = table.frame.filter(pl.col("id").is_in(rows["id"].to_list()))["group"]
@@ -50,15 +50,13 @@ def test_a_planted_copy_is_found_grouped_and_dropped_only_when_asked(
     assert again.table.kept.height == 64
 
 
-def test_what_cannot_be_dropped_is_refused_before_any_work(insects: Path, tmp_path: Path) -> None:
+def test_unknown_drop_is_refused_before_any_work(insects: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose from duplicates"):
         check(insects, tmp_path / "out", CheckConfig(drop=("ugly",)))
     assert not (tmp_path / "out").exists()
 
 
-def test_photos_that_went_since_they_were_indexed_are_the_ones_that_are_rejected(
-    insects: Path, tmp_path: Path
-) -> None:
+def test_photos_missing_since_the_index_are_rejected(insects: Path, tmp_path: Path) -> None:
     shutil.copytree(insects, tmp_path / "photos")
     readers.read(tmp_path / "photos").write(tmp_path / "table.parquet")
     gone = ["Apis mellifera/03.jpg", "Apis mellifera/05.jpg", "Danaus plexippus/15.jpg"]
@@ -81,7 +79,7 @@ def changed(photo: Path, target: Path, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def planted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real photos of four kinds, and nine changed copies of them in other folders: 01 beside 0-a."""
+    """Real photos of four species, and nine changed copies of them in other folders."""
     kinds = sorted((shared / "data/wild74/train_val2019/Mammals").iterdir())[:4]
     root = tmp_path_factory.mktemp("planted")
     for number, kind in enumerate(kinds):
@@ -113,10 +111,10 @@ def test_changed_copies_are_found_across_folders_and_parts(planted: Path, tmp_pa
         original = rows[f"kind {kind}/{number}.jpg"]
         found += rows[copy]["twins"] is not None and rows[copy]["twins"] == original["twins"]
     assert found == 9
-    # What is learned from gives way to what is measured on.
+    # Training photos are dropped, test photos stay.
     assert not set(copies) & set(done.table.frame.filter(pl.col("reason") == "leak")["id"])
-    assert done.summary["leaks"] >= 9
-    assert done.table.reasons()["leak"] == done.summary["leaks"]
+    assert done.summary.drops["leaks"] >= 9
+    assert done.table.reasons()["leak"] == done.summary.drops["leaks"]
     assert "copy of" in (tmp_path / "out" / "report.html").read_text()
 
     # Without parts the larger of near copies stays.
@@ -128,8 +126,8 @@ def test_changed_copies_are_found_across_folders_and_parts(planted: Path, tmp_pa
     assert len(gone) == len(clusters) - clusters.n_unique()
 
 
-def test_the_monkeys_that_occur_twice_are_found(shared: Path, tmp_path: Path) -> None:
-    """Real near-duplicates, among photos of monkeys as they are: seen by eye to be all right."""
+def test_real_near_duplicates_are_found(shared: Path, tmp_path: Path) -> None:
+    """Near-duplicates among photos of monkeys, verified by eye."""
     folder = shared / "data/wild74/train_val2019/Mammals/16"
     done = check(folder, tmp_path / "out", CheckConfig(**REAL))
     together = done.findings.drop_nulls("twins").sort("id").group_by("twins").agg("id")["id"]
@@ -140,7 +138,7 @@ def test_the_monkeys_that_occur_twice_are_found(shared: Path, tmp_path: Path) ->
 
 
 class Thumbs:
-    """A network that sees a picture as 4 x 4 squares of grey."""
+    """A network whose features are 4 x 4 grey levels."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         side = crops.shape[1] // 4
@@ -148,10 +146,8 @@ class Thumbs:
         return grey.reshape(len(crops), 16).astype(np.float32)
 
 
-def test_photos_on_their_side_are_told_from_upright_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Skies above, ground below; every tenth picture is turned, and may be among those learned from."""
+def test_rotated_photos_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sky above, ground below; every tenth photo is rotated, training photos of the head included."""
     rng = np.random.default_rng(0)
     photos, crops, turned = [], [], []
     for number in range(160):
@@ -166,9 +162,9 @@ def test_photos_on_their_side_are_told_from_upright_ones(
     extractor = SimpleNamespace(crop_for=lambda _: view, engine="torch")
     monkeypatch.setattr(runtime, "engine", lambda *_, **__: Thumbs())
     features = Features.of(Thumbs()(np.stack(crops)))
-    found = sideways(extractor, None, photos, features, 0)  # type: ignore[arg-type]
+    found = rotation_log_odds(extractor, None, photos, features, 0)  # type: ignore[arg-type]
     flagged = found >= CheckConfig().rotated
     assert flagged[turned].mean() > 0.9
     assert flagged[~np.array(turned)].mean() < 0.02
-    few = sideways(extractor, None, photos[:50], features.take(np.arange(50)), 0)  # type: ignore[arg-type]
+    few = rotation_log_odds(extractor, None, photos[:50], features.take(np.arange(50)), 0)  # type: ignore[arg-type]
     assert not few.any()

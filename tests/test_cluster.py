@@ -1,5 +1,4 @@
-"""Shares of the photos on a Ray cluster of two nodes in processes of their own: what comes of it is what
-one process gives, whoever dies on the way."""
+"""Shards on a Ray cluster of two nodes: the same results as in one process, though workers die."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """A cluster of two nodes, connected to; `kill` kills the second, and another takes its place."""
+    """Connect to a cluster of two nodes; `kill` kills the second and starts another."""
     ray = pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
     from ray.cluster_utils import Cluster
 
@@ -86,12 +85,12 @@ def then(do: Callable[[], object], results: Iterator[Any]) -> Iterator[Any]:
 
 
 def kill_workers(killed: list[int]) -> None:
-    """Kill two processes that are at work on the cluster's nodes, as soon as there are any."""
+    """Kill two working processes of the cluster's nodes, as soon as there are any."""
     until = time.monotonic() + 60
     while len(killed) < 2 and time.monotonic() < until:
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if (path / "cmdline").read_bytes().startswith(b"ray::_at_work") and is_ours(path):
+                if (path / "cmdline").read_bytes().startswith(b"ray::_run_task") and is_ours(path):
                     os.kill(int(path.name), signal.SIGKILL)
                     killed.append(int(path.name))
         time.sleep(0.02)
@@ -107,7 +106,7 @@ def is_ours(process: Path) -> bool:
     return False
 
 
-def test_the_same_features_though_a_node_dies(
+def test_same_features_though_a_node_dies(
     insects: Path, tmp_path: Path, nodes: Any, workers: Workers
 ) -> None:
     table, looked_at = sharded.read(insects), readers.read(insects)
@@ -115,9 +114,9 @@ def test_the_same_features_though_a_node_dies(
     backbones = {name: load(name, **how) for name, how in NETWORKS.items()}
     sharded.extract_shard(table, backbones, alone)
     shared = FeatureExtractor(engine="torch", store=FeatureStore(tmp_path / "cluster"))
-    over = Workers.over
+    run = Workers.map
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Workers, "over", lambda *a, **k: then(nodes.kill, over(*a, **k)))
+        patch.setattr(Workers, "map", lambda *a, **k: then(nodes.kill, run(*a, **k)))
         report = workers.extract(table, NETWORKS, shared)
     assert report.photos == 64
     assert [error.reason.value for error in report.rejected.values()] == ["truncated"]
@@ -125,11 +124,11 @@ def test_the_same_features_though_a_node_dies(
     assert np.array_equal(vectors(alone, digests), vectors(shared, digests))
 
 
-def test_a_task_is_sent_its_own_rows_and_no_names(insects: Path, tmp_path: Path) -> None:
+def test_a_task_gets_only_its_own_rows_without_names(insects: Path, tmp_path: Path) -> None:
     table, sent = sharded.read(insects), list[Any]()
 
     class Here(Workers):
-        def over(self, work: Any, common: Any, shares: Any, *, gpu: bool = False) -> Any:
+        def map(self, work: Any, common: Any, shares: Any, *, gpu: bool = False) -> Any:
             sent.extend(shares)
             return (work(common, share) for share in shares)
 
@@ -142,7 +141,7 @@ def test_a_task_is_sent_its_own_rows_and_no_names(insects: Path, tmp_path: Path)
     assert not any(len(rows.taxonomy) for _, rows in sent)
 
 
-def test_index_train_and_measures_are_the_same(
+def test_index_and_training_are_the_same(
     insects: Path, model: Path, tmp_path: Path, workers: Workers
 ) -> None:
     table = workers.look(readers.read(insects, verify=False))
@@ -160,10 +159,10 @@ def test_index_train_and_measures_are_the_same(
     assert np.array_equal(*scores)
 
 
-def test_paths_are_those_of_who_typed_the_command(
+def test_paths_are_relative_to_the_driver(
     insects: Path, model: Path, tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers stand in the folder in which their node was started."""
+    """Workers have the current folder of their node."""
     monkeypatch.chdir(insects.parent)
     monkeypatch.setenv("FIELDMARK_CACHE", os.path.relpath(tmp_path / "cache"))
     here = Path(insects.name)
@@ -215,7 +214,7 @@ def test_check_finds_the_same(insects: Path, tmp_path: Path, workers: Workers) -
     assert shared.findings.equals(alone.findings)
 
 
-def test_what_a_worker_refuses_is_said_as_it_is(
+def test_error_of_a_worker_is_raised_unchanged(
     insects: Path, tmp_path: Path, workers: Workers
 ) -> None:
     nowhere = {NETWORK: {"weights": str(tmp_path / "none.pth")}}
@@ -227,21 +226,21 @@ def die(_common: object, _share: object) -> None:
     os._exit(1)
 
 
-def test_a_share_whose_worker_dies_every_time_ends_the_run(workers: Workers) -> None:
+def test_shard_whose_worker_always_dies_is_an_error(workers: Workers) -> None:
     with pytest.raises(InputError, match="worker died 4 times"):
-        list(workers.over(die, None, [1]))
+        list(workers.map(die, None, [1]))
 
 
 def held_by_another(folder: Path, _share: object) -> bool:
-    """Fails the first time, as where a worker that was given up still holds the segment."""
+    """Fail the first time, as if a disconnected worker still locked the segment."""
     if (folder / "seen").exists():
         return True
     (folder / "seen").touch()
     raise StoreError("in use by another fieldmark")
 
 
-def test_a_segment_that_is_still_held_is_waited_for(tmp_path: Path, workers: Workers) -> None:
-    assert list(workers.over(held_by_another, tmp_path, [1])) == [True]
+def test_locked_segment_is_waited_for(tmp_path: Path, workers: Workers) -> None:
+    assert list(workers.map(held_by_another, tmp_path, [1])) == [True]
 
 
 def test_the_command_starts_a_cluster_of_its_own(insects: Path, tmp_path: Path) -> None:
@@ -260,7 +259,7 @@ def test_cut_gives_every_row_once_in_whole_batches(rows: int, shares: int, batch
     assert all(len(part) and len(part) % batch == 0 for part in parts[:-1])
 
 
-def test_an_address_where_no_cluster_is_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_without_a_cluster_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="fieldmark[cluster] is not installed")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)

@@ -93,9 +93,9 @@ def test_a_new_kind_is_learned_and_only_new_photos_are_computed(
     assert len(after.val) > len(before.val)
     _, text = (tmp_path / "grown" / "report.html").read_text().split('<section id="grown">')
     changed, _ = text.split("</section>", 1)
-    assert f"One kind is new: {NEW}." in changed
+    assert f"1 new class: {NEW}." in changed
     assert f">{about['old_photos']['photos']}<" in changed
-    assert "of these, of new kinds" in changed
+    assert "of new classes" in changed
 
 
 def test_the_old_photos_themselves_are_not_needed(

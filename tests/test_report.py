@@ -1,4 +1,4 @@
-"""The pages hold what they were given, mark what must be marked, and need no other file."""
+"""Report pages: contents, formats of numbers, and no other files."""
 
 from __future__ import annotations
 
@@ -512,10 +512,10 @@ def test_a_row_that_broke_down_has_no_numbers(photo_of: Callable[[str], Path | N
     assert "ResNeXt" in section(text, "table3")
 
 
-def test_the_classifiers_page_says_how_often_it_is_right(classifier_text: str) -> None:
+def test_classifier_page_shows_the_errors(classifier_text: str) -> None:
     summary = EVALUATIONS["complete"].summary()
     assert f"names {page.of_100(summary['top1_error'])} right" in classifier_text
-    assert page.decimal(summary["macro_error"]) in section(classifier_text, "short")
+    assert page.percent(summary["macro_error"]) in section(classifier_text, "short")
     assert "95.0 % of the answers" in section(classifier_text, "short")
     classes = section(classifier_text, "classes")
     errors = [row["error"] for row in summary["per_class"]]
@@ -524,7 +524,7 @@ def test_the_classifiers_page_says_how_often_it_is_right(classifier_text: str) -
     assert "truncated 2" in section(classifier_text, "data")
 
 
-def test_of_very_many_classes_the_hardest_are_shown(
+def test_of_many_classes_those_with_the_highest_error_are_shown(
     photo_of: Callable[[str], Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[classifier_page.__module__], "MOST_CLASSES", 2)
@@ -550,7 +550,7 @@ def test_the_threshold_is_measured_on_photos_it_was_not_set_on(
     assert "always answers" in section(make_classifier(photo_of, threshold=never), "short")
 
 
-def test_calibration_is_shown_before_and_after(
+def test_calibration_before_and_after(
     classifier_text: str, photo_of: Callable[[str], Path | None]
 ) -> None:
     assert "calibrated" in section(classifier_text, "sure")
@@ -559,20 +559,20 @@ def test_calibration_is_shown_before_and_after(
     assert "calibrated" not in plain
 
 
-def test_a_classifier_from_random_weights_says_so(
+def test_random_weights_are_marked(
     classifier_text: str, photo_of: Callable[[str], Path | None]
 ) -> None:
     assert "random weights" not in classifier_text
     assert make_classifier(photo_of, weights="random").count("random weights") >= 2
 
 
-def test_a_classifiers_page_needs_only_what_is_known() -> None:
+def test_classifier_page_needs_only_the_required_provenance() -> None:
     about = {"name": "n", "command": "c", "backbone": "b", "weights": "w"}
     text = classifier_page(
         about, EVALUATIONS["pruned"], taxonomy=Taxonomy([]), photos=lambda _: None, train_counts={}
     )
     pruned = PHOTOS - int(EVALUATIONS["pruned"].kept_N.sum())
-    assert f"with the {pruned} photos of classes that it was not taught" in text
+    assert f"with {page.plural(pruned, 'photo')} of pruned classes" in text
     assert "training photos</th>" not in text
 
 
@@ -586,11 +586,19 @@ def test_a_classifiers_page_needs_only_what_is_known() -> None:
         (1.0, "0 of 100"),
     ],
 )
-def test_a_share_in_plain_words(error: float, words: str) -> None:
+def test_error_in_plain_words(error: float, words: str) -> None:
     assert page.of_100(error) == words
 
 
-def test_numbers_for_a_person() -> None:
+def test_number_formats() -> None:
+    assert [page.plural(n, "photo") for n in (0, 1, 2000)] == [
+        "0 photos",
+        "1 photo",
+        "2,000 photos",
+    ]
+    assert page.plural(1, "class", "classes") == "1 class"
+    assert page.plural(2, "class", "classes") == "2 classes"
+    assert page.percents([0.1, 0.25]) == "10.0 to 25.0 %"
     assert page.count(268243) == "268,243"
     assert page.interval([0.1, 0.25]) == "0.100 to 0.250"
     assert page.signed(-0.02, 2) == "−0.02"
@@ -599,21 +607,21 @@ def test_numbers_for_a_person() -> None:
     assert {page.count(None), page.decimal(None), page.percent(None), page.seconds(None)} == {"–"}
 
 
-def test_the_page_says_what_it_answers_and_how_it_does_on_strangers() -> None:
+def test_answers_by_rank_and_detection_of_other_species() -> None:
     from importlib import import_module
 
     pages = import_module("fieldmark.reports.classifier_page")
 
     rate = {"photos": 90, "coverage": 0.9, "precision": 0.95}
     nothing = {"photos": 0, "coverage": 0.0, "precision": None}
-    told = {"auroc": 0.81, "fpr95": 0.62}
+    detection = {"auroc": 0.81, "fpr95": 0.62}
     measured = {
         "answered": {"all": rate, "species": rate, "genus": nothing},
         "coverage_curve": [
             {"score": 0.9, "coverage": 0.5, "precision": 1.0},
             {"score": 0.1, "coverage": 1.0, "precision": 0.9},
         ],
-        "unknown": {"held_out": ["a", "b"], "known": 40, "unknown": 30, "energy": told},
+        "unknown": {"held_out": ["a", "b"], "known": 40, "unknown": 30, "energy": detection},
     }
     ranks, unknown = pages._ranks(measured), pages._unknown(measured)
     assert ranks is not None
@@ -621,6 +629,6 @@ def test_the_page_says_what_it_answers_and_how_it_does_on_strangers() -> None:
     assert [rank for rank, _ in ranks["rows"]] == ["species"]
     assert "<svg" in ranks["plot"]
     assert unknown["classes"] == 2
-    assert [one for _, one in unknown["rows"]] == [told]
+    assert [one for _, one in unknown["rows"]] == [detection]
     assert pages._ranks({}) is None
     assert pages._unknown({"unknown": None}) is None

@@ -134,9 +134,9 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     assert beside["said"] in (tmp_path / "m" / "README.md").read_text()
     assert about["ensemble"]["cost"]["milliseconds"] > 0
     page = (tmp_path / "m" / "report.html").read_text()
-    assert "What it is made of" in page
-    assert "What was tried" in page
-    assert "What it is made of" not in (tmp_path / "m" / "README.md").read_text()
+    assert "Ensemble members" in page
+    assert "Options tried" in page
+    assert "Ensemble members" not in (tmp_path / "m" / "README.md").read_text()
     assert "**Cost.**" in (tmp_path / "m" / "README.md").read_text()
     first = trained.evaluation
     assert first.scores_NC.shape[1] == 4

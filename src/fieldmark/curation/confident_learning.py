@@ -1,24 +1,25 @@
-"""Which labels are probably wrong, from scores that did not see them.
+"""Labels that are probably wrong, from out-of-fold predictions.
 
-How many there are is told by confident learning (C. Northcutt, L. Jiang and I. Chuang, "Confident
+Their number is estimated by confident learning (C. Northcutt, L. Jiang and I. Chuang, "Confident
 learning: estimating uncertainty in dataset labels", 2021, section 3.1). A class's threshold is the
 mean probability that photos with its label get for it. A photo is confidently of another class
 where that class's probability reaches its threshold, is the highest of those that do, and is higher
 than the label's own.
 
-Which they are is told by noise in the labels: with a chance `e`, the same for all photos, a label
-was drawn at random, so that its probability is
+Which labels they are follows from a model of label noise: with probability `e`, the same for all
+photos, a label was drawn at random, so that its probability is
 
     (1 - e) p(label | photo) + e / C
 
 (C. Bishop, "Pattern recognition and machine learning", 2006, equation 4.117). `e` and a temperature
-of the scores are set where the given labels are the likeliest; scores that learned from wrong
-labels are too flat, and the temperature undoes it. What the second term has of the sum is the
-probability that the label was drawn. Where that is likely, the label's own probability is near 0, and
-drawn means wrong; of all that were drawn, one in C is right by chance.
+of the scores maximise the likelihood of the given labels; scores of a head trained on wrong labels
+are too flat, and the temperature corrects that. The share of the second term in the sum is the
+probability that the label was drawn. Where that is high, the label's own probability is near 0, and
+drawn means wrong; of all drawn labels, one in C is right by chance.
 
-Scores are read in blocks, twice, after a sample of them, and the matrix of given and found classes
-is never made: memory does not grow with photos times classes."""
+Scores are read in blocks, and the matrix of given and predicted classes is never built: memory does
+not grow with photos times classes.
+"""
 
 from __future__ import annotations
 
@@ -35,27 +36,27 @@ _BLOCK_BYTES = 1 << 26
 _SLACK = np.float32(1e-6)
 _SAMPLE = 8192
 _TEMPERATURES = np.geomspace(0.25, 2.0, 16)
-_ROUNDS = 100  # of expectation and maximisation
+_ITERATIONS = 100  # of expectation-maximisation
 
 
 class Scores(Protocol):
-    """Log-probabilities of N photos and C classes, of which some rows are read at a time."""
+    """Log-probabilities of N photos and C classes, read in blocks of rows."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C)."""
 
     def __getitem__(self, rows: slice) -> npt.NDArray[np.floating]:
-        """Some rows."""
+        """Return some rows."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How wrong the labels are.
+    """Model of label noise.
 
     Attributes:
-        share: of the labels that were drawn at random.
-        temperature: that the scores are divided by.
+        share: The share of labels that were drawn at random.
+        temperature: The temperature of the scores.
     """
 
     share: float
@@ -63,15 +64,15 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Suspects:
-    """What is said of N labels.
+class LabelIssues:
+    """Result for N labels.
 
     Attributes:
-        own_N: the probability of the label, the temperature set right.
-        best_N: the likeliest class besides the label.
-        wrong_N: the probability that the label is wrong, if wrong ones were drawn at random.
-        rows: the suspect photos, the worst first.
-        noise: what was estimated of all labels.
+        own_N: The probability of the label, with the fitted temperature.
+        best_N: The most likely class other than the label.
+        wrong_N: The probability that the label is wrong, if wrong labels were drawn at random.
+        rows: The photos with suspect labels, most suspect first.
+        noise: The fitted model.
     """
 
     own_N: FloatArray
@@ -81,15 +82,16 @@ class Suspects:
     noise: Noise
 
 
-def suspects(log_p_NC: Scores, labels_N: IntArray) -> Suspects:
-    """Labels that are probably wrong, the worst first.
+def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
+    """Find labels that are probably wrong.
 
-    As many as are confidently of another class, or as are likelier drawn at random than not, whichever
-    are more: where classes are like each other the first are, where scores are too flat the second.
+    Their number is that of the photos confidently of another class, or that of the labels more likely
+    drawn at random than not, whichever is higher: the first is higher if classes are similar, the second
+    if scores are too flat.
 
     Args:
-        log_p_NC: log-probabilities from a classifier that did not learn from the photo itself.
-        labels_N: labels in 0 .. C-1.
+        log_p_NC: Out-of-fold log-probabilities.
+        labels_N: Labels in 0 .. C-1.
     """
     count, classes = log_p_NC.shape
     noise = fit_noise(log_p_NC, labels_N)
@@ -114,20 +116,20 @@ def suspects(log_p_NC: Scores, labels_N: IntArray) -> Suspects:
     wrong_N = _posterior(own_N, noise.share, classes).astype(np.float32)
     many = max((elsewhere_N & likelier_N).sum(), (likelier_N & (wrong_N > 0.5)).sum())
     rows_S = worst[: int(many)]
-    return Suspects(own_N, best_N, wrong_N, rows_S, noise)
+    return LabelIssues(own_N, best_N, wrong_N, rows_S, noise)
 
 
 def thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:
-    """The mean probability of a label among its own photos, shape (C,); above 1 for a class of none."""
+    """Compute each class's mean probability over its own photos, shape (C,); 2 for a class of none."""
     count_C = np.bincount(labels_N, minlength=classes)
     total_C = np.bincount(labels_N, own_N.astype(np.float64), minlength=classes)
     return np.where(count_C > 0, total_C / np.maximum(count_C, 1), 2.0).astype(np.float32)
 
 
 def fit_noise(log_p_NC: Scores, labels_N: IntArray) -> Noise:
-    """The share and the temperature under which a sample of the given labels is the likeliest.
+    """Fit the noise model to a sample of the labels by maximum likelihood.
 
-    For each of sixteen temperatures the share is found by expectation and maximisation (A. Dempster,
+    For each of sixteen temperatures the share is found by expectation-maximisation (A. Dempster,
     N. Laird and D. Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977).
     """
     every = slice(None, None, max(1, -(-len(labels_N) // _SAMPLE)))
@@ -137,7 +139,7 @@ def fit_noise(log_p_NC: Scores, labels_N: IntArray) -> Noise:
     for temperature in _TEMPERATURES:
         p_B = _softmax(log_p_BC / np.float32(temperature))[at, own_B].astype(np.float64)
         share = 0.05
-        for _ in range(_ROUNDS):
+        for _ in range(_ITERATIONS):
             share = float(_posterior(p_B, share, classes).mean())
         likelihood = float(np.log((1 - share) * p_B + share / classes + 1e-30).mean())
         if likelihood > best:
@@ -146,7 +148,7 @@ def fit_noise(log_p_NC: Scores, labels_N: IntArray) -> Noise:
 
 
 def _posterior(own_N: npt.NDArray[np.floating], share: float, classes: int) -> DoubleArray:
-    """The probability that each label was drawn at random."""
+    """Compute the probability that each label was drawn at random."""
     drawn = share / classes
     posterior: DoubleArray = drawn / ((1 - share) * own_N.astype(np.float64) + drawn + 1e-30)
     return posterior
@@ -158,7 +160,7 @@ def _softmax(scores_BC: FloatArray) -> FloatArray:
 
 
 def _blocks(log_p_NC: Scores) -> Iterator[tuple[slice, FloatArray]]:
-    """Log-probabilities block by block, shape (B, C)."""
+    """Yield rows and their log-probabilities, shape (B, C)."""
     count, classes = log_p_NC.shape
     size = max(1, _BLOCK_BYTES // (4 * classes))
     for start in range(0, count, size):

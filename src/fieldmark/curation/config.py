@@ -1,4 +1,4 @@
-"""What a check is told, and what comes out of it."""
+"""Configuration and result of a check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fieldmark import models
 from fieldmark.data.photos import PhotoTable
 from fieldmark.utils.errors import RejectReason
 
-DROPS = {
+DROP_REASONS = {
     "duplicates": RejectReason.DUPLICATE,
     "near-duplicates": RejectReason.NEAR_DUPLICATE,
     "leaks": RejectReason.LEAK,
@@ -21,24 +21,24 @@ DROPS = {
     "tiny": RejectReason.TINY,
     "rotated": RejectReason.ROTATED,
 }
-"""What can be dropped, by the name of `--drop`, and the reason that the dropped photos get."""
+"""The names of `--drop`, and the reason with which the photos are rejected."""
 
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What `fieldmark check` is told.
+    """Configuration of a check.
 
     Attributes:
-        backbone, weights, weights_dir, engine: the network whose features are compared.
-        drop: which photos to reject in the table that is written, names of `DROPS`.
-        split: a split to look for leaks across; None: the source's own parts.
-        names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels are taken as they are.
-        dark: a photo is dark where 95 % of it is darker than this, 0 black to 1 white.
-        blurred: from this measure of blur on it is blurred, see `quality.looks.blur`.
-        tiny: with a shorter side of fewer pixels it is tiny.
-        rotated: from so many nats on, over four views, it lies on its side; see `check.sideways`.
-        folds: in how many parts photos are divided, each judged by what the others teach.
-        seed: of that division.
+        backbone, weights, weights_dir, engine: The network whose features are compared.
+        drop: Which photos to reject in the written table, names of `DROP_REASONS`.
+        split: The split whose parts are searched for leaks; None: the source's own parts.
+        names: A table of accepted names, see `fieldmark.data.synonyms`; None: labels stay as they are.
+        dark: A photo is dark if 95 % of its pixels are darker than this; 0 black, 1 white.
+        blurred: A photo is blurred from this value of `image_stats.blur` on.
+        tiny: A photo is tiny if its shorter side has fewer pixels.
+        rotated: A photo is rotated from this log-odds in nats on, see `curation.orientation`.
+        folds: The number of folds of the out-of-fold predictions for labels.
+        seed: The seed of the folds.
     """
 
     backbone: str = models.DEFAULT
@@ -57,15 +57,44 @@ class CheckConfig:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What came out.
+class CheckSummary:
+    """Counts of photos.
 
     Attributes:
-        table: the photos, with `group` so that twins stay together, and what was dropped rejected.
-        findings: a row for each photo that was kept before, see docs/check.md for the columns.
-        summary: how many photos each finding has.
+        photos: All photos checked.
+        labelled: Those with a label.
+        drops: For each name of `DROP_REASONS`, how many photos it would reject.
+        twins_with_other_labels: Near-duplicates with different labels.
+        leaking: Photos with near-duplicates, or photos of their group, in another part.
+    """
+
+    photos: int
+    labelled: int
+    drops: dict[str, int]
+    twins_with_other_labels: int
+    leaking: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts as in `findings.json`."""
+        return {
+            "photos": self.photos,
+            "labelled": self.labelled,
+            **self.drops,
+            "twins_with_other_labels": self.twins_with_other_labels,
+            "leaking": self.leaking,
+        }
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Result of a check.
+
+    Attributes:
+        table: The photos; near-duplicates share a `group`, and dropped photos are rejected.
+        findings: One row per photo checked, see docs/check.md for the columns.
+        summary: Counts of photos.
     """
 
     table: PhotoTable
     findings: pl.DataFrame
-    summary: dict[str, int]
+    summary: CheckSummary

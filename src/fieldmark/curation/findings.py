@@ -1,4 +1,4 @@
-"""A row of findings for each photo."""
+"""The table of findings, one row per photo."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import polars as pl
 
 from fieldmark.curation.config import CheckConfig
 from fieldmark.curation.hamming_search import components
-from fieldmark.curation.image_stats import Looks
-from fieldmark.curation.label_issues import judged
-from fieldmark.curation.near_duplicates import twins
+from fieldmark.curation.image_stats import ImageStats
+from fieldmark.curation.label_issues import label_columns
+from fieldmark.curation.near_duplicates import find_near_duplicates
 from fieldmark.data.split import Split
 from fieldmark.features.cache import Features
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -18,36 +18,36 @@ from fieldmark.utils.typing import FloatArray, IntArray
 def findings_of(
     rows: pl.DataFrame,
     split: Split | None,
-    seen: Looks,
+    stats: ImageStats,
     features: Features,
-    sideways_N: FloatArray,
+    rotated_N: FloatArray,
     config: CheckConfig,
 ) -> pl.DataFrame:
-    """What was found, with the columns that docs/check.md lists.
+    """Return the findings, with the columns of docs/check.md.
 
     Args:
-        rows: the kept rows of a photo table.
-        split: whose parts leaks are looked for across; None: the source's own.
-        seen, features: of the same photos in the same order.
-        sideways_N: how much likelier each lies on its side than not, in nats.
-        config: the limits.
+        rows: The kept rows of a photo table.
+        split: The split whose parts are searched for leaks; None: the source's own parts.
+        stats, features: Of the same photos in the same order.
+        rotated_N: Log-odds that each photo is rotated, in nats.
+        config: The thresholds.
     """
-    found = twins(rows["sha256"].to_list(), seen, features)
-    together_N = _together(rows["group"], found.near_N)
+    found = find_near_duplicates(rows["sha256"].to_list(), stats, features)
+    together_N = _together(rows["group"], found.cluster_N)
     findings = pl.DataFrame(
         {
             "id": rows["id"],
             "taxon_id": rows["taxon_id"],
             "part": _parts(rows, split),
-            "same_bytes": _cluster(rows["id"], found.same_N),
-            "twins": _cluster(rows["id"], found.near_N),
-            "alike": found.alike_N,
+            "same_bytes": _cluster(rows["id"], found.same_bytes_N),
+            "twins": _cluster(rows["id"], found.cluster_N),
+            "alike": found.similarity_N,
             "together": _cluster(rows["id"], together_N),
-            **judged(features, rows, together_N, config),
-            "brightness": seen.bright_N,
-            "blur": seen.blur_N,
+            **label_columns(features, rows, together_N, config),
+            "brightness": stats.brightness_N,
+            "blur": stats.blur_N,
             "short_side": pl.Series(rows.select(pl.min_horizontal("width", "height"))),
-            "sideways": sideways_N,
+            "sideways": rotated_N,
         }
     ).with_columns(
         labels_differ=pl.col("taxon_id").drop_nulls().n_unique().over("twins").gt(1)
@@ -61,23 +61,23 @@ def findings_of(
 
 
 def is_in(cluster: str) -> pl.Expr:
-    """Whether a photo is in a cluster of the kind."""
+    """Select the photos that are in a cluster of the column."""
     return pl.col(cluster).is_not_null()
 
 
-def _together(group: pl.Series, near_N: IntArray) -> IntArray:
-    """What must stay on one side of a split: twins, and photos of one group of the source."""
+def _together(group: pl.Series, cluster_N: IntArray) -> IntArray:
+    """Return the first photo of all that must stay in one part: near-duplicates and groups."""
     frame = pl.DataFrame({"group": group}).with_row_index("row")
     first = frame.filter(pl.col("group").is_not_null()).with_columns(
         first=pl.col("row").first().over("group")
     )
     pairs = first.select("first", "row").to_numpy().astype(np.int64)
-    own = np.stack([near_N, np.arange(len(near_N))], 1)
-    return components(len(near_N), np.concatenate([pairs, own]))
+    own = np.stack([cluster_N, np.arange(len(cluster_N))], 1)
+    return components(len(cluster_N), np.concatenate([pairs, own]))
 
 
 def _cluster(ids: pl.Series, root_N: IntArray) -> pl.Series:
-    """The id of each cluster's first photo; null for a photo that is alone."""
+    """Return the id of each cluster's first photo; null for a photo without a cluster."""
     alone = np.bincount(root_N, minlength=len(root_N))[root_N] == 1
     return pl.select(pl.when(~pl.Series(alone)).then(ids.gather(root_N))).to_series()
 
@@ -89,5 +89,5 @@ def _parts(rows: pl.DataFrame, split: Split | None) -> pl.Series:
 
 
 def _leaks(cluster: str) -> pl.Expr:
-    """Whether photos that belong together are in more than one part."""
+    """Select the photos of a cluster that is in more than one part."""
     return is_in(cluster) & (pl.col("part").drop_nulls().n_unique().over(cluster) > 1)

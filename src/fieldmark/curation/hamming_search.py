@@ -1,9 +1,9 @@
-"""Pairs of hashes that are nearly equal, among a million, without comparing all with all; groups.
+"""Search of all pairs of hashes within a Hamming distance, and connected components of pairs.
 
 Multi-index hashing (M. Norouzi, A. Punjani and D. Fleet, "Fast exact search in Hamming space with
-multi-index hashing", 2014): cut 64 bits into four bands of 16. Of two hashes that differ in at most
-11 bits, some band differs in at most 11 // 4 = 2. So only hashes are compared that share a band but
-for two bits; none is missed.
+multi-index hashing", 2014): cut 64 bits into four bands of 16. If two hashes differ in at most 11 bits,
+at least one band differs in at most 11 // 4 = 2 bits. So it suffices to compare hashes that have a band
+in common up to two bits.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ Hashes = npt.NDArray[np.uint64]
 
 _BANDS = 4
 _BAND_BITS = 64 // _BANDS
-_AT_ONCE = 1 << 21  # pairs that are compared at once: bounds the memory
-_TWINS = 8  # photos of one hash that are compared with those of another, or among themselves
+_CHUNK = 1 << 21  # pairs that are compared at a time: limits the memory
+_PER_HASH = 8  # photos of one hash that are compared with each other, or with those of another hash
 
 
 def pairs_within(hash_N: Hashes, radius: int) -> IntArray:
-    """All pairs of rows whose hashes differ in at most `radius` bits, shape (P, 2), the lower row first.
+    """Find all pairs of rows whose hashes differ in at most `radius` bits.
 
-    Of more than 8 rows with one and the same hash, each is paired with the next 7 alone, so that they
-    hang together without a pair for every two; and 8 of them are paired with those of other hashes.
+    Of more than 8 rows with the same hash, each is paired with the next 7 only, which connects them
+    without a pair for every two, and only 8 of them are paired with rows of other hashes.
 
     Args:
-        hash_N: the hashes.
-        radius: in bits; the work grows quickly from 12 on.
+        hash_N: The hashes.
+        radius: In bits; the time grows quickly from 12 on.
+
+    Returns:
+        Shape (P, 2), the lower row first.
     """
     order = np.argsort(hash_N, kind="stable").astype(np.int64)
     unique_U, start_U, count_U = np.unique(hash_N[order], return_index=True, return_counts=True)
-    found = [_equal(hash_N, order, apart) for apart in range(1, _TWINS)]
+    found = [_equal(hash_N, order, apart) for apart in range(1, _PER_HASH)]
     for left, right in _unique_pairs(unique_U, radius):
-        kept = np.minimum(count_U, _TWINS)
-        sizes = kept[left] * kept[right]
+        used_U = np.minimum(count_U, _PER_HASH)
+        sizes = used_U[left] * used_U[right]
         place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        width = np.repeat(kept[right], sizes)
+        width = np.repeat(used_U[right], sizes)
         a = order[np.repeat(start_U[left], sizes) + place // width]
         b = order[np.repeat(start_U[right], sizes) + place % width]
         found.append(np.stack([a, b], 1))
@@ -51,14 +54,14 @@ def pairs_within(hash_N: Hashes, radius: int) -> IntArray:
 
 
 def _equal(hash_N: Hashes, order: IntArray, apart: int) -> IntArray:
-    """Pairs of rows that have one hash and are so many places apart in the order of the hashes."""
+    """Return pairs of rows with equal hashes that are `apart` places apart in the sorted order."""
     before, behind = order[:-apart], order[apart:]
     equal = hash_N[before] == hash_N[behind]
     return np.stack([before[equal], behind[equal]], 1)
 
 
 def _unique_pairs(hash_U: Hashes, radius: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs of distinct hashes, perhaps more than once."""
+    """Yield pairs of distinct hashes; a pair may occur more than once."""
     for band in range(_BANDS):
         value_U = (hash_U >> np.uint64(band * _BAND_BITS)).astype(np.uint16).astype(np.int64)
         order = np.argsort(value_U, kind="stable")
@@ -68,29 +71,29 @@ def _unique_pairs(hash_U: Hashes, radius: int) -> Iterator[tuple[IntArray, IntAr
         rows = np.arange(len(hash_U))
         for mask in _masks(radius // _BANDS):
             other = value_U ^ mask
-            # Each pair once: the partner lies in a later bucket, or later in the same one.
+            # Each pair once: the other row is in a later bucket, or later in the same bucket.
             first = start_V[other] if mask else rows + 1
             last = start_V[other] + count_V[other]
             many = np.where((other > value_U) | (mask == 0), last - first, 0)
-            for left, right in _stretches(first, many):
+            for left, right in _expand(first, many):
                 differ = np.bitwise_count(sorted_U[left] ^ sorted_U[right])
                 hit = differ <= radius
                 yield order[left[hit]], order[right[hit]]
 
 
 def _masks(bits: int) -> list[int]:
-    """All ways to change at most so many bits of a band."""
+    """Return all masks of a band with at most `bits` bits set."""
     places = [1 << place for place in range(_BAND_BITS)]
     return [sum(some) for size in range(bits + 1) for some in combinations(places, size)]
 
 
-def _stretches(first: IntArray, many: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Row r with `many[r]` rows from `first[r]` on, some rows at a time."""
+def _expand(first: IntArray, many: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield pairs of row r with the `many[r]` rows from `first[r]` on, in chunks."""
     ends = np.cumsum(many)
     start = 0
     while start < len(many):
         before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + _AT_ONCE, side="right")))
+        stop = max(start + 1, int(np.searchsorted(ends, before + _CHUNK, side="right")))
         sizes = many[start:stop]
         total = int(sizes.sum())
         if total:
@@ -101,7 +104,7 @@ def _stretches(first: IntArray, many: IntArray) -> Iterator[tuple[IntArray, IntA
 
 
 def components(count: int, pairs_P2: IntArray) -> IntArray:
-    """The lowest row that each row hangs together with through pairs, shape (count,)."""
+    """Return the lowest row of each row's connected component, shape (count,)."""
     root = np.arange(count)
     while len(pairs_P2):
         a, b = root[pairs_P2[:, 0]], root[pairs_P2[:, 1]]

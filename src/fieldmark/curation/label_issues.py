@@ -1,4 +1,4 @@
-"""What is said of each label by a head that learned from the other photos."""
+"""Suspect labels, from out-of-fold predictions of a ridge head."""
 
 from __future__ import annotations
 
@@ -23,35 +23,36 @@ from fieldmark.utils.typing import IntArray
 
 logger = logging.getLogger(__name__)
 
-
-_FEWEST = 20
-"""With fewer labelled photos than this the labels are not judged."""
+_MIN_PHOTOS = 20  # labelled photos below which labels are not checked
 
 
-def judged(
+def label_columns(
     features: Features, rows: pl.DataFrame, together_N: IntArray, config: CheckConfig
 ) -> dict[str, pl.Series]:
-    """Columns of findings: probability, the likeliest other, how likely wrong, rank among the suspects.
+    """Return the columns of findings about labels, see docs/check.md.
 
     Args:
-        features: of the photos.
-        rows: their rows of the table.
-        together_N: what belongs together has the same number.
-        config: `folds` and `seed`.
+        features: Of N photos.
+        rows: Their rows of the table.
+        together_N: Photos that must stay in one fold have the same number.
+        config: `folds` and `seed` are used.
     """
     labelled = np.flatnonzero(rows["taxon_id"].is_not_null().to_numpy())
     taxa = rows["taxon_id"].drop_nulls().unique().sort()
     own, wrong = np.full((2, len(rows)), np.nan, np.float32)
     other = np.full(len(rows), -1, np.int64)
     rank = np.zeros(len(rows), np.int64)
-    if len(labelled) >= _FEWEST and len(taxa) > 1:
+    if len(labelled) >= _MIN_PHOTOS and len(taxa) > 1:
         photos = _photos(rows[labelled], together_N[labelled])
         scores = cross_validated(features.take(labelled), photos, taxa.to_list(), config)
-        said = confident_learning.suspects(scores, photos.labels(taxa.to_list()))
-        own[labelled], other[labelled], wrong[labelled] = said.own_N, said.best_N, said.wrong_N
-        rank[labelled[said.rows]] = np.arange(1, len(said.rows) + 1)
+        issues = confident_learning.find_label_issues(scores, photos.labels(taxa.to_list()))
+        own[labelled], wrong[labelled] = issues.own_N, issues.wrong_N
+        other[labelled] = issues.best_N
+        rank[labelled[issues.rows]] = np.arange(1, len(issues.rows) + 1)
     else:
-        logger.info("Labels are not judged: there are too few labelled photos, or one class.")
+        logger.info(
+            f"Labels are not checked: fewer than {_MIN_PHOTOS} labelled photos, or only one class."
+        )
     likelier = taxa.gather(pl.Series(other.clip(min=0))) if len(taxa) else rows["taxon_id"]
     return {
         "label_probability": pl.Series(own).fill_nan(None),
@@ -62,7 +63,7 @@ def judged(
 
 
 def _photos(rows: pl.DataFrame, together_N: IntArray) -> LabelledPhotos:
-    """Labelled photos whose groups are what belongs together."""
+    """Return labelled photos whose groups are `together_N`."""
     count = len(rows)
     groups = tuple(map(str, together_N))
     return LabelledPhotos(tuple(rows["id"]), (), tuple(rows["taxon_id"]), groups, ("",) * count)
@@ -71,15 +72,18 @@ def _photos(rows: pl.DataFrame, together_N: IntArray) -> LabelledPhotos:
 def cross_validated(
     features: Features, photos: LabelledPhotos, classes: list[str], config: CheckConfig
 ) -> npt.NDArray[np.float16]:
-    """Log-probabilities of each photo by a ridge head that did not see it, nor what belongs to it.
+    """Compute out-of-fold log-probabilities with a ridge head.
 
-    They lie in a file without a name, (N, C) in half precision: memory does not grow with them.
+    They are stored in an unnamed file, so that memory does not grow with N times C.
 
     Args:
-        features: of N labelled photos.
-        photos: those photos; a group is never torn.
+        features: Of N labelled photos.
+        photos: The photos; a group stays in one fold.
         classes: C taxon ids.
-        config: `folds` and `seed`.
+        config: `folds` and `seed` are used.
+
+    Returns:
+        Shape (N, C), float16.
     """
     fold_N = folds(photos, config.folds, config.seed)
     folder = io.cache_dir()
@@ -88,14 +92,14 @@ def cross_validated(
         scores = np.memmap(handle, np.float16, mode="w+", shape=(len(photos), len(classes)))
     labelled = LabelledFeatures(features, photos.labels(classes), photos.ids)
     nothing = labelled.where(np.zeros(len(photos), np.bool_))
-    with progress_bar("judging labels", config.folds, unit="folds") as stage:
+    with progress_bar("checking labels", config.folds, unit="folds") as bar:
         for fold in range(config.folds):
-            asked = np.flatnonzero(fold_N == fold)
-            if 0 < len(asked) < len(photos):
+            held_out = np.flatnonzero(fold_N == fold)
+            if 0 < len(held_out) < len(photos):
                 rest = labelled.where(fold_N != fold)
                 head = HEADS["ridge"](rest, nothing, len(classes), config.seed).head
-                for start, x_BD in features.take(asked).blocks(512):
+                for start, x_BD in features.take(held_out).blocks(512):
                     block = metrics.log_softmax(head.logits(x_BD)).clip(min=-6e4)
-                    scores[asked[start : start + len(x_BD)]] = block
-            stage.advance()
+                    scores[held_out[start : start + len(x_BD)]] = block
+            bar.advance()
     return scores

@@ -1,14 +1,14 @@
-"""Photos that lie on their side.
+"""Photos that are rotated by 90 degrees.
 
-Turning a picture by a known angle makes a labelled example of it without a person (S. Gidaris, P.
-Singh and N. Komodakis, "Unsupervised representation learning by predicting image rotations", 2018).
-Some of the photos are turned four ways, and a head on the network's features learns to tell upright,
-sideways and upside down. It is then asked about the features of all photos, which are there already.
-A photo that it does not find upright is looked at in all four ways: turned by a quarter, a picture
-on its side has to look upright or upside down, and by two quarters sideways again.
+Rotating a photo by a known angle makes a labelled example (S. Gidaris, P. Singh and N. Komodakis,
+"Unsupervised representation learning by predicting image rotations", 2018). Some of the photos are
+rotated by 0, 90, 180 and 270 degrees, and a head on the network's features is trained to classify
+upright, quarter turn and upside down. It is applied to the cached features of all photos. A photo that
+does not look upright is also measured at the other three angles: a photo with a quarter turn must look
+upright or upside down after 90 degrees, and have a quarter turn again after 180.
 
-Left and right are not told apart: a network that learned from mirrored pictures sees no difference.
-Nor is upside down called rotated: half of the time it is taken for upright.
+Left and right are not distinguished, since networks are trained on mirrored photos. Upside down does not
+count as rotated: the head confuses it with upright too often.
 """
 
 from __future__ import annotations
@@ -32,96 +32,97 @@ from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.random import order
 from fieldmark.utils.typing import ByteArray, FloatArray, IntArray
 
-_TAUGHT = 1000  # photos that are turned to learn from
-_FEWEST = 100
-_ASKED_FROM = 1.0  # nats of one view from which on all four are looked at
-_UPRIGHT, _SIDEWAYS, _DOWN = range(3)
-_SHOWN = (_UPRIGHT, _SIDEWAYS, _DOWN, _SIDEWAYS)  # by 0, 1, 2, 3 quarters
+_TRAINING_PHOTOS = 1000
+_MIN_PHOTOS = 100
+_MIN_LOG_ODDS = 1.0  # nats at one angle from which on all four are measured
+_UPRIGHT, _QUARTER, _DOWN = range(3)
+_LABELS = (_UPRIGHT, _QUARTER, _DOWN, _QUARTER)  # after 0, 1, 2, 3 quarter turns
 
 
-def sideways(
+def rotation_log_odds(
     extractor: FeatureExtractor,
     backbone: Backbone,
     photos: Sequence[PhotoFile],
     features: Features,
     seed: int,
 ) -> FloatArray:
-    """How much likelier each photo lies on its side than not, in nats over four views; shape (N,).
-
-    Zero for those that look upright at once, and for all of fewer than a hundred photos.
+    """Compute the log-odds that each photo has a quarter turn, in nats, summed over four angles.
 
     Args:
-        bench: its crop and engine are taken.
-        backbone: its features tell.
+        extractor: Its crop and engine are used.
+        backbone: The network of the features.
         photos: N photos that can be decoded.
-        features: of those photos as they are.
-        seed: of which photos are turned to learn from.
+        features: Of the photos as they are.
+        seed: Selects the training photos.
+
+    Returns:
+        Shape (N,); zero for photos that look upright, and for all if there are fewer than 100 photos.
     """
     found_N = np.zeros(len(photos), np.float32)
     keys = [photo.sha256 for photo in photos]
     unique = np.unique(keys, return_index=True)[1]
-    if len(unique) < _FEWEST:
+    if len(unique) < _MIN_PHOTOS:
         return found_N
-    taught = unique[order([keys[at] for at in unique], "sideways", seed)[:_TAUGHT]]
+    chosen = unique[order([keys[at] for at in unique], "sideways", seed)[:_TRAINING_PHOTOS]]
     views = _Views(extractor, backbone)
-    side_N = np.zeros(len(photos), np.int64)  # whose head judges: never one that learned from it
-    side_N[np.isin(keys, [keys[at] for at in taught[::2]])] = 1
-    for side, half in enumerate((taught[::2], taught[1::2])):
-        head = _learned(views.of(photos, half, features), seed)
-        mine = np.flatnonzero(side_N == side)
+    head_N = np.zeros(len(photos), np.int64)  # the head for each photo: not trained on it
+    head_N[np.isin(keys, [keys[at] for at in chosen[::2]])] = 1
+    for number, half in enumerate((chosen[::2], chosen[1::2])):
+        head = _train(views.of(photos, half, features), seed)
+        rows = np.flatnonzero(head_N == number)
         first = np.concatenate(
-            [_evidence(head, x_BD) for _, x_BD in features.take(mine).blocks()] or [found_N[:0]]
+            [_log_odds(head, x_BD) for _, x_BD in features.take(rows).blocks()] or [found_N[:0]]
         )
-        asked = mine[first >= _ASKED_FROM]
-        seen = views.of(photos, asked, features)
-        for way in range(4):
-            found_N[asked] += (1, -1, 1, -1)[way] * _evidence(head, seen[:, way])
+        rows = rows[first >= _MIN_LOG_ODDS]
+        x_N4D = views.of(photos, rows, features)
+        for turns in range(4):
+            found_N[rows] += (-1) ** turns * _log_odds(head, x_N4D[:, turns])
     return found_N
 
 
-def _learned(views_N4D: FloatArray, seed: int) -> Head:
-    """A head that tells upright, sideways and upside down."""
+def _train(views_N4D: FloatArray, seed: int) -> Head:
+    """Train a head that classifies upright, quarter turn and upside down."""
     x_ND = views_N4D.reshape(4 * len(views_N4D), -1)
-    y_N = np.tile(np.array(_SHOWN, np.int64), len(views_N4D))
+    y_N = np.tile(np.array(_LABELS, np.int64), len(views_N4D))
     learn = LabelledFeatures(Features.of(x_ND), y_N, tuple(map(str, range(len(y_N)))))
     return HEADS["ridge"](learn, learn.where(np.zeros(len(y_N), np.bool_)), 3, seed).head
 
 
-def _evidence(head: Head, x_ND: FloatArray) -> FloatArray:
-    """The log-odds of sideways in one view, shape (N,)."""
+def _log_odds(head: Head, x_ND: FloatArray) -> FloatArray:
+    """Compute the log-odds of a quarter turn at one angle, shape (N,)."""
     if not len(x_ND):
         return np.zeros(0, np.float32)
     log_p_NK = metrics.log_softmax(head.logits(x_ND))
     others = np.logaddexp(log_p_NK[:, _UPRIGHT], log_p_NK[:, _DOWN])
-    return np.asarray(log_p_NK[:, _SIDEWAYS] - others, np.float32)
+    return np.asarray(log_p_NK[:, _QUARTER] - others, np.float32)
 
 
 class _Views:
-    """Features of photos turned four ways."""
+    """Features of photos at four angles."""
 
     def __init__(self, extractor: FeatureExtractor, backbone: Backbone) -> None:
         self.crop = extractor.crop_for(backbone)
         self.engine = runtime.engine(backbone, extractor.engine, batch=BATCH)
 
     def of(self, photos: Sequence[PhotoFile], rows: IntArray, features: Features) -> FloatArray:
-        """By 0, 1, 2, 3 quarters, shape (len(rows), 4, D); the first are there already."""
+        """Compute features after 0, 1, 2, 3 quarter turns, shape (len(rows), 4, D)."""
         found_N4D = np.zeros((len(rows), 4, features.dim), np.float32)
         found_N4D[:, 0] = features[rows]
         pixels = decoded([photos[at] for at in rows], self.crop)
         batch: list[tuple[int, ByteArray]] = []
-        with progress_bar("turning pictures", len(rows)) as stage:
+        with progress_bar("rotating photos", len(rows)) as bar:
             for number, crop in enumerate(pixels):
                 if not isinstance(crop, ImageRejected):
                     batch.append((number, crop))
                 if len(batch) == BATCH or number == len(rows) - 1:
-                    self._turned(batch, found_N4D)
-                stage.advance()
+                    self._rotate(batch, found_N4D)
+                bar.advance()
         return found_N4D
 
-    def _turned(self, batch: list[tuple[int, ByteArray]], found_N4D: FloatArray) -> None:
+    def _rotate(self, batch: list[tuple[int, ByteArray]], found_N4D: FloatArray) -> None:
         if batch:
             at, crops = [each for each, _ in batch], np.stack([crop for _, crop in batch])
-            for way in (1, 2, 3):
-                turned = np.ascontiguousarray(np.rot90(crops, way, axes=(1, 2)))
-                found_N4D[at, way] = self.engine(turned)
+            for turns in (1, 2, 3):
+                rotated = np.ascontiguousarray(np.rot90(crops, turns, axes=(1, 2)))
+                found_N4D[at, turns] = self.engine(rotated)
             batch.clear()

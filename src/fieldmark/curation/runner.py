@@ -1,18 +1,20 @@
-"""The way through a check: look, compare, judge, drop what was asked, write."""
+"""Run a check: measure, compare, reject what was asked for, write the folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from fieldmark import models
-from fieldmark.curation import filters, image_stats, writing
-from fieldmark.curation.config import DROPS, CheckConfig, Checked
+from fieldmark import models, reports
+from fieldmark.curation import filters, image_stats
+from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckResult
 from fieldmark.curation.findings import findings_of
-from fieldmark.curation.orientation import sideways
+from fieldmark.curation.orientation import rotation_log_odds
 from fieldmark.data import readers, synonyms
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.split import Split
+from fieldmark.data.subset import photo_finder
 from fieldmark.features.cache import Features
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import Backbone
@@ -27,21 +29,21 @@ def check(
     *,
     command: str = "",
     read: Callable[[Path], PhotoTable] = readers.read,
-) -> Checked:
-    """Look for twins, leaks, suspect labels and pictures that show little; write it all to `out`.
+) -> CheckResult:
+    """Find near-duplicates, leaks, suspect labels and poor photos, and write the results to `out`.
 
     Args:
-        photos: photos in any layout that `fieldmark.data.readers` reads, or a table of them.
-        out: the folder to write to; it must be new, empty, or an older check.
-        config: the choices.
-        command: what was typed, for the page.
-        read: reads the photos; on the way it may bring what is asked of them onto the shelves.
+        photos: Photos in any layout that `fieldmark.data.readers` reads, or a table of them.
+        out: The folder to write to: new, empty, or of an older check.
+        config: The configuration.
+        command: The command line, for the page.
+        read: Reads the photos; it may fill the caches of features and image statistics.
 
     Raises:
-        InputError: anything about the photos, the network or the folder that stands in the way.
+        InputError: The photos, the network or the folder cannot be used.
     """
-    if unknown := [name for name in config.drop if name not in DROPS]:
-        raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROPS)}.")
+    if unknown := [name for name in config.drop if name not in DROP_REASONS]:
+        raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
     io.check_out(out, "check", "findings.json")
     split = Split.read(config.split) if config.split else None
     accepted = synonyms.read(config.names)
@@ -49,39 +51,73 @@ def check(
         config.backbone, weights=config.weights, weights_dir=config.weights_dir, seed=config.seed
     )
     extractor = FeatureExtractor(engine=config.engine)
-    found = accepted.apply(read(photos))
-    table, seen, features = _look(found, extractor, backbone, config)
-    sideways_N = sideways(extractor, backbone, files_of(table), features, config.seed)
-    findings = findings_of(table.kept, split, seen, features, sideways_N, config)
-    dropped = filters.dropped(filters.grouped(table, findings), findings, config.drop)
-    checked = Checked(dropped, findings, filters.summary(findings))
-    writing.write(out, checked, table, config, command)
-    return checked
+    table, stats, features = _measure(accepted.apply(read(photos)), extractor, backbone, config)
+    rotated_N = rotation_log_odds(extractor, backbone, files_of(table), features, config.seed)
+    findings = findings_of(table.kept, split, stats, features, rotated_N, config)
+    grouped = filters.group_near_duplicates(table, findings)
+    result = CheckResult(
+        filters.drop(grouped, findings, config.drop), findings, filters.summarize(findings)
+    )
+    _write(out, result, config, command)
+    return result
 
 
-def _look(
+def _measure(
     table: PhotoTable, extractor: FeatureExtractor, backbone: Backbone, config: CheckConfig
-) -> tuple[PhotoTable, image_stats.Looks, Features]:
-    """What all photos look like, and their features; what cannot be decoded is rejected."""
-    photos = files_of(table)
-    seen = image_stats.look(photos, extractor.store)
-    ids = table.kept["id"]  # taken once: what is rejected is no longer among the kept
-    for at, error in seen.rejected.items():
+) -> tuple[PhotoTable, image_stats.ImageStats, Features]:
+    """Compute statistics and features of all photos; reject those that cannot be decoded."""
+    stats = image_stats.compute(files_of(table), extractor.store)
+    ids = table.kept["id"]  # before any photo is rejected
+    for at, error in stats.rejected.items():
         table = table.reject([ids[at]], error.reason.value)
     extraction = extractor.compute(files_of(table), {config.backbone: backbone})
     table = table.reject_files(extraction.rejected)
     photos = files_of(table)
-    digests = [photo.sha256 for photo in photos]
-    return table, image_stats.look(photos, extractor.store), extractor.cache(backbone).get(digests)
+    features = extractor.cache(backbone).get([photo.sha256 for photo in photos])
+    return table, image_stats.compute(photos, extractor.store), features
 
 
 def files_of(table: PhotoTable) -> list[PhotoFile]:
-    """The photos that can be used, with their digests.
+    """Return the kept photos with their digests.
 
     Raises:
-        InputError: there are none, or they were not looked at.
+        InputError: There are none, or their files were not read yet.
     """
     if table.kept.is_empty() or table.kept["sha256"].null_count():
-        raise InputError(f"{table.root} holds no photos to look at: name a folder that has them.")
+        raise InputError(
+            f"{table.root} contains no photos that were read: name a folder of photos."
+        )
     columns = table.kept.select("sha256", "path").iter_rows()
     return [PhotoFile(digest, table.file_of(path)) for digest, path in columns]
+
+
+def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) -> None:
+    """Write table, findings and page; `findings.json` is last and marks the folder as complete."""
+    table = result.table
+    table.write(out / "checked.parquet")
+    with io.replacing(out / "findings.parquet") as temporary:
+        result.findings.write_parquet(temporary)
+    counts = result.summary.to_dict()
+    about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
+    page = reports.check_page(
+        result.findings,
+        counts,
+        taxonomy=table.taxonomy,
+        photos=photo_finder(table),
+        about=asdict(config) | about,
+    )
+    io.write_text(out / "report.html", page)
+    io.write_json(out / "findings.json", counts)
+
+
+def lines(result: CheckResult) -> Iterator[str]:
+    """Describe the result for the terminal."""
+    counts = result.summary.to_dict()
+    yield f"{counts['photos']:,} photos checked, {counts['labelled']:,} with a label"
+    yield f"  {counts['duplicates']:,} duplicates"
+    yield f"  {counts['near-duplicates']:,} near-duplicates, duplicates included"
+    yield f"  {counts['twins_with_other_labels']:,} near-duplicates with different labels"
+    yield f"  {counts['leaking']:,} photos in leaks: near-duplicates or groups in several parts"
+    yield f"  {counts['labels']:,} suspect labels"
+    yield "  " + ", ".join(f"{counts[n]:,} {n}" for n in ("dark", "blurred", "tiny", "rotated"))
+    yield f"{result.table.kept.height:,} of {len(result.table):,} photos kept in the table"

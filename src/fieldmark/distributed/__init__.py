@@ -1,1 +1,1 @@
-"""Work shared over a Ray cluster."""
+"""Work distributed over a Ray cluster."""

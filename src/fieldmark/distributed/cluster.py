@@ -1,8 +1,8 @@
-"""Shares of the photos over a Ray cluster: the same functions as without it, a task a share.
+"""Shards of the photos on a Ray cluster: the same functions as on one machine, one task per shard.
 
-Ray places tasks, and starts one anew whose worker or node died. All nodes share the photos and the
-cache, as under any scheduler; what a killed task had put on its segment is kept, so the task that takes
-its place goes on behind it. `extract --shard i/n` by hand does the same without Ray.
+Ray schedules tasks, and restarts a task whose worker or node died. All nodes share the photos and the
+cache; a restarted task resumes from the segment of the cache that the killed one has written.
+`extract --shard i/n` does the same without Ray.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ from fieldmark.utils.errors import ImageRejected, InputError, StoreError
 from fieldmark.utils.logging import progress_bar
 
 RETRIES = 3
-"""How often a share is started anew whose worker died."""
+"""How often a shard is restarted whose worker died."""
 
-_PATIENCE = 5.0  # seconds for a cluster to take a connection; Ray itself would wait for minutes
-_LINGERS = 60.0  # seconds until a worker that Ray gave up is gone, with its node if need be
-_AHEAD = 64  # shares that are given to Ray at a time: what is done early waits for its turn
+_CONNECT_SECONDS = 5.0  # Ray itself would wait for minutes
+_LOCK_SECONDS = 60.0  # until a worker that Ray has given up has ended
+_SUBMITTED = 64  # tasks submitted to Ray at a time: early results wait in memory
 
 T = TypeVar("T")
 S = TypeVar("S")
 C = TypeVar("C")
 Networks = dict[str, dict[str, Any]]
-"""For each network's name, the arguments of `backbones.load`."""
+"""For each network's name, the arguments of `fieldmark.models.load`."""
 
 
 @contextmanager
 def connected(address: str, shares: int = 16) -> Iterator[Workers]:
-    """The workers of a cluster: `local` starts one on this machine for the length of the block.
+    """Connect to a cluster; `local` starts one on this machine for the duration of the block.
 
     Args:
-        address: `local`, or where the cluster is.
-        shares: into how many tasks photos are cut.
+        address: `local`, or the address of a cluster.
+        shares: The number of shards.
 
     Raises:
-        InputError: Ray is not installed, or no cluster answers at the address.
+        InputError: Ray is not installed, or there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a user's work is sent
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of one failed share, not of all
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage statistics
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # report only the first failed shard
     try:
         import ray
     except ImportError as error:
         raise InputError("--cluster needs Ray: pip install 'fieldmark[cluster]'.") from error
-    if ray.is_initialized():  # the caller's own connection
+    if ray.is_initialized():  # by the caller
         yield Workers(ray, shares)
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -79,12 +79,12 @@ def connected(address: str, shares: int = 16) -> Iterator[Workers]:
             own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": memory}
             ray.init(address="local", num_cpus=cpu.cores(), **own, **quiet)
         else:
-            _knock(address)
+            _require_listener(address)
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise InputError(
-            f"No Ray cluster answers at {address} ({first}): name the address that `ray start` "
+            f"No Ray cluster answers at {address} ({first}): use the address that `ray start` "
             "printed, or local."
         ) from error
     try:
@@ -93,102 +93,103 @@ def connected(address: str, shares: int = 16) -> Iterator[Workers]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT; `auto`, which Ray resolves, is let through."""
+def _require_listener(address: str) -> None:
+    """Raise OSError if nothing listens at HOST:PORT; `auto` is resolved by Ray."""
     place = urlsplit(address if "://" in address else f"ray://{address}")
     if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), timeout=_PATIENCE).close()
+        socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a cluster. Photos and cache are to be at the same place on every node.
+    """The workers of a cluster. Photos and cache must have the same paths on all nodes.
 
     Attributes:
-        ray: the library, connected.
-        shares: into how many tasks photos are cut.
+        ray: The connected library.
+        shares: The number of shards.
     """
 
     ray: Any
     shares: int
 
-    def over(
+    def map(
         self, work: Callable[[C, S], T], common: C, shares: Sequence[S], *, gpu: bool = False
     ) -> Iterator[T]:
-        """What `work(common, share)` gives for each share, in their order.
+        """Yield `work(common, share)` for each share, in order.
 
         Args:
-            work: a function of a module, run on the workers.
-            common: what all tasks are given; it is sent once.
-            shares: the work, cut up.
-            gpu: whether a task has a GPU to itself, where the cluster has any.
+            work: A function of a module, run on the workers.
+            common: The argument that all tasks share; it is sent once.
+            shares: The shards.
+            gpu: Give each task one GPU, if the cluster has any.
 
         Raises:
-            InputError: a task did, or a share's worker died again and again.
+            InputError: Raised by a task, or the worker of a shard died repeatedly.
         """
-        room = self._room(gpu=gpu)
-        task = self.ray.remote(_at_work).options(max_retries=RETRIES, **room)
-        held = self.ray.put((str(io.cache_dir()), work, common))
+        resources = self._resources(gpu=gpu)
+        task = self.ray.remote(_run_task).options(max_retries=RETRIES, **resources)
+        reference = self.ray.put((str(io.cache_dir()), work, common))
         left, waiting = iter(shares), deque[Any]()
-        # When a share fails, those that are under way are not cancelled but forgotten: Ray ends the
-        # whole process when a task comes to its end while it is being cancelled (ray-project/ray#54260).
+        # After an error the running tasks are not cancelled: Ray ends the whole process when a task
+        # finishes while it is being cancelled (ray-project/ray#54260).
         while True:
-            waiting += [task.remote(held, each) for each in islice(left, _AHEAD - len(waiting))]
+            waiting += [
+                task.remote(reference, each) for each in islice(left, _SUBMITTED - len(waiting))
+            ]
             if not waiting:
                 return
             yield self._result(waiting.popleft())
 
-    def _room(self, *, gpu: bool) -> dict[str, int]:
-        """What a task takes: all cores of the smallest node, or a GPU with its part of the cores.
+    def _resources(self, *, gpu: bool) -> dict[str, int]:
+        """Return the resources of a task: the cores of the smallest node, or a GPU and its share of them.
 
-        A task has threads of its own for all the cores that it is given.
+        A task starts threads for all its cores.
         """
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        having = [node for node in nodes if gpu and node.get("GPU", 0) >= 1]
-        if having:
-            cores = min(node.get("CPU", 0) / node["GPU"] for node in having)
+        with_gpu = [node for node in nodes if gpu and node.get("GPU", 0) >= 1]
+        if with_gpu:
+            cores = min(node.get("CPU", 0) / node["GPU"] for node in with_gpu)
             return {"num_gpus": 1, "num_cpus": max(1, int(cores))}
         return {"num_cpus": max(1, int(min((n["CPU"] for n in nodes if n.get("CPU")), default=1)))}
 
     def _result(self, task: Any) -> Any:
-        wrong = self.ray.exceptions
+        errors = self.ray.exceptions
         try:
             return self.ray.get(task)
-        except wrong.RayTaskError as error:
+        except errors.RayTaskError as error:
             raise (error.cause or error) from None
-        except wrong.RayError as error:
+        except errors.RayError as error:
             first = str(error).splitlines()[0]
             raise InputError(
                 f"A shard's worker died {RETRIES + 1} times ({first}): give it more memory, "
-                "then run the same command again; what was done is kept."
+                "then run the same command again, which resumes the work."
             ) from error
 
-    def looking(self, root: File, rows: PhotoRows) -> Iterator[list[FileCheck]]:
-        """`sources.check.check_in_threads` of every share of the rows."""
-        yield from self.over(_look, places.absolute(root), cut(rows, self.shares))
-
     def look(self, table: PhotoTable) -> PhotoTable:
-        """`readers.verify_files`: the table with every file looked at."""
-        return readers.verify_files(table, checker=self.looking)
+        """Read and verify all files of a table, see `readers.verify_files`."""
+
+        def verify(root: File, rows: PhotoRows) -> Iterator[list[FileCheck]]:
+            yield from self.map(_verify, places.absolute(root), cut(rows, self.shares))
+
+        return readers.verify_files(table, checker=verify)
 
     def extract(
         self, table: PhotoTable, networks: Networks, extractor: FeatureExtractor
     ) -> ShardResult:
-        """`shards.extract_shard` of every shard.
+        """Compute and cache features, see `features.sharded.extract_shard`.
 
         Args:
-            table: all photos.
-            networks: what to compute.
-            bench: where features are kept, and how they are computed.
+            table: All photos.
+            networks: The networks.
+            extractor: The feature extractor.
         """
         whole = ShardResult()
         shards = [Shard(number + 1, self.shares) for number in range(self.shares)]
-        # A task is sent its own rows: a table of a hundred million is not for every worker to hold, nor
-        # the names of its classes, which are not asked for.
-        bare = replace(_fixed(table), taxonomy=Taxonomy(()))
-        networks = {name: _fixed_weights(how) for name, how in networks.items()}
+        # A task gets only its own rows, without the taxonomy: a whole table may not fit into its memory.
+        bare = replace(_with_absolute_root(table), taxonomy=Taxonomy(()))
+        networks = {name: _with_absolute_weights(how) for name, how in networks.items()}
         shares = [(shard, shard.share(bare)) for shard in shards]
-        reports = self.over(_extract, (networks, extractor), shares, gpu=True)
+        reports = self.map(_extract, (networks, extractor), shares, gpu=True)
         with progress_bar("extracting", len(table)) as bar:
             for (_, rows), report in zip(shares, reports, strict=True):
                 whole.photos += report.photos
@@ -205,37 +206,35 @@ class Workers:
         *,
         wide: bool = False,
     ) -> Iterator[PhotoResult]:
-        """`predict.predict` of every share, in whole batches, so that the answers are the same.
+        """Classify photos as `inference.predict` does; shards are whole batches, so results are the same.
 
         Args:
-            classifier: loaded from a folder that is there on every node.
-            items: the photos.
-            top: how many labels for each.
-            wide: whether the probabilities of all labels are wanted.
+            classifier: Loaded from a folder that all nodes can read.
+            items: The photos.
+            top: The number of labels per photo.
+            wide: Return the probabilities of all labels.
         """
         common = classifier, top, wide
         sent = [replace(each, path=places.absolute_place(each.path)) for each in items]
-        parts = self.over(_name, common, cut(sent, self.shares, BATCH), gpu=True)
+        parts = self.map(_predict, common, cut(sent, self.shares, BATCH), gpu=True)
         for item, named in zip(items, chain.from_iterable(parts), strict=True):
             yield replace(named, photo=item)
 
     def ready_to_check(self, config: CheckConfig) -> Callable[[Path], PhotoTable]:
-        """A way to read photos for `check`, by which all that it asks of them is on the shelves."""
+        """Return a reader for `curation.check` that fills the caches of statistics and features."""
         network = {"weights": config.weights, "weights_dir": config.weights_dir}
 
         def read(photos: Path) -> PhotoTable:
             table = self.look(readers.read(photos, verify=False))
             extractor = FeatureExtractor(engine=config.engine)
-            files_ = files_of(_fixed(table))
-            feature_cache = image_stats.shelf_of(extractor.store)
-            parts = list(enumerate(cut(files_, self.shares), 1))
-            names = [(Shard(number, len(parts)).name, part) for number, part in parts]
-            with progress_bar("looking at pictures", len(files_)) as bar:
-                for (_, part), _failed in zip(
-                    names, self.over(_see, feature_cache, names), strict=True
-                ):
+            files_ = files_of(_with_absolute_root(table))
+            cache = image_stats.cache_of(extractor.store)
+            parts = cut(files_, self.shares)
+            shards = [(Shard(n, len(parts)).name, part) for n, part in enumerate(parts, 1)]
+            with progress_bar("measuring photos", len(files_)) as bar:
+                for part, _ in zip(parts, self.map(_measure, cache, shards), strict=True):
                     bar.advance(len(part))
-            feature_cache.gather()
+            cache.gather()
             self.extract(table, {config.backbone: network | {"seed": config.seed}}, extractor)
             return table
 
@@ -243,42 +242,42 @@ class Workers:
 
 
 def cut(rows: Sequence[T], shares: int, batch: int = 1) -> list[Sequence[T]]:
-    """The rows in at most so many stretches that are not empty, each of whole batches but the last."""
+    """Cut rows into at most `shares` non-empty slices of whole batches; only the last may be shorter."""
     batches = -(-len(rows) // batch)
     ends = [batch * (part * batches // shares) for part in range(shares + 1)]
     return [rows[a:b] for a, b in pairwise(ends) if a < b]
 
 
-def _fixed(table: PhotoTable) -> PhotoTable:
-    """The table for workers, which stand in other folders than who typed the command."""
+def _with_absolute_root(table: PhotoTable) -> PhotoTable:
+    """Return the table with an absolute root: workers have another current folder."""
     return replace(table, root=places.absolute(table.root))
 
 
-def _fixed_weights(how: dict[str, Any]) -> dict[str, Any]:
-    """The same for where weights lie."""
+def _with_absolute_weights(how: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with absolute paths of weights."""
     folder, named = how.get("weights_dir"), Path(str(how.get("weights", "")))
     fixed = {"weights_dir": folder.absolute()} if folder is not None else {}
     return how | fixed | ({"weights": str(named.absolute())} if named.is_file() else {})
 
 
-# What runs on the workers
+# Functions that run on the workers
 
 
-def _at_work(how: tuple[str, Callable[[C, S], T], C], share: S) -> T:
+def _run_task(how: tuple[str, Callable[[C, S], T], C], share: S) -> T:
     cache, work, common = how
-    os.environ["FIELDMARK_CACHE"] = cache  # the driver's, not that of who started the node
-    until = time.monotonic() + _LINGERS
+    os.environ["FIELDMARK_CACHE"] = cache  # of the driver, not of the node
+    until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
             return work(common, share)
         except StoreError:
-            # Whose place this task takes may live on for a while, cut off, and hold the share's segment.
+            # The task that this one replaces may still run, disconnected, and lock the segment.
             if time.monotonic() > until:
                 raise
             time.sleep(1.0)
 
 
-def _look(root: File, rows: PhotoRows) -> list[FileCheck]:
+def _verify(root: File, rows: PhotoRows) -> list[FileCheck]:
     return [finding for batch in check_in_threads(root, rows) for finding in batch]
 
 
@@ -292,22 +291,24 @@ def _extract(
 
 @lru_cache(maxsize=8)
 def _network(name: str, how: tuple[tuple[str, Any], ...]) -> Backbone:
-    """A network that was loaded for the shard before is not loaded again."""
+    """Load a network once per worker."""
     return load(name, **dict(how))
 
 
-def _see(
-    feature_cache: FeatureCache, share: tuple[str, Sequence[PhotoFile]]
+def _measure(
+    cache: FeatureCache, share: tuple[str, Sequence[PhotoFile]]
 ) -> dict[str, ImageRejected]:
     name, photos = share
-    return image_stats.fill(feature_cache, feature_cache.segment(name), photos)
+    return image_stats.fill(cache, cache.segment(name), photos)
 
 
 _last: dict[str, Classifier] = {}
-"""The classifier of the task before: its network is not loaded again."""
+"""The classifier of the previous task, by digest: its network is loaded once per worker."""
 
 
-def _name(common: tuple[Classifier, int, bool], items: Sequence[InputPhoto]) -> list[PhotoResult]:
+def _predict(
+    common: tuple[Classifier, int, bool], items: Sequence[InputPhoto]
+) -> list[PhotoResult]:
     classifier, top, wide = common
     if classifier.digest not in _last:
         _last.clear()

@@ -1,8 +1,7 @@
-"""HTML pages: each is one file with its style, pictures and photos inside.
+"""HTML reports: each is one file that contains its style, plots and photos.
 
-`classifier_page` shows one classifier, `check_page` possible problems of photos and labels; the page of a
-study is built in `fieldmark.experiments.study_page`. To add a page: a template in `templates/`, and a
-module that fills it.
+`classifier_page` is the report of one classifier, `check_page` that of a check; that of a study is in
+`fieldmark.experiments.study_page`. To add a page, add a template to `templates/` and a module.
 """
 
 from __future__ import annotations

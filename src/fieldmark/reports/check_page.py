@@ -1,4 +1,4 @@
-"""The page of a check: pictures of what may be wrong, to be looked at by a person."""
+"""The page of a check: the findings with photos, to be reviewed by a person."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.reports import page, thumbnails
 from fieldmark.reports.thumbnails import PhotoOf, Thumb
 
-CLUSTERS = 24
-LABELS = 48
-PICTURES = 16
-_IN_CLUSTER = 6
+MAX_CLUSTERS = 24
+MAX_LABELS = 48
+MAX_POOR = 16
+_PER_CLUSTER = 6
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Photos of one picture: the pictures, how many there are in all, and what is odd about them."""
+    """A cluster of near-duplicates: some of its photos, their number, labels and parts."""
 
     thumbs: list[Thumb]
     photos: int
@@ -30,11 +30,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Poor:
-    """Photos that show little, in one way, the worst first."""
+    """Photos with one kind of problem, worst first."""
 
     id: str
     title: str
-    what: str
+    limit: str
     photos: int
     thumbs: list[Thumb]
 
@@ -47,54 +47,54 @@ def check_page(
     photos: PhotoOf,
     about: Mapping[str, Any],
 ) -> str:
-    """The page of a check as one HTML text that needs no other file.
+    """Render the page of a check as one HTML text that needs no other file.
 
     Args:
-        findings: a row a photo, with the columns that docs/check.md lists.
-        summary: how many photos each finding has.
-        taxonomy: names the labels.
-        photos: where a photo lies, by its id.
-        about: `name`, `command`, `dropped` (reason to number), and the limits `dark`, `blurred`, `tiny`,
-            `rotated`.
+        findings: One row per photo, with the columns of docs/check.md.
+        summary: The number of photos of each finding.
+        taxonomy: The names of the labels.
+        photos: Returns where a photo is stored, or None.
+        about: `name`, `command`, `dropped` (reason to number), and the thresholds `dark`, `blurred`,
+            `tiny`, `rotated`.
     """
-    pictures = _Pictures(taxonomy, photos)
+    gallery = _Gallery(taxonomy, photos)
     return page.render(
         "check.html",
-        title=f"What may be wrong with {about['name']}",
+        title=f"Check of {about['name']}",
         contents=[
-            ("short", "In short"),
+            ("short", "Summary"),
             ("leaks", "Leaks"),
-            ("twins", "Twins"),
-            ("labels", "Labels"),
-            ("poor", "Poor pictures"),
+            ("twins", "Near-duplicates"),
+            ("labels", "Suspect labels"),
+            ("poor", "Poor photos"),
         ],
         summary=summary,
         about=about,
-        leaks=list(pictures.clusters(findings.filter("leak"), "together")),
-        twins=list(pictures.clusters(findings.filter(pl.col("twins").is_not_null()), "twins")),
-        labels=pictures.labels(findings),
-        poor=pictures.poor(findings, about),
+        leaks=list(gallery.clusters(findings.filter("leak"), "together")),
+        twins=list(gallery.clusters(findings.filter(pl.col("twins").is_not_null()), "twins")),
+        labels=gallery.labels(findings),
+        poor=gallery.poor(findings, about),
     )
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _Gallery:
     taxonomy: Taxonomy
     photos: PhotoOf
 
     def clusters(self, rows: pl.DataFrame, column: str) -> Iterator[Cluster]:
-        """Those with several labels first, then the ones that are most alike."""
+        """Yield clusters with different labels first, then by similarity."""
         order = (
             rows.group_by(column)
             .agg(odd=pl.col("labels_differ").fill_null(False).any(), alike=pl.col("alike").max())
             .sort("odd", "alike", column, descending=[True, True, False])
         )
-        for name in order[column].head(CLUSTERS):
+        for name in order[column].head(MAX_CLUSTERS):
             members = rows.filter(pl.col(column) == name)
-            # Pictures of every part and label come first, so that the odd ones are among those shown.
+            # One photo of every part and label first, so that all of them are shown.
             shown = members.sort(pl.struct("part", "taxon_id").is_first_distinct(), descending=True)
             yield Cluster(
-                thumbs=self.thumbs(shown.head(_IN_CLUSTER), "{name} · {part}"),
+                thumbs=self.thumbs(shown.head(_PER_CLUSTER), "{name} · {part}"),
                 photos=members.height,
                 labels=[
                     self.name(each) for each in members["taxon_id"].drop_nulls().unique().sort()
@@ -103,41 +103,48 @@ class _Pictures:
             )
 
     def labels(self, findings: pl.DataFrame) -> list[Thumb]:
-        """The most suspect labels, the worst first."""
-        rows = findings.filter(pl.col("suspect").is_not_null()).sort("suspect").head(LABELS)
-        return self.thumbs(rows, "labelled {name}; rather {likelier}?")
+        """Return the photos with suspect labels, most suspect first."""
+        rows = findings.filter(pl.col("suspect").is_not_null()).sort("suspect").head(MAX_LABELS)
+        return self.thumbs(rows, "label: {name}; more likely: {likelier}")
 
     def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> list[Poor]:
-        """Dark, blurred, tiny and rotated photos."""
-        ways = (
-            ("dark", "Dark", "brightness", False, f"95 % darker than {about['dark']:g} of white"),
-            ("blurred", "Blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
-            ("tiny", "Tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
+        """Return dark, blurred, tiny and rotated photos."""
+        kinds = (
+            (
+                "dark",
+                "brightness",
+                False,
+                f"95 % of the pixels darker than {about['dark']:.0%} of white",
+            ),
+            ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
+            ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
             (
                 "rotated",
-                "Rotated",
                 "sideways",
                 True,
-                f"{about['rotated']:g} nats or more for lying sideways",
+                f"log-odds of a quarter turn from {about['rotated']:g} nats",
             ),
         )
         found = []
-        for column, title, measure, falling, what in ways:
-            rows = findings.filter(column).sort(measure, "id", descending=[falling, False])
-            shown = self.thumbs(rows.head(PICTURES), f"{{{measure}}} · {{name}}")
-            found.append(Poor(column, title, what, rows.height, shown))
+        for column, measure, descending, limit in kinds:
+            rows = findings.filter(column).sort(measure, "id", descending=[descending, False])
+            shown = self.thumbs(rows.head(MAX_POOR), f"{{{measure}}} · {{name}}")
+            found.append(Poor(column, column.capitalize(), limit, rows.height, shown))
         return found
 
     def thumbs(self, rows: pl.DataFrame, caption: str) -> list[Thumb]:
-        """Pictures of some rows with what is said of each; what cannot be read is passed over."""
+        """Return thumbnails of rows with captions, without photos that cannot be read."""
         found = []
         for row in rows.iter_rows(named=True):
             place = self.photos(row["id"])
             uri = thumbnails.data_uri(place) if place else None
             if uri:
-                said = {key: _text(value) for key, value in row.items()}
-                said |= {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
-                found.append(Thumb(row["id"], caption.format(**said), uri))
+                fields = {key: _text(value) for key, value in row.items()}
+                fields |= {
+                    "name": self.name(row["taxon_id"]),
+                    "likelier": self.name(row["likelier"]),
+                }
+                found.append(Thumb(row["id"], caption.format(**fields), uri))
         return found
 
     def name(self, taxon_id: str | None) -> str:

@@ -1,9 +1,8 @@
-"""The page of one classifier: how often it is right, where it errs, and how it was made."""
+"""The report page of one classifier: test error, confusions, calibration, how it was made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,16 @@ from fieldmark.reports.thumbnails import PhotoOf, hardest_pairs
 About = Mapping[str, Any]
 
 MOST_CLASSES = 1000
-"""Rows of the table of classes: with 100,000 the page would be too large to open."""
+"""Most rows of the table of classes: with 100,000 rows the page would be too large to open."""
+
+_DEFAULTS: About = {
+    "weights_complete": True,
+    "part": "test",
+    **{key: {} for key in ("photos", "seconds", "chosen", "machine", "versions", "measured")},
+    **dict.fromkeys(("curve", "tried", "tuned", "passed_over"), ()),
+    **dict.fromkeys(("created", "temperature", "threshold", "licence", "ensemble", "beside")),
+    **dict.fromkeys(("rare", "grown", "split", "data_digest")),
+}
 
 
 def classifier_page(
@@ -28,51 +36,24 @@ def classifier_page(
     photos: PhotoOf,
     train_counts: Mapping[str, int],
 ) -> str:
-    """The page of a classifier as one HTML text that needs no other file.
+    """Render the page of a classifier as one HTML text that needs no other file.
 
     Args:
-        about: what is known of its making. Needed: `name`, `command`, `backbone`, `weights` (where
-            they came from, or "random"). Known where there: `created` (ISO date), `weights_complete`
-            (default True), `part` (what it was measured on, default "test"), `photos` (`train`,
-            `val`, `test`, and `rejected`: reason to number), `curve` (for each epoch `epoch`,
-            `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds), `temperature` (the
-            scores are logits before calibration; divided by it they are calibrated; None: they are
-            taken as they are), `threshold` (`precision` that was asked for, `score`, `coverage`
-            of the validation photos; or None), `licence`, `chosen` (setting to value), `grown` (see
-            `fieldmark.training.extend`), `ensemble`, `tried`, `tuned` and `passed_over` (see `fieldmark.training.automl`),
-            `beside` (`said`: what was taken beside the first candidate on the same photos),
-            `rare` (`said`: how kinds with few photos were helped),
+        about: The provenance. Required: `name`, `command`, `backbone`, `weights` (their source, or
+            "random"). Optional: `created` (ISO date), `weights_complete` (default True), `part` (default
+            "test"), `photos` (`train`, `val`, `test`, and `rejected`: reason to number), `curve` (for
+            each epoch `epoch`, `train_loss`, `val_loss`, `val_error`), `seconds` (stage to seconds),
+            `temperature` (of the logits; None: not calibrated), `threshold` (`precision`, `score`,
+            `coverage` on validation photos; or None), `licence`, `chosen` (setting to value), `grown`
+            (see `fieldmark.training.extend`), `ensemble`, `tried`, `tuned`, `passed_over` and `beside`
+            (see `fieldmark.training.automl`), `rare` (see `fieldmark.training.logit_adjustment`),
             `split` (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
-        evaluation: its scores on photos that training never saw.
-        taxonomy: the names of the classes.
-        photos: where the photo with an id lies, or None.
-        train_counts: how many training photos each taxon had.
+        evaluation: The scores of test photos.
+        taxonomy: The names of the classes.
+        photos: Returns where a photo is stored, or None.
+        train_counts: The number of training photos of each taxon.
     """
-    about = {
-        "created": None,
-        "weights_complete": True,
-        "part": "test",
-        "photos": {},
-        "curve": [],
-        "seconds": {},
-        "temperature": None,
-        "threshold": None,
-        "licence": None,
-        "chosen": {},
-        "ensemble": None,
-        "beside": None,
-        "rare": None,
-        "grown": None,
-        "tried": [],
-        "tuned": [],
-        "passed_over": [],
-        "split": None,
-        "data_digest": None,
-        "machine": {},
-        "versions": {},
-        "measured": {},
-        **about,
-    }
+    about = {**_DEFAULTS, **about}
     summary = evaluation.summary(train_counts=train_counts)
     context = {
         "title": about["name"],
@@ -90,6 +71,7 @@ def classifier_page(
         "ranks": _ranks(about["measured"]),
         "unknown": _unknown(about["measured"]),
         "curve": _curve(about["curve"]),
+        "members": about["ensemble"]["members"] if about["ensemble"] else [],
         "pruned": summary["photos"] - summary["photos_kept"],
     }
     return page.render("classifier.html", contents=_contents(context), **context)
@@ -97,32 +79,33 @@ def classifier_page(
 
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
-        ("short", "How good it is", True),
-        ("grown", "What changed", context["about"]["grown"]),
-        ("confusions", "Hardest mistakes", context["confusions"]),
-        ("classes", "Class by class", True),
-        ("sure", "How sure it is", context["calibration"]),
-        ("ranks", "What it answers", context["ranks"]),
-        ("unknown", "Strangers", context["unknown"]),
-        ("curve", "How it learnt", context["curve"]),
-        ("data", "The photos", True),
+        ("short", "Test error", True),
+        ("grown", "What changed", context["grown"]),
+        ("confusions", "Frequent confusions", context["confusions"]),
+        ("classes", "Error of each class", True),
+        ("sure", "Calibration", context["calibration"]),
+        ("ranks", "Answers by rank", context["ranks"]),
+        ("unknown", "Photos of other species", context["unknown"]),
+        ("curve", "Training curves", context["curve"]),
+        ("members", "Ensemble members", len(context["members"]) > 1),
+        ("tried", "Options tried", "how" in context["about"]["chosen"]),
+        ("data", "Photos", True),
         ("made", "How it was made", True),
     ]
-    return [(id_, name) for id_, name, there in sections if there]
+    return [(id_, name) for id_, name, shown in sections if shown]
 
 
-_NEW_KINDS = 20  # that are named
+_NEW_CLASSES = 20  # that are named
 
 
 def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any] | None:
-    """What growing changed: the new kinds by name, and errors before and now as rows."""
+    """Return the new classes by name, and the errors before and after as rows."""
     if not grown:
         return None
-    new = grown["new_classes"]
-    old = grown["old_photos"] or {}
+    new, old = grown["new_classes"], grown["old_photos"] or {}
     rows = [
         {
-            "name": "of before",
+            "name": "earlier test photos",
             "photos": old.get("photos"),
             "before": old.get("error_before"),
             "now": old.get("error"),
@@ -131,7 +114,7 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
             "interval": old.get("interval"),
         }
     ]
-    for name, key in (("new", "new_photos"), ("of these, of new kinds", "new_classes_photos")):
+    for name, key in (("new photos", "new_photos"), ("of new classes", "new_classes_photos")):
         found = grown[key] or {}
         rows.append(
             {
@@ -143,14 +126,18 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
                 "difference": None,
             }
         )
-    how = "worse" if old and old["difference"] > 0 else "better"
-    tie = "On the photos of before the two are a tie: the range of the difference holds 0."
-    said = tie if old.get("tie") else f"On the photos of before it is {how} than it was."
+    verdict = ""
+    if old.get("tie"):
+        verdict = "On the earlier test photos, the two are a tie: the interval contains 0."
+    elif old:
+        verdict = (
+            f"On the earlier test photos, it is {'worse' if old['difference'] > 0 else 'better'}."
+        )
     return {
-        "kinds": [page.label(taxonomy, each) for each in new[:_NEW_KINDS]],
-        "kinds_more": max(0, len(new) - _NEW_KINDS),
+        "classes": [page.label(taxonomy, each) for each in new[:_NEW_CLASSES]],
+        "classes_more": max(0, len(new) - _NEW_CLASSES),
         "rows": rows,
-        "verdict": said if old else "",
+        "verdict": verdict,
     }
 
 
@@ -162,17 +149,18 @@ def _badge(about: About) -> str:
 
 def _headline(summary: Mapping[str, Any], about: About) -> str:
     if summary["top1_error"] is None:
-        return "There was no photo of its classes to measure it on."
+        return "There was no test photo of its classes."
     right = page.of_100(summary["top1_error"])
-    between = page.of_100_interval(summary["top1_error_interval"])
+    interval = page.of_100_interval(summary["top1_error_interval"])
+    photos = page.plural(summary["photos_kept"], f"{about['part']} photo")
     return (
-        f"Shown a photo that it never saw in training, this classifier names {right} right "
-        f"({between}, as far as {page.count(summary['photos_kept'])} {about['part']} photos can tell)."
+        f"On photos that it was not trained on, this classifier names {right} right "
+        f"(95\u00a0% confidence interval {interval}, from {photos})."
     )
 
 
 def _classes(summary: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
-    """The classes, the hardest first; those without a photo to measure on last."""
+    """Return the classes, highest error first; those without a test photo last."""
     rows = [{**row, "label": page.label(taxonomy, row["taxon_id"])} for row in summary["per_class"]]
     return sorted(
         rows, key=lambda row: (row["error"] is None, -(row["error"] or 0), row["label"].lower())
@@ -180,22 +168,19 @@ def _classes(summary: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, A
 
 
 def _groups(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The supercategories as a plot and as rows, the easiest first; None where there is but one."""
+    """Return the supercategories as a plot and as rows, lowest error first; None for only one."""
     rows = sorted(summary["per_supercategory"], key=lambda row: row["error"])
     if len(rows) < 2:
         return None
     drawn = [plots.Dot(row["supercategory"], row["error"], tuple(row["interval"])) for row in rows]
-    title = "Error of each group"
-    return {
-        "rows": rows,
-        "plot": plots.dots("groups", title, drawn, "share of photos named wrongly"),
-    }
+    plot = plots.dots("groups", "Error of each group", drawn, "top-1 error", percent=True)
+    return {"rows": rows, "plot": plot}
 
 
 def _answered(evaluation: Evaluation, about: About) -> dict[str, float] | None:
-    """How many photos get an answer above the threshold, and how many of those are right.
+    """Return the coverage and the precision above the threshold.
 
-    A photo of a class that was not taught counts: a sure answer to it is a wrong one.
+    An answer for a photo of a class that was pruned counts as wrong.
     """
     if not about["threshold"] or not len(evaluation):
         return None
@@ -208,7 +193,7 @@ def _answered(evaluation: Evaluation, about: About) -> dict[str, float] | None:
 
 
 def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str, Any] | None:
-    """The reliability plot and the calibration error, before and after the temperature."""
+    """Return the reliability plot and the calibration error, before and after calibration."""
     kept = evaluation.kept_N
     scores, labels = evaluation.scores_NC[kept], evaluation.labels_N[kept]
     if not len(labels) or not bool(np.isfinite(scores).all()):
@@ -217,9 +202,8 @@ def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str,
     if temperature is not None:
         versions = {"before calibration": scores, "calibrated": scores / temperature}
     series = {name: metrics.reliability(one, labels) for name, one in versions.items()}
-    title = "How often answers of a given confidence are right"
     return {
-        "plot": plots.reliability("reliability", title, series),
+        "plot": plots.reliability("reliability", "Right answers at each confidence", series),
         "rows": [
             (
                 name,
@@ -233,7 +217,7 @@ def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str,
 
 
 def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How many photos get an answer at each rank, how many of those are right, and the whole curve."""
+    """Return coverage and precision at each rank, and the curve of one against the other."""
     answered = measured.get("answered")
     if not answered:
         return None
@@ -243,12 +227,9 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
         if one["precision"] is not None
     ]
     species = answered.get("species") or {}
-    chosen = (
-        (species["coverage"], species["precision"])
-        if species.get("precision") is not None
-        else None
-    )
-    title = "Share of photos answered, and share of the answers that are right"
+    known = species.get("precision") is not None
+    chosen = (species["coverage"], species["precision"]) if known else None
+    title = "Coverage and precision at each threshold"
     return {
         "rows": [(rank, one) for rank, one in answered.items() if rank != "all" and one["photos"]],
         "all": answered["all"],
@@ -256,19 +237,19 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-_TOLD_BY = {
-    "energy": "energy of its scores (the flag in its answers)",
-    "confidence": "probability of the first name",
-    "neighbour": "likeness to the nearest training photo",
+_OOD_SCORES = {
+    "energy": "energy of the scores (the out-of-distribution flag)",
+    "confidence": "confidence",
+    "neighbour": "similarity to the nearest training photo",
 }
 
 
 def _unknown(measured: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How well photos of none of the classes are told, with classes held out."""
+    """Return how well photos of held-out classes are detected."""
     found = measured.get("unknown")
     if not found:
         return None
-    rows = [(text, found[name]) for name, text in _TOLD_BY.items() if name in found]
+    rows = [(text, found[name]) for name, text in _OOD_SCORES.items() if name in found]
     return {**found, "classes": len(found["held_out"]), "rows": rows}
 
 
@@ -276,15 +257,10 @@ def _curve(curve: Sequence[Mapping[str, Any]]) -> str | None:
     if not curve:
         return None
 
-    def line(name: str, key: str) -> plots.Line | None:
+    def line(label: str, key: str) -> list[plots.Line]:
         points = [(one["epoch"], one[key]) for one in curve if one.get(key) is not None]
-        return plots.Line(name, [x for x, _ in points], [y for _, y in points]) if points else None
+        return [plots.Line(label, [x for x, _ in points], [y for _, y in points])] if points else []
 
-    losses = [line("training", "train_loss"), line("validation", "val_loss")]
-    error = line("validation", "val_error")
-    return plots.learning_curve(
-        "learning",
-        "Losses and validation error over epochs",
-        [one for one in losses if one],
-        [replace(error, label="validation error")] if error else [],
-    )
+    losses = line("training", "train_loss") + line("validation", "val_loss")
+    title = "Losses and validation error over epochs"
+    return plots.learning_curve("learning", title, losses, line("validation error", "val_error"))

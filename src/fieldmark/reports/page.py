@@ -1,4 +1,4 @@
-"""What both pages share: the templates, and how numbers are written for a person."""
+"""Templates of the pages, and the formats of numbers in them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,42 @@ NOTHING = "–"
 
 
 def render(template: str, **context: Any) -> str:
-    """A page from a template of `report/templates`: one HTML file that needs no other."""
+    """Render a template of `reports/templates` as one HTML text that needs no other file."""
     return _environment().get_template(template).render(**context)
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands apart: 268,243."""
+    """Format a whole number: 268,243."""
     return NOTHING if value is None else f"{value:,.0f}"
 
 
+def plural(value: float, one: str, many: str | None = None) -> str:
+    """Format a number with its noun: 1 photo, 268,243 photos."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"
+
+
 def decimal(value: float | None, places: int = 3) -> str:
-    """A number with a fixed number of decimals."""
+    """Format a number with a fixed number of decimals."""
     return NOTHING if value is None else f"{value:,.{places}f}"
 
 
 def interval(value: Sequence[float] | None, places: int = 3) -> str:
-    """An interval: 0.210 to 0.251."""
+    """Format an interval: 0.210 to 0.251."""
     return NOTHING if value is None else f"{value[0]:.{places}f} to {value[1]:.{places}f}"
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent: 77.4 %."""
+    """Format a share in per cent: 77.4 %."""
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
+def percents(value: Sequence[float] | None) -> str:
+    """Format an interval in per cent: 21.0 to 25.1 %."""
+    return NOTHING if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
+
+
 def of_100(error: float) -> str:
-    """How many of 100 photos are named right, from an error: 77 of 100."""
+    """Format an error as right answers of 100: 77 of 100."""
     right = round(100 * (1 - error))
     if right == 100 and error > 0:
         return "more than 99 of 100"
@@ -52,17 +62,17 @@ def of_100(error: float) -> str:
 
 
 def of_100_interval(value: Sequence[float]) -> str:
-    """The interval of `of_100`, from an error's: 75 to 79."""
+    """Format the interval of an error as right answers of 100: 75 to 79."""
     return f"{round(100 * (1 - value[1]))} to {round(100 * (1 - value[0]))}"
 
 
 def seconds(value: float | None) -> str:
-    """A duration: 3 min 20 s."""
+    """Format a duration: 3 min 20 s."""
     return NOTHING if value is None else format_duration(value)
 
 
 def signed(value: float | None, places: int = 3) -> str:
-    """A difference with its sign."""
+    """Format a difference with its sign."""
     if value is None:
         return NOTHING
     rounded = round(value, places)
@@ -70,7 +80,7 @@ def signed(value: float | None, places: int = 3) -> str:
 
 
 def label(taxonomy: Taxonomy, taxon_id: str) -> str:
-    """The name of a taxon for a person; its id where the taxonomy does not know it."""
+    """Return the name of a taxon; its id if it is not in the taxonomy."""
     return taxonomy[taxon_id].label if taxon_id in taxonomy else taxon_id
 
 
@@ -91,14 +101,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "count": count,
-        "decimal": decimal,
-        "interval": interval,
-        "percent": percent,
-        "duration": seconds,
-        "signed": signed,
-    }
-    # The style and the script are ours, and go into the page as they are.
+    formats = (count, plural, decimal, interval, percent, percents, signed)
+    environment.filters |= {each.__name__: each for each in formats} | {"duration": seconds}
+    # Style and script are trusted: they are not escaped.
     environment.globals |= {"style": Markup(text("style.css")), "sort": Markup(text("sort.js"))}
     return environment

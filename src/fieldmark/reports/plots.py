@@ -1,7 +1,7 @@
-"""The pictures of the reports: inline SVG that follows the page's colours, light or dark.
+"""Plots as inline SVG in the colours of the page, light or dark.
 
-Matplotlib draws with marker colours, which are then replaced by the page's CSS variables. Text stays
-text. The same input gives the same bytes.
+Matplotlib draws with placeholder colours, which are replaced by CSS variables. Text stays text, and the
+same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from fieldmark.evaluation.metrics import ReliabilityBin
 
-# A colour that matplotlib draws with, and the CSS variable of style.css that takes its place.
+# Placeholder colours, each replaced by a CSS variable of style.css.
 INK, MUTED, GRID, BACK, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 SERIES = ("#060606", "#070707", "#080808", "#090909", "#0a0a0a")
 _VARIABLES = {
@@ -37,9 +38,9 @@ _LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK}
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of `dots`: a value with its interval, beside the value that the paper prints.
+    """One row of `dots`: a value with its interval, and the value of the paper.
 
-    `hollow` marks a network that did not start from complete pretrained weights.
+    `hollow` marks a network without complete pretrained weights.
     """
 
     label: str
@@ -51,7 +52,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of `lines`: y over x; `hollow` as in `Dot`."""
+    """One line: y over x; `hollow` as in `Dot`."""
 
     label: str
     x: Sequence[float]
@@ -62,7 +63,7 @@ class Line:
 def histogram(
     name: str, title: str, edges: Sequence[float], counts: Sequence[int], threshold: float | None
 ) -> str:
-    """How many classes have how many photos; a dashed line marks the pruning threshold."""
+    """Plot how many classes have how many photos; a dashed line marks the pruning threshold."""
     figure, axes = _figure(3.0)
     widths = [high - low for low, high in pairwise(edges)]
     axes.bar(
@@ -83,8 +84,16 @@ def histogram(
     return _svg(figure, name, title)
 
 
-def dots(name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = "paper") -> str:
-    """A dot with its interval as a whisker for each row, and the paper's value as a diamond."""
+def dots(
+    name: str,
+    title: str,
+    rows: Sequence[Dot],
+    xlabel: str,
+    theirs: str = "paper",
+    *,
+    percent: bool = False,
+) -> str:
+    """Plot a dot with its interval for each row, and the paper's value as a diamond."""
     figure, axes = _figure(0.9 + 0.34 * max(1, len(rows)))
     places = list(range(len(rows)))[::-1]
     for place, row in zip(places, rows, strict=True):
@@ -99,7 +108,9 @@ def dots(name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = 
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(xlabel)
-    if rows:
+    if percent:
+        _percent(axes.xaxis)
+    if any(row.hollow or row.paper is not None for row in rows):
         _dots_legend(figure, axes, rows, theirs)
     return _svg(figure, name, title)
 
@@ -107,7 +118,7 @@ def dots(name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = 
 def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -> None:
     keys: list[tuple[str, str, str, str]] = []
     if not all(row.hollow for row in rows):
-        keys.append(("o", SERIES[0], SERIES[0], "here, with its range"))
+        keys.append(("o", SERIES[0], SERIES[0], "here, with 95 % CI"))
     if any(row.hollow for row in rows):
         keys.append(("o", SERIES[0], BACK, "here, not fully pretrained"))
     if any(row.paper is not None for row in rows):
@@ -120,26 +131,27 @@ def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -
 
 
 def lines(name: str, title: str, rows: Sequence[Line], xlabel: str, ylabel: str) -> str:
-    """A line for each row, whole numbers on the x axis (epochs)."""
+    """Plot a line for each row over epochs."""
     figure, axes = _figure(3.2)
     _draw_lines(axes, rows, xlabel, ylabel)
     return _svg(figure, name, title)
 
 
 def curve(name: str, row: Mapping[str, Any], key: str) -> Line:
-    """One measure of a row's curve, epoch by epoch; hollow where its weights were not complete."""
+    """Return one measure of a row over epochs; hollow without complete pretrained weights."""
     points = [(one["epoch"], one[key]) for one in row["curve"] if one.get(key) is not None]
     return Line(name, [x for x, _ in points], [y for _, y in points], bool(row["badge"]))
 
 
 def learning_curve(name: str, title: str, losses: Sequence[Line], errors: Sequence[Line]) -> str:
-    """The losses on the left, the errors on the right, over epochs.
+    """Plot the losses on the left and the errors on the right, over epochs.
 
     The first error has the colour of the second loss: both are of the validation photos.
     """
     figure, axes = _figure(3.0, columns=2)
     _draw_lines(axes[0], losses, "epoch", "loss")
-    _draw_lines(axes[1], errors, "epoch", "share of photos named wrongly", first=1)
+    _draw_lines(axes[1], errors, "epoch", "top-1 error", first=1)
+    _percent(axes[1].yaxis)
     return _svg(figure, name, title)
 
 
@@ -168,7 +180,7 @@ def _draw_lines(
 
 
 def reliability(name: str, title: str, series: Mapping[str, Sequence[ReliabilityBin]]) -> str:
-    """How often answers of a given confidence are right; on the diagonal they match."""
+    """Plot the share of right answers against the confidence; on the diagonal they are equal."""
     figure, axes = _figure(4.2)
     axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="ideal")
     for at, (label, bins) in enumerate(series.items()):
@@ -181,38 +193,47 @@ def reliability(name: str, title: str, series: Mapping[str, Sequence[Reliability
             color=SERIES[at],
             label=_plain(label),
         )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    axes.set_xlabel("how sure it says it is")
-    axes.set_ylabel("share of these photos it names right")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), **_LEGEND)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("right answers")
+    _percent(axes.xaxis, axes.yaxis)
+    figure.legend(loc="outside upper left", ncols=len(series) + 1, **_LEGEND)
     return _svg(figure, name, title)
 
 
 def coverage(
     name: str, title: str, points: Sequence[tuple[float, float]], chosen: tuple[float, float] | None
 ) -> str:
-    """Precision of the answers against the share of photos that get one; the chosen point marked."""
+    """Plot the precision of answers against their coverage; the chosen point is marked."""
     figure, axes = _figure(3.2)
     shares, precisions = zip(*points, strict=True)
     axes.plot(shares, precisions, color=SERIES[0], linewidth=1.8, marker=_MARKERS[0], markersize=4)
     if chosen is not None:
-        axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label="its own threshold")
+        axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label="its threshold")
         axes.legend(loc="lower left", **_LEGEND)
-    axes.set(xlim=(0, 1.02), xlabel="share of photos that get a species as the answer")
-    axes.set_ylabel("share of those that are right")
+    axes.set(xlim=(0, 1.02), xlabel="coverage: photos with a species as the answer")
+    axes.set_ylabel("precision: right answers among these")
+    _percent(axes.xaxis, axes.yaxis)
     return _svg(figure, name, title)
 
 
+def _percent(*each: Axis) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for axis in each:
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
 def _plain(label: str) -> str:
-    """The label as it is: a dollar sign would make matplotlib read a formula."""
+    """Escape dollar signs, between which matplotlib would read a formula."""
     return label.replace("$", r"\$")
 
 
 def _figure(height: float, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure 7.2 inches wide and its axes, with the page's colours instead of matplotlib's."""
+    """Return a figure and its axes in the colours of the page."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, height), layout="constrained")
+    figure = Figure(figsize=(6.2, height), layout="constrained")
     axes = figure.subplots(1, columns)
     for one in [axes] if columns == 1 else axes:
         one.patch.set_visible(False)
@@ -228,7 +249,7 @@ def _figure(height: float, columns: int = 1) -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an `<svg>` element whose ids begin with `name`, titled for screen readers."""
+    """Return the figure as an `<svg>` element whose ids begin with `name`, with a title."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -239,13 +260,13 @@ def _svg(figure: Figure, name: str, title: str) -> str:
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Its style element would reach beyond the picture, into the whole page.
+    # A style element would apply to the whole page.
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    # The page's own font; matplotlib writes the family in one of two ways, by its version.
+    # Use the font of the page; versions of matplotlib write the family in two ways.
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for colour, variable in _VARIABLES.items():

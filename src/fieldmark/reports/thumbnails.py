@@ -1,4 +1,4 @@
-"""Photos inside the page: small JPEGs as data URIs, and the photos of the hardest confusions."""
+"""Photos in pages: small JPEGs as data URIs, and the photos of frequent confusions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page
 from fieldmark.utils.errors import ImageRejected
 
-SIDE = 176  # pixels of the longer side: sharp at the 110 CSS pixels it is shown at
+SIDE = 176  # pixels of the longer side, shown at 110 CSS pixels
 PHOTOS_PER_PAIR = 3
 
 PhotoOf = Callable[[str], Place | None]
@@ -25,7 +26,7 @@ PhotoOf = Callable[[str], Place | None]
 
 @dataclass(frozen=True)
 class Thumb:
-    """A photo in the page: its id, what it shows, and its data URI."""
+    """A photo in a page: its id, its description, and its data URI."""
 
     photo_id: str
     alt: str
@@ -34,7 +35,7 @@ class Thumb:
 
 @dataclass(frozen=True)
 class Pair:
-    """A frequent mistake: photos of `true` that were taken for `predicted`, and one of the latter."""
+    """A frequent confusion: photos of `true` answered as `predicted`, and one of `predicted`."""
 
     true: str
     predicted: str
@@ -45,7 +46,7 @@ class Pair:
 
 
 def data_uri(place: Place) -> str | None:
-    """A small JPEG of a photo as a data URI; None where the photo cannot be read any more."""
+    """Return a small JPEG of a photo as a data URI; None if the photo cannot be read any more."""
     from PIL import Image
 
     try:
@@ -62,10 +63,9 @@ def data_uri(place: Place) -> str | None:
 def hardest_pairs(
     evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, limit: int = 6
 ) -> list[Pair]:
-    """The most frequent mistakes of an evaluation with photos, the most frequent first.
+    """Return the most frequent confusions with photos, most frequent first.
 
-    The photos that were taken for the wrong class with the highest score come first. Beside them
-    stands a photo of that class that was named right, the one with the highest score.
+    The wrong answers with the highest score come first, then the right answer with the highest score.
     """
     kept = np.flatnonzero(evaluation.kept_N)
     labels, predicted = evaluation.labels_N, evaluation.predicted_N
@@ -74,28 +74,16 @@ def hardest_pairs(
         name, other = (page.label(taxonomy, evaluation.classes[at]) for at in (true, taken_for))
         wrong = np.flatnonzero((labels == true) & (predicted == taken_for))
         right = np.flatnonzero((labels == taken_for) & (predicted == taken_for))
+        thumbs = partial(_thumbs, evaluation, column=taken_for, photos=photos)
+        examples = thumbs(right, alt=f"{other}, named right", limit=1)
         pairs.append(
             Pair(
                 true=name,
                 predicted=other,
                 photos=count,
                 of=int((labels == true).sum()),
-                wrong=_thumbs(
-                    evaluation, wrong, taken_for, photos, alt=f"{name}, taken for {other}"
-                ),
-                right=next(
-                    iter(
-                        _thumbs(
-                            evaluation,
-                            right,
-                            taken_for,
-                            photos,
-                            alt=f"{other}, named right",
-                            limit=1,
-                        )
-                    ),
-                    None,
-                ),
+                wrong=thumbs(wrong, alt=f"{name}, taken for {other}"),
+                right=examples[0] if examples else None,
             )
         )
     return pairs
@@ -104,13 +92,13 @@ def hardest_pairs(
 def _thumbs(
     evaluation: Evaluation,
     rows: np.ndarray[tuple[int], np.dtype[np.intp]],
+    *,
     column: int,
     photos: PhotoOf,
-    *,
     alt: str,
     limit: int = PHOTOS_PER_PAIR,
 ) -> list[Thumb]:
-    """Thumbs of some photos, the highest score of `column` first; what cannot be read is passed over."""
+    """Return thumbnails, highest score of `column` first, without photos that cannot be read."""
     scores = metrics.log_softmax(evaluation.scores_NC[rows])[:, column] if len(rows) else rows
     found: list[Thumb] = []
     for row in rows[np.argsort(-scores, kind="stable")]:

@@ -1,18 +1,18 @@
-"""Serve: the HTTP API and the web page over one classifier.
+"""HTTP API and web page for one classifier (`fieldmark serve`).
 
-    command.py    `fieldmark serve`: options -> config -> one call
-    server.py     the socket, uvicorn, and a shutdown that finishes what was begun
-    app.py        the routes: a line or two each
-    service.py    what the routes call: places in the queue, decoding, the network, metrics
-    body.py       a request's bytes to photos, counted while they arrive
-    decoders.py   processes that decode, replaced when one crashes or hangs; decoder.py is what they run
-    batches.py    the threads that feed the network, a batch at a time each
-    model.py      what is asked of a classifier, and what it has to offer
-    answers.py    every JSON object that leaves the server
-    refusals.py   every refusal, with its status and its sentence
-    guard.py      headers, request ids, the key, log lines: around every request
-    metrics.py    what /metrics counts
-    static/       the page
+    server.py       socket, uvicorn, graceful shutdown
+    app.py          routes
+    service.py      queue, decoding and network for each photo of a request
+    multipart.py    the photos of a request body, with limits on bytes, photos and time
+    decoders.py     pool of decoding processes, each of which runs decoder.py
+    batcher.py      threads that collect photos into batches for the network
+    model.py        the classifier as the routes use it
+    answers.py      pydantic models of all JSON responses
+    http_errors.py  errors with status, code and message
+    middleware.py   headers, request ids, API keys and log lines for every request
+    metrics.py      Prometheus metrics
+    docs.py         API documentation as a page
+    static/         the web page
 
-A photo is held in memory while it is being answered, and nowhere else.
+Photos are held in memory while they are processed and are never stored.
 """

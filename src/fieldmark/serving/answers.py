@@ -1,4 +1,4 @@
-"""Every JSON object that leaves the server, built here and nowhere else."""
+"""All JSON objects that the server sends."""
 
 from __future__ import annotations
 
@@ -9,98 +9,98 @@ from starlette.responses import Response
 
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Prediction
-from fieldmark.serving.http_errors import Refused
+from fieldmark.serving.http_errors import HttpError
 
 
 class Label(BaseModel):
-    """One label with its probability."""
+    """A label and its probability."""
 
-    taxon_id: str = Field(description="The label as the training data writes it.")
-    name: str = Field(description="The scientific name, or the only one that is known.")
+    taxon_id: str = Field(description="The label as in the training data.")
+    name: str = Field(description="The scientific name, or the only known one.")
     common_name: str = Field(description="The everyday name, or an empty string.")
     rank: str = Field(description="The rank of the name.")
-    ranks: dict[str, str] = Field(description="The names of the ranks down to it, widest first.")
-    score: float = Field(description="Its probability, calibrated, 0 to 1.")
+    ranks: dict[str, str] = Field(description="The names of its ranks, kingdom first.")
+    score: float = Field(description="Its calibrated probability, 0 to 1.")
 
 
-class Problem(BaseModel):
+class ErrorDetail(BaseModel):
     """Why there is no answer."""
 
-    code: str = Field(description="One word for a program.")
-    message: str = Field(description="One sentence for a person.")
+    code: str = Field(description="One word for programs.")
+    message: str = Field(description="One sentence for people.")
 
 
-class Given(BaseModel):
-    """The answer itself: a label that is sure enough, else a wider taxon that is, else "not sure"."""
+class Answer(BaseModel):
+    """A label whose confidence reaches its threshold, else a higher taxon, else "not sure"."""
 
-    source: str = Field(description='"species" (a label itself), "rolled up" or "not sure".')
+    source: str = Field(
+        description='"species" (a label), "rolled up" (a higher taxon) or "not sure".'
+    )
     rank: str = Field(description='The rank of the name; "none" where there is no answer.')
     name: str = Field(description="The scientific name; empty where there is no answer.")
     common_name: str = Field(description="The everyday name, or an empty string.")
-    ranks: dict[str, str] = Field(description="The names of the ranks down to it, widest first.")
-    score: float = Field(description="Its probability; where not sure, that of the first label.")
-    reason: str = Field(description="Why this is the answer.")
+    ranks: dict[str, str] = Field(description="The names of its ranks, kingdom first.")
+    score: float = Field(description="Its probability; if not sure, that of the first label.")
+    reason: str = Field(description="Why this is the answer, in words.")
     unknown: bool | None = Field(
         default=None,
-        description="Whether the photo may be of none of the classes; absent: not judged.",
+        description="Out-of-distribution flag: the photo may show none of the classes.",
     )
 
 
 class PhotoAnswer(BaseModel):
-    """What was found in one photo, or why nothing was."""
+    """The answer for one photo, or the error."""
 
-    name: str = Field(description="The file's name as it was sent, or an empty string.")
+    name: str = Field(description="The file name as sent, or an empty string.")
     width: int | None = Field(default=None, description="Of the upright photo, in pixels.")
     height: int | None = Field(default=None, description="Of the upright photo, in pixels.")
-    answer: Given | None = Field(default=None, description="What to say of the photo.")
-    labels: list[Label] | None = Field(
-        default=None, description="The likeliest labels, likeliest first."
-    )
-    error: Problem | None = Field(default=None, description="Why the photo could not be used.")
+    answer: Answer | None = Field(default=None, description="The answer.")
+    labels: list[Label] | None = Field(default=None, description="Labels, most likely first.")
+    error: ErrorDetail | None = Field(default=None, description="Why there is no answer.")
 
 
 class Answers(BaseModel):
-    """What /v1/predict gives: one entry a photo, in the order in which they were sent."""
+    """Response of /v1/predict: one entry per photo, in the order sent."""
 
     photos: list[PhotoAnswer]
 
 
 class Neighbour(BaseModel):
-    """A training photo that resembles the one sent."""
+    """A training photo similar to the photo sent."""
 
     taxon_id: str
     name: str
     common_name: str
     similarity: float = Field(description="Cosine of the angle between the features, -1 to 1.")
-    thumbnail: str | None = Field(default=None, description="A small picture as a data: URL.")
+    thumbnail: str | None = Field(default=None, description="A small JPEG as a data: URL.")
 
 
 class SimilarPhotos(BaseModel):
-    """The training photos that most resemble one photo."""
+    """The training photos most similar to one photo."""
 
     name: str
     similar: list[Neighbour] | None = None
-    error: Problem | None = None
+    error: ErrorDetail | None = None
 
 
 class Similar(BaseModel):
-    """What /v1/similar gives: one entry a photo, in the order in which they were sent."""
+    """Response of /v1/similar: one entry per photo, in the order sent."""
 
     photos: list[SimilarPhotos]
 
 
 class HeatMap(BaseModel):
-    """Where in a photo the network saw what speaks for a label."""
+    """Response of /v1/heat-map: which parts of a photo support a label."""
 
-    taxon_id: str = Field(description="The label in question.")
+    taxon_id: str = Field(description="The label.")
     overlay: str = Field(description="A PNG with transparency, as a data: URL.")
     box: tuple[float, float, float, float] = Field(
-        description="Where it belongs: left, top, width, height as shares of the upright photo."
+        description="Its left, top, width and height as shares of the upright photo."
     )
 
 
 class ClassEntry(BaseModel):
-    """One of the classes that the classifier knows."""
+    """One class of the classifier."""
 
     taxon_id: str
     name: str
@@ -110,60 +110,60 @@ class ClassEntry(BaseModel):
 
 
 class Classes(BaseModel):
-    """What /v1/classes gives."""
+    """Response of /v1/classes."""
 
     classes: list[ClassEntry]
 
 
 class Offers(BaseModel):
-    """What this server can do besides naming photos."""
+    """Which further routes this classifier supports."""
 
     similar: bool
     heat_map: bool
 
 
 class Limits(BaseModel):
-    """What a request may bring."""
+    """Limits of one request."""
 
     bytes: int
     pixels: int
     photos: int
 
 
-class About(BaseModel):
-    """What /v1/model gives: which classifier answers, and what may be asked of it."""
+class ModelInfo(BaseModel):
+    """Response of /v1/model."""
 
     name: str
     version: str
     architecture: str
     classes: int
-    test: str = Field(description="How good it is, measured on photos it never saw; or empty.")
-    licence: str = Field(description="Of the weights.")
+    test: str = Field(description="Its top-1 error on test photos, in words; or empty.")
+    licence: str = Field(description="Licence of the weights.")
     precision: float | None = Field(
-        default=None, description="The share of sure answers meant to be right."
+        default=None, description="The share of right answers that the threshold was set for."
     )
     offers: Offers
     limits: Limits
 
 
-class Refusal(BaseModel):
-    """What every request gets that has no other answer."""
+class ErrorResponse(BaseModel):
+    """Response of every request that fails."""
 
-    error: Problem
+    error: ErrorDetail
     request_id: str
     photos: list[PhotoAnswer] | None = Field(
-        default=None, description="Where several were sent: each."
+        default=None, description="If several photos were sent: the error of each."
     )
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """Response of the health checks."""
 
     status: str
 
 
 def taxon_fields(taxon: Taxon) -> dict[str, Any]:
-    """What is said of a taxon."""
+    """Return the fields that describe a taxon."""
     return {
         "taxon_id": taxon.id,
         "name": taxon.name,
@@ -173,58 +173,50 @@ def taxon_fields(taxon: Taxon) -> dict[str, Any]:
     }
 
 
-def short(taxon: Taxon) -> dict[str, str]:
-    """A taxon by its names alone."""
-    return {"taxon_id": taxon.id, "name": taxon.name, "common_name": taxon.common_name}
-
-
-def named(name: str, width: int, height: int, prediction: Prediction) -> PhotoAnswer:
-    """The answer for a photo that the classifier has seen."""
+def photo_answer(name: str, width: int, height: int, prediction: Prediction) -> PhotoAnswer:
+    """Return the entry of one photo."""
     labels = [
         Label(**taxon_fields(answer.taxon), score=round(answer.score, 6))
         for answer in prediction.answers
     ]
-    given = _given(prediction)
-    return PhotoAnswer(name=name, width=width, height=height, answer=given, labels=labels)
-
-
-def _given(prediction: Prediction) -> Given:
-    best = taxon_fields(prediction.best.taxon) if prediction.sure else {}
-    return Given(
+    answer = Answer(
         source=prediction.source,
         rank=prediction.rank,
         name=prediction.name,
-        common_name=best.get("common_name", ""),
+        common_name=prediction.best.taxon.common_name if prediction.sure else "",
         ranks=dict(prediction.ranks),
         score=round(prediction.score, 6),
         reason=prediction.reason,
         unknown=prediction.unknown,
     )
+    return PhotoAnswer(name=name, width=width, height=height, answer=answer, labels=labels)
 
 
-def problem(refused: Refused) -> Problem:
-    """A refusal's two parts."""
-    return Problem(code=refused.code, message=refused.message)
+def error_detail(error: HttpError) -> ErrorDetail:
+    """Return the code and the message of an error."""
+    return ErrorDetail(code=error.code, message=error.message)
 
 
 def response(value: BaseModel, status: int = 200) -> Response:
-    """An object as a response."""
+    """Return an object as a JSON response."""
     body = value.model_dump_json(exclude_none=True)
     return Response(body, status, media_type="application/json")
 
 
-def refusal(refused: Refused, request_id: str, photos: list[PhotoAnswer] | None = None) -> Response:
-    """A refusal as a response."""
-    value = Refusal(error=problem(refused), request_id=request_id, photos=photos)
-    answer = response(value, refused.status)
-    if refused.retry_after is not None:
-        answer.headers["Retry-After"] = str(refused.retry_after)
-    if refused.status == 401:
+def error_response(
+    error: HttpError, request_id: str, photos: list[PhotoAnswer] | None = None
+) -> Response:
+    """Return an error as a JSON response."""
+    value = ErrorResponse(error=error_detail(error), request_id=request_id, photos=photos)
+    answer = response(value, error.status)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
 
 
-def defect(request_id: str) -> Response:
-    """The response where the server itself has failed."""
-    message = "The server has failed; its log says more under this request's id."
-    return refusal(Refused(500, "defect", message), request_id)
+def internal_error(request_id: str) -> Response:
+    """Return the response for a defect of the server."""
+    message = "Internal server error: search the server's log for this request id."
+    return error_response(HttpError(500, "defect", message), request_id)

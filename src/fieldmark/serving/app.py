@@ -1,10 +1,11 @@
-"""The routes: each takes a request apart, calls the service, and puts the answer together."""
+"""Routes of the HTTP API and the web page."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query
@@ -12,38 +13,40 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from fieldmark import __version__
 from fieldmark.inference.classifier import Classifier
-from fieldmark.serving import answers, docs, pages
+from fieldmark.serving import answers, docs
 from fieldmark.serving.config import ServeConfig
-from fieldmark.serving.http_errors import Refused
-from fieldmark.serving.middleware import Guard, Keys
-from fieldmark.serving.service import Service, first_refusal
+from fieldmark.serving.http_errors import HttpError
+from fieldmark.serving.middleware import ApiKeys, RequestMiddleware
+from fieldmark.serving.service import Service, first_error
 
 _api = APIRouter()
+_static = StaticFiles(directory=Path(__file__).parent / "static")
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": answers.Refusal, "description": why}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": answers.ErrorResponse, "description": why}
     for status, why in {
-        400: "The form or a parameter cannot be read.",
-        401: "The server asks for a key.",
+        400: "The form or a parameter is invalid.",
+        401: "The API key is missing or wrong.",
         408: "The photo took too long to arrive.",
         413: "Too many bytes, pixels or photos.",
-        415: "Not a photo, or of a kind that is not read.",
-        422: "A photo that is damaged or cut off.",
-        503: "All places are taken; Retry-After says when to try again.",
+        415: "Not a photo, or an unsupported image format.",
+        422: "The photo is damaged or cut off.",
+        503: "Server busy: queue full, retry after the seconds in Retry-After.",
     }.items()
 }
 _NOT_OFFERED: dict[int | str, dict[str, Any]] = {
-    501: {"model": answers.Refusal, "description": "This classifier does not offer it."}
+    501: {"model": answers.ErrorResponse, "description": "Not supported by this classifier."}
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PHOTOS = {
     "requestBody": {
         "required": True,
-        "description": "One photo as it is, or a form with one or several as files.",
+        "description": "The bytes of one photo, or a form with one or several photos as files.",
         "content": {
             "image/*": _BINARY,
             "application/octet-stream": _BINARY,
@@ -61,11 +64,11 @@ _PHOTOS = {
 
 
 def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
-    """The application: an ASGI callable that any ASGI server can run.
+    """Create the ASGI application.
 
     Args:
-        classifier: what answers.
-        config: limits and keys; `host` and `port` are not looked at.
+        classifier: The classifier to serve.
+        config: Limits and API keys; `host` and `port` are not used.
     """
     service = Service(classifier, config)
 
@@ -78,21 +81,21 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
     app = FastAPI(
         title="fieldmark",
         version=__version__,
-        description="Names what is in photos of living things.",
+        description="Classifies photos of species.",
         lifespan=lifespan,
-        docs_url=None,  # their pages load scripts from another host
+        docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
     )
     app.state.service = service
     app.include_router(_api)
-    app.include_router(pages.router)
     app.include_router(docs.router)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _parameter)
-    app.add_exception_handler(Exception, _defect)
+    app.mount("/static", _static)
+    app.add_exception_handler(HttpError, _http_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
+    app.add_exception_handler(Exception, _internal_error)
     routes = {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}
-    return Guard(app, Keys(config.keys), service.metrics, routes)
+    return RequestMiddleware(app, ApiKeys(config.keys), service.metrics, routes)
 
 
 def _service(request: Request) -> Service:
@@ -103,52 +106,52 @@ def _service(request: Request) -> Service:
 @_api.post(
     "/v1/predict",
     response_model=answers.Answers,
-    responses=_REFUSALS,
+    responses=_ERRORS,
     openapi_extra=_PHOTOS,
-    summary="Name what is in photos",
+    summary="Classify photos",
     tags=["photos"],
 )
 async def predict(
     request: Request,
-    top: Annotated[int, Query(ge=1, le=1000, description="How many labels for each photo.")] = 5,
+    top: Annotated[int, Query(ge=1, le=1000, description="Number of labels per photo.")] = 5,
 ) -> Response:
-    """Labels sorted by probability; where several photos are sent, each has its own entry."""
+    """Return the most likely labels; each photo has its own entry."""
     service = _service(request)
-    found = await service.each_photo(request, partial(service.name, top=top))
+    found = await service.each_photo(request, partial(service.classify, top=top))
     photos = [
-        answers.PhotoAnswer(name=name, error=answers.problem(value))
-        if isinstance(value, Refused)
+        answers.PhotoAnswer(name=name, error=answers.error_detail(value))
+        if isinstance(value, HttpError)
         else value
         for name, value in found
     ]
-    refused = first_refusal(found)
-    if refused is not None:
+    if error := first_error(found):
         several = photos if len(photos) > 1 else None
-        return answers.refusal(refused, _id(request), several)
+        return answers.error_response(error, _id(request), several)
     return answers.response(answers.Answers(photos=photos))
 
 
 @_api.post(
     "/v1/similar",
     response_model=answers.Similar,
-    responses=_REFUSALS | _NOT_OFFERED,
+    responses=_ERRORS | _NOT_OFFERED,
     openapi_extra=_PHOTOS,
-    summary="Find the training photos that most resemble photos",
+    summary="Find similar training photos",
     tags=["photos"],
 )
 async def similar(
     request: Request,
-    count: Annotated[int, Query(ge=1, le=50, description="How many for each photo.")] = 6,
+    count: Annotated[
+        int, Query(ge=1, le=50, description="Number of training photos per photo.")
+    ] = 6,
 ) -> Response:
-    """The nearest ones first, by the network's features; pictures where they are at hand."""
+    """Return the most similar training photos by the network's features, with thumbnails if any."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.similar, count=count))
-    refused = first_refusal(found)
-    if refused is not None:
-        return answers.refusal(refused, _id(request))
+    if error := first_error(found):
+        return answers.error_response(error, _id(request))
     photos = [
-        answers.SimilarPhotos(name=name, error=answers.problem(value))
-        if isinstance(value, Refused)
+        answers.SimilarPhotos(name=name, error=answers.error_detail(value))
+        if isinstance(value, HttpError)
         else value
         for name, value in found
     ]
@@ -158,94 +161,110 @@ async def similar(
 @_api.post(
     "/v1/heat-map",
     response_model=answers.HeatMap,
-    responses=_REFUSALS | _NOT_OFFERED,
+    responses=_ERRORS | _NOT_OFFERED,
     openapi_extra=_PHOTOS,
-    summary="Show where in a photo the network looked",
+    summary="Show which parts of a photo support a label",
     tags=["photos"],
 )
 async def heat_map(
     request: Request,
     taxon_id: Annotated[
-        str | None, Query(description="For which label; by default for the likeliest.")
+        str | None, Query(description="The label; by default the most likely one.")
     ] = None,
 ) -> Response:
-    """A picture to lay over the photo. Of several photos the first is taken."""
+    """Return a transparent image to lay over the photo; only the first photo is used."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.heat_map, taxon_id=taxon_id))
     _, value = found[0]
-    if isinstance(value, Refused):
-        return answers.refusal(value, _id(request))
+    if isinstance(value, HttpError):
+        return answers.error_response(value, _id(request))
     return answers.response(value)
 
 
 @_api.get(
     "/v1/classes",
     response_model=answers.Classes,
-    summary="What the classifier can name",
+    summary="List the classes",
     tags=["classifier"],
 )
 async def classes(request: Request) -> Response:
-    """Every class, in the order of the classifier's scores."""
+    """Return all classes in the order of the classifier's scores."""
     return answers.response(_service(request).model.classes())
 
 
 @_api.get(
     "/v1/model",
-    response_model=answers.About,
-    summary="Which classifier answers",
+    response_model=answers.ModelInfo,
+    summary="Describe the classifier",
     tags=["classifier"],
 )
 async def model(request: Request) -> Response:
-    """Its name, how good it is, what the server offers and which limits it keeps."""
+    """Return its name and test error, the supported routes and the limits."""
     service = _service(request)
-    return answers.response(service.model.about(service.config))
+    return answers.response(service.model.info(service.config))
 
 
-@_api.get("/health/live", response_model=answers.Health, summary="Is it there", tags=["health"])
+@_api.get(
+    "/health/live",
+    response_model=answers.Health,
+    summary="Check that the server runs",
+    tags=["health"],
+)
 async def live() -> Response:
-    """200 as long as the server runs."""
+    """Return 200 as long as the server runs."""
     return answers.response(answers.Health(status="live"))
 
 
-@_api.get("/health/ready", response_model=answers.Health, summary="Can it answer", tags=["health"])
+@_api.get(
+    "/health/ready",
+    response_model=answers.Health,
+    summary="Check that photos can be answered",
+    tags=["health"],
+)
 async def ready(request: Request) -> Response:
-    """200 when photos can be answered, 503 when not."""
+    """Return 200 if photos can be answered, else 503."""
     if not _service(request).ready:
-        raise Refused(503, "not-ready", "The server cannot answer photos now.", retry_after=1)
+        raise HttpError(503, "not-ready", "The server is not ready, retry later.", retry_after=1)
     return answers.response(answers.Health(status="ready"))
 
 
 @_api.get("/metrics", response_class=Response, summary="Prometheus metrics", tags=["health"])
 async def metrics(request: Request) -> Response:
-    """Counters and histograms in Prometheus' text form."""
+    """Return counters, gauges and histograms in Prometheus' text format."""
     text = _service(request).metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@_api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def page(request: Request) -> Response:
+    """Return the web page."""
+    return await _static.get_response("index.html", request.scope)
 
 
 def _id(request: Request) -> str:
     return str(request.scope.get("fieldmark.request_id", ""))
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return answers.refusal(error, _id(request))
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError)
+    return answers.error_response(error, _id(request))
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _framework_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    words = {404: ("not-found", "There is nothing here."), 405: ("method", "Not with this method.")}
-    code, message = words.get(error.status_code, ("refused", str(error.detail)))
-    response = answers.refusal(Refused(error.status_code, code, message), _id(request))
+    code = {404: "not-found", 405: "method"}.get(error.status_code, "refused")
+    message = f"{error.detail}: see /docs for the routes."
+    response = answers.error_response(HttpError(error.status_code, code, message), _id(request))
     response.headers.update(error.headers or {})
     return response
 
 
-async def _parameter(request: Request, error: Exception) -> Response:
+async def _bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    message = f"The parameter {first['loc'][-1]} cannot be used: {first['msg']}."
-    return answers.refusal(Refused(400, "bad-parameter", message), _id(request))
+    message = f"The parameter {first['loc'][-1]} is invalid: {first['msg']}."
+    return answers.error_response(HttpError(400, "bad-parameter", message), _id(request))
 
 
-async def _defect(request: Request, _error: Exception) -> Response:
-    return answers.defect(_id(request))
+async def _internal_error(request: Request, _error: Exception) -> Response:
+    return answers.internal_error(_id(request))

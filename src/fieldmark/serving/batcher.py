@@ -1,10 +1,9 @@
-"""The threads that feed the network: photos that come together are run together.
+"""Threads that collect photos into batches and run the network.
 
-A photo that comes alone is run at once. Where more are on their way through decoding, a thread waits
-for them, but a few milliseconds at most; under load whatever has come in during one batch is the next.
+A single photo is run at once. While others are being decoded, a thread waits for them, but a few
+milliseconds at most; under load, the photos that arrive during one batch are the next batch.
 
-There are two threads, so that one batch is put together, or its answers are worked out, while the
-network runs the other, and no core waits for the end of a batch.
+There are two threads: one prepares a batch or processes its results while the other runs the network.
 """
 
 from __future__ import annotations
@@ -45,15 +44,14 @@ class _Call:
 _Job = _Photo | _Call
 
 
-class Batches:
-    """Photos in one at a time, answers out, of one batch in each of `THREADS` threads.
+class Batcher:
+    """Runs photos in batches, in `THREADS` threads.
 
     Args:
-        predict: crops and how many labels are wanted of each -> predictions; is called from several
-            threads at a time.
-        size: how many photos are run at once.
-        coming: how many photos are on their way here.
-        measured: told of each batch: how many photos, how many seconds.
+        predict: Maps crops and numbers of labels to predictions; is called from several threads.
+        size: The largest batch.
+        pending: Returns how many photos are being decoded.
+        on_batch: Called after each batch with the number of photos and the seconds.
     """
 
     def __init__(
@@ -61,13 +59,12 @@ class Batches:
         predict: Predict,
         *,
         size: int,
-        coming: Callable[[], int] = lambda: 0,
-        measured: Callable[[int, float], None] = lambda _count, _seconds: None,
+        pending: Callable[[], int] = lambda: 0,
+        on_batch: Callable[[int, float], None] = lambda _count, _seconds: None,
     ) -> None:
-        self._predict, self._size, self._coming = predict, size, coming
-        self._measured = measured
-        # No SimpleQueue: with two threads that take from one, `get` with a timeout can wait for ever in
-        # CPython 3.11, when the other takes what it was woken for just before the time is over.
+        self._predict, self._size = predict, size
+        self._pending, self._on_batch = pending, on_batch
+        # Not SimpleQueue: with two consumers, `get` with a timeout can block for ever (CPython 3.11).
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._run, name=f"network {number}", daemon=True)
@@ -76,48 +73,48 @@ class Batches:
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Start the threads; answers go to the event loop that is running."""
+        """Start the threads; results go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether all threads are there."""
+        """Whether all threads are running."""
         return all(thread.is_alive() for thread in self._threads)
 
     async def predict(self, crops: Crops, top: int) -> Prediction:
-        """What the classifier says of one photo's crops, uint8 (S, S, 3), view by view."""
+        """Classify one photo from its crops, one per view, uint8 (S, S, 3)."""
         answer: asyncio.Future[Prediction] = self._loop.create_future()
         self._jobs.put(_Photo(crops, top, answer))
         return await answer
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Run something else that needs the network, in one of its threads, in its turn."""
+        """Run another function that needs the network, in one of the threads."""
         answer: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Call(function, answer))
         return await answer
 
     async def close(self) -> None:
-        """Answer what is waiting, then end the threads."""
+        """Answer the photos in the queue, then stop the threads."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        after: list[_Job | None] = []
-        while (job := after.pop() if after else self._jobs.get()) is not None:
+        next_jobs: list[_Job | None] = []
+        while (job := next_jobs.pop() if next_jobs else self._jobs.get()) is not None:
             if isinstance(job, _Photo):
-                self._do_batch(self._gather(job, after))
+                self._run_batch(self._collect(job, next_jobs))
             else:
-                self._do_call(job)
+                self._run_call(job)
 
-    def _gather(self, first: _Photo, after: list[_Job | None]) -> list[_Photo]:
-        """A batch that begins with `first`; what comes next and is no photo is put into `after`."""
+    def _collect(self, first: _Photo, next_jobs: list[_Job | None]) -> list[_Photo]:
+        """Return a batch that begins with `first`; put a job that is not a photo into `next_jobs`."""
         batch = [first]
         until = time.monotonic() + WAIT_SECONDS
-        while len(batch) < self._size and not after:
+        while len(batch) < self._size and not next_jobs:
             try:
                 job = self._next(until)
             except queue.Empty:
@@ -125,7 +122,7 @@ class Batches:
             if isinstance(job, _Photo):
                 batch.append(job)
             else:
-                after.append(job)
+                next_jobs.append(job)
         return batch
 
     def _next(self, until: float) -> _Job | None:
@@ -133,11 +130,11 @@ class Batches:
             return self._jobs.get_nowait()
         except queue.Empty:
             left = until - time.monotonic()
-            if left <= 0 or self._coming() <= 0:
+            if left <= 0 or self._pending() <= 0:
                 raise
             return self._jobs.get(timeout=left)
 
-    def _do_batch(self, batch: list[_Photo]) -> None:
+    def _run_batch(self, batch: list[_Photo]) -> None:
         wanted = [job for job in batch if not job.answer.cancelled()]
         if not wanted:
             return
@@ -148,24 +145,24 @@ class Batches:
             )
         except Exception as error:
             found = [error] * len(wanted)
-        self._measured(len(wanted), time.perf_counter() - start)
-        self._give([job.answer for job in wanted], found)
+        self._on_batch(len(wanted), time.perf_counter() - start)
+        self._deliver([job.answer for job in wanted], found)
 
-    def _do_call(self, job: _Call) -> None:
+    def _run_call(self, job: _Call) -> None:
         if job.answer.cancelled():
             return
         try:
             found = job.function()
         except Exception as error:
             found = error
-        self._give([job.answer], [found])
+        self._deliver([job.answer], [found])
 
-    def _give(self, answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
-        """Hand a batch's answers to the event loop, which is woken once for all of them."""
-        self._loop.call_soon_threadsafe(_settle, answers, found)
+    def _deliver(self, answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
+        """Pass the results of a batch to the event loop, with one wake-up for all of them."""
+        self._loop.call_soon_threadsafe(_resolve, answers, found)
 
 
-def _settle(answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
+def _resolve(answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
     for answer, value in zip(answers, found, strict=True):
         if answer.done():
             continue

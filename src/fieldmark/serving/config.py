@@ -1,4 +1,4 @@
-"""What a server may be told."""
+"""Configuration of a server."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fieldmark.utils.errors import InputError
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """The settings of a server.
+    """Settings of a server.
 
     Attributes:
-        host, port: where it listens; port 0 takes a free one.
-        keys: the API keys that are let in; empty: everyone is.
-        queue: how many photos may be under way; a photo more is refused with 503.
-        batch: how many photos the network is given at once.
-        max_pixels: a photo with more is refused from its header.
-        max_bytes: a request with a larger body is refused before it is read.
-        max_photos: how many photos one request may bring.
-        decoders: how many processes decode; 0: one a core.
-        decode_seconds: a photo that takes longer to decode is refused.
-        body_seconds: a request whose body takes longer to arrive is refused.
-        held_bytes: how many bytes of bodies are held at once, of all requests together.
-        drain_seconds: how long a shutdown waits for what was begun.
+        host, port: Address to listen on; port 0 takes a free one.
+        keys: The valid API keys; empty: no key is required.
+        queue: Most photos in the queue; further ones are refused with 503.
+        batch: Largest batch for the network.
+        max_pixels: Most pixels of a photo, read from its header.
+        max_bytes: Most bytes of a request body, checked before it is read.
+        max_photos: Most photos in one request.
+        decoders: Number of decoding processes; 0: one per core.
+        decode_seconds: Most seconds to decode a photo.
+        body_seconds: Most seconds for a request body to arrive.
+        held_bytes: Most bytes of request bodies in memory, over all requests.
+        drain_seconds: Most seconds that a shutdown waits for accepted requests.
     """
 
     host: str = "127.0.0.1"
@@ -58,10 +58,10 @@ class ServeConfig:
 
     @property
     def workers(self) -> int:
-        """How many processes decode."""
+        """Number of decoding processes."""
         return self.decoders or cores()
 
     @property
     def photos_a_request(self) -> int:
-        """How many photos one request may bring: never more than there are places in the queue."""
+        """Most photos in one request, which the queue must be able to hold."""
         return min(self.max_photos, self.queue)

@@ -1,12 +1,11 @@
-"""The program that a decoding process runs: photos in on one pipe, crops out on another.
+"""Program of a decoding process: reads photos from one pipe, writes crops to another.
 
-It never sees the network or the classifier, may write no file, and has limits of memory and of
-processor time that the operating system keeps. Whatever a photo does to it, the server only sees a
-pipe that ends.
+The process does not load the network. The operating system limits its memory and processor time and
+forbids it to write files. Whatever a photo does to it, the server only sees a pipe that ends.
 
-In:  8 bytes, the length; the photo.
-Out: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height of the upright photo as
-     4 bytes each and the crops, view by view, or the rejection as JSON.
+Input:  8 bytes, the length; the photo.
+Output: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height of the upright photo
+        as 4 bytes each and the crops, view by view, or the rejection as JSON.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ HEAD = struct.Struct(">BI")
 SIZE = struct.Struct(">II")
 CROP, REJECTED = 0, 1
 
-# A picture of N pixels needs 3 N bytes; a 16-bit one with alpha, with a copy at each step, 24 N.
+# An image of N pixels needs 3 N bytes; a 16-bit one with alpha, with a copy at each step, 24 N.
 _BYTES_A_PIXEL = 24
 _SPARE_MEMORY = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a decoding process is told when it starts.
+    """Configuration of a decoding process.
 
     Attributes:
-        views: from a photo to its crops, each as `Preprocess.to_json`.
-        max_pixels: a photo with more is rejected from its header.
-        seconds: of processor time for one photo.
+        views: The views, each as `Preprocess.to_json`.
+        max_pixels: Most pixels of a photo, read from its header.
+        seconds: Most seconds of processor time for one photo.
     """
 
     views: Sequence[str]
@@ -48,12 +47,12 @@ class Task:
     seconds: float
 
     def to_argument(self) -> str:
-        """As a command line's argument."""
+        """Return the task as a command-line argument."""
         return json.dumps(asdict(self))
 
 
 def main() -> None:
-    """Decode until the server closes the pipe."""
+    """Decode photos until the server closes the pipe."""
     task = Task(**json.loads(sys.argv[1]))
     views = [Preprocess.from_json(each) for each in task.views]
     source, sink = sys.stdin.buffer, sys.stdout.buffer
@@ -82,7 +81,7 @@ def _reply(sink: BinaryIO, kind: int, payload: bytes) -> None:
 
 
 def _warm_up(views: Sequence[Preprocess]) -> None:
-    """Import what the first photo would import: after `_limit` that might fail."""
+    """Import the image plugins; that could fail after `_limit`."""
     import io
 
     import numpy as np
@@ -95,7 +94,7 @@ def _warm_up(views: Sequence[Preprocess]) -> None:
 
 
 def _limit(max_pixels: int) -> None:
-    """Bound memory, and allow no file to be written and no crash to leave its memory on disk."""
+    """Limit memory, and forbid files and core dumps."""
     memory = _size_now() + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -108,7 +107,7 @@ def _size_now() -> int:
 
 
 def _allow_seconds(seconds: float) -> None:
-    """From now on so much processor time: a loop in a decoder ends even if the server is gone."""
+    """Limit processor time from now on, so that an endless loop ends even without the server."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

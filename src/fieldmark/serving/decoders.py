@@ -1,4 +1,4 @@
-"""Processes that decode: one that crashes or hangs is replaced, and only its photo gets no answer."""
+"""Pool of decoding processes; one that crashes or hangs is replaced, and only its photo fails."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from fieldmark.utils.errors import FieldmarkError, ImageRejected, RejectReason
 from fieldmark.utils.typing import ByteArray
 
 _START_SECONDS = 60.0
-_PIPE = 1024 * 1024  # a whole crop fits into what is read ahead
+_PIPE = 1024 * 1024  # the read buffer; a whole crop fits into it
 
 
 class DecoderFailed(Exception):
-    """The process that had the photo crashed, hung or answered nonsense; it has been replaced."""
+    """The process crashed, hung or sent an invalid answer; it has been replaced."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A photo's crops, uint8 (S, S, 3), one for each view, and the width and height of the upright
-    photo in pixels."""
+    """A decoded photo.
+
+    Attributes:
+        crops: One crop per view, uint8 (S, S, 3).
+        width, height: Of the upright photo, in pixels.
+    """
 
     crops: tuple[ByteArray, ...]
     width: int
@@ -40,11 +44,11 @@ class Decoders:
     """A fixed number of decoding processes.
 
     Args:
-        views: from a photo to its crops.
-        count: how many processes.
-        max_pixels: a photo with more is rejected from its header.
-        seconds: how long a photo may take.
-        on_failure: called when a process has to be replaced.
+        views: The views of which crops are made.
+        count: The number of processes.
+        max_pixels: Most pixels of a photo, read from its header.
+        seconds: Most seconds for one photo.
+        on_failure: Called when a process is replaced.
     """
 
     def __init__(
@@ -65,30 +69,30 @@ class Decoders:
         self._closed = False
 
     async def start(self) -> None:
-        """Start the processes and wait for all of them.
+        """Start the processes and wait until all are ready.
 
         Raises:
-            FieldmarkError: one does not start.
+            FieldmarkError: A process does not start.
         """
         try:
             await asyncio.gather(*(self._start_one() for _ in range(self._count)))
         except DecoderFailed as error:
             await self.close()
             raise FieldmarkError(
-                "A process for decoding photos does not start: is there memory left?"
+                "A decoding process does not start: check the free memory of this machine."
             ) from error
 
     @property
     def alive(self) -> int:
-        """How many processes are there."""
+        """Number of running processes."""
         return len(self._all)
 
     async def decode(self, data: bytes) -> Decoded:
-        """A photo's crops.
+        """Decode a photo.
 
         Raises:
-            ImageRejected: the photo cannot be used.
-            DecoderFailed: its process crashed or took too long.
+            ImageRejected: The photo cannot be used.
+            DecoderFailed: The process crashed or took too long.
         """
         process = await self._idle.get()
         try:
@@ -101,9 +105,7 @@ class Decoders:
             self._replace(process)
             self._on_failure()
             raise DecoderFailed from error
-        except (
-            BaseException
-        ):  # cancelled half-way: what comes next on the pipe is not the next answer
+        except BaseException:  # cancelled: the next bytes on the pipe belong to this photo
             self._replace(process)
             raise
         self._idle.put_nowait(process)
@@ -117,7 +119,7 @@ class Decoders:
         pixels = np.frombuffer(payload, np.uint8, offset=decoder.SIZE.size)
         ends = np.cumsum([3 * side**2 for side in self._sides])
         if len(pixels) != ends[-1]:
-            raise ValueError(f"{len(pixels)} bytes are not the crops")
+            raise ValueError(f"{len(pixels)} bytes of crops, {ends[-1]} expected")
         crops = zip(np.split(pixels, ends[:-1]), self._sides, strict=True)
         return Decoded(tuple(c.reshape(side, side, 3) for c, side in crops), width, height)
 
@@ -133,15 +135,15 @@ class Decoders:
         pause = 0.1
         while not self._closed:
             with suppress(DecoderFailed):
-                return await self._start_one()
+                await self._start_one()
+                return
             await asyncio.sleep(pause)
             pause = min(2 * pause, 10.0)
-        return None
 
     async def _start_one(self) -> None:
         try:
             process = await asyncio.create_subprocess_exec(
-                # -P: the folder that the server was started in is no place to import from
+                # -P: import nothing from the current folder
                 *(sys.executable, "-P", "-m", "fieldmark.serving.decoder"),
                 self._task.to_argument(),
                 stdin=PIPE,
@@ -149,7 +151,7 @@ class Decoders:
                 stderr=DEVNULL,
                 limit=_PIPE,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the server, which then ends its processes
+                start_new_session=True,  # Ctrl-C goes to the server only, which then ends its processes
             )
         except OSError as error:
             raise DecoderFailed from error
@@ -157,18 +159,16 @@ class Decoders:
         assert process.stdout is not None
         try:
             await asyncio.wait_for(process.stdout.readexactly(1), _START_SECONDS)
-        except (TimeoutError, EOFError) as error:
+        except BaseException as error:
             self._all.discard(process)
             _kill(process)
-            raise DecoderFailed from error
-        except BaseException:
-            self._all.discard(process)
-            _kill(process)
+            if isinstance(error, (TimeoutError, EOFError)):
+                raise DecoderFailed from error
             raise
         self._idle.put_nowait(process)
 
     async def close(self) -> None:
-        """End all processes."""
+        """Stop all processes."""
         self._closed = True
         for task in list(self._starting):
             task.cancel()

@@ -1,32 +1,31 @@
-"""/docs: the API described for a person, from the same /openapi.json that programs read."""
+"""API documentation for people (/docs), from the same /openapi.json that programs read.
+
+FastAPI's own pages load scripts from another host, which the content security policy forbids.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
-from jinja2 import Environment, PackageLoader
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
+from starlette.templating import Jinja2Templates
 
 router = APIRouter(include_in_schema=False)
+_templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """The page."""
-    return HTMLResponse(_template().render(operations=_operations(request.app.openapi())))
-
-
-@cache
-def _template() -> Any:
-    loader = PackageLoader("fieldmark.serving", "static")
-    return Environment(loader=loader, autoescape=True).get_template("docs.html")
+    """Show the API documentation."""
+    context = {"operations": _operations(request.app.openapi())}
+    return _templates.TemplateResponse(request, "docs.html", context)
 
 
 def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each operation with what a person needs of it."""
+    """Return what the page shows of each operation."""
     return [
         {
             "method": method.upper(),
@@ -36,7 +35,7 @@ def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
             "body": about.get("requestBody", {}).get("description", ""),
             "parameters": about.get("parameters", []),
             "fields": _fields(schema, about),
-            "refusals": {
+            "errors": {
                 status: each["description"]
                 for status, each in about["responses"].items()
                 if status != "200" and "description" in each
@@ -48,9 +47,9 @@ def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _fields(schema: dict[str, Any], about: dict[str, Any]) -> list[tuple[str, str]]:
-    """The fields of a 200 answer with their descriptions, those of objects within them as well."""
+    """Return the fields of a 200 response and of the objects in it, with descriptions."""
     content = about["responses"]["200"].get("content", {}).get("application/json", {})
-    return list(_walk(schema, content.get("schema", {}), ""))
+    return _walk(schema, content.get("schema", {}), "")
 
 
 def _walk(schema: dict[str, Any], value: dict[str, Any], path: str) -> list[tuple[str, str]]:

@@ -1,18 +1,18 @@
-"""Every refusal, with its status, its code for a program and its sentence for a person."""
+"""Errors of requests and photos: HTTP status, code for programs, message for people."""
 
 from __future__ import annotations
 
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 
-class Refused(Exception):
-    """A request, or one of its photos, gets no answer. Never leaves the server but as JSON.
+class HttpError(Exception):
+    """A request, or one of its photos, cannot be answered. The client gets it as JSON.
 
     Attributes:
-        status: the HTTP status.
-        code: one word for a program.
-        message: one sentence for a person.
-        retry_after: after how many seconds to try again; None where that would not help.
+        status: The HTTP status.
+        code: One word for programs.
+        message: One sentence for people.
+        retry_after: Seconds after which to try again; None where that would not help.
     """
 
     def __init__(
@@ -23,43 +23,48 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
-_KINDS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 _PHOTOS = {
     RejectReason.EMPTY: (422, "The file is empty."),
-    RejectReason.NOT_AN_IMAGE: (415, f"This file is not a photo. Send {_KINDS}."),
-    RejectReason.UNSUPPORTED: (415, f"This kind of picture is not read here. Send {_KINDS}."),
+    RejectReason.NOT_AN_IMAGE: (415, f"This file is not a photo. Send {_FORMATS}."),
+    RejectReason.UNSUPPORTED: (415, f"This image format is not supported. Send {_FORMATS}."),
     RejectReason.TRUNCATED: (422, "The photo is cut off: a part of the file is missing."),
     RejectReason.CORRUPT: (422, "The photo is damaged and cannot be read."),
 }
 
 
-def of_photo(rejected: ImageRejected, max_pixels: int) -> Refused:
-    """The refusal of a photo that the decoder rejected."""
+def photo_rejected(rejected: ImageRejected, max_pixels: int) -> HttpError:
+    """Return the error for a photo that the decoder rejected."""
     if rejected.reason is RejectReason.TOO_LARGE:
         million = f"{max_pixels / 1e6:,.4g}"
-        message = f"The photo is too large: at most {million} million pixels are read."
-        return Refused(413, rejected.reason.value, message)
+        message = f"The photo is too large: the limit is {million} million pixels."
+        return HttpError(413, rejected.reason.value, message)
     status, message = _PHOTOS.get(rejected.reason, (422, "The photo cannot be read."))
-    return Refused(status, rejected.reason.value, message)
+    return HttpError(status, rejected.reason.value, message)
 
 
-def decoder_failed() -> Refused:
-    """The refusal of a photo that crashed the process that decoded it, or held it up."""
-    return Refused(422, "decoder-failed", "The photo cannot be decoded safely.")
+def decoder_failed() -> HttpError:
+    """Return the error for a photo whose decoding process crashed or took too long."""
+    return HttpError(422, "decoder-failed", "The photo cannot be decoded safely.")
 
 
-def busy(retry_after: int) -> Refused:
-    """All places are taken."""
-    message = f"All places are taken. Try again in {retry_after} s."
-    return Refused(503, "busy", message, retry_after)
+def busy(retry_after: int) -> HttpError:
+    """Return the error for a full queue."""
+    message = f"Server busy: queue full, retry later (in {retry_after} s)."
+    return HttpError(503, "busy", message, retry_after)
 
 
-def body_too_large(max_bytes: int) -> Refused:
-    """More bytes than a request may bring."""
+def body_too_large(max_bytes: int) -> HttpError:
+    """Return the error for a body with too many bytes."""
     size = f"{max_bytes / 2**20:,.3g} MiB" if max_bytes >= 2**20 else f"{max_bytes:,} bytes"
-    return Refused(413, "body-too-large", f"The file is too large: at most {size} may be sent.")
+    return HttpError(413, "body-too-large", f"The file is too large: the limit is {size}.")
 
 
-def not_offered(what: str) -> Refused:
-    """Something that this server or this classifier cannot do."""
-    return Refused(501, "not-offered", f"This classifier offers no {what}.")
+def bad_form(reason: str) -> HttpError:
+    """Return the error for a form that cannot be read."""
+    return HttpError(400, "bad-form", f"The form cannot be read: {reason.rstrip('.')}.")
+
+
+def not_offered(what: str) -> HttpError:
+    """Return the error for something that this classifier cannot do."""
+    return HttpError(501, "not-offered", f"This classifier does not support {what}.")

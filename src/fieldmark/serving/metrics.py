@@ -1,4 +1,4 @@
-"""What /metrics counts, in Prometheus' text form."""
+"""Prometheus metrics of one server."""
 
 from __future__ import annotations
 
@@ -14,47 +14,36 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            *("fieldmark_requests", "Requests by route and status."),
-            labelnames=("route", "status"),
-            registry=registry,
+        self._registry = CollectorRegistry()
+        self.requests = self._counter(
+            "requests", "Requests by route and status.", "route", "status"
         )
-        self.request_seconds = Histogram(
-            *("fieldmark_request_seconds", "From the request's head to its answer's end."),
-            labelnames=("route",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.request_seconds = self._histogram(
+            "request_seconds", "From the head of the request to the end of the response.", "route"
         )
-        self.photos = Counter(
-            *("fieldmark_photos", "Photos by the answer's source, or by why they were refused."),
-            labelnames=("outcome",),
-            registry=registry,
+        self.photos = self._counter(
+            "photos", "Photos by the source of the answer, or by the code of the error.", "outcome"
         )
-        self.decode_seconds = Histogram(
-            *("fieldmark_decode_seconds", "One photo, from its turn to its crop."),
-            buckets=_SECONDS,
-            registry=registry,
+        self.decode_seconds = self._histogram("decode_seconds", "Decoding of one photo.")
+        self.batch_seconds = self._histogram("batch_seconds", "One batch in the network.")
+        self.batch_size = self._histogram("batch_photos", "Photos in one batch.", buckets=_COUNTS)
+        self.decoder_failures = self._counter(
+            "decoder_failures", "Decoding processes that had to be replaced."
         )
-        self.batch_seconds = Histogram(
-            *("fieldmark_batch_seconds", "One batch in the network."),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.batch_size = Histogram(
-            *("fieldmark_batch_photos", "Photos in one batch."),
-            buckets=_COUNTS,
-            registry=registry,
-        )
-        self.decoder_failures = Counter(
-            *("fieldmark_decoder_failures", "Decoding processes that had to be replaced."),
-            registry=registry,
-        )
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(f"fieldmark_{name}", help, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, help: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+    ) -> Histogram:
+        registry = self._registry
+        return Histogram(f"fieldmark_{name}", help, labels, registry=registry, buckets=buckets)
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A number that is asked for whenever the page is."""
-        Gauge(name, help, registry=self._registry).set_function(value)
+        """Add a gauge whose value is read whenever the metrics are requested."""
+        Gauge(f"fieldmark_{name}", help, registry=self._registry).set_function(value)
 
     def text(self) -> bytes:
-        """The page."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

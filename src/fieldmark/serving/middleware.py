@@ -1,6 +1,6 @@
-"""Around every request: headers, a request id, the key, one log line; and nothing escapes.
+"""For every request: security headers, request id, API key, log line, and a response to any exception.
 
-Written against ASGI itself, since it must see every answer, also those of the framework.
+This is plain ASGI: it must see all responses, those of the framework included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fieldmark.serving import answers
-from fieldmark.serving.http_errors import Refused
+from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.metrics import Metrics
 
 _log = logging.getLogger("fieldmark.serving")
@@ -39,20 +39,20 @@ _HEADERS = {
 }
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# A client that sends all of its body before it reads the answer sees an early refusal only if the
-# rest of the body is taken from it; up to here it is.
+# A client that sends its whole body before it reads the response sees an early error only if the
+# server reads the rest of the body; it does so up to these limits.
 _DISCARD_BYTES = 64 * 1024 * 1024
 _DISCARD_SECONDS = 5.0
 
 
-class Keys:
-    """The API keys that are let in, compared in a time that tells nothing about them."""
+class ApiKeys:
+    """The valid API keys, compared in constant time."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    def admit(self, headers: Headers) -> bool:
-        """Whether a request names one of the keys, or none is asked for."""
+    def accept(self, headers: Headers) -> bool:
+        """Return whether a request has a valid key, or none is required."""
         if not self._digests:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -60,25 +60,27 @@ class Keys:
             given = headers.get("x-api-key", "")
         digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)  # all were compared, whichever it is
+        return any(matches)  # after all comparisons, so that the time does not depend on the key
 
 
-class Guard:
-    """The application, and what holds for each of its requests.
+class RequestMiddleware:
+    """ASGI middleware around the application.
 
     Args:
-        app: what answers.
-        keys: who is let in.
-        metrics: where requests are counted.
-        routes: the paths that are counted under their own name.
+        app: The application.
+        keys: The valid API keys.
+        metrics: Counts requests.
+        routes: Paths that are counted under their own name.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, metrics: Metrics, routes: Iterable[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, routes: Iterable[str]
+    ) -> None:
         self.app, self._keys, self._metrics = app, keys, metrics
         self._routes = frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -91,29 +93,28 @@ class Guard:
     async def _answer(self, exchange: _Exchange) -> None:
         scope = exchange.scope
         try:
-            refused = self._refusal(scope["path"], scope["method"], exchange.headers)
-            app = self.app if refused is None else answers.refusal(refused, exchange.id)
+            error = self._denied(scope["path"], scope["method"], exchange.headers)
+            app = self.app if error is None else answers.error_response(error, exchange.id)
             await app(scope, exchange.receive, exchange.send)
         except Exception:
-            exchange.failed = True
             _log.exception("failed", extra={"fields": {"request_id": exchange.id}})
             if not exchange.status:
-                await answers.defect(exchange.id)(scope, exchange.receive, exchange.send)
+                await answers.internal_error(exchange.id)(scope, exchange.receive, exchange.send)
 
-    def _refusal(self, path: str, method: str, headers: Headers) -> Refused | None:
-        """Why a request is not let in: no key, or another site's page made a browser send it."""
+    def _denied(self, path: str, method: str, headers: Headers) -> HttpError | None:
+        """Return the error of a request without a valid key, or from a page of another site."""
         if not path.startswith("/v1/") and path != "/metrics":
             return None
         if method != "GET" and headers.get("sec-fetch-site") == "cross-site":
-            return Refused(403, "cross-site", "Requests from pages of other sites are refused.")
-        if not self._keys.admit(headers):
-            return Refused(401, "key-needed", "This server asks for a key, and this is not one.")
+            return HttpError(403, "cross-site", "Requests from pages of other sites are denied.")
+        if not self._keys.accept(headers):
+            return HttpError(401, "key-needed", "The API key is missing or wrong.")
         return None
 
     def _count(self, exchange: _Exchange) -> None:
         route = exchange.scope["path"] if exchange.scope["path"] in self._routes else "other"
         seconds = time.perf_counter() - exchange.start
-        status = exchange.status or 499  # the client was gone before there was an answer
+        status = exchange.status or 499  # the client disconnected before the response
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         fields = {
@@ -127,7 +128,7 @@ class Guard:
 
 
 class _Exchange:
-    """One request and its answer, as they pass."""
+    """One request and its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
@@ -135,7 +136,7 @@ class _Exchange:
         given = self.headers.get("x-request-id", "")
         self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         scope["fieldmark.request_id"] = self.id
-        self.status, self.failed, self.start = 0, False, time.perf_counter()
+        self.status, self.start = 0, time.perf_counter()
         self._body_left = "transfer-encoding" in self.headers or (
             self.headers.get("content-length", "0") != "0"
         )
@@ -153,7 +154,7 @@ class _Exchange:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers["X-Request-ID"] = self.id
-            headers.setdefault("Cache-Control", "no-store")
+            headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and self._body_left:
             await self._send({**message, "more_body": True})
@@ -162,24 +163,24 @@ class _Exchange:
         await self._send(message)
 
     async def _discard(self) -> None:
-        """Take the rest of the body from a client that has its answer already."""
-        if "expect" in self.headers:  # it waits for a word before it sends any
+        """Read the rest of the body after an early response."""
+        if "expect" in self.headers:  # the client sends no body before "100 Continue"
             return
-        taken = 0
+        discarded = 0
         try:
             async with asyncio.timeout(_DISCARD_SECONDS):
-                while self._body_left and taken < _DISCARD_BYTES:
+                while self._body_left and discarded < _DISCARD_BYTES:
                     message = await self.receive()
-                    taken += len(message.get("body", b""))
+                    discarded += len(message.get("body", b""))
         except TimeoutError:
             return
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one line of JSON."""
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         fields: dict[str, Any] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),

@@ -1,4 +1,4 @@
-"""What is asked of a classifier, and what it has to offer besides names."""
+"""A classifier as the routes use it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from fieldmark.serving.decoders import Decoded
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 _HEAT_SIDE = 224  # pixels of a heat map, which the page stretches over the photo
-_OPACITY = 0.65  # of its hottest place
+_OPACITY = 0.65  # of its maximum
 _THUMB_SIDE = 192
 
 Crops = tuple[ByteArray, ...]
-"""One photo's crop for each of the classifier's views, uint8 (S, S, 3)."""
+"""One crop per view of the classifier, uint8 (S, S, 3)."""
 
 
 class Model:
-    """A classifier as the server sees it. Its methods run the network: one thread at a time."""
+    """A classifier behind the HTTP API. Its methods run the network: call them from `Batcher`."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
 
     def warm_up(self) -> None:
-        """Load the network, so that the first photo does not wait for it.
+        """Load the network, so that the first request does not wait for it.
 
         Raises:
-            InputError: the classifier cannot be run on this machine.
+            InputError: The classifier cannot run on this machine.
         """
         sides = [view.size for view in self.classifier.views]
         self.predict([tuple(np.zeros((side, side, 3), np.uint8) for side in sides)], [1])
 
     def predict(self, photos: Sequence[Crops], tops: Sequence[int]) -> list[Prediction]:
-        """What the classifier says of photos' crops, with `top` labels for each photo."""
+        """Classify photos, with `top` labels for each photo."""
         scores_NC, energy_N = self.classifier.outputs(stacked(photos))
         return [
             self.classifier.rank(p_C, top, float(energy))
@@ -49,26 +49,28 @@ class Model:
         ]
 
     def offers(self) -> answers.Offers:
-        """What it has besides names.
+        """Return which further routes the classifier supports.
 
         Raises:
-            ClassifierError: the kept training photos are damaged.
+            ClassifierError: The index of training photos is damaged.
         """
         return answers.Offers(
             similar=neighbours.load_index(self.classifier) is not None, heat_map=True
         )
 
     def similar(self, crops: Crops, count: int) -> list[neighbours.Neighbour]:
-        """The training photos that most resemble a photo."""
+        """Find the training photos most similar to a photo."""
         return explain.similar(self.classifier, crops[0], count)
 
-    def show(self, found: Sequence[neighbours.Neighbour]) -> list[answers.Neighbour]:
-        """Training photos with their pictures, where those are at hand. Needs no network."""
-        kept = neighbours.load_index(self.classifier)
-        pictures = [kept.picture(each) if kept else None for each in found]
+    def with_thumbnails(self, found: Sequence[neighbours.Neighbour]) -> list[answers.Neighbour]:
+        """Return training photos with thumbnails where they are available; needs no network."""
+        index = neighbours.load_index(self.classifier)
+        pictures = [index.picture(each) if index else None for each in found]
         return [
             answers.Neighbour(
-                **answers.short(each.taxon),
+                taxon_id=each.taxon.id,
+                name=each.taxon.name,
+                common_name=each.taxon.common_name,
                 similarity=round(each.similarity, 4),
                 thumbnail=None if picture is None else _thumbnail(picture),
             )
@@ -76,27 +78,24 @@ class Model:
         ]
 
     def heat_map(self, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
-        """Where the network saw what speaks for a label; by default for its likeliest one.
+        """Compute which parts of a photo support a label, by default the most likely one.
 
         Raises:
-            InputError: there is no such label, or the network has no map.
+            InputError: There is no such label, or the network has no heat map.
         """
-        label = taxon_id if taxon_id is not None else self._first(photo.crops)
+        label = taxon_id or self.predict([photo.crops], [1])[0].best.taxon.id
         shrink = _HEAT_SIDE / max(photo.height, photo.width)
         size = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
         found = explain.heat(self.classifier, photo.crops, label, *size)
         return answers.HeatMap(taxon_id=label, overlay=_heat(found), box=(0.0, 0.0, 1.0, 1.0))
 
-    def _first(self, crops: Crops) -> str:
-        return self.predict([crops], [1])[0].best.taxon.id
-
-    def about(self, config: ServeConfig) -> answers.About:
-        """What /v1/model says."""
+    def info(self, config: ServeConfig) -> answers.ModelInfo:
+        """Describe the classifier and the limits of the server (/v1/model)."""
         classifier, made = self.classifier, self.classifier.provenance
         source = classifier.source
         name = made.get("name") or (source.name if isinstance(source, Path) else "classifier")
         threshold = classifier.threshold
-        return answers.About(
+        return answers.ModelInfo(
             name=str(name),
             version=__version__,
             architecture=classifier.architecture,
@@ -113,7 +112,7 @@ class Model:
         )
 
     def classes(self) -> answers.Classes:
-        """What /v1/classes says."""
+        """List the classes (/v1/classes)."""
         fields = (answers.taxon_fields(taxon) for taxon in self.classifier.taxa)
         return answers.Classes(classes=[answers.ClassEntry(**each) for each in fields])
 
@@ -129,7 +128,7 @@ def _thumbnail(picture: ByteArray) -> str:
 
 
 def _heat(share: FloatArray) -> str:
-    """A heat map in 0..1 as a PNG that is clear where nothing speaks for the label."""
+    """Return a heat map in 0..1 as a PNG that is transparent where it is 0."""
     from matplotlib import colormaps
     from PIL import Image
 

@@ -1,171 +1,140 @@
-"""A request's body to photos: counted while it arrives, in memory only."""
+"""Read the photos of a request; bytes are counted as they arrive and stay in memory."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.message import Message
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from fieldmark.serving import http_errors
 from fieldmark.serving.config import ServeConfig
-from fieldmark.serving.http_errors import Refused
+from fieldmark.serving.http_errors import HttpError
 
 _NAME_LENGTH = 200
-_OTHER_PARTS = 16  # fields of a form that are no photos
+_MAX_FIELDS = 16  # fields of a form that are not files
 _RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A photo as it was sent: its bytes, and what the sender calls it (or "")."""
+    """The bytes of one photo, and the file name that the client gave it (or "")."""
 
     data: bytes
     name: str = ""
 
 
-class Held:
-    """How many bytes of bodies are in memory, of all requests together."""
+class BodyMemory:
+    """Bytes of request bodies in memory, over all requests."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.now = limit, 0
+        self.limit, self.used = limit, 0
 
     @contextmanager
-    def body(self) -> Iterator[_Share]:
-        """One request's share, given back at the end."""
-        share = _Share(self)
+    def request(self) -> Iterator[RequestMemory]:
+        """Count the bytes of one request until its end."""
+        memory = RequestMemory(self)
         try:
-            yield share
+            yield memory
         finally:
-            self.now -= share.bytes
+            self.used -= memory.bytes
 
 
-class _Share:
-    def __init__(self, held: Held) -> None:
-        self._held, self.bytes = held, 0
+class RequestMemory:
+    """Bytes of one request's body in memory."""
+
+    def __init__(self, total: BodyMemory) -> None:
+        self._total, self.bytes = total, 0
 
     def add(self, count: int) -> None:
-        if self._held.now + count > self._held.limit:
+        """Count more bytes.
+
+        Raises:
+            HttpError: All requests together hold too many bytes.
+        """
+        if self._total.used + count > self._total.limit:
             raise http_errors.busy(_RETRY_SECONDS)
-        self._held.now += count
+        self._total.used += count
         self.bytes += count
 
 
-async def uploads(request: Request, share: _Share, config: ServeConfig) -> list[Upload]:
-    """The photos of a request: each file of a form, or the body itself.
+async def read_photos(request: Request, memory: RequestMemory, config: ServeConfig) -> list[Upload]:
+    """Read the photos of a request: each file of a form, or the body itself.
 
     Raises:
-        Refused: too many bytes or photos, too slow, no form that can be read, no photo.
+        HttpError: Too many bytes or photos, too slow, an unreadable form, or no photo.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(415, "encoded", "Send the photo as it is, without Content-Encoding.")
-    data = await _read(request, share, config)
-    kind = Message()
-    kind["content-type"] = request.headers.get("content-type", "")
-    if kind.get_content_type() != "multipart/form-data":
-        return [Upload(data)]
-    boundary = kind.get_boundary()
-    if not boundary:
-        raise _bad_form("its Content-Type names no boundary")
-    return _Form(config.photos_a_request).read(data, boundary)
-
-
-async def _read(request: Request, share: _Share, config: ServeConfig) -> bytes:
-    """The whole body; a longer one than allowed is refused before it is read, or while it is."""
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > config.max_bytes:
-        raise http_errors.body_too_large(config.max_bytes)
-    parts: list[bytes] = []
+    headers = request.headers
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpError(415, "encoded", "Send the photo as it is, without Content-Encoding.")
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    chunks = _chunks(request, memory, config)
     try:
         async with asyncio.timeout(config.body_seconds):
-            async for part in request.stream():
-                if share.bytes + len(part) > config.max_bytes:
-                    raise http_errors.body_too_large(config.max_bytes)
-                share.add(len(part))
-                parts.append(part)
+            if media_type == "multipart/form-data":
+                return await read_form(headers, chunks, config.photos_a_request)
+            return [Upload(b"".join([chunk async for chunk in chunks]))]
     except TimeoutError as error:
-        raise Refused(408, "too-slow", "The photo took too long to arrive.") from error
-    return b"".join(parts)
+        raise HttpError(408, "too-slow", "The photo took too long to arrive.") from error
 
 
-def _bad_form(why: str) -> Refused:
-    return Refused(400, "bad-form", f"The form cannot be read: {why}.")
+async def _chunks(
+    request: Request, memory: RequestMemory, config: ServeConfig
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body; one that is too long is refused before it is read, or while it is."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > config.max_bytes:
+        raise http_errors.body_too_large(config.max_bytes)
+    async for chunk in request.stream():
+        if memory.bytes + len(chunk) > config.max_bytes:
+            raise http_errors.body_too_large(config.max_bytes)
+        memory.add(len(chunk))
+        yield chunk
 
 
-class _Form:
-    """Reads multipart/form-data (RFC 7578): each part with a file name is a photo."""
+class _FormParser(MultiPartParser):
+    """Starlette's parser, which here writes no file to disk and notices a form that is cut off."""
 
-    def __init__(self, max_photos: int) -> None:
-        self._max = max_photos
-        self._found: list[Upload] = []
-        self._parts = 0
-        self._begin()
+    spool_max_size = 0  # no limit: the size of the body is limited already
+    complete = False
 
-    def read(self, data: bytes, boundary: str) -> list[Upload]:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_part_data": lambda chunk, start, end: self._data.append(chunk[start:end]),
-                "on_part_end": self._end,
-                "on_header_field": lambda chunk, start, end: self._add("_field", chunk[start:end]),
-                "on_header_value": lambda chunk, start, end: self._add("_value", chunk[start:end]),
-                "on_header_end": self._header,
-                "on_end": self._finish,
-            },
-        )
-        try:
-            parser.write(data)
-            parser.finalize()
-        except FormParserError as error:
-            raise _bad_form("it is not well-formed") from error
-        if not self._finished:
-            raise _bad_form("it ends too early")
-        if not self._found:
-            raise Refused(400, "no-photo", "The form holds no photo: send it as a file.")
-        return self._found
-
-    def _begin(self) -> None:
-        self._data: list[bytes] = []
-        self._field = self._value = b""
-        self._headers = Message()
-        self._finished = False
-        self._parts += 1
-        if self._parts > self._max + _OTHER_PARTS:
-            raise self._too_many()
-
-    def _add(self, name: str, chunk: bytes) -> None:
-        setattr(self, name, getattr(self, name) + chunk)
-
-    def _header(self) -> None:
-        name = self._field.decode("latin-1").lower()
-        if name in ("content-disposition", "content-type"):
-            del self._headers[name]
-            value = self._value.decode("utf-8", "replace")
-            self._headers[name] = "".join(c for c in value if c.isprintable())
-        self._field = self._value = b""
-
-    def _end(self) -> None:
-        name = self._headers.get_filename()
-        image = self._headers.get_content_maintype() == "image"
-        if name is None and not image:
-            return
-        if len(self._found) == self._max:
-            raise self._too_many()
-        self._found.append(Upload(b"".join(self._data), _short(name or "")))
-
-    def _finish(self) -> None:
-        self._finished = True
-
-    def _too_many(self) -> Refused:
-        return Refused(413, "too-many-photos", f"At most {self._max} photos may be sent at once.")
+    def on_end(self) -> None:
+        self.complete = True
 
 
-def _short(name: str) -> str:
-    """The last part of a path, whatever system it is from."""
-    return name.replace("\\", "/").rsplit("/", 1)[-1][:_NAME_LENGTH]
+async def read_form(
+    headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int
+) -> list[Upload]:
+    """Read the files of a multipart/form-data body (RFC 7578).
+
+    Raises:
+        HttpError: Too many photos or fields, an unreadable form, or no photo.
+    """
+    parser = _FormParser(headers, chunks, max_files=max_photos, max_fields=_MAX_FIELDS)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            message = f"At most {max_photos} photos may be sent at once."
+            raise HttpError(413, "too-many-photos", message) from error
+        raise http_errors.bad_form(error.message) from error
+    except UnicodeError as error:  # a charset that Python knows, but that is not for text
+        raise http_errors.bad_form("its charset is not supported") from error
+    files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+    photos = [Upload(await each.read(), _base_name(each.filename or "")) for each in files]
+    await form.close()
+    if not parser.complete:
+        raise http_errors.bad_form("it ends too early")
+    if not photos:
+        raise HttpError(400, "no-photo", "The form contains no photo: send it as a file.")
+    return photos
+
+
+def _base_name(path: str) -> str:
+    """Return the last component of a path of any operating system, printable characters only."""
+    name = path.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(filter(str.isprintable, name))[:_NAME_LENGTH]

@@ -1,4 +1,4 @@
-"""The socket, uvicorn, and a shutdown that finishes what was begun."""
+"""Socket, uvicorn and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from fieldmark.serving.middleware import JsonLines
 from fieldmark.serving.model import Model
 from fieldmark.utils.errors import FieldmarkError, InputError
 
-logger = logging.getLogger(__name__)
+# Plain text for people: the lines of the logger "fieldmark.serving" and below it are JSON.
+logger = logging.getLogger("fieldmark.server")
 
 _BACKLOG = 1024
 _CONNECTIONS = 1024
@@ -26,36 +27,36 @@ _HEAD_BYTES = 32 * 1024
 
 
 def run(classifier: Classifier, config: ServeConfig) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what has been accepted, and return.
+    """Serve until SIGTERM or Ctrl-C; then finish the accepted requests and return.
 
     Raises:
-        InputError: the address cannot be listened on, or the classifier cannot be run here.
-        FieldmarkError: the processes for decoding do not start.
+        InputError: The address is not available, or the classifier cannot run on this machine.
+        FieldmarkError: The decoding processes do not start.
     """
     with _listening(config) as listener:
         Model(classifier).warm_up()
         _log_to_stderr()
         port = listener.getsockname()[1]
-        server = _Server(_uvicorn(classifier, config), _place(config.host, port))
-        # uvicorn raises the signal again once it has shut down: that is the end, not a death.
+        server = _Server(_uvicorn(classifier, config), _url(config.host, port))
+        # uvicorn raises the signal again after its shutdown; that must not fail the process.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _ended)
+            signal.signal(number, _ignore)
         server.run(sockets=[listener])
         if not server.started:
-            raise FieldmarkError("The server did not start; the line above says why.")
+            raise FieldmarkError("The server did not start: see the log line above.")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which says when it is there."""
+    """uvicorn's server, which logs its address when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, place: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
         super().__init__(config)
-        self._place = place
+        self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            logger.info(f"Serving on {self._place}  (Ctrl-C ends it)")
+            logger.info(f"Serving on {self._url}  (stop with Ctrl-C)")
 
 
 def _uvicorn(classifier: Classifier, config: ServeConfig) -> uvicorn.Config:
@@ -65,7 +66,7 @@ def _uvicorn(classifier: Classifier, config: ServeConfig) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         ws="none",
-        http="h11",  # keeps a limit on a request's head, which httptools does not
+        http="h11",  # limits the size of a request's head, unlike httptools
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_CONNECTIONS,
@@ -76,10 +77,10 @@ def _uvicorn(classifier: Classifier, config: ServeConfig) -> uvicorn.Config:
 
 
 def _listening(config: ServeConfig) -> socket.socket:
-    """A socket that listens.
+    """Open a listening socket.
 
     Raises:
-        InputError: nobody may listen there, or somebody already does.
+        InputError: The address is in use or not permitted.
     """
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
@@ -95,13 +96,12 @@ def _listening(config: ServeConfig) -> socket.socket:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{config.host}:{config.port} cannot be listened on ({why}): "
-            "name another --port or --host."
+            f"Cannot listen on {config.host}:{config.port} ({why}): name another --port or --host."
         ) from error
     if not config.keys and not _loopback(config.host):
         logger.info(
-            f"Note: everybody who can reach {config.host} may use this server; "
-            "--api-key-file asks them for a key."
+            f"Note: anyone who can reach {config.host} can use this server; "
+            "--api-key-file requires an API key."
         )
     return listener
 
@@ -113,7 +113,7 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _place(host: str, port: int) -> str:
+def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -126,5 +126,5 @@ def _log_to_stderr() -> None:
         logger.setLevel(level)
 
 
-def _ended(_number: int, _frame: FrameType | None) -> None:
-    """What is left to do about the signal that ended the server: nothing."""
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Ignore the signal that has already ended the server."""

@@ -1,4 +1,4 @@
-"""What the routes call: a place in the queue, decoding, the network, and the counting of it all."""
+"""Process the photos of requests: queue, decoding, network, metrics."""
 
 from __future__ import annotations
 
@@ -14,29 +14,26 @@ from starlette.requests import Request
 
 from fieldmark.inference.classifier import Classifier
 from fieldmark.serving import answers, http_errors, multipart
-from fieldmark.serving.batcher import Batches
+from fieldmark.serving.batcher import Batcher
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.decoders import Decoded, DecoderFailed, Decoders
-from fieldmark.serving.http_errors import Refused
+from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.metrics import Metrics
 from fieldmark.serving.model import Model
-from fieldmark.serving.multipart import Held, Upload
+from fieldmark.serving.multipart import BodyMemory, Upload
 from fieldmark.utils.errors import ImageRejected, InputError
 
 T = TypeVar("T")
 
-_SLOW, _SOON = (
-    0.9,
-    0.1,
-)  # how much of the measured rate is kept, and how much is renewed, at a batch
+_SMOOTHING = 0.1  # weight of the newest batch in the moving average of the rate
 
 
 class Service:
-    """One classifier being served.
+    """One classifier with its queue, decoding processes and network threads.
 
     Args:
-        classifier: what answers.
-        config: its limits.
+        classifier: The classifier.
+        config: The limits.
     """
 
     def __init__(self, classifier: Classifier, config: ServeConfig) -> None:
@@ -49,102 +46,105 @@ class Service:
             seconds=config.decode_seconds,
             on_failure=self.metrics.decoder_failures.inc,
         )
-        self.batches = Batches(
+        self.batcher = Batcher(
             self.model.predict,
             size=config.batch,
-            coming=lambda: self._decoding,
-            measured=self._measured,
+            pending=lambda: self._decoding,
+            on_batch=self._on_batch,
         )
-        self._held = Held(config.held_bytes)
-        self._taken = self._decoding = 0
-        self._rate = 10.0  # photos a second, until it has been measured
-        self._last = -math.inf  # when a batch was last done
-        self.metrics.gauge("fieldmark_queue_photos", "Photos under way.", lambda: self._taken)
-        self.metrics.gauge("fieldmark_queue_places", "The most.", lambda: config.queue)
-        self.metrics.gauge("fieldmark_held_bytes", "Of bodies held.", lambda: self._held.now)
-        self.metrics.gauge("fieldmark_decoders", "That are alive.", lambda: self.decoders.alive)
+        self._memory = BodyMemory(config.held_bytes)
+        self._queued = self._decoding = 0
+        self._rate = 10.0  # photos per second, until it has been measured
+        self._last = -math.inf  # end of the latest batch
+        for name, help, value in (
+            ("queue_photos", "Photos in the queue.", lambda: self._queued),
+            ("queue_places", "Capacity of the queue.", lambda: config.queue),
+            ("held_bytes", "Bytes of request bodies in memory.", lambda: self._memory.used),
+            ("decoders", "Running decoding processes.", lambda: self.decoders.alive),
+        ):
+            self.metrics.gauge(name, help, value)
 
     async def start(self) -> None:
-        """Start the decoders and the network's thread.
+        """Start the decoding processes and the network threads.
 
         Raises:
-            FieldmarkError: a decoder does not start.
+            FieldmarkError: A decoding process does not start.
         """
         await self.decoders.start()
-        self.batches.start()
+        self.batcher.start()
 
     async def close(self) -> None:
-        """Answer what is waiting, then end."""
-        await self.batches.close()
+        """Answer the photos in the queue, then stop."""
+        await self.batcher.close()
         await self.decoders.close()
 
     @property
     def ready(self) -> bool:
         """Whether photos can be answered now."""
-        return self.decoders.alive > 0 and self.batches.alive
+        return self.decoders.alive > 0 and self.batcher.alive
 
     async def each_photo(
         self, request: Request, answer: Callable[[Upload, Decoded], Awaitable[T]]
-    ) -> list[tuple[str, T | Refused]]:
-        """The answer for each photo of a request, or its refusal, with the photo's name.
+    ) -> list[tuple[str, T | HttpError]]:
+        """Return the name of each photo of a request with its answer or its error.
 
         Raises:
-            Refused: the request as a whole: no place, too large, not to be read.
+            HttpError: The request as a whole: queue full, too large, unreadable.
         """
-        self._need_places(1)  # before anything is read
-        with self._held.body() as share:
-            uploads = await multipart.uploads(request, share, self.config)
-            with self._places(len(uploads)):
-                asking = [asyncio.ensure_future(self._one(each, answer)) for each in uploads]
+        self._require_capacity(1)  # before the body is read
+        with self._memory.request() as memory:
+            uploads = await multipart.read_photos(request, memory, self.config)
+            with self._queue(len(uploads)):
+                tasks = [asyncio.ensure_future(self._one(each, answer)) for each in uploads]
                 try:
-                    found = await asyncio.gather(*asking)
-                finally:  # one refused for all: the others need no answer any more
-                    for task in asking:
+                    found = await asyncio.gather(*tasks)
+                finally:  # after an error that concerns the whole request
+                    for task in tasks:
                         task.cancel()
         return [(each.name, value) for each, value in zip(uploads, found, strict=True)]
 
-    async def name(self, upload: Upload, photo: Decoded, top: int) -> answers.PhotoAnswer:
-        """What the classifier says of one photo."""
-        prediction = await self.batches.predict(photo.crops, top)
+    async def classify(self, upload: Upload, photo: Decoded, top: int) -> answers.PhotoAnswer:
+        """Classify one photo."""
+        prediction = await self.batcher.predict(photo.crops, top)
         self.metrics.photos.labels(prediction.source.replace(" ", "-")).inc()
-        return answers.named(upload.name, photo.width, photo.height, prediction)
+        return answers.photo_answer(upload.name, photo.width, photo.height, prediction)
 
     async def similar(self, upload: Upload, photo: Decoded, count: int) -> answers.SimilarPhotos:
-        """The training photos that most resemble one photo.
+        """Find the training photos most similar to one photo.
 
         Raises:
-            Refused: the classifier keeps none.
+            HttpError: The classifier has no index of its training photos.
         """
         if not self.model.offers().similar:
-            raise http_errors.not_offered("similar photos: it keeps none of those it learned from")
-        found = await self.batches.call(partial(self.model.similar, photo.crops, count))
-        shown = await asyncio.to_thread(self.model.show, found)
+            raise http_errors.not_offered("similar photos: it has no index of them")
+        found = await self.batcher.call(partial(self.model.similar, photo.crops, count))
+        shown = await asyncio.to_thread(self.model.with_thumbnails, found)
         return answers.SimilarPhotos(name=upload.name, similar=shown)
 
     async def heat_map(
         self, _upload: Upload, photo: Decoded, taxon_id: str | None
     ) -> answers.HeatMap:
-        """Where in one photo the network saw what speaks for a label.
+        """Compute which parts of one photo support a label.
 
         Raises:
-            Refused: there is no such label, or the network has no map.
+            HttpError: There is no such label, or the network has no heat map.
         """
         if taxon_id is not None and taxon_id not in self.model.classifier.taxonomy:
             message = "The classifier has no class with this taxon_id."
-            raise Refused(400, "bad-parameter", message)
+            raise HttpError(400, "bad-parameter", message)
         try:
-            return await self.batches.call(partial(self.model.heat_map, photo, taxon_id))
+            return await self.batcher.call(partial(self.model.heat_map, photo, taxon_id))
         except InputError as error:
-            raise http_errors.not_offered("heat map") from error
+            raise http_errors.not_offered("heat maps") from error
 
     async def _one(
         self, upload: Upload, answer: Callable[[Upload, Decoded], Awaitable[T]]
-    ) -> T | Refused:
+    ) -> T | HttpError:
         try:
             photo = await self._decode(upload.data)
-        except Refused as refused:
-            self.metrics.photos.labels(refused.code).inc()
-            return refused
+        except HttpError as error:
+            self.metrics.photos.labels(error.code).inc()
+            return error
         return await answer(upload, photo)
 
     async def _decode(self, data: bytes) -> Decoded:
@@ -153,7 +153,7 @@ class Service:
         try:
             return await self.decoders.decode(data)
         except ImageRejected as rejected:
-            raise http_errors.of_photo(rejected, self.config.max_pixels) from rejected
+            raise http_errors.photo_rejected(rejected, self.config.max_pixels) from rejected
         except DecoderFailed as error:
             raise http_errors.decoder_failed() from error
         finally:
@@ -161,28 +161,28 @@ class Service:
             self.metrics.decode_seconds.observe(time.perf_counter() - start)
 
     @contextmanager
-    def _places(self, count: int) -> Iterator[None]:
-        self._need_places(count)
-        self._taken += count
+    def _queue(self, count: int) -> Iterator[None]:
+        self._require_capacity(count)
+        self._queued += count
         try:
             yield
         finally:
-            self._taken -= count
+            self._queued -= count
 
-    def _need_places(self, count: int) -> None:
-        if self._taken + count > self.config.queue:
-            raise http_errors.busy(max(1, math.ceil(self._taken / self._rate)))
+    def _require_capacity(self, count: int) -> None:
+        if self._queued + count > self.config.queue:
+            raise http_errors.busy(max(1, math.ceil(self._queued / self._rate)))
 
-    def _measured(self, count: int, seconds: float) -> None:
+    def _on_batch(self, count: int, seconds: float) -> None:
         now = time.perf_counter()
         since = min(seconds, now - self._last)  # batches overlap
         self._last = now
-        self._rate = _SLOW * self._rate + _SOON * count / max(since, 1e-3)
+        self._rate += _SMOOTHING * (count / max(since, 1e-3) - self._rate)
         self.metrics.batch_seconds.observe(seconds)
         self.metrics.batch_size.observe(count)
 
 
-def first_refusal(found: Sequence[tuple[str, object]]) -> Refused | None:
-    """The first refusal, where no photo at all was answered."""
-    refused = [value for _, value in found if isinstance(value, Refused)]
-    return refused[0] if refused and len(refused) == len(found) else None
+def first_error(found: Sequence[tuple[str, object]]) -> HttpError | None:
+    """Return the first error, if no photo was answered."""
+    errors = [value for _, value in found if isinstance(value, HttpError)]
+    return errors[0] if errors and len(errors) == len(found) else None

@@ -1,4 +1,4 @@
-// A click on a column's head sorts the table by it; a second click turns the order round.
+// Sort a table by a click on a column's name; a second click reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {

@@ -1,19 +1,19 @@
-// The page: photos in, cards with answers out. It talks to the server that it came from, and to nobody else.
+// The web page: one card per photo. It sends requests only to the server that it comes from.
 "use strict";
 
-const AT_ONCE = 2; // photos under way: the server has other guests
-const PATIENCE = 6; // how often a busy server is asked again
+const CONCURRENT = 2; // photos in progress: other clients use the server too
+const ATTEMPTS = 6; // requests to a busy server
 const RANKS = ["kingdom", "phylum", "class", "order", "family", "genus"];
 
 const byId = (id) => document.getElementById(id);
 const waiting = [];
-let underWay = 0;
+let inProgress = 0;
 let done = 0;
-let asked = 0;
+let requested = 0;
 let key = "";
 let about = { offers: {}, limits: {} };
 
-// What goes over the wire
+// Requests
 
 class Problem extends Error {
   constructor(message, { canRetry = false, keyNeeded = false } = {}) {
@@ -29,7 +29,7 @@ async function call(path, file, onWait = () => {}) {
   if (file) headers["Content-Type"] = "application/octet-stream";
   for (let time = 1; ; time += 1) {
     const answer = await send(path, { method: file ? "POST" : "GET", headers, body: file });
-    if (answer.status !== 503 || time === PATIENCE) return read(answer);
+    if (answer.status !== 503 || time === ATTEMPTS) return read(answer);
     const seconds = Number(answer.headers.get("Retry-After")) || 2;
     onWait(seconds);
     await pause(seconds);
@@ -40,7 +40,7 @@ async function send(path, options) {
   try {
     return await fetch(path, options);
   } catch {
-    throw new Problem("The server cannot be reached. Is it still running?", { canRetry: true });
+    throw new Problem("The server cannot be reached: check that it is running.", { canRetry: true });
   }
 }
 
@@ -52,7 +52,7 @@ async function read(answer) {
   throw new Problem(message, { canRetry, keyNeeded: answer.status === 401 });
 }
 
-// What is shown
+// Texts and elements
 
 function element(name, className, ...content) {
   const made = document.createElement(name);
@@ -97,7 +97,7 @@ function labelRow(label) {
   const share = element("span", "share", percent(label.score));
   const bar = element("div", "bar");
   const track = element("div", "track", bar);
-  track.setAttribute("aria-hidden", "true"); // the number beside it says the same
+  track.setAttribute("aria-hidden", "true"); // the number beside it has the same value
   requestAnimationFrame(() => requestAnimationFrame(() => {
     bar.style.width = `${Math.max(0.5, 100 * label.score)}%`;
   }));
@@ -107,7 +107,7 @@ function labelRow(label) {
 function verdict(photo) {
   const parts = verdictOf(photo);
   if (photo.answer.unknown) {
-    parts.push(element("p", "note", "This may be none of the kinds that I know: take any name with care."));
+    parts.push(element("p", "note", "This may be a photo of another species, one that the classifier does not know: use the names with care."));
   }
   return parts;
 }
@@ -117,12 +117,12 @@ function verdictOf(photo) {
   const answer = photo.answer;
   const likeliest = element("span", "", names(best), ` (${percent(best.score)})`);
   if (answer.source === "not sure") {
-    const note = element("p", "note", "The likeliest is ", likeliest, ", but that is not enough to say so.");
+    const note = element("p", "note", "The most likely is ", likeliest, ", but its confidence is too low for an answer.");
     return [element("h2", "", "Not sure"), note, taxonomyLine(best)];
   }
   if (answer.source === "rolled up") {
-    const title = element("h2", "", `Sure of the ${answer.rank}: `, latin("span", answer.name));
-    const note = element("p", "note", "Which one of them is uncertain; the likeliest is ", likeliest, ".");
+    const title = element("h2", "", `${capital(answer.rank)}: `, latin("span", answer.name));
+    const note = element("p", "note", "The species is uncertain; the most likely is ", likeliest, ".");
     return [title, note, taxonomyLine(answer)];
   }
   const parts = [element("h2", "", everyday(answer))];
@@ -130,21 +130,21 @@ function verdictOf(photo) {
   return [...parts, taxonomyLine(answer)];
 }
 
-function spoken(photo) {
+function summaryText(photo) {
   const { source, rank, score, name, unknown } = photo.answer;
-  const doubt = unknown ? " It may be none of the kinds that I know." : "";
+  const doubt = unknown ? " It may be a photo of another species." : "";
   if (source === "not sure") return `Not sure.${doubt}`;
-  if (source === "rolled up") return `Sure of the ${rank}: ${name}, ${percent(score)}.${doubt}`;
+  if (source === "rolled up") return `${capital(rank)}: ${name}, ${percent(score)}.${doubt}`;
   return `${everyday(photo.answer)}, ${percent(score)}.${doubt}`;
 }
 
-function say(text) {
+function announce(text) {
   byId("status").textContent = text;
 }
 
-function sayProgress(last) {
-  const count = asked === 1 ? "" : `${done} of ${asked} photos. `;
-  say(done < asked ? `${count}Looking…` : `${count}${last}`);
+function announceProgress(last) {
+  const count = requested === 1 ? "" : `${done} of ${requested} photos. `;
+  announce(done < requested ? `${count}Classifying…` : `${count}${last}`);
 }
 
 // A card
@@ -194,20 +194,20 @@ class Card {
     this.node.removeAttribute("aria-busy");
   }
 
-  async ask() {
-    this.busy("Looking…");
+  async classify() {
+    this.busy("Classifying…");
     try {
       const limit = about.limits.bytes;
       if (limit && this.file.size > limit) {
-        throw new Problem(`The file is too large: at most ${Number((limit / 2 ** 20).toPrecision(3))} MiB may be sent.`);
+        throw new Problem(`The file is too large: the limit is ${Number((limit / 2 ** 20).toPrecision(3))} MiB.`);
       }
       const answer = await call("/v1/predict?top=5", this.file, (seconds) =>
-        this.busy(`The server is busy; again in ${seconds} s…`));
+        this.busy(`The server is busy; next attempt in ${seconds} s…`));
       this.photo = answer.photos[0];
       this.show(verdict(this.photo), this.photo.labels.map(labelRow));
       this.find(".show-heat").hidden = !about.offers.heat_map;
       this.find(".show-similar").hidden = !about.offers.similar;
-      return spoken(this.photo);
+      return summaryText(this.photo);
     } catch (problem) {
       return this.fail(problem);
     } finally {
@@ -216,7 +216,7 @@ class Card {
   }
 
   fail(problem) {
-    const message = problem instanceof Problem ? problem.message : "Something went wrong on this page.";
+    const message = problem instanceof Problem ? problem.message : "This page has failed: reload it.";
     this.show([element("h2", "", "No answer"), element("p", "problem", message)], []);
     this.find(".again").hidden = !(problem.canRetry || problem.keyNeeded);
     if (problem.keyNeeded) askForKey();
@@ -236,7 +236,7 @@ class Card {
         left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%`,
       });
       heat.src = map.overlay;
-      heat.alt = "Warm colours mark where the network saw what speaks for its answer";
+      heat.alt = "Warm colours mark the parts of the photo that support the answer";
     }
     heat.hidden = !on;
     button.setAttribute("aria-pressed", String(on));
@@ -250,7 +250,7 @@ class Card {
       const answer = await this.fetchMore(button, "/v1/similar?count=6");
       if (!answer) return;
       const list = element("ul", "", ...answer.photos[0].similar.map(similarPhoto));
-      place.replaceChildren(element("h3", "", "The most similar photos it learned from"), list);
+      place.replaceChildren(element("h3", "", "Most similar training photos"), list);
     }
     place.hidden = !on;
     button.setAttribute("aria-expanded", String(on));
@@ -261,7 +261,7 @@ class Card {
     try {
       return await call(path, this.file);
     } catch (problem) {
-      say(problem.message);
+      announce(problem.message);
       return null;
     } finally {
       button.disabled = false;
@@ -274,12 +274,12 @@ class Card {
     const queued = waiting.indexOf(this);
     if (queued >= 0) {
       waiting.splice(queued, 1);
-      asked -= 1;
+      requested -= 1;
     }
     URL.revokeObjectURL(this.url);
     this.node.remove();
     (next ?? byId("choose")).focus();
-    say(`${this.file.name} removed.`);
+    announce(`${this.file.name} removed.`);
   }
 }
 
@@ -292,11 +292,11 @@ function similarPhoto(each) {
     shown.append(image);
   }
   shown.append(element("span", "", capital(each.common_name || each.name)));
-  shown.append(element("span", "quiet", `${Math.round(100 * each.similarity)} % alike`));
+  shown.append(element("span", "quiet", `${Math.round(100 * each.similarity)} % similar`));
   return shown;
 }
 
-// Photos come in
+// Adding photos
 
 function take(list) {
   const files = [...list];
@@ -307,22 +307,22 @@ function take(list) {
 }
 
 function add(card) {
-  if (underWay === 0 && waiting.length === 0) asked = done = 0;
-  asked += 1;
+  if (inProgress === 0 && waiting.length === 0) requested = done = 0;
+  requested += 1;
   card.busy("Waiting…");
   waiting.push(card);
-  sayProgress("");
+  announceProgress("");
   next();
 }
 
 async function next() {
-  if (underWay >= AT_ONCE || !waiting.length) return;
+  if (inProgress >= CONCURRENT || !waiting.length) return;
   const card = waiting.shift();
-  underWay += 1;
-  const last = await card.ask();
-  underWay -= 1;
+  inProgress += 1;
+  const last = await card.classify();
+  inProgress -= 1;
   done += 1;
-  sayProgress(asked === 1 ? last : `${card.file.name}: ${last}`);
+  announceProgress(requested === 1 ? last : `${card.file.name}: ${last}`);
   next();
 }
 
@@ -333,26 +333,26 @@ function askForKey() {
 
 async function useKey(event) {
   event.preventDefault();
-  key = byId("key").value.trim(); // kept on this page, and gone with it
-  if (await learn()) {
+  key = byId("key").value.trim(); // in the memory of this page only
+  if (await loadModel()) {
     byId("key-form").hidden = true;
     document.querySelectorAll(".again:not([hidden])").forEach((button) => button.click());
     byId("choose").focus();
   } else {
-    say("The server does not take this key.");
+    announce("The server does not accept this key.");
     byId("key").select();
   }
 }
 
-async function learn() {
+async function loadModel() {
   try {
     about = await call("/v1/model");
   } catch (problem) {
     if (problem.keyNeeded) askForKey();
-    else say(problem.message);
+    else announce(problem.message);
     return false;
   }
-  const parts = [`Answers come from ${about.name}, which knows ${about.classes.toLocaleString("en")} kinds.`];
+  const parts = [`Classifier: ${about.name}, ${about.classes.toLocaleString("en")} ${about.classes === 1 ? "class" : "classes"}.`];
   if (about.test) parts.push(about.test);
   byId("about").textContent = parts.join(" ");
   return true;
@@ -385,4 +385,4 @@ function listen() {
 
 document.documentElement.classList.toggle("touch", navigator.maxTouchPoints > 0);
 listen();
-learn();
+loadModel();

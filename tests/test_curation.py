@@ -1,4 +1,4 @@
-"""Twins, looks and labels: found where they were put, and by no more work than there is memory for."""
+"""Near-duplicates, image statistics and label issues: planted ones are found, in bounded memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=0, max_size=40)
 def test_every_pair_within_the_radius_is_found_and_no_other(
     numbers: list[int], planted: list[tuple[int, set[int]]]
 ) -> None:
-    """Against comparing all with all; rows of one hash hang together instead of all being paired."""
+    """Against comparing all with all; rows of one hash are connected instead of all being paired."""
     numbers += [
         numbers[at % len(numbers)] ^ sum(1 << b for b in bits) for at, bits in planted if numbers
     ]
@@ -36,7 +36,7 @@ def test_every_pair_within_the_radius_is_found_and_no_other(
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
-def test_equal_hashes_hang_together_without_a_pair_for_every_two(kinds: list[int]) -> None:
+def test_equal_hashes_are_connected_without_a_pair_for_every_two(kinds: list[int]) -> None:
     far = np.array([0, 2**64 - 1, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA], np.uint64)
     pairs = hamming_search.pairs_within(far[kinds], 11)
     root = hamming_search.components(len(kinds), pairs)
@@ -84,11 +84,11 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def numbers_of(data: bytes) -> np.ndarray:
-    return image_stats.measure(image_stats.LOOK.crop(data))
+    return image_stats.measure(image_stats.VIEW.crop(data))
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_copy_keeps_nearly_its_hash_and_others_do_not(change: str) -> None:
+def test_hash_of_a_changed_copy_is_near_and_of_others_not(change: str) -> None:
     hashes = []
     for seed in range(6):
         for data in (jpeg(picture(seed)), CHANGES[change](picture(seed))):
@@ -97,7 +97,7 @@ def test_a_changed_copy_keeps_nearly_its_hash_and_others_do_not(change: str) -> 
     assert pairs == [[at, at + 1] for at in range(0, 12, 2)]
 
 
-def test_the_hash_is_as_good_as_a_library_s() -> None:
+def test_hash_is_as_robust_as_imagehash() -> None:
     """Bits that a copy changes, against ImageHash's own hash of the same kind."""
     imagehash = pytest.importorskip("imagehash")
     ours, theirs = 0, 0
@@ -110,7 +110,7 @@ def test_the_hash_is_as_good_as_a_library_s() -> None:
     assert ours <= theirs + 12  # half a bit a copy
 
 
-def test_a_blurred_and_a_dark_picture_are_told_by_their_numbers() -> None:
+def test_statistics_of_blurred_and_dark_images() -> None:
     *_, bright, contrast, blur = numbers_of(jpeg(picture(0)))
     soft = picture(0).filter(ImageFilter.GaussianBlur(6))
     assert numbers_of(jpeg(soft))[10] > 0.7 > blur
@@ -120,19 +120,19 @@ def test_a_blurred_and_a_dark_picture_are_told_by_their_numbers() -> None:
     assert numbers_of(jpeg(Image.new("RGB", (50, 50))))[8:].tolist() == [0, 0, 0]
 
 
-def test_a_photo_is_looked_at_once_and_a_broken_one_says_why(tmp_path: Path) -> None:
+def test_statistics_are_cached_and_a_broken_photo_is_rejected(tmp_path: Path) -> None:
     photos = []
     for number, data in enumerate((jpeg(picture(0)), b"no picture", jpeg(picture(1)))):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(data)
         photos.append(PhotoFile(io.sha256(data), path))
     store = FeatureStore(tmp_path / "features")
-    first = image_stats.look([*photos, photos[0]], store)
+    first = image_stats.compute([*photos, photos[0]], store)
     assert set(first.rejected) == {1}
     assert first.hash_N[0] == first.hash_N[3] != first.hash_N[2]
     for number in (0, 2):
         photos[number].path.unlink()
-    again = image_stats.look([photos[0], photos[2]], store)
+    again = image_stats.compute([photos[0], photos[2]], store)
     assert again.hash_N.tolist() == first.hash_N[[0, 2]].tolist()
     assert not again.rejected
 
@@ -159,7 +159,7 @@ def test_wrong_labels_are_found_as_well_as_by_cleanlab(kind: str) -> None:
     log_p, given_N, wrong = noisy()
     p = np.exp(log_p.astype(np.float64))
     ours = np.zeros(len(given_N), bool)
-    ours[confident_learning.suspects(log_p, given_N).rows] = True
+    ours[confident_learning.find_label_issues(log_p, given_N).rows] = True
     p /= p.sum(1, keepdims=True)
     theirs = filtering.find_label_issues(given_N, p, filter_by=kind, n_jobs=1)
     assert wrong[ours].mean() >= wrong[theirs].mean()
@@ -169,13 +169,11 @@ def test_wrong_labels_are_found_as_well_as_by_cleanlab(kind: str) -> None:
 
 @pytest.mark.parametrize("flipped", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("flat", [1.0, 2.0])
-def test_the_share_of_wrong_labels_comes_out_right_though_scores_are_flat(
-    flipped: float, flat: float
-) -> None:
+def test_share_of_wrong_labels_is_estimated_from_flat_scores(flipped: float, flat: float) -> None:
     log_p, given_N, wrong = noisy(flipped)
-    said = confident_learning.suspects((log_p / flat).astype(np.float16), given_N)
-    assert said.noise.share == pytest.approx(flipped, abs=0.015)
-    sure = said.wrong_N > 0.5
+    issues = confident_learning.find_label_issues((log_p / flat).astype(np.float16), given_N)
+    assert issues.noise.share == pytest.approx(flipped, abs=0.015)
+    sure = issues.wrong_N > 0.5
     if flipped:
         assert wrong[sure].mean() > 0.95
         assert sure[wrong].mean() > 0.75
@@ -185,14 +183,14 @@ def test_the_share_of_wrong_labels_comes_out_right_though_scores_are_flat(
 
 def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     log_p, given_N, _ = noisy()
-    whole = confident_learning.suspects(log_p, given_N)
+    whole = confident_learning.find_label_issues(log_p, given_N)
     monkeypatch.setattr(confident_learning, "_BLOCK_BYTES", 4 * 20 * 7)
-    pieces = confident_learning.suspects(log_p, given_N)
+    pieces = confident_learning.find_label_issues(log_p, given_N)
     for name in ("own_N", "best_N", "wrong_N", "rows"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
 
-def test_right_labels_with_sure_scores_are_no_suspects() -> None:
+def test_right_labels_with_confident_scores_are_not_suspect() -> None:
     given_N = np.arange(40) % 4
     log_p = np.where(np.eye(4)[given_N] > 0, -0.01, -6).astype(np.float16)
-    assert not len(confident_learning.suspects(log_p, given_N).rows)
+    assert not len(confident_learning.find_label_issues(log_p, given_N).rows)

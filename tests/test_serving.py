@@ -1,4 +1,4 @@
-"""The server: right answers, limits kept before anything is buffered, and an end that loses nothing."""
+"""The HTTP API: right answers, limits enforced before buffering, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from PIL import Image
 from fieldmark.cli.serve import read_keys
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Answer, Classifier, Prediction
-from fieldmark.serving.batcher import THREADS, Batches
+from fieldmark.serving.batcher import THREADS, Batcher
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.middleware import JsonLines
 from fieldmark.utils.errors import InputError
@@ -76,7 +76,7 @@ def strict_web(strict: Any) -> Iterator[httpx.Client]:
         yield client
 
 
-def assert_names(entry: Any, expected: Prediction) -> None:
+def assert_matches(entry: Any, expected: Prediction) -> None:
     assert (entry["answer"]["source"], entry["answer"]["name"]) == (expected.source, expected.name)
     assert (entry["answer"]["rank"], entry["answer"]["reason"]) == (expected.rank, expected.reason)
     assert entry["answer"].get("unknown") == expected.unknown
@@ -89,16 +89,16 @@ def assert_names(entry: Any, expected: Prediction) -> None:
 # Answers
 
 
-def test_a_photo_gets_the_classifiers_own_answer(web: httpx.Client, classifier: Classifier) -> None:
+def test_api_answer_equals_classifier_answer(web: httpx.Client, classifier: Classifier) -> None:
     data = jpeg(1)
     answer = web.post("/v1/predict", params={"top": 3}, content=data)
     assert answer.status_code == 200
     (entry,) = answer.json()["photos"]
-    assert_names(entry, classifier.predict([data], top=3)[0])
+    assert_matches(entry, classifier.predict([data], top=3)[0])
     assert (entry["width"], entry["height"]) == (64, 64)
 
 
-def test_several_photos_are_answered_in_order_and_a_bad_one_stops_none(
+def test_photos_are_answered_in_order_and_a_bad_one_does_not_affect_others(
     web: httpx.Client, classifier: Classifier
 ) -> None:
     photos = [jpeg(1), jpeg(2)[:500], jpeg(3)]
@@ -111,18 +111,16 @@ def test_several_photos_are_answered_in_order_and_a_bad_one_stops_none(
     assert [first["name"], bad["name"], last["name"]] == ["one.jpg", "größe.jpg", "three.jpg"]
     assert bad["error"]["code"] == "truncated"
     expected = classifier.predict([photos[0], photos[2]])
-    assert_names(first, expected[0])
-    assert_names(last, expected[1])
+    assert_matches(first, expected[0])
+    assert_matches(last, expected[1])
 
 
-def test_photos_sent_at_once_each_get_their_own_answer(
-    web: httpx.Client, classifier: Classifier
-) -> None:
+def test_concurrent_photos_get_their_own_answers(web: httpx.Client, classifier: Classifier) -> None:
     photos = [jpeg(seed) for seed in range(24)]
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda data: web.post("/v1/predict", content=data), photos))
     for answer, expected in zip(found, classifier.predict(photos), strict=True):
-        assert_names(answer.json()["photos"][0], expected)
+        assert_matches(answer.json()["photos"][0], expected)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_photos_sent_at_once_each_get_their_own_answer(
         (b"x" * 60_001, 413, "body-too-large"),
     ],
 )
-def test_what_is_refused_and_why(
+def test_error_status_and_code(
     strict_web: httpx.Client, content: bytes, status: int, code: str
 ) -> None:
     answer = strict_web.post("/v1/predict", content=content)
@@ -158,7 +156,7 @@ def test_what_is_refused_and_why(
         ),
     ],
 )
-def test_forms_that_cannot_be_read(
+def test_unreadable_forms(
     web: httpx.Client, kind: str, content: bytes, status: int, code: str
 ) -> None:
     answer = web.post("/v1/predict", content=content, headers={"Content-Type": kind})
@@ -170,7 +168,7 @@ def test_too_many_photos(strict_web: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too-many-photos")
 
 
-def test_where_no_photo_is_answered_each_says_why(web: httpx.Client) -> None:
+def test_if_no_photo_is_answered_each_has_its_error(web: httpx.Client) -> None:
     answer = web.post("/v1/predict", files=[("p", ("a", b"text")), ("p", ("b", jpeg(1)[:500]))])
     assert answer.status_code == 415
     assert [each["error"]["code"] for each in answer.json()["photos"]] == [
@@ -179,7 +177,7 @@ def test_where_no_photo_is_answered_each_says_why(web: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "many", "99999"])
-def test_a_bad_parameter_is_named(web: httpx.Client, top: str) -> None:
+def test_error_names_the_invalid_parameter(web: httpx.Client, top: str) -> None:
     answer = web.post("/v1/predict", params={"top": top}, content=jpeg(1))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad-parameter")
     assert "top" in answer.json()["error"]["message"]
@@ -201,8 +199,8 @@ def test_classes_and_model(web: httpx.Client, classifier: Classifier) -> None:
 # Limits, before anything is buffered
 
 
-def spoken(port: int, head: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Send bytes as they are; the status and all that comes back."""
+def exchange(port: int, head: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Send raw bytes; return the status and the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
         line.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         answer = b""
@@ -217,30 +215,32 @@ def spoken(port: int, head: str, body: bytes = b"") -> tuple[int, bytes]:
 HEAD = f"POST /v1/predict HTTP/1.1\nHost: x\nX-API-Key: {KEY}"
 
 
-def test_a_body_announced_too_large_is_refused_unread(strict: Any) -> None:
-    status, _ = spoken(strict.port, f"{HEAD}\nContent-Length: 99999999999")
+def test_too_large_content_length_is_refused_unread(strict: Any) -> None:
+    status, _ = exchange(strict.port, f"{HEAD}\nContent-Length: 99999999999")
     assert status == 413  # not one byte of the body was sent
 
 
-def test_a_body_without_a_length_is_counted(strict: Any) -> None:
+def test_chunked_body_is_counted(strict: Any) -> None:
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
-    status, _ = spoken(strict.port, f"{HEAD}\nTransfer-Encoding: chunked", 5 * chunk)
+    status, _ = exchange(strict.port, f"{HEAD}\nTransfer-Encoding: chunked", 5 * chunk)
     assert status == 413  # the body has no end
 
 
-def test_a_body_that_does_not_come_is_given_up(strict: Any) -> None:
-    status, answer = spoken(strict.port, f"{HEAD}\nContent-Length: 1000", b"x" * 10)
+def test_slow_body_times_out(strict: Any) -> None:
+    status, answer = exchange(strict.port, f"{HEAD}\nContent-Length: 1000", b"x" * 10)
     assert (status, b"too-slow" in answer) == (408, True)
 
 
-def test_a_client_that_waits_for_a_word_need_not_send(strict: Any) -> None:
-    status, answer = spoken(strict.port, f"{HEAD}\nContent-Length: 99999999\nExpect: 100-continue")
+def test_expect_continue_is_refused_before_the_body(strict: Any) -> None:
+    status, answer = exchange(
+        strict.port, f"{HEAD}\nContent-Length: 99999999\nExpect: 100-continue"
+    )
     assert status == 413
     assert b"100 Continue" not in answer
 
 
 class Slow(Classifier):
-    """A classifier that answers when it is let go."""
+    """A classifier that answers after `go` is set."""
 
     go = threading.Event()
 
@@ -253,9 +253,7 @@ def slow(classifier: Classifier, kind: type[Classifier]) -> Any:
     return kind(**{f.name: getattr(classifier, f.name) for f in fields(Classifier)})
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
-    running: Any, classifier: Classifier
-) -> None:
+def test_full_queue_refuses_at_once_with_retry_after(running: Any, classifier: Classifier) -> None:
     Slow.go.clear()
     with (
         running(slow(classifier, Slow), ServeConfig(decoders=1, queue=2)) as server,
@@ -265,7 +263,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
         waiting = [pool.submit(web.post, "/v1/predict", content=jpeg(seed)) for seed in range(2)]
         while "fieldmark_queue_photos 2.0" not in web.get("/metrics").text:
             assert not any(future.done() for future in waiting)
-        status, answer = spoken(server.port, f"{HEAD}\nContent-Length: 1000")
+        status, answer = exchange(server.port, f"{HEAD}\nContent-Length: 1000")
         assert status == 503  # before the body was sent
         assert int(re.findall(rb"(?i)retry-after: (\d+)", answer)[0]) >= 1
         assert web.get("/health/ready").status_code == 200
@@ -274,7 +272,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
         assert web.post("/v1/predict", content=jpeg(3)).status_code == 200
 
 
-def test_bodies_are_held_only_up_to_a_limit(running: Any, classifier: Classifier) -> None:
+def test_memory_of_bodies_is_limited(running: Any, classifier: Classifier) -> None:
     with (
         running(classifier, ServeConfig(decoders=1, held_bytes=20_000)) as server,
         httpx.Client(base_url=server.url, timeout=30) as web,
@@ -288,10 +286,10 @@ class Broken(Classifier):
     """A classifier whose network fails."""
 
     def outputs(self, crops_NSS3: Any) -> Any:
-        raise RuntimeError("a secret of the machine room")
+        raise RuntimeError("a secret of the server")
 
 
-def test_a_defect_is_a_500_that_tells_the_client_nothing(
+def test_internal_error_is_a_500_without_details(
     running: Any, classifier: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(slow(classifier, Broken), ServeConfig(decoders=1)) as server:
@@ -305,10 +303,10 @@ def test_a_defect_is_a_500_that_tells_the_client_nothing(
     assert "secret" in line["exception"]
 
 
-# Who is let in, and what each answer carries
+# API keys and headers
 
 
-def test_the_key_is_asked_for_where_it_matters(strict: Any) -> None:
+def test_api_key_is_required_for_the_api(strict: Any) -> None:
     with httpx.Client(base_url=strict.url) as web:
         for path in ("/v1/classes", "/v1/model", "/metrics"):
             assert web.get(path).status_code == 401
@@ -321,14 +319,14 @@ def test_the_key_is_asked_for_where_it_matters(strict: Any) -> None:
             assert web.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("text", ["", "# only a remark\n\n", "short\n", f"{KEY}\nshort\n"])
-def test_keys_that_are_none(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "# only a comment\n\n", "short\n", f"{KEY}\nshort\n"])
+def test_invalid_key_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "keys").write_text(text)
     with pytest.raises(InputError, match="must hold at least one key"):
         read_keys(tmp_path / "keys")
 
 
-def test_keys_are_read_without_remarks(tmp_path: Path) -> None:
+def test_key_file_with_comments(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"# ours\n {KEY} \n\n{KEY}2\n")
     assert read_keys(tmp_path / "keys") == (KEY, f"{KEY}2")
 
@@ -336,7 +334,7 @@ def test_keys_are_read_without_remarks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/static/app.js", "/v1/classes", "/docs", "/nothing", "/v1/predict"]
 )
-def test_every_answer_carries_the_headers(web: httpx.Client, path: str) -> None:
+def test_every_response_has_the_security_headers(web: httpx.Client, path: str) -> None:
     answer = web.get(path, headers={"X-Request-ID": "a-1.b_2"})
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -349,12 +347,12 @@ def test_every_answer_carries_the_headers(web: httpx.Client, path: str) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_a_request_id_that_could_forge_a_log_line_is_replaced(web: httpx.Client) -> None:
+def test_unsafe_request_id_is_replaced(web: httpx.Client) -> None:
     answer = web.get("/health/live", headers={"X-Request-ID": 'x" , "status": 200'})
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
 
 
-def test_each_request_is_one_line_of_json(
+def test_each_request_is_one_json_log_line(
     web: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "fieldmark.serving"):
@@ -369,12 +367,12 @@ def test_each_request_is_one_line_of_json(
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/classes", 200)
 
 
-def test_another_sites_page_cannot_make_a_browser_ask(web: httpx.Client) -> None:
+def test_cross_site_requests_are_denied(web: httpx.Client) -> None:
     headers = {"Sec-Fetch-Site": "cross-site"}
     assert web.post("/v1/predict", content=jpeg(1), headers=headers).status_code == 403
 
 
-def test_metrics_count_what_happened(running: Any, classifier: Classifier) -> None:
+def test_metrics(running: Any, classifier: Classifier) -> None:
     with (
         running(classifier, ServeConfig(decoders=1)) as server,
         httpx.Client(base_url=server.url) as web,
@@ -391,7 +389,7 @@ def test_metrics_count_what_happened(running: Any, classifier: Classifier) -> No
     assert "fieldmark_queue_photos 0.0" in text
 
 
-def test_every_route_is_described_and_no_page_names_another_host(web: httpx.Client) -> None:
+def test_every_route_is_documented_and_no_page_names_another_host(web: httpx.Client) -> None:
     paths = web.get("/openapi.json").json()["paths"]
     assert {"/v1/predict", "/v1/classes", "/v1/model", "/health/ready", "/metrics"} <= set(paths)
     docs = web.get("/docs").text
@@ -404,9 +402,13 @@ def test_every_route_is_described_and_no_page_names_another_host(web: httpx.Clie
         assert {each.split("/")[2] for each in outside} <= {"127.0.0.1:8000", "www.w3.org"}
 
 
-def test_static_files_are_asked_for_once(web: httpx.Client) -> None:
-    tag = web.get("/static/app.js").headers["etag"]
-    assert web.get("/static/app.js", headers={"If-None-Match": tag}).status_code == 304
+def test_static_files_are_cached_by_the_browser(web: httpx.Client) -> None:
+    for path in ("/", "/static/app.js"):
+        headers = web.get(path).headers
+        assert headers["cache-control"] == "no-cache"
+        again = web.get(path, headers={"If-None-Match": headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert web.get("/v1/classes").headers["cache-control"] == "no-store"
     for name in ("docs.html", "..%2fapp.py", "%2e%2e/app.py", "nothing"):
         assert web.get(f"/static/{name}").status_code == 404
 
@@ -414,7 +416,7 @@ def test_static_files_are_asked_for_once(web: httpx.Client) -> None:
 # Batches
 
 
-def said(number: float) -> Prediction:
+def prediction(number: float) -> Prediction:
     return Prediction((Answer(Taxon(str(number), ""), 1.0),), sure=True)
 
 
@@ -422,39 +424,39 @@ def crop(number: int) -> ByteArray:
     return np.full((2, 2, 3), number, np.uint8)
 
 
-def test_what_comes_in_during_a_batch_is_the_next() -> None:
+def test_photos_that_arrive_during_a_batch_are_the_next_batch() -> None:
     sizes: list[int] = []
     go = threading.Event()
 
     def predict(crops: Any, tops: Any) -> list[Prediction]:
         sizes.append(len(crops))
         assert go.wait(10)
-        return [said(each[0, 0, 0]) for each in crops]
+        return [prediction(each[0, 0, 0]) for each in crops]
 
     async def main() -> list[str]:
-        batches = Batches(predict, size=4)
-        batches.start()
+        batcher = Batcher(predict, size=4)
+        batcher.start()
         first = []
         for number in range(THREADS):  # alone, each is taken at once
-            first.append(asyncio.ensure_future(batches.predict(crop(number), 1)))
+            first.append(asyncio.ensure_future(batcher.predict(crop(number), 1)))
             async with asyncio.timeout(10):
                 while len(sizes) <= number:
                     await asyncio.sleep(0.001)
-        rest = [asyncio.ensure_future(batches.predict(crop(n), 1)) for n in range(THREADS, 12)]
-        call = asyncio.ensure_future(batches.call(lambda: "called"))
+        rest = [asyncio.ensure_future(batcher.predict(crop(n), 1)) for n in range(THREADS, 12)]
+        call = asyncio.ensure_future(batcher.call(lambda: "called"))
         await asyncio.sleep(0)
-        closing = asyncio.ensure_future(batches.close())
+        closing = asyncio.ensure_future(batcher.close())
         go.set()
         found = await asyncio.gather(*first, *rest)
         assert await call == "called"
         await closing
-        assert not batches.alive
+        assert not batcher.alive
         return [each.best.taxon.id for each in found]
 
     assert asyncio.run(main()) == [str(n) for n in range(12)]
     assert sizes[:THREADS] == [1] * THREADS
     assert max(sizes) == 4
-    assert len(sizes) <= THREADS + 4  # ten photos: two batches of four, and what is left
+    assert len(sizes) <= THREADS + 4  # ten photos: two batches of four, and the rest
 
 
 def test_a_batch_does_not_wait_for_the_one_before_it() -> None:
@@ -462,31 +464,31 @@ def test_a_batch_does_not_wait_for_the_one_before_it() -> None:
 
     def predict(crops: Any, tops: Any) -> list[Prediction]:
         both.wait(10)
-        return [said(each[0, 0, 0]) for each in crops]
+        return [prediction(each[0, 0, 0]) for each in crops]
 
     async def main() -> list[Prediction]:
-        batches = Batches(predict, size=1)
-        batches.start()
-        found = await asyncio.gather(*(batches.predict(crop(n), 1) for n in range(THREADS)))
-        await batches.close()
+        batcher = Batcher(predict, size=1)
+        batcher.start()
+        found = await asyncio.gather(*(batcher.predict(crop(n), 1) for n in range(THREADS)))
+        await batcher.close()
         return found
 
     assert [each.best.taxon.id for each in asyncio.run(main())] == [str(n) for n in range(THREADS)]
 
 
-def test_a_batch_that_fails_fails_alone() -> None:
+def test_failed_batch_does_not_affect_others() -> None:
     def predict(crops: Any, tops: Any) -> list[Prediction]:
         if crops[0][0, 0, 0] == 0:
             raise RuntimeError("no")
-        return [said(1)]
+        return [prediction(1)]
 
     async def main() -> None:
-        batches = Batches(predict, size=1)
-        batches.start()
+        batcher = Batcher(predict, size=1)
+        batcher.start()
         bad, good = await asyncio.gather(
-            *(batches.predict(crop(n), 1) for n in (0, 1)), return_exceptions=True
+            *(batcher.predict(crop(n), 1) for n in (0, 1)), return_exceptions=True
         )
-        await batches.close()
+        await batcher.close()
         assert isinstance(bad, RuntimeError)
         assert isinstance(good, Prediction)
 
@@ -500,7 +502,7 @@ def test_a_batch_that_fails_fails_alone() -> None:
     ("name", "value"),
     [("port", 70_000), ("queue", 0), ("batch", 0), ("max_pixels", 10**9), ("max_bytes", 0)],
 )
-def test_settings_out_of_range_name_their_option(name: str, value: int) -> None:
+def test_settings_out_of_range(name: str, value: int) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is "):
         ServeConfig(**{name: value})
 
@@ -510,7 +512,7 @@ def command(model: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "fieldmark", "serve", str(model), "--cache", cache, *more]
 
 
-def test_sigterm_answers_what_was_begun_and_exits_with_0(model: Path) -> None:
+def test_sigterm_answers_accepted_requests_and_exits_with_0(model: Path) -> None:
     with subprocess.Popen(
         command(model, "--port", "0"), stderr=subprocess.PIPE, text=True
     ) as server:
@@ -548,7 +550,7 @@ def accepts(port: int) -> bool:
     return True
 
 
-def test_an_address_in_use_is_one_sentence(model: Path) -> None:
+def test_address_in_use_is_one_sentence(model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(

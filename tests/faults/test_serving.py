@@ -1,4 +1,4 @@
-"""The server against hostile files, hostile clients, and decoders that die: it goes on answering."""
+"""The server keeps answering: hostile files, hostile clients, decoding processes that die."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,13 +25,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from starlette.datastructures import Headers
 
 from fieldmark.data.transforms import Preprocess
 from fieldmark.inference.classifier import Classifier
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.decoders import DecoderFailed, Decoders
-from fieldmark.serving.http_errors import Refused
-from fieldmark.serving.multipart import _Form
+from fieldmark.serving.http_errors import HttpError
+from fieldmark.serving.multipart import Upload, read_form
 
 CLIENTS = 64  # of an overloaded server
 AT_ONCE = 4  # clients that post bad files
@@ -52,9 +54,7 @@ def server(running: Any, classifier: Classifier) -> Iterator[Any]:
 # Hostile files
 
 
-def test_bad_images_get_a_plain_status_and_the_next_good_photo_its_answer(
-    server: Any, shared: Path
-) -> None:
+def test_bad_images_get_an_error_and_the_next_photo_its_answer(server: Any, shared: Path) -> None:
     kinds = sorted(path for path in (shared / "bad-images").iterdir() if path.is_dir())
     assert len(kinds) == 17
     good = png(1)
@@ -72,14 +72,14 @@ def test_bad_images_get_a_plain_status_and_the_next_good_photo_its_answer(
             assert web.post("/v1/predict", content=good).json() == expected, kind
 
 
-def test_a_bomb_is_refused_from_its_header(server: Any) -> None:
+def test_decompression_bomb_is_refused_from_its_header(server: Any) -> None:
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG")
     answer = httpx.post(f"{server.url}/v1/predict", content=file.getvalue(), timeout=60)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too-large")
 
 
-# Decoders that die
+# Decoding processes that die
 
 
 def decoders(seconds: float = 30.0) -> tuple[Decoders, list[None]]:
@@ -135,7 +135,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_request_given_up_half_way_does_not_mix_up_the_answers() -> None:
+def test_cancelled_request_does_not_mix_up_the_answers() -> None:
     async def main() -> None:
         pool, _ = decoders()
         await pool.start()
@@ -153,7 +153,7 @@ def test_a_request_given_up_half_way_does_not_mix_up_the_answers() -> None:
     asyncio.run(main())
 
 
-def test_closing_ends_every_decoder() -> None:
+def test_close_stops_every_decoder() -> None:
     async def main() -> list[int]:
         pool, _ = decoders()
         await pool.start()
@@ -165,25 +165,25 @@ def test_closing_ends_every_decoder() -> None:
 
 
 def confined(code: str) -> subprocess.CompletedProcess[str]:
-    """Run some code under the limits that a decoder sets itself."""
+    """Run code under the limits of a decoding process."""
     setup = "from fieldmark.serving import decoder; decoder._limit(1000); "
     return subprocess.run(
         [sys.executable, "-c", setup + code], capture_output=True, text=True, check=False
     )
 
 
-def test_a_decoder_can_write_no_file(tmp_path: Path) -> None:
+def test_decoder_cannot_write_files(tmp_path: Path) -> None:
     path = tmp_path / "kept.jpg"
     confined(f"open({str(path)!r}, 'wb', buffering=0).write(b'photo')")
     assert not path.exists() or path.stat().st_size == 0
 
 
-def test_a_decoder_has_a_limit_of_memory() -> None:
+def test_memory_of_a_decoder_is_limited() -> None:
     done = confined("bytearray(2 << 30)")
     assert "MemoryError" in done.stderr
 
 
-def test_a_decoder_has_a_limit_of_processor_time() -> None:
+def test_processor_time_of_a_decoder_is_limited() -> None:
     done = confined("decoder._allow_seconds(0.1)\nwhile True: pass")
     assert done.returncode == -signal.SIGXCPU
 
@@ -191,21 +191,63 @@ def test_a_decoder_has_a_limit_of_processor_time() -> None:
 # Hostile clients
 
 
+def form(data: bytes, content_type: str = "multipart/form-data; boundary=b") -> list[Upload]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield data[:10]
+        yield data[10:]
+
+    headers = Headers(raw=[(b"content-type", content_type.encode("latin-1"))])
+    return asyncio.run(read_form(headers, chunks(), 3))
+
+
 @given(st.binary(max_size=400), st.booleans())
-def test_no_form_does_anything_but_be_read_or_refused(junk: bytes, framed: bool) -> None:
+def test_any_form_is_read_or_refused(junk: bytes, framed: bool) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="p"; filename="a"\r\n'
     data = head + junk + b"\r\n--b--\r\n" if framed else junk
-    with suppress(Refused):
-        assert len(_Form(3).read(data, "b")) <= 3
+    with suppress(HttpError):
+        assert len(form(data)) <= 3
 
 
-def test_a_form_of_a_thousand_parts_is_given_up() -> None:
+@given(st.text(st.characters(max_codepoint=255), max_size=40))
+def test_any_content_type_is_read_or_refused(junk: str) -> None:
+    data = b'--b\r\nContent-Disposition: form-data; name="p"; filename="\xff"\r\n\r\nx\r\n--b--\r\n'
+    for value in (junk, f"; boundary={junk}", f"; boundary=b; charset={junk}"):
+        with suppress(HttpError):
+            assert len(form(data, f"multipart/form-data{value}")) <= 3
+
+
+@pytest.mark.parametrize("charset", ["idna", "undefined", "hex", "none", "utf-16", "utf-8"])
+def test_charset_of_a_form_is_no_defect(charset: str) -> None:
+    data = b'--b\r\nContent-Disposition: form-data; name="p"; filename="\xff"\r\n\r\nx\r\n--b--\r\n'
+    with suppress(HttpError):
+        assert form(data, f"multipart/form-data; boundary=b; charset={charset}")[0].data == b"x"
+
+
+def test_a_form_that_is_cut_off_is_refused() -> None:
+    data = b'--b\r\nContent-Disposition: form-data; name="p"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+    assert form(data) == [Upload(b"x", "a")]
+    for end in range(len(data) - 4):
+        with pytest.raises(HttpError):
+            form(data[:end])
+
+
+def test_large_photos_of_a_form_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a photo was written to disk")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    head = b'--b\r\nContent-Disposition: form-data; name="p"; filename="a"\r\n\r\n'
+    (photo,) = form(head + bytes(5_000_000) + b"\r\n--b--\r\n")
+    assert photo.data == bytes(5_000_000)
+
+
+def test_a_form_of_a_thousand_parts_is_refused() -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n'
-    with pytest.raises(Refused, match="At most 3 photos"):
-        _Form(3).read(part * 1000 + b"--b--\r\n", "b")
+    with pytest.raises(HttpError, match="At most 3 photos"):
+        form(part * 1000 + b"--b--\r\n")
 
 
-def test_a_client_that_hangs_up_leaves_nothing_behind(server: Any) -> None:
+def test_disconnected_clients_leave_nothing_behind(server: Any) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as line:
             line.sendall(
@@ -228,7 +270,7 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(server: Any) -> None:
         b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-def test_what_is_not_http_harms_nothing(server: Any, bytes_: bytes) -> None:
+def test_invalid_http_does_no_harm(server: Any, bytes_: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
         try:
             line.sendall(bytes_)
@@ -242,18 +284,18 @@ def test_what_is_not_http_harms_nothing(server: Any, bytes_: bytes) -> None:
     assert httpx.post(f"{server.url}/v1/predict", content=png(1)).status_code == 200
 
 
-# More than it can do
+# Overload
 
 
 class Paced(Classifier):
-    """A classifier of a known speed, so that the machine's does not matter."""
+    """A classifier of a known speed, whatever the machine."""
 
     def outputs(self, crops_NSS3: Any) -> Any:
         time.sleep(0.02)
         return super().outputs(crops_NSS3)
 
 
-def test_overloaded_it_answers_rightly_or_refuses(running: Any, classifier: Classifier) -> None:
+def test_overloaded_server_answers_rightly_or_refuses(running: Any, classifier: Classifier) -> None:
     paced = Paced(**{name: getattr(classifier, name) for name in classifier.__dataclass_fields__})
     photos = [png(seed) for seed in range(8)]
     expected = [each.best for each in classifier.predict(photos)]

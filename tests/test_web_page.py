@@ -1,4 +1,4 @@
-"""The page in a real Chromium: photos in by every way, answers in plain words, for everybody."""
+"""The web page in a real Chromium: every way to add photos, all kinds of answers, accessibility."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ BEES = [
 ]
 
 
-class Told(Classifier):
-    """A classifier that answers by the colour of a photo: red is sure, green is a genus, blue is not
-    sure; so that the page shows each kind of answer. Its network is a real one."""
+class ColourClassifier(Classifier):
+    """A classifier by the colour of a photo: red gets a species, green a genus, blue "not sure"."""
 
     def outputs(self, crops: list[ByteArray]) -> tuple[FloatArray, FloatArray]:
         [crops_NSS3] = crops  # one member, one view
@@ -73,18 +72,18 @@ class Told(Classifier):
         rolled = genus if 0.45 < p_C.max() < 0.9 else None
         unknown = energy is not None and energy < 0.45
         sure = bool(p_C.max() > 0.9)
-        return Prediction(answers, sure, rolled, (genus,), "as the test says", unknown)
+        return Prediction(answers, sure, rolled, (genus,), "as the test sets it", unknown)
 
 
 @pytest.fixture(scope="module")
-def told(classifier: Classifier) -> Classifier:
+def by_colour(classifier: Classifier) -> Classifier:
     values = {f.name: getattr(classifier, f.name) for f in fields(Classifier)}
-    return Told(**(values | {"taxonomy": Taxonomy(BEES)}))
+    return ColourClassifier(**(values | {"taxonomy": Taxonomy(BEES)}))
 
 
 @pytest.fixture(scope="module")
-def server(running: Any, told: Classifier) -> Iterator[Any]:
-    with running(told, ServeConfig(decoders=1, max_bytes=2_000_000)) as server:
+def server(running: Any, by_colour: Classifier) -> Iterator[Any]:
+    with running(by_colour, ServeConfig(decoders=1, max_bytes=2_000_000)) as server:
         yield server
 
 
@@ -102,7 +101,7 @@ def page(browser: Any, server: Any) -> Iterator[Any]:
 
 
 def opened(browser: Any, server: Any, **options: Any) -> Iterator[Any]:
-    """The page; at its end no other host was asked for anything, and no script has failed."""
+    """Open the page; at the end, no other host was contacted and no script has failed."""
     context = browser.new_context(**options)
     page = context.new_page()
     page.set_default_timeout(60_000)
@@ -142,7 +141,7 @@ def add(page: Any, *photos: dict[str, Any]) -> Any:
     return page.locator(".card")
 
 
-def test_a_photo_gets_its_names_bars_and_taxonomy(page: Any) -> None:
+def test_card_shows_names_bars_and_taxonomy(page: Any) -> None:
     card = add(page, RED).first
     assert card.locator("h2").inner_text() == "Honey bee"
     assert card.locator(".verdict > .latin").inner_text() == "Apis mellifera"
@@ -157,18 +156,21 @@ def test_a_photo_gets_its_names_bars_and_taxonomy(page: Any) -> None:
     assert card.locator("img.photo").get_attribute("alt") == "Your photo red.jpg"
 
 
-def test_doubt_is_said_in_words(page: Any) -> None:
+def test_uncertain_answers(page: Any) -> None:
     blue, green = (
         add(page, photo).first.locator(".verdict").inner_text() for photo in (BLUE, GREEN)
     )
     assert blue.startswith("Not sure")
-    assert "The likeliest is Honey bee Apis mellifera (40.0 %), but that is not enough" in blue
-    assert "This may be none of the kinds that I know" in blue
-    assert green.startswith("Sure of the genus: Bombus")
-    assert "none of the kinds" not in green
+    assert (
+        "The most likely is Honey bee Apis mellifera (40.0 %), but its confidence is too low"
+        in blue
+    )
+    assert "This may be a photo of another species" in blue
+    assert green.startswith("Genus: Bombus")
+    assert "another species" not in green
 
 
-def test_several_photos_are_several_cards_in_their_order(page: Any) -> None:
+def test_each_photo_has_a_card_in_order(page: Any) -> None:
     bad = upload("<img src=x onerror=alert(1)>.jpg", b"this is no photo")
     cards = add(page, RED, bad, BLUE)
     assert cards.locator("h2").all_inner_texts() == ["Honey bee", "No answer", "Not sure"]
@@ -212,9 +214,9 @@ def test_a_phone_can_take_a_photo(browser: Any, server: Any) -> None:
             assert button.bounding_box()["height"] >= 40
 
 
-def test_all_of_it_works_by_keyboard(page: Any) -> None:
+def test_page_works_by_keyboard(page: Any) -> None:
     page.keyboard.press("Tab")
-    assert focused(page) == "Skip to the answers"
+    assert focused(page) == "Skip to the results"
     for _ in range(3):
         page.keyboard.press("Tab")
     assert focused(page) == "Choose photos"
@@ -256,7 +258,7 @@ def test_the_heat_map_lies_on_the_photo(page: Any) -> None:
     assert heat["height"] == pytest.approx(photo["height"], abs=1)
 
 
-def test_what_the_server_does_not_offer_is_not_shown(page: Any, server: Any) -> None:
+def test_unsupported_routes_have_no_button(page: Any, server: Any) -> None:
     about = page.request.get(f"{server.url}/v1/model").json()
     assert about["offers"]["similar"] is True
     about["offers"]["similar"] = False
@@ -281,17 +283,17 @@ def test_similar_photos(page: Any, server: Any) -> None:
     card.get_by_role("button", name="Similar photos").click()
     shown = card.locator(".similar li")
     playwright.expect(shown).to_have_count(2)
-    assert shown.first.inner_text().split("\n") == ["Honey bee", "87 % alike"]
+    assert shown.first.inner_text().split("\n") == ["Honey bee", "87 % similar"]
     assert shown.first.locator("img").get_attribute("alt") == "Training photo: honey bee"
 
 
-def test_a_file_too_large_is_not_even_sent(page: Any) -> None:
-    playwright.expect(page.locator("#about")).to_contain_text("4 kinds")
+def test_too_large_file_is_not_sent(page: Any) -> None:
+    playwright.expect(page.locator("#about")).to_contain_text("4 classes")
     card = add(page, upload("large.jpg", b"x" * 2_000_001)).first
-    assert "The file is too large: at most 1.91 MiB" in card.inner_text()
+    assert "The file is too large: the limit is 1.91 MiB" in card.inner_text()
 
 
-def test_a_busy_server_is_asked_again(page: Any) -> None:
+def test_busy_server_is_retried(page: Any) -> None:
     times: list[int] = []
 
     def busy(route: Any) -> None:
@@ -308,7 +310,7 @@ def test_a_busy_server_is_asked_again(page: Any) -> None:
     assert len(times) == 2
 
 
-def test_a_server_that_is_gone_is_said_and_can_be_asked_again(page: Any) -> None:
+def test_unreachable_server_is_reported_and_can_be_retried(page: Any) -> None:
     page.route("**/v1/predict*", lambda route: route.abort())
     card = add(page, RED).first
     assert "The server cannot be reached" in card.inner_text()
@@ -317,21 +319,21 @@ def test_a_server_that_is_gone_is_said_and_can_be_asked_again(page: Any) -> None
     playwright.expect(card.locator("h2")).to_have_text("Honey bee")
 
 
-def test_a_key_is_asked_for_and_used(running: Any, told: Classifier, browser: Any) -> None:
-    with running(told, replace(ServeConfig(decoders=1), keys=(KEY,))) as server:
+def test_api_key_form(running: Any, by_colour: Classifier, browser: Any) -> None:
+    with running(by_colour, replace(ServeConfig(decoders=1), keys=(KEY,))) as server:
         for page in opened(browser, server):
-            field = page.get_by_label("This server asks for a key")
+            field = page.get_by_label("This server requires an API key")
             playwright.expect(field).to_be_focused()
             field.fill("not-the-key")
             page.keyboard.press("Enter")
-            playwright.expect(page.locator("#status")).to_contain_text("does not take this key")
+            playwright.expect(page.locator("#status")).to_contain_text("does not accept this key")
             field.fill(KEY)
             page.keyboard.press("Enter")
             playwright.expect(field).to_be_hidden()
             assert add(page, RED).first.locator("h2").inner_text() == "Honey bee"
 
 
-# For everybody
+# Accessibility
 
 
 NAMES = """() => [...document.querySelectorAll("button, a, input, img, [role], section, article")]
@@ -383,7 +385,7 @@ def contrast(one: Any, other: Any) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_has_a_name_and_can_be_read(browser: Any, server: Any, scheme: str) -> None:
+def test_accessible_names_and_contrast(browser: Any, server: Any, scheme: str) -> None:
     pages: dict[str, float] = {}
     for page in opened(browser, server, color_scheme=scheme, reduced_motion="reduce"):
         add(page, RED, GREEN, BLUE, upload("bad.jpg", b"no photo"))
@@ -403,8 +405,8 @@ def test_everything_has_a_name_and_can_be_read(browser: Any, server: Any, scheme
     assert {text: ratio for text, ratio in pages.items() if ratio < 4.5} == {}
 
 
-def test_the_description_of_the_api_is_a_page_too(page: Any, server: Any) -> None:
-    page.get_by_role("link", name="For programs").click()
+def test_api_documentation_page(page: Any, server: Any) -> None:
+    page.get_by_role("link", name="API").click()
     page.wait_for_url("**/docs")
     assert "POST /v1/predict" in page.locator("main").inner_text()
 
@@ -412,7 +414,7 @@ def test_the_description_of_the_api_is_a_page_too(page: Any, server: Any) -> Non
 def test_the_page_is_part_of_the_package() -> None:
     import fieldmark.serving
 
-    folder = Path(fieldmark.serve.__file__).parent / "static"
-    assert {"index.html", "app.js", "style.css", "icon.svg", "docs.html"} <= {
-        path.name for path in folder.iterdir()
-    }
+    folder = Path(fieldmark.serving.__file__).parent
+    files = {str(path.relative_to(folder)) for path in folder.glob("*/*")}
+    assert {f"static/{name}" for name in ("index.html", "app.js", "style.css", "icon.svg")} <= files
+    assert "templates/docs.html" in files
