@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fieldmark.data.loader import LabelledCrops
 from fieldmark.training.finetune.checkpoint import spent
-from fieldmark.training.finetune.config import EPOCHS, FineTuning, Transfer, good, plain
+from fieldmark.training.finetune.config import EPOCHS, FineTuning, good, plain
 from fieldmark.training.finetune.device import join
 from fieldmark.training.finetune.layers import start_from, taken_apart
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
@@ -18,11 +18,10 @@ from fieldmark.training.finetune.time_estimate import Pace, estimate, fit_to, pa
 
 __all__ = [
     "EPOCHS",
-    "LabelledCrops",
     "FineTuning",
+    "LabelledCrops",
     "Pace",
     "Stopped",
-    "Transfer",
     "estimate",
     "finetune",
     "fit_to",
