@@ -1,87 +1,78 @@
-"""`fieldmark check`: options -> config -> one call."""
+"""`fieldmark check`: find problems of photos and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fieldmark.cli.options import (
     Cache,
-    ClusterOption,
-    EngineName,
-    EngineOption,
-    NamesOption,
+    Cluster,
+    Data,
+    Engine,
+    Names,
     Seed,
-    SharesOption,
+    Shards,
+    Weights,
     WeightsDir,
-    typed,
+    cluster_workers,
+    command_line,
+    config_from,
+    in_network,
+    split_at_commas,
     use_cache,
 )
 
-if TYPE_CHECKING:
-    from fieldmark.data.photos import PhotoTable
+threshold = partial(typer.Option, rich_help_panel="Thresholds")
 
 
 def check(
-    photos: Annotated[Path, typer.Argument(help="Photos in any layout.")],
-    out: Annotated[Path, typer.Option(help="The folder to write page and tables to.")],
+    photos: Data,
+    out: Annotated[Path, typer.Option(help="The folder to write the report and tables to.")],
     drop: Annotated[
         str | None,
-        typer.Option(help="What to reject in the table, with commas: duplicates,labels,..."),
+        typer.Option(help="Findings to reject, separated by commas: duplicates,labels,..."),
     ] = None,
-    split_file: Annotated[
-        Path | None, typer.Option("--split", help="Look for leaks across this split's parts.")
+    split: Annotated[
+        Path | None, typer.Option(help="A file of `fieldmark split`: find leaks across its parts.")
     ] = None,
-    dark: Annotated[float, typer.Option(help="Dark: 95 % darker than this share of white.")] = 0.25,
-    blurred: Annotated[float, typer.Option(help="Blurred: from this on; 0 sharp, 1 not.")] = 0.7,
-    tiny: Annotated[int, typer.Option(help="Tiny: with fewer pixels on the shorter side.")] = 64,
+    dark: Annotated[
+        float, threshold(help="Dark: 95 % of the photo is darker than this share of white.")
+    ] = 0.25,
+    blurred: Annotated[
+        float, threshold(help="Blurred: a blur of this or more, from 0 (sharp) to 1.")
+    ] = 0.7,
+    tiny: Annotated[int, threshold(help="Tiny: fewer pixels on the shorter side.")] = 64,
     rotated: Annotated[
-        float, typer.Option(help="Rotated: likelier on its side by so many nats over four views.")
+        float, threshold(help="Rotated: more likely by this many nats, summed over four views.")
     ] = 6.0,
-    names: NamesOption = None,
+    names: Names = None,
     backbone: Annotated[
-        str, typer.Option(help="The network; any name of timm's works too.")
+        str, in_network(help="The network, also any of timm's.")
     ] = "tf_efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
+    weights: Weights = "pretrained",
     weights_dir: WeightsDir = None,
     seed: Seed = 0,
-    engine: EngineOption = EngineName.auto,
-    cluster: ClusterOption = None,
-    shards: SharesOption = 16,
+    engine: Engine = "auto",
+    cluster: Cluster = None,
+    shards: Shards = 16,
     cache: Cache = None,
 ) -> None:
-    """Find duplicates, leaks, wrong labels and poor pictures; nothing is removed unless asked."""
+    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop."""
+    options = locals()
     use_cache(cache)
     from fieldmark.curation import CheckConfig, lines
     from fieldmark.curation import check as run
     from fieldmark.data import readers
 
-    config = CheckConfig(
-        backbone=backbone,
-        weights=weights,
-        weights_dir=weights_dir,
-        engine=engine.value,
-        drop=tuple(name.strip() for name in (drop or "").split(",") if name.strip()),
-        split=split_file,
-        dark=dark,
-        blurred=blurred,
-        tiny=tiny,
-        rotated=rotated,
-        names=names,
-        seed=seed,
-    )
-    with ExitStack() as stack:
-        read: Callable[[Path], PhotoTable] = readers.read
-        if cluster is not None:
-            from fieldmark.distributed.cluster import connected
-
-            read = stack.enter_context(connected(cluster, shards)).ready_to_check(config)
-        checked = run(photos, out, config, command=typed(), read=read)
+    config = config_from(CheckConfig, options, drop=split_at_commas(drop))
+    with cluster_workers(cluster, shards) as workers:
+        read = workers.ready_to_check(config) if workers else readers.read
+        checked = run(photos, out, config, command=command_line(), read=read)
     for line in lines(checked):
         typer.echo(line)
-    typer.echo(f"Page:  {out / 'report.html'}")
-    typer.echo(f"Table: {out / 'checked.parquet'}, for `fieldmark train`")
+    typer.echo(f"Report: {out / 'report.html'}")
+    typer.echo(f"Table:  {out / 'checked.parquet'}, for `fieldmark train`")

@@ -1,135 +1,115 @@
-"""`fieldmark fetch`: options -> config -> one call."""
+"""`fieldmark fetch`: download published photos."""
 
 from __future__ import annotations
 
 import logging
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fieldmark.cli.options import config_from, split_at_commas
+from fieldmark.utils.choices import PhotoSize, PublishedSet
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-
-class What(StrEnum):
-    """What can be fetched."""
-
-    inat2017 = "inat2017"
-    inat2018 = "inat2018"
-    inat2019 = "inat2019"
-    inat2021 = "inat2021"
-    open_data = "open-data"
-
-
-class PhotoSize(StrEnum):
-    """The sizes in which iNaturalist Open Data keeps a photo."""
-
-    original = "original"
-    large = "large"
-    medium = "medium"
-    small = "small"
-    thumb = "thumb"
-    square = "square"
-
-
-_OF_CHALLENGE = ("parts", "images", "keep_archives")
-_OF_OPEN_DATA = ("taxon", "place", "licence", "photos", "research", "size", "seed", "tables")
+CHALLENGE, OPEN_DATA = "Challenges (inat2017 ... inat2021)", "Open data (open-data)"
+of_challenge = partial(typer.Option, rich_help_panel=CHALLENGE)
+of_open_data = partial(typer.Option, rich_help_panel=OPEN_DATA)
+in_download = partial(typer.Option, rich_help_panel="Download")
 
 
 def fetch(
     context: typer.Context,
     what: Annotated[
-        What, typer.Argument(help="A challenge, or a choice from iNaturalist's photos.")
+        PublishedSet,
+        typer.Argument(help="A challenge set, or a selection from iNaturalist Open Data."),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to fetch into.")],
+    out: Annotated[Path, typer.Option(help="The folder to download to.")],
     parts: Annotated[
-        str | None, typer.Option(help="Of a challenge: train, val, test …, with commas.")
+        str | None, of_challenge(help="Which parts, separated by commas: train, val, test, ...")
     ] = None,
     images: Annotated[
-        bool, typer.Option(help="Of a challenge: the photos as well, or the lists alone.")
+        bool, of_challenge(help="Download the photos too, or only the annotations.")
     ] = True,
     keep_archives: Annotated[
-        bool, typer.Option("--keep-archives", help="Leave archives beside what is unpacked.")
+        bool, of_challenge("--keep-archives", help="Keep archives after unpacking them.")
     ] = False,
     taxon: Annotated[
-        list[str] | None, typer.Option(help="Of open data: a name or number; may be repeated.")
+        list[str] | None, of_open_data(help="A scientific name or taxon number; repeatable.")
     ] = None,
     place: Annotated[
-        str | None, typer.Option(help="Of open data: SOUTH,WEST,NORTH,EAST in degrees.")
+        str | None, of_open_data(help="A box SOUTH,WEST,NORTH,EAST in degrees.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Of open data: CC0, CC-BY …, with commas; by default all.")
+        str | None,
+        of_open_data(help="Licences, separated by commas: CC0,CC-BY,... [default: all]"),
     ] = None,
     photos: Annotated[
-        int, typer.Option(help="Of open data: at most so many a species.", min=1)
+        int, of_open_data(help="At most this many photos of each species.", min=1)
     ] = 100,
     research: Annotated[
-        bool, typer.Option(help="Of open data: only observations of research grade, or any.")
+        bool, of_open_data(help="Use research-grade observations only, or all.")
     ] = True,
     size: Annotated[
-        PhotoSize, typer.Option(help="Of open data: medium is at most 500 pixels a side.")
-    ] = PhotoSize.medium,
-    seed: Annotated[int, typer.Option(help="Of open data: another one draws others.")] = 0,
+        PhotoSize, of_open_data(help="The size of the photos; medium: at most 500 pixels a side.")
+    ] = "medium",
+    seed: Annotated[int, of_open_data(help="The seed of the selection.")] = 0,
     tables: Annotated[
-        Path | None, typer.Option(help="Of open data: where the four tables are, or go.")
+        Path | None, of_open_data(help="The folder of the four tables. [default: in --out]")
     ] = None,
     mirror: Annotated[
-        str | None, typer.Option("--from", help="The address of a mirror with the same layout.")
+        str | None, in_download("--from", help="The URL of a mirror with the same layout.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Requests under way at a time.", min=1, max=64)] = 8,
-    rate: Annotated[
-        float, typer.Option(help="Requests that begin in a second, at most.", min=0.01)
-    ] = 10.0,
+    workers: Annotated[
+        int, in_download(help="The number of simultaneous requests.", min=1, max=64)
+    ] = 8,
+    rate: Annotated[float, in_download(help="At most this many requests a second.", min=0.01)] = 10,
 ) -> None:
-    """Fetch published photos: checked, gone on with where a run was cut off."""
-    from fieldmark.data import download as room
+    """Download published photos, verify them, and resume interrupted downloads."""
+    options = locals()
+    from fieldmark.data import download
 
-    _refuse_strangers(context, what)
-    manners = room.RetryPolicy(workers=workers, rate=rate)
-    if what is not What.open_data:
-        year = what.value.removeprefix("inat")
-        base = {"base": mirror} if mirror else {}
-        challenge = room.Challenge(year, _listed(parts), images, keep_archives, **base)
-        logger.info(f"{room.sizes(challenge.archives())} to fetch. {room.TERMS}")
-        for name, about in zip(
-            (archive.name for archive in challenge.archives()),
-            room.fetch_challenge(challenge, out, manners),
-            strict=True,
-        ):
-            typer.echo(f"{about['md5']}  {name}  held to {about['held_to']}")
-        typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
+    _refuse(context, CHALLENGE if what == "open-data" else OPEN_DATA, what)
+    policy = download.RetryPolicy(workers=workers, rate=rate)
+    base = {"base": mirror} if mirror else {}
+    if what == "open-data":
+        wanted = config_from(
+            download.Wanted,
+            options,
+            taxa=tuple(taxon or ()),
+            place=_box(place),
+            licences=tuple(name.upper() for name in split_at_commas(licence)),
+            **base,
+        )
+        got = download.fetch_own(wanted, out, kept_tables=tables, manners=policy)
+        typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not found")
+        typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
         return
-    wanted = room.Wanted(
-        taxa=tuple(taxon or ()),
-        place=_box(place),
-        licences=tuple(name.upper() for name in _listed(licence)),
-        photos=photos,
-        research=research,
-        size=size.value,
-        seed=seed,
-        **({"base": mirror} if mirror else {}),
+    year = what.removeprefix("inat")
+    challenge = config_from(
+        download.Challenge, options, year=year, parts=split_at_commas(parts), **base
     )
-    got = room.fetch_own(wanted, out, kept_tables=tables, manners=manners)
-    typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not to be had")
-    typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
+    archives = challenge.archives()
+    logger.info(f"{download.sizes(archives)} to download. {download.TERMS}")
+    for archive, about in zip(
+        archives, download.fetch_challenge(challenge, out, policy), strict=True
+    ):
+        typer.echo(f"{about['md5']}  {archive.name}  verified: {about['held_to']}")
+    typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
 
 
-def _refuse_strangers(context: typer.Context, what: What) -> None:
-    """Refuse an option of the other kind of fetch, also where it is given its default."""
-    strange = _OF_CHALLENGE if what is What.open_data else _OF_OPEN_DATA
+def _refuse(context: typer.Context, other: str, what: str) -> None:
+    """Refuse an option of the other group, also where its value is the default."""
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
-        if option.name in strange and source is not None and source.name != "DEFAULT":
-            off = context.params[option.name] is False
+        given = source is not None and source.name != "DEFAULT"
+        if given and getattr(option, "rich_help_panel", None) == other:
+            off = context.params[option.name or ""] is False
             shown = (option.secondary_opts if off else option.opts)[0]
-            raise InputError(f"{shown} says nothing about {what.value}: leave it out.")
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+            raise InputError(f"{shown} does not apply to {what}: leave it out.")
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -1,4 +1,4 @@
-"""`fieldmark index`: options -> config -> one call."""
+"""`fieldmark index`: read photos into a table."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import ClusterOption, NamesOption, SharesOption, SourceOption
+from fieldmark.cli.options import (
+    Cluster,
+    Data,
+    Names,
+    Shards,
+    Source,
+    TableOut,
+    cluster_workers,
+    write_table,
+)
 
 
 def index(
-    photos: Annotated[Path, typer.Argument(help="Photos in any layout, or an annotation file.")],
-    out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
-    source: SourceOption = None,
-    names: NamesOption = None,
-    verify: Annotated[bool, typer.Option(help="Look at every file.")] = True,
+    photos: Data,
+    out: TableOut = Path("photos.parquet"),
+    source: Source = None,
+    names: Names = None,
+    verify: Annotated[
+        bool, typer.Option(help="Open every file: digest, size, whether it is an image.")
+    ] = True,
     by_location: Annotated[
         bool,
-        typer.Option("--by-location", help="Keep all photos of a place in one part of a split."),
+        typer.Option("--by-location", help="Keep all photos of a location in one part of a split."),
     ] = False,
     empty: Annotated[
         bool, typer.Option(help="Keep photos that are labelled as empty, as a class.")
     ] = True,
-    cluster: ClusterOption = None,
-    shards: SharesOption = 16,
+    cluster: Cluster = None,
+    shards: Shards = 16,
 ) -> None:
-    """Read photos as they lie into a table with a row for each, kept or rejected."""
-    from fieldmark.data import readers
-    from fieldmark.data import synonyms as accepted
+    """Read photos in any layout into a table: one row for each, kept or rejected."""
+    from fieldmark.data import readers, synonyms
 
-    called = accepted.read(names)
+    accepted = synonyms.read(names)
     table = readers.read(photos, source=source, verify=False)
     if not empty:
         table = readers.without_empty(table)
     if by_location:
         table = readers.by_location(table)
-    if verify and cluster is not None:
-        from fieldmark.distributed.cluster import connected
-
-        with connected(cluster, shards) as workers:
-            table = workers.look(table)
-    elif verify:
-        table = readers.look(table)
-    table = called.apply(table)
-    table.write(out)
-    kept = table.kept.height
-    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
-    for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}")
-    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
+    if verify:
+        with cluster_workers(cluster, shards) as workers:
+            table = workers.look(table) if workers else readers.look(table)
+    write_table(accepted.apply(table), out)

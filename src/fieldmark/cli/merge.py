@@ -1,4 +1,4 @@
-"""`fieldmark merge`: options -> config -> one call."""
+"""`fieldmark merge`: make one table of several sources."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import NamesOption
+from fieldmark.cli.options import Names, TableOut, write_table
 
 
 def merge(
-    photos: Annotated[list[Path], typer.Argument(help="Photos in any layout; two or more.")],
-    out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
-    names: NamesOption = None,
+    photos: Annotated[
+        list[Path], typer.Argument(help="Photos in any layout; two sources or more.")
+    ],
+    out: TableOut = Path("photos.parquet"),
+    names: Names = None,
 ) -> None:
-    """Make one table of several sources: a taxon is one class, a photo is one row."""
+    """Merge sources into one table: a taxon becomes one class, duplicates one row."""
     from fieldmark.data import merge as merging
-    from fieldmark.data import readers
-    from fieldmark.data import synonyms as accepted
+    from fieldmark.data import readers, synonyms
 
-    called = accepted.read(names)
-    table = merging.merge([called.apply(readers.read(path)) for path in photos])
-    table.write(out)
-    kept = table.kept.height
-    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
-    for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}")
-    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
+    accepted = synonyms.read(names)
+    write_table(merging.merge([accepted.apply(readers.read(path)) for path in photos]), out)

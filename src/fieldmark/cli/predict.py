@@ -1,100 +1,97 @@
-"""`fieldmark predict`: options -> config -> one call."""
+"""`fieldmark predict`: predict the species in photos."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, ClusterOption, SharesOption, use_cache
+from fieldmark.cli.options import Cache, Cluster, Model, Shards, cluster_workers, use_cache
+from fieldmark.utils.choices import OutputFormat
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-
-class OutputFormat(StrEnum):
-    """What `predict` prints."""
-
-    text = "text"
-    csv = "csv"
-    jsonl = "jsonl"
+in_output = partial(typer.Option, rich_help_panel="Output")
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A classifier that `train` wrote.")],
+    model: Model,
     photos: Annotated[
         list[Path] | None,
-        typer.Argument(help="Photos, folders, patterns, @lists, - or an annotation file."),
+        typer.Argument(
+            help="Photos, folders, patterns, @lists, - (standard input) or an annotation file."
+        ),
     ] = None,
     listed: Annotated[
         list[str] | None,
-        typer.Option("--list", help="A file with the path of a photo a line; - is standard input."),
+        typer.Option(
+            "--list",
+            help="A text file with one path a line; - is standard input; repeatable.",
+        ),
     ] = None,
     only: Annotated[
-        Path | None, typer.Option(help="A file of species, one a line: all others are left out.")
+        Path | None, typer.Option(help="A text file with one species a line: consider only these.")
     ] = None,
-    top: Annotated[int, typer.Option(help="How many labels for each photo.", min=1)] = 5,
-    format: Annotated[OutputFormat, typer.Option(help="What to print.")] = OutputFormat.text,
+    top: Annotated[int, in_output(help="The number of labels for each photo.", min=1)] = 5,
+    format: Annotated[OutputFormat, in_output(help="What to print.")] = "text",
     out: Annotated[
         Path | None,
-        typer.Option(help="Write .csv, .jsonl or .parquet; the same command goes on with it."),
+        in_output(help="Write .csv, .jsonl or .parquet; the same command resumes."),
     ] = None,
     wide: Annotated[
-        bool,
-        typer.Option("--wide", help="A row a photo and a column a label, for CSV and Parquet."),
+        bool, in_output("--wide", help="One row for each photo, one column for each label.")
     ] = False,
     submission: Annotated[
-        Path | None, typer.Option(help="Write the challenge's id,predicted file.")
+        Path | None, in_output(help="Write the challenge's id,predicted file.")
     ] = None,
-    cluster: ClusterOption = None,
-    shards: SharesOption = 16,
+    cluster: Cluster = None,
+    shards: Shards = 16,
     cache: Cache = None,
 ) -> None:
-    """Name what is in photos: labels sorted by confidence."""
+    """Predict the species in photos: labels sorted by confidence, or "not sure"."""
     use_cache(cache)
-    from fieldmark import inference as naming
+    from fieldmark import inference
     from fieldmark.inference.classifier import Classifier
 
-    if wide and out is None and format is not OutputFormat.csv:
-        raise InputError("--wide is a column a label: add --format csv, or --out with .csv.")
+    if wide and out is None and format != "csv":
+        raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
     classifier = Classifier.load(model)
     if only is not None:
         known = len(classifier.taxa)
-        classifier = classifier.only(naming.species_in(only))
+        classifier = classifier.only(inference.species_in(only))
         logger.info(
-            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}): the scores "
-            "are shared out among them."
+            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
+            "probabilities are renormalised."
         )
-    items = [
-        *naming.items_of(photos or ()),
-        *(i for each in listed or () for i in naming.listed(each)),
-    ]
+    items = inference.items_of(photos or ())
+    for each in listed or ():
+        items += inference.listed(each)
     if not items:
-        raise InputError("No photo is named: name photos or folders, or a list with --list.")
-    with ExitStack() as stack:
-        name: naming.Naming = naming.predict
-        if cluster is not None:
-            from fieldmark.distributed.cluster import connected
-
-            name = partial(stack.enter_context(connected(cluster, shards)).predict, wide=wide)
-        if submission is not None:
-            naming.check_submission(items)
-            every = list(naming.with_progress(name(classifier, items, top), len(items)))
-            naming.write_submission(submission, every, classifier)
-            typer.echo(f"{len(every):,} rows written to {submission}")
-            return
-        if out is not None:
-            rejected = naming.to_file(out, classifier, items, top=top, wide=wide, name=name)
+        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    with cluster_workers(cluster, shards) as workers:
+        name: inference.Naming = (
+            partial(workers.predict, wide=wide) if workers else inference.predict
+        )
+        if out is not None and submission is None:
+            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=name)
             typer.echo(f"Written: {out}")
         else:
-            counted = naming.Counted(naming.with_progress(name(classifier, items, top), len(items)))
-            for line in naming.lines(format.value, counted, classifier.taxonomy, wide=wide):
+            if submission is not None:
+                inference.check_submission(items)
+            results = inference.with_progress(name(classifier, items, top), len(items))
+            if submission is not None:
+                inference.write_submission(submission, every := list(results), classifier)
+                typer.echo(f"{len(every):,} rows written to {submission}")
+                return
+            counted = inference.Counted(results)
+            for line in inference.lines(format, counted, classifier.taxonomy, wide=wide):
                 typer.echo(line)
             rejected = counted.rejected
     if rejected:
-        raise InputError(f"{rejected:,} of {len(items):,} photos could not be used; each says why.")
+        raise InputError(
+            f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons."
+        )

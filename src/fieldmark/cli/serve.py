@@ -1,57 +1,51 @@
-"""`fieldmark serve`: options -> config -> one call."""
+"""`fieldmark serve`: serve a classifier over HTTP."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, use_cache
+from fieldmark.cli.options import Cache, Model, config_from, use_cache
 from fieldmark.utils.errors import InputError
 
 _KEY_LENGTH = 16  # shorter ones can be guessed
 
+in_access = partial(typer.Option, rich_help_panel="Access")
+in_limits = partial(typer.Option, rich_help_panel="Limits")
+
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A classifier that `train` wrote.")],
+    model: Model,
     host: Annotated[
-        str, typer.Option(help="Where to listen; 0.0.0.0 is every address of this machine.")
+        str, in_access(help="The address to listen on; 0.0.0.0 is every address of this computer.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, in_access(help="The port; 0 takes a free one.")] = 8000,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="A file with a key a line: only who names one is let in.")
+        Path | None,
+        in_access(help="A text file with one API key a line: refuse requests without a key."),
     ] = None,
     queue: Annotated[
-        int, typer.Option(help="How many photos may be under way; more are told to come back.")
+        int, in_limits(help="The number of photos in the queue; more are refused with 503.")
     ] = 128,
-    batch: Annotated[int, typer.Option(help="How many photos the network is given at once.")] = 16,
-    max_pixels: Annotated[
-        int, typer.Option(help="A photo with more pixels is refused.")
-    ] = 50_000_000,
-    max_bytes: Annotated[int, typer.Option(help="A request with more bytes is refused.")] = 32
-    * 1024
-    * 1024,
+    batch: Annotated[int, in_limits(help="The batch size of the network.")] = 16,
+    max_pixels: Annotated[int, in_limits(help="Refuse photos with more pixels.")] = 50_000_000,
+    max_bytes: Annotated[int, in_limits(help="Refuse requests with more bytes.")] = 33_554_432,
     cache: Cache = None,
 ) -> None:
-    """Serve a classifier: a web page for people, an HTTP API for programs."""
+    """Serve a classifier over HTTP: a web page and an API."""
+    options = locals()
     use_cache(cache)
     from fieldmark.serving.config import ServeConfig
 
-    config = ServeConfig(
-        host=host,
-        port=port,
-        keys=read_keys(api_key_file) if api_key_file else (),
-        queue=queue,
-        batch=batch,
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-    )
+    config = config_from(ServeConfig, options, keys=read_keys(api_key_file) if api_key_file else ())
     try:
         from fieldmark.serving.server import run
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{error.name} is not installed: `pip install 'fieldmark[serve]'` brings what is needed."
+            f"{error.name} is not installed: run `pip install 'fieldmark[serve]'`."
         ) from error
     from fieldmark.inference.classifier import Classifier
 
@@ -59,15 +53,15 @@ def serve(
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys of a file: one a line, empty lines and lines that begin with # aside.
+    """Read API keys: one a line, without empty lines and lines that begin with #.
 
     Raises:
-        InputError: it cannot be read, holds none, or one that is too short.
+        InputError: the file cannot be read, has no key, or one that is too short.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: name a text file with a key a line.") from error
+        raise InputError(f"{path} cannot be read: give a text file with one key a line.") from error
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys or min(map(len, keys)) < _KEY_LENGTH:
         raise InputError(

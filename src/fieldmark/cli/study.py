@@ -1,4 +1,4 @@
-"""`fieldmark study`: options -> config -> one call."""
+"""`fieldmark study`: compare networks and ways of training."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli.options import (
+    Bfloat16,
     Cache,
-    DecodingTier,
-    EngineName,
-    EngineOption,
+    Engine,
+    LabelledPhotos,
     Limit,
-    NamesOption,
+    Names,
     Seed,
-    SplitWay,
-    TierOption,
+    Split,
+    Tier,
     WeightsDir,
-    typed,
+    command_line,
+    config_from,
+    in_data,
+    in_network,
+    in_training,
     use_cache,
 )
 from fieldmark.utils.logging import format_duration
@@ -26,67 +30,55 @@ from fieldmark.utils.logging import format_duration
 
 def study(
     recipe: Annotated[str, typer.Argument(help="paper, better, tuned, or a Python file.")],
-    data: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
+    data: LabelledPhotos,
     out: Annotated[Path, typer.Option(help="The folder to write the study to.")],
+    only: Annotated[list[str] | None, typer.Option(help="Run only this table; repeatable.")] = None,
     limit: Limit = None,
-    names: NamesOption = None,
-    weights_dir: WeightsDir = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the photos.", min=1)] = 10,
-    long_epochs: Annotated[int, typer.Option(help='For "more than 10 epochs".', min=1)] = 100,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Run only this table; may be given more than once.")
-    ] = None,
+    names: Names = None,
     prune_below: Annotated[
-        int | None, typer.Option(help="Prune classes with fewer training photos.", min=1)
+        int | None,
+        in_data(help="Prune classes with fewer training photos. [default: by the data]", min=1),
     ] = None,
     rare_below: Annotated[
-        int, typer.Option(help="Classes with fewer training photos are rare.", min=1)
+        int, in_data(help="Classes with fewer training photos are rare.", min=1)
     ] = 30,
     frequent_from: Annotated[
-        int, typer.Option(help="Classes with as many training photos are frequent.", min=1)
+        int, in_data(help="Classes with this many training photos are frequent.", min=1)
     ] = 100,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out networks without weights.")
-    ] = False,
-    split_way: Annotated[
-        SplitWay,
-        typer.Option("--split", help="By class, plainly at random, or as the source says."),
-    ] = SplitWay.stratified,
-    test: Annotated[float, typer.Option(help="The share to test on.")] = 0.1,
-    bfloat16: Annotated[
-        bool,
-        typer.Option("--bfloat16", help="Train all layers in half precision: faster on new cores."),
-    ] = False,
+    split: Split = "stratified",
+    test: Annotated[float, in_data(help="The share of test photos.")] = 0.1,
     seed: Seed = 0,
-    engine: EngineOption = EngineName.auto,
-    tier: TierOption = DecodingTier.exact,
+    weights_dir: WeightsDir = None,
+    skip_missing: Annotated[
+        bool,
+        in_network("--skip-missing", help="Leave out networks without pretrained weights."),
+    ] = False,
+    epochs: Annotated[int, in_training(help="The number of epochs.", min=1)] = 10,
+    long_epochs: Annotated[
+        int, in_training(help='The number for "more than 10 epochs".', min=1)
+    ] = 100,
+    bfloat16: Bfloat16 = False,
+    engine: Engine = "auto",
+    tier: Tier = "exact",
     cache: Cache = None,
 ) -> None:
     """Compare networks and ways of training on your photos: the paper's study, or your own."""
+    options = locals()
     use_cache(cache)
     from fieldmark.experiments import recipes
     from fieldmark.experiments.study import StudyConfig
     from fieldmark.experiments.study import study as run
 
-    options = recipes.Options(
-        epochs=epochs, long_epochs=long_epochs, seed=seed, prune_below=prune_below
-    )
-    config = StudyConfig(
-        options=options,
+    wanted = config_from(recipes.Options, options)
+    config = config_from(
+        StudyConfig,
+        options,
+        options=wanted,
         only=tuple(only or ()),
-        limit=limit,
-        names=names,
-        weights_dir=weights_dir,
-        skip_missing=skip_missing,
-        prune_below=prune_below,
-        split=split_way.value,
-        test=test,
-        engine=engine.value,
-        tier=tier.value,
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
-    found = run(data, out, recipes.find(recipe)(options), config, command=typed())
+    found = run(data, out, recipes.find(recipe)(wanted), config, command=command_line())
     typer.echo(f"{len(found['rows'])} rows in {format_duration(found['seconds'])}")
     typer.echo(f"Numbers: {out / 'study.json'}")
     typer.echo(f"Report:  {out / 'report.html'}")
