@@ -1,7 +1,8 @@
 """The command line: one file for each command, which builds a configuration and makes one call.
 
 Nothing heavy is imported before a command is chosen, so that `--help` answers at once. To add a
-command: a file beside these, and its function in `COMMANDS`, in the order in which `--help` lists them.
+command: a file beside these, and its function in `COMMANDS`, in the order in which `--help` lists them;
+its docstring is its help (`help.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fieldmark.cli.export import export
 from fieldmark.cli.extract import extract
 from fieldmark.cli.fetch import fetch
 from fieldmark.cli.grow import grow
-from fieldmark.cli.help import Command, Group
+from fieldmark.cli.help import Command, Group, describe
 from fieldmark.cli.index import index
 from fieldmark.cli.merge import merge
 from fieldmark.cli.predict import predict
@@ -56,7 +57,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 for group, commands in COMMANDS.items():
     for command in commands:
-        app.command(cls=Command, rich_help_panel=group)(command)
+        app.command(cls=Command, help=describe(command), rich_help_panel=group)(command)
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130

@@ -2,76 +2,62 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    Cluster,
-    Data,
-    Engine,
-    Names,
-    Seed,
-    Shards,
-    Weights,
-    WeightsDir,
-    cluster_workers,
-    command_line,
-    config_from,
-    in_network,
-    split_at_commas,
-    use_cache,
-)
-
-threshold = partial(typer.Option, rich_help_panel="Thresholds")
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import EngineName
 
 
 def check(
-    photos: Data,
-    out: Annotated[Path, typer.Option(help="The folder to write the report and tables to.")],
-    drop: Annotated[
-        str | None,
-        typer.Option(help="Findings to reject, separated by commas: duplicates,labels,..."),
-    ] = None,
-    split: Annotated[
-        Path | None, typer.Option(help="A file of `fieldmark split`: find leaks across its parts.")
-    ] = None,
-    dark: Annotated[
-        float, threshold(help="Dark: 95 % of the photo is darker than this share of white.")
-    ] = 0.25,
-    blurred: Annotated[
-        float, threshold(help="Blurred: a blur of this or more, from 0 (sharp) to 1.")
-    ] = 0.7,
-    tiny: Annotated[int, threshold(help="Tiny: fewer pixels on the shorter side.")] = 64,
-    rotated: Annotated[
-        float, threshold(help="Rotated: more likely by this many nats, summed over four views.")
-    ] = 6.0,
-    names: Names = None,
-    backbone: Annotated[
-        str, in_network(help="The network, also any of timm's.")
-    ] = "tf_efficientnet_lite0",
-    weights: Weights = "pretrained",
-    weights_dir: WeightsDir = None,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    cluster: Cluster = None,
-    shards: Shards = 16,
-    cache: Cache = None,
+    photos: Path,
+    out: Path,
+    drop: str | None = None,
+    split: Path | None = None,
+    dark: float = 0.25,
+    blurred: float = 0.7,
+    tiny: int = 64,
+    rotated: float = 6.0,
+    names: Path | None = None,
+    backbone: str = "tf_efficientnet_lite0",
+    weights: str = "pretrained",
+    weights_dir: Path | None = None,
+    seed: int = 0,
+    engine: EngineName = "auto",
+    cluster: str | None = None,
+    shards: opt.Positive = 16,
+    cache: Path | None = None,
 ) -> None:
-    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop."""
+    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop.
+
+    Arguments:
+        photos: Photos in any layout.
+
+    Options:
+        out: The folder to write the report and tables to.
+        drop: Findings to reject, separated by commas: duplicates,labels,...
+        split: A file of `fieldmark split`: find leaks across its parts.
+
+    Thresholds:
+        dark: Dark: 95 % of the photo is darker than this share of white.
+        blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
+        tiny: Tiny: fewer pixels on the shorter side.
+        rotated: Rotated: more likely by this many nats, summed over four views.
+
+    Network:
+        backbone: The network, also any of timm's.
+    """
     options = locals()
-    use_cache(cache)
+    opt.use_cache(cache)
     from fieldmark.curation import CheckConfig, lines
     from fieldmark.curation import check as run
     from fieldmark.data import readers
 
-    config = config_from(CheckConfig, options, drop=split_at_commas(drop))
-    with cluster_workers(cluster, shards) as workers:
+    config = opt.config_from(CheckConfig, options, drop=opt.split_at_commas(drop))
+    with opt.cluster_workers(cluster, shards) as workers:
         read = workers.ready_to_check(config) if workers else readers.read
-        checked = run(photos, out, config, command=command_line(), read=read)
+        checked = run(photos, out, config, command=opt.command_line(), read=read)
     for line in lines(checked):
         typer.echo(line)
     typer.echo(f"Report: {out / 'report.html'}")

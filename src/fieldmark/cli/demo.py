@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, command_line, use_cache
+from fieldmark.cli import options as opt
 from fieldmark.utils import io
 from fieldmark.utils.logging import format_duration
 
@@ -17,13 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo"),
-    species: Annotated[int, typer.Option(help="The number of species.", min=4)] = 48,
-    photos: Annotated[int, typer.Option(help="The number of photos.", min=40)] = 1100,
-    cache: Cache = None,
+    out: Path = Path("demo"),
+    species: Annotated[int, typer.Option(min=4)] = 48,
+    photos: Annotated[int, typer.Option(min=40)] = 1100,
+    cache: Path | None = None,
 ) -> None:
-    """Try fieldmark: draw photos of invented butterflies, train on them, predict one."""
-    use_cache(cache)
+    """Try fieldmark: draw photos of invented butterflies, train on them, predict one.
+
+    Options:
+        out: The folder to write to.
+        species: The number of species.
+        photos: The number of photos.
+    """
+    opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.data import synthetic
     from fieldmark.training import TrainConfig, sentence, train
@@ -33,7 +39,7 @@ def demo(
     logger.info("1. Draw photos of invented butterflies")
     synthetic.draw(guide, species=species, photos=photos)
     logger.info("2. Train a classifier, and measure it on test photos")
-    trained = train(guide, TrainConfig(), out=model, command=command_line())
+    trained = train(guide, TrainConfig(), out=model, command=opt.command_line())
     logger.info("3. Predict the species in one photo")
     items = inference.items_of([guide / "test2019.json"])[:1]
     for line in inference.as_text(inference.predict(trained.classifier, items, top=3)):

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, Model, use_cache
+from fieldmark.cli import options as opt
 
 
 def explain(
-    model: Model,
-    photo: Annotated[Path, typer.Argument(help="The photo to explain.")],
-    out: Annotated[Path, typer.Option(help="The PNG image to write.")],
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="The class to explain: its id or scientific name. [default: the first answer]"
-        ),
-    ] = None,
-    cache: Cache = None,
+    model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None
 ) -> None:
-    """Explain a prediction: a heat map of the photo and the most similar training photos."""
-    use_cache(cache)
+    """Explain a prediction: a heat map of the photo and the most similar training photos.
+
+    Arguments:
+        photo: The photo to explain.
+
+    Options:
+        out: The PNG image to write.
+        label: The class to explain: its id or scientific name. [default: the first answer]
+    """
+    opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference import explain as explaining
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, Model, use_cache
+from fieldmark.cli import options as opt
 
 
 def export(
-    model: Model,
-    onnx: Annotated[Path, typer.Option(help="The ONNX file to write.")],
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise the network to int8, and print the loss.")
-    ] = False,
-    check: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Photos or folders to check the file on; repeatable. [default: the classifier's]"
-        ),
-    ] = None,
-    cache: Cache = None,
+    model: Path,
+    onnx: Path,
+    int8: bool = False,
+    check: list[Path] | None = None,
+    cache: Path | None = None,
 ) -> None:
-    """Export a classifier as one ONNX file, with preprocessing and calibration."""
-    use_cache(cache)
+    """Export a classifier as one ONNX file, with preprocessing and calibration.
+
+    Options:
+        onnx: The ONNX file to write.
+        int8: Quantise the network to int8, and print the loss.
+        check: Photos or folders to check the file on; repeatable. [default: the classifier's own]
+    """
+    opt.use_cache(cache)
     from fieldmark.inference import export as exporting
 
     written = exporting.run(model, onnx, check or (), int8=int8)

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    Cluster,
-    Data,
-    Engine,
-    Shards,
-    Source,
-    Weights,
-    WeightsDir,
-    cluster_workers,
-    in_computing,
-    in_network,
-    use_cache,
-)
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
 
 
 def extract(
-    photos: Data,
-    backbone: Annotated[
-        list[str] | None,
-        in_network(help="A network; repeat for several. [default: tf_efficientnet_lite0]"),
-    ] = None,
-    shard: Annotated[
-        str, in_computing(help="Which shard this process computes: i/n, from 1/n to n/n.")
-    ] = "1/1",
-    weights: Weights = "pretrained",
-    weights_dir: WeightsDir = None,
-    engine: Engine = "auto",
-    cluster: Cluster = None,
-    shards: Shards = 16,
-    source: Source = None,
-    cache: Cache = None,
+    photos: Path,
+    backbone: list[str] | None = None,
+    shard: str = "1/1",
+    weights: str = "pretrained",
+    weights_dir: Path | None = None,
+    engine: EngineName = "auto",
+    cluster: str | None = None,
+    shards: opt.Positive = 16,
+    source: str | None = None,
+    cache: Path | None = None,
 ) -> None:
-    """Compute and cache the features of photos, or of one shard of them, for train and study."""
-    use_cache(cache)
+    """Compute and cache the features of photos, or of one shard of them, for train and study.
+
+    Arguments:
+        photos: Photos in any layout, or a table of `fieldmark index`.
+
+    Network:
+        backbone: A network; repeat for several. [default: tf_efficientnet_lite0]
+
+    Computing:
+        shard: Which shard this process computes: i/n, from 1/n to n/n.
+    """
+    opt.use_cache(cache)
     from fieldmark.features import sharded
     from fieldmark.features.extractor import FeatureExtractor
     from fieldmark.models import load
@@ -55,7 +48,7 @@ def extract(
     how = {"weights": weights, "weights_dir": weights_dir}
     networks = dict.fromkeys(backbone or ["tf_efficientnet_lite0"], how)
     extractor = FeatureExtractor(engine=engine)
-    with cluster_workers(cluster, shards) as workers:
+    with opt.cluster_workers(cluster, shards) as workers:
         if workers:
             report = workers.extract(table, networks, extractor)
         else:

@@ -3,72 +3,67 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import config_from, split_at_commas
+from fieldmark.cli import options as opt
 from fieldmark.utils.choices import PhotoSize, PublishedSet
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-CHALLENGE, OPEN_DATA = "Challenges (inat2017 ... inat2021)", "Open data (open-data)"
-of_challenge = partial(typer.Option, rich_help_panel=CHALLENGE)
-of_open_data = partial(typer.Option, rich_help_panel=OPEN_DATA)
-in_download = partial(typer.Option, rich_help_panel="Download")
+CHALLENGE, OPEN_DATA = "Challenges", "Open data"
 
 
 def fetch(
     context: typer.Context,
-    what: Annotated[
-        PublishedSet,
-        typer.Argument(help="A challenge set, or a selection from iNaturalist Open Data."),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to download to.")],
-    parts: Annotated[
-        str | None, of_challenge(help="Which parts, separated by commas: train, val, test, ...")
-    ] = None,
-    images: Annotated[
-        bool, of_challenge(help="Download the photos too, or only the annotations.")
-    ] = True,
-    keep_archives: Annotated[
-        bool, of_challenge("--keep-archives", help="Keep archives after unpacking them.")
-    ] = False,
-    taxon: Annotated[
-        list[str] | None, of_open_data(help="A scientific name or taxon number; repeatable.")
-    ] = None,
-    place: Annotated[
-        str | None, of_open_data(help="A box SOUTH,WEST,NORTH,EAST in degrees.")
-    ] = None,
-    licence: Annotated[
-        str | None,
-        of_open_data(help="Licences, separated by commas: CC0,CC-BY,... [default: all]"),
-    ] = None,
-    photos: Annotated[
-        int, of_open_data(help="At most this many photos of each species.", min=1)
-    ] = 100,
-    research: Annotated[
-        bool, of_open_data(help="Use research-grade observations only, or all.")
-    ] = True,
-    size: Annotated[
-        PhotoSize, of_open_data(help="The size of the photos; medium: at most 500 pixels a side.")
-    ] = "medium",
-    seed: Annotated[int, of_open_data(help="The seed of the selection.")] = 0,
-    tables: Annotated[
-        Path | None, of_open_data(help="The folder of the four tables. [default: in --out]")
-    ] = None,
-    mirror: Annotated[
-        str | None, in_download("--from", help="The URL of a mirror with the same layout.")
-    ] = None,
-    workers: Annotated[
-        int, in_download(help="The number of simultaneous requests.", min=1, max=64)
-    ] = 8,
-    rate: Annotated[float, in_download(help="At most this many requests a second.", min=0.01)] = 10,
+    what: PublishedSet,
+    out: Path,
+    parts: str | None = None,
+    images: bool = True,
+    keep_archives: bool = False,
+    taxon: list[str] | None = None,
+    place: str | None = None,
+    licence: str | None = None,
+    photos: opt.Positive = 100,
+    research: bool = True,
+    size: PhotoSize = "medium",
+    seed: int = 0,
+    tables: Path | None = None,
+    mirror: Annotated[str | None, typer.Option("--from")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    rate: Annotated[float, typer.Option(min=0.01)] = 10.0,
 ) -> None:
-    """Download published photos, verify them, and resume interrupted downloads."""
+    """Download published photos, verify them, and resume interrupted downloads.
+
+    Arguments:
+        what: A challenge, or a selection from iNaturalist Open Data.
+
+    Options:
+        out: The folder to download to.
+
+    Challenges:
+        parts: Which parts, separated by commas: train, val, test, ... [default: train and val]
+        images: Download the photos too, or only the annotations.
+        keep_archives: Keep archives after unpacking them.
+
+    Open data:
+        taxon: A scientific name or taxon number; repeatable.
+        place: A box SOUTH,WEST,NORTH,EAST in degrees. [default: everywhere]
+        licence: Licences, separated by commas: CC0,CC-BY,... [default: all]
+        photos: At most this many photos of each species.
+        research: Use research-grade observations only, or all.
+        size: The size of the photos; medium is at most 500 pixels a side.
+        seed: The seed of the selection.
+        tables: The folder of the four tables. [default: in --out]
+
+    Download:
+        mirror: The URL of a mirror with the same layout.
+        workers: The number of simultaneous requests.
+        rate: At most this many requests a second.
+    """
     options = locals()
     from fieldmark.data import download
 
@@ -76,12 +71,12 @@ def fetch(
     policy = download.RetryPolicy(workers=workers, rate=rate)
     base = {"base": mirror} if mirror else {}
     if what == "open-data":
-        wanted = config_from(
+        wanted = opt.config_from(
             download.Wanted,
             options,
             taxa=tuple(taxon or ()),
             place=_box(place),
-            licences=tuple(name.upper() for name in split_at_commas(licence)),
+            licences=tuple(name.upper() for name in opt.split_at_commas(licence)),
             **base,
         )
         got = download.fetch_own(wanted, out, kept_tables=tables, manners=policy)
@@ -89,8 +84,8 @@ def fetch(
         typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
         return
     year = what.removeprefix("inat")
-    challenge = config_from(
-        download.Challenge, options, year=year, parts=split_at_commas(parts), **base
+    challenge = opt.config_from(
+        download.Challenge, options, year=year, parts=opt.split_at_commas(parts), **base
     )
     archives = challenge.archives()
     logger.info(f"{download.sizes(archives)} to download. {download.TERMS}")

@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from fieldmark.cli.options import (
-    Cluster,
-    Data,
-    Names,
-    Shards,
-    Source,
-    TableOut,
-    cluster_workers,
-    write_table,
-)
+from fieldmark.cli import options as opt
 
 
 def index(
-    photos: Data,
-    out: TableOut = Path("photos.parquet"),
-    source: Source = None,
-    names: Names = None,
-    verify: Annotated[
-        bool, typer.Option(help="Open every file: digest, size, whether it is an image.")
-    ] = True,
-    by_location: Annotated[
-        bool,
-        typer.Option("--by-location", help="Keep all photos of a location in one part of a split."),
-    ] = False,
-    empty: Annotated[
-        bool, typer.Option(help="Keep photos that are labelled as empty, as a class.")
-    ] = True,
-    cluster: Cluster = None,
-    shards: Shards = 16,
+    photos: Path,
+    out: Path = Path("photos.parquet"),
+    source: str | None = None,
+    names: Path | None = None,
+    verify: bool = True,
+    by_location: bool = False,
+    empty: bool = True,
+    cluster: str | None = None,
+    shards: opt.Positive = 16,
 ) -> None:
-    """Read photos in any layout into a table: one row for each, kept or rejected."""
+    """Read photos in any layout into a table: one row for each, kept or rejected.
+
+    Arguments:
+        photos: Photos in any layout, or an annotation file.
+
+    Options:
+        out: The Parquet table to write.
+        verify: Open every file: digest, size, whether it is an image.
+        by_location: Keep all photos of a location in one part of a split.
+        empty: Keep photos that are labelled as empty, as a class.
+    """
     from fieldmark.data import readers, synonyms
 
     accepted = synonyms.read(names)
@@ -47,6 +38,6 @@ def index(
     if by_location:
         table = readers.by_location(table)
     if verify:
-        with cluster_workers(cluster, shards) as workers:
+        with opt.cluster_workers(cluster, shards) as workers:
             table = workers.look(table) if workers else readers.look(table)
-    write_table(accepted.apply(table), out)
+    opt.write_table(accepted.apply(table), out)

@@ -8,13 +8,10 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-
-from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,66 +21,39 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
-# Groups of options, in which `--help` lists them.
-in_data = partial(typer.Option, rich_help_panel="Data")
-in_network = partial(typer.Option, rich_help_panel="Network")
-in_training = partial(typer.Option, rich_help_panel="Training")
-in_computing = partial(typer.Option, rich_help_panel="Computing")
+SHARED = """The texts of options that several commands have, in the form of a command's docstring.
 
-Model = Annotated[
-    Path, typer.Argument(help="The folder of a classifier that `fieldmark train` wrote.")
-]
-Data = Annotated[Path, typer.Argument(help="Photos, an annotation file, or a table of `index`.")]
-LabelledPhotos = Annotated[Path, typer.Argument(help="Labelled photos in any layout.")]
-ClassifierOut = Annotated[Path, typer.Option(help="The folder to write the classifier to.")]
-TableOut = Annotated[Path, typer.Option(help="The Parquet table to write.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Thumbnails = Annotated[
-    bool,
-    typer.Option(
-        "--thumbnails", help="Store thumbnails of training photos in the classifier's folder."
-    ),
-]
+Arguments:
+    model: The folder of a classifier that `fieldmark train` wrote.
 
-Limit = Annotated[int | None, in_data(help="Use at most this many photos.", min=1)]
-Seed = Annotated[int, in_data(help="The seed of the split and of training.")]
-Source = Annotated[str | None, in_data(help="The layout of the photos. [default: detected]")]
-Names = Annotated[
-    Path | None, in_data(help="A CSV table name,accepted: replace labels by accepted names.")
-]
-Split = Annotated[
-    SplitMethod, in_data(help="Divide by class, at random, or as the source defines it.")
-]
+Options:
+    json: Print JSON.
+    thumbnails: Store thumbnails of training photos in the classifier's folder.
 
-Weights = Annotated[str, in_network(help="pretrained, random, or a file of weights.")]
-WeightsDir = Annotated[
-    Path | None, in_network(help="A folder of weights, searched before any download.")
-]
-Bfloat16 = Annotated[
-    bool,
-    in_training(
-        "--bfloat16", help="Train the network in bfloat16: faster where the hardware supports it."
-    ),
-]
+Data:
+    limit: Use at most this many photos.
+    names: A CSV table name,accepted: replace the names of labels by accepted names.
+    seed: The seed of all random choices.
+    source: The layout of the photos. [default: detected]
+    split: Divide by class, at random, or as the source defines it.
 
-Engine = Annotated[
-    EngineName, in_computing(help="What runs the network; auto measures which is fastest.")
-]
-Tier = Annotated[
-    DecodingTier,
-    in_computing(help="Decode photos in full, or large JPEGs at a reduced size (fast)."),
-]
-Cluster = Annotated[
-    str | None,
-    in_computing(help="Run on a Ray cluster: its address, or local to start one here."),
-]
-Shards = Annotated[
-    int,
-    in_computing("--shards", help="On a cluster: the number of tasks to divide into.", min=1),
-]
-Cache = Annotated[
-    Path | None, in_computing(help="The folder of the cache (features, converted networks).")
-]
+Network:
+    weights: pretrained, random, or a file of weights.
+    weights_dir: A folder of weights, searched before any download.
+
+Training:
+    bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
+
+Computing:
+    engine: What runs the network; auto measures which is fastest.
+    tier: Decode photos in full (exact), or large JPEGs at a reduced size (fast).
+    cluster: Run on a Ray cluster: its address, or local to start one here.
+    shards: On a cluster: the number of tasks to divide into.
+    cache: The folder of the cache (features, converted networks).
+"""
+
+Positive = Annotated[int, typer.Option(min=1)]
+OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
 
 def config_from(kind: type[C], options: Mapping[str, Any], **derived: Any) -> C:

@@ -9,51 +9,44 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, Cluster, Model, Shards, cluster_workers, use_cache
+from fieldmark.cli import options as opt
 from fieldmark.utils.choices import OutputFormat
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-in_output = partial(typer.Option, rich_help_panel="Output")
-
 
 def predict(
-    model: Model,
-    photos: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Photos, folders, patterns, @lists, - (standard input) or an annotation file."
-        ),
-    ] = None,
-    listed: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--list",
-            help="A text file with one path a line; - is standard input; repeatable.",
-        ),
-    ] = None,
-    only: Annotated[
-        Path | None, typer.Option(help="A text file with one species a line: consider only these.")
-    ] = None,
-    top: Annotated[int, in_output(help="The number of labels for each photo.", min=1)] = 5,
-    format: Annotated[OutputFormat, in_output(help="What to print.")] = "text",
-    out: Annotated[
-        Path | None,
-        in_output(help="Write .csv, .jsonl or .parquet; the same command resumes."),
-    ] = None,
-    wide: Annotated[
-        bool, in_output("--wide", help="One row for each photo, one column for each label.")
-    ] = False,
-    submission: Annotated[
-        Path | None, in_output(help="Write the challenge's id,predicted file.")
-    ] = None,
-    cluster: Cluster = None,
-    shards: Shards = 16,
-    cache: Cache = None,
+    model: Path,
+    photos: list[Path] | None = None,
+    listed: Annotated[list[str] | None, typer.Option("--list")] = None,
+    only: Path | None = None,
+    top: opt.Positive = 5,
+    format: OutputFormat = "text",
+    out: Path | None = None,
+    wide: bool = False,
+    submission: Path | None = None,
+    cluster: str | None = None,
+    shards: opt.Positive = 16,
+    cache: Path | None = None,
 ) -> None:
-    """Predict the species in photos: labels sorted by confidence, or "not sure"."""
-    use_cache(cache)
+    """Predict the species in photos: labels sorted by confidence, or "not sure".
+
+    Arguments:
+        photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
+
+    Options:
+        listed: A text file with one path a line; - is standard input; repeatable.
+        only: A text file with one species a line: consider only these.
+
+    Output:
+        top: The number of labels for each photo.
+        format: What to print.
+        out: Write .csv, .jsonl or .parquet instead; the same command resumes.
+        wide: One row for each photo and one column for each label, for CSV and Parquet.
+        submission: Write the challenge's id,predicted file.
+    """
+    opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference.classifier import Classifier
 
@@ -72,7 +65,7 @@ def predict(
         items += inference.listed(each)
     if not items:
         raise InputError("No photo is given: name photos or folders, or a list with --list.")
-    with cluster_workers(cluster, shards) as workers:
+    with opt.cluster_workers(cluster, shards) as workers:
         name: inference.Naming = (
             partial(workers.predict, wide=wide) if workers else inference.predict
         )

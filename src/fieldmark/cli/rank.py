@@ -7,51 +7,42 @@ from typing import Annotated, Any
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    Engine,
-    Json,
-    LabelledPhotos,
-    Seed,
-    Tier,
-    WeightsDir,
-    config_from,
-    in_data,
-    in_network,
-    use_cache,
-)
+from fieldmark.cli import options as opt
 from fieldmark.utils import io
+from fieldmark.utils.choices import DecodingTier, EngineName
 from fieldmark.utils.logging import format_duration
 
 
 def rank(
-    data: LabelledPhotos,
-    network: Annotated[
-        list[str] | None,
-        in_network(
-            help="A network to rank; repeatable. [default: all whose weights are available]"
-        ),
-    ] = None,
-    weights_dir: WeightsDir = None,
-    limit: Annotated[int, in_data(help="Use at most this many photos.", min=2)] = 5000,
-    against: Annotated[
-        Path | None,
-        typer.Option(help="A study.json: print the rank correlation with its trained heads."),
-    ] = None,
-    json: Json = False,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    tier: Tier = "exact",
-    cache: Cache = None,
+    data: Path,
+    network: list[str] | None = None,
+    weights_dir: Path | None = None,
+    limit: Annotated[int, typer.Option(min=2)] = 5000,
+    against: Path | None = None,
+    json: bool = False,
+    seed: int = 0,
+    engine: EngineName = "auto",
+    tier: DecodingTier = "exact",
+    cache: Path | None = None,
 ) -> None:
-    """Rank networks for your photos in minutes, without training them."""
+    """Rank networks for your photos in minutes, without training them.
+
+    Arguments:
+        data: Labelled photos in any layout.
+
+    Options:
+        against: A study.json: print the rank correlation with its trained heads.
+
+    Network:
+        network: A network to rank; repeatable. [default: all whose weights are available]
+    """
     options = locals()
-    use_cache(cache)
+    opt.use_cache(cache)
     from fieldmark.experiments.model_ranking import RankConfig, agreement
     from fieldmark.experiments.model_ranking import rank as run
 
     study = None if against is None else io.read_json(against)
-    found = run(data, config_from(RankConfig, options, networks=tuple(network or ())))
+    found = run(data, opt.config_from(RankConfig, options, networks=tuple(network or ())))
     if study is not None:
         found["agreement"] = agreement(found, study)
     typer.echo(io.to_json(found).rstrip() if json else "\n".join(_lines(found)))

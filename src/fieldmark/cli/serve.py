@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from fieldmark.cli.options import Cache, Model, config_from, use_cache
+from fieldmark.cli import options as opt
 from fieldmark.utils.errors import InputError
 
 _KEY_LENGTH = 16  # shorter ones can be guessed
 
-in_access = partial(typer.Option, rich_help_panel="Access")
-in_limits = partial(typer.Option, rich_help_panel="Limits")
-
 
 def serve(
-    model: Model,
-    host: Annotated[
-        str, in_access(help="The address to listen on; 0.0.0.0 is every address of this computer.")
-    ] = "127.0.0.1",
-    port: Annotated[int, in_access(help="The port; 0 takes a free one.")] = 8000,
-    api_key_file: Annotated[
-        Path | None,
-        in_access(help="A text file with one API key a line: refuse requests without a key."),
-    ] = None,
-    queue: Annotated[
-        int, in_limits(help="The number of photos in the queue; more are refused with 503.")
-    ] = 128,
-    batch: Annotated[int, in_limits(help="The batch size of the network.")] = 16,
-    max_pixels: Annotated[int, in_limits(help="Refuse photos with more pixels.")] = 50_000_000,
-    max_bytes: Annotated[int, in_limits(help="Refuse requests with more bytes.")] = 33_554_432,
-    cache: Cache = None,
+    model: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key_file: Path | None = None,
+    queue: int = 128,
+    batch: int = 16,
+    max_pixels: int = 50_000_000,
+    max_bytes: int = 33_554_432,
+    cache: Path | None = None,
 ) -> None:
-    """Serve a classifier over HTTP: a web page and an API."""
+    """Serve a classifier over HTTP: a web page and an API.
+
+    Access:
+        host: The address to listen on; 0.0.0.0 is every address of this computer.
+        port: The port; 0 takes a free one.
+        api_key_file: A text file with one API key a line: refuse requests without one of them.
+
+    Limits:
+        queue: The number of photos in the queue; more are refused with status 503.
+        batch: The batch size of the network.
+        max_pixels: Refuse photos with more pixels.
+        max_bytes: Refuse requests with more bytes.
+    """
     options = locals()
-    use_cache(cache)
+    opt.use_cache(cache)
     from fieldmark.serving.config import ServeConfig
 
-    config = config_from(ServeConfig, options, keys=read_keys(api_key_file) if api_key_file else ())
+    config = opt.config_from(
+        ServeConfig, options, keys=read_keys(api_key_file) if api_key_file else ()
+    )
     try:
         from fieldmark.serving.server import run
     except ModuleNotFoundError as error:

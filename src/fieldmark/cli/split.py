@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Data, Seed, Split
+from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
 
 
 def split(
-    data: Data,
-    out: Annotated[Path | None, typer.Option(help="The Parquet file to write.")] = None,
-    val: Annotated[float, typer.Option(help="The share of validation photos.")] = 0.1,
-    test: Annotated[float, typer.Option(help="The share of test photos.")] = 0.0,
-    way: Split = "stratified",
-    seed: Seed = 0,
-    prune_below: Annotated[
-        int, typer.Option(help="Count the classes with fewer training photos.")
-    ] = 100,
+    data: Path,
+    out: Path | None = None,
+    val: float = 0.1,
+    test: float = 0.0,
+    way: SplitMethod = "stratified",
+    seed: int = 0,
+    prune_below: int = 100,
 ) -> None:
-    """Divide photos into training, validation and test part, and count what pruning leaves out."""
+    """Divide photos into training, validation and test part, and count what pruning leaves out.
+
+    Arguments:
+        data: Photos, an annotation file, or a table of `fieldmark index`.
+
+    Options:
+        out: The Parquet file to write.
+        val: The share of validation photos.
+        test: The share of test photos.
+        way: Divide by class, at random, or as the source defines it.
+        prune_below: Count the classes with fewer training photos.
+    """
     from fieldmark.data import readers
     from fieldmark.data.split import PARTS, prune, split_photos
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
-from fieldmark.cli.options import Data, Json, Source
 
+def stats(data: Path, json: bool = False, source: str | None = None) -> None:
+    """Count photos and classes (the paper's Table 1 and Figure 1).
 
-def stats(data: Data, json: Json = False, source: Source = None) -> None:
-    """Count photos and classes (the paper's Table 1 and Figure 1)."""
+    Arguments:
+        data: Photos, an annotation file, or a table of `fieldmark index`.
+    """
     from fieldmark.data import readers
     from fieldmark.data import stats as counting
     from fieldmark.utils import io

@@ -3,74 +3,67 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import (
-    Bfloat16,
-    Cache,
-    Engine,
-    LabelledPhotos,
-    Limit,
-    Names,
-    Seed,
-    Split,
-    Tier,
-    WeightsDir,
-    command_line,
-    config_from,
-    in_data,
-    in_network,
-    in_training,
-    use_cache,
-)
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 
 def study(
-    recipe: Annotated[str, typer.Argument(help="paper, better, tuned, or a Python file.")],
-    data: LabelledPhotos,
-    out: Annotated[Path, typer.Option(help="The folder to write the study to.")],
-    only: Annotated[list[str] | None, typer.Option(help="Run only this table; repeatable.")] = None,
-    limit: Limit = None,
-    names: Names = None,
-    prune_below: Annotated[
-        int | None,
-        in_data(help="Prune classes with fewer training photos. [default: by the data]", min=1),
-    ] = None,
-    rare_below: Annotated[
-        int, in_data(help="Classes with fewer training photos are rare.", min=1)
-    ] = 30,
-    frequent_from: Annotated[
-        int, in_data(help="Classes with this many training photos are frequent.", min=1)
-    ] = 100,
-    split: Split = "stratified",
-    test: Annotated[float, in_data(help="The share of test photos.")] = 0.1,
-    seed: Seed = 0,
-    weights_dir: WeightsDir = None,
-    skip_missing: Annotated[
-        bool,
-        in_network("--skip-missing", help="Leave out networks without pretrained weights."),
-    ] = False,
-    epochs: Annotated[int, in_training(help="The number of epochs.", min=1)] = 10,
-    long_epochs: Annotated[
-        int, in_training(help='The number for "more than 10 epochs".', min=1)
-    ] = 100,
-    bfloat16: Bfloat16 = False,
-    engine: Engine = "auto",
-    tier: Tier = "exact",
-    cache: Cache = None,
+    recipe: str,
+    data: Path,
+    out: Path,
+    only: list[str] | None = None,
+    limit: opt.OptionalPositive = None,
+    names: Path | None = None,
+    prune_below: opt.OptionalPositive = None,
+    rare_below: opt.Positive = 30,
+    frequent_from: opt.Positive = 100,
+    split: SplitMethod = "stratified",
+    test: float = 0.1,
+    seed: int = 0,
+    weights_dir: Path | None = None,
+    skip_missing: bool = False,
+    epochs: opt.Positive = 10,
+    long_epochs: opt.Positive = 100,
+    bfloat16: bool = False,
+    engine: EngineName = "auto",
+    tier: DecodingTier = "exact",
+    cache: Path | None = None,
 ) -> None:
-    """Compare networks and ways of training on your photos: the paper's study, or your own."""
+    """Compare networks and ways of training on your photos: the paper's study, or your own.
+
+    Arguments:
+        recipe: paper, better, tuned, or a Python file.
+        data: Labelled photos in any layout.
+
+    Options:
+        out: The folder to write the study to.
+        only: Run only this table; repeatable.
+
+    Data:
+        prune_below: Prune classes with fewer training photos. [default: by the data]
+        rare_below: Classes with fewer training photos are rare.
+        frequent_from: Classes with this many training photos are frequent.
+        test: The share of test photos.
+
+    Network:
+        skip_missing: Leave out networks without pretrained weights.
+
+    Training:
+        epochs: The number of epochs.
+        long_epochs: The number for "more than 10 epochs".
+    """
     options = locals()
-    use_cache(cache)
+    opt.use_cache(cache)
     from fieldmark.experiments import recipes
     from fieldmark.experiments.study import StudyConfig
     from fieldmark.experiments.study import study as run
 
-    wanted = config_from(recipes.Options, options)
-    config = config_from(
+    wanted = opt.config_from(recipes.Options, options)
+    config = opt.config_from(
         StudyConfig,
         options,
         options=wanted,
@@ -78,7 +71,7 @@ def study(
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
-    found = run(data, out, recipes.find(recipe)(wanted), config, command=command_line())
+    found = run(data, out, recipes.find(recipe)(wanted), config, command=opt.command_line())
     typer.echo(f"{len(found['rows'])} rows in {format_duration(found['seconds'])}")
     typer.echo(f"Numbers: {out / 'study.json'}")
     typer.echo(f"Report:  {out / 'report.html'}")

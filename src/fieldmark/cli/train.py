@@ -5,127 +5,91 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import (
-    Bfloat16,
-    Cache,
-    ClassifierOut,
-    Engine,
-    LabelledPhotos,
-    Limit,
-    Names,
-    Seed,
-    Split,
-    Thumbnails,
-    Tier,
-    Weights,
-    WeightsDir,
-    command_line,
-    config_from,
-    in_network,
-    in_training,
-    use_cache,
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import (
+    DecodingTier,
+    EngineName,
+    HeadKind,
+    Quality,
+    SplitMethod,
+    Transfer,
+    Weighting,
 )
-from fieldmark.utils.choices import HeadKind, Quality, Transfer, Weighting
 from fieldmark.utils.errors import InputError
-
-in_search = partial(typer.Option, rich_help_panel="Search and ensembles")
 
 
 def train(
-    photos: LabelledPhotos,
-    out: ClassifierOut,
-    backbone: Annotated[
-        list[str] | None,
-        in_network(
-            help="The network, also any of timm's; repeat for an ensemble. [default: "
-            "tf_efficientnet_lite0; with --quality best all available]"
-        ),
-    ] = None,
-    quality: Annotated[
-        Quality,
-        in_search(
-            help="fast: one network. best: try networks, views, heads and ensembles, and take the "
-            "best on validation photos."
-        ),
-    ] = "fast",
-    budget: Annotated[
-        str | None, in_search(help="The time that --quality best may take: 90s, 30m or 2h.")
-    ] = None,
-    ensemble: Annotated[
-        Weighting | None,
-        in_search(help="How the members of an ensemble are weighted. [default: weights]"),
-    ] = None,
-    weights: Weights = "pretrained",
-    weights_dir: WeightsDir = None,
-    transfer: Annotated[
-        Transfer,
-        in_training(
-            help="Train the last layer; or fine-tune all layers, low-rank updates or adapters; or "
-            "train from scratch."
-        ),
-    ] = "last",
-    head: Annotated[
-        HeadKind | None,
-        in_training(
-            help="Train the last layer on all classes in each step, or on a sample of them. "
-            "[default: sampled from 20,000 classes on]"
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        in_training(
-            help="The number of epochs. [default: by early stopping for the last layer, else 6]",
-            min=1,
-        ),
-    ] = None,
-    rare: Annotated[
-        bool,
-        in_training("--rare", help="Logit adjustment for rare classes, at little cost in all."),
-    ] = False,
-    stream: Annotated[
-        bool,
-        in_training(
-            "--stream", help="Fine-tune without a crop cache: decode photos in each epoch."
-        ),
-    ] = False,
-    bfloat16: Bfloat16 = False,
-    precision: Annotated[
-        float,
-        typer.Option(
-            help='The precision of the answers; below it the answer is "not sure".',
-            min=0.0,
-            max=1.0,
-        ),
-    ] = 0.95,
-    thumbnails: Thumbnails = False,
-    split: Split = "stratified",
-    limit: Limit = None,
-    names: Names = None,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    tier: Tier = "exact",
-    cache: Cache = None,
+    photos: Path,
+    out: Path,
+    backbone: list[str] | None = None,
+    weights: str = "pretrained",
+    weights_dir: Path | None = None,
+    quality: Quality = "fast",
+    budget: str | None = None,
+    ensemble: Weighting | None = None,
+    transfer: Transfer = "last",
+    head: HeadKind | None = None,
+    epochs: opt.OptionalPositive = None,
+    rare: bool = False,
+    stream: bool = False,
+    bfloat16: bool = False,
+    precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
+    thumbnails: bool = False,
+    split: SplitMethod = "stratified",
+    limit: opt.OptionalPositive = None,
+    names: Path | None = None,
+    seed: int = 0,
+    engine: EngineName = "auto",
+    tier: DecodingTier = "exact",
+    cache: Path | None = None,
 ) -> None:
-    """Train a classifier from labelled photos, and measure its error on test photos."""
+    """Train a classifier from labelled photos, and measure its error on test photos.
+
+    Arguments:
+        photos: Labelled photos in any layout.
+
+    Options:
+        out: The folder to write the classifier to.
+        precision: The precision of the answers; below it the answer is "not sure".
+
+    Network:
+        backbone: The network, also any of timm's; repeat for an ensemble. [default:
+            tf_efficientnet_lite0; with --quality best all available]
+
+    Search and ensembles:
+        quality: fast: one network. best: try networks, views, heads and ensembles, and take the best
+            on validation photos.
+        budget: The time that --quality best may take: 90s, 30m or 2h. [default: no limit]
+        ensemble: How the members of an ensemble are weighted. [default: weights]
+
+    Training:
+        transfer: Train the last layer; or fine-tune all layers, low-rank updates or adapters; or
+            train from scratch.
+        head: Train the last layer on all classes in each step, or on a sample of them. [default:
+            sampled from 20,000 classes on]
+        epochs: The number of epochs. [default: early stopping for the last layer, else 6]
+        rare: Logit adjustment for rare classes, at little cost in all.
+        stream: Fine-tune without a crop cache: decode photos in each epoch.
+    """
     options = locals()
-    use_cache(cache)
+    opt.use_cache(cache)
     from fieldmark.training import TrainConfig, sentence
     from fieldmark.training import train as run
 
     networks = tuple(dict.fromkeys(backbone or ()))
-    config = config_from(
+    config = opt.config_from(
         TrainConfig,
         options,
         backbone=networks[0] if networks else None,
         also=networks[1:],
         budget=None if budget is None else seconds(budget),
     )
-    trained = run(photos, config, out=out, command=command_line())
+    trained = run(photos, config, out=out, command=opt.command_line())
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that train together, the first one reports
     typer.echo(sentence(trained.summary))
