@@ -122,7 +122,9 @@ def _load(config: RankConfig) -> dict[str, Backbone]:
         try:
             found[name] = models.load(name, weights_dir=config.weights_dir, seed=config.seed)
         except WeightsUnavailable as error:
-            logger.info(f"{error} It runs from RANDOM weights here and is marked so.")
+            logger.warning(
+                f"Warning: randomly initialised weights (none found for {name}). {error}"
+            )
             found[name] = models.load(name, weights="random", seed=config.seed)
     if not found:
         raise InputError("No network's weights are at hand: name --weights-dir, or --network.")
