@@ -92,7 +92,7 @@ def fetch(
     for archive, about in zip(
         archives, download.fetch_challenge(challenge, out, policy), strict=True
     ):
-        typer.echo(f"{about['md5']}  {archive.name}  verified: {about['held_to']}")
+        typer.echo(f"{about['md5']}  {archive.name}  checked against {about['held_to']}")
     typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
 
 
