@@ -56,7 +56,7 @@ Positive = Annotated[int, typer.Option(min=1)]
 OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
 
-def config_from(kind: type[C], options: Mapping[str, Any], **derived: Any) -> C:
+def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) -> C:
     """Build a configuration from the options that are named like its fields.
 
     Args:
