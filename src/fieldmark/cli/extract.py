@@ -61,7 +61,7 @@ def extract(
         typer.echo(f"{photo_id}: {error}")
     if report.rejected and not report.photos:
         raise InputError(
-            f"{where}: all {len(report.rejected):,} photos are rejected, for the reasons printed "
+            f"{where}: none of {len(report.rejected):,} photos can be used, for the reasons printed "
             "above: give a folder whose photos can be read; on a cluster, at the same path on every "
             "node."
         )
