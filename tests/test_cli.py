@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import re
@@ -11,13 +12,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from fieldmark import __version__
+from fieldmark.cli import check, grow, rank, serve, study, train
+from fieldmark.curation import CheckConfig
+from fieldmark.data.download import CHALLENGES
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split
+from fieldmark.evaluation import ensemble
+from fieldmark.experiments.model_ranking import RankConfig
+from fieldmark.experiments.study import StudyConfig
+from fieldmark.inference.formats import WRITERS
+from fieldmark.models import runtime
+from fieldmark.serving.config import ServeConfig
+from fieldmark.training import ExtendConfig, TrainConfig
+from fieldmark.utils import choices
 
 SCRIPT = Path(sys.executable).with_name("fieldmark")
 NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random", "--engine", "torch")
@@ -54,13 +69,13 @@ def test_the_version_and_the_help(run) -> None:
     assert run("--version").out == f"fieldmark {__version__}\n"
     everything = run("--help")
     assert everything.code == 0
-    for verb in ("index", "stats", "split", "train", "predict", "study", "demo"):
-        assert verb in everything.out
-        assert run(verb, "--help").code == 0
+    for command in ("index", "stats", "split", "train", "predict", "study", "demo"):
+        assert command in everything.out
+        assert run(command, "--help").code == 0
 
 
 def test_the_script_is_installed_and_answers_at_once() -> None:
-    """Nothing heavy is imported before a verb is chosen."""
+    """Nothing heavy is imported before a command is chosen."""
     heavy = "{'torch', 'polars', 'numpy'}"
     code = f"import sys; from fieldmark import cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -69,6 +84,47 @@ def test_the_script_is_installed_and_answers_at_once() -> None:
     assert done.stdout == f"fieldmark {__version__}\n"
     module = [sys.executable, "-m", "fieldmark", "--version"]
     assert subprocess.run(module, capture_output=True, text=True, check=True).stdout == done.stdout
+
+
+def test_the_values_of_options_are_those_of_the_library() -> None:
+    assert get_args(choices.EngineName) == ("auto", *runtime.ENGINES)
+    assert get_args(choices.Weighting) == tuple(ensemble.WAYS)
+    assert {f"inat{year}" for year in CHALLENGES} | {"open-data"} == {
+        *get_args(choices.PublishedSet)
+    }
+    assert {*get_args(choices.OutputFormat)} - {"text"} < WRITERS.keys()
+
+
+SERVER_ONLY = (
+    "max_photos",
+    "decoders",
+    "decode_seconds",
+    "body_seconds",
+    "held_bytes",
+    "drain_seconds",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "not_options"),
+    [
+        (train, TrainConfig, {"also", "val", "test"}),
+        (grow, ExtendConfig, set()),
+        (check, CheckConfig, {"folds"}),
+        (study, StudyConfig, {"options", "val", "precision", "bands"}),
+        (rank, RankConfig, {"networks"}),
+        (serve, ServeConfig, {"keys", *SERVER_ONLY}),
+    ],
+)
+def test_options_have_the_names_and_defaults_of_the_configuration(
+    command: Callable[..., None], config: Any, not_options: set[str]
+) -> None:
+    """A command builds its configuration from the options by name."""
+    parameters = inspect.signature(command).parameters
+    given = {each.name: each.default for each in fields(config)}
+    assert {*given} - {*parameters} == not_options
+    for name in given.keys() & parameters.keys():
+        assert (parameters[name].default or None) == (given[name] or None), name
 
 
 def test_index_adds_up_and_names_the_reasons(run, here: Path) -> None:
@@ -121,10 +177,12 @@ def test_split_is_a_function_of_the_seed(run, here: Path) -> None:
     assert "pruned below 2: 0 classes with 0 train photos" in pruned.out
 
 
-def test_train_says_what_it_did_and_predict_uses_it(run, here: Path) -> None:
+def test_train_reports_its_error_and_predict_uses_the_classifier(run, here: Path) -> None:
     done = run("train", "insects", "--out", "new", *NETWORK, "--epochs", "3", "--seed", "2")
     assert done.code == 0
-    assert "photos that training never saw" in done.out
+    assert re.search(
+        r"Top-1 error [\d.]+ % on \d+ test photos \(95 % CI [\d.]+-[\d.]+ %\)", done.out
+    )
     assert "random" in done.err  # what the weights are
     assert "65 photos found, 64 kept, 1 rejected (1 truncated)" in done.err
     names = {path.name for path in (here / "new").iterdir()}
@@ -175,7 +233,7 @@ def test_predict_prints_text_csv_and_json_lines(run, here: Path) -> None:
     assert [len(json.loads(line)["labels"]) for line in lines] == [1] * 16
 
 
-def test_a_photo_that_cannot_be_used_is_said_and_shows_in_the_exit_code(run, here: Path) -> None:
+def test_a_rejected_photo_is_reported_and_shows_in_the_exit_code(run, here: Path) -> None:
     done = run("predict", "model", "insects/Apis mellifera", "--format", "jsonl")
     assert done.code == 2
     assert len(done.out.splitlines()) == 17
@@ -264,7 +322,7 @@ BAD = {
     "study out is foreign": ("study", "paper", "insects", "--out", "foreign"),
     "demo out is foreign": ("demo", "--out", "file"),
     "demo too small": ("demo", "--out", "new", "--species", "50", "--photos", "41"),
-    "no verb of that name": ("guess", "insects"),
+    "no command of that name": ("guess", "insects"),
     "an option too many": ("stats", "insects", "--fast"),
 }
 
@@ -286,7 +344,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     assert after == before
 
 
-def test_weights_that_cannot_be_had_are_said_before_any_photo_is_read(run, here: Path) -> None:
+def test_missing_weights_are_reported_before_any_photo_is_read(run, here: Path) -> None:
     """No network here: the download fails at once, whatever the photos are like."""
     (here / "weights").mkdir()
     done = run(
@@ -320,7 +378,7 @@ def test_control_c_leaves_cleanly(here: Path) -> None:
     )
     assert process.stderr is not None
     said = ""
-    while "to train" not in said:  # the line before training begins
+    while "test photos" not in said:  # the line before training begins
         line = process.stderr.readline()
         assert line, said
         said += line

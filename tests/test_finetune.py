@@ -21,6 +21,7 @@ from fieldmark.models.network import ClassifierNetwork, Pixels, seeded
 from fieldmark.training import finetune
 from fieldmark.training.finetune import FineTuning
 from fieldmark.training.finetune.checkpoint import TrainingState
+from fieldmark.utils.choices import Transfer
 from fieldmark.utils.errors import StoreError
 
 CLASSES = 3
@@ -141,7 +142,7 @@ def test_a_frozen_network_keeps_all_but_its_last_layer() -> None:
 
 
 @pytest.mark.parametrize("transfer", ["all", "scratch"])
-def test_training_all_layers_changes_all_layers(transfer: finetune.Transfer) -> None:
+def test_training_all_layers_changes_all_layers(transfer: Transfer) -> None:
     network = tiny()
     before = state(network)
     finetune.finetune(network, crops(12, 24), crops(6, 24), FineTuning(transfer, epochs=1))
@@ -167,7 +168,7 @@ def cut_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("transfer", ["all", "low-rank", "last"])
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: finetune.Transfer, epochs: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: Transfer, epochs: int
 ) -> None:
     how = FineTuning(transfer, epochs=4, batch_size=5, learning_rate=1e-2, weight_decay=0.1)
     train, val, kept = crops(13, 24), crops(6, 24, first=50), tmp_path / "state.safetensors"

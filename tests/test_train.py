@@ -19,6 +19,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.training import TrainConfig, sentence, train
 from fieldmark.training.logit_adjustment import choose
 from fieldmark.training.strategies.single import beside
+from fieldmark.training.summary import photo_line
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -207,6 +208,21 @@ def test_where_nothing_was_held_out_it_says_so_to_people() -> None:
     said = sentence({"photos": 0})
     assert "not measured" in said
     assert "--" not in said
+
+
+def test_the_sentence_has_error_photos_and_interval() -> None:
+    measures = {"top1_error_all_classes": 0.0647, "photos": 1433}
+    measures |= {"top1_error_all_classes_interval": (0.0442, 0.0894)}
+    assert sentence(measures) == "Top-1 error 6.5 % on 1,433 test photos (95 % CI 4.4-8.9 %)."
+
+
+def test_the_line_of_photos_has_the_parts_by_name(insects: Path) -> None:
+    table = readers.read(insects)
+    splits = DataSplits.of(table, split_photos(table, val=0.25, test=0.25, seed=0))
+    assert photo_line(table, splits) == (
+        "65 photos found, 64 kept, 1 rejected (1 truncated); 4 classes; 32 training, "
+        "16 validation, 16 test photos"
+    )
 
 
 def test_the_last_layer_can_be_learned_from_drawn_classes(insects: Path, tmp_path: Path) -> None:

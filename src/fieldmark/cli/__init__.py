@@ -1,7 +1,8 @@
-"""The command line: a file a verb, parse -> config -> one call.
+"""The command line: one file for each command, which builds a configuration and makes one call.
 
-Nothing heavy is imported before a verb is chosen, so that `--help` answers at once. A verb is added as
-a file beside these and an entry of `VERBS`, in the order in which `--help` lists them.
+Nothing heavy is imported before a command is chosen, so that `--help` answers at once. To add a
+command: a file beside these, and its function in `COMMANDS`, in the order in which `--help` lists them;
+its docstring is its help (`help.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fieldmark.cli.export import export
 from fieldmark.cli.extract import extract
 from fieldmark.cli.fetch import fetch
 from fieldmark.cli.grow import grow
+from fieldmark.cli.help import Command, Group, describe
 from fieldmark.cli.index import index
 from fieldmark.cli.merge import merge
 from fieldmark.cli.predict import predict
@@ -38,40 +40,31 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="fieldmark",
-    help="From labelled photos of living things to a species classifier, honestly measured.",
+    cls=Group,
+    help="Train a species classifier from labelled photos, and measure its error.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-VERBS: tuple[Callable[..., None], ...] = (
-    fetch,
-    index,
-    merge,
-    stats,
-    check,
-    split,
-    train,
-    grow,
-    predict,
-    study,
-    rank,
-    serve,
-    demo,
-    explain,
-    export,
-    extract,
-)
-for verb in VERBS:
-    app.command()(verb)
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Quick start": (demo,),
+    "Data": (fetch, index, merge, stats, check, split, extract),
+    "Train": (train, grow, rank),
+    "Use": (predict, explain, export, serve),
+    "Study": (study,),
+}
+for group, commands in COMMANDS.items():
+    for command in commands:
+        app.command(cls=Command, help=describe(command), rich_help_panel=group)(command)
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
 def version(value: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if value:
         typer.echo(f"fieldmark {__version__}")
         raise typer.Exit
@@ -83,11 +76,11 @@ def common(
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What holds for all verbs."""
+    """Define the options of the program itself."""
 
 
 def main() -> None:
-    """Run the command line; bad input is one sentence and exit code 2, Ctrl-C leaves cleanly."""
+    """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
     configure_command_line()
     try:
         app()
@@ -95,11 +88,11 @@ def main() -> None:
         logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, SystemExit) as leave:
-        # Typer turns Ctrl-C into this exit code by itself, without a word.
+        # Typer turns Ctrl-C into this exit code itself, without a message.
         if isinstance(leave, SystemExit) and leave.code != EXIT_INTERRUPTED:
             raise
-        logger.info("fieldmark: stopped; what was done is kept, run the same command to go on.")
+        logger.info("fieldmark: stopped; finished work is saved, run the same command to resume.")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader of the output has seen enough (`fieldmark predict … | head`).
+        # The reader of the output has closed it (`fieldmark predict … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

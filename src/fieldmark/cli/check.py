@@ -1,87 +1,64 @@
-"""`fieldmark check`: options -> config -> one call."""
+"""`fieldmark check`: find problems of photos and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    ClusterOption,
-    EngineName,
-    EngineOption,
-    NamesOption,
-    Seed,
-    SharesOption,
-    WeightsDir,
-    typed,
-    use_cache,
-)
-
-if TYPE_CHECKING:
-    from fieldmark.data.photos import PhotoTable
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import EngineName
 
 
 def check(
-    photos: Annotated[Path, typer.Argument(help="Photos in any layout.")],
-    out: Annotated[Path, typer.Option(help="The folder to write page and tables to.")],
-    drop: Annotated[
-        str | None,
-        typer.Option(help="What to reject in the table, with commas: duplicates,labels,..."),
-    ] = None,
-    split_file: Annotated[
-        Path | None, typer.Option("--split", help="Look for leaks across this split's parts.")
-    ] = None,
-    dark: Annotated[float, typer.Option(help="Dark: 95 % darker than this share of white.")] = 0.25,
-    blurred: Annotated[float, typer.Option(help="Blurred: from this on; 0 sharp, 1 not.")] = 0.7,
-    tiny: Annotated[int, typer.Option(help="Tiny: with fewer pixels on the shorter side.")] = 64,
-    rotated: Annotated[
-        float, typer.Option(help="Rotated: likelier on its side by so many nats over four views.")
-    ] = 6.0,
-    names: NamesOption = None,
-    backbone: Annotated[
-        str, typer.Option(help="The network; any name of timm's works too.")
-    ] = "tf_efficientnet_lite0",
-    weights: Annotated[str, typer.Option(help="pretrained, random, or a file.")] = "pretrained",
-    weights_dir: WeightsDir = None,
-    seed: Seed = 0,
-    engine: EngineOption = EngineName.auto,
-    cluster: ClusterOption = None,
-    shards: SharesOption = 16,
-    cache: Cache = None,
+    photos: Path,
+    out: Path,
+    drop: str | None = None,
+    split: Path | None = None,
+    dark: float = 0.25,
+    blurred: float = 0.7,
+    tiny: int = 64,
+    rotated: float = 6.0,
+    names: Path | None = None,
+    backbone: str = "tf_efficientnet_lite0",
+    weights: str = "pretrained",
+    weights_dir: Path | None = None,
+    seed: int = 0,
+    engine: EngineName = "auto",
+    cluster: str | None = None,
+    shards: opt.Positive = 16,
+    cache: Path | None = None,
 ) -> None:
-    """Find duplicates, leaks, wrong labels and poor pictures; nothing is removed unless asked."""
-    use_cache(cache)
+    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop.
+
+    Arguments:
+        photos: Photos in any layout.
+
+    Options:
+        out: The folder to write the report and tables to.
+        drop: Findings to reject, separated by commas: duplicates,labels,...
+        split: A file of `fieldmark split`: find leaks across its parts.
+
+    Thresholds:
+        dark: Dark: 95 % of the photo is darker than this share of white.
+        blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
+        tiny: Tiny: fewer pixels on the shorter side.
+        rotated: Rotated: more likely by this many nats, summed over four views.
+
+    Network:
+        backbone: The network, also any of timm's.
+    """
+    options = locals()
+    opt.use_cache(cache)
     from fieldmark.curation import CheckConfig, lines
     from fieldmark.curation import check as run
     from fieldmark.data import readers
 
-    config = CheckConfig(
-        backbone=backbone,
-        weights=weights,
-        weights_dir=weights_dir,
-        engine=engine.value,
-        drop=tuple(name.strip() for name in (drop or "").split(",") if name.strip()),
-        split=split_file,
-        dark=dark,
-        blurred=blurred,
-        tiny=tiny,
-        rotated=rotated,
-        names=names,
-        seed=seed,
-    )
-    with ExitStack() as stack:
-        read: Callable[[Path], PhotoTable] = readers.read
-        if cluster is not None:
-            from fieldmark.distributed.cluster import connected
-
-            read = stack.enter_context(connected(cluster, shards)).ready_to_check(config)
-        checked = run(photos, out, config, command=typed(), read=read)
+    config = opt.config_from(CheckConfig, options, drop=opt.split_at_commas(drop))
+    with opt.cluster_workers(cluster, shards) as workers:
+        read = workers.ready_to_check(config) if workers else readers.read
+        checked = run(photos, out, config, command=opt.command_line(), read=read)
     for line in lines(checked):
         typer.echo(line)
-    typer.echo(f"Page:  {out / 'report.html'}")
-    typer.echo(f"Table: {out / 'checked.parquet'}, for `fieldmark train`")
+    typer.echo(f"Report: {out / 'report.html'}")
+    typer.echo(f"Table:  {out / 'checked.parquet'}, for `fieldmark train`")

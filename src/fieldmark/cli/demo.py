@@ -1,4 +1,4 @@
-"""`fieldmark demo`: options -> config -> one call."""
+"""`fieldmark demo`: try everything on photos of invented butterflies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, typed, use_cache
+from fieldmark.cli import options as opt
 from fieldmark.utils import io
 from fieldmark.utils.logging import format_duration
 
@@ -17,44 +17,44 @@ logger = logging.getLogger(__name__)
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to work in.")] = Path("demo"),
-    species: Annotated[int, typer.Option(help="How many species to draw.", min=4)] = 48,
-    photos: Annotated[int, typer.Option(help="How many photos to draw.", min=40)] = 1100,
-    cache: Cache = None,
+    out: Path = Path("demo"),
+    species: Annotated[int, typer.Option(min=4)] = 48,
+    photos: Annotated[int, typer.Option(min=40)] = 1100,
+    cache: Path | None = None,
 ) -> None:
-    """Draw a field guide of invented butterflies, train on it, and look at the result."""
-    use_cache(cache)
-    run(out, species=species, photos=photos, command=typed())
+    """Try fieldmark: draw photos of invented butterflies, train on them, predict one.
 
-
-def run(out: Path, *, species: int, photos: int, command: str) -> None:
-    """Draw, train, evaluate, classify one photo, and show the way to the report."""
+    Options:
+        out: The folder to write to.
+        species: The number of species.
+        photos: The number of photos.
+    """
+    opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.data import synthetic
     from fieldmark.training import TrainConfig, sentence, train
 
     start = time.perf_counter()
     guide, model = out / "field-guide", out / "classifier"
-    logger.info("1. Drawing a field guide of butterflies that do not exist")
+    logger.info("1. Draw photos of invented butterflies")
     synthetic.draw(guide, species=species, photos=photos)
-    logger.info("2. Training a classifier on it, and measuring it on photos it never saw")
-    trained = train(guide, TrainConfig(), out=model, command=command)
-    logger.info("3. Naming one photo")
+    logger.info("2. Train a classifier, and measure it on test photos")
+    trained = train(guide, TrainConfig(), out=model, command=opt.command_line())
+    logger.info("3. Predict the species in one photo")
     items = inference.find_photos([guide / "test2019.json"])[:1]
-    results = list(inference.predict(trained.classifier, items, top=3))
-    for line in inference.text_lines(results):
+    for line in inference.text_lines(inference.predict(trained.classifier, items, top=3)):
         logger.info(f"   {line}")
-    truth = answers(guide).get(items[0].id or "", "")
-    if truth in trained.classifier.taxonomy:
-        logger.info(f"   (it is a {trained.classifier.taxonomy[truth].label})")
+    label = _labels(guide).get(items[0].id or "", "")
+    if label in trained.classifier.taxonomy:
+        logger.info(f"   (the label is {trained.classifier.taxonomy[label].label})")
     logger.info("")
     logger.info(sentence(trained.summary))
-    logger.info(f"Look at the report:  {(model / 'report.html').resolve()}")
-    logger.info(f"Name your own photo: fieldmark predict {model} PHOTO")
+    logger.info(f"Report:             {(model / 'report.html').resolve()}")
+    logger.info(f"Predict your photo: fieldmark predict {model} PHOTO")
     logger.info(f"Done in {format_duration(time.perf_counter() - start)}.")
 
 
-def answers(guide: Path) -> dict[str, str]:
-    """The label of each test photo, which the classifier has not been given."""
+def _labels(guide: Path) -> dict[str, str]:
+    """Return the labels of the test photos, which the classifier does not see."""
     annotations = io.read_json(guide / "answers.json")["annotations"]
     return {str(each["image_id"]): str(each["category_id"]) for each in annotations}

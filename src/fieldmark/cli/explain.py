@@ -1,37 +1,36 @@
-"""`fieldmark explain`: options -> config -> one call."""
+"""`fieldmark explain`: show why a photo gets its label."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import Cache, use_cache
+from fieldmark.cli import options as opt
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="A classifier that `train` wrote.")],
-    photo: Annotated[Path, typer.Argument(help="The photo to explain.")],
-    out: Annotated[Path, typer.Option(help="The PNG picture to write.")],
-    label: Annotated[
-        str | None,
-        typer.Option(help="Show what speaks for this class: its id or scientific name."),
-    ] = None,
-    cache: Cache = None,
+    model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None
 ) -> None:
-    """Show why a photo got its label: where the network looked, and similar training photos."""
-    use_cache(cache)
-    from fieldmark import inference as naming
+    """Explain a prediction: a heat map of the photo and the most similar training photos.
+
+    Arguments:
+        photo: The photo to explain.
+
+    Options:
+        out: The PNG image to write.
+        label: The class to explain: its id or scientific name. [default: the first answer]
+    """
+    opt.use_cache(cache)
+    from fieldmark import inference
     from fieldmark.inference import explain as explaining
 
     found = explaining.run(model, photo, out, label)
-    for line in naming.text_lines(
-        [naming.PhotoResult(naming.InputPhoto(str(photo), photo), found.prediction)]
-    ):
+    named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
+    for line in inference.text_lines([named]):
         typer.echo(line)
     if found.heat is None:
         typer.echo("No heat map: the network is not convolutional.")
     if not found.neighbours:
-        typer.echo("No similar photos: the classifier's folder keeps none.")
+        typer.echo("No similar photos: the classifier's folder has no features of training photos.")
     typer.echo(f"Written: {out}")

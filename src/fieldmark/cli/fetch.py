@@ -1,135 +1,110 @@
-"""`fieldmark fetch`: options -> config -> one call."""
+"""`fieldmark fetch`: download published photos."""
 
 from __future__ import annotations
 
 import logging
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import PhotoSize, PublishedSet
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-
-class What(StrEnum):
-    """What can be fetched."""
-
-    inat2017 = "inat2017"
-    inat2018 = "inat2018"
-    inat2019 = "inat2019"
-    inat2021 = "inat2021"
-    open_data = "open-data"
-
-
-class PhotoSize(StrEnum):
-    """The sizes in which iNaturalist Open Data keeps a photo."""
-
-    original = "original"
-    large = "large"
-    medium = "medium"
-    small = "small"
-    thumb = "thumb"
-    square = "square"
-
-
-_OF_CHALLENGE = ("parts", "images", "keep_archives")
-_OF_OPEN_DATA = ("taxon", "place", "licence", "photos", "research", "size", "seed", "tables")
+CHALLENGE, OPEN_DATA = "Challenges", "Open data"
 
 
 def fetch(
     context: typer.Context,
-    what: Annotated[
-        What, typer.Argument(help="A challenge, or a choice from iNaturalist's photos.")
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to fetch into.")],
-    parts: Annotated[
-        str | None, typer.Option(help="Of a challenge: train, val, test …, with commas.")
-    ] = None,
-    images: Annotated[
-        bool, typer.Option(help="Of a challenge: the photos as well, or the lists alone.")
-    ] = True,
-    keep_archives: Annotated[
-        bool, typer.Option("--keep-archives", help="Leave archives beside what is unpacked.")
-    ] = False,
-    taxon: Annotated[
-        list[str] | None, typer.Option(help="Of open data: a name or number; may be repeated.")
-    ] = None,
-    place: Annotated[
-        str | None, typer.Option(help="Of open data: SOUTH,WEST,NORTH,EAST in degrees.")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Of open data: CC0, CC-BY …, with commas; by default all.")
-    ] = None,
-    photos: Annotated[
-        int, typer.Option(help="Of open data: at most so many a species.", min=1)
-    ] = 100,
-    research: Annotated[
-        bool, typer.Option(help="Of open data: only observations of research grade, or any.")
-    ] = True,
-    size: Annotated[
-        PhotoSize, typer.Option(help="Of open data: medium is at most 500 pixels a side.")
-    ] = PhotoSize.medium,
-    seed: Annotated[int, typer.Option(help="Of open data: another one draws others.")] = 0,
-    tables: Annotated[
-        Path | None, typer.Option(help="Of open data: where the four tables are, or go.")
-    ] = None,
-    mirror: Annotated[
-        str | None, typer.Option("--from", help="The address of a mirror with the same layout.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Requests under way at a time.", min=1, max=64)] = 8,
-    rate: Annotated[
-        float, typer.Option(help="Requests that begin in a second, at most.", min=0.01)
-    ] = 10.0,
+    what: PublishedSet,
+    out: Path,
+    parts: str | None = None,
+    images: bool = True,
+    keep_archives: bool = False,
+    taxon: list[str] | None = None,
+    place: str | None = None,
+    licence: str | None = None,
+    photos: opt.Positive = 100,
+    research: bool = True,
+    size: PhotoSize = "medium",
+    seed: int = 0,
+    tables: Path | None = None,
+    mirror: Annotated[str | None, typer.Option("--from")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    rate: Annotated[float, typer.Option(min=0.01)] = 10.0,
 ) -> None:
-    """Fetch published photos: checked, gone on with where a run was cut off."""
-    from fieldmark.data import download as room
+    """Download published photos, verify them, and resume interrupted downloads.
 
-    _refuse_strangers(context, what)
-    retry_policy = room.RetryPolicy(workers=workers, rate=rate)
-    if what is not What.open_data:
-        year = what.value.removeprefix("inat")
-        base = {"base": mirror} if mirror else {}
-        challenge = room.Challenge(year, _listed(parts), images, keep_archives, **base)
-        logger.info(f"{room.sizes(challenge.archives())} to fetch. {room.TERMS}")
-        for name, about in zip(
-            (archive.name for archive in challenge.archives()),
-            room.fetch_challenge(challenge, out, retry_policy),
-            strict=True,
-        ):
-            typer.echo(f"{about['md5']}  {name}  held to {about['held_to']}")
-        typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
+    Arguments:
+        what: A challenge, or a selection from iNaturalist Open Data.
+
+    Options:
+        out: The folder to download to.
+
+    Challenges:
+        parts: Which parts, separated by commas: train, val, test, ... [default: train and val]
+        images: Download the photos too, or only the annotations.
+        keep_archives: Keep archives after unpacking them.
+
+    Open data:
+        taxon: A scientific name or taxon number; repeatable.
+        place: A box SOUTH,WEST,NORTH,EAST in degrees. [default: everywhere]
+        licence: Licences, separated by commas: CC0,CC-BY,... [default: all]
+        photos: At most this many photos of each species.
+        research: Use research-grade observations only, or all.
+        size: The size of the photos; medium is at most 500 pixels a side.
+        seed: The seed of the selection.
+        tables: The folder of the four tables. [default: in --out]
+
+    Download:
+        mirror: The URL of a mirror with the same layout.
+        workers: The number of simultaneous requests.
+        rate: At most this many requests a second.
+    """
+    options = locals()
+    from fieldmark.data import download
+
+    _refuse(context, CHALLENGE if what == "open-data" else OPEN_DATA, what)
+    policy = download.RetryPolicy(workers=workers, rate=rate)
+    base = {"base": mirror} if mirror else {}
+    if what == "open-data":
+        wanted = opt.config_from(
+            download.PhotoQuery,
+            options,
+            taxa=tuple(taxon or ()),
+            place=_box(place),
+            licences=tuple(name.upper() for name in opt.split_at_commas(licence)),
+            **base,
+        )
+        got = download.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=policy)
+        typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not found")
+        typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
         return
-    wanted = room.PhotoQuery(
-        taxa=tuple(taxon or ()),
-        place=_box(place),
-        licences=tuple(name.upper() for name in _listed(licence)),
-        photos=photos,
-        research=research,
-        size=size.value,
-        seed=seed,
-        **({"base": mirror} if mirror else {}),
+    year = what.removeprefix("inat")
+    challenge = opt.config_from(
+        download.Challenge, options, year=year, parts=opt.split_at_commas(parts), **base
     )
-    got = room.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=retry_policy)
-    typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available")
-    typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
+    archives = challenge.archives()
+    logger.info(f"{download.sizes(archives)} to download. {download.TERMS}")
+    for archive, about in zip(
+        archives, download.fetch_challenge(challenge, out, policy), strict=True
+    ):
+        typer.echo(f"{about['md5']}  {archive.name}  checked against {about['held_to']}")
+    typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
 
 
-def _refuse_strangers(context: typer.Context, what: What) -> None:
-    """Refuse an option of the other kind of fetch, also where it is given its default."""
-    strange = _OF_CHALLENGE if what is What.open_data else _OF_OPEN_DATA
+def _refuse(context: typer.Context, other: str, what: str) -> None:
+    """Refuse an option of the other group, also where its value is the default."""
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
-        if option.name in strange and source is not None and source.name != "DEFAULT":
-            off = context.params[option.name] is False
+        given = source is not None and source.name != "DEFAULT"
+        if given and getattr(option, "rich_help_panel", None) == other:
+            off = context.params[option.name or ""] is False
             shown = (option.secondary_opts if off else option.opts)[0]
-            raise InputError(f"{shown} says nothing about {what.value}: leave it out.")
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+            raise InputError(f"{shown} does not apply to {what}: leave it out.")
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -1,52 +1,43 @@
-"""`fieldmark index`: options -> config -> one call."""
+"""`fieldmark index`: read photos into a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from fieldmark.cli.options import ClusterOption, NamesOption, SharesOption, SourceOption
+from fieldmark.cli import options as opt
 
 
 def index(
-    photos: Annotated[Path, typer.Argument(help="Photos in any layout, or an annotation file.")],
-    out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
-    source: SourceOption = None,
-    names: NamesOption = None,
-    verify: Annotated[bool, typer.Option(help="Look at every file.")] = True,
-    by_location: Annotated[
-        bool,
-        typer.Option("--by-location", help="Keep all photos of a place in one part of a split."),
-    ] = False,
-    empty: Annotated[
-        bool, typer.Option(help="Keep photos that are labelled as empty, as a class.")
-    ] = True,
-    cluster: ClusterOption = None,
-    shards: SharesOption = 16,
+    photos: Path,
+    out: Path = Path("photos.parquet"),
+    source: str | None = None,
+    names: Path | None = None,
+    verify: bool = True,
+    by_location: bool = False,
+    empty: bool = True,
+    cluster: str | None = None,
+    shards: opt.Positive = 16,
 ) -> None:
-    """Read photos as they lie into a table with a row for each, kept or rejected."""
-    from fieldmark.data import readers
-    from fieldmark.data import synonyms as accepted
+    """Read photos in any layout into a table: one row for each, kept or rejected.
 
-    called = accepted.read(names)
+    Arguments:
+        photos: Photos in any layout, or an annotation file.
+
+    Options:
+        out: The Parquet table to write.
+        verify: Open every file: digest, size, whether it is an image.
+        by_location: Keep all photos of a location in one part of a split.
+        empty: Keep photos that are labelled as empty, as a class.
+    """
+    from fieldmark.data import readers, synonyms
+
+    accepted = synonyms.read(names)
     table = readers.read(photos, source=source, verify=False)
     if not empty:
         table = readers.without_empty(table)
     if by_location:
         table = readers.by_location(table)
-    if verify and cluster is not None:
-        from fieldmark.distributed.cluster import connected
-
-        with connected(cluster, shards) as workers:
-            table = workers.look(table)
-    elif verify:
-        table = readers.verify_files(table)
-    table = called.apply(table)
-    table.write(out)
-    kept = table.kept.height
-    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
-    for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}")
-    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
+    if verify:
+        with opt.cluster_workers(cluster, shards) as workers:
+            table = workers.look(table) if workers else readers.verify_files(table)
+    opt.write_table(accepted.apply(table), out)

@@ -1,30 +1,25 @@
-"""`fieldmark merge`: options -> config -> one call."""
+"""`fieldmark merge`: make one table of several sources."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from fieldmark.cli.options import NamesOption
+from fieldmark.cli import options as opt
 
 
 def merge(
-    photos: Annotated[list[Path], typer.Argument(help="Photos in any layout; two or more.")],
-    out: Annotated[Path, typer.Option(help="The Parquet table to write.")] = Path("photos.parquet"),
-    names: NamesOption = None,
+    photos: list[Path], out: Path = Path("photos.parquet"), names: Path | None = None
 ) -> None:
-    """Make one table of several sources: a taxon is one class, a photo is one row."""
-    from fieldmark.data import merge as merging
-    from fieldmark.data import readers
-    from fieldmark.data import synonyms as accepted
+    """Merge sources into one table: a taxon becomes one class, duplicates one row.
 
-    called = accepted.read(names)
-    table = merging.merge([called.apply(readers.read(path)) for path in photos])
-    table.write(out)
-    kept = table.kept.height
-    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
-    for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}")
-    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
+    Arguments:
+        photos: Photos in any layout; two sources or more.
+
+    Options:
+        out: The Parquet table to write.
+    """
+    from fieldmark.data import merge as merging
+    from fieldmark.data import readers, synonyms
+
+    accepted = synonyms.read(names)
+    opt.write_table(merging.merge([accepted.apply(readers.read(path)) for path in photos]), out)

@@ -1,104 +1,105 @@
-"""Options that several verbs share, and what they mean to all of them."""
+"""Options that several commands share, and what commands do with them."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from enum import StrEnum
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class SplitWay(StrEnum):
-    """How photos are divided."""
+    from fieldmark.data.photos import PhotoTable
+    from fieldmark.distributed.cluster import Workers
 
-    stratified = "stratified"
-    random = "random"
-    official = "official"
+C = TypeVar("C", bound="DataclassInstance")
 
+SHARED = """The texts of options that several commands have, in the form of a command's docstring.
 
-class EngineName(StrEnum):
-    """What runs the networks."""
+Arguments:
+    model: The folder of a classifier that `fieldmark train` wrote.
 
-    auto = "auto"
-    torch = "torch"
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-    cuda = "cuda"
+Options:
+    json: Print JSON.
+    thumbnails: Store thumbnails of training photos in the classifier's folder.
 
+Data:
+    limit: Use at most this many photos.
+    names: A CSV table name,accepted: replace the names of labels by accepted names.
+    seed: The seed of all random choices.
+    source: The layout of the photos. [default: detected]
+    split: Divide by class, at random, or as the source defines it.
 
-class DecodingTier(StrEnum):
-    """How photos are decoded."""
+Network:
+    weights: pretrained, random, or a file of weights.
+    weights_dir: A folder of weights, searched before any download.
 
-    exact = "exact"
-    fast = "fast"
+Training:
+    bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
 
+Computing:
+    engine: What runs the network; auto measures which is fastest.
+    tier: Decode photos in full (exact), or large JPEGs at a reduced size (fast).
+    cluster: Run on a Ray cluster: its address, or local to start one here.
+    shards: On a cluster: the number of tasks to divide into.
+    cache: The folder of the cache (features, converted networks).
+"""
 
-WeightsDir = Annotated[
-    Path | None,
-    typer.Option(help="A folder of weights, looked into before anything is downloaded."),
-]
-
-
-Limit = Annotated[int | None, typer.Option(help="Use at most so many photos.", min=1)]
-
-
-Seed = Annotated[int, typer.Option(help="Of the split and of the order of training.")]
-
-
-SplitOption = Annotated[
-    SplitWay, typer.Option(help="Divide by class, plainly at random, or as the source says.")
-]
-
-
-Cache = Annotated[
-    Path | None, typer.Option(help="Where features and converted networks are kept between runs.")
-]
+Positive = Annotated[int, typer.Option(min=1)]
+OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
 
-EngineOption = Annotated[
-    EngineName, typer.Option(help="What runs the networks; auto measures which is fastest here.")
-]
+def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) -> C:
+    """Build a configuration from the options that are named like its fields.
 
-
-TierOption = Annotated[
-    DecodingTier, typer.Option(help="Decode photos in full, or large ones at a part of their size.")
-]
-
-
-SourceOption = Annotated[
-    str | None, typer.Option(help="The layout of the photos; by default it is recognised.")
-]
-
-
-ClusterOption = Annotated[
-    str | None, typer.Option(help="Over a Ray cluster: its address, or local for one here.")
-]
-
-
-SharesOption = Annotated[
-    int,
-    typer.Option("--shards", help="Over a cluster: into how many tasks photos are cut.", min=1),
-]
-
-
-NamesOption = Annotated[
-    Path | None,
-    typer.Option(help="A table name,accepted: labels under the names that are accepted now."),
-]
+    Args:
+        kind: the dataclass of the configuration.
+        options: the values of a command's options by name: its `locals()`.
+        derived: further fields, and fields whose value is not that of the option of this name.
+    """
+    named = {each.name: options[each.name] for each in fields(kind) if each.name in options}
+    return kind(**named | derived)
 
 
 def use_cache(folder: Path | None) -> None:
-    """Keep features and converted networks there, in this process and those that it starts."""
+    """Use this folder as the cache, in this process and those that it starts."""
     if folder is not None:
         os.environ["FIELDMARK_CACHE"] = str(folder.resolve())
 
 
-def typed() -> str:
-    """What was typed, for the page: the program's name without its folder."""
+def cluster_workers(address: str | None, shards: int) -> AbstractContextManager[Workers | None]:
+    """Connect to the cluster for the length of a block; without an address there are no workers."""
+    if address is None:
+        return nullcontext()
+    from fieldmark.distributed.cluster import connected
+
+    return connected(address, shards)
+
+
+def split_at_commas(text: str | None) -> tuple[str, ...]:
+    """Return the parts of `a, b`, without empty ones."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for the report: the program's name without its folder."""
     name = Path(sys.argv[0]).name
     # `python -m fieldmark` is the same program.
     return shlex.join(["fieldmark" if name == "__main__.py" else name, *sys.argv[1:]])
+
+
+def write_table(table: PhotoTable, out: Path) -> None:
+    """Write a table of photos, and print how many were kept and why others were rejected."""
+    table.write(out)
+    kept = table.kept.height
+    typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
+    for reason, count in table.reasons().items():
+        typer.echo(f"  {count:,} {reason}")
+    typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")

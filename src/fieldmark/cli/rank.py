@@ -1,62 +1,55 @@
-"""`fieldmark rank`: options -> config -> one call."""
+"""`fieldmark rank`: rank networks without training them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    DecodingTier,
-    EngineName,
-    EngineOption,
-    Seed,
-    TierOption,
-    WeightsDir,
-    use_cache,
-)
+from fieldmark.cli import options as opt
 from fieldmark.utils import io
+from fieldmark.utils.choices import DecodingTier, EngineName
 from fieldmark.utils.logging import format_duration
 
 
 def rank(
-    data: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
-    network: Annotated[
-        list[str] | None,
-        typer.Option(help="A network to rank; may be given more than once. All at hand otherwise."),
-    ] = None,
-    weights_dir: WeightsDir = None,
-    limit: Annotated[int, typer.Option(help="Use at most so many photos.", min=2)] = 5000,
-    against: Annotated[
-        Path | None,
-        typer.Option(help="A study.json: how well the ranking foretells its trained heads."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    seed: Seed = 0,
-    engine: EngineOption = EngineName.auto,
-    tier: TierOption = DecodingTier.exact,
-    cache: Cache = None,
+    data: Path,
+    network: list[str] | None = None,
+    weights_dir: Path | None = None,
+    limit: Annotated[int, typer.Option(min=2)] = 5000,
+    against: Path | None = None,
+    json: bool = False,
+    seed: int = 0,
+    engine: EngineName = "auto",
+    tier: DecodingTier = "exact",
+    cache: Path | None = None,
 ) -> None:
-    """Which network suits your photos, in minutes and without training one."""
-    use_cache(cache)
+    """Rank networks for your photos in minutes, without training them.
+
+    Arguments:
+        data: Labelled photos in any layout.
+
+    Options:
+        against: A study.json: print the rank correlation with its trained heads.
+
+    Network:
+        network: A network to rank; repeatable. [default: all whose weights are available]
+    """
+    options = locals()
+    opt.use_cache(cache)
     from fieldmark.experiments.model_ranking import RankConfig, agreement
     from fieldmark.experiments.model_ranking import rank as run
 
     study = None if against is None else io.read_json(against)
-    found = run(
-        data,
-        RankConfig(tuple(network or ()), weights_dir, limit, seed, engine.value, tier.value),
-    )
+    found = run(data, opt.config_from(RankConfig, options, networks=tuple(network or ())))
     if study is not None:
         found["agreement"] = agreement(found, study)
-    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found)))
+    typer.echo(io.to_json(found).rstrip() if json else "\n".join(_lines(found)))
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    """The ranking for a person."""
+    """Format the ranking for the terminal."""
     lines = [
         f"{found['photos']:,} photos of {found['classes']:,} classes; the best network first.",
         f"{'network':<24} {'ridge error':<24} {'means':>6} {'G-MACs':>7} {'time':>8}",
@@ -64,15 +57,15 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for row in found["networks"]:
         low, high = row["ridge"]["interval"]
         error = f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
-        marked = "" if row["weights_complete"] else "  weights (partly) RANDOM"
+        notes = "  a tie with the first" if row["tie"] else ""
+        notes += "" if row["weights_complete"] else "  (some) random weights"
         lines.append(
             f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} "
-            f"{row['giga_macs']:>7.2f} {format_duration(row['seconds']):>8}"
-            f"{'  a tie with the first' if row['tie'] else ''}{marked}"
+            f"{row['giga_macs']:>7.2f} {format_duration(row['seconds']):>8}{notes}"
         )
-    if told := found.get("agreement"):
+    if shared := found.get("agreement"):
         lines.append(
-            f"Rank correlation with the trained heads of {told['networks']} networks: ridge "
-            f"{told['ridge']:.2f}, means {told['ncm']:.2f}."
+            f"Rank correlation with the trained heads of {shared['networks']} networks: ridge "
+            f"{shared['ridge']:.2f}, means {shared['ncm']:.2f}."
         )
     return lines

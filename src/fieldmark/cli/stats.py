@@ -1,21 +1,18 @@
-"""`fieldmark stats`: options -> config -> one call."""
+"""`fieldmark stats`: count photos and classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import SourceOption
 
+def stats(data: Path, json: bool = False, source: str | None = None) -> None:
+    """Count photos and classes (the paper's Table 1 and Figure 1).
 
-def stats(
-    data: Annotated[Path, typer.Argument(help="Photos, annotations, or a table of `index`.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    source: SourceOption = None,
-) -> None:
-    """Count photos and classes: the paper's Table 1 and Figure 1."""
+    Arguments:
+        data: Photos, an annotation file, or a table of `fieldmark index`.
+    """
     from fieldmark.data import readers
     from fieldmark.data import stats as counting
     from fieldmark.utils import io

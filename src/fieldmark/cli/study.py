@@ -1,92 +1,77 @@
-"""`fieldmark study`: options -> config -> one call."""
+"""`fieldmark study`: compare networks and ways of training."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from fieldmark.cli.options import (
-    Cache,
-    DecodingTier,
-    EngineName,
-    EngineOption,
-    Limit,
-    NamesOption,
-    Seed,
-    SplitWay,
-    TierOption,
-    WeightsDir,
-    typed,
-    use_cache,
-)
+from fieldmark.cli import options as opt
+from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 
 def study(
-    recipe: Annotated[str, typer.Argument(help="paper, better, tuned, or a Python file.")],
-    data: Annotated[Path, typer.Argument(help="Labelled photos in any layout.")],
-    out: Annotated[Path, typer.Option(help="The folder to write the study to.")],
-    limit: Limit = None,
-    names: NamesOption = None,
-    weights_dir: WeightsDir = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the photos.", min=1)] = 10,
-    long_epochs: Annotated[int, typer.Option(help='For "more than 10 epochs".', min=1)] = 100,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Run only this table; may be given more than once.")
-    ] = None,
-    prune_below: Annotated[
-        int | None, typer.Option(help="Prune classes with fewer training photos.", min=1)
-    ] = None,
-    rare_below: Annotated[
-        int, typer.Option(help="Classes with fewer training photos are rare.", min=1)
-    ] = 30,
-    frequent_from: Annotated[
-        int, typer.Option(help="Classes with as many training photos are frequent.", min=1)
-    ] = 100,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out networks without weights.")
-    ] = False,
-    split_way: Annotated[
-        SplitWay,
-        typer.Option("--split", help="By class, plainly at random, or as the source says."),
-    ] = SplitWay.stratified,
-    test: Annotated[float, typer.Option(help="The share to test on.")] = 0.1,
-    bfloat16: Annotated[
-        bool,
-        typer.Option("--bfloat16", help="Train all layers in half precision: faster on new cores."),
-    ] = False,
-    seed: Seed = 0,
-    engine: EngineOption = EngineName.auto,
-    tier: TierOption = DecodingTier.exact,
-    cache: Cache = None,
+    recipe: str,
+    data: Path,
+    out: Path,
+    only: list[str] | None = None,
+    limit: opt.OptionalPositive = None,
+    names: Path | None = None,
+    prune_below: opt.OptionalPositive = None,
+    rare_below: opt.Positive = 30,
+    frequent_from: opt.Positive = 100,
+    split: SplitMethod = "stratified",
+    test: float = 0.1,
+    seed: int = 0,
+    weights_dir: Path | None = None,
+    skip_missing: bool = False,
+    epochs: opt.Positive = 10,
+    long_epochs: opt.Positive = 100,
+    bfloat16: bool = False,
+    engine: EngineName = "auto",
+    tier: DecodingTier = "exact",
+    cache: Path | None = None,
 ) -> None:
-    """Compare networks and ways of training on your photos: the paper's study, or your own."""
-    use_cache(cache)
+    """Compare networks and ways of training on your photos: the paper's study, or your own.
+
+    Arguments:
+        recipe: paper, better, tuned, or a Python file.
+        data: Labelled photos in any layout.
+
+    Options:
+        out: The folder to write the study to.
+        only: Run only this table; repeatable.
+
+    Data:
+        prune_below: Prune classes with fewer training photos. [default: by the data]
+        rare_below: Classes with fewer training photos are rare.
+        frequent_from: Classes with this many training photos are frequent.
+        test: The share of test photos.
+
+    Network:
+        skip_missing: Leave out networks without pretrained weights.
+
+    Training:
+        epochs: The number of epochs.
+        long_epochs: The number for "more than 10 epochs".
+    """
+    options = locals()
+    opt.use_cache(cache)
     from fieldmark.experiments import recipes
     from fieldmark.experiments.study import StudyConfig
     from fieldmark.experiments.study import study as run
 
-    options = recipes.Options(
-        epochs=epochs, long_epochs=long_epochs, seed=seed, prune_below=prune_below
-    )
-    config = StudyConfig(
-        options=options,
+    wanted = opt.config_from(recipes.Options, options)
+    config = opt.config_from(
+        StudyConfig,
+        options,
+        options=wanted,
         only=tuple(only or ()),
-        limit=limit,
-        names=names,
-        weights_dir=weights_dir,
-        skip_missing=skip_missing,
-        prune_below=prune_below,
-        split=split_way.value,
-        test=test,
-        engine=engine.value,
-        tier=tier.value,
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
-    found = run(data, out, recipes.find(recipe)(options), config, command=typed())
+    found = run(data, out, recipes.find(recipe)(wanted), config, command=opt.command_line())
     typer.echo(f"{len(found['rows'])} rows in {format_duration(found['seconds'])}")
     typer.echo(f"Numbers: {out / 'study.json'}")
     typer.echo(f"Report:  {out / 'report.html'}")

@@ -9,6 +9,7 @@ import polars as pl
 
 from fieldmark import models
 from fieldmark.data.photos import PhotoTable
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import RejectReason
 
 DROP_REASONS = {
@@ -44,7 +45,7 @@ class CheckConfig:
     backbone: str = models.DEFAULT
     weights: str = "pretrained"
     weights_dir: Path | None = None
-    engine: str = "auto"
+    engine: EngineName = "auto"
     drop: tuple[str, ...] = ()
     split: Path | None = None
     names: Path | None = None

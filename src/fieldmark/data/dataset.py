@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.split import Split, Way, split_photos
+from fieldmark.data.split import Split, split_photos
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.data.transforms import Preprocess
+from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Dataset:
         name: str = "",
         val: float = 0.1,
         test: float = 0.1,
-        split: Way = "stratified",
+        split: SplitMethod = "stratified",
         seed: int = 0,
     ) -> Dataset:
         """Divide the photos of a table; an official test part stays as it is."""
@@ -111,7 +112,7 @@ def load_dataset(
     *,
     val: float = 0.1,
     test: float = 0.1,
-    split: Way = "stratified",
+    split: SplitMethod = "stratified",
     limit: int | None = None,
     names: Path | None = None,
     seed: int = 0,

@@ -20,11 +20,11 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.utils import io
+from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.random import hashes
 from fieldmark.utils.typing import BoolArray, IntArray
 
-Way = Literal["stratified", "random", "official"]
 Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -46,7 +46,7 @@ class Split:
 
     frame: pl.DataFrame
     seed: int
-    way: Way
+    way: SplitMethod
 
     def __post_init__(self) -> None:
         if self.frame.schema != pl.Schema(SCHEMA):
@@ -114,7 +114,7 @@ def split_photos(
     val: float = 0.1,
     test: float = 0.0,
     seed: int = 0,
-    way: Way = "stratified",
+    way: SplitMethod = "stratified",
 ) -> Split:
     """Divide the kept, labelled photos into train, val and test.
 
@@ -143,9 +143,9 @@ def split_photos(
         )
     if way == "official":
         return Split(_official(rows, table), seed, way)
-    if way not in get_args(Way):
+    if way not in get_args(SplitMethod):
         raise InputError(
-            f"There is no way to split called {way!r}: choose one of {', '.join(get_args(Way))}."
+            f"There is no way to split called {way!r}: choose one of {', '.join(get_args(SplitMethod))}."
         )
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
         raise InputError(

@@ -22,11 +22,11 @@ import numpy as np
 from fieldmark.data import images, resampling
 from fieldmark.data.resampling import Box, Interpolation
 from fieldmark.utils import random as sampling
+from fieldmark.utils.choices import DecodingTier
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray
 
 ResizeMode = Literal["crop", "squash"]
-Tier = Literal["exact", "fast"]
 
 _VERSION = (
     2  # goes up when the same settings give other pixels, so that cached features are not reused
@@ -60,14 +60,14 @@ class Preprocess:
     resize: int = 256
     interpolation: Interpolation = "bicubic"
     fit: ResizeMode = "crop"
-    tier: Tier = "exact"
+    tier: DecodingTier = "exact"
     flip: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("interpolation", Interpolation),
             ("fit", ResizeMode),
-            ("tier", Tier),
+            ("tier", DecodingTier),
         ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(

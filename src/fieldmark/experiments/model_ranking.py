@@ -23,7 +23,6 @@ from fieldmark.data import cross_validation as cross
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split, split_photos
 from fieldmark.data.subset import LabelledPhotos, photos_of, read
-from fieldmark.data.transforms import Tier
 from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extraction import Extraction
@@ -31,6 +30,7 @@ from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor, cost_of
 from fieldmark.heads import HEADS
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.models import Backbone
+from fieldmark.utils.choices import DecodingTier, EngineName
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
 
@@ -56,8 +56,8 @@ class RankConfig:
     weights_dir: Path | None = None
     limit: int | None = 5000
     seed: int = 0
-    engine: str = "auto"
-    tier: Tier = "exact"
+    engine: EngineName = "auto"
+    tier: DecodingTier = "exact"
 
 
 def rank(data: Path, config: RankConfig) -> dict[str, Any]:
@@ -122,7 +122,9 @@ def _load(config: RankConfig) -> dict[str, Backbone]:
         try:
             found[name] = models.load(name, weights_dir=config.weights_dir, seed=config.seed)
         except WeightsUnavailable as error:
-            logger.info(f"{error} It runs from RANDOM weights here and is marked so.")
+            logger.warning(
+                f"Warning: randomly initialised weights (none found for {name}). {error}"
+            )
             found[name] = models.load(name, weights="random", seed=config.seed)
     if not found:
         raise InputError("No network's weights are at hand: name --weights-dir, or --network.")

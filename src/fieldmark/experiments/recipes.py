@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from fieldmark.utils.choices import Transfer
 from fieldmark.utils.errors import InputError
 
 Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
@@ -81,7 +82,7 @@ class Run:
     table: str
     label: str
     backbone: str = ""
-    transfer: Literal["scratch", "all", "low-rank", "adapters", "last"] = "last"
+    transfer: Transfer = "last"
     pruned: bool = True
     epochs: int = 10
     mode: Mode = "cached"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -20,9 +19,8 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import ridge, sampled_softmax, selection
 from fieldmark.heads.base import LinearHead
 from fieldmark.heads.softmax import Fit, Hyperparameters, fit_sweep
+from fieldmark.utils.choices import HeadKind
 from fieldmark.utils.typing import IntArray
-
-Kind = Literal["softmax", "sampled"]
 
 _MEMORY = 1 << 30
 _QUICK = 4e8
@@ -99,7 +97,7 @@ def fit_best(
     seed: int = 0,
     epochs: int | None = None,
     warm: Warm | None = None,
-    kind: Kind | None = None,
+    kind: HeadKind | None = None,
     on_epoch: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[Fit]:
     """Train the default's heads, best first by validation loss.
@@ -149,7 +147,7 @@ def fit(
     classes: int,
     seed: int = 0,
     *,
-    kind: Kind | None = None,
+    kind: HeadKind | None = None,
     epochs: int | None = None,
 ) -> Fit:
     """The best of `fit_best`."""

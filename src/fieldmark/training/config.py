@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark import models
-from fieldmark.data.split import Way
-from fieldmark.data.transforms import Tier
-from fieldmark.heads.default import Kind
-from fieldmark.training.finetune import Transfer
+from fieldmark.utils.choices import (
+    DecodingTier,
+    EngineName,
+    HeadKind,
+    Quality,
+    SplitMethod,
+    Transfer,
+    Weighting,
+)
 from fieldmark.utils.errors import InputError
 
 
@@ -40,7 +45,7 @@ class TrainConfig:
         thumbnails: whether small pictures of training photos go into the folder, so that the nearest
             ones can be shown where the photos themselves are not.
         also: further networks; then an ensemble of all of them is learned.
-        ensemble: how its members are weighed, a name of `ensemble.WAYS`; None: `weights`.
+        ensemble: how its members are weighed, see `ensemble.WAYS`; None: `weights`.
         quality: `fast`, or `best`: what does best on photos held out, of all networks whose weights
             are at hand (or of those named), mirrored views, and ensembles of them.
         stream: whether fine-tuning decodes photos anew in each epoch, where they lie, instead of keeping
@@ -54,21 +59,21 @@ class TrainConfig:
     weights: str = "pretrained"
     weights_dir: Path | None = None
     transfer: Transfer = "last"
-    head: Kind | None = None
+    head: HeadKind | None = None
     epochs: int | None = None
     val: float = 0.1
     test: float = 0.1
-    split: Way = "stratified"
+    split: SplitMethod = "stratified"
     precision: float = 0.95
     limit: int | None = None
     names: Path | None = None
     seed: int = 0
-    engine: str = "auto"
-    tier: Tier = "exact"
+    engine: EngineName = "auto"
+    tier: DecodingTier = "exact"
     thumbnails: bool = False
     also: tuple[str, ...] = ()
-    ensemble: str | None = None
-    quality: str = "fast"
+    ensemble: Weighting | None = None
+    quality: Quality = "fast"
     budget: float | None = None
     stream: bool = False
     rare: bool = False

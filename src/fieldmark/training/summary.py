@@ -57,25 +57,22 @@ def answered(even: Evaluation, classifier: Classifier) -> dict[str, Any]:
 
 
 def photo_line(table: PhotoTable, parts: DataSplits) -> str:
-    """What was found, kept and rejected, and how it was divided, in one line."""
+    """Say how many photos were found, kept and rejected, and how they are divided."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in table.reasons().items())
+    rejected = f", {len(table) - table.kept.height:,} rejected ({reasons})" if reasons else ""
     return (
-        f"{len(table):,} photos found, {table.kept.height:,} kept"
-        + (f", {len(table) - table.kept.height:,} rejected ({reasons})" if reasons else "")
-        + f"; {len(parts.classes):,} classes; {len(parts.train):,} photos to train, "
-        f"{len(parts.val):,} to choose by, {len(parts.test):,} to measure on"
+        f"{len(table):,} photos found, {table.kept.height:,} kept{rejected}; "
+        f"{len(parts.classes):,} classes; {len(parts.train):,} training, {len(parts.val):,} "
+        f"validation, {len(parts.test):,} test photos"
     )
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
-    """How good it is, for a person."""
+    """Say how large the error is on the test photos."""
     if not summary["photos"]:
-        return "How often the first name is wrong was not measured: no labelled photo was held out."
-    error, (low, high) = (
-        summary["top1_error_all_classes"],
-        summary["top1_error_all_classes_interval"],
-    )
+        return "Top-1 error not measured: there are no labelled test photos."
+    low, high = summary["top1_error_all_classes_interval"]
     return (
-        f"On {summary['photos']:,} photos that training never saw, the first name was wrong for "
-        f"{error:.1%} (95 % interval {low:.1%} to {high:.1%})."
+        f"Top-1 error {100 * summary['top1_error_all_classes']:.1f} % on {summary['photos']:,} test "
+        f"photos (95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
     )

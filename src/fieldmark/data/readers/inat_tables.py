@@ -12,14 +12,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, cast, get_args
 
 import polars as pl
 
 from fieldmark.data.taxonomy import RANKS
+from fieldmark.utils.choices import PhotoSize
 from fieldmark.utils.errors import InputError
 
-SIZES = ("original", "large", "medium", "small", "thumb", "square")
+SIZES = get_args(PhotoSize)
 """The file names of a photo's sizes, the largest first; its folder is the photo's id."""
 
 NAMES = ("taxa", "observations", "photos", "observers")

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fieldmark.data.split import Way
-from fieldmark.data.transforms import Tier
 from fieldmark.experiments.recipes import Options
+from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class StudyConfig:
     weights_dir: Path | None = None
     skip_missing: bool = False
     prune_below: int | None = None
-    split: Way = "stratified"
+    split: SplitMethod = "stratified"
     val: float = 0.1
     test: float = 0.1
-    engine: str = "auto"
+    engine: EngineName = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    tier: Tier = "exact"
+    tier: DecodingTier = "exact"
     bands: tuple[int, int] = (30, 100)

@@ -50,7 +50,9 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
                 logger.info(f"{name} is skipped: {error}")
                 found.skipped.append({"backbone": name, "why": str(error)})
                 continue
-            logger.info(f"{error} It runs from RANDOM weights here and is marked so.")
+            logger.warning(
+                f"Warning: randomly initialised weights (none found for {name}). {error}"
+            )
             network = models.load(name, weights="random", seed=seed)
         logger.info(f"{name}: {network.weights_info.summary}")
         found.pretrained[name] = network

@@ -30,8 +30,9 @@ from fieldmark.training import finetune
 from fieldmark.training.automl.budget import Budget
 from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
 from fieldmark.training.automl.linear_probe_search import cache_key
-from fieldmark.training.finetune import FineTuning, Transfer
+from fieldmark.training.finetune import FineTuning
 from fieldmark.utils import io
+from fieldmark.utils.choices import Transfer
 from fieldmark.utils.errors import InputError, StoreError
 
 if TYPE_CHECKING:

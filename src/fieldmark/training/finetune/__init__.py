@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fieldmark.data.loader import LabelledCrops
 from fieldmark.training.finetune.checkpoint import seconds_spent
-from fieldmark.training.finetune.config import EPOCHS, FineTuning, Transfer, good, plain
+from fieldmark.training.finetune.config import EPOCHS, FineTuning, good, plain
 from fieldmark.training.finetune.device import join_processes
 from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
@@ -22,7 +22,6 @@ __all__ = [
     "LabelledCrops",
     "Pace",
     "Stopped",
-    "Transfer",
     "finetune",
     "good",
     "join_processes",

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fieldmark.heads.softmax import cosine
-
-Transfer = Literal["scratch", "all", "low-rank", "adapters", "last"]
+from fieldmark.utils.choices import Transfer
 
 EPOCHS = 6
 """Of the recipe `good`: about a quarter of an hour for 3,500 photos on two cores."""

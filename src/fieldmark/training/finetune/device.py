@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from fieldmark.training.finetune import distributed
-from fieldmark.training.finetune.config import FineTuning, Transfer
+from fieldmark.training.finetune.config import FineTuning
+from fieldmark.utils.choices import Transfer
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:

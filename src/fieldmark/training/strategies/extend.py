@@ -30,6 +30,7 @@ from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.pipeline import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.single import fitted, sweep
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import BoolArray, FloatArray
 
@@ -52,7 +53,7 @@ class ExtendConfig:
     """
 
     names: Path | None = None
-    engine: str = "auto"
+    engine: EngineName = "auto"
     thumbnails: bool = False
 
 

@@ -1,0 +1,98 @@
+"""The texts of `--help`: from the docstrings of the commands, whole and in groups.
+
+A command's docstring has the sections that `--help` lists: `Arguments`, `Options`, and further groups of
+options. Those of options that several commands share stand in `options.SHARED`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from copy import copy
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from fieldmark.cli.options import SHARED
+
+_GROUPED_FROM = 8
+"""A command with fewer options lists them in one group."""
+
+
+def describe(command: Callable[..., None]) -> str:
+    """Give the parameters of a command their texts and groups, and return its summary.
+
+    A switch that is off by default has no `--no-` form.
+    """
+    summary, own = _sections(inspect.getdoc(command) or "")
+    hints = get_type_hints(command, include_extras=True)
+    texts = _sections(SHARED)[1] | own
+    for name in hints.keys() & texts.keys():
+        group, text = texts[name]
+        annotated = hasattr(hints[name], "__metadata__")
+        kind, *given = get_args(hints[name]) if annotated else [hints[name]]
+        if group == "Arguments":
+            about: Any = typer.Argument(help=text)
+        else:
+            about = copy(given[0]) if given else typer.Option()
+            about.help = text
+            about.rich_help_panel = None if group == "Options" else group
+            if inspect.signature(command).parameters[name].default is False:
+                about.param_decls = ("--" + name.replace("_", "-"),)
+        hints[name] = Annotated[kind, about]
+    command.__annotations__ = hints
+    return summary
+
+
+def _sections(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Read a docstring: its summary, and the group and text of each parameter."""
+    summary, _, rest = text.partition("\n\n")
+    found: dict[str, tuple[str, str]] = {}
+    group = name = ""
+    for line in rest.splitlines():
+        if section := re.fullmatch(r"(\S.*):", line):
+            group = section[1]
+        elif entry := re.fullmatch(r" {4}(\w+): (.+)", line):
+            name, found[entry[1]] = entry[1], (group, entry[2])
+        elif line.strip():
+            found[name] = (group, f"{found[name][1]} {line.strip()}")
+    return " ".join(summary.split()), found
+
+
+class Command(TyperCommand):
+    """A command whose options are listed in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options, group by group."""
+        parameters = self.get_params(ctx)
+        grouped = sum(each.param_type_name == "option" for each in parameters) >= _GROUPED_FROM
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for each in parameters:
+            group = "Arguments" if each.param_type_name == "argument" else "Options"
+            if grouped:
+                group = getattr(each, "rich_help_panel", None) or group
+            if record := each.get_help_record(ctx):
+                groups.setdefault(group, []).append(record)
+        _write(formatter, groups)
+
+
+class Group(TyperGroup):
+    """The program: its commands are listed in groups, each with its whole summary."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the name and the summary of each command, group by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        width = max(map(len, self.commands))  # all summaries begin in the same column
+        for name, each in self.commands.items():
+            command: Any = each
+            groups.setdefault(command.rich_help_panel, []).append((name.ljust(width), command.help))
+        _write(formatter, groups)
+
+
+def _write(formatter: Any, groups: dict[str, list[tuple[str, str]]]) -> None:
+    for title, rows in groups.items():
+        if rows:
+            with formatter.section(title):
+                formatter.write_dl(rows)
