@@ -15,7 +15,7 @@ PROGRAM = '''
 import sys, time
 from pathlib import Path
 import numpy as np
-from fieldmark import files
+from fieldmark.utils import io
 from fieldmark.data.photos import PhotoFile
 from fieldmark.features.extraction import Extraction, Job, extract
 from fieldmark.features.cache import FeatureStore
@@ -39,19 +39,19 @@ class Engine:
 
 crop = Preprocess(size=16, fit="squash")
 photos = [
-    PhotoFile(files.sha256(path.read_bytes()), path) for path in sorted(photos_folder.rglob("*.jpg"))
+    PhotoFile(io.sha256(path.read_bytes()), path) for path in sorted(photos_folder.rglob("*.jpg"))
 ]
 jobs = [
-    Job(name, FeatureStore(store).shelf(name, crop.key(), 7, "float32"), cost, Engine)
+    Job(name, FeatureStore(store).cache(name, crop.key(), 7, "float32"), cost, Engine)
     for name, cost in (("a", 1.0), ("b", 2.0))
 ]
 for name in extract(photos, jobs, crop, Extraction()):
     print(name, flush=True)
 keys = sorted({photo.sha256 for photo in photos})
 for job in jobs:
-    rows = job.shelf.rows(keys)
+    rows = job.cache.rows(keys)
     there = [key for key, row in zip(keys, rows) if row >= 0]
-    np.save(str(store) + "-" + job.name, job.shelf.get(there)[:])
+    np.save(str(store) + "-" + job.name, job.cache.get(there)[:])
 '''
 
 

@@ -16,7 +16,7 @@ from fieldmark.data.split import Split
 from fieldmark.features.cache import Features
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import Backbone
-from fieldmark.utils import io
+from fieldmark.utils import publishing
 from fieldmark.utils.errors import InputError
 
 
@@ -39,10 +39,20 @@ def check(
 
     Raises:
         InputError: anything about the photos, the network or the folder that stands in the way.
+        StoreError: another process writes to the folder.
     """
     if unknown := [name for name in config.drop if name not in DROPS]:
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROPS)}.")
-    io.check_out(out, "check", "findings.json")
+    with publishing.claimed(out, writing.KIND):
+        checked, table = _checked(photos, config, read)
+        writing.write(out, checked, table, config, command)
+    return checked
+
+
+def _checked(
+    photos: Path, config: CheckConfig, read: Callable[[Path], PhotoTable]
+) -> tuple[Checked, PhotoTable]:
+    """What came of a check, and the table that it is of."""
     split = Split.read(config.split) if config.split else None
     accepted = synonyms.read(config.names)
     backbone = models.load(
@@ -54,9 +64,7 @@ def check(
     sideways_N = sideways(extractor, backbone, files_of(table), features, config.seed)
     findings = findings_of(table.kept, split, seen, features, sideways_N, config)
     dropped = filters.dropped(filters.grouped(table, findings), findings, config.drop)
-    checked = Checked(dropped, findings, filters.summary(findings))
-    writing.write(out, checked, table, config, command)
-    return checked
+    return Checked(dropped, findings, filters.summary(findings)), table
 
 
 def _look(

@@ -11,15 +11,15 @@ from fieldmark.curation.config import CheckConfig, Checked
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import photo_finder
 from fieldmark.utils import io
+from fieldmark.utils.publishing import Kind, publishing
+
+KIND = Kind("check", "findings.json", ("checked.parquet", "findings.parquet", "report.html"))
 
 
 def write(
     out: Path, checked: Checked, table: PhotoTable, config: CheckConfig, command: str
 ) -> None:
-    """Write table, findings and page; `findings.json` comes last and makes the folder a check."""
-    checked.table.write(out / "checked.parquet")
-    with io.replacing(out / "findings.parquet") as temporary:
-        checked.findings.write_parquet(temporary)
+    """Publish table, findings and page."""
     page = reports.check_page(
         checked.findings,
         checked.summary,
@@ -35,8 +35,12 @@ def write(
             "rotated": config.rotated,
         },
     )
-    io.write_text(out / "report.html", page)
-    io.write_json(out / "findings.json", checked.summary)
+    with publishing(out, KIND) as staging:
+        checked.table.write(staging / "checked.parquet")
+        with io.replacing(staging / "findings.parquet") as temporary:
+            checked.findings.write_parquet(temporary)
+        io.write_text(staging / "report.html", page)
+        io.write_json(staging / "findings.json", checked.summary)
 
 
 def lines(checked: Checked) -> Iterator[str]:

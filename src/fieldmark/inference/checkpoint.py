@@ -17,7 +17,7 @@ from fieldmark.inference.formats import Form, writer_of
 from fieldmark.inference.inputs import Item
 from fieldmark.inference.predictor import BATCH, Counted, Named, Naming, predict, with_progress
 from fieldmark.inference.record import entry
-from fieldmark.utils import io
+from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def to_file(
         StoreError: another process writes it.
     """
     output = Output(path, classifier, top=top, wide=wide)
-    with io.lock(path.with_name(f".{path.name}.lock")):
+    with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = Counted(with_progress(name(classifier, left, top), len(left)))
         for _ in output.keep(counted):

@@ -15,11 +15,14 @@ from fieldmark.data.download.unpack import unpack
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.publishing import Kind, claimed
 
 logger = logging.getLogger(__name__)
 
 RECORD = "fetched.json"
 """What was fetched into a folder: each file's URL, bytes, digests, and what they were held to."""
+
+KIND = Kind("photos", RECORD, in_place=True)
 
 _MB = 1_000_000
 
@@ -69,13 +72,10 @@ def fetch_challenge(
     Raises:
         InputError: a file cannot be had, is not the published one, or cannot be unpacked; or the disk
             is full. What was done is kept.
+        StoreError: another process fetches into the folder.
     """
     wanted = challenge.archives()
-    io.check_out(out, "photos", RECORD)
-    with (
-        io.lock(out / ".lock", "--out"),
-        Downloads(manners or RetryPolicy()) as downloads,
-    ):
+    with claimed(out, KIND), Downloads(manners or RetryPolicy()) as downloads:
         record = _Record(out / RECORD, challenge.year)
         for archive in wanted:
             _one(archive, challenge, out, record, downloads)

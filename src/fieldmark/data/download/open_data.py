@@ -12,13 +12,14 @@ from pathlib import Path
 import polars as pl
 
 from fieldmark.data import images
-from fieldmark.data.download.archives import RECORD
+from fieldmark.data.download.archives import KIND, RECORD
 from fieldmark.data.download.http import Downloads, NotThere, RetryPolicy, Wrong
 from fieldmark.data.download.selection import Wanted, choose
 from fieldmark.data.readers import inat_tables
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.publishing import claimed
 from fieldmark.utils.threads import in_order
 
 _PHOTO_LIMIT = 64 * 2**20
@@ -54,12 +55,11 @@ def fetch_own(
             was got is kept.
     """
     manners = manners or RetryPolicy()
-    io.check_out(out, "photos", RECORD)
-    with io.lock(out / ".lock", "--out"), Downloads(manners) as downloads:
+    with claimed(out, KIND), Downloads(manners) as downloads:
         _same_choice(wanted, out)
         chosen = _chosen(wanted, out, kept_tables or out / "tables", downloads)
         failed = _photos(chosen, out, downloads)
-    return _write(chosen, failed, out)
+        return _write(chosen, failed, out)
 
 
 def _same_choice(wanted: Wanted, out: Path) -> None:
