@@ -45,8 +45,7 @@ jobs = [
     Job(name, FeatureStore(store).cache(name, crop.key(), 7, "float32"), cost, Engine)
     for name, cost in (("a", 1.0), ("b", 2.0))
 ]
-for name in extract(photos, jobs, crop, Extraction()):
-    print(name, flush=True)
+extract(photos, jobs, crop, Extraction(), on_complete=lambda name, _: print(name, flush=True))
 keys = sorted({photo.sha256 for photo in photos})
 for job in jobs:
     rows = job.cache.rows(keys)

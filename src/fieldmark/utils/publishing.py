@@ -2,10 +2,11 @@
 
 A folder is built beside its place, as `.NAME.staging-…`, and exchanged with the old one in one step
 (`renameat2`; where the system has no such call, by two renames, and the next command or load undoes the
-first one if a kill came between). From the start of the command to its end its writer holds `.NAME.lock`,
-a file that contains who that is; the operating system frees the lock when the process ends, however it
-ends. The next writer removes what a killed one left. Files in the old folder that fieldmark does not
-write are carried over. Work that writes results as they are known (`Kind.in_place`) uses the lock alone.
+first one if a kill came between). From the start of the command to its end its writer holds the lock
+`.NAME.lock`, a file that contains who that is; the operating system frees the lock when the process
+ends, however it ends. The next writer removes what a killed one left. Files in the old folder that
+fieldmark does not write are carried over. Work that writes results as they are known (`Kind.in_place`)
+uses the lock alone.
 """
 
 from __future__ import annotations
@@ -129,7 +130,6 @@ def publishing(out: Path, kind: Kind) -> Iterator[Path]:
                 _carry(place, staging, kind)
             _sync(staging)
             _swap(staging, place)
-            _carry(staging, place, kind)  # what came in the meantime
         except io.disk_errors() as error:
             raise InputError(
                 f"{out} could not be written ({getattr(error, 'strerror', None) or error}): free some "
@@ -141,7 +141,7 @@ def publishing(out: Path, kind: Kind) -> Iterator[Path]:
             raise InputError(str(error).replace(str(staging), str(out))) from error
         finally:
             _put_back(place)
-            shutil.rmtree(staging, ignore_errors=True)
+            _discard(staging, place, kind)
 
 
 @contextmanager
@@ -206,7 +206,13 @@ def _clean(place: Path, kind: Kind) -> None:
     """Remove what killed writers left; nobody else is writing."""
     _put_back(place)
     for left in _leftovers(place, "old|staging"):
-        if place.exists():
+        _discard(left, place, kind)
+
+
+def _discard(left: Path, place: Path, kind: Kind) -> None:
+    """Remove a folder, but for what the user has put into it since its files were carried over."""
+    with suppress(OSError):  # then the next writer does it
+        if left.exists() and place.exists():
             _carry(left, place, kind)
         shutil.rmtree(left, ignore_errors=True)
 
