@@ -18,8 +18,12 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from fieldmark.curation.writing import KIND as CHECK
+from fieldmark.data.download.archives import KIND as PHOTOS
+from fieldmark.experiments.study.writing import KIND as STUDY
 from fieldmark.inference import neighbours
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier.folder import KIND as CLASSIFIER
 from fieldmark.training import TrainConfig, train
 from fieldmark.training.run import Trained
 from fieldmark.utils import io, publishing
@@ -32,6 +36,7 @@ KIND = Kind("thing", "thing.json", owned=("part-*.bin",))
 
 WRITER = """
 import os, signal, sys
+import filelock  # once for all
 from pathlib import Path
 from fieldmark.utils import io, publishing
 from fieldmark.utils.publishing import Kind
@@ -204,7 +209,7 @@ def pair(insects: Path, draw: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setattr("fieldmark.training.run.classifier_page", lambda *_, **__: "page")
         config = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
         one = train(insects, replace(config, epochs=2))
-        other = train(insects, replace(config, epochs=2, val=0.2, seed=1))
+        other = train(insects, replace(config, epochs=2, val=0.2))
         yield Pair(one, other, draw(0, 0))
 
 
@@ -381,7 +386,7 @@ def test_the_second_writer_is_told_who_the_first_one_is_until_that_one_is_dead(
         child.send_signal(end)
     with claimed(out, kind):
         pass
-    assert names(tmp_path) == []
+    assert names(tmp_path) == ["out"] * in_place
 
 
 def test_a_second_thread_is_refused_and_a_block_inside_is_not(tmp_path: Path) -> None:
@@ -438,6 +443,33 @@ def test_a_mount_point_is_refused_at_once() -> None:
         claimed(Path("/proc"), KIND),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "there"),
+    [
+        (CLASSIFIER, ("README.md", "backbone.safetensors", "photos.parquet", "report.html")),
+        (CHECK, ("checked.parquet", ".findings.parquet.12345678.part")),
+        (STUDY, ("scores",)),
+        (PHOTOS, (".lock",)),
+        (PHOTOS, (".writable",)),
+    ],
+)
+def test_what_a_killed_run_of_the_version_before_left_is_written_to(
+    tmp_path: Path, kind: Kind, there: tuple[str, ...]
+) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    with claimed(tmp_path, kind):
+        pass
+
+
+@pytest.mark.parametrize("kind", [CLASSIFIER, CHECK, STUDY, PHOTOS])
+def test_a_table_of_photos_alone_is_nobodys_leftover(tmp_path: Path, kind: Kind) -> None:
+    (tmp_path / "photos.parquet").touch()
+    with pytest.raises(InputError, match="holds other files"), claimed(tmp_path, kind):
+        pass
+    assert names(tmp_path) == ["photos.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def publishing(out: Path, kind: Kind) -> Iterator[Path]:
         try:
             staging.mkdir()
             yield staging
+            if unknown := [path.name for path in staging.iterdir() if not kind.owns(path.name)]:
+                raise ValueError(f"{kind} does not own {unknown}: a later writer would keep them")
             if place.exists():
                 shutil.copymode(place, staging)
                 _carry(place, staging, kind)
