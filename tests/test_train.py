@@ -16,14 +16,14 @@ from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier.folder import KIND
 from fieldmark.training import TrainConfig, sentence, train
 from fieldmark.training.logit_adjustment import choose
 from fieldmark.training.strategies.single import beside
 from fieldmark.training.summary import photo_line
-from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.publishing import claimed
 
-MARK = ("classifier", "classifier.json")
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
 
 
@@ -194,13 +194,14 @@ def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
 def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(
     model: Path, tmp_path: Path
 ) -> None:
-    io.check_out(tmp_path, *MARK)
-    io.check_out(tmp_path / "new" / "deep", *MARK)
-    io.check_out(model, *MARK)
+    (tmp_path / "empty").mkdir()
+    for good in (tmp_path / "empty", tmp_path / "new" / "deep", model):
+        with claimed(good, KIND):
+            pass
     (tmp_path / "thesis.txt").write_text("years of work")
     for bad in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(InputError, match="--out"):
-            io.check_out(bad, *MARK)
+        with pytest.raises(InputError, match="--out"), claimed(bad, KIND):
+            pass
 
 
 def test_where_nothing_was_held_out_it_says_so_to_people() -> None:

@@ -23,7 +23,7 @@ from fieldmark.utils.errors import InputError, StoreError
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from fieldmark import files
+from fieldmark.utils import io
 with {block} as held:
     {act}
     print("ready", flush=True)
@@ -92,7 +92,7 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path, before: byte
     path = tmp_path / "a.bin"
     if before is not None:
         path.write_bytes(before)
-    with process("files.replacing({path})", "held.write_bytes(b'half')", path) as child:
+    with process("io.replacing({path})", "held.write_bytes(b'half')", path) as child:
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert (path.read_bytes() if path.exists() else None) == before
@@ -136,7 +136,7 @@ def test_a_lock_that_another_process_holds_is_refused_and_is_free_once_it_is_kil
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "store" / "lock"
-    with process("files.lock({path})", "pass", path) as child:
+    with process("io.lock({path})", "pass", path) as child:
         with pytest.raises(StoreError, match="in use by another fieldmark"), io.lock(path):
             pass
         child.send_signal(signal.SIGKILL)

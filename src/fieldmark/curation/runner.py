@@ -18,8 +18,12 @@ from fieldmark.data.subset import photo_finder
 from fieldmark.features.cache import Features
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import Backbone
-from fieldmark.utils import io
+from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
+
+KIND = publishing.Kind(
+    "check", "findings.json", ("checked.parquet", "findings.parquet", "report.html")
+)
 
 
 def check(
@@ -41,10 +45,17 @@ def check(
 
     Raises:
         InputError: The photos, the network or the folder cannot be used.
+        StoreError: Another process writes to the folder.
     """
     if unknown := [name for name in config.drop if name not in DROP_REASONS]:
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
-    io.check_out(out, "check", "findings.json")
+    with publishing.claimed(out, KIND):
+        result = _check(photos, config, read)
+        _write(out, result, config, command)
+    return result
+
+
+def _check(photos: Path, config: CheckConfig, read: Callable[[Path], PhotoTable]) -> CheckResult:
     split = Split.read(config.split) if config.split else None
     accepted = synonyms.read(config.names)
     backbone = models.load(
@@ -55,11 +66,9 @@ def check(
     rotated_N = rotation_log_odds(extractor, backbone, files_of(table), features, config.seed)
     findings = findings_of(table.kept, split, stats, features, rotated_N, config)
     grouped = filters.group_near_duplicates(table, findings)
-    result = CheckResult(
+    return CheckResult(
         filters.drop(grouped, findings, config.drop), findings, filters.summarize(findings)
     )
-    _write(out, result, config, command)
-    return result
 
 
 def _measure(
@@ -92,12 +101,8 @@ def files_of(table: PhotoTable) -> list[PhotoFile]:
 
 
 def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) -> None:
-    """Write table, findings and page; `findings.json` is last and marks the folder as complete."""
-    table = result.table
-    table.write(out / "checked.parquet")
-    with io.replacing(out / "findings.parquet") as temporary:
-        result.findings.write_parquet(temporary)
-    counts = result.summary.to_dict()
+    """Publish table, findings and page."""
+    table, counts = result.table, result.summary.to_dict()
     about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
     page = reports.check_page(
         result.findings,
@@ -106,8 +111,12 @@ def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) ->
         photos=photo_finder(table),
         about=asdict(config) | about,
     )
-    io.write_text(out / "report.html", page)
-    io.write_json(out / "findings.json", counts)
+    with publishing.publishing(out, KIND) as staging:
+        table.write(staging / "checked.parquet")
+        with io.replacing(staging / "findings.parquet") as temporary:
+            result.findings.write_parquet(temporary)
+        io.write_text(staging / "report.html", page)
+        io.write_json(staging / "findings.json", counts)
 
 
 def lines(result: CheckResult) -> Iterator[str]:

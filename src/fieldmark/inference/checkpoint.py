@@ -24,7 +24,7 @@ from fieldmark.inference.predictor import (
     with_progress,
 )
 from fieldmark.inference.record import Record, to_record
-from fieldmark.utils import io
+from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def to_file(
         StoreError: another process writes it.
     """
     output = Output(path, classifier, top=top, wide=wide)
-    with io.lock(path.with_name(f".{path.name}.lock")):
+    with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))
         for _ in output.keep(counted):

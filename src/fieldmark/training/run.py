@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from fieldmark.data.subset import photo_finder
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference import neighbours
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier.folder import KIND, save
 from fieldmark.reports import classifier_page
 from fieldmark.training import pipeline
 from fieldmark.training.callbacks import Callback
@@ -26,7 +28,7 @@ from fieldmark.training.strategies import (
     ExtendStrategy,
     SingleStrategy,
 )
-from fieldmark.utils import io
+from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import listening
 
@@ -68,9 +70,12 @@ class Trained:
             InputError: the folder cannot be written to, or holds other files.
         """
         out = Path(folder)
-        io.check_out(out, "classifier", "classifier.json")
+        save(self.classifier, out, partial(self._write_more, thumbnails=thumbnails))
+        return replace(self, folder=out)
+
+    def _write_more(self, out: Path, *, thumbnails: bool) -> None:
+        """Write what belongs to the classifier beside itself."""
         data, splits = self.outcome.fitted.data, self.outcome.splits
-        self.classifier.save(out)
         self.evaluation.save(out / "evaluation.safetensors")
         io.write_json(out / "evaluation.json", self.summary)
         data.table.write(out / "photos.parquet")
@@ -86,7 +91,6 @@ class Trained:
             train_counts=splits.train_counts(),
         )
         io.write_text(out / "report.html", page)
-        return replace(self, folder=out)
 
 
 def train(
@@ -109,6 +113,7 @@ def train(
 
     Raises:
         InputError: anything about the photos, the choices, the networks or the folder.
+        StoreError: another process writes to the folder.
 
     Example:
         >>> trained = train(photos, TrainConfig(epochs=5))  # doctest: +SKIP
@@ -116,15 +121,14 @@ def train(
         0.08
     """
     config = config or TrainConfig()
-    if out is not None:
-        io.check_out(Path(out), "classifier", "classifier.json")
-    config.check()
-    strategy: pipeline.Strategy
-    if config.several:
-        strategy = EnsembleStrategy.of(_dataset(photos, config), config)
-    else:
-        strategy = SingleStrategy(_dataset(photos, config), config)
-    return _run(strategy, out, callbacks, command)
+    with _claimed(out):
+        config.check()
+        strategy: pipeline.Strategy
+        if config.several:
+            strategy = EnsembleStrategy.of(_dataset(photos, config), config)
+        else:
+            strategy = SingleStrategy(_dataset(photos, config), config)
+        return _run(strategy, out, callbacks, command)
 
 
 def extend(
@@ -148,15 +152,23 @@ def extend(
 
     Raises:
         InputError: the classifier cannot be extended, or anything about the photos or the folder.
+        StoreError: another process writes to the folder.
     """
     model, out = Path(model), Path(out)
     if out.resolve() == model.resolve():
         raise InputError(
             f"{out} is the classifier that is extended: name another folder with --out."
         )
-    io.check_out(out, "classifier", "classifier.json")
-    strategy = ExtendStrategy.of(model, Path(photos), config or ExtendConfig())
-    return _run(strategy, out, callbacks, command)
+    with _claimed(out):
+        strategy = ExtendStrategy.of(model, Path(photos), config or ExtendConfig())
+        return _run(strategy, out, callbacks, command)
+
+
+def _claimed(out: str | Path | None) -> AbstractContextManager[object]:
+    """Be the only writer of the folder; of several processes that train together, the first one is."""
+    if out is None or distributed.process_index():
+        return nullcontext()
+    return publishing.claimed(Path(out), KIND)
 
 
 def _run(

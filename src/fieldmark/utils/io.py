@@ -7,21 +7,24 @@ process. Data that is appended to (the feature store) keeps its own order of wri
 from __future__ import annotations
 
 import atexit
-import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
+import shlex
 import shutil
 import stat
+import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fieldmark.utils.errors import InputError, StoreError
 
@@ -29,11 +32,13 @@ from fieldmark.utils.errors import InputError, StoreError
 def cache_dir() -> Path:
     """Where features, converted graphs and measurements are kept between runs.
 
-    `FIELDMARK_CACHE` names it; without it, the user's cache folder (XDG base directories).
+    `FIELDMARK_CACHE` names it; without it, the user's cache folder.
     """
     if named := os.environ.get("FIELDMARK_CACHE"):
         return Path(named).absolute()  # also for workers that stand elsewhere
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldmark"
+    import platformdirs
+
+    return platformdirs.user_cache_path("fieldmark", appauthor=False)
 
 
 def sha256(data: bytes) -> str:
@@ -47,9 +52,21 @@ def digest(value: Any) -> str:
     return sha256(text.encode())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in 64 hexadecimal digits; it is read block by block."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def disk_errors() -> tuple[type[Exception], ...]:
+    """What is raised where a disk is full: safetensors has an exception of its own."""
+    loaded = sys.modules.get("safetensors")
+    return (OSError, loaded.SafetensorError) if loaded else (OSError,)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -68,15 +85,11 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.chmod(0o644)  # some libraries make files that only their owner can read
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
+        sync(temporary)
         temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path} could not be written ({error.strerror or error}): free some space or name "
-            "another place to write to."
-        ) from error
+        sync(path.parent)
+    except disk_errors() as error:
+        raise _unwritten(path, error) from error
     finally:
         with suppress(OSError):  # nothing to remove, or no folder to remove it from
             temporary.unlink()
@@ -85,7 +98,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def settle(part: Path, path: Path) -> None:
     """Give a file that is whole and synced its name, so that a power cut does not lose it."""
     part.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -97,28 +110,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 text file, or nothing."""
     write_bytes(path, text.encode())
-
-
-def check_out(out: Path, what: str, marker: str) -> None:
-    """Say before any long work that a result cannot go to `out`.
-
-    Args:
-        out: a folder, which need not be there yet.
-        what: what is to be written there, for a person.
-        marker: what an older one of its kind has in it; such a folder may be written to again.
-
-    Raises:
-        InputError: `out` is a file, holds other things, or cannot be written to.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: name a folder for the {what} with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / marker).exists():
-        raise InputError(f"{out} holds other files: name a new folder for the {what} with --out.")
-    with replacing(out / ".writable") as trial:
-        trial.touch()
-    (out / ".writable").unlink()
-    if not any(out.iterdir()):
-        out.rmdir()
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
@@ -135,10 +126,14 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        raise InputError(
-            f"{path} could not be written ({error.strerror or error}): free some space or name "
-            "another place to write to."
-        ) from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} could not be written ({getattr(error, 'strerror', None) or error}): free some space or "
+        "name another place to write to."
+    )
 
 
 def unzip(path: Path, limits: Mapping[str, int]) -> Path:
@@ -230,33 +225,63 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def lock(path: Path, option: str = "--cache") -> Iterator[None]:
-    """Hold an exclusive lock named by `path` for the length of the block.
+def lock(path: Path, option: str = "--cache", of: Path | None = None) -> Iterator[None]:
+    """Hold an exclusive lock for the length of the block.
 
-    `option` is what names another place, for the message.
+    The operating system gives the lock back when the process ends, however it ends. The file says who
+    holds it.
 
-    The operating system gives the lock back when the process ends, however it ends.
+    Args:
+        path: the file of the lock.
+        option: what names another place, for the message.
+        of: what is locked, for the message; None: the folder of `path`.
 
     Raises:
-        StoreError: another process holds it.
+        StoreError: another process or thread holds it.
         InputError: the folder cannot be written to.
     """
-    with _lock_file(path) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(
-                f"{path.parent} is in use by another fieldmark: wait until it has finished, or "
-                f"name another place with {option}."
-            ) from error
-        yield
+    from filelock import FileLock, Timeout
 
-
-def _lock_file(path: Path) -> IO[str]:
+    held = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
+        held.acquire(timeout=0.2)  # where it is released right now
+        _write_holder(path)
+    except Timeout as error:
+        raise StoreError(
+            f"{of or path.parent} is in use by another fieldmark{_holder(path)}: wait until it has "
+            f"finished, or name another place with {option}."
+        ) from error
     except OSError as error:
+        held.release()
         raise InputError(
             f"{path.parent} cannot be written to ({error.strerror or error}): name another place."
         ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # before the release: whoever has it open already sees that and opens it anew
+        held.release()
+
+
+def _write_holder(path: Path) -> None:
+    """Say in a lock's file who holds it."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    holder = {"pid": os.getpid(), "host": platform.node(), "command": command, "since": time.time()}
+    path.write_text(json.dumps(holder))
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, in brackets; what an earlier, killed process wrote is not believed."""
+    for _ in range(20):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads(path.read_text())
+            if told["host"] == platform.node():
+                with suppress(PermissionError):  # it is another user's
+                    os.kill(told["pid"], 0)
+            since = time.strftime("%Y-%m-%d %H:%M", time.localtime(told["since"]))
+            command = told["command"] if len(told["command"]) < 200 else f"{told['command'][:200]}…"
+            return f" (process {told['pid']} on {told['host']}, since {since}: {command})"
+        time.sleep(0.02)  # the holder is about to write it
+    return ""

@@ -15,11 +15,14 @@ from fieldmark.data.download.unpack import unpack
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.publishing import Kind, claimed
 
 logger = logging.getLogger(__name__)
 
 RECORD = "fetched.json"
 """The record of a folder's downloads: each file's URL, bytes, digests, and expected digest."""
+
+KIND = Kind("photos", RECORD, in_place=True)
 
 _MB = 1_000_000
 
@@ -67,12 +70,12 @@ def fetch_challenge(
         The record of each file, in the order of the downloads.
 
     Raises:
-        InputError: a file is not available, is not the published one, or cannot be unpacked; or the
-            disk is full. Finished work is kept.
+        InputError: a file is not available, is not the published one, or cannot be unpacked; or the disk
+            is full. What was done is kept.
+        StoreError: another process fetches into the folder.
     """
     wanted = challenge.archives()
-    io.check_out(out, "photos", RECORD)
-    with io.lock(out / ".lock", "--out"), Downloads(retry_policy or RetryPolicy()) as downloads:
+    with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
         record = _Record(out / RECORD, challenge.year)
         for archive in wanted:
             _fetch_archive(archive, challenge, out, record, downloads)

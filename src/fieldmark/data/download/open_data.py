@@ -12,13 +12,14 @@ from pathlib import Path
 import polars as pl
 
 from fieldmark.data import images
-from fieldmark.data.download.archives import RECORD
+from fieldmark.data.download.archives import KIND, RECORD
 from fieldmark.data.download.http import Downloads, NotAvailable, RetryPolicy, WrongContent
 from fieldmark.data.download.selection import PhotoQuery, choose
 from fieldmark.data.readers import inat_tables
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.publishing import claimed
 from fieldmark.utils.threads import in_order
 
 _PHOTO_LIMIT = 64 * 2**20
@@ -53,13 +54,11 @@ def fetch_open_data(
         InputError: a table is not available or damaged, no photo matches, or the server does not answer;
             the next run resumes.
     """
-    retry_policy = retry_policy or RetryPolicy()
-    io.check_out(out, "photos", RECORD)
-    with io.lock(out / ".lock", "--out"), Downloads(retry_policy) as downloads:
+    with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
         _same_choice(wanted, out)
         chosen = _chosen(wanted, out, tables_dir or out / "tables", downloads)
         failed = _photos(chosen, out, downloads)
-    return _write(chosen, failed, out)
+        return _write(chosen, failed, out)
 
 
 def _same_choice(wanted: PhotoQuery, out: Path) -> None:

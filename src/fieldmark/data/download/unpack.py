@@ -142,7 +142,7 @@ def _settle(staging: Path, folder: Path) -> None:
         else:
             _rename(top, place)
     shutil.rmtree(staging)
-    io.sync_folder(folder)
+    io.sync(folder)
 
 
 def _rename(path: Path, place: Path) -> None:

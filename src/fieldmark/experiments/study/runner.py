@@ -16,12 +16,13 @@ from fieldmark.experiments.study.context import Row, Work
 from fieldmark.experiments.study.data import Data
 from fieldmark.experiments.study.keys import key
 from fieldmark.experiments.study.networks import load
-from fieldmark.experiments.study.writing import Writer
+from fieldmark.experiments.study.writing import KIND, Writer
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.training.finetune import FineTuning
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.publishing import claimed
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,15 @@ def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command
 
     Raises:
         InputError: anything about the photos, the folder or the recipe that stands in the way.
+        StoreError: another process writes to the folder.
     """
+    with claimed(out, KIND):
+        return _study(data, out, recipe, config, command)
+
+
+def _study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, command: str) -> Row:
     start = time.perf_counter()
     runs = _wanted(recipe, config.only)
-    io.check_out(out, "study", "rows")
     networks = load(runs, config)
     table = read(data, limit=config.limit, seed=config.options.seed, accepted=config.names)
     able = [run for run in runs if networks.can_run(run, runs)]

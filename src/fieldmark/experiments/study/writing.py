@@ -15,7 +15,16 @@ from fieldmark.experiments.study.context import Row, Work
 from fieldmark.experiments.study_page import study_page
 from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
+from fieldmark.utils.publishing import Kind
 from fieldmark.utils.versions import versions
+
+KIND = Kind(
+    "study",
+    "rows",
+    owned=("scores", "study.json", "photos.parquet", "split.parquet", "report.html"),
+    in_place=True,
+)
+"""Rows and scores are written as soon as they are known, so that a killed study goes on."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@
     README.md              a model card in the form of the Hugging Face hub
 
 The second member's last layer is `head-2.safetensors`, the second distinct weights are
-`backbone-2.safetensors`, and so on. Nothing in it is ever run as code: tensors are safetensors, the
-rest is JSON.
+`backbone-2.safetensors`, and so on. `classifier.json` has the digests of all other files. Nothing in it
+is ever run as code: tensors are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,9 @@ from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.validation import damaged
-from fieldmark.utils import io
+from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import ClassifierError, InputError
+from fieldmark.utils.publishing import Kind
 
 if TYPE_CHECKING:
     from fieldmark.inference.classifier.model import Classifier
@@ -51,29 +52,59 @@ LIMITS = {
 }
 """The files that are read, and the bytes that each may have."""
 
+KIND = Kind(
+    "classifier",
+    "classifier.json",
+    owned=(
+        *("backbone*.safetensors", "head*.safetensors", "neighbours.safetensors", "README.md"),
+        *("evaluation.json", "evaluation.safetensors", "photos.parquet", "split.parquet"),
+        "report.html",
+    ),
+)
 
-def save(classifier: Classifier, folder: Path) -> None:
-    """Write the folder; see `Classifier.save`."""
+
+def save(
+    classifier: Classifier, folder: Path, more: Callable[[Path], None] = lambda _folder: None
+) -> None:
+    """Publish the folder; see `Classifier.save`.
+
+    Args:
+        classifier: what to write.
+        folder: where.
+        more: writes further files that belong to the classifier into the folder that it is given.
+    """
+    with publishing.publishing(folder, KIND) as staging:
+        _write(classifier, staging)
+        more(staging)
+        if classifier.source and classifier.source.resolve() == folder.resolve():
+            _write_again(classifier, classifier.source, staging)
+        _write_about(classifier, staging)
+
+
+def _write(classifier: Classifier, folder: Path) -> None:
     from safetensors.numpy import save as as_bytes
 
-    try:
-        (folder / "classifier.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written to ({error.strerror}): name another folder."
-        ) from error
-    names = []
     weights = {network.weights: network for network in classifier.networks}
     for number, network in enumerate(weights.values()):
-        names.append(_name("backbone", number))
-        _save_weights(network, folder / names[-1])
+        _save_weights(network, folder / _name("backbone", number))
     for number, member in enumerate(classifier.members):
-        names.append(_name("head", number))
         tensors = {name: np.ascontiguousarray(t) for name, t in member.head.tensors().items()}
-        io.write_bytes(folder / names[-1], as_bytes(tensors))
-    for name in LIMITS.keys() - {*names, "classifier.json", "neighbours.safetensors"}:
-        (folder / name).unlink(missing_ok=True)  # of a larger ensemble that was here before
+        io.write_bytes(folder / _name("head", number), as_bytes(tensors))
     io.write_text(folder / "README.md", card(classifier))
+
+
+def _write_again(classifier: Classifier, old: Path, folder: Path) -> None:
+    """Take over what else belongs to a classifier that is saved where it was loaded from."""
+    written = publishing.digests(folder)
+    if any(classifier.files.get(name) != written[name] for name in written if name[:4] == "head"):
+        return  # it answers otherwise than the one that was loaded
+    for name in filter(KIND.owns, classifier.files.keys() - written.keys()):
+        path = old / Path(name).name
+        if path.is_file() and io.file_digest(path) == classifier.files[name]:
+            publishing.link(path, folder / path.name)
+
+
+def _write_about(classifier: Classifier, folder: Path) -> None:
     io.write_json(
         folder / "classifier.json",
         {
@@ -83,7 +114,7 @@ def save(classifier: Classifier, folder: Path) -> None:
             "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
             "known_from": classifier.ood_threshold,
             "taxonomy": classifier.taxonomy.to_json(),
-            "files": {name: io.sha256((folder / name).read_bytes()) for name in sorted(names)},
+            "files": publishing.digests(folder),
             "provenance": dict(classifier.provenance),
         },
     )
@@ -141,6 +172,7 @@ def _load(folder: Path) -> dict[str, Any]:
             ),
             provenance=about["provenance"],
             source=folder,
+            files=_files(about),
         )
     except (InputError, OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from error
@@ -191,7 +223,15 @@ def _read_head(path: Path, digests: Mapping[str, object]) -> LinearHead:
     return LinearHead.from_tensors(tensors_in(raw))
 
 
+def _files(about: Any) -> dict[str, str]:
+    files = about["files"]
+    if not isinstance(files, dict) or not all(isinstance(each, str) for each in files.values()):
+        raise ValueError("files are not given with their digests")
+    return dict(files)
+
+
 def _read_about(folder: Path) -> Any:
+    publishing.restore(folder)
     if not folder.is_dir():
         raise ClassifierError(
             f"{folder} is not a folder: name one that `fieldmark train --out` wrote."

@@ -52,6 +52,7 @@ class Classifier:
             where this was not set. An ensemble's energy is the weighted mean of its members'.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: the folder that it was loaded from.
+        files: the SHA-256 of each file that belongs to it there.
     """
 
     members: tuple[Member, ...]
@@ -61,6 +62,7 @@ class Classifier:
     ood_threshold: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def alone(

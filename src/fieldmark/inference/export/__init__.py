@@ -38,7 +38,7 @@ from fieldmark.inference.export.validation import (
     pictures,
 )
 from fieldmark.models.runtime import int8 as int8_
-from fieldmark.utils import io
+from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray
 
@@ -101,12 +101,13 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = Fal
     Raises:
         InputError: as `export`, or the classifier or a photo does not exist.
     """
-    classifier = Classifier.load(model)
-    given = [item.path for item in inference.find_photos(check)]
-    places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
-    if not places:
-        logger.info("No photos to check on were found: using generated pictures.")
-    return export(classifier, path, pictures(places), int8=int8)
+    with publishing.writing_file(path, "--onnx"):
+        classifier = Classifier.load(model)
+        given = [item.path for item in inference.find_photos(check)]
+        places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
+        if not places:
+            logger.info("No photos to check on were found: using generated pictures.")
+        return export(classifier, path, pictures(places), int8=int8)
 
 
 def export(

@@ -59,6 +59,10 @@ class Neighbours:
             names = [name for name in file.keys() if name != "vectors"]  # noqa: SIM118  # no mapping
             small = {name: file.get_tensor(name) for name in names}
             self._read(small, classifier)
+            # Versions before the folder's files were published together wrote no digest of this one.
+            if FILE in classifier.files or "README.md" in classifier.files:
+                known = classifier.files.get(FILE)
+                require(io.file_digest(path) == known, "it was not written with this classifier")
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             why = " ".join(str(error).split())
             raise ClassifierError(
