@@ -1,4 +1,4 @@
-"""The documents say what the code does: verbs, options, names, columns, layers, files, links."""
+"""The documents agree with the code: commands, options, names, columns, layers, files, links."""
 
 from __future__ import annotations
 
@@ -433,7 +433,7 @@ def test_the_table_of_a_study_shows_both_errors_the_weights_and_the_paper() -> N
     ]
     assert "- Does it pay? It does." in text
     assert "Network" not in study_table().render(STUDY, first=False)
-    assert "4,337 photos of 74 classes; 3,469 to train" in text
+    assert "4,337 photos of 74 classes; 3,469 training, 435 validation and 433 test" in text
     assert "This study is not finished." not in text
     assert "This study is not finished." in study_table().render(STUDY | {"finished": False})
 
@@ -474,10 +474,10 @@ def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
     assert "0.500 (0.250 to 0.750)" in lines[3]
     ranked = {"backbone": "a", "weights_complete": False, "tie": True, "seconds": 2}
     ranked |= {"ridge": band, "ncm": band, "giga_macs": 1.0}
-    told = {"networks": 3, "ridge": 1.0, "ncm": 0.5}
-    text = module.ranking({"networks": [ranked], "photos": 9, "classes": 2, "agreement": told})
+    agreement = {"networks": 3, "ridge": 1.0, "ncm": 0.5}
+    text = module.ranking({"networks": [ranked], "photos": 9, "classes": 2, "agreement": agreement})
     assert "(partly) random | 0.500 (0.250 to 0.750), a tie with the first" in text
-    assert "ridge 1.00, means 0.50, LogME -0.50" in text
+    assert "ridge 1.00, class means 0.50" in text
     again = module.passes(one | {"stopped": [{"epochs": 12}, {"epochs": 17}]})
     assert (again, module.passes(one | {"epochs": 3})) == ("14 (12 to 17)", "3")
 
@@ -490,10 +490,10 @@ def test_what_best_tried_is_what_is_kept_beside_the_document(
     found = json.loads(read("docs/best.json"))
     assert module.filled(read("docs/better.md"), found, "better") == read("docs/better.md")
     provenance = {**found, "command": "/a/b/train.py train /a/photos --out /c/m"}
-    assert module.kept(provenance) == {**found, "command": "fieldmark train photos --out m"}
+    assert module.stored(provenance) == {**found, "command": "fieldmark train photos --out m"}
     tuned = [{**found["tried"][0], "photos": 9, "name": "trained", "taken": True}]
     text = "\n".join(module.lines({**found, "tuned": tuned}))
-    assert "On 9 photos; the reference is what is best without trained networks." in text
+    assert "On 9 photos; reference: the best option without fine-tuned networks." in text
     assert "| **trained** |" in text
 
 
