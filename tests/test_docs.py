@@ -172,7 +172,7 @@ def test_the_recipe_in_the_document_runs(tmp_path: Path) -> None:
 
 
 def test_the_fields_of_a_run_and_the_tables_of_the_paper_are_documented() -> None:
-    own = first_cells(section(read("docs/study.md"), "A recipe of one's own"))
+    own = first_cells(section(read("docs/study.md"), "A recipe of your own"))
     assert own == [field.name for field in fields(recipes.Run)]
     tables = section(read("docs/study.md"), "The paper's recipe")
     said = {
@@ -317,9 +317,9 @@ def test_links_of_documents_at_the_top_are_those_of_the_site() -> None:
     assert site.linked(text, "README.md") == (
         "[a](data.md#reasons) [b](changelog.md) [c](images/page.png) [d](https://e.org)"
     )
-    text = "[a](../benchmarks/README.md) [b](../ARCHITECTURE.md) [c](study.md#a-recipe-of-ones-own)"
+    text = "[a](../benchmarks/README.md) [b](../ARCHITECTURE.md) [c](study.md#a-recipe-of-your-own)"
     assert site.linked(text, "docs/scaling.md") == (
-        "[a](benchmarks.md) [b](architecture.md) [c](study.md#a-recipe-of-ones-own)"
+        "[a](benchmarks.md) [b](architecture.md) [c](study.md#a-recipe-of-your-own)"
     )
 
 
