@@ -3,8 +3,9 @@
     fieldmark train PHOTOS --out MODEL --quality best --budget 30m --weights-dir WEIGHTS
     python scripts/best_table.py MODEL/classifier.json --into docs/better.md
 
-The tables replace the text between `<!-- best:begin -->` and `<!-- best:end -->`. The results are stored in
-best.json beside the document, and a test compares the two; `--again` renews the document from that file.
+The tables replace the text between `<!-- best:begin -->` and `<!-- best:end -->`. The results are
+stored in best.json beside the document, and a test compares the two; `--again` renews the document from
+that file.
 """
 
 from __future__ import annotations

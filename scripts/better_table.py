@@ -5,8 +5,8 @@
     python scripts/better_table.py STUDY/study.json --into docs/finetune.md
 
 Each table of the study replaces the text between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`, the
-answer to its question (`fieldmark.experiments.answers`) the text between `<!-- TABLE-answer:begin -->` and
-its end. The results are stored beside the document (docs/better.json), and a test compares the two.
+answer to its question (`fieldmark.experiments.answers`) the text between `<!-- TABLE-answer:begin -->`
+and its end. The results are stored beside the document (docs/better.json), and a test compares the two.
 `--again` renews the document from that file.
 """
 
@@ -205,7 +205,10 @@ def table(study: Row, name: str) -> str:
 def about(study: Row, rows: Sequence[Row]) -> str:
     """Describe the photos of a table, and give the command."""
     first, bands = rows[0], rows[0]["bands"]
-    part = {"cross": "training and validation photos, out-of-fold predictions", "test": "test photos"}
+    part = {
+        "cross": "training and validation photos, out-of-fold predictions",
+        "test": "test photos",
+    }
     counts = ", ".join(
         f"{bands[each]['classes']} {word} ({bands[each]['photos']:,} photos)"
         for each, word in (("tail", "rare"), ("medium", "medium"), ("head", "frequent"))
@@ -239,8 +242,8 @@ def ranking(found: Row) -> str:
         "",
         f"{found['photos']:,} photos of {found['classes']} classes, features cached before. Spearman's "
         f"correlation with the trained heads of {agreement['networks']} networks: ridge "
-        f"{agreement['ridge']:.2f}, class means {agreement['ncm']:.2f}. So few networks, with such large "
-        "differences, show that the order is not wrong, and no more.",
+        f"{agreement['ridge']:.2f}, class means {agreement['ncm']:.2f}. So few networks, with such "
+        "large differences, show that the order is not wrong, and no more.",
     ]
     return "\n".join(lines) + "\n"
 

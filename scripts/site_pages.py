@@ -1,8 +1,8 @@
 """Add the documents outside docs/ to the documentation site: a hook of MkDocs, see mkdocs.yml.
 
-The site's pages are the files of docs/, the documents in `DOCUMENTS`, one page with every public name, and
-one that lists the JSON schemas of docs/schemas/. Links between them are those of the repository; here
-they become those of the site.
+The site's pages are the files of docs/, the documents in `DOCUMENTS`, one page with every public name,
+and one that lists the JSON schemas of docs/schemas/. Links between them are those of the repository;
+here they become those of the site.
 """
 
 from __future__ import annotations

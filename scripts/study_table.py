@@ -3,8 +3,8 @@
     python scripts/study_table.py STUDY/study.json
     python scripts/study_table.py STUDY/study.json SMALL/study.json --into docs/paper.md
 
-With `--into` the text replaces what stands between the comments `<!-- study:begin -->` and
-`<!-- study:end -->`. The results that it shows are stored in docs/paper.json, and a test compares the two;
+With `--into` the text replaces what stands between the comments `<!-- study:begin -->` and `<!--
+study:end -->`. The results that it shows are stored in docs/paper.json, and a test compares the two;
 `--again` renews the document from that file. Only the first study shows Table 3.
 """
 
@@ -123,11 +123,12 @@ def about(study: Mapping[str, Any]) -> str:
     data, split = study["data"], study["data"]["split"]
     return (
         f"{data['name']}: {data['photos']:,} photos of {data['classes']} classes; {split['train']:,} "
-        f"training, {split['val']:,} validation and {split['test']:,} test photos ({split['way']} split, "
-        f"seed {split['seed']}). Pruned: classes with fewer than {data['prune_below']} training photos; "
-        f"{data['kept_classes']} of {data['classes']} are kept. In parentheses: the 95 % CI. The "
-        f"paper's errors are for {paper.CLASSES:,} classes, so a lower error here is no improvement "
-        "on it. A row with random weights shows that the method runs, not how good the network is."
+        f"training, {split['val']:,} validation and {split['test']:,} test photos ({split['way']} "
+        f"split, seed {split['seed']}). Pruned: classes with fewer than {data['prune_below']} training "
+        f"photos; {data['kept_classes']} of {data['classes']} are kept. In parentheses: the 95 % CI. "
+        f"The paper's errors are for {paper.CLASSES:,} classes, so a lower error here is no "
+        "improvement on it. A row with random weights shows that the method runs, not how good the "
+        "network is."
     )
 
 
@@ -201,7 +202,9 @@ def main() -> None:
         "study", type=Path, nargs="*", help="a study.json that `fieldmark study` wrote"
     )
     parser.add_argument("--into", type=Path, help="a Markdown file with the two comments")
-    parser.add_argument("--again", action="store_true", help="from the results stored in docs/paper.json")
+    parser.add_argument(
+        "--again", action="store_true", help="from the results stored in docs/paper.json"
+    )
     given = parser.parse_args()
     if given.again == bool(given.study):
         parser.error("name a study.json, or --again")

@@ -313,7 +313,9 @@ def test_the_site_has_an_entry_for_every_public_name_and_schema(tmp_path: Path) 
 
 def test_links_of_documents_at_the_top_are_those_of_the_site() -> None:
     site = load_script("site_pages")
-    text = "[a](docs/data.md#reasons) [b](CHANGELOG.md) [c](docs/images/page.png) [d](https://e.org)"
+    text = (
+        "[a](docs/data.md#reasons) [b](CHANGELOG.md) [c](docs/images/page.png) [d](https://e.org)"
+    )
     assert site.linked(text, "README.md") == (
         "[a](data.md#reasons) [b](changelog.md) [c](images/page.png) [d](https://e.org)"
     )
