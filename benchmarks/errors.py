@@ -75,7 +75,8 @@ def _against_reference(
     backbone = models.load(name, weights_dir=weights_dir)
     extractor = FeatureExtractor(store=store, engine="onnxruntime")
     ours = _evaluation(extractor, backbone, parts)
-    theirs = parts.val.evaluation(_reference_scores(name, parts, weights_dir), parts.classes)
+    scores = _reference_scores(name, parts, weights_dir)
+    theirs = Evaluation.of(parts.val, scores, parts.classes)
     return _row(f"{name}, error", ours, theirs, "torchvision's recipe", parts)
 
 

@@ -53,7 +53,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _options(rows: list[Mapping[str, Any]], reference: str) -> Iterator[str]:
-    yield f"On {rows[0]['photos']:,} photos; the reference: {reference}."
+    yield f"On {rows[0]['photos']:,} photos; reference: {reference}."
     yield ""
     yield "| | log-loss | top-1 error | difference to the reference | cost per photo | reason |"
     yield "|---|---|---|---|---|---|"
