@@ -4,16 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo docs test lint format bench lock clean
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP)  ## install the locked packages into .venv
 
-# The lock is read by uv and the packages are installed by pip with it as constraints: so a build of
-# PyTorch that the machine offers (CPU only, say) is taken as it is, and CUDA packages come along
-# only where the build asks for them.
+# uv writes the lock file out as constraints and pip installs with them: so pip takes the build of PyTorch
+# that the machine's index offers (CPU only, say), and CUDA packages only where that build needs them.
 $(STAMP): pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'uv>=0.8'
@@ -21,10 +20,14 @@ $(STAMP): pyproject.toml uv.lock
 	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[cluster,openvino,remote,serve]'
 	@touch $(STAMP)
 
-demo: setup  ## draw a field guide, train on it, look at the result
+demo: setup  ## draw photos of invented species and train on them
 	$(BIN)/fieldmark demo --out demo
 
-test: lint  ## everything that must hold
+docs: setup  ## build the documentation site into site/
+	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test: lint  ## lint and all tests
 	$(BIN)/python -m pytest
 
 lint: setup  ## format, lint, types, layers
@@ -33,15 +36,15 @@ lint: setup  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: setup  ## put the code into form
+format: setup  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## measure against what a user would pick instead
+bench: setup  ## compare with what a user would take instead
 	$(BIN)/python -m benchmarks
 
 lock: setup  ## renew uv.lock after a change of dependencies
 	$(BIN)/uv lock
 
 clean:  ## remove what was built
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo site .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""What fieldmark costs, beside what a user would pick instead: see README.md in this folder."""
+"""Benchmarks against the tools that a user would take instead: see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ BENCHMARKS: dict[str, str] = {
     "finetune": "A step of fine-tuning all layers",
     "heads_many": "A last layer for very many classes",
     "cluster": "Shards over a Ray cluster",
-    "memory": "Memory against photos",
+    "memory": "Memory by number of photos",
     "store": "Features to disk and back",
     "tables": "Index, count, split and prune annotations",
-    "cold_start": "From nothing to the first answer",
-    "serve": "The HTTP server, beside the bare engine and overloaded",
-    "gpu": "The same on a GPU, where there is one",
-    "hardware": "What the machine can do at most, and how near each stage comes",
-    "labels": "Wrong labels found beside cleanlab, and in how much memory",
-    "errors": "Whether speed is bought with errors",
-    "findings": "What is found of photos and copies spoilt on purpose",
+    "cold_start": "From start to the first answer",
+    "serve": "The HTTP server compared with the bare engine, and overloaded",
+    "gpu": "The same on a GPU",
+    "hardware": "Limits of the machine, and the share that each stage reaches",
+    "labels": "Label issues compared with cleanlab, and memory",
+    "errors": "Errors compared with the reference",
+    "findings": "Findings on photos and copies damaged on purpose",
 }
-"""Each is the module of that name in this folder; in the order in which they are run and shown."""
+"""Name and title of each benchmark, a module of this folder, in the order of running and showing."""
 
 LONG = ("heads", "labels", "errors", "findings", "cluster", "memory", "heads_many")
-"""Run only when named: they take minutes, and hardly change from day to day."""
+"""Run only when named: they take minutes, and their results rarely change."""

@@ -1,8 +1,8 @@
 """Run the benchmarks: `python -m benchmarks [NAME...] [--quick] [--write-readme]`.
 
-Each prints one table and keeps one file, `results/NAME.json`. `--quick` runs one round on little, to see
-that everything works, and keeps nothing. `--write-readme` runs nothing: it renews the tables in
-README.md and docs/performance.md from the kept files.
+Each prints one table and writes one file, `results/NAME.json`. `--quick` runs one small round, to check
+that everything works, and writes nothing. `--write-readme` runs nothing: it renews the tables in
+README.md and docs/performance.md from the stored results.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fieldmark.utils import io
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run what was named; 1 if one of them failed."""
+    """Run the named benchmarks; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--quick", action="store_true", help="one round on little; keeps nothing")
+    parser.add_argument("--quick", action="store_true", help="one small round; writes nothing")
     parser.add_argument("--write-readme", action="store_true", help="renew the tables, run nothing")
     given = parser.parse_args(words)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
-        parser.error(f"no benchmark is called {', '.join(unknown)}: choose {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark {', '.join(unknown)}: choose {', '.join(BENCHMARKS)}")
     if given.write_readme:
         shown.write()
         return 0
@@ -38,12 +38,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, *, quick: bool) -> bool:
-    """Run one benchmark, print its table, keep its record; False if it failed."""
+    """Run one benchmark, print its table and write its record; return False if it failed."""
     load, start = os.getloadavg()[0], time.perf_counter()
     try:
         rows: list[common.Row] = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
     except common.Unavailable as why:
-        print(f"{name}: passed over, {why}\n", flush=True)
+        print(f"{name}: skipped, {why}\n", flush=True)
         return True
     except Exception as error:  # one that breaks must not keep the others from running
         print(f"{name}: {type(error).__name__}: {error}\n", file=sys.stderr, flush=True)

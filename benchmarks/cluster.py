@@ -1,14 +1,13 @@
-"""Rows a second over a cluster, against one process and against Ray Data by hand.
+"""Measure rows per second over a cluster, against one process and against Ray Data by hand.
 
-Nodes of one core each in processes of their own (`ray.cluster_utils.Cluster`) on this machine; they are
-up before anything is timed. Each run has new processes: importing PyTorch and loading the network are in
-all times. Invented photos of 320 x 240 pixels in files; the network is shufflenet_v2_x0_5 with random
-weights in ONNX Runtime. By hand the same photos are read, decoded by our decoder and computed by our
-engine in the `map_batches` of Ray Data, and written as Parquet: what is compared is the way through Ray
-alone.
+Nodes of one core each are processes (`ray.cluster_utils.Cluster`) on this machine; they run before
+anything is timed. Each run has new processes: importing PyTorch and loading the network are in all
+times. Generated photos of 320 x 240 pixels in files; the network is shufflenet_v2_x0_5 with random
+weights in ONNX Runtime. "By hand" reads the same photos, decodes them with our decoder, runs our engine
+in the `map_batches` of Ray Data, and writes Parquet: the comparison is of Ray's part alone.
 
-The simulation of scripts/scaling.py predicts these times from what one photo costs on one core, and from
-the start: a run of the same cluster over a photo a shard.
+The simulation of scripts/scaling.py predicts these times from the cost of one photo on one core, and
+from the start: a run of the same cluster over one photo per shard.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ OURS = {1: "1 worker", 2: "2 workers"}
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Rates by workers, and the simulation."""
+    """Measure rates by workers, and the simulation."""
     try:
         import ray.data  # noqa: F401  # imported before anything is timed
     except ImportError as error:
@@ -108,7 +107,7 @@ def _rates(folder: Path, photos: Path, times: int) -> list[Row]:
 
 
 def _by_hand(photos: Path, out: Path, workers: int) -> float:
-    """The plain way: paths, an actor that reads, decodes and computes, Parquet."""
+    """Run the plain pipeline: paths, an actor that reads, decodes and computes, Parquet."""
     import ray
 
     class Network:
@@ -133,7 +132,7 @@ def _by_hand(photos: Path, out: Path, workers: int) -> float:
 
 @contextmanager
 def _nodes(count: int) -> Iterator[str]:
-    """A cluster of so many nodes with a core each: its address."""
+    """Start a cluster of nodes with one core each and return its address."""
     from ray.cluster_utils import Cluster
 
     size = {"object_store_memory": 200 * 2**20}
@@ -154,7 +153,7 @@ def _connected(address: str) -> Any:
 
 
 def _predicted(photos: int, workers: int, cost: dict[str, float], measured: float) -> Row:
-    """The simulated time for so many workers beside the measured one."""
+    """Compare the simulated time for some workers with the measured one."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from scaling import Plan, simulate
 
@@ -178,13 +177,13 @@ def _predicted(photos: int, workers: int, cost: dict[str, float], measured: floa
         "measured",
         *[measured / ours] * 3,
         EXACT,
-        note="the nearer to 1 the better; above 1 the cluster was slower than the plan",
+        note="closer to 1 is better; above 1 the cluster was slower than the plan",
         more=cost,
     )
 
 
 def _costs(photos: Sequence[Any]) -> dict[str, float]:
-    """Seconds of one core for a photo: decoded, and through the network."""
+    """Measure the seconds of one core per photo: decoding, and the network."""
     network = load(NETWORK, weights="random")
     crop, data = FeatureExtractor().crop_for(network), [each.read_bytes() for each in photos]
     start = time.perf_counter()
@@ -200,7 +199,7 @@ def _costs(photos: Sequence[Any]) -> dict[str, float]:
 
 
 def _alone(photos: Path) -> dict[str, float]:
-    """Photos a second of one process that extracts them."""
+    """Measure photos per second of one process that extracts features."""
     start = time.perf_counter()
     network = load(NETWORK, weights="random")
     with tempfile.TemporaryDirectory() as store:

@@ -1,8 +1,8 @@
-"""From nothing to the first answer: whole processes, timed from outside.
+"""Measure the time from start to the first answer: whole processes, timed from outside.
 
 `fieldmark predict` of one photo, with its network converted before, against the script that a user of
 timm writes: import torch and timm, make the network, read its weights from a file, take timm's own
-transform, name the photo. Both use EfficientNet-Lite0, and both find all files in the system's cache.
+transform, predict. Both use EfficientNet-Lite0, and both find all files in the system's cache.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ with torch.inference_mode():
 for score, number in zip(*scores.topk(5)):
     print(f"{score:.1%} {number}")
 """
-# torchvision's wheel beside a CPU-only torch needs this first; it costs the peer nothing else.
+# torchvision's wheel beside a CPU-only torch needs this first; it adds nothing else to the peer's time.
 DECLARE = "from fieldmark.models._torchvision_import import import_torchvision as t; t()\n"
 
 
 def run(quick: bool = False) -> list[Row]:
-    """`--help` and `predict`, each beside timm's script."""
+    """Compare `--help` and `predict` with timm's script."""
     count = rounds(quick, 7)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -78,7 +78,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def _classifier(folder: Path) -> Path:
-    """A classifier with a converted network, and the same network in a file for timm."""
+    """Make a classifier with a converted network, and the same network in a file for timm."""
     import torch
     from safetensors.torch import save_file
 

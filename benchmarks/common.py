@@ -1,13 +1,13 @@
-"""What all benchmarks share: ways measured in turn, their medians as a row, and the record of a run.
+"""Shared parts of all benchmarks: alternating measurements, their medians as a row, the record of a run.
 
 A benchmark is a module with a function
 
     run(quick: bool = False) -> list[Row]
 
-and a line in `benchmarks.BENCHMARKS`. Each row sets one figure of ours beside that of a peer, which
-is what a user would pick instead. Both are measured in one call: `alternate` runs every way once a
-round, in an order that turns from round to round, so that whatever else the machine does falls on
-all of them.
+and a line in `benchmarks.BENCHMARKS`. Each row compares one figure of ours with that of a peer, the tool
+that a user would take instead. Both are measured in one call: `alternate` runs every variant once per
+round, in an order that rotates from round to round, so that other load of the machine affects all of
+them.
 
     values = alternate({"ours": timed(ours), "Pillow": timed(theirs)}, rounds=rounds(quick))
     return [compare("decode, 500 x 375", values, "ours", "Pillow", unit="s")]
@@ -36,19 +36,19 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 SHARED = ROOT.parent / "shared"
-"""Where the real photos lie, beside the checkout."""
+"""The folder of the real photos, beside the checkout."""
 
 ROUNDS = 5
-"""Fewer rounds than this are marked as such in every table."""
+"""Fewer rounds than this are marked in every table."""
 
 EXACT = 0
-"""The rounds of a figure that is no timing and does not vary, such as an error or a count."""
+"""The rounds of a figure that does not vary, such as an error or a count."""
 
 _PACKAGES = (
     *("numpy", "onnxruntime", "openvino", "pillow", "polars", "scikit-learn"),
     *("simplejpeg", "timm", "torch", "torchvision"),
 )
-# The instructions that the speed of a network or a decoder hangs on.
+# The instructions that the speed of networks and decoders depends on.
 _FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
     *("amx_tile", "amx_bf16", "amx_int8", "asimd", "sve"),
@@ -56,7 +56,7 @@ _FLAGS = (
 
 
 class Unavailable(Exception):
-    """What a benchmark needs is not here (the real photos, a GPU): it is passed over, and says so."""
+    """Something that a benchmark needs is missing (the real photos, a GPU): it is skipped."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Row:
     """One figure of ours beside a peer's.
 
     Attributes:
-        what: what was measured, in a few words.
+        what: the measured quantity, in a few words.
         unit: of `ours` and `peer`: "s", "ms", "img/s", ...
         ours: our median.
         peer: the peer's median.
-        peer_name: who that is, and how it was used.
+        peer_name: the peer, and how it was used.
         ratio: how many times better ours is; above 1 ours is better, whatever the unit.
         low, high: the lowest and the highest ratio within one round.
-        rounds: how many rounds the medians are over; `EXACT` where nothing varies.
-        aim: the ratio to reach, None where no aim was set.
-        note: what one must know to read the row rightly; "" if nothing.
-        more: further numbers by name, kept in the JSON only.
+        rounds: the number of rounds; `EXACT` where nothing varies.
+        aim: the ratio to reach; None: no aim.
+        note: a remark for the reader; "" if there is none.
+        more: further numbers by name, in the JSON only.
     """
 
     what: str
@@ -92,12 +92,12 @@ class Row:
 
 
 def rounds(quick: bool, full: int = ROUNDS) -> int:
-    """How many rounds to run: one where it is only to be seen that everything works."""
+    """Return the number of rounds: one for a quick check."""
     return 1 if quick else full
 
 
 def timed(call: Callable[[], object]) -> Callable[[], float]:
-    """A way that measures the seconds a call takes, for `alternate`."""
+    """Return a function that measures the seconds of a call, for `alternate`."""
 
     def way() -> float:
         start = time.perf_counter()
@@ -110,12 +110,12 @@ def timed(call: Callable[[], object]) -> Callable[[], float]:
 def alternate(
     ways: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool = False
 ) -> dict[str, list[float]]:
-    """Call every way once a round and keep what it gives (seconds, a rate, ...), by its name.
+    """Call every variant once per round and return its values (seconds, a rate, ...) by its name.
 
     Args:
-        ways: what to call; each measures itself, see `timed`.
-        rounds: how often; every round begins with the next way.
-        warm_up: call each way once before, and forget what it gave.
+        ways: the functions to call; each measures itself, see `timed`.
+        rounds: the number of rounds; every round begins with the next variant.
+        warm_up: call each once before, and discard the value.
     """
     names = list(ways)
     values: dict[str, list[float]] = {name: [] for name in names}
@@ -130,7 +130,7 @@ def alternate(
 
 
 def jpeg(number: int, size: tuple[int, int]) -> bytes:
-    """An invented photo; `size` is its height and width in pixels, as of an array."""
+    """Generate a photo; `size` is its height and width in pixels, as of an array."""
     from PIL import Image
 
     small = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
@@ -140,12 +140,12 @@ def jpeg(number: int, size: tuple[int, int]) -> bytes:
 
 
 def elsewhere(module: str, *words: object, **settings: str) -> dict[str, float]:
-    """What a benchmark's module prints as JSON, run in a process of its own: its memory is its own.
+    """Run a benchmark's module in a process of its own, for its memory, and return the JSON it prints.
 
     Args:
         module: its name in this folder.
         words: its arguments.
-        settings: of the environment, beside those that there are.
+        settings: additional environment variables.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", *map(str, words)],
@@ -160,10 +160,10 @@ def elsewhere(module: str, *words: object, **settings: str) -> dict[str, float]:
 
 
 def peak_gib() -> float:
-    """The most memory that this process held, in GiB.
+    """Return the peak memory of this process in GiB.
 
-    Not from `getrusage`, where it can be had otherwise: that counts the process which started this one
-    too, as it was at that moment.
+    `getrusage` is only the fallback: it includes the memory of the process that started this one, as it
+    was at that moment.
     """
     try:
         status = Path("/proc/self/status").read_text()
@@ -184,7 +184,7 @@ def compare(
     note: str = "",
     more: dict[str, Any] | None = None,
 ) -> Row:
-    """One row from what `alternate` gave: medians, their ratio, and its spread over the rounds.
+    """Make one row from the values of `alternate`: medians, their ratio, and its range over the rounds.
 
     Args:
         what: what was measured.
@@ -220,13 +220,13 @@ def compare(
 
 
 def record(name: str, rows: Sequence[Row], seconds: float, load: float) -> dict[str, Any]:
-    """What is kept of one benchmark: its rows, and all that they depend on.
+    """Return the record of one benchmark: its rows, and everything they depend on.
 
     Args:
         name: the benchmark.
-        rows: what it gave.
-        seconds: how long it took in all.
-        load: the machine's load average before it began; far above 0, others were at work.
+        rows: its results.
+        seconds: the total time.
+        load: the load average of the machine before the start; far above 0, others were using it.
     """
     return {
         "benchmark": name,
@@ -241,7 +241,7 @@ def record(name: str, rows: Sequence[Row], seconds: float, load: float) -> dict[
 
 
 def _rounded(value: Any) -> Any:
-    """Four digits: more would be noise, and every run would change every line of the file."""
+    """Round to four digits, so that not every run changes every line of the file."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
@@ -250,7 +250,7 @@ def _rounded(value: Any) -> Any:
 
 
 def commit() -> str:
-    """The commit that was measured; "+" after it where the sources were changed since."""
+    """Return the measured commit, with "+" where the sources have changed since."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
     return f"{head or 'unknown'}{'+' if changed else ''}"
@@ -267,12 +267,12 @@ def _git(*words: str) -> str:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """The machine: cores, processor, the instructions that matter, memory, system."""
+    """Describe the machine: cores, processor, relevant instructions, memory, system."""
     about = _cpuinfo()
     flags = set((about.get("flags") or about.get("Features") or "").split())
     return {
@@ -287,7 +287,7 @@ def machine() -> dict[str, Any]:
 
 
 def _gpu() -> str | None:
-    """The GPU's name, if what was measured has loaded PyTorch and PyTorch sees one."""
+    """Return the GPU's name, if PyTorch is loaded and sees one."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None
@@ -312,7 +312,7 @@ def _memory_gib() -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that the figures depend on, where installed."""
+    """Return the versions of Python and of the installed packages that the figures depend on."""
     found = {"python": platform.python_version()}
     for name in ("fieldmark", *_PACKAGES):
         try:
@@ -323,7 +323,7 @@ def versions() -> dict[str, str]:
 
 
 def shared(*parts: str) -> Path:
-    """A file or folder of the real photos, annotations and weights beside the checkout.
+    """Return a file or folder of the real photos, annotations and weights beside the checkout.
 
     Raises:
         Unavailable: it is not there.
@@ -335,7 +335,7 @@ def shared(*parts: str) -> Path:
 
 
 def table(name: str, rows: Sequence[Row]) -> str:
-    """The rows as text for a terminal, widths by content."""
+    """Format the rows as text for a terminal."""
     head = (name, "ours", "peer", "", "ratio", "(rounds)", "aim", "")
     lines = [head, *(_cells(row) for row in rows)]
     width = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -364,7 +364,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def spread(row: Row) -> str:
-    """The range of the ratio over the rounds, and a mark where there were too few."""
+    """Format the range of the ratio over the rounds, marked where there are too few."""
     if row.rounds == EXACT:
         return "(no timing)"
     if row.rounds < ROUNDS:
@@ -373,7 +373,7 @@ def spread(row: Row) -> str:
 
 
 def figure(value: float) -> str:
-    """A number as one would write it: three digits that count, whole above 100."""
+    """Format a number with three significant digits, without decimals above 100."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value else "0"

@@ -1,8 +1,8 @@
-"""Photo bytes to crop, against Pillow's own way: `python -m benchmarks.decode`.
+"""Measure photo bytes to crop, against Pillow: `python -m benchmarks.decode`.
 
-Pillow's way is what a data loader does: open, convert to RGB, resize the shorter side, cut the
-centre. Each round runs every way once, one after the other, so that whatever else the machine does
-falls on all of them; the figure is the median over the rounds, in milliseconds a photo on one thread.
+Pillow's variant is that of a data loader: open, convert to RGB, resize the shorter side, cut the
+centre. Each round runs every variant once, one after the other, so that other load of the machine
+affects all of them; the figure is the median over the rounds, in milliseconds per photo on one thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXACT, FAST = Preprocess(tier="exact"), Preprocess(tier="fast")
 
 
 def photo(width: int, height: int, seed: int = 0) -> bytes:
-    """A JPEG of quality 90 that costs what a photo costs: smooth shapes under a little noise."""
+    """Generate a JPEG of quality 90 that costs as much to decode as a photo."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (height // 40 + 2, width // 40 + 2, 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -38,7 +38,7 @@ def photo(width: int, height: int, seed: int = 0) -> bytes:
 
 
 def pillow_crop(data: bytes) -> np.ndarray:
-    """What a data loader does: Pillow, from bytes to the crop that `EXACT` makes."""
+    """Make the crop of `EXACT` as a data loader does: Pillow, from bytes."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     shorter = min(image.size)
     size = (256 * image.width // shorter, 256 * image.height // shorter)
@@ -48,7 +48,7 @@ def pillow_crop(data: bytes) -> np.ndarray:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """A row for each size and tier, with the mean difference to Pillow's pixels in grey levels."""
+    """Return a row for each size and tier, with the mean difference from Pillow in grey levels."""
     return [row for size in SIZES for row in _measure(*size, rounds(quick, ROUNDS))]
 
 
@@ -80,7 +80,7 @@ def _measure(width: int, height: int, count: int) -> list[Row]:
 
 
 def _milliseconds(way: Callable[[], object]) -> float:
-    """The median of one call over a short while: robust against being interrupted."""
+    """Return the median of one call over a short time: robust against interruptions."""
     calls: list[float] = []
     end = time.perf_counter() + SECONDS_A_TURN
     while len(calls) < 3 or time.perf_counter() < end:

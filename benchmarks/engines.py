@@ -1,8 +1,8 @@
-"""Crops to features, one network at a time: our engines beside the network in eager PyTorch.
+"""Measure crops to features, one network at a time: our engines against eager PyTorch.
 
 Eager PyTorch is what torchvision's and timm's examples run: `model.eval()`, `torch.inference_mode()`,
-float32 tensors that lie ready, normalised, in a batch of 16. Ours start from uint8 crops and normalise
-on the way. Each row says how far its features are from those of eager PyTorch.
+prepared float32 tensors, normalised, in a batch of 16. Ours start from uint8 crops and include the
+normalisation. Each row gives the difference of its features from those of eager PyTorch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PEER = "eager PyTorch on ready tensors"
 
 
 def run(quick: bool = False, names: Sequence[str] = NETWORKS) -> list[Row]:
-    """A row for each engine of each network."""
+    """Return a row for each engine of each network."""
     crops = _crops(BATCH + CALIBRATION)
     rows = []
     for name in names[:1] if quick else names:
@@ -67,7 +67,7 @@ def _rows(backbone: Backbone, crops: np.ndarray, quick: bool) -> list[Row]:
 
 
 def _eager(backbone: Backbone, crops: np.ndarray) -> tuple[Callable[[], object], np.ndarray]:
-    """The network as its library makes it, without its last layer; and its features."""
+    """Return the network of its library without its last layer, and its features."""
     import torch
 
     trunk = backbone.trunk
@@ -83,7 +83,7 @@ def _eager(backbone: Backbone, crops: np.ndarray) -> tuple[Callable[[], object],
 
 
 def _rate(call: Callable[[], object], quick: bool) -> Callable[[], float]:
-    """Crops a second over some calls."""
+    """Measure crops per second over some calls."""
 
     def way() -> float:
         start, done = time.perf_counter(), 0
@@ -96,7 +96,7 @@ def _rate(call: Callable[[], object], quick: bool) -> Callable[[], float]:
 
 
 def _crops(count: int) -> np.ndarray:
-    """Crops of real photos; they decide nothing but the ranges of int8."""
+    """Read crops of real photos; they only set the ranges of int8."""
     paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
     crop = Preprocess(fit="squash")
     return np.stack([crop.crop(p.read_bytes()) for p in paths[:: len(paths) // count][:count]])

@@ -1,17 +1,17 @@
-"""Is it bought with errors? Ours beside the reference way, and the fast tier beside the exact one.
+"""Compare errors: ours with the reference, and the fast tier with the exact one.
 
-Both are compared on the same validation photos of ../shared/data/wild74, paired: the interval is that
-of the difference, and one that holds 0 is a tie: these photos cannot tell the two apart.
+Both are measured on the same validation photos of ../shared/data/wild74, paired: the interval is that
+of the difference, and an interval that contains 0 is a tie.
 
 The reference is the recipe of `benchmarks.reference`. Its network is frozen and in evaluation mode and
-its transform draws nothing at random, so what reaches the last layer is the same in every epoch. Here it
-is therefore computed once, by that recipe (and held in float16), and the last layer is trained on it for
-all epochs. The two of the five networks that have only random weights here are left out: their errors
-say nothing, and they would cost most of the time.
+its transform is not random, so the input of the last layer is the same in every epoch. It is therefore
+computed once here, by that recipe (in float16), and the last layer is trained on it for all epochs. The
+two of the five networks that have only random weights here are left out: their errors have no meaning,
+and they would take most of the time.
 
-The fast tier acts on photos of more than twice the crop on each side, and those of wild74 are smaller.
-So they are enlarged fourfold and written as JPEG (quality 90) first, and both tiers read these. They
-lack the finest detail of a photo taken at that size.
+The fast tier differs on photos of more than twice the crop on each side, and those of wild74 are
+smaller. So they are enlarged fourfold and written as JPEG (quality 90) first, and both tiers read
+these. They lack the finest detail of a photo of that size.
 
 These are not timings: nothing varies from run to run, so there is one round.
 """
@@ -57,7 +57,7 @@ def run(
     weights_dir: Path | None = None,
     networks: Sequence[str] = NETWORKS,
 ) -> list[Row]:
-    """A row a network, and one for the tiers: errors of both sides, and their difference."""
+    """Return a row per network, and one for the tiers: errors of both, and their difference."""
     if data is None:
         data, weights_dir = common.shared("data", "wild74"), common.shared("weights")
     table = read(data, limit=200 if quick else None, seed=0)
@@ -75,14 +75,15 @@ def _against_reference(
     backbone = models.load(name, weights_dir=weights_dir)
     extractor = FeatureExtractor(store=store, engine="onnxruntime")
     ours = _evaluation(extractor, backbone, parts)
-    theirs = parts.val.evaluation(_reference_scores(name, parts, weights_dir), parts.classes)
+    scores = _reference_scores(name, parts, weights_dir)
+    theirs = Evaluation.of(parts.val, scores, parts.classes)
     return _row(f"{name}, error", ours, theirs, "torchvision's recipe", parts)
 
 
 def _evaluation(
     extractor: FeatureExtractor, backbone: models.Backbone, parts: DataSplits
 ) -> Evaluation:
-    """Ours as the study does it: features, ten epochs of the last layer, scores."""
+    """Evaluate ours as a study does: features, ten epochs of the last layer, scores."""
     photos = [*parts.train.files, *parts.val.files]
     extractor.compute(photos, {backbone.architecture.name: backbone})
     train = extractor.features(backbone, parts.train, parts.classes)
@@ -121,7 +122,7 @@ def _row(
 
 
 def _reference_scores(name: str, parts: DataSplits, weights_dir: Path | None) -> np.ndarray:
-    """The scores of the reference recipe on the validation photos, after all epochs."""
+    """Return the scores of the reference recipe on the validation photos, after all epochs."""
     torch.manual_seed(0)
     of = recipe(name, len(parts.classes), weights_dir, library="torchvision")
     train, labels = _inputs(of, parts.train, parts.classes)
@@ -141,7 +142,7 @@ def _reference_scores(name: str, parts: DataSplits, weights_dir: Path | None) ->
 
 
 def _inputs(of: Recipe, photos: LabelledPhotos, classes: Sequence[str]) -> tuple[Any, Any]:
-    """What reaches the last layer of the reference's network, and the labels."""
+    """Return the inputs of the last layer of the reference's network, and the labels."""
     taken: list[torch.Tensor] = []
     hook = of.last.register_forward_pre_hook(lambda _, given: taken.append(given[0].half()))
     labels = photos.labels(classes)
@@ -154,7 +155,7 @@ def _inputs(of: Recipe, photos: LabelledPhotos, classes: Sequence[str]) -> tuple
 
 
 def _scores(of: Recipe, inputs: torch.Tensor) -> torch.Tensor:
-    """The last layer, and for SqueezeNet the ReLU and the mean that come after it."""
+    """Apply the last layer, and for SqueezeNet the ReLU and the mean after it."""
     scores = of.last(inputs.float())
     return scores.relu().mean((2, 3)) if scores.ndim == 4 else scores
 
@@ -183,7 +184,7 @@ def _tiers(parts: DataSplits, folder: Path, store: FeatureStore) -> Row:
 
 
 def _first(parts: DataSplits, limit: int) -> DataSplits:
-    """About `limit` photos of both parts, every n-th."""
+    """Return about `limit` photos of both parts, every n-th."""
     step = max(1, (len(parts.train) + len(parts.val)) // limit)
     return replace(parts, train=_some(parts.train, step), val=parts.val)
 

@@ -1,10 +1,10 @@
-"""What `fieldmark check` finds: blurred photos and changed copies. Wrong labels are in `labels`.
+"""Measure the findings of `fieldmark check`: blurred photos and changed copies.
 
     python -m benchmarks findings
 
-Photos of ../shared/data/wild74 are spoilt in a known way, and what is found is counted beside what one
-would pick instead on the same input: the variance of the Laplacian at a threshold that calls as many
-unspoilt photos blurred, imagehash's perceptual hash.
+Photos of ../shared/data/wild74 are damaged in a known way, and the findings are compared with those of
+usual tools on the same input: the variance of the Laplacian at the threshold with as many false
+alarms, imagehash's perceptual hash.
 
 These are not timings: nothing varies from run to run, so there is one round.
 """
@@ -33,11 +33,11 @@ from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 COPIES, SIDE = 200, 256
 _SIGMA = 2.5  # of the blur, in pixels of SIDE
-_FALSE = 0.02  # of unspoilt photos may be called blurred
+_FALSE = 0.02  # the share of false alarms
 
 
 def run(quick: bool = False, data: Path | None = None) -> list[Row]:
-    """Shares that are found, ours and the peer's."""
+    """Return the shares that are found, ours and the peer's."""
     data = data or common.shared("data", "wild74")
     table = read(data, limit=60 if quick else None, seed=0)
     parts = DataSplits.of(table, split_photos(table, val=0.1, test=0.0, seed=0))
@@ -55,7 +55,7 @@ def _picture(photos: LabelledPhotos, at: int) -> Image.Image:
 
 
 def _blurred(pictures: list[Image.Image]) -> Row:
-    """Photos that were blurred, at a threshold that calls one in fifty of the others so."""
+    """Find blurred photos, at a threshold with one false alarm in fifty photos."""
     sharp = [_grey(each) for each in pictures]
     soft = [_grey(each, _SIGMA) for each in pictures]
 
@@ -77,14 +77,14 @@ def _grey(picture: Image.Image, sigma: float = 0.0) -> FloatArray:
 
 
 def _flatness(grey_SS: FloatArray) -> float:
-    """The variance of the Laplacian with its sign turned: higher is more blurred."""
+    """Return the negative variance of the Laplacian: higher is more blurred."""
     inner = grey_SS[1:-1, 1:-1]
     around = grey_SS[:-2, 1:-1] + grey_SS[2:, 1:-1] + grey_SS[1:-1, :-2] + grey_SS[1:-1, 2:]
     return -float((around - 4 * inner).var())
 
 
 def _copies(pictures: list[Image.Image]) -> list[Row]:
-    """Changed copies whose hash stays within the bits of the original's that `check` proposes."""
+    """Find changed copies whose hash is within the number of bits at which `check` proposes pairs."""
     changes: dict[str, Callable[[Image.Image], Image.Image]] = {
         "recompressed copies": _recompressed,
         "halved copies": lambda each: each.resize((each.width // 2, each.height // 2)),
@@ -113,7 +113,7 @@ def _recompressed(picture: Image.Image) -> Image.Image:
 
 
 def _cropped(share: float) -> Callable[[Image.Image], Image.Image]:
-    """Some share taken off the width and the height, all from one corner."""
+    """Cut a share of the width and the height, from one corner."""
     return lambda each: each.crop(
         (round(share * each.width), round(share * each.height), each.width, each.height)
     )

@@ -1,16 +1,15 @@
-"""A step of fine-tuning: ours against timm's parts in a plain PyTorch loop.
+"""Measure a step of fine-tuning against timm's parts in a plain PyTorch loop.
 
     python -m benchmarks finetune
 
-Both train all layers of EfficientNet-Lite0 by what `finetune.good` says: timm's random crop, flip and
-RandAugment of that strength, label smoothing, lower rates for earlier layers, AdamW, a clipped norm, a
-running mean of the weights, BatchNorm with kept statistics. The peer is written as one would by timm's
-documentation: a DataLoader with a worker a core, tensors laid out channels last, one batch an update.
-Two more rows set the recipe beside itself: a batch of 32 computed whole and not in two parts, and in
-half precision.
+Both train all layers of EfficientNet-Lite0 by the recipe `finetune.good`: timm's random crop, flip and
+RandAugment of that strength, label smoothing, lower rates for earlier layers, AdamW, gradient clipping,
+a running mean of the weights, BatchNorm with frozen statistics. The peer follows timm's documentation:
+a DataLoader with one worker per core, channels-last tensors, one batch per update. Two more rows
+compare the recipe with a batch of 32 in one part instead of two, and with half precision.
 
-Pixels are random, of 256 x 256, and in memory on both sides: reading photos is in no figure. A round is
-one epoch of a few batches; the first is left out, since it waits for its photos and sets libraries up.
+Pixels are random, of 256 x 256, and in memory for both: no figure includes reading photos. A round is
+one epoch of a few batches without the first, which waits for its photos and initialises libraries.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from fieldmark.training.finetune.step import Updater
 
 NETWORK, CLASSES, STORED = "tf_efficientnet_lite0", 74, 256
 PEER = "timm's parts in a plain PyTorch loop"
-_AREA = (0.35, 1.0)  # of a photo that a crop shows, as ours
-_TIMED = 1  # batches a round, after the first: so the whole takes some minutes on two cores
+_AREA = (0.35, 1.0)  # the share of a photo in a crop, as ours
+_TIMED = 1  # batches per round after the first: some minutes in total on two cores
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Seconds an update of a batch, beside the peer's and beside two choices that the recipe makes."""
+    """Return the seconds per update, compared with the peer and with two other choices of the recipe."""
     import_torchvision()
     how = replace(good("all", epochs=1), **({"batch_size": 4} if quick else {}))
     photos = _photos(how.batch_size * (_TIMED + 1))
@@ -155,7 +154,7 @@ def _seconds(
     found: Iterator[tuple[torch.Tensor, torch.Tensor]],
     update: Callable[[torch.Tensor, torch.Tensor], object],
 ) -> float:
-    """Seconds an update, what it waits for photos included; the first is left out."""
+    """Measure seconds per update, including the wait for photos, without the first."""
     marks = []
     for crops, labels in found:
         update(crops, labels)

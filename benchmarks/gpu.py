@@ -1,13 +1,13 @@
-"""The same on a GPU, where PyTorch finds one: the five networks forward, and end to end.
+"""Measure the same on a GPU, where PyTorch finds one: the five networks forward, and end to end.
 
-Forward: uint8 crops in the computer's memory to features in the computer's memory, against the network
-in eager PyTorch on the same GPU (float32 tensors that lie there ready, batches of 256). End to end:
-photos on disk to the feature store, decoded on the CPU, against the bare engine, as `pipeline` does
-it. The aim on an H100 is 6,500 crops a second forward for ResNeXt-50 and for DenseNet-121, and 4,000
+Forward: uint8 crops in main memory to features in main memory, against the network
+in eager PyTorch on the same GPU (prepared float32 tensors on it, batches of 256). End to end:
+photos on disk to the feature cache, decoded on the CPU, against the bare engine, as in `pipeline`.
+The aim on an H100 is 6,500 crops a second forward for ResNeXt-50 and for DenseNet-121, and 4,000
 photos a second for the five together.
 
-The last row sets NVIDIA's JPEG decoder, through torchvision, beside ours on all cores. It is not used:
-its pixels are not those that the tier `exact` promises. The row says what that costs.
+The last row compares NVIDIA's JPEG decoder, through torchvision, with ours on all cores. It is not used:
+its pixels are not those that the tier `exact` guarantees. The row shows the cost of that.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PEER = "eager PyTorch on the same GPU"
 
 
 def run(quick: bool = False, names: Sequence[str] = pipeline.NETWORKS) -> list[Row]:
-    """Forward rates, end to end rates, and decoding.
+    """Measure forward rates, end-to-end rates, and decoding.
 
     Raises:
         Unavailable: PyTorch finds no GPU.
     """
     if not cuda.available():
-        raise Unavailable("there is no GPU that PyTorch can use on this machine")
+        raise Unavailable("PyTorch finds no GPU on this machine")
     rows = [_forward(models.load(name, weights="random"), quick) for name in names]
     rows += pipeline.run(quick, names, engine="cuda")
     return [*rows, *_decoding(quick)]
@@ -86,7 +86,7 @@ def _rate(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def _decoding(quick: bool) -> list[Row]:
-    """Bytes to pixels at full size, ours with resizing beside; none where torchvision has no nvJPEG."""
+    """Measure bytes to pixels at full size, ours including resizing; nothing without nvJPEG."""
     import torch
 
     from fieldmark.models._torchvision_import import import_torchvision
@@ -127,4 +127,4 @@ if __name__ == "__main__":
     try:
         print(table("gpu", run()))
     except Unavailable as why:
-        print(f"gpu: passed over, {why}")
+        print(f"gpu: skipped, {why}")

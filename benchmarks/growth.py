@@ -1,7 +1,7 @@
-"""How cost grows with photos, classes and networks: a small model with measured constants.
+"""Compute how cost grows with photos, classes and networks: a small model with measured constants.
 
-Every constant is a median that a benchmark measured on one machine and kept under results/; all that
-`cost` gives is computed from them and has not been run. Seconds are for all cores of that machine.
+Every constant is a median that a benchmark measured on one machine and stored in results/; everything
+that `cost` returns is computed from them and was not run. Seconds are for all cores of that machine.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ EPOCHS = 10
 
 @dataclass(frozen=True)
 class Constants:
-    """What was measured.
+    """Measured constants.
 
     Attributes:
-        table_seconds: index (annotations only), count, split and prune, a photo.
-        table_bytes: the peak memory of that, a photo.
+        table_seconds: index (annotations only), count, split and prune, per photo.
+        table_bytes: the peak memory of that, per photo.
         decode_seconds: read, decode and resize of an 800 x 600 photo.
         network_seconds: features of one crop, by network.
         network_dims: the length of a feature vector, by network.
@@ -36,7 +36,7 @@ class Constants:
 
     @classmethod
     def of(cls, hardware: dict[str, Any], tables: dict[str, Any] | None) -> Constants:
-        """From the kept results of the benchmarks `hardware` and `tables`."""
+        """Read the stored results of the benchmarks `hardware` and `tables`."""
         by_name = {row["what"]: row for row in hardware["rows"]}
         networks = [row["more"] for row in by_name.values() if "giga_macs" in row["more"]]
         head = next(row for name, row in by_name.items() if name.startswith("last layer"))
@@ -64,16 +64,16 @@ def _tables(tables: dict[str, Any] | None) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a study of some networks would cost; all computed.
+    """The cost of a study of some networks; all computed.
 
     Attributes:
         tables: seconds to index, count, split and prune.
         decoding: seconds to read, decode and resize every photo once.
         features: seconds of the networks.
         heads: seconds to train a last layer on the features of each network, for `EPOCHS`.
-        memory_bytes: the largest of the tables', and the largest head's weights with both moments and
-            gradient.
-        disk_bytes: kept features, float16.
+        memory_bytes: the memory of the tables, or the largest head's weights with both moments and
+            gradient, whichever is larger.
+        disk_bytes: cached features, float16.
         reference: seconds of the networks and decoding the reference way: every epoch, every network,
             at the same rates. Its eager networks are slower than that.
     """
@@ -88,23 +88,23 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """All stages one after the other."""
+        """The sum of all stages."""
         return self.tables + self.decoding + self.features + self.heads
 
 
 def even(constants: Constants, networks: tuple[str, ...]) -> float:
-    """The number of classes at which the last layers cost as much as the networks; computed."""
+    """Compute the number of classes at which the last layers cost as much as the networks."""
     features = sum(constants.network_seconds[name] for name in networks)
     dims = sum(constants.network_dims[name] for name in networks)
     return features * constants.head_flops / (6.0 * EPOCHS * dims)
 
 
 def cost(constants: Constants, photos: int, classes: int, networks: tuple[str, ...]) -> Cost:
-    """The cost of training and comparing `networks` on some photos, from an empty cache.
+    """Compute the cost of training and comparing `networks` on some photos, from an empty cache.
 
-    Decoding and the networks share the same cores, so their times add. A last layer costs 6 N D C
-    operations an epoch; the measured rate holds the update of its weights too, once a batch. Where the
-    features do not fit into memory each epoch reads them from the disk.
+    Decoding and the networks share the same cores, so their times add up. A last layer costs 6 N D C
+    operations per epoch; the measured rate includes the update of its weights, once per batch. Features
+    that do not fit into memory are read from the disk in each epoch.
     """
     features = photos * sum(constants.network_seconds[name] for name in networks)
     decoding = photos * constants.decode_seconds

@@ -1,13 +1,13 @@
-"""What the machine can do at most, and how near each stage comes to it: shares, not speed-ups.
+"""Measure the limits of the machine and the share that each stage reaches: shares, not speed-ups.
 
-Here the peer of a stage is the machine itself: the rate of a plain matrix product in float32 for the
-networks and the heads, of libjpeg-turbo's bare decoding for photos to crops, and of copying memory for
-reading kept features. A ratio of 0.8 says that the stage runs at 80 % of that limit. A network cannot
-always reach the limit of a matrix product (grouped and depthwise convolutions move more bytes for each
-multiplication), and an engine can pass it where it needs fewer multiplications than the definition
+Here the peer of a stage is the machine itself: the rate of a matrix product in float32 for the
+networks and the heads, of libjpeg-turbo's decoding alone for photos to crops, and of copying memory for
+reading cached features. A ratio of 0.8 means that the stage runs at 80 % of that limit. A network cannot
+always reach the limit of a matrix product (grouped and depthwise convolutions move more bytes per
+multiplication), and an engine can exceed it where it needs fewer multiplications than the definition
 counts (Winograd).
 
-`more` of the first row keeps what the cost model in docs/performance.md is computed from.
+`more` of the first row has the constants of the cost model in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PHOTO = (800, 600)
 
 
 def run(quick: bool = False, networks: tuple[str, ...] = NETWORKS) -> list[Row]:
-    """A row a stage, each beside the machine's limit measured in the same round."""
+    """Return a row per stage, each against the machine's limit measured in the same round."""
     count = common.rounds(quick)
     rows = [_network(name, count, quick) for name in networks]
     rows += [_head(count, quick), _decoding(count, quick), _reading(count, quick)]
@@ -54,9 +54,9 @@ def run(quick: bool = False, networks: tuple[str, ...] = NETWORKS) -> list[Row]:
 
 
 def matrix_product(side: int) -> Callable[[], float]:
-    """The rate of a square matrix product on all cores, in GFLOP/s of float32.
+    """Measure a square matrix product on all cores, in GFLOP/s of float32.
 
-    The better of PyTorch's and NumPy's: which library suits a processor differs from one to the next.
+    The better of PyTorch's and NumPy's: the faster library depends on the processor.
     """
     import torch
 
@@ -73,7 +73,7 @@ def matrix_product(side: int) -> Callable[[], float]:
 
 
 def memory_copy(megabytes: int) -> Callable[[], float]:
-    """The rate of copying memory on all cores, in GB/s read (as many are written)."""
+    """Measure the rate of copying memory on all cores, in GB/s read (as many are written)."""
     import torch
 
     source = torch.zeros(megabytes * 2**20, dtype=torch.uint8)
@@ -89,7 +89,7 @@ def memory_copy(megabytes: int) -> Callable[[], float]:
 
 
 def _disk(folder: Path, megabytes: int) -> dict[str, Callable[[], float]]:
-    """Rates of writing a file and having it synced, and of reading it back from the disk, in GB/s."""
+    """Measure writing and syncing a file, and reading it back from the disk, in GB/s."""
     path = folder / "file"
     block = np.random.default_rng(0).integers(0, 256, 2**20, dtype=np.uint8).tobytes()
 
@@ -106,7 +106,7 @@ def _disk(folder: Path, megabytes: int) -> dict[str, Callable[[], float]]:
         if not path.exists():
             write()
         with path.open("rb") as handle:
-            if hasattr(os, "posix_fadvise"):  # else it would come from memory
+            if hasattr(os, "posix_fadvise"):  # otherwise it would be read from memory
                 os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             start = time.perf_counter()
             while handle.read(2**20):
@@ -160,7 +160,7 @@ def _network(name: str, count: int, quick: bool) -> Row:
 
 
 def _head(count: int, quick: bool) -> Row:
-    """One epoch of the last layer on kept features: 6 N D C operations, and the update beside."""
+    """Measure one epoch of the last layer on cached features: 6 N D C operations, and the update."""
     from fieldmark.heads.softmax import Hyperparameters, Training, fit
 
     photos, dim, classes = (256, 32, 8) if quick else (4096, 2048, 1000)
@@ -196,7 +196,7 @@ def _labelled(count: int, dim: int, classes: int) -> Any:
 
 
 def _decoding(count: int, quick: bool) -> Row:
-    """Photos to crops on all cores beside libjpeg-turbo's decoding alone, with nothing resized."""
+    """Measure photos to crops on all cores against libjpeg-turbo's decoding alone, without resizing."""
     import simplejpeg
 
     from benchmarks.decode import photo
@@ -229,7 +229,7 @@ def _decoding(count: int, quick: bool) -> Row:
 
 
 def _reading(count: int, quick: bool) -> Row:
-    """Kept features, float16, to float32 in the order of an epoch, beside copying memory."""
+    """Measure cached features, float16, to float32 in the order of an epoch, against copying memory."""
     from fieldmark.features.cache import Features
 
     photos, dim = (256, 64) if quick else (20_000, 2048)

@@ -1,12 +1,12 @@
-"""Features to a trained last layer: the default head against scikit-learn's LogisticRegression.
+"""Measure features to a trained last layer: the default head against scikit-learn's LogisticRegression.
 
     python -m benchmarks heads
     python -m benchmarks.heads PHOTOS FEATURES CLASSES [ROUNDS]
 
-Both learn from the same standardised features with the same number of threads (OMP_NUM_THREADS), in
-turns. The peer is what a user would pick: lbfgs until it converges, once for each C of a grid, the
-best on the validation photos; its time is that of the whole grid, as ours is of all that is tried.
-The features are drawn like those of a network's last pooling: class means that share a genus,
+Both are trained on the same standardised features with the same number of threads (OMP_NUM_THREADS), in
+turn. The peer is the usual choice: lbfgs until it converges, once for each C of a grid, the best on the
+validation photos; its time is that of the whole grid, as ours is of everything that is tried. The
+generated features resemble those of a network's last pooling: class means that share a genus,
 correlated and heavy-tailed noise, rectified and averaged over positions; classes are long-tailed. The
 aim is a loss no higher in at most a fifth of the peer's time.
 """
@@ -41,7 +41,7 @@ RANK, POSITIONS = 64, 4
 
 
 def drawn(photos: int, dim: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features x_ND and labels y_N; the classes are the same for every seed."""
+    """Generate features x_ND and labels y_N; the classes are the same for every seed."""
     fixed, chance = np.random.default_rng(0), np.random.default_rng(seed + 1)
     genera = fixed.normal(size=(max(2, classes // 5), RANK))
     mean_CR = 0.8 * genera[fixed.integers(0, len(genera), classes)]
@@ -67,7 +67,7 @@ def drawn(photos: int, dim: int, classes: int, seed: int) -> tuple[np.ndarray, n
 def labelled(
     photos: int, dim: int, classes: int, seed: int, scaling: Scaling | None
 ) -> tuple[LabelledFeatures, Scaling]:
-    """Drawn features, scaled as the training photos are."""
+    """Generate features, standardised like the training photos."""
     x_ND, y_N = drawn(photos, dim, classes, seed)
     scaling = scaling or Scaling.of(Features.of(x_ND))
     x_ND = scaling.apply(x_ND)
@@ -82,7 +82,7 @@ def loss_and_error(s_NC: np.ndarray, y_N: np.ndarray) -> tuple[float, float]:
 
 
 def peer(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> dict[str, float]:
-    """The best of the grid, the time of the whole grid, and of its best C alone."""
+    """Return the best of the grid, the time of the whole grid, and of its best C alone."""
     x_ND, v_ND = train.features[slice(None)], val.features[slice(None)]
     tried = []
     for strength in GRID:
@@ -102,14 +102,14 @@ def peer(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> dict[s
 def ours(
     name: str, train: LabelledFeatures, val: LabelledFeatures, classes: int
 ) -> dict[str, float]:
-    """The same of one of our heads."""
+    """Return the same for one of our heads."""
     found = HEADS[name](train, val, classes, 0)
     loss, error = loss_and_error(found.head.logits_of(val.features), val.labels)
     return {"loss": loss, "error": error, "seconds": found.seconds}
 
 
 def measure(photos: int, dim: int, classes: int, rounds: int) -> list[Row]:
-    """Time and validation loss at one size."""
+    """Measure time and validation loss at one size."""
     train, scaling = labelled(photos, dim, classes, 1, None)
     val, _ = labelled(photos // 5, dim, classes, 2, scaling)
     found: dict[str, dict[str, float]] = {}
@@ -138,7 +138,7 @@ def measure(photos: int, dim: int, classes: int, rounds: int) -> list[Row]:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Two rows, time and loss, for each head and size."""
+    """Return two rows, time and loss, for each head and size."""
     return [row for size in (QUICK if quick else SIZES) for row in measure(*size)]
 
 

@@ -1,9 +1,9 @@
-"""A step of a last layer for many classes: drawn classes, against PyTorch's linear layer with AdamW.
+"""Measure a step of sampled softmax for many classes against PyTorch's linear layer with AdamW.
 
-Invented features of 1,280 numbers (as tf_efficientnet_lite0 gives), batches of 512. Every way runs in
-a process of its own, so that the peak of its memory is its own; the features themselves are small.
-At 1,000 classes both are trained to the end on invented photos of classes that overlap, and their
-errors on others are compared: there the full softmax is no slower, and nothing is gained by drawing.
+Generated features of 1,280 numbers (as of tf_efficientnet_lite0), batches of 512. Every variant runs in
+a process of its own, for its peak memory; the features themselves are small.
+At 1,000 classes both are trained to the end on generated photos of overlapping classes, and their
+errors on others are compared: there the full softmax is as fast, and sampling gains nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Step = Callable[[np.ndarray, np.ndarray], object]
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Seconds a step, peak memory, and the error at 1,000 classes."""
+    """Measure seconds per step, peak memory, and the error at 1,000 classes."""
     found = []
     for classes in (100, 1_000) if quick else CLASSES:
         memory: dict[str, list[float]] = {OURS: [], PEER: []}

@@ -1,11 +1,11 @@
-"""Wrong labels: how many are found beside cleanlab, on the same scores, and in how much memory.
+"""Measure precision and recall for wrong labels against cleanlab, on the same scores, and the memory.
 
-5 % of wild74's labels are changed, at random or to one of the three kinds that are the likeliest
-for the photo besides its own. Both get the same scores of five folds. What is measured is the
-precision and the recall of what is called wrong; wild74 has wrong labels of its own, which count
+5 % of wild74's labels are changed, at random or to one of the three most probable other classes
+of the photo. Both get the same out-of-fold predictions of five folds. The result is the
+precision and the recall of the suspect labels; wild74 has wrong labels of its own, which count
 against both.
 
-Memory: a process of its own judges drawn features of 200,000 photos and 5,000 classes.
+Memory: a process of its own checks generated features of 200,000 photos and 5,000 classes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ GIB = 2**30
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Precision and recall beside each filter, then memory."""
+    """Return precision and recall against each filter, then memory."""
     return [*_found(quick), _memory(*((2_000, 50, 64) if quick else (200_000, 5_000, 1280)))]
 
 
@@ -108,7 +108,7 @@ def _row(what: str, peer: str, pairs: list[tuple[float, float]]) -> Row:
 def changed(
     true_N: IntArray, classes: int, likely_NC: npt.NDArray[np.floating] | None, seed: int
 ) -> tuple[IntArray, BoolArray]:
-    """Labels of which some are changed, and which: at random, or to a likely other kind."""
+    """Change some labels, at random or to a probable other class; return them and which changed."""
     rng = random.generator(seed, "labels")
     given_N, wrong_N = true_N.copy(), np.zeros(len(true_N), np.bool_)
     for at in rng.choice(len(true_N), round(SHARE * len(true_N)), replace=False):
@@ -173,7 +173,7 @@ def _memory(photos: int, classes: int, dim: int) -> Row:
 
 
 def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
-    """Judge the labels of drawn photos in this process; its peak of memory in GiB, and the seconds."""
+    """Check the labels of generated photos; return peak memory of this process in GiB, and seconds."""
     own, done = [0.0], threading.Event()
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""Memory against photos: the peak of one process that looks at, or extracts, ever more of them.
+"""Measure the peak memory of one process that verifies photos, or extracts features, by their number.
 
-Invented photos of 32 x 32 pixels in tars. The network is taken out (a vector is the mean of the crop):
-it is the pipeline that is measured.
+Generated photos of 32 x 32 pixels in tars. The network is replaced (a vector is the mean of the crop):
+only the pipeline is measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IN_TAR = 10_000
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The peak of each verb for ever more photos, beside that for the fewest."""
+    """Measure the peak of each command for increasing numbers of photos, against that for the fewest."""
     few, *more = (500, 1_000) if quick else PHOTOS
     found = []
     with tempfile.TemporaryDirectory() as name:
@@ -65,7 +65,7 @@ def _tars(folder: Path, count: int) -> None:
     for start in range(0, count, IN_TAR):
         with tarfile.open(folder / f"{start:08}.tar", "w") as archive:
             for number in range(start, min(count, start + IN_TAR)):
-                # Bytes after the end of a JPEG are allowed, and make each photo another one.
+                # Bytes after the end of a JPEG are allowed, and make each photo different.
                 photo = data[number % 64] + number.to_bytes(8, "little")
                 about = tarfile.TarInfo(f"{number:08}.jpg")
                 about.size = len(photo)
@@ -79,7 +79,7 @@ def _elsewhere(verb: str, photos: Path) -> dict[str, float]:
 
 
 def _one(verb: str, photos: Path) -> dict[str, float]:
-    """One thing done in this process: photos a second, and its peak memory."""
+    """Run one task in this process: photos per second, and its peak memory."""
     start = time.perf_counter()
     if verb == "index":
         count = len(readers.read(photos))
@@ -94,7 +94,7 @@ def _one(verb: str, photos: Path) -> dict[str, float]:
 
 
 def _without(dim: int) -> Any:
-    """For the length of a `with`, the network is taken out: a vector is the mean of the crop."""
+    """Replace the network within a `with` block: a vector is the mean of the crop."""
 
     def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)

@@ -1,13 +1,13 @@
-"""Photos to kept features, end to end, against the bare engine on crops that lie ready in memory.
+"""Measure photos to cached features, end to end, against the bare engine on prepared crops in memory.
 
 End to end is what `fieldmark train` does: read, decode, resize, run the network, write each batch to
-the feature store and sync it. The bare engine does the network alone. Where decoding and the network
-share the same cores the work of both adds up, so that the best that any pipeline can reach is
+the feature cache and sync it. The bare engine runs the network alone. Where decoding and the network
+share the same cores the work of both adds up, so that the best possible rate is
 
     1 / (1 / engine + 1 / decoding)        photos a second,
 
-both measured alone on all cores in the same round. Each row says what share of the bare engine's rate
-was reached, and its note what share of that bound. With a GPU, or for a costly network, the bound is
+both measured alone on all cores in the same round. Each row gives the share of the bare engine's rate
+that was reached, and its note the share of that bound. With a GPU, or for a costly network, the bound is
 the engine itself.
 """
 
@@ -35,7 +35,7 @@ from fieldmark.models import runtime
 from fieldmark.utils import io
 
 NETWORKS = ("shufflenet_v2_x0_5", "squeezenet1_1", "alexnet", "densenet121", "resnext50_32x4d")
-PHOTOS, FEWEST = 512, 128  # a costly network gets fewer
+PHOTOS, FEWEST = 512, 128  # fewer for a costly network
 GIGA_MACS = 100.0  # about 4 s of two cores
 AIM = 0.9
 
@@ -58,13 +58,13 @@ class FeatureExtractor:
         }
 
     def count(self, names: Sequence[str]) -> int:
-        """How many of the photos some networks get."""
+        """Return the number of photos for some networks."""
         cost = sum(self.backbones[name].architecture.giga_macs for name in names)
         few = min(len(self.photos), max(FEWEST, int(GIGA_MACS / cost)))
         return max(BATCH, few // BATCH * BATCH)
 
     def bare(self, names: Sequence[str]) -> float:
-        """Crops a second through the engines, one after the other."""
+        """Measure crops per second through the engines, one after the other."""
         crops = self.crops[: self.count(names)]
         start = time.perf_counter()
         for name in names:
@@ -73,7 +73,7 @@ class FeatureExtractor:
         return len(crops) / (time.perf_counter() - start)
 
     def decode(self, names: Sequence[str]) -> float:
-        """Photos a second to crops, on all cores."""
+        """Measure photos per second to crops, on all cores."""
         photos = self.photos[: self.count(names)]
         start = time.perf_counter()
         for _ in decoded(photos, PAPER_CROP):
@@ -81,7 +81,7 @@ class FeatureExtractor:
         return len(photos) / (time.perf_counter() - start)
 
     def end_to_end(self, names: Sequence[str]) -> float:
-        """Photos a second onto empty shelves."""
+        """Measure photos per second into an empty feature cache."""
         photos = self.photos[: self.count(names)]
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(StringIO()):
             store = FeatureStore(Path(folder))
@@ -100,7 +100,7 @@ class FeatureExtractor:
 
 
 def run(quick: bool = False, names: Sequence[str] = NETWORKS, *, engine: str = "auto") -> list[Row]:
-    """A row a network, and one for all together."""
+    """Return a row per network, and one for all together."""
     if quick:
         names = names[:1]
     extractor = FeatureExtractor(names, PHOTOS if not quick else FEWEST, engine)
@@ -138,7 +138,7 @@ def _row(extractor: FeatureExtractor, what: str, names: Sequence[str], count: in
 
 
 def _bound(values: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """The best ratio that adding up the work allows, and what share of it was reached; medians."""
+    """Return the best possible ratio, and the share of it that was reached; medians."""
     rows = list(zip(values[ENGINE], values[DECODE], values[BOTH], strict=True))
     bounds = [1 / (1 + engine / decode) for engine, decode, _ in rows]
     shares = [both * (1 / engine + 1 / decode) for engine, decode, both in rows]

@@ -1,10 +1,10 @@
-"""The way people train a last layer today: torchvision's transfer learning recipe, and timm's.
+"""The usual training of a last layer: torchvision's transfer-learning recipe, and timm's.
 
 A `Dataset` that opens files with Pillow, a `DataLoader` with worker processes, the library's own
 transform, the network in eager PyTorch with all layers frozen (evaluation mode, no gradients) and its
 last layer replaced; in every epoch each photo is read, decoded, resized and sent through the whole
-network, once to train and, after every epoch, once to validate. For five networks that is done five
-times over. Nothing here uses fieldmark but to read the weights, so that both start from the same.
+network, once for training and, after every epoch, once for validation; and all of it for each of five
+networks. It uses fieldmark only to read the weights, so that both start from the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Example = tuple[Path, int]
 
 
 class PhotoFiles(Dataset[tuple[Any, int]]):
-    """Photos by path, opened with Pillow, as torchvision's `ImageFolder` does it."""
+    """Photos by path, opened with Pillow, as in torchvision's `ImageFolder`."""
 
     def __init__(self, examples: Sequence[Example], transform: Callable[[Any], Any]) -> None:
         self.examples, self.transform = examples, transform
@@ -52,7 +52,7 @@ class PhotoFiles(Dataset[tuple[Any, int]]):
 
 
 def torchvision_transform() -> Callable[[Any], Any]:
-    """ "Resized to 224 x 224" (the paper's words), to a tensor, normalised: torchvision's v2."""
+    """Return torchvision's transform "resized to 224 x 224" (the paper), to a tensor, normalised."""
     from torchvision.transforms import v2
 
     return v2.Compose(
@@ -66,7 +66,7 @@ def torchvision_transform() -> Callable[[Any], Any]:
 
 
 def timm_transform(network: nn.Module) -> Callable[[Any], Any]:
-    """What timm makes for a network's evaluation: resize, centre crop, to a tensor, normalise."""
+    """Return timm's transform for evaluation: resize, centre crop, to a tensor, normalise."""
     from timm.data import create_transform, resolve_data_config
 
     return create_transform(**resolve_data_config({}, model=network))
@@ -74,11 +74,11 @@ def timm_transform(network: nn.Module) -> Callable[[Any], Any]:
 
 @dataclass
 class Recipe:
-    """One network with a new last layer, and all that training it takes.
+    """One network with a new last layer, and its training.
 
     Attributes:
         name: the network.
-        library: who defines it, `torchvision` or `timm`.
+        library: where it is defined, `torchvision` or `timm`.
         network: all frozen but the last layer, in evaluation mode.
         transform: from a Pillow image to its tensor.
     """
@@ -95,7 +95,7 @@ class Recipe:
         optimiser: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     ) -> None:
-        """One pass over the training photos."""
+        """Run one pass over the training photos."""
         loss_of = nn.CrossEntropyLoss()
         for images, labels in batches:
             optimiser.zero_grad()
@@ -106,17 +106,17 @@ class Recipe:
 
     @torch.no_grad()
     def scores(self, batches: Iterable[Any]) -> np.ndarray:
-        """One pass over the validation photos: scores, shape (N, C)."""
+        """Run one pass over the validation photos; return scores, shape (N, C)."""
         return np.concatenate([self.network(images).numpy() for images, _ in batches])
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """The same optimiser and rate as ours."""
+        """Return the same optimiser and learning rate as ours."""
         return torch.optim.AdamW(self.last.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
 
     def loader(
         self, examples: Sequence[Example], *, shuffle: bool, workers: int | None = None
     ) -> DataLoader[Any]:
-        """A loader with a worker process for each core, kept from epoch to epoch."""
+        """Return a loader with one worker process per core, reused in every epoch."""
         workers = cores() if workers is None else workers
         return DataLoader(
             PhotoFiles(examples, self.transform),
@@ -128,7 +128,7 @@ class Recipe:
 
 
 def recipe(name: str, classes: int, weights_dir: Path | None, *, library: str) -> Recipe:
-    """A network by its name with the weights that the study gives it, ready to train."""
+    """Load a network by name with the weights of the study, ready to train."""
     if library == "timm" and name in TIMM_NAMES:
         import timm
 
@@ -169,13 +169,13 @@ def _of_torchvision(
 
 @dataclass(frozen=True)
 class Pace:
-    """How long one network takes, in seconds a photo: a training and a validation pass."""
+    """The time of one network, in seconds per photo: a training and a validation pass."""
 
     train: float
     val: float
 
     def whole(self, train_photos: int, val_photos: int, epochs: int) -> float:
-        """Seconds for all epochs: computed, not run."""
+        """Compute the seconds of all epochs."""
         return epochs * (train_photos * self.train + val_photos * self.val)
 
 
@@ -184,8 +184,8 @@ def pace(
 ) -> Pace:
     """Time one pass over some training and one over some validation photos.
 
-    The clock runs from when the loader's first batch is there: starting the workers and waiting for
-    their first photos is not counted, which is in the reference's favour.
+    The clock starts when the loader's first batch is there: starting the workers and waiting for
+    their first photos is not counted, in the reference's favour.
     """
     optimiser = of.optimiser()
     passes: tuple[tuple[Sequence[Example], Callable[[Iterable[Any]], object]], ...] = (
@@ -210,7 +210,7 @@ def whole(
     *,
     workers: int | None = None,
 ) -> tuple[float, np.ndarray]:
-    """Run all epochs as they are: seconds, and the scores on the validation photos after the last."""
+    """Run all epochs; return seconds, and the scores on the validation photos after the last."""
     start = time.perf_counter()
     optimiser = of.optimiser()
     steps = epochs * -(-len(train) // BATCH)
@@ -226,7 +226,7 @@ def whole(
 
 @torch.no_grad()
 def eager_seconds(of: Recipe, photos: int = 32) -> float:
-    """Seconds a photo of the network alone in eager PyTorch, on a batch that is ready."""
+    """Measure seconds per photo of the network alone in eager PyTorch, on a prepared batch."""
     images = torch.randn(photos, 3, 224, 224)
     of.network(images[:2])
     start = time.perf_counter()

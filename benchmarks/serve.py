@@ -1,8 +1,8 @@
-"""The server beside the bare engine: how much the way through HTTP costs, and what happens at twice
-the load that it can bear.
+"""Measure the server against the bare engine: the cost of HTTP, and latencies at twice
+the load that it can sustain.
 
 Server, clients and network share the cores of one machine, so the clients' work is in the figures as
-well; what decoding takes of the cores, which the bare engine does not do, is kept beside them.
+well; the processor time of decoding, which the bare engine does not do, is recorded beside them.
 
     python -m benchmarks serve
 """
@@ -45,7 +45,7 @@ CLASSES, PHOTOS = 100, 64
 SIZES = (
     (224, 224),
     (500, 375),
-)  # the first is what the network sees, so no resizing; the second is usual
+)  # the first has the input size of the network, so no resizing; the second is usual
 CLIENTS, BATCH, QUEUE = 64, 16, 32
 AIM = 0.85
 BARE, WITH_DECODING, SERVED = "bare engine", "decoding and engine in one process", "server"
@@ -53,8 +53,9 @@ BARE, WITH_DECODING, SERVED = "bare engine", "decoding and engine in one process
 
 @dataclass(frozen=True)
 class Load:
-    """What some clients got: seconds in all, counts by status, seconds of each accepted photo, and
-    how many answers were wrong."""
+    """The results of some clients: seconds in all, counts by status, seconds of each accepted photo, and
+    the number of wrong answers.
+    """
 
     seconds: float
     statuses: dict[int, int]
@@ -63,7 +64,7 @@ class Load:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The server's photos a second beside the bare engine's, and its slowest answers when overloaded."""
+    """Compare photos per second with the bare engine; measure latencies when overloaded."""
     seconds = 1.0 if quick else 8.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,7 +82,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def _crowd(folder: Path, size: tuple[int, int], classifier: Classifier) -> Path:
-    """A folder with what the clients send, and what they expect."""
+    """Write a folder with the photos of the clients and the expected answers."""
     files = _photos(folder / "photos", size)
     crops = np.stack([classifier.lead.preprocess.crop(path.read_bytes()) for path in files])
     expected = [classifier.rank(p_C, 1).best.taxon.id for p_C in classifier.scores(crops)]
@@ -92,7 +93,7 @@ def _crowd(folder: Path, size: tuple[int, int], classifier: Classifier) -> Path:
 def _beside(
     server: tuple[int, int], classifier: Classifier, crowd: Path, seconds: float, times: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Photos a second of each way, and milliseconds of processor time a photo."""
+    """Measure photos per second of each variant, and milliseconds of processor time per photo."""
     port, pid = server
     files = sorted((crowd / "photos").iterdir())
     crops = np.stack([classifier.lead.preprocess.crop(path.read_bytes()) for path in files])
@@ -122,7 +123,7 @@ def _beside(
 def _throughput(
     size: tuple[int, int], values: dict[str, list[float]], spent: dict[str, list[float]]
 ) -> list[Row]:
-    """The rows of one size of photo; the aims are for those that cost little to decode."""
+    """Return the rows of one size of photo; the aims are for sizes that are cheap to decode."""
     aim = AIM if size == SIZES[0] else None
     photos = f"{size[0]} x {size[1]} JPEGs"
     share = f"of ours, decoding is {statistics.median(spent['decoding']):.2g} ms"
@@ -137,7 +138,7 @@ def _throughput(
 
 
 def _overloaded(load: Load) -> Row:
-    """The slowest of a hundred accepted photos beside the bound: the queue ahead, and two batches."""
+    """Compare the slowest of a hundred accepted photos with the bound: the queue and two batches."""
     throughput = load.statuses[200] / load.seconds
     bound = (QUEUE + 2 * BATCH) / throughput
     p99 = float(np.quantile(load.accepted, 0.99)) if load.accepted else float("inf")
@@ -159,7 +160,7 @@ def _overloaded(load: Load) -> Row:
 
 
 def _rate(work: Any, seconds: float) -> tuple[float, int]:
-    """Photos a second, and how many they were."""
+    """Return photos per second, and their number."""
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         work()
@@ -168,7 +169,7 @@ def _rate(work: Any, seconds: float) -> tuple[float, int]:
 
 
 def _in_process(classifier: Classifier, files: list[Path]) -> None:
-    """What `fieldmark predict` does: decode ahead in threads, run the network in batches."""
+    """Do the work of `fieldmark predict`: decode ahead in threads, run the network in batches."""
     photos = [PhotoFile(sha256(path.read_bytes()), path) for path in files]
     crops: list[Any] = []
     for crop in decoded(photos, classifier.lead.preprocess):
@@ -197,7 +198,7 @@ def _classifier(folder: Path) -> Classifier:
 
 
 def _photos(folder: Path, size: tuple[int, int]) -> list[Path]:
-    """Plain JPEGs of a width and height, no two alike."""
+    """Generate JPEGs of a width and height, all different."""
     folder.mkdir(parents=True)
     files = []
     for number in range(PHOTOS):
@@ -212,7 +213,7 @@ def _photos(folder: Path, size: tuple[int, int]) -> list[Path]:
 
 @contextmanager
 def _server(model: Path) -> Iterator[tuple[int, int]]:
-    """`fieldmark serve` in a process of its own: its port and its id."""
+    """Start `fieldmark serve` in a process; return its port and its id."""
     command = [sys.executable, "-m", "fieldmark", "serve", str(model), "--port", "0"]
     command += ["--queue", str(QUEUE), "--batch", str(BATCH)]
     log = model.parent / "log"
@@ -228,13 +229,13 @@ def _server(model: Path) -> Iterator[tuple[int, int]]:
 
 
 def _decoder_seconds(pid: int) -> float:
-    """The processor time that a server's decoding processes have used."""
+    """Return the processor time of a server's decoding processes."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return sum(_seconds(int(child)) for child in children)
 
 
 def _seconds(pid: int) -> float:
-    """The processor time that a process has used."""
+    """Return the processor time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -243,7 +244,7 @@ def _seconds(pid: int) -> float:
 
 
 def _clients(crowd: Path, port: int, seconds: float, *, rate: float, clients: int) -> Load:
-    """Clients on kept connections; `rate` photos a second of all together, 0: as fast as they can."""
+    """Run clients on persistent connections; `rate` photos per second in all, 0: as fast as they can."""
     plan = json.dumps([str(crowd), port, seconds, rate, clients])
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.serve", plan],

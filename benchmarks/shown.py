@@ -1,10 +1,10 @@
-"""The kept results as Markdown, put between marks in README.md here and in docs/performance.md.
+"""Write the stored results as Markdown, between marks in README.md here and in docs/performance.md.
 
     <!-- NAME:begin -->
     ...
     <!-- NAME:end -->
 
-NAME is a key of `BLOCKS`. No figure is typed into these documents; to renew them:
+NAME is a key of `BLOCKS`. To renew the documents:
 `python -m benchmarks --write-readme`.
 """
 
@@ -34,7 +34,7 @@ Results = dict[str, dict[str, Any]]
 
 
 def write(documents: Sequence[Path] = DOCUMENTS, folder: Path = common.RESULTS) -> None:
-    """Renew every block of the documents that are there."""
+    """Renew every block of the documents."""
     found = results(folder)
     for path in documents:
         if path.exists():
@@ -42,7 +42,7 @@ def write(documents: Sequence[Path] = DOCUMENTS, folder: Path = common.RESULTS) 
 
 
 def results(folder: Path = common.RESULTS) -> Results:
-    """What is kept, by benchmark, in the order in which they are shown."""
+    """Return the stored results by benchmark, in their order."""
     return {
         name: io.read_json(folder / f"{name}.json")
         for name in BENCHMARKS
@@ -51,7 +51,7 @@ def results(folder: Path = common.RESULTS) -> Results:
 
 
 def renewed(text: str, found: Results) -> str:
-    """The text with every block made anew."""
+    """Return the text with every block renewed."""
 
     def block(match: re.Match[str]) -> str:
         return f"{match[1]}\n{BLOCKS[match[2]](found).strip()}\n\n{match[3]}"
@@ -60,12 +60,12 @@ def renewed(text: str, found: Results) -> str:
 
 
 def rows_of(result: dict[str, Any]) -> list[Row]:
-    """The rows of a kept result."""
+    """Return the rows of a stored result."""
     return [Row(**row) for row in result["rows"]]
 
 
 def _needs(*names: str) -> Callable[[Callable[[Results], str]], Callable[[Results], str]]:
-    """A block that says what to run where one of the results it is made of is not there."""
+    """Replace a block by the command to run where one of its results is missing."""
 
     def wrap(make: Callable[[Results], str]) -> Callable[[Results], str]:
         def block(found: Results) -> str:
@@ -88,7 +88,7 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1
 
 
 def all_results(found: Results) -> str:
-    """Every row of every benchmark, with the machine that it was measured on."""
+    """Return every row of every benchmark, with the machine it was measured on."""
     parts = []
     for name, result in found.items():
         lines = [
@@ -103,7 +103,7 @@ def all_results(found: Results) -> str:
             )
             for row in rows_of(result)
         ]
-        head = ("", "ours", "peer", "ratio", "lowest to highest", "aim", "peer, and what to know")
+        head = ("", "ours", "peer", "ratio", "lowest to highest", "aim", "peer, and notes")
         title = f"### {name}: {BENCHMARKS[name][0].lower()}{BENCHMARKS[name][1:]}"
         parts.append(f"{title}\n\n{_markdown(head, lines)}\n\n{_measured_on(result)}")
     missing = [name for name in BENCHMARKS if name not in found]
@@ -128,7 +128,7 @@ def _measured_on(result: dict[str, Any]) -> str:
 
 @_needs("table3")
 def headline(found: Results) -> str:
-    """Table 3 in one sentence."""
+    """Return Table 3 in one sentence."""
     row = rows_of(found["table3"])[0]
     train, val = row.more["train"], row.more["val"]
     return (
@@ -142,7 +142,7 @@ def headline(found: Results) -> str:
 
 @_needs("table3")
 def factors(found: Results) -> str:
-    """The headline's ratio as a product."""
+    """Return the headline's ratio as a product."""
     lines = [
         (each["what"], _time(each["seconds"]), "" if n == 0 else f"{each['factor']:.2f}x")
         for n, each in enumerate(found["table3"]["rows"][0]["more"]["factors"])
@@ -152,7 +152,7 @@ def factors(found: Results) -> str:
 
 @_needs("table3")
 def stages(found: Results) -> str:
-    """Where the time of ours goes."""
+    """Return the time of each stage of ours."""
     taken = found["table3"]["rows"][0]["more"]["stages"]
     lines = [
         (what, _time(seconds), f"{100 * seconds / taken['all']:.0f} %")
@@ -163,7 +163,7 @@ def stages(found: Results) -> str:
 
 @_needs("table3", "hardware")
 def sizes(found: Results) -> str:
-    """The headline's ratio at other numbers of photos, from its own fixed and running costs."""
+    """Compute the headline's ratio at other numbers of photos, from its own fixed and running costs."""
     row = rows_of(found["table3"])[0]
     decode = Constants.of(found["hardware"], None).decode_seconds
     taken, count = row.more["stages"], row.more["train"] + row.more["val"]
@@ -177,16 +177,16 @@ def sizes(found: Results) -> str:
         text = f"{figure(peer / ours)}x, computed"
         lines.append((f"{photos:,}", _time(ours), _time(peer), text))
     after = (
-        f"Computed from the first line: {_time(fixed)} fixed and {1000 * a_photo:.0f} ms a photo of "
-        f"ours, {row.peer / count:.3g} s a photo of the reference's. Ours is charged for decoding "
-        "photos of 800 x 600, the reference for those that were measured, which are smaller."
+        f"Computed from the first line: {_time(fixed)} fixed and {1000 * a_photo:.0f} ms per photo of "
+        f"ours, {row.peer / count:.3g} s per photo of the reference. Ours is computed for photos of "
+        "800 x 600, the reference for the measured photos, which are smaller."
     )
     return f"{_markdown(('photos', 'ours', 'reference', 'ratio'), lines)}\n\n{after}"
 
 
 @_needs("hardware")
 def hardware(found: Results) -> str:
-    """Each stage beside the machine's limit."""
+    """Return each stage against the machine's limit."""
     lines = [
         (
             row.what,
@@ -197,7 +197,7 @@ def hardware(found: Results) -> str:
         )
         for row in rows_of(found["hardware"])
     ]
-    head = ("stage", "reaches", "limit", "share", "the limit is; how it ran")
+    head = ("stage", "reaches", "limit", "share", "kind of limit; engine")
     disk = found["hardware"]["rows"][0]["more"]
     after = (
         f"The disk writes {figure(disk['disk_write_gb_per_second'])} GB/s (synced) and reads "
@@ -208,7 +208,7 @@ def hardware(found: Results) -> str:
 
 @_needs("hardware", "tables")
 def growth(found: Results) -> str:
-    """The cost model at the sizes that matter."""
+    """Return the cost model at some sizes."""
     constants = Constants.of(found["hardware"], found["tables"])
     lines = []
     for photos, classes in _SIZES:
@@ -242,9 +242,9 @@ def _constants(constants: Constants) -> str:
         f"{name} {1000 * seconds:.3g} ms" for name, seconds in constants.network_seconds.items()
     )
     return (
-        "Measured, all else above is computed from it: tables "
-        f"{1e6 * constants.table_seconds:.3g} µs and {constants.table_bytes:,.0f} bytes a photo; "
-        f"decoding {1000 * constants.decode_seconds:.3g} ms a photo of 800 x 600; a crop through "
+        "Measured constants, from which all else above is computed: tables "
+        f"{1e6 * constants.table_seconds:.3g} µs and {constants.table_bytes:,.0f} bytes per photo; "
+        f"decoding {1000 * constants.decode_seconds:.3g} ms per photo of 800 x 600; a crop through "
         f"{networks}; a last layer at {constants.head_flops / 1e9:.3g} GFLOP/s; the disk read at "
         f"{constants.read_bytes / 1e9:.3g} GB/s."
     )
@@ -252,12 +252,12 @@ def _constants(constants: Constants) -> str:
 
 @_needs("errors")
 def errors(found: Results) -> str:
-    """Errors of both sides, and whether they can be told apart."""
+    """Return the errors of both, and whether they differ."""
     lines = [
         (row.what, f"{row.ours:.3f}", f"{row.peer:.3f}", row.peer_name, row.note)
         for row in rows_of(found["errors"])
     ]
-    return _markdown(("", "ours", "peer", "peer", "ours less peer's, 95 % interval"), lines)
+    return _markdown(("", "ours", "peer", "peer", "ours minus peer's, 95 % CI"), lines)
 
 
 def _time(seconds: float) -> str:

@@ -1,10 +1,10 @@
-"""Features to disk and back, against a plain NumPy memory map.
+"""Measure features to disk and back, against a plain NumPy memory map.
 
 Ours appends batches under the SHA-256 of their photos, refuses numbers that are not finite, writes
-vectors before keys and syncs in groups behind checksums: what a kill or a power cut leaves is right.
-The memory map knows beforehand how many rows there will be, has no keys, and is flushed once, at its
-end. Both are written in batches of 1,024 rows (what a GPU gives at a time) from float32, as an engine
-gives them, to float16, and read back in blocks of 4,096 rows as float32. Needs 8 GB of disk.
+vectors before keys and syncs in groups behind checksums: after a kill or a power failure the rest is
+right. The memory map knows the number of rows beforehand, has no keys, and is flushed once, at its end.
+Both are written in batches of 1,024 rows (as a GPU gives them) from float32, as an engine gives them,
+to float16, and read back in blocks of 4,096 rows as float32. Needs 8 GB of disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OURS, PEER = "feature store", "numpy.memmap, flushed once"
 
 
 class _Store:
-    """The same rows through both ways; each call starts from an empty file."""
+    """The same rows for both variants; each call starts from an empty file."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows = folder, rows
@@ -76,7 +76,7 @@ class _Store:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Appending and reading back, in GB of features a second."""
+    """Measure appending and reading back, in GB of features per second."""
     rows = 5_000 if quick else ROWS
     with tempfile.TemporaryDirectory(dir=_disk()) as folder:
         store = _Store(Path(folder), rows)
@@ -91,7 +91,7 @@ def _row(what: str, values: dict[str, list[float]]) -> Row:
 
 
 def _disk() -> Path:
-    """A folder on the disk that features are kept on, not in memory."""
+    """Return a folder on the disk of the feature cache, not in memory."""
     folder = io.cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

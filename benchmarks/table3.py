@@ -1,25 +1,24 @@
-"""The headline: the whole of Table 3 on the same photos, ours against the way people do it today.
+"""Measure the whole of Table 3 on the same photos: ours against the usual recipes.
 
-Ours is the command as a user types it, in a process of its own, from an empty cache:
+Ours is the command of a user, in a process of its own, from an empty cache:
 
     fieldmark study paper PHOTOS --out DIR --only table3 --limit N --weights-dir WEIGHTS --test 0
 
-Its wall-clock time holds everything: the interpreter's start, reading and checking the photos, loading
-and converting five networks and choosing their engines, decoding, features, five last layers for ten
-epochs, errors with intervals, and the page.
+Its wall-clock time includes everything: the interpreter's start, reading and checking the photos,
+loading and converting five networks and selecting their engines, decoding, features, five last layers
+for ten epochs, errors with intervals, and the page.
 
 The reference (`benchmarks.reference`) trains the same last layers on the same split with the same
-optimiser, batch and number of epochs. Run whole it takes hours, so in each round one epoch of each
+optimiser, batch size and number of epochs. A whole run takes hours, so in each round one epoch of each
 network is timed, over some of the photos (`SAMPLES`), and multiplied by the numbers of photos and
-epochs: its time is EXTRAPOLATED. What a whole run pays
-besides (imports, loading networks, starting workers) is left out, in the reference's favour.
-`--whole` runs it as it is.
+epochs: its time is EXTRAPOLATED. The other costs of a whole run (imports, loading networks, starting
+workers) are left out, in the reference's favour. `--whole` runs all epochs.
 
     python -m benchmarks.table3 [--limit PHOTOS] [--rounds N] [--whole] [--keep]
 
-The number of photos decides how much the fixed costs of ours weigh: they are the same for 100 photos
-and for 100,000. `LIMIT` is small so that the benchmark ends within a quarter of an hour; the ratio grows
-with it.
+The number of photos determines the weight of our fixed costs: they are the same for 100 photos and for
+100,000. `LIMIT` is small so that the benchmark takes at most a quarter of an hour; the ratio grows with
+it.
 """
 
 from __future__ import annotations
@@ -49,28 +48,28 @@ from fieldmark.utils import io
 EPOCHS = 10
 LIMIT = 1000
 SAMPLES = {"densenet121": 64, "resnext50_32x4d": 64}
-"""Photos of a network's training pass that are timed; half as many to validate."""
+"""Timed photos of a network's training pass; half as many in validation."""
 SAMPLE = 256
-"""The same for the networks not named, which are quick."""
+"""The same for the other networks, which are fast."""
 AIM = 25.0
 OURS, TORCHVISION, TIMM = "fieldmark", "torchvision's recipe", "timm's way"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What to run on, and how much of it.
+    """The data and the size of a run.
 
     Attributes:
         data: labelled photos in iNaturalist layout.
-        weights_dir: weights for both sides; None: all random.
-        limit: photos that both sides work on.
-        rounds: how often each side runs.
+        weights_dir: weights for both; None: all random.
+        limit: the number of photos.
+        rounds: the number of runs of each.
         epochs: passes over the training photos.
-        networks: which of the five the reference runs; fewer only to try the benchmark itself.
-        samples: at most so many photos of each network, whatever `SAMPLES` says.
+        networks: which of the five the reference runs; fewer only to test the benchmark itself.
+        samples: at most so many photos of each network, whatever `SAMPLES` is.
         is_whole: run all epochs of the reference.
-        workers: of the reference's loaders; None: one a core.
-        recipe: of the study; another one than the paper's only to try the benchmark itself.
+        workers: of the reference's loaders; None: one per core.
+        recipe: of the study; another one than the paper's only to test the benchmark itself.
     """
 
     data: Path
@@ -86,7 +85,7 @@ class Setting:
 
 
 def run(quick: bool = False) -> list[Row]:
-    """The headline, the same beside timm, and where the factor comes from."""
+    """Compare with torchvision and timm, and divide the factor into its parts."""
     data, weights = common.shared("data", "wild74"), common.shared("weights")
     return measure(
         Setting(data, weights, limit=40 if quick else LIMIT, rounds=common.rounds(quick))
@@ -94,7 +93,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def measure(setting: Setting) -> list[Row]:
-    """Alternate the three ways and compare them."""
+    """Alternate the three variants and compare them."""
     with tempfile.TemporaryDirectory() as folder:
         work = _Work(setting, Path(folder))
         ways: dict[str, Callable[[], float]] = {
@@ -102,7 +101,7 @@ def measure(setting: Setting) -> list[Row]:
             TORCHVISION: lambda: work.reference("torchvision"),
             TIMM: lambda: work.reference("timm"),
         }
-        # Ours goes first once, for it draws the split that the reference takes over.
+        # Ours runs first once, since it draws the split that the reference uses.
         values = {OURS: [work.ours()], TORCHVISION: [], TIMM: []}
         for name in (TORCHVISION, TIMM):
             values[name].append(ways[name]())
@@ -111,12 +110,12 @@ def measure(setting: Setting) -> list[Row]:
         return _rows(values, work)
 
 
-# --- the two sides ---------------------------------------------------------------------------------
+# --- the two variants ---------------------------------------------------------------------------------
 
 
 @dataclass
 class _Work:
-    """What the rounds share: the photos, the split that ours drew, and what each side measured."""
+    """The shared state of the rounds: the photos, the split of ours, and all measurements."""
 
     setting: Setting
     folder: Path
@@ -127,7 +126,7 @@ class _Work:
     val: list[Example] = field(default_factory=list)
 
     def ours(self) -> float:
-        """The command, from an empty cache; gives its wall-clock seconds."""
+        """Run the command from an empty cache; return its wall-clock seconds."""
         number = len(self.studies)
         out, cache = self.folder / f"study{number}", self.folder / f"cache{number}"
         words = ["study", self.setting.recipe, str(self.setting.data), "--out", str(out)]
@@ -149,7 +148,7 @@ class _Work:
         return seconds
 
     def reference(self, library: str) -> float:
-        """Seconds of all networks and epochs, by one epoch of each unless it is to be whole."""
+        """Return the seconds of all epochs, extrapolated from one of each network unless `--whole`."""
         setting = self.setting
         total = 0.0
         for name in setting.networks:
@@ -158,7 +157,7 @@ class _Work:
             if setting.is_whole:
                 total += whole(of, self.train, self.val, setting.epochs, workers=setting.workers)[0]
             if library == "timm" and of.library != "timm":
-                # timm does not have it: the time of torchvision's own in this round stands for it.
+                # timm does not have it: use the time of torchvision's own in this round.
                 measured = self.paces[f"torchvision {name}"][-1]
             else:
                 measured = self._pace(of)
@@ -171,16 +170,16 @@ class _Work:
 
     def _pace(self, of: Recipe) -> Pace:
         most = min(self.setting.samples, SAMPLES.get(of.name, SAMPLE))
-        # The photos lie by class; any few of them are to be like the rest.
+        # The photos are ordered by class; samples should represent all of them.
         train = random.Random(0).sample(self.train, min(most, len(self.train)))
         val = (list(self.val) * most)[: max(1, most // 2)]
         return pace(of, train, val, workers=self.setting.workers)
 
 
 def examples_of(study: Path, data: Path) -> tuple[list[Example], list[Example]]:
-    """Training and validation photos with the numbers of their classes, as the study split them.
+    """Return training and validation photos with their class numbers, as the study divided them.
 
-    Classes that the study pruned are in neither: the reference is not made to work for them.
+    Pruned classes are in neither, so that the reference does not process them.
     """
     photos = pl.read_parquet(study / "photos.parquet")
     joined = photos.join(pl.read_parquet(study / "split.parquet"), on="id").sort("id")
@@ -220,7 +219,7 @@ def _rows(values: dict[str, list[float]], work: _Work) -> list[Row]:
 
 
 def _network_rows(work: _Work) -> list[Row]:
-    """Each network alone: seconds a photo of ours (once) beside the reference's (every epoch)."""
+    """Compare each network alone: seconds per photo, ours once and the reference's in every epoch."""
     rows = []
     count = len(work.train) + len(work.val)
     for name in work.setting.networks:
@@ -251,7 +250,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def stages(values: dict[str, list[float]], work: _Work) -> dict[str, float]:
-    """Where the time of ours goes, in seconds: medians over the rounds."""
+    """Return the time of each stage of ours, in seconds: medians over the rounds."""
     names = work.setting.networks
     features = _median(
         [sum(_row_of(s, name)["extract_seconds"] for name in names) for s in work.studies]
@@ -273,11 +272,11 @@ def stages(values: dict[str, list[float]], work: _Work) -> dict[str, float]:
 
 
 def factors(values: dict[str, list[float]], work: _Work) -> list[dict[str, Any]]:
-    """The ratio as a product: each factor is what one change alone takes off, in this order.
+    """Return the ratio as a product: each factor is the effect of one change, in this order.
 
     The first time is the reference's and the last is ours, both measured (the first extrapolated from
-    an epoch). The times between are computed from measured parts: the seconds of a training and a
-    validation pass, of eager PyTorch and of our engine on crops that are ready.
+    one epoch). The times between are computed from measured parts: the seconds of a training and a
+    validation pass, of eager PyTorch and of our engine on prepared crops.
     """
     setting = work.setting
     train = val = eager = engine = 0.0
@@ -290,7 +289,7 @@ def factors(values: dict[str, list[float]], work: _Work) -> list[dict[str, Any]]
     start = setting.epochs * (train + val)
     once = train + setting.epochs * val
     both = train + val
-    loading = max(0.0, both - eager)  # decoding five times, what the networks did not hide
+    loading = max(0.0, both - eager)  # decoding five times, as far as not parallel to the networks
     times = [
         ("the reference", start),
         ("training photos pass the network once instead of in every epoch", once),

@@ -1,12 +1,12 @@
-"""Tables at scale: index (annotations only), stats, split, prune of 1,000,000 photos in 10,000 classes.
+"""Measure index (annotations only), stats, split, prune of 1,000,000 photos in 10,000 classes.
 
-And the split alone of the 268,243 photos of the challenge, where its annotations lie at hand.
+And the split alone of the 268,243 photos of the challenge, where its annotations are available.
 
     python -m benchmarks.tables [PHOTOS CLASSES]
 
-The annotations are drawn in iNaturalist layout with every field of the official files (long-tailed
-classes, one group in five of one to four photos named) and written to a temporary folder first. The
-work then runs in a process of its own, so that the memory that is reported is its own. The aim for
+The annotations are generated in iNaturalist layout with every field of the official files (long-tailed
+classes, one photo in five in a group of one to four) and written to a temporary folder first. The
+work then runs in a process of its own, so that the reported memory is its own. The aim for
 the million is 20 s and 2 GiB.
 """
 
@@ -33,7 +33,7 @@ PLAIN = "json.load and scikit-learn's split"
 
 
 def annotations(photos: int, classes: int) -> dict[str, Any]:
-    """A document in the layout of the iNaturalist 2019 challenge."""
+    """Generate a document in the layout of the iNaturalist 2019 challenge."""
     chance = np.random.default_rng(0)
     weight = 1 / np.arange(1, classes + 1) ** 0.7
     of_tail = chance.choice(classes, size=photos - 2 * classes, p=weight / weight.sum())
@@ -67,7 +67,7 @@ def annotations(photos: int, classes: int) -> dict[str, Any]:
 
 
 def work(path: Path) -> list[dict[str, Any]]:
-    """Time each step on one annotation file, and say how much memory the process needed."""
+    """Time each step on one annotation file, and measure the memory of the process."""
     from fieldmark.data.readers import read
     from fieldmark.data.split import prune, split_photos
     from fieldmark.data.stats import stats
@@ -95,7 +95,7 @@ def work(path: Path) -> list[dict[str, Any]]:
 
 
 def plain(path: Path, train_test_split: Any) -> None:
-    """What a user would write instead: `json.load`, a dict, a `Counter`, scikit-learn's split."""
+    """Do the same with usual tools: `json.load`, a dict, a `Counter`, scikit-learn's split."""
     document = json.loads(path.read_bytes())
     label_of = {note["image_id"]: note["category_id"] for note in document["annotations"]}
     names = [image["file_name"] for image in document["images"]]
@@ -111,9 +111,9 @@ def plain(path: Path, train_test_split: Any) -> None:
 def run(
     quick: bool = False, photos: int | None = None, classes: int | None = None
 ) -> list[common.Row]:
-    """All steps beside the plain script; the seconds of each step are kept in `more`.
+    """Compare all steps with the plain script; the seconds of each step are in `more`.
 
-    The script reads no taxonomy, checks nothing, keeps no groups together and writes no table.
+    The script reads no taxonomy, checks nothing, ignores groups and writes no table.
     """
     photos = photos or (20_000 if quick else PHOTOS)
     classes = classes or (200 if quick else CLASSES)
@@ -140,7 +140,7 @@ def run(
 
 
 def _challenge(quick: bool) -> list[common.Row]:
-    """The split of the challenge's own photos, both from lists that lie ready."""
+    """Measure the split of the challenge's own photos, both from prepared lists."""
     from sklearn.model_selection import train_test_split
 
     from fieldmark.data.readers import read
@@ -177,7 +177,7 @@ def main(words: list[str]) -> None:
     if words[:1] == ["--work"]:
         print(json.dumps(work(Path(words[1]))))
     elif words[:1] == ["--plain"]:
-        from sklearn.model_selection import train_test_split  # not timed: nor are our imports
+        from sklearn.model_selection import train_test_split  # not timed, as our imports
 
         start = time.perf_counter()
         plain(Path(words[1]), train_test_split)

@@ -1,4 +1,4 @@
-"""Name what is in photos with an exported classifier: onnxruntime, Pillow and numpy are all it takes.
+"""Classify photos with an exported classifier: it needs only onnxruntime, Pillow and numpy.
 
 python onnx_only.py model.onnx photo.jpg ...
 """
@@ -17,6 +17,6 @@ for path in sys.argv[2:]:
     upright = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     scores, energy = model.run(None, {"image": np.asarray(upright)})
     unknown = None if ood_threshold is None else bool(energy < ood_threshold)
-    print(path + (", which may be none of these" if unknown else ""))
+    print(path + (", which may be another species" if unknown else ""))
     for number in np.argsort(-scores)[:5]:
         print(f"  {scores[number]:6.1%}  {taxa[number]['common_name'] or taxa[number]['name']}")

@@ -1,13 +1,13 @@
-"""Fill the tables of a document from what `fieldmark study` and `rank` wrote: no number is typed.
+"""Fill the tables of a document from the output of `fieldmark study` and `fieldmark rank`.
 
     fieldmark rank PHOTOS --against STUDY/study.json --json > ranking.json
     python scripts/better_table.py STUDY/study.json --ranking ranking.json --into docs/better.md
     python scripts/better_table.py STUDY/study.json --into docs/finetune.md
 
-Each table of the study replaces what stands between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`, the
-answer to its question (`fieldmark.experiments.answers`) what stands between `<!-- TABLE-answer:begin -->` and
-its end. What they are made from is kept beside the document (docs/better.json), and a test compares the
-two. `--again` renews the document from that file.
+Each table of the study replaces the text between `<!-- TABLE:begin -->` and `<!-- TABLE:end -->`, the
+answer to its question (`fieldmark.experiments.answers`) the text between `<!-- TABLE-answer:begin -->`
+and its end. The results are stored beside the document (docs/better.json), and a test compares the two.
+`--again` renews the document from that file.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "tuned": ("error", "macro", "loss", "all"),
     "parts": ("error", "macro", "loss", "all"),
 }
-"""What a table shows of each row, in order."""
+"""The columns of each table, in order."""
 
 TITLES = {
-    "error": "error",
-    "macro": "error, classes alike",
-    "every": "error over all photos",
+    "error": "top-1 error",
+    "macro": "macro error",
+    "every": "top-1 error, all photos",
     "tail": "rare classes",
-    "medium": "classes between",
+    "medium": "medium classes",
     "head": "frequent classes",
-    "all": "less the reference, all photos",
-    "kept": "less the reference, kept classes",
-    "tail-difference": "less the reference, rare classes",
-    "cost": "giga-MACs, ms a photo",
+    "all": "difference to the reference, all photos",
+    "kept": "difference to the reference, kept classes",
+    "tail-difference": "difference to the reference, rare classes",
+    "cost": "giga-MACs, ms per photo",
     "weights": "weights",
     "members": "weight of each",
     "classes": "classes",
@@ -61,9 +61,9 @@ TITLES = {
 }
 
 ANSWERED = ("tail", "tail-test", "prune", "epochs", "tuned", "parts")
-"""The tables with an answer in words."""
+"""The tables with an answer in sentences."""
 
-_KEPT = (
+_KEYS = (
     *(
         "id",
         "table",
@@ -80,12 +80,12 @@ _KEPT = (
     *("val_top1_error", "val_top1_error_interval", "val_macro_error", "val_macro_error_interval"),
     *("val_top1_error_all_classes", "val_top1_error_all_classes_interval"),
 )
-"""What the tables need of a row."""
+"""The keys of a row that the tables show."""
 
 
-def kept(study: Row, ranking: Row | None) -> Row:
-    """What the tables of a document are made from."""
-    # Which tables this run was asked for is said below each of them.
+def stored(study: Row, ranking: Row | None) -> Row:
+    """Return the results that the tables of a document show."""
+    # The line below each table names the table.
     words = typed(study).split()
     words = [w for at, w in enumerate(words) if "--only" not in (w, words[at - 1])]
     names = {row["id"] for row in study["rows"] if row["table"] in COLUMNS}
@@ -95,7 +95,7 @@ def kept(study: Row, ranking: Row | None) -> Row:
         if each["row"] in names and each["over"] in ("all", "kept", "tail")
     ]
     rows = [
-        {name: row[name] for name in _KEPT if name in row} | _losses(row)
+        {name: row[name] for name in _KEYS if name in row} | _losses(row)
         for row in study["rows"]
         if row["id"] in names
     ]
@@ -110,7 +110,7 @@ def kept(study: Row, ranking: Row | None) -> Row:
 
 
 def _losses(row: Row) -> Row:
-    """Of a learning curve, the lowest validation loss and the last."""
+    """Return the lowest and the last validation loss of a learning curve."""
     if row["table"] != "epochs":
         return {}
     least = min(row["curve"], key=lambda each: each["val_loss"])
@@ -118,7 +118,7 @@ def _losses(row: Row) -> Row:
 
 
 def write(found: Row, path: Path) -> None:
-    """Keep it: a row a line, so that a change of one shows as one."""
+    """Write the results, one row per line, so that a change of one row changes one line."""
     study = found["study"]
     parts = {name: study[name] for name in ("command", "data", "cores")}
     lists = (
@@ -132,7 +132,7 @@ def write(found: Row, path: Path) -> None:
 
 
 def band(row: Row, name: str) -> str:
-    """The error over a band of classes with its interval."""
+    """Format the error over a band of classes with its interval."""
     found = row["bands"][name]
     if found["error"] is None:
         return "–"
@@ -141,31 +141,31 @@ def band(row: Row, name: str) -> str:
 
 
 def less(study: Row, row: Row, over: str) -> str:
-    """The paired difference to the table's reference; a tie is called one."""
+    """Format the paired difference to the table's reference, and whether it is a tie."""
     compared = any(each["row"] == row["id"] for each in study["differences"])
     return answers.less(study, row, over) or ("–" if compared else "the reference")
 
 
 def passes(row: Row) -> str:
-    """How many epochs were run: of a row that was stopped early, the mean over folds and their range."""
+    """Format the number of epochs; after early stopping the mean over folds and their range."""
     run = [each["epochs"] for each in row.get("stopped", ())] or [row["epochs"]]
     return f"{sum(run) / len(run):.0f}" + (f" ({min(run)} to {max(run)})" if len(run) > 1 else "")
 
 
 def lowest(row: Row) -> str:
-    """The lowest validation loss of the mean curve, and what it came to."""
+    """Format the lowest and the last validation loss of the mean curve."""
     least, last = row["curve"]
     return f"{least['val_loss']:.3f}, {least['epoch']}; {last['val_loss']:.3f}"
 
 
 def cost(row: Row) -> str:
-    """What one answer costs."""
+    """Format the cost of one prediction."""
     milliseconds = "–" if row["photo_ms"] is None else f"{row['photo_ms']:.1f}"
     return f"{row['giga_macs']:.2f}, {milliseconds}"
 
 
 def cell(study: Row, row: Row, column: str) -> str:
-    """One cell."""
+    """Format one cell."""
     if column in ("tail", "medium", "head"):
         return band(row, column)
     if column in ("all", "kept"):
@@ -189,7 +189,7 @@ def cell(study: Row, row: Row, column: str) -> str:
 
 
 def table(study: Row, name: str) -> str:
-    """One table of the study, and the photos that it speaks of, as Markdown."""
+    """Return one table of the study, with the photos it was measured on, as Markdown."""
     rows = [row for row in study["rows"] if row["table"] == name]
     columns = COLUMNS[name]
     lines = [
@@ -203,12 +203,15 @@ def table(study: Row, name: str) -> str:
 
 
 def about(study: Row, rows: Sequence[Row]) -> str:
-    """Which photos, and the command."""
+    """Describe the photos of a table, and give the command."""
     first, bands = rows[0], rows[0]["bands"]
-    part = {"cross": "training and validation photos, in folds", "test": "test photos"}
+    part = {
+        "cross": "training and validation photos, out-of-fold predictions",
+        "test": "test photos",
+    }
     counts = ", ".join(
         f"{bands[each]['classes']} {word} ({bands[each]['photos']:,} photos)"
-        for each, word in (("tail", "rare"), ("medium", "between"), ("head", "frequent"))
+        for each, word in (("tail", "rare"), ("medium", "medium"), ("head", "frequent"))
     )
     return (
         f"{study['data']['name']}, {first['photos']:,} {part[first['part']]}; classes: {counts}. "
@@ -217,10 +220,10 @@ def about(study: Row, rows: Sequence[Row]) -> str:
 
 
 def ranking(found: Row) -> str:
-    """What `fieldmark rank --json` printed, as Markdown."""
+    """Return the output of `fieldmark rank --json` as Markdown."""
     lines = [
-        "| network | weights | ridge | nearest class mean | LogME | giga-MACs | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| network | weights | ridge | nearest class mean | giga-MACs | seconds |",
+        "|---|---|---|---|---|---|",
     ]
     for row in found["networks"]:
         low, high = row["ridge"]["interval"]
@@ -230,24 +233,23 @@ def ranking(found: Row) -> str:
             f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
             + (", a tie with the first" if row["tie"] else ""),
             f"{row['ncm']['error']:.3f}",
-            f"{row['logme']:.3f}",
             f"{row['giga_macs']:.2f}",
             f"{row['seconds']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    told = found["agreement"]
+    agreement = found["agreement"]
     lines += [
         "",
-        f"{found['photos']:,} photos of {found['classes']} classes, features kept already. Spearman's "
-        f"rank correlation with the trained heads of {told['networks']} networks: ridge "
-        f"{told['ridge']:.2f}, means {told['ncm']:.2f}, LogME {told['logme']:.2f}. So few networks, as "
-        "far apart as these, say that the order is not wrong, and no more.",
+        f"{found['photos']:,} photos of {found['classes']} classes, features cached before. Spearman's "
+        f"correlation with the trained heads of {agreement['networks']} networks: ridge "
+        f"{agreement['ridge']:.2f}, class means {agreement['ncm']:.2f}. So few networks, with such "
+        "large differences, show that the order is not wrong, and no more.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def filled(document: str, found: Row, name: str) -> str:
-    """The document with all its tables and answers made anew from what is kept."""
+    """Return the document with all tables and answers renewed from the stored results."""
     study = found["study"]
     tables = {row["table"] for row in study["rows"]}
     texts = {table_: table(study, table_) for table_ in COLUMNS if table_ in tables}
@@ -262,21 +264,21 @@ def filled(document: str, found: Row, name: str) -> str:
 
 
 def main() -> None:
-    """Read what was typed, and fill in."""
+    """Parse the arguments and fill the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     given_as = parser.add_mutually_exclusive_group(required=True)
     given_as.add_argument("study", type=Path, nargs="?", help="a study.json of `better` or `tuned`")
     given_as.add_argument(
-        "--again", action="store_true", help="from what is kept beside the document"
+        "--again", action="store_true", help="from the results stored beside the document"
     )
-    parser.add_argument("--ranking", type=Path, help="what rank --json printed")
+    parser.add_argument("--ranking", type=Path, help="the output of rank --json")
     parser.add_argument("--into", type=Path, required=True, help="a Markdown file with comments")
     given = parser.parse_args()
     try:
         beside = given.into.with_suffix(".json")
         if given.study is not None:
             ranked = io.read_json(given.ranking) if given.ranking is not None else None
-            write(kept(io.read_json(given.study), ranked), beside)
+            write(stored(io.read_json(given.study), ranked), beside)
         document = given.into.read_text(encoding="utf-8")
         io.write_text(given.into, filled(document, io.read_json(beside), str(given.into)))
     except FieldmarkError as problem:

@@ -1,9 +1,10 @@
-"""How much memory `fieldmark fetch open-data` takes to choose photos, by the length of the tables.
+"""Measure the memory of the selection by `fieldmark fetch open-data`, by the length of the tables.
 
     python scripts/fetch_memory.py 100000 1000000 4000000
 
-For each number of photos the four tables are drawn with the published columns, 2,000 of the observations
-of the taxon that is asked for, and the choice is made in a process of its own, whose peak is printed.
+For each number of photos the four tables are generated with the published columns, 2,000 of the
+observations of the requested taxon, and the selection runs in a process of its own, whose peak is
+printed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ WANTED = 2_000
 
 
 def write(folder: Path, photos: int) -> None:
-    """Tables in the layout of iNaturalist Open Data, a photo an observation."""
+    """Write tables in the layout of iNaturalist Open Data, one photo per observation."""
     taxa = ("taxon_id\tancestry\trank\tname\tactive", "1\t\tgenus\tParus\ttrue")
     species = ("4\t1\tspecies\tParus major\ttrue", "5\t1\tspecies\tPica pica\ttrue")
     tables = {
@@ -36,12 +37,12 @@ def write(folder: Path, photos: int) -> None:
 
 
 def uuid(number: int) -> str:
-    """An id of the published length."""
+    """Return an id of the published length."""
     return f"{number:08x}-1c2b-4c9f-8f6d-{number:012x}"
 
 
 def observations(count: int) -> Iterator[str]:
-    """A row an observation, of which `WANTED` are of the taxon."""
+    """Yield one row per observation, of which `WANTED` are of the taxon."""
     yield (
         "observation_uuid\tobserver_id\tlatitude\tlongitude\tpositional_accuracy\ttaxon_id\t"
         "quality_grade\tobserved_on"
@@ -53,7 +54,7 @@ def observations(count: int) -> Iterator[str]:
 
 
 def pictures(count: int) -> Iterator[str]:
-    """A row a photo."""
+    """Yield one row per photo."""
     yield (
         "photo_uuid\tphoto_id\tobservation_uuid\tobserver_id\textension\tlicense\twidth\theight\tposition"
     )
@@ -62,7 +63,7 @@ def pictures(count: int) -> Iterator[str]:
 
 
 def choose(folder: Path) -> None:
-    """Choose, and say how long it took and how much memory."""
+    """Select photos, and print time and memory."""
     from fieldmark.data.download.selection import PhotoQuery
     from fieldmark.data.download.selection import choose as run
 
@@ -77,7 +78,7 @@ def choose(folder: Path) -> None:
 
 
 def main(words: list[str]) -> None:
-    """A line a size."""
+    """Print one line per size."""
     if words[:1] == ["--in"]:
         choose(Path(words[1]))
         return
@@ -90,7 +91,7 @@ def main(words: list[str]) -> None:
 
 
 def say(text: str) -> None:
-    """Print, at once."""
+    """Print and flush."""
     sys.stdout.write(text)
     sys.stdout.flush()
 

@@ -1,13 +1,13 @@
-"""Training with very many classes from end to end, on drawn features: time and memory of each stage.
+"""Train with very many classes from end to end, on generated features: time and memory of each stage.
 
     python scripts/many_classes.py 100000 --photos 300000
 
-A photo table and a shelf of features are written as `fieldmark index` and `fieldmark extract` would
-have left them (the pictures themselves are not there, nor needed), and `fieldmark train` does the rest:
-split, last layer, calibration, measures, the folder and its page. Then the classifier is loaded in a
-process of its own and names a photo from its kept features; and `predict`, `export` (which compares the
-file's answers with the classifier's own) and `serve` are run on drawn pictures as a user runs them.
-Classes are drawn in genera of ten, and of unequal frequency, as species are.
+A photo table and cached features are written as `fieldmark index` and `fieldmark extract` would write
+them (the photos themselves do not exist), and `fieldmark train` does the rest: split, last layer,
+calibration, evaluation, the folder and its page. Then the classifier is loaded in a process of its own
+and predicts a photo from its cached features; and `predict`, `export` (which compares the file's
+answers with the classifier's own) and `serve` are run on generated photos as a user runs them. Classes
+are generated in genera of ten, and of unequal frequency, like species.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCK = 8192
 
 
 def lay_out(folder: Path, classes: int, photos: int) -> Path:
-    """The table and the shelf."""
+    """Write the table and the cached features."""
     from fieldmark import models
     from fieldmark.data.photos import PhotoTable, build_frame
     from fieldmark.data.taxonomy import Taxon, Taxonomy
@@ -78,7 +78,7 @@ def _ranks(number: int) -> dict[str, str]:
 
 
 def learn(folder: Path, head: str | None) -> None:
-    """`fieldmark train`, in this process."""
+    """Run `fieldmark train` in this process."""
     from fieldmark.training import TrainConfig, train
 
     config = TrainConfig(backbone=NETWORK, weights="random", engine="torch", head=head)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def learn(folder: Path, head: str | None) -> None:
 
 
 def ask(folder: Path) -> None:
-    """Load the classifier and name photos from kept features."""
+    """Load the classifier and predict photos from cached features."""
     start = time.perf_counter()
     from fieldmark import models
     from fieldmark.data.photos import PhotoTable
@@ -123,7 +123,7 @@ def ask(folder: Path) -> None:
 
 
 def use(folder: Path) -> None:
-    """The verbs that put a classifier to use, each with the peak of its own process."""
+    """Run the commands that use a classifier, each with the peak memory of its process."""
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -138,18 +138,18 @@ def use(folder: Path) -> None:
 
 
 def run(*words: object) -> None:
-    """A verb in a process of its own: seconds, and the peak of its memory."""
+    """Run a command in a process of its own; return seconds and its peak memory."""
     start = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "fieldmark", *map(str, words)]) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     _said_of(str(words[0]), time.perf_counter() - start, used)
     if process.returncode:
-        sys.exit(f"fieldmark {words[0]} ended with {process.returncode}")
+        sys.exit(f"fieldmark {words[0]} failed with exit code {process.returncode}")
 
 
 def serve(model: Path, photo: bytes) -> None:
-    """Start the server, ask it once, end it."""
+    """Start the server, send one request, stop it."""
     start = time.perf_counter()
     words = [sys.executable, "-m", "fieldmark", "serve", str(model), "--port", "8917"]
     with subprocess.Popen(words) as process:
@@ -177,7 +177,7 @@ def _said_of(verb: str, seconds: float, used: resource.struct_rusage) -> None:
 
 
 def say(**told: object) -> None:
-    """A line of JSON with the peak of this process's memory."""
+    """Print a line of JSON with the peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     sys.stdout.write(json.dumps(told | {"peak_gib": round(peak, 2)}) + "\n")
     sys.stdout.flush()
@@ -191,7 +191,7 @@ STEPS = {
 
 
 def main() -> None:
-    """Each step in a process of its own, so that its memory is its own."""
+    """Run each step in a process of its own, for its memory."""
     parser = argparse.ArgumentParser()
     parser.add_argument("classes", type=int)
     parser.add_argument("--photos", type=int, default=300_000)

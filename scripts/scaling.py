@@ -1,11 +1,11 @@
-"""How long photos take on a cluster, before one has it: `python scripts/scaling.py` prints the plan.
+"""Simulate how long photos take on a cluster: `python scripts/scaling.py` prints the plan.
 
-A discrete-event simulation of shards on workers. A worker reads a shard's photos through a network that
-all share, decodes them on its cores and runs the network on its device, chunk by chunk; the three go on
-at the same time, each a chunk ahead of the next, as `fieldmark.features.sharded` does it. Where reading, decoding
-or the device is the slowest, it is that which saturates, and the simulation says so.
+A discrete-event simulation of shards on workers. A worker reads a shard's photos through a shared
+network, decodes them on its cores and runs the network on its device, chunk by chunk; the three work
+at the same time, each a chunk ahead of the next, as in `fieldmark.features.sharded`. The slowest of
+reading, decoding and the device is saturated, and the simulation reports it.
 
-docs/scaling.md says where the rates come from, and how near the simulation comes to what was measured.
+docs/scaling.md gives the sources of the rates, and compares the simulation with measurements.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ class Plan:
     """A cluster and its work.
 
     Attributes:
-        photos: how many.
-        shards: into how many tasks they are cut.
+        photos: their number.
+        shards: the number of tasks.
         workers: tasks at a time.
         megabytes: of a photo, as it is stored.
-        decode: seconds of a core for a photo: bytes to crop.
-        resize: seconds of these for which it holds Python's lock: one photo at a time in a worker.
-        cores: that decode, for each worker.
-        forward: seconds of a worker's device for a photo; with `shared_cores` of a core.
-        shared_cores: whether decoding and the network are done by the same cores.
-        network: megabytes a second that storage gives to all workers together.
-        link: megabytes a second that one worker takes.
-        latency: seconds that a photo is waited for, of as many at a time as there are `cores`.
+        decode: seconds of a core per photo: bytes to crop.
+        resize: seconds of these with Python's lock held: one photo at a time in a worker.
+        cores: that decode, per worker.
+        forward: seconds of a worker's device per photo; with `shared_cores` of a core.
+        shared_cores: whether decoding and the network run on the same cores.
+        network: megabytes per second from storage for all workers together.
+        link: megabytes per second for one worker.
+        latency: seconds of waiting per photo, for as many at a time as there are `cores`.
         start: seconds until a worker is ready for its first shard.
-        overhead: seconds a shard, beside its photos.
+        overhead: seconds per shard, beside its photos.
         chunk: photos that are read ahead.
     """
 
@@ -55,11 +55,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes of a plan.
+    """The result of a plan.
 
     Attributes:
         seconds: until the last shard is done.
-        busy: the share of the time in which storage, decoding and the device are at work.
+        busy: the share of the time in which storage, decoding and the device work.
         saturated: the busiest of them.
     """
 
@@ -69,14 +69,14 @@ class Outcome:
 
 
 def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
-    """Run a plan; with very many photos a chunk stands for many, so that events stay few."""
+    """Run a plan; with very many photos a chunk stands for many, to limit the number of events."""
     chunks = max(1, -(-plan.photos // (plan.shards * plan.chunk)))
     chunks = max(1, min(chunks, most_events // plan.shards))
     in_chunk = plan.photos / (plan.shards * chunks)
     reading, decoding, running = _seconds(plan, in_chunk)
     storage = 0.0
     work = {"storage": 0.0, "decoding": 0.0, "device": 0.0}
-    # Of each worker: when it reads on, when its decoders and device are free, what is left to do.
+    # For each worker: when it reads next, when its decoders and device are free, the remaining work.
     ready = [(plan.start, worker) for worker in range(plan.workers)]
     decoders, devices = [plan.start] * plan.workers, [plan.start] * plan.workers
     left = [0] * plan.workers
@@ -89,9 +89,9 @@ def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
                 continue
             shards -= 1
             left[worker] = chunks
-            now = max(now, devices[worker]) + plan.overhead  # the shard before is done first
+            now = max(now, devices[worker]) + plan.overhead  # after the previous shard
         left[worker] -= 1
-        # The pipe of the storage is taken in turn; a worker's own link may be the narrower one.
+        # Workers use the storage in turn; a worker's own link may be slower.
         storage = max(storage, now) + in_chunk * plan.megabytes / plan.network
         there = max(storage, now + reading)
         begun = max(there, decoders[worker])
@@ -104,14 +104,14 @@ def simulate(plan: Plan, most_events: int = 200_000) -> Outcome:
         work["decoding"] += decoding / plan.workers
         work["device"] += running / plan.workers
         end = max(end, devices[worker])
-        # One chunk is read ahead while the one before is decoded.
+        # One chunk is read ahead while the previous one is decoded.
         heapq.heappush(ready, (max(there, begun), worker))
     busy = {name: spent / end for name, spent in work.items()}
     return Outcome(end, busy, max(busy, key=lambda name: busy[name]))
 
 
 def _seconds(plan: Plan, photos: float) -> tuple[float, float, float]:
-    """A worker's own seconds for reading, decoding and running so many photos."""
+    """Return a worker's own seconds for reading, decoding and running so many photos."""
     cores = plan.cores
     read = max(plan.megabytes / plan.link, plan.latency / cores)
     decode = max(plan.decode / cores, plan.resize)
@@ -119,7 +119,7 @@ def _seconds(plan: Plan, photos: float) -> tuple[float, float, float]:
     return photos * read, photos * decode, photos * forward
 
 
-# The plans of docs/scaling.md, which says what of this is measured and what is assumed.
+# The plans of docs/scaling.md, which lists measured and assumed rates.
 
 A_PHOTO = Plan(
     photos=10_000_000,
@@ -144,7 +144,7 @@ OBJECTS = replace(A_PHOTO, network=12_500, latency=0.06)
 
 
 def table() -> str:
-    """The plans as Markdown."""
+    """Return the plans as Markdown."""
     lines = [
         "| photos | of | GPUs | storage | hours | storage busy | decoding busy | GPUs busy |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",

@@ -1,12 +1,12 @@
-"""Memory of training and of extraction from shards, by the number of photos: it stays flat.
+"""Measure the memory of training and of extraction from shards, by the number of photos.
 
     python scripts/stream_memory.py 2000 8000 32000
 
-For each number small JPEGs are written into tars of 1,000 and into Parquet files of 1,000, behind a web
-server on this machine as well. In a process of its own each way then goes through all of them: `stream`
-is an epoch of `train --stream` as the network would see it (random crops, batches), `extract` is
-`fieldmark extract`. The network itself is left out, whose memory does not depend on the photos. What is
-printed is the peak of the process, and how much of it came after the table of photos was read.
+For each number small JPEGs are written into tars of 1,000 and into Parquet files of 1,000, also behind
+a web server on this machine. In a process of its own each variant then reads all of them: `stream` is
+an epoch of `train --stream` as the input of the network (random crops, batches), `extract` is
+`fieldmark extract`. The network itself is left out: its memory does not depend on the photos. The
+output is the peak of the process, and the part of it after the table of photos was read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NETWORK = "shufflenet_v2_x0_5"
 
 
 def jpegs(count: int) -> Iterator[tuple[bytes, str]]:
-    """Small photos and their labels; bytes after the end of a JPEG make each another one."""
+    """Generate small photos and their labels; bytes after the end of a JPEG make each different."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def jpegs(count: int) -> Iterator[tuple[bytes, str]]:
 
 
 def write(folder: Path, count: int) -> None:
-    """The photos as tars and as Parquet files."""
+    """Write the photos as tars and as Parquet files."""
     import polars as pl
 
     (folder / "tars").mkdir(parents=True)
@@ -70,13 +70,13 @@ def write(folder: Path, count: int) -> None:
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """Files with ranges of bytes, and folders as pages of links."""
+    """A file server with byte ranges, and folders as pages of links."""
 
     def log_message(self, *words: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def send_head(self) -> Any:
-        """Answer with a part of the file where one is asked for."""
+        """Answer with a part of the file where one is requested."""
         wanted = self.headers.get("Range", "").removeprefix("bytes=")
         if not wanted:
             return super().send_head()
@@ -95,7 +95,7 @@ class Ranges(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The address of a web server for a folder."""
+    """Start a web server for a folder and return its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -103,7 +103,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def measure(what: str, place: str) -> None:
-    """Go through all photos and say how much memory it took."""
+    """Read all photos and print the memory."""
     from fieldmark import models
     from fieldmark.data.split import split_photos
     from fieldmark.data.subset import DataSplits
@@ -145,19 +145,19 @@ def _looked_at(place: str) -> Any:
 
 
 def _peak() -> float:
-    """MiB at most since this program began; `ru_maxrss` counts the one that started it as well."""
+    """Return the peak MiB of this program; `ru_maxrss` includes the process that started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def say(line: str) -> None:
-    """A line, at once."""
+    """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main(words: list[str]) -> None:
-    """A line for each number of photos, form and way."""
+    """Print a line for each number of photos, format and variant."""
     if words[0] in ("stream", "extract"):
         measure(words[0], words[1])
         return

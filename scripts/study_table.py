@@ -1,11 +1,11 @@
-"""Print studies' results as Markdown, beside what the paper prints; or put them into a document.
+"""Print the results of studies as Markdown beside the paper's, or put them into a document.
 
     python scripts/study_table.py STUDY/study.json
-    python scripts/study_table.py STUDY/study.json SMALL/study.json --into README.md
+    python scripts/study_table.py STUDY/study.json SMALL/study.json --into docs/paper.md
 
-With `--into` the text replaces what stands between the comments `<!-- study:begin -->` and
-`<!-- study:end -->`. What it is made from is kept in docs/paper.json, and a test compares the two;
-`--again` renews the document from that file. Table 3 is shown of the first study alone.
+With `--into` the text replaces what stands between the comments `<!-- study:begin -->` and `<!--
+study:end -->`. The results that it shows are stored in docs/paper.json, and a test compares the two;
+`--again` renews the document from that file. Only the first study shows Table 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
 Row = Mapping[str, Any]
 
-KEPT = Path(__file__).parent.parent / "docs/paper.json"
+STORED = Path(__file__).parent.parent / "docs/paper.json"
 
 _ROW = (
     *("id", "table", "label", "backbone", "transfer", "mode", "pruned", "epochs"),
@@ -33,7 +33,7 @@ _ROW = (
     *("val_top1_error", "val_top1_error_interval"),
     *("val_top1_error_all_classes", "val_top1_error_all_classes_interval"),
 )
-"""What the tables need of a row."""
+"""The keys of a row that the tables show."""
 
 _OTHERS = {
     "table2": "Table 2",
@@ -46,7 +46,7 @@ _OTHERS = {
 
 
 def weights(row: Row) -> str:
-    """What a row's network began from: complete, partly random or random."""
+    """Return the state of a row's initial weights: complete, partly random or random."""
     if row["transfer"] == "scratch":
         return "random (meant)"
     if row["mode"] == "ensemble" and not row["weights_complete"]:
@@ -55,7 +55,7 @@ def weights(row: Row) -> str:
 
 
 def error(row: Row, key: str = "val_top1_error") -> str:
-    """An error with its interval: `0.149 (0.109 to 0.189)`."""
+    """Format an error with its interval: `0.149 (0.109 to 0.189)`."""
     if row[key] is None:
         return "–"
     low, high = row[f"{key}_interval"]
@@ -63,7 +63,7 @@ def error(row: Row, key: str = "val_top1_error") -> str:
 
 
 def networks(rows: Iterable[Row]) -> list[str]:
-    """Table 3: a line a network, in the paper's order: random weights are not ranked beside complete."""
+    """Return Table 3, one line per network, in the paper's order: random weights are not ranked."""
     lines = [
         "| Network | weights | our error, kept classes | our error, all classes | paper | row |",
         "|---|---|---|---|---|---|",
@@ -83,7 +83,7 @@ def networks(rows: Iterable[Row]) -> list[str]:
 
 
 def others(rows: Iterable[Row]) -> list[str]:
-    """Every other row of the study, in the order of the paper's tables."""
+    """Return all other rows of the study, in the order of the paper's tables."""
     places = list(_OTHERS)
     wanted = sorted(
         (r for r in rows if r["table"] in places), key=lambda r: places.index(r["table"])
@@ -119,37 +119,38 @@ def _paper(row: Row) -> str:
 
 
 def about(study: Mapping[str, Any]) -> str:
-    """One paragraph: on which photos, and what was pruned."""
+    """Describe the photos of a study and the pruning."""
     data, split = study["data"], study["data"]["split"]
     return (
-        f"{data['name']}: {data['photos']:,} photos of {data['classes']} classes; {split['train']:,} to "
-        f"train, {split['val']:,} to validate, {split['test']:,} to test ({split['way']}, seed "
-        f"{split['seed']}). Pruned: classes with fewer than {data['prune_below']} training photos; "
-        f"{data['kept_classes']} of {data['classes']} are kept. In parentheses the 95 % interval. The "
-        f"paper's errors are for {paper.CLASSES:,} classes, so a lower error here is no improvement "
-        "on it. A network with random weights shows that the way works, not how good the network is."
+        f"{data['name']}: {data['photos']:,} photos of {data['classes']} classes; {split['train']:,} "
+        f"training, {split['val']:,} validation and {split['test']:,} test photos ({split['way']} "
+        f"split, seed {split['seed']}). Pruned: classes with fewer than {data['prune_below']} training "
+        f"photos; {data['kept_classes']} of {data['classes']} are kept. In parentheses: the 95 % CI. "
+        f"The paper's errors are for {paper.CLASSES:,} classes, so a lower error here is no "
+        "improvement on it. A row with random weights shows that the method runs, not how good the "
+        "network is."
     )
 
 
 def render(study: Mapping[str, Any], *, first: bool = True) -> str:
-    """The whole text of a study, as Markdown."""
+    """Return the text of a study as Markdown."""
     rows = study["rows"]
     parts = [networks(row for row in rows if row["table"] == "table3")] if first else []
     parts.append(others(rows))
     if not study["finished"]:
         parts.insert(0, ["This study is not finished."])
-    told = [f"- {each['question']} {each['answer']}" for each in study.get("findings", ())]
-    texts = ["\n".join(part) for part in parts if part] + [about(study), "\n".join(told)]
+    findings = [f"- {each['question']} {each['answer']}" for each in study.get("findings", ())]
+    texts = ["\n".join(part) for part in parts if part] + [about(study), "\n".join(findings)]
     return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def typed(study: Row) -> str:
-    """The command, without where photos and weights lay: that is one machine's business."""
+    """Return the command of a study without the folders of one machine."""
     return " ".join(Path(word).name if "/" in word else word for word in study["command"].split())
 
 
-def kept(study: Row) -> Row:
-    """What the text of a study is made from."""
+def stored(study: Row) -> Row:
+    """Return the part of a study that its text shows."""
     about_data = ("name", "photos", "classes", "split", "prune_below", "kept_classes")
     rows = [{name: row[name] for name in _ROW} for row in study["rows"]]
     return {
@@ -162,7 +163,7 @@ def kept(study: Row) -> Row:
 
 
 def rounded(value: Any) -> Any:
-    """Six digits: more would be noise in the file."""
+    """Round all numbers to six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -171,7 +172,7 @@ def rounded(value: Any) -> Any:
 
 
 def filled(document: str, studies: Iterable[Row], name: str) -> str:
-    """The document with the text of all studies made anew from what is kept."""
+    """Return the document with the text of all studies renewed from the stored results."""
     texts = [
         f"`{study['command']}`:\n\n{render(study, first=at == 0)}"
         for at, study in enumerate(studies)
@@ -180,10 +181,10 @@ def filled(document: str, studies: Iterable[Row], name: str) -> str:
 
 
 def fill(document: str, text: str, name: str, begin: str = BEGIN, end: str = END) -> str:
-    """The document with the text between its two comments.
+    """Return the document with the text between its two comments.
 
     Raises:
-        InputError: the comments are not there once each and in order.
+        InputError: the comments do not occur once each and in order.
     """
     if document.count(begin) != 1 or document.count(end) != 1:
         raise InputError(f"{name} must hold {begin} and {end} once each: add them.")
@@ -195,27 +196,29 @@ def fill(document: str, text: str, name: str, begin: str = BEGIN, end: str = END
 
 
 def main() -> None:
-    """Read what was typed, and print or fill in."""
+    """Parse the arguments; print the text or fill the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "study", type=Path, nargs="*", help="a study.json that `fieldmark study` wrote"
     )
     parser.add_argument("--into", type=Path, help="a Markdown file with the two comments")
-    parser.add_argument("--again", action="store_true", help="from what is kept in docs/paper.json")
+    parser.add_argument(
+        "--again", action="store_true", help="from the results stored in docs/paper.json"
+    )
     given = parser.parse_args()
     if given.again == bool(given.study):
         parser.error("name a study.json, or --again")
     try:
         if given.again:
-            studies = io.read_json(KEPT)["studies"]
+            studies = io.read_json(STORED)["studies"]
         else:
-            studies = [kept(io.read_json(path)) for path in given.study]
+            studies = [stored(io.read_json(path)) for path in given.study]
         if given.into is None:
             sys.stdout.write("\n".join(render(each) for each in studies))
             return
         document = given.into.read_text(encoding="utf-8")
         io.write_text(given.into, filled(document, studies, str(given.into)))
-        io.write_text(KEPT, json.dumps({"studies": studies}, indent=1, ensure_ascii=False) + "\n")
+        io.write_text(STORED, json.dumps({"studies": studies}, indent=1, ensure_ascii=False) + "\n")
     except FieldmarkError as problem:
         sys.exit(str(problem))
 

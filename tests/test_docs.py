@@ -1,4 +1,4 @@
-"""The documents say what the code does: verbs, options, names, columns, layers, files, links."""
+"""The documents agree with the code: commands, options, names, columns, layers, files, links."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import typer
+import yaml
 
 import fieldmark
 from fieldmark.cli import app
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 EVERYWHERE = {"--help"}
+PAPER = "docs/paper.md"
 
 
 def read(name: str) -> str:
@@ -171,7 +173,7 @@ def test_the_recipe_in_the_document_runs(tmp_path: Path) -> None:
 
 
 def test_the_fields_of_a_run_and_the_tables_of_the_paper_are_documented() -> None:
-    own = first_cells(section(read("docs/study.md"), "A recipe of one's own"))
+    own = first_cells(section(read("docs/study.md"), "A recipe of your own"))
     assert own == [field.name for field in fields(recipes.Run)]
     tables = section(read("docs/study.md"), "The paper's recipe")
     said = {
@@ -219,12 +221,12 @@ def test_engines_and_networks_are_documented() -> None:
         assert f"`{name}`" in options, name
 
 
-# The house
+# Architecture
 
 
 def test_the_last_layer_of_every_network_is_in_the_table() -> None:
     rows = re.findall(
-        r"^\| (\w+) \| (\d+) \| (\d+) \| `([\w.]+)`", read("ARCHITECTURE.md"), re.MULTILINE
+        r"^\| (\w+) \| (\d+) \| (\d+) \| `([\w.]+)`", read("docs/networks.md"), re.MULTILINE
     )
     said = {name: (int(dim), int(side), path) for name, dim, side, path in rows}
     assert said == {
@@ -235,8 +237,10 @@ def test_the_last_layer_of_every_network_is_in_the_table() -> None:
 
 def test_the_layers_are_those_of_the_contract() -> None:
     contract = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
-    drawn = blocks(section(read("ARCHITECTURE.md"), "Layers"), "text")[0].splitlines()
-    assert drawn == [layer.replace("fieldmark.", "") for layer in contract["layers"]]
+    drawn = blocks(section(read("ARCHITECTURE.md"), "Package layers"), "text")[0]
+    assert contract["containers"] == ["fieldmark"]
+    assert contract["exhaustive"]  # so that each package is in a layer
+    assert drawn.splitlines() == contract["layers"]
 
 
 def test_every_dependency_has_its_reason() -> None:
@@ -255,14 +259,71 @@ def test_every_dependency_has_its_reason() -> None:
 
 def test_the_file_tree_is_complete() -> None:
     tree = blocks(section(read("README.md"), "What is where"), "text")[0]
-    said = re.findall(r"^  ([\w/]+(?:\.py)?) ", tree, re.MULTILINE)
+    drawn = re.findall(r"^  ([\w/]+(?:\.py)?) ", tree, re.MULTILINE)
     package = ROOT / "src" / "fieldmark"
     here = [path.name for path in package.glob("*.py")]
     here += [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
-    contract = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
-    rooms = {f"{name}.py" for name in re.findall(r"fieldmark\.(\w+)", " ".join(contract["layers"]))}
-    assert set(here) <= set(said)
-    assert set(said) <= set(here) | rooms  # a room may be drawn as soon as it has its layer
+    assert sorted(drawn) == sorted(here)
+    top = re.findall(r"^(\w+)/", tree, re.MULTILINE)
+    folders = {path.parent.name for path in ROOT.glob("[a-z]*/*") if path.suffix in (".py", ".md")}
+    assert set(top) == (folders | {"src"}) - {"site"}
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("ARCHITECTURE.md", 200)])
+def test_the_first_documents_are_short(name: str, most: int) -> None:
+    assert len(read(name).splitlines()) <= most
+
+
+# The documentation site
+
+
+@cache
+def load_script(name: str) -> ModuleType:
+    about = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert about is not None
+    assert about.loader is not None
+    module = importlib.util.module_from_spec(about)
+    about.loader.exec_module(module)
+    return module
+
+
+def pages_of(entries: list[Any]) -> list[str]:
+    """The pages of a navigation, in order."""
+    found: list[str] = []
+    for entry in entries:
+        value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+        found += pages_of(value) if isinstance(value, list) else [value]
+    return found
+
+
+def test_the_navigation_lists_every_page_once() -> None:
+    pages = pages_of(yaml.safe_load(read("mkdocs.yml"))["nav"])
+    generated = {*load_script("site_pages").DOCUMENTS.values(), "api.md"}
+    written = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    assert sorted(pages) == sorted(written | generated)
+
+
+def test_the_site_has_an_entry_for_every_public_name_and_schema(tmp_path: Path) -> None:
+    site = load_script("site_pages")
+    names = re.findall(r"^::: fieldmark\.(\w+)$", site.api_page(), re.MULTILINE)
+    assert sorted(names) == sorted(fieldmark.__all__)
+    schema = {"title": "Study", "description": "All of a study."}
+    (tmp_path / "study.schema.json").write_text(json.dumps(schema))
+    assert "[Study](schemas/study.schema.json)" in site.schemas_page(tmp_path)
+
+
+def test_links_of_documents_at_the_top_are_those_of_the_site() -> None:
+    site = load_script("site_pages")
+    text = (
+        "[a](docs/data.md#reasons) [b](CHANGELOG.md) [c](docs/images/page.png) [d](https://e.org)"
+    )
+    assert site.linked(text, "README.md") == (
+        "[a](data.md#reasons) [b](changelog.md) [c](images/page.png) [d](https://e.org)"
+    )
+    text = "[a](../benchmarks/README.md) [b](../ARCHITECTURE.md) [c](study.md#a-recipe-of-your-own)"
+    assert site.linked(text, "docs/scaling.md") == (
+        "[a](benchmarks.md) [b](architecture.md) [c](study.md#a-recipe-of-your-own)"
+    )
 
 
 # Links and paths
@@ -271,8 +332,18 @@ def test_the_file_tree_is_complete() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
-        if not target.startswith(("http://", "https://")):
-            assert (document.parent / target.partition("#")[0]).exists(), target
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = document.parent / path if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub and MkDocs write them."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -310,14 +381,8 @@ def test_no_file_mentions_a_place_on_one_machine() -> None:
 # The table of the study
 
 
-@cache
 def study_table() -> ModuleType:
-    about = importlib.util.spec_from_file_location("study_table", ROOT / "scripts/study_table.py")
-    assert about is not None
-    assert about.loader is not None
-    module = importlib.util.module_from_spec(about)
-    about.loader.exec_module(module)
-    return module
+    return load_script("study_table")
 
 
 def row(table: str, backbone: str, short: str, **more: Any) -> dict[str, Any]:
@@ -381,27 +446,27 @@ def test_the_table_of_a_study_shows_both_errors_the_weights_and_the_paper() -> N
     ]
     assert "- Does it pay? It does." in text
     assert "Network" not in study_table().render(STUDY, first=False)
-    assert "4,337 photos of 74 classes; 3,469 to train" in text
+    assert "4,337 photos of 74 classes; 3,469 training, 435 validation and 433 test" in text
     assert "This study is not finished." not in text
     assert "This study is not finished." in study_table().render(STUDY | {"finished": False})
 
 
-def test_the_readme_shows_what_is_kept_of_its_studies() -> None:
+def test_the_document_shows_the_recorded_studies() -> None:
     studies = json.loads(read("docs/paper.json"))["studies"]
-    assert study_table().filled(read("README.md"), studies, "README.md") == read("README.md")
+    assert study_table().filled(read(PAPER), studies, PAPER) == read(PAPER)
 
 
-def test_the_table_goes_between_the_two_comments_of_the_readme() -> None:
-    document = read("README.md")
-    filled = study_table().fill(document, "TEXT\n", "README.md")
+def test_the_table_goes_between_the_two_comments_of_the_document() -> None:
+    document = read(PAPER)
+    filled = study_table().fill(document, "TEXT\n", PAPER)
     assert "<!-- study:begin -->\n\nTEXT\n\n<!-- study:end -->" in filled
-    assert study_table().fill(filled, "TEXT\n", "README.md") == filled
+    assert study_table().fill(filled, "TEXT\n", PAPER) == filled
     assert (
         filled.partition("<!-- study:begin -->")[0] == document.partition("<!-- study:begin -->")[0]
     )
     for broken in ("", "<!-- study:end --> <!-- study:begin -->", document * 2):
-        with pytest.raises(InputError, match=r"README\.md"):
-            study_table().fill(broken, "TEXT", "README.md")
+        with pytest.raises(InputError, match=r"paper\.md"):
+            study_table().fill(broken, "TEXT", PAPER)
 
 
 def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
@@ -422,10 +487,10 @@ def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
     assert "0.500 (0.250 to 0.750)" in lines[3]
     ranked = {"backbone": "a", "weights_complete": False, "tie": True, "seconds": 2}
     ranked |= {"ridge": band, "ncm": band, "giga_macs": 1.0}
-    told = {"networks": 3, "ridge": 1.0, "ncm": 0.5}
-    text = module.ranking({"networks": [ranked], "photos": 9, "classes": 2, "agreement": told})
+    agreement = {"networks": 3, "ridge": 1.0, "ncm": 0.5}
+    text = module.ranking({"networks": [ranked], "photos": 9, "classes": 2, "agreement": agreement})
     assert "(partly) random | 0.500 (0.250 to 0.750), a tie with the first" in text
-    assert "ridge 1.00, means 0.50, LogME -0.50" in text
+    assert "ridge 1.00, class means 0.50" in text
     again = module.passes(one | {"stopped": [{"epochs": 12}, {"epochs": 17}]})
     assert (again, module.passes(one | {"epochs": 3})) == ("14 (12 to 17)", "3")
 
@@ -438,10 +503,10 @@ def test_what_best_tried_is_what_is_kept_beside_the_document(
     found = json.loads(read("docs/best.json"))
     assert module.filled(read("docs/better.md"), found, "better") == read("docs/better.md")
     provenance = {**found, "command": "/a/b/train.py train /a/photos --out /c/m"}
-    assert module.kept(provenance) == {**found, "command": "fieldmark train photos --out m"}
+    assert module.stored(provenance) == {**found, "command": "fieldmark train photos --out m"}
     tuned = [{**found["tried"][0], "photos": 9, "name": "trained", "taken": True}]
     text = "\n".join(module.lines({**found, "tuned": tuned}))
-    assert "On 9 photos; the reference is what is best without trained networks." in text
+    assert "On 9 photos; reference: the best option without fine-tuned networks." in text
     assert "| **trained** |" in text
 
 
