@@ -117,7 +117,7 @@ def refused(folder: Path) -> str:
 
 def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     made, loaded = make(), Classifier.load(saved)
-    for name in ("architecture", "views", "taxonomy", "temperature", "known_from", "digest"):
+    for name in ("architecture", "views", "taxonomy", "temperature", "ood_threshold", "digest"):
         assert getattr(loaded, name) == getattr(made, name)
     assert loaded.thresholds == made.thresholds
     assert loaded.provenance == made.provenance
@@ -262,7 +262,7 @@ def test_no_photos_and_bad_photos(saved: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        *(np.zeros(shape, np.uint8) for shape in ((9, 9), (9, 9, 4), (0, 9, 3), (2, 9, 9, 3))),
+        *(np.zeros(shape, np.uint8) for shape in ((9,), (9, 9, 4), (0, 9, 3), (2, 9, 9, 3))),
         np.zeros((9, 9, 3), np.float32),
     ],
 )
@@ -286,7 +286,7 @@ def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:
         import sys
         import numpy as np
         from pathlib import Path
-        from fieldmark import predict
+        from fieldmark import inference
         from fieldmark.inference.classifier import Classifier
         classifier = Classifier.load({str(saved)!r})
         pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)

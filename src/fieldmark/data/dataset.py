@@ -51,17 +51,17 @@ class Dataset:
 
     @property
     def train(self) -> LabelledPhotos:
-        """The photos that a classifier is trained on."""
+        """The training photos: what a classifier is trained on."""
         return self.splits.train
 
     @property
     def val(self) -> LabelledPhotos:
-        """The photos that choices are made on."""
+        """The validation photos: what choices are made on."""
         return self.splits.val
 
     @property
     def test(self) -> LabelledPhotos:
-        """The photos that the error is measured on, once."""
+        """The test photos: what the error is measured on, once."""
         return self.splits.test
 
     @property
@@ -114,7 +114,7 @@ def load_dataset(
     test: float = 0.1,
     split: SplitMethod = "stratified",
     limit: int | None = None,
-    names: Path | None = None,
+    names: str | Path | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Read labelled photos and divide them.
@@ -123,8 +123,8 @@ def load_dataset(
         photos: a folder, a file or a URL in any layout that fieldmark reads; or a pandas or Polars data
             frame with the columns `file_name` and `label`, and optionally `split` and `group`; or a
             `PhotoTable`.
-        val: the share of photos that choices are made on.
-        test: the share of photos that the error is measured on.
+        val: the share of validation photos.
+        test: the share of test photos; photos that the source itself sets apart stay apart.
         split: `stratified` (by class), `random`, or `official` (as the source divides them).
         limit: use at most so many labelled photos, drawn by their ids; None: all.
         names: a CSV file of accepted names for the labels; None: labels as they are.
@@ -138,20 +138,30 @@ def load_dataset(
         >>> len(dataset.train), len(dataset.val), len(dataset.test)  # doctest: +SKIP
         (480, 60, 60)
     """
-    source, name = _source(photos)
-    table = read(source, limit=limit, seed=seed, accepted=names)
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}: use at least one photo, or None for all.")
+    table, name = read_photos(photos, limit=limit, names=names, seed=seed)
     return Dataset.of(table, name=name, val=val, test=test, split=split, seed=seed)
 
 
-def _source(photos: Any) -> tuple[Path | PhotoTable, str]:
-    """What to read, and its name."""
+def read_photos(
+    photos: Any, *, limit: int | None = None, names: str | Path | None = None, seed: int = 0
+) -> tuple[PhotoTable, str]:
+    """Read photos as `load_dataset` takes them, without dividing them; returns them with a name.
+
+    Raises:
+        InputError: the photos cannot be read, or are neither a path nor a table.
+    """
     if isinstance(photos, PhotoTable):
-        return photos, photos.source
-    if isinstance(photos, str | Path):
-        return Path(photos), Path(photos).resolve().name
-    if hasattr(photos, "columns") and hasattr(photos, "shape"):
-        return readers.from_frame(photos), "data frame"
-    raise InputError(
-        f"Photos are a path, a data frame or a PhotoTable, not {type(photos).__name__}: name a folder "
-        "of labelled photos."
-    )
+        found, name = photos, photos.source
+    elif isinstance(photos, str | Path):
+        found, name = readers.read(Path(photos), verify=False), Path(photos).resolve().name
+    elif hasattr(photos, "columns") and hasattr(photos, "shape"):
+        found, name = readers.from_frame(photos), "data frame"
+    else:
+        raise InputError(
+            f"Photos are a path, a data frame or a PhotoTable, not {type(photos).__name__}: name a "
+            "folder of labelled photos."
+        )
+    accepted = None if names is None else Path(names)
+    return read(found, limit=limit, seed=seed, accepted=accepted), name

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
-from fieldmark.data import images
-from fieldmark.data.image_containers import reject
-from fieldmark.inference.classifier import Classifier, Prediction, stacked
+from fieldmark.data.storage.places import Place
+from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.logging import progress_bar
-from fieldmark.utils.threads import in_order
-from fieldmark.utils.typing import ByteArray, FloatArray
+from fieldmark.utils.typing import FloatArray
 
 BATCH = 32
 
@@ -52,34 +49,20 @@ def predict(
     Yields:
         A prediction, or the reason why the photo cannot be used.
     """
-    crops = in_order(lambda photo: _crop(classifier, photo), photos)
-    pairs = zip(photos, crops, strict=True)
-    while batch := list(islice(pairs, BATCH)):
-        yield from _predict_batch(classifier, batch, top)
-
-
-def _crop(classifier: Classifier, photo: InputPhoto) -> tuple[ByteArray, ...] | ImageRejected:
-    try:
-        if photo.outside:
-            reject(RejectReason.OUTSIDE, f"{photo.name} leads out of the folder of its list")
-        return classifier.crop(images.read_bytes(photo.path))
-    except ImageRejected as error:
-        return error
-
-
-def _predict_batch(
-    classifier: Classifier,
-    batch: Sequence[tuple[InputPhoto, tuple[ByteArray, ...] | ImageRejected]],
-    top: int,
-) -> Iterator[PhotoResult]:
-    good = [crop for _, crop in batch if not isinstance(crop, ImageRejected)]
-    outputs = zip(*classifier.outputs(stacked(good)), strict=True) if good else iter(())
-    for photo, crop in batch:
-        if isinstance(crop, ImageRejected):
-            yield PhotoResult(photo, None, crop)
+    outputs = classifier.stream(map(_place, photos))
+    for photo, output in zip(photos, outputs, strict=True):
+        if isinstance(output, ImageRejected):
+            yield PhotoResult(photo, None, output)
         else:
-            p_C, energy = next(outputs)
-            yield PhotoResult(photo, classifier.rank(p_C, top, float(energy)), scores=p_C)
+            p_C, energy = output
+            yield PhotoResult(photo, classifier.rank(p_C, top, energy), scores=p_C)
+
+
+def _place(photo: InputPhoto) -> Place | ImageRejected:
+    if not photo.outside:
+        return photo.path
+    reason = f"{photo.name} leads out of the folder of its list"
+    return ImageRejected(RejectReason.OUTSIDE, reason)
 
 
 def with_progress(results: Iterable[PhotoResult], total: int) -> Iterator[PhotoResult]:

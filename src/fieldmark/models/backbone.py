@@ -5,10 +5,11 @@ PyTorch is imported when a network is built, so that the command line starts qui
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -43,6 +44,10 @@ class Backbone:
     network: nn.Module
     weights_info: WeightsInfo
     native: Backbone | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what is computed again; `_unpickled` runs before the network is read."""
+        return _unpickled, (), {each.name: getattr(self, each.name) for each in fields(self)}
 
     def at(self, side: int) -> Backbone:
         """Return the same network, with shared parameters, for crops of another side in pixels.
@@ -127,3 +132,9 @@ class Backbone:
 
         network, linear = split_last_layer(model, self.network)
         return Backbone(self.architecture, network, self.weights_info), linear
+
+
+def _unpickled() -> Backbone:
+    """Return a backbone without its fields, once the libraries of networks can be imported."""
+    import_torchvision()
+    return object.__new__(Backbone)

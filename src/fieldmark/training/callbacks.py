@@ -1,4 +1,4 @@
-"""Callbacks: what a program is told while a classifier is trained."""
+"""Callbacks: functions of yours that are called while a classifier is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from fieldmark.utils.errors import InputError
 
 
 class Callback:
-    """Is told of progress, epochs and measures; a subclass overrides what it needs."""
+    """Called on progress, epochs and the final measures; override the methods that you need.
+
+    What a method raises ends the training, and reaches the caller of `train`.
+    """
 
     def on_progress(self, stage: str, done: int, total: int | None) -> None:
         """React to progress within a stage, such as `decoding`.

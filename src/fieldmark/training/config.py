@@ -1,10 +1,12 @@
-"""What `fieldmark train` is told."""
+"""The configuration of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, get_args
 
 from fieldmark import models
 from fieldmark.utils.choices import (
@@ -18,41 +20,55 @@ from fieldmark.utils.choices import (
 )
 from fieldmark.utils.errors import InputError
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "transfer": get_args(Transfer),
+    "head": get_args(HeadKind),
+    "split": get_args(SplitMethod),
+    "engine": get_args(EngineName),
+    "tier": get_args(DecodingTier),
+    "ensemble": get_args(Weighting),
+    "quality": get_args(Quality),
+}
+"""The fields that are one of some words; those whose default is None may be None."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What `fieldmark train` is told.
+    """Every choice of a training; values that cannot be are refused when it is made.
 
     Attributes:
         backbone: the network, a name of `fieldmark.models`; None: the default, and with `best` any
-            whose weights are at hand.
+            whose weights are available.
         weights: `pretrained`, `random`, or a file of weights.
-        weights_dir: a folder of weights, looked into before anything is downloaded.
-        transfer: `last` trains a last layer on kept features; `all` then goes on with every layer,
-            `adapters` with the biases and normalisations; `scratch` trains every layer from random
-            weights.
-        head: how the last layer is learned, `softmax` or `sampled`, see `heads.default.fit_best`; None:
-            by the number of classes.
-        epochs: passes over the training photos; None: as many as it takes for the last layer, else 6.
-        val, test: the shares of photos that are held out to choose by, and to measure on.
-        split: how photos are divided.
+        weights_dir: a folder of weights, searched before anything is downloaded; a `Path`, or text.
+        transfer: `last` trains a last layer on cached features; `all` then trains every layer,
+            `low-rank` an update of low rank of each, `adapters` the biases and normalisations;
+            `scratch` trains every layer from random weights.
+        head: how the last layer is trained, `softmax` or `sampled`, see `heads.default.fit_best`;
+            None: by the number of classes.
+        epochs: passes over the training photos; None: as many as needed for the last layer, else 6.
+        val, test: the shares of validation and of test photos.
+        split: how photos are divided: `stratified`, `random` or `official`.
         precision: the share of given answers that are to be right; below it, "not sure".
-        limit: at most so many photos; None: all.
-        names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels are taken as they are.
+        limit: use at most so many photos; None: all.
+        names: a table of accepted names, see `fieldmark.data.synonyms`, a `Path` or text; None: labels
+            as they are.
         seed: of the split and of the order of training.
         engine: what runs the network; `auto` measures.
         tier: how photos are decoded, `exact` or `fast`.
-        thumbnails: whether small pictures of training photos go into the folder, so that the nearest
-            ones can be shown where the photos themselves are not.
-        also: further networks; then an ensemble of all of them is learned.
-        ensemble: how its members are weighed, see `ensemble.WAYS`; None: `weights`.
-        quality: `fast`, or `best`: what does best on photos held out, of all networks whose weights
-            are at hand (or of those named), mirrored views, and ensembles of them.
-        stream: whether fine-tuning decodes photos anew in each epoch, where they lie, instead of keeping
-            their crops on the disk.
-        rare: whether kinds with few photos are named more readily, see `fieldmark.training.logit_adjustment`.
-        bfloat16: whether training of the network itself computes in half precision.
-        budget: how many seconds `best` may take; None: as long as it takes.
+        thumbnails: whether small pictures of training photos are written to the folder, so that the
+            nearest ones can be shown where the photos themselves are not available.
+        also: further networks; an ensemble of all of them is trained.
+        ensemble: how its members are weighted: `mean`, `weights` or `greedy`; None: `weights`.
+        quality: `fast`, or `best`: what does best on validation photos, of all networks whose weights
+            are available (or of those named), mirrored views, and ensembles of them.
+        stream: whether fine-tuning decodes photos again in each epoch instead of caching crops.
+        rare: whether logits are adjusted for rare classes, see `fieldmark.training.logit_adjustment`.
+        bfloat16: whether fine-tuning computes in bfloat16.
+        budget: how many seconds `best` may take; None: as long as needed.
+
+    Raises:
+        InputError: a value that cannot be.
     """
 
     backbone: str | None = None
@@ -79,6 +95,39 @@ class TrainConfig:
     rare: bool = False
     bfloat16: bool = False
 
+    def __post_init__(self) -> None:
+        given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("weights_dir", "names"):
+            if isinstance(given[name], str):
+                object.__setattr__(self, name, Path(given[name]))
+        if isinstance(given["weights"], Path):
+            object.__setattr__(self, "weights", str(given["weights"]))
+        if isinstance(given["also"], list):
+            object.__setattr__(self, "also", tuple(given["also"]))
+        if wrong := next(_wrong_values(self), None):
+            raise InputError(wrong)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; `from_dict` reads them back."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
+        return values | paths | {"also": list(self.also)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Read what `to_dict` returned; fields that are missing have their defaults.
+
+        Raises:
+            InputError: a field is not known, or a value cannot be.
+        """
+        known = [each.name for each in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            raise InputError(
+                f"A training has no field {', '.join(map(repr, unknown))}: choose from "
+                f"{', '.join(known)}."
+            )
+        return cls(**values)
+
     @property
     def network(self) -> str:
         """The name of the first network."""
@@ -86,11 +135,11 @@ class TrainConfig:
 
     @property
     def several(self) -> bool:
-        """Whether several ways are tried and put together, see `fieldmark.training.ensembles`."""
+        """Whether several candidates are tried, see `fieldmark.training.strategies.ensemble`."""
         return bool(self.also) or self.quality == "best"
 
     def check(self) -> None:
-        """Refuse what does not go together, so that nothing that was asked for is passed over.
+        """Refuse choices that exclude each other, so that every choice has its effect.
 
         Raises:
             InputError: two choices exclude each other.
@@ -98,6 +147,54 @@ class TrainConfig:
         clash = next(_of_several(self) if self.several else _of_one(self), None)
         if clash:
             raise InputError(clash)
+
+
+def _wrong_values(config: TrainConfig) -> Iterator[str]:
+    """What is wrong with single values."""
+    for name, allowed in _CHOICES.items():
+        value = getattr(config, name)
+        if value not in allowed and not (value is None and name in ("head", "ensemble")):
+            yield f"{name} is {value!r}: choose {', '.join(allowed[:-1])} or {allowed[-1]}."
+    for what, (names, is_right) in _RULES.items():
+        for name in names:
+            if not is_right(value := getattr(config, name)):
+                yield f"{name} is {value!r}: it must be {what}."
+    if config.split != "official" and config.val + config.test >= 1:
+        yield f"val and test are {config.val:g} and {config.test:g}: leave photos to train on."
+
+
+def _is_number(value: Any, low: float, high: float = math.inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_whole(value: Any, low: float = -math.inf) -> bool:
+    return isinstance(value, int) and _is_number(value, low)
+
+
+_RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
+    "a share from 0 to 1": (("val", "test", "precision"), lambda v: _is_number(v, 0, 1)),
+    "a whole number from 1, or None": (
+        ("epochs", "limit"),
+        lambda v: v is None or _is_whole(v, 1),
+    ),
+    "a whole number": (("seed",), _is_whole),
+    "a number of seconds above 0, or None": (
+        ("budget",),
+        lambda v: v is None or (_is_number(v, 0) and v > 0),
+    ),
+    "True or False": (
+        ("thumbnails", "stream", "rare", "bfloat16"),
+        lambda v: isinstance(v, bool),
+    ),
+    "a path, or None": (("weights_dir", "names"), lambda v: isinstance(v, Path | None)),
+    "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
+    "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),
+    "a tuple of names of networks": (
+        ("also",),
+        lambda v: isinstance(v, tuple) and all(isinstance(each, str) for each in v),
+    ),
+}
+"""What the values of fields must be, with the fields."""
 
 
 def _of_several(config: TrainConfig) -> Iterator[str]:

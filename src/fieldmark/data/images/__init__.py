@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,6 +37,9 @@ from fieldmark.data.storage.places import Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.typing import ByteArray
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_BYTES = places.MAX_BYTES
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "ByteArray",
     "Header",
     "decode",
+    "from_pillow",
     "header",
     "named",
     "read_bytes",
@@ -117,6 +121,19 @@ def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PI
         return np.ascontiguousarray(_oriented(pixels, orientation))
 
 
+def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> ByteArray:
+    """Return an image that Pillow has opened or made as `decode` gives it; of any mode.
+
+    Raises:
+        ImageRejected: it cannot be decoded, or has too many pixels.
+    """
+    with as_rejections(), pillow.ignore_warnings():
+        check_pixels(*image.size, max_pixels)
+        image.load()
+        pixels = pillow.to_rgb(image, image.format or "TIFF")
+        return np.ascontiguousarray(_oriented(pixels, pillow.orientation_of(image)))
+
+
 def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Reject what `decode` rejects, faster: a JPEG is decoded at an eighth of its size.
 
@@ -154,7 +171,7 @@ def capture_time(data: bytes) -> str:
 
 
 @contextmanager
-def naming_photo(photo: bytes | Path | str) -> Iterator[None]:
+def naming_photo(photo: bytes | Place | str) -> Iterator[None]:
     """Add the name of the photo, where it has one, to a rejection in the block."""
     try:
         yield

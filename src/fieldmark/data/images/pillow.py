@@ -61,13 +61,15 @@ def open_checked(
     image = plugin(kind)(io.BytesIO(data))
     check_pixels(*image.size, max_pixels)
     if kind == "AVIF":
-        orientation = _valid_orientation(image.getexif().get(0x0112))
+        orientation = orientation_of(image)
     if kind == "TIFF" and whole:
         _check_tiff_end(image, len(data))
     return image, orientation  # Pillow rotates a TIFF itself when it is loaded
 
 
-def _valid_orientation(value: object) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation that Pillow sees, 1 to 8; 1 where there is none."""
+    value = image.getexif().get(0x0112)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -85,10 +87,11 @@ def decode(kind: str, data: bytes, max_pixels: int) -> tuple[ByteArray, int]:
         image, orientation = open_checked(kind, data, max_pixels, whole=True)
         image.load()
         check_pixels(*image.size, max_pixels)  # some formats change their size when they are read
-        return _to_rgb(image, kind), orientation
+        return to_rgb(image, kind), orientation
 
 
-def _to_rgb(image: Image.Image, kind: str) -> ByteArray:
+def to_rgb(image: Image.Image, kind: str) -> ByteArray:
+    """Return the pixels of a loaded image as stored, uint8 (H, W, 3)."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image, kind)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:

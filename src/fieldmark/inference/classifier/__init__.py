@@ -5,7 +5,8 @@ from __future__ import annotations
 from fieldmark.inference.classifier.answers import Answer, HigherTaxon, Prediction, Source
 from fieldmark.inference.classifier.ensemble_member import Member, Network, name_of
 from fieldmark.inference.classifier.folder import FORMAT
-from fieldmark.inference.classifier.model import Classifier, Crops, Photo, stacked
+from fieldmark.inference.classifier.model import Classifier
+from fieldmark.inference.classifier.streaming import Crops, OnError, Photo, stacked
 
 __all__ = [
     "FORMAT",
@@ -15,6 +16,7 @@ __all__ = [
     "HigherTaxon",
     "Member",
     "Network",
+    "OnError",
     "Photo",
     "Prediction",
     "Source",

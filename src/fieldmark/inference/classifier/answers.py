@@ -1,11 +1,12 @@
-"""What a classifier says of a photo: labels with scores, wider ranks, and why.
+"""Predictions: labels with scores, higher taxa, and the answer with its reason.
 
-The answer given is the first label where it is sure enough, else the narrowest wider rank that is.
+The answer is the first label if its score reaches the threshold, else the lowest higher taxon whose
+score does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from fieldmark.data.taxonomy import Level, Taxon
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
 Source = Literal["species", "rolled up", "not sure"]
@@ -23,8 +25,8 @@ class Answer:
     """One label with its score.
 
     Attributes:
-        taxon: what the label stands for.
-        score: its probability, calibrated, 0 to 1.
+        taxon: the taxon of the label.
+        score: its calibrated probability, 0 to 1.
     """
 
     taxon: Taxon
@@ -33,13 +35,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class HigherTaxon:
-    """The likeliest taxon at a rank above the labels.
+    """The most probable taxon at a rank above the labels.
 
     Attributes:
         rank: "genus", "family", … "kingdom".
         ranks: the names of the taxon, the widest rank first and its own last.
         score: the sum of the probabilities of its labels, 0 to 1.
-        without: the sum of those labels that have no such rank, and took no part.
+        without: the probability of the labels for which this rank is not known.
     """
 
     rank: str
@@ -55,18 +57,19 @@ class HigherTaxon:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one photo.
+    """The prediction for one photo.
 
-    The answer given is the first label where it is sure enough, else the narrowest wider rank that
-    is (the species is in doubt, the genus is not), else "not sure".
+    The answer is the first label if its score reaches the threshold, else the lowest higher taxon whose
+    score does (the species is in doubt, the genus is not), else "not sure".
 
     Attributes:
         answers: the labels with the highest scores, sorted by confidence (Section 4.2 of the paper).
         sure: whether the first score reaches the threshold.
-        rolled: the wider rank that is given as the answer, None where none is.
-        wider: the likeliest genus, family … kingdom, each with its score.
-        reason: why this is the answer, in plain words.
-        unknown: whether the photo may well be of none of the labels; None where that is not judged.
+        rolled: the higher taxon that is the answer; None where none is.
+        wider: the most probable genus, family … kingdom, each with its score.
+        reason: why this is the answer, in a sentence.
+        unknown: the out-of-distribution flag: whether the photo may show none of the classes; None
+            where the classifier has no threshold for it.
     """
 
     answers: tuple[Answer, ...]
@@ -115,6 +118,31 @@ class Prediction:
         return self.rolled.score if self.rolled and not self.sure else self.best.score
 
 
+def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
+    """Find labels by name, and return their columns in order; see `Classifier.only`.
+
+    Raises:
+        InputError: a name is none of the labels, or fewer than two labels are found.
+    """
+    known: dict[str, set[int]] = {}
+    for column, taxon in enumerate(taxa):
+        for name in filter(None, (taxon.id, taxon.name, taxon.common_name)):
+            known.setdefault(name.casefold(), set()).add(column)
+    asked = {" ".join(name.split()): None for name in names}
+    if unknown := [name for name in asked if name.casefold() not in known]:
+        more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
+        raise InputError(
+            f"This classifier does not know {', '.join(map(repr, unknown[:10]))}{more}: name "
+            "its labels by their ids, scientific or common names."
+        )
+    columns = set().union(*(known[name.casefold()] for name in asked))
+    if len(columns) < 2:
+        raise InputError(
+            f"Of the names given, {len(columns)} is a label: a choice needs at least two."
+        )
+    return sorted(columns)
+
+
 def ranked(
     p_C: FloatArray,
     taxa: Sequence[Taxon],
@@ -123,7 +151,7 @@ def ranked(
     top: int,
     unknown: bool | None,
 ) -> Prediction:
-    """What to say of one photo's probabilities; see `Classifier.rank`."""
+    """Make a prediction from one photo's probabilities; see `Classifier.rank`."""
     best = np.argsort(-p_C, kind="stable")[:top]
     answers = tuple(Answer(taxa[number], float(p_C[number])) for number in best)
     threshold = thresholds.get("species")
@@ -148,7 +176,7 @@ def _reason(
     wider: Sequence[HigherTaxon],
     thresholds: Mapping[str, Threshold],
 ) -> str:
-    """Why the answer is what it is."""
+    """Explain the answer in a sentence."""
     what = f"the {best.taxon.rank} {best.taxon.name}".replace("the unranked", "the name")
     if "species" not in thresholds:
         return f"{what} is the likeliest; no threshold was set"
@@ -170,7 +198,7 @@ def _reason(
 
 
 def _wider(level: Level, p_C: FloatArray) -> HigherTaxon:
-    """The likeliest group of a level."""
+    """The most probable group of a level."""
     sums_G = level.sums(p_C[None])[0]
     best = int(sums_G.argmax())
     return HigherTaxon(level.rank, level.groups[best], float(sums_G[best]), level.without(p_C))

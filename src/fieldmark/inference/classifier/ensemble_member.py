@@ -1,12 +1,13 @@
-"""What a classifier is made of: networks, and members that look through them."""
+"""The networks of a classifier, and its members: a network with a view and a head."""
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,15 +21,21 @@ if TYPE_CHECKING:
     from fieldmark.models import Backbone
 
 
+_loading = threading.RLock()
+"""Held while a network is loaded, so that several threads load it once."""
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A backbone by its name and key; its weights are read when they are first needed.
 
+    It can be pickled at any time. A pickle holds the weights, and neither an engine nor a path.
+
     Attributes:
         architecture: its name.
-        weights: which ones: `Backbone.key` on the side that the network was made for.
+        weights: the key of its weights: `Backbone.key` at the crop size it was made for.
         source: the backbone itself, or the file that holds its weights.
-        side: of its crops in pixels, where it is another one than the network was made for.
+        side: the crop size in pixels, where it is not the one that the network was made for.
     """
 
     architecture: str
@@ -38,7 +45,7 @@ class Network:
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
-        """The network of a backbone that is in memory."""
+        """Return the network of a backbone that is in memory."""
         facts, native = backbone.architecture, backbone.native
         if native is None:
             return cls(facts.name, backbone.key, backbone)
@@ -46,18 +53,36 @@ class Network:
 
     @property
     def key(self) -> str:
-        """What its features and its graph are kept under: `Backbone.key`."""
+        """The key of its cached features and its converted graph: `Backbone.key`."""
         from fieldmark.models import key_for_side
 
         return self.weights if self.side is None else key_for_side(self.weights, self.side)
 
-    @cached_property
-    def engine(self) -> runtime.Engine:
-        """What turns crops into features on this machine.
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields, with the weights in the place of the path to them."""
+        held = self.backbone if isinstance(self.source, Path) else self.source
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"source": held}
 
-        A graph that was converted before is used at once, without PyTorch; a damaged one is made
-        anew, and a network that cannot be converted runs in PyTorch.
+    @property
+    def engine(self) -> runtime.Engine:
+        """The engine that computes features on this machine; safe to use from several threads."""
+        with _loading:
+            return self._engine
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network before the head, with its weights.
+
+        Raises:
+            ClassifierError: the file is damaged, or holds other weights.
         """
+        with _loading:
+            return self._backbone
+
+    @cached_property
+    def _engine(self) -> runtime.Engine:
+        """A graph that was converted before is used at once, without PyTorch; a damaged one is
+        converted again, and a network that cannot be converted runs in PyTorch."""
         graph = runtime.cached_graph(self.key)
         if graph is not None:
             with suppress(StoreError):
@@ -69,12 +94,7 @@ class Network:
             return runtime.engine(backbone, "torch")
 
     @cached_property
-    def backbone(self) -> Backbone:
-        """The network before the head, with its weights.
-
-        Raises:
-            ClassifierError: the file is damaged, or holds other weights.
-        """
+    def _backbone(self) -> Backbone:
         from fieldmark import models
         from fieldmark.inference.classifier import validation
 
@@ -95,7 +115,7 @@ class Network:
 
 
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
-    """A network and how it sees photos, for a person; `side` where it is not the network's own."""
+    """Name a network and its view for a person; `side` where it is not the network's own."""
     told = [f"{side} px"] * (side is not None)
     told += ["central crop"] * (view.fit == "crop") + ["mirrored"] * view.flip
     return f"{architecture} ({', '.join(told)})" if told else architecture
@@ -103,15 +123,15 @@ def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One view of a photo through one network, and what is made of it.
+    """A network with the view of a photo that it is given, and a head.
 
     Attributes:
-        network: shared by the members that look through it.
-        preprocess: the view: from a photo to the crop that the network sees.
+        network: shared by the members that use it.
+        preprocess: the view: from a photo to the crop that the network is given.
         head: from features to scores.
-        temperature: of its scores, so that its probabilities are calibrated by themselves; 1 where
-            it is the only member, for then the classifier's own does that.
-        weight: how much its probabilities count; the weights of all members sum to 1.
+        temperature: its scores are divided by it, so that its own probabilities are calibrated; 1 where
+            it is the only member, since the classifier has a temperature as well.
+        weight: of its probabilities in the mean; the weights of all members sum to 1.
     """
 
     network: Network
@@ -122,16 +142,16 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What it is called on a page: the network, and the view where it is not the usual one."""
+        """The network's name, with the view where it is not the usual one."""
         return name_of(self.network.architecture, self.preprocess, self.network.side)
 
     def only(self, columns: list[int]) -> LinearHead:
-        """The head of some of the classes."""
+        """Return the head of some of the classes."""
         weight = np.ascontiguousarray(self.head.weight[:, columns])
         return LinearHead(weight, self.head.bias[columns])
 
     def logits(self, features_ND: FloatArray) -> FloatArray:
-        """Scores divided by the member's temperature, shape (N, C).
+        """Compute scores divided by the member's temperature, shape (N, C).
 
         Raises:
             ValueError: the head does not fit the network, or gives no finite score.

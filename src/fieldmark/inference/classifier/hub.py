@@ -1,7 +1,8 @@
-"""Classifiers that are not a folder on this machine yet: a zip, or a name on the hub."""
+"""Classifiers in a zip file and on the Hugging Face hub."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,14 @@ from fieldmark.utils.errors import ClassifierError, InputError
 
 
 def from_zip(path: Path, limits: Mapping[str, int]) -> Path:
-    """The folder into which a zip was unpacked; `limits`: the files that are taken, and their bytes.
+    """Unpack a zip into a folder of the cache.
+
+    Args:
+        path: the zip.
+        limits: the files that are unpacked, and how many bytes each may have.
 
     Raises:
-        ClassifierError: it is no zip of a classifier, or a hostile one.
+        ClassifierError: it is not a zip of a classifier, or a hostile one.
     """
     if not zipfile.is_zipfile(path):
         raise ClassifierError(
@@ -36,10 +41,10 @@ def from_zip(path: Path, limits: Mapping[str, int]) -> Path:
 
 
 def from_hub(name: str, revision: str | None, limits: Mapping[str, int]) -> Path:
-    """The folder of the files that the hub has, or had when they were fetched before.
+    """Download a classifier's files, or find those that were downloaded before; returns their folder.
 
     Raises:
-        ClassifierError: they cannot be fetched.
+        ClassifierError: they cannot be downloaded.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -51,8 +56,41 @@ def from_hub(name: str, revision: str | None, limits: Mapping[str, int]) -> Path
             )
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClassifierError(
-            f"hf://{name} could not be fetched ({why.rstrip('.')}): look at the name and the "
+            f"hf://{name} could not be fetched ({_first_line(error)}): look at the name and the "
             "connection, or name a folder."
         ) from error
+
+
+def upload(
+    folder: str, name: str, private: bool, revision: str | None, message: str, token: str | None
+) -> str:
+    """Upload a folder; see `Classifier.push_to_hub`.
+
+    Raises:
+        InputError: the name is not one, or the hub refuses the upload or cannot be reached.
+    """
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError(f"{name!r} is not a name on the hub: write it as OWNER/NAME.")
+    api = HfApi(token=token)
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        api.upload_folder(
+            folder_path=folder, repo_id=name, revision=revision, commit_message=message
+        )
+    except (httpx2.HTTPError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise InputError(
+            f"hf://{name} could not be uploaded ({_first_line(error)}): look at the name, the "
+            "connection and your token (`hf auth login`)."
+        ) from error
+    return f"{api.endpoint}/{name}" + (f"/tree/{revision}" if revision else "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

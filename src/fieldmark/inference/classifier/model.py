@@ -1,40 +1,35 @@
-"""Classifier: members, taxonomy, calibration and provenance; one member is the usual case.
+"""Classifier: members, taxonomy, calibration and provenance.
 
-Several members are an ensemble: the probability of a label is the weighted mean of theirs.
+Usually it has one member. Several members are an ensemble: probabilities are their weighted means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from fieldmark.data import images, transforms
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.data.transforms import Preprocess
 from fieldmark.evaluation import calibration, ensemble, metrics
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import folder as storage
-from fieldmark.inference.classifier.answers import Prediction, ranked
+from fieldmark.inference.classifier import hub, streaming
+from fieldmark.inference.classifier.answers import Prediction, columns_of, ranked
 from fieldmark.inference.classifier.ensemble_member import Member, Network
+from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
-from fieldmark.utils.errors import ClassifierError, InputError
+from fieldmark.utils.errors import ClassifierError, ImageRejected
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
     from fieldmark.models import Backbone
-
-_BATCH = 32
-
-Photo = bytes | Path | str | ByteArray
-"""A path, the bytes of a file, or a decoded image: RGB, upright, uint8 (H, W, 3)."""
-Crops = ByteArray | Sequence[ByteArray]
-"""Crops of N photos: uint8 (N, S, S, 3) for each of the classifier's views; bare where it has one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +37,14 @@ class Classifier:
     """A trained species classifier.
 
     Attributes:
-        members: what names photos; at least one, the one with the largest weight first.
+        members: at least one, the one with the largest weight first.
         taxonomy: the taxon of each of the C scores, in their order.
         temperature: the scores are divided by it before the softmax; those of an ensemble are the
             logarithms of its mean probabilities.
-        thresholds: from which score on an answer is given at each rank; "species" is the label
+        thresholds: the score from which an answer is given at each rank; "species" is the label
             itself. Empty: the first label is always given.
-        known_from: a photo whose `calibration.energy` is lower may be of none of the labels; None
-            where this was not set. An ensemble's energy is the weighted mean of its members'.
+        ood_threshold: a photo with a lower `calibration.energy` may show none of the classes; None:
+            not set. An ensemble's energy is the weighted mean of its members'.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: the folder that it was loaded from.
         files: the SHA-256 of each file that belongs to it there.
@@ -73,13 +68,18 @@ class Classifier:
         taxonomy: Taxonomy,
         **more: Any,
     ) -> Classifier:
-        """The classifier with one member; `more` are the other attributes."""
+        """Return a classifier with one member; `more` are the other attributes."""
         return cls((Member(Network.of(backbone), preprocess, head),), taxonomy, **more)
 
     @cached_property
     def taxa(self) -> tuple[Taxon, ...]:
         """The taxon of each score."""
         return tuple(self.taxonomy)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The taxon ids of the classes, in the order of the scores."""
+        return tuple(taxon.id for taxon in self.taxa)
 
     @property
     def lead(self) -> Member:
@@ -93,7 +93,7 @@ class Classifier:
 
     @cached_property
     def views(self) -> tuple[Preprocess, ...]:
-        """The distinct ways in which members look at a photo, in their order."""
+        """The distinct views of a photo that members are given, in their order."""
         return tuple(dict.fromkeys(each.preprocess for each in self.members))
 
     @property
@@ -103,7 +103,7 @@ class Classifier:
 
     @property
     def threshold(self) -> Threshold | None:
-        """When the first label is given as the answer; None: always."""
+        """The threshold of the first label; None: it is always given."""
         return self.thresholds.get("species")
 
     @cached_property
@@ -123,9 +123,7 @@ class Classifier:
         )
 
     def only(self, names: Iterable[str]) -> Classifier:
-        """The classifier of some of the labels, whose probabilities then sum to 1 among them.
-
-        Each member answers among them alone, and its weight stays.
+        """Return the classifier of some of the labels; their probabilities sum to 1.
 
         Args:
             names: taxon ids, scientific or common names, upper or lower case; a name that several
@@ -134,52 +132,31 @@ class Classifier:
         Raises:
             InputError: a name is none of the labels, or fewer than two labels are left.
         """
-        known: dict[str, set[str]] = {}
-        for taxon in self.taxa:
-            for name in filter(None, (taxon.id, taxon.name, taxon.common_name)):
-                known.setdefault(name.casefold(), set()).add(taxon.id)
-        asked = {" ".join(name.split()): None for name in names}
-        unknown = [name for name in asked if name.casefold() not in known]
-        if unknown:
-            more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
-            raise InputError(
-                f"This classifier does not know {', '.join(map(repr, unknown[:10]))}{more}: name "
-                "its labels by their ids, scientific or common names."
-            )
-        kept = set().union(*(known[name.casefold()] for name in asked))
-        columns = [at for at, taxon in enumerate(self.taxa) if taxon.id in kept]
-        if len(columns) < 2:
-            raise InputError(
-                f"Of the names given, {len(columns)} is a label: a choice needs at least two."
-            )
+        columns = columns_of(self.taxa, names)
         members = tuple(replace(each, head=each.only(columns)) for each in self.members)
         taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
-        # The energy of fewer labels is another number: nothing was set for it.
+        # The energy of fewer labels is another number, for which no threshold was set.
         return replace(self, members=members, taxonomy=taxonomy, ood_threshold=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is computed again; see `Network` for the weights."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     # From photos to scores
 
     def crop(self, photo: Photo) -> tuple[ByteArray, ...]:
-        """A photo's crops, uint8 (S, S, 3): one for each of the `views`; decoded once.
+        """Return a photo's crops, uint8 (S, S, 3): one for each of the `views`; decoded once.
 
         Raises:
             ImageRejected: the photo cannot be used.
-            InputError: an array is no RGB image.
+            InputError: it is not a photo, or an array of another shape or type.
         """
-        if isinstance(photo, np.ndarray):
-            if photo.dtype != np.uint8 or photo.shape[2:] != (3,) or 0 in photo.shape:
-                raise InputError(
-                    f"An image is an array uint8 (H, W, 3), RGB, not {photo.dtype} {photo.shape}."
-                )
-            return tuple(view.apply(photo) for view in self.views)
-        data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
-        with images.naming_photo(photo):
-            return transforms.crops(data, self.views)
+        return streaming.crops_of(photo, self.views)
 
     def features(self, crops: Crops) -> list[FloatArray]:
-        """What each member's network makes of crops: float32 (N, D), one for each member.
+        """Compute each member's features of crops: float32 (N, D), one array for each member.
 
-        A network runs once for each view that some member sees through it.
+        A network runs once for each view that some member uses.
         """
         by_view = dict(
             zip(self.views, [crops] if isinstance(crops, np.ndarray) else crops, strict=True)
@@ -193,7 +170,7 @@ class Classifier:
         return [found[each.network.key, each.preprocess] for each in self.members]
 
     def log_probabilities(self, features: Sequence[FloatArray]) -> FloatArray:
-        """Calibrated log-probabilities of the `features` of N photos, shape (N, C).
+        """Compute calibrated log-probabilities from the `features` of N photos, shape (N, C).
 
         Raises:
             ClassifierError: a head does not fit its backbone, or gives no finite score.
@@ -206,7 +183,7 @@ class Classifier:
         )
 
     def combined(self, logits_MNC: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Logits divided by the temperature, shape (N, C), and energies, shape (N,).
+        """Compute logits divided by the temperature, shape (N, C), and energies, shape (N,).
 
         Args:
             logits_MNC: as `Member.logits` gives them, one array for each member.
@@ -226,75 +203,190 @@ class Classifier:
         except ValueError as why:
             where = self.source or "This classifier"
             raise ClassifierError(
-                f"{where} has a head of {member.head.weight.shape} that is of no use here ({why}): "
+                f"{where} has a head of {member.head.weight.shape} that cannot be used ({why}): "
                 "take it anew from where it was made."
             ) from why
 
     def scores(self, crops: Crops) -> FloatArray:
-        """Calibrated probabilities of crops, shape (N, C)."""
+        """Compute calibrated probabilities of crops, shape (N, C)."""
         return self.outputs(crops)[0]
 
     def outputs(self, crops: Crops) -> tuple[FloatArray, FloatArray]:
-        """Calibrated probabilities of crops, shape (N, C), and their energies, shape (N,)."""
+        """Compute calibrated probabilities of crops, shape (N, C), and energies, shape (N,)."""
         views = [crops] if isinstance(crops, np.ndarray) else crops
         parts = [np.empty((0, len(self.taxa)), np.float32)]
         energies = [np.empty(0, np.float32)]
-        for start in range(0, len(views[0]), _BATCH):
-            features = self.features([each[start : start + _BATCH] for each in views])
+        for start in range(0, len(views[0]), streaming.BATCH):
+            features = self.features([each[start : start + streaming.BATCH] for each in views])
             with cpu.single_threaded():
                 logits_BC, energy_B = self._logits(features)
             parts.append(np.exp(metrics.log_softmax(logits_BC).astype(np.float32)))
             energies.append(energy_B)
         return np.concatenate(parts), np.concatenate(energies)
 
+    def stream(
+        self, photos: Iterable[Photo | ImageRejected]
+    ) -> Iterator[tuple[FloatArray, float] | ImageRejected]:
+        """Score photos one after the other, in order and in bounded memory.
+
+        Returns:
+            For each photo its calibrated probabilities, shape (C,), and its energy; or why it is
+            rejected.
+
+        Raises:
+            InputError: a value is not a photo; after the results of the photos before it.
+        """
+        for reasons, crops in streaming.batches(photos, self.views):
+            p_NC, energy_N = self.outputs(crops)
+            outputs = zip(p_NC, energy_N.tolist(), strict=True)
+            for reason in reasons:
+                yield next(outputs) if reason is None else reason
+
     # A path is a sequence of strings as well, and bytes one of numbers: the first that fits is meant.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Photo, top: int = 5
+        self, photos: Photo, top: int = 5, *, on_error: Literal["raise"] = "raise"
     ) -> Prediction: ...
 
     @overload
-    def predict(self, photos: Sequence[Photo], top: int = 5) -> list[Prediction]: ...
+    def predict(  # type: ignore[overload-overlap]
+        self, photos: Sequence[Photo], top: int = 5, *, on_error: Literal["raise"] = "raise"
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, photos: Iterable[Photo], top: int = 5, *, on_error: Literal["raise"] = "raise"
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, photos: Photo, top: int = 5, *, on_error: OnError
+    ) -> Prediction | ImageRejected: ...
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, photos: Sequence[Photo], top: int = 5, *, on_error: OnError
+    ) -> list[Prediction | ImageRejected]: ...
+
+    @overload
+    def predict(
+        self, photos: Iterable[Photo], top: int = 5, *, on_error: OnError
+    ) -> Iterator[Prediction | ImageRejected]: ...
 
     def predict(
-        self, photos: Photo | Sequence[Photo], top: int = 5
-    ) -> Prediction | list[Prediction]:
-        """Name what is in a photo, or in each of some photos.
+        self, photos: Photo | Iterable[Photo], top: int = 5, *, on_error: OnError = "raise"
+    ) -> Any:
+        """Predict the species in one photo, or in each of several.
 
         Args:
-            photos: one or several: paths, the bytes of files, or RGB images uint8 (H, W, 3).
-            top: how many labels to give for each.
+            photos: a photo or an iterable of photos; a photo is a path, the bytes of a file, an open
+                binary file, a `PIL.Image`, a NumPy array uint8 (H, W, 3), RGB, or (H, W), grey, or a
+                torch tensor uint8 (3, H, W) or (H, W, 3). EXIF orientation is applied.
+            top: how many labels to give for each, at least 1.
+            on_error: `raise` the error of a photo that cannot be used, or `return` it in the place of
+                the prediction.
 
         Returns:
-            A prediction for one photo; of several a list of them, in their order.
+            One prediction for one photo; a list for a list or tuple; for any other iterable an iterator
+            that takes photos as predictions are asked for, so that memory does not grow with their
+            number. Always in the order of the photos.
 
         Raises:
             ImageRejected: a photo cannot be used.
-            InputError: an array is no RGB image.
+            InputError: `top` is below 1, or a value is not a photo.
         """
-        if isinstance(photos, bytes | Path | str | np.ndarray):
-            return self.predict([photos], top)[0]
-        crops = [self.crop(photo) for photo in photos]
-        if not crops:
-            return []
-        outputs = zip(*self.outputs(stacked(crops)), strict=True)
-        return [self.rank(p_C, top, float(energy)) for p_C, energy in outputs]
+        streaming.check_options(top, on_error)
+        if streaming.is_photo(photos):
+            return next(self._predictions([photos], top, on_error))  # type: ignore[list-item]
+        found = self._predictions(streaming.several(photos), top, on_error)
+        return list(found) if isinstance(photos, Sequence) else found
+
+    def _predictions(
+        self, photos: Iterable[Photo], top: int, on_error: OnError
+    ) -> Iterator[Prediction | ImageRejected]:
+        for output in self.stream(photos):
+            if not isinstance(output, ImageRejected):
+                yield self.rank(output[0], top, output[1])
+            elif on_error == "return":
+                yield output
+            else:
+                raise output
+
+    def predict_proba(self, photos: Photo | Iterable[Photo]) -> FloatArray:
+        """Compute the calibrated probabilities of photos.
+
+        Args:
+            photos: as for `predict`; one photo gives one row.
+
+        Returns:
+            float32 (N, C), the columns in the order of `classes`; each row sums to 1.
+
+        Raises:
+            ImageRejected: a photo cannot be used.
+            InputError: a value is not a photo.
+        """
+        return streaming.rows(photos, self.views, lambda c: self.outputs(c)[0], len(self.taxa))
+
+    def embed(self, photos: Photo | Iterable[Photo]) -> FloatArray:
+        """Compute the features of photos: the input of the last layer of the first member.
+
+        Args:
+            photos: as for `predict`; one photo gives one row.
+
+        Returns:
+            float32 (N, D).
+
+        Raises:
+            ImageRejected: a photo cannot be used.
+            InputError: a value is not a photo.
+        """
+        member, dim = self.lead, len(self.lead.head.weight)
+        views = [member.preprocess]
+        return streaming.rows(photos, views, lambda c: member.network.engine(c[0]), dim)
 
     def rank(self, p_C: FloatArray, top: int = 5, energy: float | None = None) -> Prediction:
-        """What to say of one photo's probabilities, shape (C,): labels sorted by confidence, and
-        the answer that is sure enough; with its energy also whether it may be none of the labels."""
+        """Make a prediction from one photo's probabilities, shape (C,), and its energy, from which the
+        out-of-distribution flag follows."""
         unknown = (
             None if self.ood_threshold is None or energy is None else energy < self.ood_threshold
         )
         return ranked(p_C, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
 
-    def save(self, folder: Path) -> None:
-        """Write the classifier's folder.
+    def save(self, folder: str | Path) -> None:
+        """Write the classifier to a folder.
 
         Raises:
             InputError: the folder cannot be written to.
         """
-        storage.save(self, folder)
+        storage.save(self, Path(folder))
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        message: str = "Upload a fieldmark classifier",
+        token: str | None = None,
+    ) -> str:
+        """Upload the classifier to the Hugging Face hub; `load("hf://OWNER/NAME")` reads it back.
+
+        Args:
+            name: `OWNER/NAME`; the repository is created if it does not exist.
+            private: whether a repository that is created is private.
+            revision: the branch to upload to; it is created if it does not exist. None: `main`.
+            message: of the commit.
+            token: of the hub; None: that of `hf auth login` or of the variable `HF_TOKEN`.
+
+        Returns:
+            The address of the classifier's page.
+
+        Raises:
+            InputError: the name is not one, or the hub refuses the upload or cannot be reached.
+        """
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            return hub.upload(folder, name, private, revision, message, token)
 
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
@@ -307,8 +399,3 @@ class Classifier:
             ClassifierError: it is not a classifier, is damaged or hostile, or cannot be fetched.
         """
         return cls(**storage.load(folder))
-
-
-def stacked(photos: Sequence[Sequence[ByteArray]]) -> list[ByteArray]:
-    """The crops of at least one photo, photo by photo, as `Crops`: view by view."""
-    return [np.stack(view) for view in zip(*photos, strict=True)]

@@ -18,6 +18,7 @@ from fieldmark.data.taxonomy import Taxon
 from fieldmark.data.transforms import Preprocess
 from fieldmark.inference import neighbours
 from fieldmark.inference.classifier import Classifier, Photo
+from fieldmark.inference.classifier.streaming import opened
 from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activation
 from fieldmark.inference.explain.picture import Explanation, overlay, picture
 from fieldmark.inference.neighbours import Neighbour
@@ -199,11 +200,11 @@ def _number(classifier: Classifier, label: int | str | Taxon) -> int:
 
 def _opened(classifier: Classifier, photo: Photo) -> tuple[ByteArray, tuple[ByteArray, ...]]:
     """Return the decoded photo, and the crops for the networks."""
-    if isinstance(photo, np.ndarray):
-        return photo, classifier.crop(photo)
-    data = photo if isinstance(photo, bytes) else images.read_bytes(Path(photo))
-    with images.naming_photo(photo):
+    found = opened(photo)
+    if isinstance(found, np.ndarray):
+        return found, classifier.crop(found)
+    data = found if isinstance(found, bytes) else images.read_bytes(found)
+    with images.naming_photo(found):
         image = images.decode(data)
-    if all(view.tier == "exact" for view in classifier.views):
-        return image, classifier.crop(image)
-    return image, classifier.crop(data)
+    exact = all(view.tier == "exact" for view in classifier.views)
+    return image, classifier.crop(image if exact else data)
