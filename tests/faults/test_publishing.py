@@ -437,6 +437,22 @@ def test_the_folder_of_the_process_itself_is_written_to(
     assert word_of(tmp_path / "out") == "new"
 
 
+def test_a_name_that_leaves_no_room_for_the_staging_folder_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / ("n" * 237), "new")
+    with pytest.raises(InputError, match="too long"), claimed(tmp_path / ("n" * 238), KIND):
+        pass
+
+
+def test_a_killed_export_leaves_nothing_for_long(tmp_path: Path) -> None:
+    (tmp_path / ".model.onnx.12345678.part").touch()
+    (tmp_path / ".other.onnx.12345678.part").touch()
+    with publishing.writing_file(tmp_path / "model.onnx", "--onnx"):
+        io.write_text(tmp_path / "model.onnx", "graph")
+    assert names(tmp_path) == [".other.onnx.12345678.part", "model.onnx"]
+
+
 def test_a_mount_point_is_refused_at_once() -> None:
     with (
         pytest.raises(InputError, match="is a mount point: name a folder in it"),

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\..+\.part|\.lock|\.writable")
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+_LONGEST = 255 - len("..staging-12345678")  # bytes of a name
 _claimed = threading.local()
 
 
@@ -85,17 +86,13 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
     if place in mine:  # by a block around this one
         yield place
         return
-    if place.exists() and not place.is_dir():
-        raise InputError(f"{out} is a file: name a folder for the {kind.what} with --out.")
-    if not kind.in_place and _is_mount_point(place):
-        raise InputError(
-            f"{out} is a mount point: name a folder in it for the {kind.what} with --out."
-        )
+    _check(out, place, kind)
     new = not place.exists()
     lock = place / ".lock" if kind.in_place else place.with_name(f".{place.name}.lock")
     try:
         with io.lock(lock, "--out", of=out):
-            _clean(place, kind)
+            if not kind.in_place:
+                _clean(place, kind)
             names = {path.name for path in place.iterdir()} if place.exists() else set()
             if not kind.accepts(names - {lock.name}):
                 raise InputError(
@@ -110,6 +107,19 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
         if new and kind.in_place:
             with suppress(OSError):  # it holds results
                 place.rmdir()
+
+
+def _check(out: Path, place: Path, kind: Kind) -> None:
+    """Refuse what cannot become a folder of results."""
+    why = ""
+    if len(os.fsencode(place.name)) > _LONGEST:
+        why = "has a name that is too long: name a folder"
+    elif place.exists() and not place.is_dir():
+        why = "is a file: name a folder"
+    elif not kind.in_place and _is_mount_point(place):
+        why = "is a mount point: name a folder in it"
+    if why:
+        raise InputError(f"{out} {why} for the {kind.what} with --out.")
 
 
 @contextmanager
@@ -155,9 +165,10 @@ def writing_file(path: Path, option: str) -> Iterator[None]:
         InputError: the folder cannot be written to.
     """
     with io.lock(path.with_name(f".{path.name}.lock"), option, of=path):
-        for left in path.parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part", left.name):
-                left.unlink(missing_ok=True)
+        with suppress(OSError):  # what a killed writer left; see `io.replacing`
+            for left in path.parent.iterdir():
+                if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part", left.name):
+                    left.unlink()
         yield
 
 
@@ -195,8 +206,9 @@ def _is_mount_point(place: Path) -> bool:
 def _leftovers(place: Path, sort: str) -> list[Path]:
     """Hidden folders that a writer of `place` left beside it: `old` or `staging` ones."""
     name = re.compile(rf"\.{re.escape(place.name)}\.({sort})-[0-9a-f]{{8}}")
-    there = place.parent.iterdir() if place.parent.is_dir() else ()
-    return sorted(path for path in there if name.fullmatch(path.name))
+    with suppress(OSError):  # there is no such parent, or it cannot be read
+        return sorted(path for path in place.parent.iterdir() if name.fullmatch(path.name))
+    return []
 
 
 def _put_back(place: Path) -> None:
