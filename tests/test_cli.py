@@ -88,7 +88,7 @@ def test_the_script_is_installed_and_answers_at_once() -> None:
 
 def test_the_values_of_options_are_those_of_the_library() -> None:
     assert get_args(choices.EngineName) == ("auto", *runtime.ENGINES)
-    assert get_args(choices.Weighting) == tuple(ensemble.WAYS)
+    assert get_args(choices.Weighting) == tuple(ensemble.WEIGHTINGS)
     assert {f"inat{year}" for year in CHALLENGES} | {"open-data"} == {
         *get_args(choices.PublishedSet)
     }

@@ -90,7 +90,7 @@ def test_a_spool_of_nothing() -> None:
 
 
 def test_no_room_for_the_spool_is_one_sentence() -> None:
-    with pytest.raises(InputError, match="has no room"):
+    with pytest.raises(InputError, match="has no space"):
         CropCache.empty(10**9, 4096)
 
 

@@ -151,7 +151,7 @@ class TestParquet:
 class TestShard:
     @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/2/3", ""])
     def test_no_shard_is_one_sentence(self, text: str) -> None:
-        with pytest.raises(InputError, match="is no shard"):
+        with pytest.raises(InputError, match="is not a shard"):
             Shard.parse(text)
 
     @pytest.mark.parametrize("of", [1, 2, 7, 100])

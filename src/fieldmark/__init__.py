@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fieldmark.data.dataset import Dataset, load_dataset
     from fieldmark.data.photos import PhotoTable
+    from fieldmark.data.taxonomy import Taxon
     from fieldmark.evaluation.results import Evaluation
-    from fieldmark.experiments.recipes import Recipe, Run
+    from fieldmark.experiments.recipes import Run
     from fieldmark.experiments.study import StudyConfig, study
     from fieldmark.heads.estimator import FeatureClassifier
     from fieldmark.inference.classifier import Answer, Classifier, Prediction
@@ -36,8 +37,9 @@ __version__ = "0.1.0"
 _MODULES = {
     "data.dataset": ("Dataset", "load_dataset"),
     "data.photos": ("PhotoTable",),
+    "data.taxonomy": ("Taxon",),
     "evaluation.results": ("Evaluation",),
-    "experiments.recipes": ("Recipe", "Run"),
+    "experiments.recipes": ("Run",),
     "experiments.study": ("StudyConfig", "study"),
     "heads.estimator": ("FeatureClassifier",),
     "inference.classifier": ("Answer", "Classifier", "Prediction"),
@@ -51,7 +53,6 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _DEPRECATED = {
     "Split": "data.split",
-    "Taxon": "data.taxonomy",
     "Taxonomy": "data.taxonomy",
 }
 """Names of the version before, each with its module; see docs/python.md for how long they stay."""
@@ -71,9 +72,9 @@ __all__ = [
     "MLflowCallback",
     "PhotoTable",
     "Prediction",
-    "Recipe",
     "Run",
     "StudyConfig",
+    "Taxon",
     "TensorBoardCallback",
     "TrainConfig",
     "Trained",

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from fieldmark.curation.writing import KIND as CHECK
 
+from fieldmark.curation.runner import KIND as CHECK
 from fieldmark.data.download.archives import KIND as PHOTOS
 from fieldmark.experiments.study.writing import KIND as STUDY
 from fieldmark.inference import neighbours
@@ -189,7 +189,7 @@ class Pair:
     def which(self, folder: Path) -> str:
         """Which of the two lies in a folder; its neighbours and its measures must be its own."""
         found = Classifier.load(folder)
-        kept = neighbours.of(found)
+        kept = neighbours.load_index(found)
         assert kept is not None
         summary = json.loads((folder / "evaluation.json").read_text())
         for name, trained in (("one", self.one), ("other", self.other)):
@@ -314,13 +314,13 @@ def test_neighbours_of_another_classifier_are_refused(pair: Pair, tmp_path: Path
     pair.other.save(tmp_path / "other")
     shutil.copy(tmp_path / "other" / neighbours.FILE, tmp_path / "one")
     with pytest.raises(ClassifierError, match="not written with this classifier"):
-        neighbours.of(Classifier.load(tmp_path / "one"))
+        neighbours.load_index(Classifier.load(tmp_path / "one"))
     bare = pair.one.classifier
     bare.save(tmp_path / "bare")
-    assert neighbours.of(Classifier.load(tmp_path / "bare")) is None
+    assert neighbours.load_index(Classifier.load(tmp_path / "bare")) is None
     shutil.copy(tmp_path / "one" / neighbours.FILE, tmp_path / "bare")
     with pytest.raises(ClassifierError, match="not written with this classifier"):
-        neighbours.of(Classifier.load(tmp_path / "bare"))
+        neighbours.load_index(Classifier.load(tmp_path / "bare"))
 
 
 def test_a_server_that_reads_neighbours_after_a_retrain_refuses_the_new_ones(
@@ -330,7 +330,7 @@ def test_a_server_that_reads_neighbours_after_a_retrain_refuses_the_new_ones(
     loaded = Classifier.load(tmp_path / "model")
     pair.other.save(tmp_path / "model")
     with pytest.raises(ClassifierError, match="not written with this classifier"):
-        neighbours.of(loaded)
+        neighbours.load_index(loaded)
 
 
 def test_a_classifier_of_the_version_before_loads_with_its_neighbours(
@@ -342,7 +342,7 @@ def test_a_classifier_of_the_version_before_loads_with_its_neighbours(
     about = json.loads(place.read_text())
     before = {name: about["files"][name] for name in ("head.safetensors", "backbone.safetensors")}
     place.write_text(json.dumps({**about, "files": before}))
-    assert neighbours.of(Classifier.load(tmp_path / "model")) is not None
+    assert neighbours.load_index(Classifier.load(tmp_path / "model")) is not None
 
 
 def test_a_classifier_that_is_saved_where_it_was_loaded_keeps_what_belongs_to_it(

@@ -141,7 +141,7 @@ class Workers:
             yield self._result(waiting.popleft())
 
     def _resources(self, *, gpu: bool) -> dict[str, int]:
-        """Return the resources of a task: the cores of the smallest node, or a GPU and its share of them.
+        """Return the resources of a task: the cores of the smallest node, or one GPU and its cores.
 
         A task starts threads for all its cores.
         """
@@ -206,7 +206,7 @@ class Workers:
         *,
         wide: bool = False,
     ) -> Iterator[PhotoResult]:
-        """Classify photos as `inference.predict` does; shards are whole batches, so results are the same.
+        """Classify photos as `inference.predict` does; in whole batches, so that results are the same.
 
         Args:
             classifier: Loaded from a folder that all nodes can read.

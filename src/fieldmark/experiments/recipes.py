@@ -70,7 +70,7 @@ class Run:
             a head that was learned without its fold.
         best_of: the run repeats the row with the lowest validation error of this table.
         head: a kind of head, or a method for rare classes: see `fieldmark.heads`, `heads.longtail`.
-        combine: how an ensemble's weights are found, see `fieldmark.evaluation.ensemble.WAYS`; those that are
+        combine: how an ensemble's weights are found, see `fieldmark.evaluation.ensemble.WEIGHTINGS`; those that are
             fitted are fitted outside the fold that they are measured on.
         learn, ask: for `head`: the views of a photo that are learned from, each a row of its own, and
             those whose probabilities are averaged for an answer: `whole`, `mirrored`, `centre`.

@@ -127,42 +127,27 @@ class Sampled:
         return LinearHead(np.ascontiguousarray(weight[:, :-1].T), weight[:, -1].copy())
 
 
-def top(
-    head: LinearHead, x_BD: FloatArray, k: int, block: int = _BLOCK
-) -> tuple[FloatArray, IntArray, FloatArray]:
-    """Find the k most probable classes of each photo without a matrix of all scores.
+def first(head: LinearHead, x_BD: FloatArray, block: int = _BLOCK) -> tuple[IntArray, FloatArray]:
+    """Find the most probable class of each photo without a matrix of all scores.
 
     Args:
         head: of C classes.
         x_BD: features.
-        k: at most C.
         block: classes at a time; memory is B times this.
 
     Returns:
-        Log-probabilities (B, k), highest first, their classes (B, k), and the log-sum-exp of all logits
-        (B,).
+        The classes (B,), of equal ones the first, and the log-sum-exp of all logits (B,).
     """
-    best = np.empty((len(x_BD), 0), np.float32)
-    which = np.empty((len(x_BD), 0), np.int64)
-    total = np.full(len(x_BD), -np.inf, np.float32)
+    best, total = (np.full(len(x_BD), -np.inf, np.float32) for _ in range(2))
+    which = np.zeros(len(x_BD), np.int64)
     for start in range(0, len(head.bias), block):
         span = slice(start, start + block)
         s_BC = x_BD @ head.weight[:, span] + head.bias[span]
-        total = np.logaddexp(total, _log_sum_exp(s_BC))
-        classes = np.broadcast_to(np.arange(start, start + s_BC.shape[1]), s_BC.shape)
-        best, which = np.hstack([best, s_BC]), np.hstack([which, classes])
-        if best.shape[1] > k:
-            keep = np.argpartition(-best, k - 1, axis=1)[:, :k]
-            best, which = np.take_along_axis(best, keep, 1), np.take_along_axis(which, keep, 1)
-    order = np.lexsort((which, -best))
-    best, which = np.take_along_axis(best, order, 1), np.take_along_axis(which, order, 1)
-    return best - total[:, None], which, total
-
-
-def _log_sum_exp(s_BC: FloatArray) -> FloatArray:
-    most = s_BC.max(1)
-    found: FloatArray = most + np.log(np.exp(s_BC - most[:, None]).sum(1))
-    return found
+        highest = s_BC.max(1)
+        total = np.logaddexp(total, highest + np.log(np.exp(s_BC - highest[:, None]).sum(1)))
+        which = np.where(highest > best, start + s_BC.argmax(1), which)
+        best = np.maximum(best, highest)
+    return which, total
 
 
 def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
@@ -172,10 +157,10 @@ def measure(head: LinearHead, photos: LabelledFeatures) -> tuple[float, float]:
     loss, wrong = 0.0, 0
     for start, x_BD in photos.features.blocks(1024):
         y_B = photos.labels[start : start + len(x_BD)]
-        _, which, total = top(head, x_BD, 1)
+        which, total = first(head, x_BD)
         own = np.einsum("bd,db->b", x_BD, head.weight[:, y_B]) + head.bias[y_B]
         loss += float((total - own).sum())
-        wrong += int((which[:, 0] != y_B).sum())
+        wrong += int((which != y_B).sum())
     return loss / len(photos), wrong / len(photos)
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fieldmark.data import images
 from fieldmark.data.taxonomy import Taxon
@@ -21,7 +19,7 @@ from fieldmark.inference.classifier import Classifier, Photo
 from fieldmark.inference.classifier.streaming import opened
 from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activation
 from fieldmark.inference.explain.picture import Explanation, overlay, picture
-from fieldmark.inference.neighbours import Neighbour
+from fieldmark.inference.neighbours import similar
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -129,11 +127,6 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
     part = whole[y0:y1, x0:x1]
     part[...] = seen[: part.shape[0], : part.shape[1]]
     return whole
-
-
-def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list[Neighbour]:
-    """Find the training photos most similar to a crop; see `fieldmark.inference.neighbours.similar`."""
-    return neighbours.similar(classifier, photo, k)
 
 
 def explain(
