@@ -73,7 +73,7 @@ def classifier_page(
         "measured": {},
         **about,
     }
-    summary = evaluation.summary(train_counts=train_counts)
+    summary = evaluation.summary(train_counts=train_counts).to_dict()
     context = {
         "title": about["name"],
         "about": about,

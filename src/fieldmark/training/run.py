@@ -26,6 +26,7 @@ from fieldmark.training.strategies import (
     ExtendStrategy,
     SingleStrategy,
 )
+from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import listening
@@ -46,14 +47,14 @@ class Trained:
     Attributes:
         classifier: ready to use.
         evaluation: its scores on the test part, which neither training nor any choice used.
-        summary: the measures read off them; see `Evaluation.summary` for the keys.
+        summary: the measures computed from them.
         outcome: what it was made from.
         folder: where it was written; None: nowhere yet.
     """
 
     classifier: Classifier
     evaluation: Evaluation
-    summary: dict[str, Any]
+    summary: ClassifierSummary
     outcome: pipeline.Outcome
     folder: Path | None = None
 
@@ -72,7 +73,7 @@ class Trained:
         data, splits = self.outcome.fitted.data, self.outcome.splits
         self.classifier.save(out)
         self.evaluation.save(out / "evaluation.safetensors")
-        io.write_json(out / "evaluation.json", self.summary)
+        io.write_json(out / "evaluation.json", self.summary.to_dict())
         data.table.write(out / "photos.parquet")
         data.split.write(out / "split.parquet")
         neighbours.write(
@@ -174,7 +175,7 @@ def _run(
         if out is not None and not distributed.rank():
             trained = trained.save(out, thumbnails=strategy.config.thumbnails)
         for callback in callbacks:
-            callback.on_end(trained.summary)
+            callback.on_end(trained.summary.to_dict())
     return trained
 
 
