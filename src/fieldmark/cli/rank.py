@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,9 @@ from fieldmark.cli.options import (
 )
 from fieldmark.utils import io
 from fieldmark.utils.logging import format_duration
+
+if TYPE_CHECKING:
+    from fieldmark.experiments.model_ranking import NetworkRanking
 
 
 def rank(
@@ -44,35 +48,36 @@ def rank(
     use_cache(cache)
     from fieldmark.experiments.model_ranking import RankConfig, agreement
     from fieldmark.experiments.model_ranking import rank as run
+    from fieldmark.experiments.records import StudyRecord
 
-    study = None if against is None else io.read_json(against)
+    study = None if against is None else StudyRecord.from_dict(io.read_json(against), against)
     found = run(
         data,
         RankConfig(tuple(network or ()), weights_dir, limit, seed, engine.value, tier.value),
     )
     if study is not None:
-        found["agreement"] = agreement(found, study)
-    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(_lines(found)))
+        found = replace(found, agreement=agreement(found, study))
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else "\n".join(_lines(found)))
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _lines(found: NetworkRanking) -> list[str]:
     """The ranking for a person."""
     lines = [
-        f"{found['photos']:,} photos of {found['classes']:,} classes; the best network first.",
+        f"{found.photos:,} photos of {found.classes:,} classes; the best network first.",
         f"{'network':<24} {'ridge error':<24} {'means':>6} {'G-MACs':>7} {'time':>8}",
     ]
-    for row in found["networks"]:
-        low, high = row["ridge"]["interval"]
-        error = f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
-        marked = "" if row["weights_complete"] else "  weights (partly) RANDOM"
+    for row in found.networks:
+        low, high = row.ridge.interval
+        error = f"{row.ridge.error:.3f} ({low:.3f} to {high:.3f})"
+        marked = "" if row.weights_complete else "  weights (partly) RANDOM"
         lines.append(
-            f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} "
-            f"{row['giga_macs']:>7.2f} {format_duration(row['seconds']):>8}"
-            f"{'  a tie with the first' if row['tie'] else ''}{marked}"
+            f"{row.backbone:<24} {error:<24} {row.ncm.error:>6.3f} "
+            f"{row.giga_macs:>7.2f} {format_duration(row.seconds):>8}"
+            f"{'  a tie with the first' if row.tie else ''}{marked}"
         )
-    if told := found.get("agreement"):
+    if told := found.agreement:
         lines.append(
-            f"Rank correlation with the trained heads of {told['networks']} networks: ridge "
-            f"{told['ridge']:.2f}, means {told['ncm']:.2f}."
+            f"Rank correlation with the trained heads of {told.networks} networks: ridge "
+            f"{told.ridge:.2f}, means {told.ncm:.2f}."
         )
     return lines

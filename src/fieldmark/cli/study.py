@@ -64,13 +64,10 @@ def study(
 ) -> None:
     """Compare networks and ways of training on your photos: the paper's study, or your own."""
     use_cache(cache)
-    from fieldmark.experiments import recipes
-    from fieldmark.experiments.study import StudyConfig
-    from fieldmark.experiments.study import study as run
+    from fieldmark.experiments import Options, StudyConfig
+    from fieldmark.experiments import study as run
 
-    options = recipes.Options(
-        epochs=epochs, long_epochs=long_epochs, seed=seed, prune_below=prune_below
-    )
+    options = Options(epochs=epochs, long_epochs=long_epochs, seed=seed, prune_below=prune_below)
     config = StudyConfig(
         options=options,
         only=tuple(only or ()),
@@ -86,7 +83,7 @@ def study(
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
-    found = run(data, out, recipes.find(recipe)(options), config, command=typed())
-    typer.echo(f"{len(found['rows'])} rows in {format_duration(found['seconds'])}")
+    found = run(data, recipe, config, out=out, command=typed()).record
+    typer.echo(f"{len(found.rows)} rows in {format_duration(found.seconds or 0.0)}")
     typer.echo(f"Numbers: {out / 'study.json'}")
     typer.echo(f"Report:  {out / 'report.html'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +122,9 @@ def train(
     config.check()
     strategy: pipeline.Strategy
     if config.several:
-        strategy = EnsembleStrategy.of(_dataset(photos, config), config)
+        strategy = EnsembleStrategy.of(dataset_for(photos, config, config.seed), config)
     else:
-        strategy = SingleStrategy(_dataset(photos, config), config)
+        strategy = SingleStrategy(dataset_for(photos, config, config.seed), config)
     return _run(strategy, out, callbacks, command)
 
 
@@ -179,8 +179,13 @@ def _run(
     return trained
 
 
-def _dataset(photos: Any, config: TrainConfig) -> Dataset:
-    """The photos, divided.
+def dataset_for(photos: Any, config: Any, seed: int) -> Dataset:
+    """Return the photos, divided as the configuration says.
+
+    Args:
+        photos: what `load_dataset` takes, or a `Dataset`.
+        config: a dataclass with the fields `val`, `test`, `split`, `limit` and `names`.
+        seed: of the split and of the drawing.
 
     Raises:
         InputError: the photos are divided already, and the configuration asks for another division.
@@ -193,13 +198,13 @@ def _dataset(photos: Any, config: TrainConfig) -> Dataset:
             split=config.split,
             limit=config.limit,
             names=config.names,
-            seed=config.seed,
+            seed=seed,
         )
-    usual = {each.name: each.default for each in fields(TrainConfig)}
+    usual = type(config)()
     for name in _DATA_FIELDS:
-        if getattr(config, name) != usual[name]:
+        if (value := getattr(config, name)) != getattr(usual, name):
             raise InputError(
-                f"The data set is divided already, so {name}={getattr(config, name)!r} of the "
-                f"configuration has no effect: pass it to load_dataset, or leave it out."
+                f"The data set is divided already, so {name}={value!r} of the configuration has no "
+                "effect: pass it to load_dataset, or leave it out."
             )
     return photos

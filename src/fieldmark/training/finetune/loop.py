@@ -25,7 +25,7 @@ from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.device import machine
 from fieldmark.training.finetune.layers import set_modes
-from fieldmark.training.finetune.step import Updates
+from fieldmark.training.finetune.step import Loss, Updates
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar, report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -53,6 +53,7 @@ def finetune(
     checkpoint: Path | None = None,
     keep_every: float = 30.0,
     stop: Callable[[], bool] = lambda: False,
+    loss: Loss | None = None,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
 
@@ -66,6 +67,8 @@ def finetune(
             another kind of network is passed over.
         keep_every: the state is kept after an epoch, and within it after so many seconds.
         stop: asked after each update whether to stop.
+        loss: the loss of logits (N, C) and labels (N,) that is minimised; None: the cross-entropy. The
+            curve's training loss is this loss, its validation loss always the cross-entropy.
 
     Raises:
         ValueError: crops that the recipe does not cut are larger than those that are measured.
@@ -78,7 +81,7 @@ def finetune(
     if not how.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"crops of {train.side} pixels are learned and of {val.side} measured")
     in_epoch = math.ceil(len(train) / how.batch_size)
-    update = Updates(network, how, steps=how.epochs * in_epoch)
+    update = Updates(network, how, steps=how.epochs * in_epoch, loss=loss)
     run = _digest_of(network, train, val, how)
     state = State(network, update.average.network, update.optimiser, run, checkpoint, keep_every)
     state.resume()
@@ -91,8 +94,8 @@ def finetune(
             for crops, labels in batches(train, how, epoch, side, first=state.batch):
                 photos = min(how.batch_size, len(train) - state.batch * how.batch_size)
                 with distributed.heard():
-                    loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
-                state.after_update(loss, photos)
+                    found = update(crops, labels, epoch * in_epoch + state.batch, photos)
+                state.after_update(found, photos)
                 if stop():
                     state.keep()
                     raise Stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +18,9 @@ from fieldmark.training.finetune.augment import Mixing
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.device import machine
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits, float32 (N, C), and labels, int64 (N,), to the mean loss, a scalar."""
+
 
 class Updates:
     """A network in training: its optimiser, and the running mean of its weights.
@@ -27,7 +31,9 @@ class Updates:
         average: the mean of the weights, where the recipe has one.
     """
 
-    def __init__(self, network: Network, how: FineTuning, steps: int) -> None:
+    def __init__(
+        self, network: Network, how: FineTuning, steps: int, loss: Loss | None = None
+    ) -> None:
         self.network, self.how, self.steps = network, how, steps
         self.machine = machine(how)
         network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -40,6 +46,7 @@ class Updates:
             self.run = self.machine.setup_module(network, move_to_device=False)
         self.average = Average(network, how.average)
         self.mixing = Mixing(how, network.classes)
+        self.loss = loss or self.mixing.loss
 
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
@@ -88,7 +95,7 @@ class Updates:
         crops, targets = self.mixing(crops, labels, number)
         with seeded(self.how.seed, "dropout", number), self.machine.autocast():
             logits = self.run(crops.to(self.machine.device))
-        return self.mixing.loss(logits.float(), targets.to(self.machine.device))
+        return self.loss(logits.float(), targets.to(self.machine.device))
 
 
 class Average:
