@@ -172,7 +172,7 @@ def fit_head(
             mean = loss(x_ND[rows] @ weight + bias, y_N[rows])
             mean.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            total += float(mean) * len(rows)
+            total += mean.item() * len(rows)
         head = scaling.fold(LinearHead(weight.detach().numpy(), bias.detach().numpy()))
         curve.append(Epoch(epoch + 1, total / len(y_N), *_measure(head, val, loss)))
     return head, curve, time.perf_counter() - start
@@ -185,4 +185,4 @@ def _measure(head: LinearHead, val: LabelledFeatures, loss: Loss) -> tuple[float
     if not len(logits_NC):
         return float("nan"), float("nan")
     found = loss(torch.from_numpy(logits_NC), torch.from_numpy(known.labels))
-    return float(found), float((logits_NC.argmax(1) != known.labels).mean())
+    return found.item(), float((logits_NC.argmax(1) != known.labels).mean())
