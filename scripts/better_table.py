@@ -22,6 +22,7 @@ from typing import Any
 from study_table import error, fill, rounded, typed
 
 from fieldmark.experiments import answers
+from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.utils import io
 from fieldmark.utils.errors import FieldmarkError
 
@@ -143,7 +144,8 @@ def band(row: Row, name: str) -> str:
 def less(study: Row, row: Row, over: str) -> str:
     """Format the paired difference to the table's reference, and whether it is a tie."""
     compared = any(each["row"] == row["id"] for each in study["differences"])
-    return answers.less(study, row, over) or ("–" if compared else "the reference")
+    record, own = StudyRecord.from_dict(study), StudyRow(id=row["id"])
+    return answers.difference(record, own, over) or ("–" if compared else "the reference")
 
 
 def passes(row: Row) -> str:
@@ -254,7 +256,9 @@ def filled(document: str, found: Row, name: str) -> str:
     tables = {row["table"] for row in study["rows"]}
     texts = {table_: table(study, table_) for table_ in COLUMNS if table_ in tables}
     texts |= {
-        f"{each}-answer": answers.of(study, each) + "\n" for each in ANSWERED if each in tables
+        f"{each}-answer": answers.of(StudyRecord.from_dict(study), each) + "\n"
+        for each in ANSWERED
+        if each in tables
     }
     if "ranking" in found:
         texts["ranking"] = ranking(found["ranking"])

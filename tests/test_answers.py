@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fieldmark.experiments import answers
+from fieldmark.experiments.records import StudyRecord
+
+
+def answer(study: dict[str, Any], table: str) -> str:
+    return answers.of(StudyRecord.from_dict(study), table)
 
 
 def row(name: str, error: float, rare: float, **more: Any) -> dict[str, Any]:
@@ -32,14 +37,14 @@ def test_a_method_is_worth_it_where_it_helps_enough_and_costs_little() -> None:
         row("dear", 0.103, 0.10),
         row("weak", 0.090, 0.37),
     ]
-    said = answers.of({"rows": rows}, "tail")
+    said = answer({"rows": rows}, "tail")
     reached, _, rest = said.partition("Not reached")
     assert "good (-10.0% over rare classes, +2.0% over all photos)" in reached
     assert "dear" not in reached
     assert "weak" not in reached
     assert "dear (-75.0%" in rest
     assert "weak (-7.5%" in rest
-    assert "by no method" in answers.of({"rows": [rows[0], rows[2]]}, "tail")
+    assert "by no method" in answer({"rows": [rows[0], rows[2]]}, "tail")
 
 
 def test_pruning_is_answered_on_the_kept_classes_and_on_all_photos() -> None:
@@ -52,12 +57,12 @@ def test_pruning_is_answered_on_the_kept_classes_and_on_all_photos() -> None:
         compared("50", "all", 0.3, 0.2, 0.4),
         compared("30", "all", 0.2, 0.1, 0.3),
     ]
-    said = answers.of({"rows": rows, "differences": differences}, "prune")
+    said = answer({"rows": rows, "differences": differences}, "prune")
     better = "1 of 3 rows are better than “All” (“30” -0.020 (-0.030 to -0.010));"
     worse = "2 of 3 are worse (“30” +0.200 (+0.100 to +0.300) to “50” +0.300 (+0.200 to +0.400))."
     assert better in said
     assert worse in said
-    assert "0 of 3 rows are better than “All”;" in answers.of({"rows": rows}, "prune")
+    assert "0 of 3 rows are better than “All”;" in answer({"rows": rows}, "prune")
 
 
 def test_stopping_early_is_set_beside_all_epochs() -> None:
@@ -71,12 +76,12 @@ def test_stopping_early_is_set_beside_all_epochs() -> None:
         compared("100 epochs", "all", -0.01, -0.02, -0.005),
     ]
     study = {"rows": [*rows, early], "differences": differences}
-    said = answers.of(study, "epochs")
+    said = answer(study, "epochs")
     assert "after 26 epochs on average (20 to 31) of at most 100" in said
     assert "“10 epochs” +0.010 (-0.010 to +0.020), a tie; all 100 epochs: -0.010" in said
-    assert answers.of({"rows": rows, "differences": []}, "epochs") == ""
+    assert answer({"rows": rows, "differences": []}, "epochs") == ""
 
 
 def test_a_table_without_a_question_or_without_rows_has_no_answer() -> None:
-    assert answers.of({"rows": [row("a", 0.1, 0.4, table="heads")]}, "heads") == ""
-    assert answers.of({"rows": [row("plain", 0.1, 0.4)]}, "tail") == ""
+    assert answer({"rows": [row("a", 0.1, 0.4, table="heads")]}, "heads") == ""
+    assert answer({"rows": [row("plain", 0.1, 0.4)]}, "tail") == ""

@@ -22,7 +22,7 @@ from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.recipes import RECIPES, Options, Recipe, Run
-from fieldmark.experiments.study import StudyConfig, cross_validated, study
+from fieldmark.experiments.study import StudyConfig, rare_classes, study
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import class_imbalance
@@ -265,9 +265,10 @@ def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
         ),
         networks=SimpleNamespace(of=lambda _: None),
         extractor=SimpleNamespace(features=lambda *_: labelled),
-        memo={},
+        trials={},
+        sweep_key=lambda run: (run.backbone, run.epochs, ("a", "b")),
     )
-    found = cross_validated.tried(work, run)
+    found = rare_classes.trials_of(work, run)
     for fold in range(cross.FOLDS):
         unseen = (folds == 0) | (fold == 0)
         np.testing.assert_array_equal(found.wrong_FMN[fold, 0], unseen)
@@ -298,7 +299,7 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
     config = StudyConfig(options=Options(epochs=2), engine="torch", prune_below=2, bands=(12, 14))
     runs = [replace(run, prune_below=13) if run.pruned else run for run in small.runs]
     made = Recipe("small", "Small", (*runs, network, ridge, together))
-    found = study(insects, tmp_path, made, config, command="c")
+    found = study(insects, made, config, out=tmp_path, command="c")
     rows = {row["id"]: row for row in found["rows"]}
     photos = found["data"]["split"]["train"] + found["data"]["split"]["val"]
     for row in found["rows"]:
@@ -317,9 +318,9 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
             assert each["value"] == pytest.approx(expected)
     page = (tmp_path / "report.html").read_text()
     for said in (
-        "Classes with few photos",
-        "Leaving out rare classes, at several",
-        "Several networks",
+        "Rare classes, on the test photos",
+        "Pruning rare classes, at several",
+        "Ensembles of networks",
     ):
         assert said in page
     (early,) = (row for row in found["rows"] if row["mode"] == "early")

@@ -61,11 +61,11 @@ def test_the_summary_says_what_the_metrics_say() -> None:
     assert found["log_loss"] == metrics.negative_log_likelihood(scores, labels)
     assert found["brier_score"] == metrics.brier_score(scores, labels)
     assert found["calibration_error"] == metrics.expected_calibration_error(scores, labels)
-    assert found["top1_error_interval"] == list(metrics.bootstrap(wrong, groups, replicates=200))
-    assert found["macro_error_interval"] == list(
+    assert found["top1_error_interval"] == (metrics.bootstrap(wrong, groups, replicates=200))
+    assert found["macro_error_interval"] == (
         metrics.bootstrap(wrong, groups, classes_N=labels, replicates=200)
     )
-    assert found["top1_error_all_classes_interval"] == list(
+    assert found["top1_error_all_classes_interval"] == (
         metrics.bootstrap(one.wrong_N(), one.groups, replicates=200)
     )
     assert found["macro_error"] == pytest.approx(
@@ -78,7 +78,7 @@ def test_the_summary_says_what_the_metrics_say() -> None:
 
 
 def test_the_summary_is_json() -> None:
-    text = json.dumps(evaluation().summary(replicates=20), allow_nan=False)
+    text = json.dumps(evaluation().summary(replicates=20).to_dict(), allow_nan=False)
     assert json.loads(text)["classes"] == 7
 
 

@@ -1,4 +1,4 @@
-"""Which network for these photos: LogME against the evidence itself, and the verb on small photos."""
+"""The ranking of networks: its correlation with studies, and the command on small photos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from fieldmark import cli
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import read
 from fieldmark.evaluation import metrics
-from fieldmark.experiments.model_ranking import RankConfig, _given, agreement, rank
+from fieldmark.experiments.model_ranking import NetworkRanking, RankConfig, _given, agreement, rank
+from fieldmark.experiments.records import StudyRecord
 from fieldmark.utils.errors import InputError
 
 SHUFFLE, SQUEEZE = "shufflenet_v2_x0_5", "squeezenet1_1"
@@ -64,11 +65,13 @@ def test_agreement_needs_three_networks() -> None:
             for at, name in enumerate(names)
         ]
     }
-    told = agreement({"networks": rows}, study)
+    ranking = {"photos": 9, "classes": 2, "networks": rows}
+    trained = StudyRecord.from_dict(study)
+    told = agreement(NetworkRanking.from_dict(ranking), trained)
     assert told["networks"] == 3
     assert [told[name] for name in ("ridge", "ncm")] == pytest.approx([1, -1])
     with pytest.raises(InputError, match="at least three"):
-        agreement({"networks": rows[:2]}, study)
+        agreement(NetworkRanking.from_dict(ranking | {"networks": rows[:2]}), trained)
 
 
 def test_one_class_is_one_sentence(insects: Path, tmp_path: Path) -> None:

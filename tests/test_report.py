@@ -21,7 +21,9 @@ from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.stats import stats
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.evaluation.results import Evaluation
-from fieldmark.experiments import findings, study_page
+from fieldmark.experiments import findings
+from fieldmark.experiments.records import StudyRecord, StudyRow
+from fieldmark.experiments.study_page import study_page
 from fieldmark.reports import classifier_page, page, plots, thumbnails
 
 NAMES = ["Vanessa atalanta", "Vanessa cardui", "Columba livia", "Columba oenas", "Salmo <trutta>"]
@@ -114,6 +116,10 @@ def row(id_: str, table: str, backbone: str, label: str, **change: Any) -> dict[
             )
         }
     return found | change
+
+
+def record(id_: str, table: str, backbone: str, label: str, **change: Any) -> StudyRow:
+    return StudyRow.from_dict(row(id_, table, backbone, label, **change))
 
 
 PARTIAL = {
@@ -221,7 +227,12 @@ def photo_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path |
 
 
 def make_study(photo_of: Callable[[str], Path | None], study: dict[str, Any] = STUDY) -> str:
-    return study_page(study, photos=photo_of, evaluations=EVALUATIONS.get, taxonomy=TAXONOMY)
+    return study_page(
+        StudyRecord.from_dict(study),
+        photos=photo_of,
+        evaluations=EVALUATIONS.get,
+        taxonomy=TAXONOMY,
+    )
 
 
 def make_classifier(photo_of: Callable[[str], Path | None], **change: Any) -> str:
@@ -354,19 +365,23 @@ def test_a_clear_winner_is_named() -> None:
     better, worse = dict(EVALUATIONS), dict(EVALUATIONS)
     better["squeezenet"] = worse["squeezenet"] = evaluation(6.0, pruned=True)
     rows = [
-        row("squeezenet", "table3", "squeezenet1_1", "SqueezeNet", val_top1_error=0.02),
-        row("effnet", "table3", "tf_efficientnet_lite0", "EfficientNet-Lite0"),
+        record("squeezenet", "table3", "squeezenet1_1", "SqueezeNet", val_top1_error=0.02),
+        record("effnet", "table3", "tf_efficientnet_lite0", "EfficientNet-Lite0"),
     ]
     ranking = findings.rank(rows, better.get)
     assert ranking.best is rows[0]
     assert (ranking.ties, ranking.others) == ([], [rows[1]])
-    assert findings.headline(ranking)[0].startswith("SqueezeNet makes the fewest mistakes here")
+    assert findings.headline(ranking)[0].startswith("SqueezeNet has the lowest error here")
 
 
 def test_without_kept_scores_overlapping_intervals_are_a_tie() -> None:
-    one = row("a", "table3", "a", "A", val_top1_error=0.2, val_top1_error_interval=[0.1, 0.3])
-    other = row("b", "table3", "b", "B", val_top1_error=0.35, val_top1_error_interval=[0.29, 0.4])
-    apart = row("c", "table3", "c", "C", val_top1_error=0.35, val_top1_error_interval=[0.31, 0.4])
+    one = record("a", "table3", "a", "A", val_top1_error=0.2, val_top1_error_interval=[0.1, 0.3])
+    other = record(
+        "b", "table3", "b", "B", val_top1_error=0.35, val_top1_error_interval=[0.29, 0.4]
+    )
+    apart = record(
+        "c", "table3", "c", "C", val_top1_error=0.35, val_top1_error_interval=[0.31, 0.4]
+    )
     nothing: dict[str, Evaluation] = {}
     assert findings.rank([one, other, apart], nothing.get).ties == [other]
     assert findings.rank([one, other, apart], nothing.get).others == [apart]
@@ -374,11 +389,11 @@ def test_without_kept_scores_overlapping_intervals_are_a_tie() -> None:
 
 @pytest.mark.parametrize("weights", [RANDOM, PARTIAL])
 def test_without_pretrained_weights_nothing_is_called_best(weights: dict[str, Any]) -> None:
-    better = row("a", "table3", "a", "A", val_top1_error=0.01, **weights)
+    better = record("a", "table3", "a", "A", val_top1_error=0.01, **weights)
     ranking = findings.rank([better], {}.get)
     assert ranking.best is None
     assert "cannot say which" in findings.headline(ranking)[0]
-    ranking = findings.rank([better, row("b", "table3", "b", "B")], {}.get)
+    ranking = findings.rank([better, record("b", "table3", "b", "B")], {}.get)
     assert ranking.best is not None
     assert ranking.best["id"] == "b"
     assert ranking.unranked == [better]
@@ -508,7 +523,8 @@ def test_a_row_that_broke_down_has_no_numbers(photo_of: Callable[[str], Path | N
                 if key.startswith("val_"):
                     one[key] = None
             one["curve"] = [{"epoch": 1, "train_loss": None, "val_loss": None, "val_error": None}]
-    text = study_page(study, photos=photo_of, evaluations={}.get, taxonomy=TAXONOMY)
+    record = StudyRecord.from_dict(study)
+    text = study_page(record, photos=photo_of, evaluations={}.get, taxonomy=TAXONOMY)
     assert "ResNeXt" in section(text, "table3")
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from fieldmark import cli, models
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.recipes import RECIPES, Options, Recipe, Run, find
-from fieldmark.experiments.study import StudyConfig, modes, study
-from fieldmark.experiments.study.context import Work
+from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.study import StudyConfig, StudyResult, modes, study
+from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads.softmax import Epoch
 from fieldmark.training import finetune
 from fieldmark.training.finetune import good
@@ -69,29 +70,31 @@ def config(weights_dir: Path) -> StudyConfig:
 @pytest.fixture(scope="module")
 def done(
     insects: Path, config: StudyConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, StudyResult]:
     """A finished study. Not to be changed."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
-        found = study(insects, folder / "out", recipe(), config, command="fieldmark study small")
+        found = study(
+            insects, recipe(), config, out=folder / "out", command="fieldmark study small"
+        )
     return folder / "out", found
 
 
 @pytest.fixture(autouse=True)
-def cache(done: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(done: tuple[Path, StudyResult], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The features are computed once for all tests here."""
     monkeypatch.setenv("FIELDMARK_CACHE", str(done[0].parent / "cache"))
     return done[0].parent / "cache"
 
 
-def test_every_row_is_complete_and_in_the_recipes_order(done: tuple[Path, dict[str, Any]]) -> None:
+def test_every_row_is_complete_and_in_the_recipes_order(done: tuple[Path, StudyResult]) -> None:
     out, found = done
-    assert json.loads((out / "study.json").read_text()) == found
+    assert json.loads((out / "study.json").read_text()) == found.to_dict()
     assert [row["id"] for row in found["rows"]] == [run.id for run in recipe().runs]
     assert found["finished"] is True
     for row in found["rows"]:
-        assert set(row) >= KEYS, row["id"]
+        assert set(row.to_dict()) >= KEYS, row["id"]
         low, high = row["val_top1_error_interval"]
         assert 0 <= low <= row["val_top1_error"] <= high <= 1
         low, high = row["val_top1_error_all_classes_interval"]
@@ -102,17 +105,17 @@ def test_every_row_is_complete_and_in_the_recipes_order(done: tuple[Path, dict[s
 
 
 def test_every_number_can_be_computed_again_from_the_kept_scores(
-    done: tuple[Path, dict[str, Any]],
+    done: tuple[Path, StudyResult],
 ) -> None:
     out, found = done
     for row in found["rows"]:
         summary = Evaluation.load(out / row["scores"]).summary(seed=0)
         for name in ("top1_error", "top1_error_all_classes", "top5_error"):
             assert row[f"val_{name}"] == summary[name], row["id"]
-        assert row["val_top1_error_interval"] == list(summary["top1_error_interval"])
+        assert row["val_top1_error_interval"] == summary["top1_error_interval"]
 
 
-def test_the_ensemble_is_the_mean_of_the_probabilities(done: tuple[Path, dict[str, Any]]) -> None:
+def test_the_ensemble_is_the_mean_of_the_probabilities(done: tuple[Path, StudyResult]) -> None:
     out, found = done
     members = [
         Evaluation.load(out / row["scores"]) for row in found["rows"] if row["table"] == "one"
@@ -129,7 +132,7 @@ def test_the_ensemble_is_the_mean_of_the_probabilities(done: tuple[Path, dict[st
     assert row["backbone"] == f"{SHUFFLE}+{SQUEEZE}"
 
 
-def test_the_best_row_is_measured_on_other_photos(done: tuple[Path, dict[str, Any]]) -> None:
+def test_the_best_row_is_measured_on_other_photos(done: tuple[Path, StudyResult]) -> None:
     out, found = done
     rows = {row["table"]: row for row in found["rows"]}
     on_val = Evaluation.load(out / rows["one"]["scores"])
@@ -139,7 +142,7 @@ def test_the_best_row_is_measured_on_other_photos(done: tuple[Path, dict[str, An
 
 
 def test_a_network_without_weights_is_never_shown_as_pretrained(
-    done: tuple[Path, dict[str, Any]],
+    done: tuple[Path, StudyResult],
 ) -> None:
     out, found = done
     page = (out / "report.html").read_text()
@@ -162,17 +165,17 @@ def test_networks_without_weights_are_skipped_where_that_is_wanted(
 ) -> None:
     from dataclasses import replace
 
-    found = study(insects, tmp_path, recipe(), replace(config, skip_missing=True), command="c")
+    found = study(insects, recipe(), replace(config, skip_missing=True), out=tmp_path, command="c")
     assert {row["backbone"] for row in found["rows"]} == {SQUEEZE}
     assert [row["table"] for row in found["rows"] if row["mode"] == "ensemble"] == ["mean"]
     assert [each["backbone"] for each in found["skipped"]] == [SHUFFLE]
     assert SHUFFLE in (tmp_path / "report.html").read_text()
     alone = Recipe("alone", "Alone", tuple(r for r in recipe().runs if r.backbone != SQUEEZE))
     with pytest.raises(InputError, match="--weights-dir"):
-        study(insects, tmp_path / "b", alone, replace(config, skip_missing=True), command="c")
+        study(insects, alone, replace(config, skip_missing=True), out=tmp_path / "b", command="c")
 
 
-def test_the_report_is_one_file(done: tuple[Path, dict[str, Any]]) -> None:
+def test_the_report_is_one_file(done: tuple[Path, StudyResult]) -> None:
     page = (done[0] / "report.html").read_text()
     assert "fieldmark study small" in page
     for outside in ('src="http', "src='http", '<link rel="stylesheet"', "@import"):
@@ -183,10 +186,10 @@ def test_a_finished_study_computes_nothing_again(
     insects: Path, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = Recipe("small", "Small", recipe().runs[:4])
-    study(insects, tmp_path, small, config, command="c")
+    study(insects, small, config, out=tmp_path, command="c")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     monkeypatch.setattr(modes, "fit", None)  # not to be called
-    study(insects, tmp_path, small, config, command="c")
+    study(insects, small, config, out=tmp_path, command="c")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()} == before
 
 
@@ -195,7 +198,7 @@ class Cut(BaseException):
 
 
 def test_a_study_that_was_cut_off_goes_on(
-    done: tuple[Path, dict[str, Any]],
+    done: tuple[Path, StudyResult],
     insects: Path,
     config: StudyConfig,
     tmp_path: Path,
@@ -214,7 +217,7 @@ def test_a_study_that_was_cut_off_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(TrainingState, "after_epoch", dying)
         with pytest.raises(Cut):
-            study(insects, tmp_path, recipe(), config, command="c")
+            study(insects, recipe(), config, out=tmp_path, command="c")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert len(kept) == 5
     assert io.read_json(tmp_path / "study.json")["finished"] is False
@@ -223,7 +226,7 @@ def test_a_study_that_was_cut_off_goes_on(
         patch.setattr(
             TrainingState, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0]
         )
-        found = study(insects, tmp_path, recipe(), config, command="c")
+        found = study(insects, recipe(), config, out=tmp_path, command="c")
     assert len(epochs) == 1 + 2  # the second epoch of the row that was cut, and the last row
     for path, changed in kept.items():
         assert path.stat().st_mtime_ns == changed, path.name
@@ -241,17 +244,17 @@ def test_other_photos_or_another_seed_are_other_rows(
     small = Recipe("small", "Small", recipe().runs[1:2])
     keys = set()
     for change in (config, replace(config, limit=22), replace(config, options=Options(2, seed=1))):
-        keys.add(study(insects, tmp_path, small, change, command="c")["rows"][0]["key"])
+        keys.add(study(insects, small, change, out=tmp_path, command="c")["rows"][0]["key"])
     assert len(keys) == 3
 
 
 def test_a_damaged_row_is_one_sentence(insects: Path, config: StudyConfig, tmp_path: Path) -> None:
     small = Recipe("small", "Small", recipe().runs[1:2])
-    study(insects, tmp_path, small, config, command="c")
+    study(insects, small, config, out=tmp_path, command="c")
     (path,) = (tmp_path / "rows").iterdir()
     path.write_text("{")
     with pytest.raises(InputError, match=path.name):
-        study(insects, tmp_path, small, config, command="c")
+        study(insects, small, config, out=tmp_path, command="c")
 
 
 def test_the_papers_recipe_has_the_papers_tables() -> None:
@@ -299,18 +302,20 @@ def test_networks_are_tuned_beside_the_last_layer_that_they_go_on_from(
 ) -> None:
     """Each by the good recipe, from the last layer that was learned first, on photos no choice saw."""
     made = _small(RECIPES["tuned"](Options(epochs=1)), ["tuned"])
-    found = study(insects, tmp_path, made, config, command="c")
+    found = study(insects, made, config, out=tmp_path, command="c")
     ways = [row["transfer"] for row in found["rows"]]
     assert ways == ["last", "all", "low-rank", "adapters"]
     first, *tuned = found["rows"]
     photos = {tuple(Evaluation.load(tmp_path / row["scores"]).photo_ids) for row in found["rows"]}
     assert len(photos) == 1
     assert first["photos"] == found["data"]["split"]["test"]
-    over_all = [each for each in found["differences"] if each["over"] == "all"]
-    assert [(each["row"], each["reference"]) for each in over_all] == [
+    over_all = [each for each in found.differences if each.over == "all"]
+    assert [(each.row, each.reference) for each in over_all] == [
         (row["id"], first["id"]) for row in tuned
     ]
-    assert "Fine-tuning beside the last layer" in (tmp_path / "report.html").read_text()
+    assert (
+        "Fine-tuning compared with the last layer alone" in (tmp_path / "report.html").read_text()
+    )
     for row in tuned:
         assert len(row["curve"]) == 1
         assert row["train_seconds"] > 0
@@ -339,7 +344,7 @@ def test_one_thing_of_the_recipe_of_fine_tuning_is_changed_at_a_time(
         return tune(network, train, val, how, **more)
 
     monkeypatch.setattr(finetune, "finetune", seen)
-    found = study(insects, tmp_path, replace(made, runs=(*runs, again)), config, command="c")
+    found = study(insects, replace(made, runs=(*runs, again)), config, out=tmp_path, command="c")
     assert sides == {(True, 256, 224), (False, 224, 224)}  # learned at the size it is measured at
     whole, headless, undecayed, _, same = (
         Evaluation.load(tmp_path / row["scores"]).scores_NC for row in found["rows"]
@@ -347,7 +352,7 @@ def test_one_thing_of_the_recipe_of_fine_tuning_is_changed_at_a_time(
     np.testing.assert_array_equal(whole, same)  # as it is in the recipe anyway
     assert np.abs(whole - headless).mean() > 10 * np.abs(whole - undecayed).mean() > 0
     assert found["rows"][1]["id"].endswith("tuned-1ep-head_first=False-test")
-    assert "The parts of the recipe" in (tmp_path / "report.html").read_text()
+    assert "The parts of the fine-tuning recipe" in (tmp_path / "report.html").read_text()
 
 
 def test_the_parts_of_the_recipe_are_what_it_has() -> None:
@@ -361,13 +366,13 @@ def test_the_parts_of_the_recipe_are_what_it_has() -> None:
     ("how", "said"),
     [
         ({"mode": "tuned", "changes": {"learning_speed": 1}}, "learning_speed: choose from .*clip"),
-        ({"changes": {"clip": 1.0}}, "its mode is to be 'tuned', not 'cached'"),
-        ({"part": "cross"}, "its part is to be 'val' or 'test'"),
-        ({"mode": "head", "head": "softmax"}, "its part is to be 'cross' or 'test'"),
-        ({"mode": "early", "part": "test"}, "its part is to be 'cross'"),
+        ({"changes": {"clip": 1.0}}, "its mode must be 'tuned', not 'cached'"),
+        ({"part": "cross"}, "its part must be 'val' or 'test'"),
+        ({"mode": "head", "head": "softmax"}, "its part must be 'cross' or 'test'"),
+        ({"mode": "early", "part": "test"}, "its part must be 'cross'"),
         (
             {"mode": "ensemble", "backbone": "", "members": "table3", "part": "cross"},
-            "its part is to be 'val'",
+            "its part must be 'val'",
         ),
     ],
 )
@@ -377,7 +382,7 @@ def test_what_a_row_cannot_be_is_one_sentence(
     wrong = Run("wrong", "A", **{"backbone": SQUEEZE, **how})
     made = Recipe("mine", "Mine", (Run("table3", "B", SQUEEZE), wrong))
     with pytest.raises(InputError, match=said):
-        study(insects, tmp_path / "out", made, config, command="c")
+        study(insects, made, config, out=tmp_path / "out", command="c")
     assert not (tmp_path / "out").exists()
 
 
@@ -391,10 +396,10 @@ def test_the_reference_is_the_recipes_first_row_whichever_was_done_first() -> No
     """Rows come as soon as their features are there; the tables do not depend on that."""
     runs = [Run("networks", label, label) for label in ("a", "b", "c")]
     nothing: Any = None
-    work = Work(runs, nothing, nothing, nothing, nothing, Path())
+    context = StudyContext(runs, nothing, nothing, nothing, nothing, Path())
     for run in (runs[2], runs[0], runs[1]):
-        work.rows[run.id] = {"table": run.table, "label": run.label}
-        known = [row["label"] for row in work.table("networks")]
+        context.rows[run.id] = StudyRow(table=run.table, label=run.label)
+        known = [row.label for row in context.table("networks")]
         assert known == sorted(known)
     assert known == ["a", "b", "c"]
 
@@ -405,11 +410,11 @@ def test_a_threshold_that_leaves_nothing_is_left_out_and_said(
     how: dict[str, Any] = {"mode": "tail", "head": "plain", "part": "cross", "epochs": 2}
     rows = [Run("prune", f"below {n}", SQUEEZE, prune_below=n, **how) for n in (2, 1000)]
     made = Recipe("mine", "Mine", (Run("prune", "all", SQUEEZE, pruned=False, **how), *rows))
-    found = study(insects, tmp_path / "out", made, config, command="c")
+    found = study(insects, made, config, out=tmp_path / "out", command="c")
     assert [row["label"] for row in found["rows"]] == ["all", "below 2"]
     assert "“below 1000” is left out: pruning would leave 0 of 4 classes" in capsys.readouterr().err
     with pytest.raises(InputError, match="less than two classes: lower --prune-below"):
-        study(insects, tmp_path / "none", replace(made, runs=(rows[1],)), config, command="c")
+        study(insects, replace(made, runs=(rows[1],)), config, out=tmp_path / "none", command="c")
 
 
 def test_rows_that_cannot_be_measured_are_said_and_stop_nothing(
@@ -425,7 +430,7 @@ def test_rows_that_cannot_be_measured_are_said_and_stop_nothing(
     rows = (tail, Run("table3", "Plain", SQUEEZE, **how))
     few = replace(config, limit=None, prune_below=1)
     made = Recipe("mine", "Mine", rows)
-    found = study(tmp_path / "photos", tmp_path / "out", made, few, command="c")
+    found = study(tmp_path / "photos", made, few, out=tmp_path / "out", command="c")
     assert [row["val_top1_error"] for row in found["rows"]] == [None, None]
     assert (
         capsys.readouterr().err.count("not measured: no photo is of a class that is learned") == 2
@@ -434,5 +439,9 @@ def test_rows_that_cannot_be_measured_are_said_and_stop_nothing(
     best = Run("test", "Best", best_of="table3", part="test", **how)
     with pytest.raises(InputError, match=r"no row of table3 is the best"):
         study(
-            tmp_path / "photos", tmp_path / "o", replace(made, runs=(*rows, best)), few, command="c"
+            tmp_path / "photos",
+            replace(made, runs=(*rows, best)),
+            few,
+            out=tmp_path / "o",
+            command="c",
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from fieldmark.cli import options as opt
 from fieldmark.utils import io
 from fieldmark.utils.choices import DecodingTier, EngineName
 from fieldmark.utils.logging import format_duration
+
+if TYPE_CHECKING:
+    from fieldmark.experiments.model_ranking import NetworkRanking
 
 
 def rank(
@@ -40,32 +44,33 @@ def rank(
     opt.use_cache(cache)
     from fieldmark.experiments.model_ranking import RankConfig, agreement
     from fieldmark.experiments.model_ranking import rank as run
+    from fieldmark.experiments.records import StudyRecord
 
-    study = None if against is None else io.read_json(against)
+    study = None if against is None else StudyRecord.from_dict(io.read_json(against), against)
     found = run(data, opt.config_from(RankConfig, options, networks=tuple(network or ())))
     if study is not None:
-        found["agreement"] = agreement(found, study)
-    typer.echo(io.to_json(found).rstrip() if json else "\n".join(_lines(found)))
+        found = replace(found, agreement=agreement(found, study))
+    typer.echo(io.to_json(found.to_dict()).rstrip() if json else "\n".join(_lines(found)))
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _lines(found: NetworkRanking) -> list[str]:
     """Format the ranking for the terminal."""
     lines = [
-        f"{found['photos']:,} photos of {found['classes']:,} classes; the best network first.",
+        f"{found.photos:,} photos of {found.classes:,} classes; the best network first.",
         f"{'network':<24} {'ridge error':<24} {'means':>6} {'G-MACs':>7} {'time':>8}",
     ]
-    for row in found["networks"]:
-        low, high = row["ridge"]["interval"]
-        error = f"{row['ridge']['error']:.3f} ({low:.3f} to {high:.3f})"
-        notes = "  a tie with the first" if row["tie"] else ""
-        notes += "" if row["weights_complete"] else "  (some) random weights"
+    for row in found.networks:
+        low, high = row.ridge.interval
+        error = f"{row.ridge.error:.3f} ({low:.3f} to {high:.3f})"
+        notes = "  a tie with the first" if row.tie else ""
+        notes += "" if row.weights_complete else "  (some) random weights"
         lines.append(
-            f"{row['backbone']:<24} {error:<24} {row['ncm']['error']:>6.3f} "
-            f"{row['giga_macs']:>7.2f} {format_duration(row['seconds']):>8}{notes}"
+            f"{row.backbone:<24} {error:<24} {row.ncm.error:>6.3f} "
+            f"{row.giga_macs:>7.2f} {format_duration(row.seconds):>8}{notes}"
         )
-    if shared := found.get("agreement"):
+    if shared := found.agreement:
         lines.append(
-            f"Rank correlation with the trained heads of {shared['networks']} networks: ridge "
-            f"{shared['ridge']:.2f}, means {shared['ncm']:.2f}."
+            f"Rank correlation with the trained heads of {shared.networks} networks: ridge "
+            f"{shared.ridge:.2f}, means {shared.ncm:.2f}."
         )
     return lines

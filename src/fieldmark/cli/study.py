@@ -58,11 +58,10 @@ def study(
     """
     options = locals()
     opt.use_cache(cache)
-    from fieldmark.experiments import recipes
-    from fieldmark.experiments.study import StudyConfig
-    from fieldmark.experiments.study import study as run
+    from fieldmark.experiments import Options, StudyConfig
+    from fieldmark.experiments import study as run
 
-    wanted = opt.config_from(recipes.Options, options)
+    wanted = opt.config_from(Options, options)
     config = opt.config_from(
         StudyConfig,
         options,
@@ -71,7 +70,7 @@ def study(
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
-    found = run(data, out, recipes.find(recipe)(wanted), config, command=opt.command_line())
-    typer.echo(f"{len(found['rows'])} rows in {format_duration(found['seconds'])}")
+    found = run(data, recipe, config, out=out, command=opt.command_line()).record
+    typer.echo(f"{len(found.rows)} rows in {format_duration(found.seconds or 0.0)}")
     typer.echo(f"Numbers: {out / 'study.json'}")
     typer.echo(f"Report:  {out / 'report.html'}")

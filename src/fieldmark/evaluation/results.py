@@ -1,30 +1,109 @@
-"""Evaluation: the scores of a classifier on labelled photos, kept, and what is read off them.
+"""Evaluation: the scores of a classifier on labelled photos, and the measures computed from them.
 
-Every row counts: no batch is dropped and no padding is counted. Because the scores themselves are
-kept, a metric that is added later needs no second run.
+Every photo counts: no batch is dropped and no padding is counted. Because the scores themselves are
+saved, a metric that is added later needs no second run.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import metrics
+from fieldmark.evaluation.metrics import Interval
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.records import Record
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 _FORMAT = "fieldmark-evaluation-1"
 
 Over = Literal["kept", "all"]
+BandName = Literal["tail", "medium", "head"]
+
+
+@dataclass(frozen=True)
+class ClassError(Record):
+    """The error of one class; `train_photos` only where the training photos were counted."""
+
+    taxon_id: str
+    photos: int
+    error: float | None
+    train_photos: int | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class SupercategoryError(Record):
+    """The top-1 error of one supercategory, with its 95 % CI."""
+
+    supercategory: str
+    photos: int
+    error: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Band(Record):
+    """The error over rare, medium or frequent classes, each class counting the same.
+
+    Attributes:
+        classes: how many classes are in the band.
+        measured: how many of them have a photo here.
+        photos: how many photos.
+        error: None where there is no photo.
+        interval: the 95 % CI.
+    """
+
+    classes: int = 0
+    measured: int = 0
+    photos: int = 0
+    error: float | None = None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSummary(Record):
+    """Every measure of an evaluation; None stands for a measure of no photos, or one that is not finite.
+
+    Attributes:
+        photos: how many photos.
+        photos_kept: how many of them are of one of the classes (not pruned).
+        classes: how many classes.
+        top1_error, top5_error, macro_error: over the photos of the classes; shares from 0 to 1.
+        top1_error_all_classes: over all photos, where a photo of a pruned class counts as wrong.
+        top1_error_interval, top1_error_all_classes_interval, macro_error_interval: 95 % CI.
+        k: 5, or the number of classes where that is smaller: the `k` of `top5_error`.
+        log_loss: in nats.
+        brier_score, calibration_error: of the probabilities.
+        per_class: in the order of the classes.
+        per_supercategory: sorted by name.
+    """
+
+    photos: int
+    photos_kept: int
+    classes: int
+    top1_error: float | None
+    top1_error_interval: Interval | None
+    top1_error_all_classes: float | None
+    top1_error_all_classes_interval: Interval | None
+    k: int
+    top5_error: float | None
+    macro_error: float | None
+    macro_error_interval: Interval | None
+    log_loss: float | None
+    brier_score: float | None
+    calibration_error: float | None
+    per_class: tuple[ClassError, ...]
+    per_supercategory: tuple[SupercategoryError, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +159,7 @@ class Evaluation:
 
     @property
     def kept_N(self) -> BoolArray:
-        """Whether the photo's class is among the classes: bool, shape (N,)."""
+        """Return whether the label is one of the classes: bool, shape (N,)."""
         return np.asarray(self.labels_N >= 0)
 
     @property
@@ -91,11 +170,11 @@ class Evaluation:
 
     @property
     def predicted_N(self) -> IntArray:
-        """The column of the highest score: int64, shape (N,)."""
+        """Return the column of the highest score: int64, shape (N,)."""
         return np.asarray(self.scores_NC.argmax(axis=1), dtype=np.int64)
 
     def wrong_N(self, k: int = 1) -> BoolArray:
-        """Whether the right class is not among the k best; always true for a pruned class."""
+        """Return whether the label is not among the k highest scores; always true for a pruned class."""
         wrong = np.ones(len(self), dtype=np.bool_)
         kept = self.kept_N
         wrong[kept] = metrics.wrong(self._kept_scores, self.labels_N[kept], k)
@@ -107,52 +186,51 @@ class Evaluation:
         train_counts: Mapping[str, int] | None = None,
         replicates: int = 1000,
         seed: int = 0,
-    ) -> dict[str, Any]:
-        """Every measure, as JSON values; None stands for a measure of no photos, or not finite.
+    ) -> EvaluationSummary:
+        """Compute every measure.
 
-        Keys: `photos`, `photos_kept` (those whose class was kept), `classes`; `top1_error`,
-        `top5_error` and `macro_error` over the photos of kept classes; `top1_error_all_classes`
-        over all photos, where a pruned class counts as wrong; `k` (5, or the number of classes
-        where that is smaller); `*_interval` [low, high], 95 %; `log_loss` in nats, `brier_score`,
-        `calibration_error`; `per_class` (`taxon_id`, `photos`, `error`, and `train_photos` where
-        `train_counts` says them) in the order of the classes; `per_supercategory`
-        (`supercategory`, `photos`, `error`, `interval`).
+        Args:
+            train_counts: the training photos of each class, to be shown beside its error.
+            replicates: of the bootstrap.
+            seed: of the bootstrap.
         """
         kept = self.kept_N
         scores, labels = self._kept_scores, self.labels_N[kept]
-        wrong = self.wrong_N()
+        wrong, every = self.wrong_N(), np.ones(len(self), np.bool_)
         k = min(5, len(self.classes))
         error_C, photos_C = metrics.per_class_error(wrong[kept], labels, len(self.classes))
         options: dict[str, Any] = {"replicates": replicates, "seed": seed}
         finite = bool(len(labels)) and bool((scores < np.inf).all())
-        return {
-            "photos": len(self),
-            "photos_kept": int(kept.sum()),
-            "classes": len(self.classes),
-            "top1_error": _number(wrong[kept].mean() if len(labels) else None),
-            "top1_error_interval": self._interval(wrong, kept, **options),
-            "top1_error_all_classes": _number(wrong.mean() if len(self) else None),
-            "top1_error_all_classes_interval": self._interval(
-                wrong, np.ones(len(self), np.bool_), **options
-            ),
-            "k": k,
-            "top5_error": _number(metrics.top_k_error(scores, labels, k)),
-            "macro_error": _number(metrics.macro_average(error_C)),
-            "macro_error_interval": self._interval(wrong, kept, macro=True, **options),
-            "log_loss": _number(
-                metrics.negative_log_likelihood(scores, labels) if finite else None
-            ),
-            "brier_score": _number(metrics.brier_score(scores, labels) if finite else None),
-            "calibration_error": _number(
-                metrics.expected_calibration_error(scores, labels) if finite else None
-            ),
-            "per_class": [
-                {"taxon_id": taxon_id, "photos": int(photos), "error": _number(error)}
-                | ({"train_photos": train_counts.get(taxon_id, 0)} if train_counts else {})
+
+        def of_probabilities(metric: Callable[[FloatArray, IntArray], float]) -> float | None:
+            return _number(metric(scores, labels) if finite else None)
+
+        return EvaluationSummary(
+            photos=len(self),
+            photos_kept=int(kept.sum()),
+            classes=len(self.classes),
+            top1_error=_number(wrong[kept].mean() if len(labels) else None),
+            top1_error_interval=self._interval(wrong, kept, **options),
+            top1_error_all_classes=_number(wrong.mean() if len(self) else None),
+            top1_error_all_classes_interval=self._interval(wrong, every, **options),
+            k=k,
+            top5_error=_number(metrics.top_k_error(scores, labels, k)),
+            macro_error=_number(metrics.macro_average(error_C)),
+            macro_error_interval=self._interval(wrong, kept, macro=True, **options),
+            log_loss=of_probabilities(metrics.negative_log_likelihood),
+            brier_score=of_probabilities(metrics.brier_score),
+            calibration_error=of_probabilities(metrics.expected_calibration_error),
+            per_class=tuple(
+                ClassError(
+                    taxon_id,
+                    int(photos),
+                    _number(error),
+                    train_counts.get(taxon_id, 0) if train_counts else UNSET,
+                )
                 for taxon_id, photos, error in zip(self.classes, photos_C, error_C, strict=True)
-            ],
-            "per_supercategory": self._per_supercategory(wrong, **options),
-        }
+            ),
+            per_supercategory=self._per_supercategory(wrong, **options),
+        )
 
     def banded(
         self,
@@ -161,16 +239,13 @@ class Evaluation:
         *,
         replicates: int = 1000,
         seed: int = 0,
-    ) -> dict[str, dict[str, Any]]:
-        """The error over rare, medium and frequent classes, each class counting the same.
+    ) -> dict[BandName, Band]:
+        """Compute the error over rare (`tail`), `medium` and frequent (`head`) classes.
 
         Args:
             train_counts: the training photos of each class.
             bounds: see `metrics.bands`.
-
-        Returns:
-            For `tail`, `medium` and `head`: `classes` (how many there are), `measured` (how many have
-            a photo here), `photos`, `error` and `interval`; the last two None where there is no photo.
+            replicates, seed: of the bootstrap.
         """
         photos_C = np.array([train_counts.get(each, 0) for each in self.classes], np.int64)
         wrong, kept = self.wrong_N(), self.kept_N
@@ -180,41 +255,37 @@ class Evaluation:
             error_C, _ = metrics.per_class_error(
                 wrong[rows], self.labels_N[rows], len(self.classes)
             )
-            found[name] = {
-                "classes": int(band_C.sum()),
-                "measured": int((~np.isnan(error_C)).sum()),
-                "photos": int(rows.sum()),
-                "error": _number(metrics.macro_average(error_C)),
-                "interval": self._interval(
-                    wrong, rows, macro=True, replicates=replicates, seed=seed
-                ),
-            }
+            found[cast(BandName, name)] = Band(
+                classes=int(band_C.sum()),
+                measured=int((~np.isnan(error_C)).sum()),
+                photos=int(rows.sum()),
+                error=_number(metrics.macro_average(error_C)),
+                interval=self._interval(wrong, rows, macro=True, replicates=replicates, seed=seed),
+            )
         return found
 
     def _interval(
         self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False, **options: Any
-    ) -> list[float] | None:
+    ) -> Interval | None:
         if not rows_N.any():
             return None
         groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
         classes = self.labels_N[rows_N] if macro else None
-        return list(metrics.error_interval(wrong_N[rows_N], groups, classes_N=classes, **options))
+        return metrics.error_interval(wrong_N[rows_N], groups, classes_N=classes, **options)
 
-    def _per_supercategory(self, wrong_N: BoolArray, **options: Any) -> list[dict[str, Any]]:
+    def _per_supercategory(
+        self, wrong_N: BoolArray, **options: Any
+    ) -> tuple[SupercategoryError, ...]:
         """Over the photos of kept classes that have a supercategory, sorted by name."""
         names = np.asarray(self.supercategories, dtype=object)
         rows = self.kept_N & (names != "")
-        return [
-            {
-                "supercategory": name,
-                "photos": photos,
-                "error": error,
-                "interval": self._interval(wrong_N, rows & (names == name), **options),
-            }
-            for name, (error, photos) in metrics.per_group_error(
-                wrong_N[rows], list(names[rows])
-            ).items()
-        ]
+        errors = metrics.per_group_error(wrong_N[rows], list(names[rows]))
+        return tuple(
+            SupercategoryError(
+                name, photos, error, self._interval(wrong_N, rows & (names == name), **options)
+            )
+            for name, (error, photos) in errors.items()
+        )
 
     def save(self, path: Path) -> None:
         """Write the evaluation as one safetensors file, whole or not at all."""

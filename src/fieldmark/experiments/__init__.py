@@ -1,1 +1,18 @@
-"""Studies: which network and which training pay on one's own photos."""
+"""Experiments: studies that compare networks and ways of training, and the ranking of networks."""
+
+from fieldmark.experiments.model_ranking import RankConfig, rank
+from fieldmark.experiments.own import OwnNetwork
+from fieldmark.experiments.recipes import Options, Recipe, Run
+from fieldmark.experiments.study import StudyConfig, StudyResult, study
+
+__all__ = [
+    "Options",
+    "OwnNetwork",
+    "RankConfig",
+    "Recipe",
+    "Run",
+    "StudyConfig",
+    "StudyResult",
+    "rank",
+    "study",
+]

@@ -1,24 +1,23 @@
-"""What a study found, in sentences: which network is best, what pays, and how sure that is.
+"""The findings of a study in sentences: which network is best, what helps, and how certain that is.
 
-A sentence never claims more than an interval allows: two results whose difference may be nothing are
-called a tie, and a network without complete pretrained weights is never ranked beside those with.
+A sentence never claims more than the 95 % CI allows: a difference whose interval contains zero is called
+a tie, and a network without complete pretrained weights is never ranked with those that have them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation, Over
 from fieldmark.experiments import paper
+from fieldmark.experiments.records import Finding, StudyRow
 from fieldmark.reports import page
 from fieldmark.utils.errors import InputError
 
-Row = Mapping[str, Any]
-R = TypeVar("R", bound=Row)
 EvaluationOf = Callable[[str], Evaluation | None]
+_Answer = tuple[str, str, str]  # question, answer, and the paper's answer
 
 TRANSFER = {
     "scratch": "from scratch",
@@ -29,7 +28,7 @@ TRANSFER = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """The error of one row less that of another; `interval` is None where scores were not kept."""
+    """The error of one row minus that of another; `interval` is None where scores were not saved."""
 
     value: float
     interval: tuple[float, float] | None
@@ -37,10 +36,10 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """What the difference says, for a person."""
+        """The difference in words."""
         if self.tie:
-            return "no difference that these photos can show"
-        return "fewer mistakes" if self.value < 0 else "more mistakes"
+            return "a tie"
+        return "a lower error" if self.value < 0 else "a higher error"
 
 
 @dataclass(frozen=True)
@@ -48,62 +47,54 @@ class Ranking:
     """The rows of Table 3 that can be ranked, the best first, and those that cannot.
 
     Attributes:
-        best: the row with the fewest mistakes, or None where no row can be ranked.
-        ties: the rows that these photos cannot tell from the best one.
+        best: the row with the lowest error, or None where no row can be ranked.
+        ties: the rows whose difference to the best one is a tie.
         others: the other rows from complete pretrained weights.
         unranked: the rows from random or partial weights.
     """
 
-    best: Row | None
-    ties: list[Row]
-    others: list[Row]
-    unranked: list[Row]
+    best: StudyRow | None
+    ties: list[StudyRow]
+    others: list[StudyRow]
+    unranked: list[StudyRow]
 
 
-def weights_badge(row: Row) -> str:
-    """What must be said of a row's weights wherever it is shown; "" where they are complete."""
-    if row.get("transfer") == "scratch":
-        return "from scratch"
-    if row["weights"] == "random":
-        return "random weights"
-    return "" if row.get("weights_complete") else "partial weights"
-
-
-def compare(a: Row, b: Row, evaluations: EvaluationOf, over: Over = "kept") -> Comparison | None:
-    """The error of `a` less that of `b`: paired where the scores were kept, else by their intervals.
+def compare(
+    a: StudyRow, b: StudyRow, evaluations: EvaluationOf, over: Over = "kept"
+) -> Comparison | None:
+    """Return the error of `a` minus that of `b`: paired where the scores were saved, else by intervals.
 
     None where one of them has no error at all.
     """
-    first, second = evaluations(a["id"]), evaluations(b["id"])
+    first, second = evaluations(a.id), evaluations(b.id)
     if first is not None and second is not None:
         try:
             found = difference(first, second, over=over)
             return Comparison(found.value, found.interval, found.tie)
         except InputError:
-            pass  # of other photos: what is left are the two intervals
+            pass  # of other photos: only the two intervals are left
     key = "val_top1_error" if over == "kept" else "val_top1_error_all_classes"
-    if a.get(key) is None or b.get(key) is None:
+    if a[key] is None or b[key] is None:
         return None
-    one, other = a.get(f"{key}_interval"), b.get(f"{key}_interval")
+    one, other = a[f"{key}_interval"], b[f"{key}_interval"]
     overlap = bool(one and other and one[0] <= other[1] and other[0] <= one[1])
     return Comparison(a[key] - b[key], None, overlap or a[key] == b[key])
 
 
-def by_error(rows: Sequence[R]) -> list[R]:
-    """The rows that have an error, the lowest first, then those without."""
-    return sorted(rows, key=lambda row: (row["val_top1_error"] is None, row["val_top1_error"] or 0))
+def by_error(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    """Return the rows that have an error, the lowest first, then those without."""
+    return sorted(rows, key=lambda row: (row.val_top1_error is None, row.val_top1_error or 0))
 
 
-def rank(rows: Sequence[Row], evaluations: EvaluationOf) -> Ranking:
+def rank(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> Ranking:
     """Rank the rows of Table 3 by their error on the kept classes."""
-    able = [row for row in by_error(rows) if not weights_badge(row)]
-    able = [row for row in able if row["val_top1_error"] is not None]
+    able = [row for row in by_error(rows) if not row.badge and row.val_top1_error is not None]
     unranked = [row for row in by_error(rows) if row not in able]
     if not able:
         return Ranking(None, [], [], unranked)
     best = able[0]
-    ties: list[Row] = []
-    others: list[Row] = []
+    ties: list[StudyRow] = []
+    others: list[StudyRow] = []
     for row in able[1:]:
         found = compare(row, best, evaluations)
         (ties if found and found.tie else others).append(row)
@@ -111,45 +102,40 @@ def rank(rows: Sequence[Row], evaluations: EvaluationOf) -> Ranking:
 
 
 def headline(ranking: Ranking) -> list[str]:
-    """The answer to "which network is best here?", in at most three sentences."""
+    """Answer "which network is best?" in at most three sentences."""
     sentences = []
     if ranking.best is None:
         if not ranking.unranked:
             return []
         sentences.append(
-            "No network could be run from complete pretrained weights, so this run cannot say which "
-            "network is best."
+            "No network had complete pretrained weights, so this study cannot say which network is best."
         )
     else:
         best = ranking.best
-        says = f"names {page.of_100(best['val_top1_error'])} photos right"
-        if best.get("val_top1_error_interval"):
-            says += f" ({page.of_100_interval(best['val_top1_error_interval'])})"
+        assert best.val_top1_error is not None  # only such rows are ranked
+        says = f"names {page.of_100(best.val_top1_error)} photos right"
+        if best.val_top1_error_interval:
+            says += f" ({page.of_100_interval(best.val_top1_error_interval)})"
         if ranking.ties:
             names = _names(ranking.ties)
-            verb = "does" if len(ranking.ties) == 1 else "do"
-            sentences.append(
-                f"{best['label']} {says}, and {names} {verb} as well as far as these photos can "
-                "tell: a tie."
-            )
+            sentences.append(f"{best.label} {says}; the difference to {names} is a tie.")
         elif ranking.others:
-            sentences.append(f"{best['label']} makes the fewest mistakes here: it {says}.")
+            sentences.append(f"{best.label} has the lowest error here: it {says}.")
         else:
             sentences.append(
-                f"{best['label']}, the only network here with complete pretrained weights, {says}."
+                f"{best.label}, the only network here with complete pretrained weights, {says}."
             )
     if ranking.unranked:
         verb = "was" if len(ranking.unranked) == 1 else "were"
         sentences.append(
             f"{_names(ranking.unranked)} {verb} not run from complete pretrained weights and cannot "
-            "be ranked beside the others."
+            "be ranked with the others."
         )
     return sentences
 
 
-def findings(study: Mapping[str, Any], evaluations: EvaluationOf) -> list[tuple[str, str, str]]:
-    """Question, answer and what the paper says, for each part of the study that was run."""
-    rows = study["rows"]
+def findings(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> tuple[Finding, ...]:
+    """Answer the question of each part of the study that was run."""
     found = [
         _pruning(rows_of(rows, "table2"), evaluations),
         _transfer(rows_of(rows, "figure4"), evaluations),
@@ -158,32 +144,32 @@ def findings(study: Mapping[str, Any], evaluations: EvaluationOf) -> list[tuple[
         _epochs(rows_of(rows, "epochs")),
         _literal(rows, evaluations),
     ]
-    return [one for one in found if one]
+    return tuple(Finding(*one) for one in found if one)
 
 
-def rows_of(rows: Sequence[Row], table: str) -> list[Row]:
-    """The rows of one table, in the order of the study."""
-    return [row for row in rows if row["table"] == table]
+def rows_of(rows: Sequence[StudyRow], table: str) -> list[StudyRow]:
+    """Return the rows of one table, in the order of the study."""
+    return [row for row in rows if row.table == table]
 
 
-def twin(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row of Table 3 that trained the same network in the same way on kept features."""
+def cached_like(row: StudyRow, rows: Sequence[StudyRow]) -> StudyRow | None:
+    """Return the row that trained the same network in the same way on cached features."""
     keys = ("backbone", "transfer", "pruned", "epochs")
     for other in rows:
-        same = all(other.get(key) == row.get(key) for key in keys)
-        if same and other["mode"] == "cached" and other["table"] in ("table3", "figure4", "table2"):
+        same = all(other[key] == row[key] for key in keys)
+        if same and other.mode == "cached" and other.table in ("table3", "figure4", "table2"):
             return other
     return None
 
 
-def pruning_pair(rows: Sequence[Row]) -> tuple[Row, Row] | None:
-    """The complete and the pruned run of Table 2."""
-    complete = [row for row in rows if not row["pruned"]]
-    pruned = [row for row in rows if row["pruned"]]
+def pruning_pair(rows: Sequence[StudyRow]) -> tuple[StudyRow, StudyRow] | None:
+    """Return the complete and the pruned row of Table 2."""
+    complete = [row for row in rows if not row.pruned]
+    pruned = [row for row in rows if row.pruned]
     return (complete[0], pruned[0]) if complete and pruned else None
 
 
-def _pruning(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
+def _pruning(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
     pair = pruning_pair(rows)
     if not pair:
         return None
@@ -192,59 +178,58 @@ def _pruning(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, 
     if not kept or not over_all:
         return None
     answer = (
-        f"On photos of the classes that were kept: {kept.words} after pruning "
-        f"({_range(kept)}). On all photos, where a class that was left out can only be wrong: "
+        f"On photos of the kept classes: {kept.words} after pruning "
+        f"({_range(kept)}). On all photos, where every photo of a pruned class counts as wrong: "
         f"{over_all.words} ({_range(over_all)})."
     )
     theirs = (
         f"error {paper.TABLE_2['complete']} without and {paper.TABLE_2['pruned']} with pruning; it "
-        "does not say on which classes"
+        "does not say over which classes"
     )
-    return "Does it help to leave out classes with few photos?", answer, theirs
+    return "Does it help to prune rare classes?", answer, theirs
 
 
-def _transfer(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
+def _transfer(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
     ends = {
-        TRANSFER[row["transfer"]]: row["curve"][-1]["val_loss"]
+        TRANSFER.get(row.transfer, row.transfer): loss
         for row in rows
-        if row.get("curve") and row["curve"][-1].get("val_loss") is not None
+        if row.curve and (loss := row.curve[-1].val_loss) is not None
     }
     if len(ends) < 2:
         return None
     best = min(ends, key=lambda name: ends[name])
     losses = ", ".join(f"{name}: {loss:.2f}" for name, loss in ends.items())
     answer = f"The lowest validation loss after the last epoch: {best} ({losses})."
-    last = next((row for row in rows if row["transfer"] == "last"), None)
+    last = next((row for row in rows if row.transfer == "last"), None)
     for row in rows:
         found = compare(row, last, evaluations) if last and row is not last else None
         if found:
-            way = TRANSFER[row["transfer"]]
-            answer += f" {way[0].upper()}{way[1:]} beside the last layer only: {found.words} "
+            way = TRANSFER.get(row.transfer, row.transfer)
+            answer += (
+                f" {way[0].upper()}{way[1:]} compared with the last layer only: {found.words} "
+            )
             answer += f"({_range(found)})."
-    partial = [row for row in rows if weights_badge(row) in ("partial weights", "random weights")]
-    if partial:
-        answer += " The pretrained weights were not complete, which is not what the paper ran."
-    return "How should training begin?", answer, "training the last layer only does best"
+    if any(row.badge in ("partial weights", "random weights") for row in rows):
+        answer += " The pretrained weights were not complete, unlike those of the paper."
+    return "What should training start from?", answer, "training only the last layer is best"
 
 
-def _test(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
+def _test(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
     tests = by_error(rows_of(rows, "test"))
-    if not tests or tests[0]["val_top1_error"] is None:
+    if not tests or tests[0].val_top1_error is None:
         return None
     row = tests[0]
-    other = next(
-        (one for one in rows_of(rows, "table3") if one["backbone"] == row["backbone"]), None
-    )
-    answer = f"{row['label']}: error {row['val_top1_error']:.3f} on test photos"
+    other = next((one for one in rows_of(rows, "table3") if one.backbone == row.backbone), None)
+    answer = f"{row.label}: error {row.val_top1_error:.3f} on test photos"
     found = compare(row, other, evaluations) if other else None
     if other and found:
-        word = "no difference that these photos can show" if found.tie else "a real difference"
-        answer += f", {other['val_top1_error']:.3f} on validation photos: {word}"
+        word = "a tie" if found.tie else "a difference beyond the 95 % CI"
+        answer += f", {other.val_top1_error:.3f} on validation photos: {word}"
     theirs = f"{paper.TEST_ERROR} on test and {paper.TABLE_3['resnext']} on validation photos"
-    return "Does it hold on photos that no choice was made on?", answer + ".", theirs
+    return "Does it hold on the test photos, which no choice used?", answer + ".", theirs
 
 
-def _ensemble(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
+def _ensemble(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
     together = by_error(rows_of(rows, "ensemble"))
     single = by_error(rows_of(rows, "table3"))
     if not together or not single:
@@ -253,41 +238,39 @@ def _ensemble(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str,
     if not found:
         return None
     answer = (
-        f"All together against the best single one ({single[0]['label']}): {found.words} "
+        f"The ensemble compared with the best single network ({single[0].label}): {found.words} "
         f"({_range(found)})."
     )
-    return "Do the networks do better together?", answer, "named as future work"
+    return "Is an ensemble of the networks better?", answer, "named as future work"
 
 
-def _epochs(rows: Sequence[Row]) -> tuple[str, str, str] | None:
+def _epochs(rows: Sequence[StudyRow]) -> _Answer | None:
     parts = []
     for row in rows:
-        errors = {one["epoch"]: one.get("val_error") for one in row.get("curve") or []}
+        errors = {one.epoch: one.val_error for one in row.curve}
         last = max(errors, default=0)
         if last > 10 and errors.get(10) is not None and errors[last] is not None:
-            parts.append(
-                f"{row['label']}: {errors[10]:.3f} after 10, {errors[last]:.3f} after {last}"
-            )
+            parts.append(f"{row.label}: {errors[10]:.3f} after 10, {errors[last]:.3f} after {last}")
     if not parts:
         return None
     return (
-        "Does training for longer help?",
+        "Does longer training help?",
         f"Validation error by epochs. {'; '.join(parts)}.",
         "named as future work",
     )
 
 
-def _literal(rows: Sequence[Row], evaluations: EvaluationOf) -> tuple[str, str, str] | None:
+def _literal(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
     parts = []
     for row in rows_of(rows, "literal"):
-        cached = twin(row, rows)
+        cached = cached_like(row, rows)
         found = compare(row, cached, evaluations) if cached else None
         if found:
-            parts.append(f"{row['label']}: {found.words} ({_range(found)})")
+            parts.append(f"{row.label}: {found.words} ({_range(found)})")
     if not parts:
         return None
     return (
-        "Does it matter that the last layer learns from kept features?",
+        "Does it matter that the last layer is trained on cached features?",
         f"With the network itself run in every epoch instead, {'; '.join(parts)}.",
         "ran the network in every epoch",
     )
@@ -297,10 +280,10 @@ def _range(found: Comparison) -> str:
     text = f"error {page.signed(found.value)}"
     if found.interval:
         low, high = (page.signed(end) for end in found.interval)
-        text += f", range {low} to {high}"
+        text += f", 95 % CI {low} to {high}"
     return text
 
 
-def _names(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(str(row["label"]) for row in rows))
+def _names(rows: Sequence[StudyRow]) -> str:
+    names = list(dict.fromkeys(row.label for row in rows))
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,22 +1,22 @@
-"""`fieldmark rank`: which network suits these photos, in minutes.
+"""Rank networks for some photos, in minutes.
 
-Nothing is trained by gradient steps. For each network the features of the photos are computed (or taken
-as they were kept), and three things are read off them: the error of a ridge head and of nearest class
-means, each photo measured by a head that never saw it, and LogME.
+Nothing is trained by gradient steps. For each network the features of the photos are computed (or read
+from the cache), and with them the error of out-of-fold predictions by a ridge head and by nearest class
+means.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
+from msgspec import UNSET, UnsetType
 
 from fieldmark import models
 from fieldmark.data import cross_validation as cross
@@ -24,7 +24,11 @@ from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split, split_photos
 from fieldmark.data.subset import LabelledPhotos, photos_of, read
 from fieldmark.evaluation import metrics
+from fieldmark.evaluation.comparison import difference
+from fieldmark.evaluation.metrics import Interval
 from fieldmark.evaluation.results import Evaluation
+from fieldmark.experiments.records import StudyRecord
+from fieldmark.experiments.study.networks import random_network
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor, cost_of
 from fieldmark.heads import HEADS
@@ -33,6 +37,7 @@ from fieldmark.models import Backbone
 from fieldmark.utils.choices import DecodingTier, EngineName
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
+from fieldmark.utils.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +46,12 @@ KINDS = ("ridge", "ncm")
 
 @dataclass(frozen=True)
 class RankConfig:
-    """What `fieldmark rank` is told.
+    """The configuration of a ranking.
 
     Attributes:
-        networks: their names; empty: all whose weights are at hand.
-        weights_dir: a folder of weights, looked into before anything is downloaded.
-        limit: at most so many photos, drawn by their ids.
+        networks: their names; empty: all whose weights are available without a download.
+        weights_dir: a folder of weights, searched before anything is downloaded.
+        limit: use at most so many photos, drawn by their ids.
         seed: of that drawing and of the folds.
         engine: what runs the networks.
         tier: how photos are decoded.
@@ -60,16 +65,70 @@ class RankConfig:
     tier: DecodingTier = "exact"
 
 
-def rank(data: Path, config: RankConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class HeadError(Record):
+    """The error of out-of-fold predictions, with its 95 % CI."""
+
+    error: float
+    interval: Interval = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class RankedNetwork(Record):
+    """One network of a ranking.
+
+    Attributes:
+        backbone: its name.
+        weights: the file with its digest, or `random`.
+        weights_complete: whether no tensor is random.
+        giga_macs: multiply-adds of one photo, in thousands of millions.
+        ridge, ncm: the errors of a ridge head and of nearest class means.
+        photo_ms: milliseconds that the network takes for one photo.
+        seconds: that its ranking took.
+        tie: whether its difference to the first network is a tie.
+    """
+
+    backbone: str
+    weights: str = ""
+    weights_complete: bool = True
+    giga_macs: float = 0.0
+    ridge: HeadError = HeadError(1.0)  # noqa: RUF009  # it is frozen
+    ncm: HeadError = HeadError(1.0)  # noqa: RUF009
+    photo_ms: float | None = None
+    seconds: float = 0.0
+    tie: bool = False
+
+
+@dataclass(frozen=True)
+class Agreement(Record):
+    """Spearman's rank correlation of `ridge` and `ncm` with the errors of trained heads."""
+
+    networks: int
+    ridge: float
+    ncm: float
+
+
+@dataclass(frozen=True)
+class NetworkRanking(Record):
+    """Networks by the error of a ridge head, the best first.
+
+    Attributes:
+        photos, classes: how many.
+        networks: the networks.
+        agreement: with the trained heads of a study, where one was given.
+    """
+
+    photos: int
+    classes: int
+    networks: tuple[RankedNetwork, ...]
+    agreement: Agreement | UnsetType = UNSET
+
+
+def rank(data: Path, config: RankConfig) -> NetworkRanking:
     """Rank networks for some photos.
 
-    Returns:
-        `photos`, `classes`, and `networks`, the best first by ridge's error: for each `backbone`,
-        `weights`, `weights_complete`, `ridge` and `ncm` (`error`, `interval`), `giga_macs`,
-        `photo_ms`, `seconds`, and `tie`: whether the photos cannot tell it from the first.
-
     Raises:
-        InputError: anything about the photos or networks that stands in the way.
+        InputError: anything about the photos or networks, in one sentence.
     """
     loaded = _load(config)
     table, split = _given(data, config)
@@ -93,15 +152,15 @@ def rank(data: Path, config: RankConfig) -> dict[str, Any]:
     found = []
     for name, backbone in loaded.items():
         row, scores = _measured(extractor, backbone, photos, classes, config.seed)
-        found.append(({**row, "seconds": row["seconds"] + seconds[name]}, scores))
-    return {"photos": len(photos), "classes": len(classes), "networks": _ordered(found)}
+        found.append((replace(row, seconds=row.seconds + seconds[name]), scores))
+    return NetworkRanking(len(photos), len(classes), _ordered(found))
 
 
 def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
-    """The photos to rank by, and how `train` divides all of them: what it will measure on has no say in
-    which network is taken.
+    """The photos to rank with, and how `train` divides all of them: its test photos are not used to choose
+    a network.
 
-    All are looked at, however small the limit is: one that cannot be read would shift the parts.
+    All photos are verified, however small the limit is: one that cannot be read would shift the parts.
     """
     table = read(data, limit=None, seed=config.seed)
     test = 0.0 if table.has_test else 0.1
@@ -122,12 +181,9 @@ def _load(config: RankConfig) -> dict[str, Backbone]:
         try:
             found[name] = models.load(name, weights_dir=config.weights_dir, seed=config.seed)
         except WeightsUnavailable as error:
-            logger.warning(
-                f"Warning: randomly initialised weights (none found for {name}). {error}"
-            )
-            found[name] = models.load(name, weights="random", seed=config.seed)
+            found[name] = random_network(name, config.seed, error)
     if not found:
-        raise InputError("No network's weights are at hand: name --weights-dir, or --network.")
+        raise InputError("No network has weights here: name --weights-dir, or --network.")
     return found
 
 
@@ -137,63 +193,61 @@ def _measured(
     photos: LabelledPhotos,
     classes: Sequence[str],
     seed: int,
-) -> tuple[dict[str, Any], Evaluation]:
-    """A network's row, and ridge's scores."""
+) -> tuple[RankedNetwork, Evaluation]:
+    """A network with its errors, and the scores of its ridge head."""
     start = time.perf_counter()
     labelled = extractor.features(backbone, photos, classes)
-    row: dict[str, Any] = {
-        "backbone": backbone.architecture.name,
-        "weights": backbone.weights_info.line,
-        "weights_complete": backbone.weights_info.complete,
-        "giga_macs": backbone.architecture.giga_macs,
-    }
-    evaluations = {}
+    evaluations, errors = {}, {}
     for kind in KINDS:
         scores = out_of_fold_logits(HEADS[kind], labelled, photos, len(classes), seed)
         evaluations[kind] = Evaluation.of(photos, scores, classes)
         wrong = evaluations[kind].wrong_N()
-        low, high = metrics.error_interval(wrong, photos.groups, seed=seed)
-        row[kind] = {"error": float(wrong.mean()), "interval": [low, high]}
+        interval = metrics.error_interval(wrong, photos.groups, seed=seed)
+        errors[kind] = HeadError(float(wrong.mean()), interval)
     cost = cost_of(extractor, backbone, 1)
-    row["photo_ms"] = None if cost is None else 1000 * cost
-    row["seconds"] = time.perf_counter() - start
-    return row, evaluations["ridge"]
+    ranked = RankedNetwork(
+        backbone=backbone.architecture.name,
+        weights=backbone.weights_info.line,
+        weights_complete=backbone.weights_info.complete,
+        giga_macs=backbone.architecture.giga_macs,
+        photo_ms=None if cost is None else 1000 * cost,
+        seconds=time.perf_counter() - start,
+        ridge=errors["ridge"],
+        ncm=errors["ncm"],
+    )
+    return ranked, evaluations["ridge"]
 
 
-def _ordered(found: list[tuple[dict[str, Any], Evaluation]]) -> list[dict[str, Any]]:
-    """The rows, the best first; a tie with the best one is called so."""
-    from fieldmark.evaluation.comparison import difference
-
-    found = sorted(found, key=lambda each: float(each[0]["ridge"]["error"]))
+def _ordered(found: list[tuple[RankedNetwork, Evaluation]]) -> tuple[RankedNetwork, ...]:
+    """The networks, the best first; a tie with the best one is called so."""
+    found = sorted(found, key=lambda each: each[0].ridge.error)
     best = found[0][1]
-    return [
-        {**row, "tie": at > 0 and difference(scores, best).tie}
+    return tuple(
+        replace(row, tie=at > 0 and difference(scores, best).tie)
         for at, (row, scores) in enumerate(found)
-    ]
+    )
 
 
-def agreement(ranking: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, Any]:
-    """How well the ranking foretells a study's rows of trained heads (its table `networks`).
-
-    Returns:
-        `networks` (how many are in both), and Spearman's rank correlation of the trained heads' errors
-        with `ridge` and `ncm`.
+def agreement(ranking: NetworkRanking, study: StudyRecord) -> Agreement:
+    """Return how well the ranking predicts the trained heads of a study (its table `networks`).
 
     Raises:
         InputError: fewer than three networks are in both.
     """
     trained = {
-        row["backbone"]: row["val_top1_error"]
-        for row in study["rows"]
-        if row["table"] == "networks" and row["val_top1_error"] is not None
+        row.backbone: row.val_top1_error
+        for row in study.table("networks")
+        if row.val_top1_error is not None
     }
-    rows = [row for row in ranking["networks"] if row["backbone"] in trained]
+    rows = [row for row in ranking.networks if row.backbone in trained]
     if len(rows) < 3:
         raise InputError(
             f"The study's table `networks` and the ranking share {len(rows)} networks: a rank "
             "correlation needs at least three."
         )
-    errors = np.array([trained[row["backbone"]] for row in rows])
-    told = {kind: np.array([row[kind]["error"] for row in rows]) for kind in KINDS}
-    correlations = {name: metrics.rank_correlation(each, errors) for name, each in told.items()}
-    return {"networks": len(rows), **correlations}
+    errors = np.array([trained[row.backbone] for row in rows])
+    correlations = (
+        metrics.rank_correlation(np.array([row[kind].error for row in rows]), errors)
+        for kind in KINDS
+    )
+    return Agreement(len(rows), *correlations)

@@ -1,9 +1,9 @@
-"""Recipes: which runs a study is made of. A recipe is Python: copy it, change it, name the file.
+"""Recipes: the runs of a study. A recipe is Python: copy it, change it, and name the file.
 
-fieldmark study paper DATA --out DIR          the paper's study
-fieldmark study better DATA --out DIR         what pays beyond it
-fieldmark study tuned DATA --out DIR          fine-tuning beside the last layer
-fieldmark study my_recipe.py DATA --out DIR   yours: a file with a function `recipe(options)`
+fieldmark study paper DATA --out DIR          the study of the paper
+fieldmark study better DATA --out DIR         heads, rare classes, pruning, epochs, ensembles
+fieldmark study tuned DATA --out DIR          fine-tuning compared with the last layer alone
+fieldmark study my_recipe.py DATA --out DIR   your own: a file with a function `recipe(options)`
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from __future__ import annotations
 import re
 import runpy
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from fieldmark.experiments.own import OwnNetwork, code_key
+from fieldmark.training.finetune.step import Loss
 from fieldmark.utils.choices import Transfer
 from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
 
@@ -30,13 +35,20 @@ FIVE = {
     "ShuffleNet": "shufflenet_v2_x0_5",
     "ResNeXt": "resnext50_32x4d",
 }
-"""The paper's five architectures (Section 4.4.3). It does not say which size of each; these are the
-smallest that torchvision has official weights for."""
+"""The paper's five architectures (Section 4.4.3). It does not give their sizes; these are the smallest
+for which torchvision has official weights."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of a study: see `fieldmark study --help`."""
+    """The options that a recipe may use.
+
+    Attributes:
+        epochs: passes over the training photos.
+        long_epochs: the same for runs that are trained for longer.
+        seed: of the split, of the order of training and of the bootstrap.
+        prune_below: one more pruning threshold for the recipe `better`.
+    """
 
     epochs: int = 10
     long_epochs: int = 100
@@ -46,37 +58,43 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """One row of a study: one network, trained one way.
+    """One row of a study: one network, trained in one way.
 
     Attributes:
-        table: which table of the study it belongs to.
-        label: what to call it there.
-        backbone: the network.
+        table: the table that it belongs to.
+        label: its name in the table.
+        backbone: the network: a name that `fieldmark.models.load` knows, or the name of `network`.
         transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
-            weights), `low-rank` (an update of low rank to each, and the last layer), `adapters`
-            (biases, normalisations and the last layer) or `last` (all frozen but the last).
-        pruned: whether classes with few training photos are dropped from training.
+            weights), `low-rank` (low-rank updates of all layers, and the last layer), `adapters`
+            (biases, normalisations and the last layer) or `last` (all frozen but the last layer).
+        pruned: whether classes with few training photos are left out.
         epochs: passes over the training photos; a `head` takes as many as its kind does, an ensemble
-            what its members took.
-        mode: `cached` trains the last layer on kept features; `literal` runs the network itself in
-            every epoch with its last layer as torchvision defines it; `finetune` does so and trains
-            all layers the paper's plain way; `tuned` goes on from the best last layer on kept
+            as many as its members took.
+        mode: `cached` trains the last layer on cached features; `literal` runs the network itself in
+            every epoch, with its last layer as its library defines it; `finetune` does so and trains
+            all layers as in the paper; `tuned` continues from the best last layer on cached
             features, by the recipe `finetune.good`; `ensemble` averages the probabilities of all
-            rows of `members`; `head` learns the kind of head `head` and `tail` uses the method
-            `head` for classes with few photos, both on kept features; `early` stops the plain head when
-            its loss on photos held out falls no more.
+            rows of `members`; `head` trains the kind of head `head`, and `tail` uses the method
+            `head` for rare classes, both on cached features; `early` stops the plain head when
+            its validation loss no longer falls.
         members: for an ensemble, the table whose rows it averages.
-        part: the photos it is measured on; `cross`: the training and validation photos, each by
-            a head that was learned without its fold.
-        best_of: the run repeats the row with the lowest validation error of this table.
-        head: a kind of head, or a method for rare classes: see `fieldmark.heads`, `heads.longtail`.
-        combine: how an ensemble's weights are found, see `fieldmark.evaluation.ensemble.WEIGHTINGS`; those that are
-            fitted are fitted outside the fold that they are measured on.
-        learn, ask: for `head`: the views of a photo that are learned from, each a row of its own, and
-            those whose probabilities are averaged for an answer: `whole`, `mirrored`, `centre`.
+        part: the photos that the error is measured on; `cross`: the training and validation photos,
+            by out-of-fold predictions.
+        best_of: repeat the row with the lowest validation error of this table.
+        head: a kind of head, or a method for rare classes: see `fieldmark.heads`.
+        combine: how the weights of an ensemble are found, see `fieldmark.evaluation.ensemble.WEIGHTINGS`;
+            fitted weights are fitted outside the fold that they are measured on.
+        learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
+            and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
-        changes: for `tuned`: what differs from the recipe `finetune.good`, by the names of the fields of
-            `finetune.FineTuning`.
+        changes: for `tuned`: differences from the recipe `finetune.good`, by the names of the fields
+            of `fieldmark.training.finetune.FineTuning`.
+        network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
+            output are the features.
+        loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
+            `cached`, `literal`, `finetune`, `tuned`, and for `head` with the softmax head.
+        version: stands for the code of `network` and `loss` when a study is resumed; without it a digest
+            of their source does. Change it when code that they call changes.
     """
 
     table: str
@@ -95,10 +113,42 @@ class Run:
     ask: tuple[str, ...] = ("whole",)
     prune_below: int | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    network: OwnNetwork | Callable[[], nn.Module] | None = None
+    loss: Loss | None = None
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.network is not None:
+            name = self.backbone or (self.own.name if self.own else "")
+            object.__setattr__(self, "backbone", re.sub(r"[^\w.-]+", "", name) or "network")
+
+    @property
+    def own(self) -> OwnNetwork | None:
+        """The user's own network, with its settings."""
+        if self.network is None or isinstance(self.network, OwnNetwork):
+            found = self.network
+        else:
+            found = OwnNetwork(self.network)
+        return found and replace(found, version=found.version or self.version)
+
+    def about(self) -> dict[str, Any]:
+        """Return the settings as JSON values, for a key: code by its version or its source.
+
+        Raises:
+            InputError: own code has no version, and its source does not say all.
+        """
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        network, loss = values.pop("network"), values.pop("loss")
+        del values["version"]
+        if network is not None and self.own:
+            values["network"] = self.own.key
+        if loss is not None:
+            values["loss"] = code_key(loss, self.version, "loss")
+        return values
 
     @property
     def id(self) -> str:
-        """A name for the row that says what it is; also the name of its file of scores."""
+        """A name for the row that tells it from all others; also the name of its file of scores."""
         pruned = "pruned" if self.pruned else "complete"
         parts = [self.table, self.backbone or self.mode, self.transfer, pruned, self.mode]
         if self.mode not in ("head", "ensemble"):
@@ -113,8 +163,11 @@ class Run:
         if self.prune_below is not None:
             parts.append(f"below{self.prune_below}")
         if self.changes:
-            told = ",".join(f"{name}={value}" for name, value in self.changes.items())
-            parts.append(re.sub(r"[^\w.,=-]+", "", told))
+            changes = ",".join(f"{name}={value}" for name, value in self.changes.items())
+            parts.append(re.sub(r"[^\w.,=-]+", "", changes))
+        if self.loss is not None:
+            name = getattr(self.loss, "__name__", type(self.loss).__name__)
+            parts.append(re.sub(r"\W+", "", name) or "loss")
         if self.part == "test" and not self.best_of:
             parts.append("test")
         return "-".join(parts)
@@ -130,13 +183,13 @@ class Recipe:
 
 
 def paper(options: Options) -> Recipe:
-    """The study of "Deep CNNs for large scale species classification".
+    """Return the study of "Deep CNNs for large scale species classification".
 
     Table 2: AlexNet on the complete and on the pruned training set. Figure 4: AlexNet from scratch,
     all layers, last layer. Table 3: the five architectures, pretrained, frozen but the last layer, on
-    the pruned set. Then the check of the best on the test set, and what the paper left for future
-    work: an ensemble of the five, and more epochs. `literal` repeats the frozen rows of three networks
-    the paper's own way, to show what training on kept features changes.
+    the pruned set. Then the error of the best on the test part, and the paper's future work: an
+    ensemble of the five, and more epochs. `literal` repeats the frozen rows of three networks
+    as the paper trained them, to show the effect of training on cached features.
 
         fieldmark study paper DATA --out DIR --weights-dir WEIGHTS
     """
@@ -173,7 +226,7 @@ NETWORKS = {
     "MobileNet-V2": "mobilenet_v2",
     "AlexNet": "alexnet",
 }
-"""Networks that are quick on a processor; the first is the default."""
+"""Networks that are fast on a CPU; the first is the default."""
 
 TAIL = {
     "Plain softmax": "plain",
@@ -190,10 +243,10 @@ TAIL = {
 
 
 def better(options: Options) -> Recipe:
-    """What pays beyond the paper: heads, rare classes, pruning, longer training, ensembles.
+    """Return a study of heads, rare classes, pruning, longer training and ensembles.
 
-    All of it on kept features, in folds of the training and validation photos, so that all rows of one
-    table speak of the same photos. The first row of a table is what the others are compared with.
+    All on cached features, with out-of-fold predictions for the training and validation photos, so that
+    all rows of a table are measured on the same photos. The first row of a table is the reference.
 
         fieldmark study better DATA --out DIR --weights-dir WEIGHTS
     """
@@ -270,15 +323,15 @@ PARTS: dict[str, dict[str, Any]] = {
     "With CutMix": {"cutmix": 1.0},
     "In half precision": {"precision": "bfloat16"},
 }
-"""The parts of the recipe `finetune.good`, each taken away (or added) alone."""
+"""The parts of the recipe `finetune.good`, each removed (or added) alone."""
 
 
 def tuned(options: Options) -> Recipe:
-    """What training the network itself gives, beside the last layer from which it goes on; and which
-    part of its recipe gives what.
+    """Return a study of fine-tuning, compared with the last layer that it starts from, and of the parts
+    of its recipe.
 
-    Measured on the test part, which no choice has seen. It runs the default network in every epoch of
-    every row but the first: `--only tuned` leaves the recipe's parts out.
+    Measured on the test part, which no choice used. All rows but the first run the default network in
+    every epoch: `--only tuned` leaves the parts of the recipe out.
 
         fieldmark study tuned DATA --out DIR --weights-dir WEIGHTS --epochs 3 --test 0.25
     """
@@ -300,7 +353,9 @@ def tuned(options: Options) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[Options], Recipe]] = {
+RecipeFunction = Callable[[Options], Recipe]
+
+RECIPES: dict[str, RecipeFunction] = {
     "paper": paper,
     "better": better,
     "tuned": tuned,
@@ -308,7 +363,7 @@ RECIPES: dict[str, Callable[[Options], Recipe]] = {
 
 
 def find(name: str) -> Callable[[Options], Recipe]:
-    """A recipe by its name, or from a Python file of the user's own.
+    """Return a recipe by its name, or from a Python file.
 
     Raises:
         InputError: there is no such recipe.
@@ -321,14 +376,14 @@ def find(name: str) -> Callable[[Options], Recipe]:
         if callable(recipe):
             return lambda options: _checked(path, _run(path, lambda: recipe(options)))
         raise InputError(
-            f"{path} has no function recipe(options): copy one from fieldmark/recipes.py."
+            f"{path} has no function recipe(options): copy one from fieldmark/experiments/recipes.py."
         )
     known = ", ".join(RECIPES)
     raise InputError(f"There is no recipe {name!r}: choose {known}, or name a Python file.")
 
 
 def _run(path: Path, call: Callable[[], Any]) -> Any:
-    """Run the user's own code; what it raises is said in one sentence, with the line it came from."""
+    """Run the user's code; turn an exception into one sentence with the line that raised it."""
     try:
         return call()
     except Exception as error:
@@ -339,19 +394,49 @@ def _run(path: Path, call: Callable[[], Any]) -> Any:
         ]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
         where = f"{path}, line {line}" if line else str(path)
-        raise InputError(f"{where}: {type(error).__name__}: {error}: mend the recipe.") from error
+        raise InputError(
+            f"{where}: {type(error).__name__}: {error}: correct the recipe."
+        ) from error
 
 
 def _checked(path: Path, value: Any) -> Recipe:
-    """The user's recipe; a whole copy of this file has classes of its own, which are as good."""
+    """The user's recipe, in this module's classes: a copy of this file has classes of its own."""
     try:
-        runs = tuple(Run(**asdict(run)) for run in value.runs)
+        runs = tuple(
+            Run(**{each.name: getattr(run, each.name) for each in fields(run)})
+            for run in value.runs
+        )
         recipe = Recipe(str(value.name), str(value.title), runs)
     except (AttributeError, TypeError) as error:
         raise InputError(
-            f"{path}: recipe(options) has to give a Recipe of Runs, not {type(value).__name__}: "
-            "see fieldmark/recipes.py."
+            f"{path}: recipe(options) has to return a Recipe of Runs, not {type(value).__name__}: "
+            "see fieldmark/experiments/recipes.py."
         ) from error
     if not runs:
         raise InputError(f"{path}: the recipe has no runs: give it at least one.")
     return recipe
+
+
+def recipe_of(recipe: str | Recipe | Sequence[Run] | RecipeFunction, options: Options) -> Recipe:
+    """Return a recipe, whatever form it has.
+
+    Args:
+        recipe: a name or a Python file, a function of the options, a `Recipe`, or a list of runs.
+        options: for a recipe that is a function.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str):
+        return find(recipe)(options)
+    if callable(recipe):
+        return recipe(options)
+    runs = tuple(recipe)
+    if not runs or not all(isinstance(run, Run) for run in runs):
+        raise InputError(
+            "A recipe is a name, a Recipe, a function of Options, or a list of Run with at least one: "
+            "this is none of these."
+        )
+    return Recipe("own", "A study of your own", runs)

@@ -1,111 +1,115 @@
-"""The tables of the recipe `better`: rows in folds, beside a reference, with what they cost."""
+"""The tables of the recipes `better` and `tuned`: rows compared with a reference, and their cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fieldmark.experiments import answers
+from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.reports import plots
 
-Row = Mapping[str, Any]
-
 TABLES = {
-    "heads": ("Kinds of head", "What is learned on the kept features."),
+    "heads": ("Kinds of head", "What is trained on the cached features."),
     "views": (
         "Several views of a photo",
-        "Mirrored photos and the centre of each, as further photos to learn from, and averaged over.",
+        "Mirrored photos and the centre of each: as further training photos, and averaged over.",
     ),
     "tail": (
-        "Classes with few photos",
-        "Strengths were chosen by other folds, of heads that saw neither: the lowest error over rare "
-        "classes at no more than 2 % more mistakes over all photos.",
+        "Rare classes",
+        "Strengths were chosen on the other folds, with heads that were trained on neither: the lowest "
+        "error over rare classes with at most 2 % more error over all photos.",
     ),
     "tail-test": (
-        "The same on test photos",
-        "Learned from all other photos; no choice has seen these.",
+        "Rare classes, on the test photos",
+        "Trained on all other photos; no choice used the test photos.",
     ),
     "prune": (
-        "Leaving out rare classes, at several thresholds",
-        "“Learned without” leaves them out of training, “never answers” out of the answers alone: "
-        "whether pruning helps the head to learn, or only spares it choices.",
+        "Pruning rare classes, at several thresholds",
+        "“Learned without” prunes them from training, “never answers” only from the answers: "
+        "whether pruning helps training, or only leaves fewer classes to confuse.",
     ),
     "epochs": (
-        "Training for longer",
-        "The plain head, its learning rate falling over the epochs; or stopped when its loss on a tenth "
-        "of the photos, which it then does not learn from, falls no more.",
+        "Longer training",
+        "The plain head, its learning rate falling over the epochs; or early stopping by the loss on a "
+        "tenth of the photos, which are then not trained on.",
     ),
     "networks": ("Networks", "Each with the default head."),
     "together": (
-        "Several networks together",
-        "Fitted weights are fitted outside the fold that they are measured on; the reference is the "
-        "best single network.",
+        "Ensembles of networks",
+        "Weights are fitted outside the fold that they are measured on; the reference is the best "
+        "single network.",
     ),
     "tuned": (
-        "Fine-tuning beside the last layer",
-        "The network itself is trained on from the last layer of the first row.",
+        "Fine-tuning compared with the last layer alone",
+        "The network itself is trained, starting from the last layer of the first row.",
     ),
     "parts": (
-        "The parts of the recipe of fine-tuning",
-        "All layers trained, each time with one thing of the recipe changed.",
+        "The parts of the fine-tuning recipe",
+        "All layers trained, with one part of the recipe changed at a time.",
     ),
 }
 
 
-def sections(study: Row, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The tables that the study has, each with its plot.
+@dataclass(frozen=True)
+class Section:
+    """One table with its plots, as the page shows it.
 
-    Args:
-        study: the content of `study.json`.
-        rows: its rows as the page shows them.
+    Attributes:
+        id: of its heading.
+        title, about: what is compared.
+        rows: its rows.
+        answer: the answer to the question of the table; empty where it has none.
+        plot: the errors as an SVG.
+        curves: the validation losses as an SVG.
     """
-    differences = {(each["row"], each["over"]): each for each in study.get("differences") or []}
+
+    id: str
+    title: str
+    about: str
+    rows: Sequence[StudyRow]
+    answer: str
+    plot: str
+    curves: str | None
+
+
+def sections(study: StudyRecord) -> list[Section]:
+    """Return the tables that the study has, each with its plot."""
     found = []
     for name, (title, about) in TABLES.items():
-        own = [row for row in rows if row["table"] == name and _folded(row)]
-        if own:
-            lines = [
-                {
-                    "row": row,
-                    "all": differences.get((row["id"], "all")),
-                    "tail": differences.get((row["id"], "tail")),
-                }
-                for row in own
-            ]
-            found.append(
-                {"id": f"better-{name}", "title": title, "about": about, "lines": lines}
-                | {"answer": answers.of(study, name)}
-                | {
-                    "plot": _plot(name, title, own),
-                    "curves": _curves(own) if name == "epochs" else None,
-                }
-            )
+        rows = [row for row in study.table(name) if _shown(row)]
+        if rows:
+            curves = _curves(rows) if name == "epochs" else None
+            answer, plot = answers.of(study, name), _plot(name, title, rows)
+            found.append(Section(f"better-{name}", title, about, rows, answer, plot, curves))
     return found
 
 
-def _folded(row: Row) -> bool:
-    return bool(row.get("bands")) and (
-        row["part"] == "cross" or row["table"] in ("tail-test", "tuned", "parts")
-    )
+def _shown(row: StudyRow) -> bool:
+    return bool(row.bands) and (row.part == "cross" or row.table in ("tail-test", "tuned", "parts"))
 
 
-def _curves(rows: Sequence[Row]) -> str | None:
-    """The validation losses epoch by epoch, in the mean over folds."""
-    drawn = [plots.curve(row["label"], row, "val_loss") for row in rows if row.get("curve")]
+def line(label: str, row: StudyRow, measure: str) -> plots.Line:
+    """Return one measure of a row's curve; hollow where the weights were not complete."""
+    points = [(one.epoch, one[measure]) for one in row.curve if one[measure] is not None]
+    return plots.Line(label, [x for x, _ in points], [y for _, y in points], bool(row.badge))
+
+
+def _curves(rows: Sequence[StudyRow]) -> str | None:
+    """The validation losses epoch by epoch, averaged over the folds."""
+    drawn = [line(row.label, row, "val_loss") for row in rows if row.curve]
     title = "Validation loss over epochs"
     return plots.lines("better-curves", title, drawn, "epoch", "loss") if drawn else None
 
 
-def _plot(name: str, title: str, rows: Sequence[Row]) -> str:
+def _plot(name: str, title: str, rows: Sequence[StudyRow]) -> str:
     """The errors as dots; over rare classes where the table is about those."""
     rare = name.startswith("tail")
     drawn = []
     for row in rows:
-        band = row["bands"]["tail"]
-        value = band["error"] if rare else row["val_top1_error_all_classes"]
-        interval = band["interval"] if rare else row["val_top1_error_all_classes_interval"]
+        value = row.tail.error if rare else row.val_top1_error_all_classes
+        interval = row.tail.interval if rare else row.val_top1_error_all_classes_interval
         if value is not None:
-            dot = plots.Dot(row["label"], value, tuple(interval), hollow=bool(row["badge"]))
-            drawn.append(dot)
-    over = "error over rare classes, classes alike" if rare else "error over all photos"
+            drawn.append(plots.Dot(row.label, value, interval, hollow=bool(row.badge)))
+    over = "macro error over rare classes" if rare else "top-1 error over all photos"
     return plots.dots(f"better-{name}", title, drawn, over)

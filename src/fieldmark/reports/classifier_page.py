@@ -54,7 +54,7 @@ def classifier_page(
         train_counts: The number of training photos of each taxon.
     """
     about = {**_DEFAULTS, **about}
-    summary = evaluation.summary(train_counts=train_counts)
+    summary = evaluation.summary(train_counts=train_counts).to_dict()
     context = {
         "title": about["name"],
         "about": about,

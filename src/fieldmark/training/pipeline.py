@@ -30,7 +30,7 @@ from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.out_of_distribution import KNOWN_RECALL, unknown
 from fieldmark.training.provenance import Provenance, Seconds
-from fieldmark.training.summary import measured, photo_line, sentence
+from fieldmark.training.summary import Changes, ClassifierSummary, measured, photo_line, sentence
 from fieldmark.utils.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class Outcome:
     classifier: Classifier
     test_logits: Sequence[FloatArray]
     evaluation: Evaluation
-    summary: dict[str, Any]
+    summary: ClassifierSummary
 
     @cached_property
     def train_features(self) -> LabelledFeatures:
@@ -208,6 +208,9 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
     fitted = strategy.fit(data)
     outcome = _measure(fitted, strategy.config)
     details = {**fitted.details, **fitted.compare(outcome)}
+    if "grown" in details:
+        changes = Changes.from_dict(details["grown"])
+        outcome = replace(outcome, summary=replace(outcome.summary, grown=changes))
     seconds = Seconds(
         sum(fitted.data.extraction.seconds.values()), fitted.seconds, time.perf_counter() - start
     )
@@ -226,10 +229,10 @@ def _measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     test_logits = [each.logits(splits.test, classes) for each in fitted.members]
     evaluation = Evaluation.of(splits.test, raw.combined(test_logits)[0], classes)
     summary = measured(evaluation, classifier, splits)
-    lead = fitted.lead
-    summary["unknown"] = (
-        unknown(lead.extractor, lead.backbone, splits, config) if fitted.unseen_classes else None
-    )
+    if fitted.unseen_classes:
+        lead = fitted.lead
+        found = unknown(lead.extractor, lead.backbone, splits, config)
+        summary = replace(summary, unknown=found)
     return Outcome(fitted, splits, classifier, test_logits, evaluation, summary)
 
 

@@ -142,7 +142,7 @@ class Provenance:
     ) -> Provenance:
         """Record how an outcome came about."""
         fitted, splits = outcome.fitted, outcome.splits
-        classifier, summary = outcome.classifier, outcome.summary
+        classifier, summary = outcome.classifier, outcome.summary.to_dict()
         backbones = {each.backbone.key: each.backbone for each in fitted.members}.values()
         data, best = fitted.data, min(fitted.fits, key=by_loss)
         setting = best.hyperparameters
@@ -171,7 +171,7 @@ class Provenance:
             curve=tuple(epoch.to_dict() for epoch in best.curve),
             versions=versions(),
             command=command,
-            test=sentence(summary),
+            test=sentence(outcome.summary),
             temperature=classifier.temperature,
             threshold=asdict(classifier.threshold) if classifier.threshold else None,
             measured={name: summary[name] for name in ("answered", "coverage_curve", "unknown")},

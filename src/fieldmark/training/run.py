@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from fieldmark.training.strategies import (
     ExtendStrategy,
     SingleStrategy,
 )
+from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import listening
@@ -48,14 +49,14 @@ class Trained:
     Attributes:
         classifier: ready to use.
         evaluation: its scores on the test part, which neither training nor any choice used.
-        summary: the measures read off them; see `Evaluation.summary` for the keys.
+        summary: the measures computed from them.
         outcome: what it was made from.
         folder: where it was written; None: nowhere yet.
     """
 
     classifier: Classifier
     evaluation: Evaluation
-    summary: dict[str, Any]
+    summary: ClassifierSummary
     outcome: pipeline.Outcome
     folder: Path | None = None
 
@@ -77,7 +78,7 @@ class Trained:
         """Write what belongs to the classifier beside itself."""
         data, splits = self.outcome.fitted.data, self.outcome.splits
         self.evaluation.save(out / "evaluation.safetensors")
-        io.write_json(out / "evaluation.json", self.summary)
+        io.write_json(out / "evaluation.json", self.summary.to_dict())
         data.table.write(out / "photos.parquet")
         data.split.write(out / "split.parquet")
         neighbours.write(
@@ -117,7 +118,7 @@ def train(
 
     Example:
         >>> trained = train(photos, TrainConfig(epochs=5))  # doctest: +SKIP
-        >>> trained.summary["top1_error"]  # doctest: +SKIP
+        >>> trained.summary.top1_error  # doctest: +SKIP
         0.08
     """
     config = config or TrainConfig()
@@ -125,9 +126,9 @@ def train(
         config.check()
         strategy: pipeline.Strategy
         if config.several:
-            strategy = EnsembleStrategy.of(_dataset(photos, config), config)
+            strategy = EnsembleStrategy.of(dataset_for(photos, config, config.seed), config)
         else:
-            strategy = SingleStrategy(_dataset(photos, config), config)
+            strategy = SingleStrategy(dataset_for(photos, config, config.seed), config)
         return _run(strategy, out, callbacks, command)
 
 
@@ -186,12 +187,17 @@ def _run(
         if out is not None and not distributed.process_index():
             trained = trained.save(out, thumbnails=strategy.config.thumbnails)
         for callback in callbacks:
-            callback.on_end(trained.summary)
+            callback.on_end(trained.summary.to_dict())
     return trained
 
 
-def _dataset(photos: Any, config: TrainConfig) -> Dataset:
-    """The photos, divided.
+def dataset_for(photos: Any, config: Any, seed: int) -> Dataset:
+    """Return the photos, divided as the configuration says.
+
+    Args:
+        photos: what `load_dataset` takes, or a `Dataset`.
+        config: a dataclass with the fields `val`, `test`, `split`, `limit` and `names`.
+        seed: of the split and of the drawing.
 
     Raises:
         InputError: the photos are divided already, and the configuration asks for another division.
@@ -204,13 +210,13 @@ def _dataset(photos: Any, config: TrainConfig) -> Dataset:
             split=config.split,
             limit=config.limit,
             names=config.names,
-            seed=config.seed,
+            seed=seed,
         )
-    usual = {each.name: each.default for each in fields(TrainConfig)}
+    usual = type(config)()
     for name in _DATA_FIELDS:
-        if getattr(config, name) != usual[name]:
+        if (value := getattr(config, name)) != getattr(usual, name):
             raise InputError(
-                f"The data set is divided already, so {name}={getattr(config, name)!r} of the "
-                f"configuration has no effect: pass it to load_dataset, or leave it out."
+                f"The data set is divided already, so {name}={value!r} of the configuration has no "
+                "effect: pass it to load_dataset, or leave it out."
             )
     return photos

@@ -3,33 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import calibration, metrics
-from fieldmark.evaluation.results import Evaluation
+from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation.results import Evaluation, EvaluationSummary
 from fieldmark.inference.classifier import Classifier
+from fieldmark.utils.records import Record
 from fieldmark.utils.typing import BoolArray
 
 
-def measured(evaluation: Evaluation, classifier: Classifier, parts: DataSplits) -> dict[str, Any]:
-    """The measures of the calibrated scores on the test part, and of the thresholds there."""
+@dataclass(frozen=True)
+class Answered(Record):
+    """The answers that the thresholds gave at one rank, or at all.
+
+    Attributes:
+        photos: how many photos got an answer.
+        coverage: their share of all photos.
+        precision: the share of right answers; None without an answer.
+    """
+
+    photos: int
+    coverage: float
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class ErrorChange(Record):
+    """The error of the old test photos before and after a classifier was extended, paired."""
+
+    photos: int
+    error_before: float
+    error: float
+    difference: float
+    interval: Interval
+    tie: bool
+
+
+@dataclass(frozen=True)
+class PhotosError(Record):
+    """The error over some photos, with its 95 % CI."""
+
+    photos: int
+    error: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Changes(Record):
+    """The errors of an extended classifier on old and on new test photos; None without such photos."""
+
+    old_photos: ErrorChange | None
+    new_photos: PhotosError | None
+    new_classes_photos: PhotosError | None
+
+
+@dataclass(frozen=True)
+class ClassifierSummary(EvaluationSummary):
+    """The measures of a calibrated classifier on the test part: the content of `evaluation.json`.
+
+    Attributes:
+        calibration_error_before: the calibration error before calibration.
+        answered: what the thresholds came to, for each rank and for `all`.
+        coverage_curve: points with `score`, `coverage` and `precision`, the coverage rising.
+        unknown: how well out-of-distribution photos are recognised; None where it was not measured.
+        grown: of a classifier that was extended, its errors before and after.
+    """
+
+    calibration_error_before: float | None
+    answered: Mapping[str, Answered]
+    coverage_curve: tuple[Mapping[str, float], ...]
+    unknown: Mapping[str, Any] | None = None
+    grown: Changes | UnsetType = UNSET
+
+
+def measured(
+    evaluation: Evaluation, classifier: Classifier, parts: DataSplits
+) -> ClassifierSummary:
+    """Compute the measures of the calibrated scores and of the thresholds on the test part."""
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
     even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))
     summary = even.summary(train_counts=parts.train_counts())
-    summary["calibration_error_before"] = evaluation.summary(replicates=1)["calibration_error"]
-    summary["answered"] = answered(even, classifier)
     confidence = metrics.confidence(scaled_NC).astype(np.float32)
-    summary["coverage_curve"] = calibration.coverage_curve(confidence, ~even.wrong_N())
-    return summary
+    return ClassifierSummary(
+        **vars(summary),
+        calibration_error_before=evaluation.summary(replicates=1).calibration_error,
+        answered=answered(even, classifier),
+        coverage_curve=tuple(calibration.coverage_curve(confidence, ~even.wrong_N())),
+    )
 
 
-def answered(even: Evaluation, classifier: Classifier) -> dict[str, Any]:
-    """What came of the thresholds on photos that did not set them, rank by rank and in all.
+def answered(even: Evaluation, classifier: Classifier) -> dict[str, Answered]:
+    """Measure the thresholds on photos that did not set them, for each rank and for `all`.
 
     A photo of a class that was not learned counts as answered wrongly, where it is answered.
 
@@ -40,13 +111,13 @@ def answered(even: Evaluation, classifier: Classifier) -> dict[str, Any]:
     p_NC, labels = np.exp(even.scores_NC), even.labels_N
     found = calibration.answers(p_NC, labels, classifier.taxonomy.levels, classifier.thresholds)
 
-    def share(given_N: BoolArray, right_N: BoolArray) -> dict[str, Any]:
+    def share(given_N: BoolArray, right_N: BoolArray) -> Answered:
         photos = int(given_N.sum())
-        return {
-            "photos": photos,
-            "coverage": photos / len(even) if len(even) else 0.0,
-            "precision": float(right_N[given_N].mean()) if photos else None,
-        }
+        return Answered(
+            photos,
+            photos / len(even) if len(even) else 0.0,
+            float(right_N[given_N].mean()) if photos else None,
+        )
 
     given_N = np.zeros(len(even), np.bool_)
     good_N = np.zeros(len(even), np.bool_)
@@ -67,12 +138,13 @@ def photo_line(table: PhotoTable, parts: DataSplits) -> str:
     )
 
 
-def sentence(summary: Mapping[str, Any]) -> str:
+def sentence(summary: EvaluationSummary) -> str:
     """Say how large the error is on the test photos."""
-    if not summary["photos"]:
+    error, interval = summary.top1_error_all_classes, summary.top1_error_all_classes_interval
+    if error is None or interval is None:
         return "Top-1 error not measured: there are no labelled test photos."
-    low, high = summary["top1_error_all_classes_interval"]
+    low, high = interval
     return (
-        f"Top-1 error {100 * summary['top1_error_all_classes']:.1f} % on {summary['photos']:,} test "
-        f"photos (95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
+        f"Top-1 error {100 * error:.1f} % on {summary.photos:,} test photos "
+        f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
     )

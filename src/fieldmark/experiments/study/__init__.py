@@ -1,22 +1,24 @@
-"""The study: a recipe in, a table of comparable runs out.
+"""Studies: a recipe in, a table of comparable runs out.
 
 All runs share one split, one seed, one crop and one order of training photos. Each row is written as
-soon as it is known, with its scores, and a study that was cut off goes on with the rows that are
+soon as it is known, with its scores, and a study that was interrupted continues with the rows that are
 missing:
 
-    DIR/study.json          everything, rows in the recipe's order
+    DIR/study.json          everything, rows in the order of the recipe
     DIR/rows/ID.json        one row
     DIR/scores/ID.safetensors   its scores on the photos it was measured on
     DIR/photos.parquet, DIR/split.parquet
     DIR/report.html
 
-A file each: what it is told (`config`), which networks there are (`networks`), the photos and classes
-(`data`), what is known so far (`work`), how a row comes about by its mode (`modes`), when a kept row
-may be taken (`keys`), what a row says (`rows`), what is written (`writing`), and the whole in turn
-(`running`).
+One file each: the configuration (`config`), the networks (`networks`), the photos and classes
+(`photos`), the state of a running study (`context`), how a row is made by its mode (`modes`,
+`cross_validated`, `rare_classes`, `early_stopped`), when a row may be reused (`keys`), the content of a
+row (`rows`), paired differences (`comparison`), the files (`writing`), the whole (`runner`), and the
+result (`result`).
 """
 
 from fieldmark.experiments.study.config import StudyConfig
+from fieldmark.experiments.study.result import StudyResult
 from fieldmark.experiments.study.runner import study
 
-__all__ = ["StudyConfig", "study"]
+__all__ = ["StudyConfig", "StudyResult", "study"]

@@ -1,69 +1,61 @@
-"""Each row of a table beside the table's first, photo by photo."""
+"""Paired differences: each row of a table minus the table's reference, on the same photos."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from fieldmark.evaluation.comparison import difference
-from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.findings import by_error
-from fieldmark.experiments.study.context import Row, Work
+from fieldmark.experiments.recipes import Run
+from fieldmark.experiments.records import OverPhotos, PairedDifference, StudyRow
+from fieldmark.experiments.study.context import StudyContext
 from fieldmark.utils.errors import InputError
 
-PAIRED = ("head", "tail", "tuned", "early")
 
+def differences(context: StudyContext) -> tuple[PairedDifference, ...]:
+    """Compare every row with the reference of its table: the first row of the table.
 
-def differences(work: Work) -> list[dict[str, Any]]:
-    """The paired differences of all tables whose rows speak of the same photos.
-
-    An ensemble is compared with the best of its members, chosen by their errors on these photos: the
-    comparison is then rather too hard on the ensemble than too kind.
-
-    Returns:
-        For each row and kind `over` (`all` photos; photos of `kept` classes; `macro`: classes alike;
-        `tail`: rare classes alike): `table`, `row`, `reference`, `over`, `value`, `interval`, `photos`
-        and `tie`.
+    The reference of an ensemble is the best of its members, chosen by their errors on these photos: the
+    comparison rather underestimates the ensemble. Rows that are measured on other photos than their
+    reference have no difference.
     """
-    found = []
-    for run in work.runs:
-        row = work.rows[run.id]
-        reference = _reference(work, row, run.members)
-        if reference is None or reference["id"] == row["id"]:
-            continue
-        pair = work.evaluation(row["id"]), work.evaluation(reference["id"])
-        for over, each in _compared(work, *pair):
-            about = {"table": row["table"], "row": row["id"], "reference": reference["id"]}
-            found.append({**about, "over": over, **each})
-    return found
+    return tuple(each for run in context.runs for each in _of_row(context, run))
 
 
-def _reference(work: Work, row: Row, members: str) -> Row | None:
-    if row["mode"] == "ensemble" and row["part"] == "cross":
-        return by_error(work.table(members))[0]
-    return work.table(row["table"])[0] if row["mode"] in PAIRED else None
-
-
-def _compared(work: Work, one: Evaluation, other: Evaluation) -> Iterator[tuple[str, Row]]:
-    counts, (few, _) = work.data.parts.train_counts(), work.config.bands
+def _of_row(context: StudyContext, run: Run) -> Iterator[PairedDifference]:
+    row = context.rows[run.id]
+    reference = _reference(context, row, run)
+    if reference.id == row.id:
+        return
+    load = lru_cache(maxsize=2)(context.evaluation)
+    counts, (few, _) = context.data.parts.train_counts(), context.config.bands
     rare = {taxon_id for taxon_id, count in counts.items() if count < few}
-    ways: dict[str, dict[str, Any]] = {
+    ways: dict[OverPhotos, dict[str, Any]] = {
         "all": {"over": "all"},
         "kept": {},
         "macro": {"macro": True},
         "tail": {"macro": True, "classes": rare},
     }
-    for name, how in ways.items():
+    for over, options in ways.items():
         try:
-            found = difference(one, other, seed=work.seed, **how)
+            found = difference(load(row.id), load(reference.id), seed=context.seed, **options)
         except InputError:
-            continue  # no photo of such a class: nothing to compare
-        yield (
-            name,
-            {
-                "value": found.value,
-                "interval": list(found.interval),
-                "photos": found.photos,
-                "tie": found.tie,
-            },
+            continue  # other photos, or none of such a class: nothing to compare
+        yield PairedDifference(
+            row.table,
+            row.id,
+            reference.id,
+            over,
+            found.value,
+            found.interval,
+            found.photos,
+            found.tie,
         )
+
+
+def _reference(context: StudyContext, row: StudyRow, run: Run) -> StudyRow:
+    if run.mode == "ensemble":
+        return by_error(context.table(run.members))[0]
+    return context.table(row.table)[0]

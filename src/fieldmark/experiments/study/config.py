@@ -1,4 +1,4 @@
-"""What `fieldmark study` is told."""
+"""The configuration of a study."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What `fieldmark study` is told.
+    """The configuration of a study.
 
     Attributes:
-        options: what the recipe needs to know.
+        options: the options of the recipe.
         only: run only these tables; empty: all.
-        limit: at most so many photos; None: all.
-        names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels are taken as they are.
-        weights_dir: a folder of weights, looked into before anything is downloaded.
-        skip_missing: leave out networks whose weights cannot be had; otherwise they run from random
-            weights, and every table says so.
+        limit: use at most so many photos; None: all.
+        names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels as they are.
+        weights_dir: a folder of weights, searched before anything is downloaded.
+        skip_missing: leave out networks whose weights are not available; otherwise they run from random
+            weights, and every table marks them.
         prune_below: classes with fewer training photos are pruned; None: the paper's 100, or, where
-            that would leave less than two thirds of the classes, the number that prunes the same
-            share of them as it did in the paper.
+            less than two thirds of the classes have as many, the number that prunes the same
+            share of the classes as in the paper.
         split: how photos are divided.
-        val, test: the shares held out; `test` is not used where the source has its own test labels.
-        engine: what runs the networks; `auto` measures.
-        precision: of training all layers.
+        val, test: the shares held out; `test` is not used where the source has its own test part.
+        engine: what runs the networks; `auto` measures which is fastest.
+        precision: the data type of training all layers.
         tier: how photos are decoded, `exact` or `fast`.
-        bands: classes with fewer training photos than the first are rare (the tail), those with at
-            least the second are frequent (the head).
+        bands: classes with fewer training photos than the first number are rare (the tail), those with
+            at least the second are frequent (the head).
     """
 
     options: Options = field(default_factory=Options)

@@ -1,4 +1,4 @@
-"""When a kept row may be taken as it is: a digest of all that it depends on."""
+"""The keys of rows: a digest of everything that a row depends on. A row with the same key is reused."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from typing import Any
 
 from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.study import cross_validated, early_stopped
-from fieldmark.experiments.study.context import Work
+from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance
 from fieldmark.heads.softmax import Hyperparameters, Training
 from fieldmark.training.finetune import FineTuning, good
 from fieldmark.utils import io
 
 
-def key(work: Work, run: Run) -> str:
-    """The digest of a run's settings, its data, its classes, and its network or its members."""
-    data = work.data
-    about: dict[str, Any] = {"run": asdict(run), "split": data.split.digest, "format": 1}
-    about |= {"data": data.table.digest(), "classes": data.classes(run)}
-    about["seed"] = work.seed
+def key(context: StudyContext, run: Run) -> str:
+    """Return the digest of a run's settings, its data, its classes, and its network or its members."""
+    data = context.data
+    about: dict[str, Any] = {"run": run.about(), "split": data.dataset.split.digest, "format": 1}
+    about |= {"data": data.dataset.table.digest(), "classes": data.classes(run)}
+    about["seed"] = context.seed
     if run.backbone:
-        backbone = work.networks.of(run)
-        about["backbone"] = [backbone.key, work.extractor.crop_for(backbone).key()]
+        backbone = context.networks.of(run)
+        about["backbone"] = [backbone.key, context.extractor.crop_for(backbone).key()]
     else:
-        about["rows"] = {r["id"]: r["key"] for r in work.table(run.members or run.best_of)}
+        about["rows"] = {row.id: row.key for row in context.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal", "tuned"):
-        about["how"] = asdict(fine_tuning(work, run))
+        about["how"] = asdict(fine_tuning(context, run))
     if run.mode == "head":
-        seen = [
-            work.view(name).crop_for(work.networks.of(run)).key() for name in run.learn + run.ask
-        ]
-        about["views"] = seen
+        views = (context.view(name) for name in run.learn + run.ask)
+        about["views"] = [each.crop_for(context.networks.of(run)).key() for each in views]
     if run.mode == "tail":
         # How strengths are chosen, and that the prior is in the units of the logits, see
-        # `fieldmark.experiments.study.cross_validated`.
+        # `fieldmark.experiments.study.rare_classes`.
         how = ["nested", "scaled"]
-        about["how"] = [class_imbalance.RATES, class_imbalance.STRENGTHS, work.config.bands, *how]
+        bands = context.config.bands
+        about["how"] = [class_imbalance.RATES, class_imbalance.STRENGTHS, bands, *how]
     if run.mode in ("tail", "early"):
-        about["batch"] = cross_validated.training(work, run).batch_size
+        about["batch"] = cross_validated.schedule_of(context, run).batch_size
     if run.mode == "early":
         about["how"] = [class_imbalance.RATES, early_stopped.PATIENCE]
     return io.digest(about)
 
 
-def fine_tuning(work: Work, run: Run) -> FineTuning:
-    """How a run trains the network itself."""
+def fine_tuning(context: StudyContext, run: Run) -> FineTuning:
+    """Return how a run trains the network itself."""
+    precision = context.config.precision
     if run.mode == "tuned":
-        how = good(run.transfer, epochs=run.epochs, seed=work.seed)
-        return replace(how, **{"precision": work.config.precision, **run.changes})
-    # The last layer learns from scratch, and the same rate as on kept features makes the two
+        how = good(run.transfer, epochs=run.epochs, seed=context.seed)
+        return replace(how, **{"precision": precision, **run.changes})
+    # A last layer from random weights: the same learning rate as on cached features makes the two
     # comparable; all layers together need a smaller one.
     rate = Hyperparameters().learning_rate if run.transfer == "last" else 1e-4
     return FineTuning(
@@ -57,6 +57,6 @@ def fine_tuning(work: Work, run: Run) -> FineTuning:
         epochs=run.epochs,
         batch_size=Training().batch_size,
         learning_rate=rate,
-        seed=work.seed,
-        precision="float32" if run.transfer == "last" else work.config.precision,
+        seed=context.seed,
+        precision="float32" if run.transfer == "last" else precision,
     )

@@ -1,4 +1,4 @@
-"""How a row comes about, by the mode of its run: one function each."""
+"""Make the row of a run: one function for each mode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from fieldmark.data.loader import CachedCrops, LabelledCrops
 from fieldmark.evaluation import ensemble as ensembles
 from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
+from fieldmark.experiments import own
 from fieldmark.experiments.findings import by_error
 from fieldmark.experiments.recipes import Mode, Part, Run
-from fieldmark.experiments.study import cross_validated, early_stopped
-from fieldmark.experiments.study.context import Row, Work
+from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.study import cross_validated, early_stopped, rare_classes
+from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import fine_tuning, key
 from fieldmark.experiments.study.rows import row_of
 from fieldmark.features.extractor import cost_of
@@ -29,70 +31,76 @@ if TYPE_CHECKING:
     from fieldmark.models.network import ClassifierNetwork as Network
 
 
-def cached(work: Work, run: Run) -> Row:
-    """Train the last layer on kept features."""
-    extractor, parts = work.extractor, work.data.parts
-    backbone, classes = work.networks.of(run), work.data.classes(run)
+def cached(context: StudyContext, run: Run) -> StudyRow:
+    """Train the last layer on cached features."""
+    extractor, parts = context.extractor, context.data.parts
+    backbone, classes = context.networks.of(run), context.data.classes(run)
     train = extractor.features(backbone, parts.train, classes)
     val = extractor.features(backbone, parts.val, classes)
-    training = Training(epochs=run.epochs, seed=work.seed)
-    found = fit(train, val, len(classes), training, Hyperparameters())
-    photos = work.data.measured_on(run)
-    scores = found.head.logits_of(extractor.features(backbone, photos, classes).features)
+    training = Training(epochs=run.epochs, seed=context.seed)
+    if run.loss is None:
+        found = fit(train, val, len(classes), training, Hyperparameters())
+        head, curve, seconds = found.head, list(found.curve), found.seconds
+    else:
+        head, curve, seconds = own.fit_head(train, val, len(classes), training, run.loss)
+    photos = context.data.measured_on(run)
+    scores = head.logits_of(extractor.features(backbone, photos, classes).features)
     return row_of(
-        work,
+        context,
         run,
         Evaluation.of(photos, scores, classes),
-        curve=found.curve,
-        train_seconds=found.seconds,
+        curve=curve,
+        train_seconds=seconds,
         extract_seconds=cost_of(extractor, backbone, len(parts.train) + len(photos)),
     )
 
 
-def trained(work: Work, run: Run) -> Row:
-    """Train the network itself the plain way: literally the last layer, or all layers."""
-    parts, classes = work.data.parts, work.data.classes(run)
-    backbone = work.networks.of(run)
-    network = backbone.literal(len(classes), work.seed)
-    crops = work.extractor.crops(backbone, parts.files)
+def trained(context: StudyContext, run: Run) -> StudyRow:
+    """Train the network itself as in the paper: its last layer, or all layers."""
+    parts, classes = context.data.parts, context.data.classes(run)
+    backbone = context.networks.of(run)
+    network = backbone.literal(len(classes), context.seed)
+    crops = context.extractor.crops(backbone, parts.files)
     train, val = crops.labelled(parts.train, classes), crops.labelled(parts.val, classes)
-    return _network(work, run, network, train, val, crops)
+    return _network(context, run, network, train, val, crops)
 
 
-def tuned(work: Work, run: Run) -> Row:
-    """Train the network itself by the good recipe, from the best last layer on kept features."""
-    extractor, parts, classes = work.extractor, work.data.parts, work.data.classes(run)
-    backbone = work.networks.of(run)
-    network = backbone.trainable(len(classes), work.seed)
-    how = fine_tuning(work, run)
+def tuned(context: StudyContext, run: Run) -> StudyRow:
+    """Train the network itself by the good recipe, from the best last layer on cached features."""
+    extractor, parts, classes = context.extractor, context.data.parts, context.data.classes(run)
+    backbone = context.networks.of(run)
+    network = backbone.trainable(len(classes), context.seed)
+    how = fine_tuning(context, run)
     if how.head_first:
         learn = extractor.features(backbone, parts.train, classes)
         check = extractor.features(backbone, parts.val, classes)
-        first = fit_best(learn, check, len(classes), seed=work.seed)[0]
+        first = fit_best(learn, check, len(classes), seed=context.seed)[0]
         finetune.set_last_layer(network, first.head)
     train, val = extractor.finetuning_crops(
         backbone, parts.train, parts.val, classes, random_crop=how.random_crop
     )
-    measured = extractor.crops(backbone, work.data.measured_on(run).files)
-    return _network(work, run, network, train, val, measured)
+    measured = extractor.crops(backbone, context.data.measured_on(run).files)
+    return _network(context, run, network, train, val, measured)
 
 
 def _network(
-    work: Work,
+    context: StudyContext,
     run: Run,
     network: Network,
     train: LabelledCrops,
     val: LabelledCrops,
     measured: CachedCrops,
-) -> Row:
-    """Train a network, and measure it; what is done of it is kept beside the rows."""
-    how = fine_tuning(work, run)
-    checkpoint = work.out / "checkpoints" / f"{run.id}-{key(work, run)[:16]}.safetensors"
-    curve, seconds = finetune.finetune(network, train, val, how, checkpoint=checkpoint)
-    photos, classes = work.data.measured_on(run), work.data.classes(run)
+) -> StudyRow:
+    """Train a network, and measure it; its checkpoint is in the folder of the study."""
+    how = fine_tuning(context, run)
+    checkpoint = context.out / "checkpoints" / f"{run.id}-{key(context, run)[:16]}.safetensors"
+    curve, seconds = finetune.finetune(
+        network, train, val, how, checkpoint=checkpoint, loss=run.loss
+    )
+    photos, classes = context.data.measured_on(run), context.data.classes(run)
     scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
     row = row_of(
-        work,
+        context,
         run,
         Evaluation.of(photos, scores, classes),
         curve=curve,
@@ -103,31 +111,31 @@ def _network(
     return row
 
 
-def ensemble(work: Work, run: Run) -> Row:
-    """The weighted mean of the members' probabilities (the paper's future work, Section 7)."""
-    members = work.table(run.members)
-    loaded = [work.evaluation(row["id"]) for row in members]
-    evaluation, weights_M = _together(work, run, loaded)
+def ensemble(context: StudyContext, run: Run) -> StudyRow:
+    """Average the members' probabilities (the paper's future work, Section 7)."""
+    members = context.table(run.members)
+    loaded = [context.evaluation(row.id) for row in members]
+    evaluation, weights_M = _together(context, run, loaded)
     row = row_of(
-        work,
+        context,
         run,
         evaluation,
         curve=(),
-        train_seconds=sum(row["train_seconds"] for row in members),
-        extract_seconds=sum(row["extract_seconds"] or 0.0 for row in members),
+        train_seconds=sum(row.train_seconds or 0.0 for row in members),
+        extract_seconds=sum(row.extract_seconds or 0.0 for row in members),
     )
     used = [each for each, weight in zip(members, weights_M, strict=True) if weight]
-    complete = all(member["weights_complete"] for member in used)
-    return {
-        **row,
-        "backbone": "+".join(member["backbone"] for member in members),
-        "weights": "; ".join(dict.fromkeys(member["weights"] for member in used)),
-        "weights_complete": complete,
-        "weights_short": "" if complete else "some members have random weights",
-        "giga_macs": _sum([member["giga_macs"] for member in used]),
-        "photo_ms": _sum([member["photo_ms"] for member in used]),
-        "member_weights": {m["label"]: w for m, w in zip(members, weights_M, strict=True)},
-    }
+    complete = all(member.weights_complete for member in used)
+    return replace(
+        row,
+        backbone="+".join(member.backbone for member in members),
+        weights="; ".join(dict.fromkeys(member.weights for member in used)),
+        weights_complete=complete,
+        weights_short="" if complete else "some members have random weights",
+        giga_macs=_sum([member.giga_macs for member in used]),
+        photo_ms=_sum([member.photo_ms for member in used]),
+        member_weights={m.label: w for m, w in zip(members, weights_M, strict=True)},
+    )
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -136,11 +144,11 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _together(
-    work: Work, run: Run, members: Sequence[Evaluation]
+    context: StudyContext, run: Run, members: Sequence[Evaluation]
 ) -> tuple[Evaluation, Sequence[float]]:
-    """The members' answers as one, and their weights.
+    """The members' averaged scores, and their weights.
 
-    Fitted weights are those of all photos; each fold is measured with weights of the others.
+    The weights are fitted on all photos; each fold is measured with weights fitted on the others.
     """
     log_p_MNC = [metrics.log_softmax(each.scores_NC) for each in members]
     first = members[0]
@@ -149,8 +157,12 @@ def _together(
         [ensembles.label_probabilities(p[known], first.labels_N[known]) for p in log_p_MNC]
     )
     weigh = ensembles.WEIGHTINGS[run.combine]
-    photos = cross_validated.both(work) if run.part == "cross" else work.data.measured_on(run)
-    folds = cross.folds(photos, cross.FOLDS, work.seed)
+    photos = (
+        cross_validated.train_and_val(context)
+        if run.part == "cross"
+        else context.data.measured_on(run)
+    )
+    folds = cross.folds(photos, cross.FOLDS, context.seed)
     scores_NC = np.empty(first.scores_NC.shape, np.float32)
     for number in np.unique(folds):
         rows = folds == number
@@ -160,42 +172,42 @@ def _together(
     return replace(first, scores_NC=scores_NC), weigh(own_MN).tolist()
 
 
-def best(work: Work, run: Run) -> Row:
-    """The best row of a table by validation error, measured on another part."""
-    first = by_error(work.table(run.best_of))[0]
-    if first["val_top1_error"] is None:
+def best(context: StudyContext, run: Run) -> StudyRow:
+    """Measure the row of a table with the lowest validation error on another part."""
+    first = by_error(context.table(run.best_of))[0]
+    if first.val_top1_error is None:
         raise InputError(
-            f"No validation photo of {work.data.name} is of a class that is learned, so no row of "
+            f"No validation photo of {context.data.dataset.name} is of a class that is learned, so no row of "
             f"{run.best_of} is the best: add photos, or leave table {run.table} out with --only."
         )
-    chosen = next(each for each in work.runs if each.id == first["id"])
+    chosen = next(each for each in context.runs if each.id == first.id)
     again = replace(chosen, table=run.table, label=chosen.label, part=run.part)
-    row = MODES[again.mode](work, again)
+    row = MODES[again.mode](context, again)
     note = f"{chosen.label} was chosen by its validation error of {first['val_top1_error']:.3f}"
-    return {**row, "id": run.id, "note": f"{note}; this is its error on the {run.part} part."}
+    return replace(row, id=run.id, note=f"{note}; this is its error on the {run.part} part.")
 
 
-MODES: dict[Mode, Callable[[Work, Run], Row]] = {
+MODES: dict[Mode, Callable[[StudyContext, Run], StudyRow]] = {
     "cached": cached,
     "literal": trained,
     "finetune": trained,
     "tuned": tuned,
     "ensemble": ensemble,
     "head": cross_validated.head,
-    "tail": cross_validated.tail,
+    "tail": rare_classes.tail,
     "early": early_stopped.early,
 }
 
 
 PARTS: dict[Mode, tuple[Part, ...]] = {
     **dict.fromkeys(("cached", "literal", "finetune", "tuned"), ("val", "test")),
-    **dict.fromkeys(("head", "tail"), ("cross", "test")),  # they choose by validation photos
+    **dict.fromkeys(("head", "tail"), ("cross", "test")),  # they make choices on validation photos
     "early": ("cross",),
     "ensemble": ("val", "test", "cross"),
 }
-"""What each mode can be measured on; an ensemble on what its members are."""
+"""The parts that each mode can be measured on; an ensemble on those of its members."""
 
 
-def do(work: Work, run: Run) -> Row:
-    """The row of a run."""
-    return best(work, run) if run.best_of else MODES[run.mode](work, run)
+def do(context: StudyContext, run: Run) -> StudyRow:
+    """Make the row of a run."""
+    return best(context, run) if run.best_of else MODES[run.mode](context, run)

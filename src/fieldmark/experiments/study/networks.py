@@ -1,4 +1,4 @@
-"""The networks of a study: loaded before any long work, so that what is missing is said at once."""
+"""The networks of a study, loaded first so that missing weights are reported at once."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fieldmark import models
+from fieldmark.experiments import own
 from fieldmark.experiments.recipes import Run
+from fieldmark.experiments.records import SkippedNetwork
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.models import Backbone
-from fieldmark.utils.errors import WeightsUnavailable
+from fieldmark.utils.errors import InputError, WeightsUnavailable
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a study by name, pretrained where that can be had, and random ones."""
+    """The networks of a study by name: pretrained where possible, and those of random weights."""
 
     pretrained: dict[str, Backbone]
     random: dict[str, Backbone]
-    skipped: list[dict[str, str]]
+    skipped: list[SkippedNetwork]
 
     def of(self, run: Run) -> Backbone:
-        """The network that a run needs."""
+        """Return the network of a run."""
         return (self.random if run.transfer == "scratch" else self.pretrained)[run.backbone]
 
     def can_run(self, run: Run, runs: Sequence[Run]) -> bool:
-        """Whether its network is there, or, where it is made from other rows, one of theirs is."""
+        """Return whether its network is there or, for a run that is made from rows, one of theirs is."""
         if run.backbone:
             return run.backbone in self.pretrained
         needed = run.members or run.best_of
@@ -37,23 +39,45 @@ class Networks:
 
 
 def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
-    """Load every network that the runs name."""
+    """Load every network that the runs name, or build it where it is the user's own.
+
+    Raises:
+        InputError: two different networks have one name, or one cannot be built.
+    """
     found = Networks({}, {}, [])
     seed = config.options.seed
     for name in dict.fromkeys(run.backbone for run in runs if run.backbone):
-        if any(run.backbone == name and run.transfer == "scratch" for run in runs):
+        sharing = [run for run in runs if run.backbone == name]
+        if sharing[0].own is not None:
+            found.pretrained[name] = found.random[name] = _own(sharing, seed)
+            continue
+        if any(run.transfer == "scratch" for run in sharing):
             found.random[name] = models.load(name, weights="random", seed=seed)
         try:
             network = models.load(name, weights_dir=config.weights_dir, seed=seed)
         except WeightsUnavailable as error:
             if config.skip_missing:
-                logger.info(f"{name} is skipped: {error}")
-                found.skipped.append({"backbone": name, "why": str(error)})
+                logger.info(f"{name} is left out: {error}")
+                found.skipped.append(SkippedNetwork(name, str(error)))
                 continue
-            logger.warning(
-                f"Warning: randomly initialised weights (none found for {name}). {error}"
-            )
-            network = models.load(name, weights="random", seed=seed)
+            network = random_network(name, seed, error)
         logger.info(f"{name}: {network.weights_info.summary}")
         found.pretrained[name] = network
     return found
+
+
+def random_network(name: str, seed: int, error: WeightsUnavailable) -> Backbone:
+    """Return a network with random weights, and log a warning with the reason."""
+    logger.warning(f"Warning: randomly initialised weights for {name}. {error}")
+    return models.load(name, weights="random", seed=seed)
+
+
+def _own(runs: Sequence[Run], seed: int) -> Backbone:
+    """The user's own network, which all runs with its name share."""
+    first = runs[0].own
+    if first is None or any(run.own is None or run.own.key != first.key for run in runs):
+        raise InputError(
+            f"Two different networks are called {runs[0].backbone!r}: give each run of one of them "
+            "another `backbone`."
+        )
+    return own.backbone(first, runs[0].backbone, seed)

@@ -1,25 +1,29 @@
-"""A study from its first photo to its page: rows as soon as their features are there."""
+"""Run a study: rows as soon as their features are there."""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from fieldmark.data.subset import read
-from fieldmark.experiments.recipes import Recipe, Run
+from fieldmark.data.dataset import Dataset
+from fieldmark.experiments.recipes import Recipe, RecipeFunction, Run, recipe_of
+from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.experiments.study import modes
 from fieldmark.experiments.study.config import StudyConfig
-from fieldmark.experiments.study.context import Row, Work
-from fieldmark.experiments.study.data import Data
+from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import key
 from fieldmark.experiments.study.networks import load
+from fieldmark.experiments.study.photos import StudyPhotos
+from fieldmark.experiments.study.result import StudyResult
 from fieldmark.experiments.study.writing import KIND, Writer
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.training.finetune import FineTuning
+from fieldmark.training.run import dataset_for
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.publishing import claimed
@@ -27,44 +31,71 @@ from fieldmark.utils.publishing import claimed
 logger = logging.getLogger(__name__)
 
 ON_FEATURES = ("cached", "head", "tail", "early")
-"""The modes that need nothing but kept features."""
+"""The modes that need nothing but cached features."""
 
 
-def study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, *, command: str) -> Row:
-    """Run a recipe on some photos; gives the content of `study.json`.
+def study(
+    photos: str | Path | Dataset,
+    recipe: str | Recipe | Sequence[Run] | RecipeFunction = "paper",
+    config: StudyConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    command: str = "",
+) -> StudyResult:
+    """Compare networks and ways of training on some photos.
+
+    Args:
+        photos: labelled photos: a path, or a `Dataset`, which is divided already: `config` must then
+            leave `val`, `test`, `split`, `limit` and `names` as they are.
+        recipe: the runs: a name (`paper`, `better`, `tuned`), a Python file, a `Recipe`, a function that
+            returns one, or a list of `Run`.
+        config: every choice; None: the defaults.
+        out: the folder to write the study to, where the same call resumes it; None: a temporary folder
+            that is removed with the result.
+        command: what was typed, for the page.
 
     Raises:
-        InputError: anything about the photos, the folder or the recipe that stands in the way.
+        InputError: anything about the photos, the folder or the recipe, in one sentence.
         StoreError: another process writes to the folder.
+
+    Example:
+        >>> runs = [Run("mine", name, name) for name in ("squeezenet1_1", "alexnet")]
+        >>> result = study(photos, runs)  # doctest: +SKIP
+        >>> result.to_frame().select("label", "top1_error")  # doctest: +SKIP
     """
-    with claimed(out, KIND):
-        return _study(data, out, recipe, config, command)
+    config = config or StudyConfig()
+    made = recipe_of(recipe, config.options)
+    folder = Path(tempfile.mkdtemp(prefix="fieldmark-study-") if out is None else out)
+    result = StudyResult.within(folder, temporary=out is None)
+    with claimed(folder, KIND):
+        return replace(result, record=_study(photos, made, config, folder, command))
 
 
-def _study(data: Path, out: Path, recipe: Recipe, config: StudyConfig, command: str) -> Row:
-    start = time.perf_counter()
-    runs = _wanted(recipe, config.only)
+def _study(
+    photos: str | Path | Dataset, made: Recipe, config: StudyConfig, folder: Path, command: str
+) -> StudyRecord:
+    start, runs = time.perf_counter(), _wanted(made, config.only)
     networks = load(runs, config)
-    table = read(data, limit=config.limit, seed=config.options.seed, accepted=config.names)
+    dataset = dataset_for(photos, config, config.options.seed)
     able = [run for run in runs if networks.can_run(run, runs)]
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
     extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
-    photos = Data(table, config, data.resolve().name)
-    work = Work(_prunable(able, photos), config, networks, photos, extractor, out)
-    writer = Writer(recipe, command)
+    data = StudyPhotos(dataset, config.prune_below)
+    context = StudyContext(_prunable(able, data), config, networks, data, extractor, folder)
+    writer = Writer(made, command)
 
     def do(run: Run) -> None:
-        _do(work, run)
-        writer.write(work, seconds=None)
-        _say(work.rows[run.id])
+        _do(context, run)
+        writer.write(context)
+        _log(context.rows[run.id])
 
-    _in_turn(work, do)
-    return writer.finish(work, time.perf_counter() - start)
+    _in_turn(context, do)
+    return writer.finish(context, time.perf_counter() - start)
 
 
 def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
-    """The runs of the tables that are asked for."""
+    """The runs of the tables that are asked for, checked."""
     runs = [run for run in recipe.runs if not only or run.table in only]
     tables = list(dict.fromkeys(run.table for run in recipe.runs))
     if unknown := [name for name in only if name not in tables]:
@@ -72,7 +103,9 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
             f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}."
         )
     for run in runs:
+        run.about()  # own code without a version is refused before any work
         _check_changes(run)
+        _check_own(run)
         _check_part(run, recipe.runs)
         needed = run.members or run.best_of
         if needed and all(other.table != needed for other in runs):
@@ -91,13 +124,24 @@ def _check_changes(run: Run) -> None:
         )
     if run.changes and run.mode != "tuned":
         raise InputError(
-            f"Row {run.label!r} of table {run.table} changes the recipe of fine-tuning: its mode is to "
+            f"Row {run.label!r} of table {run.table} changes the recipe of fine-tuning: its mode must "
             f"be 'tuned', not {run.mode!r}."
         )
 
 
-def _prunable(runs: Sequence[Run], data: Data) -> list[Run]:
-    """The runs whose pruning leaves classes to tell apart; those that are left out are said."""
+def _check_own(run: Run) -> None:
+    """Whether a loss of the user's own is used at all."""
+    mixed = run.changes.get("mixup") or run.changes.get("cutmix")
+    known = run.mode in ("cached", "literal", "finetune", "tuned")
+    if run.loss and (mixed or not (known or (run.mode, run.head) == ("head", "softmax"))):
+        raise InputError(
+            f"Row {run.label!r} of table {run.table} has a loss of its own: it works with the modes "
+            "cached, literal, finetune, tuned (without mixup and cutmix), and head with head='softmax'."
+        )
+
+
+def _prunable(runs: Sequence[Run], data: StudyPhotos) -> list[Run]:
+    """The runs whose pruning leaves at least two classes; log those that are left out."""
     found = []
     for run in runs:
         left = len(data.classes(run))
@@ -114,7 +158,7 @@ def _prunable(runs: Sequence[Run], data: Data) -> list[Run]:
 
 
 def _check_part(run: Run, runs: Sequence[Run]) -> None:
-    """Whether a run can be measured on the photos that it names, and has no choice to make by them."""
+    """Whether a run can be measured on its part, and makes no choice on it."""
     parts: tuple[str, ...] = modes.PARTS[run.mode]
     if run.mode == "ensemble":
         parts = tuple(dict.fromkeys(each.part for each in runs if each.table == run.members))
@@ -122,46 +166,48 @@ def _check_part(run: Run, runs: Sequence[Run]) -> None:
         allowed = " or ".join(map(repr, parts))
         raise InputError(
             f"Row {run.label!r} of table {run.table} has the mode {run.mode!r} and the part "
-            f"{run.part!r}: its part is to be {allowed}."
+            f"{run.part!r}: its part must be {allowed}."
         )
 
 
-def _in_turn(work: Work, do: Callable[[Run], None]) -> None:
-    """Do the runs in the order in which they can be done: as soon as their features are there."""
-    cached = [run for run in work.runs if run.mode in ON_FEATURES and run.backbone]
-    started = [run for run in work.runs if run.mode == "tuned" and run.transfer != "scratch"]
-    wanted = {run.backbone: work.networks.pretrained[run.backbone] for run in cached + started}
+def _in_turn(context: StudyContext, do: Callable[[Run], None]) -> None:
+    """Do the runs in the order in which their features are ready."""
+    cached = [run for run in context.runs if run.mode in ON_FEATURES and run.backbone]
+    started = [run for run in context.runs if run.mode == "tuned" and run.transfer != "scratch"]
+    wanted = {run.backbone: context.networks.pretrained[run.backbone] for run in cached + started}
 
     def complete(name: str, so_far: Extraction) -> None:
         if so_far.rejected:
-            work.data = work.data.without(so_far.rejected)
+            context.data = context.data.without(so_far.rejected)
         for run in (each for each in cached if each.backbone == name):
             do(run)
 
-    work.extractor.compute(work.data.parts.files, wanted, on_complete=complete)
-    for run in (each for each in work.runs if each not in cached):
+    context.extractor.compute(context.data.parts.files, wanted, on_complete=complete)
+    for run in (each for each in context.runs if each not in cached):
         do(run)
 
 
-def _do(work: Work, run: Run) -> None:
-    """Do one run, or take it as it was kept."""
-    path = work.out / "rows" / f"{run.id}.json"
-    row = io.read_json(path) if path.exists() else {}
-    if row.get("key") != (now := key(work, run)):
-        row = {**modes.do(work, run), "key": now}
-        io.write_json(path, row)
-    work.rows[run.id] = row
+def _do(context: StudyContext, run: Run) -> None:
+    """Do one run, or reuse its row where its key is the same."""
+    path = context.out / "rows" / f"{run.id}.json"
+    known, now = io.read_json(path) if path.exists() else {}, key(context, run)
+    if isinstance(known, dict) and known.get("key") == now:
+        context.rows[run.id] = StudyRow.from_dict(known, path)
+    else:
+        row = replace(modes.do(context, run), key=now)
+        io.write_json(path, row.to_dict())
+        context.rows[run.id] = row
 
 
-def _say(row: Row) -> None:
-    """One line for the person at the terminal."""
-    name = f"{row['table']:>8}  {row['label']:<20}"
-    marked = "" if row["weights_complete"] else f"  [{row['weights_short']}]"
-    if row["val_top1_error"] is None:
+def _log(row: StudyRow) -> None:
+    """Log a row in one line."""
+    name = f"{row.table:>8}  {row.label:<20}"
+    marked = "" if row.weights_complete else f"  [{row.weights_short}]"
+    error, interval = row.val_top1_error, row.val_top1_error_interval
+    if error is None or interval is None:
         logger.info(f"{name} not measured: no photo is of a class that is learned{marked}")
         return
-    error, (low, high) = row["val_top1_error"], row["val_top1_error_interval"]
     logger.info(
-        f"{name} error {error:.3f} ({low:.3f} to {high:.3f}), all "
-        f"classes {row['val_top1_error_all_classes']:.3f}{marked}"
+        f"{name} error {error:.3f} ({interval[0]:.3f} to {interval[1]:.3f}), all "
+        f"classes {row.val_top1_error_all_classes:.3f}{marked}"
     )

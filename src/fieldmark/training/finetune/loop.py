@@ -24,7 +24,7 @@ from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.device import fabric
 from fieldmark.training.finetune.layers import set_modes
-from fieldmark.training.finetune.step import Updater
+from fieldmark.training.finetune.step import Loss, Updater
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar, report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -52,6 +52,7 @@ def finetune(
     checkpoint: Path | None = None,
     save_every: float = 30.0,
     stop: Callable[[], bool] = lambda: False,
+    loss: Loss | None = None,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
 
@@ -65,6 +66,8 @@ def finetune(
             network is ignored.
         save_every: seconds between checkpoints; there is also one after each epoch.
         stop: called after each update; whether to stop.
+        loss: the loss of logits (N, C) and labels (N,) that is minimised; None: the cross-entropy. The
+            curve's training loss is this loss, its validation loss always the cross-entropy.
 
     Raises:
         ValueError: the recipe does not crop, and the training crops are larger than the others.
@@ -77,7 +80,7 @@ def finetune(
     if not recipe.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
     in_epoch = math.ceil(len(train) / recipe.batch_size)
-    update = Updater(network, recipe, steps=recipe.epochs * in_epoch)
+    update = Updater(network, recipe, steps=recipe.epochs * in_epoch, loss=loss)
     run = _digest_of(network, train, val, recipe)
     state = TrainingState(
         network, update.average.network, update.optimiser, run, checkpoint, save_every
@@ -92,8 +95,8 @@ def finetune(
             for crops, labels in batches(train, recipe, epoch, side, first=state.batch):
                 photos = min(recipe.batch_size, len(train) - state.batch * recipe.batch_size)
                 with distributed.peer_errors():
-                    loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
-                state.after_update(loss, photos)
+                    batch_loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
+                state.after_update(batch_loss, photos)
                 if stop():
                     state.save()
                     raise Stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +18,9 @@ from fieldmark.training.finetune.augment import BatchMixer
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.device import fabric
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits, float32 (N, C), and labels, int64 (N,), to the mean loss, a scalar."""
+
 
 class Updater:
     """Update a network in place, with its optimiser and the running mean of its weights.
@@ -27,7 +31,9 @@ class Updater:
         average: the mean of the weights, if the recipe has one.
     """
 
-    def __init__(self, network: Network, recipe: FineTuning, steps: int) -> None:
+    def __init__(
+        self, network: Network, recipe: FineTuning, steps: int, loss: Loss | None = None
+    ) -> None:
         self.network, self.recipe, self.steps = network, recipe, steps
         self.fabric = fabric(recipe)
         network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -44,6 +50,7 @@ class Updater:
             self.run = self.fabric.setup_module(network, move_to_device=False)
         self.average = WeightAverage(network, recipe.average)
         self.mixing = BatchMixer(recipe, network.classes)
+        self.loss = loss or self.mixing.loss
 
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
@@ -92,7 +99,7 @@ class Updater:
         crops, targets = self.mixing(crops, labels, number)
         with seeded(self.recipe.seed, "dropout", number), self.fabric.autocast():
             logits = self.run(crops.to(self.fabric.device))
-        return self.mixing.loss(logits.float(), targets.to(self.fabric.device))
+        return self.loss(logits.float(), targets.to(self.fabric.device))
 
 
 class WeightAverage:

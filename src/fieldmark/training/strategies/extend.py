@@ -137,7 +137,6 @@ class ExtendStrategy:
             outcome.evaluation,
             Evaluation.of(splits.test, before, splits.classes),
         )
-        outcome.summary["grown"] = changed
         known = self.old.becomes.values()
         made = self.old.classifier.provenance
         return {
