@@ -170,7 +170,7 @@ class TestShard:
             for path, digest in table.kept.select("path", "sha256").iter_rows()
         ]
         alone = extractor(tmp_path / "alone")
-        assert list(alone.compute(photos, {NETWORK: network})) == [NETWORK]
+        assert alone.compute(photos, {NETWORK: network}).computed == {NETWORK: 32}
         shared = extractor(tmp_path / "shared")
         listed = readers.read(tars, verify=False)
         reports = [
@@ -246,7 +246,7 @@ class TestShard:
 
 
 class TestSegments:
-    def feature_cache(self, folder: Path) -> features.FeatureCache:
+    def cache(self, folder: Path) -> features.FeatureCache:
         return FeatureStore(folder).cache("network", "crop", 3)
 
     def put(self, feature_cache: features.FeatureCache, numbers: range) -> None:
@@ -292,7 +292,7 @@ def test_the_verb(tars: Path, cache: Path) -> None:
         ],
     )
     assert run.exit_code == 0, run.output
-    assert "Shard 2/3: 1" in run.output
+    assert "Shard 2/3: features of 11 photos are cached (11 computed now)" in run.output
     assert (cache / "features").is_dir()
 
 
