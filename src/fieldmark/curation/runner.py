@@ -122,11 +122,15 @@ def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) ->
 def lines(result: CheckResult) -> Iterator[str]:
     """Describe the result for the terminal."""
     counts = result.summary.to_dict()
-    yield f"{counts['photos']:,} photos checked, {counts['labelled']:,} with a label"
-    yield f"  {counts['duplicates']:,} duplicates"
-    yield f"  {counts['near-duplicates']:,} near-duplicates, duplicates included"
-    yield f"  {counts['twins_with_other_labels']:,} near-duplicates with different labels"
-    yield f"  {counts['leaking']:,} photos in leaks: near-duplicates or groups in several parts"
-    yield f"  {counts['labels']:,} suspect labels"
-    yield "  " + ", ".join(f"{counts[n]:,} {n}" for n in ("dark", "blurred", "tiny", "rotated"))
-    yield f"{result.table.kept.height:,} of {len(result.table):,} photos kept in the table"
+    for key, text in (
+        ("photos", "Photos checked"),
+        ("labelled", "Photos with a label"),
+        ("duplicates", "Duplicates"),
+        ("near-duplicates", "Near-duplicates, duplicates included"),
+        ("twins_with_other_labels", "Near-duplicates with different labels"),
+        ("leaking", "Photos in leaks (near-duplicates or groups in several parts)"),
+        ("labels", "Suspect labels"),
+        *((name, name.capitalize()) for name in ("dark", "blurred", "tiny", "rotated")),
+    ):
+        yield f"{text}: {counts[key]:,}"
+    yield f"Photos kept in the table: {result.table.kept.height:,} of {len(result.table):,}"

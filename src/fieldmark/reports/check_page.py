@@ -114,7 +114,7 @@ class _Gallery:
                 "dark",
                 "brightness",
                 False,
-                f"95 % of the pixels darker than {about['dark']:.0%} of white",
+                f"95 % of the pixels darker than {100 * about['dark']:g} % of white",
             ),
             ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
             ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),

@@ -102,6 +102,18 @@ class _FormParser(MultiPartParser):
     spool_max_size = 0  # no limit: the size of the body is limited already
     complete = False
 
+    def __init__(
+        self, headers: Headers, chunks: AsyncGenerator[bytes, None], max_files: int
+    ) -> None:
+        stream = self._to_the_end(chunks)
+        super().__init__(headers, stream, max_files=max_files, max_fields=_MAX_FIELDS)
+
+    async def _to_the_end(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self.complete:  # raised while Starlette parses, so that it closes its files
+            raise http_errors.bad_form("it ends too early")
+
     def on_end(self) -> None:
         self.complete = True
 
@@ -114,9 +126,8 @@ async def read_form(
     Raises:
         HttpError: Too many photos or fields, an unreadable form, or no photo.
     """
-    parser = _FormParser(headers, chunks, max_files=max_photos, max_fields=_MAX_FIELDS)
     try:
-        form = await parser.parse()
+        form = await _FormParser(headers, chunks, max_photos).parse()
     except MultiPartException as error:
         if error.message.startswith("Too many"):
             message = f"At most {max_photos} photos may be sent at once."
@@ -127,8 +138,6 @@ async def read_form(
     files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
     photos = [Upload(await each.read(), _base_name(each.filename or "")) for each in files]
     await form.close()
-    if not parser.complete:
-        raise http_errors.bad_form("it ends too early")
     if not photos:
         raise HttpError(400, "no-photo", "The form contains no photo: send it as a file.")
     return photos
