@@ -323,7 +323,7 @@ def test_pooled_networks_are_explained_without_torch(model: Path, tmp_path: Path
     code = f"""
         import sys
         from pathlib import Path
-        from fieldmark import explain
+        from fieldmark.inference import explain
         found = explain.run(Path({str(model)!r}), Path({str(model.parent / "photos" / "1.png")!r}),
                             Path({str(tmp_path / "why.png")!r}))
         print("torch" in sys.modules, found.heat is None, len(found.neighbours))

@@ -333,7 +333,7 @@ def test_a_converted_network_is_exported_without_torch(tmp_path: Path) -> None:
     code = f"""
         import sys
         from pathlib import Path
-        from fieldmark import export
+        from fieldmark.inference import export
         export.run(Path({str(model)!r}), Path({str(tmp_path / "m.onnx")!r}))
         print("torch" in sys.modules)
     """

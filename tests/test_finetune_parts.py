@@ -369,7 +369,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
 from test_finetune_parts import crops, tiny
 from fieldmark.training.finetune import finetune, good
-from fieldmark.training.finetune.checkpoint import State
+from fieldmark.training.finetune.checkpoint import TrainingState as State
 
 state, weights, dies = sys.argv[1:]
 after_update = State.after_update

@@ -29,7 +29,7 @@ MEGABYTES = 512
 _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from fieldmark import images
+from fieldmark.data import images
 from fieldmark.utils.errors import ImageRejected
 import PIL.Image, simplejpeg
 

@@ -92,8 +92,8 @@ class RankedNetwork(Record):
     weights: str = ""
     weights_complete: bool = True
     giga_macs: float = 0.0
-    ridge: HeadError = HeadError(1.0)  # noqa: RUF009  # it is frozen
-    ncm: HeadError = HeadError(1.0)  # noqa: RUF009
+    ridge: HeadError = HeadError(1.0)  # it is frozen
+    ncm: HeadError = HeadError(1.0)
     photo_ms: float | None = None
     seconds: float = 0.0
     tie: bool = False

@@ -162,18 +162,18 @@ def _load(folder: Path) -> dict[str, Any]:
     try:
         taxonomy = validation.taxonomy(about["taxonomy"])
         ood_threshold = about["known_from"]
-        return dict(
-            members=_members(folder, about, len(taxonomy)),
-            taxonomy=taxonomy,
-            temperature=validation.number(about, "temperature", 1e-3, 1e3),
-            thresholds=validation.thresholds(about["thresholds"]),
-            ood_threshold=(
+        return {
+            "members": _members(folder, about, len(taxonomy)),
+            "taxonomy": taxonomy,
+            "temperature": validation.number(about, "temperature", 1e-3, 1e3),
+            "thresholds": validation.thresholds(about["thresholds"]),
+            "ood_threshold": (
                 None if ood_threshold is None else validation.number(about, "known_from", -1e6, 1e6)
             ),
-            provenance=about["provenance"],
-            source=folder,
-            files=_files(about),
-        )
+            "provenance": about["provenance"],
+            "source": folder,
+            "files": _files(about),
+        }
     except (InputError, OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from error
 
