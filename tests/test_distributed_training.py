@@ -173,7 +173,7 @@ class TestStream:
     def test_train_takes_the_same_photos_from_a_stream(self, insects: Path) -> None:
         config = TrainConfig(backbone="shufflenet_v2_x0_5", transfer="scratch")
         network = models.load("shufflenet_v2_x0_5", weights="random")
-        data = SingleStrategy(load_dataset(insects), config).prepare()
+        data = SingleStrategy.of(config, lambda: load_dataset(insects)).prepare()
         parts, extractor = data.splits, data.extractor
         about = network, parts.train, parts.val, parts.classes
         for ours, theirs in zip(

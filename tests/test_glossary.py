@@ -18,17 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "fieldmark"
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
-PENDING = frozenset(
-    {
-        "ARCHITECTURE.md",
-        "README.md",
-        *(f"docs/{name}.md" for name in ("better", "check", "classifier", "data", "grow")),
-        *(f"docs/{name}.md" for name in ("scaling", "serve", "verified")),
-        *(f"src/fieldmark/data/{name}.py" for name in ("download/http", "split")),
-        *(f"src/fieldmark/reports/templates/{name}.html" for name in ("base", "check")),
-        *(f"src/fieldmark/reports/templates/{name}.html" for name in ("classifier", "study")),
-    }
-)
+PENDING: frozenset[str] = frozenset()
 """Files that have not been rewritten yet. MUST BE EMPTY when the rewriting is done."""
 
 

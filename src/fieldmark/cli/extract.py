@@ -66,6 +66,6 @@ def extract(
             "node."
         )
     typer.echo(
-        f"{where}: features of {report.photos:,} photos are cached ({report.computed:,} computed "
-        f"now); {len(report.rejected):,} photos rejected"
+        f"{where}: {report.photos:,} photos with cached features ({report.computed:,} computed now), "
+        f"{len(report.rejected):,} rejected"
     )

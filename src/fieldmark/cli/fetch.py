@@ -80,7 +80,9 @@ def fetch(
             **base,
         )
         got = download.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=policy)
-        typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not found")
+        typer.echo(
+            f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available"
+        )
         typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
         return
     year = what.removeprefix("inat")

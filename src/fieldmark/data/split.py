@@ -149,8 +149,8 @@ def split_photos(
         )
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
         raise InputError(
-            f"Shares of {val:g} for val and {test:g} for test leave nothing to train on or nothing to "
-            "measure on: each has to be at least 0, and their sum between 0 and 1."
+            f"Shares of {val:g} for val and {test:g} for test leave no training photos or no others: "
+            "each has to be at least 0, and their sum between 0 and 1."
         )
     return Split(_draw(rows, val, test, seed, by_class=way == "stratified"), seed, way)
 

@@ -128,7 +128,8 @@ def train(
         if config.several:
             strategy = EnsembleStrategy.of(dataset_for(photos, config, config.seed), config)
         else:
-            strategy = SingleStrategy(dataset_for(photos, config, config.seed), config)
+            read = partial(dataset_for, photos, config, config.seed)
+            strategy = SingleStrategy.of(config, read)
         return _run(strategy, out, callbacks, command)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from fieldmark import models
@@ -42,26 +41,28 @@ class SingleStrategy:
     Attributes:
         dataset: the photos and their split.
         config: every choice.
+        backbone: the network with the weights that training begins with.
     """
 
     dataset: Dataset
     config: TrainConfig
+    backbone: Backbone
 
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The network with the weights that training begins with."""
-        config = self.config
-        return models.load(
+    @classmethod
+    def of(cls, config: TrainConfig, read: Callable[[], Dataset]) -> SingleStrategy:
+        """Load the network, then read the photos: missing weights are reported at once."""
+        join_processes(config.transfer)
+        backbone = models.load(
             config.network,
             weights="random" if config.transfer == "scratch" else config.weights,
             weights_dir=config.weights_dir,
             seed=config.seed,
         )
+        logger.info(f"Network: {config.network}; {backbone.weights_info.summary}")
+        return cls(read(), config, backbone)
 
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
-        join_processes(self.config.transfer)
-        logger.info(f"Network: {self.config.network}; {self.backbone.weights_info.summary}")
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
         if self.config.transfer == "scratch":
