@@ -230,7 +230,7 @@ def test_page_works_by_keyboard(page: Any) -> None:
     assert focused(page) == "Where it looked"
     page.keyboard.press("Space")
     heat = page.locator(".heat")
-    playwright.expect(heat).to_be_visible()
+    playwright.expect(heat).to_be_visible(timeout=60_000)
     assert page.locator(".show-heat").get_attribute("aria-pressed") == "true"
     page.keyboard.press("Space")
     playwright.expect(heat).to_be_hidden()
