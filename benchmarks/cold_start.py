@@ -103,9 +103,7 @@ def _classifier(folder: Path) -> Path:
 
 def _process(command: list[str]) -> Callable[[], float]:
     def call() -> None:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=dict(os.environ)
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[:4])} failed: {done.stderr[-2000:]}")
 

@@ -258,9 +258,7 @@ def commit() -> str:
 
 def _git(*words: str) -> str:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
@@ -342,10 +340,7 @@ def table(name: str, rows: Sequence[Row]) -> str:
     left = (0, 3, 7)
     text = []
     for line in lines:
-        cells = [
-            cell.ljust(width[n]) if n in left else cell.rjust(width[n])
-            for n, cell in enumerate(line)
-        ]
+        cells = [cell.ljust(width[n]) if n in left else cell.rjust(width[n]) for n, cell in enumerate(line)]
         text.append("  ".join(cells).rstrip())
     return "\n".join(text)
 

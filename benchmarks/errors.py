@@ -69,9 +69,7 @@ def run(
         return [*rows, _tiers(some, Path(folder), store)]
 
 
-def _against_reference(
-    name: str, parts: DataSplits, weights_dir: Path | None, store: FeatureStore
-) -> Row:
+def _against_reference(name: str, parts: DataSplits, weights_dir: Path | None, store: FeatureStore) -> Row:
     backbone = models.load(name, weights_dir=weights_dir)
     extractor = FeatureExtractor(store=store, engine="onnxruntime")
     ours = _evaluation(extractor, backbone, parts)
@@ -80,9 +78,7 @@ def _against_reference(
     return _row(f"{name}, error", ours, theirs, "torchvision's recipe", parts)
 
 
-def _evaluation(
-    extractor: FeatureExtractor, backbone: models.Backbone, parts: DataSplits
-) -> Evaluation:
+def _evaluation(extractor: FeatureExtractor, backbone: models.Backbone, parts: DataSplits) -> Evaluation:
     """Evaluate ours as a study does: features, ten epochs of the last layer, scores."""
     photos = [*parts.train.files, *parts.val.files]
     extractor.compute(photos, {backbone.architecture.name: backbone})
@@ -169,9 +165,7 @@ def _tiers(parts: DataSplits, folder: Path, store: FeatureStore) -> Row:
     found = {}
     for tier in ("exact", "fast"):
         crop: Preprocess = replace(PAPER_CROP, tier=tier)
-        found[tier] = _evaluation(
-            FeatureExtractor(crop, store, engine="onnxruntime"), backbone, parts
-        )
+        found[tier] = _evaluation(FeatureExtractor(crop, store, engine="onnxruntime"), backbone, parts)
     note = "photos enlarged so that the tier acts"
     return _row(
         f"fast tier, {TIER_NETWORK}, error",

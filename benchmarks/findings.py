@@ -65,9 +65,7 @@ def _blurred(pictures: list[Image.Image]) -> Row:
 
     note = f"{len(pictures)} photos blurred by {_SIGMA} of {SIDE} pixels"
     name = "variance of the Laplacian, as many false alarms"
-    return _row(
-        "blurred photos that are found", found(image_stats.blur), found(_flatness), name, note
-    )
+    return _row("blurred photos that are found", found(image_stats.blur), found(_flatness), name, note)
 
 
 def _grey(picture: Image.Image, sigma: float = 0.0) -> FloatArray:

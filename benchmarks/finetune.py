@@ -56,10 +56,7 @@ def run(quick: bool = False) -> list[Row]:
     ways = {
         "ours": _ours(copy.deepcopy(network), photos, how, side),
         PEER: _theirs(copy.deepcopy(network.network), photos, how, side),
-        **{
-            name: _ours(copy.deepcopy(network), photos, other, side)
-            for name, other in others.items()
-        },
+        **{name: _ours(copy.deepcopy(network), photos, other, side) for name, other in others.items()},
     }
     values = common.alternate(ways, common.rounds(quick))
     what = f"a step at {side} x {side}, {how.batch_size} photos"
@@ -70,9 +67,7 @@ def _photos(count: int) -> LabelledCrops:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, STORED, STORED, 3), np.uint8)
     numbers = np.arange(count)
-    return LabelledCrops(
-        pixels, numbers, numbers % CLASSES, tuple(f"p{number}" for number in numbers)
-    )
+    return LabelledCrops(pixels, numbers, numbers % CLASSES, tuple(f"p{number}" for number in numbers))
 
 
 def _ours(network: Any, photos: LabelledCrops, how: FineTuning, side: int) -> Callable[[], float]:
@@ -80,9 +75,7 @@ def _ours(network: Any, photos: LabelledCrops, how: FineTuning, side: int) -> Ca
     set_modes(network, how)
 
     def way() -> float:
-        return _seconds(
-            batches(photos, how, 0, side), lambda crops, labels: update(crops, labels, 500)
-        )
+        return _seconds(batches(photos, how, 0, side), lambda crops, labels: update(crops, labels, 500))
 
     return way
 
@@ -110,9 +103,7 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self.change(picture), int(self.photos.labels[number])
 
 
-def _theirs(
-    network: nn.Module, photos: LabelledCrops, how: FineTuning, side: int
-) -> Callable[[], float]:
+def _theirs(network: nn.Module, photos: LabelledCrops, how: FineTuning, side: int) -> Callable[[], float]:
     from timm.optim._optim_factory import create_optimizer_v2
     from timm.utils.model_ema import ModelEmaV3
 

@@ -99,9 +99,7 @@ def peer(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> dict[s
     return best | {"seconds": sum(each["best_alone"] for each in tried)}
 
 
-def ours(
-    name: str, train: LabelledFeatures, val: LabelledFeatures, classes: int
-) -> dict[str, float]:
+def ours(name: str, train: LabelledFeatures, val: LabelledFeatures, classes: int) -> dict[str, float]:
     """Return the same for one of our heads."""
     found = HEADS[name](train, val, classes, 0)
     loss, error = loss_and_error(found.head.logits_of(val.features), val.labels)

@@ -36,9 +36,7 @@ def run(quick: bool = False) -> list[Row]:
     for classes in (100, 1_000) if quick else CLASSES:
         memory: dict[str, list[float]] = {OURS: [], PEER: []}
 
-        def way(
-            name: str, classes: int = classes, memory: dict[str, list[float]] = memory
-        ) -> float:
+        def way(name: str, classes: int = classes, memory: dict[str, list[float]] = memory) -> float:
             said = elsewhere("heads_many", name, classes)
             memory[name].append(said["mib"])
             return said["seconds"]
@@ -94,14 +92,10 @@ def _errors(quick: bool) -> list[Row]:
     ours, theirs = (min(each, key=lambda fit: fit.val_loss).curve[-1] for each in (drawn, full))
     what = f"error, {classes:,} classes, {classes // 8:,} drawn a step"
     spread = 1.96 * (ours.val_error * (1 - ours.val_error) / len(val)) ** 0.5
-    note = (
-        f"plus or minus {spread:.4f} (95 %); losses {ours.val_loss:.3f} and {theirs.val_loss:.3f}"
-    )
+    note = f"plus or minus {spread:.4f} (95 %); losses {ours.val_loss:.3f} and {theirs.val_loss:.3f}"
     ratio = theirs.val_error / max(ours.val_error, 1e-9)
     peer = "softmax over all classes"
-    return [
-        Row(what, "", ours.val_error, theirs.val_error, peer, ratio, ratio, ratio, EXACT, note=note)
-    ]
+    return [Row(what, "", ours.val_error, theirs.val_error, peer, ratio, ratio, ratio, EXACT, note=note)]
 
 
 def _blobs(photos: int, classes: int, dim: int, seed: int) -> LabelledFeatures:

@@ -78,9 +78,7 @@ def _found(quick: bool) -> list[Row]:
                 measures[name].append(_precision_recall(theirs, wrong_N))
         for name in FILTERS:
             for at, what in enumerate(("precision", "recall")):
-                pairs = [
-                    (a[at], b[at]) for a, b in zip(measures["ours"], measures[name], strict=True)
-                ]
+                pairs = [(a[at], b[at]) for a, b in zip(measures["ours"], measures[name], strict=True)]
                 rows.append(_row(f"{what}, labels changed {kind}", f"cleanlab, {name}", pairs))
     return rows
 
@@ -135,9 +133,7 @@ def _wild74(limit: int | None) -> tuple[Features, LabelledPhotos, list[str]]:
     extractor.compute(files, {models.DEFAULT: backbone})
     features = extractor.cache(backbone).get([each.sha256 for each in files])
     groups = tuple(rows["group"])
-    photos = LabelledPhotos(
-        tuple(rows["id"]), files, tuple(rows["taxon_id"]), groups, ("",) * len(files)
-    )
+    photos = LabelledPhotos(tuple(rows["id"]), files, tuple(rows["taxon_id"]), groups, ("",) * len(files))
     return features, photos, sorted(set(photos.taxon_ids))
 
 

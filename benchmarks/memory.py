@@ -87,9 +87,7 @@ def _one(verb: str, photos: Path) -> dict[str, float]:
         network = load(NETWORK, weights="random")
         extractor = FeatureExtractor(engine="onnxruntime", store=FeatureStore())
         with _without(network.architecture.feature_dim):
-            count = sharded.extract_shard(
-                sharded.read(photos), {NETWORK: network}, extractor
-            ).photos
+            count = sharded.extract_shard(sharded.read(photos), {NETWORK: network}, extractor).photos
     return {"mib": 1024 * peak_gib(), "rate": count / (time.perf_counter() - start)}
 
 

@@ -53,8 +53,7 @@ class FeatureExtractor:
         self.crops = np.stack([crop for crop in crops if isinstance(crop, np.ndarray)])
         self.backbones = {name: models.load(name, weights="random") for name in names}
         self.engines = {
-            name: runtime.engine(backbone, engine, batch=BATCH)
-            for name, backbone in self.backbones.items()
+            name: runtime.engine(backbone, engine, batch=BATCH) for name, backbone in self.backbones.items()
         }
 
     def count(self, names: Sequence[str]) -> int:

@@ -143,9 +143,7 @@ def recipe(name: str, classes: int, weights_dir: Path | None, *, library: str) -
     return Recipe(name, library, network, transform, last)
 
 
-def _of_torchvision(
-    name: str, classes: int, weights_dir: Path | None
-) -> tuple[nn.Module, nn.Module]:
+def _of_torchvision(name: str, classes: int, weights_dir: Path | None) -> tuple[nn.Module, nn.Module]:
     from fieldmark.utils.errors import WeightsUnavailable
 
     try:
@@ -179,9 +177,7 @@ class Pace:
         return epochs * (train_photos * self.train + val_photos * self.val)
 
 
-def pace(
-    of: Recipe, train: Sequence[Example], val: Sequence[Example], *, workers: int | None = None
-) -> Pace:
+def pace(of: Recipe, train: Sequence[Example], val: Sequence[Example], *, workers: int | None = None) -> Pace:
     """Time one pass over some training and one over some validation photos.
 
     The clock starts when the loader's first batch is there: starting the workers and waiting for

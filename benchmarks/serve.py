@@ -131,9 +131,7 @@ def _throughput(
     return [
         compare(what, values, SERVED, BARE, unit=unit, more_is_better=True, aim=aim),
         compare(what, values, SERVED, WITH_DECODING, unit=unit, more_is_better=True),
-        compare(
-            f"processor time a photo, {photos}", spent, SERVED, BARE, unit="ms", aim=aim, note=share
-        ),
+        compare(f"processor time a photo, {photos}", spent, SERVED, BARE, unit="ms", aim=aim, note=share),
     ]
 
 

@@ -116,9 +116,7 @@ def _measured_on(result: dict[str, Any]) -> str:
     machine = result["machine"]
     gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
     versions = result["versions"]
-    main = ", ".join(
-        f"{name} {versions[name]}" for name in ("torch", "onnxruntime") if name in versions
-    )
+    main = ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime") if name in versions)
     return (
         f"<sub>{result['date'][:10]}, commit {result['commit']}, {machine['cores']} cores of "
         f"{machine['processor']} ({', '.join(machine['flags'][-3:])}){gpu}, load before "
@@ -155,8 +153,7 @@ def stages(found: Results) -> str:
     """Return the time of each stage of ours."""
     taken = found["table3"]["rows"][0]["more"]["stages"]
     lines = [
-        (what, _time(seconds), f"{100 * seconds / taken['all']:.0f} %")
-        for what, seconds in taken.items()
+        (what, _time(seconds), f"{100 * seconds / taken['all']:.0f} %") for what, seconds in taken.items()
     ]
     return _markdown(("stage", "time", "share"), lines)
 
@@ -169,9 +166,7 @@ def sizes(found: Results) -> str:
     taken, count = row.more["stages"], row.more["train"] + row.more["val"]
     a_photo = (taken["the networks on the crops"] + taken["the last layers"]) / count + decode
     fixed = max(0.0, row.ours - a_photo * count)
-    lines = [
-        (f"{count:,}", _time(row.ours), _time(row.peer), f"**{figure(row.ratio)}x**, measured")
-    ]
+    lines = [(f"{count:,}", _time(row.ours), _time(row.peer), f"**{figure(row.ratio)}x**, measured")]
     for photos, _ in _SIZES[:3]:
         ours, peer = fixed + a_photo * photos, row.peer / count * photos
         text = f"{figure(peer / ours)}x, computed"

@@ -87,9 +87,7 @@ class Setting:
 def run(quick: bool = False) -> list[Row]:
     """Compare with torchvision and timm, and divide the factor into its parts."""
     data, weights = common.shared("data", "wild74"), common.shared("weights")
-    return measure(
-        Setting(data, weights, limit=40 if quick else LIMIT, rounds=common.rounds(quick))
-    )
+    return measure(Setting(data, weights, limit=40 if quick else LIMIT, rounds=common.rounds(quick)))
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -227,8 +225,7 @@ def _network_rows(work: _Work) -> list[Row]:
         values = {
             OURS: [_ours_of(study, name) / count for study in work.studies],
             TORCHVISION: [
-                each.whole(len(work.train), len(work.val), work.setting.epochs) / count
-                for each in paces
+                each.whole(len(work.train), len(work.val), work.setting.epochs) / count for each in paces
             ],
         }
         note = "features and last layer of one network, without decoding and fixed costs"
@@ -252,12 +249,8 @@ def _median(values: Sequence[float]) -> float:
 def stages(values: dict[str, list[float]], work: _Work) -> dict[str, float]:
     """Return the time of each stage of ours, in seconds: medians over the rounds."""
     names = work.setting.networks
-    features = _median(
-        [sum(_row_of(s, name)["extract_seconds"] for name in names) for s in work.studies]
-    )
-    heads = _median(
-        [sum(_row_of(s, name)["train_seconds"] for name in names) for s in work.studies]
-    )
+    features = _median([sum(_row_of(s, name)["extract_seconds"] for name in names) for s in work.studies])
+    heads = _median([sum(_row_of(s, name)["train_seconds"] for name in names) for s in work.studies])
     total = _median(values[OURS])
     inside = _median([s["seconds"] for s in work.studies])
     return {

@@ -57,12 +57,9 @@ def annotations(photos: int, classes: int) -> dict[str, Any]:
     return {
         "images": images,
         "annotations": [
-            {"image_id": number, "category_id": label, "id": number}
-            for number, label in enumerate(labels)
+            {"image_id": number, "category_id": label, "id": number} for number, label in enumerate(labels)
         ],
-        "categories": [
-            {"id": n, "name": f"SPECIES{n}", "genus": f"GENUS{n // 4}"} for n in range(classes)
-        ],
+        "categories": [{"id": n, "name": f"SPECIES{n}", "genus": f"GENUS{n // 4}"} for n in range(classes)],
     }
 
 
@@ -100,17 +97,13 @@ def plain(path: Path, train_test_split: Any) -> None:
     label_of = {note["image_id"]: note["category_id"] for note in document["annotations"]}
     names = [image["file_name"] for image in document["images"]]
     labels = [label_of[image["id"]] for image in document["images"]]
-    train, _, of_train, _ = train_test_split(
-        names, labels, test_size=0.1, stratify=labels, random_state=0
-    )
+    train, _, of_train, _ = train_test_split(names, labels, test_size=0.1, stratify=labels, random_state=0)
     counts = Counter(of_train)
     kept = {label for label, count in counts.items() if count >= 100}
     _ = [(name, label) for name, label in zip(train, of_train, strict=True) if label in kept]
 
 
-def run(
-    quick: bool = False, photos: int | None = None, classes: int | None = None
-) -> list[common.Row]:
+def run(quick: bool = False, photos: int | None = None, classes: int | None = None) -> list[common.Row]:
     """Compare all steps with the plain script; the seconds of each step are in `more`.
 
     The script reads no taxonomy, checks nothing, ignores groups and writes no table.

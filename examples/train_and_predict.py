@@ -9,9 +9,7 @@ from fieldmark import ImageRejected, load_dataset, train
 
 photos, model, *more = sys.argv[1:]
 dataset = load_dataset(photos, test=0.2)
-print(
-    f"{len(dataset.train)} training, {len(dataset.val)} validation, {len(dataset.test)} test photos"
-)
+print(f"{len(dataset.train)} training, {len(dataset.val)} validation, {len(dataset.test)} test photos")
 
 trained = train(dataset, out=model)
 low, high = trained.summary["top1_error_interval"]

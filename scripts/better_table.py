@@ -272,9 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     given_as = parser.add_mutually_exclusive_group(required=True)
     given_as.add_argument("study", type=Path, nargs="?", help="a study.json of `better` or `tuned`")
-    given_as.add_argument(
-        "--again", action="store_true", help="from the results stored beside the document"
-    )
+    given_as.add_argument("--again", action="store_true", help="from the results stored beside the document")
     parser.add_argument("--ranking", type=Path, help="the output of rank --json")
     parser.add_argument("--into", type=Path, required=True, help="a Markdown file with comments")
     given = parser.parse_args()

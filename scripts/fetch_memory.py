@@ -55,9 +55,7 @@ def observations(count: int) -> Iterator[str]:
 
 def pictures(count: int) -> Iterator[str]:
     """Yield one row per photo."""
-    yield (
-        "photo_uuid\tphoto_id\tobservation_uuid\tobserver_id\textension\tlicense\twidth\theight\tposition"
-    )
+    yield ("photo_uuid\tphoto_id\tobservation_uuid\tobserver_id\textension\tlicense\twidth\theight\tposition")
     for n in range(count):
         yield f"{uuid(n)}\t{n}\t{uuid(n)}\t{n % 5000}\tjpg\tCC-BY-NC\t2048\t1536\t0"
 
@@ -72,9 +70,7 @@ def choose(folder: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     text = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     seconds = time.perf_counter() - start
-    say(
-        f"{chosen.height:,} chosen of {text:,.0f} MB gzipped, {seconds:.1f} s, peak {peak:,.0f} MiB\n"
-    )
+    say(f"{chosen.height:,} chosen of {text:,.0f} MB gzipped, {seconds:.1f} s, peak {peak:,.0f} MiB\n")
 
 
 def main(words: list[str]) -> None:

@@ -207,9 +207,7 @@ def main() -> None:
         os.environ["FIELDMARK_CACHE"] = str(folder / "cache")
         lay_out(folder, given.classes, given.photos)
         for step in STEPS:
-            subprocess.run(
-                [sys.executable, *sys.argv, "--step", step, "--folder", str(folder)], check=True
-            )
+            subprocess.run([sys.executable, *sys.argv, "--step", step, "--folder", str(folder)], check=True)
         for path in sorted((folder / "model").iterdir()):
             say(file=path.name, mb=round(path.stat().st_size / 1e6, 1))
 

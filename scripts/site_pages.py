@@ -86,8 +86,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     pages = {
-        page: linked((ROOT / path).read_text(encoding="utf-8"), path)
-        for path, page in DOCUMENTS.items()
+        page: linked((ROOT / path).read_text(encoding="utf-8"), path) for path, page in DOCUMENTS.items()
     }
     pages["api.md"] = api_page()
     if SCHEMAS.is_dir():

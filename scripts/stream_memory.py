@@ -63,9 +63,7 @@ def write(folder: Path, count: int) -> None:
                     about = tarfile.TarInfo(f"{start + number:08}.{suffix}")
                     about.size = len(text)
                     archive.addfile(about, io.BytesIO(text))
-        frame = pl.DataFrame(
-            {"image": [each for each, _ in some], "label": [each for _, each in some]}
-        )
+        frame = pl.DataFrame({"image": [each for each, _ in some], "label": [each for _, each in some]})
         frame.write_parquet(folder / "parquet" / f"train-{start:08}.parquet", row_group_size=100)
 
 
@@ -119,9 +117,7 @@ def measure(what: str, place: str) -> None:
         dim = network.architecture.feature_dim
 
         def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(
-                np.float32
-            )
+            return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
 
         sharded.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
         seen = sharded.extract_shard(table, {NETWORK: network}, FeatureExtractor()).photos

@@ -85,9 +85,7 @@ def networks(rows: Iterable[Row]) -> list[str]:
 def others(rows: Iterable[Row]) -> list[str]:
     """Return all other rows of the study, in the order of the paper's tables."""
     places = list(_OTHERS)
-    wanted = sorted(
-        (r for r in rows if r["table"] in places), key=lambda r: places.index(r["table"])
-    )
+    wanted = sorted((r for r in rows if r["table"] in places), key=lambda r: places.index(r["table"]))
     if not wanted:
         return []
     lines = [
@@ -173,10 +171,7 @@ def rounded(value: Any) -> Any:
 
 def filled(document: str, studies: Iterable[Row], name: str) -> str:
     """Return the document with the text of all studies renewed from the stored results."""
-    texts = [
-        f"`{study['command']}`:\n\n{render(study, first=at == 0)}"
-        for at, study in enumerate(studies)
-    ]
+    texts = [f"`{study['command']}`:\n\n{render(study, first=at == 0)}" for at, study in enumerate(studies)]
     return fill(document, "\n".join(texts), name)
 
 
@@ -198,13 +193,9 @@ def fill(document: str, text: str, name: str, begin: str = BEGIN, end: str = END
 def main() -> None:
     """Parse the arguments; print the text or fill the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "study", type=Path, nargs="*", help="a study.json that `fieldmark study` wrote"
-    )
+    parser.add_argument("study", type=Path, nargs="*", help="a study.json that `fieldmark study` wrote")
     parser.add_argument("--into", type=Path, help="a Markdown file with the two comments")
-    parser.add_argument(
-        "--again", action="store_true", help="from the results stored in docs/paper.json"
-    )
+    parser.add_argument("--again", action="store_true", help="from the results stored in docs/paper.json")
     given = parser.parse_args()
     if given.again == bool(given.study):
         parser.error("name a study.json, or --again")

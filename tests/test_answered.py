@@ -16,8 +16,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.training.summary import answered
 
 TAXA = Taxonomy(
-    Taxon(str(at), name, ranks={"genus": name.split()[0]})
-    for at, name in enumerate(["Aa a", "Aa b", "Bb a"])
+    Taxon(str(at), name, ranks={"genus": name.split()[0]}) for at, name in enumerate(["Aa a", "Aa b", "Bb a"])
 )
 
 
@@ -55,9 +54,7 @@ def test_strange_photos_are_told_from_known_ones_as_measured(model: Path) -> Non
     assert found["neighbour"]["auroc"] > 0.9
 
 
-def test_a_photo_below_the_energy_of_the_known_ones_is_flagged(
-    classifier: Classifier, insects: Path
-) -> None:
+def test_a_photo_below_the_energy_of_the_known_ones_is_flagged(classifier: Classifier, insects: Path) -> None:
     photos = sorted((insects / "Danaus plexippus").glob("*.jpg"))
     assert classifier.ood_threshold is not None
     flags = [found.unknown for found in classifier.predict(photos)]

@@ -66,9 +66,7 @@ def test_pruning_is_answered_on_the_kept_classes_and_on_all_photos() -> None:
 
 
 def test_stopping_early_is_set_beside_all_epochs() -> None:
-    rows = [
-        row(f"{epochs} epochs", 0.1, 0.4, table="epochs", epochs=epochs) for epochs in (10, 100)
-    ]
+    rows = [row(f"{epochs} epochs", 0.1, 0.4, table="epochs", epochs=epochs) for epochs in (10, 100)]
     early = row("Stopped", 0.1, 0.4, table="epochs", epochs=100)
     early["stopped"] = [{"epochs": 20, "kept": 15}, {"epochs": 31, "kept": 26}]
     differences = [

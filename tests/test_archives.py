@@ -119,9 +119,7 @@ def test_a_zip_is_read_in_place_with_the_copies_beside_it(tmp_path: Path) -> Non
         ({"media.csv": "id,x\na,b.jpg\na,b.jpg,image/jpeg,d\n"}, "a table could not be read"),
     ],
 )
-def test_half_an_archive_is_one_sentence(
-    tmp_path: Path, change: dict[str, str | None], says: str
-) -> None:
+def test_half_an_archive_is_one_sentence(tmp_path: Path, change: dict[str, str | None], says: str) -> None:
     archive(tmp_path)
     for name, text in change.items():
         (tmp_path / name).unlink()
@@ -175,9 +173,7 @@ URLS = [f"https://example.org/photos/{n}/medium.jpg" for n in (70, 71, 80)]
 
 def test_copies_are_known_by_one_way_for_all(tmp_path: Path) -> None:
     """A picture's number may be a record's of another: the names of each must not be mixed."""
-    pictures = [
-        MediaItem(url, record) for url, record in zip(URLS, ["70", "80", "90"], strict=True)
-    ]
+    pictures = [MediaItem(url, record) for url, record in zip(URLS, ["70", "80", "90"], strict=True)]
     names = {
         "record": ["70.jpg", "80.jpg", "90_1.jpg"],
         "number": ["70.png", "71.jpg", "80.jpg"],

@@ -73,9 +73,7 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
     assert "nothing cheaper ties" in why
 
 
-@pytest.mark.parametrize(
-    ("budget", "learned"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)]
-)
+@pytest.mark.parametrize(("budget", "learned"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)])
 def test_the_budget_holds(
     insects: Path, monkeypatch: pytest.MonkeyPatch, budget: float | None, learned: int
 ) -> None:

@@ -300,9 +300,7 @@ def test_files_that_hold_something_else(state: dict[str, torch.Tensor], tmp_path
             load(SMALL, weights=path)
 
 
-def test_places_that_are_not_there_or_not_clear(
-    state: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_places_that_are_not_there_or_not_clear(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a file of weights"):
         load(SMALL, weights=tmp_path / "none.pth")
     with pytest.raises(InputError, match="is not a folder"):

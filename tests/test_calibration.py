@@ -77,9 +77,7 @@ def test_the_temperature_is_scipys(temperature: float) -> None:
     arrays(np.float32, (9, 3), elements=st.integers(-3000, 3000).map(lambda n: n / 100)),
     arrays(np.int64, 9, elements=st.integers(-1, 2)),
 )
-def test_a_temperature_never_makes_it_worse_and_changes_no_ranking(
-    s_NC: np.ndarray, y_N: np.ndarray
-) -> None:
+def test_a_temperature_never_makes_it_worse_and_changes_no_ranking(s_NC: np.ndarray, y_N: np.ndarray) -> None:
     temperature = fit_temperature(s_NC, y_N)
     assert 0.05 <= temperature <= 20
     known = y_N >= 0
@@ -87,9 +85,7 @@ def test_a_temperature_never_makes_it_worse_and_changes_no_ranking(
         before, after = nll(s_NC[known], y_N[known], 1.0), nll(s_NC[known], y_N[known], temperature)
         assert after <= before + 1e-6
     order = np.argsort(s_NC / np.float32(temperature), axis=1, kind="stable")
-    np.testing.assert_array_equal(
-        np.take_along_axis(s_NC, order, 1), np.sort(s_NC, axis=1, kind="stable")
-    )
+    np.testing.assert_array_equal(np.take_along_axis(s_NC, order, 1), np.sort(s_NC, axis=1, kind="stable"))
 
 
 def test_photos_of_no_class_say_nothing_of_the_temperature() -> None:
@@ -101,9 +97,7 @@ def test_photos_of_no_class_say_nothing_of_the_temperature() -> None:
     assert fit_temperature(logits[:0], labels[:0]) == 1.0
 
 
-SCORES = st.lists(
-    st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), st.booleans()), max_size=30
-)
+SCORES = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), st.booleans()), max_size=30)
 
 
 @given(SCORES, st.floats(0.0, 1.0))
@@ -191,9 +185,7 @@ def test_coverage_against_precision(photos: list[tuple[float, bool]], steps: int
     assert len(curve) <= steps
     assert bool(curve) == bool(photos)
     for point in curve:
-        assert (point["coverage"], point["precision"]) == answered(
-            confidence, right, point["score"]
-        )
+        assert (point["coverage"], point["precision"]) == answered(confidence, right, point["score"])
     if curve:
         assert curve[-1]["coverage"] == 1
         assert [point["coverage"] for point in curve] == sorted({p["coverage"] for p in curve})

@@ -26,9 +26,7 @@ from fieldmark.utils.errors import InputError
 NETWORK = {"backbone": "shufflenet_v2_x0_5", "weights": "random", "engine": "torch"}
 
 
-def test_a_planted_copy_is_found_grouped_and_dropped_only_when_asked(
-    insects: Path, tmp_path: Path
-) -> None:
+def test_a_planted_copy_is_found_grouped_and_dropped_only_when_asked(insects: Path, tmp_path: Path) -> None:
     shutil.copytree(insects, tmp_path / "photos")
     copy = tmp_path / "photos" / "Danaus plexippus" / "copy.jpg"
     shutil.copy(insects / "Apis mellifera" / "03.jpg", copy)
@@ -43,9 +41,7 @@ def test_a_planted_copy_is_found_grouped_and_dropped_only_when_asked(
     assert groups.n_unique() == 1
     assert groups.null_count() == 0
     assert "labels differ" in (tmp_path / "out" / "report.html").read_text()
-    again = check(
-        tmp_path / "photos", tmp_path / "out", CheckConfig(drop=("duplicates",), **NETWORK)
-    )
+    again = check(tmp_path / "photos", tmp_path / "out", CheckConfig(drop=("duplicates",), **NETWORK))
     assert again.table.reasons()["duplicate"] == 1
     assert again.table.kept.height == 64
 

@@ -126,9 +126,7 @@ def test_adjusting_by_the_whole_prior_is_bayes_rule_for_even_classes() -> None:
     x_ND = TEST.features[slice(0, 50)]
     p_NC = np.exp(metrics.log_softmax(head.logits(x_ND)))
     bayes = p_NC / (COUNTS / COUNTS.sum())
-    even = np.exp(
-        metrics.log_softmax(class_imbalance.adjusted(head, log_prior_C, 1.0).logits(x_ND))
-    )
+    even = np.exp(metrics.log_softmax(class_imbalance.adjusted(head, log_prior_C, 1.0).logits(x_ND)))
     np.testing.assert_allclose(even, bayes / bayes.sum(1, keepdims=True), rtol=1e-4)
 
 
@@ -162,9 +160,7 @@ def test_normalising_makes_the_weights_of_all_classes_equally_long() -> None:
     same = class_imbalance.normalised(head, scaling, 0.0)
     np.testing.assert_allclose(same.weight, head.weight, atol=1e-6)
     own = scaling.unfold(class_imbalance.normalised(head, scaling, 1.0)).weight
-    np.testing.assert_allclose(
-        np.linalg.norm(own, axis=0) / np.linalg.norm(own[:, 0]), 1, rtol=1e-4
-    )
+    np.testing.assert_allclose(np.linalg.norm(own, axis=0) / np.linalg.norm(own[:, 0]), 1, rtol=1e-4)
 
 
 def test_every_method_gives_heads_and_helps_rare_classes() -> None:
@@ -188,9 +184,7 @@ def test_photos_that_are_watched_have_a_curve_and_no_say() -> None:
         assert not one.curve
     last = next(each for each in monitored if each.method == class_imbalance.PLAIN)
     p_NC = metrics.log_softmax(last.head.logits_of(TEST.features))
-    assert last.curve[-1].val_loss == pytest.approx(
-        -p_NC[np.arange(len(TEST)), TEST.labels].mean(), rel=1e-4
-    )
+    assert last.curve[-1].val_loss == pytest.approx(-p_NC[np.arange(len(TEST)), TEST.labels].mean(), rel=1e-4)
 
 
 def test_the_choice_takes_no_help_that_costs_too_much() -> None:
@@ -276,9 +270,7 @@ def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
     assert len(calls) == cross.FOLDS * (cross.FOLDS + 1) // 2
 
 
-def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
-    insects: Path, tmp_path: Path
-) -> None:
+def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(insects: Path, tmp_path: Path) -> None:
     made = RECIPES["better"](Options(epochs=2, long_epochs=4))
     assert len({run.id for run in made.runs}) == len(made.runs)
     small = Recipe(
@@ -287,9 +279,7 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
         tuple(
             replace(run, backbone=run.backbone and SHUFFLE)
             for run in made.runs
-            if (
-                run.table in ("heads", "views", "tail", "tail-test", "prune") or run.mode == "early"
-            )
+            if (run.table in ("heads", "views", "tail", "tail-test", "prune") or run.mode == "early")
             and run.prune_below in (None, 30)
         ),
     )
@@ -303,9 +293,7 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(
     rows = {row["id"]: row for row in found["rows"]}
     photos = found["data"]["split"]["train"] + found["data"]["split"]["val"]
     for row in found["rows"]:
-        assert row["photos"] == (
-            found["data"]["split"]["test"] if row["part"] == "test" else photos
-        )
+        assert row["photos"] == (found["data"]["split"]["test"] if row["part"] == "test" else photos)
         assert sum(band["classes"] for band in row["bands"].values()) == row["classes"]
     whole = Evaluation.load(tmp_path / next(r for r in found["rows"])["scores"])
     assert len(set(whole.photo_ids)) == photos

@@ -190,8 +190,7 @@ THRESHOLDS = {
         (
             [0.4, 0.2, 0.4, 0.0],
             ("rolled up", "family", "Felidae", 1.0),
-            "the species Panthera leo is not sure enough (0.40 < 0.62); the family Felidae is "
-            "(1.00)",
+            "the species Panthera leo is not sure enough (0.40 < 0.62); the family Felidae is (1.00)",
         ),
         (
             [0.15, 0.15, 0.0, 0.7],
@@ -229,9 +228,7 @@ def test_where_no_score_is_high_enough_the_reason_says_so() -> None:
     never = {"species": Threshold(0.95, 1.01, 0.0)}
     found = replace(make(), thresholds=never).rank(np.array([0.0, 1.0, 0.0], np.float32))
     assert found.source == "not sure"
-    assert (
-        found.reason == "the species Parus major is not sure enough (1.00; no score is high enough)"
-    )
+    assert found.reason == "the species Parus major is not sure enough (1.00; no score is high enough)"
 
 
 def test_a_path_its_bytes_and_its_pixels_give_the_same_answer(saved: Path, tmp_path: Path) -> None:
@@ -491,9 +488,7 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.just("0" * 64),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
 FIELDS = [
@@ -508,9 +503,7 @@ FIELDS = [
 ]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(FIELDS), inner=st.booleans(), value=JSON, data=st.data())
 def test_any_json_in_any_field_is_taken_or_refused(
     saved: Path,
@@ -575,9 +568,7 @@ def zipped(folder: Path, path: Path, below: str = "") -> Path:
 
 
 @pytest.mark.parametrize("below", ["", "model/"])
-def test_a_zip_of_the_folder_is_the_same_classifier(
-    saved: Path, tmp_path: Path, below: str
-) -> None:
+def test_a_zip_of_the_folder_is_the_same_classifier(saved: Path, tmp_path: Path, below: str) -> None:
     loaded = Classifier.load(zipped(saved, tmp_path / "model.zip", below))
     assert loaded.digest == Classifier.load(saved).digest
     (one,), (other,) = loaded.predict([photo()]), Classifier.load(saved).predict([photo()])
@@ -643,9 +634,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(copy: Path) -> None:
     assert "not a file" in refused(copy)
 
 
-def test_the_hub_is_asked_for_the_known_files_alone(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hub_is_asked_for_the_known_files_alone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def download(name: str, **how: Any) -> str:

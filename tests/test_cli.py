@@ -89,9 +89,7 @@ def test_the_script_is_installed_and_answers_at_once() -> None:
 def test_the_values_of_options_are_those_of_the_library() -> None:
     assert get_args(choices.EngineName) == ("auto", *runtime.ENGINES)
     assert get_args(choices.Weighting) == tuple(ensemble.WEIGHTINGS)
-    assert {f"inat{year}" for year in CHALLENGES} | {"open-data"} == {
-        *get_args(choices.PublishedSet)
-    }
+    assert {f"inat{year}" for year in CHALLENGES} | {"open-data"} == {*get_args(choices.PublishedSet)}
     assert {*get_args(choices.OutputFormat)} - {"text"} < WRITERS.keys()
 
 
@@ -162,9 +160,7 @@ def test_stats_in_words_and_as_json(run, here: Path) -> None:
 
 def test_split_is_a_function_of_the_seed(run, here: Path) -> None:
     run("index", "insects", "--out", "photos.parquet")
-    first = run(
-        "split", "photos.parquet", "--val", "0.2", "--test", "0.1", "--out", "split.parquet"
-    )
+    first = run("split", "photos.parquet", "--val", "0.2", "--test", "0.1", "--out", "split.parquet")
     assert first.code == 0  # also where pruning at 100 would leave nothing
     again = run("split", "photos.parquet", "--val", "0.2", "--test", "0.1")
     other = run("split", "photos.parquet", "--val", "0.2", "--test", "0.1", "--seed", "1")
@@ -180,9 +176,7 @@ def test_split_is_a_function_of_the_seed(run, here: Path) -> None:
 def test_train_reports_its_error_and_predict_uses_the_classifier(run, here: Path) -> None:
     done = run("train", "insects", "--out", "new", *NETWORK, "--epochs", "3", "--seed", "2")
     assert done.code == 0
-    assert re.search(
-        r"Top-1 error [\d.]+ % on \d+ test photos \(95 % CI [\d.]+-[\d.]+ %\)", done.out
-    )
+    assert re.search(r"Top-1 error [\d.]+ % on \d+ test photos \(95 % CI [\d.]+-[\d.]+ %\)", done.out)
     assert "random" in done.err  # what the weights are
     assert "65 photos found, 64 kept, 1 rejected (1 truncated)" in done.err
     names = {path.name for path in (here / "new").iterdir()}
@@ -208,9 +202,7 @@ def test_a_photo_that_changed_since_it_was_indexed_stops_nothing(run, here: Path
     shutil.copytree(here / "insects", here / "mine")
     run("index", "mine", "--out", "photos.parquet")
     (here / "mine" / "Danaus plexippus" / "03.jpg").write_bytes(b"gone bad")
-    shutil.copy(
-        here / "mine" / "Apis mellifera" / "01.jpg", here / "mine" / "Danaus plexippus" / "04.jpg"
-    )
+    shutil.copy(here / "mine" / "Apis mellifera" / "01.jpg", here / "mine" / "Danaus plexippus" / "04.jpg")
     done = run("train", "photos.parquet", "--out", "new", *NETWORK)
     assert done.code == 0, done.err
     assert "2 changed" in done.err or "1 changed" in done.err
@@ -347,9 +339,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
 def test_missing_weights_are_reported_before_any_photo_is_read(run, here: Path) -> None:
     """No network here: the download fails at once, whatever the photos are like."""
     (here / "weights").mkdir()
-    done = run(
-        "train", "nowhere", "--out", "new", "--backbone", "densenet161", "--weights-dir", "weights"
-    )
+    done = run("train", "nowhere", "--out", "new", "--backbone", "densenet161", "--weights-dir", "weights")
     assert done.code == 2
     assert "--weights-dir" in done.err
     assert "nowhere" not in done.err

@@ -152,10 +152,7 @@ def test_index_and_training_are_the_same(
     train(tmp_path / "table.parquet", out=tmp_path / "model", config=network)
     for name in ("split.parquet", "evaluation.json"):
         assert (tmp_path / "model" / name).read_bytes() == (model / name).read_bytes(), name
-    scores = [
-        Evaluation.load(at / "evaluation.safetensors").scores_NC
-        for at in (tmp_path / "model", model)
-    ]
+    scores = [Evaluation.load(at / "evaluation.safetensors").scores_NC for at in (tmp_path / "model", model)]
     assert np.array_equal(*scores)
 
 
@@ -214,9 +211,7 @@ def test_check_finds_the_same(insects: Path, tmp_path: Path, workers: Workers) -
     assert shared.findings.equals(alone.findings)
 
 
-def test_error_of_a_worker_is_raised_unchanged(
-    insects: Path, tmp_path: Path, workers: Workers
-) -> None:
+def test_error_of_a_worker_is_raised_unchanged(insects: Path, tmp_path: Path, workers: Workers) -> None:
     nowhere = {NETWORK: {"weights": str(tmp_path / "none.pth")}}
     with pytest.raises(InputError, match=r"none\.pth"):
         workers.extract(sharded.read(insects), nowhere, FeatureExtractor(engine="torch"))

@@ -48,9 +48,7 @@ PLAN = SCALING.Plan(
         ({"shared_cores": True, "forward": 0.002}, "decoding", 100_000 * 0.006 / 8 / 4),
     ],
 )
-def test_the_slowest_stage_sets_the_time(
-    changed: dict[str, float], saturated: str, seconds: float
-) -> None:
+def test_the_slowest_stage_sets_the_time(changed: dict[str, float], saturated: str, seconds: float) -> None:
     found = SCALING.simulate(replace(PLAN, **changed))
     assert found.saturated == saturated
     # A pipe has to fill up and run dry once a shard: a little more than the slowest stage alone.

@@ -35,9 +35,7 @@ def test_crops_come_in_order_whatever_the_number_of_threads(insects: Path, worke
             np.testing.assert_array_equal(crop, SMALL.crop(photo.path.read_bytes()))
 
 
-def test_a_photo_that_is_gone_changed_or_unreadable_gives_its_reason(
-    insects: Path, tmp_path: Path
-) -> None:
+def test_a_photo_that_is_gone_changed_or_unreadable_gives_its_reason(insects: Path, tmp_path: Path) -> None:
     good = photos_of(insects)[0]
     photos = [
         PhotoFile(good.sha256, tmp_path / "gone.jpg"),
@@ -77,9 +75,7 @@ def test_a_spool_holds_the_crops_and_the_reasons(insects: Path, cache: Path) -> 
     assert [photos[number].path.name for number in crop_cache.rejected] == ["broken.jpg"]
     for number, photo in enumerate(photos):
         if number not in crop_cache.rejected:
-            np.testing.assert_array_equal(
-                crop_cache.crops[number], SMALL.crop(photo.path.read_bytes())
-            )
+            np.testing.assert_array_equal(crop_cache.crops[number], SMALL.crop(photo.path.read_bytes()))
     assert not any(cache.iterdir())  # the file has no name: nothing is left, whatever happens
 
 
@@ -94,9 +90,7 @@ def test_no_room_for_the_spool_is_one_sentence() -> None:
         CropCache.empty(10**9, 4096)
 
 
-def test_a_cache_that_cannot_be_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="--cache"):

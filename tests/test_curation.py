@@ -25,9 +25,7 @@ def test_every_pair_within_the_radius_is_found_and_no_other(
     numbers: list[int], planted: list[tuple[int, set[int]]]
 ) -> None:
     """Against comparing all with all; rows of one hash are connected instead of all being paired."""
-    numbers += [
-        numbers[at % len(numbers)] ^ sum(1 << b for b in bits) for at, bits in planted if numbers
-    ]
+    numbers += [numbers[at % len(numbers)] ^ sum(1 << b for b in bits) for at, bits in planted if numbers]
     hash_N = np.array(sorted(set(numbers)), np.uint64)
     found = hamming_search.pairs_within(hash_N, 11)
     differ = np.bitwise_count(hash_N[:, None] ^ hash_N[None])

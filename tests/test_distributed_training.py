@@ -107,9 +107,7 @@ def test_a_killed_process_is_said_and_the_rest_is_as_one_process(tmp_path: Path)
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5))
-def test_parts_are_the_batch_once_whoever_computes_them(
-    photos: int, accumulate: int, processes: int
-) -> None:
+def test_parts_are_the_batch_once_whoever_computes_them(photos: int, accumulate: int, processes: int) -> None:
     found, counts = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLD_SIZE", str(processes))
@@ -155,14 +153,10 @@ class TestStream:
         monkeypatch.setattr(loader, "BLOCK_PHOTOS", 4)
         read: list[Path] = []
         was = loader.images.read_bytes
-        monkeypatch.setattr(
-            loader.images, "read_bytes", lambda place: [read.append(place), was(place)][1]
-        )
+        monkeypatch.setattr(loader.images, "read_bytes", lambda place: [read.append(place), was(place)][1])
         from_stream = list(batches(LabelledCrops(streamed, np.arange(64), labels, ids), how, 0, 32))
         # Each photo becomes the same, whatever the order: its augmentation hangs on its id alone.
-        from_spool = list(
-            batches(LabelledCrops(crop_cache.crops, np.arange(64), labels, ids), how, 0, 32)
-        )
+        from_spool = list(batches(LabelledCrops(crop_cache.crops, np.arange(64), labels, ids), how, 0, 32))
 
         def rows(found: Any) -> list[bytes]:
             return sorted(row.numpy().tobytes() for pixels, _ in found for row in pixels)

@@ -176,9 +176,7 @@ def test_the_fields_of_a_run_and_the_tables_of_the_paper_are_documented() -> Non
     own = first_cells(section(read("docs/study.md"), "A recipe of your own"))
     assert own == [field.name for field in fields(recipes.Run)]
     tables = section(read("docs/study.md"), "The paper's recipe")
-    said = {
-        name: int(count) for name, count in re.findall(r"^\| `(\w+)` \| (\d+) \|", tables, re.M)
-    }
+    said = {name: int(count) for name, count in re.findall(r"^\| `(\w+)` \| (\d+) \|", tables, re.M)}
     counted: dict[str, int] = {}
     for run in recipes.paper(recipes.Options()).runs:
         counted[run.table] = counted.get(run.table, 0) + 1
@@ -225,9 +223,7 @@ def test_engines_and_networks_are_documented() -> None:
 
 
 def test_the_last_layer_of_every_network_is_in_the_table() -> None:
-    rows = re.findall(
-        r"^\| (\w+) \| (\d+) \| (\d+) \| `([\w.]+)`", read("docs/networks.md"), re.MULTILINE
-    )
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| `([\w.]+)`", read("docs/networks.md"), re.MULTILINE)
     said = {name: (int(dim), int(side), path) for name, dim, side, path in rows}
     assert said == {
         facts.name: (facts.feature_dim, facts.input_size, facts.last_layer_path)
@@ -314,9 +310,7 @@ def test_the_site_has_an_entry_for_every_public_name_and_schema(tmp_path: Path) 
 
 def test_links_of_documents_at_the_top_are_those_of_the_site() -> None:
     site = load_script("site_pages")
-    text = (
-        "[a](docs/data.md#reasons) [b](CHANGELOG.md) [c](docs/images/page.png) [d](https://e.org)"
-    )
+    text = "[a](docs/data.md#reasons) [b](CHANGELOG.md) [c](docs/images/page.png) [d](https://e.org)"
     assert site.linked(text, "README.md") == (
         "[a](data.md#reasons) [b](changelog.md) [c](images/page.png) [d](https://e.org)"
     )
@@ -357,9 +351,7 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 
 def texts() -> list[Path]:
-    folders = [
-        ROOT / name for name in ("src", "tests", "docs", "scripts", "benchmarks", "examples", ".ci")
-    ]
+    folders = [ROOT / name for name in ("src", "tests", "docs", "scripts", "benchmarks", "examples", ".ci")]
     suffixes = {".py", ".md", ".toml", ".html", ".css", ".js", ".json", ""}
     found = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
     every = [*found, *ROOT.glob("*.*"), ROOT / "Makefile"]
@@ -461,9 +453,7 @@ def test_the_table_goes_between_the_two_comments_of_the_document() -> None:
     filled = study_table().fill(document, "TEXT\n", PAPER)
     assert "<!-- study:begin -->\n\nTEXT\n\n<!-- study:end -->" in filled
     assert study_table().fill(filled, "TEXT\n", PAPER) == filled
-    assert (
-        filled.partition("<!-- study:begin -->")[0] == document.partition("<!-- study:begin -->")[0]
-    )
+    assert filled.partition("<!-- study:begin -->")[0] == document.partition("<!-- study:begin -->")[0]
     for broken in ("", "<!-- study:end --> <!-- study:begin -->", document * 2):
         with pytest.raises(InputError, match=r"paper\.md"):
             study_table().fill(broken, "TEXT", PAPER)

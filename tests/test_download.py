@@ -141,19 +141,13 @@ def published(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         images = [{"id": n, "file_name": f"train_val2019/Birds/{n % 2}/{n}.jpg"} for n in numbers]
         labels = [{"id": n, "image_id": n, "category_id": n % 2} for n in numbers]
         kinds = [{"id": n, "name": f"Genus species{n}"} for n in range(2)]
-        return (
-            repr({"images": images, "annotations": labels, "categories": kinds})
-            .replace("'", '"')
-            .encode()
-        )
+        return repr({"images": images, "annotations": labels, "categories": kinds}).replace("'", '"').encode()
 
     packed = {
         "train2019.json.tar.gz": tar_of({"train2019.json": listing(range(6))}),
         "val2019.json.tar.gz": tar_of({"val2019.json": listing(range(6, 8))}),
         "categories.json.tar.gz": tar_of(
-            {
-                "categories.json": b'[{"id": 0, "name": "Parus major"}, {"id": 1, "name": "Pica pica"}]'
-            }
+            {"categories.json": b'[{"id": 0, "name": "Parus major"}, {"id": 1, "name": "Pica pica"}]'}
         ),
         "train_val2019.tar.gz": tar_of(photos),
     }
@@ -243,9 +237,7 @@ def test_what_is_not_there_or_out_of_reach_is_one_sentence(server: Any, tmp_path
         download.Challenge("2021", ("tain",)).archives()
 
 
-def test_a_busy_server_is_left_alone_as_long_as_it_asks(
-    server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server.files["/x"] = b"bytes"
     server.faults["/x"] = [busy(429, "7"), busy(503, "Wed, 21 Oct 2015 07:28:00 GMT")]
     with http.Downloads(QUICK) as downloads:
@@ -262,9 +254,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(
         downloads.read(f"{server.url}/x", bytes, 3)
 
 
-def test_requests_are_no_faster_than_is_polite(
-    server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_are_no_faster_than_is_polite(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server.files["/x"] = b"bytes"
     now = [0.0]
     monkeypatch.setattr(http.time, "monotonic", lambda: now[0])
@@ -635,9 +625,7 @@ def test_an_option_of_the_other_kind_is_refused(words: list[str], tmp_path: Path
         (["open-data", "--taxon", "Parus", "--photos", "0"], "--photos"),
     ],
 )
-def test_a_bad_argument_is_one_sentence_and_exit_code_2(
-    words: list[str], said: str, tmp_path: Path
-) -> None:
+def test_a_bad_argument_is_one_sentence_and_exit_code_2(words: list[str], said: str, tmp_path: Path) -> None:
     nowhere = ["--from", "http://127.0.0.1:1", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "fieldmark", "fetch", *words, *nowhere]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -27,8 +27,7 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
         over = stopping.after_epoch([float(each) for each in pair])
         so_far = losses[:number]
         best = [
-            min(range(number), key=lambda at: so_far[at][hyperparameters]) + 1
-            for hyperparameters in (0, 1)
+            min(range(number), key=lambda at: so_far[at][hyperparameters]) + 1 for hyperparameters in (0, 1)
         ]
         assert stopping.best_epoch == best
         assert over == (number - max(best) >= patience)
@@ -52,9 +51,7 @@ def test_without_photos_to_stop_by_all_epochs_are_done() -> None:
     none = noisy(80, 1).where(np.zeros(80, np.bool_))
     how = Training(epochs=12, batch_size=20, patience=2)
     (found,) = fit_sweep(noisy(60, 0), none, 3, how, [Hyperparameters(3e-3)])
-    (plain,) = fit_sweep(
-        noisy(60, 0), none, 3, Training(epochs=12, batch_size=20), [Hyperparameters(3e-3)]
-    )
+    (plain,) = fit_sweep(noisy(60, 0), none, 3, Training(epochs=12, batch_size=20), [Hyperparameters(3e-3)])
     assert len(found.curve) == 12
     assert found.best_epoch is None
     np.testing.assert_array_equal(found.head.weight, plain.head.weight)
@@ -80,8 +77,6 @@ def test_a_head_that_was_stopped_has_the_lowest_loss_of_its_curve() -> None:
         logits = torch.from_numpy(each.head.logits_of(val.features))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(val.labels))
         assert float(loss) == pytest.approx(each.val_loss, abs=1e-5)
-    (whole,) = fit_sweep(
-        train, val, 3, Training(epochs=100, batch_size=20), [Hyperparameters(3e-2)]
-    )
+    (whole,) = fit_sweep(train, val, 3, Training(epochs=100, batch_size=20), [Hyperparameters(3e-2)])
     assert fast.val_loss < whole.val_loss
     assert (whole.best_epoch, len(whole.curve)) == (None, 100)

@@ -90,9 +90,7 @@ def test_threads_get_crops_of_their_own(small: Backbone, name: str) -> None:
     assert relative_error(threads(crops), whole) < 1e-3
 
 
-def test_auto_measures_once_and_keeps_its_choice(
-    small: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_measures_once_and_keeps_its_choice(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "SECONDS", 0.05)
     assert selection.cached_choice(small.architecture, 4) is None
     first = engine(small, batch=4)
@@ -110,9 +108,7 @@ def test_auto_measures_once_and_keeps_its_choice(
     assert engine(other, batch=4).name == first.name
     monkeypatch.setattr(graphs, "_convert", never)
     assert engine(small, batch=4).name == first.name
-    assert (
-        selection.cached_choice(small.architecture, 8) is None
-    )  # another batch is another question
+    assert selection.cached_choice(small.architecture, 8) is None  # another batch is another question
 
 
 class Wrong:
@@ -135,9 +131,7 @@ def test_an_engine_that_computes_something_else_is_not_chosen(
     assert selection.measure(small, 2, {"wrong": Wrong}) is None
 
 
-def test_a_choice_made_for_other_weights_is_checked(
-    small: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_choice_made_for_other_weights_is_checked(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     monkeypatch.setattr("fieldmark.models.runtime.installed", lambda: True)
     monkeypatch.setitem(ENGINES, "openvino", lambda backbone, batch: Wrong())
@@ -197,9 +191,7 @@ def test_an_unknown_engine_is_refused(small: Backbone) -> None:
         engine(small, "tensorflow")
 
 
-def test_a_missing_engine_says_how_to_get_it(
-    small: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_engine_says_how_to_get_it(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fieldmark.models.runtime.openvino.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'fieldmark\[openvino\]'"):
         engine(small, "openvino")
@@ -273,16 +265,12 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cuda, "available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         engine(small, "cuda")
-    monkeypatch.setattr(
-        selection, "cached_choice", lambda key, batch: "cuda"
-    )  # it was there when measured
+    monkeypatch.setattr(selection, "cached_choice", lambda key, batch: "cuda")  # it was there when measured
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     assert engine(small, batch=2).name != "cuda"
 
 
-def test_auto_takes_the_gpu_where_it_is_fastest(
-    small: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_the_gpu_where_it_is_fastest(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in: what `auto` does once PyTorch finds a GPU."""
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     monkeypatch.setattr(cuda, "available", lambda: True)

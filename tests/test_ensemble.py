@@ -45,9 +45,7 @@ def test_never_worse_on_its_own_photos(own_MN: np.ndarray) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(ensembles, st.integers(0, 10**6), st.sampled_from(sorted(ensemble.WEIGHTINGS)))
-def test_the_order_of_members_and_photos_does_not_count(
-    own_MN: np.ndarray, seed: int, way: str
-) -> None:
+def test_the_order_of_members_and_photos_does_not_count(own_MN: np.ndarray, seed: int, way: str) -> None:
     random = np.random.default_rng(seed)
     members, photos = random.permutation(own_MN.shape[0]), random.permutation(own_MN.shape[1])
     found, other = (

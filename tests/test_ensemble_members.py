@@ -49,9 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
             (random.normal(0, 1, (dim, 4)) / unit).astype(np.float32),
             random.normal(0, 1, 4).astype(np.float32),
         )
-        members.append(
-            Member(network, view, head, (1.0, 0.5, 2.0, 1.5, 1.2)[number], 0.3 - 0.05 * number)
-        )
+        members.append(Member(network, view, head, (1.0, 0.5, 2.0, 1.5, 1.2)[number], 0.3 - 0.05 * number))
     return Classifier(tuple(members), TAXA, temperature=0.8, ood_threshold=0.1)
 
 
@@ -121,9 +119,7 @@ def test_what_is_saved_is_what_is_loaded(made: Classifier, saved: Path, tmp_path
     assert loaded.members[4].network.backbone.architecture.input_size == 160
     one, other = made.predict([photo(5)])[0], loaded.predict([photo(5)])[0]
     assert [a.taxon for a in one.answers] == [a.taxon for a in other.answers]
-    np.testing.assert_allclose(
-        [a.score for a in one.answers], [a.score for a in other.answers], atol=1e-5
-    )
+    np.testing.assert_allclose([a.score for a in one.answers], [a.score for a in other.answers], atol=1e-5)
     zipped = shutil.make_archive(str(tmp_path / "z"), "zip", saved)
     assert Classifier.load(zipped).digest == made.digest
 
@@ -212,9 +208,7 @@ def test_one_member_answers_as_it_would_by_its_softmax(made: Classifier) -> None
     np.testing.assert_allclose(alone.scores(crop[None]), expected, atol=1e-6)
 
 
-def test_the_exported_graph_has_all_members_and_their_views(
-    made: Classifier, tmp_path: Path
-) -> None:
+def test_the_exported_graph_has_all_members_and_their_views(made: Classifier, tmp_path: Path) -> None:
     done = export.export(made, tmp_path / "m.onnx", [photo(seed) for seed in range(4)])
     assert done.parity.max_difference < 1e-4
     import onnx

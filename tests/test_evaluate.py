@@ -68,9 +68,7 @@ def test_the_summary_says_what_the_metrics_say() -> None:
     assert found["top1_error_all_classes_interval"] == (
         metrics.bootstrap(one.wrong_N(), one.groups, replicates=200)
     )
-    assert found["macro_error"] == pytest.approx(
-        np.mean([row["error"] for row in found["per_class"]])
-    )
+    assert found["macro_error"] == pytest.approx(np.mean([row["error"] for row in found["per_class"]]))
     assert [row["train_photos"] for row in found["per_class"]] == [12, 0, 0, 0, 0, 0, 0]
     birds = np.array(one.supercategories) == "Birds"
     assert found["per_supercategory"][0]["supercategory"] == "Birds"
@@ -153,9 +151,7 @@ def test_parts_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
 def test_a_difference_is_paired() -> None:
     better, worse = evaluation(photos=400, lift=3.0), evaluation(photos=400, lift=1.0)
     found = difference(better, worse)
-    expected = (
-        better.summary(replicates=9)["top1_error"] - worse.summary(replicates=9)["top1_error"]
-    )
+    expected = better.summary(replicates=9)["top1_error"] - worse.summary(replicates=9)["top1_error"]
     assert found.value == pytest.approx(expected)
     assert found.interval[0] < found.value < found.interval[1] < 0
     assert found.photos == 360
@@ -187,9 +183,7 @@ def test_photos_may_come_in_another_order() -> None:
 
 def test_pruning_is_compared_on_kept_and_on_all_classes() -> None:
     """A pruned class costs nothing on the kept classes and counts as wrong on all."""
-    complete = dataclasses.replace(
-        evaluation(), labels_N=np.random.default_rng(99).integers(0, 7, 103)
-    )
+    complete = dataclasses.replace(evaluation(), labels_N=np.random.default_rng(99).integers(0, 7, 103))
     pruned = evaluation()
     assert difference(pruned, complete).value == 0
     assert difference(pruned, complete).photos == 92

@@ -282,9 +282,7 @@ def test_an_explanation_has_labels_map_and_photos(model: Path) -> None:
     assert explain.similar(classifier, crop, 3) == [near for near, _ in found.neighbours]
 
 
-def test_the_picture_is_a_png_of_one_photo_more_with_neighbours(
-    model: Path, tmp_path: Path
-) -> None:
+def test_the_picture_is_a_png_of_one_photo_more_with_neighbours(model: Path, tmp_path: Path) -> None:
     found = explain.run(model, model.parent / "photos" / "1.png", tmp_path / "why.png")
     image = Image.open(tmp_path / "why.png")
     assert image.format == "PNG"
@@ -305,9 +303,7 @@ def test_names_of_any_script_and_signs_can_be_drawn(model: Path) -> None:
     assert explain.picture(changed).startswith(b"\x89PNG")
 
 
-def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(
-    model: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(model: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no photo")
     with pytest.raises(ImageRejected, match=r"bad\.jpg"):
         explain.run(model, tmp_path / "bad.jpg", tmp_path / "why.png")
@@ -317,9 +313,7 @@ def test_what_cannot_be_explained_is_one_sentence_and_writes_nothing(
 
 
 def test_pooled_networks_are_explained_without_torch(model: Path, tmp_path: Path) -> None:
-    runtime.engine(
-        make().lead.network.backbone, "onnxruntime"
-    )  # converts it, if no test did before
+    runtime.engine(make().lead.network.backbone, "onnxruntime")  # converts it, if no test did before
     code = f"""
         import sys
         from pathlib import Path

@@ -127,9 +127,7 @@ def test_most_pictures_have_exactly_the_same_crop(sessions: Any) -> None:
     for (fit, interpolation), session in sessions.items():
         if interpolation == "bicubic":
             crop = PIXELS[fit, interpolation].apply
-            same = [
-                (session.run(None, {"image": p})[0][0] == crop(p)).all() for p in pictures(*shapes)
-            ]
+            same = [(session.run(None, {"image": p})[0][0] == crop(p)).all() for p in pictures(*shapes)]
             assert np.mean(same) > 0.7, fit
 
 
@@ -253,9 +251,7 @@ def test_own_photos_of_a_classifier_without_a_table_are_none() -> None:
     assert export.own_photos(make()) == []
 
 
-def test_a_broken_photo_is_passed_over_and_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_photo_is_passed_over_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(pictures((20, 30))[0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     assert len(export.pictures([tmp_path / "bad.png", tmp_path / "good.png"])) == 1
@@ -327,9 +323,7 @@ def test_the_example_runs_without_fieldmark_and_torch(tmp_path: Path) -> None:
 def test_a_converted_network_is_exported_without_torch(tmp_path: Path) -> None:
     classifier = make()
     model = folder_with_photos(tmp_path, classifier)
-    runtime.engine(
-        classifier.lead.network.backbone, "onnxruntime"
-    )  # converts it, if no test did before
+    runtime.engine(classifier.lead.network.backbone, "onnxruntime")  # converts it, if no test did before
     code = f"""
         import sys
         from pathlib import Path

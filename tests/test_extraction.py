@@ -105,9 +105,7 @@ def test_each_photo_is_decoded_once_for_all_networks(
         check(each.cache, good, engine.factor)
 
 
-def test_a_job_is_ready_only_when_its_shelf_is_complete(
-    good: list[PhotoFile], store: FeatureStore
-) -> None:
+def test_a_job_is_ready_only_when_its_shelf_is_complete(good: list[PhotoFile], store: FeatureStore) -> None:
     jobs = [job(store, "a", Counting(1.0), 1.0), job(store, "b", Counting(2.0), 2.0)]
     done: list[str] = []
 
@@ -186,9 +184,7 @@ def test_rejected_photos_are_named_with_their_reasons_and_stop_nothing(
     insects: Path, good: list[PhotoFile], store: FeatureStore, tmp_path: Path
 ) -> None:
     shutil.copy(good[0].path, tmp_path / "changed.jpg")
-    changed = PhotoFile(
-        sha256((tmp_path / "changed.jpg").read_bytes()[:-1]), tmp_path / "changed.jpg"
-    )
+    changed = PhotoFile(sha256((tmp_path / "changed.jpg").read_bytes()[:-1]), tmp_path / "changed.jpg")
     gone = PhotoFile("ab" * 32, tmp_path / "gone.jpg")
     photos = [changed, *photos_of(insects), gone]
     each = job(store, "a", Counting(1.0))

@@ -127,9 +127,7 @@ def test_a_kill_costs_nothing_that_was_appended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost", [b"zeros", b"", b"old"])
 @pytest.mark.parametrize("which", ["vectors.bin", "index.bin", "unsynced.bin"])
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_a_power_cut_leaves_no_wrong_vector(
-    tmp_path: Path, which: str, lost: bytes, rows: int
-) -> None:
+def test_a_power_cut_leaves_no_wrong_vector(tmp_path: Path, which: str, lost: bytes, rows: int) -> None:
     """The last rows of one file never came to the disk: its length did, or not, or old bytes did."""
     at = cut_off(tmp_path)
     size = {"vectors.bin": 12, "index.bin": 32, "unsynced.bin": 8}[which] * rows

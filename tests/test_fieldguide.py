@@ -37,9 +37,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_annotations_name_every_photo_once(guide: Path) -> None:
-    parts = {
-        part: json.loads((guide / f"{part}2019.json").read_text()) for part in ("train", "val")
-    }
+    parts = {part: json.loads((guide / f"{part}2019.json").read_text()) for part in ("train", "val")}
     test = json.loads((guide / "test2019.json").read_text())
     answers = json.loads((guide / "answers.json").read_text())["annotations"]
     assert "annotations" not in test
@@ -86,9 +84,7 @@ def test_the_same_arguments_give_the_same_bytes_with_any_number_of_workers(
     assert contents(tmp_path / "again") == contents(guide)
 
 
-def test_a_half_drawn_guide_is_completed_and_a_complete_one_left_alone(
-    guide: Path, tmp_path: Path
-) -> None:
+def test_a_half_drawn_guide_is_completed_and_a_complete_one_left_alone(guide: Path, tmp_path: Path) -> None:
     folder = tmp_path / "half"
     draw(folder, **SMALL)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
@@ -149,13 +145,9 @@ def test_the_guide_of_the_demo_has_look_alikes_and_a_long_tail() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(species=st.integers(2, 150), extra=st.integers(0, 400), seed=st.integers(0, 2**40))
-def test_no_animal_is_in_two_parts_and_every_species_in_all(
-    species: int, extra: int, seed: int
-) -> None:
+def test_no_animal_is_in_two_parts_and_every_species_in_all(species: int, extra: int, seed: int) -> None:
     kinds = create_species(species, seed)
-    assert (
-        len({kind.name for kind in kinds}) == len({kind.common_name for kind in kinds}) == species
-    )
+    assert len({kind.name for kind in kinds}) == len({kind.common_name for kind in kinds}) == species
     frames = plan(kinds, 6 * species + extra, seed)
     assert len(frames) == len({frame.path for frame in frames}) == 6 * species + extra
     parts: dict[str, set[str]] = defaultdict(set)
@@ -177,9 +169,7 @@ def test_look_alikes_differ_on_the_wing() -> None:
     kinds = create_species(48, 0)
     wings = {
         kind.id: [
-            np.asarray(
-                paint(kind, appearance_of(kind, 0, "same"), front=front, underside=False), float
-            )
+            np.asarray(paint(kind, appearance_of(kind, 0, "same"), front=front, underside=False), float)
             for front in (True, False)
         ]
         for kind in kinds
@@ -197,11 +187,7 @@ def test_photos_of_one_animal_differ_but_show_the_same_animal() -> None:
     first = photograph(kind, 0, "0/1", "a")
     assert first == photograph(kind, 0, "0/1", "a")
     assert first != photograph(kind, 0, "0/1", "b")
-    assert (
-        appearance_of(kind, 0, "0/1")
-        == appearance_of(kind, 0, "0/1")
-        != appearance_of(kind, 0, "0/2")
-    )
+    assert appearance_of(kind, 0, "0/1") == appearance_of(kind, 0, "0/1") != appearance_of(kind, 0, "0/2")
 
 
 def test_upright_photos_are_stored_lying_with_an_orientation() -> None:

@@ -104,9 +104,7 @@ def both_ways(
         return LabelledFeatures(Features.of(features), part.labels, part.ids)
 
     training = Training(epochs=3, batch_size=8, seed=5, standardise=False)
-    cached = fit(
-        kept(train), kept(val), CLASSES, training, Hyperparameters(3e-3, 0.1, initial=initial)
-    )
+    cached = fit(kept(train), kept(val), CLASSES, training, Hyperparameters(3e-3, 0.1, initial=initial))
     literal, _ = finetune.finetune(network, train, val, how)
     return literal, list(cached.curve)
 
@@ -119,9 +117,7 @@ def test_the_last_layer_literally_is_the_last_layer_on_kept_features(name: str, 
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-4)
         assert one.val_error == other.val_error
-    assert (
-        literal[-1].train_loss < literal[0].train_loss - 0.1
-    )  # there was something to be equal in
+    assert literal[-1].train_loss < literal[0].train_loss - 0.1  # there was something to be equal in
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "alexnet"])

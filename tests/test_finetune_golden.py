@@ -29,9 +29,7 @@ def photos(shared: Path, side: int, first: int, count: int) -> LabelledCrops:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("transfer", list(GOLDEN))
-def test_the_losses_on_real_photos_are_those_that_were_measured(
-    shared: Path, transfer: str
-) -> None:
+def test_the_losses_on_real_photos_are_those_that_were_measured(shared: Path, transfer: str) -> None:
     """Processors round differently, so to a hundredth; a change of the recipe's parts moves it more."""
     network = models.load(models.DEFAULT).trainable(2, 0)
     how = replace(good(transfer, epochs=2), batch_size=6)  # type: ignore[arg-type]

@@ -83,9 +83,7 @@ def test_the_rate_rises_along_a_line_and_falls_along_a_cosine() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(32, 320))
-def test_sides_grow_over_the_epochs_and_stay_within_the_full_side(
-    epochs: int, count: int, full: int
-) -> None:
+def test_sides_grow_over_the_epochs_and_stay_within_the_full_side(epochs: int, count: int, full: int) -> None:
     shares = tuple((number + 1) / count for number in range(count))
     how = FineTuning("all", epochs=epochs, sides=shares)
     sides = [how.side(epoch, full) for epoch in range(epochs)]
@@ -118,9 +116,7 @@ def test_drawing_gives_the_same_numbers_and_leaves_the_callers_alone() -> None:
     assert (random.random(), np.random.rand()) == expected
 
 
-AUGMENTED = FineTuning(
-    "all", batch_size=4, random_crop=True, rand_augment="rand-m9-n2-mstd0.5-inc1", seed=3
-)
+AUGMENTED = FineTuning("all", batch_size=4, random_crop=True, rand_augment="rand-m9-n2-mstd0.5-inc1", seed=3)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_they_start() -> None:
@@ -213,8 +209,7 @@ def test_adapters_leave_what_is_frozen_untouched() -> None:
     after = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {
-        f"network.{name}"
-        for name in ("0.bias", "1.weight", "1.bias", "2.bias", "6.weight", "6.bias")
+        f"network.{name}" for name in ("0.bias", "1.weight", "1.bias", "2.bias", "6.weight", "6.bias")
     }
 
 
@@ -259,9 +254,7 @@ def test_merging_low_rank_updates_is_the_plain_sum_and_changes_no_score() -> Non
 def test_a_network_starts_as_good_as_the_head_on_its_features() -> None:
     backbone = models.load("shufflenet_v2_x0_5", weights="random")
     rng = np.random.default_rng(0)
-    head = LinearHead(
-        rng.normal(size=(1024, CLASSES)).astype(np.float32), np.arange(3, dtype=np.float32)
-    )
+    head = LinearHead(rng.normal(size=(1024, CLASSES)).astype(np.float32), np.arange(3, dtype=np.float32))
     network = backbone.trainable(CLASSES, 0)
     set_last_layer(network, head)
     some = crops(4, 64)
@@ -280,9 +273,7 @@ def test_a_batch_in_parts_is_the_batch_where_nothing_depends_on_the_others() -> 
     networks = []
     for parts in (1, 3):
         network = tiny(norm=False)
-        how = FineTuning(
-            "all", epochs=3, batch_size=7, learning_rate=1e-2, accumulate=parts, clip=0.1
-        )
+        how = FineTuning("all", epochs=3, batch_size=7, learning_rate=1e-2, accumulate=parts, clip=0.1)
         curves.append(finetune(network, photos, crops(6, 24, 50), how)[0])
         networks.append(state(network))
     for one, other in zip(*curves, strict=True):

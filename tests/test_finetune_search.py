@@ -58,9 +58,7 @@ def given(insects: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate, Da
     table = read(insects, limit=None, seed=0)
     parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
     network = models.load(NETWORK, weights="random")
-    (candidate,) = candidates(
-        [network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False
-    )
+    (candidate,) = candidates([network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False)
     candidate.extractor.compute(parts.files, {NETWORK: network})
     return candidate, parts
 
@@ -74,17 +72,13 @@ def test_networks_are_trained_in_half_precision_where_that_is_wanted(given: Any)
         for half in (False, True)
     ]
     assert [run.recipe.precision for run in runs] == ["float32", "bfloat16"]
-    assert (
-        runs[0].cache_path != runs[1].cache_path
-    )  # what is kept of one is not taken for the other's
+    assert runs[0].cache_path != runs[1].cache_path  # what is kept of one is not taken for the other's
 
 
 # Time
 
 
-@pytest.mark.parametrize(
-    ("seconds", "epochs"), [(None, 6), (1000.0, 6), (60.0, 4), (50.0, 3), (30.0, None)]
-)
+@pytest.mark.parametrize(("seconds", "epochs"), [(None, 6), (1000.0, 6), (60.0, 4), (50.0, 3), (30.0, None)])
 def test_as_many_epochs_as_the_time_allows(
     given: Any, monkeypatch: pytest.MonkeyPatch, seconds: float | None, epochs: int | None
 ) -> None:
@@ -109,9 +103,7 @@ def test_as_many_epochs_as_the_time_allows(
         )
     else:
         assert how_long == [epochs]
-        assert [each.name for each in doing.results] == [
-            f"{NETWORK}, biases and normalisations trained"
-        ]
+        assert [each.name for each in doing.results] == [f"{NETWORK}, biases and normalisations trained"]
         assert not doing.skipped
 
 
@@ -180,9 +172,7 @@ def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(
     np.testing.assert_array_equal(again.logits_NC, whole.logits_NC)
 
 
-def test_kept_networks_that_are_damaged_are_trained_anew(
-    given: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_networks_that_are_damaged_are_trained_anew(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate, parts = given
     doing = FineTuningSearch(parts, 0, Budget(None))
     run = finetune_search._FineTuningRun(doing, candidate, "adapters")
@@ -285,9 +275,7 @@ def test_what_both_never_saw_sets_the_thresholds(parts: DataSplits) -> None:
     plain, tuned = tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, measure, seed=1)
     made = options([plain], parts, 0, {})
     option = replace(made[0], weights_M=np.array([0.3, 0.7]))
-    logits, labels_N = SearchOutcome(option, "", [], [], [], [plain, tuned], Extraction()).held_out(
-        parts
-    )
+    logits, labels_N = SearchOutcome(option, "", [], [], [], [plain, tuned], Extraction()).held_out(parts)
     np.testing.assert_array_equal(logits[0], tuned.logits_NC)
     np.testing.assert_array_equal(logits[1], plain.logits_NC[measure])
     assert len(labels_N) == measure.sum()

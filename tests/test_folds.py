@@ -66,9 +66,7 @@ def test_a_class_with_one_photo_is_learned_in_the_end(insects: Path, tmp_path: P
     network = models.load("shufflenet_v2_x0_5", weights="random")
     table = read(tmp_path / "photos", limit=None, seed=0)
     parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.1, seed=0, way="stratified"))
-    (candidate,) = candidates(
-        [network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False
-    )
+    (candidate,) = candidates([network], FeatureExtractor(PAPER_CROP, engine="torch"), all_views=False)
     candidate.extractor.compute(parts.files, {network.architecture.name: network})
     photos = training_and_validation(parts)
     taxa, held = np.array(photos.taxon_ids), 0

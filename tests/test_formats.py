@@ -166,9 +166,7 @@ def test_camtrap_dp_comes_back_with_its_own_media_and_deployments(
         assert all(row["classificationMethod"] == "machine" for row in rows)
 
 
-def test_camtrap_dp_is_valid_by_the_published_schema(
-    tmp_path: Path, entries: list[dict[str, Any]]
-) -> None:
+def test_camtrap_dp_is_valid_by_the_published_schema(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     frictionless = pytest.importorskip("frictionless")
     published = json.loads((STANDARDS / "camtrap-dp-1.0.2-observations.json").read_text())
     text = written(tmp_path / "o.camtrap.csv", entries[:1])

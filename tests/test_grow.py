@@ -108,9 +108,7 @@ def test_the_old_photos_themselves_are_not_needed(
     gone.write(moved / "photos.parquet")
     grown = extend(moved, new_photos, TORCH, out=tmp_path / "grown")
     known = extend(model, new_photos, TORCH, out=tmp_path / "again")
-    np.testing.assert_array_equal(
-        grown.classifier.lead.head.weight, known.classifier.lead.head.weight
-    )
+    np.testing.assert_array_equal(grown.classifier.lead.head.weight, known.classifier.lead.head.weight)
 
 
 PROGRAM = """
@@ -159,9 +157,7 @@ run.extend(model, photos, ExtendConfig(engine="torch"), out=out)
 def killed(when: str, *places: Path) -> list[str]:
     """Grow in a process that is killed (SIGKILL) when it says so; gives all that it said."""
     command = [sys.executable, "-c", PROGRAM, *map(str, places)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     log, deadline = places[-1], time.monotonic() + 120
     while not log.exists() or when not in log.read_text().split():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""

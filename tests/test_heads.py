@@ -124,9 +124,7 @@ def test_the_same_seed_gives_the_same_head_and_the_order_of_rows_does_not_matter
 
 def test_training_starts_from_a_given_layer() -> None:
     start = fit(TRAIN, VAL, 5, Training(epochs=5), Hyperparameters(1e-2)).head
-    stay = fit(
-        TRAIN, VAL, 5, Training(epochs=1), Hyperparameters(learning_rate=0.0, initial=start)
-    ).head
+    stay = fit(TRAIN, VAL, 5, Training(epochs=1), Hyperparameters(learning_rate=0.0, initial=start)).head
     x = VAL.features[slice(None)]
     np.testing.assert_allclose(stay.logits(x), start.logits(x), atol=1e-3)
 
@@ -154,9 +152,7 @@ def test_ridges_sums_lose_no_digits_to_a_large_mean() -> None:
 
 def test_ridges_leave_one_out_scores_are_those_of_a_fit_without_the_photo() -> None:
     photos, strength = blobs(60), 0.3
-    choice = ridge._RegularisationSearch(
-        ridge.RidgeStatistics.of(photos, 5), photos, leave_one_out=True
-    )
+    choice = ridge._RegularisationSearch(ridge.RidgeStatistics.of(photos, 5), photos, leave_one_out=True)
     weight_EC, _, inverse_E = choice._columns(strength)
     found = choice.x_NE @ weight_EC
     choice._leave_one_out(found, inverse_E)
@@ -202,17 +198,13 @@ def test_a_handful_of_photos_does_not_make_a_head_certain() -> None:
 def test_few_takes_the_same_photos_in_any_order() -> None:
     many = blobs(300)
     mixed = np.random.default_rng(0).permutation(300)
-    again = LabelledFeatures(
-        many.features.take(mixed), many.labels[mixed], tuple(many.ids[i] for i in mixed)
-    )
+    again = LabelledFeatures(many.features.take(mixed), many.labels[mixed], tuple(many.ids[i] for i in mixed))
     classes = (1 << 24) // 100
     assert len(subsample(many, classes)) == 100
     assert set(subsample(many, classes).ids) == set(subsample(again, classes).ids)
 
 
-@pytest.mark.parametrize(
-    ("photos", "dim", "classes"), [(0, 12, 3), (50, 12, 3), (20_000, 2_048, 1_000)]
-)
+@pytest.mark.parametrize(("photos", "dim", "classes"), [(0, 12, 3), (50, 12, 3), (20_000, 2_048, 1_000)])
 def test_small_data_gets_as_many_updates_as_it_needs(photos: int, dim: int, classes: int) -> None:
     training, settings = schedule(photos), default.default_settings(photos, dim, classes)
     updates = training.epochs * math.ceil(photos / training.batch_size)

@@ -64,9 +64,7 @@ def test_lossless_formats_come_out_as_they_went_in(kind: str) -> None:
     assert images.header(data) == images.verify(data) == Header(61, 43, name)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 40}]
-)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 40}])
 def test_a_jpeg_decodes_as_pillow_decodes_it(options: dict[str, object]) -> None:
     data = _save(_photo(500, 375), "JPEG", **options)
     reference = np.asarray(Image.open(io.BytesIO(data))).astype(int)
@@ -126,9 +124,7 @@ def test_palettes_alpha_and_one_bit_come_out_right() -> None:
     bits = grey.convert("1")
     np.testing.assert_array_equal(images.decode(_save(bits, "PNG"))[..., 0], np.asarray(bits) * 255)
     palette = _photo().quantize(32)
-    np.testing.assert_array_equal(
-        images.decode(_save(palette, "PNG")), np.asarray(palette.convert("RGB"))
-    )
+    np.testing.assert_array_equal(images.decode(_save(palette, "PNG")), np.asarray(palette.convert("RGB")))
     rgba = np.zeros((2, 3, 4), np.uint8)
     rgba[..., 0], rgba[0, :, 3], rgba[1, :, 3] = 200, 255, 0
     seen = images.decode(_save(Image.fromarray(rgba), "PNG"))
@@ -186,9 +182,7 @@ def test_a_scaled_jpeg_is_never_below_what_was_asked() -> None:
 
 def _giant_png(width: int, height: int) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -198,14 +192,7 @@ def test_a_bomb_is_refused_from_its_header() -> None:
     jpeg = bytearray(_save(_photo(), "JPEG"))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)
-    webp = (
-        b"RIFF"
-        + struct.pack("<I", 22)
-        + b"WEBPVP8X"
-        + struct.pack("<I", 10)
-        + b"\0\0\0\0"
-        + b"\xff" * 6
-    )
+    webp = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + b"\xff" * 6
     gif = bytearray(_save(Image.new("P", (1, 1)), "GIF"))
     gif[6:10] = b"\xff\xff\xff\xff"
     for bomb in (_giant_png(60000, 60000), bytes(jpeg), webp, bytes(gif)):

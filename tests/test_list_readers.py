@@ -42,9 +42,7 @@ CELLS = st.text("ab\"\n,é '", max_size=6)
 
 
 @given(st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=6), st.booleans())
-def test_a_whole_table_is_never_taken_for_a_part(
-    tmp_path_factory: Any, rows: Any, end: Any
-) -> None:
+def test_a_whole_table_is_never_taken_for_a_part(tmp_path_factory: Any, rows: Any, end: Any) -> None:
     path = tmp_path_factory.mktemp("t") / "t.csv"
     frame = pl.DataFrame(rows, schema=["a", "b", "c"], orient="row")
     text = frame.write_csv(quote_style="always")
@@ -90,9 +88,7 @@ def test_a_label_of_several_values_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_cls_comes_before_a_json_before_a_txt(
-    tmp_path: Path, write_tar: Any, turned: bool
-) -> None:
+def test_a_cls_comes_before_a_json_before_a_txt(tmp_path: Path, write_tar: Any, turned: bool) -> None:
     photos = {f"{key}.jpg": b"no picture" for key in "abcd"}
     notes = {
         **{"a.cls": b"from cls", "a.json": b'{"label": "from json", "license": "CC0"}'},
@@ -102,17 +98,13 @@ def test_a_cls_comes_before_a_json_before_a_txt(
     }
     members = {**photos, **notes}
     ordered = sorted(members, key=lambda name: (name[0], name[1:] if turned else name[::-1]))
-    found = read(
-        write_tar(tmp_path / "t.tar", {name: members[name] for name in ordered}), verify=False
-    )
+    found = read(write_tar(tmp_path / "t.tar", {name: members[name] for name in ordered}), verify=False)
     labels = dict(found.frame.select(pl.col("id").str.slice(6, 1), "taxon_id").iter_rows())
     assert labels == {**{"a": "from cls", "b": "from json", "c": "from txt", "d": "from label.cls"}}
     assert found.frame["licence"].drop_nulls().to_list() == ["CC0"]
 
 
-def test_pictures_of_every_kind_are_rows_and_a_label_is_utf_8(
-    tmp_path: Path, write_tar: Any
-) -> None:
+def test_pictures_of_every_kind_are_rows_and_a_label_is_utf_8(tmp_path: Path, write_tar: Any) -> None:
     members = {"a.JFIF": b"x", "b.heic": b"x", "c.jpg": b"x", "d.bin": b"x"}
     found = read(write_tar(tmp_path / "t.tar", members))
     assert found.frame["id"].to_list() == ["t.tar/a.jfif", "t.tar/b.heic", "t.tar/c.jpg"]
@@ -209,15 +201,11 @@ def test_a_folder_with_a_list_is_not_taken_for_folders_of_classes(tmp_path: Path
         read(tmp_path)
 
 
-def test_a_folder_with_an_export_is_read_as_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_with_an_export_is_read_as_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo(tmp_path / "pictures" / "11.jpg")
     header = "id,quality_grade,image_url,scientific_name,taxon_species_name,taxon_hybrid_name"
     hybrid = "Anas platyrhynchos × rubripes"
-    line = (
-        f"11,research,https://example.org/photos/7/medium.jpg,{hybrid},Anas platyrhynchos,{hybrid}"
-    )
+    line = f"11,research,https://example.org/photos/7/medium.jpg,{hybrid},Anas platyrhynchos,{hybrid}"
     (tmp_path / "observations-1.csv").write_text(f"{header}\n{line}\n")
     (row,) = rows_of(tmp_path).values()
     assert row["taxon_id"] == hybrid  # and not the parent that it is filed under
@@ -243,9 +231,7 @@ def test_a_folder_with_an_export_is_read_as_it(
         ("Parus major major", "subspecies", "", "Parus major"),
     ],
 )
-def test_a_hybrid_is_called_after_both(
-    name: str, rank: str, species: str, label: str | None
-) -> None:
+def test_a_hybrid_is_called_after_both(name: str, rank: str, species: str, label: str | None) -> None:
     row = {**dict.fromkeys(scientific_names.TERMS), "scientificName": name}
     row |= {"taxonRank": rank or None, "species": species or None}
     frame = pl.DataFrame([row], schema=dict.fromkeys(scientific_names.TERMS, pl.String))

@@ -59,9 +59,7 @@ def test_one_name_in_two_kingdoms_and_one_id_for_two_taxa_stay_apart() -> None:
 def test_a_photo_counts_once_and_conflicting_labels_are_left_out() -> None:
     taxa = [BEE, Taxon("2", "Bombus terrestris")]
     a = table_of("/a", taxa, photo("x", "1", 1), photo("y", None, 2), photo("z", "1", 3))
-    b = table_of(
-        "/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 3)
-    )
+    b = table_of("/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 3))
     found = merge([a, b])
     assert set(found.kept["id"]) == {"p", "q"}  # the one to test on; the one with a label
     assert found.reasons() == {"ambiguous-label": 2, "duplicate": 2}
@@ -70,9 +68,7 @@ def test_a_photo_counts_once_and_conflicting_labels_are_left_out() -> None:
 def test_photos_of_a_first_table_that_stays_give_way_to_none() -> None:
     taxa = [BEE, Taxon("2", "Bombus terrestris")]
     a = table_of("/a", taxa, photo("x", "1", 1), photo("y", "1", 1), photo("z", None, 2))
-    b = table_of(
-        "/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 1)
-    )
+    b = table_of("/b", taxa, photo("p", "1", 1, split="test"), photo("q", "2", 2), photo("r", "2", 1))
     found = merge([a, b], keep_first=True)
     assert set(found.kept["id"]) == {"x", "y", "z"}
     assert found.reasons() == {"ambiguous-label": 2, "duplicate": 1}

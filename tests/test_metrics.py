@@ -56,9 +56,7 @@ def test_a_place_shared_by_equal_scores_goes_to_the_first_column() -> None:
     hnp.arrays(np.float32, (7, 4), elements=st.floats(-5, 5, width=32)),
     hnp.arrays(np.int64, (7,), elements=st.integers(0, 3)),
 )
-def test_top_1_agrees_with_argmax_and_top_c_is_never_wrong(
-    scores: np.ndarray, labels: np.ndarray
-) -> None:
+def test_top_1_agrees_with_argmax_and_top_c_is_never_wrong(scores: np.ndarray, labels: np.ndarray) -> None:
     np.testing.assert_array_equal(metrics.wrong(scores, labels), scores.argmax(1) != labels)
     assert metrics.top_k_error(scores, labels, 4) == 0
 
@@ -122,9 +120,9 @@ def test_reliability_by_hand() -> None:
     assert [one.accuracy for one in found] == [1.0, 0.5, 0.5]
     assert [one.confidence for one in found] == pytest.approx([0.6, 0.75, 0.925])
     expected = (1 * 0.4 + 2 * 0.25 + 2 * 0.425) / 5
-    assert metrics.expected_calibration_error(
-        np.log(probabilities), labels, bins=5
-    ) == pytest.approx(expected)
+    assert metrics.expected_calibration_error(np.log(probabilities), labels, bins=5) == pytest.approx(
+        expected
+    )
 
 
 def test_calibration_error_written_out() -> None:
@@ -135,9 +133,7 @@ def test_calibration_error_written_out() -> None:
     for low in range(15):
         inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
         if inside.any():
-            total += abs((predicted == labels)[inside].mean() - confidence[inside].mean()) * (
-                inside.mean()
-            )
+            total += abs((predicted == labels)[inside].mean() - confidence[inside].mean()) * (inside.mean())
     assert metrics.expected_calibration_error(scores, labels) == pytest.approx(total)
 
 
@@ -242,9 +238,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(("value", "units"), [(0, 20), (1, 20), (0, 1)])
-def test_without_any_variation_the_interval_is_the_exact_binomial_one(
-    value: int, units: int
-) -> None:
+def test_without_any_variation_the_interval_is_the_exact_binomial_one(value: int, units: int) -> None:
     exact = scipy.stats.binomtest(value * units, units).proportion_ci(0.95, method="exact")
     groups = [str(at) for at in range(units)] * 3
     found = metrics.error_interval(np.full(3 * units, value), groups)
@@ -287,9 +281,7 @@ def test_bootstrap_refuses_what_has_no_mean() -> None:
         metrics.bootstrap(np.array([1.0]), ["a", "b"])
 
 
-SCORES = hnp.arrays(
-    np.float64, st.integers(1, 30), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0])
-)
+SCORES = hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0]))
 
 
 @given(SCORES, SCORES)

@@ -101,9 +101,7 @@ def test_a_damaged_table_is_said(tmp_path: Path) -> None:
             PhotoTable.read(path)
 
 
-def test_a_table_on_which_polars_panics_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_on_which_polars_panics_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which flipped bit makes Polars panic changes with its version, so the panic is put there."""
 
     def panic(path: Path) -> pl.DataFrame:

@@ -94,9 +94,7 @@ def test_an_annotation_file_gives_its_ids(challenge: Path) -> None:
         ("empty/", ""),
     ],
 )
-def test_what_holds_no_photos_is_one_sentence(
-    tmp_path: Path, argument: str, content: str | None
-) -> None:
+def test_what_holds_no_photos_is_one_sentence(tmp_path: Path, argument: str, content: str | None) -> None:
     path = tmp_path / argument
     if argument.endswith("/"):
         path.mkdir()
@@ -129,9 +127,7 @@ def test_every_photo_is_named_in_order_and_a_bad_one_stops_nothing(
 def test_it_has_learned_them(insects: Path, classifier: Classifier) -> None:
     items = inference.find_photos([insects / "Danaus plexippus"])
     names = [
-        each.prediction.best.taxon.name
-        for each in inference.predict(classifier, items)
-        if each.prediction
+        each.prediction.best.taxon.name for each in inference.predict(classifier, items) if each.prediction
     ]
     assert names.count("Danaus plexippus") >= 14
 
@@ -159,9 +155,7 @@ RESULTS = [
         InputPhoto("tit.jpg", Path("t")),
         Prediction((Answer(TIT, 0.4), Answer(TICK, 0.2)), False, KINGDOM, (KINGDOM,), "because"),
     ),
-    PhotoResult(
-        InputPhoto("e.jpg", Path("e")), None, ImageRejected(RejectReason.EMPTY, "no bytes")
-    ),
+    PhotoResult(InputPhoto("e.jpg", Path("e")), None, ImageRejected(RejectReason.EMPTY, "no bytes")),
 ]
 
 
@@ -350,9 +344,7 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
     assert {row["among"] for row in table(out.read_bytes().decode())} == {"2"}
 
 
-def test_a_file_of_something_else_is_not_written_over(
-    tmp_path: Path, classifier: Classifier
-) -> None:
+def test_a_file_of_something_else_is_not_written_over(tmp_path: Path, classifier: Classifier) -> None:
     (tmp_path / "thesis.csv").write_text("years of work")
     with pytest.raises(InputError, match="thesis"):
         inference.to_file(tmp_path / "thesis.csv", classifier, [])

@@ -10,9 +10,7 @@ GOLDEN = 17909088699444462874  # written down once; a change would change every 
 KEYS = st.lists(st.text(max_size=12), unique=True, max_size=60)
 
 
-@given(
-    keys=st.lists(st.text(max_size=12), max_size=40), context=st.lists(st.integers(), max_size=3)
-)
+@given(keys=st.lists(st.text(max_size=12), max_size=40), context=st.lists(st.integers(), max_size=3))
 def test_many_hashes_at_once_are_those_of_each(keys: list[str], context: list[int]) -> None:
     assert random.hashes(keys, *context).tolist() == [random.hash64(key, *context) for key in keys]
 
@@ -24,9 +22,7 @@ def test_the_hash_is_the_same_on_every_machine_and_in_every_version() -> None:
 
 
 @given(keys=KEYS, seed=st.integers(0, 2**32), data=st.data())
-def test_an_order_depends_on_the_set_of_keys_alone(
-    keys: list[str], seed: int, data: st.DataObject
-) -> None:
+def test_an_order_depends_on_the_set_of_keys_alone(keys: list[str], seed: int, data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(keys))
     first = [keys[i] for i in random.order(keys, seed)]
     assert first == [shuffled[i] for i in random.order(shuffled, seed)]
@@ -34,9 +30,7 @@ def test_an_order_depends_on_the_set_of_keys_alone(
 
 
 @given(keys=KEYS.filter(bool), seed=st.integers(0, 2**32), epoch=st.integers(0, 10_000))
-def test_a_photo_less_leaves_the_order_of_the_others(
-    keys: list[str], seed: int, epoch: int
-) -> None:
+def test_a_photo_less_leaves_the_order_of_the_others(keys: list[str], seed: int, epoch: int) -> None:
     base = random.hashes(keys, "order", seed)
     everything = [keys[i] for i in random.epoch_order(base, epoch)]
     rest = keys[1:]

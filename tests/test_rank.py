@@ -56,13 +56,11 @@ def test_networks_are_ranked_and_random_ones_marked(
 def test_agreement_needs_three_networks() -> None:
     names = ("a", "b", "c")
     rows = [
-        {"backbone": name, "ridge": {"error": at}, "ncm": {"error": -at}}
-        for at, name in enumerate(names)
+        {"backbone": name, "ridge": {"error": at}, "ncm": {"error": -at}} for at, name in enumerate(names)
     ]
     study = {
         "rows": [
-            {"backbone": name, "table": "networks", "val_top1_error": at / 9}
-            for at, name in enumerate(names)
+            {"backbone": name, "table": "networks", "val_top1_error": at / 9} for at, name in enumerate(names)
         ]
     }
     ranking = {"photos": 9, "classes": 2, "networks": rows}

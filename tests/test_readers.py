@@ -250,10 +250,7 @@ class TestFolder:
         ):
             photo(tmp_path / name)
         table = read(tmp_path)
-        rows = {
-            row[0]: row[1:]
-            for row in table.frame.select("id", "split", "taxon_id", "reason").rows()
-        }
+        rows = {row[0]: row[1:] for row in table.frame.select("id", "split", "taxon_id", "reason").rows()}
         assert rows == {
             "train/a/1.jpg": ("train", "a", None),
             "Validation/b/1.jpg": ("val", "b", None),
@@ -270,9 +267,7 @@ class TestFolder:
     def test_photos_without_classes_are_unlabelled(self, tmp_path: Path) -> None:
         photo(tmp_path / "1.jpg", (30, 20))
         table = read(tmp_path)
-        assert table.kept.select("id", "taxon_id", "width", "height").rows() == [
-            ("1.jpg", None, 30, 20)
-        ]
+        assert table.kept.select("id", "taxon_id", "width", "height").rows() == [("1.jpg", None, 30, 20)]
 
     def test_a_loop_of_links_ends(self, tmp_path: Path) -> None:
         photo(tmp_path / "a/1.jpg")
@@ -310,9 +305,7 @@ class TestFolder:
         assert sorted(read(tmp_path).reasons().items()) == [("unreadable", 1)]
 
     @pytest.mark.parametrize("made", [[], ["a/", "b/"], ["a/readme.txt"]])
-    def test_a_folder_without_photos_says_what_is_expected(
-        self, tmp_path: Path, made: list[str]
-    ) -> None:
+    def test_a_folder_without_photos_says_what_is_expected(self, tmp_path: Path, made: list[str]) -> None:
         for name in made:
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)

@@ -132,9 +132,7 @@ class TestBlocks:
     def none_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(remote, "_blocks", RecentValues(8))
 
-    def test_who_needs_another_block_waits_for_no_one(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_who_needs_another_block_waits_for_no_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         together = threading.Barrier(2, timeout=30)
 
         def fetch(_: Remote, start: int) -> bytes:
@@ -147,9 +145,7 @@ class TestBlocks:
             found = pool.map(lambda at: remote.read_range(place, at * remote.BLOCK, 2), (0, 1))
             assert list(found) == [b"01", b"ab"]
 
-    def test_a_block_is_fetched_once_and_few_are_kept(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_block_is_fetched_once_and_few_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[int] = []
 
         def fetch(_: Remote, start: int) -> bytes:
@@ -161,9 +157,7 @@ class TestBlocks:
         with ThreadPoolExecutor(4) as pool:
             for number in range(20):
                 reads = [number * remote.BLOCK] * 4
-                assert (
-                    list(pool.map(lambda at: remote.read_range(place, at, 1), reads)) == [b"x"] * 4
-                )
+                assert list(pool.map(lambda at: remote.read_range(place, at, 1), reads)) == [b"x"] * 4
         assert asked == list(range(20))
         assert len(remote._blocks._values) == 8
 
@@ -223,9 +217,7 @@ def test_refused_credentials_are_one_sentence_and_exit_2(tmp_path: Path) -> None
         port = server.stdout.readline().strip()
         words = [sys.executable, "-m", "fieldmark", "index", "s3://wild/set", "--out", "x.parquet"]
         env = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-        done = subprocess.run(
-            words, capture_output=True, text=True, env=env, cwd=tmp_path, check=False
-        )
+        done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
         assert done.returncode == 2, done.stderr
         assert "s3://wild/set may not be read" in done.stderr
         assert "Traceback" not in done.stderr

@@ -341,9 +341,7 @@ def test_plots_take_their_colours_and_font_from_the_page(text: str) -> None:
         assert len(re.findall(rf"{variable}:", text)) == 2, f"{variable} in light and in dark"
 
 
-def test_the_same_input_gives_the_same_page(
-    study_text: str, photo_of: Callable[[str], Path | None]
-) -> None:
+def test_the_same_input_gives_the_same_page(study_text: str, photo_of: Callable[[str], Path | None]) -> None:
     assert make_study(photo_of) == study_text
 
 
@@ -376,12 +374,8 @@ def test_a_clear_winner_is_named() -> None:
 
 def test_without_kept_scores_overlapping_intervals_are_a_tie() -> None:
     one = record("a", "table3", "a", "A", val_top1_error=0.2, val_top1_error_interval=[0.1, 0.3])
-    other = record(
-        "b", "table3", "b", "B", val_top1_error=0.35, val_top1_error_interval=[0.29, 0.4]
-    )
-    apart = record(
-        "c", "table3", "c", "C", val_top1_error=0.35, val_top1_error_interval=[0.31, 0.4]
-    )
+    other = record("b", "table3", "b", "B", val_top1_error=0.35, val_top1_error_interval=[0.29, 0.4])
+    apart = record("c", "table3", "c", "C", val_top1_error=0.35, val_top1_error_interval=[0.31, 0.4])
     nothing: dict[str, Evaluation] = {}
     assert findings.rank([one, other, apart], nothing.get).ties == [other]
     assert findings.rank([one, other, apart], nothing.get).others == [apart]
@@ -504,9 +498,7 @@ def test_a_study_of_one_table_leaves_the_others_out(
 
 
 def test_the_counts_of_a_real_table_fit_into_the_page(tmp_path: Path) -> None:
-    frame = build_frame(
-        {"id": ["a", "b", "c"], "path": ["a", "b", "c"], "taxon_id": ["0", "0", "2"]}
-    )
+    frame = build_frame({"id": ["a", "b", "c"], "path": ["a", "b", "c"], "taxon_id": ["0", "0", "2"]})
     counted = stats(PhotoTable(frame, TAXONOMY, tmp_path, "folders"))
     study = copy.deepcopy(STUDY)
     study["data"] |= {"stats": counted, "rejected": {}}
@@ -566,18 +558,14 @@ def test_the_threshold_is_measured_on_photos_it_was_not_set_on(
     assert "always answers" in section(make_classifier(photo_of, threshold=never), "short")
 
 
-def test_calibration_before_and_after(
-    classifier_text: str, photo_of: Callable[[str], Path | None]
-) -> None:
+def test_calibration_before_and_after(classifier_text: str, photo_of: Callable[[str], Path | None]) -> None:
     assert "calibrated" in section(classifier_text, "sure")
     plain = section(make_classifier(photo_of, temperature=None), "sure")
     assert "as trained" in plain
     assert "calibrated" not in plain
 
 
-def test_random_weights_are_marked(
-    classifier_text: str, photo_of: Callable[[str], Path | None]
-) -> None:
+def test_random_weights_are_marked(classifier_text: str, photo_of: Callable[[str], Path | None]) -> None:
     assert "random weights" not in classifier_text
     assert make_classifier(photo_of, weights="random").count("random weights") >= 2
 

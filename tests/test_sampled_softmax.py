@@ -55,22 +55,18 @@ def test_all_classes_drawn_is_the_softmax_over_all() -> None:
     train, val = blobs(600, 12, 8, 1), blobs(200, 12, 8, 2)
     training = Training(epochs=8, batch_size=32)
     full = fit_sweep(train, val, 12, training, [Hyperparameters(3e-3)])[0]
-    drawn = sampled_softmax.fit_sweep(
-        train, val, 12, training, [Hyperparameters(3e-3)], drawn=20_000
-    )[0]
+    drawn = sampled_softmax.fit_sweep(train, val, 12, training, [Hyperparameters(3e-3)], drawn=20_000)[0]
     assert drawn.curve[-1].val_loss == pytest.approx(full.curve[-1].val_loss, rel=1e-3)
-    assert np.allclose(
-        drawn.head.logits_of(val.features), full.head.logits_of(val.features), atol=0.02
-    )
+    assert np.allclose(drawn.head.logits_of(val.features), full.head.logits_of(val.features), atol=0.02)
 
 
 def test_few_classes_drawn_come_near_it() -> None:
     train, val = blobs(6_000, 300, 24, 1), blobs(1_500, 300, 24, 2)
     training = Training(epochs=12, batch_size=64)
     full = fit_sweep(train, val, 300, training, [Hyperparameters(1e-2)])[0].curve[-1]
-    drawn = sampled_softmax.fit_sweep(train, val, 300, training, [Hyperparameters(1e-2)], drawn=40)[
-        0
-    ].curve[-1]
+    drawn = sampled_softmax.fit_sweep(train, val, 300, training, [Hyperparameters(1e-2)], drawn=40)[0].curve[
+        -1
+    ]
     assert full.val_error < 0.4
     assert drawn.val_error < full.val_error + 0.02
     assert drawn.val_loss < full.val_loss + 0.1
@@ -91,6 +87,5 @@ def test_training_takes_it_by_the_number_of_classes(monkeypatch: pytest.MonkeyPa
     assert seen == ["many"]
     assert isinstance(best[0].head, LinearHead)
     assert (
-        sampled_softmax.measure(best[0].head, val)[1]
-        <= sampled_softmax.measure(plain[0].head, val)[1] + 0.05
+        sampled_softmax.measure(best[0].head, val)[1] <= sampled_softmax.measure(plain[0].head, val)[1] + 0.05
     )

@@ -29,9 +29,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_schemas_are_what_the_script_writes(script: ModuleType) -> None:
-    assert {path.name for path in SCHEMAS.iterdir()} == {
-        f"{name}.schema.json" for name in script.RECORDS
-    }
+    assert {path.name for path in SCHEMAS.iterdir()} == {f"{name}.schema.json" for name in script.RECORDS}
     for name in script.RECORDS:
         written = (SCHEMAS / f"{name}.schema.json").read_text()
         assert written == script.text(name), "run python scripts/write_schemas.py"
@@ -47,9 +45,7 @@ def test_a_trained_classifier_satisfies_its_schemas(model: Path, name: str) -> N
         jsonschema.Draft202012Validator(schema(name)).validate(content)
 
 
-def test_a_study_satisfies_its_schema(
-    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_satisfies_its_schema(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
     how: dict[str, Any] = {"backbone": "shufflenet_v2_x0_5", "pruned": False, "epochs": 2}
     runs = [

@@ -56,9 +56,7 @@ def server(running: Any, classifier: Classifier) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def strict(running: Any, classifier: Classifier) -> Iterator[Any]:
     """A server with small limits and a key."""
-    config = ServeConfig(
-        **{f.name: getattr(SMALL, f.name) for f in fields(SMALL)} | {"keys": (KEY,)}
-    )
+    config = ServeConfig(**{f.name: getattr(SMALL, f.name) for f in fields(SMALL)} | {"keys": (KEY,)})
     with running(classifier, config) as server:
         yield server
 
@@ -103,9 +101,7 @@ def test_photos_are_answered_in_order_and_a_bad_one_does_not_affect_others(
 ) -> None:
     photos = [jpeg(1), jpeg(2)[:500], jpeg(3)]
     names = ["one.jpg", "../etc/größe.jpg", "C:\\photos\\three.jpg"]
-    answer = web.post(
-        "/v1/predict", files=[("photo", (n, d)) for n, d in zip(names, photos, strict=True)]
-    )
+    answer = web.post("/v1/predict", files=[("photo", (n, d)) for n, d in zip(names, photos, strict=True)])
     assert answer.status_code == 200
     first, bad, last = answer.json()["photos"]
     assert [first["name"], bad["name"], last["name"]] == ["one.jpg", "größe.jpg", "three.jpg"]
@@ -134,9 +130,7 @@ def test_concurrent_photos_get_their_own_answers(web: httpx.Client, classifier: 
         (b"x" * 60_001, 413, "body-too-large"),
     ],
 )
-def test_error_status_and_code(
-    strict_web: httpx.Client, content: bytes, status: int, code: str
-) -> None:
+def test_error_status_and_code(strict_web: httpx.Client, content: bytes, status: int, code: str) -> None:
     answer = strict_web.post("/v1/predict", content=content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.json()["error"]["message"].endswith(".")
@@ -156,9 +150,7 @@ def test_error_status_and_code(
         ),
     ],
 )
-def test_unreadable_forms(
-    web: httpx.Client, kind: str, content: bytes, status: int, code: str
-) -> None:
+def test_unreadable_forms(web: httpx.Client, kind: str, content: bytes, status: int, code: str) -> None:
     answer = web.post("/v1/predict", content=content, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
@@ -171,9 +163,7 @@ def test_too_many_photos(strict_web: httpx.Client) -> None:
 def test_if_no_photo_is_answered_each_has_its_error(web: httpx.Client) -> None:
     answer = web.post("/v1/predict", files=[("p", ("a", b"text")), ("p", ("b", jpeg(1)[:500]))])
     assert answer.status_code == 415
-    assert [each["error"]["code"] for each in answer.json()["photos"]] == [
-        *("not-an-image", "truncated")
-    ]
+    assert [each["error"]["code"] for each in answer.json()["photos"]] == [*("not-an-image", "truncated")]
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "many", "99999"])
@@ -232,9 +222,7 @@ def test_slow_body_times_out(strict: Any) -> None:
 
 
 def test_expect_continue_is_refused_before_the_body(strict: Any) -> None:
-    status, answer = exchange(
-        strict.port, f"{HEAD}\nContent-Length: 99999999\nExpect: 100-continue"
-    )
+    status, answer = exchange(strict.port, f"{HEAD}\nContent-Length: 99999999\nExpect: 100-continue")
     assert status == 413
     assert b"100 Continue" not in answer
 
@@ -331,9 +319,7 @@ def test_key_file_with_comments(tmp_path: Path) -> None:
     assert read_keys(tmp_path / "keys") == (KEY, f"{KEY}2")
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/static/app.js", "/v1/classes", "/docs", "/nothing", "/v1/predict"]
-)
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/v1/classes", "/docs", "/nothing", "/v1/predict"])
 def test_every_response_has_the_security_headers(web: httpx.Client, path: str) -> None:
     answer = web.get(path, headers={"X-Request-ID": "a-1.b_2"})
     policy = answer.headers["content-security-policy"]
@@ -352,16 +338,12 @@ def test_unsafe_request_id_is_replaced(web: httpx.Client) -> None:
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
 
 
-def test_each_request_is_one_json_log_line(
-    web: httpx.Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_request_is_one_json_log_line(web: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "fieldmark.serving"):
         answer = web.get("/v1/classes")
         web.get("/health/live")  # on the same connection: the line of the one before is written
     lines = [
-        json.loads(JsonLines().format(each))
-        for each in caplog.records
-        if each.name == "fieldmark.serving"
+        json.loads(JsonLines().format(each)) for each in caplog.records if each.name == "fieldmark.serving"
     ]
     (line,) = [each for each in lines if each["request_id"] == answer.headers["x-request-id"]]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/classes", 200)
@@ -513,9 +495,7 @@ def command(model: Path, *more: str) -> list[str]:
 
 
 def test_sigterm_answers_accepted_requests_and_exits_with_0(model: Path) -> None:
-    with subprocess.Popen(
-        command(model, "--port", "0"), stderr=subprocess.PIPE, text=True
-    ) as server:
+    with subprocess.Popen(command(model, "--port", "0"), stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         port = int(re.findall(r":(\d+)", server.stderr.readline())[0])
         line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)

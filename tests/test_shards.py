@@ -105,9 +105,7 @@ class TestWebDataset:
         table = readers.read(tmp_path / "s.tar")
         reasons = dict(table.frame.select("id", "reason").iter_rows())
         assert reasons["s.tar/a.jpg"] == RejectReason.OUTSIDE
-        assert (
-            reasons["s.tar/../../b.jpg"] == RejectReason.NOT_AN_IMAGE
-        )  # read in the tar, not there
+        assert reasons["s.tar/../../b.jpg"] == RejectReason.NOT_AN_IMAGE  # read in the tar, not there
         assert [path.name for path in tmp_path.iterdir()] == ["s.tar"]
 
     @pytest.mark.parametrize("keep", [700, 1600, 2048, 10_240])
@@ -129,9 +127,7 @@ class TestWebDataset:
 class TestParquet:
     def test_numbers_get_the_names_in_the_metadata(self, insects: Path, tmp_path: Path) -> None:
         photo = (insects / "Apis mellifera" / "00.jpg").read_bytes()
-        frame = pl.DataFrame(
-            {"jpg": [photo, photo + b" "], "label": [1, -1], "license": ["CC0", None]}
-        )
+        frame = pl.DataFrame({"jpg": [photo, photo + b" "], "label": [1, -1], "license": ["CC0", None]})
         about = {"info": {"features": {"label": {"names": ["Pica pica", "Parus major"]}}}}
         path = tmp_path / "validation-00000-of-00001.parquet"
         frame.write_parquet(path, metadata={"huggingface": json.dumps(about)})
@@ -160,9 +156,7 @@ class TestShard:
         parts = [Shard(number + 1, of).share(table).frame for number in range(of)]
         assert pl.concat(parts).equals(table.frame)
 
-    def test_shards_give_what_one_process_gives(
-        self, tars: Path, network: Backbone, tmp_path: Path
-    ) -> None:
+    def test_shards_give_what_one_process_gives(self, tars: Path, network: Backbone, tmp_path: Path) -> None:
         table = readers.read(tars)
         digests = table.kept["sha256"].to_list()
         photos = [
@@ -174,16 +168,12 @@ class TestShard:
         shared = extractor(tmp_path / "shared")
         listed = readers.read(tars, verify=False)
         reports = [
-            extract_shard(
-                each.share(listed), {NETWORK: network}, extractor(tmp_path / "shared"), each
-            )
+            extract_shard(each.share(listed), {NETWORK: network}, extractor(tmp_path / "shared"), each)
             for each in (Shard(1, 3), Shard(2, 3), Shard(3, 3))
         ]
         assert sum(report.photos for report in reports) == 32
         assert [e.reason for r in reports for e in r.rejected.values()] == [RejectReason.TRUNCATED]
-        np.testing.assert_array_equal(
-            vectors(alone, network, digests), vectors(shared, network, digests)
-        )
+        np.testing.assert_array_equal(vectors(alone, network, digests), vectors(shared, network, digests))
         again = extract_shard(table, {NETWORK: network}, shared, Shard(1, 1))
         assert (again.photos, again.computed) == (32, 0)
 
@@ -208,9 +198,7 @@ class TestShard:
             held[0] -= len(chunk)
 
         monkeypatch.setattr(sharded, "_compute", counted)
-        extract_shard(
-            readers.read(tars, verify=False), {NETWORK: network}, extractor(tmp_path / "a")
-        )
+        extract_shard(readers.read(tars, verify=False), {NETWORK: network}, extractor(tmp_path / "a"))
         assert len(asked) == 33
         assert set(asked.values()) == {1}
         assert held[1] <= 2 * 4

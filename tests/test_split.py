@@ -271,7 +271,5 @@ def test_pruning_counts_training_photos() -> None:
     assert in_train["a"] < threshold
     assert prune(split, table, min_photos=threshold) == ["b", "c"]
     assert prune(split, table, min_photos=in_train["a"]) == ["a", "b", "c"]
-    with pytest.raises(
-        InputError, match=r"No class has 500 training photos \(the largest has 180\)"
-    ):
+    with pytest.raises(InputError, match=r"No class has 500 training photos \(the largest has 180\)"):
         prune(split, table, min_photos=500)

@@ -161,9 +161,7 @@ class TestCells:
         path = tmp_path / "p.parquet"
         cells = [f"photo {n}".encode() for n in range(200)]
         struct = [{"bytes": cell, "path": None} for cell in cells]
-        frame = pl.DataFrame(
-            {"jpg": [*cells[:-1], None], "image": struct, "a.b": cells, "c.d": struct}
-        )
+        frame = pl.DataFrame({"jpg": [*cells[:-1], None], "image": struct, "a.b": cells, "c.d": struct})
         frame.write_parquet(path, row_group_size=50)
         return path
 
@@ -182,9 +180,7 @@ class TestCells:
         (tmp_path / "bad.parquet").write_bytes(table.read_bytes()[:500])
         assert reason(Cell(tmp_path / "bad.parquet", "jpg", 0)) is RejectReason.UNREADABLE
 
-    def test_a_block_that_many_want_is_read_once(
-        self, table: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_block_that_many_want_is_read_once(self, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         whole, blocks = places.cells, Counter[int]()
 
         def counting(file: Path, column: str, start: int, rows: int) -> list[bytes | None]:

@@ -82,9 +82,7 @@ def test_parquet_behind_a_url_is_never_here_as_a_whole(
     assert max(most) == 2
 
 
-def test_a_copy_that_is_being_read_stays(
-    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_is_being_read_stays(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that decode ahead may read of more files than are kept."""
     monkeypatch.setattr(remote, "_copies", RecentValues(2))
     table = readers.read(places["parquet, web"])
@@ -101,13 +99,9 @@ def test_a_copy_that_is_being_read_stays(
 
 def test_a_network_is_trained_from_a_web_server(places: dict[str, Path], tmp_path: Path) -> None:
     """`train --stream`: the curve of the same tars on the disk, by photos that were never written."""
-    how = TrainConfig(
-        "shufflenet_v2_x0_5", transfer="scratch", epochs=1, engine="torch", stream=True
-    )
+    how = TrainConfig("shufflenet_v2_x0_5", transfer="scratch", epochs=1, engine="torch", stream=True)
     curves = [
-        train(places[f"tars, {where}"], out=tmp_path / where, config=how).classifier.provenance[
-            "curve"
-        ]
+        train(places[f"tars, {where}"], out=tmp_path / where, config=how).classifier.provenance["curve"]
         for where in ("here", "web")
     ]
     assert curves[0] == curves[1]

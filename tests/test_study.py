@@ -75,9 +75,7 @@ def done(
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(folder / "cache"))
-        found = study(
-            insects, recipe(), config, out=folder / "out", command="fieldmark study small"
-        )
+        found = study(insects, recipe(), config, out=folder / "out", command="fieldmark study small")
     return folder / "out", found
 
 
@@ -117,9 +115,7 @@ def test_every_number_can_be_computed_again_from_the_kept_scores(
 
 def test_the_ensemble_is_the_mean_of_the_probabilities(done: tuple[Path, StudyResult]) -> None:
     out, found = done
-    members = [
-        Evaluation.load(out / row["scores"]) for row in found["rows"] if row["table"] == "one"
-    ]
+    members = [Evaluation.load(out / row["scores"]) for row in found["rows"] if row["table"] == "one"]
     (row,) = (row for row in found["rows"] if row["table"] == "mean")
 
     def probabilities(each: Evaluation) -> np.ndarray:
@@ -223,9 +219,7 @@ def test_a_study_that_was_cut_off_goes_on(
     assert io.read_json(tmp_path / "study.json")["finished"] is False
     epochs.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(
-            TrainingState, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0]
-        )
+        patch.setattr(TrainingState, "after_epoch", lambda self, s: (keep(self, s), epochs.append(1))[0])
         found = study(insects, recipe(), config, out=tmp_path, command="c")
     assert len(epochs) == 1 + 2  # the second epoch of the row that was cut, and the last row
     for path, changed in kept.items():
@@ -310,12 +304,8 @@ def test_networks_are_tuned_beside_the_last_layer_that_they_go_on_from(
     assert len(photos) == 1
     assert first["photos"] == found["data"]["split"]["test"]
     over_all = [each for each in found.differences if each.over == "all"]
-    assert [(each.row, each.reference) for each in over_all] == [
-        (row["id"], first["id"]) for row in tuned
-    ]
-    assert (
-        "Fine-tuning compared with the last layer alone" in (tmp_path / "report.html").read_text()
-    )
+    assert [(each.row, each.reference) for each in over_all] == [(row["id"], first["id"]) for row in tuned]
+    assert "Fine-tuning compared with the last layer alone" in (tmp_path / "report.html").read_text()
     for row in tuned:
         assert len(row["curve"]) == 1
         assert row["train_seconds"] > 0
@@ -432,9 +422,7 @@ def test_rows_that_cannot_be_measured_are_said_and_stop_nothing(
     made = Recipe("mine", "Mine", rows)
     found = study(tmp_path / "photos", made, few, out=tmp_path / "out", command="c")
     assert [row["val_top1_error"] for row in found["rows"]] == [None, None]
-    assert (
-        capsys.readouterr().err.count("not measured: no photo is of a class that is learned") == 2
-    )
+    assert capsys.readouterr().err.count("not measured: no photo is of a class that is learned") == 2
     assert (tmp_path / "out" / "report.html").exists()
     best = Run("test", "Best", best_of="table3", part="test", **how)
     with pytest.raises(InputError, match=r"no row of table3 is the best"):

@@ -121,7 +121,5 @@ def test_the_photos_of_wild74_have_levels_with_taxa_left_out(shared: Path) -> No
     names = [taxon.name for taxon in taxonomy]
     out = {names[at] for at in np.flatnonzero(levels["order"].column < 0)}
     assert out == {"Asteroidea"}
-    assert {"Ixodida", "Papilionoidea"} <= {
-        names[at] for at in np.flatnonzero(levels["genus"].column < 0)
-    }
+    assert {"Ixodida", "Papilionoidea"} <= {names[at] for at in np.flatnonzero(levels["genus"].column < 0)}
     assert (levels["kingdom"].column >= 0).all()

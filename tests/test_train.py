@@ -53,9 +53,7 @@ def test_what_is_written_agrees(model: Path) -> None:
     assert 0.5 * about["curve"][-1]["val_loss"] < best <= about["curve"][-1]["val_loss"]
 
 
-def test_the_kept_scores_are_what_the_classifier_gives(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kept_scores_are_what_the_classifier_gives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the photos again, through another engine: the same scores to half precision."""
     monkeypatch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
     classifier, evaluation = (
@@ -69,9 +67,7 @@ def test_the_kept_scores_are_what_the_classifier_gives(
         for photo in evaluation.photo_ids
     ]
     p_NC = classifier.scores(np.stack(crops))
-    expected = np.exp(
-        metrics.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature))
-    )
+    expected = np.exp(metrics.log_softmax(evaluation.scores_NC / np.float32(classifier.temperature)))
     np.testing.assert_allclose(p_NC, expected, atol=0.02)
     assert [taxon.id for taxon in classifier.taxa] == list(evaluation.classes)
 
@@ -159,9 +155,7 @@ def test_a_network_that_training_made_worse_is_said_to_be() -> None:
     assert beside(0.1, 0.05).endswith("by the last layer alone 10.0%.")
 
 
-def test_the_official_split_without_test_photos_measures_nothing(
-    insects: Path, tmp_path: Path
-) -> None:
+def test_the_official_split_without_test_photos_measures_nothing(insects: Path, tmp_path: Path) -> None:
     """Photos that come in a training and a validation part: both are taken as they are."""
     photos = tmp_path / "photos"
     for part, numbers in (("train", range(10)), ("val", range(10, 16))):
@@ -170,9 +164,7 @@ def test_the_official_split_without_test_photos_measures_nothing(
             for number in numbers:
                 name = f"{number:02}.jpg"
                 (photos / part / species.name / name).write_bytes((species / name).read_bytes())
-    done = train(
-        photos, out=tmp_path / "model", config=replace(NETWORK, split="official", epochs=2)
-    )
+    done = train(photos, out=tmp_path / "model", config=replace(NETWORK, split="official", epochs=2))
     counts = done.classifier.provenance["photos"]
     assert (counts["train"], counts["val"], counts["test"]) == (40, 24, 0)
     assert done.summary["photos"] == 0
@@ -191,9 +183,7 @@ def test_a_run_is_a_function_of_its_seed(insects: Path, tmp_path: Path) -> None:
     assert np.abs(heads[0] - heads[2]).max() > 0
 
 
-def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(
-    model: Path, tmp_path: Path
-) -> None:
+def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for good in (tmp_path / "empty", tmp_path / "new" / "deep", model):
         with claimed(good, KIND):

@@ -157,14 +157,9 @@ def test_card_shows_names_bars_and_taxonomy(page: Any) -> None:
 
 
 def test_uncertain_answers(page: Any) -> None:
-    blue, green = (
-        add(page, photo).first.locator(".verdict").inner_text() for photo in (BLUE, GREEN)
-    )
+    blue, green = (add(page, photo).first.locator(".verdict").inner_text() for photo in (BLUE, GREEN))
     assert blue.startswith("Not sure")
-    assert (
-        "The most likely is Honey bee Apis mellifera (40.0 %), but its confidence is too low"
-        in blue
-    )
+    assert "The most likely is Honey bee Apis mellifera (40.0 %), but its confidence is too low" in blue
     assert "This may be a photo of another species" in blue
     assert green.startswith("Genus: Bombus")
     assert "another species" not in green
@@ -299,9 +294,7 @@ def test_busy_server_is_retried(page: Any) -> None:
     def busy(route: Any) -> None:
         times.append(1)
         if len(times) == 1:
-            route.fulfill(
-                status=503, headers={"Retry-After": "1"}, json={"error": {"message": "x"}}
-            )
+            route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error": {"message": "x"}})
         else:
             route.continue_()
 

@@ -53,9 +53,7 @@ def test_trunk(backbone: Backbone, crops: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
-def test_literal_replaces_the_stated_layer_and_no_other(
-    backbone: Backbone, crops: torch.Tensor
-) -> None:
+def test_literal_replaces_the_stated_layer_and_no_other(backbone: Backbone, crops: torch.Tensor) -> None:
     facts = backbone.architecture
     model = backbone.literal(CLASSES, seed=3).eval()
     assert f"`{facts.last_layer_path}`" in facts.last_layer
@@ -123,9 +121,7 @@ def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Te
     assert of_trunk < 0.1 * sum(each.numel() for each in model.network.parameters())
 
 
-def test_low_rank_updates_merge_into_the_same_network(
-    backbone: Backbone, crops: torch.Tensor
-) -> None:
+def test_low_rank_updates_merge_into_the_same_network(backbone: Backbone, crops: torch.Tensor) -> None:
     from fieldmark.training.finetune import FineTuning, low_rank
     from fieldmark.training.finetune.step import Updater
 

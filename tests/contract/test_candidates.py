@@ -27,16 +27,12 @@ from fieldmark.training.automl import (
 
 
 @pytest.fixture(scope="module")
-def given(
-    insects: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Candidate, DataSplits, Taxonomy]:
+def given(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, DataSplits, Taxonomy]:
     """A small network with random weights, and the insects with their features kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
         table = read(insects, limit=None, seed=0)
-        parts = DataSplits.of(
-            table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified")
-        )
+        parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
         store = FeatureStore(tmp_path_factory.mktemp("features"))
         extractor = FeatureExtractor(replace(PAPER_CROP), store=store, engine="torch")
         network = models.load("shufflenet_v2_x0_5", weights="random")

@@ -32,8 +32,7 @@ def photo(path: Path, grey: int = 0) -> None:
 def inat_sample(root: Path) -> Path:
     """Three photos of two taxa; the second file is broken, the fourth missing."""
     images = [
-        {"id": number, "file_name": f"train_val2019/Birds/{number % 2}/{number}.jpg"}
-        for number in range(4)
+        {"id": number, "file_name": f"train_val2019/Birds/{number % 2}/{number}.jpg"} for number in range(4)
     ]
     for image in images[:3]:
         photo(root / image["file_name"], image["id"])
@@ -60,9 +59,7 @@ def table_sample(root: Path) -> Path:
     photo(root / "ü.jpg", 2)
     (root / "c.jpg").write_bytes(b"no picture")
     path = root / "labels.csv"
-    path.write_text(
-        "file_name,label,split,group\na b.jpg,x,train,1\nü.jpg,y,val,\nc.jpg,x,,\nd.jpg,x,,\n"
-    )
+    path.write_text("file_name,label,split,group\na b.jpg,x,train,1\nü.jpg,y,val,\nc.jpg,x,,\nd.jpg,x,,\n")
     return path
 
 
@@ -245,8 +242,7 @@ def cct_sample(root: Path) -> Path:
     images[2]["corrupt"] = True
     images[3]["location"] = ""
     labels = [
-        {"id": f"a{n}", "image_id": f"i{n}", "category_id": n // 2, "bbox": [1, 2, 3, 4]}
-        for n in range(4)
+        {"id": f"a{n}", "image_id": f"i{n}", "category_id": n // 2, "bbox": [1, 2, 3, 4]} for n in range(4)
     ]
     categories = [{"id": 0, "name": "empty"}, {"id": 1, "name": "gray_wolf"}]
     photo(root / "images" / "0.jpg", 1)
@@ -350,9 +346,7 @@ def test_predict_is_given_the_photos_that_index_finds(name: str, sample: Path) -
     if sample.is_file():
         loud = sample.with_name(sample.name.upper())
         sample.rename(loud)
-        assert [item.path.name for item in find_photos([loud])] == [
-            item.path.name for item in items
-        ]
+        assert [item.path.name for item in find_photos([loud])] == [item.path.name for item in items]
 
 
 def test_a_camtrap_dp_says_labels_places_and_rights(tmp_path: Path) -> None:

@@ -101,9 +101,7 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path, before: byte
 
 
 @pytest.mark.parametrize("before", [b"old", None])
-def test_a_full_disk_is_said_and_leaves_nothing_behind(
-    tmp_path: Path, before: bytes | None
-) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path, before: bytes | None) -> None:
     path = tmp_path / "a.bin"
     if before is not None:
         path.write_bytes(before)
@@ -204,9 +202,7 @@ def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "deep" / "a.json").read_bytes()) == value
 
 
-def test_the_cache_is_where_the_environment_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "named"))
     assert io.cache_dir() == tmp_path / "named"
     monkeypatch.delenv("FIELDMARK_CACHE")

@@ -167,9 +167,7 @@ def test_close_stops_every_decoder() -> None:
 def confined(code: str) -> subprocess.CompletedProcess[str]:
     """Run code under the limits of a decoding process."""
     setup = "from fieldmark.serving import decoder; decoder._limit(1000); "
-    return subprocess.run(
-        [sys.executable, "-c", setup + code], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, check=False)
 
 
 def test_decoder_cannot_write_files(tmp_path: Path) -> None:
@@ -250,9 +248,7 @@ def test_a_form_of_a_thousand_parts_is_refused() -> None:
 def test_disconnected_clients_leave_nothing_behind(server: Any) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as line:
-            line.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\nabc"
-            )
+            line.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\nabc")
     with httpx.Client(base_url=server.url, timeout=30) as web:
         while "fieldmark_held_bytes 0.0" not in (text := web.get("/metrics").text):
             pass

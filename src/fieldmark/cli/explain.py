@@ -9,9 +9,7 @@ import typer
 from fieldmark.cli import options as opt
 
 
-def explain(
-    model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None
-) -> None:
+def explain(model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None) -> None:
     """Explain a prediction: a heat map of the photo and the most similar training photos.
 
     Arguments:

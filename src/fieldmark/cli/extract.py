@@ -41,9 +41,7 @@ def extract(
 
     mine = sharded.Shard.parse(shard)
     if cluster is not None and mine.of > 1:
-        raise InputError(
-            "--shard is for a process without a cluster: with --cluster, give --shards only."
-        )
+        raise InputError("--shard is for a process without a cluster: with --cluster, give --shards only.")
     table = sharded.read(photos, source=source)
     how = {"weights": weights, "weights_dir": weights_dir}
     networks = dict.fromkeys(backbone or ["tf_efficientnet_lite0"], how)
@@ -52,9 +50,7 @@ def extract(
         if workers:
             report = workers.extract(table, networks, extractor)
         else:
-            backbones = {
-                name: load(name, weights=weights, weights_dir=weights_dir) for name in networks
-            }
+            backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in networks}
             report = sharded.extract_shard(mine.share(table), backbones, extractor, mine)
     where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():

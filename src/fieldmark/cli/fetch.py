@@ -80,9 +80,7 @@ def fetch(
             **base,
         )
         got = download.fetch_open_data(wanted, out, tables_dir=tables, retry_policy=policy)
-        typer.echo(
-            f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available"
-        )
+        typer.echo(f"{got.photos:,} photos of {got.species:,} species, {got.failed:,} not available")
         typer.echo(f"{got.table} is ready: fieldmark train {got.table} --out MODEL")
         return
     year = what.removeprefix("inat")
@@ -91,9 +89,7 @@ def fetch(
     )
     archives = challenge.archives()
     logger.info(f"{download.sizes(archives)} to download. {download.TERMS}")
-    for archive, about in zip(
-        archives, download.fetch_challenge(challenge, out, policy), strict=True
-    ):
+    for archive, about in zip(archives, download.fetch_challenge(challenge, out, policy), strict=True):
         typer.echo(f"{about['md5']}  {archive.name}  checked against {about['held_to']}")
     typer.echo(f"{out} is ready: fieldmark train {out} --out MODEL")
 

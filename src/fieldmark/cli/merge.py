@@ -7,9 +7,7 @@ from pathlib import Path
 from fieldmark.cli import options as opt
 
 
-def merge(
-    photos: list[Path], out: Path = Path("photos.parquet"), names: Path | None = None
-) -> None:
+def merge(photos: list[Path], out: Path = Path("photos.parquet"), names: Path | None = None) -> None:
     """Merge sources into one table: a taxon becomes one class, duplicates one row.
 
     Arguments:

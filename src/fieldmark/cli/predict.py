@@ -85,6 +85,4 @@ def predict(
                 typer.echo(line)
             rejected = counted.rejected
     if rejected:
-        raise InputError(
-            f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons."
-        )
+        raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")

@@ -38,15 +38,11 @@ def serve(
     opt.use_cache(cache)
     from fieldmark.serving.config import ServeConfig
 
-    config = opt.config_from(
-        ServeConfig, options, keys=read_keys(api_key_file) if api_key_file else ()
-    )
+    config = opt.config_from(ServeConfig, options, keys=read_keys(api_key_file) if api_key_file else ())
     try:
         from fieldmark.serving.server import run
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{error.name} is not installed: run `pip install 'fieldmark[serve]'`."
-        ) from error
+        raise InputError(f"{error.name} is not installed: run `pip install 'fieldmark[serve]'`.") from error
     from fieldmark.inference.classifier import Classifier
 
     run(Classifier.load(model), config)

@@ -45,9 +45,7 @@ def split(
         typer.echo(f"pruned below {prune_below}: nothing is left. {error}")
     else:
         photos = int(labels.is_in(list(pruned)).sum())
-        typer.echo(
-            f"pruned below {prune_below}: {len(pruned):,} classes with {photos:,} train photos"
-        )
+        typer.echo(f"pruned below {prune_below}: {len(pruned):,} classes with {photos:,} train photos")
     typer.echo(f"digest {drawn.digest}")
     if out is not None:
         drawn.write(out)

@@ -50,8 +50,7 @@ def findings_of(
             "sideways": rotated_N,
         }
     ).with_columns(
-        labels_differ=pl.col("taxon_id").drop_nulls().n_unique().over("twins").gt(1)
-        & is_in("twins"),
+        labels_differ=pl.col("taxon_id").drop_nulls().n_unique().over("twins").gt(1) & is_in("twins"),
         leak=_leaks("twins") | _leaks("together"),
         dark=pl.col("brightness") < config.dark,
         tiny=pl.col("short_side") < config.tiny,

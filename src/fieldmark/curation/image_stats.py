@@ -74,9 +74,7 @@ def cache_of(store: FeatureStore) -> FeatureCache:
     return store.cache(_KIND, VIEW.key(), _NUMBERS, "float32")
 
 
-def fill(
-    cache: FeatureCache, target: FeatureCache, photos: Sequence[PhotoFile]
-) -> dict[str, ImageRejected]:
+def fill(cache: FeatureCache, target: FeatureCache, photos: Sequence[PhotoFile]) -> dict[str, ImageRejected]:
     """Compute the statistics of photos that are not in the cache.
 
     Args:

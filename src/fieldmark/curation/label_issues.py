@@ -50,9 +50,7 @@ def label_columns(
         other[labelled] = issues.best_N
         rank[labelled[issues.rows]] = np.arange(1, len(issues.rows) + 1)
     else:
-        logger.info(
-            f"Labels are not checked: fewer than {_MIN_PHOTOS} labelled photos, or only one class."
-        )
+        logger.info(f"Labels are not checked: fewer than {_MIN_PHOTOS} labelled photos, or only one class.")
     likelier = taxa.gather(pl.Series(other.clip(min=0))) if len(taxa) else rows["taxon_id"]
     return {
         "label_probability": pl.Series(own).fill_nan(None),

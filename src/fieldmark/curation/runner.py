@@ -21,9 +21,7 @@ from fieldmark.models import Backbone
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
-KIND = publishing.Kind(
-    "check", "findings.json", ("checked.parquet", "findings.parquet", "report.html")
-)
+KIND = publishing.Kind("check", "findings.json", ("checked.parquet", "findings.parquet", "report.html"))
 
 
 def check(
@@ -66,9 +64,7 @@ def _check(photos: Path, config: CheckConfig, read: Callable[[Path], PhotoTable]
     rotated_N = rotation_log_odds(extractor, backbone, files_of(table), features, config.seed)
     findings = findings_of(table.kept, split, stats, features, rotated_N, config)
     grouped = filters.group_near_duplicates(table, findings)
-    return CheckResult(
-        filters.drop(grouped, findings, config.drop), findings, filters.summarize(findings)
-    )
+    return CheckResult(filters.drop(grouped, findings, config.drop), findings, filters.summarize(findings))
 
 
 def _measure(
@@ -93,9 +89,7 @@ def files_of(table: PhotoTable) -> list[PhotoFile]:
         InputError: There are none, or their files were not read yet.
     """
     if table.kept.is_empty() or table.kept["sha256"].null_count():
-        raise InputError(
-            f"{table.root} contains no photos that were read: name a folder of photos."
-        )
+        raise InputError(f"{table.root} contains no photos that were read: name a folder of photos.")
     columns = table.kept.select("sha256", "path").iter_rows()
     return [PhotoFile(digest, table.file_of(path)) for digest, path in columns]
 

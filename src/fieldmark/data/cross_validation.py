@@ -20,9 +20,7 @@ FOLDS = 5
 
 def together(first: LabelledPhotos, second: LabelledPhotos) -> LabelledPhotos:
     """The photos of two parts, one after the other."""
-    both = {
-        each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(first)
-    }
+    both = {each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(first)}
     return LabelledPhotos(**both)
 
 
@@ -51,9 +49,7 @@ def _units(photos: LabelledPhotos) -> dict[str, list[int]]:
     """The numbers of the photos that must stay together: those of a group, or one that stands alone."""
     units: dict[str, list[int]] = {}
     for number, (photo_id, group) in enumerate(zip(photos.ids, photos.groups, strict=True)):
-        units.setdefault(f"photo {photo_id}" if group is None else f"group {group}", []).append(
-            number
-        )
+        units.setdefault(f"photo {photo_id}" if group is None else f"group {group}", []).append(number)
     return units
 
 

@@ -128,9 +128,7 @@ class Jpeg:
     scans: int
 
 
-_JPEG_FRAMES = frozenset(
-    (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-)
+_JPEG_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 # Baseline, extended and progressive, the last two also with arithmetic coding.
 _JPEG_READ = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 _JPEG_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers without a length
@@ -246,9 +244,7 @@ def png(data: bytes, *, whole: bool) -> Png:
             reject(RejectReason.TRUNCATED, "the file ends before the image does")
         critical = not name[0] & 0x20
         if whole and critical and zlib.crc32(view[at + 4 : end]) != _u32(data, end):
-            reject(
-                RejectReason.CORRUPT, f"the checksum of a {name.decode('latin-1')} chunk is wrong"
-            )
+            reject(RejectReason.CORRUPT, f"the checksum of a {name.decode('latin-1')} chunk is wrong")
         if name == b"eXIf":
             exif = data[at + 8 : end]
         if name == b"IEND":

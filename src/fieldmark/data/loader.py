@@ -145,9 +145,7 @@ class StreamedCrops:
         data = self._blocks.get(stretch, lambda: self._read(stretch))[at]
         found = _crop(PhotoFile(self._photos[row].sha256, InMemoryImage(data)), self._preprocess)
         if isinstance(found, ImageRejected):
-            raise InputError(
-                f"{self._photos[row].path} cannot be used ({found}): index the photos again."
-            )
+            raise InputError(f"{self._photos[row].path} cannot be used ({found}): index the photos again.")
         return found
 
     def _read(self, stretch: int) -> list[bytes]:
@@ -223,9 +221,7 @@ class CachedCrops:
         )
 
 
-def streamed_crops(
-    photos: LabelledPhotos, classes: Sequence[str], crop: Preprocess
-) -> LabelledCrops:
+def streamed_crops(photos: LabelledPhotos, classes: Sequence[str], crop: Preprocess) -> LabelledCrops:
     """Return the photos of the classes with their labels, decoded on demand."""
     labels = photos.labels(classes)
     keep = np.flatnonzero(labels >= 0)

@@ -106,9 +106,7 @@ def _root(roots: Sequence[File]) -> File:
     if all(root == roots[0] for root in roots):
         return roots[0]
     if far := [root for root in roots if not isinstance(root, Path)]:
-        raise InputError(
-            f"{far[0]} cannot be merged with photos from elsewhere: download them first."
-        )
+        raise InputError(f"{far[0]} cannot be merged with photos from elsewhere: download them first.")
     return Path("/")
 
 
@@ -118,9 +116,7 @@ def _placed(frame: pl.DataFrame, own: File, root: File) -> pl.DataFrame:
         return frame
     prefix = str(places.absolute(own)).rstrip("/") + "/"
     absolute = pl.col("path").str.starts_with("/")
-    return frame.with_columns(
-        path=pl.when(absolute).then("path").otherwise(pl.lit(prefix) + pl.col("path"))
-    )
+    return frame.with_columns(path=pl.when(absolute).then("path").otherwise(pl.lit(prefix) + pl.col("path")))
 
 
 def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
@@ -183,9 +179,7 @@ def _joined(frame: pl.DataFrame, same: pl.DataFrame) -> pl.DataFrame:
     joined = {group: root(group) for group in first}
     by_digest = pl.col("sha256").replace_strict(of_photo, default=None, return_dtype=pl.String)
     lacking = pl.col("group").is_null() & (pl.col("status") == KEPT)
-    return frame.with_columns(
-        group=pl.when(lacking).then(by_digest).otherwise("group").replace(joined)
-    )
+    return frame.with_columns(group=pl.when(lacking).then(by_digest).otherwise("group").replace(joined))
 
 
 def _key(name: str) -> str:

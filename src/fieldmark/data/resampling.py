@@ -75,9 +75,7 @@ def _rust() -> Any:
     return cykooz_resizer
 
 
-def _with_rust(
-    pixels: ByteArray, box: Box, size: tuple[int, int], columns_first: bool
-) -> ByteArray:
+def _with_rust(pixels: ByteArray, box: Box, size: tuple[int, int], columns_first: bool) -> ByteArray:
     """Run two passes, each over the rows or columns that the other one needs."""
     left, top, right, bottom = box
     height, width = size

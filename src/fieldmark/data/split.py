@@ -187,9 +187,7 @@ def _official(rows: pl.DataFrame, table: PhotoTable) -> pl.DataFrame:
     return rows.select("id", part="split")
 
 
-def _draw(
-    rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: bool
-) -> pl.DataFrame:
+def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: bool) -> pl.DataFrame:
     held_out = pl.col("split").eq_missing(pl.lit("test"))
     held_out = held_out | pl.when(pl.col("group").is_not_null()).then(held_out.any().over("group"))
     rows = rows.with_columns(held_out=held_out.fill_null(False))
@@ -336,9 +334,7 @@ def _gain(room: int, size: int, alone: int) -> int:
     return missed(room) - missed(room - size)
 
 
-def _groups(
-    group: pl.Series, hash_N: npt.NDArray[np.uint64], class_N: IntArray
-) -> tuple[int, list[_Group]]:
+def _groups(group: pl.Series, hash_N: npt.NDArray[np.uint64], class_N: IntArray) -> tuple[int, list[_Group]]:
     """How many units (groups, and photos in none) there are, and the groups of two photos and more.
 
     A group is known by the smallest id among its photos, not by what it is called.
@@ -346,9 +342,7 @@ def _groups(
     frame = pl.DataFrame({"group": group, "hash": hash_N, "class": class_N}).with_row_index("row")
     shared = frame.filter(pl.col("group").is_not_null() & pl.col("group").is_duplicated())
     groups = (
-        shared.group_by("group", maintain_order=True)
-        .agg(pl.col("hash").first(), "row", "class")
-        .sort("hash")
+        shared.group_by("group", maintain_order=True).agg(pl.col("hash").first(), "row", "class").sort("hash")
     )
     units = frame.height - shared.height + groups.height
     return units, [_group(*row) for row in groups.select("hash", "row", "class").iter_rows()]

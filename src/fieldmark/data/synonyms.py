@@ -57,9 +57,7 @@ class Accepted:
                 known[_key(name)] = new
                 becomes[taxon.id] = new.id
             taxa.setdefault(new.id, new)
-        logger.info(
-            f"Names: {len(becomes):,} of {len(table.taxonomy):,} labels replaced by accepted names."
-        )
+        logger.info(f"Names: {len(becomes):,} of {len(table.taxonomy):,} labels replaced by accepted names.")
         frame = table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(becomes))
         return PhotoTable(frame, Taxonomy(taxa.values()), table.root, table.source)
 
@@ -97,9 +95,7 @@ def read(path: Path | None) -> Accepted:
         if name is None and accepted is None:
             continue
         if name is None or accepted is None:
-            raise InputError(
-                f"{path}, line {line}: a name without its counterpart: write both, or neither."
-            )
+            raise InputError(f"{path}, line {line}: a name without its counterpart: write both, or neither.")
         before = names.setdefault(_key(name), accepted)
         if _key(before) != _key(accepted):
             raise InputError(
@@ -110,9 +106,7 @@ def read(path: Path | None) -> Accepted:
     return Accepted(_followed(names, path), about)
 
 
-def _add(
-    about: dict[str, dict[str, str]], accepted: str, row: Mapping[str, str | None], where: str
-) -> None:
+def _add(about: dict[str, dict[str, str]], accepted: str, row: Mapping[str, str | None], where: str) -> None:
     """Add the facts of a row to those of the accepted name."""
     known_values = about.setdefault(_key(accepted), {})
     for column in _ABOUT:
@@ -132,9 +126,7 @@ def _followed(names: Mapping[str, str], path: Path) -> dict[str, str]:
         if following is None:
             continue
         if _key(following) == name:
-            raise InputError(
-                f"{path}: {name!r} and {accepted!r} are each a synonym of the other: keep one."
-            )
+            raise InputError(f"{path}: {name!r} and {accepted!r} are each a synonym of the other: keep one.")
         raise InputError(
             f"{path}: the accepted name of {name!r} is {accepted!r}, itself a synonym of {following!r}: "
             "give both the same accepted name."

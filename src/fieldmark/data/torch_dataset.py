@@ -18,9 +18,7 @@ class PhotoDataset(TorchDataset[tuple[torch.Tensor, int]]):
     It can be pickled, so it works with the workers of a `DataLoader`.
     """
 
-    def __init__(
-        self, photos: LabelledPhotos, classes: Sequence[str], preprocess: Preprocess
-    ) -> None:
+    def __init__(self, photos: LabelledPhotos, classes: Sequence[str], preprocess: Preprocess) -> None:
         self.photos, self.preprocess = photos, preprocess
         self.classes = tuple(classes)
         self.labels = photos.labels(classes).tolist()

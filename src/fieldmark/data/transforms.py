@@ -28,9 +28,7 @@ from fieldmark.utils.typing import ByteArray
 
 ResizeMode = Literal["crop", "squash"]
 
-_VERSION = (
-    2  # goes up when the same settings give other pixels, so that cached features are not reused
-)
+_VERSION = 2  # goes up when the same settings give other pixels, so that cached features are not reused
 _MAX_SIZE = 4096
 _OVERSAMPLING = 2  # the fast tier decodes to at least this multiple of the size
 

@@ -133,9 +133,7 @@ class Workers:
         # After an error the running tasks are not cancelled: Ray ends the whole process when a task
         # finishes while it is being cancelled (ray-project/ray#54260).
         while True:
-            waiting += [
-                task.remote(reference, each) for each in islice(left, _SUBMITTED - len(waiting))
-            ]
+            waiting += [task.remote(reference, each) for each in islice(left, _SUBMITTED - len(waiting))]
             if not waiting:
                 return
             yield self._result(waiting.popleft())
@@ -173,9 +171,7 @@ class Workers:
 
         return readers.verify_files(table, checker=verify)
 
-    def extract(
-        self, table: PhotoTable, networks: Networks, extractor: FeatureExtractor
-    ) -> ShardResult:
+    def extract(self, table: PhotoTable, networks: Networks, extractor: FeatureExtractor) -> ShardResult:
         """Compute and cache features, see `features.sharded.extract_shard`.
 
         Args:
@@ -281,9 +277,7 @@ def _verify(root: File, rows: PhotoRows) -> list[FileCheck]:
     return [finding for batch in check_in_threads(root, rows) for finding in batch]
 
 
-def _extract(
-    common: tuple[Networks, FeatureExtractor], share: tuple[Shard, PhotoTable]
-) -> ShardResult:
+def _extract(common: tuple[Networks, FeatureExtractor], share: tuple[Shard, PhotoTable]) -> ShardResult:
     (networks, extractor), (shard, rows) = common, share
     backbones = {name: _network(name, tuple(how.items())) for name, how in networks.items()}
     return extract_shard(rows, backbones, extractor, shard)
@@ -295,9 +289,7 @@ def _network(name: str, how: tuple[tuple[str, Any], ...]) -> Backbone:
     return load(name, **dict(how))
 
 
-def _measure(
-    cache: FeatureCache, share: tuple[str, Sequence[PhotoFile]]
-) -> dict[str, ImageRejected]:
+def _measure(cache: FeatureCache, share: tuple[str, Sequence[PhotoFile]]) -> dict[str, ImageRejected]:
     name, photos = share
     return image_stats.fill(cache, cache.segment(name), photos)
 
@@ -306,9 +298,7 @@ _last: dict[str, Classifier] = {}
 """The classifier of the previous task, by digest: its network is loaded once per worker."""
 
 
-def _predict(
-    common: tuple[Classifier, int, bool], items: Sequence[InputPhoto]
-) -> list[PhotoResult]:
+def _predict(common: tuple[Classifier, int, bool], items: Sequence[InputPhoto]) -> list[PhotoResult]:
     classifier, top, wide = common
     if classifier.digest not in _last:
         _last.clear()

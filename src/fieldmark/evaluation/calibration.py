@@ -46,9 +46,7 @@ def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
     return float(np.exp(_golden_section(loss, np.log(_LOWEST), np.log(_HIGHEST))))
 
 
-def _golden_section(
-    loss: Callable[[float], float], low: float, high: float, rounds: int = 40
-) -> float:
+def _golden_section(loss: Callable[[float], float], low: float, high: float, rounds: int = 40) -> float:
     """Where a function with one valley is lowest (Kiefer, 1953)."""
     ratio = (5**0.5 - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -80,9 +78,7 @@ class Threshold:
     coverage: float
 
 
-def fit_threshold(
-    confidence_N: FloatArray, right_N: BoolArray, precision: float = 0.95
-) -> Threshold:
+def fit_threshold(confidence_N: FloatArray, right_N: BoolArray, precision: float = 0.95) -> Threshold:
     """The lowest score from which on at least `precision` of the answers are right.
 
     Args:
@@ -169,9 +165,7 @@ def answers(
     return found
 
 
-def coverage_curve(
-    confidence_N: FloatArray, right_N: BoolArray, steps: int = 20
-) -> list[dict[str, float]]:
+def coverage_curve(confidence_N: FloatArray, right_N: BoolArray, steps: int = 20) -> list[dict[str, float]]:
     """Coverage against precision: how many of the surest photos are right, from few to all.
 
     Returns:

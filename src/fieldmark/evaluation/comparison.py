@@ -77,9 +77,7 @@ def difference(
     values = (a.wrong_N().astype(np.float64) - b.wrong_N()[order])[rows]
     groups = [group for group, row in zip(a.groups, rows, strict=True) if row]
     labels = a.labels_N[rows] if macro else None
-    interval = metrics.difference_interval(
-        values, groups, classes_N=labels, replicates=replicates, seed=seed
-    )
+    interval = metrics.difference_interval(values, groups, classes_N=labels, replicates=replicates, seed=seed)
     value = float(values.mean())
     if labels is not None:
         value = metrics.macro_average(metrics.per_class_error(values, labels, len(a.classes))[0])

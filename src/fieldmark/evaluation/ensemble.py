@@ -32,9 +32,7 @@ _NEGLIGIBLE = 1e-3  # of the total weight
 _PICKS = 50
 
 
-def label_probabilities(
-    scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray
-) -> DoubleArray:
+def label_probabilities(scores_NC: npt.NDArray[np.floating[Any]], labels_N: IntArray) -> DoubleArray:
     """Compute the probability that a member gives each photo's label, shape (N,).
 
     Args:

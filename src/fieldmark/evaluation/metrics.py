@@ -106,9 +106,7 @@ def top_k_error(scores_NC: Scores, labels_N: IntArray, k: int = 1) -> float:
     return _mean(wrong(scores_NC, labels_N, k))
 
 
-def per_class_error(
-    wrong_N: Values, labels_N: IntArray, classes: int
-) -> tuple[DoubleArray, IntArray]:
+def per_class_error(wrong_N: Values, labels_N: IntArray, classes: int) -> tuple[DoubleArray, IntArray]:
     """Compute each class's error, NaN without photos, and its number of photos: (C,), (C,)."""
     photos_C = np.bincount(labels_N, minlength=classes).astype(np.int64)
     sums_C = np.bincount(labels_N, weights=np.asarray(wrong_N, np.float64), minlength=classes)
@@ -216,9 +214,7 @@ def confusion_pairs(predicted_N: IntArray, labels_N: IntArray, limit: int = 10) 
         np.stack([labels_N[mistaken], predicted_N[mistaken]], axis=1), axis=0, return_counts=True
     )
     order = np.argsort(-photos_P, kind="stable")[:limit]
-    return [
-        Confusion(int(pairs_P2[at, 0]), int(pairs_P2[at, 1]), int(photos_P[at])) for at in order
-    ]
+    return [Confusion(int(pairs_P2[at, 0]), int(pairs_P2[at, 1]), int(photos_P[at])) for at in order]
 
 
 def bootstrap(
@@ -293,9 +289,7 @@ def error_interval(
     if constant and values[0] in (0.0, 1.0):
         unseen = _unseen(units, level)
         return (0.0, unseen) if values[0] == 0.0 else (1 - unseen, 1.0)
-    return bootstrap(
-        values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level
-    )
+    return bootstrap(values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level)
 
 
 def difference_interval(
@@ -327,9 +321,7 @@ def difference_interval(
     if units and float(values.min()) == float(values.max()):
         unseen, value = _unseen(units, level), float(values[0])
         return value - unseen * (value + most), value + unseen * (most - value)
-    return bootstrap(
-        values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level
-    )
+    return bootstrap(values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level)
 
 
 def _unseen(units: int, level: float) -> float:

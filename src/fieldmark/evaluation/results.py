@@ -130,8 +130,7 @@ class Evaluation:
         photos, classes = len(self.photo_ids), len(self.classes)
         if self.scores_NC.shape != (photos, classes) or classes == 0:
             raise ValueError(
-                f"scores of shape {self.scores_NC.shape} do not fit {photos} photos and "
-                f"{classes} classes"
+                f"scores of shape {self.scores_NC.shape} do not fit {photos} photos and {classes} classes"
             )
         if not len(self.labels_N) == len(self.groups) == len(self.supercategories) == photos:
             raise ValueError(f"labels, groups and supercategories must have {photos} entries each")
@@ -141,9 +140,7 @@ class Evaluation:
             raise ValueError("photo ids and classes must be unique")
 
     @classmethod
-    def of(
-        cls, photos: LabelledPhotos, scores_NC: FloatArray, classes: Sequence[str]
-    ) -> Evaluation:
+    def of(cls, photos: LabelledPhotos, scores_NC: FloatArray, classes: Sequence[str]) -> Evaluation:
         """Pair labelled photos with a classifier's scores for `classes`."""
         return cls(
             scores_NC=scores_NC,
@@ -252,9 +249,7 @@ class Evaluation:
         found = {}
         for name, band_C in metrics.bands(photos_C, bounds).items():
             rows = kept & band_C[self.labels_N]
-            error_C, _ = metrics.per_class_error(
-                wrong[rows], self.labels_N[rows], len(self.classes)
-            )
+            error_C, _ = metrics.per_class_error(wrong[rows], self.labels_N[rows], len(self.classes))
             found[cast(BandName, name)] = Band(
                 classes=int(band_C.sum()),
                 measured=int((~np.isnan(error_C)).sum()),
@@ -273,9 +268,7 @@ class Evaluation:
         classes = self.labels_N[rows_N] if macro else None
         return metrics.error_interval(wrong_N[rows_N], groups, classes_N=classes, **options)
 
-    def _per_supercategory(
-        self, wrong_N: BoolArray, **options: Any
-    ) -> tuple[SupercategoryError, ...]:
+    def _per_supercategory(self, wrong_N: BoolArray, **options: Any) -> tuple[SupercategoryError, ...]:
         """Over the photos of kept classes that have a supercategory, sorted by name."""
         names = np.asarray(self.supercategories, dtype=object)
         rows = self.kept_N & (names != "")

@@ -70,9 +70,7 @@ def _pruned(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     return " ".join(parts)
 
 
-def _certain(
-    study: StudyRecord, rows: Sequence[StudyRow], over: OverPhotos, sign: int
-) -> list[StudyRow]:
+def _certain(study: StudyRecord, rows: Sequence[StudyRow], over: OverPhotos, sign: int) -> list[StudyRow]:
     """The rows whose difference has this sign and is no tie, the smallest first."""
     found = [(study.difference(row.id, over), row) for row in rows]
     sized = [(sign * each.value, row) for each, row in found if each and not each.tie]

@@ -59,9 +59,7 @@ class Ranking:
     unranked: list[StudyRow]
 
 
-def compare(
-    a: StudyRow, b: StudyRow, evaluations: EvaluationOf, over: Over = "kept"
-) -> Comparison | None:
+def compare(a: StudyRow, b: StudyRow, evaluations: EvaluationOf, over: Over = "kept") -> Comparison | None:
     """Return the error of `a` minus that of `b`: paired where the scores were saved, else by intervals.
 
     None where one of them has no error at all.
@@ -122,9 +120,7 @@ def headline(ranking: Ranking) -> list[str]:
         elif ranking.others:
             sentences.append(f"{best.label} has the lowest error here: it {says}.")
         else:
-            sentences.append(
-                f"{best.label}, the only network here with complete pretrained weights, {says}."
-            )
+            sentences.append(f"{best.label}, the only network here with complete pretrained weights, {says}.")
     if ranking.unranked:
         verb = "was" if len(ranking.unranked) == 1 else "were"
         sentences.append(
@@ -205,9 +201,7 @@ def _transfer(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | 
         found = compare(row, last, evaluations) if last and row is not last else None
         if found:
             way = TRANSFER.get(row.transfer, row.transfer)
-            answer += (
-                f" {way[0].upper()}{way[1:]} compared with the last layer only: {found.words} "
-            )
+            answer += f" {way[0].upper()}{way[1:]} compared with the last layer only: {found.words} "
             answer += f"({_range(found)})."
     if any(row.badge in ("partial weights", "random weights") for row in rows):
         answer += " The pretrained weights were not complete, unlike those of the paper."

@@ -223,8 +223,7 @@ def _ordered(found: list[tuple[RankedNetwork, Evaluation]]) -> tuple[RankedNetwo
     found = sorted(found, key=lambda each: each[0].ridge.error)
     best = found[0][1]
     return tuple(
-        replace(row, tie=at > 0 and difference(scores, best).tie)
-        for at, (row, scores) in enumerate(found)
+        replace(row, tie=at > 0 and difference(scores, best).tie) for at, (row, scores) in enumerate(found)
     )
 
 
@@ -235,9 +234,7 @@ def agreement(ranking: NetworkRanking, study: StudyRecord) -> Agreement:
         InputError: fewer than three networks are in both.
     """
     trained = {
-        row.backbone: row.val_top1_error
-        for row in study.table("networks")
-        if row.val_top1_error is not None
+        row.backbone: row.val_top1_error for row in study.table("networks") if row.val_top1_error is not None
     }
     rows = [row for row in ranking.networks if row.backbone in trained]
     if len(rows) < 3:
@@ -247,7 +244,6 @@ def agreement(ranking: NetworkRanking, study: StudyRecord) -> Agreement:
         )
     errors = np.array([trained[row.backbone] for row in rows])
     correlations = (
-        metrics.rank_correlation(np.array([row[kind].error for row in rows]), errors)
-        for kind in KINDS
+        metrics.rank_correlation(np.array([row[kind].error for row in rows]), errors) for kind in KINDS
     )
     return Agreement(len(rows), *correlations)

@@ -272,10 +272,7 @@ def better(options: Options) -> Recipe:
         "Better than the paper: what pays on your photos",
         (
             *(run("heads", label, mode="head", head=name) for label, name in heads.items()),
-            *(
-                run("views", label, mode="head", head="softmax", **how)
-                for label, how in views.items()
-            ),
+            *(run("views", label, mode="head", head="softmax", **how) for label, how in views.items()),
             *tail,
             *(replace(each, table="tail-test", part="test") for each in tail),
             run("prune", "All classes", mode="tail", head="plain"),
@@ -292,10 +289,7 @@ def better(options: Options) -> Recipe:
                 for number in dict.fromkeys((options.epochs, 3, 30, options.long_epochs))
             ),
             run("epochs", "Stopped early", mode="early", epochs=options.long_epochs),
-            *(
-                run("networks", label, name, mode="head", head="softmax")
-                for label, name in NETWORKS.items()
-            ),
+            *(run("networks", label, name, mode="head", head="softmax") for label, name in NETWORKS.items()),
             *(
                 run("together", label, "", mode="ensemble", members="networks", combine=way)
                 for label, way in ways.items()
@@ -387,24 +381,17 @@ def _run(path: Path, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
-        lines = [
-            at.lineno
-            for at in traceback.extract_tb(error.__traceback__)
-            if at.filename == str(path)
-        ]
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
         where = f"{path}, line {line}" if line else str(path)
-        raise InputError(
-            f"{where}: {type(error).__name__}: {error}: correct the recipe."
-        ) from error
+        raise InputError(f"{where}: {type(error).__name__}: {error}: correct the recipe.") from error
 
 
 def _checked(path: Path, value: Any) -> Recipe:
     """The user's recipe, in this module's classes: a copy of this file has classes of its own."""
     try:
         runs = tuple(
-            Run(**{each.name: getattr(run, each.name) for each in fields(run)})
-            for run in value.runs
+            Run(**{each.name: getattr(run, each.name) for each in fields(run)}) for run in value.runs
         )
         recipe = Recipe(str(value.name), str(value.title), runs)
     except (AttributeError, TypeError) as error:

@@ -28,9 +28,7 @@ from fieldmark.reports import page, plots
 from fieldmark.reports.thumbnails import Pair, PhotoOf, hardest_pairs
 
 
-def study_page(
-    study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf, taxonomy: Taxonomy
-) -> str:
+def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf, taxonomy: Taxonomy) -> str:
     """Return the page of a study as one HTML text that needs no other file.
 
     Args:
@@ -185,8 +183,7 @@ def _curves(rows: Sequence[StudyRow]) -> _Curves | None:
         return None
     names = [TRANSFER.get(row.transfer, row.transfer) for row in rows]
     drawn = [
-        study_tables.line(_named(name, row), row, "val_loss")
-        for name, row in zip(names, rows, strict=True)
+        study_tables.line(_named(name, row), row, "val_loss") for name, row in zip(names, rows, strict=True)
     ]
     title = "Validation loss over epochs for each start of training"
     epochs = sorted({one.epoch for row in rows for one in row.curve})
@@ -223,9 +220,7 @@ def _test(rows: Sequence[StudyRow]) -> list[tuple[StudyRow, StudyRow | None]]:
 
 
 def _epochs(rows: Sequence[StudyRow]) -> str | None:
-    drawn = [
-        study_tables.line(_named(row.label, row), row, "val_error") for row in rows if row.curve
-    ]
+    drawn = [study_tables.line(_named(row.label, row), row, "val_error") for row in rows if row.curve]
     if not drawn:
         return None
     title = "Validation error over epochs"
@@ -237,10 +232,7 @@ def _literal(
 ) -> list[tuple[StudyRow, StudyRow | None, Comparison | None]]:
     """Each row that ran the network itself, its row on cached features, and their difference."""
     pairs = [(row, cached_like(row, rows)) for row in rows_of(rows, "literal")]
-    return [
-        (row, cached, compare(row, cached, evaluations) if cached else None)
-        for row, cached in pairs
-    ]
+    return [(row, cached, compare(row, cached, evaluations) if cached else None) for row, cached in pairs]
 
 
 def _confusions(

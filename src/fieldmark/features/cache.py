@@ -140,9 +140,7 @@ class FeatureCache:
         self._checked = max(self._checked, min(synced, whole))
         last = min(whole, synced + len(marks) - 1)
         if last > self._checked:
-            self._checked += self._count_valid(
-                self._checked, marks[1 + self._checked - synced :], last
-            )
+            self._checked += self._count_valid(self._checked, marks[1 + self._checked - synced :], last)
         return self._checked
 
     def _count_valid(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
@@ -264,9 +262,7 @@ class FeatureCache:
 class Writer:
     """Appends batches to a cache that is open for writing."""
 
-    def __init__(
-        self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int
-    ) -> None:
+    def __init__(self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int) -> None:
         self._cache, self._vectors, self._index, self._marks = cache, vectors, index, marks
         self._count = self._synced = count
         self._when = time.monotonic()

@@ -87,9 +87,7 @@ class FeatureExtractor:
             sizes.setdefault(self.crop_for(backbone), []).append(name)
         for crop, sharing in sizes.items():
             jobs = [self._job(name, backbones[name]) for name in sharing]
-            extraction.extract(
-                photos, jobs, crop, result, on_complete=on_complete, workers=self.workers
-            )
+            extraction.extract(photos, jobs, crop, result, on_complete=on_complete, workers=self.workers)
         return result
 
     def _job(self, name: str, backbone: Backbone) -> Job:
@@ -104,9 +102,7 @@ class FeatureExtractor:
         crop = self.crop_for(backbone)
         return replace(crop, size=round(room * crop.size), resize=round(room * crop.resize))
 
-    def crops(
-        self, backbone: Backbone, photos: Sequence[PhotoFile], *, room: float = 1.0
-    ) -> CachedCrops:
+    def crops(self, backbone: Backbone, photos: Sequence[PhotoFile], *, room: float = 1.0) -> CachedCrops:
         """Decode photos once, for fine-tuning.
 
         Args:

@@ -52,9 +52,7 @@ class Shard:
         """
         number, slash, of = text.partition("/")
         if not slash or not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise InputError(
-                f"--shard {text} is not a shard: write i/n with i from 1 to n, such as 3/8."
-            )
+            raise InputError(f"--shard {text} is not a shard: write i/n with i from 1 to n, such as 3/8.")
         return cls(int(number), int(of))
 
     @property
@@ -105,9 +103,7 @@ def extract_shard(
         StoreError: another process computes the same shard.
     """
     report = ShardResult()
-    networks = [
-        _ShardNetwork(name, backbone, extractor, shard) for name, backbone in backbones.items()
-    ]
+    networks = [_ShardNetwork(name, backbone, extractor, shard) for name, backbone in backbones.items()]
     mine = table.kept.select("id", "path", "sha256")
     digests = mine["sha256"].fill_null("0" * 64).to_list()
     kept = mine["sha256"].is_not_null().to_numpy() & _all_cached(networks, digests)
@@ -130,9 +126,7 @@ _Read = tuple[str, PhotoFile | ImageRejected]
 class _ShardNetwork:
     """One network: its cache, this shard's segment of it, and its engine once it is needed."""
 
-    def __init__(
-        self, name: str, backbone: Backbone, extractor: FeatureExtractor, shard: Shard
-    ) -> None:
+    def __init__(self, name: str, backbone: Backbone, extractor: FeatureExtractor, shard: Shard) -> None:
         self.name, self.backbone, self.extractor = name, backbone, extractor
         self.cache: FeatureCache = extractor.cache(backbone)
         self.segment = self.cache.segment(shard.name)
@@ -200,9 +194,7 @@ def _compute(
         jobs = [network.job() for network in sharing]
         extract(todo, jobs, crop, done, workers=extractor.workers)
     refused = {
-        name: done.rejected[photo.sha256]
-        for name, photo in photos.items()
-        if photo.sha256 in done.rejected
+        name: done.rejected[photo.sha256] for name, photo in photos.items() if photo.sha256 in done.rejected
     }
     report.rejected |= refused
     report.photos += len(photos) - len(refused)

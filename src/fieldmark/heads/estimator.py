@@ -46,9 +46,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_features_in_: D.
     """
 
-    def __init__(
-        self, *, epochs: int | None = None, validation_fraction: float = 0.1, seed: int = 0
-    ) -> None:
+    def __init__(self, *, epochs: int | None = None, validation_fraction: float = 0.1, seed: int = 0) -> None:
         self.epochs = epochs
         self.validation_fraction = validation_fraction
         self.seed = seed

@@ -36,9 +36,7 @@ def fit(
     for first, block in train.features.blocks():
         np.add.at(sum_CD, train.labels[first : first + len(block)], scaling.apply(block))
     mean_CD = sum_CD / np.maximum(1, count_C)[:, None]
-    near = LinearHead(
-        mean_CD.T.astype(np.float32), (-0.5 * np.square(mean_CD).sum(1)).astype(np.float32)
-    )
+    near = LinearHead(mean_CD.T.astype(np.float32), (-0.5 * np.square(mean_CD).sum(1)).astype(np.float32))
     head = scaling.fold(near).exclude_unseen(count_C)
     measured = subsample(val, classes)
     s_NC = torch.from_numpy(head.logits_of(measured.features))

@@ -59,13 +59,9 @@ def fit(
     return FittedHead(head, loss, time.perf_counter() - start)
 
 
-def single_class_head(
-    train: LabelledFeatures, val: LabelledFeatures, classes: int
-) -> FittedHead[LinearHead]:
+def single_class_head(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> FittedHead[LinearHead]:
     """Return the layer for training photos of one class or none: it predicts that class."""
-    even = LinearHead(
-        np.zeros((train.features.dim, classes), np.float32), np.zeros(classes, np.float32)
-    )
+    even = LinearHead(np.zeros((train.features.dim, classes), np.float32), np.zeros(classes, np.float32))
     head = even.exclude_unseen(class_counts(train, classes))
     return FittedHead(head, _loss(head, subsample(val, classes)))
 
@@ -115,9 +111,7 @@ class RidgeStatistics:
         if square is not None:
             square_D = square.diagonal()
         mean_D = sum_CD.sum(0) / count
-        scaling = Scaling.from_moments(
-            near_D + mean_D.numpy(), (square_D / count - mean_D**2).numpy()
-        )
+        scaling = Scaling.from_moments(near_D + mean_D.numpy(), (square_D / count - mean_D**2).numpy())
         scale_D = torch.from_numpy(scaling.scale).double()
         sum_DC = ((sum_CD - count_C[:, None] * mean_D) * scale_D).T
         if square is None:
@@ -136,9 +130,7 @@ class RidgeStatistics:
 class _RegularisationSearch:
     """Photos in the basis of the eigenvectors, and the loss of each regularisation on them."""
 
-    def __init__(
-        self, sums: RidgeStatistics, photos: LabelledFeatures, leave_one_out: bool
-    ) -> None:
+    def __init__(self, sums: RidgeStatistics, photos: LabelledFeatures, leave_one_out: bool) -> None:
         self.sums, self.leave_one_out = sums, leave_one_out
         self.y_N = torch.from_numpy(photos.labels)
         x_ND = torch.from_numpy(sums.scaling.apply(photos.features[slice(None)]))

@@ -107,9 +107,7 @@ class Sampled:
         self._adamw(rows_A, weight_AE, (g_BA.T @ x_BE) / len(y_B))
         return loss
 
-    def _adamw(
-        self, rows_A: torch.Tensor, weight_AE: torch.Tensor, gradient_AE: torch.Tensor
-    ) -> None:
+    def _adamw(self, rows_A: torch.Tensor, weight_AE: torch.Tensor, gradient_AE: torch.Tensor) -> None:
         rate = self.learning_rate * cosine(min(self.step, self.steps), max(1, self.steps))
         self.step += 1
         beta1, beta2 = BETAS

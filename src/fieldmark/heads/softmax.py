@@ -99,9 +99,7 @@ class Epoch:
 
     def to_dict(self) -> dict[str, float | None]:
         """Return JSON values, with None for NaN."""
-        return {
-            name: value if math.isfinite(value) else None for name, value in asdict(self).items()
-        }
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Epoch:
@@ -223,9 +221,7 @@ class _Sweep:
         self.learned_KC = torch.stack(
             [_mask(hyperparameters.classes, classes) for hyperparameters in settings]
         )
-        self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(
-            ~self.learned_KC, -torch.inf
-        )
+        self.closed_KC = torch.zeros(self.learned_KC.shape).masked_fill(~self.learned_KC, -torch.inf)
         even = [1.0] * classes
         weights = [hyperparameters.class_weights or even for hyperparameters in settings]
         self.counts_KC = torch.tensor(weights, dtype=torch.float32) * self.learned_KC
@@ -247,9 +243,7 @@ class _Sweep:
         self.work = torch.empty((rows, *bias.shape))
         self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in settings])
         self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in settings])
-        self.smoothing_K = torch.tensor(
-            [hyperparameters.label_smoothing for hyperparameters in settings]
-        )
+        self.smoothing_K = torch.tensor([hyperparameters.label_smoothing for hyperparameters in settings])
         self.hashes = random.hashes(self.train.ids, "order", training.seed)
         self.times_N = _times(self.train.labels, classes, training.evenness)
         self.batches = math.ceil(len(self.train) / training.batch_size)
@@ -357,9 +351,7 @@ class _Sweep:
             y_B = torch.from_numpy(self.val.labels[start : start + len(block)])
             p_BKC = self._logits(torch.from_numpy(self.scaling.apply(block))).log_softmax(-1)
             taken_BK = self.learned_KC[:, y_B].T
-            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.settings), 1)).squeeze(
-                -1
-            )
+            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.settings), 1)).squeeze(-1)
             loss_K -= torch.where(taken_BK, chosen, 0.0).sum(0)
             wrong_K += (taken_BK & (p_BKC.argmax(-1) != y_B[:, None])).sum(0)
             count_K += taken_BK.sum(0)

@@ -51,9 +51,7 @@ class Output:
                 f"{path} exists and has no {self.journal.name} beside it to go on from: name "
                 "another file, or delete it."
             )
-        self._about = json.dumps(
-            {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
-        )
+        self._about = json.dumps({"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide})
 
     def left(self, items: Sequence[InputPhoto]) -> list[InputPhoto]:
         """The photos that are still to be named; those that could not be used are tried again.

@@ -55,9 +55,7 @@ def evaluate(
         raise InputError(f"There is no labelled photo in the part {part or 'test'}: name another.")
     known = {taxon.name.casefold(): taxon.id for taxon in classifier.taxa}
     known |= {taxon.id: taxon.id for taxon in classifier.taxa}
-    ids = (
-        known.get(each) or known.get(taxonomy[each].name.casefold()) for each in labelled.taxon_ids
-    )
+    ids = (known.get(each) or known.get(taxonomy[each].name.casefold()) for each in labelled.taxon_ids)
     labelled = replace(
         labelled,
         taxon_ids=tuple(new or old for new, old in zip(ids, labelled.taxon_ids, strict=True)),
@@ -94,8 +92,6 @@ def _labelled(photos: Any, part: str | None) -> tuple[LabelledPhotos, Taxonomy]:
         )
     if part == "all" or split is None:
         ids = table.labelled["id"].sort()
-        split = Split(
-            polars.DataFrame({"id": ids}).with_columns(part=polars.lit("test")), 0, "official"
-        )
+        split = Split(polars.DataFrame({"id": ids}).with_columns(part=polars.lit("test")), 0, "official")
         part = "test"
     return photos_of(table, split, part or "test"), table.taxonomy  # type: ignore[arg-type]

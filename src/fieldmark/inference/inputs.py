@@ -74,9 +74,7 @@ def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
         elif any(character in str(argument) for character in "*?["):
             found += _matching(str(argument))
         else:
-            raise InputError(
-                f"{argument} does not exist: name a photo, a folder or an annotation file."
-            )
+            raise InputError(f"{argument} does not exist: name a photo, a folder or an annotation file.")
     return found
 
 
@@ -95,8 +93,7 @@ def read_list(name: str) -> list[InputPhoto]:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise InputError(
-            f"{name} could not be read ({error.strerror or error}): name a text file with a path "
-            "a line."
+            f"{name} could not be read ({error.strerror or error}): name a text file with a path a line."
         ) from error
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
@@ -169,9 +166,7 @@ def _in_folder(folder: Path) -> list[InputPhoto]:
     if not paths:
         if any(_is_list(path.name) for path in folder.iterdir()):
             return _in_list(folder)  # raises the error that explains what is wrong
-        raise InputError(
-            f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures."
-        )
+        raise InputError(f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures.")
     return [InputPhoto(_shown(path), path) for path in sorted(paths)]
 
 

@@ -36,9 +36,7 @@ PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[Pho
 """Predicts photos in order: a classifier, the photos, the number of labels for each."""
 
 
-def predict(
-    classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5
-) -> Iterator[PhotoResult]:
+def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
     """Predict each photo, in order, in batches.
 
     Args:

@@ -61,9 +61,7 @@ class Record(TypedDict, total=False):
     scores: list[float]
 
 
-def to_record(
-    result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False
-) -> Record:
+def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False) -> Record:
     """Return the prediction for one photo as a JSON object.
 
     Args:
@@ -99,8 +97,7 @@ def to_record(
         "among": among,
         "ranks": dict(prediction.ranks),
         "wider": [
-            {"rank": each.rank, "name": each.name, "score": round(each.score, 6)}
-            for each in prediction.wider
+            {"rank": each.rank, "name": each.name, "score": round(each.score, 6)} for each in prediction.wider
         ],
         "labels": [
             {

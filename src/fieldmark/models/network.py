@@ -93,9 +93,7 @@ class ClassifierNetwork(nn.Module):
         last_layer: the layer at the architecture's `last_layer_path`.
     """
 
-    def __init__(
-        self, architecture: Architecture, network: nn.Module, last_layer_path: str = ""
-    ) -> None:
+    def __init__(self, architecture: Architecture, network: nn.Module, last_layer_path: str = "") -> None:
         super().__init__()
         self.pixels = Pixels(architecture)
         self.network = network
@@ -119,9 +117,7 @@ class ClassifierNetwork(nn.Module):
         return scores
 
 
-def literal(
-    architecture: Architecture, network: nn.Module, num_classes: int, seed: int
-) -> ClassifierNetwork:
+def literal(architecture: Architecture, network: nn.Module, num_classes: int, seed: int) -> ClassifierNetwork:
     """Copy a network with a new last layer for `num_classes`: see `Backbone.literal`."""
     path = architecture.last_layer_path
     with seeded(seed, "last layer", architecture.name, num_classes):
@@ -136,9 +132,7 @@ def literal(
     return model
 
 
-def pooled(
-    architecture: Architecture, network: nn.Module, num_classes: int, seed: int
-) -> ClassifierNetwork:
+def pooled(architecture: Architecture, network: nn.Module, num_classes: int, seed: int) -> ClassifierNetwork:
     """Copy a network with a linear last layer on the features: see `Backbone.trainable`."""
     if not isinstance(network.get_submodule(architecture.last_layer_path), nn.Conv2d):
         return literal(architecture, network, num_classes, seed)

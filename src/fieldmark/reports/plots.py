@@ -66,9 +66,7 @@ def histogram(
     """Plot how many classes have how many photos; a dashed line marks the pruning threshold."""
     figure, axes = _figure(3.0)
     widths = [high - low for low, high in pairwise(edges)]
-    axes.bar(
-        edges[:-1], counts, widths, align="edge", color=SERIES[0], edgecolor=BACK, linewidth=0.8
-    )
+    axes.bar(edges[:-1], counts, widths, align="edge", color=SERIES[0], edgecolor=BACK, linewidth=0.8)
     if threshold is not None and edges[0] < threshold < edges[-1]:
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -155,9 +153,7 @@ def learning_curve(name: str, title: str, losses: Sequence[Line], errors: Sequen
     return _svg(figure, name, title)
 
 
-def _draw_lines(
-    axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str, *, first: int = 0
-) -> None:
+def _draw_lines(axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str, *, first: int = 0) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for at, row in enumerate(rows, first):

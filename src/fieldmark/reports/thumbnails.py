@@ -60,9 +60,7 @@ def data_uri(place: Place) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def hardest_pairs(
-    evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, limit: int = 6
-) -> list[Pair]:
+def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, limit: int = 6) -> list[Pair]:
     """Return the most frequent confusions with photos, most frequent first.
 
     The wrong answers with the highest score come first, then the right answer with the highest score.

@@ -33,9 +33,7 @@ class ErrorDetail(BaseModel):
 class Answer(BaseModel):
     """A label whose confidence reaches its threshold, else a higher taxon, else "not sure"."""
 
-    source: str = Field(
-        description='"species" (a label), "rolled up" (a higher taxon) or "not sure".'
-    )
+    source: str = Field(description='"species" (a label), "rolled up" (a higher taxon) or "not sure".')
     rank: str = Field(description='The rank of the name; "none" where there is no answer.')
     name: str = Field(description="The scientific name; empty where there is no answer.")
     common_name: str = Field(description="The everyday name, or an empty string.")
@@ -176,8 +174,7 @@ def taxon_fields(taxon: Taxon) -> dict[str, Any]:
 def photo_answer(name: str, width: int, height: int, prediction: Prediction) -> PhotoAnswer:
     """Return the entry of one photo."""
     labels = [
-        Label(**taxon_fields(answer.taxon), score=round(answer.score, 6))
-        for answer in prediction.answers
+        Label(**taxon_fields(answer.taxon), score=round(answer.score, 6)) for answer in prediction.answers
     ]
     answer = Answer(
         source=prediction.source,
@@ -203,9 +200,7 @@ def response(value: BaseModel, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def error_response(
-    error: HttpError, request_id: str, photos: list[PhotoAnswer] | None = None
-) -> Response:
+def error_response(error: HttpError, request_id: str, photos: list[PhotoAnswer] | None = None) -> Response:
     """Return an error as a JSON response."""
     value = ErrorResponse(error=error_detail(error), request_id=request_id, photos=photos)
     answer = response(value, error.status)

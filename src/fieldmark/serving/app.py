@@ -140,9 +140,7 @@ async def predict(
 )
 async def similar(
     request: Request,
-    count: Annotated[
-        int, Query(ge=1, le=50, description="Number of training photos per photo.")
-    ] = 6,
+    count: Annotated[int, Query(ge=1, le=50, description="Number of training photos per photo.")] = 6,
 ) -> Response:
     """Return the most similar training photos by the network's features, with thumbnails if any."""
     service = _service(request)
@@ -168,9 +166,7 @@ async def similar(
 )
 async def heat_map(
     request: Request,
-    taxon_id: Annotated[
-        str | None, Query(description="The label; by default the most likely one.")
-    ] = None,
+    taxon_id: Annotated[str | None, Query(description="The label; by default the most likely one.")] = None,
 ) -> Response:
     """Return a transparent image to lay over the photo; only the first photo is used."""
     service = _service(request)

@@ -140,9 +140,7 @@ class Batcher:
             return
         start = time.perf_counter()
         try:
-            found: Sequence[Any] = self._predict(
-                [job.crops for job in wanted], [job.top for job in wanted]
-            )
+            found: Sequence[Any] = self._predict([job.crops for job in wanted], [job.top for job in wanted])
         except Exception as error:
             found = [error] * len(wanted)
         self._on_batch(len(wanted), time.perf_counter() - start)

@@ -15,9 +15,7 @@ class HttpError(Exception):
         retry_after: Seconds after which to try again; None where that would not help.
     """
 
-    def __init__(
-        self, status: int, code: str, message: str, retry_after: int | None = None
-    ) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.retry_after = retry_after

@@ -15,9 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = self._counter(
-            "requests", "Requests by route and status.", "route", "status"
-        )
+        self.requests = self._counter("requests", "Requests by route and status.", "route", "status")
         self.request_seconds = self._histogram(
             "request_seconds", "From the head of the request to the end of the response.", "route"
         )

@@ -73,9 +73,7 @@ class RequestMiddleware:
         routes: Paths that are counted under their own name.
     """
 
-    def __init__(
-        self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, routes: Iterable[str]
-    ) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, routes: Iterable[str]) -> None:
         self.app, self._keys, self._metrics = app, keys, metrics
         self._routes = frozenset(routes)
 

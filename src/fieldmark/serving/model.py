@@ -54,9 +54,7 @@ class Model:
         Raises:
             ClassifierError: The index of training photos is damaged.
         """
-        return answers.Offers(
-            similar=neighbours.load_index(self.classifier) is not None, heat_map=True
-        )
+        return answers.Offers(similar=neighbours.load_index(self.classifier) is not None, heat_map=True)
 
     def similar(self, crops: Crops, count: int) -> list[neighbours.Neighbour]:
         """Find the training photos most similar to a photo."""

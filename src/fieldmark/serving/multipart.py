@@ -102,9 +102,7 @@ class _FormParser(MultiPartParser):
     spool_max_size = 0  # no limit: the size of the body is limited already
     complete = False
 
-    def __init__(
-        self, headers: Headers, chunks: AsyncGenerator[bytes, None], max_files: int
-    ) -> None:
+    def __init__(self, headers: Headers, chunks: AsyncGenerator[bytes, None], max_files: int) -> None:
         stream = self._to_the_end(chunks)
         super().__init__(headers, stream, max_files=max_files, max_fields=_MAX_FIELDS)
 
@@ -118,9 +116,7 @@ class _FormParser(MultiPartParser):
         self.complete = True
 
 
-async def read_form(
-    headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int
-) -> list[Upload]:
+async def read_form(headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int) -> list[Upload]:
     """Read the files of a multipart/form-data body (RFC 7578).
 
     Raises:

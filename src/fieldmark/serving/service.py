@@ -121,9 +121,7 @@ class Service:
         shown = await asyncio.to_thread(self.model.with_thumbnails, found)
         return answers.SimilarPhotos(name=upload.name, similar=shown)
 
-    async def heat_map(
-        self, _upload: Upload, photo: Decoded, taxon_id: str | None
-    ) -> answers.HeatMap:
+    async def heat_map(self, _upload: Upload, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
         """Compute which parts of one photo support a label.
 
         Raises:
@@ -137,9 +135,7 @@ class Service:
         except InputError as error:
             raise http_errors.not_offered("heat maps") from error
 
-    async def _one(
-        self, upload: Upload, answer: Callable[[Upload, Decoded], Awaitable[T]]
-    ) -> T | HttpError:
+    async def _one(self, upload: Upload, answer: Callable[[Upload, Decoded], Awaitable[T]]) -> T | HttpError:
         try:
             photo = await self._decode(upload.data)
         except HttpError as error:

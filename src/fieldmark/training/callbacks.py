@@ -46,9 +46,7 @@ class TensorBoardCallback(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise InputError(
-                "TensorBoard is not installed: pip install 'fieldmark[tensorboard]'."
-            ) from error
+            raise InputError("TensorBoard is not installed: pip install 'fieldmark[tensorboard]'.") from error
         self._writer = SummaryWriter(str(folder))
 
     def on_epoch(self, epoch: Epoch) -> None:

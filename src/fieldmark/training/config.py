@@ -123,8 +123,7 @@ class TrainConfig:
         known = [each.name for each in fields(cls)]
         if unknown := [name for name in values if name not in known]:
             raise InputError(
-                f"A training has no field {', '.join(map(repr, unknown))}: choose from "
-                f"{', '.join(known)}."
+                f"A training has no field {', '.join(map(repr, unknown))}: choose from {', '.join(known)}."
             )
         return cls(**values)
 
@@ -208,15 +207,11 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
         )
     if config.rare:
         yield (
-            "Several networks together try what helps rare kinds by themselves: leave --rare out, "
-            f"{alone}"
+            f"Several networks together try what helps rare kinds by themselves: leave --rare out, {alone}"
         )
     if config.head or config.epochs:
         option = "--head" if config.head else "--epochs"
-        yield (
-            f"Several networks together choose their last layers themselves: leave {option} out, "
-            f"{alone}"
-        )
+        yield (f"Several networks together choose their last layers themselves: leave {option} out, {alone}")
     if best and config.ensemble:
         yield (
             "--quality best chooses itself how networks are weighed: leave --ensemble out, or name "
@@ -232,8 +227,7 @@ def _of_one(config: TrainConfig) -> Iterator[str]:
     yield from _of_no_search(config)
     if config.ensemble:
         yield (
-            "--ensemble is how several networks are weighed: name --backbone more than once, or leave "
-            "it out."
+            "--ensemble is how several networks are weighed: name --backbone more than once, or leave it out."
         )
     if config.transfer == "last":
         yield from _of_no_tuning(config, "--transfer all")
@@ -251,6 +245,4 @@ def _of_no_search(config: TrainConfig) -> Iterator[str]:
 def _of_no_tuning(config: TrainConfig, instead: str) -> Iterator[str]:
     for option, wanted in (("--bfloat16", config.bfloat16), ("--stream", config.stream)):
         if wanted:
-            yield (
-                f"{option} is for training the network itself: name {instead}, or leave {option} out."
-            )
+            yield (f"{option} is for training the network itself: name {instead}, or leave {option} out.")

@@ -71,9 +71,7 @@ def for_rare(
         seed: of the folds.
     """
     classes, count_C = len(parts.classes), _counts(parts)
-    photos = cross_validation.together(parts.train, parts.val).some(
-        max(FEWEST, MOST_SCORES // classes)
-    )
+    photos = cross_validation.together(parts.train, parts.val).some(max(FEWEST, MOST_SCORES // classes))
     labelled = extractor.features(backbone, photos, parts.classes)
     with progress_bar("looking at rare kinds", cross_validation.FOLDS, unit="folds") as stage:
         logits_NC = out_of_fold_logits(

@@ -22,9 +22,7 @@ KNOWN_RECALL = 0.95
 """The share of photos of the classes that are not to be called unknown."""
 
 
-def unknown(
-    extractor: FeatureExtractor, backbone: Backbone, parts: DataSplits, config: TrainConfig
-) -> Any:
+def unknown(extractor: FeatureExtractor, backbone: Backbone, parts: DataSplits, config: TrainConfig) -> Any:
     """How well photos of none of the classes are told: a tenth of the classes is held out, another
     last layer is trained on the others, and the scores of both kinds of photos are compared.
 
@@ -43,8 +41,7 @@ def unknown(
     if config.transfer != "last" or len(rest) < 2:
         return None
     train, val, test = (
-        extractor.features(backbone, photos, rest)
-        for photos in (parts.train, parts.val, parts.test)
+        extractor.features(backbone, photos, rest) for photos in (parts.train, parts.val, parts.test)
     )
     learn, check = train.where(train.labels >= 0), val.where(val.labels >= 0)
     head = _last_layer(learn, check, len(rest), config)

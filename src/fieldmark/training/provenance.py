@@ -156,9 +156,7 @@ class Provenance:
             transfer=config.transfer,
             bfloat16=config.bfloat16,
             head=config.head,
-            photos=PhotoCounts(
-                len(splits.train), len(splits.val), len(splits.test), data.table.reasons()
-            ),
+            photos=PhotoCounts(len(splits.train), len(splits.val), len(splits.test), data.table.reasons()),
             classes=len(splits.classes),
             data_digest=data.table.digest(),
             split=SplitRecord(data.split.way, data.split.seed, data.split.digest),

@@ -81,9 +81,7 @@ class Trained:
         io.write_json(out / "evaluation.json", self.summary.to_dict())
         data.table.write(out / "photos.parquet")
         data.split.write(out / "split.parquet")
-        neighbours.write(
-            out, self.classifier, data.table, self.outcome.train_features, thumbnails=thumbnails
-        )
+        neighbours.write(out, self.classifier, data.table, self.outcome.train_features, thumbnails=thumbnails)
         page = classifier_page(
             dict(self.classifier.provenance),
             self.evaluation,
@@ -158,9 +156,7 @@ def extend(
     """
     model, out = Path(model), Path(out)
     if out.resolve() == model.resolve():
-        raise InputError(
-            f"{out} is the classifier that is extended: name another folder with --out."
-        )
+        raise InputError(f"{out} is the classifier that is extended: name another folder with --out.")
     with _claimed(out):
         strategy = ExtendStrategy.of(model, Path(photos), config or ExtendConfig())
         return _run(strategy, out, callbacks, command)

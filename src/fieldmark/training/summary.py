@@ -83,9 +83,7 @@ class ClassifierSummary(EvaluationSummary):
     grown: Changes | UnsetType = UNSET
 
 
-def measured(
-    evaluation: Evaluation, classifier: Classifier, parts: DataSplits
-) -> ClassifierSummary:
+def measured(evaluation: Evaluation, classifier: Classifier, parts: DataSplits) -> ClassifierSummary:
     """Compute the measures of the calibrated scores and of the thresholds on the test part."""
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
     even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))

@@ -125,9 +125,7 @@ def format_duration(value: float) -> str:
 
 
 @contextmanager
-def overall_progress(
-    label: str, total: int | None = None, unit: str = "photos"
-) -> Iterator[ProgressBar]:
+def overall_progress(label: str, total: int | None = None, unit: str = "photos") -> Iterator[ProgressBar]:
     """Show one bar for work that has stages of its own; those are not shown."""
     with progress_bar(label, total, unit) as current:
         _overall.append(label)
@@ -138,9 +136,7 @@ def overall_progress(
 
 
 @contextmanager
-def progress_bar(
-    label: str, total: int | None = None, unit: str = "photos"
-) -> Iterator[ProgressBar]:
+def progress_bar(label: str, total: int | None = None, unit: str = "photos") -> Iterator[ProgressBar]:
     """Show a bar with rate and time left while the block runs, and log one line when it is done.
 
     A bar inside `overall_progress` is not shown.

@@ -94,9 +94,7 @@ class _Record:
         if self.path.exists():
             kept = io.read_json(self.path)
             if kept.get("challenge") != self.year:
-                raise InputError(
-                    f"{self.path.parent} holds another data set: name a new folder with --out."
-                )
+                raise InputError(f"{self.path.parent} holds another data set: name a new folder with --out.")
             self.files = kept["files"]
         self.write()
 
@@ -154,9 +152,7 @@ def _checked(path: Path, archive: Archive) -> dict[str, Any]:
     try:
         _check_md5(found, archive)
     except WrongContent as error:
-        raise InputError(
-            f"{path} has other content ({error}): delete it to download it again."
-        ) from error
+        raise InputError(f"{path} has other content ({error}): delete it to download it again.") from error
     return found
 
 

@@ -219,18 +219,12 @@ class Downloads:
                 _check_status(url, answer)
                 yield answer
         except httpx2.TransportError as error:
-            raise RetryableError(
-                f"the connection failed ({error or type(error).__name__})"
-            ) from error
+            raise RetryableError(f"the connection failed ({error or type(error).__name__})") from error
         except (httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
-            raise InputError(
-                f"{url} cannot be fetched ({error}): name another with --from."
-            ) from error
+            raise InputError(f"{url} cannot be fetched ({error}): name another with --from.") from error
 
     def _blocks(self, answer: httpx2.Response) -> Iterator[bytes]:
-        for (
-            block
-        ) in answer.iter_raw():  # as they come: gathered blocks would be lost with a connection
+        for block in answer.iter_raw():  # as they come: gathered blocks would be lost with a connection
             if self._stop.is_set():
                 raise KeyboardInterrupt
             yield block
@@ -289,9 +283,7 @@ def _check_status(url: str, answer: httpx2.Response) -> None:
     if status in _BUSY:
         raise RetryableError(f"HTTP {status}", _seconds(answer.headers.get("Retry-After", "")))
     if status in (401, 403):
-        raise NotAvailable(
-            f"{url} is refused (HTTP {status}): it needs credentials, or is not public."
-        )
+        raise NotAvailable(f"{url} is refused (HTTP {status}): it needs credentials, or is not public.")
     raise NotAvailable(f"{url} not found (HTTP {status}): check whether it has moved.")
 
 

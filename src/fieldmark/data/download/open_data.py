@@ -65,9 +65,7 @@ def _same_choice(wanted: PhotoQuery, out: Path) -> None:
     about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
     path = out / RECORD
     if path.exists() and io.read_json(path) != about:
-        raise InputError(
-            f"{out} has photos of another query ({path.name}): name a new folder with --out."
-        )
+        raise InputError(f"{out} has photos of another query ({path.name}): name a new folder with --out.")
     io.write_json(path, about)
 
 

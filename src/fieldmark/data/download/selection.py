@@ -48,14 +48,10 @@ class PhotoQuery:
 
     def __post_init__(self) -> None:
         if not self.taxa:
-            raise InputError(
-                "Which taxa? Name one or more with --taxon, as 'Papilionoidea' or 47224."
-            )
+            raise InputError("Which taxa? Name one or more with --taxon, as 'Papilionoidea' or 47224.")
         if unknown := set(self.licences) - set(LICENCES):
             known = ", ".join(LICENCES)
-            raise InputError(
-                f"There is no licence {min(unknown)!r} in the tables: choose of {known}."
-            )
+            raise InputError(f"There is no licence {min(unknown)!r} in the tables: choose of {known}.")
         if self.place:
             south, west, north, east = self.place
             if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):

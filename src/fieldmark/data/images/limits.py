@@ -34,9 +34,7 @@ def _reason_of(error: BaseException) -> RejectReason:
         return RejectReason.TOO_LARGE
     if any(word in words for word in ("truncat", "premature", "not enough", "end of file", "eof")):
         return RejectReason.TRUNCATED
-    if any(
-        word in words for word in ("unsupported", "not supported", "not implemented", "unknown")
-    ):
+    if any(word in words for word in ("unsupported", "not supported", "not implemented", "unknown")):
         return RejectReason.UNSUPPORTED
     return RejectReason.CORRUPT
 

@@ -42,9 +42,7 @@ def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     return found
 
 
-def open_checked(
-    kind: str, data: bytes, max_pixels: int, *, whole: bool
-) -> tuple[ImageFile.ImageFile, int]:
+def open_checked(kind: str, data: bytes, max_pixels: int, *, whole: bool) -> tuple[ImageFile.ImageFile, int]:
     """Open an image without decoding it; check its limits and end; return it with its orientation."""
     orientation = 1
     if kind == "WEBP":

@@ -71,9 +71,7 @@ def verify_files(
     """Check every file that was not checked before, by `checker` or threads: see `read`."""
     if not table.kept["sha256"].null_count():
         return table
-    return verification.check_files(
-        table, checker or partial(verification.check_in_threads, workers=workers)
-    )
+    return verification.check_files(table, checker or partial(verification.check_in_threads, workers=workers))
 
 
 def by_location(table: PhotoTable) -> PhotoTable:

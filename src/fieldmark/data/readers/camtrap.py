@@ -85,15 +85,12 @@ def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
     separator, quote = said.get("delimiter", ","), said.get("quoteChar", '"')
     encoding = str(resource.get("encoding", "utf-8"))
     if encoding.lower().replace("-", "") not in ("utf8", "ascii", "usascii"):
-        raise InputError(
-            f"{about}: the table {name} is in {encoding}: only UTF-8 is read, convert it."
-        )
+        raise InputError(f"{about}: the table {name} is in {encoding}: only UTF-8 is read, convert it.")
     for what, byte in (("delimiter", separator), ("quoteChar", quote)):
         if not isinstance(byte, str) or len(byte.encode()) != 1:
             raise InputError(f"{about}: the {what} of {name} is {byte!r}: write one character.")
     parts = [
-        tabular.read_text_table(path, separator, quote=quote)
-        for path in _places_of(package, name, about)
+        tabular.read_text_table(path, separator, quote=quote) for path in _places_of(package, name, about)
     ]
     rows = pl.concat(parts, how="diagonal")
     return rows.with_columns(pl.all().replace(_NOTHING, [None] * len(_NOTHING)))
@@ -112,14 +109,10 @@ def _places_of(package: Any, name: str, about: Path) -> list[Path]:
     path = _resource(package, name, about).get("path")
     paths: list[Any] = path if isinstance(path, list) else [path]
     if not paths or not all(isinstance(each, str) and each for each in paths):
-        raise InputError(
-            f"{about} has no path of the table {name!r}: name its file, or a list of files."
-        )
+        raise InputError(f"{about} has no path of the table {name!r}: name its file, or a list of files.")
     for each in paths:
         if ".." in Path(each).parts or Path(each).is_absolute() or "://" in each:
-            raise InputError(
-                f"{about}: the table {name} is at {each}, outside of its folder: copy it in."
-            )
+            raise InputError(f"{about}: the table {name} is at {each}, outside of its folder: copy it in.")
     return [about.parent / each for each in paths]
 
 

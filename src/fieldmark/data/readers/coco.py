@@ -248,9 +248,7 @@ def number_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(
         id=pl.when(number == 1).then("id").otherwise(pl.format("{}#{}", "id", number)),
         taxon_id=pl.when(number == 1).then("taxon_id"),
-        reason=pl.when(number == 1)
-        .then("reason")
-        .otherwise(pl.lit(RejectReason.DUPLICATE_ID.value)),
+        reason=pl.when(number == 1).then("reason").otherwise(pl.lit(RejectReason.DUPLICATE_ID.value)),
     )
 
 
@@ -272,8 +270,7 @@ def taxonomy_of(rows: pl.DataFrame, categories: Categories, groups: Mapping[str,
     if not categories:
         categories = {key: {} for key in rows["taxon_id"].drop_nulls().unique()}
     return Taxonomy(
-        _taxon(key, categories[key], groups.get(key, ""))
-        for key in sorted(categories, key=_by_number)
+        _taxon(key, categories[key], groups.get(key, "")) for key in sorted(categories, key=_by_number)
     )
 
 

@@ -88,13 +88,10 @@ def _read(path: Path) -> PhotoTable:
                 f"{path}: none of its {lost:,} photos belongs to an occurrence of the table: one of the "
                 "two is incomplete, download the archive again."
             )
-        logger.info(
-            f"{lost:,} of {rows.height:,} photos belong to no occurrence of the table: unlabelled."
-        )
+        logger.info(f"{lost:,} of {rows.height:,} photos belong to no occurrence of the table: unlabelled.")
     rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
     pictures = [
-        offline_media.MediaItem(*each)
-        for each in rows.select("identifier", KEY, "number").iter_rows()
+        offline_media.MediaItem(*each) for each in rows.select("identifier", KEY, "number").iter_rows()
     ]
     doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
     # A machine observation is not uncertain by itself: camera traps make them, and people label them.
@@ -128,9 +125,7 @@ def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     def place(file: str) -> Path:
         found = folder / file
         if not found.is_file():
-            raise InputError(
-                f"{about} lacks the table {file}: it is incomplete, download it again."
-            )
+            raise InputError(f"{about} lacks the table {file}: it is incomplete, download it again.")
         return found
 
     try:

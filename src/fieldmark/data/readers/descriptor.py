@@ -95,14 +95,10 @@ def read(path: Path) -> tuple[Table, list[Table]]:
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(
-            f"{path} could not be read as XML ({error}): download it again."
-        ) from error
+        raise InputError(f"{path} could not be read as XML ({error}): download it again.") from error
     core = root.find("{*}core")
     if core is None:
-        raise InputError(
-            f"{path} describes no core table: it does not belong to a Darwin Core Archive."
-        )
+        raise InputError(f"{path} describes no core table: it does not belong to a Darwin Core Archive.")
     return _table(core, "{*}id", path), [
         _table(each, "{*}coreid", path) for each in root.findall("{*}extension")
     ]
@@ -123,9 +119,7 @@ def _table(element: Element, key: str, path: Path) -> Table:
                 constants.setdefault(name, field.get("default", ""))
         header = int(element.get("ignoreHeaderLines") or 0)
     except ValueError as error:
-        raise InputError(
-            f"{path} has an invalid column number ({error}): download it again."
-        ) from error
+        raise InputError(f"{path} has an invalid column number ({error}): download it again.") from error
     named = [each.text.strip() for each in element.findall("{*}files/{*}location") if each.text]
     if not named or any(name != Path(name).name for name in named):
         raise InputError(f"{path} names no file in its folder for a table: it cannot be read.")

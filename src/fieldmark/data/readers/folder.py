@@ -76,9 +76,7 @@ def _read(path: Path) -> PhotoTable:
             "taxon_id": pl.Series(kept_labels, dtype=pl.String),
             "split": pl.Series([part for part, _ in placed], dtype=pl.String),
             "status": [REJECTED if reason else KEPT for reason in reasons],
-            "reason": pl.Series(
-                [reason.value if reason else None for reason in reasons], dtype=pl.String
-            ),
+            "reason": pl.Series([reason.value if reason else None for reason in reasons], dtype=pl.String),
         }
     )
     names = sorted({label for label in kept_labels if label is not None})
@@ -139,9 +137,7 @@ def _place(folders: tuple[str, ...], has_parts: bool) -> tuple[str | None, str |
     return part, unicodedata.normalize("NFC", below[0]) if below else None
 
 
-def _reasons(
-    found: list[_Found], placed: list[tuple[str | None, str | None]]
-) -> list[RejectReason | None]:
+def _reasons(found: list[_Found], placed: list[tuple[str | None, str | None]]) -> list[RejectReason | None]:
     pairs = list(zip(found, placed, strict=True))
     labelled = any(label is not None for file, (_, label) in pairs if file.reason is None)
 

@@ -47,11 +47,7 @@ def _rows(metadata: Path, root: Path) -> pl.DataFrame:
     tabular.require_columns(frame, ("file_name",), metadata, _EXPECTS)
     label = next((name for name in _LABELS if name in frame.columns), None)
     frame = frame.rename(
-        {
-            old: new
-            for old, new in _RENAMED.items()
-            if old in frame.columns and new not in frame.columns
-        }
+        {old: new for old, new in _RENAMED.items() if old in frame.columns and new not in frame.columns}
     )
     kept = [name for name in tabular.COLUMNS if name in frame.columns and name != "reason"]
     below = metadata.parent.relative_to(root).as_posix()
@@ -71,9 +67,7 @@ def _load(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_ndjson(path, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(
-            f"{path} could not be read as JSON lines ({first_line(error)})."
-        ) from error
+        raise InputError(f"{path} could not be read as JSON lines ({first_line(error)}).") from error
     plain = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
     return tabular.clean(frame.select(plain))
 

@@ -102,12 +102,8 @@ def _read(path: Path) -> PhotoTable:
     if "quality_grade" in rows.columns:
         doubtful = pictured.filter(pl.col("quality_grade") != "research").height
         if doubtful:
-            logger.info(
-                f"{doubtful:,} of {pictured.height:,} observations are not of research grade."
-            )
-    pictures = [
-        offline_media.MediaItem(*each) for each in pictured.select("image_url", "id").iter_rows()
-    ]
+            logger.info(f"{doubtful:,} of {pictured.height:,} observations are not of research grade.")
+    pictures = [offline_media.MediaItem(*each) for each in pictured.select("image_url", "id").iter_rows()]
     rows = _completed(pictured).with_columns(label=scientific_names.label())
     given = rows.select(
         *scientific_names.ranks(),
@@ -128,9 +124,7 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     """Rename the columns to Darwin Core's terms; add the missing ones as null."""
     renamed = {f"taxon_{rank}_name": rank for rank in RANKS} | {"scientific_name": "scientificName"}
     rows = rows.rename({old: new for old, new in renamed.items() if old in rows.columns})
-    if (
-        "taxon_hybrid_name" in rows.columns
-    ):  # the species column has then the one that it is filed under
+    if "taxon_hybrid_name" in rows.columns:  # the species column has then the one that it is filed under
         hybrid = pl.col("taxon_hybrid_name")
         rows = rows.with_columns(scientificName=pl.coalesce(hybrid, "scientificName"))
         if "species" in rows.columns:

@@ -48,9 +48,7 @@ def _read(path: Path) -> PhotoTable:
         raise InputError(f"{path}: none of the files in photos is in the table of photos.")
     wanted = photos["observation_uuid"].unique().implode()
     columns = ("observation_uuid", "taxon_id", "quality_grade")
-    observed = _rows(
-        there["observations"], columns, lambda: pl.col("observation_uuid").is_in(wanted)
-    )
+    observed = _rows(there["observations"], columns, lambda: pl.col("observation_uuid").is_in(wanted))
     observed = observed.unique("observation_uuid").with_columns(
         pl.col("taxon_id").cast(pl.Int64, strict=False), seen=True
     )

@@ -45,9 +45,7 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
                 raise InputError(f"{path} has no column {missing[0]!r}: it is another table.")
             text = handle.read(size)
             if not text:
-                raise InputError(
-                    f"{path} has no row below its header: delete it to download it again."
-                )
+                raise InputError(f"{path} has no row below its header: delete it to download it again.")
             while text:
                 yield pl.read_csv(
                     BytesIO(text + handle.readline()),
@@ -161,14 +159,10 @@ def _number(taxa: pl.DataFrame, wanted: str) -> int:
         found = taxa.filter(pl.col("name").str.to_lowercase() == wanted.lower())
     if found.height > 1:
         several = ", ".join(f"{row['taxon_id']} ({row['rank']})" for row in found.to_dicts())
-        raise InputError(
-            f"{wanted!r} is the name of several taxa: name one by its number, {several}."
-        )
+        raise InputError(f"{wanted!r} is the name of several taxa: name one by its number, {several}.")
     if found.is_empty():
         start = pl.col("name").str.to_lowercase().str.starts_with(wanted[:2].lower())
         near = difflib.get_close_matches(wanted, taxa.filter(start)["name"].to_list(), n=3)
-        hint = (
-            f": did you mean {', '.join(near)}?" if near else ": look it up at www.inaturalist.org."
-        )
+        hint = f": did you mean {', '.join(near)}?" if near else ": look it up at www.inaturalist.org."
         raise InputError(f"There is no taxon {wanted!r} in the table of taxa{hint}")
     return int(found["taxon_id"][0])

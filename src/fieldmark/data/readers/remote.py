@@ -70,9 +70,7 @@ def _is_file(place: Remote) -> bool:
 
 def _folder(place: Remote, here: Path, pick: Callable[[Path], Reader]) -> PhotoTable:
     if not _mirror(place, here):
-        raise InputError(
-            f"{place} has nothing that can be listed: check the URL, or name a list of photos."
-        )
+        raise InputError(f"{place} has nothing that can be listed: check the URL, or name a list of photos.")
     return _listed(pick(here), here, place)
 
 
@@ -84,9 +82,7 @@ def _listed(source: Reader, path: Path, root: Remote) -> PhotoTable:
     if source is parquet.READER:
         folder = path if path.is_dir() else path.parent
         names = [each.relative_to(folder).as_posix() for each in parquet.shards_in(path)]
-        return replace(
-            parquet.read_shards([(root / each, each) for each in names], path), root=root
-        )
+        return replace(parquet.read_shards([(root / each, each) for each in names], path), root=root)
     return replace(source.read(path), root=root)
 
 
@@ -112,9 +108,7 @@ def _mirror(place: Remote, here: Path) -> int:
 def _is_list(name: str) -> bool:
     """Return whether an object may be a list: by its suffix, at the top or in the folder of a part."""
     *folders, base = name.split("/")
-    near = not folders or (
-        len(folders) == 1 and (folders[0] == "data" or part_named(folders[0]) is not None)
-    )
+    near = not folders or (len(folders) == 1 and (folders[0] == "data" or part_named(folders[0]) is not None))
     return near and PurePosixPath(base).suffix.lower() in _LISTS
 
 

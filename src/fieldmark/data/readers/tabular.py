@@ -57,9 +57,7 @@ def to_photo_table(
     if given.is_empty():
         raise no_photos(where, "its list is empty")
     if nameless := given["file_name"].null_count():
-        raise InputError(
-            f"{where}: {nameless:,} rows have no file_name: fill it in or delete them."
-        )
+        raise InputError(f"{where}: {nameless:,} rows have no file_name: fill it in or delete them.")
     missing = [name for name in COLUMNS if name not in given.columns]
     given = given.with_columns(pl.lit(None, pl.String).alias(name) for name in missing)
     given = given.with_columns(id=pl.coalesce("id", "file_name"), split=_parts(given, where))
@@ -124,9 +122,7 @@ def _taxonomy(given: pl.DataFrame, where: Path, *, strict: bool) -> Taxonomy:
                     f"{where}: the label {row['label']!r} has two values of {name}, "
                     f"{row[name][0]!r} and {row[name][1]!r}: use one value."
                 )
-        taxa.append(
-            taxon(row["label"], {name: row[name][0] for name in TAXON_COLUMNS if row[name]})
-        )
+        taxa.append(taxon(row["label"], {name: row[name][0] for name in TAXON_COLUMNS if row[name]}))
     return Taxonomy(taxa)
 
 

@@ -71,9 +71,7 @@ def photos_are_missing(root: File, paths: pl.Series) -> bool:
     return not any((root / top).is_dir() for top in tops)
 
 
-def check_in_threads(
-    root: File, rows: PhotoRows, workers: int | None = None
-) -> Iterator[list[FileCheck]]:
+def check_in_threads(root: File, rows: PhotoRows, workers: int | None = None) -> Iterator[list[FileCheck]]:
     """Yield results in the order of the rows; a bounded number of batches is in progress."""
     workers = workers or 2 * cores()
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
@@ -100,9 +98,7 @@ def _check(place: Place) -> tuple[str | None, int | None, int | None, str | None
 def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
     seen = pl.col("checked").is_not_null()
     refused = pl.col("found_reason").is_not_null()
-    joined = table.frame.join(
-        findings.with_columns(checked=True), on="id", how="left", maintain_order="left"
-    )
+    joined = table.frame.join(findings.with_columns(checked=True), on="id", how="left", maintain_order="left")
     return table.with_frame(
         joined.with_columns(
             sha256=pl.coalesce("found_sha256", "sha256"),

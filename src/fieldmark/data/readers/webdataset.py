@@ -149,8 +149,7 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
                 raise tarfile.ReadError("it has no end marker, so something may be missing")
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise InputError(
-            f"{shard} is not a complete tar ({error}): download it again; decompress a compressed one "
-            "first."
+            f"{shard} is not a complete tar ({error}): download it again; decompress a compressed one first."
         ) from error
 
 

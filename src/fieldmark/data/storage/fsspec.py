@@ -236,8 +236,7 @@ def filesystem(place: Remote) -> tuple[Any, str]:
         fs, path = url_to_fs(place.url)
     except ImportError as error:
         raise InputError(
-            f"{place} needs a package that is not installed ({error}): "
-            "pip install 'fieldmark[remote]'."
+            f"{place} needs a package that is not installed ({error}): pip install 'fieldmark[remote]'."
         ) from error
     except ValueError as error:
         raise InputError(f"{place} is not a URL that can be read ({error}).") from error

@@ -29,9 +29,7 @@ from fieldmark.utils.logging import progress_bar
 MARKER = "fieldguide.json"
 _VERSION = 1  # of the drawings: another one gives other photos
 _ANNOTATIONS = ("train2019.json", "val2019.json", "test2019.json", "answers.json")
-_WEB_PAGE = (
-    b"<!DOCTYPE html><title>404</title><p>The photo that you are looking for has moved.</p>\n"
-)
+_WEB_PAGE = b"<!DOCTYPE html><title>404</title><p>The photo that you are looking for has moved.</p>\n"
 
 
 def draw(
@@ -90,9 +88,7 @@ def _already(folder: Path, about: dict[str, int]) -> bool:
     return found.get("complete") is True
 
 
-def _draw_all(
-    folder: Path, kinds: tuple[Species, ...], frames: list[Frame], seed: int, workers: int
-) -> None:
+def _draw_all(folder: Path, kinds: tuple[Species, ...], frames: list[Frame], seed: int, workers: int) -> None:
     """Draw the photos in threads: Pillow and NumPy release the GIL."""
 
     def one(frame: Frame) -> None:
@@ -141,8 +137,7 @@ def _annotate(folder: Path, kinds: tuple[Species, ...], frames: list[Frame]) -> 
             "categories": [kind.category() for kind in kinds],
         }
         labels = [
-            {"id": frame.id, "image_id": frame.id, "category_id": kinds[frame.species].id}
-            for frame in within
+            {"id": frame.id, "image_id": frame.id, "category_id": kinds[frame.species].id} for frame in within
         ]
         if part == "test":
             io.write_json(folder / "answers.json", {"annotations": labels})

@@ -109,9 +109,7 @@ def _wing(
     red, green, blue, alpha = moved.split()
     if edge:
         soft = alpha.filter(ImageFilter.BoxBlur(5)).point(lambda value: value * 0.45)
-        there = layer.getchannel("A").crop(
-            (*corner, corner[0] + moved.width, corner[1] + moved.height)
-        )
+        there = layer.getchannel("A").crop((*corner, corner[0] + moved.width, corner[1] + moved.height))
         dark = Image.composite(soft, Image.new("L", soft.size, 0), there)
         shadow = Image.merge("RGBA", [Image.new("L", soft.size, 0)] * 3 + [dark])
         layer.alpha_composite(shadow, corner)

@@ -49,9 +49,7 @@ def photograph(species: Species, seed: int, individual: str, photo: str) -> byte
     return _expose(scene, upright, rng)
 
 
-def _pose(
-    size: tuple[int, int], side: bool, where: np.random.Generator, rng: np.random.Generator
-) -> Pose:
+def _pose(size: tuple[int, int], side: bool, where: np.random.Generator, rng: np.random.Generator) -> Pose:
     heading = where.normal(0, 0.45) if not side else where.normal(0, 0.2)
     opening = where.beta(4, 1.3)
     unit = min(size) * float(np.clip(rng.normal(0.42, 0.06), 0.26, 0.54))

@@ -148,11 +148,7 @@ def leaf(number: int) -> Image.Image:
     xs = np.linspace(0, 1, width, dtype=np.float32)[None, :]
     ys = np.linspace(-1, 1, height, dtype=np.float32)[:, None] + 0.12 * np.sin(xs * 2.6)
     lobes = 1 + 0.012 * np.sin(xs * rng.uniform(60, 110))
-    half = (
-        0.86
-        * np.clip(np.sin(np.pi * xs ** rng.uniform(0.7, 1)), 0, 1) ** rng.uniform(0.7, 1.1)
-        * lobes
-    )
+    half = 0.86 * np.clip(np.sin(np.pi * xs ** rng.uniform(0.7, 1)), 0, 1) ** rng.uniform(0.7, 1.1) * lobes
     across = np.abs(ys) / np.maximum(half, 1e-3)
     alpha = np.clip((half - np.abs(ys)) * height / 2, 0, 1)
     phase = xs * rng.uniform(8, 12) - np.abs(ys) * rng.uniform(1.6, 3) + 0.35 * (ys > 0)
@@ -256,9 +252,7 @@ def rotation(angle: float) -> DoubleArray:
     return np.array([[c, -s], [s, c]])
 
 
-def place(
-    scene: Image.Image, prop: Image.Image, centre: DoubleArray, width: float, turn: float
-) -> None:
+def place(scene: Image.Image, prop: Image.Image, centre: DoubleArray, width: float, turn: float) -> None:
     """Draw an object over the scene: `width` in pixels, rotated by `turn` radians."""
     matrix = rotation(turn) * (width / prop.width)
     moved = stamp(scene.size, prop, matrix, centre - matrix @ (np.array(prop.size) / 2))

@@ -74,8 +74,7 @@ def appearance_of(species: Species, seed: int, individual: str) -> Appearance:
 def _faded(colour: Colour, tint: DoubleArray, fade: float) -> Colour:
     grey = sum(colour) / 3 * 0.6 + 0.28
     red, green, blue = (
-        min(1.0, max(0.0, (c * (1 - fade) + grey * fade) * k))
-        for c, k in zip(colour, tint, strict=True)
+        min(1.0, max(0.0, (c * (1 - fade) + grey * fade) * k)) for c, k in zip(colour, tint, strict=True)
     )
     return red, green, blue
 
@@ -194,9 +193,7 @@ class Painter:
         distance = distance / radius
         self.lay(dark, 0.6 * _ramp((1.22 - distance) / 0.12), near)
         self.lay(ring, _ramp((1.0 - distance) / 0.12), near)
-        self.lay(
-            (0.6 * dark[0], 0.6 * dark[1], 0.6 * dark[2]), _ramp((0.74 - distance) / 0.1), near
-        )
+        self.lay((0.6 * dark[0], 0.6 * dark[1], 0.6 * dark[2]), _ramp((0.74 - distance) / 0.1), near)
         iris = _ramp((0.46 - distance) / 0.16) * (0.55 + 0.45 * _ramp(dy / radius))
         self.lay(self.palette.accent, 0.7 * iris, near)
         glint = np.hypot(dx + 0.2 * radius, dy - 0.22 * radius) / radius
@@ -302,9 +299,7 @@ def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
 def _underside(painter: Painter, animal: Appearance) -> None:
     """Make the ground colour duller."""
     place, palette = painter.wing, painter.palette
-    straw = tuple(
-        0.35 * c + 0.65 * s for c, s in zip(palette.inner, (0.62, 0.5, 0.36), strict=True)
-    )
+    straw = tuple(0.35 * c + 0.65 * s for c, s in zip(palette.inner, (0.62, 0.5, 0.36), strict=True))
     rng = random.generator(0, "underside", animal.key)
     cloud = _cloud(place, rng, 9)
     painter.lay(straw, np.full_like(place.u, 0.34) + 0.1 * cloud)  # type: ignore[arg-type]

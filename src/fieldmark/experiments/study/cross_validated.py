@@ -138,7 +138,5 @@ def head_row(
 
 def mean_curve(curves: Sequence[Sequence[Epoch]]) -> list[Epoch]:
     """Average the folds' curves over the epochs that all of them have."""
-    means = (
-        np.mean([astuple(each) for each in epoch], axis=0) for epoch in zip(*curves, strict=False)
-    )
+    means = (np.mean([astuple(each) for each in epoch], axis=0) for epoch in zip(*curves, strict=False))
     return [Epoch(int(mean[0]), *map(float, mean[1:])) for mean in means]

@@ -38,8 +38,6 @@ def early(context: StudyContext, run: Run) -> StudyRow:
         head = best.head.exclude_unseen(class_counts(learn, len(classes)))
         scores_NC[fold.measure] = head.logits_of(labelled.where(fold.measure).features)
         curves.append(best.curve)
-        stopped.append(
-            EarlyStop(best.hyperparameters.learning_rate, len(best.curve), best.best_epoch)
-        )
+        stopped.append(EarlyStop(best.hyperparameters.learning_rate, len(best.curve), best.best_epoch))
     row = head_row(context, run, photos, scores_NC, time.perf_counter() - start, curves)
     return replace(row, stopped=tuple(stopped))

@@ -94,9 +94,7 @@ def _network(
     """Train a network, and measure it; its checkpoint is in the folder of the study."""
     how = fine_tuning(context, run)
     checkpoint = context.out / "checkpoints" / f"{run.id}-{key(context, run)[:16]}.safetensors"
-    curve, seconds = finetune.finetune(
-        network, train, val, how, checkpoint=checkpoint, loss=run.loss
-    )
+    curve, seconds = finetune.finetune(network, train, val, how, checkpoint=checkpoint, loss=run.loss)
     photos, classes = context.data.measured_on(run), context.data.classes(run)
     scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
     row = row_of(
@@ -153,15 +151,9 @@ def _together(
     log_p_MNC = [metrics.log_softmax(each.scores_NC) for each in members]
     first = members[0]
     known = first.kept_N
-    own_MN = np.stack(
-        [ensembles.label_probabilities(p[known], first.labels_N[known]) for p in log_p_MNC]
-    )
+    own_MN = np.stack([ensembles.label_probabilities(p[known], first.labels_N[known]) for p in log_p_MNC])
     weigh = ensembles.WEIGHTINGS[run.combine]
-    photos = (
-        cross_validated.train_and_val(context)
-        if run.part == "cross"
-        else context.data.measured_on(run)
-    )
+    photos = cross_validated.train_and_val(context) if run.part == "cross" else context.data.measured_on(run)
     folds = cross.folds(photos, cross.FOLDS, context.seed)
     scores_NC = np.empty(first.scores_NC.shape, np.float32)
     for number in np.unique(folds):

@@ -75,9 +75,7 @@ class StudyPhotos:
         """
         photos = self.parts.test if run.part == "test" else self.parts.val
         if not len(photos):
-            raise InputError(
-                f"{self.dataset.name} has no {run.part} part: give a share with --{run.part}."
-            )
+            raise InputError(f"{self.dataset.name} has no {run.part} part: give a share with --{run.part}.")
         return photos
 
     @cached_property

@@ -158,9 +158,7 @@ def _on_test(context: StudyContext, run: Run) -> StudyRow:
     return replace(row, settings=(chosen.setting,))
 
 
-def _choice(
-    context: StudyContext, run: Run, found: Trials, labels_N: IntArray, wrong_MN: BoolArray
-) -> int:
+def _choice(context: StudyContext, run: Run, found: Trials, labels_N: IntArray, wrong_MN: BoolArray) -> int:
     """The number of the setting that a method takes, chosen by the errors of each on some photos."""
     wrong_MN, labels_N = wrong_MN[:, labels_N >= 0], labels_N[labels_N >= 0]
     plain = min(found.of(PLAIN), key=lambda at: float(wrong_MN[at].mean()))

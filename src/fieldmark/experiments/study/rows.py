@@ -51,10 +51,7 @@ def row_of(
         extract_seconds=extract_seconds,
         curve=tuple(CurvePoint.from_dict(epoch.to_dict()) for epoch in curve),
         scores=scores,
-        bands={
-            str(name): band
-            for name, band in evaluation.banded(counts, bands, seed=context.seed).items()
-        },
+        bands={str(name): band for name, band in evaluation.banded(counts, bands, seed=context.seed).items()},
         **{f"val_{name}": summary[name] for name in _MEASURES},
         **_weights(context.networks, run),
         **_cost(context, run),

@@ -99,9 +99,7 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
     runs = [run for run in recipe.runs if not only or run.table in only]
     tables = list(dict.fromkeys(run.table for run in recipe.runs))
     if unknown := [name for name in only if name not in tables]:
-        raise InputError(
-            f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}."
-        )
+        raise InputError(f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}.")
     for run in runs:
         run.about()  # own code without a version is refused before any work
         _check_changes(run)
@@ -109,9 +107,7 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
         _check_part(run, recipe.runs)
         needed = run.members or run.best_of
         if needed and all(other.table != needed for other in runs):
-            raise InputError(
-                f"Table {run.table} is made from the rows of {needed}: add --only {needed}."
-            )
+            raise InputError(f"Table {run.table} is made from the rows of {needed}: add --only {needed}.")
     return runs
 
 

@@ -137,9 +137,7 @@ def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
         )
     columns = set().union(*(known[name.casefold()] for name in asked))
     if len(columns) < 2:
-        raise InputError(
-            f"Of the names given, {len(columns)} is a label: a choice needs at least two."
-        )
+        raise InputError(f"Of the names given, {len(columns)} is a label: a choice needs at least two.")
     return sorted(columns)
 
 
@@ -192,9 +190,7 @@ def _reason(
         return said
     top = max(asked, key=lambda one: one.score)
     against = _against(top.score, _needed(thresholds, top.rank))
-    return f"{said}, and no wider rank is: the {top.rank} {top.name} has {against}" + (
-        _left_out(top)
-    )
+    return f"{said}, and no wider rank is: the {top.rank} {top.name} has {against}" + (_left_out(top))
 
 
 def _wider(level: Level, p_C: FloatArray) -> HigherTaxon:

@@ -63,9 +63,7 @@ KIND = Kind(
 )
 
 
-def save(
-    classifier: Classifier, folder: Path, more: Callable[[Path], None] = lambda _folder: None
-) -> None:
+def save(classifier: Classifier, folder: Path, more: Callable[[Path], None] = lambda _folder: None) -> None:
     """Publish the folder; see `Classifier.save`.
 
     Args:
@@ -189,12 +187,8 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
             raise ValueError("a member is not an object")
         head = _read_head(folder / _name("head", number), about["files"])
         preprocess = Preprocess.from_json(io.to_json(entry["preprocess"]))
-        architecture, key = (
-            validation.text(entry, name) for name in ("architecture", "backbone_key")
-        )
-        side = (
-            int(validation.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
-        )
+        architecture, key = (validation.text(entry, name) for name in ("architecture", "backbone_key"))
+        side = int(validation.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
         validation.member(architecture, key, preprocess, side, head, classes)
         which = list({**networks, key: {}}).index(key)
         path = folder.absolute() / _name("backbone", which)  # it is read later, perhaps elsewhere
@@ -233,9 +227,7 @@ def _files(about: Any) -> dict[str, str]:
 def _read_about(folder: Path) -> Any:
     publishing.restore(folder)
     if not folder.is_dir():
-        raise ClassifierError(
-            f"{folder} is not a folder: name one that `fieldmark train --out` wrote."
-        )
+        raise ClassifierError(f"{folder} is not a folder: name one that `fieldmark train --out` wrote.")
     for name, limit in LIMITS.items():
         path = folder / name
         if path.exists() and not path.is_file():

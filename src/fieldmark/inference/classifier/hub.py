@@ -51,9 +51,7 @@ def from_hub(name: str, revision: str | None, limits: Mapping[str, int]) -> Path
 
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=[*limits, "README.md"]
-            )
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=[*limits, "README.md"])
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ClassifierError(
@@ -81,9 +79,7 @@ def upload(
         api.create_repo(name, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
-        api.upload_folder(
-            folder_path=folder, repo_id=name, revision=revision, commit_message=message
-        )
+        api.upload_folder(folder_path=folder, repo_id=name, revision=revision, commit_message=message)
     except (httpx2.HTTPError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise InputError(
             f"hf://{name} could not be uploaded ({_first_line(error)}): look at the name, the "

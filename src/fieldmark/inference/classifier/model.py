@@ -118,9 +118,7 @@ class Classifier:
             for each in self.members
         ]
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
-        return io.digest(
-            [members, self.temperature, self.taxonomy.to_json(), thresholds, self.ood_threshold]
-        )
+        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, self.ood_threshold])
 
     def only(self, names: Iterable[str]) -> Classifier:
         """Return the classifier of some of the labels; their probabilities sum to 1.
@@ -158,9 +156,7 @@ class Classifier:
 
         A network runs once for each view that some member uses.
         """
-        by_view = dict(
-            zip(self.views, [crops] if isinstance(crops, np.ndarray) else crops, strict=True)
-        )
+        by_view = dict(zip(self.views, [crops] if isinstance(crops, np.ndarray) else crops, strict=True))
         found: dict[tuple[str, Preprocess], FloatArray] = {}
         for member in self.members:
             key = (member.network.key, member.preprocess)
@@ -178,9 +174,7 @@ class Classifier:
         return metrics.log_softmax(self._logits(features)[0]).astype(np.float32)
 
     def _logits(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        return self.combined(
-            [self._member(*each) for each in zip(self.members, features, strict=True)]
-        )
+        return self.combined([self._member(*each) for each in zip(self.members, features, strict=True)])
 
     def combined(self, logits_MNC: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Compute logits divided by the temperature, shape (N, C), and energies, shape (N,).
@@ -273,9 +267,7 @@ class Classifier:
         self, photos: Iterable[Photo], top: int = 5, *, on_error: OnError
     ) -> Iterator[Prediction | ImageRejected]: ...
 
-    def predict(
-        self, photos: Photo | Iterable[Photo], top: int = 5, *, on_error: OnError = "raise"
-    ) -> Any:
+    def predict(self, photos: Photo | Iterable[Photo], top: int = 5, *, on_error: OnError = "raise") -> Any:
         """Predict the species in one photo, or in each of several.
 
         Args:
@@ -347,9 +339,7 @@ class Classifier:
     def rank(self, p_C: FloatArray, top: int = 5, energy: float | None = None) -> Prediction:
         """Make a prediction from one photo's probabilities, shape (C,), and its energy, from which the
         out-of-distribution flag follows."""
-        unknown = (
-            None if self.ood_threshold is None or energy is None else energy < self.ood_threshold
-        )
+        unknown = None if self.ood_threshold is None or energy is None else energy < self.ood_threshold
         return ranked(p_C, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
 
     def save(self, folder: str | Path) -> None:

@@ -268,9 +268,7 @@ def _from_tensor(photo: Any) -> ByteArray:
     """Return the pixels of a tensor: channels first, as in PyTorch, or last."""
     what = f"a tensor {photo.dtype} {tuple(photo.shape)}"
     if str(photo.dtype) != "torch.uint8":
-        raise InputError(
-            f"An image is uint8 (3, H, W) or (H, W, 3), RGB, or (H, W), grey, not {what}."
-        )
+        raise InputError(f"An image is uint8 (3, H, W) or (H, W, 3), RGB, or (H, W), grey, not {what}.")
     if photo.ndim == 3 and photo.shape[0] in (1, 3):
         photo = photo.permute(1, 2, 0)
     return _rgb(photo.detach().cpu().numpy(), what)

@@ -20,8 +20,7 @@ def damaged(folder: Path, error: Exception) -> ClassifierError:
     """The sentence for a folder that is a classifier and cannot be used."""
     why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return ClassifierError(
-        f"{folder} is a damaged classifier ({' '.join(why.split())}): "
-        "take it anew from where it was made."
+        f"{folder} is a damaged classifier ({' '.join(why.split())}): take it anew from where it was made."
     )
 
 

@@ -43,9 +43,7 @@ LABELS, NEIGHBOURS = 5, 5
 """The number of labels and training photos in the picture."""
 
 
-def heat_map(
-    classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None
-) -> FloatArray:
+def heat_map(classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None) -> FloatArray:
     """Compute a heat map of the photo: float32 (H, W) in 0..1.
 
     1 is the place that adds most to the score of the class; 0 are places that add nothing, lower the

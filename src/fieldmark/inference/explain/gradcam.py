@@ -129,9 +129,7 @@ def _axes(node: onnx.NodeProto) -> set[int]:
     return {axis for a in node.attribute if a.name == "axes" for axis in a.ints}
 
 
-def _grad_cam(
-    network: Network, crop: ByteArray, weight_D: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _grad_cam(network: Network, crop: ByteArray, weight_D: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Compute Grad-CAM of the last feature map before a pooling, and the features.
 
     Each channel is weighted by the mean over the places of the score's gradient.

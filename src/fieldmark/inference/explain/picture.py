@@ -71,9 +71,7 @@ def _draw_photo(part: SubFigure, found: Explanation) -> None:
     if found.heat is not None:
         title = f"Evidence for {found.taxon.common_name or found.taxon.name}"
         shown.append((overlay(image, found.heat[::step, ::step]), title))
-    for axes, (pixels, title) in zip(
-        part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
-    ):
+    for axes, (pixels, title) in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         axes.imshow(pixels)
         axes.set_axis_off()
         axes.set_title(_shortened(title, 48), fontsize=11, parse_math=False)

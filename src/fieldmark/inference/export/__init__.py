@@ -160,9 +160,7 @@ def _quantised(
             "int8 is calibrated on one half of some photos and measured on the other, and the photos "
             "that the classifier was trained with were not found: name some with --check."
         )
-    crops = dict(
-        zip(classifier.views, stacked([classifier.crop(each) for each in photos[::2]]), strict=True)
-    )
+    crops = dict(zip(classifier.views, stacked([classifier.crop(each) for each in photos[::2]]), strict=True))
     rounded = []
     for network, trunk in zip(classifier.networks, trunks, strict=True):
         view = next(m.preprocess for m in classifier.members if m.network.key == network.key)

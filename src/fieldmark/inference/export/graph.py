@@ -85,9 +85,7 @@ def _share(add: preprocessing.Nodes) -> None:
         node.input[:] = [same.get(name, name) for name in node.input]
 
 
-def _run(
-    add: preprocessing.Nodes, prefix: str, trunk: onnx.ModelProto, crops: Sequence[str]
-) -> list[str]:
+def _run(add: preprocessing.Nodes, prefix: str, trunk: onnx.ModelProto, crops: Sequence[str]) -> list[str]:
     """Add a network with some crops as one batch; return the features of each, float32 (1, D)."""
     from onnx import compose, helper
 

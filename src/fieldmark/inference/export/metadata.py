@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 FORMAT = "fieldmark-onnx-1"
 
 
-def describe(
-    model: onnx.ModelProto, classifier: Classifier, parity: Parity, loss: Parity | None
-) -> None:
+def describe(model: onnx.ModelProto, classifier: Classifier, parity: Parity, loss: Parity | None) -> None:
     """Add the class list, the taxonomy, the thresholds and the provenance as metadata."""
     from onnx import helper
 
@@ -48,6 +46,4 @@ def describe(
         },
     }
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
-    helper.set_model_props(
-        model, {"format": FORMAT, "architecture": classifier.architecture, **texts}
-    )
+    helper.set_model_props(model, {"format": FORMAT, "architecture": classifier.architecture, **texts})

@@ -153,9 +153,7 @@ def _fixed_point(add: Nodes, weights: str, preprocess: Preprocess) -> str:
         return add.real(2.0**_FIXED_POINT)
     # The largest weight times 2 ** bits is the last that a signed number of 16 bits holds.
     largest = add("ReduceMax", weights, keepdims=0)
-    halvings = add(
-        "Div", add("Log", add("Div", add.real(2**15 - 0.5), largest)), add.real(np.log(2))
-    )
+    halvings = add("Div", add("Log", add("Div", add.real(2**15 - 0.5), largest)), add.real(np.log(2)))
     bits = add("Sub", add("Ceil", halvings), add.real(1))
     return add("Pow", add.real(2), add("Min", bits, add.real(_FIXED_POINT - 1)))
 
@@ -180,9 +178,7 @@ def _filter(add: Nodes, x: str, preprocess: Preprocess) -> str:
     return add("Where", add("Less", x, add.real(1)), near, beyond)
 
 
-def _passes(
-    add: Nodes, pixels: str, down: str, across: str, *, columns_first: bool
-) -> onnx.GraphProto:
+def _passes(add: Nodes, pixels: str, down: str, across: str, *, columns_first: bool) -> onnx.GraphProto:
     """Add two passes, each rounded to whole grey levels: float32 (3, H, W) to (3, size, size)."""
     from onnx import TensorProto, helper
 

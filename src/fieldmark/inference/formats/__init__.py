@@ -51,7 +51,5 @@ def lines(
     writer = WRITERS[form]
     if writer.lines is None:
         raise InputError(f"{form} cannot be printed: name a file with --out.")
-    records = (
-        to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results
-    )
+    records = (to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results)
     return writer.lines(records, FormatOptions(taxonomy, wide))

@@ -76,9 +76,7 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
 
 def _timestamp(text: str) -> str:
     """Return a time with a time zone, as Camtrap DP requires; "" where there is no time of day."""
-    found = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", text
-    )
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", text)
     return f"{found[1]}T{found[2]}{found[3] or 'Z'}" if found else ""
 
 

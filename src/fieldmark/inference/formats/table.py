@@ -23,9 +23,7 @@ def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
     names = [taxon.name for taxon in taxonomy]
     taken = {*WIDE, "rejected"}
     own = (
-        f"{taxon.name} ({taxon.id})"
-        if names.count(taxon.name) > 1 or taxon.name in taken
-        else taxon.name
+        f"{taxon.name} ({taxon.id})" if names.count(taxon.name) > 1 or taxon.name in taken else taxon.name
         for taxon in taxonomy
     )
     return (*WIDE, *own, "rejected")
@@ -52,9 +50,7 @@ def rows(record: Record, taxonomy: Taxonomy, *, wide: bool = False) -> list[list
             found.append({**_taxon_columns(taxon), "score": label["score"], "source": source})
         for row in found:
             row |= {"among": record["among"], "unknown": record["unknown"]}
-    return [
-        [{**row, "file_name": record["file_name"]}.get(each) for each in COLUMNS] for row in found
-    ]
+    return [[{**row, "file_name": record["file_name"]}.get(each) for each in COLUMNS] for row in found]
 
 
 def _answer_row(record: Record) -> dict[str, Any]:

@@ -17,8 +17,7 @@ def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
             continue
         if prediction.source == "rolled up":
             yield (
-                f"  {prediction.score:6.1%}  {prediction.rank} {prediction.name}; the species is "
-                "not sure:"
+                f"  {prediction.score:6.1%}  {prediction.rank} {prediction.name}; the species is not sure:"
             )
         elif prediction.source == "not sure":
             yield "  not sure; the most likely are"

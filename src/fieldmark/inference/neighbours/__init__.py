@@ -57,9 +57,7 @@ def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list
     """
     index = load_index(classifier)
     if index is None:
-        raise InputError(
-            f"{classifier.source} has no training photos ({FILE}): train the classifier again."
-        )
+        raise InputError(f"{classifier.source} has no training photos ({FILE}): train the classifier again.")
     x_1D = classifier.lead.network.engine(photo[None]) if photo.dtype == np.uint8 else photo[None]
     return index.similar(x_1D, k)[0]
 

@@ -79,9 +79,7 @@ class Neighbours:
         self.labels = small["labels"]
         count = len(self.labels)
         require(self._vectors.get_dtype() == "F16", "vectors are not float16")
-        require(
-            shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape"
-        )
+        require(shape == [count, classifier.lead.head.weight.shape[0]], "vectors have another shape")
         require(self.labels.dtype == np.int32 and self.labels.ndim == 1, "labels")
         within = (self.labels >= 0) & (self.labels < len(self._taxa))
         require(bool(within.all()), "a label is not a class")
@@ -90,9 +88,7 @@ class Neighbours:
         self._ids = PackedStrings(small["ids"], small["ids_ends"], count)
         self._paths = PackedStrings(small["paths"], small["paths_ends"], count)
         self._thumbs = (
-            PackedStrings(small["thumbs"], small["thumbs_ends"], count)
-            if "thumbs" in small
-            else None
+            PackedStrings(small["thumbs"], small["thumbs_ends"], count) if "thumbs" in small else None
         )
         self._centres: FloatArray | None = None
         if "centres" in small:
@@ -147,9 +143,7 @@ class Neighbours:
         rows = np.concatenate([empty.astype(np.int64), *(rows for rows, _ in found)])
         return rows, np.concatenate([empty.astype(np.float32), *(values for _, values in found)])
 
-    def _in_cells(
-        self, unit_1D: FloatArray, centres_CD: FloatArray, k: int
-    ) -> tuple[IntArray, FloatArray]:
+    def _in_cells(self, unit_1D: FloatArray, centres_CD: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
         """Find the nearest rows in the nearest cells; in more cells if these have fewer than k rows."""
         order = np.argsort(-(centres_CD @ unit_1D[0]), kind="stable")
         begins, ends = self._cells[order], self._cells[order + 1]

@@ -31,9 +31,7 @@ def build(unit_ND: HalfArray) -> tuple[IntArray, dict[str, npt.NDArray[Any]], di
         taken = np.bincount(cell_S, minlength=cells) > 0
         centres_CD[taken] = unit(total_CD[taken])
     blocks = (unit_ND[start : start + BLOCK] for start in range(0, count, BLOCK))
-    cell_N = np.concatenate(
-        [(block.astype(np.float32) @ centres_CD.T).argmax(axis=1) for block in blocks]
-    )
+    cell_N = np.concatenate([(block.astype(np.float32) @ centres_CD.T).argmax(axis=1) for block in blocks])
     order = np.argsort(cell_N, kind="stable")
     sizes = np.bincount(cell_N, minlength=cells)
     measured = _measure(unit_ND, cell_N, centres_CD, random)
@@ -66,10 +64,7 @@ def _measure(
     count, cells = len(unit_ND), len(centres_CD)
     queries = random.choice(count, min(_QUERIES, count), replace=False)
     unit_QD = unit_ND[queries].astype(np.float32)
-    blocks = (
-        (start, unit_ND[start : start + BLOCK].astype(np.float32))
-        for start in range(0, count, BLOCK)
-    )
+    blocks = ((start, unit_ND[start : start + BLOCK].astype(np.float32)) for start in range(0, count, BLOCK))
     rows_QK, _ = nearest(unit_QD, blocks, min(_NEAREST + 1, count))
     others_QK = rows_QK != queries[:, None]
     order_QC = np.argsort(-(unit_QD @ centres_CD.T), axis=1)

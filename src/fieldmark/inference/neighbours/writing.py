@@ -94,9 +94,7 @@ def _halves(train: LabelledFeatures, chosen: IntArray) -> HalfArray:
     return unit_ND
 
 
-def _photos(
-    table: PhotoTable, ids: Sequence[str], *, thumbnails: bool
-) -> dict[str, npt.NDArray[Any]]:
+def _photos(table: PhotoTable, ids: Sequence[str], *, thumbnails: bool) -> dict[str, npt.NDArray[Any]]:
     """Return ids, paths, digests and, if wanted, thumbnails of photos as tensors."""
     columns = table.frame.select("id", "path", "sha256").iter_rows()
     known = {photo_id: (path, digest) for photo_id, path, digest in columns}

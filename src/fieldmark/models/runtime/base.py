@@ -34,9 +34,7 @@ def check(crops_NSS3: ByteArray) -> None:
         raise TypeError(f"crops are uint8 (N, S, S, 3), not {crops_NSS3.dtype} {crops_NSS3.shape}")
 
 
-def in_batches(
-    run: Callable[[ByteArray], FloatArray], crops_NSS3: ByteArray, batch: int
-) -> FloatArray:
+def in_batches(run: Callable[[ByteArray], FloatArray], crops_NSS3: ByteArray, batch: int) -> FloatArray:
     """Run at most `batch` crops at a time, so that memory does not grow with N."""
     check(crops_NSS3)
     starts = range(0, len(crops_NSS3), batch)
@@ -58,9 +56,7 @@ def part(crops_NSS3: ByteArray, start: int, count: int) -> ByteArray:
     return np.ascontiguousarray(crops_NSS3[start : start + count])
 
 
-def _joined(
-    run: Callable[[ByteArray], FloatArray], parts: list[FloatArray], crops: ByteArray
-) -> FloatArray:
+def _joined(run: Callable[[ByteArray], FloatArray], parts: list[FloatArray], crops: ByteArray) -> FloatArray:
     if len(parts) == 1:
         return parts[0]
     if parts:
@@ -93,9 +89,7 @@ class Streams:
         self._run = run
         self._threads = threads or cores()
         self._piece = min(piece, batch)
-        self._pool = ThreadPoolExecutor(
-            self._threads, thread_name_prefix="engine"
-        )  # idle: no thread
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")  # idle: no thread
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
         """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""

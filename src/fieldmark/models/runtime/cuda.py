@@ -64,8 +64,7 @@ class CudaEngine:
     def __init__(self, backbone: Backbone, batch: int = BATCH, device: str = "cuda") -> None:
         if device == "cuda" and not available():
             raise InputError(
-                "the engine cuda needs a GPU that PyTorch can use, and there is none: use the "
-                "engine auto."
+                "the engine cuda needs a GPU that PyTorch can use, and there is none: use the engine auto."
             )
         import torch
 

@@ -55,9 +55,7 @@ def cached_choice(facts: Architecture, batch: int) -> str | None:
     return str(record.get("engine"))
 
 
-def measure(
-    backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engine]]
-) -> Engine | None:
+def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engine]]) -> Engine | None:
     """Measure engines on crops of noise, cache the rates, and return the fastest engine.
 
     Engines with wrong features are excluded; None if no engine is left.

@@ -133,9 +133,7 @@ class FineTuningSearch:
                 return
         done = replace(run.measured(model), seconds=self.budget.clock() - start)
         self.results.append(done)
-        logger.info(
-            f"{name}: on one held-out fold, log-loss {done.loss:.3f}, error {done.error:.1%}"
-        )
+        logger.info(f"{name}: on one held-out fold, log-loss {done.loss:.3f}, error {done.error:.1%}")
 
     def _skip(self, why: str) -> None:
         self.skipped.append(why)

@@ -47,9 +47,7 @@ _ADJUSTMENTS = (0.5, 1.0)  # strengths of logit adjustment towards equally frequ
 _FORMAT = 3  # of cached heads: raised when the same candidate would be trained differently
 
 
-def fit_candidate(
-    candidate: Candidate, parts: DataSplits, seed: int, kind: str
-) -> tuple[TrialResult, float]:
+def fit_candidate(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> tuple[TrialResult, float]:
     """Cross-validate a candidate's heads, or read the cached result; return it with its seconds."""
     photos, classes = training_and_validation(parts), len(parts.classes)
     labelled = candidate.extractor.features(candidate.backbone, photos, parts.classes)
@@ -64,15 +62,11 @@ def fit_candidate(
         _write(path, *kept)
     head, logits_NC, seconds = kept
     variant = kind not in ("softmax", "ridge")
-    tried = TrialResult.of(
-        candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant
-    )
+    tried = TrialResult.of(candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant)
     return tried, seconds
 
 
-def logit_adjusted(
-    done: TrialResult, labels_N: IntArray, count_C: IntArray
-) -> Iterator[TrialResult]:
+def logit_adjusted(done: TrialResult, labels_N: IntArray, count_C: IntArray) -> Iterator[TrialResult]:
     """Adjust the logits of a trial towards equally frequent classes."""
     log_prior_C = class_imbalance.prior(count_C)
     for strength in _ADJUSTMENTS:
@@ -90,9 +84,7 @@ def cache_path(candidate: Candidate, parts: DataSplits, seed: int, kind: str) ->
     return io.cache_dir() / "heads" / f"{io.digest(depends)[:32]}.safetensors"
 
 
-def cache_key(
-    candidate: Candidate, photos: LabelledPhotos, parts: DataSplits, seed: int
-) -> list[Any]:
+def cache_key(candidate: Candidate, photos: LabelledPhotos, parts: DataSplits, seed: int) -> list[Any]:
     """Return everything that training depends on besides its settings, as JSON values."""
     rows = list(zip(photos.ids, [f.sha256 for f in photos.files], photos.taxon_ids, strict=True))
     where = [candidate.backbone.key, candidate.view.key(), candidate.extractor.dtype]

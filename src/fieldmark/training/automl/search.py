@@ -78,9 +78,7 @@ class Search:
             self._estimates.add_heads(kind, seconds, facts.feature_dim)
             self._add(replace(trial, seconds=self.budget.clock() - start))
 
-    def try_best(
-        self, wanted: Sequence[Candidate], *, stream: bool = False, bfloat16: bool = False
-    ) -> None:
+    def try_best(self, wanted: Sequence[Candidate], *, stream: bool = False, bfloat16: bool = False) -> None:
         """Try everything that `best` tries, cheap and promising candidates first.
 
         Args:
@@ -110,9 +108,7 @@ class Search:
         labels_N = training_and_validation(self.parts).labels(self.parts.classes)
         count_C = np.bincount(labels_N[labels_N >= 0], minlength=len(self.parts.classes))
         if count_C.min() >= RARE_BELOW:
-            self._skip(
-                f"Heads for rare classes: not tried, no class has fewer than {RARE_BELOW} photos"
-            )
+            self._skip(f"Heads for rare classes: not tried, no class has fewer than {RARE_BELOW} photos")
             return
         for done in logit_adjusted(best, labels_N, count_C):
             self._add(done)
@@ -125,9 +121,7 @@ class Search:
 
     def _skip_for_time(self, name: str, expected: float) -> None:
         left = max(0.0, self.budget.left)
-        self._skip(
-            f"{name}: not tried, it would take about {expected:,.0f} s and {left:,.0f} s are left"
-        )
+        self._skip(f"{name}: not tried, it would take about {expected:,.0f} s and {left:,.0f} s are left")
 
     def _skip(self, why: str) -> None:
         self.skipped.append(why)
@@ -158,9 +152,7 @@ class Search:
             return []
         labels_N = training_and_validation(self.parts).labels(self.parts.classes)
         known = labels_N >= 0
-        own_MN = np.stack(
-            [ensemble.label_probabilities(t.log_p(known), labels_N[known]) for t in quick]
-        )
+        own_MN = np.stack([ensemble.label_probabilities(t.log_p(known), labels_N[known]) for t in quick])
         weights_M = ensemble.weights(own_MN)
         best_first = sorted(range(len(quick)), key=lambda m: (-weights_M[m], quick[m].loss))
         return [quick[m].candidate for m in best_first[:_FRONT] if weights_M[m] > 0]
@@ -168,8 +160,6 @@ class Search:
 
 def _in_order(plain: Sequence[Candidate], front: Sequence[Candidate]) -> list[Candidate]:
     """Return the networks of the front, largest weight first, each with the whole photo."""
-    names = [each.backbone.architecture.name for each in front] or [
-        plain[0].backbone.architecture.name
-    ]
+    names = [each.backbone.architecture.name for each in front] or [plain[0].backbone.architecture.name]
     by_name = {each.backbone.architecture.name: each for each in plain}
     return [by_name[name] for name in dict.fromkeys(names) if name in by_name]

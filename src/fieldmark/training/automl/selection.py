@@ -224,16 +224,12 @@ def loss_differences(
         rise_N = each.losses_N - best_N
         same = not rise_N.any()  # itself, or one with the same predictions
         found.append(
-            (0.0, 0.0)
-            if same
-            else metrics.difference_interval(rise_N, groups, most=ensemble.MOST, seed=seed)
+            (0.0, 0.0) if same else metrics.difference_interval(rise_N, groups, most=ensemble.MOST, seed=seed)
         )
     return found
 
 
-def choose_option(
-    made: Sequence[EnsembleOption], rise: Sequence[Interval]
-) -> tuple[EnsembleOption, str]:
+def choose_option(made: Sequence[EnsembleOption], rise: Sequence[Interval]) -> tuple[EnsembleOption, str]:
     """Choose the cheapest option that ties with the lowest log-loss; return it and the reason.
 
     Args:

@@ -95,9 +95,7 @@ def table(
     return rows
 
 
-def _why(
-    option: EnsembleOption, best: EnsembleOption, taken: EnsembleOption, low: float, high: float
-) -> str:
+def _why(option: EnsembleOption, best: EnsembleOption, taken: EnsembleOption, low: float, high: float) -> str:
     """Return why an option is chosen or not, in a few words."""
     if option is taken:
         return "chosen"

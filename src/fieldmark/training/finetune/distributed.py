@@ -39,9 +39,7 @@ def parts(photos: int, accumulate: int) -> list[tuple[int, IntArray, float]]:
     """
     of = -(-accumulate // process_count()) * process_count()
     pieces = np.array_split(np.arange(photos), of)
-    mine = [
-        (number, piece) for number, piece in enumerate(pieces) if len(piece) or process_count() > 1
-    ]
+    mine = [(number, piece) for number, piece in enumerate(pieces) if len(piece) or process_count() > 1]
     return [
         (number, piece if len(piece) else np.zeros(1, np.int64), len(piece) / photos)
         for number, piece in mine

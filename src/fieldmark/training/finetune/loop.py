@@ -82,9 +82,7 @@ def finetune(
     in_epoch = math.ceil(len(train) / recipe.batch_size)
     update = Updater(network, recipe, steps=recipe.epochs * in_epoch, loss=loss)
     run = _digest_of(network, train, val, recipe)
-    state = TrainingState(
-        network, update.average.network, update.optimiser, run, checkpoint, save_every
-    )
+    state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
     state.resume()
     distributed.barrier()  # no process writes before all have read
     with progress_bar(f"training {_NAMES[recipe.transfer]}", recipe.epochs * len(train)) as stage:
@@ -143,9 +141,7 @@ def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
     return float(loss), float((logits.argmax(1) != labels).float().mean())
 
 
-def _digest_of(
-    network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning
-) -> str:
+def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning) -> str:
     """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}

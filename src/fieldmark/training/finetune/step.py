@@ -31,9 +31,7 @@ class Updater:
         average: the mean of the weights, if the recipe has one.
     """
 
-    def __init__(
-        self, network: Network, recipe: FineTuning, steps: int, loss: Loss | None = None
-    ) -> None:
+    def __init__(self, network: Network, recipe: FineTuning, steps: int, loss: Loss | None = None) -> None:
         self.network, self.recipe, self.steps = network, recipe, steps
         self.fabric = fabric(recipe)
         network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,9 +87,7 @@ class Updater:
         """Send gradients to the other processes only with the last part of a batch."""
         if distributed.process_count() == 1:
             return nullcontext()
-        stay: AbstractContextManager[None] = self.fabric.no_backward_sync(
-            self.run, enabled=not last
-        )
+        stay: AbstractContextManager[None] = self.fabric.no_backward_sync(self.run, enabled=not last)
         return stay
 
     def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:

@@ -68,6 +68,4 @@ def pace(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: Fin
 
 
 def _first(crops: LabelledCrops, count: int) -> LabelledCrops:
-    return replace(
-        crops, rows=crops.rows[:count], labels=crops.labels[:count], ids=crops.ids[:count]
-    )
+    return replace(crops, rows=crops.rows[:count], labels=crops.labels[:count], ids=crops.ids[:count])

@@ -62,9 +62,7 @@ class SearchOutcome:
     @property
     def used(self) -> list[tuple[TrialResult, float]]:
         """The candidates with a weight, the largest first; the weights sum to 1."""
-        pairs = [
-            (t, float(w)) for t, w in zip(self.trials, self.option.weights_M, strict=True) if w
-        ]
+        pairs = [(t, float(w)) for t, w in zip(self.trials, self.option.weights_M, strict=True) if w]
         total = sum(weight for _, weight in pairs)
         return sorted(((t, w / total) for t, w in pairs), key=lambda pair: -pair[1])
 
@@ -319,9 +317,7 @@ def _members(search: SearchOutcome) -> tuple[Member, ...]:
     )
 
 
-def _compare_with_first(
-    search: SearchOutcome, outcome: Outcome, seed: int
-) -> ReferenceComparison | None:
+def _compare_with_first(search: SearchOutcome, outcome: Outcome, seed: int) -> ReferenceComparison | None:
     """Compare the classifier with the first candidate on the test part; no choice uses it.
 
     None where there is nothing to compare: the first was chosen, or no photo has a known class.
@@ -345,9 +341,7 @@ def member_facts(outcome: Outcome, search: SearchOutcome, seed: int) -> list[Mem
             each.candidate.backbone.architecture.giga_macs,
             contribution,
         )
-        for (each, weight), contribution in zip(
-            search.used, _contributions(outcome, seed), strict=True
-        )
+        for (each, weight), contribution in zip(search.used, _contributions(outcome, seed), strict=True)
     ]
 
 

@@ -116,9 +116,7 @@ class ExtendStrategy:
         made = self.old.classifier.provenance.get("name", self.model.name)
         dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
-        return Prepared(dataset, extractor).compute(
-            {self.backbone.architecture.name: self.backbone}
-        )
+        return Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, from the old one on."""
@@ -164,18 +162,14 @@ def _read(model: Path, accepted: synonyms.Accepted) -> _Old:
             f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "
             "own photos: train it anew on old and new photos (`fieldmark merge`)."
         )
-    if missing := [
-        name for name in ("photos.parquet", "split.parquet") if not (model / name).is_file()
-    ]:
+    if missing := [name for name in ("photos.parquet", "split.parquet") if not (model / name).is_file()]:
         raise InputError(
             f"{model} has no {missing[0]}, so what it learned from is not known: name the folder as "
             "`fieldmark train --out` wrote it."
         )
     table = PhotoTable.read(model / "photos.parquet")
     called = accepted.apply(table)
-    pairs = table.frame.select("id", "taxon_id").join(
-        called.frame.select("id", now="taxon_id"), on="id"
-    )
+    pairs = table.frame.select("id", "taxon_id").join(called.frame.select("id", now="taxon_id"), on="id")
     becomes = dict(pairs.drop_nulls("taxon_id").select("taxon_id", "now").unique().iter_rows())
     if strange := [taxon.id for taxon in classifier.taxa if taxon.id not in becomes]:
         raise InputError(

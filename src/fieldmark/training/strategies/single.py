@@ -82,9 +82,7 @@ def fitted(data: Prepared, backbone: Backbone, fits: Sequence[Fit], config: Trai
     """Take the best of the fits, adjusted for rare classes where that is asked for."""
     fit, details = _chosen(data, backbone, fits, config)
     view = data.extractor.crop_for(backbone)
-    member = FittedMember(
-        Member(Network.of(backbone), view, fit.unscaled), backbone, data.extractor
-    )
+    member = FittedMember(Member(Network.of(backbone), view, fit.unscaled), backbone, data.extractor)
     return Fitted(
         (member,),
         data,
@@ -107,9 +105,7 @@ def _chosen(
     return fit, {"rare": asdict(rare) | {"said": rare.said}}
 
 
-def sweep(
-    data: Prepared, backbone: Backbone, config: TrainConfig, warm: Warm | None = None
-) -> list[Fit]:
+def sweep(data: Prepared, backbone: Backbone, config: TrainConfig, warm: Warm | None = None) -> list[Fit]:
     """Train all heads of the sweep in one go, from `warm` on where some classes were learned before."""
     splits = data.splits
     train = data.extractor.features(backbone, splits.train, splits.classes)
@@ -156,9 +152,7 @@ def train_network(
     with distributed.first_process_first():
         data = data.compute({config.network: trained})
     if last is not None:
-        held = (
-            extractor.features(each, splits.val, splits.classes) for each in (backbone, trained)
-        )
+        held = (extractor.features(each, splits.val, splits.classes) for each in (backbone, trained))
         logger.info(beside(*(_error(*each) for each in zip((last, head), held, strict=True))))
     setting = Hyperparameters(learning_rate=how.learning_rate)
     return data, trained, [Fit(setting, head, tuple(curve), seconds=seconds)]
