@@ -111,7 +111,7 @@ def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Te
     assert min(rates.values()) < 0.9
 
     update = Updater(model, FineTuning("adapters", learning_rate=1e-2), steps=2)
-    layers.set_modes(model, update.how)
+    layers.set_modes(model, update.recipe)
     learns = {name for name, each in model.named_parameters() if each.requires_grad}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     update(crops, torch.tensor([0, 1]), 0)
