@@ -97,9 +97,7 @@ def test_own_networks_and_losses_make_rows(result: StudyResult) -> None:
         assert len(row.curve) >= 3
         assert row.giga_macs
         assert result.evaluation(row).scores_NC.shape == (row.photos, row.classes)
-    one, other = (
-        result.evaluation(rows["own", label]).scores_NC for label in ("Last layer", "Focal")
-    )
+    one, other = (result.evaluation(rows["own", label]).scores_NC for label in ("Last layer", "Focal"))
     assert np.abs(one - other).max() > 1e-5
 
 

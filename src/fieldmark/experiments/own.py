@@ -101,9 +101,7 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
                 features = network(crops).flatten(1)
                 last = nn.Linear(features.shape[1], 1)
             if features.shape != (len(crops), last.in_features):
-                raise ValueError(
-                    f"features of shape {tuple(features.shape)} for {len(crops)} crops"
-                )
+                raise ValueError(f"features of shape {tuple(features.shape)} for {len(crops)} crops")
             macs = _giga_macs(network, crops)
     except Exception as error:
         raise InputError(
