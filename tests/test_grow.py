@@ -219,7 +219,7 @@ def test_a_new_photo_of_a_known_group_goes_where_the_group_is() -> None:
 
 
 REFUSALS = {
-    "itself": "the classifier that grows",
+    "itself": "the classifier that is extended",
     "nothing": "None of the photos is new",
     "bare": "has no split.parquet",
 }

@@ -76,7 +76,7 @@ def test_a_damaged_shard_among_others_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"train-1.PARQUET is not a complete Parquet file"):
         read(folder)
-    with pytest.raises(InputError, match=r"train-1.PARQUET is not a whole Parquet file"):
+    with pytest.raises(InputError, match=r"train-1.PARQUET is not a complete Parquet file"):
         find_photos([folder])
 
 

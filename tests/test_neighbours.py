@@ -101,7 +101,7 @@ def test_there_are_as_many_as_there_are(k: int, tmp_path: Path) -> None:
 
 
 def test_features_of_another_length_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="features are"):
+    with pytest.raises(ValueError, match="features must be"):
         kept(tmp_path, labelled(clusters(6))).search(np.zeros((1, DIM + 1), np.float32), 1)
 
 

@@ -280,7 +280,7 @@ def test_the_verb(tars: Path, cache: Path) -> None:
         ],
     )
     assert run.exit_code == 0, run.output
-    assert "Shard 2/3: features of 11 photos are cached (11 computed now)" in run.output
+    assert "Shard 2/3: 11 photos with cached features (11 computed now)" in run.output
     assert (cache / "features").is_dir()
 
 
