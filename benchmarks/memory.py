@@ -97,7 +97,7 @@ def _without(dim: int) -> Any:
     def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
 
-    return patch.object(sharded.engines, "engine", lambda *_, **__: mean)
+    return patch.object(sharded.runtime, "engine", lambda *_, **__: mean)
 
 
 if __name__ == "__main__":

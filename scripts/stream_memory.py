@@ -119,7 +119,7 @@ def measure(what: str, place: str) -> None:
         def mean(crops: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             return np.repeat(crops[:, ::32, ::32].mean((1, 2, 3))[:, None], dim, 1).astype(np.float32)
 
-        sharded.engines.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
+        sharded.runtime.engine = lambda *_, **__: mean  # type: ignore[attr-defined,assignment]
         seen = sharded.extract_shard(table, {NETWORK: network}, FeatureExtractor()).photos
     else:
         parts = DataSplits.of(table, split_photos(table, val=0.01, test=0.0, seed=0))

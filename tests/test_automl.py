@@ -13,6 +13,7 @@ from fieldmark import models
 from fieldmark.cli.train import seconds
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, read
+from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier
@@ -70,7 +71,7 @@ def test_of_options_that_tie_the_cheapest_is_taken() -> None:
     assert "ties with mean" in why
     chosen, why = choose_option([best, worse], loss_differences([best, worse], [None] * 200, 0))
     assert chosen is best
-    assert "nothing cheaper ties" in why
+    assert "no cheaper option ties" in why
 
 
 @pytest.mark.parametrize(("budget", "learned"), [(1000.0, 7), (800.0, 6), (400.0, 3), (1.0, 1), (None, 7)])
@@ -83,9 +84,9 @@ def test_the_budget_holds(
     parts = DataSplits.of(table, split_photos(table, val=0.2, test=0.2, seed=0, way="stratified"))
     extractor = FeatureExtractor(replace(PAPER_CROP), engine="torch")
 
-    def compute(_: FeatureExtractor, __: object, wanted: dict[str, Any]) -> list[str]:
+    def compute(_: FeatureExtractor, __: object, ___: dict[str, Any]) -> Extraction:
         clock.now += 20
-        return list(wanted)
+        return Extraction()
 
     def made(candidate: automl.Candidate, *_: object) -> tuple[automl.TrialResult, float]:
         clock.now += 80
@@ -186,7 +187,7 @@ def test_best_says_what_was_tried_and_why(
     for text in (tmp_path / "m" / "report.html", tmp_path / "m" / "README.md"):
         assert "288 px), ridge" in text.read_text()
         assert f"with {trained_name}" in text.read_text()
-    assert "<- taken" in capsys.readouterr().err
+    assert "<- chosen" in capsys.readouterr().err
     loaded = Classifier.load(tmp_path / "m")
     photo = insects / "Apis mellifera" / "00.jpg"
     (one,), (other,) = trained.classifier.predict([photo]), loaded.predict([photo])

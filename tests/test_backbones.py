@@ -72,7 +72,7 @@ def test_importing_is_light() -> None:
 
 
 def test_the_default_needs_nothing_but_the_package() -> None:
-    assert available() == [DEFAULT]
+    assert available() == [DEFAULT, "tf_efficientnet_lite2"]
     account = load(DEFAULT).weights_info
     assert account.complete
     assert account.pretrained

@@ -241,7 +241,7 @@ def test_the_gpu_engine_fills_up_its_batches(small: Backbone) -> None:
     crops = crops_of(224, 7)
     whole = engine(small, "torch")(crops)
     run = cuda.CudaEngine(small, batch=3, device="cpu")
-    assert run.precision == "float16"
+    assert run.compute_dtype == "float16"
     for count in (7, 6, 1):
         features = run(crops[:count])
         assert features.dtype == np.float32
@@ -257,7 +257,7 @@ def test_the_gpu_engine_takes_float32_where_half_is_too_far_off(
     monkeypatch.setattr(cuda.CudaEngine, "tolerance", 1e-9)
     run = cuda.CudaEngine(small, batch=3, device="cpu")
     crops = crops_of(224, 4)
-    assert run.precision == "float32"
+    assert run.compute_dtype == "float32"
     assert relative_error(run(crops), engine(small, "torch")(crops)) < 1e-5
 
 

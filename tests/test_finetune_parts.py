@@ -377,7 +377,7 @@ if dies == "dies":
 torch.set_num_threads(1)
 network = tiny(dropout=0.2)
 how = replace(good("all", epochs=3), batch_size=4, frozen_statistics=False, mixup=0.2, cutmix=1.0)
-finetune(network, crops(60, 40), crops(6, 32, 90), how, checkpoint=Path(state), keep_every=9e9)
+finetune(network, crops(60, 40), crops(6, 32, 90), how, checkpoint=Path(state), save_every=9e9)
 save_file({{name: t.contiguous() for name, t in network.state_dict().items()}}, weights)
 """
 

@@ -48,7 +48,7 @@ def test_what_is_written_agrees(model: Path) -> None:
     assert about["split"]["digest"] == split.digest
     assert about["data_digest"] == table.digest()
     assert summary["photos"] == counts["test"]
-    assert f"{summary['top1_error_all_classes']:.1%}" in about["test"]
+    assert f"{100 * summary['top1_error_all_classes']:.1f} %" in about["test"]
     # The curve is the best head's as it was trained; its logits are then scaled, for a lower loss.
     best = min(each["val_loss"] for each in about["tried"])
     assert 0.5 * about["curve"][-1]["val_loss"] < best <= about["curve"][-1]["val_loss"]
@@ -197,7 +197,9 @@ def test_only_a_new_an_empty_or_a_classifiers_folder_is_written_to(model: Path, 
 
 def test_where_nothing_was_held_out_it_says_so_to_people() -> None:
     """The sentence is shown on pages too, where nobody can give an option."""
-    said = sentence(SimpleNamespace(top1_error_all_classes=None, top1_error_all_classes_interval=None, photos=0))
+    said = sentence(
+        SimpleNamespace(top1_error_all_classes=None, top1_error_all_classes_interval=None, photos=0)
+    )
     assert "not measured" in said
     assert "--" not in said
 

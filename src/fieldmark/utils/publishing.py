@@ -93,13 +93,8 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
         with io.lock(lock, "--out", of=out):
             if not kind.in_place:
                 _clean(place, kind)
-            names = {path.name for path in place.iterdir()} if place.exists() else set()
-            if not kind.accepts(names - {lock.name}):
-                raise InputError(
-                    f"{out} holds other files: name a new folder for the {kind.what} with --out."
-                )
-            if names and not os.access(place, os.W_OK):
-                raise InputError(f"{out} cannot be written to: name another folder with --out.")
+            if place.exists():  # again: another process may have written to it
+                _check_content(out, place, kind)
             mine.add(place)
             yield place
     finally:
@@ -120,6 +115,17 @@ def _check(out: Path, place: Path, kind: Kind) -> None:
         why = "is a mount point: name a folder in it"
     if why:
         raise InputError(f"{out} {why} for the {kind.what} with --out.")
+    if place.exists():
+        _check_content(out, place, kind)
+
+
+def _check_content(out: Path, place: Path, kind: Kind) -> None:
+    """Refuse a folder with other files, or one that cannot be written to."""
+    names = {path.name for path in place.iterdir()} - {".lock"}
+    if not kind.accepts(names):
+        raise InputError(f"{out} holds other files: name a new folder for the {kind.what} with --out.")
+    if names and not os.access(place, os.W_OK):
+        raise InputError(f"{out} cannot be written to: name another folder with --out.")
 
 
 @contextmanager
