@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 
+from fieldmark.curation import CheckConfig, check, runner
 from fieldmark.curation.runner import KIND as CHECK
+from fieldmark.data import readers
 from fieldmark.data.download.archives import KIND as PHOTOS
 from fieldmark.experiments.study.writing import KIND as STUDY
 from fieldmark.inference import neighbours
@@ -175,16 +176,10 @@ def stopping_at(step: int, error: Callable[[], BaseException], *, for_good: bool
 
 @dataclass
 class Pair:
-    """Two trained classifiers of the same network, and photos on which they differ."""
+    """Two trained classifiers of the same network."""
 
     one: Trained
     other: Trained
-    photo: bytes
-
-    def answers(self, classifier: Classifier) -> tuple[list[str], np.ndarray]:
-        """The classes and the scores of the photo."""
-        answers = classifier.predict([self.photo])[0].answers
-        return [each.taxon.name for each in answers], np.array([each.score for each in answers])
 
     def which(self, folder: Path) -> str:
         """Which of the two lies in a folder; its neighbours and its measures must be its own."""
@@ -202,7 +197,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(insects: Path, draw: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Both from one cache; the pages are left out, for time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("pair")))
@@ -210,10 +205,12 @@ def pair(insects: Path, draw: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         config = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
         one = train(insects, replace(config, epochs=2))
         other = train(insects, replace(config, epochs=2, val=0.2))
-        yield Pair(one, other, draw(0, 0))
+        yield Pair(one, other)
 
 
-def test_a_retrain_killed_at_any_step_leaves_one_whole_classifier(pair: Pair, tmp_path: Path) -> None:
+def test_a_retrain_killed_at_any_step_leaves_one_whole_classifier(
+    pair: Pair, tmp_path: Path
+) -> None:
     """Each step tries the next one from what the last kill left, so that leftovers add up."""
     out = tmp_path / "model"
     pair.one.save(out)
@@ -235,6 +232,37 @@ def test_a_retrain_killed_at_any_step_leaves_one_whole_classifier(pair: Pair, tm
         step += 1
     assert step > 50
     assert {"one", "other"} == set(seen)
+
+
+def test_a_check_killed_at_the_exchange_is_run_again(
+    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "results" / "out"
+    config = CheckConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
+    found = runner._check(insects, config, readers.read)
+    monkeypatch.setattr(runner, "_check", lambda *_: found)
+    for exchanged in (False, True):
+        with killed_at_exchange(exchanged=exchanged), pytest.raises(Killed):
+            check(insects, out, config)
+        assert (out / "findings.json").exists() == exchanged
+    check(insects, out, config)
+    assert names(out.parent) == ["out"]
+
+
+@contextmanager
+def killed_at_exchange(*, exchanged: bool) -> Iterator[None]:
+    """End what is done in the block before the new folder is in its place, or right after that."""
+    swap = publishing._swap
+
+    def killed(staging: Path, place: Path) -> NoReturn:
+        if exchanged:
+            swap(staging, place)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "_swap", killed)
+        patch.setattr(publishing, "_discard", lambda *_: None)
+        yield
 
 
 def full() -> OSError:
@@ -264,7 +292,9 @@ def test_a_full_disk_at_any_step_is_one_sentence_and_leaves_the_old_classifier(
 
 
 @pytest.mark.parametrize("size", [1_000, 5_000, 100_000])
-def test_a_disk_that_is_full_for_safetensors_is_one_sentence(pair: Pair, tmp_path: Path, size: int) -> None:
+def test_a_disk_that_is_full_for_safetensors_is_one_sentence(
+    pair: Pair, tmp_path: Path, size: int
+) -> None:
     """It writes by itself and has an exception of its own."""
     import resource
 
@@ -329,7 +359,9 @@ def test_a_server_that_reads_neighbours_after_a_retrain_refuses_the_new_ones(
         neighbours.load_index(loaded)
 
 
-def test_a_classifier_of_the_version_before_loads_with_its_neighbours(pair: Pair, tmp_path: Path) -> None:
+def test_a_classifier_of_the_version_before_loads_with_its_neighbours(
+    pair: Pair, tmp_path: Path
+) -> None:
     """It has digests of its heads and backbones alone."""
     pair.one.save(tmp_path / "model")
     place = tmp_path / "model" / "classifier.json"
