@@ -12,8 +12,7 @@ dataset = load_dataset(photos, test=0.25)
 one = train(dataset, TrainConfig(backbone=first))
 both = train(dataset, TrainConfig(backbone=first, also=(second,)))
 for name, trained in ((first, one), (f"{first} + {second}", both)):
-    print(
-        f"{name}: top-1 error {trained.summary['top1_error']:.1%}, log-loss {trained.summary['log_loss']:.3f}"
-    )
+    error, loss = trained.summary["top1_error"], trained.summary["log_loss"]
+    print(f"{name}: top-1 error {error:.1%}, log-loss {loss:.3f}")
 for member in both.classifier.members:
     print(f"  weight {member.weight:.2f}: {member.name}")

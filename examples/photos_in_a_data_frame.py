@@ -2,7 +2,7 @@
 
 python photos_in_a_data_frame.py MODEL TABLE.csv
 
-The table has the columns file_name and label; file names are absolute, or relative to the current folder.
+The table has the columns file_name and label; file names are absolute or relative to this folder.
 """
 
 import sys
