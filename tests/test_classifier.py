@@ -11,7 +11,9 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from fieldmark.inference.classifier.model_card import card
 from fieldmark.models.runtime import cached_graph
 from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, ImageRejected, InputError
+from fieldmark.utils.threads import AHEAD
 
 NAME = "shufflenet_v2_x0_5"
 TAXA = (
@@ -254,6 +257,187 @@ def test_no_photos_and_bad_photos(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_bytes(b"no photo")
     with pytest.raises(ImageRejected, match=r"text\.jpg"):
         classifier.predict([photo(), tmp_path / "text.jpg"])
+
+
+# Photos in any form
+
+
+def forms(pixels: np.ndarray, folder: Path) -> dict[str, Any]:
+    """The same picture in every form that is accepted."""
+    import torch
+
+    path = folder / "photo.png"
+    Image.fromarray(pixels).save(path)
+    data = path.read_bytes()
+    return {
+        "path": path,
+        "text": str(path),
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "memoryview": memoryview(data),
+        "open file": BytesIO(data),
+        "Pillow": Image.fromarray(pixels),
+        "Pillow, not loaded": Image.open(path),
+        "array": pixels,
+        "array, not contiguous": np.asfortranarray(pixels),
+        "tensor, channels first": torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
+        "tensor, channels last": torch.from_numpy(pixels.copy()),
+    }
+
+
+def test_every_form_of_a_photo_gives_the_same_answer(saved: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(saved)
+    given = forms(photo(), tmp_path)
+    expected = classifier.predict_proba(photo())
+    assert expected.shape == (1, 3)
+    assert expected.dtype == np.float32
+    p_NC = classifier.predict_proba(given.values())
+    given = forms(photo(), tmp_path)  # files are read to their end
+    for name, row in zip(given, p_NC, strict=True):
+        np.testing.assert_allclose(row, expected[0], rtol=1e-4, err_msg=name)
+    for name, one in given.items():
+        assert classifier.predict(one).best.taxon == TAXA[int(expected.argmax())], name
+
+
+def test_grey_arrays_and_tensors_are_photos(saved: Path) -> None:
+    import torch
+
+    classifier, grey = Classifier.load(saved), photo()[..., 0]
+    expected = classifier.predict_proba(np.repeat(grey[..., None], 3, 2))
+    for one in (grey, grey[..., None], torch.from_numpy(grey.copy()), Image.fromarray(grey)):
+        np.testing.assert_allclose(classifier.predict_proba(one), expected, rtol=1e-4)
+
+
+MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "LA", "PA", "RGBX", "RGBa"]
+
+
+@pytest.mark.parametrize("mode", [*MODES, "La", "I;16"])
+def test_images_of_every_mode_of_pillow_are_photos(saved: Path, mode: str) -> None:
+    step = {"La": "LA", "RGBa": "RGBA"}.get(mode)
+    image = Image.fromarray(photo())
+    image = image.convert(step).convert(mode) if step else image.convert(mode)
+    if mode == "I;16":
+        image = Image.fromarray(photo()[..., 0].astype(np.uint16) * 257)
+    crop = Classifier.load(saved).crop(image)[0]
+    assert crop.shape == (224, 224, 3)
+    assert crop.std() > 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_of_a_pillow_image_is_applied(saved: Path, orientation: int) -> None:
+    exif, file = Image.Exif(), BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(photo()).save(file, "PNG", exif=exif)
+    classifier = Classifier.load(saved)
+    of_bytes = classifier.crop(file.getvalue())[0]
+    assert (classifier.crop(Image.open(file))[0] == of_bytes).all()
+
+
+def test_a_list_gives_a_list_and_anything_else_a_lazy_iterator(saved: Path) -> None:
+    classifier, taken = Classifier.load(saved), []
+
+    def camera() -> Iterator[np.ndarray]:
+        frame = np.empty((240, 300, 3), np.uint8)  # the same memory for every photo
+        for number in range(200):
+            frame[...] = photo(number % 3)
+            taken.append(number)
+            yield frame
+
+    expected = classifier.predict(tuple(photo(number) for number in range(3)))
+    assert isinstance(expected, list)
+    found = classifier.predict(camera())
+    assert iter(found) is found
+    assert not taken
+    first = [next(found) for _ in range(4)]
+    assert len(taken) <= 32 + AHEAD
+    for number, one in enumerate(first):
+        assert one.best.taxon == expected[number % 3].best.taxon
+        assert one.best.score == pytest.approx(expected[number % 3].best.score, rel=1e-4)
+    found.close()  # type: ignore[attr-defined]
+    assert len(list(classifier.predict({"a": photo()}.values()))) == 1
+
+
+def test_a_file_that_is_closed_after_its_turn_is_a_photo(saved: Path, tmp_path: Path) -> None:
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+
+    def opened() -> Iterator[Any]:
+        for _ in range(3):
+            with (tmp_path / "photo.png").open("rb") as file:
+                yield file
+            with Image.open(tmp_path / "photo.png") as image:
+                yield image
+
+    assert len(list(Classifier.load(saved).predict(opened()))) == 6
+
+
+def test_a_bad_photo_is_raised_after_those_before_it_or_returned_in_its_place(saved: Path) -> None:
+    classifier = Classifier.load(saved)
+    photos = [photo(), b"no photo", photo(1), "nowhere.jpg"]
+    found = classifier.predict(photos, on_error="return")
+    assert [isinstance(each, ImageRejected) for each in found] == [False, True, False, True]
+    assert isinstance(classifier.predict(b"", on_error="return"), ImageRejected)
+    lazy = classifier.predict(iter(photos))
+    assert next(lazy).answers
+    with pytest.raises(ImageRejected, match="not-an-image"):
+        next(lazy)
+    lazy = classifier.predict(iter([photo(), 17, photo()]))  # type: ignore[list-item]
+    assert next(lazy).answers
+    with pytest.raises(InputError, match="not int"):
+        next(lazy)
+    with pytest.raises(ImageRejected):
+        classifier.embed(photos)
+
+
+def test_an_error_of_the_callers_own_iterator_comes_after_the_photos_before_it(saved: Path) -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield photo()
+        raise KeyError("mine")
+
+    found = Classifier.load(saved).predict(broken())
+    assert next(found).answers
+    with pytest.raises(KeyError, match="mine"):
+        next(found)
+
+
+@pytest.mark.parametrize("value", [17, None, 1.5, object(), {"a": 1}, [17], [[b""]], [None]])
+def test_what_is_no_photo_is_one_sentence(saved: Path, value: Any) -> None:
+    for call in ("predict", "predict_proba", "embed"):
+        with pytest.raises(InputError, match=r"A photo is a path, .* not \w+") as caught:
+            getattr(Classifier.load(saved), call)(value)
+        assert "\n" not in str(caught.value)
+
+
+def test_files_and_tensors_of_another_kind_are_one_sentence(saved: Path, tmp_path: Path) -> None:
+    import torch
+
+    classifier = Classifier.load(saved)
+    (tmp_path / "text").write_text("text")
+    with (tmp_path / "text").open() as file, pytest.raises(InputError, match="binary mode"):
+        classifier.predict(file)  # type: ignore[call-overload]
+    with pytest.raises(ImageRejected, match="closed"):
+        classifier.predict(file)  # type: ignore[call-overload]
+    for tensor in (torch.zeros(3, 9, 9), torch.zeros((2, 3, 9, 9), dtype=torch.uint8)):
+        with pytest.raises(InputError, match=r"uint8 .*not a tensor torch\."):
+            classifier.predict(tensor)
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, "5", None])
+def test_top_below_one_is_one_sentence(saved: Path, top: Any) -> None:
+    for photos in (photo(), [photo()], iter([photo()])):
+        with pytest.raises(InputError, match="at least 1"):
+            Classifier.load(saved).predict(photos, top=top)
+    with pytest.raises(InputError, match="raise or return"):
+        Classifier.load(saved).predict(photo(), on_error="skip")  # type: ignore[call-overload]
+
+
+def test_features_are_those_of_the_first_member(saved: Path) -> None:
+    classifier = Classifier.load(saved)
+    x_ND = classifier.embed([photo(), photo(1)])
+    crops = np.stack([classifier.crop(photo(seed))[0] for seed in range(2)])
+    np.testing.assert_allclose(x_ND, classifier.features(crops)[0], rtol=1e-5)
+    assert classifier.embed([]).shape == (0, 1024)
+    assert classifier.predict_proba([]).shape == (0, 3)
+    assert classifier.classes == ("7", "3", "12")
 
 
 @pytest.mark.parametrize(
