@@ -456,7 +456,7 @@ def test_the_card_is_front_matter_and_plain_words(saved: Path) -> None:
     text = (saved / "README.md").read_text()
     assert text.startswith("---\n")
     assert "library_name" in text.split("---")[1]
-    assert "3 kinds of living things" in text
+    assert "3 classes" in text
 
 
 def test_pytorch_is_not_imported_when_the_graph_is_there(saved: Path) -> None:

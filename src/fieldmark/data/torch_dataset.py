@@ -13,7 +13,7 @@ from fieldmark.data.transforms import Preprocess
 
 
 class PhotoDataset(TorchDataset[tuple[torch.Tensor, int]]):
-    """Crops with the number of their class; decoded when they are asked for.
+    """Crops with the number of their class, decoded when they are read.
 
     It can be pickled, so it works with the workers of a `DataLoader`.
     """

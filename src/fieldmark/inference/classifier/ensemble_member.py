@@ -109,7 +109,7 @@ class Network:
         if found.key != self.weights:
             raise ClassifierError(
                 f"{self.source} does not hold the weights that the head was trained on: "
-                "take the folder anew from where it was made."
+                "copy or download the folder again."
             )
         return found if self.side is None else found.at(self.side)
 

@@ -28,7 +28,7 @@ def from_zip(path: Path, limits: Mapping[str, int]) -> Path:
     try:
         folder = io.unzip(path, limits)
     except InputError as error:
-        raise ClassifierError(f"{error} Take it anew from where it was made.") from error
+        raise ClassifierError(f"{error} Copy or download it again.") from error
     if not (folder / "classifier.json").exists():
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith((".pkl", ".pickle"))]

@@ -198,7 +198,7 @@ class Classifier:
             where = self.source or "This classifier"
             raise ClassifierError(
                 f"{where} has a head of {member.head.weight.shape} that cannot be used ({why}): "
-                "take it anew from where it was made."
+                "copy or download it again."
             ) from why
 
     def scores(self, crops: Crops) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The model card: front matter that the hub reads, then what a person wants to know."""
+"""The model card: front matter for the hub, then a description for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def card(classifier: Classifier) -> str:
-    """The text of README.md in a classifier's folder."""
+    """Return the text of README.md in a classifier's folder."""
     return "\n".join([*_front(), *_body(classifier)])
 
 
@@ -33,12 +33,12 @@ def _front() -> Iterator[str]:
 def _body(classifier: Classifier) -> Iterator[str]:
     made = classifier.provenance
     yield from (f"# {made.get('name', 'A species classifier')}", "")
-    yield from (f"Names {len(classifier.taxa):,} kinds of living things from a photo. ", "")
+    yield from (f"A species classifier for photos; {len(classifier.taxa):,} classes.", "")
     if "test" in made:
         beside = made.get("beside", {}).get("said", "")
-        yield from (f"**How good it is.** {made['test']} {beside}".rstrip(), "")
+        yield from (f"**Error.** {made['test']} {beside}".rstrip(), "")
     if made.get("rare"):
-        yield from (f"**Rare kinds.** {made['rare']['said']}", "")
+        yield from (f"**Rare classes.** {made['rare']['said']}", "")
     if len(classifier.members) == 1:
         weights = made.get("weights", "weights unknown")
         yield from (f"**Backbone.** {classifier.architecture}; {weights}.", "")
@@ -46,17 +46,17 @@ def _body(classifier: Classifier) -> Iterator[str]:
         yield from _members(classifier)
     if "how" in made.get("chosen", {}):
         yield from _tried(made)
-    licence = made.get("licence", "not known")
+    licence = made.get("licence", "unknown")
     yield from (
-        f"**Licence of the weights.** {licence}. The photos have licences of their own.",
+        f"**Licence of the weights.** {licence}. The photos have their own licences.",
         "",
     )
     yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")
-    yield from ("**How it was made.**", "", "```json", io.to_json(dict(made)).strip(), "```", "")
+    yield from ("**Provenance.**", "", "```json", io.to_json(dict(made)).strip(), "```", "")
 
 
 def _members(classifier: Classifier) -> Iterator[str]:
-    """What an ensemble is made of, what that costs, and who earns its place."""
+    """The members of an ensemble, what each is worth, and the cost of a photo."""
     made = classifier.provenance
     yield f"**Members.** The weighted mean of the probabilities of {len(classifier.members)}:"
     yield ""
@@ -73,15 +73,15 @@ def _members(classifier: Classifier) -> Iterator[str]:
 
 
 def _tried(made: Mapping[str, Any]) -> Iterator[str]:
-    """What was tried before this was taken, and why it was."""
-    yield f"**Why this one.** {made['chosen']['how']} On training and validation photos, each named by"
-    yield "heads that never saw it; differences are paired with the first candidate, `train`'s default."
+    """What was tried, and why this one was chosen."""
+    yield f"**Choice.** {made['chosen']['how']} Out-of-fold predictions on training and validation photos;"
+    yield "differences are paired with the first candidate, the default of `train`."
     yield ""
     yield from _options(made["tried"])
     if made.get("tuned"):
         count = made["tuned"][0]["photos"]
-        yield f"Beside networks that were trained themselves, on the {count:,} photos of one fold that"
-        yield "these never saw; differences are paired with what is best without them."
+        yield f"Fine-tuned networks, on the {count:,} photos of one fold that they were not trained on;"
+        yield "differences are paired with the best without fine-tuning."
         yield ""
         yield from _options(made["tuned"])
     for line in made.get("passed_over", []):
@@ -90,8 +90,8 @@ def _tried(made: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _options(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What each option reached, as a table."""
-    yield "| | error | less the reference | times the default network's work | why |"
+    """The error of each option, as a table."""
+    yield "| | error | difference from the reference | cost, times the default network | why |"
     yield "|---|---|---|---|---|"
     for row in rows:
         low, high = row["interval"]
@@ -102,6 +102,6 @@ def _options(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             apart += ", a tie" if least <= 0 <= most else ""
         name = f"**{row['name']}**" if row["taken"] else row["name"]
         error = f"{row['error']:.3f} ({low:.3f} to {high:.3f})"
-        # Older classifiers do not say why.
+        # Older classifiers have no reason.
         yield f"| {name} | {error} | {apart} | {row['times_default']:.1f} | {row.get('why', '')} |"
     yield ""

@@ -1,4 +1,4 @@
-"""What is read from a folder that may come from anywhere, each value looked at before it is used."""
+"""Validate what is read from a folder of unknown origin, before it is used."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from fieldmark.utils.errors import ClassifierError
 
 
 def damaged(folder: Path, error: Exception) -> ClassifierError:
-    """The sentence for a folder that is a classifier and cannot be used."""
+    """Return the error for a classifier that cannot be used."""
     why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return ClassifierError(
-        f"{folder} is a damaged classifier ({' '.join(why.split())}): take it anew from where it was made."
+        f"{folder} is a damaged classifier ({' '.join(why.split())}): copy or download it again."
     )
 
 
 def text(values: Mapping[str, Any], name: str) -> str:
-    """A text, or ValueError."""
+    """Return a text, or raise ValueError."""
     if not isinstance(values[name], str):
         raise ValueError(f"{name} is not a text")
     return str(values[name])
 
 
 def number(values: Mapping[str, Any], name: str, low: float, high: float) -> float:
-    """A number from `low` to `high`, or ValueError."""
+    """Return a number from `low` to `high`, or raise ValueError."""
     value = values[name]
     if type(value) not in (int, float) or not low <= value <= high:
         raise ValueError(f"{name} is not a number from {low} to {high}")
@@ -40,7 +40,7 @@ def number(values: Mapping[str, Any], name: str, low: float, high: float) -> flo
 
 
 def thresholds(value: Any) -> dict[str, Threshold]:
-    """Thresholds by rank, or ValueError."""
+    """Return thresholds by rank, or raise ValueError."""
     if not isinstance(value, dict) or not value.keys() <= set(RANKS):
         raise ValueError("thresholds are not given by rank")
     if value and "species" not in value:
@@ -57,7 +57,7 @@ def _threshold(value: Any) -> Threshold:
 
 
 def taxonomy(entries: Any) -> Taxonomy:
-    """A taxonomy, or ValueError."""
+    """Return a taxonomy, or raise ValueError."""
     if not isinstance(entries, list):
         raise ValueError("taxonomy is not a list")
     for entry in entries:
@@ -81,7 +81,7 @@ def member(
     head: LinearHead,
     classes: int,
 ) -> None:
-    """Refuse a member whose parts do not fit each other, whoever wrote it.
+    """Refuse a member whose parts do not fit each other.
 
     Args:
         architecture: the name of its network.
