@@ -74,8 +74,8 @@ def _members(classifier: Classifier) -> Iterator[str]:
 
 def _tried(made: Mapping[str, Any]) -> Iterator[str]:
     """What was tried, and why this one was chosen."""
-    yield f"**Choice.** {made['chosen']['how']} Out-of-fold predictions on training and validation photos;"
-    yield "differences are paired with the first candidate, the default of `train`."
+    yield f"**Choice.** {made['chosen']['how']} Out-of-fold predictions on training and validation"
+    yield "photos; differences are paired with the first candidate, the default of `train`."
     yield ""
     yield from _options(made["tried"])
     if made.get("tuned"):
