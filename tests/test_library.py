@@ -80,9 +80,7 @@ class Hub(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     data = base64.b64decode(entry["value"]["content"])
                     self.files[entry["value"]["path"]] = data
-            self._answer(
-                {"success": True, "commitOid": COMMIT, "commitUrl": f"{page}/commit/{COMMIT}"}
-            )
+            self._answer({"success": True, "commitOid": COMMIT, "commitUrl": f"{page}/commit/{COMMIT}"})
         else:
             self.asked.append((self.path, json.loads(body) if body else None))
             self._answer({"url": page, "id": "1", "name": "someone/insects"})
@@ -149,13 +147,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("weights")
     for name in TINY:
-        save_file(
-            {
-                k: v.contiguous()
-                for k, v in models.load(name, weights="random").network.state_dict().items()
-            },
-            folder / f"{name}.safetensors",
-        )
+        state = models.load(name, weights="random").network.state_dict()
+        tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+        save_file(tensors, folder / f"{name}.safetensors")
     return folder
 
 
@@ -293,9 +287,8 @@ def test_joblib_and_ray_take_a_classifier_that_was_used(classifier: Classifier, 
     found = joblib.Parallel(n_jobs=2)(calls)
     assert [each.best.taxon.id for each in found] == expected
     cloudpickle = pytest.importorskip("ray.cloudpickle")
-    assert cloudpickle.loads(cloudpickle.dumps(classifier)).predict(
-        photos[0]
-    ).best == pytest.approx(classifier.predict(photos[0]).best)
+    again = cloudpickle.loads(cloudpickle.dumps(classifier))
+    assert again.predict(photos[0]).best.taxon.id == expected[0]
 
 
 def test_several_threads_load_a_network_once_and_give_the_same(model: Path, draw: Any) -> None:
@@ -389,9 +382,7 @@ def test_what_is_no_data_set_is_one_sentence(photos: Any) -> None:
         *(("backbone", 3), ("weights", None)),
     ],
 )
-def test_values_that_cannot_be_are_refused_when_the_configuration_is_made(
-    name: str, value: Any
-) -> None:
+def test_values_that_cannot_be_are_refused_when_the_configuration_is_made(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=name) as caught:
         TrainConfig(**{name: value})
     assert "\n" not in str(caught.value)
