@@ -147,10 +147,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("weights")
     for name in TINY:
-        save_file(
-            {k: v.contiguous() for k, v in models.load(name, weights="random").network.state_dict().items()},
-            folder / f"{name}.safetensors",
-        )
+        state = models.load(name, weights="random").network.state_dict()
+        tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+        save_file(tensors, folder / f"{name}.safetensors")
     return folder
 
 
@@ -288,9 +287,8 @@ def test_joblib_and_ray_take_a_classifier_that_was_used(classifier: Classifier, 
     found = joblib.Parallel(n_jobs=2)(calls)
     assert [each.best.taxon.id for each in found] == expected
     cloudpickle = pytest.importorskip("ray.cloudpickle")
-    assert cloudpickle.loads(cloudpickle.dumps(classifier)).predict(photos[0]).best == pytest.approx(
-        classifier.predict(photos[0]).best
-    )
+    again = cloudpickle.loads(cloudpickle.dumps(classifier))
+    assert again.predict(photos[0]).best.taxon.id == expected[0]
 
 
 def test_several_threads_load_a_network_once_and_give_the_same(model: Path, draw: Any) -> None:
