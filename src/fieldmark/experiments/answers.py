@@ -1,5 +1,7 @@
-"""Answers in words to the questions of the tables of `better` and `tuned`: what holds beyond the 95 % CI,
-and what is a tie."""
+"""Answers in words to the questions of the tables of `better` and `tuned`.
+
+They say what holds beyond the 95 % CI, and what is a tie.
+"""
 
 from __future__ import annotations
 

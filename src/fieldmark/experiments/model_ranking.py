@@ -92,7 +92,7 @@ class RankedNetwork(Record):
     weights: str = ""
     weights_complete: bool = True
     giga_macs: float = 0.0
-    ridge: HeadError = HeadError(1.0)  # it is frozen
+    ridge: HeadError = HeadError(1.0)
     ncm: HeadError = HeadError(1.0)
     photo_ms: float | None = None
     seconds: float = 0.0
@@ -157,8 +157,9 @@ def rank(data: Path, config: RankConfig) -> NetworkRanking:
 
 
 def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
-    """The photos to rank with, and how `train` divides all of them: its test photos are not used to choose
-    a network.
+    """The photos to rank with, and how `train` divides all of them.
+
+    The test photos of `train` are not used to choose a network.
 
     All photos are verified, however small the limit is: one that cannot be read would shift the parts.
     """

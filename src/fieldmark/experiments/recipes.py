@@ -82,8 +82,9 @@ class Run:
             by out-of-fold predictions.
         best_of: repeat the row with the lowest validation error of this table.
         head: a kind of head, or a method for rare classes: see `fieldmark.heads`.
-        combine: how the weights of an ensemble are found, see `fieldmark.evaluation.ensemble.WEIGHTINGS`;
-            fitted weights are fitted outside the fold that they are measured on.
+        combine: how the weights of an ensemble are found, a key of
+            `fieldmark.evaluation.ensemble.WEIGHTINGS`; they are fitted outside the fold that they are
+            measured on.
         learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
             and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.

@@ -197,7 +197,7 @@ class DataFacts(Record):
     classes: int = 0
     rejected: Mapping[str, int] | None = None
     stats: Mapping[str, Any] | None = None
-    split: SplitFacts = SplitFacts()  # it is frozen
+    split: SplitFacts = SplitFacts()
     prune_below: int | None = None
     kept_classes: int = 0
 
@@ -231,7 +231,7 @@ class StudyRecord(Record):
     seconds: float | None = None
     machine: Mapping[str, str | int] | None = None
     versions: Mapping[str, str] | None = None
-    data: DataFacts = DataFacts()  # it is frozen
+    data: DataFacts = DataFacts()
     rows: tuple[StudyRow, ...] = ()
     skipped: tuple[SkippedNetwork, ...] = ()
     differences: tuple[PairedDifference, ...] = ()

@@ -135,12 +135,6 @@ def lines(name: str, title: str, rows: Sequence[Line], xlabel: str, ylabel: str)
     return _svg(figure, name, title)
 
 
-def curve(name: str, row: Mapping[str, Any], key: str) -> Line:
-    """Return one measure of a row over epochs; hollow without complete pretrained weights."""
-    points = [(one["epoch"], one[key]) for one in row["curve"] if one.get(key) is not None]
-    return Line(name, [x for x, _ in points], [y for _, y in points], bool(row["badge"]))
-
-
 def learning_curve(name: str, title: str, losses: Sequence[Line], errors: Sequence[Line]) -> str:
     """Plot the losses on the left and the errors on the right, over epochs.
 

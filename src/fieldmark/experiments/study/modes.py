@@ -169,8 +169,8 @@ def best(context: StudyContext, run: Run) -> StudyRow:
     first = by_error(context.table(run.best_of))[0]
     if first.val_top1_error is None:
         raise InputError(
-            f"No validation photo of {context.data.dataset.name} is of a class that is learned, so no row of "
-            f"{run.best_of} is the best: add photos, or leave table {run.table} out with --only."
+            f"No validation photo of {context.data.dataset.name} is of a class that is learned, so no "
+            f"row of {run.best_of} is the best: add photos, or leave table {run.table} out with --only."
         )
     chosen = next(each for each in context.runs if each.id == first.id)
     again = replace(chosen, table=run.table, label=chosen.label, part=run.part)

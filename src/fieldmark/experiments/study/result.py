@@ -77,12 +77,12 @@ class StudyResult:
         """Return a Polars frame with one row for each run.
 
         Returns:
-            `table`, `label`, `id`, `backbone`, `weights`, `weights_complete`, `transfer`, `mode`, `part`,
-            `pruned`, `epochs`, `classes`, `photos`; the shares `top1_error`, `top1_error_all_classes` and
-            `macro_error`, each with `_low` and `_high` (95 % CI), `top5_error`; `log_loss_nats`;
-            `rare_error`, `rare_error_low`, `rare_error_high`, `rare_classes`; `train_seconds`,
-            `extract_seconds`, `giga_macs`, `photo_ms`; the row's `reference`, and the paired differences
-            to it `difference_all`, `difference_kept`, `difference_macro` and `difference_tail`, each with
+            The columns `table`, `label`, `id`, `backbone`, `weights`, `weights_complete`, `transfer`,
+            `mode`, `part`, `pruned`, `epochs`, `classes`, `photos`; the shares `top1_error`,
+            `top1_error_all_classes`, `macro_error` and `rare_error`, each with `_low` and `_high` (95 %
+            CI), and `top5_error`; `log_loss_nats`; `rare_classes`; `train_seconds`, `extract_seconds`,
+            `giga_macs`, `photo_ms`; the row's `reference`, and the paired differences to it:
+            `difference_all`, `difference_kept`, `difference_macro` and `difference_tail`, each with
             `_low`, `_high` and `_tie`. Null stands for what was not measured.
         """
         import polars as pl
