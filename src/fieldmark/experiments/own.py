@@ -90,17 +90,21 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
     """
     crops = torch.zeros((2, 3, own.side, own.side))
     try:
-        with seeded(seed, "weights", name), torch.inference_mode():
+        with seeded(seed, "weights", name), torch.no_grad():
             network = own.build().eval()
             if own.last_layer:
                 last = network.get_submodule(own.last_layer)
+                if not isinstance(last, nn.Linear):
+                    raise TypeError(f"its last layer is {type(last).__name__}, not Linear")
                 features = with_layer(network, own.last_layer, nn.Identity())(crops).flatten(1)
             else:
                 features = network(crops).flatten(1)
                 last = nn.Linear(features.shape[1], 1)
-        if not isinstance(last, nn.Linear) or len(features) != len(crops):
-            raise ValueError(f"its last layer is {type(last).__name__}, not Linear")
-        macs = _giga_macs(network, crops)
+            if features.shape != (len(crops), last.in_features):
+                raise ValueError(
+                    f"features of shape {tuple(features.shape)} for {len(crops)} crops"
+                )
+            macs = _giga_macs(network, crops)
     except Exception as error:
         raise InputError(
             f"The network {name} does not give features for crops of {own.side} pixels "
@@ -131,7 +135,7 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
 def _giga_macs(network: nn.Module, crops: torch.Tensor) -> float:
     """Thousands of millions of multiply-adds for one crop."""
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with counter:
         network(crops[:1])
     return max(round(counter.get_total_flops() / 2e9, 3), 0.001)
 
