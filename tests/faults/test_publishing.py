@@ -208,9 +208,7 @@ def pair(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         yield Pair(one, other)
 
 
-def test_a_retrain_killed_at_any_step_leaves_one_whole_classifier(
-    pair: Pair, tmp_path: Path
-) -> None:
+def test_a_retrain_killed_at_any_step_leaves_one_whole_classifier(pair: Pair, tmp_path: Path) -> None:
     """Each step tries the next one from what the last kill left, so that leftovers add up."""
     out = tmp_path / "model"
     pair.one.save(out)
@@ -292,9 +290,7 @@ def test_a_full_disk_at_any_step_is_one_sentence_and_leaves_the_old_classifier(
 
 
 @pytest.mark.parametrize("size", [1_000, 5_000, 100_000])
-def test_a_disk_that_is_full_for_safetensors_is_one_sentence(
-    pair: Pair, tmp_path: Path, size: int
-) -> None:
+def test_a_disk_that_is_full_for_safetensors_is_one_sentence(pair: Pair, tmp_path: Path, size: int) -> None:
     """It writes by itself and has an exception of its own."""
     import resource
 
@@ -359,9 +355,7 @@ def test_a_server_that_reads_neighbours_after_a_retrain_refuses_the_new_ones(
         neighbours.load_index(loaded)
 
 
-def test_a_classifier_of_the_version_before_loads_with_its_neighbours(
-    pair: Pair, tmp_path: Path
-) -> None:
+def test_a_classifier_of_the_version_before_loads_with_its_neighbours(pair: Pair, tmp_path: Path) -> None:
     """It has digests of its heads and backbones alone."""
     pair.one.save(tmp_path / "model")
     place = tmp_path / "model" / "classifier.json"
