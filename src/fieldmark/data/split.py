@@ -64,17 +64,17 @@ class Split:
 
     @property
     def train(self) -> pl.Series:
-        """The ids of the photos to train on."""
+        """The ids of the training photos."""
         return self.ids("train")
 
     @property
     def val(self) -> pl.Series:
-        """The ids of the photos to choose by."""
+        """The ids of the validation photos."""
         return self.ids("val")
 
     @property
     def test(self) -> pl.Series:
-        """The ids of the photos that neither training nor any choice sees."""
+        """The ids of the test photos, which neither training nor any choice uses."""
         return self.ids("test")
 
     @property
