@@ -268,6 +268,7 @@ def lock(path: Path, option: str = "--cache", of: Path | None = None) -> Iterato
 def _write_holder(path: Path) -> None:
     """Say in a lock's file who holds it."""
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = command if len(command) < 200 else f"{command[:200]}…"
     holder = {"pid": os.getpid(), "host": platform.node(), "command": command, "since": time.time()}
     path.write_text(json.dumps(holder))
 
@@ -281,7 +282,6 @@ def _holder(path: Path) -> str:
                 with suppress(PermissionError):  # it is another user's
                     os.kill(told["pid"], 0)
             since = time.strftime("%Y-%m-%d %H:%M", time.localtime(told["since"]))
-            command = told["command"] if len(told["command"]) < 200 else f"{told['command'][:200]}…"
-            return f" (process {told['pid']} on {told['host']}, since {since}: {command})"
+            return f" (process {told['pid']} on {told['host']}, since {since}: {told['command']})"
         time.sleep(0.02)  # the holder is about to write it
     return ""
