@@ -1,4 +1,4 @@
-"""Classifiers and cached features that the version before the move of the packages wrote are read as they are.
+"""Classifiers and cached features of the version before the move of the packages are read as they are.
 
 `tests/standards/before_move` holds the folder of a classifier of four drawn insects (`insects` in
 conftest.py, without the broken file) on random ShuffleNet weights, without those weights, which follow
