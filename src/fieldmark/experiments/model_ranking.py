@@ -7,7 +7,6 @@ means.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,8 +37,6 @@ from fieldmark.utils.choices import DecodingTier, EngineName
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
 from fieldmark.utils.records import Record
-
-logger = logging.getLogger(__name__)
 
 KINDS = ("ridge", "ncm")
 

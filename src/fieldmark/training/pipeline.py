@@ -30,7 +30,7 @@ from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.out_of_distribution import KNOWN_RECALL, unknown
 from fieldmark.training.provenance import Provenance, Seconds
-from fieldmark.training.summary import Changes, ClassifierSummary, measured, photo_line, sentence
+from fieldmark.training.summary import Changes, ClassifierSummary, measured, photo_line
 from fieldmark.utils.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -261,16 +261,3 @@ def calibrate(raw: Classifier, photos: CalibrationSet, config: TrainConfig) -> C
     known = energy_N[labels_N >= 0]
     threshold = metrics.score_at_recall(known, KNOWN_RECALL) if len(known) else None
     return replace(warm, thresholds=thresholds, ood_threshold=threshold)
-
-
-__all__ = [
-    "CalibrationSet",
-    "Fitted",
-    "FittedMember",
-    "Outcome",
-    "Prepared",
-    "Strategy",
-    "calibrate",
-    "run",
-    "sentence",
-]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-logger = logging.getLogger(__name__)
 
 _DATA_FIELDS = ("val", "test", "split", "limit", "names")
 
