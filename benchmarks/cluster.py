@@ -25,17 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import (
-    EXACT,
-    ROOT,
-    Row,
-    Unavailable,
-    alternate,
-    compare,
-    elsewhere,
-    jpeg,
-    rounds,
-)
+from benchmarks.common import EXACT, ROOT, Row, Unavailable, alternate, compare, elsewhere, jpeg, rounds
 from fieldmark.data.photos import PhotoTable
 from fieldmark.features import sharded
 from fieldmark.features.cache import FeatureStore

@@ -68,10 +68,7 @@ def run(quick: bool = False) -> list[Row]:
         )
     peer = {"a script with timm, one photo": values["timm"]}
     rows = []
-    for way, what, aim in (
-        ("predict", "predict, one photo", PREDICT_AIM),
-        ("--help", "--help", HELP_AIM),
-    ):
+    for way, what, aim in (("predict", "predict, one photo", PREDICT_AIM), ("--help", "--help", HELP_AIM)):
         note = f"aim: {aim} s"
         rows.append(compare(what, {way: values[way]} | peer, way, next(iter(peer)), note=note))
     return rows
@@ -92,10 +89,7 @@ def _classifier(folder: Path) -> Path:
         taxonomy=Taxonomy([Taxon(str(n), f"Species {n}") for n in range(CLASSES)]),
     ).save(folder)
     state = {name: value.contiguous() for name, value in backbone.network.state_dict().items()}
-    state |= {
-        "classifier.weight": torch.zeros(CLASSES, dim),
-        "classifier.bias": torch.zeros(CLASSES),
-    }
+    state |= {"classifier.weight": torch.zeros(CLASSES, dim), "classifier.bias": torch.zeros(CLASSES)}
     path = folder.parent / "timm.safetensors"
     save_file(state, path)
     return path

@@ -167,14 +167,7 @@ def _tiers(parts: DataSplits, folder: Path, store: FeatureStore) -> Row:
         crop: Preprocess = replace(PAPER_CROP, tier=tier)
         found[tier] = _evaluation(FeatureExtractor(crop, store, engine="onnxruntime"), backbone, parts)
     note = "photos enlarged so that the tier acts"
-    return _row(
-        f"fast tier, {TIER_NETWORK}, error",
-        found["fast"],
-        found["exact"],
-        "exact tier",
-        parts,
-        note,
-    )
+    return _row(f"fast tier, {TIER_NETWORK}, error", found["fast"], found["exact"], "exact tier", parts, note)
 
 
 def _first(parts: DataSplits, limit: int) -> DataSplits:

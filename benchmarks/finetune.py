@@ -88,11 +88,7 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
 
         self.photos = photos
         self.change: Any = create_transform(
-            side,
-            is_training=True,
-            scale=_AREA,
-            auto_augment=how.rand_augment,
-            interpolation="bicubic",
+            side, is_training=True, scale=_AREA, auto_augment=how.rand_augment, interpolation="bicubic"
         )
 
     def __len__(self) -> int:
@@ -113,11 +109,7 @@ def _theirs(network: nn.Module, photos: LabelledCrops, how: FineTuning, side: in
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     optimiser: Any = create_optimizer_v2(
-        network,
-        opt="adamw",
-        lr=how.learning_rate,
-        weight_decay=how.weight_decay,
-        layer_decay=how.layer_decay,
+        network, opt="adamw", lr=how.learning_rate, weight_decay=how.weight_decay, layer_decay=how.layer_decay
     )
     mean = ModelEmaV3(network, decay=how.average, use_warmup=True)
     loss_of = nn.CrossEntropyLoss(label_smoothing=how.label_smoothing)
@@ -142,8 +134,7 @@ def _theirs(network: nn.Module, photos: LabelledCrops, how: FineTuning, side: in
 
 
 def _seconds(
-    found: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    update: Callable[[torch.Tensor, torch.Tensor], object],
+    found: Iterator[tuple[torch.Tensor, torch.Tensor]], update: Callable[[torch.Tensor, torch.Tensor], object]
 ) -> float:
     """Measure seconds per update, including the wait for photos, without the first."""
     marks = []

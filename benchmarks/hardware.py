@@ -147,16 +147,7 @@ def _network(name: str, count: int, quick: bool) -> Row:
         "photos_per_second": rate,
     }
     note = f"{engine.name}, {common.figure(rate)} crops/s"
-    return compare(
-        name,
-        values,
-        "ours",
-        limit,
-        unit="GFLOP/s",
-        more_is_better=True,
-        note=note,
-        more=more,
-    )
+    return compare(name, values, "ours", limit, unit="GFLOP/s", more_is_better=True, note=note, more=more)
 
 
 def _head(count: int, quick: bool) -> Row:

@@ -34,13 +34,7 @@ from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.utils import random
 from fieldmark.utils.typing import BoolArray, IntArray
 
-FILTERS = (
-    "prune_by_noise_rate",
-    "prune_by_class",
-    "both",
-    "confident_learning",
-    "low_self_confidence",
-)
+FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "low_self_confidence")
 """cleanlab's, its default first. `predicted_neq_given` calls every disagreement wrong: it is no
 choice."""
 
@@ -89,17 +83,7 @@ def _row(what: str, peer: str, pairs: list[tuple[float, float]]) -> Row:
     aim = 1.0 if FILTERS[0] in peer else None
     note = f"mean of {len(pairs)} seeds"
     return Row(
-        what,
-        "",
-        ours,
-        theirs,
-        peer,
-        ours / max(theirs, 1e-9),
-        min(ratios),
-        max(ratios),
-        EXACT,
-        aim,
-        note,
+        what, "", ours, theirs, peer, ours / max(theirs, 1e-9), min(ratios), max(ratios), EXACT, aim, note
     )
 
 

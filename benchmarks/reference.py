@@ -199,12 +199,7 @@ def pace(of: Recipe, train: Sequence[Example], val: Sequence[Example], *, worker
 
 
 def whole(
-    of: Recipe,
-    train: Sequence[Example],
-    val: Sequence[Example],
-    epochs: int,
-    *,
-    workers: int | None = None,
+    of: Recipe, train: Sequence[Example], val: Sequence[Example], epochs: int, *, workers: int | None = None
 ) -> tuple[float, np.ndarray]:
     """Run all epochs; return seconds, and the scores on the validation photos after the last."""
     start = time.perf_counter()

@@ -21,10 +21,7 @@ from benchmarks.growth import Constants, Cost, cost, even
 from fieldmark.experiments.recipes import FIVE
 from fieldmark.utils import io
 
-DOCUMENTS = (
-    Path(__file__).resolve().parent / "README.md",
-    common.ROOT / "docs" / "performance.md",
-)
+DOCUMENTS = (Path(__file__).resolve().parent / "README.md", common.ROOT / "docs" / "performance.md")
 _MARK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 _NETWORKS = tuple(FIVE.values())
 # Photos and classes: wild74, the paper, and on.

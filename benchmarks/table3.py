@@ -289,10 +289,7 @@ def factors(values: dict[str, list[float]], work: _Work) -> list[dict[str, Any]]
         ("validation photos pass it once", both),
         ("converted engine instead of eager PyTorch", engine + loading),
         ("one decoding for all networks", engine + loading / len(setting.networks)),
-        (
-            "all else that the command does (our decoder, fixed costs, the page)",
-            _median(values[OURS]),
-        ),
+        ("all else that the command does (our decoder, fixed costs, the page)", _median(values[OURS])),
     ]
     return [
         {"what": what, "seconds": seconds, "factor": before / seconds}

@@ -65,18 +65,7 @@ ANSWERED = ("tail", "tail-test", "prune", "epochs", "tuned", "parts")
 """The tables with an answer in sentences."""
 
 _KEYS = (
-    *(
-        "id",
-        "table",
-        "label",
-        "part",
-        "photos",
-        "classes",
-        "epochs",
-        "bands",
-        "giga_macs",
-        "photo_ms",
-    ),
+    *("id", "table", "label", "part", "photos", "classes", "epochs", "bands", "giga_macs", "photo_ms"),
     *("weights_short", "member_weights", "settings", "stopped", "val_log_loss"),
     *("val_top1_error", "val_top1_error_interval", "val_macro_error", "val_macro_error_interval"),
     *("val_top1_error_all_classes", "val_top1_error_all_classes_interval"),
@@ -194,10 +183,7 @@ def table(study: Row, name: str) -> str:
     """Return one table of the study, with the photos it was measured on, as Markdown."""
     rows = [row for row in study["rows"] if row["table"] == name]
     columns = COLUMNS[name]
-    lines = [
-        f"| | {' | '.join(TITLES[each] for each in columns)} | row |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
+    lines = [f"| | {' | '.join(TITLES[each] for each in columns)} | row |", "|---" * (len(columns) + 2) + "|"]
     for row in rows:
         cells = [cell(study, row, each) for each in columns]
         lines.append(f"| {row['label']} | {' | '.join(cells)} | `{row['id']}` |")
@@ -207,10 +193,7 @@ def table(study: Row, name: str) -> str:
 def about(study: Row, rows: Sequence[Row]) -> str:
     """Describe the photos of a table, and give the command."""
     first, bands = rows[0], rows[0]["bands"]
-    part = {
-        "cross": "training and validation photos, out-of-fold predictions",
-        "test": "test photos",
-    }
+    part = {"cross": "training and validation photos, out-of-fold predictions", "test": "test photos"}
     counts = ", ".join(
         f"{bands[each]['classes']} {word} ({bands[each]['photos']:,} photos)"
         for each, word in (("tail", "rare"), ("medium", "medium"), ("head", "frequent"))

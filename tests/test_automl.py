@@ -20,12 +20,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.training import TrainConfig, automl, train
 from fieldmark.training.automl import finetune_search, linear_probe_search
 from fieldmark.training.automl import search as trying
-from fieldmark.training.automl.selection import (
-    WEIGHTINGS,
-    EnsembleOption,
-    choose_option,
-    loss_differences,
-)
+from fieldmark.training.automl.selection import WEIGHTINGS, EnsembleOption, choose_option, loss_differences
 from fieldmark.training.strategies import ensemble
 from fieldmark.utils.errors import InputError
 
@@ -162,10 +157,7 @@ def test_best_says_what_was_tried_and_why(
     assert any(name.endswith("classes evened by 0.5") for name in rows)
     assert sum(one["taken"] for one in about["tried"]) == 1
     assert about["chosen"]["how"].endswith(".")
-    assert {
-        f"{NAMES[0]}, nearest class mean",
-        f"{NAMES[0]}, class-balanced sampling",
-    } <= rows.keys()
+    assert {f"{NAMES[0]}, nearest class mean", f"{NAMES[0]}, class-balanced sampling"} <= rows.keys()
     tuned = {one["name"]: one for one in about["tuned"]}
     trained_name = f"{NAMES[0]}, biases and normalisations trained"
     (first,) = (one["name"] for one in about["tried"] if one["taken"])
@@ -206,10 +198,7 @@ def test_best_says_what_was_tried_and_why(
 
 
 def test_kept_heads_that_are_damaged_are_learned_anew(tmp_path: Path) -> None:
-    head, logits = (
-        LinearHead(np.eye(3, 4, dtype=np.float32), np.ones(4, np.float32)),
-        np.ones((5, 4)),
-    )
+    head, logits = (LinearHead(np.eye(3, 4, dtype=np.float32), np.ones(4, np.float32)), np.ones((5, 4)))
     path = tmp_path / "h.safetensors"
     linear_probe_search._write(path, head, logits.astype(np.float32), 3.5)
     kept = linear_probe_search._read(path, (5, 4))

@@ -111,8 +111,7 @@ def test_a_record_says_all_that_a_figure_depends_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.01234, "0.0123"), (1.0, "1"), (99.94, "99.9"), (12345.6, "12,346")],
+    ("value", "text"), [(0, "0"), (0.01234, "0.0123"), (1.0, "1"), (99.94, "99.9"), (12345.6, "12,346")]
 )
 def test_a_figure_has_three_digits_that_count(value: float, text: str) -> None:
     assert common.figure(value) == text
@@ -197,15 +196,9 @@ def test_every_benchmark_is_a_module_that_can_be_run(name: str) -> None:
 
 
 def hardware() -> dict[str, Any]:
-    networks = {
-        "tf_efficientnet_lite0": (1280, 50.0),
-        **dict.fromkeys(shown._NETWORKS, (1000, 10.0)),
-    }
+    networks = {"tf_efficientnet_lite0": (1280, 50.0), **dict.fromkeys(shown._NETWORKS, (1000, 10.0))}
     rows = [
-        row(
-            what=name,
-            more={"network": name, "giga_macs": 1.0, "dim": dim, "photos_per_second": rate},
-        )
+        row(what=name, more={"network": name, "giga_macs": 1.0, "dim": dim, "photos_per_second": rate})
         for name, (dim, rate) in networks.items()
     ]
     rows[0].more.update(disk_write_gb_per_second=1.0, disk_read_gb_per_second=2.0)
@@ -333,13 +326,7 @@ def test_table3(insects: Path, weights: Path, tmp_path: Path, no_workers: None) 
 
     (tmp_path / "tiny.py").write_text(RECIPE)
     setting = table3.Setting(
-        insects,
-        weights,
-        limit=60,
-        rounds=1,
-        epochs=2,
-        networks=(NETWORK,),
-        recipe=str(tmp_path / "tiny.py"),
+        insects, weights, limit=60, rounds=1, epochs=2, networks=(NETWORK,), recipe=str(tmp_path / "tiny.py")
     )
 
     rows = table3.measure(setting)

@@ -63,10 +63,7 @@ def test_the_temperature_is_the_one_the_labels_were_drawn_with(temperature: floa
 def test_the_temperature_is_scipys(temperature: float) -> None:
     logits, labels = drawn(temperature, count=300)
     peer = minimize_scalar(
-        lambda t: nll(logits, labels, t),
-        bounds=(0.05, 20),
-        method="bounded",
-        options={"xatol": 1e-6},
+        lambda t: nll(logits, labels, t), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
     )
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(peer.x, rel=1e-3)
@@ -123,10 +120,7 @@ def test_where_no_score_is_good_enough_nothing_is_answered() -> None:
     found = fit_threshold(np.array([1.0, 0.9], np.float32), np.array([False, True]))
     assert found.score > 1
     assert found.coverage == 0
-    assert answered(np.array([1.0, 0.5], np.float32), np.array([True, False]), found.score) == (
-        0,
-        1,
-    )
+    assert answered(np.array([1.0, 0.5], np.float32), np.array([True, False]), found.score) == (0, 1)
 
 
 def test_a_threshold_on_no_photos() -> None:

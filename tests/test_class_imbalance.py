@@ -216,11 +216,7 @@ def test_bands_and_their_errors() -> None:
         "medium": (2, 2),
         "head": (1, 2),
     }
-    assert (found["tail"]["error"], found["medium"]["error"], found["head"]["error"]) == (
-        0.5,
-        0,
-        0.5,
-    )
+    assert (found["tail"]["error"], found["medium"]["error"], found["head"]["error"]) == (0.5, 0, 0.5)
     right = np.full((8, 4), 0.0, np.float32)
     right[np.arange(8), labels] = 1
     better = Evaluation(right, labels, ids, tuple("abcd"), none, ("",) * 8)

@@ -71,9 +71,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """One cache for all tests here, so that the network is converted once; but where the weights on
     disk are to be read, none has been converted yet."""
@@ -676,13 +674,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = [
-    *(
-        "format",
-        "members",
-        "temperature",
-        "thresholds",
-        "known_from",
-    ),
+    *("format", "members", "temperature", "thresholds", "known_from"),
     *("taxonomy", "files", "provenance"),
 ]
 

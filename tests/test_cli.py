@@ -93,14 +93,7 @@ def test_the_values_of_options_are_those_of_the_library() -> None:
     assert {*get_args(choices.OutputFormat)} - {"text"} < WRITERS.keys()
 
 
-SERVER_ONLY = (
-    "max_photos",
-    "decoders",
-    "decode_seconds",
-    "body_seconds",
-    "held_bytes",
-    "drain_seconds",
-)
+SERVER_ONLY = ("max_photos", "decoders", "decode_seconds", "body_seconds", "held_bytes", "drain_seconds")
 
 
 @pytest.mark.parametrize(
@@ -132,17 +125,7 @@ def test_index_adds_up_and_names_the_reasons(run, here: Path) -> None:
     assert "1 truncated" in done.out
     table = PhotoTable.read(here / "deep" / "photos.parquet")
     assert (len(table), table.kept.height) == (65, 64)
-    columns = {
-        "path",
-        "sha256",
-        "width",
-        "height",
-        "taxon_id",
-        "group",
-        "split",
-        "status",
-        "reason",
-    }
+    columns = {"path", "sha256", "width", "height", "taxon_id", "group", "split", "status", "reason"}
     assert columns <= set(table.frame.columns)
 
 
@@ -321,9 +304,7 @@ BAD = {
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
-    run,
-    here: Path,
-    arguments: tuple[str, ...],
+    run, here: Path, arguments: tuple[str, ...]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     done = run(*arguments)

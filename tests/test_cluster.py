@@ -261,9 +261,6 @@ def test_address_without_a_cluster_is_an_error_at_once(monkeypatch: pytest.Monke
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with (
-        pytest.raises(InputError, match=f"No Ray cluster answers at {address}"),
-        cluster.connected(address),
-    ):
+    with pytest.raises(InputError, match=f"No Ray cluster answers at {address}"), cluster.connected(address):
         pass
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -19,17 +19,7 @@ from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models.runtime import graphs
 
-HEAVY = (
-    "torch",
-    "torchvision",
-    "timm",
-    "polars",
-    "matplotlib",
-    "rich",
-    "onnx",
-    "sklearn",
-    "jinja2",
-)
+HEAVY = ("torch", "torchvision", "timm", "polars", "matplotlib", "rich", "onnx", "sklearn", "jinja2")
 HEAVY_FOR_HELP = (*HEAVY, "numpy", "onnxruntime", "openvino", "PIL")
 
 RUN = """

@@ -171,9 +171,7 @@ class TestStream:
         parts, extractor = data.splits, data.extractor
         about = network, parts.train, parts.val, parts.classes
         for ours, theirs in zip(
-            extractor.finetuning_crops(*about, stream=True),
-            extractor.finetuning_crops(*about),
-            strict=True,
+            extractor.finetuning_crops(*about, stream=True), extractor.finetuning_crops(*about), strict=True
         ):
             assert (ours.ids, ours.labels.tolist()) == (theirs.ids, theirs.labels.tolist())
             index = np.arange(len(ours))

@@ -85,9 +85,7 @@ def test_every_option_of_a_verb_is_documented_and_no_other(verb: str) -> None:
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_the_defaults_that_are_documented_are_the_defaults(verb: str) -> None:
     rows = re.findall(
-        r"^\| `(--[a-z-]+)`[^|]*\| ([^|]+?) \|",
-        section(read("docs/commands.md"), verb),
-        re.MULTILINE,
+        r"^\| `(--[a-z-]+)`[^|]*\| ([^|]+?) \|", section(read("docs/commands.md"), verb), re.MULTILINE
     )
     parameters = {name: p for p in COMMANDS[verb].params for name in p.opts}
     for option, said in rows:
@@ -343,8 +341,7 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_are_named_exist(document: Path) -> None:
     named = re.findall(
-        r"`((?:src|tests|docs|scripts|benchmarks|examples)/[\w/.]*\w)`",
-        document.read_text(encoding="utf-8"),
+        r"`((?:src|tests|docs|scripts|benchmarks|examples)/[\w/.]*\w)`", document.read_text(encoding="utf-8")
     )
     for name in named:
         assert (ROOT / name).exists(), name
@@ -459,9 +456,7 @@ def test_the_table_goes_between_the_two_comments_of_the_document() -> None:
             study_table().fill(broken, "TEXT", PAPER)
 
 
-def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "scripts")
     module = importlib.import_module("better_table")
     band = {"classes": 1, "photos": 9, "error": 0.5, "interval": [0.25, 0.75]}
@@ -485,9 +480,7 @@ def test_the_tables_of_what_pays_hold_every_row_and_call_a_tie_a_tie(
     assert (again, module.passes(one | {"epochs": 3})) == ("14 (12 to 17)", "3")
 
 
-def test_what_best_tried_is_what_is_kept_beside_the_document(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_best_tried_is_what_is_kept_beside_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "scripts")
     module = importlib.import_module("best_table")
     found = json.loads(read("docs/best.json"))

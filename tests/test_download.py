@@ -190,10 +190,7 @@ def test_a_download_goes_on_where_it_was_cut_off(published: Any, tmp_path: Path)
     size = len(published.server.files[path])
     ranges = [span for asked, span in published.server.asked if asked == path]
     assert ranges[0] == ""
-    assert [int(span[6:-1]) for span in ranges[1:]] == [
-        size // 2,
-        *2 * [size // 2 + (size - size // 2) // 2],
-    ]
+    assert [int(span[6:-1]) for span in ranges[1:]] == [size // 2, *2 * [size // 2 + (size - size // 2) // 2]]
 
 
 def test_a_later_run_goes_on_and_never_joins_two_versions(published: Any, tmp_path: Path) -> None:
@@ -243,9 +240,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(server: Any, monkeypatch
     with http.Downloads(QUICK) as downloads:
         waits: list[float] = []
         monkeypatch.setattr(
-            downloads,
-            "_stop",
-            SimpleNamespace(wait=waits.append, is_set=lambda: False, set=lambda: None),
+            downloads, "_stop", SimpleNamespace(wait=waits.append, is_set=lambda: False, set=lambda: None)
         )
         assert downloads.read(f"{server.url}/x", bytes, 100) == b"bytes"
     assert max(waits) == 7
@@ -261,9 +256,7 @@ def test_requests_are_no_faster_than_is_polite(server: Any, monkeypatch: pytest.
     with http.Downloads(replace(QUICK, rate=4)) as downloads:
         waits: list[float] = []
         monkeypatch.setattr(
-            downloads,
-            "_stop",
-            SimpleNamespace(wait=waits.append, is_set=lambda: False, set=lambda: None),
+            downloads, "_stop", SimpleNamespace(wait=waits.append, is_set=lambda: False, set=lambda: None)
         )
         for _ in range(4):
             downloads.read(f"{server.url}/x", bytes, 100)
@@ -380,12 +373,10 @@ def bucket(server: Any) -> Any:
             observations,
         ),
         "/photos.csv.gz": gz(
-            "photo_uuid,photo_id,observation_uuid,observer_id,extension,license,width,height,position",
-            photos,
+            "photo_uuid,photo_id,observation_uuid,observer_id,extension,license,width,height,position", photos
         ),
         "/observers.csv.gz": gz(
-            "observer_id,login,name",
-            [(0, "ann", 'Ann "A" O\'Hara'), (1, "bob", ""), (2, "eve", "Eve")],
+            "observer_id,login,name", [(0, "ann", 'Ann "A" O\'Hara'), (1, "bob", ""), (2, "eve", "Eve")]
         ),
     }
     return server
@@ -442,10 +433,7 @@ def test_licences_and_taxa_that_are_asked_for(bucket: Any, tmp_path: Path) -> No
     free = choose(wanted(bucket, licences=("CC0",), research=False, photos=99), tmp_path)
     assert set(free["licence"]) == {"CC0"}
     assert free.height == 30
-    assert set(choose(wanted(bucket, taxa=("8", "4")), tmp_path)["label"]) == {
-        "Parus major",
-        "Pica pica",
-    }
+    assert set(choose(wanted(bucket, taxa=("8", "4")), tmp_path)["label"]) == {"Parus major", "Pica pica"}
     with pytest.raises(InputError, match=r"no taxon 'Parus mojor'.*did you mean Parus major"):
         choose(wanted(bucket, taxa=("Parus mojor",)), tmp_path)
     with pytest.raises(InputError, match="No photo matches: 2 species"):
@@ -636,16 +624,7 @@ def test_a_bad_argument_is_one_sentence_and_exit_code_2(words: list[str], said: 
 
 
 def test_the_command(bucket: Any, tmp_path: Path) -> None:
-    words = [
-        "fetch",
-        "open-data",
-        "--out",
-        str(tmp_path / "own"),
-        "--taxon",
-        "Parus",
-        "--photos",
-        "2",
-    ]
+    words = ["fetch", "open-data", "--out", str(tmp_path / "own"), "--taxon", "Parus", "--photos", "2"]
     done = CliRunner().invoke(
         app, [*words, "--from", bucket.url, "--rate", "1000", "--licence", "cc0,CC-BY-NC"]
     )

@@ -48,10 +48,7 @@ def test_never_worse_on_its_own_photos(own_MN: np.ndarray) -> None:
 def test_the_order_of_members_and_photos_does_not_count(own_MN: np.ndarray, seed: int, way: str) -> None:
     random = np.random.default_rng(seed)
     members, photos = random.permutation(own_MN.shape[0]), random.permutation(own_MN.shape[1])
-    found, other = (
-        ensemble.WEIGHTINGS[way](own_MN),
-        ensemble.WEIGHTINGS[way](own_MN[members][:, photos]),
-    )
+    found, other = (ensemble.WEIGHTINGS[way](own_MN), ensemble.WEIGHTINGS[way](own_MN[members][:, photos]))
     assert loss(own_MN, found) == pytest.approx(loss(own_MN[members], other), abs=2e-5)
     if way != "weights":  # where the least loss is flat, EM may stop at another place of it
         np.testing.assert_allclose(found[members], other, atol=1e-9)

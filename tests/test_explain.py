@@ -204,9 +204,7 @@ def test_a_class_that_nothing_speaks_for_has_a_cold_map() -> None:
     assert not explain.to_photo_frame(Preprocess(fit="squash"), against, 30, 40).any()
 
 
-def test_the_map_of_the_first_label_is_the_default_and_a_class_has_many_names(
-    tmp_path: Path,
-) -> None:
+def test_the_map_of_the_first_label_is_the_default_and_a_class_has_many_names(tmp_path: Path) -> None:
     classifier = make()
     picture = photo(6)
     Image.fromarray(picture).save(tmp_path / "photo.png")

@@ -226,14 +226,7 @@ def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
 def test_photos_in_the_order_of_the_shelf_are_found_like_any_others(tmp_path: Path) -> None:
     cache = FeatureStore(tmp_path).cache("weights", "crop", 3)
     fill(cache, list(range(10)))
-    for numbers in (
-        [*range(10)],
-        [*range(3, 10)],
-        [*range(4, 11)],
-        [2, 3, 4, 5, 6, 8],
-        [0] * 8,
-        [],
-    ):
+    for numbers in ([*range(10)], [*range(3, 10)], [*range(4, 11)], [2, 3, 4, 5, 6, 8], [0] * 8, []):
         expected = [number if number < 10 else -1 for number in numbers]
         assert cache.rows([key(number) for number in numbers]).tolist() == expected
     whole = cache.rows([key(number) for number in range(10)])

@@ -155,11 +155,7 @@ def test_no_animal_is_in_two_parts_and_every_species_in_all(species: int, extra:
         parts[frame.individual].add(frame.part)
     assert {len(found) for found in parts.values()} == {1}
     for kind in kinds:
-        assert {frame.part for frame in frames if frame.species == kind.id} == {
-            "train",
-            "val",
-            "test",
-        }
+        assert {frame.part for frame in frames if frame.species == kind.id} == {"train", "val", "test"}
     shots = Counter(frame.individual for frame in frames)
     assert all((frame.sequence is not None) == (shots[frame.individual] > 1) for frame in frames)
     assert sorted(frame.defect for frame in frames if frame.defect) == ["truncated", "web page"]

@@ -144,11 +144,7 @@ def test_a_photo_is_augmented_by_seed_epoch_and_id() -> None:
 
     first = of(AUGMENTED, 0, "a")
     assert first == of(AUGMENTED, 0, "a")
-    others = {
-        of(AUGMENTED, 1, "a"),
-        of(AUGMENTED, 0, "b"),
-        of(replace(AUGMENTED, seed=4), 0, "a"),
-    }
+    others = {of(AUGMENTED, 1, "a"), of(AUGMENTED, 0, "b"), of(replace(AUGMENTED, seed=4), 0, "a")}
     assert len(others | {first}) == 4
 
 

@@ -207,13 +207,7 @@ class _Network:
 
 
 def tried(
-    parts: DataSplits,
-    name: str,
-    macs: float,
-    sure: float,
-    rows_N: Any = None,
-    seed: int = 0,
-    **more: Any,
+    parts: DataSplits, name: str, macs: float, sure: float, rows_N: Any = None, seed: int = 0, **more: Any
 ) -> TrialResult:
     """A candidate that is right the more often the surer."""
     labels_N = training_and_validation(parts).labels(parts.classes)

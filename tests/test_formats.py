@@ -16,14 +16,7 @@ from PIL import Image
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.inference import InputPhoto, PhotoResult, find_photos, to_file
-from fieldmark.inference.formats import (
-    WRITERS,
-    FormatOptions,
-    camtrap,
-    darwin_core,
-    speciesnet,
-    writer_of,
-)
+from fieldmark.inference.formats import WRITERS, FormatOptions, camtrap, darwin_core, speciesnet, writer_of
 from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
@@ -38,13 +31,7 @@ FORM = FormatOptions(TAXA, by="fieldmark 1 abc", when="2024-05-01T10:00:00Z")
 
 def entry(file: str, **more: Any) -> dict[str, Any]:
     labels = [
-        {
-            "taxon_id": "1",
-            "name": "Pica pica",
-            "common_name": "Magpie",
-            "rank": "species",
-            "score": 0.9,
-        },
+        {"taxon_id": "1", "name": "Pica pica", "common_name": "Magpie", "rank": "species", "score": 0.9},
         {"taxon_id": "2", "name": "empty", "common_name": "", "rank": "species", "score": 0.1},
     ]
     value = {"file_name": file, "source": "species", "rank": "species", "name": "Pica pica"}
@@ -59,14 +46,7 @@ def entries(tmp_path: Path) -> list[dict[str, Any]]:
     blank |= {"name": "empty", "score": 0.8, "ranks": {"species": "empty"}}
     family = {k: RANKS[k] for k in ("kingdom", "class", "order", "family")}
     rolled = {"source": "rolled up", "rank": "family", "name": "Corvidae", "score": 0.97}
-    unsure = {
-        "source": "not sure",
-        "rank": "",
-        "name": "",
-        "score": 0.3,
-        "sure": False,
-        "ranks": {},
-    }
+    unsure = {"source": "not sure", "rank": "", "name": "", "score": 0.3, "sure": False, "ranks": {}}
     return [
         entry(f"{tmp_path}/cam1/a.jpg", taken="2020-03-01T22:00:00Z"),
         blank,
@@ -207,10 +187,7 @@ def test_darwin_core(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     assert first["vernacularName"] == "Magpie"
     assert first["identificationVerificationStatus"] == "unverified"
     assert first["basisOfRecord"] == "MachineObservation"
-    assert (family["scientificName"], family["taxonRank"], family["genus"]) == (
-        *("Corvidae", "family"),
-        "",
-    )
+    assert (family["scientificName"], family["taxonRank"], family["genus"]) == (*("Corvidae", "family"), "")
     assert unsure["scientificName"] == ""
     assert "not sure" in unsure["identificationRemarks"]
     assert "truncated" in broken["identificationRemarks"]

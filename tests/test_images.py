@@ -43,13 +43,7 @@ def _reason(data: bytes, **options: int) -> RejectReason:
     return caught.value.reason
 
 
-LOSSLESS = {
-    "PNG": {},
-    "BMP": {},
-    "TIFF": {},
-    "PPM": {},
-    "WEBP": {"lossless": True},
-}
+LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}}
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -95,13 +89,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
 
 
 def test_orientation_of_broken_exif_is_upright() -> None:
-    for exif in (
-        b"",
-        b"Exif\0\0",
-        b"MM\0*",
-        b"II*\0\xff\xff\xff\xff",
-        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
-    ):
+    for exif in (b"", b"Exif\0\0", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
         assert image_containers.exif_orientation(exif) == 1
 
 

@@ -89,12 +89,7 @@ class Hub(BaseHTTPRequestHandler):
         name = self.path.rpartition("/")[2]
         if "/tree/" in self.path:
             entries = [
-                {
-                    "type": "file",
-                    "path": name,
-                    "size": len(data),
-                    "oid": hashlib.sha1(data).hexdigest(),
-                }
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
                 for name, data in self.files.items()
             ]
             self._answer(entries)

@@ -99,9 +99,7 @@ SOURCES = st.lists(
 
 
 @given(SOURCES)
-def test_nothing_is_lost_and_no_photo_is_kept_twice(
-    sources: list[list[tuple[str, int, bool]]],
-) -> None:
+def test_nothing_is_lost_and_no_photo_is_kept_twice(sources: list[list[tuple[str, int, bool]]]) -> None:
     tables = []
     for number, rows in enumerate(sources):
         taxa = [Taxon(f"{number}{name}", name) for name in {name for name, *_ in rows}]

@@ -167,18 +167,14 @@ def test_bootstrap_is_a_function_of_its_seed() -> None:
     assert metrics.bootstrap(values, ["a"] * 200 + ["b"] * 200) != metrics.bootstrap(values)
 
 
-def test_bootstrap_draws_the_same_whether_in_one_piece_or_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bootstrap_draws_the_same_whether_in_one_piece_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
     values, classes = sample()[1] == 2, np.arange(400) % 7
     whole = metrics.bootstrap(values, classes_N=classes)
     monkeypatch.setattr(metrics, "_CHUNK", 3000)
     assert metrics.bootstrap(values, classes_N=classes) == pytest.approx(whole)
 
 
-def test_no_measure_depends_on_how_many_rows_are_computed_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_no_measure_depends_on_how_many_rows_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, labels = sample()
 
     def measures() -> list[object]:

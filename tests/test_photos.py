@@ -46,9 +46,7 @@ def test_a_frame_with_other_columns_is_refused() -> None:
         st.tuples(st.sets(st.integers(-2, 11)), st.sampled_from(["empty", "corrupt"])), max_size=4
     )
 )
-def test_kept_and_rejected_add_up_and_the_first_reason_stays(
-    rounds: list[tuple[set[int], str]],
-) -> None:
+def test_kept_and_rejected_add_up_and_the_first_reason_stays(rounds: list[tuple[set[int], str]]) -> None:
     photos = table(10)
     expected: dict[str, str] = {}
     for ids, reason in rounds:

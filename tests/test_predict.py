@@ -178,7 +178,7 @@ def test_csv_is_read_back_by_the_standard_reader() -> None:
         ("e.jpg", "", "", ""),
     ]
     assert [row["score"] for row in found] == [
-        *("", "0.750000", "0.250000", "1.000000", "0.600000", "0.400000", "0.200000", ""),
+        *("", "0.750000", "0.250000", "1.000000", "0.600000", "0.400000", "0.200000", "")
     ]
     assert found[1]["common_name"] == "été"
     tit = found[5]
@@ -230,13 +230,7 @@ def test_wide_is_a_row_a_photo_and_a_column_a_label(insects: Path, classifier: C
 
 def test_labels_of_one_name_have_columns_of_their_own() -> None:
     twins = Taxonomy([Taxon("1", "a"), Taxon("2", "a"), Taxon("3", "score"), Taxon("4", "b")])
-    assert inference.columns(twins, wide=True)[7:] == (
-        "a (1)",
-        "a (2)",
-        "score (3)",
-        "b",
-        "rejected",
-    )
+    assert inference.columns(twins, wide=True)[7:] == ("a (1)", "a (2)", "score (3)", "b", "rejected")
 
 
 def test_patterns_and_lists(insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

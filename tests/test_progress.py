@@ -8,8 +8,7 @@ from fieldmark.utils.logging import _rate, progress_bar
 
 
 @pytest.mark.parametrize(
-    ("speed", "said"),
-    [(0.0258, "0.026"), (0.26, "0.26"), (1.96, "2"), (9.96, "10"), (1234.4, "1,234")],
+    ("speed", "said"), [(0.0258, "0.026"), (0.26, "0.26"), (1.96, "2"), (9.96, "10"), (1234.4, "1,234")]
 )
 def test_a_rate_is_never_rounded_to_nothing(speed: float, said: str) -> None:
     assert _rate(speed, "epochs") == f"{said} epochs/s"

@@ -230,10 +230,7 @@ class TestFolder:
         for name in ("Pica_pica", "Parus major", "unknown"):
             photo(tmp_path / name / "1.jpg")
         magpie = read(tmp_path, verify=False).taxonomy["Pica_pica"]
-        assert (magpie.name, magpie.ranks) == (
-            "Pica pica",
-            {"genus": "Pica", "species": "Pica pica"},
-        )
+        assert (magpie.name, magpie.ranks) == ("Pica pica", {"genus": "Pica", "species": "Pica pica"})
 
     def test_a_few_names_of_that_shape_are_everyday_names(self, tmp_path: Path) -> None:
         for name in ("Black_bear", "wolf", "lynx"):
@@ -241,13 +238,7 @@ class TestFolder:
         assert read(tmp_path, verify=False).taxonomy["Black_bear"].ranks == {}
 
     def test_parts(self, tmp_path: Path) -> None:
-        for name in (
-            "train/a/1.jpg",
-            "Validation/b/1.jpg",
-            "test/1.jpg",
-            "train/2.jpg",
-            "misc/3.jpg",
-        ):
+        for name in ("train/a/1.jpg", "Validation/b/1.jpg", "test/1.jpg", "train/2.jpg", "misc/3.jpg"):
             photo(tmp_path / name)
         table = read(tmp_path)
         rows = {row[0]: row[1:] for row in table.frame.select("id", "split", "taxon_id", "reason").rows()}
@@ -272,10 +263,7 @@ class TestFolder:
     def test_a_loop_of_links_ends(self, tmp_path: Path) -> None:
         photo(tmp_path / "a/1.jpg")
         (tmp_path / "a/again").symlink_to(tmp_path)
-        assert reason_of(read(tmp_path)) == {
-            "a/1.jpg": None,
-            "a/again": RejectReason.REPEATED_FOLDER,
-        }
+        assert reason_of(read(tmp_path)) == {"a/1.jpg": None, "a/again": RejectReason.REPEATED_FOLDER}
 
     def test_a_class_may_be_a_link(self, tmp_path: Path) -> None:
         photo(tmp_path / "elsewhere/1.jpg")

@@ -85,12 +85,7 @@ def row(id_: str, table: str, backbone: str, label: str, **change: Any) -> dict[
         "scores": f"scores/{id_}.safetensors",
         "note": "",
         "curve": [
-            {
-                "epoch": at,
-                "train_loss": 3.0 / at,
-                "val_loss": 3.2 / at**0.7,
-                "val_error": 0.2 + 0.6 / at,
-            }
+            {"epoch": at, "train_loss": 3.0 / at, "val_loss": 3.2 / at**0.7, "val_error": 0.2 + 0.6 / at}
             for at in range(1, epochs + 1)
         ],
         "val_top1_error": 0.5,
@@ -165,14 +160,7 @@ STUDY: dict[str, Any] = {
                 "counts": [22, 14, 12, 12, 6, 5, 3],
             },
         },
-        "split": {
-            "way": "stratified",
-            "seed": 0,
-            "train": 3903,
-            "val": 217,
-            "test": 217,
-            "digest": "e" * 64,
-        },
+        "split": {"way": "stratified", "seed": 0, "train": 3903, "val": 217, "test": 217, "digest": "e" * 64},
         "prune_below": 100,
         "kept_classes": 4,
     },
@@ -228,10 +216,7 @@ def photo_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path |
 
 def make_study(photo_of: Callable[[str], Path | None], study: dict[str, Any] = STUDY) -> str:
     return study_page(
-        StudyRecord.from_dict(study),
-        photos=photo_of,
-        evaluations=EVALUATIONS.get,
-        taxonomy=TAXONOMY,
+        StudyRecord.from_dict(study), photos=photo_of, evaluations=EVALUATIONS.get, taxonomy=TAXONOMY
     )
 
 
@@ -485,9 +470,7 @@ def test_photos_that_are_gone_or_broken_are_passed_over(tmp_path: Path) -> None:
     assert "Hardest mistakes" in make_study(lambda _: None)
 
 
-def test_a_study_of_one_table_leaves_the_others_out(
-    photo_of: Callable[[str], Path | None],
-) -> None:
+def test_a_study_of_one_table_leaves_the_others_out(photo_of: Callable[[str], Path | None]) -> None:
     study = copy.deepcopy(STUDY)
     study["rows"] = [row for row in study["rows"] if row["table"] == "table3"]
     study["skipped"] = []
@@ -595,11 +578,7 @@ def test_error_in_plain_words(error: float, words: str) -> None:
 
 
 def test_number_formats() -> None:
-    assert [page.plural(n, "photo") for n in (0, 1, 2000)] == [
-        "0 photos",
-        "1 photo",
-        "2,000 photos",
-    ]
+    assert [page.plural(n, "photo") for n in (0, 1, 2000)] == ["0 photos", "1 photo", "2,000 photos"]
     assert page.plural(1, "class", "classes") == "1 class"
     assert page.plural(2, "class", "classes") == "2 classes"
     assert page.percents([0.1, 0.25]) == "10.0 to 25.0 %"

@@ -26,8 +26,7 @@ def blobs(photos: int, classes: int, dim: int, seed: int) -> LabelledFeatures:
 def test_the_first_class_in_blocks_is_the_first_of_all(classes: int, block: int) -> None:
     rng = np.random.default_rng(classes)
     head = LinearHead(
-        rng.normal(size=(4, classes)).astype(np.float32),
-        rng.normal(size=classes).astype(np.float32),
+        rng.normal(size=(4, classes)).astype(np.float32), rng.normal(size=classes).astype(np.float32)
     )
     x_BD = rng.normal(size=(7, 4)).astype(np.float32)
     which, total = sampled_softmax.first(head, x_BD, block)

@@ -355,10 +355,7 @@ def test_cross_site_requests_are_denied(web: httpx.Client) -> None:
 
 
 def test_metrics(running: Any, classifier: Classifier) -> None:
-    with (
-        running(classifier, ServeConfig(decoders=1)) as server,
-        httpx.Client(base_url=server.url) as web,
-    ):
+    with running(classifier, ServeConfig(decoders=1)) as server, httpx.Client(base_url=server.url) as web:
         web.post("/v1/predict", files=[("p", ("a", jpeg(1))), ("p", ("b", jpeg(2)))])
         web.post("/v1/predict", content=b"text")
         web.get("/some/path/nobody/knows")
@@ -481,8 +478,7 @@ def test_failed_batch_does_not_affect_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("port", 70_000), ("queue", 0), ("batch", 0), ("max_pixels", 10**9), ("max_bytes", 0)],
+    ("name", "value"), [("port", 70_000), ("queue", 0), ("batch", 0), ("max_pixels", 10**9), ("max_bytes", 0)]
 )
 def test_settings_out_of_range(name: str, value: int) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is "):
@@ -534,11 +530,7 @@ def test_address_in_use_is_one_sentence(model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
-            command(model, "--port", port),
-            capture_output=True,
-            text=True,
-            env=os.environ,
-            check=False,
+            command(model, "--port", port), capture_output=True, text=True, env=os.environ, check=False
         )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

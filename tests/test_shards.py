@@ -78,20 +78,11 @@ class TestWebDataset:
         assert readers.read(tmp_path / "s.tar", verify=False).frame["taxon_id"][0] == "Pica pica"
 
     def test_json_says_rights_and_ranks(self, tmp_path: Path, write_tar: Any) -> None:
-        about = {
-            "species": "Pica pica",
-            "license": "CC-BY",
-            "attribution": "(c) A",
-            "family": "Corvidae",
-        }
+        about = {"species": "Pica pica", "license": "CC-BY", "attribution": "(c) A", "family": "Corvidae"}
         write_tar(tmp_path / "s.tar", {"d/a.b.jpg": b"x", "d/a.json": json.dumps(about).encode()})
         table = readers.read(tmp_path / "s.tar", verify=False)
         row = table.frame.row(0, named=True)
-        assert (row["id"], row["licence"], row["rights_holder"]) == (
-            "s.tar/d/a.b.jpg",
-            "CC-BY",
-            "(c) A",
-        )
+        assert (row["id"], row["licence"], row["rights_holder"]) == ("s.tar/d/a.b.jpg", "CC-BY", "(c) A")
         assert table.taxonomy["Pica pica"].ranks["family"] == "Corvidae"
 
     def test_links_and_names_that_lead_out(self, tmp_path: Path) -> None:
@@ -291,10 +282,7 @@ def test_a_shard_without_a_photo_that_can_be_used_is_no_success(tmp_path: Path) 
     (tmp_path / "kind" / "a.jpg").write_bytes(b"no picture")
     run = CliRunner().invoke(
         app,
-        [
-            *("extract", str(tmp_path), "--backbone", NETWORK, "--weights", "random"),
-            *("--engine", "torch"),
-        ],
+        [*("extract", str(tmp_path), "--backbone", NETWORK, "--weights", "random"), *("--engine", "torch")],
     )
     assert isinstance(run.exception, InputError)
     assert "none of 1 photos can be used" in str(run.exception)

@@ -93,13 +93,7 @@ class TestTheRealPhotos:
 
 
 @settings(deadline=None)
-@given(
-    tables(grouped=False),
-    WAYS,
-    SEEDS,
-    st.sampled_from([0.1, 0.2, 0.25]),
-    st.sampled_from([0.0, 0.1]),
-)
+@given(tables(grouped=False), WAYS, SEEDS, st.sampled_from([0.1, 0.2, 0.25]), st.sampled_from([0.0, 0.1]))
 def test_sizes_are_exact_where_photos_stand_alone(
     table: PhotoTable, way: str, seed: int, val: float, test: float
 ) -> None:

@@ -64,11 +64,7 @@ def test_by_hand() -> None:
         "photos_in_classes_below_100": 4,
     }
     assert counted["parts"]["all"]["photos"] == 6
-    assert counted["histogram"] == {
-        "part": "train",
-        "bins": [0, 1, 2, 3, 4],
-        "counts": [0, 1, 0, 1],
-    }
+    assert counted["histogram"] == {"part": "train", "bins": [0, 1, 2, 3, 4], "counts": [0, 1, 0, 1]}
 
 
 def test_nothing_to_count() -> None:

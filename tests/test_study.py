@@ -54,8 +54,7 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     state = models.load(SQUEEZE, weights="random", seed=7).network.state_dict()
     save_file(
-        {name: tensor.contiguous() for name, tensor in state.items()},
-        folder / f"{SQUEEZE}.safetensors",
+        {name: tensor.contiguous() for name, tensor in state.items()}, folder / f"{SQUEEZE}.safetensors"
     )
     return folder
 
@@ -102,9 +101,7 @@ def test_every_row_is_complete_and_in_the_recipes_order(done: tuple[Path, StudyR
         assert epochs == ([] if row["mode"] == "ensemble" else [1, 2])
 
 
-def test_every_number_can_be_computed_again_from_the_kept_scores(
-    done: tuple[Path, StudyResult],
-) -> None:
+def test_every_number_can_be_computed_again_from_the_kept_scores(done: tuple[Path, StudyResult]) -> None:
     out, found = done
     for row in found["rows"]:
         summary = Evaluation.load(out / row["scores"]).summary(seed=0)
@@ -137,9 +134,7 @@ def test_the_best_row_is_measured_on_other_photos(done: tuple[Path, StudyResult]
     assert not set(on_val.photo_ids) & set(on_test.photo_ids)
 
 
-def test_a_network_without_weights_is_never_shown_as_pretrained(
-    done: tuple[Path, StudyResult],
-) -> None:
+def test_a_network_without_weights_is_never_shown_as_pretrained(done: tuple[Path, StudyResult]) -> None:
     out, found = done
     page = (out / "report.html").read_text()
     for row in found["rows"]:
@@ -281,7 +276,7 @@ def test_table_3_of_the_paper_from_the_command_line(
     assert not leave.value.code
     found = io.read_json(tmp_path / "out" / "study.json")
     assert [row["label"] for row in found["rows"]] == [
-        *("AlexNet", "DenseNet", "SqueezeNet", "ShuffleNet", "ResNeXt"),
+        *("AlexNet", "DenseNet", "SqueezeNet", "ShuffleNet", "ResNeXt")
     ]
     for row in found["rows"]:
         assert set(row) >= KEYS
@@ -317,12 +312,7 @@ def test_one_thing_of_the_recipe_of_fine_tuning_is_changed_at_a_time(
 ) -> None:
     """The row of a change is that of the recipe with it; the other rows are that of the whole recipe."""
     photos = "Photos as they are: no crops, no RandAugment"
-    labels = (
-        "All of it",
-        "Without the last layer learned first",
-        "Without weight decay",
-        photos,
-    )
+    labels = ("All of it", "Without the last layer learned first", "Without weight decay", photos)
     made = _small(RECIPES["tuned"](Options(epochs=1)), ["parts"])
     runs = tuple(run for run in made.runs if run.label in labels)
     again = replace(runs[0], label="Again", changes={"accumulate": 2})
@@ -426,10 +416,4 @@ def test_rows_that_cannot_be_measured_are_said_and_stop_nothing(
     assert (tmp_path / "out" / "report.html").exists()
     best = Run("test", "Best", best_of="table3", part="test", **how)
     with pytest.raises(InputError, match=r"no row of table3 is the best"):
-        study(
-            tmp_path / "photos",
-            replace(made, runs=(*rows, best)),
-            few,
-            out=tmp_path / "o",
-            command="c",
-        )
+        study(tmp_path / "photos", replace(made, runs=(*rows, best)), few, out=tmp_path / "o", command="c")

@@ -15,15 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from fieldmark.data.dataset import load_dataset
-from fieldmark.experiments import (
-    Options,
-    OwnNetwork,
-    Recipe,
-    Run,
-    StudyConfig,
-    StudyResult,
-    study,
-)
+from fieldmark.experiments import Options, OwnNetwork, Recipe, Run, StudyConfig, StudyResult, study
 from fieldmark.experiments.own import code_key, fit_head
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
@@ -202,10 +194,7 @@ def test_what_cannot_be_run_is_one_sentence(
 
 
 def test_two_networks_of_one_name_are_refused(insects: Path, tmp_path: Path) -> None:
-    runs = [
-        Run("own", "A", "same", network=TOP, **OWN),
-        Run("own", "B", "same", network=Colours, **OWN),
-    ]
+    runs = [Run("own", "A", "same", network=TOP, **OWN), Run("own", "B", "same", network=Colours, **OWN)]
     with pytest.raises(InputError, match="Two different networks are called 'same'"):
         study(insects, runs, CONFIG, out=tmp_path / "out")
 

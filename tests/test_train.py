@@ -57,10 +57,7 @@ def test_what_is_written_agrees(model: Path) -> None:
 def test_the_kept_scores_are_what_the_classifier_gives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the photos again, through another engine: the same scores to half precision."""
     monkeypatch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
-    classifier, evaluation = (
-        Classifier.load(model),
-        Evaluation.load(model / "evaluation.safetensors"),
-    )
+    classifier, evaluation = (Classifier.load(model), Evaluation.load(model / "evaluation.safetensors"))
     table = PhotoTable.read(model / "photos.parquet")
     places = dict(table.frame.select("id", "path").iter_rows())
     crops = [

@@ -42,17 +42,7 @@ def _reference(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 @pytest.mark.parametrize(
     "shape",
-    [
-        (375, 500),
-        (500, 333),
-        (600, 800),
-        (768, 1024),
-        (224, 224),
-        (256, 256),
-        (448, 448),
-        (100, 140),
-        (3, 5),
-    ],
+    [(375, 500), (500, 333), (600, 800), (768, 1024), (224, 224), (256, 256), (448, 448), (100, 140), (3, 5)],
 )
 def test_the_crop_is_pillows(shape: tuple[int, int], interpolation: str, fit: str) -> None:
     preprocess = Preprocess(interpolation=interpolation, fit=fit)  # type: ignore[arg-type]
@@ -88,18 +78,13 @@ def test_any_picture_gives_a_crop_of_the_size(
 def test_elongated_pictures_and_single_pixels(shape: tuple[int, int], fit: str) -> None:
     preprocess = Preprocess(fit=fit)  # type: ignore[arg-type]
     image = np.full((*shape, 3), (10, 200, 90), np.uint8)
-    for crop in (
-        preprocess.apply(image),
-        augment(image, preprocess, seed=1, epoch=2, photo_id="thin"),
-    ):
+    for crop in (preprocess.apply(image), augment(image, preprocess, seed=1, epoch=2, photo_id="thin")):
         assert crop.shape == (224, 224, 3)
         assert (crop == (10, 200, 90)).all()
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_a_picture_of_the_right_size_is_not_touched(
-    interpolation: resampling.Interpolation,
-) -> None:
+def test_a_picture_of_the_right_size_is_not_touched(interpolation: resampling.Interpolation) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     same = resampling.resize(picture, (0, 0, 30, 20), (20, 30), interpolation)
     assert (same == picture).all()

@@ -36,13 +36,7 @@ BEES = [
         name,
         common,
         "Insects",
-        dict(
-            zip(
-                RANKS,
-                ("Animalia", "Arthropoda", "Insecta", "Hymenoptera", "Apidae", *rest),
-                strict=True,
-            )
-        ),
+        dict(zip(RANKS, ("Animalia", "Arthropoda", "Insecta", "Hymenoptera", "Apidae", *rest), strict=True)),
     )
     for number, (name, common, *rest) in enumerate(
         [

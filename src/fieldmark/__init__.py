@@ -51,10 +51,7 @@ _MODULES = {
     "utils.errors": ("ClassifierError", "FieldmarkError", "ImageRejected", "InputError"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-_DEPRECATED = {
-    "Split": "data.split",
-    "Taxonomy": "data.taxonomy",
-}
+_DEPRECATED = {"Split": "data.split", "Taxonomy": "data.taxonomy"}
 """Names of the version before, each with its module; see docs/python.md for how long they stay."""
 
 __all__ = [

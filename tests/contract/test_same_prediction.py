@@ -123,10 +123,7 @@ def folder(
         softer = replace(
             trained,
             temperature=20 * trained.temperature,
-            thresholds={
-                "species": Threshold(0.95, SPECIES, 0.5),
-                "genus": Threshold(0.95, GENUS, 0.5),
-            },
+            thresholds={"species": Threshold(0.95, SPECIES, 0.5), "genus": Threshold(0.95, GENUS, 0.5)},
         )
         crops = stacked([softer.crop(path.read_bytes()) for path in drawn])
         energies = np.sort(softer.outputs(crops)[1])
@@ -239,11 +236,7 @@ def assert_same(found: Iterable[Said], expected: Iterable[Said]) -> None:
 
 
 def assert_all_ways_agree(
-    folder: Path,
-    exported: Path,
-    running: Any,
-    photos: Sequence[Path],
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, exported: Path, running: Any, photos: Sequence[Path], monkeypatch: pytest.MonkeyPatch
 ) -> list[Said]:
     classifier = Classifier.load(folder)
     expected = python_says(classifier, photos)
@@ -262,11 +255,7 @@ def assert_all_ways_agree(
 
 
 def test_drawn_photos_get_one_answer(
-    folder: Path,
-    exported: Path,
-    running: Any,
-    drawn: list[Path],
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, exported: Path, running: Any, drawn: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = assert_all_ways_agree(folder, exported, running, drawn, monkeypatch)
     # Photos that all get the same answer would show nothing.
@@ -277,11 +266,7 @@ def test_drawn_photos_get_one_answer(
 
 
 def test_real_photos_get_one_answer(
-    folder: Path,
-    exported: Path,
-    running: Any,
-    shared: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, exported: Path, running: Any, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = sorted((shared / "data" / "wild74" / "test2019").iterdir())
     photos = [path for path in every if path.suffix == ".jpg"][:4]

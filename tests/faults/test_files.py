@@ -122,17 +122,12 @@ def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
             io.write_text(path, "new")
     with pytest.raises(InputError, match="could not be written"):
         io.write_text(tmp_path, "in place of a folder")
-    with (
-        pytest.raises(InputError, match="cannot be written to"),
-        io.lock(tmp_path / "file" / "lock"),
-    ):
+    with pytest.raises(InputError, match="cannot be written to"), io.lock(tmp_path / "file" / "lock"):
         pass
     assert names(tmp_path) == ["file"]
 
 
-def test_a_lock_that_another_process_holds_is_refused_and_is_free_once_it_is_killed(
-    tmp_path: Path,
-) -> None:
+def test_a_lock_that_another_process_holds_is_refused_and_is_free_once_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "store" / "lock"
     with process("io.lock({path})", "pass", path) as child:
         with pytest.raises(StoreError, match="in use by another fieldmark"), io.lock(path):

@@ -457,9 +457,7 @@ def test_the_folder_of_the_process_itself_is_written_to(
     assert word_of(tmp_path / "out") == "new"
 
 
-def test_a_name_that_leaves_no_room_for_the_staging_folder_is_refused_at_once(
-    tmp_path: Path,
-) -> None:
+def test_a_name_that_leaves_no_room_for_the_staging_folder_is_refused_at_once(tmp_path: Path) -> None:
     write(tmp_path / ("n" * 237), "new")
     with pytest.raises(InputError, match="too long"), claimed(tmp_path / ("n" * 238), KIND):
         pass

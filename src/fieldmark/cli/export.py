@@ -10,11 +10,7 @@ from fieldmark.cli import options as opt
 
 
 def export(
-    model: Path,
-    onnx: Path,
-    int8: bool = False,
-    check: list[Path] | None = None,
-    cache: Path | None = None,
+    model: Path, onnx: Path, int8: bool = False, check: list[Path] | None = None, cache: Path | None = None
 ) -> None:
     """Export a classifier as one ONNX file, with preprocessing and calibration.
 

@@ -8,12 +8,4 @@ from __future__ import annotations
 from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckResult, CheckSummary
 from fieldmark.curation.runner import check, files_of, lines
 
-__all__ = [
-    "DROP_REASONS",
-    "CheckConfig",
-    "CheckResult",
-    "CheckSummary",
-    "check",
-    "files_of",
-    "lines",
-]
+__all__ = ["DROP_REASONS", "CheckConfig", "CheckResult", "CheckSummary", "check", "files_of", "lines"]

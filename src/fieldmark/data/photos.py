@@ -51,14 +51,7 @@ _NOT_IN_DIGEST = frozenset({"path", *_LATER})
 _METADATA_KEY = "fieldmark"
 
 # Exceptions of reading another or a damaged file; Polars panics on some.
-_DAMAGE = (
-    OSError,
-    KeyError,
-    TypeError,
-    ValueError,
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-)
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +169,7 @@ class PhotoTable:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
             frame = _completed(pl.read_parquet(path))
             return cls(
-                frame,
-                Taxonomy.from_json(about["taxonomy"]),
-                places.root_of(about["root"]),
-                about["source"],
+                frame, Taxonomy.from_json(about["taxonomy"]), places.root_of(about["root"]), about["source"]
             )
         except _DAMAGE as error:
             raise InputError(

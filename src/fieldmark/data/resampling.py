@@ -118,11 +118,7 @@ def _one_pass(image: Any, box: Box, size: tuple[int, int]) -> Any:
 
 
 def _with_pillow(
-    pixels: ByteArray,
-    box: Box,
-    size: tuple[int, int],
-    interpolation: Interpolation,
-    columns_first: bool,
+    pixels: ByteArray, box: Box, size: tuple[int, int], interpolation: Interpolation, columns_first: bool
 ) -> ByteArray:
     from PIL import Image
 

@@ -109,12 +109,7 @@ class Split:
 
 
 def split_photos(
-    table: PhotoTable,
-    *,
-    val: float = 0.1,
-    test: float = 0.0,
-    seed: int = 0,
-    way: SplitMethod = "stratified",
+    table: PhotoTable, *, val: float = 0.1, test: float = 0.0, seed: int = 0, way: SplitMethod = "stratified"
 ) -> Split:
     """Divide the kept, labelled photos into train, val and test.
 

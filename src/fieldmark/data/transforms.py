@@ -62,11 +62,7 @@ class Preprocess:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("interpolation", Interpolation),
-            ("fit", ResizeMode),
-            ("tier", DecodingTier),
-        ):
+        for name, allowed in (("interpolation", Interpolation), ("fit", ResizeMode), ("tier", DecodingTier)):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(
                     f"preprocess.{name} is {getattr(self, name)!r}: "

@@ -195,12 +195,7 @@ class Workers:
         return whole
 
     def predict(
-        self,
-        classifier: Classifier,
-        items: Sequence[InputPhoto],
-        top: int = 5,
-        *,
-        wide: bool = False,
+        self, classifier: Classifier, items: Sequence[InputPhoto], top: int = 5, *, wide: bool = False
     ) -> Iterator[PhotoResult]:
         """Classify photos as `inference.predict` does; in whole batches, so that results are the same.
 

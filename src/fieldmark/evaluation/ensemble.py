@@ -169,11 +169,7 @@ class MemberContribution:
 
 
 def contributions(
-    own_MN: DoubleArray,
-    weights_M: DoubleArray,
-    groups: Sequence[str | None] | None = None,
-    *,
-    seed: int = 0,
+    own_MN: DoubleArray, weights_M: DoubleArray, groups: Sequence[str | None] | None = None, *, seed: int = 0
 ) -> list[MemberContribution]:
     """Measure each member's contribution; 0 for a member without a weight.
 

@@ -178,11 +178,7 @@ class Evaluation:
         return wrong
 
     def summary(
-        self,
-        *,
-        train_counts: Mapping[str, int] | None = None,
-        replicates: int = 1000,
-        seed: int = 0,
+        self, *, train_counts: Mapping[str, int] | None = None, replicates: int = 1000, seed: int = 0
     ) -> EvaluationSummary:
         """Compute every measure.
 

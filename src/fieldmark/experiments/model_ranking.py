@@ -186,11 +186,7 @@ def _load(config: RankConfig) -> dict[str, Backbone]:
 
 
 def _measured(
-    extractor: FeatureExtractor,
-    backbone: Backbone,
-    photos: LabelledPhotos,
-    classes: Sequence[str],
-    seed: int,
+    extractor: FeatureExtractor, backbone: Backbone, photos: LabelledPhotos, classes: Sequence[str], seed: int
 ) -> tuple[RankedNetwork, Evaluation]:
     """A network with its errors, and the scores of its ridge head."""
     start = time.perf_counter()

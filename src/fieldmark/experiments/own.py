@@ -139,11 +139,7 @@ def _giga_macs(network: nn.Module, crops: torch.Tensor) -> float:
 
 
 def fit_head(
-    train: LabelledFeatures,
-    val: LabelledFeatures,
-    classes: int,
-    training: Training,
-    loss: Loss,
+    train: LabelledFeatures, val: LabelledFeatures, classes: int, training: Training, loss: Loss
 ) -> tuple[LinearHead, list[Epoch], float]:
     """Train a last layer on cached features with a loss of the user's own.
 

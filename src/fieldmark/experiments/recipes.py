@@ -350,11 +350,7 @@ def tuned(options: Options) -> Recipe:
 
 RecipeFunction = Callable[[Options], Recipe]
 
-RECIPES: dict[str, RecipeFunction] = {
-    "paper": paper,
-    "better": better,
-    "tuned": tuned,
-}
+RECIPES: dict[str, RecipeFunction] = {"paper": paper, "better": better, "tuned": tuned}
 
 
 def find(name: str) -> Callable[[Options], Recipe]:

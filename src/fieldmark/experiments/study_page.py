@@ -236,11 +236,7 @@ def _literal(
 
 
 def _confusions(
-    rows: Sequence[StudyRow],
-    ranking: Ranking,
-    evaluations: EvaluationOf,
-    photos: PhotoOf,
-    taxonomy: Taxonomy,
+    rows: Sequence[StudyRow], ranking: Ranking, evaluations: EvaluationOf, photos: PhotoOf, taxonomy: Taxonomy
 ) -> tuple[StudyRow, list[Pair]] | None:
     """The mistakes of the best network whose scores were saved."""
     first = [ranking.best] if ranking.best else []

@@ -139,11 +139,7 @@ class _Run:
     result: Extraction
 
     def over(
-        self,
-        crop_cache: CropCache,
-        ready: Iterator[int],
-        photos: Sequence[PhotoFile],
-        wanted: BoolArray,
+        self, crop_cache: CropCache, ready: Iterator[int], photos: Sequence[PhotoFile], wanted: BoolArray
     ) -> None:
         keys = [photo.sha256 for photo in photos]
         size = getattr(self.engine, "preferred", BATCH)

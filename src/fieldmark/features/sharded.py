@@ -82,10 +82,7 @@ class ShardResult:
 
 
 def extract_shard(
-    table: PhotoTable,
-    backbones: dict[str, Backbone],
-    extractor: FeatureExtractor,
-    shard: Shard = Shard(1, 1),
+    table: PhotoTable, backbones: dict[str, Backbone], extractor: FeatureExtractor, shard: Shard = Shard(1, 1)
 ) -> ShardResult:
     """Compute and cache the features of one shard of the photos.
 

@@ -247,11 +247,7 @@ def _fit_trials(
 
 
 def choose_trial(
-    wrong: Sequence[BoolArray],
-    plain_N: BoolArray,
-    labels_N: IntArray,
-    tail_C: BoolArray,
-    loss: float = 0.02,
+    wrong: Sequence[BoolArray], plain_N: BoolArray, labels_N: IntArray, tail_C: BoolArray, loss: float = 0.02
 ) -> int:
     """Choose the setting with the lowest error on rare classes at nearly the same overall error.
 

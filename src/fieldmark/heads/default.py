@@ -131,10 +131,7 @@ def fit_best(
     if sampled:
         settings = sampled_softmax.default_settings(first)
         return sampled_softmax.best_first(
-            sampled_softmax.fit_sweep(train, val, classes, training, settings, on_each),
-            train,
-            val,
-            start,
+            sampled_softmax.fit_sweep(train, val, classes, training, settings, on_each), train, val, start
         )
     settings = default_settings(len(train), train.features.dim, classes, initial=first)
     fits = fit_sweep(train, val, classes, training, settings, on_each)

@@ -26,16 +26,7 @@ from fieldmark.heads import selection
 from fieldmark.heads.base import LinearHead, Scaling
 from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.scaling import subsample
-from fieldmark.heads.softmax import (
-    BETAS,
-    EPSILON,
-    Epoch,
-    Fit,
-    Hyperparameters,
-    Training,
-    by_loss,
-    cosine,
-)
+from fieldmark.heads.softmax import BETAS, EPSILON, Epoch, Fit, Hyperparameters, Training, by_loss, cosine
 from fieldmark.utils import random
 from fieldmark.utils.logging import report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -197,12 +188,7 @@ def fit_sweep(
     for hyperparameters in settings:
         initial = scaling.unfold(hyperparameters.initial) if hyperparameters.initial else None
         layer = Sampled(
-            count_C,
-            train.features.dim,
-            training,
-            hyperparameters.learning_rate,
-            drawn,
-            initial=initial,
+            count_C, train.features.dim, training, hyperparameters.learning_rate, drawn, initial=initial
         )
         curve = []
         for epoch in range(training.epochs):

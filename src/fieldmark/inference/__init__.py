@@ -16,13 +16,7 @@ from fieldmark.inference.formats import WRITERS, lines
 from fieldmark.inference.formats.submission import check_submission, write_submission
 from fieldmark.inference.formats.table import COLUMNS, columns
 from fieldmark.inference.formats.text import text_lines
-from fieldmark.inference.inputs import (
-    SUFFIXES,
-    InputPhoto,
-    find_photos,
-    read_list,
-    read_species_list,
-)
+from fieldmark.inference.inputs import SUFFIXES, InputPhoto, find_photos, read_list, read_species_list
 from fieldmark.inference.predictor import (
     PhotoResult,
     PredictFunction,

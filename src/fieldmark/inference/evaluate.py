@@ -57,8 +57,7 @@ def evaluate(
     known |= {taxon.id: taxon.id for taxon in classifier.taxa}
     ids = (known.get(each) or known.get(taxonomy[each].name.casefold()) for each in labelled.taxon_ids)
     labelled = replace(
-        labelled,
-        taxon_ids=tuple(new or old for new, old in zip(ids, labelled.taxon_ids, strict=True)),
+        labelled, taxon_ids=tuple(new or old for new, old in zip(ids, labelled.taxon_ids, strict=True))
     )
     scores_NC = np.empty((len(labelled), len(classifier.taxa)), np.float32)
     usable_N = np.ones(len(labelled), np.bool_)

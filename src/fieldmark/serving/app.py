@@ -112,8 +112,7 @@ def _service(request: Request) -> Service:
     tags=["photos"],
 )
 async def predict(
-    request: Request,
-    top: Annotated[int, Query(ge=1, le=1000, description="Number of labels per photo.")] = 5,
+    request: Request, top: Annotated[int, Query(ge=1, le=1000, description="Number of labels per photo.")] = 5
 ) -> Response:
     """Return the most likely labels; each photo has its own entry."""
     service = _service(request)
@@ -177,22 +176,14 @@ async def heat_map(
     return answers.response(value)
 
 
-@_api.get(
-    "/v1/classes",
-    response_model=answers.Classes,
-    summary="List the classes",
-    tags=["classifier"],
-)
+@_api.get("/v1/classes", response_model=answers.Classes, summary="List the classes", tags=["classifier"])
 async def classes(request: Request) -> Response:
     """Return all classes in the order of the classifier's scores."""
     return answers.response(_service(request).model.classes())
 
 
 @_api.get(
-    "/v1/model",
-    response_model=answers.ModelInfo,
-    summary="Describe the classifier",
-    tags=["classifier"],
+    "/v1/model", response_model=answers.ModelInfo, summary="Describe the classifier", tags=["classifier"]
 )
 async def model(request: Request) -> Response:
     """Return its name and test error, the supported routes and the limits."""
@@ -201,10 +192,7 @@ async def model(request: Request) -> Response:
 
 
 @_api.get(
-    "/health/live",
-    response_model=answers.Health,
-    summary="Check that the server runs",
-    tags=["health"],
+    "/health/live", response_model=answers.Health, summary="Check that the server runs", tags=["health"]
 )
 async def live() -> Response:
     """Return 200 as long as the server runs."""

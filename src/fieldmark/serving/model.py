@@ -103,9 +103,7 @@ class Model:
             precision=threshold.precision if threshold else None,
             offers=self.offers(),
             limits=answers.Limits(
-                bytes=config.max_bytes,
-                pixels=config.max_pixels,
-                photos=config.photos_a_request,
+                bytes=config.max_bytes, pixels=config.max_pixels, photos=config.photos_a_request
             ),
         )
 

@@ -47,10 +47,7 @@ class Service:
             on_failure=self.metrics.decoder_failures.inc,
         )
         self.batcher = Batcher(
-            self.model.predict,
-            size=config.batch,
-            pending=lambda: self._decoding,
-            on_batch=self._on_batch,
+            self.model.predict, size=config.batch, pending=lambda: self._decoding, on_batch=self._on_batch
         )
         self._memory = BodyMemory(config.held_bytes)
         self._queued = self._decoding = 0

@@ -172,19 +172,13 @@ def _is_whole(value: Any, low: float = -math.inf) -> bool:
 
 _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "a share from 0 to 1": (("val", "test", "precision"), lambda v: _is_number(v, 0, 1)),
-    "a whole number from 1, or None": (
-        ("epochs", "limit"),
-        lambda v: v is None or _is_whole(v, 1),
-    ),
+    "a whole number from 1, or None": (("epochs", "limit"), lambda v: v is None or _is_whole(v, 1)),
     "a whole number": (("seed",), _is_whole),
     "a number of seconds above 0, or None": (
         ("budget",),
         lambda v: v is None or (_is_number(v, 0) and v > 0),
     ),
-    "True or False": (
-        ("thumbnails", "stream", "rare", "bfloat16"),
-        lambda v: isinstance(v, bool),
-    ),
+    "True or False": (("thumbnails", "stream", "rare", "bfloat16"), lambda v: isinstance(v, bool)),
     "a path, or None": (("weights_dir", "names"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),

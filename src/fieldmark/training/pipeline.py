@@ -70,9 +70,7 @@ class Prepared:
         found = self.extractor.compute(self.splits.files, backbones)
         table = self.table.reject_files(found.rejected)
         return replace(
-            self,
-            dataset=replace(self.dataset, table=table),
-            extraction=self.extraction.merged(found),
+            self, dataset=replace(self.dataset, table=table), extraction=self.extraction.merged(found)
         )
 
 

@@ -133,12 +133,7 @@ class Provenance:
 
     @classmethod
     def of(
-        cls,
-        outcome: Outcome,
-        config: TrainConfig,
-        seconds: Seconds,
-        command: str,
-        details: Mapping[str, Any],
+        cls, outcome: Outcome, config: TrainConfig, seconds: Seconds, command: str, details: Mapping[str, Any]
     ) -> Provenance:
         """Record how an outcome came about."""
         fitted, splits = outcome.fitted, outcome.splits
@@ -161,10 +156,7 @@ class Provenance:
             data_digest=data.table.digest(),
             split=SplitRecord(data.split.way, data.split.seed, data.split.digest),
             epochs=len(best.curve),
-            chosen={
-                "learning_rate": setting.learning_rate,
-                "weight_decay": setting.weight_decay,
-            },
+            chosen={"learning_rate": setting.learning_rate, "weight_decay": setting.weight_decay},
             tried=tuple(map(Tried.of, fitted.fits)),
             curve=tuple(epoch.to_dict() for epoch in best.curve),
             versions=versions(),

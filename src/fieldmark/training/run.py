@@ -21,12 +21,7 @@ from fieldmark.training import pipeline
 from fieldmark.training.callbacks import Callback
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
-from fieldmark.training.strategies import (
-    EnsembleStrategy,
-    ExtendConfig,
-    ExtendStrategy,
-    SingleStrategy,
-)
+from fieldmark.training.strategies import EnsembleStrategy, ExtendConfig, ExtendStrategy, SingleStrategy
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
@@ -168,10 +163,7 @@ def _claimed(out: str | Path | None) -> AbstractContextManager[object]:
 
 
 def _run(
-    strategy: pipeline.Strategy,
-    out: str | Path | None,
-    callbacks: Sequence[Callback],
-    command: str,
+    strategy: pipeline.Strategy, out: str | Path | None, callbacks: Sequence[Callback], command: str
 ) -> Trained:
     with ExitStack() as stack:
         for callback in callbacks:

@@ -125,11 +125,7 @@ class Downloads:
         return self._with_retries(url, once, lambda: 0)
 
     def save(
-        self,
-        url: str,
-        path: Path,
-        check: Callable[[Path], None],
-        advance: Callable[[int, int | None], None],
+        self, url: str, path: Path, check: Callable[[Path], None], advance: Callable[[int, int | None], None]
     ) -> None:
         """Download a large file; resume where an earlier run was interrupted.
 

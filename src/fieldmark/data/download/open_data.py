@@ -36,11 +36,7 @@ class Fetched:
 
 
 def fetch_open_data(
-    wanted: PhotoQuery,
-    out: Path,
-    *,
-    tables_dir: Path | None = None,
-    retry_policy: RetryPolicy | None = None,
+    wanted: PhotoQuery, out: Path, *, tables_dir: Path | None = None, retry_policy: RetryPolicy | None = None
 ) -> Fetched:
     """Select photos in the tables, download them, and write `photos.csv`.
 

@@ -80,14 +80,7 @@ def choose(wanted: PhotoQuery, folder: Path) -> pl.DataFrame:
 
 
 def _observations(wanted: PhotoQuery, path: Path, counted: pl.DataFrame) -> pl.DataFrame:
-    columns = (
-        "observation_uuid",
-        "taxon_id",
-        "quality_grade",
-        "latitude",
-        "longitude",
-        "observed_on",
-    )
+    columns = ("observation_uuid", "taxon_id", "quality_grade", "latitude", "longitude", "observed_on")
     kept = []
     with progress_bar("choosing observations", unit="rows") as bar:
         for block in inat_tables.blocks(path, columns):
@@ -179,11 +172,7 @@ def _described(
     )
     path = pl.format("photos/{}/{}.{}", "number", "photo_id", "extension")
     url = pl.format(
-        "{}/photos/{}/{}.{}",
-        pl.lit(wanted.base.rstrip("/")),
-        "photo_id",
-        pl.lit(wanted.size),
-        "extension",
+        "{}/photos/{}/{}.{}", pl.lit(wanted.base.rstrip("/")), "photo_id", pl.lit(wanted.size), "extension"
     )
     return rows.select(
         path.alias("file_name"),

@@ -122,13 +122,4 @@ def _pick(path: Path, name: str | None) -> Reader:
 
 from_frame = table.from_frame
 
-__all__ = [
-    "READERS",
-    "Reader",
-    "by_location",
-    "from_frame",
-    "lists",
-    "look",
-    "read",
-    "without_empty",
-]
+__all__ = ["READERS", "Reader", "by_location", "from_frame", "lists", "look", "read", "without_empty"]

@@ -59,10 +59,7 @@ def _read(path: Path) -> PhotoTable:
         taxa, on="taxon_id", how="left", maintain_order="left"
     )
     rows = rows.join(
-        _observers(there.get("observers"), rows),
-        on="observer_id",
-        how="left",
-        maintain_order="left",
+        _observers(there.get("observers"), rows), on="observer_id", how="left", maintain_order="left"
     )
     given = rows.select(
         *RANKS,

@@ -33,12 +33,7 @@ _WEB_PAGE = b"<!DOCTYPE html><title>404</title><p>The photo that you are looking
 
 
 def draw(
-    folder: Path,
-    *,
-    species: int = 48,
-    photos: int = 1100,
-    seed: int = 0,
-    workers: int | None = None,
+    folder: Path, *, species: int = 48, photos: int = 1100, seed: int = 0, workers: int | None = None
 ) -> None:
     """Draw a field guide into `folder`; the same arguments give the same bytes.
 

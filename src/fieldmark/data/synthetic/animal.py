@@ -44,13 +44,7 @@ def draw_animal(
 
 
 def _from_above(
-    layer: Image.Image,
-    species: Species,
-    front: Image.Image,
-    hind: Image.Image,
-    pose: Pose,
-    *,
-    light: float,
+    layer: Image.Image, species: Species, front: Image.Image, hind: Image.Image, pose: Pose, *, light: float
 ) -> None:
     turn = rotation(pose.turn)
     for first in (False, True):  # hindwings below forewings
@@ -78,15 +72,7 @@ def _from_the_side(
         (hind, species.hind, False, 1.75, 1.0),
     ):
         matrix = turn @ mirror @ np.diag([1.0, -1.0]) @ rotation(angle) * pose.unit
-        _wing(
-            layer,
-            picture,
-            wing(place, first).root,
-            matrix,
-            pose.centre,
-            shade=shade,
-            edge=not first,
-        )
+        _wing(layer, picture, wing(place, first).root, matrix, pose.centre, shade=shade, edge=not first)
     _body(layer, species, pose, turn @ mirror @ rotation(math.pi / 2 - 0.15))
 
 

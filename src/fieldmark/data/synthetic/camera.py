@@ -36,11 +36,7 @@ def photograph(species: Species, seed: int, individual: str, photo: str) -> byte
     side = bool(where.random() < 0.12)
     pose = _pose(size, side, where, rng)
     animal = draw_animal(
-        species,
-        appearance_of(species, seed, individual),
-        pose,
-        size,
-        float(rng.uniform(-0.14, 0.14)),
+        species, appearance_of(species, seed, individual), pose, size, float(rng.uniform(-0.14, 0.14))
     )
     scene = scenery.scene(size, pose.centre, pose.unit, pose.side, where)
     _settle(scene, animal, rng)

@@ -200,13 +200,7 @@ def create_species(count: int, seed: int) -> tuple[Species, ...]:
         family = (number + number // len(_PALETTES)) % len(_FAMILIES)
         palette = _PALETTES[palettes[number % len(_PALETTES)]]
         species += _genus(
-            names[number],
-            palette,
-            start=len(species),
-            size=size,
-            number=number,
-            family=family,
-            seed=seed,
+            names[number], palette, start=len(species), size=size, number=number, family=family, seed=seed
         )
     return tuple(species)
 

@@ -44,14 +44,7 @@ def _of_row(context: StudyContext, run: Run) -> Iterator[PairedDifference]:
         except InputError:
             continue  # other photos, or none of such a class: nothing to compare
         yield PairedDifference(
-            row.table,
-            row.id,
-            reference.id,
-            over,
-            found.value,
-            found.interval,
-            found.photos,
-            found.tie,
+            row.table, row.id, reference.id, over, found.value, found.interval, found.photos, found.tie
         )
 
 

@@ -54,11 +54,7 @@ def head(context: StudyContext, run: Run) -> StudyRow:
 
 
 def _fit(
-    context: StudyContext,
-    run: Run,
-    learn: LabelledFeatures,
-    choose: LabelledFeatures,
-    classes: int,
+    context: StudyContext, run: Run, learn: LabelledFeatures, choose: LabelledFeatures, classes: int
 ) -> tuple[Head, Sequence[Epoch]]:
     """The head of a run, and its learning curve where it has one."""
     if run.loss is not None:

@@ -50,17 +50,11 @@ class Writer:
         table.write(context.out / "photos.parquet")
         context.data.dataset.split.write(context.out / "split.parquet")
         done = replace(
-            self._record(context),
-            finished=True,
-            seconds=seconds,
-            differences=differences(context),
+            self._record(context), finished=True, seconds=seconds, differences=differences(context)
         )
         done = _write(context, replace(done, findings=findings(done.rows, context.evaluation)))
         page = study_page(
-            done,
-            photos=photo_finder(table),
-            evaluations=context.evaluation,
-            taxonomy=table.taxonomy,
+            done, photos=photo_finder(table), evaluations=context.evaluation, taxonomy=table.taxonomy
         )
         io.write_text(context.out / "report.html", page)
         return done
@@ -74,11 +68,7 @@ class Writer:
             commit_or_version=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             finished=False,
-            machine={
-                "cores": cores(),
-                "processor": platform.machine(),
-                "system": platform.system(),
-            },
+            machine={"cores": cores(), "processor": platform.machine(), "system": platform.system()},
             versions=versions(),
             data=context.data.facts,
             rows=tuple(context.rows[run.id] for run in context.runs if run.id in context.rows),

@@ -61,12 +61,7 @@ class Classifier:
 
     @classmethod
     def alone(
-        cls,
-        backbone: Backbone,
-        preprocess: Preprocess,
-        head: LinearHead,
-        taxonomy: Taxonomy,
-        **more: Any,
+        cls, backbone: Backbone, preprocess: Preprocess, head: LinearHead, taxonomy: Taxonomy, **more: Any
     ) -> Classifier:
         """Return a classifier with one member; `more` are the other attributes."""
         return cls((Member(Network.of(backbone), preprocess, head),), taxonomy, **more)

@@ -47,10 +47,7 @@ def _body(classifier: Classifier) -> Iterator[str]:
     if "how" in made.get("chosen", {}):
         yield from _tried(made)
     licence = made.get("licence", "unknown")
-    yield from (
-        f"**Licence of the weights.** {licence}. The photos have their own licences.",
-        "",
-    )
+    yield from (f"**Licence of the weights.** {licence}. The photos have their own licences.", "")
     yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")
     yield from ("**Provenance.**", "", "```json", io.to_json(dict(made)).strip(), "```", "")
 

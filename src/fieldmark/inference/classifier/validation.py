@@ -74,12 +74,7 @@ def taxonomy(entries: Any) -> Taxonomy:
 
 
 def member(
-    architecture: str,
-    key: str,
-    preprocess: Preprocess,
-    side: int | None,
-    head: LinearHead,
-    classes: int,
+    architecture: str, key: str, preprocess: Preprocess, side: int | None, head: LinearHead, classes: int
 ) -> None:
     """Refuse a member whose parts do not fit each other.
 

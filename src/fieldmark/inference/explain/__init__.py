@@ -66,11 +66,7 @@ def heat_map(classifier: Classifier, photo: Photo, label: int | str | Taxon | No
 
 
 def heat(
-    classifier: Classifier,
-    crops: Sequence[ByteArray],
-    label: int | str | Taxon,
-    height: int,
-    width: int,
+    classifier: Classifier, crops: Sequence[ByteArray], label: int | str | Taxon, height: int, width: int
 ) -> FloatArray:
     """Compute a heat map from a photo's crops, of any size; see `heat_map`.
 

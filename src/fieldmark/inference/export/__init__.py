@@ -149,10 +149,7 @@ def export(
 
 
 def _quantised(
-    classifier: Classifier,
-    trunks: Sequence[onnx.ModelProto],
-    photos: Sequence[ByteArray],
-    expected: Outputs,
+    classifier: Classifier, trunks: Sequence[onnx.ModelProto], photos: Sequence[ByteArray], expected: Outputs
 ) -> tuple[onnx.ModelProto, Parity]:
     """Return the graph with int8 networks, and the differences on the other half of the photos."""
     if len(photos) < 2:

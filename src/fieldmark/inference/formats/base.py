@@ -63,14 +63,7 @@ class Writer:
 
     @classmethod
     def of_lines(
-        cls,
-        name: str,
-        suffix: str,
-        lines: Lines,
-        *,
-        end: str = "\n",
-        wide: bool = False,
-        timed: bool = False,
+        cls, name: str, suffix: str, lines: Lines, *, end: str = "\n", wide: bool = False, timed: bool = False
     ) -> Writer:
         """Make a text format from a function that gives its lines, each followed by `end`."""
 

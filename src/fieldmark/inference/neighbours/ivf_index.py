@@ -52,10 +52,7 @@ def _sums(x_SD: FloatArray, cell_S: npt.NDArray[np.intp], cells: int) -> FloatAr
 
 
 def _measure(
-    unit_ND: HalfArray,
-    cell_N: npt.NDArray[np.intp],
-    centres_CD: FloatArray,
-    random: np.random.Generator,
+    unit_ND: HalfArray, cell_N: npt.NDArray[np.intp], centres_CD: FloatArray, random: np.random.Generator
 ) -> dict[str, str]:
     """Find the smallest number of cells (a power of two) that reaches the wanted recall.
 

@@ -52,11 +52,7 @@ __all__ = [
 
 
 def engine(
-    backbone: Backbone,
-    name: str = "auto",
-    batch: int = BATCH,
-    *,
-    calibration: ByteArray | None = None,
+    backbone: Backbone, name: str = "auto", batch: int = BATCH, *, calibration: ByteArray | None = None
 ) -> Engine:
     """Return an engine that runs a backbone.
 

@@ -111,10 +111,7 @@ def quantized(
 
 
 def _loss(
-    x_ND: FloatArray,
-    exact_ND: FloatArray,
-    scores: Scores | None,
-    labels_N: npt.NDArray[np.integer] | None,
+    x_ND: FloatArray, exact_ND: FloatArray, scores: Scores | None, labels_N: npt.NDArray[np.integer] | None
 ) -> Loss:
     each = [graphs.relative_error(x[None], y[None]) for x, y in zip(x_ND, exact_ND, strict=True)]
     same = change = None

@@ -82,10 +82,7 @@ def options(
     photos = training_and_validation(parts)
     labels_N = photos.labels(parts.classes)
     known = labels_N >= 0
-    fold_N, labels_N = (
-        cross_validation.folds(photos, cross_validation.FOLDS, seed)[known],
-        labels_N[known],
-    )
+    fold_N, labels_N = (cross_validation.folds(photos, cross_validation.FOLDS, seed)[known], labels_N[known])
     log_p_MNC = [each.log_p(known) for each in found]
     own_MN = np.stack([ensemble.label_probabilities(log_p_NC, labels_N) for log_p_NC in log_p_MNC])
     plain_M = np.array([not each.variant for each in found])

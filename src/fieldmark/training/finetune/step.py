@@ -37,11 +37,7 @@ class Updater:
         network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         layers.set_trainable(network, recipe)
         self.optimiser = torch.optim.AdamW(
-            layers.parameter_groups(network, recipe),
-            recipe.learning_rate,
-            BETAS,
-            EPSILON,
-            weight_decay=0.0,
+            layers.parameter_groups(network, recipe), recipe.learning_rate, BETAS, EPSILON, weight_decay=0.0
         )
         self.run: Any = network
         if distributed.process_count() > 1:  # all start from the weights of the first process

@@ -6,10 +6,4 @@ from fieldmark.training.strategies.ensemble import EnsembleStrategy
 from fieldmark.training.strategies.extend import ExtendConfig, ExtendStrategy, extended_split
 from fieldmark.training.strategies.single import SingleStrategy
 
-__all__ = [
-    "EnsembleStrategy",
-    "ExtendConfig",
-    "ExtendStrategy",
-    "SingleStrategy",
-    "extended_split",
-]
+__all__ = ["EnsembleStrategy", "ExtendConfig", "ExtendStrategy", "SingleStrategy", "extended_split"]

@@ -109,10 +109,7 @@ class MemberFacts:
         del value["contribution"]
         if self.contribution is None:
             return value | {"verdict": "not measured"}
-        measured = {
-            "worth": self.contribution.loss,
-            "worth_interval": list(self.contribution.interval),
-        }
+        measured = {"worth": self.contribution.loss, "worth_interval": list(self.contribution.interval)}
         return value | {"verdict": verdict(self.contribution)} | measured
 
 
@@ -249,10 +246,7 @@ def _names(config: TrainConfig) -> tuple[str, ...]:
 
 
 def run_search(
-    data: Prepared,
-    networks: Sequence[models.Backbone],
-    config: TrainConfig,
-    budget: automl.Budget,
+    data: Prepared, networks: Sequence[models.Backbone], config: TrainConfig, budget: automl.Budget
 ) -> SearchOutcome:
     """Try candidates within the budget, and choose by their out-of-fold predictions."""
     best, parts = config.quality == "best", data.splits

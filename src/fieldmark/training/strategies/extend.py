@@ -130,11 +130,7 @@ class ExtendStrategy:
         splits = outcome.splits
         test = outcome.fitted.lead.features(splits.test, splits.classes)
         before = _scores_before(self.old, test.features[slice(None)], splits.classes)
-        changed = _changed(
-            self.old,
-            outcome.evaluation,
-            Evaluation.of(splits.test, before, splits.classes),
-        )
+        changed = _changed(self.old, outcome.evaluation, Evaluation.of(splits.test, before, splits.classes))
         known = self.old.becomes.values()
         made = self.old.classifier.provenance
         return {

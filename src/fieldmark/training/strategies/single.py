@@ -84,12 +84,7 @@ def fitted(data: Prepared, backbone: Backbone, fits: Sequence[Fit], config: Trai
     view = data.extractor.crop_for(backbone)
     member = FittedMember(Member(Network.of(backbone), view, fit.unscaled), backbone, data.extractor)
     return Fitted(
-        (member,),
-        data,
-        tuple(fits),
-        fit.seconds,
-        unseen_classes=config.transfer == "last",
-        details=details,
+        (member,), data, tuple(fits), fit.seconds, unseen_classes=config.transfer == "last", details=details
     )
 
 
