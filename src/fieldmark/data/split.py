@@ -41,12 +41,13 @@ class Split:
         frame: a row a photo, `id` and `part` (train, val or test), sorted by id. Photos in no part
             (rejected or unlabelled) are not in it.
         seed: what it was drawn with.
-        way: how it was drawn.
+        way: how it was drawn; `folds`: all photos but an official test part are trained on, and each is
+            measured by a head that did not see it.
     """
 
     frame: pl.DataFrame
     seed: int
-    way: SplitMethod
+    way: SplitMethod | Literal["folds"]
 
     def __post_init__(self) -> None:
         if self.frame.schema != pl.Schema(SCHEMA):
@@ -81,6 +82,16 @@ class Split:
     def digest(self) -> str:
         """A digest of which photo is in which part: 64 hexadecimal digits."""
         return io.sha256(self.frame.write_csv().encode())
+
+    def pooled(self, *, test: bool) -> Split:
+        """Return the split with all photos in the training part.
+
+        Args:
+            test: whether the test part stays apart.
+        """
+        stays = (pl.col("part") == "test") if test else pl.lit(False)
+        part = pl.when(stays).then(pl.col("part")).otherwise(pl.lit("train"))
+        return Split(self.frame.with_columns(part=part), self.seed, "folds")
 
     def rows(self, table: PhotoTable, part: Part) -> pl.DataFrame:
         """The rows of `table` that are in one part, in the order of the table."""

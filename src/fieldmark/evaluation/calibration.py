@@ -12,19 +12,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fieldmark.data.taxonomy import Level
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import intervals, metrics
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 _LOWEST, _HIGHEST = 0.05, 20.0
+_SPREAD = 0.5  # standard deviation of log T that is expected before any photo is seen
+_CONFIDENCE = 0.9  # with which the precision of a threshold is held on new photos
 _FEW = 20  # photos: on fewer, a share of right answers says next to nothing
+_STEPS = 40  # thresholds that are tested
 
 
-def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
-    """The temperature T for which softmax(s / T) has the least mean cross-entropy.
+def fit_temperature(s_NC: FloatArray, y_N: IntArray, groups: Sequence[str | None] | None = None) -> float:
+    """Fit the temperature T for which softmax(s / T) has the least mean cross-entropy.
+
+    log T is expected about 0 with a standard deviation of 0.5, so that a handful of photos, all of them
+    right, cannot make every answer certain. Photos of one group count as one.
 
     Args:
         s_NC: logits of held-out photos.
-        y_N: their classes; -1 for photos of none of the classes, which are passed over.
+        y_N: their classes; -1 for photos of none of the classes, which are ignored.
+        groups: the group of each photo; None: each stands alone.
 
     Returns:
         T between 0.05 and 20; 1 where there is no photo to fit it on.
@@ -33,6 +40,9 @@ def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
     if not known.any():
         return 1.0
     logits, labels = s_NC[known], y_N[known]
+    unit_N = intervals.units(groups, len(y_N))[known]
+    _, unit_N, photos_U = np.unique(unit_N, return_inverse=True, return_counts=True)
+    weight_N = 1 / photos_U[unit_N]
     loss_N = np.empty(len(labels))
 
     def loss(log_temperature: float) -> float:
@@ -41,7 +51,7 @@ def fit_temperature(s_NC: FloatArray, y_N: IntArray) -> float:
             top = scaled.max(axis=1)
             total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
             loss_N[rows] = total - scaled[np.arange(len(scaled)), labels[rows]]
-        return float(loss_N.mean())
+        return float((weight_N * loss_N).sum() + (log_temperature / _SPREAD) ** 2 / 2)
 
     return float(np.exp(_golden_section(loss, np.log(_LOWEST), np.log(_HIGHEST))))
 
@@ -71,40 +81,81 @@ class Threshold:
         precision: the share of given answers that are to be right.
         score: the answer is given from this probability on; above 1 where no score is good enough.
         coverage: the share of the photos it was set on that get an answer.
+        promised: the precision that is held on new photos like these with a confidence of 90 %; less
+            than `precision` where too few photos could show more. None: nothing can be promised.
     """
 
     precision: float
     score: float
     coverage: float
+    promised: float | None = None
 
 
-def fit_threshold(confidence_N: FloatArray, right_N: BoolArray, precision: float = 0.95) -> Threshold:
-    """The lowest score from which on at least `precision` of the answers are right.
+def fit_threshold(
+    confidence_N: FloatArray,
+    right_N: BoolArray,
+    precision: float = 0.95,
+    groups: Sequence[str | None] | None = None,
+) -> Threshold:
+    """Find the lowest score from which on a precision is held on new photos.
+
+    For each of 40 scores, the lower end of a one-sided 90 % interval of the precision above it (exact
+    binomial, for the effective number of photos) is computed. The lowest score is taken from which on it
+    reaches the precision asked for; the tests go from the surest photos down (fixed-sequence testing;
+    Angelopoulos and others, "Learn then test", 2021, section 3). Where too few photos were there to
+    show it, of the scores above which the precision is as asked for, the one with the highest lower end
+    is taken, and that end is what is promised. No answer is given where no score is good enough.
 
     Args:
         confidence_N: the probability of the first label, for held-out photos.
         right_N: whether that label is right.
         precision: the share that is to be right.
+        groups: the group of each photo; None: each stands alone.
     """
     order = np.argsort(-confidence_N, kind="stable")
     scores = confidence_N[order]
-    share = np.cumsum(right_N[order]) / np.arange(1, len(order) + 1)
-    # Photos with the same score are answered together: only the last of them is a place to cut.
-    last = np.append(scores[1:] != scores[:-1], True) if len(scores) else np.empty(0, np.bool_)
-    good = np.flatnonzero((share >= precision) & last)
-    if not len(good):
+    if not len(order):
         return Threshold(precision, 1.01, 0.0)
-    cut = int(good[-1])
-    return Threshold(precision, float(scores[cut]), (cut + 1) / len(order))
+    # Photos with the same score are answered together: only the last of them is a place to cut.
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+    wanted = np.ceil(np.arange(1, _STEPS + 1) * len(order) / _STEPS).astype(np.int64) - 1
+    cuts = np.unique(last[np.searchsorted(last, wanted)])
+    unit_N = intervals.units(groups, len(order))[order]
+    share = np.cumsum(right_N[order])[cuts] / (cuts + 1)
+    low = np.array([_lower(~right_N[order[: cut + 1]], unit_N[: cut + 1]) for cut in cuts])
+    if share.max() < precision:
+        return Threshold(precision, 1.01, 0.0)
+    enough = np.flatnonzero(low >= precision)
+    if len(enough):
+        # The run of scores that all reach it, begun at the surest that does.
+        chosen = enough[0] + int(np.argmin(np.append(low[enough[0] :] >= precision, False))) - 1
+        promised = precision
+    else:
+        chosen = int(np.argmax(np.where(share >= precision, low, -1.0)))
+        promised = float(low[chosen])
+    cut = int(cuts[chosen])
+    return Threshold(precision, float(scores[cut]), (cut + 1) / len(order), promised)
+
+
+def _lower(wrong_N: BoolArray, unit_N: IntArray) -> float:
+    """The lower end of the one-sided interval of a precision."""
+    groups = [str(unit) for unit in unit_N]
+    error, effective = intervals.effective_size(wrong_N, groups)
+    level = 2 * _CONFIDENCE - 1  # one-sided
+    return 1 - intervals.binomial_interval(error * effective, effective, level)[1]
 
 
 def fit_thresholds(
-    p_NC: FloatArray, y_N: IntArray, levels: Sequence[Level], precision: float = 0.95
+    p_NC: FloatArray,
+    y_N: IntArray,
+    levels: Sequence[Level],
+    precision: float = 0.95,
+    groups: Sequence[str | None] | None = None,
 ) -> dict[str, Threshold]:
-    """A threshold for the label itself ("species") and one for each wider rank.
+    """Fit a threshold for the label itself ("species") and one for each wider rank.
 
     A wider rank is asked only where all narrower ones were not sure, so its threshold is set on
-    just those photos: at least `precision` of the answers given at each rank are right. Where fewer
+    just those photos; see `fit_threshold`. Where fewer
     than 20 photos are left to set it on, the calibrated probability is taken at its word: an answer
     is given from a sum of `precision` on.
 
@@ -113,28 +164,34 @@ def fit_thresholds(
         y_N: their classes; -1 for a photo of none of the classes, for which no answer is right.
         levels: the wider ranks, the narrowest first (`Taxonomy.levels`).
         precision: the share of given answers that is to be right.
+        groups: the group of each photo; None: each stands alone.
 
     Returns:
         The thresholds by rank. Their coverage is the share of all photos that are answered at it.
     """
+    unit_N = intervals.units(groups, len(y_N))
     confidence_N = p_NC.max(axis=1, initial=0.0)
-    first = fit_threshold(confidence_N, p_NC.argmax(axis=1) == y_N, precision)
+    right_N = p_NC.argmax(axis=1) == y_N
+    first = fit_threshold(confidence_N, right_N, precision, groups)
     found = {"species": first}
     open_N = confidence_N < first.score
     for level in levels:
         score_N, right_N = _best(p_NC, y_N, level)
-        here = _fit_wider(score_N[open_N], right_N[open_N], precision, len(y_N))
+        rows = score_N[open_N], right_N[open_N], unit_N[open_N]
+        here = _fit_wider(*rows, precision, len(y_N))
         found[level.rank] = here
         open_N &= score_N < here.score
     return found
 
 
-def _fit_wider(score_M: FloatArray, right_M: BoolArray, precision: float, photos: int) -> Threshold:
+def _fit_wider(
+    score_M: FloatArray, right_M: BoolArray, unit_M: IntArray, precision: float, photos: int
+) -> Threshold:
     if not photos:  # then the probabilities are not calibrated either
         return Threshold(precision, 1.01, 0.0)
     if len(score_M) < _FEW:
         return Threshold(precision, precision, float((score_M >= precision).sum()) / photos)
-    found = fit_threshold(score_M, right_M, precision)
+    found = fit_threshold(score_M, right_M, precision, [str(unit) for unit in unit_M])
     return replace(found, coverage=found.coverage * len(score_M) / photos)
 
 

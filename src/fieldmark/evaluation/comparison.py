@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fieldmark.evaluation import metrics
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation import intervals, metrics
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation, Over
 from fieldmark.utils.errors import InputError
 
@@ -40,13 +40,12 @@ def difference(
     over: Over = "kept",
     classes: Collection[str] | None = None,
     macro: bool = False,
-    replicates: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """Compare two evaluations of the same photos by a paired bootstrap.
+    """Compare two evaluations of the same photos by a paired bootstrap and the exact sign test.
 
     Paired: each replicate draws the same photos for both, so that photos which are hard for both do
-    not blur the comparison. Whole groups are drawn, as in `metrics.bootstrap`.
+    not blur the comparison. Whole groups are drawn, as in `intervals.bootstrap`.
 
     Args:
         a, b: the evaluations; their photos may be in another order.
@@ -54,8 +53,7 @@ def difference(
             class counts as wrong.
         classes: only the photos of these classes; None: of any. Needs `over="kept"`.
         macro: each class counts the same, however many photos it has. Needs `over="kept"`.
-        replicates: how many times to draw.
-        seed: of the drawing.
+        seed: of the bootstrap.
 
     Raises:
         InputError: the photos are not the same, or no photo is left to compare.
@@ -77,7 +75,7 @@ def difference(
     values = (a.wrong_N().astype(np.float64) - b.wrong_N()[order])[rows]
     groups = [group for group, row in zip(a.groups, rows, strict=True) if row]
     labels = a.labels_N[rows] if macro else None
-    interval = metrics.difference_interval(values, groups, classes_N=labels, replicates=replicates, seed=seed)
+    interval = intervals.difference_interval(values, groups, classes_N=labels, seed=seed)
     value = float(values.mean())
     if labels is not None:
         value = metrics.macro_average(metrics.per_class_error(values, labels, len(a.classes))[0])

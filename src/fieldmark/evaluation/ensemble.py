@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark.evaluation import metrics
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation import intervals, metrics
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.utils.typing import DoubleArray, IntArray
 
 _LEAST = 1e-12  # lower bound of a probability: keeps the loss of an excluded label finite
@@ -177,7 +177,7 @@ def contributions(
 
     Args:
         own_MN, weights_M: the ensemble.
-        groups: of the photos, as in `metrics.bootstrap`.
+        groups: of the photos, as in `intervals.bootstrap`.
         seed: of the bootstrap.
 
     Raises:
@@ -191,6 +191,6 @@ def contributions(
             found.append(MemberContribution(0.0, (0.0, 0.0)))
             continue
         rise_N = losses(own_MN, rest / rest.sum()) - with_all_N
-        interval = metrics.difference_interval(rise_N, groups, most=MOST, seed=seed)
+        interval = intervals.difference_interval(rise_N, groups, most=MOST, seed=seed)
         found.append(MemberContribution(float(rise_N.mean()), interval))
     return found

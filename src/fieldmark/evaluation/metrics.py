@@ -13,16 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fieldmark.utils.random import generator
 from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 Scores = npt.NDArray[np.floating[Any]]
 Values = npt.NDArray[np.floating[Any]] | BoolArray | IntArray
 
-Interval = tuple[float, float]
-
 _BLOCK = 1 << 22  # scores in memory at once: 32 MiB in float64
-_CHUNK = 4_000_000  # draws of the bootstrap in memory at once: about 100 MB
 
 
 class ReliabilityBin(NamedTuple):
@@ -217,118 +213,6 @@ def confusion_pairs(predicted_N: IntArray, labels_N: IntArray, limit: int = 10) 
     return [Confusion(int(pairs_P2[at, 0]), int(pairs_P2[at, 1]), int(photos_P[at])) for at in order]
 
 
-def bootstrap(
-    values_N: Values,
-    groups: Sequence[str | None] | None = None,
-    *,
-    classes_N: IntArray | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """The percentile interval of a mean (Efron and Tibshirani, 1993), as (low, high).
-
-    Photos of one group are not independent, so whole groups are drawn; a photo without a group
-    stands alone. With `classes_N` the mean is the macro average. Its replicates are drawn in the
-    same way, over the whole set, and average over the classes that were drawn: drawing within each
-    class would tear groups apart and would take a class with one photo as known for certain.
-
-    Args:
-        values_N: what to average: mistakes, losses, or differences of them.
-        groups: the group of each photo, or None.
-        classes_N: the class of each photo, for the macro average.
-        replicates: how many times to draw.
-        seed: the interval is a function of the seed and of the values in their order.
-        level: the share of replicates inside the interval.
-    """
-    values = np.asarray(values_N, dtype=np.float64)
-    if not len(values):
-        raise ValueError("a bootstrap interval needs at least one value")
-    unit_N = _units(groups, len(values))
-    units = int(unit_N.max()) + 1
-    classes = np.zeros(len(values), np.int64) if classes_N is None else classes_N
-    order = np.argsort(classes, kind="stable")
-    starts_K = np.flatnonzero(np.diff(classes[order], prepend=classes[order][0] - 1))
-    random = generator(seed, "bootstrap")
-    means = []
-    step = max(1, _CHUNK // max(len(values), units))
-    for begin in range(0, replicates, step):
-        size = min(step, replicates - begin)
-        drawn_BU = random.integers(0, units, (size, units)) + np.arange(size)[:, None] * units
-        times_BU = np.bincount(drawn_BU.ravel(), minlength=size * units).reshape(size, units)
-        times_BN = times_BU[:, unit_N[order]].astype(np.float64)
-        count_BK = np.add.reduceat(times_BN, starts_K, axis=1)
-        sum_BK = np.add.reduceat(times_BN * values[order], starts_K, axis=1)
-        ratio_BK = np.divide(sum_BK, count_BK, out=np.zeros_like(sum_BK), where=count_BK > 0)
-        means.append(ratio_BK.sum(axis=1) / (count_BK > 0).sum(axis=1))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def error_interval(
-    wrong_N: Values,
-    groups: Sequence[str | None] | None = None,
-    *,
-    classes_N: IntArray | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Compute the interval of an error: the bootstrap's, or the exact one where resampling cannot vary.
-
-    Where all photos are right, or all wrong, or all of one group, every replicate is the same and the
-    bootstrap would claim certainty. Then the interval is the exact binomial one (Clopper and Pearson,
-    1934), with as many independent trials as there are groups.
-    """
-    values = np.asarray(wrong_N, dtype=np.float64)
-    units = int(_units(groups, len(values)).max()) + 1 if len(values) else 0
-    constant = units and float(values.min()) == float(values.max())
-    if units == 1 and not constant:
-        return 0.0, 1.0
-    if constant and values[0] in (0.0, 1.0):
-        unseen = _unseen(units, level)
-        return (0.0, unseen) if values[0] == 0.0 else (1 - unseen, 1.0)
-    return bootstrap(values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level)
-
-
-def difference_interval(
-    values_N: Values,
-    groups: Sequence[str | None] | None = None,
-    *,
-    most: float = 1.0,
-    classes_N: IntArray | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Compute the interval of a mean paired difference: the bootstrap's, or wider with little data.
-
-    Fewer than six groups show nothing at 95 %: even if all have the same sign, chance gives this one
-    time in 16 (the sign test; Arbuthnot, 1710). The interval is then the whole range. Where all values
-    are equal, so are all replicates; then the largest share not met in as many independent trials as
-    there are groups (Clopper and Pearson, 1934) may have the extreme value.
-
-    Args:
-        values_N: differences of mistakes, or of losses.
-        most: the largest possible difference; of mistakes 1.
-        groups, classes_N, replicates, seed, level: as for `bootstrap`.
-    """
-    values = np.asarray(values_N, dtype=np.float64)
-    units = int(_units(groups, len(values)).max()) + 1 if len(values) else 0
-    if units and 2 * 0.5**units > 1 - level:
-        return -most, most
-    if units and float(values.min()) == float(values.max()):
-        unseen, value = _unseen(units, level), float(values[0])
-        return value - unseen * (value + most), value + unseen * (most - value)
-    return bootstrap(values, groups, classes_N=classes_N, replicates=replicates, seed=seed, level=level)
-
-
-def _unseen(units: int, level: float) -> float:
-    """Compute the largest share that is plausible if it is not met in so many trials."""
-    return float(1 - ((1 - level) / 2) ** (1 / units))
-
-
 def auroc(known_N: Values, unknown_M: Values) -> float:
     """Compute the AUROC: the probability that a known photo scores higher than an unknown one.
 
@@ -367,17 +251,6 @@ def rank_correlation(one_N: Values, other_N: Values) -> float:
     a_N, b_N = placed(one_N), placed(other_N)
     length = float(np.sqrt((a_N**2).sum() * (b_N**2).sum()))
     return float((a_N * b_N).sum() / length) if length else float("nan")
-
-
-def _units(groups: Sequence[str | None] | None, size: int) -> IntArray:
-    """Number the independent units in order of appearance; the unit of each photo, shape (N,)."""
-    if groups is None:
-        return np.arange(size, dtype=np.int64)
-    if len(groups) != size:
-        raise ValueError(f"{len(groups)} groups were given for {size} values")
-    numbers: dict[object, int] = {}
-    keys = [(at,) if group is None else group for at, group in enumerate(groups)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def _mean(values: Values) -> float:

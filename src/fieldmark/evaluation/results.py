@@ -18,8 +18,8 @@ import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
 from fieldmark.data.subset import LabelledPhotos
-from fieldmark.evaluation import metrics
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation import intervals, metrics
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.records import Record
@@ -177,22 +177,17 @@ class Evaluation:
         wrong[kept] = metrics.wrong(self._kept_scores, self.labels_N[kept], k)
         return wrong
 
-    def summary(
-        self, *, train_counts: Mapping[str, int] | None = None, replicates: int = 1000, seed: int = 0
-    ) -> EvaluationSummary:
+    def summary(self, *, train_counts: Mapping[str, int] | None = None) -> EvaluationSummary:
         """Compute every measure.
 
         Args:
             train_counts: the training photos of each class, to be shown beside its error.
-            replicates: of the bootstrap.
-            seed: of the bootstrap.
         """
         kept = self.kept_N
         scores, labels = self._kept_scores, self.labels_N[kept]
         wrong, every = self.wrong_N(), np.ones(len(self), np.bool_)
         k = min(5, len(self.classes))
         error_C, photos_C = metrics.per_class_error(wrong[kept], labels, len(self.classes))
-        options: dict[str, Any] = {"replicates": replicates, "seed": seed}
         finite = bool(len(labels)) and bool((scores < np.inf).all())
 
         def of_probabilities(metric: Callable[[FloatArray, IntArray], float]) -> float | None:
@@ -203,13 +198,13 @@ class Evaluation:
             photos_kept=int(kept.sum()),
             classes=len(self.classes),
             top1_error=_number(wrong[kept].mean() if len(labels) else None),
-            top1_error_interval=self._interval(wrong, kept, **options),
+            top1_error_interval=self._interval(wrong, kept),
             top1_error_all_classes=_number(wrong.mean() if len(self) else None),
-            top1_error_all_classes_interval=self._interval(wrong, every, **options),
+            top1_error_all_classes_interval=self._interval(wrong, every),
             k=k,
             top5_error=_number(metrics.top_k_error(scores, labels, k)),
             macro_error=_number(metrics.macro_average(error_C)),
-            macro_error_interval=self._interval(wrong, kept, macro=True, **options),
+            macro_error_interval=self._interval(wrong, kept, macro=True),
             log_loss=of_probabilities(metrics.negative_log_likelihood),
             brier_score=of_probabilities(metrics.brier_score),
             calibration_error=of_probabilities(metrics.expected_calibration_error),
@@ -222,23 +217,17 @@ class Evaluation:
                 )
                 for taxon_id, photos, error in zip(self.classes, photos_C, error_C, strict=True)
             ),
-            per_supercategory=self._per_supercategory(wrong, **options),
+            per_supercategory=self._per_supercategory(wrong),
         )
 
     def banded(
-        self,
-        train_counts: Mapping[str, int],
-        bounds: tuple[int, int] = (30, 100),
-        *,
-        replicates: int = 1000,
-        seed: int = 0,
+        self, train_counts: Mapping[str, int], bounds: tuple[int, int] = (30, 100)
     ) -> dict[BandName, Band]:
         """Compute the error over rare (`tail`), `medium` and frequent (`head`) classes.
 
         Args:
             train_counts: the training photos of each class.
             bounds: see `metrics.bands`.
-            replicates, seed: of the bootstrap.
         """
         photos_C = np.array([train_counts.get(each, 0) for each in self.classes], np.int64)
         wrong, kept = self.wrong_N(), self.kept_N
@@ -251,28 +240,24 @@ class Evaluation:
                 measured=int((~np.isnan(error_C)).sum()),
                 photos=int(rows.sum()),
                 error=_number(metrics.macro_average(error_C)),
-                interval=self._interval(wrong, rows, macro=True, replicates=replicates, seed=seed),
+                interval=self._interval(wrong, rows, macro=True),
             )
         return found
 
-    def _interval(
-        self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False, **options: Any
-    ) -> Interval | None:
+    def _interval(self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False) -> Interval | None:
         if not rows_N.any():
             return None
         groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
         classes = self.labels_N[rows_N] if macro else None
-        return metrics.error_interval(wrong_N[rows_N], groups, classes_N=classes, **options)
+        return intervals.error_interval(wrong_N[rows_N], groups, classes_N=classes)
 
-    def _per_supercategory(self, wrong_N: BoolArray, **options: Any) -> tuple[SupercategoryError, ...]:
+    def _per_supercategory(self, wrong_N: BoolArray) -> tuple[SupercategoryError, ...]:
         """Over the photos of kept classes that have a supercategory, sorted by name."""
         names = np.asarray(self.supercategories, dtype=object)
         rows = self.kept_N & (names != "")
         errors = metrics.per_group_error(wrong_N[rows], list(names[rows]))
         return tuple(
-            SupercategoryError(
-                name, photos, error, self._interval(wrong_N, rows & (names == name), **options)
-            )
+            SupercategoryError(name, photos, error, self._interval(wrong_N, rows & (names == name)))
             for name, (error, photos) in errors.items()
         )
 

@@ -22,9 +22,9 @@ from fieldmark.data import cross_validation as cross
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split, split_photos
 from fieldmark.data.subset import LabelledPhotos, photos_of, read
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import difference
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.records import StudyRecord
 from fieldmark.experiments.study.networks import random_network
@@ -196,7 +196,7 @@ def _measured(
         scores = out_of_fold_logits(HEADS[kind], labelled, photos, len(classes), seed)
         evaluations[kind] = Evaluation.of(photos, scores, classes)
         wrong = evaluations[kind].wrong_N()
-        interval = metrics.error_interval(wrong, photos.groups, seed=seed)
+        interval = intervals.error_interval(wrong, photos.groups)
         errors[kind] = HeadError(float(wrong.mean()), interval)
     cost = cost_of(extractor, backbone, 1)
     ranked = RankedNetwork(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Band
 from fieldmark.utils.records import Record
 

@@ -49,6 +49,11 @@ class TrainConfig:
         epochs: passes over the training photos; None: as many as needed for the last layer, else 6.
         val, test: the shares of validation and of test photos.
         split: how photos are divided: `stratified`, `random` or `official`.
+        holdout: whether the error is measured once, on a test part that training does not use. If not,
+            each photo is measured by a head that did not see it, and the classifier learns from all but
+            an official test part. A holdout is also drawn where `head`, `epochs`, `rare`, several
+            networks, another `transfer` than `last`, or shares or a `split` other than the defaults
+            are given, and for very many photos.
         precision: the share of given answers that are to be right; below it, "not sure".
         limit: use at most so many photos; None: all.
         names: a table of accepted names, see `fieldmark.data.synonyms`, a `Path` or text; None: labels
@@ -80,6 +85,7 @@ class TrainConfig:
     val: float = 0.1
     test: float = 0.1
     split: SplitMethod = "stratified"
+    holdout: bool = False
     precision: float = 0.95
     limit: int | None = None
     names: Path | None = None
@@ -137,6 +143,13 @@ class TrainConfig:
         """Whether several candidates are tried, see `fieldmark.training.strategies.ensemble`."""
         return bool(self.also) or self.quality == "best"
 
+    @property
+    def in_folds(self) -> bool:
+        """Whether the photos are measured in folds, unless they are very many."""
+        usual = ("transfer", "head", "epochs", "val", "test", "split", "rare", "holdout")
+        defaults = {each.name: each.default for each in fields(self)}
+        return not self.several and all(getattr(self, name) == defaults[name] for name in usual)
+
     def check(self) -> None:
         """Refuse choices that exclude each other, so that every choice has its effect.
 
@@ -178,7 +191,7 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
         ("budget",),
         lambda v: v is None or (_is_number(v, 0) and v > 0),
     ),
-    "True or False": (("thumbnails", "stream", "rare", "bfloat16"), lambda v: isinstance(v, bool)),
+    "True or False": (("thumbnails", "stream", "rare", "bfloat16", "holdout"), lambda v: isinstance(v, bool)),
     "a path, or None": (("weights_dir", "names"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),

@@ -30,8 +30,8 @@ from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.out_of_distribution import KNOWN_RECALL, unknown
 from fieldmark.training.provenance import Provenance, Seconds
-from fieldmark.training.summary import Changes, ClassifierSummary, measured, photo_line
-from fieldmark.utils.typing import FloatArray, IntArray
+from fieldmark.training.summary import Answers, Changes, ClassifierSummary, measured, photo_line
+from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +109,27 @@ class CalibrationSet:
     Attributes:
         logits_MNC: each member's logits, divided by its temperature.
         labels_N: the number of each photo's class; -1 for none of the classes.
+        groups: the group of each photo; None: each stands alone.
     """
 
     logits_MNC: Sequence[FloatArray]
     labels_N: IntArray
+    groups: Sequence[str | None] | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredFold:
+    """A fold of the training photos by a head that was learned without it.
+
+    Attributes:
+        numbers_M: which of the training photos.
+        logits_MC: the head's logits.
+        calibration: photos of other folds, by which the logits are calibrated.
+    """
+
+    numbers_M: IntArray
+    logits_MC: FloatArray
+    calibration: CalibrationSet
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,7 @@ class Fitted:
         fits: the fits of the last layer, for the record; the best one is the first member's.
         seconds: that fitting took.
         calibration: photos that no member was trained on; None: the validation part.
+        folds: the training photos, measured in folds; empty: the test part is measured.
         unseen_classes: whether other heads on the same features can tell how well photos of other
             classes are recognised; not where the network was trained on all classes.
         details: further facts for the provenance.
@@ -136,6 +154,7 @@ class Fitted:
     fits: tuple[Fit, ...]
     seconds: float
     calibration: CalibrationSet | None = None
+    folds: tuple[MeasuredFold, ...] = ()
     unseen_classes: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
     compare: Callable[[Outcome], Mapping[str, Any]] = lambda _outcome: {}
@@ -225,8 +244,12 @@ def _measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     raw = Classifier(tuple(each.member for each in fitted.members), taxonomy)
     classifier = calibrate(raw, fitted.calibration or _validation(fitted, splits), config)
     test_logits = [each.logits(splits.test, classes) for each in fitted.members]
-    evaluation = Evaluation.of(splits.test, raw.combined(test_logits)[0], classes)
-    summary = measured(evaluation, classifier, splits)
+    if fitted.folds and not len(splits.test):
+        evaluation, answers = _in_folds(fitted.folds, splits, raw, classifier, config)
+        summary = measured(evaluation, classifier, splits, answers)
+    else:
+        evaluation = Evaluation.of(splits.test, raw.combined(test_logits)[0], classes)
+        summary = measured(evaluation, classifier, splits)
     if fitted.unseen_classes:
         lead = fitted.lead
         found = unknown(lead.extractor, lead.backbone, splits, config)
@@ -234,10 +257,43 @@ def _measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     return Outcome(fitted, splits, classifier, test_logits, evaluation, summary)
 
 
+def _in_folds(
+    folds: Sequence[MeasuredFold],
+    splits: DataSplits,
+    raw: Classifier,
+    classifier: Classifier,
+    config: TrainConfig,
+) -> tuple[Evaluation, Answers]:
+    """Measure each fold with the temperature and the thresholds that were set without it.
+
+    Returns:
+        The scores of the folds' photos, times the classifier's temperature, so that they are calibrated
+        when they are divided by it; and what the thresholds came to.
+    """
+    photos, levels = splits.train, classifier.taxonomy.levels
+    labels_N = photos.labels(splits.classes)
+    scores_NC = np.zeros((len(photos), len(splits.classes)), np.float32)
+    measured_N = np.zeros(len(photos), np.bool_)
+    answers: dict[str, tuple[BoolArray, BoolArray]] = {}
+    for fold in folds:
+        own = calibrate(raw, fold.calibration, config)
+        log_p_MC = metrics.log_softmax32(own.combined([fold.logits_MC])[0])
+        scores_NC[fold.numbers_M] = log_p_MC * np.float32(classifier.temperature)
+        measured_N[fold.numbers_M] = True
+        found = calibration.answers(np.exp(log_p_MC), labels_N[fold.numbers_M], levels, own.thresholds)
+        for rank, (given_M, right_M) in found.items():
+            given_N, right_N = answers.setdefault(
+                rank, (np.zeros_like(measured_N), np.zeros_like(measured_N))
+            )
+            given_N[fold.numbers_M], right_N[fold.numbers_M] = given_M, right_M
+    kept = {rank: (given_N[measured_N], right_N[measured_N]) for rank, (given_N, right_N) in answers.items()}
+    return Evaluation.of(photos.where(measured_N), scores_NC[measured_N], splits.classes), kept
+
+
 def _validation(fitted: Fitted, splits: DataSplits) -> CalibrationSet:
     """The members' logits of the validation part."""
     logits_MNC = [each.logits(splits.val, splits.classes) for each in fitted.members]
-    return CalibrationSet(logits_MNC, splits.val.labels(splits.classes))
+    return CalibrationSet(logits_MNC, splits.val.labels(splits.classes), splits.val.groups)
 
 
 def calibrate(raw: Classifier, photos: CalibrationSet, config: TrainConfig) -> Classifier:
@@ -250,12 +306,12 @@ def calibrate(raw: Classifier, photos: CalibrationSet, config: TrainConfig) -> C
     """
     labels_N = photos.labels_N
     logits_NC, _ = raw.combined(photos.logits_MNC)
-    warm = replace(raw, temperature=calibration.fit_temperature(logits_NC, labels_N))
+    warm = replace(raw, temperature=calibration.fit_temperature(logits_NC, labels_N, photos.groups))
     scaled_NC, energy_N = warm.combined(photos.logits_MNC)
     p_NC = metrics.log_softmax32(scaled_NC)
     np.exp(p_NC, out=p_NC)
     levels = warm.taxonomy.levels
-    thresholds = calibration.fit_thresholds(p_NC, labels_N, levels, config.precision)
+    thresholds = calibration.fit_thresholds(p_NC, labels_N, levels, config.precision, photos.groups)
     known = energy_N[labels_N >= 0]
     threshold = metrics.score_at_recall(known, KNOWN_RECALL) if len(known) else None
     return replace(warm, thresholds=thresholds, ood_threshold=threshold)

@@ -120,7 +120,7 @@ def train(
             strategy = EnsembleStrategy.of(dataset_for(photos, config, config.seed), config)
         else:
             read = partial(dataset_for, photos, config, config.seed)
-            strategy = SingleStrategy.of(config, read)
+            strategy = SingleStrategy.of(config, read, divided=isinstance(photos, Dataset))
         return _run(strategy, out, callbacks, command)
 
 

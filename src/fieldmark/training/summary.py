@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import calibration, metrics
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation, EvaluationSummary
 from fieldmark.inference.classifier import Classifier
 from fieldmark.utils.records import Record
@@ -83,21 +83,34 @@ class ClassifierSummary(EvaluationSummary):
     grown: Changes | UnsetType = UNSET
 
 
-def measured(evaluation: Evaluation, classifier: Classifier, parts: DataSplits) -> ClassifierSummary:
-    """Compute the measures of the calibrated scores and of the thresholds on the test part."""
+Answers = Mapping[str, tuple[BoolArray, BoolArray]]
+"""For each rank, which photos are answered at it, and which of all are right there; see `answers`."""
+
+
+def measured(
+    evaluation: Evaluation, classifier: Classifier, parts: DataSplits, answers: Answers | None = None
+) -> ClassifierSummary:
+    """Compute the measures of the calibrated scores and of the thresholds.
+
+    Args:
+        evaluation: the scores, before the classifier's temperature.
+        classifier: its temperature and thresholds.
+        parts: the photos that it learned from.
+        answers: what thresholds that were set without each photo came to; None: the classifier's.
+    """
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
     even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))
     summary = even.summary(train_counts=parts.train_counts())
     confidence = metrics.confidence(scaled_NC).astype(np.float32)
     return ClassifierSummary(
         **vars(summary),
-        calibration_error_before=evaluation.summary(replicates=1).calibration_error,
-        answered=answered(even, classifier),
+        calibration_error_before=evaluation.summary().calibration_error,
+        answered=answered(even, classifier, answers),
         coverage_curve=tuple(calibration.coverage_curve(confidence, ~even.wrong_N())),
     )
 
 
-def answered(even: Evaluation, classifier: Classifier) -> dict[str, Answered]:
+def answered(even: Evaluation, classifier: Classifier, answers: Answers | None = None) -> dict[str, Answered]:
     """Measure the thresholds on photos that did not set them, for each rank and for `all`.
 
     A photo of a class that was not learned counts as answered wrongly, where it is answered.
@@ -105,9 +118,10 @@ def answered(even: Evaluation, classifier: Classifier) -> dict[str, Answered]:
     Args:
         even: calibrated log-probabilities.
         classifier: its thresholds and ranks.
+        answers: what came of the thresholds; None: it is computed.
     """
-    p_NC, labels = np.exp(even.scores_NC), even.labels_N
-    found = calibration.answers(p_NC, labels, classifier.taxonomy.levels, classifier.thresholds)
+    p_NC, levels = np.exp(even.scores_NC), classifier.taxonomy.levels
+    found = answers or calibration.answers(p_NC, even.labels_N, levels, classifier.thresholds)
 
     def share(given_N: BoolArray, right_N: BoolArray) -> Answered:
         photos = int(given_N.sum())

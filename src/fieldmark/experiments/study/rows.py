@@ -32,7 +32,7 @@ def row_of(
     """Save the scores of a run, and make its row from them."""
     scores = f"scores/{run.id}.safetensors"
     evaluation.save(context.out / scores)
-    summary = evaluation.summary(seed=context.seed)
+    summary = evaluation.summary()
     counts, bands = context.data.parts.train_counts(), context.config.bands
     return StudyRow(
         id=run.id,
@@ -51,7 +51,7 @@ def row_of(
         extract_seconds=extract_seconds,
         curve=tuple(CurvePoint.from_dict(epoch.to_dict()) for epoch in curve),
         scores=scores,
-        bands={str(name): band for name, band in evaluation.banded(counts, bands, seed=context.seed).items()},
+        bands={str(name): band for name, band in evaluation.banded(counts, bands).items()},
         **{f"val_{name}": summary[name] for name in _MEASURES},
         **_weights(context.networks, run),
         **_cost(context, run),

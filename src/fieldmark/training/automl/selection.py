@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import DataSplits
-from fieldmark.evaluation import ensemble, metrics
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation import ensemble, intervals
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.features.extractor import cost_of
 from fieldmark.training.automl.candidate import TrialResult, training_and_validation
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
@@ -192,7 +192,7 @@ def _cost(found: Sequence[TrialResult], weights_M: DoubleArray) -> tuple[float, 
 
 
 def groups_of(parts: DataSplits, tuned: Sequence[TrialResult] = ()) -> list[str | None]:
-    """Return the groups of the photos that options are measured on, as in `metrics.bootstrap`."""
+    """Return the groups of the photos that options are measured on, as in `intervals.bootstrap`."""
     photos = training_and_validation(parts)
     rows = photos.labels(parts.classes) >= 0
     if tuned and tuned[0].rows_N is not None:
@@ -200,15 +200,15 @@ def groups_of(parts: DataSplits, tuned: Sequence[TrialResult] = ()) -> list[str 
     return list(photos.where(rows).groups)
 
 
-def intervals(
+def compared(
     option: EnsembleOption, reference: EnsembleOption, groups: Sequence[str | None], seed: int
 ) -> tuple[Interval, float, Interval]:
     """Compute the interval of an option's error, its paired difference from the reference, and the
     interval of the difference."""
     wrong_N = option.wrong_N.astype(np.float64)
     difference_N = wrong_N - reference.wrong_N
-    difference_interval = metrics.difference_interval(difference_N, groups, seed=seed)
-    error_interval = metrics.error_interval(wrong_N, groups, seed=seed)
+    difference_interval = intervals.difference_interval(difference_N, groups, seed=seed)
+    error_interval = intervals.error_interval(wrong_N, groups)
     return error_interval, float(difference_N.mean()), difference_interval
 
 
@@ -221,7 +221,9 @@ def loss_differences(
         rise_N = each.losses_N - best_N
         same = not rise_N.any()  # itself, or one with the same predictions
         found.append(
-            (0.0, 0.0) if same else metrics.difference_interval(rise_N, groups, most=ensemble.MOST, seed=seed)
+            (0.0, 0.0)
+            if same
+            else intervals.difference_interval(rise_N, groups, most=ensemble.MOST, seed=seed)
         )
     return found
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fieldmark import models
-from fieldmark.evaluation.metrics import Interval
+from fieldmark.evaluation.intervals import Interval
 from fieldmark.training.automl.candidate import TrialResult
-from fieldmark.training.automl.selection import EnsembleOption, intervals
+from fieldmark.training.automl.selection import EnsembleOption, compared
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ def table(
         taken: the chosen one.
         reference: the one that the others are compared with.
         found: the candidates, with their seconds.
-        groups: of the photos, as in `metrics.bootstrap`.
+        groups: of the photos, as in `intervals.bootstrap`.
         seed: of the bootstrap.
     """
     seconds = {each.name: each.seconds for each in found}
     default = models.architecture(models.DEFAULT).giga_macs
     rows = []
     for each, (low, high) in zip(made, rise, strict=True):
-        interval, apart, apart_interval = intervals(each, reference, groups, seed)
+        interval, apart, apart_interval = compared(each, reference, groups, seed)
         rows.append(
             OptionRow(
                 name=each.name,

@@ -20,7 +20,7 @@ from fieldmark.data.dataset import Dataset
 from fieldmark.data.merge import merge
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import PARTS, Split, split_photos
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import intervals
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extractor import FeatureExtractor
@@ -304,7 +304,7 @@ def _error(photos: Evaluation) -> dict[str, Any] | None:
         return None
     wrong = photos.wrong_N()[kept]
     groups = [group for group, known in zip(photos.groups, kept, strict=True) if known]
-    interval = metrics.error_interval(wrong, groups)
+    interval = intervals.error_interval(wrong, groups)
     return {"photos": int(kept.sum()), "error": float(wrong.mean()), "interval": list(interval)}
 
 

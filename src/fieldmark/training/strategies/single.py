@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,12 +13,14 @@ from fieldmark import models
 from fieldmark.data.dataset import Dataset
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads import logistic
 from fieldmark.heads.base import LinearHead
 from fieldmark.heads.default import Warm, fit_best
 from fieldmark.heads.softmax import Fit, Hyperparameters, by_loss
 from fieldmark.inference.classifier import Member, Network
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
+from fieldmark.training.cross_fitting import HEADS_LEARNED, Choice, CrossFit, OutOfFold
 from fieldmark.training.finetune import (
     EPOCHS,
     distributed,
@@ -27,11 +31,14 @@ from fieldmark.training.finetune import (
     split_trained,
 )
 from fieldmark.training.logit_adjustment import for_rare
-from fieldmark.training.pipeline import Fitted, FittedMember, Prepared
+from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
+
+_MOST_WORK = 5e9
+"""Up to so many products of a feature and a weight, learning all heads of the folds takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,16 @@ class SingleStrategy:
         dataset: the photos and their split.
         config: every choice.
         backbone: the network with the weights that training begins with.
+        divided: whether the test part was set apart by whoever made the dataset, and stays apart.
     """
 
     dataset: Dataset
     config: TrainConfig
     backbone: Backbone
+    divided: bool = False
 
     @classmethod
-    def of(cls, config: TrainConfig, read: Callable[[], Dataset]) -> SingleStrategy:
+    def of(cls, config: TrainConfig, read: Callable[[], Dataset], *, divided: bool = False) -> SingleStrategy:
         """Load the network, then read the photos: missing weights are reported at once."""
         join_processes(config.transfer)
         backbone = models.load(
@@ -59,7 +68,7 @@ class SingleStrategy:
             seed=config.seed,
         )
         logger.info(f"Network: {config.network}; {backbone.weights_info.summary}")
-        return cls(read(), config, backbone)
+        return cls(read(), config, backbone, divided)
 
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
@@ -72,10 +81,74 @@ class SingleStrategy:
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
+        if self.config.in_folds and (pool := pooled(data, self.backbone, test=self.divided)):
+            return cross_fitted(pool, self.backbone, self.config)
         if self.config.transfer == "last":
             fits = sweep(data, self.backbone, self.config)
             return fitted(data, self.backbone, fits, self.config)
         return fitted(*train_network(data, self.backbone, self.config), self.config)
+
+
+def pooled(data: Prepared, backbone: Backbone, *, test: bool = False) -> Prepared | None:
+    """Return the photos, all to train on but a test part that was set apart; None: there are too many.
+
+    Args:
+        data: the photos as they are divided.
+        backbone: the network.
+        test: whether the test part was set apart by the user; an official one always was.
+    """
+    dataset = data.dataset
+    split = dataset.split.pooled(test=test or dataset.table.has_test)
+    pool = replace(data, dataset=replace(dataset, split=split))
+    photos, classes = len(pool.splits.train), len(pool.splits.classes)
+    return pool if logistic.work(photos, backbone.architecture.feature_dim, classes) <= _MOST_WORK else None
+
+
+def cross_fitted(data: Prepared, backbone: Backbone, config: TrainConfig) -> Fitted:
+    """Fit the head on all training photos, and measure them in folds."""
+    start, splits = time.perf_counter(), data.splits
+    photos = data.extractor.features(backbone, splits.train, splits.classes)
+    classes = len(splits.classes)
+    with progress_bar("training the last layer", HEADS_LEARNED, unit="folds") as stage:
+        found = CrossFit(
+            photos,
+            splits.train,
+            classes,
+            lambda some: logistic.candidates(some, classes),
+            config.seed,
+            stage.advance,
+        )
+        rounds, head = found.rounds, found.head
+
+    def set_of(each: OutOfFold) -> CalibrationSet:
+        return CalibrationSet([each.logits_MC], photos.labels[each.numbers_M], found.groups(each.numbers_M))
+
+    chosen = found.choice
+    member = FittedMember(
+        Member(Network.of(backbone), data.extractor.crop_for(backbone), head), backbone, data.extractor
+    )
+    fit = Fit(Hyperparameters(), head, scaled_loss=chosen.losses[chosen.name])
+    return Fitted(
+        (member,),
+        data,
+        (fit,),
+        time.perf_counter() - start,
+        set_of(chosen.found),
+        tuple(
+            MeasuredFold(each.measured.numbers_M, each.measured.logits_MC, set_of(each.choice.found))
+            for each in rounds
+        ),
+        details={"rare": None, **_choice_record(chosen)},
+    )
+
+
+def _choice_record(chosen: Choice) -> dict[str, Any]:
+    """The candidates and the choice, for the provenance."""
+    losses = {name: None if math.isnan(loss) else loss for name, loss in chosen.losses.items()}
+    return {
+        "chosen": {"head": chosen.name},
+        "tried": [{"head": name, "out_of_fold_loss": loss} for name, loss in losses.items()],
+    }
 
 
 def fitted(data: Prepared, backbone: Backbone, fits: Sequence[Fit], config: TrainConfig) -> Fitted:

@@ -1,0 +1,180 @@
+"""Cross-fitting: each photo is measured by a head that saw neither it nor its group.
+
+The photos are divided into five folds of whole groups. What measures a fold is learned from the other four,
+and is chosen and calibrated on predictions of heads that are learned from three of those four (nested
+cross-validation; Varma and Simon, "Bias in error estimation when using cross-validation for model
+selection", 2006). The head that is delivered is chosen by the same rule, and learned from all photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+
+from fieldmark.data.cross_validation import FOLDS, folds
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.evaluation import calibration, metrics
+from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead
+from fieldmark.utils.typing import FloatArray, IntArray
+
+Learn = Callable[[LabelledFeatures], Mapping[str, LinearHead]]
+"""Learns the candidates from photos: heads by name, always the same names."""
+
+HEADS_LEARNED = 1 + FOLDS + FOLDS * (FOLDS - 1) // 2
+"""How many times the candidates are learned."""
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Logits of photos by heads that did not see them.
+
+    Attributes:
+        numbers_M: which photos: those of classes that the heads had learned.
+        logits_MC: their logits.
+    """
+
+    numbers_M: IntArray
+    logits_MC: FloatArray
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidate with the least out-of-fold loss.
+
+    Attributes:
+        name: of the candidate.
+        losses: the log-loss of each candidate, after its temperature; NaN without photos.
+        found: the chosen candidate's out-of-fold logits.
+    """
+
+    name: str
+    losses: Mapping[str, float]
+    found: OutOfFold
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fold: its photos' logits, and what they are calibrated on.
+
+    Attributes:
+        measured: the photos of the fold.
+        choice: made on the other folds.
+    """
+
+    measured: OutOfFold
+    choice: Choice
+
+
+class CrossFit:
+    """The candidates learned from all photos, and from all without one or two folds.
+
+    Args:
+        features: the photos.
+        photos: the same photos, in the same order.
+        classes: C.
+        learn: learns the candidates.
+        seed: of the folds.
+        on_learned: called each time the candidates are learned.
+    """
+
+    def __init__(
+        self,
+        features: LabelledFeatures,
+        photos: LabelledPhotos,
+        classes: int,
+        learn: Learn,
+        seed: int,
+        on_learned: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._features, self._groups, self._classes = features, photos.groups, classes
+        self._fold_N = folds(photos, FOLDS, seed)
+        self._learn, self._on_learned = learn, on_learned
+
+    def groups(self, numbers_M: IntArray) -> tuple[str | None, ...]:
+        """Return the groups of some photos."""
+        return tuple(self._groups[number] for number in numbers_M)
+
+    @cached_property
+    def heads(self) -> Mapping[str, LinearHead]:
+        """The candidates, learned from all photos."""
+        return self._learned(self._features)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The choice on all photos."""
+        return self._choose(None)
+
+    @cached_property
+    def head(self) -> LinearHead:
+        """The chosen head, learned from all photos."""
+        return self.heads[self.choice.name]
+
+    @cached_property
+    def rounds(self) -> list[Round]:
+        """Each fold, measured without it; folds without a photo to measure are left out."""
+        found = []
+        for fold in range(FOLDS):
+            choice = self._choose(fold)
+            measured = self._of_one[fold][choice.name]
+            if len(measured.numbers_M):
+                found.append(Round(measured, choice))
+        return found
+
+    @cached_property
+    def _of_one(self) -> list[dict[str, OutOfFold]]:
+        """For each fold, its photos by heads that were learned without it."""
+        return [self._without(fold)[fold] for fold in range(FOLDS)]
+
+    @cached_property
+    def _of_two(self) -> dict[tuple[int, int], dict[str, OutOfFold]]:
+        """For each two folds, the photos of the second by heads that were learned without either."""
+        found = {}
+        for first, second in combinations(range(FOLDS), 2):
+            both = self._without(first, second)
+            found[first, second], found[second, first] = both[second], both[first]
+        return found
+
+    def _choose(self, left_out: int | None) -> Choice:
+        """Choose on all folds, or on all but one."""
+        others = [fold for fold in range(FOLDS) if fold != left_out]
+        parts = [self._of_one[f] if left_out is None else self._of_two[left_out, f] for f in others]
+        found = {
+            name: OutOfFold(
+                np.concatenate([part[name].numbers_M for part in parts]),
+                np.concatenate([part[name].logits_MC for part in parts]),
+            )
+            for name in parts[0]
+        }
+        losses = {name: self._loss(each) for name, each in found.items()}
+        name = min(losses, key=lambda name: (np.isnan(losses[name]), losses[name]))
+        return Choice(name, losses, found[name])
+
+    def _loss(self, found: OutOfFold) -> float:
+        labels_M = self._features.labels[found.numbers_M]
+        if not len(labels_M):
+            return float("nan")
+        heat = calibration.fit_temperature(found.logits_MC, labels_M, self.groups(found.numbers_M))
+        return metrics.negative_log_likelihood(found.logits_MC / np.float32(heat), labels_M)
+
+    def _without(self, *left_out: int) -> dict[int, dict[str, OutOfFold]]:
+        """For each fold that is left out, its photos by heads that were learned without all of them."""
+        learned_N = ~np.isin(self._fold_N, left_out)
+        learned = self._features.where(learned_N)
+        heads = self._learned(learned)
+        seen_C = np.bincount(learned.labels, minlength=self._classes) > 0
+        found: dict[int, dict[str, OutOfFold]] = {}
+        for fold in left_out:
+            numbers_M = np.flatnonzero((self._fold_N == fold) & seen_C[self._features.labels])
+            x_MD = self._features.features[numbers_M]
+            found[fold] = {name: OutOfFold(numbers_M, head.logits(x_MD)) for name, head in heads.items()}
+        return found
+
+    def _learned(self, photos: LabelledFeatures) -> Mapping[str, LinearHead]:
+        heads = self._learn(photos)
+        self._on_learned()
+        return heads
