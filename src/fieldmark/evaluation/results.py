@@ -80,6 +80,7 @@ class EvaluationSummary(Record):
         classes: how many classes.
         top1_error, top5_error, macro_error: over the photos of the classes; shares from 0 to 1.
         top1_error_all_classes: over all photos, where a photo of a pruned class counts as wrong.
+        group_error, group_error_interval: the top-1 error, each group counting the same.
         top1_error_interval, top1_error_all_classes_interval, macro_error_interval: 95 % CI.
         k: 5, or the number of classes where that is smaller: the `k` of `top5_error`.
         log_loss: in nats.
@@ -99,6 +100,8 @@ class EvaluationSummary(Record):
     top5_error: float | None
     macro_error: float | None
     macro_error_interval: Interval | None
+    group_error: float | None
+    group_error_interval: Interval | None
     log_loss: float | None
     brier_score: float | None
     calibration_error: float | None
@@ -154,6 +157,21 @@ class Evaluation:
     def __len__(self) -> int:
         return len(self.photo_ids)
 
+    def where(self, keep_N: BoolArray) -> Evaluation:
+        """Return the photos for which `keep_N`, shape (N,), is true."""
+
+        def those(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(value for value, keep in zip(values, keep_N, strict=True) if keep)
+
+        return Evaluation(
+            self.scores_NC[keep_N],
+            self.labels_N[keep_N],
+            those(self.photo_ids),
+            self.classes,
+            those(self.groups),
+            those(self.supercategories),
+        )
+
     @property
     def kept_N(self) -> BoolArray:
         """Return whether the label is one of the classes: bool, shape (N,)."""
@@ -193,6 +211,8 @@ class Evaluation:
         def of_probabilities(metric: Callable[[FloatArray, IntArray], float]) -> float | None:
             return _number(metric(scores, labels) if finite else None)
 
+        group_error, group_interval = self._per_group(wrong, kept)
+
         return EvaluationSummary(
             photos=len(self),
             photos_kept=int(kept.sum()),
@@ -205,6 +225,8 @@ class Evaluation:
             top5_error=_number(metrics.top_k_error(scores, labels, k)),
             macro_error=_number(metrics.macro_average(error_C)),
             macro_error_interval=self._interval(wrong, kept, macro=True),
+            group_error=group_error,
+            group_error_interval=group_interval,
             log_loss=of_probabilities(metrics.negative_log_likelihood),
             brier_score=of_probabilities(metrics.brier_score),
             calibration_error=of_probabilities(metrics.expected_calibration_error),
@@ -250,6 +272,15 @@ class Evaluation:
         groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
         classes = self.labels_N[rows_N] if macro else None
         return intervals.error_interval(wrong_N[rows_N], groups, classes_N=classes)
+
+    def _per_group(self, wrong_N: BoolArray, rows_N: BoolArray) -> tuple[float | None, Interval | None]:
+        """The error with each group counting the same, and its interval."""
+        if not rows_N.any():
+            return None, None
+        groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
+        unit_M = intervals.units(groups, len(groups))
+        error_U, _ = metrics.per_class_error(wrong_N[rows_N], unit_M, int(unit_M.max()) + 1)
+        return float(error_U.mean()), intervals.error_interval(error_U)
 
     def _per_supercategory(self, wrong_N: BoolArray) -> tuple[SupercategoryError, ...]:
         """Over the photos of kept classes that have a supercategory, sorted by name."""

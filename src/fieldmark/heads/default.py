@@ -119,7 +119,6 @@ def fit_best(
     """
     start = time.perf_counter()
     train = train.where(train.labels >= 0)
-    sampled = kind == "sampled" or (kind is None and classes >= sampled_softmax.MANY)
     training = selection.schedule(len(train), seed, epochs)
     first = ridge.fit(train, val, classes).head if len(train) else None
     if first is not None and warm is not None:
@@ -128,7 +127,7 @@ def fit_best(
     def on_each(done: int) -> None:
         on_epoch(done, training.epochs)
 
-    if sampled:
+    if is_sampled(kind, classes):
         settings = sampled_softmax.default_settings(first)
         return sampled_softmax.best_first(
             sampled_softmax.fit_sweep(train, val, classes, training, settings, on_each), train, val, start
@@ -136,6 +135,35 @@ def fit_best(
     settings = default_settings(len(train), train.features.dim, classes, initial=first)
     fits = fit_sweep(train, val, classes, training, settings, on_each)
     return selection.best_first(fits, train, val, start)
+
+
+def refit(
+    fit: Fit,
+    photos: LabelledFeatures,
+    classes: int,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    kind: HeadKind | None = None,
+) -> LinearHead:
+    """Train the head of a fit again, with its settings, on other photos; its logits are not scaled.
+
+    Args:
+        fit: one of `fit_best`.
+        photos: to learn from.
+        classes, seed, epochs, kind: as for `fit_best`.
+    """
+    none = photos.where(np.zeros(len(photos), np.bool_))
+    training = selection.schedule(len(photos), seed, epochs)
+    settings = [fit.hyperparameters, *fit.others]
+    again = sampled_softmax.fit_sweep if is_sampled(kind, classes) else fit_sweep
+    found = selection.mean_of(again(photos, none, classes, training, settings)).head
+    return found.exclude_unseen(ridge.class_counts(photos, classes))
+
+
+def is_sampled(kind: HeadKind | None, classes: int) -> bool:
+    """Return whether each step learns from a sample of the classes."""
+    return kind == "sampled" or (kind is None and classes >= sampled_softmax.MANY)
 
 
 def fit(

@@ -46,17 +46,18 @@ def best_first(
     scaled = [_scaled(each, measured, count_C) for each in fits]
     ordered = sorted(scaled, key=by_loss)
     if len(ordered) >= _AVERAGED and len(measured):
-        mean = _scaled(_mean(ordered[:_AVERAGED]), measured, count_C)
+        mean = _scaled(mean_of(ordered[:_AVERAGED]), measured, count_C)
         ordered = sorted([mean, *ordered], key=by_loss)
     seconds = time.perf_counter() - start
     return [replace(each, seconds=seconds) for each in ordered]
 
 
-def _mean(fits: Sequence[Fit]) -> Fit:
+def mean_of(fits: Sequence[Fit]) -> Fit:
     """The mean of some linear layers: an ensemble of them in one, with the first one's history."""
     weight = np.add.reduce([each.head.weight for each in fits]) / np.float32(len(fits))
     bias = np.add.reduce([each.head.bias for each in fits]) / np.float32(len(fits))
-    return replace(fits[0], head=LinearHead(weight, bias), averaged=len(fits))
+    others = tuple(each.hyperparameters for each in fits[1:])
+    return replace(fits[0], head=LinearHead(weight, bias), others=others)
 
 
 def _scaled(found: Fit, val: LabelledFeatures, count_C: np.ndarray) -> Fit:

@@ -119,8 +119,8 @@ class Fit:
         scaled_loss: the validation loss after the logits were scaled to fit the validation photos;
             None where they were not scaled.
         scale: the factor of the logits.
-        averaged: the number of heads that this is the mean of; hyperparameters and curve are then
-            those of the best.
+        others: where this is the mean of several heads, the settings of the others; hyperparameters and
+            curve are those of the best.
         best_epoch: the epoch that the weights are from; None without early stopping.
         seconds: of the whole sweep.
     """
@@ -130,9 +130,14 @@ class Fit:
     curve: tuple[Epoch, ...] = ()
     scaled_loss: float | None = None
     scale: float = 1.0
-    averaged: int = 1
+    others: tuple[Hyperparameters, ...] = ()
     best_epoch: int | None = None
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def averaged(self) -> int:
+        """Return the number of heads that this is the mean of."""
+        return 1 + len(self.others)
 
     @property
     def unscaled(self) -> LinearHead:

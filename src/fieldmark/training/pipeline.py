@@ -24,13 +24,14 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.features.labelled import LabelledFeatures
+from fieldmark.heads.base import LinearHead
 from fieldmark.heads.softmax import Fit
 from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.out_of_distribution import KNOWN_RECALL, unknown
 from fieldmark.training.provenance import Provenance, Seconds
-from fieldmark.training.summary import Answers, Changes, ClassifierSummary, measured, photo_line
+from fieldmark.training.summary import Answers, Changes, ClassifierSummary, Measurement, measured, photo_line
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ class Fitted:
         folds: the training photos, measured in folds; empty: the test part is measured.
         unseen_classes: whether other heads on the same features can tell how well photos of other
             classes are recognised; not where the network was trained on all classes.
+        refit: learns the only member's head anew on more photos, once it is measured.
         details: further facts for the provenance.
         compare: gives further facts, once the classifier is measured on the test part.
     """
@@ -156,6 +158,7 @@ class Fitted:
     calibration: CalibrationSet | None = None
     folds: tuple[MeasuredFold, ...] = ()
     unseen_classes: bool = True
+    refit: Callable[[], LinearHead] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     compare: Callable[[Outcome], Mapping[str, Any]] = lambda _outcome: {}
 
@@ -220,9 +223,8 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
         InputError: anything about the photos, the networks or the choices that stands in the way.
     """
     start = time.perf_counter()
-    data = strategy.prepare()
-    logger.info(photo_line(data.table, data.splits))
-    fitted = strategy.fit(data)
+    fitted = strategy.fit(strategy.prepare())
+    logger.info(photo_line(fitted.data.table, fitted.data.splits))
     outcome = _measure(fitted, strategy.config)
     details = {**fitted.details, **fitted.compare(outcome)}
     if "grown" in details:
@@ -232,7 +234,10 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
         sum(fitted.data.extraction.seconds.values()), fitted.seconds, time.perf_counter() - start
     )
     made = Provenance.of(outcome, strategy.config, seconds, command, details)
-    classifier = replace(outcome.classifier, provenance=made.to_dict())
+    members = outcome.classifier.members
+    if fitted.refit:
+        members = (replace(members[0], head=fitted.refit()),)
+    classifier = replace(outcome.classifier, members=members, provenance=made.to_dict())
     return replace(outcome, classifier=classifier)
 
 
@@ -246,10 +251,12 @@ def _measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     test_logits = [each.logits(splits.test, classes) for each in fitted.members]
     if fitted.folds and not len(splits.test):
         evaluation, answers = _in_folds(fitted.folds, splits, raw, classifier, config)
-        summary = measured(evaluation, classifier, splits, answers)
+        how = Measurement.of(evaluation, len(splits.train), folds=len(fitted.folds))
+        summary = measured(evaluation, classifier, splits, how, answers)
     else:
         evaluation = Evaluation.of(splits.test, raw.combined(test_logits)[0], classes)
-        summary = measured(evaluation, classifier, splits)
+        learned = len(splits.files) if fitted.refit else len(splits.train)
+        summary = measured(evaluation, classifier, splits, Measurement.of(evaluation, learned))
     if fitted.unseen_classes:
         lead = fitted.lead
         found = unknown(lead.extractor, lead.backbone, splits, config)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from msgspec import UNSET, UnsetType
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import DataSplits
-from fieldmark.evaluation import calibration, metrics
+from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation, EvaluationSummary
 from fieldmark.inference.classifier import Classifier
@@ -64,6 +64,67 @@ class Changes(Record):
     new_classes_photos: PhotosError | None
 
 
+FEW_GROUPS = 5
+"""A class with fewer independent groups of photos is measured too coarsely to say much."""
+
+
+@dataclass(frozen=True)
+class Measurement(Record):
+    """How a classifier was measured.
+
+    Attributes:
+        way: `folds`, each photo by a head that saw neither it nor its group, or `test part`.
+        folds: how many; 0 with a test part.
+        photos: how many photos were measured.
+        groups: how many independent groups they form; a photo without a group is one of its own.
+        learned: how many photos the delivered classifier learned from.
+        unmeasured: classes without a measured photo; in folds, those whose photos are of one group.
+        few_groups: classes measured on fewer than five groups.
+        said: the same in a sentence or two.
+    """
+
+    way: Literal["folds", "test part"]
+    folds: int
+    photos: int
+    groups: int
+    learned: int
+    unmeasured: tuple[str, ...]
+    few_groups: tuple[str, ...]
+    said: str
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, learned: int, *, folds: int = 0) -> Measurement:
+        """Describe how the photos of an evaluation were measured."""
+        unit_N = intervals.units(evaluation.groups, len(evaluation))
+        pairs = {
+            (label, unit) for label, unit in zip(evaluation.labels_N.tolist(), unit_N.tolist(), strict=True)
+        }
+        groups_C = np.bincount([label for label, _ in pairs if label >= 0], minlength=len(evaluation.classes))
+        named = dict(zip(evaluation.classes, groups_C.tolist(), strict=True))
+        unmeasured = tuple(each for each, groups in named.items() if not groups)
+        few = tuple(each for each, groups in named.items() if 0 < groups < FEW_GROUPS)
+        units = len(set(unit_N.tolist()))
+        way: Literal["folds", "test part"] = "folds" if folds else "test part"
+        found = cls(way, folds, len(evaluation), units, learned, unmeasured, few, "")
+        return replace(found, said=found._sentences())
+
+    def _sentences(self) -> str:
+        if self.way == "test part":
+            said = f"Measured once, on {self.photos:,} test photos; the classifier learned from {self.learned:,}."
+        else:
+            said = (
+                f"Each of {self.photos:,} photos was measured by a classifier that saw neither it nor its "
+                f"group ({self.folds} folds, {self.groups:,} independent groups). The delivered classifier "
+                f"learned from all {self.learned:,} photos, so it is likely a little better."
+            )
+        if self.unmeasured:
+            why = " (their photos are all of one group)" if self.way == "folds" else ""
+            said += f" Classes that could not be measured{why}: {len(self.unmeasured):,}."
+        if self.few_groups:
+            said += f" Classes with fewer than {FEW_GROUPS} groups, of which little can be said: {len(self.few_groups):,}."
+        return said
+
+
 @dataclass(frozen=True)
 class ClassifierSummary(EvaluationSummary):
     """The measures of a calibrated classifier on the test part: the content of `evaluation.json`.
@@ -72,6 +133,7 @@ class ClassifierSummary(EvaluationSummary):
         calibration_error_before: the calibration error before calibration.
         answered: what the thresholds came to, for each rank and for `all`.
         coverage_curve: points with `score`, `coverage` and `precision`, the coverage rising.
+        measurement: how all this was measured.
         unknown: how well out-of-distribution photos are recognised; None where it was not measured.
         grown: of a classifier that was extended, its errors before and after.
     """
@@ -79,6 +141,7 @@ class ClassifierSummary(EvaluationSummary):
     calibration_error_before: float | None
     answered: Mapping[str, Answered]
     coverage_curve: tuple[Mapping[str, float], ...]
+    measurement: Measurement
     unknown: Mapping[str, Any] | None = None
     grown: Changes | UnsetType = UNSET
 
@@ -88,7 +151,11 @@ Answers = Mapping[str, tuple[BoolArray, BoolArray]]
 
 
 def measured(
-    evaluation: Evaluation, classifier: Classifier, parts: DataSplits, answers: Answers | None = None
+    evaluation: Evaluation,
+    classifier: Classifier,
+    parts: DataSplits,
+    measurement: Measurement,
+    answers: Answers | None = None,
 ) -> ClassifierSummary:
     """Compute the measures of the calibrated scores and of the thresholds.
 
@@ -96,6 +163,7 @@ def measured(
         evaluation: the scores, before the classifier's temperature.
         classifier: its temperature and thresholds.
         parts: the photos that it learned from.
+        measurement: how the photos were measured.
         answers: what thresholds that were set without each photo came to; None: the classifier's.
     """
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
@@ -107,6 +175,7 @@ def measured(
         calibration_error_before=evaluation.summary().calibration_error,
         answered=answered(even, classifier, answers),
         coverage_curve=tuple(calibration.coverage_curve(confidence, ~even.wrong_N())),
+        measurement=measurement,
     )
 
 
@@ -143,11 +212,13 @@ def photo_line(table: PhotoTable, parts: DataSplits) -> str:
     """Say how many photos were found, kept and rejected, and how they are divided."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in table.reasons().items())
     rejected = f", {len(table) - table.kept.height:,} rejected ({reasons})" if reasons else ""
-    return (
-        f"{len(table):,} photos found, {table.kept.height:,} kept{rejected}; "
-        f"{len(parts.classes):,} classes; {len(parts.train):,} training, {len(parts.val):,} "
-        f"validation, {len(parts.test):,} test photos"
+    found = (
+        f"{len(table):,} photos found, {table.kept.height:,} kept{rejected}; {len(parts.classes):,} classes; "
     )
+    if not len(parts.val):
+        apart = f", {len(parts.test):,} test photos" if len(parts.test) else ", measured in folds"
+        return f"{found}{len(parts.train):,} training photos{apart}"
+    return f"{found}{len(parts.train):,} training, {len(parts.val):,} validation, {len(parts.test):,} test photos"
 
 
 def sentence(summary: EvaluationSummary) -> str:
@@ -156,7 +227,10 @@ def sentence(summary: EvaluationSummary) -> str:
     if error is None or interval is None:
         return "Top-1 error not measured: there are no labelled test photos."
     low, high = interval
-    return (
-        f"Top-1 error {100 * error:.1f} % on {summary.photos:,} test photos "
-        f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
+    in_folds = isinstance(summary, ClassifierSummary) and summary.measurement.way == "folds"
+    photos = (
+        f"{summary.photos:,} photos, each measured without it"
+        if in_folds
+        else f"{summary.photos:,} test photos"
     )
+    return f"Top-1 error {100 * error:.1f} % on {photos} (95 % CI {100 * low:.1f}-{100 * high:.1f} %)."

@@ -20,7 +20,7 @@ from fieldmark.data.dataset import Dataset
 from fieldmark.data.merge import merge
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import PARTS, Split, split_photos
-from fieldmark.evaluation import intervals
+from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extractor import FeatureExtractor
@@ -29,10 +29,10 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.pipeline import Fitted, Outcome, Prepared
-from fieldmark.training.strategies.single import fitted, sweep
+from fieldmark.training.strategies.single import cross_fitted, fitted, sweep
 from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
-from fieldmark.utils.typing import BoolArray, FloatArray
+from fieldmark.utils.typing import FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +119,18 @@ class ExtendStrategy:
         return Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
 
     def fit(self, data: Prepared) -> Fitted:
-        """Fit the last layer, from the old one on."""
+        """Fit the last layer: on all photos and measured in folds, or from the old one on."""
+        if data.split.way == "folds":
+            return replace(cross_fitted(data, self.backbone, self.config), compare=self._compare)
         warm = _warm(self.old, data.splits.classes)
         fits = sweep(data, self.backbone, self.config, warm)
         found = fitted(data, self.backbone, fits, self.config)
         return replace(found, compare=self._compare)
 
     def _compare(self, outcome: Outcome) -> Mapping[str, Any]:
-        """The old classifier beside the new one on the same test photos, and where it came from."""
+        """The old classifier beside the new one on the same photos, and where it came from."""
         splits = outcome.splits
-        test = outcome.fitted.lead.features(splits.test, splits.classes)
-        before = _scores_before(self.old, test.features[slice(None)], splits.classes)
-        changed = _changed(self.old, outcome.evaluation, Evaluation.of(splits.test, before, splits.classes))
+        changed = _changed(self.old, outcome.evaluation, self._before(outcome))
         known = self.old.becomes.values()
         made = self.old.classifier.provenance
         return {
@@ -148,6 +148,22 @@ class ExtendStrategy:
                 **changed,
             },
         }
+
+    def _before(self, outcome: Outcome) -> Evaluation:
+        """The old classifier's scores of photos that it was not trained on."""
+        splits, now = outcome.splits, outcome.evaluation
+        if outcome.fitted.folds and not len(splits.test):
+            then = Evaluation.load(self.model / "evaluation.safetensors")
+            both = then.where(np.isin(then.photo_ids, now.photo_ids))
+            log_p_NB = metrics.log_softmax32(both.scores_NC / np.float32(self.old.classifier.temperature))
+            number = dict(zip(now.photo_ids, now.labels_N.tolist(), strict=True))
+            labels_N = np.array([number[each] for each in both.photo_ids], np.int64)
+            scores = _scores_before(self.old, log_p_NB, splits.classes)
+            return replace(both, scores_NC=scores, labels_N=labels_N, classes=splits.classes)
+        test = outcome.fitted.lead.features(splits.test, splits.classes)
+        log_p_NB = self.old.classifier.log_probabilities([test.features[slice(None)]])
+        scores = _scores_before(self.old, log_p_NB, splits.classes)
+        return Evaluation.of(splits.test, scores, splits.classes)
 
 
 def _read(model: Path, accepted: synonyms.Accepted) -> _Old:
@@ -224,6 +240,11 @@ def extended_split(old: Split, table: PhotoTable) -> Split:
         .unique("group", keep="first", maintain_order=True)
         .select("group", "part")
     )
+    if old.way == "folds":
+        drawn = new.select(
+            "id", part=pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(pl.lit("train"))
+        )
+        return Split(pl.concat([old.frame, drawn]).sort("id"), old.seed, old.way)
     followed = new.join(known, on="group").select("id", "part")
     rest = new.filter(~pl.col("id").is_in(followed["id"].implode()))
     drawn = _drawn(table.with_frame(rest), old.seed)
@@ -249,10 +270,9 @@ def _warm(old: _Old, classes: tuple[str, ...]) -> Warm:
     return Warm(old.classifier.lead.head, np.array([column.get(each, -1) for each in classes]))
 
 
-def _scores_before(old: _Old, x_ND: FloatArray, classes: tuple[str, ...]) -> FloatArray:
+def _scores_before(old: _Old, log_p_NB: FloatArray, classes: tuple[str, ...]) -> FloatArray:
     """The old classifier's log-probabilities of the classes; of those that it does not know, none."""
-    log_p_NB = old.classifier.log_probabilities([x_ND])
-    found = np.full((len(x_ND), len(classes)), _NEVER, np.float64)
+    found = np.full((len(log_p_NB), len(classes)), _NEVER, np.float64)
     number = {taxon_id: at for at, taxon_id in enumerate(classes)}
     for at, taxon in enumerate(old.classifier.taxa):
         to = number.get(old.becomes[taxon.id])
@@ -268,8 +288,9 @@ def _changed(old: _Old, now: Evaluation, before: Evaluation) -> dict[str, Any]:
     strange_C = np.array([each not in set(old.becomes.values()) for each in now.classes], np.bool_)
     of_new = strange_C[now.labels_N] & (now.labels_N >= 0)
     told: dict[str, Any] = {"old_photos": None}
-    if (mine & now.kept_N & (before.labels_N >= 0)).any():
-        pair = _some(now, mine), _some(before, mine)
+    pair = now.where(np.isin(now.photo_ids, before.photo_ids) & mine), before
+    pair = pair[0], before.where(np.isin(before.photo_ids, pair[0].photo_ids))
+    if pair[0].kept_N.any():
         found = difference(*pair)
         told["old_photos"] = {
             "photos": found.photos,
@@ -279,23 +300,9 @@ def _changed(old: _Old, now: Evaluation, before: Evaluation) -> dict[str, Any]:
             "interval": list(found.interval),
             "tie": found.tie,
         }
-    told["new_photos"] = _error(_some(now, ~mine))
-    told["new_classes_photos"] = _error(_some(now, of_new))
+    told["new_photos"] = _error(now.where(~mine))
+    told["new_classes_photos"] = _error(now.where(of_new))
     return told
-
-
-def _some(photos: Evaluation, keep: BoolArray) -> Evaluation:
-    def those(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(value for value, kept in zip(values, keep, strict=True) if kept)
-
-    return Evaluation(
-        photos.scores_NC[keep],
-        photos.labels_N[keep],
-        those(photos.photo_ids),
-        photos.classes,
-        those(photos.groups),
-        those(photos.supercategories),
-    )
 
 
 def _error(photos: Evaluation) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from fieldmark import models
@@ -15,7 +16,7 @@ from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import logistic
 from fieldmark.heads.base import LinearHead
-from fieldmark.heads.default import Warm, fit_best
+from fieldmark.heads.default import Warm, fit_best, refit
 from fieldmark.heads.softmax import Fit, Hyperparameters, by_loss
 from fieldmark.inference.classifier import Member, Network
 from fieldmark.models import Backbone
@@ -81,27 +82,41 @@ class SingleStrategy:
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
-        if self.config.in_folds and (pool := pooled(data, self.backbone, test=self.divided)):
+        pool = pooled(data, test=self.divided) if self.config.in_folds else data
+        if self.config.in_folds and in_minutes(pool, self.backbone):
             return cross_fitted(pool, self.backbone, self.config)
         if self.config.transfer == "last":
             fits = sweep(data, self.backbone, self.config)
-            return fitted(data, self.backbone, fits, self.config)
+            found = fitted(data, self.backbone, fits, self.config)
+            return replace(found, refit=partial(self._refit, found)) if self.config.in_folds else found
         return fitted(*train_network(data, self.backbone, self.config), self.config)
 
+    def _refit(self, found: Fitted) -> LinearHead:
+        """Train the head that was measured again, on all photos."""
+        pool = pooled(found.data, test=self.divided).splits
+        photos = found.lead.features(pool.train, found.data.splits.classes)
+        known = photos.where(photos.labels >= 0)
+        best = min(found.fits, key=by_loss)
+        logger.info(f"Training the last layer that was measured again, on all {len(known):,} photos.")
+        return refit(best, known, len(found.data.splits.classes), seed=self.config.seed)
 
-def pooled(data: Prepared, backbone: Backbone, *, test: bool = False) -> Prepared | None:
-    """Return the photos, all to train on but a test part that was set apart; None: there are too many.
+
+def pooled(data: Prepared, *, test: bool = False) -> Prepared:
+    """Return the photos, all to train on but a test part that was set apart.
 
     Args:
         data: the photos as they are divided.
-        backbone: the network.
         test: whether the test part was set apart by the user; an official one always was.
     """
     dataset = data.dataset
     split = dataset.split.pooled(test=test or dataset.table.has_test)
-    pool = replace(data, dataset=replace(dataset, split=split))
-    photos, classes = len(pool.splits.train), len(pool.splits.classes)
-    return pool if logistic.work(photos, backbone.architecture.feature_dim, classes) <= _MOST_WORK else None
+    return replace(data, dataset=replace(dataset, split=split))
+
+
+def in_minutes(data: Prepared, backbone: Backbone) -> bool:
+    """Return whether the heads of all folds are trained in minutes."""
+    photos, classes = len(data.splits.train), len(data.splits.classes)
+    return logistic.work(photos, backbone.architecture.feature_dim, classes) <= _MOST_WORK
 
 
 def cross_fitted(data: Prepared, backbone: Backbone, config: TrainConfig) -> Fitted:
