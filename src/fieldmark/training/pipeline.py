@@ -223,8 +223,9 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
         InputError: anything about the photos, the networks or the choices that stands in the way.
     """
     start = time.perf_counter()
-    fitted = strategy.fit(strategy.prepare())
-    logger.info(photo_line(fitted.data.table, fitted.data.splits))
+    data = strategy.prepare()
+    logger.info(photo_line(data.table, data.splits))
+    fitted = strategy.fit(data)
     outcome = _measure(fitted, strategy.config)
     details = {**fitted.details, **fitted.compare(outcome)}
     if "grown" in details:

@@ -96,21 +96,22 @@ class Measurement(Record):
     def of(cls, evaluation: Evaluation, learned: int, *, folds: int = 0) -> Measurement:
         """Describe how the photos of an evaluation were measured."""
         unit_N = intervals.units(evaluation.groups, len(evaluation))
-        pairs = {
-            (label, unit) for label, unit in zip(evaluation.labels_N.tolist(), unit_N.tolist(), strict=True)
-        }
-        groups_C = np.bincount([label for label, _ in pairs if label >= 0], minlength=len(evaluation.classes))
+        pairs_P2 = np.unique(np.stack([evaluation.labels_N, unit_N], 1)[evaluation.kept_N], axis=0)
+        groups_C = np.bincount(pairs_P2[:, 0], minlength=len(evaluation.classes))
         named = dict(zip(evaluation.classes, groups_C.tolist(), strict=True))
         unmeasured = tuple(each for each, groups in named.items() if not groups)
         few = tuple(each for each, groups in named.items() if 0 < groups < FEW_GROUPS)
-        units = len(set(unit_N.tolist()))
+        units = len(np.unique(unit_N))
         way: Literal["folds", "test part"] = "folds" if folds else "test part"
         found = cls(way, folds, len(evaluation), units, learned, unmeasured, few, "")
         return replace(found, said=found._sentences())
 
     def _sentences(self) -> str:
         if self.way == "test part":
-            said = f"Measured once, on {self.photos:,} test photos; the classifier learned from {self.learned:,}."
+            said = (
+                f"Measured once, on {self.photos:,} test photos; the classifier learned from "
+                f"{self.learned:,}."
+            )
         else:
             said = (
                 f"Each of {self.photos:,} photos was measured by a classifier that saw neither it nor its "
@@ -121,7 +122,8 @@ class Measurement(Record):
             why = " (their photos are all of one group)" if self.way == "folds" else ""
             said += f" Classes that could not be measured{why}: {len(self.unmeasured):,}."
         if self.few_groups:
-            said += f" Classes with fewer than {FEW_GROUPS} groups, of which little can be said: {len(self.few_groups):,}."
+            few = len(self.few_groups)
+            said += f" Classes with fewer than {FEW_GROUPS} groups, of which little can be said: {few:,}."
         return said
 
 
@@ -212,13 +214,14 @@ def photo_line(table: PhotoTable, parts: DataSplits) -> str:
     """Say how many photos were found, kept and rejected, and how they are divided."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in table.reasons().items())
     rejected = f", {len(table) - table.kept.height:,} rejected ({reasons})" if reasons else ""
-    found = (
-        f"{len(table):,} photos found, {table.kept.height:,} kept{rejected}; {len(parts.classes):,} classes; "
-    )
+    learned, test = f"{len(parts.train):,} training", f"{len(parts.test):,} test photos"
+    divided = f"{learned}, {len(parts.val):,} validation, {test}"
     if not len(parts.val):
-        apart = f", {len(parts.test):,} test photos" if len(parts.test) else ", measured in folds"
-        return f"{found}{len(parts.train):,} training photos{apart}"
-    return f"{found}{len(parts.train):,} training, {len(parts.val):,} validation, {len(parts.test):,} test photos"
+        divided = f"{learned} photos, {test if len(parts.test) else 'measured in folds'}"
+    return (
+        f"{len(table):,} photos found, {table.kept.height:,} kept{rejected}; "
+        f"{len(parts.classes):,} classes; {divided}"
+    )
 
 
 def sentence(summary: EvaluationSummary) -> str:
@@ -228,9 +231,8 @@ def sentence(summary: EvaluationSummary) -> str:
         return "Top-1 error not measured: there are no labelled test photos."
     low, high = interval
     in_folds = isinstance(summary, ClassifierSummary) and summary.measurement.way == "folds"
-    photos = (
-        f"{summary.photos:,} photos, each measured without it"
-        if in_folds
-        else f"{summary.photos:,} test photos"
+    which = "photos, each measured without it" if in_folds else "test photos"
+    return (
+        f"Top-1 error {100 * error:.1f} % on {summary.photos:,} {which} "
+        f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
     )
-    return f"Top-1 error {100 * error:.1f} % on {photos} (95 % CI {100 * low:.1f}-{100 * high:.1f} %)."

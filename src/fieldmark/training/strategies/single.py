@@ -78,13 +78,14 @@ class SingleStrategy:
         if self.config.transfer == "scratch":
             return data
         with distributed.first_process_first():
-            return data.compute({self.config.network: self.backbone})
+            data = data.compute({self.config.network: self.backbone})
+        pool = pooled(data, test=self.divided) if self.config.in_folds else data
+        return pool if self.config.in_folds and in_minutes(pool, self.backbone) else data
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
-        pool = pooled(data, test=self.divided) if self.config.in_folds else data
-        if self.config.in_folds and in_minutes(pool, self.backbone):
-            return cross_fitted(pool, self.backbone, self.config)
+        if data.split.way == "folds":
+            return cross_fitted(data, self.backbone, self.config)
         if self.config.transfer == "last":
             fits = sweep(data, self.backbone, self.config)
             found = fitted(data, self.backbone, fits, self.config)
