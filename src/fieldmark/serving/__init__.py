@@ -1,7 +1,7 @@
 """HTTP API and web page for one classifier (`fieldmark serve`).
 
     server.py       socket, uvicorn, graceful shutdown
-    app.py          routes
+    app.py          routes, and errors as responses
     service.py      queue, decoding and network for each photo of a request
     multipart.py    the photos of a request body, with limits on bytes, photos and time
     decoders.py     pool of decoding processes, each of which runs decoder.py
@@ -11,7 +11,7 @@
     http_errors.py  errors with status, code and message
     middleware.py   headers, request ids, API keys and log lines for every request
     metrics.py      Prometheus metrics
-    docs.py         API documentation as a page
+    templates/      the page of the API documentation
     static/         the web page
 
 Photos are held in memory while they are processed and are never stored.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
@@ -14,18 +14,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from fieldmark import __version__
 from fieldmark.inference.classifier import Classifier
-from fieldmark.serving import answers, docs
+from fieldmark.serving import answers, http_errors
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.middleware import ApiKeys, RequestMiddleware
-from fieldmark.serving.service import Service, first_error
+from fieldmark.serving.model import info
+from fieldmark.serving.service import Service
+
+Entry = TypeVar("Entry", answers.PhotoAnswer, answers.SimilarPhotos)
 
 _api = APIRouter()
 _static = StaticFiles(directory=Path(__file__).parent / "static")
+_templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": answers.ErrorResponse, "description": why}
@@ -43,6 +48,7 @@ _NOT_OFFERED: dict[int | str, dict[str, Any]] = {
     501: {"model": answers.ErrorResponse, "description": "Not supported by this classifier."}
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": _BINARY["schema"]}}}
 _PHOTOS = {
     "requestBody": {
         "required": True,
@@ -50,26 +56,14 @@ _PHOTOS = {
         "content": {
             "image/*": _BINARY,
             "application/octet-stream": _BINARY,
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "photo": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                    },
-                }
-            },
+            "multipart/form-data": {"schema": _FORM},
         },
     }
 }
 
 
 def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
-    """Create the ASGI application.
-
-    Args:
-        classifier: The classifier to serve.
-        config: Limits and API keys; `host` and `port` are not used.
-    """
+    """Create the ASGI application; of the configuration, `host` and `port` are not used."""
     service = Service(classifier, config)
 
     @asynccontextmanager
@@ -88,12 +82,9 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
     )
     app.state.service = service
     app.include_router(_api)
-    app.include_router(docs.router)
     app.mount("/static", _static)
-    app.add_exception_handler(HttpError, _http_error)
-    app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_exception_handler(Exception, _internal_error)
+    for kind in (HttpError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _failed)
     routes = {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}
     return RequestMiddleware(app, ApiKeys(config.keys), service.metrics, routes)
 
@@ -101,6 +92,23 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+def _entries(kind: type[Entry], found: Sequence[tuple[str, Entry | HttpError]]) -> list[Entry]:
+    """Return the entries of the photos of a request.
+
+    Raises:
+        HttpError: The first error, if no photo was answered.
+    """
+    errors = [(name, value) for name, value in found if isinstance(value, HttpError)]
+    if len(errors) == len(found):
+        _, first = errors[0]
+        first.each_photo = errors
+        raise first
+    return [
+        kind(name=name, error=answers.error_detail(value)) if isinstance(value, HttpError) else value
+        for name, value in found
+    ]
 
 
 @_api.post(
@@ -117,16 +125,7 @@ async def predict(
     """Return the most likely labels; each photo has its own entry."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.classify, top=top))
-    photos = [
-        answers.PhotoAnswer(name=name, error=answers.error_detail(value))
-        if isinstance(value, HttpError)
-        else value
-        for name, value in found
-    ]
-    if error := first_error(found):
-        several = photos if len(photos) > 1 else None
-        return answers.error_response(error, _id(request), several)
-    return answers.response(answers.Answers(photos=photos))
+    return answers.response(answers.Answers(photos=_entries(answers.PhotoAnswer, found)))
 
 
 @_api.post(
@@ -144,15 +143,7 @@ async def similar(
     """Return the most similar training photos by the network's features, with thumbnails if any."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.similar, count=count))
-    if error := first_error(found):
-        return answers.error_response(error, _id(request))
-    photos = [
-        answers.SimilarPhotos(name=name, error=answers.error_detail(value))
-        if isinstance(value, HttpError)
-        else value
-        for name, value in found
-    ]
-    return answers.response(answers.Similar(photos=photos))
+    return answers.response(answers.Similar(photos=_entries(answers.SimilarPhotos, found)))
 
 
 @_api.post(
@@ -170,16 +161,17 @@ async def heat_map(
     """Return a transparent image to lay over the photo; only the first photo is used."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.heat_map, taxon_id=taxon_id))
-    _, value = found[0]
-    if isinstance(value, HttpError):
-        return answers.error_response(value, _id(request))
-    return answers.response(value)
+    _, first = found[0]
+    if isinstance(first, HttpError):
+        raise first
+    return answers.response(first)
 
 
 @_api.get("/v1/classes", response_model=answers.Classes, summary="List the classes", tags=["classifier"])
 async def classes(request: Request) -> Response:
     """Return all classes in the order of the classifier's scores."""
-    return answers.response(_service(request).model.classes())
+    taxa = _service(request).classifier.taxa
+    return answers.response(answers.Classes(classes=[answers.ClassEntry.of(each) for each in taxa]))
 
 
 @_api.get(
@@ -188,7 +180,7 @@ async def classes(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """Return its name and test error, the supported routes and the limits."""
     service = _service(request)
-    return answers.response(service.model.info(service.config))
+    return answers.response(info(service.classifier, service.config))
 
 
 @_api.get(
@@ -225,30 +217,44 @@ async def page(request: Request) -> Response:
     return await _static.get_response("index.html", request.scope)
 
 
-def _id(request: Request) -> str:
-    return str(request.scope.get("fieldmark.request_id", ""))
+@_api.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Show the API documentation, from the same /openapi.json that programs read."""
+    schema = request.app.openapi()
+    context = {"paths": schema["paths"], "fields": partial(_fields, schema)}
+    return _templates.TemplateResponse(request, "docs.html", context)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HttpError)
-    return answers.error_response(error, _id(request))
+def _fields(schema: dict[str, Any], value: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """Return the fields of an object and of the objects in it, with descriptions."""
+    for option in (value, *value.get("anyOf", ())):
+        if "$ref" in option:
+            value = schema["components"]["schemas"][option["$ref"].rsplit("/", 1)[-1]]
+        elif option.get("type") == "array":
+            return _fields(schema, option.get("items", {}), f"{path}[]")
+    found: list[tuple[str, str]] = []
+    for name, field in value.get("properties", {}).items():
+        inner = f"{path}.{name}" if path else name
+        if field.get("description"):
+            found.append((inner, field["description"]))
+        found += _fields(schema, field, inner)
+    return found
 
 
-async def _framework_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not-found", 405: "method"}.get(error.status_code, "refused")
-    message = f"{error.detail}: see /docs for the routes."
-    response = answers.error_response(HttpError(error.status_code, code, message), _id(request))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _bad_parameter(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    message = f"The parameter {first['loc'][-1]} is invalid: {first['msg']}."
-    return answers.error_response(HttpError(400, "bad-parameter", message), _id(request))
-
-
-async def _internal_error(request: Request, _error: Exception) -> Response:
-    return answers.internal_error(_id(request))
+async def _failed(request: Request, error: Exception) -> Response:
+    """Return the response for an exception in a route or in the framework."""
+    match error:
+        case HttpError():
+            return answers.error_response(error, request.scope)
+        case HTTPException():
+            code = {404: "not-found", 405: "method"}.get(error.status_code, "refused")
+            refused = HttpError(error.status_code, code, f"{error.detail}: see /docs for the routes.")
+            response = answers.error_response(refused, request.scope)
+            response.headers.update(error.headers or {})
+            return response
+        case RequestValidationError():
+            first = error.errors()[0]
+            message = f"The parameter {first['loc'][-1]} is invalid: {first['msg']}."
+            return answers.error_response(HttpError(400, "bad-parameter", message), request.scope)
+        case _:
+            return answers.error_response(http_errors.defect(), request.scope)

@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -28,12 +28,7 @@ class DecoderFailed(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded photo.
-
-    Attributes:
-        crops: One crop per view, uint8 (S, S, 3).
-        width, height: Of the upright photo, in pixels.
-    """
+    """A decoded photo: one crop per view, uint8 (S, S, 3), and the size of the upright photo in pixels."""
 
     crops: tuple[ByteArray, ...]
     width: int
@@ -44,8 +39,6 @@ class Decoders:
     """A fixed number of decoding processes.
 
     Args:
-        views: The views of which crops are made.
-        count: The number of processes.
         max_pixels: Most pixels of a photo, read from its header.
         seconds: Most seconds for one photo.
         on_failure: Called when a process is replaced.
@@ -61,7 +54,8 @@ class Decoders:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._sides = [view.size for view in views]
-        self._task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
+        task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
+        self._argument = json.dumps(asdict(task))
         self._count, self._seconds, self._on_failure = count, seconds, on_failure
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
         self._all: set[Process] = set()
@@ -145,7 +139,7 @@ class Decoders:
             process = await asyncio.create_subprocess_exec(
                 # -P: import nothing from the current folder
                 *(sys.executable, "-P", "-m", "fieldmark.serving.decoder"),
-                self._task.to_argument(),
+                self._argument,
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,

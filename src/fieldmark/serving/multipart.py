@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,38 +31,34 @@ class Upload:
 class BodyMemory:
     """Bytes of request bodies in memory, over all requests."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
+    def __init__(self, config: ServeConfig) -> None:
+        self._config, self.used = config, 0
 
     @contextmanager
-    def request(self) -> Iterator[RequestMemory]:
-        """Count the bytes of one request until its end."""
-        memory = RequestMemory(self)
-        try:
-            yield memory
-        finally:
-            self.used -= memory.bytes
-
-
-class RequestMemory:
-    """Bytes of one request's body in memory."""
-
-    def __init__(self, total: BodyMemory) -> None:
-        self._total, self.bytes = total, 0
-
-    def add(self, count: int) -> None:
-        """Count more bytes.
+    def request(self) -> Iterator[Callable[[int], None]]:
+        """Count the bytes of one request until its end; yields a function that counts more of them.
 
         Raises:
-            HttpError: All requests together hold too many bytes.
+            HttpError: The request has too many bytes, or all requests together.
         """
-        if self._total.used + count > self._total.limit:
-            raise http_errors.busy(_RETRY_SECONDS)
-        self._total.used += count
-        self.bytes += count
+        own = 0
+
+        def add(count: int) -> None:
+            nonlocal own
+            if own + count > self._config.max_bytes:
+                raise http_errors.body_too_large(self._config.max_bytes)
+            if self.used + count > self._config.held_bytes:
+                raise http_errors.busy(_RETRY_SECONDS)
+            self.used += count
+            own += count
+
+        try:
+            yield add
+        finally:
+            self.used -= own
 
 
-async def read_photos(request: Request, memory: RequestMemory, config: ServeConfig) -> list[Upload]:
+async def read_photos(request: Request, add: Callable[[int], None], config: ServeConfig) -> list[Upload]:
     """Read the photos of a request: each file of a form, or the body itself.
 
     Raises:
@@ -72,7 +68,7 @@ async def read_photos(request: Request, memory: RequestMemory, config: ServeConf
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError(415, "encoded", "Send the photo as it is, without Content-Encoding.")
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    chunks = _chunks(request, memory, config)
+    chunks = _chunks(request, add, config.max_bytes)
     try:
         async with asyncio.timeout(config.body_seconds):
             if media_type == "multipart/form-data":
@@ -83,16 +79,14 @@ async def read_photos(request: Request, memory: RequestMemory, config: ServeConf
 
 
 async def _chunks(
-    request: Request, memory: RequestMemory, config: ServeConfig
+    request: Request, add: Callable[[int], None], max_bytes: int
 ) -> AsyncGenerator[bytes, None]:
     """Yield the body; one that is too long is refused before it is read, or while it is."""
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > config.max_bytes:
-        raise http_errors.body_too_large(config.max_bytes)
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise http_errors.body_too_large(max_bytes)
     async for chunk in request.stream():
-        if memory.bytes + len(chunk) > config.max_bytes:
-            raise http_errors.body_too_large(config.max_bytes)
-        memory.add(len(chunk))
+        add(len(chunk))
         yield chunk
 
 
