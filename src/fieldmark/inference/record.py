@@ -65,12 +65,11 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
     """Return the prediction for one photo as a JSON object.
 
     Args:
-        result: the prediction.
         among: the number of labels that the scores are divided among.
         wide: include the scores of all labels.
         timed: read the time from the EXIF data where the photo's list gives none.
     """
-    photo = result.photo
+    photo, prediction = result.photo, result.prediction
     record: Record = {"file_name": photo.name}
     if photo.id is not None:
         record["id"] = photo.id
@@ -81,11 +80,9 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
         taken = _time_taken(photo.path) or taken
     if taken is not None:
         record["taken"] = taken
-    prediction = result.prediction
     if prediction is None:
         assert result.rejected is not None
-        record["rejected"] = result.rejected.reason.value
-        return record
+        return record | {"rejected": result.rejected.reason.value}
     record |= {
         "source": prediction.source,
         "rank": prediction.rank,

@@ -32,7 +32,6 @@ class Network:
     It can be pickled at any time. A pickle holds the weights, and neither an engine nor a path.
 
     Attributes:
-        architecture: its name.
         weights: the key of its weights: `Backbone.key` at the crop size it was made for.
         source: the backbone itself, or the file that holds its weights.
         side: the crop size in pixels, where it is not the one that the network was made for.
@@ -47,9 +46,8 @@ class Network:
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
         facts, native = backbone.architecture, backbone.native
-        if native is None:
-            return cls(facts.name, backbone.key, backbone)
-        return cls(facts.name, native.key, backbone, facts.input_size)
+        side = facts.input_size if native else None
+        return cls(facts.name, (native or backbone).key, backbone, side)
 
     @property
     def key(self) -> str:
@@ -128,7 +126,6 @@ class Member:
     Attributes:
         network: shared by the members that use it.
         preprocess: the view: from a photo to the crop that the network is given.
-        head: from features to scores.
         temperature: its scores are divided by it, so that its own probabilities are calibrated; 1 where
             it is the only member, since the classifier has a temperature as well.
         weight: of its probabilities in the mean; the weights of all members sum to 1.
@@ -147,8 +144,7 @@ class Member:
 
     def only(self, columns: list[int]) -> LinearHead:
         """Return the head of some of the classes."""
-        weight = np.ascontiguousarray(self.head.weight[:, columns])
-        return LinearHead(weight, self.head.bias[columns])
+        return LinearHead(np.ascontiguousarray(self.head.weight[:, columns]), self.head.bias[columns])
 
     def logits(self, features_ND: FloatArray) -> FloatArray:
         """Compute scores divided by the member's temperature, shape (N, C).

@@ -70,11 +70,7 @@ def stacked(photos: Sequence[Sequence[ByteArray]]) -> list[ByteArray]:
 
 
 def check_options(top: object, on_error: object) -> None:
-    """Refuse options of `Classifier.predict` that cannot be.
-
-    Raises:
-        InputError: `top` is not a whole number from 1, or `on_error` neither `raise` nor `return`.
-    """
+    """Raise InputError for options of `Classifier.predict` that cannot be."""
     if not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top is {top!r}: ask for a whole number of labels, at least 1.")
     if on_error not in get_args(OnError):
@@ -82,11 +78,7 @@ def check_options(top: object, on_error: object) -> None:
 
 
 def several(photos: Photo | Iterable[Photo]) -> Iterable[Photo]:
-    """Return photos as an iterable, also where it is one photo.
-
-    Raises:
-        InputError: it is neither a photo nor an iterable.
-    """
+    """Return one photo or an iterable of photos as an iterable; raises InputError if it is neither."""
     if is_photo(photos):
         return [photos]  # type: ignore[list-item]
     if isinstance(photos, Mapping) or not isinstance(photos, Iterable):
@@ -127,25 +119,16 @@ def _not_a_photo(value: object) -> InputError:
 
 
 def crops_of(photo: Photo, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
-    """Return a photo's crops, uint8 (S, S, 3): one for each view; decoded once.
-
-    Raises:
-        ImageRejected: the photo cannot be used.
-        InputError: it is not a photo.
-    """
+    """Return a photo's crops, uint8 (S, S, 3): one for each view; see `Classifier.crop`."""
     return _decoded(_begun(photo, views), views)
 
 
 def batches(
     photos: Iterable[Photo | ImageRejected], views: Sequence[Preprocess]
 ) -> Iterator[tuple[list[ImageRejected | None], list[ByteArray]]]:
-    """Decode photos, `BATCH` at a time.
+    """Decode photos, `BATCH` at a time; they are taken as they are needed, at most `threads.AHEAD` ahead.
 
-    Args:
-        photos: taken as they are needed, at most `threads.AHEAD` ahead.
-        views: the crops that are wanted.
-
-    Returns:
+    Yields:
         For each batch why a photo is rejected, None for the others; and the crops of those others,
         uint8 (n, S, S, 3), for each view. An error of one photo is raised after the photos before it.
     """
@@ -174,12 +157,7 @@ def rows(
     compute: Callable[[list[ByteArray]], FloatArray],
     columns: int,
 ) -> FloatArray:
-    """Compute a row of numbers for each photo: float32 (N, columns).
-
-    Raises:
-        ImageRejected: a photo cannot be used.
-        InputError: a value is not a photo.
-    """
+    """Compute a row of numbers for each photo: float32 (N, columns); raises the first reason or error."""
     parts = [np.empty((0, columns), np.float32)]
     for reasons, crops in batches(several(photos), views):
         for reason in filter(None, reasons):

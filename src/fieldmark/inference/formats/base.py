@@ -1,9 +1,11 @@
-"""The interface of an output format."""
+"""The interface of an output format, and CSV (RFC 4180)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from fieldmark.data.taxonomy import Taxonomy
@@ -26,16 +28,6 @@ class FormatOptions:
     wide: bool = False
     by: str = "fieldmark"
     when: str = ""
-
-
-def write_lines(path: Path, texts: Iterable[str], end: str) -> None:
-    """Write lines, each followed by `end`, as they come.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with io.replacing(path) as temporary, temporary.open("wb") as handle:
-        handle.writelines(f"{text}{end}".encode() for text in texts)
 
 
 Lines = Callable[[Iterable[Record], FormatOptions], Iterator[str]]
@@ -68,6 +60,34 @@ class Writer:
         """Make a text format from a function that gives its lines, each followed by `end`."""
 
         def write(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
-            write_lines(path, lines(records, options), end)
+            with io.replacing(path) as temporary, temporary.open("wb") as handle:
+                handle.writelines(f"{text}{end}".encode() for text in lines(records, options))
 
         return cls(name, suffix, wide, write, lines, timed)
+
+    @classmethod
+    def of_rows(
+        cls,
+        name: str,
+        suffix: str,
+        columns: Sequence[str],
+        rows: Callable[[Iterable[Record], FormatOptions], Iterator[Mapping[str, str]]],
+        *,
+        timed: bool = False,
+    ) -> Writer:
+        """Make a CSV format from a function that gives its rows by column; a missing value is empty."""
+
+        def lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
+            yield csv_line(columns)
+            for row in rows(records, options):
+                yield csv_line([row.get(column, "") for column in columns])
+
+        return cls.of_lines(name, suffix, lines, end="\r\n", timed=timed)
+
+
+def csv_line(values: Sequence[object]) -> str:
+    """Return one row as text, without its line end."""
+    line = StringIO()
+    # `csv` quotes values that contain a character of the line end, so both characters are set.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n")
