@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,9 +16,11 @@ from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.models import runtime
 from fieldmark.utils.errors import ClassifierError, InputError, StoreError
-from fieldmark.utils.typing import FloatArray
+from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
+    import onnx
+
     from fieldmark.models import Backbone
 
 
@@ -60,6 +63,12 @@ class Network:
         """Return the fields, with the weights in the place of the path to them."""
         held = self.backbone if isinstance(self.source, Path) else self.source
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"source": held}
+
+    def graph(self) -> onnx.ModelProto:
+        """Return the network as a graph, converted before or now; raises InputError if it cannot be."""
+        import onnx
+
+        return onnx.load(runtime.cached_graph(self.key) or runtime.graph(self.backbone))
 
     @property
     def engine(self) -> runtime.Engine:
@@ -110,6 +119,20 @@ class Network:
                 "copy or download the folder again."
             )
         return found if self.side is None else found.at(self.side)
+
+
+def running(model: onnx.ModelProto) -> Callable[[ByteArray], list[Any]]:
+    """Return a function that runs a graph in ONNX Runtime on the CPU: its input to its outputs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.cores()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda value: session.run(None, {name: value})  # type: ignore[no-any-return]
 
 
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:

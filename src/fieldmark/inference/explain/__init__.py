@@ -50,7 +50,6 @@ def heat_map(classifier: Classifier, photo: Photo, label: int | str | Taxon | No
     score, or are outside the central crop, which the network does not see.
 
     Args:
-        classifier: the classifier.
         photo: a path, the bytes of a file, or an RGB image uint8 (H, W, 3).
         label: a taxon, its id, or its number in the taxonomy; None: the first label.
 
@@ -74,13 +73,8 @@ def heat(
     whose networks have no feature map are left out.
 
     Args:
-        classifier: the classifier.
         crops: the result of `Classifier.crop`.
-        label: see `heat_map`.
         height, width: of the map, in the proportions of the photo.
-
-    Raises:
-        InputError, NoFeatureMap: see `heat_map`.
     """
     number = _number(classifier, label)
     maps: list[FloatArray] = []
@@ -108,13 +102,10 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
     """Resize an activation to the frame of a photo of `height` x `width`; see `heat_map`."""
     from PIL import Image
 
-    positive_hw = np.maximum(found.map_hw, 0)
-    if view.flip:
-        positive_hw = positive_hw[:, ::-1]
+    positive_hw = np.maximum(found.map_hw, 0)[:, :: -1 if view.flip else 1]
     top = float(positive_hw.max(initial=0))
     heat = Image.fromarray(np.ascontiguousarray(positive_hw / top if top > 0 else positive_hw))
-    left, up, right, down = view.box(height, width)
-    x0, y0, x1, y1 = round(left), round(up), round(right), round(down)
+    x0, y0, x1, y1 = map(round, view.box(height, width))
     size = (max(1, x1 - x0), max(1, y1 - y0))
     seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     whole = np.zeros((height, width), np.float32)
@@ -133,10 +124,7 @@ def explain(
 ) -> Explanation:
     """Predict a photo, with its heat map and the most similar training photos.
 
-    Args:
-        classifier, photo, label: as for `heat_map`.
-        top: the number of labels.
-        k: the number of training photos.
+    Photo and label are given as to `heat_map`; `top` labels and `k` training photos are returned.
 
     Raises:
         ImageRejected: the photo cannot be used.

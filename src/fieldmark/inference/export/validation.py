@@ -16,7 +16,7 @@ from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, stacked
-from fieldmark.models import runtime
+from fieldmark.inference.classifier.ensemble_member import running
 from fieldmark.utils import random as sampling
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -69,24 +69,11 @@ class Parity:
 def compare(
     model: onnx.ModelProto, shapes: Sequence[ByteArray], expected: Outputs, allowed: float = 0.0
 ) -> Parity:
-    """Run a graph on photos and compare its outputs with the expected ones.
+    """Run a graph on photos, uint8 (H, W, 3), and compare its outputs with the expected ones.
 
-    Args:
-        model: a graph of `assemble`.
-        shapes: photos, uint8 (H, W, 3).
-        expected: the classifier's outputs.
-        allowed: first labels whose probabilities are closer than this count as the same.
+    First labels whose probabilities are as close as `allowed` count as the same.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime.cores()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    found = [session.run(None, {"image": picture}) for picture in shapes]
-    p_NC, energy_N = (np.stack(part) for part in zip(*found, strict=True))
+    p_NC, energy_N = (np.stack(part) for part in zip(*map(running(model), shapes), strict=True))
     best = expected.probabilities_NC
     short = best.max(axis=1) - best[np.arange(len(shapes)), p_NC.argmax(axis=1)]
     scale_N = np.maximum(np.abs(expected.energy_N), 1)
@@ -111,13 +98,8 @@ class Outputs:
     probabilities_NC: FloatArray
     energy_N: FloatArray
 
-    def first(self, count: int) -> Outputs:
-        """Return those of the first photos."""
-        return Outputs(self.probabilities_NC[:count], self.energy_N[:count])
-
-    def every_other(self) -> Outputs:
-        """Return those of the second, fourth … photo."""
-        return Outputs(self.probabilities_NC[1::2], self.energy_N[1::2])
+    def __getitem__(self, photos: slice) -> Outputs:
+        return Outputs(self.probabilities_NC[photos], self.energy_N[photos])
 
 
 def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:

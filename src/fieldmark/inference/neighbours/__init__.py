@@ -45,11 +45,7 @@ __all__ = ["FILE", "Neighbour", "Neighbours", "load_index", "similar", "write"]
 def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list[Neighbour]:
     """Return the training photos most similar to a photo, the nearest first.
 
-    Args:
-        classifier: as loaded from its folder.
-        photo: a crop of `classifier.lead.preprocess`, uint8 (size, size, 3), or its features, float
-            (D,).
-        k: the maximum number.
+    The photo is a crop of `classifier.lead.preprocess`, uint8 (size, size, 3), or its features, float (D,).
 
     Raises:
         InputError: the classifier's folder has no training photos.

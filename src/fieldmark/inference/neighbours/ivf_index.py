@@ -32,14 +32,9 @@ def build(unit_ND: HalfArray) -> tuple[IntArray, dict[str, npt.NDArray[Any]], di
         centres_CD[taken] = unit(total_CD[taken])
     blocks = (unit_ND[start : start + BLOCK] for start in range(0, count, BLOCK))
     cell_N = np.concatenate([(block.astype(np.float32) @ centres_CD.T).argmax(axis=1) for block in blocks])
-    order = np.argsort(cell_N, kind="stable")
-    sizes = np.bincount(cell_N, minlength=cells)
-    measured = _measure(unit_ND, cell_N, centres_CD, random)
-    tensors: dict[str, npt.NDArray[Any]] = {
-        "centres": centres_CD.astype(np.float16),
-        "cells_ends": np.cumsum(sizes, dtype=np.int64),
-    }
-    return order, tensors, measured
+    ends = np.cumsum(np.bincount(cell_N, minlength=cells), dtype=np.int64)
+    tensors = {"centres": centres_CD.astype(np.float16), "cells_ends": ends}
+    return np.argsort(cell_N, kind="stable"), tensors, _measure(unit_ND, cell_N, centres_CD, random)
 
 
 def _sums(x_SD: FloatArray, cell_S: npt.NDArray[np.intp], cells: int) -> FloatArray:
@@ -67,7 +62,7 @@ def _measure(
     order_QC = np.argsort(-(unit_QD @ centres_CD.T), axis=1)
     place_QC = np.argsort(order_QC, axis=1)  # how near each cell is to each query: 0 is the nearest
     place_QK = np.take_along_axis(place_QC, cell_N[rows_QK], axis=1)[others_QK]
-    probes, recall = 1, 0.0
+    probes = 1
     while True:
         recall = float((place_QK < probes).mean()) if len(place_QK) else 1.0
         if recall >= _WANTED_RECALL or probes >= cells:

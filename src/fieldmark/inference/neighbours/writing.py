@@ -17,9 +17,8 @@ from fieldmark.data.storage.places import Place
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.neighbours import ivf_index
-from fieldmark.inference.neighbours.index import FILE, FORMAT, THUMB_SIDE
-from fieldmark.inference.neighbours.packed_strings import PackedStrings
-from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, unit
+from fieldmark.inference.neighbours.index import FILE, FORMAT, THUMB_SIDE, PackedStrings
+from fieldmark.inference.neighbours.vectors import BLOCK, unit
 from fieldmark.utils import io, random
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
@@ -42,8 +41,6 @@ def write(
     """Write the training photos' features into a classifier's folder.
 
     Args:
-        folder: the classifier's folder.
-        classifier: has the classes, and the network of the features.
         table: has the paths of the photos.
         train: the features of the training photos; labels are numbers in the classifier's taxonomy.
         per_class: the maximum number of photos of a class, drawn by their ids.
@@ -58,7 +55,9 @@ def write(
     from safetensors.numpy import save_file
 
     chosen = _chosen(train, per_class)
-    unit_ND = _halves(train, chosen)
+    unit_ND = np.empty((len(chosen), train.features.dim), np.float16)
+    for start, x_BD in train.features.take(chosen).blocks(BLOCK):
+        unit_ND[start : start + len(x_BD)] = unit(x_BD)
     about = {
         "format": FORMAT,
         "backbone_key": classifier.lead.network.key,
@@ -84,14 +83,6 @@ def _chosen(train: LabelledFeatures, per_class: int) -> IntArray:
     first = np.flatnonzero(np.append(True, labels[1:] != labels[:-1])[: len(labels)])
     rank = np.arange(len(labels)) - np.repeat(first, np.diff(np.append(first, len(labels))))
     return np.sort(by_class[rank < per_class])
-
-
-def _halves(train: LabelledFeatures, chosen: IntArray) -> HalfArray:
-    """Read the vectors block by block, at length 1, in float16."""
-    unit_ND = np.empty((len(chosen), train.features.dim), np.float16)
-    for start, x_BD in train.features.take(chosen).blocks(BLOCK):
-        unit_ND[start : start + len(x_BD)] = unit(x_BD)
-    return unit_ND
 
 
 def _photos(table: PhotoTable, ids: Sequence[str], *, thumbnails: bool) -> dict[str, npt.NDArray[Any]]:
