@@ -1,11 +1,5 @@
 """`fieldmark predict`: a classifier and photos in; labels sorted by confidence out.
 
-    inputs.py       the photos that arguments stand for
-    predictor.py    photos to predictions, in order, with the photos that could not be used
-    record.py       the prediction for one photo as a JSON object: every file is written from these
-    formats/        the output formats; the terminal's text, and the challenge's file
-    checkpoint.py   predictions so far, from which interrupted work resumes
-
 PyTorch is not imported here: a converted graph runs without it, so that one photo is answered at once.
 """
 

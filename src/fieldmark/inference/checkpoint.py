@@ -39,9 +39,6 @@ class Output:
     The journal is added to batch by batch and reaches the disk before the next batch, so that a kill
     costs one batch at most; a later run with the same classifier and options goes on from it. The
     file itself is made from the journal at the end, whole or not at all.
-
-    Raises:
-        InputError: `path` has no known suffix, or is a file of something else.
     """
 
     def __init__(self, path: Path, classifier: Classifier, *, top: int, wide: bool) -> None:

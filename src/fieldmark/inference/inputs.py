@@ -30,21 +30,14 @@ _LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
 
 @dataclass(frozen=True)
 class InputPhoto:
-    """One photo to predict.
+    """One photo to predict."""
 
-    Attributes:
-        name: its name in the output.
-        id: its id in its list; None where that is its name.
-        outside: its path in its list leads out of the list's folder, so it is not read.
-        deployment, taken: its camera deployment and its time, where its list gives them.
-    """
-
-    name: str
+    name: str  # in the output
     path: Place
-    id: str | None = None
-    outside: bool = False
-    deployment: str | None = None
-    taken: str | None = None
+    id: str | None = None  # its id in its list; None where that is its name
+    outside: bool = False  # its path in its list leads out of the list's folder, so it is not read
+    deployment: str | None = None  # the camera deployment, where its list gives it
+    taken: str | None = None  # its time, where its list gives it
 
 
 def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
@@ -78,13 +71,10 @@ def _found(argument: Path) -> list[InputPhoto]:
 
 
 def read_list(name: str) -> list[InputPhoto]:
-    """Return the photos of a list: a path or URL a line, or separated by zero bytes.
+    """Return the photos of a list: a path or URL a line, or separated by zero bytes; `-` is standard input.
 
-    A missing file becomes a rejected photo in the output. Folders are searched. A list named `-` is
-    standard input.
-
-    Raises:
-        InputError: the list cannot be read, or is empty.
+    A missing file becomes a rejected photo in the output. Folders are searched. Raises InputError if the
+    list cannot be read, or is empty.
     """
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -107,11 +97,7 @@ def read_list(name: str) -> list[InputPhoto]:
 
 
 def read_species_list(path: Path) -> list[str]:
-    """Return the names in a text file, one a line, without empty lines and comments (#).
-
-    Raises:
-        InputError: the file cannot be read as UTF-8, or contains no name.
-    """
+    """Return the names in a text file, one a line; empty lines and comments (#) do not count."""
     try:
         found = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -95,11 +95,7 @@ def _service(request: Request) -> Service:
 
 
 def _entries(kind: type[Entry], found: Sequence[tuple[str, Entry | HttpError]]) -> list[Entry]:
-    """Return the entries of the photos of a request.
-
-    Raises:
-        HttpError: The first error, if no photo was answered.
-    """
+    """Return the entries of the photos of a request; raises the first error if no photo was answered."""
     errors = [(name, value) for name, value in found if isinstance(value, HttpError)]
     if len(errors) == len(found):
         _, first = errors[0]

@@ -33,17 +33,11 @@ _SPARE_MEMORY = 512 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Task:
-    """Configuration of a decoding process, which gets it as JSON.
+    """Configuration of a decoding process, which gets it as JSON."""
 
-    Attributes:
-        views: The views, each as `Preprocess.to_json`.
-        max_pixels: Most pixels of a photo, read from its header.
-        seconds: Most seconds of processor time for one photo.
-    """
-
-    views: Sequence[str]
-    max_pixels: int
-    seconds: float
+    views: Sequence[str]  # each as `Preprocess.to_json`
+    max_pixels: int  # of a photo, read from its header
+    seconds: float  # of processor time for one photo, at most
 
 
 def main() -> None:

@@ -36,13 +36,7 @@ class Decoded:
 
 
 class Decoders:
-    """A fixed number of decoding processes.
-
-    Args:
-        max_pixels: Most pixels of a photo, read from its header.
-        seconds: Most seconds for one photo.
-        on_failure: Called when a process is replaced.
-    """
+    """A fixed number of decoding processes; `on_failure` is called when one is replaced."""
 
     def __init__(
         self,
@@ -63,11 +57,7 @@ class Decoders:
         self._closed = False
 
     async def start(self) -> None:
-        """Start the processes and wait until all are ready.
-
-        Raises:
-            FieldmarkError: A process does not start.
-        """
+        """Start the processes and wait until all are ready; raises FieldmarkError if one does not start."""
         try:
             await asyncio.gather(*(self._start_one() for _ in range(self._count)))
         except DecoderFailed as error:
@@ -82,12 +72,7 @@ class Decoders:
         return len(self._all)
 
     async def decode(self, data: bytes) -> Decoded:
-        """Decode a photo.
-
-        Raises:
-            ImageRejected: The photo cannot be used.
-            DecoderFailed: The process crashed or took too long.
-        """
+        """Decode a photo; raises ImageRejected, or DecoderFailed if the process crashed or took too long."""
         process = await self._idle.get()
         try:
             kind, payload = await asyncio.wait_for(_ask(process, data), self._seconds)

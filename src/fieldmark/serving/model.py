@@ -25,11 +25,7 @@ _THUMB_SIDE = 192
 
 
 def warm_up(classifier: Classifier) -> None:
-    """Load the network, so that the first request does not wait for it.
-
-    Raises:
-        InputError: The classifier cannot run on this machine.
-    """
+    """Load the network, so that the first request does not wait for it; raises InputError where it cannot."""
     sides = [view.size for view in classifier.views]
     predict(classifier, [tuple(np.zeros((side, side, 3), np.uint8) for side in sides)], [1])
 
@@ -44,11 +40,7 @@ def predict(classifier: Classifier, photos: Sequence[Crops], tops: Sequence[int]
 
 
 def has_index(classifier: Classifier) -> bool:
-    """Return whether the classifier has an index of its training photos.
-
-    Raises:
-        ClassifierError: The index is damaged.
-    """
+    """Return whether the classifier has an index of its training photos; raises ClassifierError on damage."""
     return neighbours.load_index(classifier) is not None
 
 
@@ -69,11 +61,7 @@ def with_thumbnails(classifier: Classifier, found: Sequence[neighbours.Neighbour
 
 
 def heat_map(classifier: Classifier, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
-    """Compute which parts of a photo support a label, by default the most likely one.
-
-    Raises:
-        InputError: There is no such label, or the network has no heat map.
-    """
+    """Compute which parts of a photo support a label, by default the most likely one; see `explain.heat`."""
     label = taxon_id or predict(classifier, [photo.crops], [1])[0].best.taxon.id
     shrink = _HEAT_SIDE / max(photo.height, photo.width)
     size = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))

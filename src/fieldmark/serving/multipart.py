@@ -38,8 +38,7 @@ class BodyMemory:
     def request(self) -> Iterator[Callable[[int], None]]:
         """Count the bytes of one request until its end; yields a function that counts more of them.
 
-        Raises:
-            HttpError: The request has too many bytes, or all requests together.
+        That function raises HttpError if the request has too many bytes, or all requests together.
         """
         own = 0
 
@@ -59,11 +58,7 @@ class BodyMemory:
 
 
 async def read_photos(request: Request, add: Callable[[int], None], config: ServeConfig) -> list[Upload]:
-    """Read the photos of a request: each file of a form, or the body itself.
-
-    Raises:
-        HttpError: Too many bytes or photos, too slow, an unreadable form, or no photo.
-    """
+    """Read the photos of a request: each file of a form, or the body itself; raises HttpError."""
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError(415, "encoded", "Send the photo as it is, without Content-Encoding.")
@@ -111,11 +106,7 @@ class _FormParser(MultiPartParser):
 
 
 async def read_form(headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int) -> list[Upload]:
-    """Read the files of a multipart/form-data body (RFC 7578).
-
-    Raises:
-        HttpError: Too many photos or fields, an unreadable form, or no photo.
-    """
+    """Read the files of a multipart/form-data body (RFC 7578); raises HttpError."""
     try:
         form = await _FormParser(headers, chunks, max_photos).parse()
     except MultiPartException as error:

@@ -76,11 +76,8 @@ class Service:
     async def each_photo(
         self, request: Request, answer: Callable[[Upload, Decoded], Awaitable[T]]
     ) -> list[tuple[str, T | HttpError]]:
-        """Return the name of each photo of a request with its answer or its error.
-
-        Raises:
-            HttpError: The request as a whole: queue full, too large, unreadable.
-        """
+        """Return the name of each photo of a request with its answer or its error; raises HttpError for the
+        request as a whole: queue full, too large, unreadable."""
         self._require_capacity(1)  # before the body is read
         with self._memory.request() as add:
             uploads = await multipart.read_photos(request, add, self.config)
@@ -108,11 +105,7 @@ class Service:
         return answers.SimilarPhotos(name=upload.name, similar=shown)
 
     async def heat_map(self, _upload: Upload, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
-        """Compute which parts of one photo support a label.
-
-        Raises:
-            HttpError: There is no such label, or the network has no heat map.
-        """
+        """Compute which parts of one photo support a label; raises HttpError if that is not possible."""
         if taxon_id is not None and taxon_id not in self.classifier.taxonomy:
             raise HttpError(400, "bad-parameter", "The classifier has no class with this taxon_id.")
         try:

@@ -26,19 +26,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class HigherTaxon:
-    """The most probable taxon at a rank above the labels.
+    """The most probable taxon at a rank above the labels."""
 
-    Attributes:
-        rank: "genus", "family", … "kingdom".
-        ranks: the names of the taxon, the widest rank first and its own last.
-        score: the sum of the probabilities of its labels, 0 to 1.
-        without: the probability of the labels for which this rank is not known.
-    """
-
-    rank: str
-    ranks: Mapping[str, str]
-    score: float
-    without: float = 0.0
+    rank: str  # "genus", "family", … "kingdom"
+    ranks: Mapping[str, str]  # the names of the taxon, the widest rank first and its own last
+    score: float  # the sum of the probabilities of its labels, 0 to 1
+    without: float = 0.0  # the probability of the labels for which this rank is not known
 
     @property
     def name(self) -> str:

@@ -33,17 +33,12 @@ class Network:
     """A backbone by its name and key; its weights are read when they are first needed.
 
     It can be pickled at any time. A pickle holds the weights, and neither an engine nor a path.
-
-    Attributes:
-        weights: the key of its weights: `Backbone.key` at the crop size it was made for.
-        source: the backbone itself, or the file that holds its weights.
-        side: the crop size in pixels, where it is not the one that the network was made for.
     """
 
     architecture: str
-    weights: str
-    source: Backbone | Path | None = None
-    side: int | None = None
+    weights: str  # `Backbone.key` at the crop size it was made for
+    source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
+    side: int | None = None  # crop size in pixels, where it is not the one that it was made for
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
@@ -78,11 +73,7 @@ class Network:
 
     @property
     def backbone(self) -> Backbone:
-        """The network before the head, with its weights.
-
-        Raises:
-            ClassifierError: the file is damaged, or holds other weights.
-        """
+        """The network before the head, with its weights; raises ClassifierError if the file is damaged."""
         with _loading:
             return self._backbone
 
@@ -146,12 +137,8 @@ def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
 class Member:
     """A network with the view of a photo that it is given, and a head.
 
-    Attributes:
-        network: shared by the members that use it.
-        preprocess: the view: from a photo to the crop that the network is given.
-        temperature: its scores are divided by it, so that its own probabilities are calibrated; 1 where
-            it is the only member, since the classifier has a temperature as well.
-        weight: of its probabilities in the mean; the weights of all members sum to 1.
+    Scores are divided by its temperature, so that its own probabilities are calibrated; 1 where it is the
+    only member, since the classifier has a temperature as well. The weights of all members sum to 1.
     """
 
     network: Network

@@ -14,8 +14,7 @@ from fieldmark.utils.errors import ClassifierError, InputError
 def from_zip(path: Path, limits: Mapping[str, int]) -> Path:
     """Unpack the files of a zip that `limits` names, with the bytes that each may have, into the cache.
 
-    Raises:
-        ClassifierError: it is not a zip of a classifier, or a hostile one.
+    Raises ClassifierError if it is not a zip of a classifier, or a hostile one.
     """
     if not zipfile.is_zipfile(path):
         raise ClassifierError(

@@ -1,8 +1,4 @@
-"""`fieldmark explain`: a heat map of a photo, and the most similar training photos.
-
-gradcam.py   what each place of a feature map adds to a score
-picture.py   an explanation as a PNG
-"""
+"""`fieldmark explain`: a heat map of a photo, and the most similar training photos."""
 
 from __future__ import annotations
 
@@ -150,11 +146,7 @@ def explain(
 
 
 def run(model: Path, photo: Path, out: Path, label: str | None = None) -> Explanation:
-    """Explain a photo with the classifier in a folder, and write the picture as a PNG.
-
-    Raises:
-        InputError: the classifier, the photo or the class does not exist, or `out` cannot be written.
-    """
+    """Explain a photo with the classifier in a folder, and write the picture as a PNG."""
     found = explain(Classifier.load(model), photo, label)
     io.write_bytes(out, picture(found))
     return found

@@ -1,13 +1,10 @@
 """Class activation maps: what each place of a network's last feature map adds to the score of a class.
 
-Networks whose features are the mean over the last feature map get an exact class activation map (Zhou
-et al., "Learning deep features for discriminative localization", 2016): the last layer is linear, so the
-score of a class is the mean over the map of what each place adds, plus the bias. The map is the input of
-the global mean in the converted network; so it works for every such network, whatever its library, and
-without PyTorch.
-
-All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks
-via gradient-based localization", 2017), which needs gradients and so PyTorch.
+Networks whose features are the mean over the last feature map get an exact map (Zhou et al., "Learning deep
+features for discriminative localization", 2016): the last layer is linear, so the score is the mean over the
+map of what each place adds, plus the bias. The map is the input of the global mean in the converted network,
+whatever its library, and without PyTorch. All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM:
+visual explanations from deep networks via gradient-based localization", 2017), which needs PyTorch.
 """
 
 from __future__ import annotations
@@ -36,26 +33,16 @@ class NoFeatureMap(InputError):
 
 @dataclass(frozen=True)
 class Activation:
-    """What each place of a network's last feature map adds to the score of a class.
+    """What each place of a network's last feature map adds to the score of a class."""
 
-    Attributes:
-        map_hw: float32 (h, w); of an exact map the mean is `score - bias`.
-        score: the class's logit, before the temperature.
-        exact: whether the map is a class activation map; otherwise Grad-CAM, never negative.
-    """
-
-    map_hw: FloatArray
-    score: float
+    map_hw: FloatArray  # float32 (h, w); of an exact map the mean is `score - bias`
+    score: float  # the class's logit, before the temperature
     bias: float
-    exact: bool
+    exact: bool  # a class activation map; otherwise Grad-CAM, never negative
 
 
 def activation(member: Member, crop: ByteArray, number: int) -> Activation:
-    """Compute what each place of a crop, uint8 (size, size, 3), adds to the score of the class `number`.
-
-    Raises:
-        NoFeatureMap: the network is not convolutional.
-    """
+    """Compute what each place of a crop, uint8 (size, size, 3), adds to the score of the class `number`."""
     weight_D = member.head.weight[:, number]
     bias = float(member.head.bias[number])
     mapped = _mapped(member.network)

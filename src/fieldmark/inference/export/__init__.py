@@ -7,10 +7,6 @@
 It contains the resize, the normalisation, the network, the last layer and the temperature; of an
 ensemble all members, with each network once. The file is written only after it has given the
 classifier's own predictions on photos.
-
-    graph.py          the graph and its metadata
-    preprocessing.py  photo to crop as ONNX nodes
-    validation.py     photos, and the differences between a graph and the classifier on them
 """
 
 from __future__ import annotations

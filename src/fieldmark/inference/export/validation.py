@@ -44,19 +44,12 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Parity:
-    """The differences between an exported file and the classifier.
-
-    Attributes:
-        photos: the number of photos.
-        max_difference: the largest difference of a probability.
-        agreement: the share of photos with the same first label.
-        energy_difference: the largest difference of an energy, relative where the energy is above 1.
-    """
+    """The differences between an exported file and the classifier."""
 
     photos: int
-    max_difference: float
-    agreement: float
-    energy_difference: float = 0.0
+    max_difference: float  # the largest of a probability
+    agreement: float  # the share of photos with the same first label
+    energy_difference: float = 0.0  # the largest, relative where the energy is above 1
 
     def __str__(self) -> str:
         return (
@@ -109,11 +102,7 @@ def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:
 
 
 def pictures(paths: Sequence[Place]) -> list[ByteArray]:
-    """Decode photos; leave out those that cannot be used, with a log message.
-
-    Raises:
-        InputError: none of them can be used.
-    """
+    """Decode photos; those that cannot be used are logged and left out. Raises InputError if all are."""
     found = []
     for path in paths:
         try:

@@ -31,11 +31,7 @@ __all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "text_lines", "writer_
 
 
 def writer_of(path: Path, *, wide: bool) -> Writer:
-    """Return the format for a file name.
-
-    Raises:
-        InputError: no format has its suffix, or the format has no column per label.
-    """
+    """Return the format for a file name; raises InputError if none has its suffix or it cannot be `wide`."""
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
     ends = [suffix for suffix in suffixes if path.name.endswith(suffix)]
     if not ends:

@@ -15,19 +15,12 @@ from fieldmark.utils import io
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """Options of the output, the same for every format.
+    """Options of the output, the same for every format."""
 
-    Attributes:
-        taxonomy: of the labels that the scores are divided among.
-        wide: a row a photo and a column a label, instead of a row a label.
-        by: the classifier, for formats that record it.
-        when: the time of the prediction, ISO 8601 in UTC, for formats that record it.
-    """
-
-    taxonomy: Taxonomy
-    wide: bool = False
-    by: str = "fieldmark"
-    when: str = ""
+    taxonomy: Taxonomy  # of the labels that the scores are divided among
+    wide: bool = False  # a row a photo and a column a label, instead of a row a label
+    by: str = "fieldmark"  # the classifier, for formats that record it
+    when: str = ""  # the time of the prediction, ISO 8601 in UTC, for formats that record it
 
 
 Lines = Callable[[Iterable[Record], FormatOptions], Iterator[str]]
@@ -35,23 +28,14 @@ Lines = Callable[[Iterable[Record], FormatOptions], Iterator[str]]
 
 @dataclass(frozen=True)
 class Writer:
-    """An output format.
+    """An output format; `write` writes a file completely or not at all."""
 
-    Attributes:
-        name: its name on the command line.
-        suffix: of its files.
-        wide: whether `--wide`, a column per label, is supported.
-        lines: records to lines without line ends, to print; None: it cannot be printed.
-        write: path, records and options to a file, written completely or not at all.
-        timed: whether it records when a photo was taken.
-    """
-
-    name: str
+    name: str  # on the command line
     suffix: str
-    wide: bool
+    wide: bool  # whether `--wide`, a column per label, is supported
     write: Callable[[Path, Iterable[Record], FormatOptions], None]
-    lines: Lines | None = None
-    timed: bool = False
+    lines: Lines | None = None  # without line ends, to print; None: it cannot be printed
+    timed: bool = False  # whether it records when a photo was taken
 
     @classmethod
     def of_lines(

@@ -64,20 +64,13 @@ def require(holds: bool, why: str) -> None:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A similar training photo.
+    """A similar training photo."""
 
-    Attributes:
-        photo_id: its id in the table of photos.
-        path: its path, relative to the folder of the photos.
-        similarity: the cosine between the two feature vectors, at most 1.
-        row: its number in the file.
-    """
-
-    photo_id: str
-    path: str
+    photo_id: str  # its id in the table of photos
+    path: str  # relative to the folder of the photos
     taxon: Taxon
-    similarity: float
-    row: int
+    similarity: float  # the cosine between the two feature vectors, at most 1
+    row: int  # its number in the file
 
 
 class Neighbours:
@@ -150,12 +143,9 @@ class Neighbours:
     def search(
         self, x_QD: npt.NDArray[np.floating], k: int, *, exact: bool = False
     ) -> tuple[IntArray, FloatArray]:
-        """Find the nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
+        """Find the k nearest rows of features and their cosines, shape (Q, min(k, N)), the nearest first.
 
-        Args:
-            x_QD: features, of any norm but zero.
-            k: the number of rows.
-            exact: compare every row even with an index.
+        With `exact` every row is compared even if there is an index.
         """
         if x_QD.ndim != 2 or x_QD.shape[1] != self.dim:
             raise ValueError(f"features must be (Q, {self.dim}), not {x_QD.shape}")
