@@ -28,7 +28,6 @@ from fieldmark.serving.service import Service
 
 Entry = TypeVar("Entry", answers.PhotoAnswer, answers.SimilarPhotos)
 
-_api = APIRouter()
 _static = StaticFiles(directory=Path(__file__).parent / "static")
 _templates = Jinja2Templates(Path(__file__).parent / "templates")
 
@@ -44,6 +43,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Server busy: queue full, retry after the seconds in Retry-After.",
     }.items()
 }
+_photos = APIRouter(tags=["photos"], responses=_ERRORS)
+_classifier = APIRouter(tags=["classifier"])
+_health = APIRouter(tags=["health"])
+_pages = APIRouter(include_in_schema=False)
+
 _NOT_OFFERED: dict[int | str, dict[str, Any]] = {
     501: {"model": answers.ErrorResponse, "description": "Not supported by this classifier."}
 }
@@ -81,7 +85,8 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
         redoc_url=None,
     )
     app.state.service = service
-    app.include_router(_api)
+    for router in (_photos, _classifier, _health, _pages):
+        app.include_router(router)
     app.mount("/static", _static)
     for kind in (HttpError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _failed)
@@ -107,14 +112,7 @@ def _entries(kind: type[Entry], found: Sequence[tuple[str, Entry | HttpError]]) 
     ]
 
 
-@_api.post(
-    "/v1/predict",
-    response_model=answers.Answers,
-    responses=_ERRORS,
-    openapi_extra=_PHOTOS,
-    summary="Classify photos",
-    tags=["photos"],
-)
+@_photos.post("/v1/predict", response_model=answers.Answers, openapi_extra=_PHOTOS, summary="Classify photos")
 async def predict(
     request: Request, top: Annotated[int, Query(ge=1, le=1000, description="Number of labels per photo.")] = 5
 ) -> Response:
@@ -124,13 +122,12 @@ async def predict(
     return answers.response(answers.Answers(photos=_entries(answers.PhotoAnswer, found)))
 
 
-@_api.post(
+@_photos.post(
     "/v1/similar",
     response_model=answers.Similar,
-    responses=_ERRORS | _NOT_OFFERED,
+    responses=_NOT_OFFERED,
     openapi_extra=_PHOTOS,
     summary="Find similar training photos",
-    tags=["photos"],
 )
 async def similar(
     request: Request,
@@ -142,13 +139,12 @@ async def similar(
     return answers.response(answers.Similar(photos=_entries(answers.SimilarPhotos, found)))
 
 
-@_api.post(
+@_photos.post(
     "/v1/heat-map",
     response_model=answers.HeatMap,
-    responses=_ERRORS | _NOT_OFFERED,
+    responses=_NOT_OFFERED,
     openapi_extra=_PHOTOS,
     summary="Show which parts of a photo support a label",
-    tags=["photos"],
 )
 async def heat_map(
     request: Request,
@@ -163,36 +159,27 @@ async def heat_map(
     return answers.response(first)
 
 
-@_api.get("/v1/classes", response_model=answers.Classes, summary="List the classes", tags=["classifier"])
+@_classifier.get("/v1/classes", response_model=answers.Classes, summary="List the classes")
 async def classes(request: Request) -> Response:
     """Return all classes in the order of the classifier's scores."""
     taxa = _service(request).classifier.taxa
     return answers.response(answers.Classes(classes=[answers.ClassEntry.of(each) for each in taxa]))
 
 
-@_api.get(
-    "/v1/model", response_model=answers.ModelInfo, summary="Describe the classifier", tags=["classifier"]
-)
+@_classifier.get("/v1/model", response_model=answers.ModelInfo, summary="Describe the classifier")
 async def model(request: Request) -> Response:
     """Return its name and test error, the supported routes and the limits."""
     service = _service(request)
     return answers.response(info(service.classifier, service.config))
 
 
-@_api.get(
-    "/health/live", response_model=answers.Health, summary="Check that the server runs", tags=["health"]
-)
+@_health.get("/health/live", response_model=answers.Health, summary="Check that the server runs")
 async def live() -> Response:
     """Return 200 as long as the server runs."""
     return answers.response(answers.Health(status="live"))
 
 
-@_api.get(
-    "/health/ready",
-    response_model=answers.Health,
-    summary="Check that photos can be answered",
-    tags=["health"],
-)
+@_health.get("/health/ready", response_model=answers.Health, summary="Check that photos can be answered")
 async def ready(request: Request) -> Response:
     """Return 200 if photos can be answered, else 503."""
     if not _service(request).ready:
@@ -200,20 +187,20 @@ async def ready(request: Request) -> Response:
     return answers.response(answers.Health(status="ready"))
 
 
-@_api.get("/metrics", response_class=Response, summary="Prometheus metrics", tags=["health"])
+@_health.get("/metrics", response_class=Response, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """Return counters, gauges and histograms in Prometheus' text format."""
     text = _service(request).metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@_api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@_pages.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """Return the web page."""
     return await _static.get_response("index.html", request.scope)
 
 
-@_api.get("/docs", include_in_schema=False)
+@_pages.get("/docs")
 async def docs(request: Request) -> Response:
     """Show the API documentation, from the same /openapi.json that programs read."""
     schema = request.app.openapi()

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from fieldmark.serving import answers
 from fieldmark.serving.batcher import Crops
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.decoders import Decoded
-from fieldmark.utils.typing import ByteArray, FloatArray
+from fieldmark.utils.typing import FloatArray
 
 _HEAT_SIDE = 224  # pixels of a heat map, which the page stretches over the photo
 _OPACITY = 0.65  # of its maximum
@@ -48,15 +47,18 @@ def with_thumbnails(classifier: Classifier, found: Sequence[neighbours.Neighbour
     """Return training photos with thumbnails where they are available."""
     index = neighbours.load_index(classifier)
     pictures = [index.picture(each) if index else None for each in found]
+    small = [
+        None if each is None else neighbours.thumbnail(each, _THUMB_SIDE, quality=80) for each in pictures
+    ]
     return [
         answers.Neighbour(
             taxon_id=each.taxon.id,
             name=each.taxon.name,
             common_name=each.taxon.common_name,
             similarity=round(each.similarity, 4),
-            thumbnail=None if picture is None else _thumbnail(picture),
+            thumbnail=None if jpeg is None else _data_url("jpeg", jpeg),
         )
-        for each, picture in zip(found, pictures, strict=True)
+        for each, jpeg in zip(found, small, strict=True)
     ]
 
 
@@ -88,14 +90,6 @@ def info(classifier: Classifier, config: ServeConfig) -> answers.ModelInfo:
     )
 
 
-def _thumbnail(picture: ByteArray) -> str:
-    from PIL import Image
-
-    small = Image.fromarray(picture)
-    small.thumbnail((_THUMB_SIDE, _THUMB_SIDE), Image.Resampling.LANCZOS)
-    return _data_url(small, "jpeg", quality=80)
-
-
 def _overlay(share: FloatArray) -> str:
     """Return a heat map in 0..1 as a PNG that is transparent where it is 0."""
     from matplotlib import colormaps
@@ -103,10 +97,10 @@ def _overlay(share: FloatArray) -> str:
 
     rgba = colormaps["plasma"](share)
     rgba[..., 3] = _OPACITY * np.sqrt(share)
-    return _data_url(Image.fromarray(np.rint(255 * rgba).astype(np.uint8)), "png")
-
-
-def _data_url(image: Any, kind: str, **options: int) -> str:
     file = io.BytesIO()
-    image.save(file, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    Image.fromarray(np.rint(255 * rgba).astype(np.uint8)).save(file, "PNG")
+    return _data_url("png", file.getvalue())
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

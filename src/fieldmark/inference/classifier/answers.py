@@ -132,16 +132,12 @@ def ranked(
     answers = tuple(Answer(taxa[number], float(p_C[number])) for number in best)
     sure = "species" not in thresholds or answers[0].score >= thresholds["species"].score
     wider = tuple(_wider(level, p_C) for level in levels)
-    reached = (one for one in wider if one.score >= _needed(thresholds, one.rank))
+    reached = (one for one in wider if one.rank in thresholds and one.score >= thresholds[one.rank].score)
     rolled = None if sure else next(reached, None)
     reason = _reason(answers[0], rolled, wider, thresholds)
     if unknown:
         reason += f"; but the photo is unlike those of the {len(taxa):,} names it knows"
     return Prediction(answers, sure, rolled, wider, reason, unknown)
-
-
-def _needed(thresholds: Mapping[str, Threshold], rank: str) -> float:
-    return thresholds[rank].score if rank in thresholds else np.inf
 
 
 def _reason(

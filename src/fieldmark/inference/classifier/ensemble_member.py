@@ -15,6 +15,8 @@ import numpy as np
 from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.models import runtime
+from fieldmark.models.runtime import graphs
+from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -63,7 +65,7 @@ class Network:
         """Return the network as a graph, converted before or now; raises InputError if it cannot be."""
         import onnx
 
-        return onnx.load(runtime.cached_graph(self.key) or runtime.graph(self.backbone))
+        return onnx.load(runtime.cached_graph(self.key) or graphs.graph(self.backbone))
 
     @property
     def engine(self) -> runtime.Engine:
@@ -123,7 +125,7 @@ def running(model: onnx.ModelProto) -> Callable[[ByteArray], list[Any]]:
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return lambda value: session.run(None, {name: value})  # type: ignore[no-any-return]
+    return lambda value: session.run(None, {name: value})
 
 
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
@@ -151,6 +153,15 @@ class Member:
     def name(self) -> str:
         """The network's name, with the view where it is not the usual one."""
         return name_of(self.network.architecture, self.preprocess, self.network.side)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the tensors as a JSON object."""
+        return {
+            "architecture": self.network.architecture,
+            "preprocess": io.from_json(self.preprocess.to_json()),
+            "temperature": self.temperature,
+            "weight": self.weight,
+        }
 
     def only(self, columns: list[int]) -> LinearHead:
         """Return the head of some of the classes."""

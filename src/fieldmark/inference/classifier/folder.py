@@ -119,14 +119,9 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
 
 
 def _as_json(member: Member) -> dict[str, Any]:
-    return {
-        "architecture": member.network.architecture,
-        "backbone_key": member.network.weights,
-        "preprocess": io.from_json(member.preprocess.to_json()),
-        **({"side": member.network.side} if member.network.side is not None else {}),
-        "temperature": member.temperature,
-        "weight": member.weight,
-    }
+    about, network = member.to_json(), member.network
+    side = {} if network.side is None else {"side": network.side}
+    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **side}
 
 
 def load(folder: str | Path) -> dict[str, Any]:

@@ -135,16 +135,8 @@ def describe(model: onnx.ModelProto, classifier: Classifier, parity: Parity, los
         "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
         "known_from": classifier.ood_threshold,
         "temperature": classifier.temperature,
-        "preprocess": json.loads(classifier.lead.preprocess.to_json()),
-        "members": [
-            {
-                "architecture": each.network.architecture,
-                "preprocess": json.loads(each.preprocess.to_json()),
-                "temperature": each.temperature,
-                "weight": each.weight,
-            }
-            for each in classifier.members
-        ],
+        "preprocess": classifier.lead.to_json()["preprocess"],
+        "members": [each.to_json() for each in classifier.members],
         "check": asdict(parity),
         "int8": asdict(loss) if loss else None,
         "provenance": {

@@ -48,7 +48,9 @@ def _rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
     if "rejected" in record:
         found = [{"rejected": record["rejected"]}]
     else:
-        found = [] if record["sure"] else [_answer_row(record)]
+        name = {"name": record["name"], "score": record["score"]} if record["name"] else {}
+        answer = {**record["ranks"], "rank": record["rank"], "source": record["source"], **name}
+        found = [] if record["sure"] else [answer]
         for number, label in enumerate(record["labels"]):
             taxon = taxonomy[label["taxon_id"]]
             source = "species" if record["sure"] and number == 0 else "candidate"
@@ -56,12 +58,6 @@ def _rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
         for row in found:
             row |= {"among": record["among"], "unknown": record["unknown"]}
     return [[{**row, "file_name": record["file_name"]}.get(each) for each in COLUMNS] for row in found]
-
-
-def _answer_row(record: Record) -> dict[str, Any]:
-    """Return the row of an answer that is not a label."""
-    row = {**record["ranks"], "rank": record["rank"], "source": record["source"]}
-    return row | ({"name": record["name"], "score": record["score"]} if record["name"] else {})
 
 
 def _taxon_columns(taxon: Taxon) -> dict[str, Any]:

@@ -28,11 +28,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.neighbours.index import FILE, Neighbour, Neighbours
+from fieldmark.inference.neighbours.index import FILE, Neighbour, Neighbours, thumbnail
 from fieldmark.inference.neighbours.writing import write
 from fieldmark.utils.errors import InputError
 
-__all__ = ["FILE", "Neighbour", "Neighbours", "load_index", "similar", "write"]
+__all__ = ["FILE", "Neighbour", "Neighbours", "load_index", "similar", "thumbnail", "write"]
 
 
 def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list[Neighbour]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def require(holds: bool, why: str) -> None:
     """Raise `ValueError` with `why` if a condition does not hold."""
     if not holds:
         raise ValueError(why)
+
+
+def thumbnail(pixels: ByteArray, side: int, **options: Any) -> bytes:
+    """Make a small JPEG; the options are Pillow's."""
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(pixels), BytesIO()
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    picture.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
