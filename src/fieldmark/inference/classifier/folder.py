@@ -79,10 +79,10 @@ def _write(classifier: Classifier, folder: Path) -> None:
 
     from fieldmark.models.weights import trunk_names
 
-    weights = {network.weights: network.backbone for network in classifier.networks}
-    for number, backbone in enumerate(weights.values()):
-        state = backbone.network.state_dict()
-        names = trunk_names(state, backbone.architecture.last_layer_path)
+    weights = {network.weights: network for network in classifier.networks}
+    for number, network in enumerate(weights.values()):
+        state = network.backbone.network.state_dict()
+        names = trunk_names(state, network.backbone.architecture.last_layer_path)
         with io.replacing(folder / _name("backbone", number)) as temporary:
             save_file({name: state[name].contiguous() for name in names}, temporary)
     for number, member in enumerate(classifier.members):

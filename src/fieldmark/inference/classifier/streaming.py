@@ -27,18 +27,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    Photo = (
-        str
-        | os.PathLike[str]
-        | bytes
-        | bytearray
-        | memoryview
-        | BinaryIO
-        | Image
-        | ByteArray
-        | torch.Tensor
-        | Place
-    )
+    _File = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Place
+    Photo = _File | Image | ByteArray | torch.Tensor
 else:
     Photo = Any
 

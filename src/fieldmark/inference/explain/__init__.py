@@ -35,9 +35,6 @@ __all__ = [
     "to_photo_frame",
 ]
 
-LABELS, NEIGHBOURS = 5, 5
-"""The number of labels and training photos in the picture."""
-
 
 def heat_map(classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None) -> FloatArray:
     """Compute a heat map of the photo: float32 (H, W) in 0..1.
@@ -111,12 +108,7 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
 
 
 def explain(
-    classifier: Classifier,
-    photo: Photo,
-    label: int | str | Taxon | None = None,
-    *,
-    top: int = LABELS,
-    k: int = NEIGHBOURS,
+    classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None, *, top: int = 5, k: int = 5
 ) -> Explanation:
     """Predict a photo, with its heat map and the most similar training photos.
 
@@ -130,8 +122,9 @@ def explain(
     features = classifier.features([crop[None] for crop in crops])
     p_C = np.exp(classifier.log_probabilities(features)[0])
     number = int(p_C.argmax()) if label is None else _number(classifier, label)
-    index = neighbours.load_index(classifier)
-    found = index.similar(features[0], k)[0] if index is not None else []
+    near = []
+    if (index := neighbours.load_index(classifier)) is not None:
+        near = [(each, index.picture(each)) for each in index.similar(features[0], k)[0]]
     try:
         map_HW = heat(classifier, crops, number, *image.shape[:2])
     except NoFeatureMap:
@@ -141,7 +134,7 @@ def explain(
         prediction=classifier.rank(p_C, top),
         taxon=classifier.taxa[number],
         heat=map_HW,
-        neighbours=tuple((near, index.picture(near)) for near in found if index is not None),
+        neighbours=tuple(near),
     )
 
 

@@ -80,8 +80,7 @@ def compare(
 
 def _worst(differences: npt.NDArray[np.floating]) -> float:
     """Return the largest difference; infinity if one is NaN."""
-    worst = float(np.abs(differences).max())
-    return worst if np.isfinite(worst) else float("inf")
+    return float(np.nan_to_num(np.abs(differences).max(), nan=np.inf, posinf=np.inf))
 
 
 @dataclass(frozen=True)
