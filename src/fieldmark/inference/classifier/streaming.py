@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
@@ -125,10 +124,10 @@ def batches(
     reasons: list[ImageRejected | None] = []
     crops = _empty(views)
     for found in in_order(lambda begun: _result(begun, views), _begin_all(photos, views)):
-        if isinstance(found, _Failure):
+        if isinstance(found, Exception) and not isinstance(found, ImageRejected):
             if reasons:
                 yield reasons, _first(crops, reasons)
-            raise found.error
+            raise found
         if isinstance(found, tuple):
             at = reasons.count(None)
             for into, crop in zip(crops, found, strict=True):
@@ -156,19 +155,14 @@ def rows(
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error that is raised when its turn has come, after the photos before it."""
-
-    error: Exception
-
-
+# A rejected photo and any other error are passed on as values: the latter are raised when their turn has
+# come, after the photos before them.
 _Begun = tuple[ByteArray, ...] | bytes | Place
 
 
 def _begin_all(
     photos: Iterable[Photo | ImageRejected], views: Sequence[Preprocess]
-) -> Iterator[_Begun | ImageRejected | _Failure]:
+) -> Iterator[_Begun | Exception]:
     given = iter(photos)
     while True:
         try:
@@ -176,11 +170,10 @@ def _begin_all(
             yield photo if isinstance(photo, ImageRejected) else _begun(photo, views)
         except StopIteration:
             return
-        except ImageRejected as error:
-            yield error
         except Exception as error:  # of the caller's own iterator as well
-            yield _Failure(error)
-            return
+            yield error
+            if not isinstance(error, ImageRejected):
+                return
 
 
 def _begun(photo: Photo, views: Sequence[Preprocess]) -> _Begun:
@@ -196,17 +189,11 @@ def _decoded(begun: _Begun, views: Sequence[Preprocess]) -> tuple[ByteArray, ...
         return transforms.crops(data, views)
 
 
-def _result(
-    begun: _Begun | ImageRejected | _Failure, views: Sequence[Preprocess]
-) -> tuple[ByteArray, ...] | ImageRejected | _Failure:
-    if isinstance(begun, ImageRejected | _Failure):
-        return begun
+def _result(begun: _Begun | Exception, views: Sequence[Preprocess]) -> tuple[ByteArray, ...] | Exception:
     try:
-        return _decoded(begun, views)
-    except ImageRejected as error:
-        return error
+        return begun if isinstance(begun, Exception) else _decoded(begun, views)
     except Exception as error:
-        return _Failure(error)
+        return error
 
 
 def _empty(views: Sequence[Preprocess]) -> list[ByteArray]:
