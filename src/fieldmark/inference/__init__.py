@@ -1,21 +1,14 @@
 """`fieldmark predict`: a classifier and photos in; labels sorted by confidence out.
 
-    inputs.py       the photos that arguments stand for
-    predictor.py    photos to predictions, in order, with the photos that could not be used
-    record.py       the prediction for one photo as a JSON object: every file is written from these
-    formats/        the output formats, one file each; the terminal's text, and the challenge's file
-    checkpoint.py   predictions so far, from which interrupted work resumes
-
 PyTorch is not imported here: a converted graph runs without it, so that one photo is answered at once.
 """
 
 from __future__ import annotations
 
 from fieldmark.inference.checkpoint import to_file
-from fieldmark.inference.formats import WRITERS, lines
+from fieldmark.inference.formats import WRITERS, lines, text_lines
 from fieldmark.inference.formats.submission import check_submission, write_submission
 from fieldmark.inference.formats.table import COLUMNS, columns
-from fieldmark.inference.formats.text import text_lines
 from fieldmark.inference.inputs import SUFFIXES, InputPhoto, find_photos, read_list, read_species_list
 from fieldmark.inference.predictor import (
     PhotoResult,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from fieldmark.inference.predictor import (
     predict,
     with_progress,
 )
-from fieldmark.inference.record import Record, to_record
+from fieldmark.inference.record import to_record
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
@@ -41,7 +42,6 @@ class Output:
     """
 
     def __init__(self, path: Path, classifier: Classifier, *, top: int, wide: bool) -> None:
-        """Raises InputError where `path` has no known suffix, or is a file of something else."""
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
         self.path, self._form = path, FormatOptions(classifier.taxonomy, wide, by)
@@ -88,11 +88,10 @@ class Output:
 
     def keep(self, results: Iterable[PhotoResult]) -> Iterator[PhotoResult]:
         """Write results down as they come, and pass them on."""
-        waiting: list[str] = []
+        among, waiting = len(self._form.taxonomy), list[str]()
         try:
             for result in results:
-                among, timed = len(self._form.taxonomy), self._writer.timed
-                value = to_record(result, among, wide=self._form.wide, timed=timed)
+                value = to_record(result, among, wide=self._form.wide, timed=self._writer.timed)
                 line = {"stamp": places.stamp(result.photo.path), "entry": value}
                 waiting.append(json.dumps(line, ensure_ascii=False))
                 if len(waiting) >= BATCH:
@@ -102,16 +101,12 @@ class Output:
         finally:
             io.append_lines(self.journal, waiting)
 
-    def _entries(self) -> Iterator[Record]:
-        with self.journal.open("rb") as handle:
-            next(handle)
-            for raw in handle:
-                yield json.loads(raw)["entry"]
-
     def finish(self) -> None:
         """Write the file from the journal."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._writer.write(self.path, self._entries(), replace(self._form, when=now))
+        form = replace(self._form, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        with self.journal.open("rb") as handle:
+            next(handle)
+            self._writer.write(self.path, (json.loads(raw)["entry"] for raw in handle), form)
 
 
 def to_file(
@@ -123,9 +118,7 @@ def to_file(
     wide: bool = False,
     name: PredictFunction = predict,
 ) -> int:
-    """Name photos into a CSV, JSON lines or Parquet file, going on where an earlier run stopped.
-
-    `name` is what names them, in order.
+    """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -138,7 +131,6 @@ def to_file(
     with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))
-        for _ in output.keep(counted):
-            pass
+        deque(output.keep(counted), maxlen=0)
         output.finish()
     return counted.rejected

@@ -38,7 +38,6 @@ def evaluate(
     that can no longer be decoded is left out, with a warning in the log.
 
     Args:
-        classifier: the classifier.
         photos: a `Dataset`, or labelled photos as `load_dataset` takes them.
         part: of a `Dataset`: `train`, `val`, `test` or `all`; None: `test`. Other photos are not
             divided: all of them are used.
@@ -55,10 +54,9 @@ def evaluate(
         raise InputError(f"There is no labelled photo in the part {part or 'test'}: name another.")
     known = {taxon.name.casefold(): taxon.id for taxon in classifier.taxa}
     known |= {taxon.id: taxon.id for taxon in classifier.taxa}
-    ids = (known.get(each) or known.get(taxonomy[each].name.casefold()) for each in labelled.taxon_ids)
-    labelled = replace(
-        labelled, taxon_ids=tuple(new or old for new, old in zip(ids, labelled.taxon_ids, strict=True))
-    )
+    ids = labelled.taxon_ids
+    own = (known.get(each) or known.get(taxonomy[each].name.casefold()) or each for each in ids)
+    labelled = replace(labelled, taxon_ids=tuple(own))
     scores_NC = np.empty((len(labelled), len(classifier.taxa)), np.float32)
     usable_N = np.ones(len(labelled), np.bool_)
     with progress_bar("evaluating", len(labelled)) as bar:
@@ -90,7 +88,6 @@ def _labelled(photos: Any, part: str | None) -> tuple[LabelledPhotos, Taxonomy]:
             "load_dataset returns."
         )
     if part == "all" or split is None:
-        ids = table.labelled["id"].sort()
+        ids, part = table.labelled["id"].sort(), "test"
         split = Split(polars.DataFrame({"id": ids}).with_columns(part=polars.lit("test")), 0, "official")
-        part = "test"
     return photos_of(table, split, part or "test"), table.taxonomy  # type: ignore[arg-type]

@@ -18,10 +18,9 @@ from fieldmark.utils.errors import InputError, RejectReason
 logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "mpo", "png", "gif", "webp", "bmp", "tif", "tiff"),
-        *("ppm", "pgm", "pnm", "avif"),
+    (
+        *(".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pnm", ".avif"),
     )
 )
 _ANNOTATIONS = (".json", ".json.gz")
@@ -31,22 +30,14 @@ _LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
 
 @dataclass(frozen=True)
 class InputPhoto:
-    """One photo to predict.
+    """One photo to predict."""
 
-    Attributes:
-        name: its name in the output.
-        path: its file.
-        id: its id in its list; None where that is its name.
-        outside: its path in its list leads out of the list's folder, so it is not read.
-        deployment, taken: its camera deployment and its time, where its list gives them.
-    """
-
-    name: str
+    name: str  # in the output
     path: Place
-    id: str | None = None
-    outside: bool = False
-    deployment: str | None = None
-    taken: str | None = None
+    id: str | None = None  # its id in its list; None where that is its name
+    outside: bool = False  # its path in its list leads out of the list's folder, so it is not read
+    deployment: str | None = None  # the camera deployment, where its list gives it
+    taken: str | None = None  # its time, where its list gives it
 
 
 def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
@@ -59,35 +50,31 @@ def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
         InputError: an argument does not exist, a folder or pattern contains no photo, or a store
             refuses the credentials or does not answer.
     """
-    found: list[InputPhoto] = []
-    for argument in arguments:
-        if str(argument) == "-" or (str(argument).startswith("@") and not argument.exists()):
-            found += read_list("-" if str(argument) == "-" else str(argument)[1:])
-        elif (place := fsspec.parse_url(argument)) is not None:
-            found += _at_url(place, argument)
-        elif argument.is_dir():
-            found += _in_folder(argument)
-        elif _is_list(argument.name):
-            found += _in_list(argument)
-        elif argument.exists():
-            found.append(InputPhoto(_shown(argument), argument))
-        elif any(character in str(argument) for character in "*?["):
-            found += _matching(str(argument))
-        else:
-            raise InputError(f"{argument} does not exist: name a photo, a folder or an annotation file.")
-    return found
+    return [photo for argument in arguments for photo in _found(argument)]
+
+
+def _found(argument: Path) -> list[InputPhoto]:
+    text = str(argument)
+    if text == "-" or (text.startswith("@") and not argument.exists()):
+        return read_list(text.removeprefix("@"))
+    if (place := fsspec.parse_url(argument)) is not None:
+        return _at_url(place, argument)
+    if argument.is_dir():
+        return _in_folder(argument)
+    if _is_list(argument.name):
+        return _in_list(argument)
+    if argument.exists():
+        return [InputPhoto(_shown(argument), argument)]
+    if any(character in text for character in "*?["):
+        return _matching(text)
+    raise InputError(f"{argument} does not exist: name a photo, a folder or an annotation file.")
 
 
 def read_list(name: str) -> list[InputPhoto]:
-    """Return the photos of a list: a path or URL a line, or separated by zero bytes.
+    """Return the photos of a list: a path or URL a line, or separated by zero bytes; `-` is standard input.
 
-    A missing file becomes a rejected photo in the output. Folders are searched.
-
-    Args:
-        name: of the list; `-` is standard input.
-
-    Raises:
-        InputError: the list cannot be read, or is empty.
+    A missing file becomes a rejected photo in the output. Folders are searched. Raises InputError if the
+    list cannot be read, or is empty.
     """
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -110,11 +97,7 @@ def read_list(name: str) -> list[InputPhoto]:
 
 
 def read_species_list(path: Path) -> list[str]:
-    """Return the names in a text file, one a line, without empty lines and comments (#).
-
-    Raises:
-        InputError: the file cannot be read as UTF-8, or contains no name.
-    """
+    """Return the names in a text file, one a line; empty lines and comments (#) do not count."""
     try:
         found = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

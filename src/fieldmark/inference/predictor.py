@@ -17,14 +17,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """The prediction for one photo, or the reason why there is none.
-
-    Attributes:
-        photo: the photo.
-        prediction: None where the photo is rejected.
-        rejected: the reason.
-        scores: the probabilities of all labels, shape (C,).
-    """
+    """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none."""
 
     photo: InputPhoto
     prediction: Prediction | None
@@ -37,16 +30,7 @@ PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[Pho
 
 
 def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
-    """Predict each photo, in order, in batches.
-
-    Args:
-        classifier: the classifier.
-        photos: the photos.
-        top: the number of labels for each photo.
-
-    Yields:
-        A prediction, or the reason why the photo cannot be used.
-    """
+    """Predict each photo, in order, in batches, with `top` labels for each."""
     outputs = classifier.stream(map(_place, photos))
     for photo, output in zip(photos, outputs, strict=True):
         if isinstance(output, ImageRejected):
@@ -57,10 +41,9 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
 
 
 def _place(photo: InputPhoto) -> Place | ImageRejected:
-    if not photo.outside:
-        return photo.path
-    reason = f"{photo.name} leads out of the folder of its list"
-    return ImageRejected(RejectReason.OUTSIDE, reason)
+    if photo.outside:
+        return ImageRejected(RejectReason.OUTSIDE, f"{photo.name} leads out of the folder of its list")
+    return photo.path
 
 
 def with_progress(results: Iterable[PhotoResult], total: int) -> Iterator[PhotoResult]:

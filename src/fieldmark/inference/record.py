@@ -29,24 +29,13 @@ class LabelRecord(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """The prediction for one photo, or the reason why it was rejected.
-
-    Attributes:
-        file_name: the photo.
-        id, deployment, taken: its id, camera deployment and time, where its list gives them.
-        rejected: the reason why there is no prediction; the keys below are then missing.
-        source, rank, name, score, sure, unknown, reason, ranks: the answer.
-        among: the number of labels that the scores are divided among.
-        wider: the higher taxa, from species up.
-        labels: the most probable labels, highest score first.
-        scores: of all labels, if asked for.
-    """
+    """The prediction for one photo, or the reason why it was rejected."""
 
     file_name: Required[str]
     id: str
     deployment: str
     taken: str
-    rejected: str
+    rejected: str  # the reason why there is no prediction; the keys below are then missing
     source: str
     rank: str
     name: str
@@ -54,23 +43,17 @@ class Record(TypedDict, total=False):
     sure: bool
     unknown: bool | None
     reason: str
-    among: int
+    among: int  # the number of labels that the scores are divided among
     ranks: dict[str, str]
-    wider: list[HigherTaxonRecord]
-    labels: list[LabelRecord]
-    scores: list[float]
+    wider: list[HigherTaxonRecord]  # the higher taxa, from species up
+    labels: list[LabelRecord]  # the most probable labels, highest score first
+    scores: list[float]  # of all labels, if asked for
 
 
 def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False) -> Record:
-    """Return the prediction for one photo as a JSON object.
-
-    Args:
-        result: the prediction.
-        among: the number of labels that the scores are divided among.
-        wide: include the scores of all labels.
-        timed: read the time from the EXIF data where the photo's list gives none.
-    """
-    photo = result.photo
+    """Return the prediction for one photo as a JSON object; `wide` adds the scores of all labels, and `timed`
+    reads the time from the EXIF data where the photo's list gives none."""
+    photo, prediction = result.photo, result.prediction
     record: Record = {"file_name": photo.name}
     if photo.id is not None:
         record["id"] = photo.id
@@ -81,11 +64,9 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
         taken = _time_taken(photo.path) or taken
     if taken is not None:
         record["taken"] = taken
-    prediction = result.prediction
     if prediction is None:
         assert result.rejected is not None
-        record["rejected"] = result.rejected.reason.value
-        return record
+        return record | {"rejected": result.rejected.reason.value}
     record |= {
         "source": prediction.source,
         "rank": prediction.rank,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, Self
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
@@ -12,14 +13,25 @@ from fieldmark.inference.classifier import Prediction
 from fieldmark.serving.http_errors import HttpError
 
 
-class Label(BaseModel):
-    """A label and its probability."""
+class ClassEntry(BaseModel):
+    """One class of the classifier."""
 
     taxon_id: str = Field(description="The label as in the training data.")
     name: str = Field(description="The scientific name, or the only known one.")
     common_name: str = Field(description="The everyday name, or an empty string.")
     rank: str = Field(description="The rank of the name.")
     ranks: dict[str, str] = Field(description="The names of its ranks, kingdom first.")
+
+    @classmethod
+    def of(cls, taxon: Taxon, **more: Any) -> Self:
+        """Describe a taxon; `more` are the fields of a subclass."""
+        names = {"name": taxon.name, "common_name": taxon.common_name}
+        return cls(taxon_id=taxon.id, rank=taxon.rank, ranks=taxon.lineage, **names, **more)
+
+
+class Label(ClassEntry):
+    """A label and its probability."""
+
     score: float = Field(description="Its calibrated probability, 0 to 1.")
 
 
@@ -96,16 +108,6 @@ class HeatMap(BaseModel):
     )
 
 
-class ClassEntry(BaseModel):
-    """One class of the classifier."""
-
-    taxon_id: str
-    name: str
-    common_name: str
-    rank: str
-    ranks: dict[str, str]
-
-
 class Classes(BaseModel):
     """Response of /v1/classes."""
 
@@ -159,22 +161,9 @@ class Health(BaseModel):
     status: str
 
 
-def taxon_fields(taxon: Taxon) -> dict[str, Any]:
-    """Return the fields that describe a taxon."""
-    return {
-        "taxon_id": taxon.id,
-        "name": taxon.name,
-        "common_name": taxon.common_name,
-        "rank": taxon.rank,
-        "ranks": taxon.lineage,
-    }
-
-
 def photo_answer(name: str, width: int, height: int, prediction: Prediction) -> PhotoAnswer:
     """Return the entry of one photo."""
-    labels = [
-        Label(**taxon_fields(answer.taxon), score=round(answer.score, 6)) for answer in prediction.answers
-    ]
+    labels = [Label.of(answer.taxon, score=round(answer.score, 6)) for answer in prediction.answers]
     answer = Answer(
         source=prediction.source,
         rank=prediction.rank,
@@ -195,22 +184,20 @@ def error_detail(error: HttpError) -> ErrorDetail:
 
 def response(value: BaseModel, status: int = 200) -> Response:
     """Return an object as a JSON response."""
-    body = value.model_dump_json(exclude_none=True)
-    return Response(body, status, media_type="application/json")
+    return Response(value.model_dump_json(exclude_none=True), status, media_type="application/json")
 
 
-def error_response(error: HttpError, request_id: str, photos: list[PhotoAnswer] | None = None) -> Response:
-    """Return an error as a JSON response."""
-    value = ErrorResponse(error=error_detail(error), request_id=request_id, photos=photos)
+def error_response(error: HttpError, scope: MutableMapping[str, Any]) -> Response:
+    """Return an error as a JSON response to the request with this ASGI scope."""
+    failed = error.each_photo if len(error.each_photo) > 1 else ()
+    value = ErrorResponse(
+        error=error_detail(error),
+        request_id=scope["fieldmark.request_id"],
+        photos=[PhotoAnswer(name=name, error=error_detail(each)) for name, each in failed] or None,
+    )
     answer = response(value, error.status)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
-
-
-def internal_error(request_id: str) -> Response:
-    """Return the response for a defect of the server."""
-    message = "Internal server error: search the server's log for this request id."
-    return error_response(HttpError(500, "defect", message), request_id)

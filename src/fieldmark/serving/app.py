@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
@@ -14,18 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from fieldmark import __version__
 from fieldmark.inference.classifier import Classifier
-from fieldmark.serving import answers, docs
+from fieldmark.serving import answers, http_errors
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.middleware import ApiKeys, RequestMiddleware
-from fieldmark.serving.service import Service, first_error
+from fieldmark.serving.model import info
+from fieldmark.serving.service import Service
 
-_api = APIRouter()
+Entry = TypeVar("Entry", answers.PhotoAnswer, answers.SimilarPhotos)
+
 _static = StaticFiles(directory=Path(__file__).parent / "static")
+_templates = Jinja2Templates(Path(__file__).parent / "templates")
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": answers.ErrorResponse, "description": why}
@@ -39,10 +43,16 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Server busy: queue full, retry after the seconds in Retry-After.",
     }.items()
 }
+_photos = APIRouter(tags=["photos"], responses=_ERRORS)
+_classifier = APIRouter(tags=["classifier"])
+_health = APIRouter(tags=["health"])
+_pages = APIRouter(include_in_schema=False)
+
 _NOT_OFFERED: dict[int | str, dict[str, Any]] = {
     501: {"model": answers.ErrorResponse, "description": "Not supported by this classifier."}
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": _BINARY["schema"]}}}
 _PHOTOS = {
     "requestBody": {
         "required": True,
@@ -50,26 +60,14 @@ _PHOTOS = {
         "content": {
             "image/*": _BINARY,
             "application/octet-stream": _BINARY,
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "photo": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                    },
-                }
-            },
+            "multipart/form-data": {"schema": _FORM},
         },
     }
 }
 
 
 def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
-    """Create the ASGI application.
-
-    Args:
-        classifier: The classifier to serve.
-        config: Limits and API keys; `host` and `port` are not used.
-    """
+    """Create the ASGI application; of the configuration, `host` and `port` are not used."""
     service = Service(classifier, config)
 
     @asynccontextmanager
@@ -87,13 +85,11 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
         redoc_url=None,
     )
     app.state.service = service
-    app.include_router(_api)
-    app.include_router(docs.router)
+    for router in (_photos, _classifier, _health, _pages):
+        app.include_router(router)
     app.mount("/static", _static)
-    app.add_exception_handler(HttpError, _http_error)
-    app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_exception_handler(Exception, _internal_error)
+    for kind in (HttpError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _failed)
     routes = {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}
     return RequestMiddleware(app, ApiKeys(config.keys), service.metrics, routes)
 
@@ -103,39 +99,35 @@ def _service(request: Request) -> Service:
     return service
 
 
-@_api.post(
-    "/v1/predict",
-    response_model=answers.Answers,
-    responses=_ERRORS,
-    openapi_extra=_PHOTOS,
-    summary="Classify photos",
-    tags=["photos"],
-)
+def _entries(kind: type[Entry], found: Sequence[tuple[str, Entry | HttpError]]) -> list[Entry]:
+    """Return the entries of the photos of a request; raises the first error if no photo was answered."""
+    errors = [(name, value) for name, value in found if isinstance(value, HttpError)]
+    if len(errors) == len(found):
+        _, first = errors[0]
+        first.each_photo = errors
+        raise first
+    return [
+        kind(name=name, error=answers.error_detail(value)) if isinstance(value, HttpError) else value
+        for name, value in found
+    ]
+
+
+@_photos.post("/v1/predict", response_model=answers.Answers, openapi_extra=_PHOTOS, summary="Classify photos")
 async def predict(
     request: Request, top: Annotated[int, Query(ge=1, le=1000, description="Number of labels per photo.")] = 5
 ) -> Response:
     """Return the most likely labels; each photo has its own entry."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.classify, top=top))
-    photos = [
-        answers.PhotoAnswer(name=name, error=answers.error_detail(value))
-        if isinstance(value, HttpError)
-        else value
-        for name, value in found
-    ]
-    if error := first_error(found):
-        several = photos if len(photos) > 1 else None
-        return answers.error_response(error, _id(request), several)
-    return answers.response(answers.Answers(photos=photos))
+    return answers.response(answers.Answers(photos=_entries(answers.PhotoAnswer, found)))
 
 
-@_api.post(
+@_photos.post(
     "/v1/similar",
     response_model=answers.Similar,
-    responses=_ERRORS | _NOT_OFFERED,
+    responses=_NOT_OFFERED,
     openapi_extra=_PHOTOS,
     summary="Find similar training photos",
-    tags=["photos"],
 )
 async def similar(
     request: Request,
@@ -144,24 +136,15 @@ async def similar(
     """Return the most similar training photos by the network's features, with thumbnails if any."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.similar, count=count))
-    if error := first_error(found):
-        return answers.error_response(error, _id(request))
-    photos = [
-        answers.SimilarPhotos(name=name, error=answers.error_detail(value))
-        if isinstance(value, HttpError)
-        else value
-        for name, value in found
-    ]
-    return answers.response(answers.Similar(photos=photos))
+    return answers.response(answers.Similar(photos=_entries(answers.SimilarPhotos, found)))
 
 
-@_api.post(
+@_photos.post(
     "/v1/heat-map",
     response_model=answers.HeatMap,
-    responses=_ERRORS | _NOT_OFFERED,
+    responses=_NOT_OFFERED,
     openapi_extra=_PHOTOS,
     summary="Show which parts of a photo support a label",
-    tags=["photos"],
 )
 async def heat_map(
     request: Request,
@@ -170,41 +153,33 @@ async def heat_map(
     """Return a transparent image to lay over the photo; only the first photo is used."""
     service = _service(request)
     found = await service.each_photo(request, partial(service.heat_map, taxon_id=taxon_id))
-    _, value = found[0]
-    if isinstance(value, HttpError):
-        return answers.error_response(value, _id(request))
-    return answers.response(value)
+    _, first = found[0]
+    if isinstance(first, HttpError):
+        raise first
+    return answers.response(first)
 
 
-@_api.get("/v1/classes", response_model=answers.Classes, summary="List the classes", tags=["classifier"])
+@_classifier.get("/v1/classes", response_model=answers.Classes, summary="List the classes")
 async def classes(request: Request) -> Response:
     """Return all classes in the order of the classifier's scores."""
-    return answers.response(_service(request).model.classes())
+    taxa = _service(request).classifier.taxa
+    return answers.response(answers.Classes(classes=[answers.ClassEntry.of(each) for each in taxa]))
 
 
-@_api.get(
-    "/v1/model", response_model=answers.ModelInfo, summary="Describe the classifier", tags=["classifier"]
-)
+@_classifier.get("/v1/model", response_model=answers.ModelInfo, summary="Describe the classifier")
 async def model(request: Request) -> Response:
     """Return its name and test error, the supported routes and the limits."""
     service = _service(request)
-    return answers.response(service.model.info(service.config))
+    return answers.response(info(service.classifier, service.config))
 
 
-@_api.get(
-    "/health/live", response_model=answers.Health, summary="Check that the server runs", tags=["health"]
-)
+@_health.get("/health/live", response_model=answers.Health, summary="Check that the server runs")
 async def live() -> Response:
     """Return 200 as long as the server runs."""
     return answers.response(answers.Health(status="live"))
 
 
-@_api.get(
-    "/health/ready",
-    response_model=answers.Health,
-    summary="Check that photos can be answered",
-    tags=["health"],
-)
+@_health.get("/health/ready", response_model=answers.Health, summary="Check that photos can be answered")
 async def ready(request: Request) -> Response:
     """Return 200 if photos can be answered, else 503."""
     if not _service(request).ready:
@@ -212,43 +187,57 @@ async def ready(request: Request) -> Response:
     return answers.response(answers.Health(status="ready"))
 
 
-@_api.get("/metrics", response_class=Response, summary="Prometheus metrics", tags=["health"])
+@_health.get("/metrics", response_class=Response, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """Return counters, gauges and histograms in Prometheus' text format."""
     text = _service(request).metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@_api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@_pages.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """Return the web page."""
     return await _static.get_response("index.html", request.scope)
 
 
-def _id(request: Request) -> str:
-    return str(request.scope.get("fieldmark.request_id", ""))
+@_pages.get("/docs")
+async def docs(request: Request) -> Response:
+    """Show the API documentation, from the same /openapi.json that programs read."""
+    schema = request.app.openapi()
+    context = {"paths": schema["paths"], "fields": partial(_fields, schema)}
+    return _templates.TemplateResponse(request, "docs.html", context)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HttpError)
-    return answers.error_response(error, _id(request))
+def _fields(schema: dict[str, Any], value: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """Return the fields of an object and of the objects in it, with descriptions."""
+    for option in (value, *value.get("anyOf", ())):
+        if "$ref" in option:
+            value = schema["components"]["schemas"][option["$ref"].rsplit("/", 1)[-1]]
+        elif option.get("type") == "array":
+            return _fields(schema, option.get("items", {}), f"{path}[]")
+    found: list[tuple[str, str]] = []
+    for name, field in value.get("properties", {}).items():
+        inner = f"{path}.{name}" if path else name
+        if field.get("description"):
+            found.append((inner, field["description"]))
+        found += _fields(schema, field, inner)
+    return found
 
 
-async def _framework_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not-found", 405: "method"}.get(error.status_code, "refused")
-    message = f"{error.detail}: see /docs for the routes."
-    response = answers.error_response(HttpError(error.status_code, code, message), _id(request))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _bad_parameter(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    message = f"The parameter {first['loc'][-1]} is invalid: {first['msg']}."
-    return answers.error_response(HttpError(400, "bad-parameter", message), _id(request))
-
-
-async def _internal_error(request: Request, _error: Exception) -> Response:
-    return answers.internal_error(_id(request))
+async def _failed(request: Request, error: Exception) -> Response:
+    """Return the response for an exception in a route or in the framework."""
+    match error:
+        case HttpError():
+            return answers.error_response(error, request.scope)
+        case HTTPException():
+            code = {404: "not-found", 405: "method"}.get(error.status_code, "refused")
+            refused = HttpError(error.status_code, code, f"{error.detail}: see /docs for the routes.")
+            response = answers.error_response(refused, request.scope)
+            response.headers.update(error.headers or {})
+            return response
+        case RequestValidationError():
+            first = error.errors()[0]
+            message = f"The parameter {first['loc'][-1]} is invalid: {first['msg']}."
+            return answers.error_response(HttpError(400, "bad-parameter", message), request.scope)
+        case _:
+            return answers.error_response(http_errors.defect(), request.scope)

@@ -20,9 +20,10 @@ from fieldmark.inference.classifier import Prediction
 from fieldmark.utils.typing import ByteArray
 
 Crops = tuple[ByteArray, ...]
-Predict = Callable[[Sequence[Crops], Sequence[int]], list[Prediction]]
+Predict = Callable[[Sequence[Crops], Sequence[int]], Sequence[Prediction]]
 
 T = TypeVar("T")
+Job = TypeVar("Job", "_Photo", "_Call")
 
 WAIT_SECONDS = 0.004
 THREADS = 2
@@ -30,18 +31,15 @@ THREADS = 2
 
 @dataclass(frozen=True, eq=False)
 class _Photo:
+    answer: asyncio.Future[Prediction]
     crops: Crops
     top: int
-    answer: asyncio.Future[Prediction]
 
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    function: Callable[[], Any]
     answer: asyncio.Future[Any]
-
-
-_Job = _Photo | _Call
+    function: Callable[[], Any]
 
 
 class Batcher:
@@ -65,7 +63,7 @@ class Batcher:
         self._predict, self._size = predict, size
         self._pending, self._on_batch = pending, on_batch
         # Not SimpleQueue: with two consumers, `get` with a timeout can block for ever (CPython 3.11).
-        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._jobs: queue.Queue[_Photo | _Call | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._run, name=f"network {number}", daemon=True)
             for number in range(THREADS)
@@ -85,14 +83,14 @@ class Batcher:
 
     async def predict(self, crops: Crops, top: int) -> Prediction:
         """Classify one photo from its crops, one per view, uint8 (S, S, 3)."""
-        answer: asyncio.Future[Prediction] = self._loop.create_future()
-        self._jobs.put(_Photo(crops, top, answer))
-        return await answer
+        job = _Photo(self._loop.create_future(), crops, top)
+        self._jobs.put(job)
+        return await job.answer
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run another function that needs the network, in one of the threads."""
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Call(function, answer))
+        self._jobs.put(_Call(answer, function))
         return await answer
 
     async def close(self) -> None:
@@ -103,14 +101,14 @@ class Batcher:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        next_jobs: list[_Job | None] = []
+        next_jobs: list[_Photo | _Call | None] = []
         while (job := next_jobs.pop() if next_jobs else self._jobs.get()) is not None:
             if isinstance(job, _Photo):
-                self._run_batch(self._collect(job, next_jobs))
+                self._answer(self._collect(job, next_jobs), self._run_batch)
             else:
-                self._run_call(job)
+                self._answer([job], lambda calls: [calls[0].function()])
 
-    def _collect(self, first: _Photo, next_jobs: list[_Job | None]) -> list[_Photo]:
+    def _collect(self, first: _Photo, next_jobs: list[_Photo | _Call | None]) -> list[_Photo]:
         """Return a batch that begins with `first`; put a job that is not a photo into `next_jobs`."""
         batch = [first]
         until = time.monotonic() + WAIT_SECONDS
@@ -125,7 +123,7 @@ class Batcher:
                 next_jobs.append(job)
         return batch
 
-    def _next(self, until: float) -> _Job | None:
+    def _next(self, until: float) -> _Photo | _Call | None:
         try:
             return self._jobs.get_nowait()
         except queue.Empty:
@@ -134,30 +132,23 @@ class Batcher:
                 raise
             return self._jobs.get(timeout=left)
 
-    def _run_batch(self, batch: list[_Photo]) -> None:
-        wanted = [job for job in batch if not job.answer.cancelled()]
+    def _answer(self, jobs: Sequence[Job], compute: Callable[[Sequence[Job]], Sequence[Any]]) -> None:
+        """Pass the results of jobs to the event loop, with one wake-up for all of them."""
+        wanted = [job for job in jobs if not job.answer.cancelled()]
         if not wanted:
             return
-        start = time.perf_counter()
         try:
-            found: Sequence[Any] = self._predict([job.crops for job in wanted], [job.top for job in wanted])
+            found = compute(wanted)
         except Exception as error:
             found = [error] * len(wanted)
-        self._on_batch(len(wanted), time.perf_counter() - start)
-        self._deliver([job.answer for job in wanted], found)
+        self._loop.call_soon_threadsafe(_resolve, [job.answer for job in wanted], found)
 
-    def _run_call(self, job: _Call) -> None:
-        if job.answer.cancelled():
-            return
+    def _run_batch(self, batch: Sequence[_Photo]) -> Sequence[Prediction]:
+        start = time.perf_counter()
         try:
-            found = job.function()
-        except Exception as error:
-            found = error
-        self._deliver([job.answer], [found])
-
-    def _deliver(self, answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:
-        """Pass the results of a batch to the event loop, with one wake-up for all of them."""
-        self._loop.call_soon_threadsafe(_resolve, answers, found)
+            return self._predict([job.crops for job in batch], [job.top for job in batch])
+        finally:
+            self._on_batch(len(batch), time.perf_counter() - start)
 
 
 def _resolve(answers: Sequence[asyncio.Future[Any]], found: Sequence[Any]) -> None:

@@ -11,36 +11,21 @@ from fieldmark.utils.errors import InputError
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Settings of a server.
-
-    Attributes:
-        host, port: Address to listen on; port 0 takes a free one.
-        keys: The valid API keys; empty: no key is required.
-        queue: Most photos in the queue; further ones are refused with 503.
-        batch: Largest batch for the network.
-        max_pixels: Most pixels of a photo, read from its header.
-        max_bytes: Most bytes of a request body, checked before it is read.
-        max_photos: Most photos in one request.
-        decoders: Number of decoding processes; 0: one per core.
-        decode_seconds: Most seconds to decode a photo.
-        body_seconds: Most seconds for a request body to arrive.
-        held_bytes: Most bytes of request bodies in memory, over all requests.
-        drain_seconds: Most seconds that a shutdown waits for accepted requests.
-    """
+    """Settings of a server."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    keys: tuple[str, ...] = ()
-    queue: int = 128
-    batch: int = 16
-    max_pixels: int = 50_000_000
-    max_bytes: int = 32 * 1024 * 1024
-    max_photos: int = 32
-    decoders: int = 0
-    decode_seconds: float = 20.0
-    body_seconds: float = 60.0
-    held_bytes: int = 256 * 1024 * 1024
-    drain_seconds: int = 30
+    port: int = 8000  # 0 takes a free one
+    keys: tuple[str, ...] = ()  # the valid API keys; empty: no key is required
+    queue: int = 128  # most photos in the queue; further ones are refused with 503
+    batch: int = 16  # the largest batch for the network
+    max_pixels: int = 50_000_000  # of a photo, read from its header
+    max_bytes: int = 32 * 1024 * 1024  # of a request body, checked before it is read
+    max_photos: int = 32  # in one request
+    decoders: int = 0  # decoding processes; 0: one per core
+    decode_seconds: float = 20.0  # most for one photo
+    body_seconds: float = 60.0  # most for a request body to arrive
+    held_bytes: int = 256 * 1024 * 1024  # of request bodies in memory, over all requests
+    drain_seconds: int = 30  # most that a shutdown waits for accepted requests
 
     def __post_init__(self) -> None:
         ranges = {

@@ -15,8 +15,7 @@ import resource
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from dataclasses import dataclass
 
 from fieldmark.data import images, transforms
 from fieldmark.data.transforms import Preprocess
@@ -34,21 +33,11 @@ _SPARE_MEMORY = 512 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Task:
-    """Configuration of a decoding process.
+    """Configuration of a decoding process, which gets it as JSON."""
 
-    Attributes:
-        views: The views, each as `Preprocess.to_json`.
-        max_pixels: Most pixels of a photo, read from its header.
-        seconds: Most seconds of processor time for one photo.
-    """
-
-    views: Sequence[str]
-    max_pixels: int
-    seconds: float
-
-    def to_argument(self) -> str:
-        """Return the task as a command-line argument."""
-        return json.dumps(asdict(self))
+    views: Sequence[str]  # each as `Preprocess.to_json`
+    max_pixels: int  # of a photo, read from its header
+    seconds: float  # of processor time for one photo, at most
 
 
 def main() -> None:
@@ -63,7 +52,9 @@ def main() -> None:
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         data = source.read(LENGTH.unpack(head)[0])
         _allow_seconds(task.seconds)
-        _reply(sink, *_outcome(data, views, task.max_pixels))
+        kind, payload = _outcome(data, views, task.max_pixels)
+        sink.write(HEAD.pack(kind, len(payload)) + payload)
+        sink.flush()
 
 
 def _outcome(data: bytes, views: Sequence[Preprocess], max_pixels: int) -> tuple[int, bytes]:
@@ -73,11 +64,6 @@ def _outcome(data: bytes, views: Sequence[Preprocess], max_pixels: int) -> tuple
         return CROP, SIZE.pack(header.width, header.height) + b"".join(crops)
     except ImageRejected as error:
         return REJECTED, json.dumps([error.reason.value, error.detail]).encode()
-
-
-def _reply(sink: BinaryIO, kind: int, payload: bytes) -> None:
-    sink.write(HEAD.pack(kind, len(payload)) + payload)
-    sink.flush()
 
 
 def _warm_up(views: Sequence[Preprocess]) -> None:
@@ -95,15 +81,12 @@ def _warm_up(views: Sequence[Preprocess]) -> None:
 
 def _limit(max_pixels: int) -> None:
     """Limit memory, and forbid files and core dumps."""
-    memory = _size_now() + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        size_now = int(file.read().split()[0]) * resource.getpagesize()
+    memory = size_now + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _size_now() -> int:
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _allow_seconds(seconds: float) -> None:

@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -28,12 +28,7 @@ class DecoderFailed(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded photo.
-
-    Attributes:
-        crops: One crop per view, uint8 (S, S, 3).
-        width, height: Of the upright photo, in pixels.
-    """
+    """A decoded photo: one crop per view, uint8 (S, S, 3), and the size of the upright photo in pixels."""
 
     crops: tuple[ByteArray, ...]
     width: int
@@ -41,15 +36,7 @@ class Decoded:
 
 
 class Decoders:
-    """A fixed number of decoding processes.
-
-    Args:
-        views: The views of which crops are made.
-        count: The number of processes.
-        max_pixels: Most pixels of a photo, read from its header.
-        seconds: Most seconds for one photo.
-        on_failure: Called when a process is replaced.
-    """
+    """A fixed number of decoding processes; `on_failure` is called when one is replaced."""
 
     def __init__(
         self,
@@ -61,7 +48,8 @@ class Decoders:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._sides = [view.size for view in views]
-        self._task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
+        task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
+        self._argument = json.dumps(asdict(task))
         self._count, self._seconds, self._on_failure = count, seconds, on_failure
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
         self._all: set[Process] = set()
@@ -69,11 +57,7 @@ class Decoders:
         self._closed = False
 
     async def start(self) -> None:
-        """Start the processes and wait until all are ready.
-
-        Raises:
-            FieldmarkError: A process does not start.
-        """
+        """Start the processes and wait until all are ready; raises FieldmarkError if one does not start."""
         try:
             await asyncio.gather(*(self._start_one() for _ in range(self._count)))
         except DecoderFailed as error:
@@ -88,12 +72,7 @@ class Decoders:
         return len(self._all)
 
     async def decode(self, data: bytes) -> Decoded:
-        """Decode a photo.
-
-        Raises:
-            ImageRejected: The photo cannot be used.
-            DecoderFailed: The process crashed or took too long.
-        """
+        """Decode a photo; raises ImageRejected, or DecoderFailed if the process crashed or took too long."""
         process = await self._idle.get()
         try:
             kind, payload = await asyncio.wait_for(_ask(process, data), self._seconds)
@@ -145,7 +124,7 @@ class Decoders:
             process = await asyncio.create_subprocess_exec(
                 # -P: import nothing from the current folder
                 *(sys.executable, "-P", "-m", "fieldmark.serving.decoder"),
-                self._task.to_argument(),
+                self._argument,
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,

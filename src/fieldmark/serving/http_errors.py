@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 
@@ -13,12 +15,14 @@ class HttpError(Exception):
         code: One word for programs.
         message: One sentence for people.
         retry_after: Seconds after which to try again; None where that would not help.
+        each_photo: If no photo of a request was answered: the name and the error of each.
     """
 
     def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.retry_after = retry_after
+        self.each_photo: Sequence[tuple[str, HttpError]] = ()
 
 
 _FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
@@ -28,22 +32,20 @@ _PHOTOS = {
     RejectReason.UNSUPPORTED: (415, f"This image format is not supported. Send {_FORMATS}."),
     RejectReason.TRUNCATED: (422, "The photo is cut off: a part of the file is missing."),
     RejectReason.CORRUPT: (422, "The photo is damaged and cannot be read."),
+    RejectReason.TOO_LARGE: (413, "The photo is too large: the limit is {:,.4g} million pixels."),
 }
 
 
 def photo_rejected(rejected: ImageRejected, max_pixels: int) -> HttpError:
     """Return the error for a photo that the decoder rejected."""
-    if rejected.reason is RejectReason.TOO_LARGE:
-        million = f"{max_pixels / 1e6:,.4g}"
-        message = f"The photo is too large: the limit is {million} million pixels."
-        return HttpError(413, rejected.reason.value, message)
     status, message = _PHOTOS.get(rejected.reason, (422, "The photo cannot be read."))
-    return HttpError(status, rejected.reason.value, message)
+    return HttpError(status, rejected.reason.value, message.format(max_pixels / 1e6))
 
 
-def decoder_failed() -> HttpError:
-    """Return the error for a photo whose decoding process crashed or took too long."""
-    return HttpError(422, "decoder-failed", "The photo cannot be decoded safely.")
+def defect() -> HttpError:
+    """Return the error for a defect of the server."""
+    message = "Internal server error: search the server's log for this request id."
+    return HttpError(500, "defect", message)
 
 
 def busy(retry_after: int) -> HttpError:

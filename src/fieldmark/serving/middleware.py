@@ -14,13 +14,14 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fieldmark.serving import answers
-from fieldmark.serving.http_errors import HttpError
+from fieldmark.serving.http_errors import HttpError, defect
 from fieldmark.serving.metrics import Metrics
 
 _log = logging.getLogger("fieldmark.serving")
@@ -64,14 +65,7 @@ class ApiKeys:
 
 
 class RequestMiddleware:
-    """ASGI middleware around the application.
-
-    Args:
-        app: The application.
-        keys: The valid API keys.
-        metrics: Counts requests.
-        routes: Paths that are counted under their own name.
-    """
+    """ASGI middleware around the application; requests to `routes` are counted under their own name."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: Metrics, routes: Iterable[str]) -> None:
         self.app, self._keys, self._metrics = app, keys, metrics
@@ -92,12 +86,12 @@ class RequestMiddleware:
         scope = exchange.scope
         try:
             error = self._denied(scope["path"], scope["method"], exchange.headers)
-            app = self.app if error is None else answers.error_response(error, exchange.id)
+            app = self.app if error is None else answers.error_response(error, scope)
             await app(scope, exchange.receive, exchange.send)
         except Exception:
             _log.exception("failed", extra={"fields": {"request_id": exchange.id}})
             if not exchange.status:
-                await answers.internal_error(exchange.id)(scope, exchange.receive, exchange.send)
+                await answers.error_response(defect(), scope)(scope, exchange.receive, exchange.send)
 
     def _denied(self, path: str, method: str, headers: Headers) -> HttpError | None:
         """Return the error of a request without a valid key, or from a page of another site."""
@@ -115,13 +109,8 @@ class RequestMiddleware:
         status = exchange.status or 499  # the client disconnected before the response
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
-        fields = {
-            "request_id": exchange.id,
-            "method": exchange.scope["method"],
-            "path": exchange.scope["path"][:200],
-            "status": status,
-            "ms": round(1000 * seconds, 1),
-        }
+        about = {"method": exchange.scope["method"], "path": exchange.scope["path"][:200]}
+        fields = {"request_id": exchange.id, **about, "status": status, "ms": round(1000 * seconds, 1)}
         _log.info("request", extra={"fields": fields})
 
 
@@ -165,13 +154,11 @@ class _Exchange:
         if "expect" in self.headers:  # the client sends no body before "100 Continue"
             return
         discarded = 0
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while self._body_left and discarded < _DISCARD_BYTES:
                     message = await self.receive()
                     discarded += len(message.get("body", b""))
-        except TimeoutError:
-            return
 
 
 class JsonLines(logging.Formatter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,48 +31,39 @@ class Upload:
 class BodyMemory:
     """Bytes of request bodies in memory, over all requests."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
+    def __init__(self, config: ServeConfig) -> None:
+        self._config, self.used = config, 0
 
     @contextmanager
-    def request(self) -> Iterator[RequestMemory]:
-        """Count the bytes of one request until its end."""
-        memory = RequestMemory(self)
-        try:
-            yield memory
-        finally:
-            self.used -= memory.bytes
+    def request(self) -> Iterator[Callable[[int], None]]:
+        """Count the bytes of one request until its end; yields a function that counts more of them.
 
-
-class RequestMemory:
-    """Bytes of one request's body in memory."""
-
-    def __init__(self, total: BodyMemory) -> None:
-        self._total, self.bytes = total, 0
-
-    def add(self, count: int) -> None:
-        """Count more bytes.
-
-        Raises:
-            HttpError: All requests together hold too many bytes.
+        That function raises HttpError if the request has too many bytes, or all requests together.
         """
-        if self._total.used + count > self._total.limit:
-            raise http_errors.busy(_RETRY_SECONDS)
-        self._total.used += count
-        self.bytes += count
+        own = 0
+
+        def add(count: int) -> None:
+            nonlocal own
+            if own + count > self._config.max_bytes:
+                raise http_errors.body_too_large(self._config.max_bytes)
+            if self.used + count > self._config.held_bytes:
+                raise http_errors.busy(_RETRY_SECONDS)
+            self.used += count
+            own += count
+
+        try:
+            yield add
+        finally:
+            self.used -= own
 
 
-async def read_photos(request: Request, memory: RequestMemory, config: ServeConfig) -> list[Upload]:
-    """Read the photos of a request: each file of a form, or the body itself.
-
-    Raises:
-        HttpError: Too many bytes or photos, too slow, an unreadable form, or no photo.
-    """
+async def read_photos(request: Request, add: Callable[[int], None], config: ServeConfig) -> list[Upload]:
+    """Read the photos of a request: each file of a form, or the body itself; raises HttpError."""
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError(415, "encoded", "Send the photo as it is, without Content-Encoding.")
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    chunks = _chunks(request, memory, config)
+    chunks = _chunks(request, add, config.max_bytes)
     try:
         async with asyncio.timeout(config.body_seconds):
             if media_type == "multipart/form-data":
@@ -83,16 +74,14 @@ async def read_photos(request: Request, memory: RequestMemory, config: ServeConf
 
 
 async def _chunks(
-    request: Request, memory: RequestMemory, config: ServeConfig
+    request: Request, add: Callable[[int], None], max_bytes: int
 ) -> AsyncGenerator[bytes, None]:
     """Yield the body; one that is too long is refused before it is read, or while it is."""
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > config.max_bytes:
-        raise http_errors.body_too_large(config.max_bytes)
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise http_errors.body_too_large(max_bytes)
     async for chunk in request.stream():
-        if memory.bytes + len(chunk) > config.max_bytes:
-            raise http_errors.body_too_large(config.max_bytes)
-        memory.add(len(chunk))
+        add(len(chunk))
         yield chunk
 
 
@@ -117,11 +106,7 @@ class _FormParser(MultiPartParser):
 
 
 async def read_form(headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int) -> list[Upload]:
-    """Read the files of a multipart/form-data body (RFC 7578).
-
-    Raises:
-        HttpError: Too many photos or fields, an unreadable form, or no photo.
-    """
+    """Read the files of a multipart/form-data body (RFC 7578); raises HttpError."""
     try:
         form = await _FormParser(headers, chunks, max_photos).parse()
     except MultiPartException as error:

@@ -7,15 +7,14 @@ import logging
 import signal
 import socket
 import sys
-from types import FrameType
 
 import uvicorn
 
 from fieldmark.inference.classifier import Classifier
+from fieldmark.serving import model
 from fieldmark.serving.app import create_app
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.middleware import JsonLines
-from fieldmark.serving.model import Model
 from fieldmark.utils.errors import FieldmarkError, InputError
 
 # Plain text for people: the lines of the logger "fieldmark.serving" and below it are JSON.
@@ -34,13 +33,13 @@ def run(classifier: Classifier, config: ServeConfig) -> None:
         FieldmarkError: The decoding processes do not start.
     """
     with _listening(config) as listener:
-        Model(classifier).warm_up()
+        model.warm_up(classifier)
         _log_to_stderr()
-        port = listener.getsockname()[1]
-        server = _Server(_uvicorn(classifier, config), _url(config.host, port))
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        server = _Server(_uvicorn(classifier, config), f"http://{host}:{listener.getsockname()[1]}")
         # uvicorn raises the signal again after its shutdown; that must not fail the process.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _ignore)
+            signal.signal(number, lambda _number, _frame: None)
         server.run(sockets=[listener])
         if not server.started:
             raise FieldmarkError("The server did not start: see the log line above.")
@@ -77,11 +76,7 @@ def _uvicorn(classifier: Classifier, config: ServeConfig) -> uvicorn.Config:
 
 
 def _listening(config: ServeConfig) -> socket.socket:
-    """Open a listening socket.
-
-    Raises:
-        InputError: The address is in use or not permitted.
-    """
+    """Open a listening socket; raises InputError where the address is in use or not permitted."""
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
@@ -113,10 +108,6 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
@@ -124,7 +115,3 @@ def _log_to_stderr() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Ignore the signal that has already ended the server."""

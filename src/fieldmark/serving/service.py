@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request
 
+from fieldmark.inference import explain
 from fieldmark.inference.classifier import Classifier
-from fieldmark.serving import answers, http_errors, multipart
+from fieldmark.serving import answers, http_errors, model, multipart
 from fieldmark.serving.batcher import Batcher
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.decoders import Decoded, DecoderFailed, Decoders
 from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.metrics import Metrics
-from fieldmark.serving.model import Model
 from fieldmark.serving.multipart import BodyMemory, Upload
 from fieldmark.utils.errors import ImageRejected, InputError
 
@@ -29,16 +29,10 @@ _SMOOTHING = 0.1  # weight of the newest batch in the moving average of the rate
 
 
 class Service:
-    """One classifier with its queue, decoding processes and network threads.
-
-    Args:
-        classifier: The classifier.
-        config: The limits.
-    """
+    """One classifier with its queue, decoding processes and network threads."""
 
     def __init__(self, classifier: Classifier, config: ServeConfig) -> None:
-        self.config, self.metrics = config, Metrics()
-        self.model = Model(classifier)
+        self.classifier, self.config, self.metrics = classifier, config, Metrics()
         self.decoders = Decoders(
             classifier.views,
             count=config.workers,
@@ -47,9 +41,12 @@ class Service:
             on_failure=self.metrics.decoder_failures.inc,
         )
         self.batcher = Batcher(
-            self.model.predict, size=config.batch, pending=lambda: self._decoding, on_batch=self._on_batch
+            partial(model.predict, classifier),
+            size=config.batch,
+            pending=lambda: self._decoding,
+            on_batch=self._on_batch,
         )
-        self._memory = BodyMemory(config.held_bytes)
+        self._memory = BodyMemory(config)
         self._queued = self._decoding = 0
         self._rate = 10.0  # photos per second, until it has been measured
         self._last = -math.inf  # end of the latest batch
@@ -62,11 +59,7 @@ class Service:
             self.metrics.gauge(name, help, value)
 
     async def start(self) -> None:
-        """Start the decoding processes and the network threads.
-
-        Raises:
-            FieldmarkError: A decoding process does not start.
-        """
+        """Start the decoding processes and the network threads; see `Decoders.start`."""
         await self.decoders.start()
         self.batcher.start()
 
@@ -83,14 +76,11 @@ class Service:
     async def each_photo(
         self, request: Request, answer: Callable[[Upload, Decoded], Awaitable[T]]
     ) -> list[tuple[str, T | HttpError]]:
-        """Return the name of each photo of a request with its answer or its error.
-
-        Raises:
-            HttpError: The request as a whole: queue full, too large, unreadable.
-        """
+        """Return the name of each photo of a request with its answer or its error; raises HttpError for the
+        request as a whole: queue full, too large, unreadable."""
         self._require_capacity(1)  # before the body is read
-        with self._memory.request() as memory:
-            uploads = await multipart.read_photos(request, memory, self.config)
+        with self._memory.request() as add:
+            uploads = await multipart.read_photos(request, add, self.config)
             with self._queue(len(uploads)):
                 tasks = [asyncio.ensure_future(self._one(each, answer)) for each in uploads]
                 try:
@@ -107,28 +97,19 @@ class Service:
         return answers.photo_answer(upload.name, photo.width, photo.height, prediction)
 
     async def similar(self, upload: Upload, photo: Decoded, count: int) -> answers.SimilarPhotos:
-        """Find the training photos most similar to one photo.
-
-        Raises:
-            HttpError: The classifier has no index of its training photos.
-        """
-        if not self.model.offers().similar:
+        """Find the training photos most similar to one photo; raises HttpError without an index of them."""
+        if not model.has_index(self.classifier):
             raise http_errors.not_offered("similar photos: it has no index of them")
-        found = await self.batcher.call(partial(self.model.similar, photo.crops, count))
-        shown = await asyncio.to_thread(self.model.with_thumbnails, found)
+        found = await self.batcher.call(partial(explain.similar, self.classifier, photo.crops[0], count))
+        shown = await asyncio.to_thread(model.with_thumbnails, self.classifier, found)
         return answers.SimilarPhotos(name=upload.name, similar=shown)
 
     async def heat_map(self, _upload: Upload, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
-        """Compute which parts of one photo support a label.
-
-        Raises:
-            HttpError: There is no such label, or the network has no heat map.
-        """
-        if taxon_id is not None and taxon_id not in self.model.classifier.taxonomy:
-            message = "The classifier has no class with this taxon_id."
-            raise HttpError(400, "bad-parameter", message)
+        """Compute which parts of one photo support a label; raises HttpError if that is not possible."""
+        if taxon_id is not None and taxon_id not in self.classifier.taxonomy:
+            raise HttpError(400, "bad-parameter", "The classifier has no class with this taxon_id.")
         try:
-            return await self.batcher.call(partial(self.model.heat_map, photo, taxon_id))
+            return await self.batcher.call(partial(model.heat_map, self.classifier, photo, taxon_id))
         except InputError as error:
             raise http_errors.not_offered("heat maps") from error
 
@@ -148,7 +129,7 @@ class Service:
         except ImageRejected as rejected:
             raise http_errors.photo_rejected(rejected, self.config.max_pixels) from rejected
         except DecoderFailed as error:
-            raise http_errors.decoder_failed() from error
+            raise HttpError(422, "decoder-failed", "The photo cannot be decoded safely.") from error
         finally:
             self._decoding -= 1
             self.metrics.decode_seconds.observe(time.perf_counter() - start)
@@ -173,9 +154,3 @@ class Service:
         self._rate += _SMOOTHING * (count / max(since, 1e-3) - self._rate)
         self.metrics.batch_seconds.observe(seconds)
         self.metrics.batch_size.observe(count)
-
-
-def first_error(found: Sequence[tuple[str, object]]) -> HttpError | None:
-    """Return the first error, if no photo was answered."""
-    errors = [value for _, value in found if isinstance(value, HttpError)]
-    return errors[0] if errors and len(errors) == len(found) else None

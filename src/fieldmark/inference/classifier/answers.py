@@ -1,8 +1,4 @@
-"""Predictions: labels with scores, higher taxa, and the answer with its reason.
-
-The answer is the first label if its score reaches the threshold, else the lowest higher taxon whose
-score does.
-"""
+"""Predictions: labels with scores, higher taxa, and the answer with its reason."""
 
 from __future__ import annotations
 
@@ -22,12 +18,7 @@ Source = Literal["species", "rolled up", "not sure"]
 
 @dataclass(frozen=True)
 class Answer:
-    """One label with its score.
-
-    Attributes:
-        taxon: the taxon of the label.
-        score: its calibrated probability, 0 to 1.
-    """
+    """One label with its score, the calibrated probability, 0 to 1."""
 
     taxon: Taxon
     score: float
@@ -35,19 +26,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class HigherTaxon:
-    """The most probable taxon at a rank above the labels.
+    """The most probable taxon at a rank above the labels."""
 
-    Attributes:
-        rank: "genus", "family", … "kingdom".
-        ranks: the names of the taxon, the widest rank first and its own last.
-        score: the sum of the probabilities of its labels, 0 to 1.
-        without: the probability of the labels for which this rank is not known.
-    """
-
-    rank: str
-    ranks: Mapping[str, str]
-    score: float
-    without: float = 0.0
+    rank: str  # "genus", "family", … "kingdom"
+    ranks: Mapping[str, str]  # the names of the taxon, the widest rank first and its own last
+    score: float  # the sum of the probabilities of its labels, 0 to 1
+    without: float = 0.0  # the probability of the labels for which this rank is not known
 
     @property
     def name(self) -> str:
@@ -87,23 +71,21 @@ class Prediction:
     @property
     def source(self) -> Source:
         """How the answer came about: "species" is the first label itself, whatever its rank."""
-        if self.sure:
-            return "species"
-        return "rolled up" if self.rolled else "not sure"
+        return "species" if self.sure else "rolled up" if self.rolled else "not sure"
+
+    @property
+    def _given(self) -> Taxon | HigherTaxon | None:
+        return self.best.taxon if self.sure else self.rolled
 
     @property
     def rank(self) -> str:
         """The rank of the answer given, see `Taxon.rank`; "none" where there is none."""
-        if self.sure:
-            return self.best.taxon.rank
-        return self.rolled.rank if self.rolled else "none"
+        return self._given.rank if self._given else "none"
 
     @property
     def name(self) -> str:
         """The name of the answer given; empty where there is none."""
-        if self.sure:
-            return self.best.taxon.name
-        return self.rolled.name if self.rolled else ""
+        return self._given.name if self._given else ""
 
     @property
     def ranks(self) -> Mapping[str, str]:
@@ -119,11 +101,7 @@ class Prediction:
 
 
 def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
-    """Find labels by name, and return their columns in order; see `Classifier.only`.
-
-    Raises:
-        InputError: a name is none of the labels, or fewer than two labels are found.
-    """
+    """Find labels by name, and return their columns in order; see `Classifier.only`."""
     known: dict[str, set[int]] = {}
     for column, taxon in enumerate(taxa):
         for name in filter(None, (taxon.id, taxon.name, taxon.common_name)):
@@ -152,20 +130,14 @@ def ranked(
     """Make a prediction from one photo's probabilities; see `Classifier.rank`."""
     best = np.argsort(-p_C, kind="stable")[:top]
     answers = tuple(Answer(taxa[number], float(p_C[number])) for number in best)
-    threshold = thresholds.get("species")
-    sure = threshold is None or answers[0].score >= threshold.score
+    sure = "species" not in thresholds or answers[0].score >= thresholds["species"].score
     wider = tuple(_wider(level, p_C) for level in levels)
-    reached = (one for one in wider if one.score >= _needed(thresholds, one.rank))
+    reached = (one for one in wider if one.rank in thresholds and one.score >= thresholds[one.rank].score)
     rolled = None if sure else next(reached, None)
     reason = _reason(answers[0], rolled, wider, thresholds)
     if unknown:
         reason += f"; but the photo is unlike those of the {len(taxa):,} names it knows"
     return Prediction(answers, sure, rolled, wider, reason, unknown)
-
-
-def _needed(thresholds: Mapping[str, Threshold], rank: str) -> float:
-    threshold = thresholds.get(rank)
-    return threshold.score if threshold else np.inf
 
 
 def _reason(
@@ -183,14 +155,13 @@ def _reason(
         return f"{what} is sure enough ({_against(best.score, needed)})"
     said = f"{what} is not sure enough ({_against(best.score, needed)})"
     if rolled is not None:
-        said += f"; the {rolled.rank} {rolled.name} is ({_decimal(rolled.score)})"
-        return said + _left_out(rolled)
+        return f"{said}; the {rolled.rank} {rolled.name} is ({rolled.score:.2f}){_left_out(rolled)}"
     asked = [one for one in wider if one.rank in thresholds]
     if not asked:
         return said
     top = max(asked, key=lambda one: one.score)
-    against = _against(top.score, _needed(thresholds, top.rank))
-    return f"{said}, and no wider rank is: the {top.rank} {top.name} has {against}" + (_left_out(top))
+    against = _against(top.score, thresholds[top.rank].score)
+    return f"{said}, and no wider rank is: the {top.rank} {top.name} has {against}{_left_out(top)}"
 
 
 def _wider(level: Level, p_C: FloatArray) -> HigherTaxon:
@@ -201,21 +172,13 @@ def _wider(level: Level, p_C: FloatArray) -> HigherTaxon:
 
 
 def _left_out(wider: HigherTaxon) -> str:
-    if wider.without < 0.005:
-        return ""
-    return f"; names without a {wider.rank} have {_decimal(wider.without)}"
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.2f}"
+    return f"; names without a {wider.rank} have {wider.without:.2f}" if wider.without >= 0.005 else ""
 
 
 def _against(score: float, needed: float) -> str:
     """A score beside its threshold, with as many digits as tell them apart."""
     if needed > 1:
-        return f"{_decimal(score)}; no score is high enough"
-    digits = 2
-    while digits < 6 and round(score, digits) == round(needed, digits):
-        digits += 1
+        return f"{score:.2f}; no score is high enough"
+    digits = next((n for n in range(2, 6) if round(score, n) != round(needed, n)), 6)
     sign = ">=" if score >= needed else "<"
     return f"{score:.{digits}f} {sign} {needed:.{digits}f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -14,10 +15,14 @@ import numpy as np
 from fieldmark.data.transforms import Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.models import runtime
+from fieldmark.models.runtime import graphs
+from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, InputError, StoreError
-from fieldmark.utils.typing import FloatArray
+from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
+    import onnx
+
     from fieldmark.models import Backbone
 
 
@@ -30,26 +35,19 @@ class Network:
     """A backbone by its name and key; its weights are read when they are first needed.
 
     It can be pickled at any time. A pickle holds the weights, and neither an engine nor a path.
-
-    Attributes:
-        architecture: its name.
-        weights: the key of its weights: `Backbone.key` at the crop size it was made for.
-        source: the backbone itself, or the file that holds its weights.
-        side: the crop size in pixels, where it is not the one that the network was made for.
     """
 
     architecture: str
-    weights: str
-    source: Backbone | Path | None = None
-    side: int | None = None
+    weights: str  # `Backbone.key` at the crop size it was made for
+    source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
+    side: int | None = None  # crop size in pixels, where it is not the one that it was made for
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
         facts, native = backbone.architecture, backbone.native
-        if native is None:
-            return cls(facts.name, backbone.key, backbone)
-        return cls(facts.name, native.key, backbone, facts.input_size)
+        side = facts.input_size if native else None
+        return cls(facts.name, (native or backbone).key, backbone, side)
 
     @property
     def key(self) -> str:
@@ -63,6 +61,12 @@ class Network:
         held = self.backbone if isinstance(self.source, Path) else self.source
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"source": held}
 
+    def graph(self) -> onnx.ModelProto:
+        """Return the network as a graph, converted before or now; raises InputError if it cannot be."""
+        import onnx
+
+        return onnx.load(runtime.cached_graph(self.key) or graphs.graph(self.backbone))
+
     @property
     def engine(self) -> runtime.Engine:
         """The engine that computes features on this machine; safe to use from several threads."""
@@ -71,11 +75,7 @@ class Network:
 
     @property
     def backbone(self) -> Backbone:
-        """The network before the head, with its weights.
-
-        Raises:
-            ClassifierError: the file is damaged, or holds other weights.
-        """
+        """The network before the head, with its weights; raises ClassifierError if the file is damaged."""
         with _loading:
             return self._backbone
 
@@ -114,6 +114,20 @@ class Network:
         return found if self.side is None else found.at(self.side)
 
 
+def running(model: onnx.ModelProto) -> Callable[[ByteArray], list[Any]]:
+    """Return a function that runs a graph in ONNX Runtime on the CPU: its input to its outputs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.cores()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda value: session.run(None, {name: value})
+
+
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
     """Name a network and its view for a person; `side` where it is not the network's own."""
     told = [f"{side} px"] * (side is not None)
@@ -125,13 +139,8 @@ def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
 class Member:
     """A network with the view of a photo that it is given, and a head.
 
-    Attributes:
-        network: shared by the members that use it.
-        preprocess: the view: from a photo to the crop that the network is given.
-        head: from features to scores.
-        temperature: its scores are divided by it, so that its own probabilities are calibrated; 1 where
-            it is the only member, since the classifier has a temperature as well.
-        weight: of its probabilities in the mean; the weights of all members sum to 1.
+    Scores are divided by its temperature, so that its own probabilities are calibrated; 1 where it is the
+    only member, since the classifier has a temperature as well. The weights of all members sum to 1.
     """
 
     network: Network
@@ -145,10 +154,18 @@ class Member:
         """The network's name, with the view where it is not the usual one."""
         return name_of(self.network.architecture, self.preprocess, self.network.side)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the tensors as a JSON object."""
+        return {
+            "architecture": self.network.architecture,
+            "preprocess": io.from_json(self.preprocess.to_json()),
+            "temperature": self.temperature,
+            "weight": self.weight,
+        }
+
     def only(self, columns: list[int]) -> LinearHead:
         """Return the head of some of the classes."""
-        weight = np.ascontiguousarray(self.head.weight[:, columns])
-        return LinearHead(weight, self.head.bias[columns])
+        return LinearHead(np.ascontiguousarray(self.head.weight[:, columns]), self.head.bias[columns])
 
     def logits(self, features_ND: FloatArray) -> FloatArray:
         """Compute scores divided by the member's temperature, shape (N, C).

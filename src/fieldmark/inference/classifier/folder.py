@@ -64,13 +64,7 @@ KIND = Kind(
 
 
 def save(classifier: Classifier, folder: Path, more: Callable[[Path], None] = lambda _folder: None) -> None:
-    """Publish the folder; see `Classifier.save`.
-
-    Args:
-        classifier: what to write.
-        folder: where.
-        more: writes further files that belong to the classifier into the folder that it is given.
-    """
+    """Publish the folder; `more` writes further files that belong to the classifier into its argument."""
     with publishing.publishing(folder, KIND) as staging:
         _write(classifier, staging)
         more(staging)
@@ -81,10 +75,16 @@ def save(classifier: Classifier, folder: Path, more: Callable[[Path], None] = la
 
 def _write(classifier: Classifier, folder: Path) -> None:
     from safetensors.numpy import save as as_bytes
+    from safetensors.torch import save_file
+
+    from fieldmark.models.weights import trunk_names
 
     weights = {network.weights: network for network in classifier.networks}
     for number, network in enumerate(weights.values()):
-        _save_weights(network, folder / _name("backbone", number))
+        state = network.backbone.network.state_dict()
+        names = trunk_names(state, network.backbone.architecture.last_layer_path)
+        with io.replacing(folder / _name("backbone", number)) as temporary:
+            save_file({name: state[name].contiguous() for name in names}, temporary)
     for number, member in enumerate(classifier.members):
         tensors = {name: np.ascontiguousarray(t) for name, t in member.head.tensors().items()}
         io.write_bytes(folder / _name("head", number), as_bytes(tensors))
@@ -119,25 +119,9 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
 
 
 def _as_json(member: Member) -> dict[str, Any]:
-    return {
-        "architecture": member.network.architecture,
-        "backbone_key": member.network.weights,
-        "preprocess": io.from_json(member.preprocess.to_json()),
-        **({"side": member.network.side} if member.network.side is not None else {}),
-        "temperature": member.temperature,
-        "weight": member.weight,
-    }
-
-
-def _save_weights(network: Network, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from fieldmark.models.weights import trunk_names
-
-    state = network.backbone.network.state_dict()
-    names = trunk_names(state, network.backbone.architecture.last_layer_path)
-    with io.replacing(path) as temporary:
-        save_file({name: state[name].contiguous() for name in names}, temporary)
+    about, network = member.to_json(), member.network
+    side = {} if network.side is None else {"side": network.side}
+    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **side}
 
 
 def load(folder: str | Path) -> dict[str, Any]:
@@ -159,15 +143,13 @@ def _load(folder: Path) -> dict[str, Any]:
     about = _read_about(folder)
     try:
         taxonomy = validation.taxonomy(about["taxonomy"])
-        ood_threshold = about["known_from"]
+        unset = about["known_from"] is None
         return {
             "members": _members(folder, about, len(taxonomy)),
             "taxonomy": taxonomy,
             "temperature": validation.number(about, "temperature", 1e-3, 1e3),
             "thresholds": validation.thresholds(about["thresholds"]),
-            "ood_threshold": (
-                None if ood_threshold is None else validation.number(about, "known_from", -1e6, 1e6)
-            ),
+            "ood_threshold": None if unset else validation.number(about, "known_from", -1e6, 1e6),
             "provenance": about["provenance"],
             "source": folder,
             "files": _files(about),
@@ -232,8 +214,8 @@ def _read_about(folder: Path) -> Any:
         path = folder / name
         if path.exists() and not path.is_file():
             raise damaged(folder, ValueError(f"{name} is not a file"))
-        if path.exists() and path.stat().st_size > limit:
-            raise damaged(folder, ValueError(f"{name} is too large: {path.stat().st_size:,} bytes"))
+        if path.exists() and (size := path.stat().st_size) > limit:
+            raise damaged(folder, ValueError(f"{name} is too large: {size:,} bytes"))
     if not (folder / "classifier.json").is_file():
         raise ClassifierError(
             f"{folder} has no classifier.json: name a folder that `fieldmark train --out` wrote."

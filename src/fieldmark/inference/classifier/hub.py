@@ -12,14 +12,9 @@ from fieldmark.utils.errors import ClassifierError, InputError
 
 
 def from_zip(path: Path, limits: Mapping[str, int]) -> Path:
-    """Unpack a zip into a folder of the cache.
+    """Unpack the files of a zip that `limits` names, with the bytes that each may have, into the cache.
 
-    Args:
-        path: the zip.
-        limits: the files that are unpacked, and how many bytes each may have.
-
-    Raises:
-        ClassifierError: it is not a zip of a classifier, or a hostile one.
+    Raises ClassifierError if it is not a zip of a classifier, or a hostile one.
     """
     if not zipfile.is_zipfile(path):
         raise ClassifierError(
@@ -41,18 +36,13 @@ def from_zip(path: Path, limits: Mapping[str, int]) -> Path:
 
 
 def from_hub(name: str, revision: str | None, limits: Mapping[str, int]) -> Path:
-    """Download a classifier's files, or find those that were downloaded before; returns their folder.
-
-    Raises:
-        ClassifierError: they cannot be downloaded.
-    """
+    """Download a classifier's files, or find those that were downloaded before; returns their folder."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    wanted = [*limits, "README.md"]
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=[*limits, "README.md"])
-        )
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ClassifierError(
             f"hf://{name} could not be fetched ({_first_line(error)}): look at the name and the "
@@ -63,11 +53,7 @@ def from_hub(name: str, revision: str | None, limits: Mapping[str, int]) -> Path
 def upload(
     folder: str, name: str, private: bool, revision: str | None, message: str, token: str | None
 ) -> str:
-    """Upload a folder; see `Classifier.push_to_hub`.
-
-    Raises:
-        InputError: the name is not one, or the hub refuses the upload or cannot be reached.
-    """
+    """Upload a folder; see `Classifier.push_to_hub`."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

@@ -118,9 +118,8 @@ class Classifier:
     def only(self, names: Iterable[str]) -> Classifier:
         """Return the classifier of some of the labels; their probabilities sum to 1.
 
-        Args:
-            names: taxon ids, scientific or common names, upper or lower case; a name that several
-                labels have stands for all of them.
+        Names are taxon ids, scientific or common names, upper or lower case; one that several labels
+        have stands for all of them.
 
         Raises:
             InputError: a name is none of the labels, or fewer than two labels are left.
@@ -152,13 +151,10 @@ class Classifier:
         A network runs once for each view that some member uses.
         """
         by_view = dict(zip(self.views, [crops] if isinstance(crops, np.ndarray) else crops, strict=True))
-        found: dict[tuple[str, Preprocess], FloatArray] = {}
-        for member in self.members:
-            key = (member.network.key, member.preprocess)
-            if key not in found:
-                network = next(each for each in self.networks if each.key == key[0])
-                found[key] = network.engine(by_view[member.preprocess])
-        return [found[each.network.key, each.preprocess] for each in self.members]
+        networks = {each.key: each for each in self.networks}
+        keys = [(each.network.key, each.preprocess) for each in self.members]
+        found = {(key, view): networks[key].engine(by_view[view]) for key, view in dict.fromkeys(keys)}
+        return [found[each] for each in keys]
 
     def log_probabilities(self, features: Sequence[FloatArray]) -> FloatArray:
         """Compute calibrated log-probabilities from the `features` of N photos, shape (N, C).
@@ -168,15 +164,9 @@ class Classifier:
         """
         return metrics.log_softmax(self._logits(features)[0]).astype(np.float32)
 
-    def _logits(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        return self.combined([self._member(*each) for each in zip(self.members, features, strict=True)])
-
     def combined(self, logits_MNC: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Compute logits divided by the temperature, shape (N, C), and energies, shape (N,).
-
-        Args:
-            logits_MNC: as `Member.logits` gives them, one array for each member.
-        """
+        """Compute logits divided by the temperature, shape (N, C), and energies, shape (N,), from the
+        `Member.logits` of each member."""
         heat = np.float32(self.temperature)
         weights_M = [each.weight for each in self.members]
         energy_MN = [calibration.energy(logits_NC / heat) for logits_NC in logits_MNC]
@@ -186,15 +176,17 @@ class Classifier:
         mixed = ensemble.log_mixture(log_p_MNC, weights_M) / self.temperature
         return mixed.astype(np.float32), np.average(energy_MN, 0, weights_M).astype(np.float32)
 
-    def _member(self, member: Member, features_ND: FloatArray) -> FloatArray:
-        try:
-            return member.logits(features_ND)
-        except ValueError as why:
-            where = self.source or "This classifier"
-            raise ClassifierError(
-                f"{where} has a head of {member.head.weight.shape} that cannot be used ({why}): "
-                "copy or download it again."
-            ) from why
+    def _logits(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+        found = []
+        for member, features_ND in zip(self.members, features, strict=True):
+            try:
+                found.append(member.logits(features_ND))
+            except ValueError as why:
+                raise ClassifierError(
+                    f"{self.source or 'This classifier'} has a head of {member.head.weight.shape} that "
+                    f"cannot be used ({why}): copy or download it again."
+                ) from why
+        return self.combined(found)
 
     def scores(self, crops: Crops) -> FloatArray:
         """Compute calibrated probabilities of crops, shape (N, C)."""
@@ -218,9 +210,8 @@ class Classifier:
     ) -> Iterator[tuple[FloatArray, float] | ImageRejected]:
         """Score photos one after the other, in order and in bounded memory.
 
-        Returns:
-            For each photo its calibrated probabilities, shape (C,), and its energy; or why it is
-            rejected.
+        Yields:
+            The calibrated probabilities, shape (C,), and the energy; or why the photo is rejected.
 
         Raises:
             InputError: a value is not a photo; after the results of the photos before it.
@@ -300,36 +291,19 @@ class Classifier:
                 raise output
 
     def predict_proba(self, photos: Photo | Iterable[Photo]) -> FloatArray:
-        """Compute the calibrated probabilities of photos.
+        """Compute the calibrated probabilities of photos, float32 (N, C), in the order of `classes`.
 
-        Args:
-            photos: as for `predict`; one photo gives one row.
-
-        Returns:
-            float32 (N, C), the columns in the order of `classes`; each row sums to 1.
-
-        Raises:
-            ImageRejected: a photo cannot be used.
-            InputError: a value is not a photo.
+        Photos are given and errors raised as by `predict`; one photo gives one row.
         """
         return streaming.rows(photos, self.views, lambda c: self.outputs(c)[0], len(self.taxa))
 
     def embed(self, photos: Photo | Iterable[Photo]) -> FloatArray:
-        """Compute the features of photos: the input of the last layer of the first member.
+        """Compute the features of photos, float32 (N, D): the input of the last layer of the first member.
 
-        Args:
-            photos: as for `predict`; one photo gives one row.
-
-        Returns:
-            float32 (N, D).
-
-        Raises:
-            ImageRejected: a photo cannot be used.
-            InputError: a value is not a photo.
+        Photos are given and errors raised as by `predict`; one photo gives one row.
         """
-        member, dim = self.lead, len(self.lead.head.weight)
-        views = [member.preprocess]
-        return streaming.rows(photos, views, lambda c: member.network.engine(c[0]), dim)
+        network, dim = self.lead.network, len(self.lead.head.weight)
+        return streaming.rows(photos, [self.lead.preprocess], lambda c: network.engine(c[0]), dim)
 
     def rank(self, p_C: FloatArray, top: int = 5, energy: float | None = None) -> Prediction:
         """Make a prediction from one photo's probabilities, shape (C,), and its energy, from which the
@@ -338,11 +312,7 @@ class Classifier:
         return ranked(p_C, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
 
     def save(self, folder: str | Path) -> None:
-        """Write the classifier to a folder.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
+        """Write the classifier to a folder; raises InputError where that is not possible."""
         storage.save(self, Path(folder))
 
     def push_to_hub(

@@ -25,9 +25,7 @@ def _front() -> Iterator[str]:
         "license_name": "of-weights-and-photos",
         "tags": ["species-classification", "biology", "fieldmark"],
     }
-    yield "---"
-    yield from (f"{key}: {json.dumps(value)}" for key, value in front.items())
-    yield from ("---", "")
+    yield from ("---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", "")
 
 
 def _body(classifier: Classifier) -> Iterator[str]:
@@ -40,8 +38,7 @@ def _body(classifier: Classifier) -> Iterator[str]:
     if made.get("rare"):
         yield from (f"**Rare classes.** {made['rare']['said']}", "")
     if len(classifier.members) == 1:
-        weights = made.get("weights", "weights unknown")
-        yield from (f"**Backbone.** {classifier.architecture}; {weights}.", "")
+        yield from (f"**Backbone.** {classifier.architecture}; {made.get('weights', 'weights unknown')}.", "")
     else:
         yield from _members(classifier)
     if "how" in made.get("chosen", {}):
@@ -54,16 +51,12 @@ def _body(classifier: Classifier) -> Iterator[str]:
 
 def _members(classifier: Classifier) -> Iterator[str]:
     """The members of an ensemble, what each is worth, and the cost of a photo."""
-    made = classifier.provenance
-    yield f"**Members.** The weighted mean of the probabilities of {len(classifier.members)}:"
-    yield ""
-    known = made.get("ensemble", {})
+    yield from (f"**Members.** The weighted mean of the probabilities of {len(classifier.members)}:", "")
+    known = classifier.provenance.get("ensemble", {})
     told = known.get("members") or [None] * len(classifier.members)
     for member, about in zip(classifier.members, told, strict=True):
-        line = f"- {member.weight:.2f} x {member.name}"
-        if about:
-            line += f"; {about['weights']}; {about['verdict']}"
-        yield line
+        more = f"; {about['weights']}; {about['verdict']}" if about else ""
+        yield f"- {member.weight:.2f} x {member.name}{more}"
     yield ""
     if "cost" in known:
         yield from (f"**Cost.** {known['cost']['said']}", "")
@@ -72,17 +65,14 @@ def _members(classifier: Classifier) -> Iterator[str]:
 def _tried(made: Mapping[str, Any]) -> Iterator[str]:
     """What was tried, and why this one was chosen."""
     yield f"**Choice.** {made['chosen']['how']} Out-of-fold predictions on training and validation photos;"
-    yield "differences are paired with the first candidate, the default of `train`."
-    yield ""
+    yield from ("differences are paired with the first candidate, the default of `train`.", "")
     yield from _options(made["tried"])
     if made.get("tuned"):
         count = made["tuned"][0]["photos"]
         yield f"Fine-tuned networks, on the {count:,} photos of one fold that they were not trained on;"
-        yield "differences are paired with the best without fine-tuning."
-        yield ""
+        yield from ("differences are paired with the best without fine-tuning.", "")
         yield from _options(made["tuned"])
-    for line in made.get("passed_over", []):
-        yield f"- {line}."
+    yield from (f"- {line}." for line in made.get("passed_over", []))
     yield ""
 
 
@@ -95,8 +85,8 @@ def _options(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         apart = "the reference"
         if row["apart"] is not None:
             least, most = row["apart_interval"]
-            apart = f"{row['apart']:+.3f} ({least:+.3f} to {most:+.3f})"
-            apart += ", a tie" if least <= 0 <= most else ""
+            tie = ", a tie" if least <= 0 <= most else ""
+            apart = f"{row['apart']:+.3f} ({least:+.3f} to {most:+.3f}){tie}"
         name = f"**{row['name']}**" if row["taken"] else row["name"]
         error = f"{row['error']:.3f} ({low:.3f} to {high:.3f})"
         # Older classifiers have no reason.

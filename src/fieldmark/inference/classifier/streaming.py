@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
@@ -27,18 +26,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    Photo = (
-        str
-        | os.PathLike[str]
-        | bytes
-        | bytearray
-        | memoryview
-        | BinaryIO
-        | Image
-        | ByteArray
-        | torch.Tensor
-        | Place
-    )
+    _File = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Place
+    Photo = _File | Image | ByteArray | torch.Tensor
 else:
     Photo = Any
 
@@ -70,11 +59,7 @@ def stacked(photos: Sequence[Sequence[ByteArray]]) -> list[ByteArray]:
 
 
 def check_options(top: object, on_error: object) -> None:
-    """Refuse options of `Classifier.predict` that cannot be.
-
-    Raises:
-        InputError: `top` is not a whole number from 1, or `on_error` neither `raise` nor `return`.
-    """
+    """Raise InputError for options of `Classifier.predict` that cannot be."""
     if not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top is {top!r}: ask for a whole number of labels, at least 1.")
     if on_error not in get_args(OnError):
@@ -82,11 +67,7 @@ def check_options(top: object, on_error: object) -> None:
 
 
 def several(photos: Photo | Iterable[Photo]) -> Iterable[Photo]:
-    """Return photos as an iterable, also where it is one photo.
-
-    Raises:
-        InputError: it is neither a photo nor an iterable.
-    """
+    """Return one photo or an iterable of photos as an iterable; raises InputError if it is neither."""
     if is_photo(photos):
         return [photos]  # type: ignore[list-item]
     if isinstance(photos, Mapping) or not isinstance(photos, Iterable):
@@ -127,35 +108,26 @@ def _not_a_photo(value: object) -> InputError:
 
 
 def crops_of(photo: Photo, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
-    """Return a photo's crops, uint8 (S, S, 3): one for each view; decoded once.
-
-    Raises:
-        ImageRejected: the photo cannot be used.
-        InputError: it is not a photo.
-    """
+    """Return a photo's crops, uint8 (S, S, 3): one for each view; see `Classifier.crop`."""
     return _decoded(_begun(photo, views), views)
 
 
 def batches(
     photos: Iterable[Photo | ImageRejected], views: Sequence[Preprocess]
 ) -> Iterator[tuple[list[ImageRejected | None], list[ByteArray]]]:
-    """Decode photos, `BATCH` at a time.
+    """Decode photos, `BATCH` at a time; they are taken as they are needed, at most `threads.AHEAD` ahead.
 
-    Args:
-        photos: taken as they are needed, at most `threads.AHEAD` ahead.
-        views: the crops that are wanted.
-
-    Returns:
+    Yields:
         For each batch why a photo is rejected, None for the others; and the crops of those others,
         uint8 (n, S, S, 3), for each view. An error of one photo is raised after the photos before it.
     """
     reasons: list[ImageRejected | None] = []
     crops = _empty(views)
     for found in in_order(lambda begun: _result(begun, views), _begin_all(photos, views)):
-        if isinstance(found, _Failure):
+        if isinstance(found, Exception) and not isinstance(found, ImageRejected):
             if reasons:
                 yield reasons, _first(crops, reasons)
-            raise found.error
+            raise found
         if isinstance(found, tuple):
             at = reasons.count(None)
             for into, crop in zip(crops, found, strict=True):
@@ -174,12 +146,7 @@ def rows(
     compute: Callable[[list[ByteArray]], FloatArray],
     columns: int,
 ) -> FloatArray:
-    """Compute a row of numbers for each photo: float32 (N, columns).
-
-    Raises:
-        ImageRejected: a photo cannot be used.
-        InputError: a value is not a photo.
-    """
+    """Compute a row of numbers for each photo: float32 (N, columns); raises the first reason or error."""
     parts = [np.empty((0, columns), np.float32)]
     for reasons, crops in batches(several(photos), views):
         for reason in filter(None, reasons):
@@ -188,19 +155,14 @@ def rows(
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error that is raised when its turn has come, after the photos before it."""
-
-    error: Exception
-
-
+# A rejected photo and any other error are passed on as values: the latter are raised when their turn has
+# come, after the photos before them.
 _Begun = tuple[ByteArray, ...] | bytes | Place
 
 
 def _begin_all(
     photos: Iterable[Photo | ImageRejected], views: Sequence[Preprocess]
-) -> Iterator[_Begun | ImageRejected | _Failure]:
+) -> Iterator[_Begun | Exception]:
     given = iter(photos)
     while True:
         try:
@@ -208,11 +170,10 @@ def _begin_all(
             yield photo if isinstance(photo, ImageRejected) else _begun(photo, views)
         except StopIteration:
             return
-        except ImageRejected as error:
-            yield error
         except Exception as error:  # of the caller's own iterator as well
-            yield _Failure(error)
-            return
+            yield error
+            if not isinstance(error, ImageRejected):
+                return
 
 
 def _begun(photo: Photo, views: Sequence[Preprocess]) -> _Begun:
@@ -228,17 +189,11 @@ def _decoded(begun: _Begun, views: Sequence[Preprocess]) -> tuple[ByteArray, ...
         return transforms.crops(data, views)
 
 
-def _result(
-    begun: _Begun | ImageRejected | _Failure, views: Sequence[Preprocess]
-) -> tuple[ByteArray, ...] | ImageRejected | _Failure:
-    if isinstance(begun, ImageRejected | _Failure):
-        return begun
+def _result(begun: _Begun | Exception, views: Sequence[Preprocess]) -> tuple[ByteArray, ...] | Exception:
     try:
-        return _decoded(begun, views)
-    except ImageRejected as error:
-        return error
+        return begun if isinstance(begun, Exception) else _decoded(begun, views)
     except Exception as error:
-        return _Failure(error)
+        return error
 
 
 def _empty(views: Sequence[Preprocess]) -> list[ByteArray]:

@@ -45,15 +45,11 @@ def thresholds(value: Any) -> dict[str, Threshold]:
         raise ValueError("thresholds are not given by rank")
     if value and "species" not in value:
         raise ValueError("thresholds have none for the species")
-    return {rank: _threshold(each) for rank, each in value.items()}
-
-
-def _threshold(value: Any) -> Threshold:
-    return Threshold(
-        precision=number(value, "precision", 0, 1),
-        score=number(value, "score", 0, 2),  # above 1: nothing is ever sure
-        coverage=number(value, "coverage", 0, 1),
-    )
+    highest = {"precision": 1, "score": 2, "coverage": 1}  # a score above 1: nothing is ever sure
+    return {
+        rank: Threshold(**{name: number(each, name, 0, high) for name, high in highest.items()})
+        for rank, each in value.items()
+    }
 
 
 def taxonomy(entries: Any) -> Taxonomy:
@@ -76,19 +72,7 @@ def taxonomy(entries: Any) -> Taxonomy:
 def member(
     architecture: str, key: str, preprocess: Preprocess, side: int | None, head: LinearHead, classes: int
 ) -> None:
-    """Refuse a member whose parts do not fit each other.
-
-    Args:
-        architecture: the name of its network.
-        key: which weights.
-        preprocess: its view.
-        side: of the network's crops, where it is not the network's own.
-        head: its last layer.
-        classes: how many the classifier has.
-
-    Raises:
-        ValueError: what does not fit.
-    """
+    """Raise ValueError for a member whose parts do not fit each other; see `Network` and `Member`."""
     from fieldmark.models import BACKBONES
 
     weight, bias = head.weight, head.bias

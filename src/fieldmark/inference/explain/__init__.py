@@ -1,8 +1,4 @@
-"""`fieldmark explain`: a heat map of a photo, and the most similar training photos.
-
-gradcam.py   what each place of a feature map adds to a score
-picture.py   an explanation as a PNG
-"""
+"""`fieldmark explain`: a heat map of a photo, and the most similar training photos."""
 
 from __future__ import annotations
 
@@ -39,9 +35,6 @@ __all__ = [
     "to_photo_frame",
 ]
 
-LABELS, NEIGHBOURS = 5, 5
-"""The number of labels and training photos in the picture."""
-
 
 def heat_map(classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None) -> FloatArray:
     """Compute a heat map of the photo: float32 (H, W) in 0..1.
@@ -50,7 +43,6 @@ def heat_map(classifier: Classifier, photo: Photo, label: int | str | Taxon | No
     score, or are outside the central crop, which the network does not see.
 
     Args:
-        classifier: the classifier.
         photo: a path, the bytes of a file, or an RGB image uint8 (H, W, 3).
         label: a taxon, its id, or its number in the taxonomy; None: the first label.
 
@@ -74,13 +66,8 @@ def heat(
     whose networks have no feature map are left out.
 
     Args:
-        classifier: the classifier.
         crops: the result of `Classifier.crop`.
-        label: see `heat_map`.
         height, width: of the map, in the proportions of the photo.
-
-    Raises:
-        InputError, NoFeatureMap: see `heat_map`.
     """
     number = _number(classifier, label)
     maps: list[FloatArray] = []
@@ -108,13 +95,10 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
     """Resize an activation to the frame of a photo of `height` x `width`; see `heat_map`."""
     from PIL import Image
 
-    positive_hw = np.maximum(found.map_hw, 0)
-    if view.flip:
-        positive_hw = positive_hw[:, ::-1]
+    positive_hw = np.maximum(found.map_hw, 0)[:, :: -1 if view.flip else 1]
     top = float(positive_hw.max(initial=0))
     heat = Image.fromarray(np.ascontiguousarray(positive_hw / top if top > 0 else positive_hw))
-    left, up, right, down = view.box(height, width)
-    x0, y0, x1, y1 = round(left), round(up), round(right), round(down)
+    x0, y0, x1, y1 = map(round, view.box(height, width))
     size = (max(1, x1 - x0), max(1, y1 - y0))
     seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     whole = np.zeros((height, width), np.float32)
@@ -124,19 +108,11 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
 
 
 def explain(
-    classifier: Classifier,
-    photo: Photo,
-    label: int | str | Taxon | None = None,
-    *,
-    top: int = LABELS,
-    k: int = NEIGHBOURS,
+    classifier: Classifier, photo: Photo, label: int | str | Taxon | None = None, *, top: int = 5, k: int = 5
 ) -> Explanation:
     """Predict a photo, with its heat map and the most similar training photos.
 
-    Args:
-        classifier, photo, label: as for `heat_map`.
-        top: the number of labels.
-        k: the number of training photos.
+    Photo and label are given as to `heat_map`; `top` labels and `k` training photos are returned.
 
     Raises:
         ImageRejected: the photo cannot be used.
@@ -146,8 +122,9 @@ def explain(
     features = classifier.features([crop[None] for crop in crops])
     p_C = np.exp(classifier.log_probabilities(features)[0])
     number = int(p_C.argmax()) if label is None else _number(classifier, label)
-    index = neighbours.load_index(classifier)
-    found = index.similar(features[0], k)[0] if index is not None else []
+    near = []
+    if (index := neighbours.load_index(classifier)) is not None:
+        near = [(each, index.picture(each)) for each in index.similar(features[0], k)[0]]
     try:
         map_HW = heat(classifier, crops, number, *image.shape[:2])
     except NoFeatureMap:
@@ -157,16 +134,12 @@ def explain(
         prediction=classifier.rank(p_C, top),
         taxon=classifier.taxa[number],
         heat=map_HW,
-        neighbours=tuple((near, index.picture(near)) for near in found if index is not None),
+        neighbours=tuple(near),
     )
 
 
 def run(model: Path, photo: Path, out: Path, label: str | None = None) -> Explanation:
-    """Explain a photo with the classifier in a folder, and write the picture as a PNG.
-
-    Raises:
-        InputError: the classifier, the photo or the class does not exist, or `out` cannot be written.
-    """
+    """Explain a photo with the classifier in a folder, and write the picture as a PNG."""
     found = explain(Classifier.load(model), photo, label)
     io.write_bytes(out, picture(found))
     return found

@@ -1,18 +1,16 @@
 """Class activation maps: what each place of a network's last feature map adds to the score of a class.
 
-Networks whose features are the mean over the last feature map get an exact class activation map (Zhou
-et al., "Learning deep features for discriminative localization", 2016): the last layer is linear, so the
-score of a class is the mean over the map of what each place adds, plus the bias. The map is the input of
-the global mean in the converted network; so it works for every such network, whatever its library, and
-without PyTorch.
-
-All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM: visual explanations from deep networks
-via gradient-based localization", 2017), which needs gradients and so PyTorch.
+Networks whose features are the mean over the last feature map get an exact map (Zhou et al., "Learning deep
+features for discriminative localization", 2016): the last layer is linear, so the score is the mean over the
+map of what each place adds, plus the bias. The map is the input of the global mean in the converted network,
+whatever its library, and without PyTorch. All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM:
+visual explanations from deep networks via gradient-based localization", 2017), which needs PyTorch.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fieldmark.inference.classifier import Member, Network
-from fieldmark.models import runtime
-from fieldmark.models.runtime import graphs
+from fieldmark.inference.classifier.ensemble_member import running
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -36,76 +33,41 @@ class NoFeatureMap(InputError):
 
 @dataclass(frozen=True)
 class Activation:
-    """What each place of a network's last feature map adds to the score of a class.
+    """What each place of a network's last feature map adds to the score of a class."""
 
-    Attributes:
-        map_hw: float32 (h, w); of an exact map the mean is `score - bias`.
-        score: the class's logit, before the temperature.
-        bias: of the class in the last layer.
-        exact: whether the map is a class activation map; otherwise Grad-CAM, never negative.
-    """
-
-    map_hw: FloatArray
-    score: float
+    map_hw: FloatArray  # float32 (h, w); of an exact map the mean is `score - bias`
+    score: float  # the class's logit, before the temperature
     bias: float
-    exact: bool
+    exact: bool  # a class activation map; otherwise Grad-CAM, never negative
 
 
 def activation(member: Member, crop: ByteArray, number: int) -> Activation:
-    """Compute what each place adds to the score of a class.
-
-    Args:
-        member: of the classifier, such as its `lead`.
-        crop: a crop of `member.preprocess`, uint8 (size, size, 3).
-        number: of the class, in the classifier's taxonomy.
-
-    Raises:
-        NoFeatureMap: the network is not convolutional.
-    """
+    """Compute what each place of a crop, uint8 (size, size, 3), adds to the score of the class `number`."""
     weight_D = member.head.weight[:, number]
     bias = float(member.head.bias[number])
     mapped = _mapped(member.network)
     if mapped is None:
         map_hw, x_D = _grad_cam(member.network, crop, weight_D)
     else:
-        maps_Dhw, x_D = mapped(crop)
+        [x_D], [maps_Dhw] = mapped(crop[None])
         map_hw = np.tensordot(weight_D, maps_Dhw, axes=1).astype(np.float32)
     return Activation(map_hw, float(x_D @ weight_D) + bias, bias, mapped is not None)
 
 
-class _Mapped:
-    """A converted network with its last feature map as a second output."""
-
-    def __init__(self, model: onnx.ModelProto, map_name: str) -> None:
-        import onnxruntime
-        from onnx import helper
-
-        model.graph.output.append(helper.make_empty_tensor_value_info(map_name))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = runtime.cores()
-        options.log_severity_level = 3  # errors
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        self._input = self._session.get_inputs()[0].name
-
-    def __call__(self, crop: ByteArray) -> tuple[FloatArray, FloatArray]:
-        """Return the map (D, h, w) and its mean, the features (D,)."""
-        features, maps = self._session.run(None, {self._input: crop[None]})
-        return maps[0], features[0]
-
-
 @lru_cache(maxsize=8)
-def _mapped(network: Network) -> _Mapped | None:
-    """Return the network with its map; None where the features are not the mean over a map."""
-    import onnx
+def _mapped(network: Network) -> Callable[[ByteArray], list[Any]] | None:
+    """Return the network with a second output, the map (1, D, h, w) whose mean its features (1, D) are;
+    None where they are not the mean over a map."""
+    from onnx import helper
 
     try:
-        model = onnx.load(runtime.cached_graph(network.key) or graphs.graph(network.backbone))
+        model = network.graph()
     except InputError:  # a network that cannot be converted runs in PyTorch
         return None
-    name = _map_of(model)
-    return _Mapped(model, name) if name else None
+    if not (name := _map_of(model)):
+        return None
+    model.graph.output.append(helper.make_empty_tensor_value_info(name))
+    return running(model)
 
 
 _ONLY_SHAPE = ("Flatten", "Reshape", "Squeeze", "Identity")
@@ -119,14 +81,11 @@ def _map_of(model: onnx.ModelProto) -> str | None:
         node = made_by.get(node.input[0])
     if node is None:
         return None
+    axes = {axis for a in node.attribute if a.name == "axes" for axis in a.ints}
     is_mean = node.op_type == "GlobalAveragePool" or (
-        node.op_type == "ReduceMean" and _axes(node) in ({2, 3}, {-1, -2})
+        node.op_type == "ReduceMean" and axes in ({2, 3}, {-1, -2})
     )
     return str(node.input[0]) if is_mean else None
-
-
-def _axes(node: onnx.NodeProto) -> set[int]:
-    return {axis for a in node.attribute if a.name == "axes" for axis in a.ints}
 
 
 def _grad_cam(network: Network, crop: ByteArray, weight_D: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -24,22 +24,13 @@ _MOST_PIXELS = 1600  # of a side in the picture: more are not visible
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of a prediction.
+    """The explanation of a prediction."""
 
-    Attributes:
-        image: the photo, uint8 (H, W, 3).
-        prediction: its labels.
-        taxon: the label of the heat map.
-        heat: float32 (H, W) in 0..1; None where the network has no feature map.
-        neighbours: the most similar training photos with their pixels, None for a photo that does not
-            exist here; empty where the classifier's folder has none.
-    """
-
-    image: ByteArray
+    image: ByteArray  # uint8 (H, W, 3)
     prediction: Prediction
-    taxon: Taxon
-    heat: FloatArray | None
-    neighbours: tuple[tuple[Neighbour, ByteArray | None], ...]
+    taxon: Taxon  # the label of the heat map
+    heat: FloatArray | None  # float32 (H, W) in 0..1; None where the network has no feature map
+    neighbours: tuple[tuple[Neighbour, ByteArray | None], ...]  # None: not on this machine
 
 
 def picture(found: Explanation) -> bytes:
@@ -121,12 +112,7 @@ def _shortened(text: str, width: int) -> str:
 
 
 def overlay(image: ByteArray, heat: FloatArray) -> ByteArray:
-    """Draw a heat map over a photo: uint8 (H, W, 3).
-
-    Args:
-        image: uint8 (H, W, 3).
-        heat: float (H, W) in 0..1, from transparent violet to opaque yellow.
-    """
+    """Draw a heat map, float (H, W) in 0..1, over a photo, uint8 (H, W, 3), from violet to opaque yellow."""
     from matplotlib import colormaps
 
     colour = 255 * colormaps["plasma"](heat)[..., :3]

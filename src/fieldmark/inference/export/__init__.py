@@ -7,11 +7,6 @@
 It contains the resize, the normalisation, the network, the last layer and the temperature; of an
 ensemble all members, with each network once. The file is written only after it has given the
 classifier's own predictions on photos.
-
-    graph.py          the graph
-    preprocessing.py  photo to crop as ONNX nodes
-    validation.py     photos, and the differences between a graph and the classifier on them
-    metadata.py       its metadata
 """
 
 from __future__ import annotations
@@ -24,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from fieldmark import inference
 from fieldmark.inference.classifier import Classifier, stacked
-from fieldmark.inference.export.graph import OPSET, assemble, trunks_of
-from fieldmark.inference.export.metadata import FORMAT, describe
+from fieldmark.inference.export.graph import FORMAT, OPSET, assemble, describe, trunks_of
 from fieldmark.inference.export.validation import (
     CHECKED,
     TOLERANCE,
@@ -76,8 +70,6 @@ class Exported:
     """An exported file.
 
     Attributes:
-        path: the file.
-        size: its bytes.
         parity: the check of the float32 graph, which every export passes.
         loss: for int8, the differences due to rounding, on photos that it was not calibrated on.
     """
@@ -89,14 +81,10 @@ class Exported:
 
 
 def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = False) -> Exported:
-    """Export the classifier in a folder; see `export`.
+    """Export the classifier in the folder `model`; see `export`.
 
-    Args:
-        model: the classifier's folder.
-        path: the ONNX file to write.
-        check: photos and folders to check on; none: those that the classifier was trained with, as far
-            as they still exist.
-        int8: see `export`.
+    Photos and folders to check on are named in `check`; without any, those that the classifier was trained
+    with are used, as far as they still exist.
 
     Raises:
         InputError: as `export`, or the classifier or a photo does not exist.
@@ -116,7 +104,6 @@ def export(
     """Write a classifier as one ONNX file, if its predictions agree with the classifier's.
 
     Args:
-        classifier: the classifier.
         path: the file; it is written completely or not at all.
         photos: decoded photos, uint8 (H, W, 3), to check with and, for int8, to calibrate on; a dozen
             generated pictures of many shapes are added for the check.
@@ -141,7 +128,7 @@ def export(
         )
     loss = None
     if int8:
-        model, loss = _quantised(classifier, trunks, photos, expected.first(len(photos)))
+        model, loss = _quantised(classifier, trunks, photos, expected[: len(photos)])
     describe(model, classifier, parity, loss)
     data = model.SerializeToString()
     io.write_bytes(path, data)
@@ -163,4 +150,4 @@ def _quantised(
         view = next(m.preprocess for m in classifier.members if m.network.key == network.key)
         rounded.append(int8_.quantise(trunk, crops[view]))
     model = assemble(classifier, rounded)
-    return model, compare(model, photos[1::2], expected.every_other())
+    return model, compare(model, photos[1::2], expected[1::2])

@@ -1,33 +1,28 @@
-"""A classifier as one graph: preprocessing, networks, last layers and calibration."""
+"""A classifier as one graph: preprocessing, networks, last layers, calibration and metadata."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fieldmark.data.transforms import Preprocess
-from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.inference.export import preprocessing
-from fieldmark.models import runtime
-from fieldmark.models.runtime import graphs
+from fieldmark.inference.export.validation import Parity
 
 if TYPE_CHECKING:
     import onnx
 
+FORMAT = "fieldmark-onnx-1"
 OPSET = 17  # of the converted networks as well; ONNX Runtime from 1.12 on
 
 
 def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
-    """Assemble preprocessing, networks, last layers and calibration as one valid graph.
-
-    Args:
-        classifier: the classifier.
-        trunks: its `networks` as graphs, in their order.
-    """
+    """Assemble preprocessing, networks (`trunks`), last layers and calibration as one valid graph."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -47,22 +42,15 @@ def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.
     inputs = [features[each.network.key, each.preprocess] for each in classifier.members]
     scores = [_head(add, x, each) for x, each in zip(inputs, classifier.members, strict=True)]
     outputs = {
-        "probabilities": _probabilities(add, scores, classifier),
-        "energy": _energy(add, scores, classifier),
+        "probabilities": (_probabilities(add, scores, classifier), [len(classifier.taxonomy)]),
+        "energy": (_energy(add, scores, classifier), []),
     }
-    add.nodes += [helper.make_node("Identity", [outputs[name]], [name]) for name in outputs]
+    add.nodes += [helper.make_node("Identity", [made], [name]) for name, (made, _) in outputs.items()]
     _share(add)
-    size = [len(classifier.taxonomy)]
-    graph = helper.make_graph(
-        add.nodes,
-        "fieldmark",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])],
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, size),
-            helper.make_tensor_value_info("energy", TensorProto.FLOAT, []),
-        ],
-        add.initializers,
-    )
+    value = helper.make_tensor_value_info
+    photo = value("image", TensorProto.UINT8, ["height", "width", 3])
+    named = [value(name, TensorProto.FLOAT, shape) for name, (_, shape) in outputs.items()]
+    graph = helper.make_graph(add.nodes, "fieldmark", [photo], named, add.initializers)
     model = helper.make_model(
         graph,
         producer_name="fieldmark",
@@ -125,17 +113,37 @@ def _energy(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classif
 
 def _head(add: preprocessing.Nodes, features: str, member: Member) -> str:
     """Add a member's last layer and temperature: float32 (1, D) to (1, C)."""
-    head: LinearHead = member.head
-    scores = add("MatMul", features, add.constant(head.weight, np.float32))
-    scores = add("Add", scores, add.constant(head.bias, np.float32))
+    scores = add("MatMul", features, add.constant(member.head.weight, np.float32))
+    scores = add("Add", scores, add.constant(member.head.bias, np.float32))
     return add("Div", scores, add.constant(member.temperature, np.float32))
 
 
 def trunks_of(classifier: Classifier) -> list[onnx.ModelProto]:
     """Return the networks without their last layers as graphs, converted or from the cache."""
-    import onnx
+    return [each.graph() for each in classifier.networks]
 
-    return [
-        onnx.load(runtime.cached_graph(each.key) or graphs.graph(each.backbone))
-        for each in classifier.networks
-    ]
+
+def describe(model: onnx.ModelProto, classifier: Classifier, parity: Parity, loss: Parity | None) -> None:
+    """Add the class list, the taxonomy, the thresholds and the provenance as metadata."""
+    from onnx import helper
+
+    made = classifier.provenance
+    about: dict[str, Any] = {
+        "classes": [taxon.name for taxon in classifier.taxa],
+        "taxonomy": classifier.taxonomy.to_json(),
+        "threshold": asdict(classifier.threshold) if classifier.threshold else None,
+        "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+        "known_from": classifier.ood_threshold,
+        "temperature": classifier.temperature,
+        "preprocess": classifier.lead.to_json()["preprocess"],
+        "members": [each.to_json() for each in classifier.members],
+        "check": asdict(parity),
+        "int8": asdict(loss) if loss else None,
+        "provenance": {
+            key: made[key]
+            for key in ("name", "licence", "weights", "data_digest", "split", "test", "created")
+            if key in made
+        },
+    }
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
+    helper.set_model_props(model, {"format": FORMAT, "architecture": classifier.architecture, **texts})

@@ -25,15 +25,9 @@ _FIXED_POINT = 22  # bits after the point of a weight, as in `fieldmark.data.res
 
 @dataclass
 class Nodes:
-    """Nodes under construction; a call adds one and returns the name of its output.
+    """Nodes under construction; a call adds one and returns the name of its output."""
 
-    Attributes:
-        prefix: of all names, so that they differ from those of another graph.
-        nodes: the added nodes, in order.
-        initializers: the constants.
-    """
-
-    prefix: str
+    prefix: str  # of all names, so that they differ from those of another graph
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
 

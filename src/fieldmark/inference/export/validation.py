@@ -16,7 +16,7 @@ from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, stacked
-from fieldmark.models import runtime
+from fieldmark.inference.classifier.ensemble_member import running
 from fieldmark.utils import random as sampling
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -44,19 +44,12 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Parity:
-    """The differences between an exported file and the classifier.
-
-    Attributes:
-        photos: the number of photos.
-        max_difference: the largest difference of a probability.
-        agreement: the share of photos with the same first label.
-        energy_difference: the largest difference of an energy, relative where the energy is above 1.
-    """
+    """The differences between an exported file and the classifier."""
 
     photos: int
-    max_difference: float
-    agreement: float
-    energy_difference: float = 0.0
+    max_difference: float  # the largest of a probability
+    agreement: float  # the share of photos with the same first label
+    energy_difference: float = 0.0  # the largest, relative where the energy is above 1
 
     def __str__(self) -> str:
         return (
@@ -69,24 +62,11 @@ class Parity:
 def compare(
     model: onnx.ModelProto, shapes: Sequence[ByteArray], expected: Outputs, allowed: float = 0.0
 ) -> Parity:
-    """Run a graph on photos and compare its outputs with the expected ones.
+    """Run a graph on photos, uint8 (H, W, 3), and compare its outputs with the expected ones.
 
-    Args:
-        model: a graph of `assemble`.
-        shapes: photos, uint8 (H, W, 3).
-        expected: the classifier's outputs.
-        allowed: first labels whose probabilities are closer than this count as the same.
+    First labels whose probabilities are as close as `allowed` count as the same.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime.cores()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    found = [session.run(None, {"image": picture}) for picture in shapes]
-    p_NC, energy_N = (np.stack(part) for part in zip(*found, strict=True))
+    p_NC, energy_N = (np.stack(part) for part in zip(*map(running(model), shapes), strict=True))
     best = expected.probabilities_NC
     short = best.max(axis=1) - best[np.arange(len(shapes)), p_NC.argmax(axis=1)]
     scale_N = np.maximum(np.abs(expected.energy_N), 1)
@@ -100,8 +80,7 @@ def compare(
 
 def _worst(differences: npt.NDArray[np.floating]) -> float:
     """Return the largest difference; infinity if one is NaN."""
-    worst = float(np.abs(differences).max())
-    return worst if np.isfinite(worst) else float("inf")
+    return float(np.nan_to_num(np.abs(differences).max(), nan=np.inf, posinf=np.inf))
 
 
 @dataclass(frozen=True)
@@ -111,13 +90,8 @@ class Outputs:
     probabilities_NC: FloatArray
     energy_N: FloatArray
 
-    def first(self, count: int) -> Outputs:
-        """Return those of the first photos."""
-        return Outputs(self.probabilities_NC[:count], self.energy_N[:count])
-
-    def every_other(self) -> Outputs:
-        """Return those of the second, fourth … photo."""
-        return Outputs(self.probabilities_NC[1::2], self.energy_N[1::2])
+    def __getitem__(self, photos: slice) -> Outputs:
+        return Outputs(self.probabilities_NC[photos], self.energy_N[photos])
 
 
 def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:
@@ -127,11 +101,7 @@ def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:
 
 
 def pictures(paths: Sequence[Place]) -> list[ByteArray]:
-    """Decode photos; leave out those that cannot be used, with a log message.
-
-    Raises:
-        InputError: none of them can be used.
-    """
+    """Decode photos; those that cannot be used are logged and left out. Raises InputError if all are."""
     found = []
     for path in paths:
         try:

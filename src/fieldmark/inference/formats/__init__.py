@@ -1,36 +1,37 @@
-"""Output formats, one file each; a new one is a file here and a line in `WRITERS`."""
+"""Output formats; a new one is a file here and a line in `WRITERS`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.camtrap import CAMTRAP
-from fieldmark.inference.formats.csv import CSV
 from fieldmark.inference.formats.darwin_core import DARWIN_CORE
-from fieldmark.inference.formats.json_lines import JSON_LINES
-from fieldmark.inference.formats.parquet import PARQUET
 from fieldmark.inference.formats.speciesnet import SPECIESNET
-from fieldmark.inference.formats.text import text_lines
+from fieldmark.inference.formats.table import CSV, PARQUET
 from fieldmark.inference.predictor import PhotoResult
-from fieldmark.inference.record import to_record
+from fieldmark.inference.record import Record, to_record
 from fieldmark.utils.errors import InputError
 
+
+def _json_lines(records: Iterable[Record], _options: FormatOptions) -> Iterator[str]:
+    for record in records:
+        yield json.dumps(record, ensure_ascii=False)
+
+
+JSON_LINES = Writer.of_lines("jsonl", ".jsonl", _json_lines)
 WRITERS: dict[str, Writer] = {
     writer.name: writer for writer in (CSV, JSON_LINES, PARQUET, CAMTRAP, DARWIN_CORE, SPECIESNET)
 }
 
-__all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "writer_of"]
+__all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "text_lines", "writer_of"]
 
 
 def writer_of(path: Path, *, wide: bool) -> Writer:
-    """Return the format for a file name.
-
-    Raises:
-        InputError: no format has its suffix, or the format has no column per label.
-    """
+    """Return the format for a file name; raises InputError if none has its suffix or it cannot be `wide`."""
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
     ends = [suffix for suffix in suffixes if path.name.endswith(suffix)]
     if not ends:
@@ -53,3 +54,22 @@ def lines(
         raise InputError(f"{form} cannot be printed: name a file with --out.")
     records = (to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results)
     return writer.lines(records, FormatOptions(taxonomy, wide))
+
+
+def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
+    """Return the lines for the terminal: a block a photo, its labels with their scores."""
+    for result in results:
+        yield result.photo.name
+        prediction = result.prediction
+        if prediction is None:
+            yield f"  cannot be used: {result.rejected}"
+            continue
+        if prediction.source == "rolled up":
+            name = f"{prediction.rank} {prediction.name}"
+            yield f"  {prediction.score:6.1%}  {name}; the species is not sure:"
+        elif prediction.source == "not sure":
+            yield "  not sure; the most likely are"
+        if prediction.unknown:
+            yield "  the photo is unlike the training photos: it may show none of these species"
+        for answer in prediction.answers:
+            yield f"  {answer.score:6.1%}  {answer.taxon.label}"

@@ -10,25 +10,15 @@ from fieldmark.inference.record import Record
 
 @dataclass(frozen=True)
 class Answer:
-    """A classifier's answer for one photo, at the rank that it is sure of.
+    """A classifier's answer for one photo, at the rank that it is sure of."""
 
-    Attributes:
-        name: the scientific name; "" where it is not sure at any rank, or the photo is no animal.
-        rank: one of `RANKS`, "unranked", or "" without a name.
-        ranks: the names at the ranks down to that one.
-        common_name: the common name, or "".
-        score: the probability of the answer; None where there is no answer.
-        kind: Camtrap DP's observation type: animal, human, vehicle, blank, unknown or unclassified.
-        remark: the reason, or the next labels.
-    """
-
-    name: str = ""
-    rank: str = ""
-    ranks: tuple[tuple[str, str], ...] = ()
+    name: str = ""  # scientific; empty where it is not sure at any rank, or the photo is no animal
+    rank: str = ""  # one of `RANKS`, "unranked", or empty without a name
+    ranks: tuple[tuple[str, str], ...] = ()  # the names at the ranks down to that one
     common_name: str = ""
-    score: float | None = None
-    kind: str = "unclassified"
-    remark: str = ""
+    score: float | None = None  # the probability of the answer; None where there is none
+    kind: str = "unclassified"  # Camtrap DP: animal, human, vehicle, blank, unknown or unclassified
+    remark: str = ""  # the reason, or the next labels
 
 
 def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:

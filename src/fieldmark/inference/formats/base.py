@@ -1,9 +1,11 @@
-"""The interface of an output format."""
+"""The interface of an output format, and CSV (RFC 4180)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from fieldmark.data.taxonomy import Taxonomy
@@ -13,29 +15,12 @@ from fieldmark.utils import io
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """Options of the output, the same for every format.
+    """Options of the output, the same for every format."""
 
-    Attributes:
-        taxonomy: of the labels that the scores are divided among.
-        wide: a row a photo and a column a label, instead of a row a label.
-        by: the classifier, for formats that record it.
-        when: the time of the prediction, ISO 8601 in UTC, for formats that record it.
-    """
-
-    taxonomy: Taxonomy
-    wide: bool = False
-    by: str = "fieldmark"
-    when: str = ""
-
-
-def write_lines(path: Path, texts: Iterable[str], end: str) -> None:
-    """Write lines, each followed by `end`, as they come.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with io.replacing(path) as temporary, temporary.open("wb") as handle:
-        handle.writelines(f"{text}{end}".encode() for text in texts)
+    taxonomy: Taxonomy  # of the labels that the scores are divided among
+    wide: bool = False  # a row a photo and a column a label, instead of a row a label
+    by: str = "fieldmark"  # the classifier, for formats that record it
+    when: str = ""  # the time of the prediction, ISO 8601 in UTC, for formats that record it
 
 
 Lines = Callable[[Iterable[Record], FormatOptions], Iterator[str]]
@@ -43,23 +28,14 @@ Lines = Callable[[Iterable[Record], FormatOptions], Iterator[str]]
 
 @dataclass(frozen=True)
 class Writer:
-    """An output format.
+    """An output format; `write` writes a file completely or not at all."""
 
-    Attributes:
-        name: its name on the command line.
-        suffix: of its files.
-        wide: whether `--wide`, a column per label, is supported.
-        lines: records to lines without line ends, to print; None: it cannot be printed.
-        write: path, records and options to a file, written completely or not at all.
-        timed: whether it records when a photo was taken.
-    """
-
-    name: str
+    name: str  # on the command line
     suffix: str
-    wide: bool
+    wide: bool  # whether `--wide`, a column per label, is supported
     write: Callable[[Path, Iterable[Record], FormatOptions], None]
-    lines: Lines | None = None
-    timed: bool = False
+    lines: Lines | None = None  # without line ends, to print; None: it cannot be printed
+    timed: bool = False  # whether it records when a photo was taken
 
     @classmethod
     def of_lines(
@@ -68,6 +44,34 @@ class Writer:
         """Make a text format from a function that gives its lines, each followed by `end`."""
 
         def write(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
-            write_lines(path, lines(records, options), end)
+            with io.replacing(path) as temporary, temporary.open("wb") as handle:
+                handle.writelines(f"{text}{end}".encode() for text in lines(records, options))
 
         return cls(name, suffix, wide, write, lines, timed)
+
+    @classmethod
+    def of_rows(
+        cls,
+        name: str,
+        suffix: str,
+        columns: Sequence[str],
+        rows: Callable[[Iterable[Record], FormatOptions], Iterator[Mapping[str, str]]],
+        *,
+        timed: bool = False,
+    ) -> Writer:
+        """Make a CSV format from a function that gives its rows by column; a missing value is empty."""
+
+        def lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
+            yield csv_line(columns)
+            for row in rows(records, options):
+                yield csv_line([row.get(column, "") for column in columns])
+
+        return cls.of_lines(name, suffix, lines, end="\r\n", timed=timed)
+
+
+def csv_line(values: Sequence[object]) -> str:
+    """Return one row as text, without its line end."""
+    line = StringIO()
+    # `csv` quotes values that contain a character of the line end, so both characters are set.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n")

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from fieldmark.inference.formats.answer import answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.formats.csv import csv_line
 from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
@@ -30,17 +29,16 @@ FIELDS = (
 )
 
 
-def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
+def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping[str, str]]:
     logger.info(
         "Camera times without a time zone are taken as UTC; a photo's folder is its deployment where "
         "no list gives one."
     )
-    yield csv_line(FIELDS)
     timeless = 0
     for record in records:
         row = _row(record, options)
         timeless += not row["eventStart"]
-        yield csv_line([row.get(name, "") for name in FIELDS])
+        yield row
     if timeless:
         logger.info(
             f"{timeless:,} photos have no time: their eventStart and eventEnd are empty, but Camtrap "
@@ -80,4 +78,4 @@ def _timestamp(text: str) -> str:
     return f"{found[1]}T{found[2]}{found[3] or 'Z'}" if found else ""
 
 
-CAMTRAP = Writer.of_lines("camtrap-dp", ".camtrap.csv", _lines, end="\r\n", timed=True)
+CAMTRAP = Writer.of_rows("camtrap-dp", ".camtrap.csv", FIELDS, _rows, timed=True)

@@ -6,12 +6,9 @@ belongs in a separate row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.answer import answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.formats.csv import csv_line
 from fieldmark.inference.record import Record
 from fieldmark.utils import io
 
@@ -20,13 +17,6 @@ TERMS = (
     *(*RANKS[:-1], "specificEpithet", "vernacularName", "identifiedBy", "dateIdentified"),
     *("identificationVerificationStatus", "identificationRemarks"),
 )
-
-
-def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
-    yield csv_line(TERMS)
-    for record in records:
-        row = _row(record, options)
-        yield csv_line([row.get(name, "") for name in TERMS])
 
 
 def _row(record: Record, options: FormatOptions) -> dict[str, str]:
@@ -42,10 +32,9 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
     if answer.kind == "unclassified":
         return row
     score = "" if answer.score is None else f"probability {answer.score:.6f}; "
-    rank = "" if answer.rank == "unranked" else answer.rank
     return row | {
         "scientificName": answer.name,
-        "taxonRank": rank,
+        "taxonRank": "" if answer.rank == "unranked" else answer.rank,
         **{name: ranks.get(name, "") for name in RANKS[:-1]},
         "specificEpithet": epithet if genus == ranks.get("genus", genus) else "",
         "vernacularName": answer.common_name,
@@ -56,4 +45,6 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
     }
 
 
-DARWIN_CORE = Writer.of_lines("darwin-core", ".dwc.csv", _lines, end="\r\n")
+DARWIN_CORE = Writer.of_rows(
+    "darwin-core", ".dwc.csv", TERMS, lambda records, options: (_row(each, options) for each in records)
+)

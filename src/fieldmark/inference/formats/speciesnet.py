@@ -36,8 +36,7 @@ def label(ranks: Mapping[str, str], common_name: str) -> str:
 
 
 def _label_of(taxon: Taxon) -> str:
-    kind = NO_ANIMAL.get(taxon.name.lower())
-    if kind:
+    if kind := NO_ANIMAL.get(taxon.name.lower()):
         return _FIXED[kind]
     ranks = dict(taxon.ranks)
     if taxon.rank == "species" and " " in taxon.name:
@@ -47,12 +46,12 @@ def _label_of(taxon: Taxon) -> str:
 
 def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
     yield '{"predictions": ['
-    last = None
+    last = ""
     for record in records:
-        if last is not None:
+        if last:
             yield f"{last},"
         last = json.dumps(_prediction(record, options), ensure_ascii=False)
-    if last is not None:
+    if last:
         yield last
     yield "]}"
 

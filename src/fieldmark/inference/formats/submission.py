@@ -16,12 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_submission(photos: Iterable[InputPhoto]) -> None:
-    """Check, before any work, that a submission can be written for the photos.
-
-    Raises:
-        InputError: a photo has no image id, since it is not from an annotation file, or two photos
-            have the same id.
-    """
+    """Raise InputError if a photo has no image id, or two have the same: no submission is possible."""
     seen: set[str] = set()
     for photo in photos:
         if photo.id is None:
@@ -46,12 +41,10 @@ def write_submission(path: Path, results: Sequence[PhotoResult], classifier: Cla
         InputError: see `check_submission`; or the file cannot be written.
     """
     check_submission(result.photo for result in results)
-    lines = ["id,predicted"]
+    lines = ["id,predicted\n"]
     for result in results:
         if result.prediction is None:
             logger.info(f"{result.photo.name}: {result.rejected}; its row is the first class")
-            best = classifier.taxa[0].id
-        else:
-            best = result.prediction.best.taxon.id
-        lines.append(f"{result.photo.id},{best}")
-    io.write_text(path, "\n".join(lines) + "\n")
+        best = result.prediction.best.taxon if result.prediction else classifier.taxa[0]
+        lines.append(f"{result.photo.id},{best.id}\n")
+    io.write_text(path, "".join(lines))

@@ -1,12 +1,16 @@
-"""Predictions as a table: its columns, and the rows of one photo."""
+"""Predictions as a table, in CSV or Parquet: a row a label, or with `wide` a row a photo."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.inference.formats.base import FormatOptions, Writer, csv_line
 from fieldmark.inference.record import Record
+from fieldmark.utils import io
 
 COLUMNS = (
     *("file_name", "kingdom", "phylum", "class", "order", "family", "genus"),
@@ -14,6 +18,8 @@ COLUMNS = (
     *("name", "taxon_id", "unknown", "among", "rejected"),
 )
 WIDE = ("file_name", "score", "rank", "source", "name", "unknown", "among")
+
+_ROWS = 50_000  # of a Parquet file that are in memory as Python values at once
 
 
 def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
@@ -29,11 +35,10 @@ def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
     return (*WIDE, *own, "rejected")
 
 
-def rows(record: Record, taxonomy: Taxonomy, *, wide: bool = False) -> list[list[Any]]:
+def _rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
     """Return the rows of one photo, in the order of `columns`; None for a missing value.
 
-    The first row is the answer; the labels follow as candidates, sorted by confidence. With `wide`
-    there is one row.
+    The first row is the answer; the labels follow as candidates, sorted by confidence.
     """
     if wide:
         values: Mapping[str, object] = dict(record)
@@ -43,7 +48,9 @@ def rows(record: Record, taxonomy: Taxonomy, *, wide: bool = False) -> list[list
     if "rejected" in record:
         found = [{"rejected": record["rejected"]}]
     else:
-        found = [] if record["sure"] else [_answer_row(record)]
+        name = {"name": record["name"], "score": record["score"]} if record["name"] else {}
+        answer = {**record["ranks"], "rank": record["rank"], "source": record["source"], **name}
+        found = [] if record["sure"] else [answer]
         for number, label in enumerate(record["labels"]):
             taxon = taxonomy[label["taxon_id"]]
             source = "species" if record["sure"] and number == 0 else "candidate"
@@ -51,12 +58,6 @@ def rows(record: Record, taxonomy: Taxonomy, *, wide: bool = False) -> list[list
         for row in found:
             row |= {"among": record["among"], "unknown": record["unknown"]}
     return [[{**row, "file_name": record["file_name"]}.get(each) for each in COLUMNS] for row in found]
-
-
-def _answer_row(record: Record) -> dict[str, Any]:
-    """Return the row of an answer that is not a label."""
-    row = {**record["ranks"], "rank": record["rank"], "source": record["source"]}
-    return row | ({"name": record["name"], "score": record["score"]} if record["name"] else {})
 
 
 def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
@@ -72,3 +73,41 @@ def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
         "name": taxon.name,
         "taxon_id": taxon.id,
     }
+
+
+def _csv(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
+    yield csv_line(columns(options.taxonomy, wide=options.wide))
+    for record in records:
+        for row in _rows(record, options.taxonomy, wide=options.wide):
+            yield csv_line([_plain(each) for each in row])
+
+
+def _plain(value: object) -> object:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.6f}"
+        case _:
+            return value
+
+
+def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
+    import polars as pl
+
+    special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean}
+    types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
+    names = columns(options.taxonomy, wide=options.wide)
+    schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in names}
+    parts = [pl.DataFrame(schema=schema)]
+    every = (row for each in records for row in _rows(each, options.taxonomy, wide=options.wide))
+    while some := list(islice(every, _ROWS)):
+        parts.append(pl.DataFrame(some, schema=schema, orient="row"))
+    with io.replacing(path) as temporary:
+        pl.concat(parts).write_parquet(temporary)
+
+
+CSV = Writer.of_lines("csv", ".csv", _csv, end="\r\n", wide=True)
+PARQUET = Writer("parquet", ".parquet", wide=True, write=_parquet)

@@ -10,19 +10,12 @@
     thumbs, thumbs_ends    optional: small JPEGs in the same form
     centres, cells_ends    only above 200,000 rows: the index
 
-For an ensemble the features are those of the member with the largest weight.
-
-Similarity is the cosine. The search is exact: every row is compared, in blocks of 1,024, so that the
-vectors stay on disk (memory-mapped) and a search takes 4 x 1,024 x D bytes, 5 MB for D = 1280.
-
-With 200,000 rows or more they are sorted into cells around sqrt(N) centres (spherical k-means; Dhillon
-and Modha, "Concept decompositions for large sparse text data using clustering", 2001), and only the
-rows of the nearest cells are compared, exactly. The number of cells is set when the file is written, so
-that 98 % of the 10 nearest rows of 200 photos are found; the recall that was reached is in the
-metadata.
-
-A folder may come from anyone: a file on this computer is shown as a training photo only if its digest is
-that of the photo.
+For an ensemble the features are those of the member with the largest weight. Similarity is the cosine. The
+search is exact: every row is compared, in blocks, so that the vectors stay on disk (memory-mapped). With
+200,000 rows or more they are sorted into cells around sqrt(N) centres (spherical k-means; Dhillon and Modha,
+"Concept decompositions for large sparse text data using clustering", 2001), and only the rows of the nearest
+cells are compared, exactly; as many as find 98 % of the 10 nearest rows of 200 photos. A folder may come from
+anyone: a file on this computer is shown as a training photo only if its digest is that of the photo.
 """
 
 from __future__ import annotations
@@ -35,21 +28,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.neighbours.index import FILE, Neighbour, Neighbours
+from fieldmark.inference.neighbours.index import FILE, Neighbour, Neighbours, thumbnail
 from fieldmark.inference.neighbours.writing import write
 from fieldmark.utils.errors import InputError
 
-__all__ = ["FILE", "Neighbour", "Neighbours", "load_index", "similar", "write"]
+__all__ = ["FILE", "Neighbour", "Neighbours", "load_index", "similar", "thumbnail", "write"]
 
 
 def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list[Neighbour]:
     """Return the training photos most similar to a photo, the nearest first.
 
-    Args:
-        classifier: as loaded from its folder.
-        photo: a crop of `classifier.lead.preprocess`, uint8 (size, size, 3), or its features, float
-            (D,).
-        k: the maximum number.
+    The photo is a crop of `classifier.lead.preprocess`, uint8 (size, size, 3), or its features, float (D,).
 
     Raises:
         InputError: the classifier's folder has no training photos.
@@ -64,11 +53,7 @@ def similar(classifier: Classifier, photo: npt.NDArray[Any], k: int = 5) -> list
 
 @lru_cache(maxsize=4)
 def load_index(classifier: Classifier) -> Neighbours | None:
-    """Open the training photos in a classifier's folder; None where there are none.
-
-    Raises:
-        ClassifierError: their file is damaged, or of another classifier.
-    """
+    """Open the training photos in a classifier's folder, if any; raises ClassifierError if damaged."""
     if not isinstance(classifier.source, Path) or not (classifier.source / FILE).is_file():
         return None
     return Neighbours(classifier.source / FILE, classifier)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.neighbours.packed_strings import PackedStrings, require, starts
 from fieldmark.inference.neighbours.vectors import BLOCK, floats, nearest, unit
 from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, ImageRejected
@@ -26,23 +26,62 @@ FORMAT = "fieldmark-neighbours-1"
 THUMB_SIDE = 96  # pixels of the longer side
 
 
+class PackedStrings:
+    """Byte strings, concatenated, and the end of each."""
+
+    def __init__(self, name: str, tensors: Mapping[str, npt.NDArray[Any]], count: int) -> None:
+        self._blob = tensors[name]
+        require(self._blob.dtype == np.uint8 and self._blob.ndim == 1, "a list is not of bytes")
+        self._starts = starts(tensors[f"{name}_ends"], count, len(self._blob))
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._blob[self._starts[number] : self._starts[number + 1]].tobytes()
+
+    def text(self, number: int) -> str:
+        """Return one of them as text; invalid bytes are replaced."""
+        return self[number].decode(errors="replace")
+
+    @staticmethod
+    def tensors(name: str, pieces: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+        """Return the strings as tensors."""
+        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+        return {name: np.frombuffer(b"".join(pieces), np.uint8), f"{name}_ends": ends}
+
+
+def starts(ends: npt.NDArray[Any], count: int, total: int) -> IntArray:
+    """Compute where each of `count` strings of total length `total` starts, and the final end."""
+    require(ends.dtype == np.int64 and ends.shape == (count,), "a list has another length")
+    starts = np.concatenate([np.zeros(1, np.int64), ends])
+    require(bool((np.diff(starts) >= 0).all()), "a list is out of order")
+    require(int(starts[-1]) == total, "a list is cut off")
+    return starts
+
+
+def require(holds: bool, why: str) -> None:
+    """Raise `ValueError` with `why` if a condition does not hold."""
+    if not holds:
+        raise ValueError(why)
+
+
+def thumbnail(pixels: ByteArray, side: int, **options: Any) -> bytes:
+    """Make a small JPEG; the options are Pillow's."""
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(pixels), BytesIO()
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    picture.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
 @dataclass(frozen=True)
 class Neighbour:
-    """A similar training photo.
+    """A similar training photo."""
 
-    Attributes:
-        photo_id: its id in the table of photos.
-        path: its path, relative to the folder of the photos.
-        taxon: its label.
-        similarity: the cosine between the two feature vectors, at most 1.
-        row: its number in the file.
-    """
-
-    photo_id: str
-    path: str
+    photo_id: str  # its id in the table of photos
+    path: str  # relative to the folder of the photos
     taxon: Taxon
-    similarity: float
-    row: int
+    similarity: float  # the cosine between the two feature vectors, at most 1
+    row: int  # its number in the file
 
 
 class Neighbours:
@@ -70,11 +109,8 @@ class Neighbours:
             ) from error
 
     def _read(self, small: dict[str, npt.NDArray[Any]], classifier: Classifier) -> None:
-        if (self.about.get("format"), self.about.get("backbone_key")) != (
-            FORMAT,
-            classifier.lead.network.key,
-        ):
-            raise ValueError("it is of another network")
+        of = (self.about.get("format"), self.about.get("backbone_key"))
+        require(of == (FORMAT, classifier.lead.network.key), "it is of another network")
         shape = self._vectors.get_shape()
         self.labels = small["labels"]
         count = len(self.labels)
@@ -85,11 +121,8 @@ class Neighbours:
         require(bool(within.all()), "a label is not a class")
         self._digests = small["digests"]
         require(self._digests.shape == (count, 32), "digests have another shape")
-        self._ids = PackedStrings(small["ids"], small["ids_ends"], count)
-        self._paths = PackedStrings(small["paths"], small["paths_ends"], count)
-        self._thumbs = (
-            PackedStrings(small["thumbs"], small["thumbs_ends"], count) if "thumbs" in small else None
-        )
+        self._ids, self._paths = PackedStrings("ids", small, count), PackedStrings("paths", small, count)
+        self._thumbs = PackedStrings("thumbs", small, count) if "thumbs" in small else None
         self._centres: FloatArray | None = None
         if "centres" in small:
             self._centres = small["centres"].astype(np.float32)
@@ -110,28 +143,20 @@ class Neighbours:
         """Find the nearest training photos of features, the nearest first; see `similar`."""
         rows_QK, similarity_QK = self.search(x_QD, k)
         return [
-            [
-                Neighbour(
-                    self._ids.text(row),
-                    self._paths.text(row),
-                    self._taxa[self.labels[row]],
-                    float(similarity),
-                    int(row),
-                )
-                for row, similarity in zip(rows, similarities, strict=True)
-            ]
+            [self._neighbour(*found) for found in zip(rows.tolist(), similarities.tolist(), strict=True)]
             for rows, similarities in zip(rows_QK, similarity_QK, strict=True)
         ]
+
+    def _neighbour(self, row: int, similarity: float) -> Neighbour:
+        taxon = self._taxa[self.labels[row]]
+        return Neighbour(self._ids.text(row), self._paths.text(row), taxon, similarity, row)
 
     def search(
         self, x_QD: npt.NDArray[np.floating], k: int, *, exact: bool = False
     ) -> tuple[IntArray, FloatArray]:
-        """Find the nearest rows and their cosines, both of shape (Q, min(k, N)), the nearest first.
+        """Find the k nearest rows of features and their cosines, shape (Q, min(k, N)), the nearest first.
 
-        Args:
-            x_QD: features, of any norm but zero.
-            k: the number of rows.
-            exact: compare every row even with an index.
+        With `exact` every row is compared even if there is an index.
         """
         if x_QD.ndim != 2 or x_QD.shape[1] != self.dim:
             raise ValueError(f"features must be (Q, {self.dim}), not {x_QD.shape}")
@@ -139,9 +164,8 @@ class Neighbours:
         if self._centres is None or exact:
             return nearest(unit_QD, self._blocks([(0, len(self))]), k)
         found = [self._in_cells(unit_D[None], self._centres, k) for unit_D in unit_QD]
-        empty = np.empty((0, k))
-        rows = np.concatenate([empty.astype(np.int64), *(rows for rows, _ in found)])
-        return rows, np.concatenate([empty.astype(np.float32), *(values for _, values in found)])
+        rows, values = zip((np.empty((0, k), np.int64), np.empty((0, k), np.float32)), *found, strict=True)
+        return np.concatenate(rows), np.concatenate(values)
 
     def _in_cells(self, unit_1D: FloatArray, centres_CD: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
         """Find the nearest rows in the nearest cells; in more cells if these have fewer than k rows."""
@@ -159,9 +183,7 @@ class Neighbours:
     def picture(self, neighbour: Neighbour, root: Path | None = None) -> ByteArray | None:
         """Return the training photo, uint8 (H, W, 3), or its thumbnail; None if neither exists here.
 
-        Args:
-            neighbour: a result of `similar`.
-            root: the folder of the photos, if it is not the recorded one.
+        `root` is the folder of the photos, if it is not the recorded one.
         """
         # A recorded URL is not fetched: it comes from the author of the classifier, not from the user.
         recorded = Path(self.about.get("root", ""))
