@@ -14,7 +14,7 @@ from fieldmark.training.summary import sentence
 from fieldmark.utils.versions import versions
 
 if TYPE_CHECKING:
-    from fieldmark.training.pipeline import Outcome
+    from fieldmark.training.stages import Outcome
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from fieldmark.training import pipeline
 from fieldmark.training.callbacks import Callback
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
+from fieldmark.training.stages import Outcome
 from fieldmark.training.strategies import EnsembleStrategy, ExtendConfig, ExtendStrategy, SingleStrategy
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io, publishing
@@ -50,7 +51,7 @@ class Trained:
     classifier: Classifier
     evaluation: Evaluation
     summary: ClassifierSummary
-    outcome: pipeline.Outcome
+    outcome: Outcome
     folder: Path | None = None
 
     def save(self, folder: str | Path, *, thumbnails: bool = False) -> Trained:

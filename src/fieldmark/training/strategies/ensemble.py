@@ -31,7 +31,7 @@ from fieldmark.training.automl.selection import EnsembleOption
 from fieldmark.training.automl.summary import OptionRow, lines, table
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import join_processes
-from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
+from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
 from fieldmark.utils.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from fieldmark.heads.default import Warm
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.pipeline import Fitted, Outcome, Prepared
+from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.single import cross_fitted, fitted, sweep
 from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError

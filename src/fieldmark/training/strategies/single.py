@@ -32,7 +32,7 @@ from fieldmark.training.finetune import (
     split_trained,
 )
 from fieldmark.training.logit_adjustment import for_rare
-from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
+from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar
 
