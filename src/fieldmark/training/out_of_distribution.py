@@ -12,16 +12,19 @@ and the residual of ViM (Wang et al., 2022). See docs/unknown.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fieldmark.data.cross_validation import FOLDS
+from fieldmark.data.photos import PhotoFile
+from fieldmark.data.synthetic import probe
 from fieldmark.evaluation import metrics
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier.ood import OodDetector, OodKind, nearest_cosine, unit
+from fieldmark.utils import io
 from fieldmark.utils.random import order
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -189,3 +192,35 @@ def _measured(trials: list[_Trial]) -> dict[str, float | None]:
         measure: Callable[[FloatArray, FloatArray], float], pairs: list[tuple[FloatArray, FloatArray]]
     ) -> float:
         return float(np.mean([measure(*pair) for pair in pairs]))
+
+    def flagged(known: FloatArray, other: FloatArray) -> float:
+        return 1 - metrics.false_positive_rate(known, other, KNOWN_RECALL)
+
+    return {
+        "auroc": mean(metrics.auroc, near) if near else None,
+        "flagged": mean(flagged, near) if near else None,
+        "far_auroc": mean(metrics.auroc, far),
+        "far_flagged": mean(flagged, far),
+    }
+
+
+def _total(found: Mapping[str, float | None]) -> float:
+    return (found["far_auroc"] or 0.0) + (found["auroc"] or 0.0)
+
+
+def _sentence(kind: OodKind, found: Mapping[str, float | None], works: bool) -> str:
+    """Say what the flag recognises."""
+    far, near = found["far_flagged"] or 0.0, found["flagged"]
+    others = "" if near is None else f" and {near:.0%} of photos of classes that were left out"
+    told = f"with the score `{kind}`, {far:.0%} of drawn pictures of something else{others} are flagged"
+    if not works:
+        return f"No out-of-distribution flag: even {told}, where 95 % of known photos pass."
+    like = ""
+    if near is not None and near < _NEAR:
+        like = " It does not recognise species that resemble those that it knows."
+    return f"Where 95 % of known photos pass, {told}.{like}"
+
+
+def far_files() -> list[PhotoFile]:
+    """Return the drawn pictures that show none of the classes."""
+    return [PhotoFile(io.file_digest(path), path) for path in probe.pictures()]
