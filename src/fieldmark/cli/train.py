@@ -14,6 +14,7 @@ from fieldmark.cli import options as opt
 from fieldmark.utils.choices import (
     DecodingTier,
     EngineName,
+    Grouping,
     HeadKind,
     Quality,
     SplitMethod,
@@ -41,6 +42,8 @@ def train(
     precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     thumbnails: bool = False,
     split: SplitMethod = "stratified",
+    holdout: bool = False,
+    groups: Grouping = "auto",
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
     seed: int = 0,
@@ -56,6 +59,8 @@ def train(
     Options:
         out: The folder to write the classifier to.
         precision: The precision of the answers; below it the answer is "not sure".
+        holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
+        groups: Find bursts and near-duplicates and keep them together, or not.
 
     Network:
         backbone: The network, also any of timm's; repeat for an ensemble. [default:

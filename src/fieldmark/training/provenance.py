@@ -164,7 +164,9 @@ class Provenance:
             test=sentence(outcome.summary),
             temperature=classifier.temperature,
             threshold=asdict(classifier.threshold) if classifier.threshold else None,
-            measured={name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
+            measured={
+                name: summary[name] for name in ("answered", "coverage_curve", "measurement", "unknown")
+            },
             thresholds={rank: asdict(each) for rank, each in classifier.thresholds.items()},
             seconds=seconds,
             details=details,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fieldmark.data.cross_validation import together
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split
@@ -21,6 +22,8 @@ from fieldmark.heads.base import LinearHead
 from fieldmark.heads.softmax import Fit
 from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.models import Backbone
+from fieldmark.training import grouping
+from fieldmark.training.config import TrainConfig
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -61,6 +64,26 @@ class Prepared:
         return replace(
             self, dataset=replace(self.dataset, table=table), extraction=self.extraction.merged(found)
         )
+
+    def grouped(self, backbone: Backbone) -> Prepared:
+        """Put bursts and near-duplicates into groups, by the features of a network that are there."""
+        parts = self.splits
+        photos = together(together(parts.train, parts.val), parts.test)
+        features = self.extractor.features(backbone, photos, parts.classes).features
+        table = grouping.grouped(self.table, photos, features)
+        return self if table is self.table else replace(self, dataset=replace(self.dataset, table=table))
+
+    def divided_anew(self, config: TrainConfig) -> Prepared:
+        """Divide the photos into parts as the configuration says."""
+        dataset = Dataset.of(
+            self.table,
+            name=self.dataset.name,
+            val=config.val,
+            test=config.test,
+            split=config.split,
+            seed=config.seed,
+        )
+        return replace(self, dataset=dataset)
 
 
 @dataclass(frozen=True)
