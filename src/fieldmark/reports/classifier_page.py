@@ -83,6 +83,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("short", "Test error", True),
         ("grown", "What changed", context["grown"]),
+        ("taxonomic", "How far off mistakes are", context["about"]["measured"].get("taxonomic")),
         ("confusions", "Frequent confusions", context["confusions"]),
         ("classes", "Error of each class", True),
         ("sure", "Calibration", context["calibration"]),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fieldmark.training.stages import Outcome
 
 
+_MEASURED = ("answered", "coverage_curve", "measurement", "taxonomic", "unknown")
+
+
 @dataclass(frozen=True)
 class Seconds:
     """What training took, in seconds.
@@ -164,9 +167,7 @@ class Provenance:
             test=sentence(outcome.summary),
             temperature=classifier.temperature,
             threshold=asdict(classifier.threshold) if classifier.threshold else None,
-            measured={
-                name: summary[name] for name in ("answered", "coverage_curve", "measurement", "unknown")
-            },
+            measured={name: summary[name] for name in _MEASURED},
             thresholds={rank: asdict(each) for rank, each in classifier.thresholds.items()},
             seconds=seconds,
             details=details,

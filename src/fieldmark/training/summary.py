@@ -14,6 +14,7 @@ from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation, EvaluationSummary
+from fieldmark.evaluation.taxonomic import TaxonomicError, taxonomic_error
 from fieldmark.inference.classifier import Classifier
 from fieldmark.utils.records import Record
 from fieldmark.utils.typing import BoolArray
@@ -136,6 +137,7 @@ class ClassifierSummary(EvaluationSummary):
         answered: what the thresholds came to, for each rank and for `all`.
         coverage_curve: points with `score`, `coverage` and `precision`, the coverage rising.
         measurement: how all this was measured.
+        taxonomic: how far off mistakes are; None without taxonomic ranks.
         unknown: how well out-of-distribution photos are recognised; None where it was not measured.
         grown: of a classifier that was extended, its errors before and after.
     """
@@ -144,6 +146,7 @@ class ClassifierSummary(EvaluationSummary):
     answered: Mapping[str, Answered]
     coverage_curve: tuple[Mapping[str, float], ...]
     measurement: Measurement
+    taxonomic: TaxonomicError | None
     unknown: Mapping[str, Any] | None = None
     grown: Changes | UnsetType = UNSET
 
@@ -180,6 +183,7 @@ def measured(
         answered=answered(answers, len(even)),
         coverage_curve=tuple(calibration.coverage_curve(confidence, ~even.wrong_N())),
         measurement=measurement,
+        taxonomic=taxonomic_error(np.exp(even.scores_NC), even.labels_N, classifier.taxonomy.levels),
         unknown=unknown,
     )
 
