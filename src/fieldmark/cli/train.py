@@ -98,7 +98,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that train together, the first one reports
     typer.echo(sentence(trained.summary))
-    if not trained.summary["photos"]:
+    if not trained.summary["photos"] and trained.summary.measurement.way == "test part":
         typer.echo("With --split stratified, test photos are held out and the error is measured.")
     typer.echo(f"Classifier: {out}")
     typer.echo(f"Report:     {out / 'report.html'}")

@@ -20,6 +20,8 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import LinearHead
+from fieldmark.utils import cpu
+from fieldmark.utils.threads import in_order
 from fieldmark.utils.typing import FloatArray, IntArray
 
 Learn = Callable[[LabelledFeatures], Mapping[str, LinearHead]]
@@ -40,6 +42,10 @@ class OutOfFold:
 
     numbers_M: IntArray
     logits_MC: FloatArray
+
+
+_LeftOut = dict[int, dict[str, OutOfFold]]
+"""For each fold that was left out, its photos by each candidate."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,10 @@ class CrossFit:
         """Return the groups of some photos."""
         return tuple(self._groups[number] for number in numbers_M)
 
-    @cached_property
+    @property
     def heads(self) -> Mapping[str, LinearHead]:
         """The candidates, learned from all photos."""
-        return self._learned(self._features)
+        return self._all[0]
 
     @cached_property
     def choice(self) -> Choice:
@@ -120,29 +126,32 @@ class CrossFit:
         found = []
         for fold in range(FOLDS):
             choice = self._choose(fold)
-            measured = self._of_one[fold][choice.name]
+            measured = self._of(fold)[choice.name]
             if len(measured.numbers_M):
                 found.append(Round(measured, choice))
         return found
 
     @cached_property
-    def _of_one(self) -> list[dict[str, OutOfFold]]:
-        """For each fold, its photos by heads that were learned without it."""
-        return [self._without(fold)[fold] for fold in range(FOLDS)]
+    def _all(self) -> tuple[Mapping[str, LinearHead], dict[frozenset[int], _LeftOut]]:
+        """The candidates, learned from all photos; and what is left out by those of all without some folds.
 
-    @cached_property
-    def _of_two(self) -> dict[tuple[int, int], dict[str, OutOfFold]]:
-        """For each two folds, the photos of the second by heads that were learned without either."""
-        found = {}
-        for first, second in combinations(range(FOLDS), 2):
-            both = self._without(first, second)
-            found[first, second], found[second, first] = both[second], both[first]
-        return found
+        Side by side, each in one thread: the matrices are small, and the sums do not depend on the number
+        of cores.
+        """
+        every = range(FOLDS)
+        left_out = [frozenset(some) for some in (*combinations(every, 1), *combinations(every, 2))]
+        with cpu.single_threaded(torch_too=True):
+            (heads, _), *rest = in_order(self._without, [frozenset[int](), *left_out])
+        return heads, {key: found for key, (_, found) in zip(left_out, rest, strict=True)}
+
+    def _of(self, fold: int, *others: int) -> dict[str, OutOfFold]:
+        """The photos of a fold by heads that were learned without it and others."""
+        return self._all[1][frozenset((fold, *others))][fold]
 
     def _choose(self, left_out: int | None) -> Choice:
         """Choose on all folds, or on all but one."""
         others = [fold for fold in range(FOLDS) if fold != left_out]
-        parts = [self._of_one[f] if left_out is None else self._of_two[left_out, f] for f in others]
+        parts = [self._of(fold) if left_out is None else self._of(fold, left_out) for fold in others]
         found = {
             name: OutOfFold(
                 np.concatenate([part[name].numbers_M for part in parts]),
@@ -161,20 +170,15 @@ class CrossFit:
         heat = calibration.fit_temperature(found.logits_MC, labels_M, self.groups(found.numbers_M))
         return metrics.negative_log_likelihood(found.logits_MC / np.float32(heat), labels_M)
 
-    def _without(self, *left_out: int) -> dict[int, dict[str, OutOfFold]]:
-        """For each fold that is left out, its photos by heads that were learned without all of them."""
-        learned_N = ~np.isin(self._fold_N, left_out)
-        learned = self._features.where(learned_N)
-        heads = self._learned(learned)
+    def _without(self, left_out: frozenset[int]) -> tuple[Mapping[str, LinearHead], _LeftOut]:
+        """Learn the candidates without some folds; returns them, and those folds' photos by them."""
+        learned = self._features.where(~np.isin(self._fold_N, list(left_out)))
+        heads = self._learn(learned)
+        self._on_learned()
         seen_C = np.bincount(learned.labels, minlength=self._classes) > 0
-        found: dict[int, dict[str, OutOfFold]] = {}
+        found: _LeftOut = {}
         for fold in left_out:
             numbers_M = np.flatnonzero((self._fold_N == fold) & seen_C[self._features.labels])
             x_MD = self._features.features[numbers_M]
             found[fold] = {name: OutOfFold(numbers_M, head.logits(x_MD)) for name, head in heads.items()}
-        return found
-
-    def _learned(self, photos: LabelledFeatures) -> Mapping[str, LinearHead]:
-        heads = self._learn(photos)
-        self._on_learned()
-        return heads
+        return heads, found

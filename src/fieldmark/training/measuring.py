@@ -51,7 +51,7 @@ def measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     raw = Classifier(tuple(each.member for each in fitted.members), taxonomy)
     classifier = calibrate(raw, fitted.calibration or _validation(fitted, splits), config)
     test_logits = [each.logits(splits.test, classes) for each in fitted.members]
-    folds = _in_folds(fitted.folds, splits, raw, classifier, config) if fitted.folds else None
+    folds = _in_folds(fitted.folds, splits, raw, classifier, config) if fitted.folds is not None else None
     found = (
         folds if folds and not len(splits.test) else _on_test(fitted, splits, raw, classifier, test_logits)
     )
@@ -117,7 +117,7 @@ def _in_folds(
 def _known_photos(fitted: Fitted, splits: DataSplits, config: TrainConfig) -> KnownPhotos:
     """The photos that others are compared with, held out in folds or in the validation part."""
     learned = fitted.lead.features(splits.train, splits.classes)
-    if fitted.folds:
+    if fitted.folds is not None:
         fold_N = cross_validation.folds(splits.train, FOLDS, config.seed)
         return KnownPhotos(learned, None, fold_N, fitted.unseen_classes)
     held_out = fitted.lead.features(splits.val, splits.classes)

@@ -154,7 +154,7 @@ class Fitted:
         fits: the fits of the last layer, for the record; the best one is the first member's.
         seconds: that fitting took.
         calibration: photos that no member was trained on; None: the validation part.
-        folds: the training photos, measured in folds; empty: the test part is measured.
+        folds: the training photos, measured in folds; None: the test part is measured.
         unseen_classes: whether the network has not seen the classes, so that leaving some out tells how
             well photos of other classes are recognised.
         refit: learns the only member's head anew on more photos, once it is measured.
@@ -167,7 +167,7 @@ class Fitted:
     fits: tuple[Fit, ...]
     seconds: float
     calibration: CalibrationSet | None = None
-    folds: tuple[MeasuredFold, ...] = ()
+    folds: tuple[MeasuredFold, ...] | None = None
     unseen_classes: bool = True
     refit: Callable[[], LinearHead] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from fieldmark.evaluation.results import Evaluation, EvaluationSummary
 from fieldmark.evaluation.taxonomic import TaxonomicError, taxonomic_error
 from fieldmark.inference.classifier import Classifier
 from fieldmark.utils.records import Record
-from fieldmark.utils.typing import BoolArray
+from fieldmark.utils.typing import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Changes(Record):
     new_classes_photos: PhotosError | None
 
 
+_MOST_LEARNED = 0.75  # of a class: then what was measured is nearly what is delivered
+
 FEW_GROUPS = 5
 """A class with fewer independent groups of photos is measured too coarsely to say much."""
 
@@ -79,6 +81,7 @@ class Measurement(Record):
         photos: how many photos were measured.
         groups: how many independent groups they form; a photo without a group is one of its own.
         learned: how many photos the delivered classifier learned from.
+        share_learned: the mean share of a class's groups that what measured it had learned from.
         unmeasured: classes without a measured photo; in folds, those whose photos are of one group.
         few_groups: classes measured on fewer than five groups.
         said: the same in a sentence or two.
@@ -89,6 +92,7 @@ class Measurement(Record):
     photos: int
     groups: int
     learned: int
+    share_learned: float
     unmeasured: tuple[str, ...]
     few_groups: tuple[str, ...]
     said: str
@@ -104,7 +108,8 @@ class Measurement(Record):
         few = tuple(each for each, groups in named.items() if 0 < groups < FEW_GROUPS)
         units = len(np.unique(unit_N))
         way: Literal["folds", "test part"] = "folds" if folds else "test part"
-        found = cls(way, folds, len(evaluation), units, learned, unmeasured, few, "")
+        share = _share_learned(groups_C, folds) if folds else 1.0
+        found = cls(way, folds, len(evaluation), units, learned, share, unmeasured, few, "")
         return replace(found, said=found._sentences())
 
     def _sentences(self) -> str:
@@ -114,18 +119,31 @@ class Measurement(Record):
                 f"{self.learned:,}."
             )
         else:
+            better = "likely a little better" if self.share_learned > _MOST_LEARNED else "better"
             said = (
                 f"Each of {self.photos:,} photos was measured by a classifier that saw neither it nor its "
-                f"group ({self.folds} folds, {self.groups:,} independent groups). The delivered classifier "
-                f"learned from all {self.learned:,} photos, so it is likely a little better."
+                f"group ({self.folds} folds, {self.groups:,} independent groups) and learned from "
+                f"{self.share_learned:.0%} of each class in the mean. The delivered classifier learned from "
+                f"all {self.learned:,} photos, so it is {better}."
             )
-        if self.unmeasured:
+            if not self.photos:
+                said = (
+                    "Not measured: the photos of each class are all of one group, and what is learned from "
+                    "cannot be measured on. Add photos from other places or times."
+                )
+        if self.unmeasured and self.photos:
             why = " (their photos are all of one group)" if self.way == "folds" else ""
             said += f" Classes that could not be measured{why}: {len(self.unmeasured):,}."
         if self.few_groups:
             few = len(self.few_groups)
             said += f" Classes with fewer than {FEW_GROUPS} groups, of which little can be said: {few:,}."
         return said
+
+
+def _share_learned(groups_C: IntArray, folds: int) -> float:
+    """The mean share of a class's groups outside the fold of one of them, over classes with two or more."""
+    some_C = groups_C[groups_C > 1]
+    return float(np.mean(1 - np.ceil(some_C / folds) / some_C)) if len(some_C) else 0.0
 
 
 @dataclass(frozen=True)
@@ -226,10 +244,13 @@ def photo_line(table: PhotoTable, parts: DataSplits) -> str:
 def sentence(summary: EvaluationSummary) -> str:
     """Say how large the error is on the test photos."""
     error, interval = summary.top1_error_all_classes, summary.top1_error_all_classes_interval
+    measurement = summary.measurement if isinstance(summary, ClassifierSummary) else None
+    in_folds = measurement is not None and measurement.way == "folds"
     if error is None or interval is None:
+        if measurement is not None and in_folds:
+            return f"Top-1 error {measurement.said[0].lower()}{measurement.said[1:]}"
         return "Top-1 error not measured: there are no labelled test photos."
     low, high = interval
-    in_folds = isinstance(summary, ClassifierSummary) and summary.measurement.way == "folds"
     which = "photos, each measured without it" if in_folds else "test photos"
     return (
         f"Top-1 error {100 * error:.1f} % on {summary.photos:,} {which} "

@@ -30,12 +30,18 @@ def cores() -> int:
 
 
 @contextmanager
-def single_threaded() -> Iterator[None]:
-    """Run NumPy's matrix products in the calling thread.
+def single_threaded(*, torch_too: bool = False) -> Iterator[None]:
+    """Run NumPy's matrix products, and PyTorch's if asked for, in the calling thread.
 
-    The limit holds for the process: of several threads the first sets it, the last removes it.
+    The limit holds for the process: of several threads the first sets it, the last removes it. PyTorch's
+    holds for threads that start within the block.
     """
     me = object()
+    if torch_too:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
     with _lock:
         if not _users:
             _limit.enter_context(_blas().limit(limits=1))
@@ -47,6 +53,8 @@ def single_threaded() -> Iterator[None]:
             _users.remove(me)
             if not _users:
                 _limit.close()
+        if torch_too:
+            torch.set_num_threads(before)
 
 
 @cache

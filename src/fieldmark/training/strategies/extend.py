@@ -153,7 +153,7 @@ class ExtendStrategy:
     def _before(self, outcome: Outcome) -> Evaluation:
         """The old classifier's scores of photos that it was not trained on."""
         splits, now = outcome.splits, outcome.evaluation
-        if outcome.fitted.folds and not len(splits.test):
+        if outcome.fitted.folds is not None and not len(splits.test):
             then = Evaluation.load(self.model / "evaluation.safetensors")
             both = then.where(np.isin(then.photo_ids, now.photo_ids))
             log_p_NB = metrics.log_softmax32(both.scores_NC / np.float32(self.old.classifier.temperature))
