@@ -200,6 +200,7 @@ def test_the_measures_are_documented() -> None:
         "calibration_error_before",
         "answered",
         "coverage_curve",
+        "measurement",
         "unknown",
     }
 

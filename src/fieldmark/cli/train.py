@@ -41,6 +41,7 @@ def train(
     precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     thumbnails: bool = False,
     split: SplitMethod = "stratified",
+    holdout: bool = False,
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
     seed: int = 0,
@@ -48,7 +49,7 @@ def train(
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Train a classifier from labelled photos, and measure its error on test photos.
+    """Train a classifier from labelled photos, and measure its error on photos that it did not see.
 
     Arguments:
         photos: Labelled photos in any layout.
@@ -74,6 +75,7 @@ def train(
             sampled from 20,000 classes on]
         epochs: The number of epochs. [default: early stopping for the last layer, else 6]
         rare: Logit adjustment for rare classes, at little cost in all.
+        holdout: Measure on a test part that is not trained on, instead of all photos in folds.
         stream: Fine-tune without a crop cache: decode photos in each epoch.
     """
     options = locals()
