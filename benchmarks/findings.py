@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from benchmarks import common
 from benchmarks.common import Row
 from fieldmark.curation import image_stats
-from fieldmark.curation.near_duplicates import RADIUS
+from fieldmark.features.near_duplicates import RADIUS
 from fieldmark.data import cross_validation as cross
 from fieldmark.data.split import split_photos
 from fieldmark.data.storage import places

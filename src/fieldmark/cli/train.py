@@ -14,6 +14,7 @@ from fieldmark.cli import options as opt
 from fieldmark.utils.choices import (
     DecodingTier,
     EngineName,
+    Grouping,
     HeadKind,
     Quality,
     SplitMethod,
@@ -42,6 +43,7 @@ def train(
     thumbnails: bool = False,
     split: SplitMethod = "stratified",
     holdout: bool = False,
+    groups: Grouping = "auto",
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
     seed: int = 0,
@@ -49,7 +51,7 @@ def train(
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Train a classifier from labelled photos, and measure its error on photos that it did not see.
+    """Train a classifier from labelled photos, and measure its error on test photos.
 
     Arguments:
         photos: Labelled photos in any layout.
@@ -57,6 +59,8 @@ def train(
     Options:
         out: The folder to write the classifier to.
         precision: The precision of the answers; below it the answer is "not sure".
+        holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
+        groups: Find bursts and near-duplicates and keep them together, or not.
 
     Network:
         backbone: The network, also any of timm's; repeat for an ensemble. [default:
@@ -75,7 +79,6 @@ def train(
             sampled from 20,000 classes on]
         epochs: The number of epochs. [default: early stopping for the last layer, else 6]
         rare: Logit adjustment for rare classes, at little cost in all.
-        holdout: Measure on a test part that is not trained on, instead of all photos in folds.
         stream: Fine-tune without a crop cache: decode photos in each epoch.
     """
     options = locals()

@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 
 from fieldmark.curation.config import CheckConfig
-from fieldmark.curation.hamming_search import components
-from fieldmark.curation.image_stats import ImageStats
 from fieldmark.curation.label_issues import label_columns
-from fieldmark.curation.near_duplicates import find_near_duplicates
 from fieldmark.data.split import Split
 from fieldmark.features.cache import Features
+from fieldmark.features.hamming_search import components
+from fieldmark.features.image_stats import ImageStats
+from fieldmark.features.near_duplicates import find_near_duplicates
 from fieldmark.utils.typing import FloatArray, IntArray
 
 

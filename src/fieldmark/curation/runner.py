@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fieldmark import models, reports
-from fieldmark.curation import filters, image_stats
+from fieldmark.curation import filters
 from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckResult
 from fieldmark.curation.findings import findings_of
 from fieldmark.curation.orientation import rotation_log_odds
@@ -15,6 +15,7 @@ from fieldmark.data import readers, synonyms
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.split import Split
 from fieldmark.data.subset import photo_finder
+from fieldmark.features import image_stats
 from fieldmark.features.cache import Features
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.models import Backbone

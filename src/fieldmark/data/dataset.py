@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.split import Split, split_photos
+from fieldmark.data.split import Split, split_photos, undivided
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils.choices import SplitMethod
@@ -89,6 +89,11 @@ class Dataset:
             raise InputError(f"part is {part!r}: choose train, val or test.")
         photos: LabelledPhotos = getattr(self, part)
         return PhotoDataset(photos, self.classes, preprocess or Preprocess(size=224, fit="squash"))
+
+    @classmethod
+    def undivided(cls, table: PhotoTable, *, name: str = "", seed: int = 0) -> Dataset:
+        """Put all photos of a table into the training part, but an official test part."""
+        return cls(table, undivided(table, seed), name)
 
     @classmethod
     def of(

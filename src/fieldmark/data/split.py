@@ -83,15 +83,9 @@ class Split:
         """A digest of which photo is in which part: 64 hexadecimal digits."""
         return io.sha256(self.frame.write_csv().encode())
 
-    def pooled(self, *, test: bool) -> Split:
-        """Return the split with all photos in the training part.
-
-        Args:
-            test: whether the test part stays apart.
-        """
-        stays = (pl.col("part") == "test") if test else pl.lit(False)
-        part = pl.when(stays).then(pl.col("part")).otherwise(pl.lit("train"))
-        return Split(self.frame.with_columns(part=part), self.seed, "folds")
+    def pooled(self) -> Split:
+        """Return the split with the validation photos in the training part."""
+        return Split(self.frame.with_columns(pl.col("part").replace("val", "train")), self.seed, "folds")
 
     def rows(self, table: PhotoTable, part: Part) -> pl.DataFrame:
         """The rows of `table` that are in one part, in the order of the table."""
@@ -142,11 +136,7 @@ def split_photos(
         InputError: the shares cannot be used, there are too few photos for them, or the source has
             no parts of its own.
     """
-    rows = table.labelled.select("id", "taxon_id", "group", "split").sort("id")
-    if rows.is_empty():
-        raise InputError(
-            f"{table.root} has no photo with a label that can be used: a split needs labelled photos."
-        )
+    rows = _labelled(table)
     if way == "official":
         return Split(_official(rows, table), seed, way)
     if way not in get_args(SplitMethod):
@@ -159,6 +149,25 @@ def split_photos(
             "each has to be at least 0, and their sum between 0 and 1."
         )
     return Split(_draw(rows, val, test, seed, by_class=way == "stratified"), seed, way)
+
+
+def undivided(table: PhotoTable, seed: int = 0) -> Split:
+    """Put all labelled photos into train, but those that the source calls test, with their groups.
+
+    Raises:
+        InputError: there is none.
+    """
+    part = pl.when(_held_out()).then(pl.lit("test")).otherwise(pl.lit("train"))
+    return Split(_labelled(table).with_columns(part=part).select("id", "part"), seed, "folds")
+
+
+def _labelled(table: PhotoTable) -> pl.DataFrame:
+    rows = table.labelled.select("id", "taxon_id", "group", "split").sort("id")
+    if rows.is_empty():
+        raise InputError(
+            f"{table.root} has no photo with a label that can be used: a split needs labelled photos."
+        )
+    return rows
 
 
 def prune(split: Split, table: PhotoTable, min_photos: int = 100) -> list[str]:
@@ -193,10 +202,15 @@ def _official(rows: pl.DataFrame, table: PhotoTable) -> pl.DataFrame:
     return rows.select("id", part="split")
 
 
-def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: bool) -> pl.DataFrame:
+def _held_out() -> pl.Expr:
+    """Whether the source calls a photo or another one of its group test."""
     held_out = pl.col("split").eq_missing(pl.lit("test"))
     held_out = held_out | pl.when(pl.col("group").is_not_null()).then(held_out.any().over("group"))
-    rows = rows.with_columns(held_out=held_out.fill_null(False))
+    return held_out.fill_null(False)
+
+
+def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: bool) -> pl.DataFrame:
+    rows = rows.with_columns(held_out=_held_out())
     pool = rows.filter(~pl.col("held_out"))
     part = np.full(pool.height, "train", dtype=object)
     sizes = _sizes(pool.height, val, test)

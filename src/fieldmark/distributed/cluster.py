@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from fieldmark.curation import CheckConfig, files_of, image_stats
+from fieldmark.curation import CheckConfig, files_of
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.readers.verification import FileCheck, PhotoRows, check_in_threads
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import Taxonomy
+from fieldmark.features import image_stats
 from fieldmark.features.cache import FeatureCache
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.features.sharded import Shard, ShardResult, extract_shard

@@ -78,11 +78,8 @@ def fit(
 
 def candidates(train: LabelledFeatures, classes: int) -> dict[str, LinearHead]:
     """Fit a head for each strength, by name; see `fit_path`."""
-    heads = fit_path(train, classes)
-    return {
-        f"logistic regression, strength {strength:g}": head
-        for strength, head in zip(STRENGTHS, heads, strict=True)
-    }
+    names = (f"logistic regression, strength {strength:g}" for strength in STRENGTHS)
+    return dict(zip(names, fit_path(train, classes), strict=True))
 
 
 def work(photos: int, dim: int, classes: int) -> float:

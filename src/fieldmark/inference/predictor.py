@@ -36,8 +36,8 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
         if isinstance(output, ImageRejected):
             yield PhotoResult(photo, None, output)
         else:
-            p_C, energy = output
-            yield PhotoResult(photo, classifier.rank(p_C, top, energy), scores=p_C)
+            p_C, ood_score = output
+            yield PhotoResult(photo, classifier.rank(p_C, top, ood_score), scores=p_C)
 
 
 def _place(photo: InputPhoto) -> Place | ImageRejected:

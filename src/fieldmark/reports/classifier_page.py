@@ -54,6 +54,8 @@ def classifier_page(
         train_counts: The number of training photos of each taxon.
     """
     about = {**_DEFAULTS, **about}
+    if (about["measured"].get("measurement") or {}).get("way") == "folds":
+        about["part"] = "measured"
     summary = evaluation.summary(train_counts=train_counts).to_dict()
     context = {
         "title": about["name"],
@@ -81,6 +83,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [
         ("short", "Test error", True),
         ("grown", "What changed", context["grown"]),
+        ("taxonomic", "How far off mistakes are", context["about"]["measured"].get("taxonomic")),
         ("confusions", "Frequent confusions", context["confusions"]),
         ("classes", "Error of each class", True),
         ("sure", "Calibration", context["calibration"]),
@@ -233,20 +236,10 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-_OOD_SCORES = {
-    "energy": "energy of the scores (the out-of-distribution flag)",
-    "confidence": "confidence",
-    "neighbour": "similarity to the nearest training photo",
-}
-
-
 def _unknown(measured: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how well photos of held-out classes are detected."""
+    """Return how well photos of other species and drawn pictures are recognised; None in older records."""
     found = measured.get("unknown")
-    if not found:
-        return None
-    rows = [(text, found[name]) for name, text in _OOD_SCORES.items() if name in found]
-    return {**found, "classes": len(found["held_out"]), "rows": rows}
+    return dict(found) if found and "kinds" in found else None
 
 
 def _curve(curve: Sequence[Mapping[str, Any]]) -> str | None:

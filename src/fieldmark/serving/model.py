@@ -31,10 +31,10 @@ def warm_up(classifier: Classifier) -> None:
 
 def predict(classifier: Classifier, photos: Sequence[Crops], tops: Sequence[int]) -> list[Prediction]:
     """Classify photos, with `top` labels for each photo."""
-    scores_NC, energy_N = classifier.outputs(stacked(photos))
+    scores_NC, ood_N = classifier.outputs(stacked(photos))
     return [
-        classifier.rank(p_C, top, float(energy))
-        for p_C, top, energy in zip(scores_NC, tops, energy_N, strict=True)
+        classifier.rank(p_C, top, float(ood_score))
+        for p_C, top, ood_score in zip(scores_NC, tops, ood_N, strict=True)
     ]
 
 

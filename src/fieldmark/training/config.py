@@ -12,6 +12,7 @@ from fieldmark import models
 from fieldmark.utils.choices import (
     DecodingTier,
     EngineName,
+    Grouping,
     HeadKind,
     Quality,
     SplitMethod,
@@ -24,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "transfer": get_args(Transfer),
     "head": get_args(HeadKind),
     "split": get_args(SplitMethod),
+    "groups": get_args(Grouping),
     "engine": get_args(EngineName),
     "tier": get_args(DecodingTier),
     "ensemble": get_args(Weighting),
@@ -54,6 +56,7 @@ class TrainConfig:
             an official test part. A holdout is also drawn where `head`, `epochs`, `rare`, several
             networks, another `transfer` than `last`, or shares or a `split` other than the defaults
             are given, and for very many photos.
+        groups: `auto` finds bursts and near-duplicates and keeps them together, `none` does not.
         precision: the share of given answers that are to be right; below it, "not sure".
         limit: use at most so many photos; None: all.
         names: a table of accepted names, see `fieldmark.data.synonyms`, a `Path` or text; None: labels
@@ -86,6 +89,7 @@ class TrainConfig:
     test: float = 0.1
     split: SplitMethod = "stratified"
     holdout: bool = False
+    groups: Grouping = "auto"
     precision: float = 0.95
     limit: int | None = None
     names: Path | None = None

@@ -14,7 +14,10 @@ from fieldmark.training.summary import sentence
 from fieldmark.utils.versions import versions
 
 if TYPE_CHECKING:
-    from fieldmark.training.pipeline import Outcome
+    from fieldmark.training.stages import Outcome
+
+
+_MEASURED = ("answered", "coverage_curve", "measurement", "taxonomic", "unknown")
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Provenance:
             test=sentence(outcome.summary),
             temperature=classifier.temperature,
             threshold=asdict(classifier.threshold) if classifier.threshold else None,
-            measured={name: summary[name] for name in ("answered", "coverage_curve", "unknown")},
+            measured={name: summary[name] for name in _MEASURED},
             thresholds={rank: asdict(each) for rank, each in classifier.thresholds.items()},
             seconds=seconds,
             details=details,

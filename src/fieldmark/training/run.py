@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldmark.data.dataset import Dataset, load_dataset
+from fieldmark.data.dataset import Dataset, load_dataset, read_photos
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import photo_finder
 from fieldmark.evaluation.results import Evaluation
@@ -21,6 +21,7 @@ from fieldmark.training import pipeline
 from fieldmark.training.callbacks import Callback
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
+from fieldmark.training.stages import Outcome
 from fieldmark.training.strategies import EnsembleStrategy, ExtendConfig, ExtendStrategy, SingleStrategy
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io, publishing
@@ -50,7 +51,7 @@ class Trained:
     classifier: Classifier
     evaluation: Evaluation
     summary: ClassifierSummary
-    outcome: pipeline.Outcome
+    outcome: Outcome
     folder: Path | None = None
 
     def save(self, folder: str | Path, *, thumbnails: bool = False) -> Trained:
@@ -116,11 +117,12 @@ def train(
     with _claimed(out):
         config.check()
         strategy: pipeline.Strategy
+        divided = isinstance(photos, Dataset)
         if config.several:
-            strategy = EnsembleStrategy.of(dataset_for(photos, config, config.seed), config)
+            strategy = EnsembleStrategy.of(dataset_for(photos, config, config.seed), config, divided=divided)
         else:
             read = partial(dataset_for, photos, config, config.seed)
-            strategy = SingleStrategy.of(config, read, divided=isinstance(photos, Dataset))
+            strategy = SingleStrategy.of(config, read, divided=divided)
         return _run(strategy, out, callbacks, command)
 
 
@@ -190,6 +192,9 @@ def dataset_for(photos: Any, config: Any, seed: int) -> Dataset:
         InputError: the photos are divided already, and the configuration asks for another division.
     """
     if not isinstance(photos, Dataset):
+        if getattr(config, "in_folds", False):
+            table, name = read_photos(photos, limit=config.limit, names=config.names, seed=seed)
+            return Dataset.undivided(table, name=name, seed=seed)
         return load_dataset(
             photos,
             val=config.val,

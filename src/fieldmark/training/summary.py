@@ -14,6 +14,7 @@ from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation, EvaluationSummary
+from fieldmark.evaluation.taxonomic import TaxonomicError, taxonomic_error
 from fieldmark.inference.classifier import Classifier
 from fieldmark.utils.records import Record
 from fieldmark.utils.typing import BoolArray
@@ -136,6 +137,7 @@ class ClassifierSummary(EvaluationSummary):
         answered: what the thresholds came to, for each rank and for `all`.
         coverage_curve: points with `score`, `coverage` and `precision`, the coverage rising.
         measurement: how all this was measured.
+        taxonomic: how far off mistakes are; None without taxonomic ranks.
         unknown: how well out-of-distribution photos are recognised; None where it was not measured.
         grown: of a classifier that was extended, its errors before and after.
     """
@@ -144,6 +146,7 @@ class ClassifierSummary(EvaluationSummary):
     answered: Mapping[str, Answered]
     coverage_curve: tuple[Mapping[str, float], ...]
     measurement: Measurement
+    taxonomic: TaxonomicError | None
     unknown: Mapping[str, Any] | None = None
     grown: Changes | UnsetType = UNSET
 
@@ -157,7 +160,8 @@ def measured(
     classifier: Classifier,
     parts: DataSplits,
     measurement: Measurement,
-    answers: Answers | None = None,
+    answers: Answers,
+    unknown: Mapping[str, Any] | None,
 ) -> ClassifierSummary:
     """Compute the measures of the calibrated scores and of the thresholds.
 
@@ -166,7 +170,8 @@ def measured(
         classifier: its temperature and thresholds.
         parts: the photos that it learned from.
         measurement: how the photos were measured.
-        answers: what thresholds that were set without each photo came to; None: the classifier's.
+        answers: what thresholds that were set without each photo came to.
+        unknown: how well out-of-distribution photos are recognised.
     """
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
     even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))
@@ -175,39 +180,33 @@ def measured(
     return ClassifierSummary(
         **vars(summary),
         calibration_error_before=evaluation.summary().calibration_error,
-        answered=answered(even, classifier, answers),
+        answered=answered(answers, len(even)),
         coverage_curve=tuple(calibration.coverage_curve(confidence, ~even.wrong_N())),
         measurement=measurement,
+        taxonomic=taxonomic_error(np.exp(even.scores_NC), even.labels_N, classifier.taxonomy.levels),
+        unknown=unknown,
     )
 
 
-def answered(even: Evaluation, classifier: Classifier, answers: Answers | None = None) -> dict[str, Answered]:
-    """Measure the thresholds on photos that did not set them, for each rank and for `all`.
+def answered(answers: Answers, photos: int) -> dict[str, Answered]:
+    """Measure what the thresholds came to on photos that did not set them, for each rank and for `all`.
 
-    A photo of a class that was not learned counts as answered wrongly, where it is answered.
+    A photo of a class that was not learned counts as answered wrongly, where it is answered; one that is
+    flagged as unknown is not answered.
 
     Args:
-        even: calibrated log-probabilities.
-        classifier: its thresholds and ranks.
-        answers: what came of the thresholds; None: it is computed.
+        answers: for each rank.
+        photos: how many there are.
     """
-    p_NC, levels = np.exp(even.scores_NC), classifier.taxonomy.levels
-    found = answers or calibration.answers(p_NC, even.labels_N, levels, classifier.thresholds)
 
     def share(given_N: BoolArray, right_N: BoolArray) -> Answered:
-        photos = int(given_N.sum())
-        return Answered(
-            photos,
-            photos / len(even) if len(even) else 0.0,
-            float(right_N[given_N].mean()) if photos else None,
-        )
+        given = int(given_N.sum())
+        precision = float(right_N[given_N].mean()) if given else None
+        return Answered(given, given / photos if photos else 0.0, precision)
 
-    given_N = np.zeros(len(even), np.bool_)
-    good_N = np.zeros(len(even), np.bool_)
-    for named_N, right_N in found.values():
-        given_N, good_N = given_N | named_N, good_N | (named_N & right_N)
-    by_rank = {rank: share(*each) for rank, each in found.items()}
-    return {"all": share(given_N, good_N), **by_rank}
+    given_N = np.logical_or.reduce([given for given, _ in answers.values()])
+    right_N = np.logical_or.reduce([given & right for given, right in answers.values()])
+    return {"all": share(given_N, right_N), **{rank: share(*each) for rank, each in answers.items()}}
 
 
 def photo_line(table: PhotoTable, parts: DataSplits) -> str:

@@ -28,6 +28,9 @@ PublishedSet = Literal["inat2017", "inat2018", "inat2019", "inat2021", "open-dat
 Quality = Literal["fast", "best"]
 """How much is tried in training."""
 
+Grouping = Literal["auto", "none"]
+"""Whether bursts and near-duplicates are found and stay together."""
+
 SplitMethod = Literal["stratified", "random", "official"]
 """How photos are divided into training, validation and test part."""
 

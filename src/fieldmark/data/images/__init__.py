@@ -158,16 +158,32 @@ def capture_time(data: bytes) -> str:
     Raises:
         ImageRejected: the bytes are not an image.
     """
+    return camera_and_time(data)[1]
+
+
+def camera_and_time(data: bytes) -> tuple[str, str]:
+    """Read which camera took a photo, and when, see `capture_time`; "" where it is unknown.
+
+    Raises:
+        ImageRejected: the bytes are not an image.
+    """
     from PIL import ExifTags, Image
 
     with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
-        about = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+        exif = picture.getexif()
+        about = exif.get_ifd(ExifTags.IFD.Exif)
+        named = (
+            exif.get(ExifTags.Base.Make),
+            exif.get(ExifTags.Base.Model),
+            about.get(ExifTags.Base.BodySerialNumber),
+        )
         when = str(about.get(ExifTags.Base.DateTimeOriginal, ""))
         zone = str(about.get(ExifTags.Base.OffsetTimeOriginal, "Z"))
+    camera = " ".join(str(name) for name in named if name)
     found = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", when)
     if found is None or not re.fullmatch(r"Z|[+-]\d\d:\d\d", zone):
-        return ""
-    return f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
+        return camera, ""
+    return camera, f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
 
 
 @contextmanager

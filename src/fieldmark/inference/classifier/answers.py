@@ -13,7 +13,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
-Source = Literal["species", "rolled up", "not sure"]
+Source = Literal["species", "rolled up", "not sure", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class Prediction:
 
     @property
     def source(self) -> Source:
-        """How the answer came about: "species" is the first label itself, whatever its rank."""
+        """How the answer came about: "species" is the first label itself, whatever its rank; "unknown" is
+        the out-of-distribution flag, with which no answer is given."""
+        if self.unknown:
+            return "unknown"
         return "species" if self.sure else "rolled up" if self.rolled else "not sure"
 
     @property
@@ -130,13 +133,13 @@ def ranked(
     """Make a prediction from one photo's probabilities; see `Classifier.rank`."""
     best = np.argsort(-p_C, kind="stable")[:top]
     answers = tuple(Answer(taxa[number], float(p_C[number])) for number in best)
-    sure = "species" not in thresholds or answers[0].score >= thresholds["species"].score
+    sure = not unknown and ("species" not in thresholds or answers[0].score >= thresholds["species"].score)
     wider = tuple(_wider(level, p_C) for level in levels)
     reached = (one for one in wider if one.rank in thresholds and one.score >= thresholds[one.rank].score)
-    rolled = None if sure else next(reached, None)
+    rolled = None if sure or unknown else next(reached, None)
     reason = _reason(answers[0], rolled, wider, thresholds)
     if unknown:
-        reason += f"; but the photo is unlike those of the {len(taxa):,} names it knows"
+        reason = f"the photo is unlike those of the {len(taxa):,} names that this classifier knows"
     return Prediction(answers, sure, rolled, wider, reason, unknown)
 
 

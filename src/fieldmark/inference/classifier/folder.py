@@ -2,6 +2,7 @@
 
     classifier.json        everything that is not a tensor
     head.safetensors       the last layer
+    ood.safetensors        what the out-of-distribution score compares a photo with
     backbone.safetensors   the weights of all layers before it
     README.md              a model card in the form of the Hugging Face hub
 
@@ -26,6 +27,8 @@ from fieldmark.inference.classifier import hub as remote
 from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.model_card import card
+from fieldmark.inference.classifier.ood import FILE as OOD_FILE
+from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.validation import damaged
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import ClassifierError, InputError
@@ -49,6 +52,7 @@ LIMITS = {
     **{_name("head", number): 1 << 33 for number in range(MOST_MEMBERS)},
     **{_name("backbone", number): 1 << 35 for number in range(MOST_MEMBERS)},
     "neighbours.safetensors": 1 << 35,
+    OOD_FILE: 1 << 33,
 }
 """The files that are read, and the bytes that each may have."""
 
@@ -56,7 +60,7 @@ KIND = Kind(
     "classifier",
     "classifier.json",
     owned=(
-        *("backbone*.safetensors", "head*.safetensors", "neighbours.safetensors", "README.md"),
+        *("backbone*.safetensors", "head*.safetensors", "neighbours.safetensors", OOD_FILE, "README.md"),
         *("evaluation.json", "evaluation.safetensors", "photos.parquet", "split.parquet"),
         "report.html",
     ),
@@ -88,6 +92,8 @@ def _write(classifier: Classifier, folder: Path) -> None:
     for number, member in enumerate(classifier.members):
         tensors = {name: np.ascontiguousarray(t) for name, t in member.head.tensors().items()}
         io.write_bytes(folder / _name("head", number), as_bytes(tensors))
+    if classifier.ood:
+        classifier.ood.save(folder)
     io.write_text(folder / "README.md", card(classifier))
 
 
@@ -110,7 +116,8 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
             "members": [_as_json(member) for member in classifier.members],
             "temperature": classifier.temperature,
             "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
-            "known_from": classifier.ood_threshold,
+            "known_from": classifier.ood.threshold if classifier.ood else None,
+            "ood": classifier.ood.to_json() if classifier.ood else None,
             "taxonomy": classifier.taxonomy.to_json(),
             "files": publishing.digests(folder),
             "provenance": dict(classifier.provenance),
@@ -143,19 +150,27 @@ def _load(folder: Path) -> dict[str, Any]:
     about = _read_about(folder)
     try:
         taxonomy = validation.taxonomy(about["taxonomy"])
-        unset = about["known_from"] is None
+        members = _members(folder, about, len(taxonomy))
         return {
-            "members": _members(folder, about, len(taxonomy)),
+            "members": members,
             "taxonomy": taxonomy,
             "temperature": validation.number(about, "temperature", 1e-3, 1e3),
             "thresholds": validation.thresholds(about["thresholds"]),
-            "ood_threshold": None if unset else validation.number(about, "known_from", -1e6, 1e6),
+            "ood": _ood(folder, about, len(members[0].head.weight)),
             "provenance": about["provenance"],
             "source": folder,
             "files": _files(about),
         }
     except (InputError, OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from error
+
+
+def _ood(folder: Path, about: Any, dim: int) -> OodDetector | None:
+    """Older classifiers have a threshold of the energy alone."""
+    if about["known_from"] is None:
+        return None
+    energy = {"kind": "energy", "threshold": about["known_from"]}
+    return OodDetector.load(about.get("ood", energy), folder, about["files"], dim)
 
 
 def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:

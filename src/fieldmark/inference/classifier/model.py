@@ -23,6 +23,7 @@ from fieldmark.inference.classifier import folder as storage
 from fieldmark.inference.classifier import hub, streaming
 from fieldmark.inference.classifier.answers import Prediction, columns_of, ranked
 from fieldmark.inference.classifier.ensemble_member import Member, Network
+from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
 from fieldmark.utils.errors import ClassifierError, ImageRejected
@@ -43,8 +44,7 @@ class Classifier:
             logarithms of its mean probabilities.
         thresholds: the score from which an answer is given at each rank; "species" is the label
             itself. Empty: the first label is always given.
-        ood_threshold: a photo with a lower `calibration.energy` may show none of the classes; None:
-            not set. An ensemble's energy is the weighted mean of its members'.
+        ood: tells photos that may show none of the classes; None: nothing does reliably.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: the folder that it was loaded from.
         files: the SHA-256 of each file that belongs to it there.
@@ -54,7 +54,7 @@ class Classifier:
     taxonomy: Taxonomy
     temperature: float = 1.0
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
-    ood_threshold: float | None = None
+    ood: OodDetector | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -113,7 +113,8 @@ class Classifier:
             for each in self.members
         ]
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
-        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, self.ood_threshold])
+        ood = self.ood.digest if self.ood else None
+        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood])
 
     def only(self, names: Iterable[str]) -> Classifier:
         """Return the classifier of some of the labels; their probabilities sum to 1.
@@ -127,8 +128,8 @@ class Classifier:
         columns = columns_of(self.taxa, names)
         members = tuple(replace(each, head=each.only(columns)) for each in self.members)
         taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
-        # The energy of fewer labels is another number, for which no threshold was set.
-        return replace(self, members=members, taxonomy=taxonomy, ood_threshold=None)
+        # Of fewer labels the score is another number, for which no threshold was set.
+        return replace(self, members=members, taxonomy=taxonomy, ood=None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is computed again; see `Network` for the weights."""
@@ -193,17 +194,26 @@ class Classifier:
         return self.outputs(crops)[0]
 
     def outputs(self, crops: Crops) -> tuple[FloatArray, FloatArray]:
-        """Compute calibrated probabilities of crops, shape (N, C), and energies, shape (N,)."""
+        """Compute calibrated probabilities (N, C) and out-of-distribution scores (N,) of crops."""
         views = [crops] if isinstance(crops, np.ndarray) else crops
         parts = [np.empty((0, len(self.taxa)), np.float32)]
-        energies = [np.empty(0, np.float32)]
+        scores = [np.empty(0, np.float32)]
         for start in range(0, len(views[0]), streaming.BATCH):
             features = self.features([each[start : start + streaming.BATCH] for each in views])
             with cpu.single_threaded():
                 logits_BC, energy_B = self._logits(features)
+                scores.append(self.ood_scores(features, energy_B))
             parts.append(np.exp(metrics.log_softmax(logits_BC).astype(np.float32)))
-            energies.append(energy_B)
-        return np.concatenate(parts), np.concatenate(energies)
+        return np.concatenate(parts), np.concatenate(scores)
+
+    def ood_scores(self, features: Sequence[FloatArray], energy_N: FloatArray) -> FloatArray:
+        """Compute the out-of-distribution scores of photos, shape (N,); without a detector the energies.
+
+        Args:
+            features: as `features` returns them.
+            energy_N: as `combined` returns them.
+        """
+        return self.ood.scores(features[0], energy_N) if self.ood else energy_N
 
     def stream(
         self, photos: Iterable[Photo | ImageRejected]
@@ -211,14 +221,15 @@ class Classifier:
         """Score photos one after the other, in order and in bounded memory.
 
         Yields:
-            The calibrated probabilities, shape (C,), and the energy; or why the photo is rejected.
+            The calibrated probabilities, shape (C,), and the out-of-distribution score; or why the photo
+            is rejected.
 
         Raises:
             InputError: a value is not a photo; after the results of the photos before it.
         """
         for reasons, crops in streaming.batches(photos, self.views):
-            p_NC, energy_N = self.outputs(crops)
-            outputs = zip(p_NC, energy_N.tolist(), strict=True)
+            p_NC, ood_N = self.outputs(crops)
+            outputs = zip(p_NC, ood_N.tolist(), strict=True)
             for reason in reasons:
                 yield next(outputs) if reason is None else reason
 
@@ -305,10 +316,10 @@ class Classifier:
         network, dim = self.lead.network, len(self.lead.head.weight)
         return streaming.rows(photos, [self.lead.preprocess], lambda c: network.engine(c[0]), dim)
 
-    def rank(self, p_C: FloatArray, top: int = 5, energy: float | None = None) -> Prediction:
-        """Make a prediction from one photo's probabilities, shape (C,), and its energy, from which the
-        out-of-distribution flag follows."""
-        unknown = None if self.ood_threshold is None or energy is None else energy < self.ood_threshold
+    def rank(self, p_C: FloatArray, top: int = 5, ood_score: float | None = None) -> Prediction:
+        """Make a prediction from one photo's probabilities, shape (C,), and its out-of-distribution
+        score, from which the flag follows."""
+        unknown = None if self.ood is None or ood_score is None else ood_score < self.ood.threshold
         return ranked(p_C, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
 
     def save(self, folder: str | Path) -> None:

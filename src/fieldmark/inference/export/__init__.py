@@ -2,7 +2,7 @@
 
     image          uint8 (H, W, 3): a decoded photo, upright, RGB, of any size
     probabilities  float32 (C,): calibrated, in the order of the class list in the metadata
-    energy         float32 (): below `known_from` in the metadata, the photo may show no known class
+    ood_score      float32 (): below `known_from` in the metadata, the photo may show no known class
 
 It contains the resize, the normalisation, the network, the last layer and the temperature; of an
 ensemble all members, with each network once. The file is written only after it has given the
@@ -62,7 +62,7 @@ CALIBRATED = 256
 """The maximum number of a classifier's photos for int8: one half sets the ranges, the other measures
 the loss."""
 
-_ENERGY = 10  # tolerance of an energy, as a multiple of that of a probability
+_OOD = 10  # tolerance of an out-of-distribution score, as a multiple of that of a probability
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ def export(
     expected = expected_of(classifier, shapes)
     allowed = max(TOLERANCE[view.interpolation] for view in classifier.views)
     parity = compare(model, shapes, expected, allowed)
-    apart = max(parity.max_difference, parity.energy_difference / _ENERGY)
+    apart = max(parity.max_difference, parity.ood_difference / _OOD)
     if apart > allowed or parity.agreement < 1:
         raise InputError(
             f"{path} is not written: the graph disagrees with the classifier ({parity}; at most "
-            f"{allowed:g} is allowed, and {_ENERGY} times that in an energy): "
+            f"{allowed:g} is allowed, and {_OOD} times that in an out-of-distribution score): "
             "use the classifier's folder, or train with another network."
         )
     loss = None

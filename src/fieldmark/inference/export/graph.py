@@ -43,7 +43,7 @@ def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.
     scores = [_head(add, x, each) for x, each in zip(inputs, classifier.members, strict=True)]
     outputs = {
         "probabilities": (_probabilities(add, scores, classifier), [len(classifier.taxonomy)]),
-        "energy": (_energy(add, scores, classifier), []),
+        "ood_score": (_ood_score(add, inputs[0], scores, classifier), []),
     }
     add.nodes += [helper.make_node("Identity", [made], [name]) for name, (made, _) in outputs.items()]
     _share(add)
@@ -101,6 +101,16 @@ def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: 
     return add("Squeeze", add("Softmax", mixed, axis=1), add.constant([0], np.int64))
 
 
+def _ood_score(add: preprocessing.Nodes, features: str, scores: Sequence[str], classifier: Classifier) -> str:
+    """Add the out-of-distribution score, see `OodDetector`: a float32 without a dimension."""
+    if classifier.ood is None or classifier.ood.kind == "energy":
+        return _energy(add, scores, classifier)
+    length = add("ReduceL2", features, axes=[1], keepdims=1)
+    unit = add("Div", features, add("Max", length, add.constant(1e-12, np.float32)))
+    vectors_DK = add("Cast", add.constant(classifier.ood.vectors_KD.T, np.float16), to=1)  # to float32
+    return add("ReduceMax", add("MatMul", unit, vectors_DK), axes=[0, 1], keepdims=0)
+
+
 def _energy(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
     """Add the mean of the members' `calibration.energy`: float32 (1, C) of each to ()."""
     temperature = add.constant(classifier.temperature, np.float32)
@@ -133,7 +143,8 @@ def describe(model: onnx.ModelProto, classifier: Classifier, parity: Parity, los
         "taxonomy": classifier.taxonomy.to_json(),
         "threshold": asdict(classifier.threshold) if classifier.threshold else None,
         "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
-        "known_from": classifier.ood_threshold,
+        "known_from": classifier.ood.threshold if classifier.ood else None,
+        "ood": classifier.ood.to_json() if classifier.ood else None,
         "temperature": classifier.temperature,
         "preprocess": classifier.lead.to_json()["preprocess"],
         "members": [each.to_json() for each in classifier.members],

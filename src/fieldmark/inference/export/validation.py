@@ -49,13 +49,13 @@ class Parity:
     photos: int
     max_difference: float  # the largest of a probability
     agreement: float  # the share of photos with the same first label
-    energy_difference: float = 0.0  # the largest, relative where the energy is above 1
+    ood_difference: float = 0.0  # the largest of a score, relative where that is above 1
 
     def __str__(self) -> str:
         return (
             f"the same first label on {self.agreement:.1%} of {self.photos:,} pictures, the largest "
-            f"difference in a probability is {self.max_difference:.1e}, in an energy "
-            f"{self.energy_difference:.1e}"
+            f"difference in a probability is {self.max_difference:.1e}, in an "
+            f"out-of-distribution score {self.ood_difference:.1e}"
         )
 
 
@@ -66,15 +66,15 @@ def compare(
 
     First labels whose probabilities are as close as `allowed` count as the same.
     """
-    p_NC, energy_N = (np.stack(part) for part in zip(*map(running(model), shapes), strict=True))
+    p_NC, ood_N = (np.stack(part) for part in zip(*map(running(model), shapes), strict=True))
     best = expected.probabilities_NC
     short = best.max(axis=1) - best[np.arange(len(shapes)), p_NC.argmax(axis=1)]
-    scale_N = np.maximum(np.abs(expected.energy_N), 1)
+    scale_N = np.maximum(np.abs(expected.ood_N), 1)
     return Parity(
         len(shapes),
         _worst(p_NC - best),
         float((short <= allowed).mean()),
-        _worst((energy_N - expected.energy_N) / scale_N),
+        _worst((ood_N - expected.ood_N) / scale_N),
     )
 
 
@@ -85,13 +85,13 @@ def _worst(differences: npt.NDArray[np.floating]) -> float:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs for photos: probabilities (N, C) and energies (N,)."""
+    """The outputs for photos: probabilities (N, C) and out-of-distribution scores (N,)."""
 
     probabilities_NC: FloatArray
-    energy_N: FloatArray
+    ood_N: FloatArray
 
     def __getitem__(self, photos: slice) -> Outputs:
-        return Outputs(self.probabilities_NC[photos], self.energy_N[photos])
+        return Outputs(self.probabilities_NC[photos], self.ood_N[photos])
 
 
 def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:

@@ -31,7 +31,7 @@ from fieldmark.training.automl.selection import EnsembleOption
 from fieldmark.training.automl.summary import OptionRow, lines, table
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import join_processes
-from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
+from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
 from fieldmark.utils.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -171,18 +171,20 @@ class EnsembleStrategy:
         dataset: the photos and their split.
         config: every choice.
         budget: the time for the search, which runs from now on.
+        divided: whether the user divided the photos.
     """
 
     dataset: Dataset
     config: TrainConfig
     budget: automl.Budget
+    divided: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset, config: TrainConfig) -> EnsembleStrategy:
+    def of(cls, dataset: Dataset, config: TrainConfig, *, divided: bool = False) -> EnsembleStrategy:
         """Start the budget, and name the networks in the configuration."""
         names = _names(config)
         named = replace(config, backbone=names[0], also=tuple(names[1:]))
-        return cls(dataset, named, automl.Budget(config.budget))
+        return cls(dataset, named, automl.Budget(config.budget), divided)
 
     @cached_property
     def networks(self) -> list[models.Backbone]:
@@ -196,7 +198,11 @@ class EnsembleStrategy:
         first = self.networks[0]
         view = replace(PAPER_CROP, tier=self.config.tier)
         data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
-        return data.compute({first.architecture.name: first})
+        data = data.compute({first.architecture.name: first})
+        if self.divided or self.config.groups == "none":
+            return data
+        grouped = data.grouped(first)
+        return data if grouped is data else grouped.divided_anew(self.config)
 
     def fit(self, data: Prepared) -> Fitted:
         """Try the candidates, and take what does best on photos that it was not trained on."""

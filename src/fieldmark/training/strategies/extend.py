@@ -28,7 +28,7 @@ from fieldmark.heads.default import Warm
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.pipeline import Fitted, Outcome, Prepared
+from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.single import cross_fitted, fitted, sweep
 from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
@@ -116,7 +116,8 @@ class ExtendStrategy:
         made = self.old.classifier.provenance.get("name", self.model.name)
         dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
-        return Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
+        data = Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
+        return data.grouped(self.backbone) if dataset.split.way == "folds" else data
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer: on all photos and measured in folds, or from the old one on."""

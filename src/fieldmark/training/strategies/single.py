@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from fieldmark import models
+from fieldmark.data.cross_validation import together
 from fieldmark.data.dataset import Dataset
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.features.labelled import LabelledFeatures
@@ -32,7 +33,7 @@ from fieldmark.training.finetune import (
     split_trained,
 )
 from fieldmark.training.logit_adjustment import for_rare
-from fieldmark.training.pipeline import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
+from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar
 
@@ -78,9 +79,15 @@ class SingleStrategy:
         if self.config.transfer == "scratch":
             return data
         with distributed.first_process_first():
-            data = data.compute({self.config.network: self.backbone})
-        pool = pooled(data, test=self.divided) if self.config.in_folds else data
-        return pool if self.config.in_folds and in_minutes(pool, self.backbone) else data
+            computed = data.compute({self.config.network: self.backbone})
+            alone = self.divided or self.config.groups == "none"
+            data = computed if alone else computed.grouped(self.backbone)
+        if not self.config.in_folds:
+            return data if data is computed else data.divided_anew(self.config)
+        pool = pooled(data) if self.divided else data
+        if in_minutes(pool, self.backbone):
+            return pool
+        return data if self.divided else data.divided_anew(self.config)
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
@@ -94,24 +101,20 @@ class SingleStrategy:
 
     def _refit(self, found: Fitted) -> LinearHead:
         """Train the head that was measured again, on all photos."""
-        pool = pooled(found.data, test=self.divided).splits
-        photos = found.lead.features(pool.train, found.data.splits.classes)
+        splits = found.data.splits
+        every = together(splits.train, splits.val)
+        if not (self.divided or found.data.table.has_test):
+            every = together(every, splits.test)
+        photos = found.lead.features(every, splits.classes)
         known = photos.where(photos.labels >= 0)
         best = min(found.fits, key=by_loss)
         logger.info(f"Training the last layer that was measured again, on all {len(known):,} photos.")
-        return refit(best, known, len(found.data.splits.classes), seed=self.config.seed)
+        return refit(best, known, len(splits.classes), seed=self.config.seed)
 
 
-def pooled(data: Prepared, *, test: bool = False) -> Prepared:
-    """Return the photos, all to train on but a test part that was set apart.
-
-    Args:
-        data: the photos as they are divided.
-        test: whether the test part was set apart by the user; an official one always was.
-    """
-    dataset = data.dataset
-    split = dataset.split.pooled(test=test or dataset.table.has_test)
-    return replace(data, dataset=replace(dataset, split=split))
+def pooled(data: Prepared) -> Prepared:
+    """Return the photos with training and validation part in one; the test part stays apart."""
+    return replace(data, dataset=replace(data.dataset, split=data.dataset.split.pooled()))
 
 
 def in_minutes(data: Prepared, backbone: Backbone) -> bool:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fieldmark.curation.hamming_search import components, pairs_within
-from fieldmark.curation.image_stats import ImageStats
 from fieldmark.features.cache import Features
+from fieldmark.features.hamming_search import components, pairs_within
+from fieldmark.features.image_stats import ImageStats
 from fieldmark.utils.typing import FloatArray, IntArray
 
 RADIUS = 11  # largest Hamming distance of a proposed pair, of 64 bits

@@ -13,11 +13,11 @@ from itertools import islice
 
 import numpy as np
 
-from fieldmark.curation.hamming_search import Hashes
 from fieldmark.data import loader
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.transforms import Preprocess
 from fieldmark.features.cache import FeatureCache, FeatureStore
+from fieldmark.features.hamming_search import Hashes
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.typing import ByteArray, FloatArray

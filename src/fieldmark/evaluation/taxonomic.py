@@ -1,0 +1,101 @@
+"""How far off mistakes are: errors at each rank, and the height of the lowest common ancestor.
+
+Deng and others, "What does classifying more than 10,000 image categories tell us?", 2010, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fieldmark.data.taxonomy import Level
+from fieldmark.utils.records import Record
+from fieldmark.utils.typing import FloatArray, IntArray
+
+_MOST_CLASSES = 2000  # the heights of all pairs are held at once
+
+
+@dataclass(frozen=True)
+class RankError(Record):
+    """The error at one rank: the share of photos whose first label is in another taxon of that rank.
+
+    Attributes:
+        rank: genus, family … kingdom.
+        photos: those whose class and first label both have a taxon of that rank.
+        error: None without such a photo.
+    """
+
+    rank: str
+    photos: int
+    error: float | None
+
+
+@dataclass(frozen=True)
+class TaxonomicError(Record):
+    """How far off the first labels are.
+
+    Attributes:
+        ranks: the errors from the narrowest rank to the widest.
+        height: the mean height of the lowest common ancestor of class and first label: 0 for the right
+            label, 1 where the narrowest rank above it is the same, and so on; one more than there are ranks
+            where none is.
+        height_of_mistakes: the same over wrong labels alone; None without one.
+        least_height: the mean height if labels were decided by the least expected height; None with more
+            than 2,000 classes.
+        least_height_error: the top-1 error of that decision.
+    """
+
+    ranks: tuple[RankError, ...]
+    height: float
+    height_of_mistakes: float | None
+    least_height: float | None
+    least_height_error: float | None
+
+
+def heights(true_M: IntArray, other_M: IntArray, levels: Sequence[Level]) -> IntArray:
+    """Compute the height of the lowest common ancestor of pairs of classes; shapes broadcast."""
+    found = np.where(true_M == other_M, 0, len(levels) + 1)
+    for height in range(len(levels), 0, -1):
+        true, other = levels[height - 1].column[true_M], levels[height - 1].column[other_M]
+        found = np.where((found > 0) & (true == other) & (true >= 0), height, found)
+    return np.asarray(found, np.int64)
+
+
+def least_expected_height(p_NC: FloatArray, levels: Sequence[Level]) -> IntArray:
+    """Decide for the label with the least expected height, shape (N,); of equal ones the most probable."""
+    every_C = np.arange(p_NC.shape[1])
+    height_CC = heights(every_C[:, None], every_C, levels)
+    expected_NC = p_NC @ height_CC.astype(np.float32)
+    return np.asarray((expected_NC - 1e-6 * p_NC).argmin(axis=1), np.int64)
+
+
+def taxonomic_error(p_NC: FloatArray, labels_N: IntArray, levels: Sequence[Level]) -> TaxonomicError | None:
+    """Measure how far off the first labels are; None without a photo of the classes or without ranks.
+
+    Args:
+        p_NC: calibrated probabilities.
+        labels_N: the classes; photos with -1 are ignored.
+        levels: the wider ranks, the narrowest first.
+    """
+    known_N = labels_N >= 0
+    if not known_N.any() or not levels:
+        return None
+    p_MC, true_M = p_NC[known_N], labels_N[known_N]
+    first_M = p_MC.argmax(axis=1)
+    height_M, wrong_M = heights(true_M, first_M, levels), first_M != true_M
+    decided_M = least_expected_height(p_MC, levels) if p_NC.shape[1] <= _MOST_CLASSES else None
+    return TaxonomicError(
+        ranks=tuple(_rank_error(level, true_M, first_M) for level in levels),
+        height=float(height_M.mean()),
+        height_of_mistakes=float(height_M[wrong_M].mean()) if wrong_M.any() else None,
+        least_height=None if decided_M is None else float(heights(true_M, decided_M, levels).mean()),
+        least_height_error=None if decided_M is None else float((decided_M != true_M).mean()),
+    )
+
+
+def _rank_error(level: Level, true_M: IntArray, first_M: IntArray) -> RankError:
+    true, first = level.column[true_M], level.column[first_M]
+    both = (true >= 0) & (first >= 0)
+    return RankError(level.rank, int(both.sum()), float((true != first)[both].mean()) if both.any() else None)
