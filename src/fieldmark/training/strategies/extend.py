@@ -117,7 +117,8 @@ class ExtendStrategy:
         dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
         data = Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
-        return data.grouped(self.backbone) if dataset.split.way == "folds" else data
+        learned = self.old.classifier.provenance.get("weights") != "random"
+        return data.grouped(self.backbone, learned=learned) if dataset.split.way == "folds" else data
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer: on all photos and measured in folds, or from the old one on."""
