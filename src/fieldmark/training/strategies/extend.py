@@ -19,7 +19,7 @@ from fieldmark.data import readers, synonyms
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.merge import merge
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.split import PARTS, Split, split_photos
+from fieldmark.data.split import PARTS, Split, split_photos, undivided
 from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
@@ -242,14 +242,12 @@ def extended_split(old: Split, table: PhotoTable) -> Split:
         .unique("group", keep="first", maintain_order=True)
         .select("group", "part")
     )
-    if old.way == "folds":
-        drawn = new.select(
-            "id", part=pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(pl.lit("train"))
-        )
-        return Split(pl.concat([old.frame, drawn]).sort("id"), old.seed, old.way)
     followed = new.join(known, on="group").select("id", "part")
-    rest = new.filter(~pl.col("id").is_in(followed["id"].implode()))
-    drawn = _drawn(table.with_frame(rest), old.seed)
+    rest = table.with_frame(new.filter(~pl.col("id").is_in(followed["id"].implode())))
+    if old.way != "folds":
+        drawn = _drawn(rest, old.seed)
+    else:
+        drawn = undivided(rest).frame if len(rest) else followed.clear()
     return Split(pl.concat([old.frame, followed, drawn]).sort("id"), old.seed, old.way)
 
 
