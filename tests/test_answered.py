@@ -38,7 +38,11 @@ def test_a_training_leaves_its_thresholds_and_what_they_do(model: Path) -> None:
     about = json.loads((model / "classifier.json").read_text())
     measured = json.loads((model / "evaluation.json").read_text())
     assert about["thresholds"]["species"]["precision"] == 0.95
-    assert measured["answered"]["all"] == measured["answered"]["species"]  # no genus is known
+    answered = measured["answered"]
+    assert answered["all"]["photos"] == sum(answered[rank]["photos"] for rank in about["thresholds"])
+    assert answered["all"]["coverage"] == answered["all"]["photos"] / measured["photos"]
+    promised = about["thresholds"]["species"]["promised"]
+    assert 0.5 < promised <= 0.95
     assert measured["coverage_curve"][-1]["coverage"] == 1
 
 

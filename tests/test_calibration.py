@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax as reference_log_softmax
 from scipy.special import logsumexp
+from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
@@ -59,15 +60,25 @@ def test_the_temperature_is_the_one_the_labels_were_drawn_with(temperature: floa
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.08)
 
 
+def penalised(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """The loss of all photos, and how far log T is from what is expected of it: N(0, 0.5^2)."""
+    prior = np.log(temperature) ** 2 / (2 * 0.5**2)
+    return len(labels) * nll(logits, labels, temperature) + float(prior)
+
+
+@pytest.mark.parametrize("count", [4, 300])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_the_temperature_is_scipys(temperature: float) -> None:
-    logits, labels = drawn(temperature, count=300)
+def test_the_temperature_is_scipys(temperature: float, count: int) -> None:
+    logits, labels = drawn(temperature, count=count)
     peer = minimize_scalar(
-        lambda t: nll(logits, labels, t), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}
+        lambda log_t: penalised(logits, labels, np.exp(log_t)),
+        bounds=(np.log(0.05), np.log(20)),
+        method="bounded",
+        options={"xatol": 1e-7},
     )
     found = fit_temperature(logits, labels)
-    assert found == pytest.approx(peer.x, rel=1e-3)
-    assert nll(logits, labels, found) <= peer.fun + 1e-7
+    assert found == pytest.approx(np.exp(peer.x), rel=1e-3)
+    assert penalised(logits, labels, found) <= peer.fun + 1e-5
 
 
 @given(
@@ -85,6 +96,41 @@ def test_a_temperature_never_makes_it_worse_and_changes_no_ranking(s_NC: np.ndar
     np.testing.assert_array_equal(np.take_along_axis(s_NC, order, 1), np.sort(s_NC, axis=1, kind="stable"))
 
 
+@pytest.mark.parametrize("photos", [1, 3])
+def test_a_handful_of_right_photos_does_not_make_every_answer_certain(photos: int) -> None:
+    """Their loss alone would be lowest at the lowest temperature there is."""
+    logits = np.zeros((photos, 4), np.float32)
+    logits[:, 1] = 2.0
+    labels = np.ones(photos, np.int64)
+    assert nll(logits, labels, 0.05) < nll(logits, labels, 0.5)
+    assert 0.5 < fit_temperature(logits, labels) < 1
+    assert 1 < fit_temperature(logits, 1 + labels) < 4  # all wrong
+
+
+def test_the_more_photos_the_less_is_expected_of_the_temperature() -> None:
+    logits, labels = drawn(4.0)
+
+    def mean(count: int) -> float:
+        parts = [slice(at, at + count) for at in range(0, min(len(labels), 50 * count), count)]
+        return float(np.mean([np.log(fit_temperature(logits[part], labels[part])) for part in parts]))
+
+    assert 0 < mean(2) < mean(20) < mean(4000)
+    assert mean(2) < np.log(2)
+
+
+def test_photos_of_one_group_count_once_in_the_temperature() -> None:
+    logits, labels = drawn(2.5, count=30)
+    names = [f"group {at}" for at in range(30)]
+    alone = fit_temperature(logits, labels)
+    assert fit_temperature(logits, labels, names) == pytest.approx(alone)
+    often = np.repeat(np.arange(30), np.arange(30) % 7 + 1)
+    groups = [names[at] for at in often]
+    assert fit_temperature(logits[often], labels[often], groups) == pytest.approx(alone, rel=1e-5)
+    assert fit_temperature(logits[often], labels[often]) != pytest.approx(alone, rel=1e-2)
+    one = fit_temperature(np.repeat(logits[:1], 50, axis=0), np.repeat(labels[:1], 50), ["one"] * 50)
+    assert one == pytest.approx(fit_temperature(logits[:1], labels[:1]), rel=1e-5)
+
+
 def test_photos_of_no_class_say_nothing_of_the_temperature() -> None:
     logits, labels = drawn(2.0, count=200)
     with_others = np.concatenate([labels, np.full(50, -1)])
@@ -97,29 +143,45 @@ def test_photos_of_no_class_say_nothing_of_the_temperature() -> None:
 SCORES = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), st.booleans()), max_size=30)
 
 
+def lower(right: int, photos: int) -> float:
+    """The lower end of the exact one-sided 90 % interval of a share of independent photos."""
+    return binomtest(right, photos, alternative="greater").proportion_ci(0.9, method="exact").low
+
+
 @given(SCORES, st.floats(0.0, 1.0))
-def test_the_threshold_holds_on_the_photos_it_was_set_on(
+def test_what_a_threshold_promises_is_the_lower_end_of_an_interval(
     photos: list[tuple[float, bool]], precision: float
 ) -> None:
     confidence = np.array([score for score, _ in photos], np.float32)
     right = np.array([each for _, each in photos], bool)
     found = fit_threshold(confidence, right, precision)
     given = confidence >= found.score
+    assert found.precision == precision
     assert found.coverage == pytest.approx(given.mean() if len(given) else 0.0)
-    if given.any():
-        assert right[given].mean() >= precision
-        assert answered(confidence, right, found.score) == (found.coverage, right[given].mean())
-    # and no lower score would have done: every place to cut that answers more photos breaks it
+    ends = {}  # of each place to cut: photos with the same score are answered together
     for score in np.unique(confidence):
         more = confidence >= score
-        if more.sum() > given.sum():
-            assert right[more].mean() < precision
+        ends[float(score)] = lower(int(right[more].sum()), int(more.sum())), right[more].mean()
+    if not given.any():
+        assert found.promised is None
+        assert found.score > 1
+        assert all(share < precision for _, share in ends.values())
+        return
+    assert found.promised is not None
+    assert right[given].mean() >= precision
+    assert found.promised == pytest.approx(min(precision, ends[found.score][0]))
+    if found.promised < precision:  # too few photos to show it: then the surest of what was seen
+        assert found.promised == pytest.approx(max(low for low, share in ends.values() if share >= precision))
+    else:  # the next score below would not have done
+        below = [score for score in ends if score < found.score]
+        assert not below or ends[max(below)][0] < precision
 
 
-def test_where_no_score_is_good_enough_nothing_is_answered() -> None:
+def test_where_no_score_is_good_enough_nothing_is_promised() -> None:
     found = fit_threshold(np.array([1.0, 0.9], np.float32), np.array([False, True]))
     assert found.score > 1
     assert found.coverage == 0
+    assert found.promised is None
     assert answered(np.array([1.0, 0.5], np.float32), np.array([True, False]), found.score) == (0, 1)
 
 
@@ -127,7 +189,55 @@ def test_a_threshold_on_no_photos() -> None:
     nothing = np.array([], np.float32)
     found = fit_threshold(nothing, nothing.astype(bool))
     assert found.coverage == 0
+    assert found.promised is None
     assert answered(nothing, nothing.astype(bool), 0.5) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("photos", "promised"), [(3, 0.1 ** (1 / 3)), (10, 0.1**0.1), (44, 0.949), (45, 0.95)]
+)
+def test_right_photos_promise_what_so_many_can_show(photos: int, promised: float) -> None:
+    """Forty-five right answers show 95 %; three show 46 %, however sure they look."""
+    confidence = np.linspace(0.8, 0.9, photos).astype(np.float32)
+    found = fit_threshold(confidence, np.ones(photos, bool))
+    assert found.promised == pytest.approx(promised, abs=1e-4)
+    assert found.coverage == 1
+
+
+def test_photos_of_one_group_promise_no_more_than_one() -> None:
+    confidence, right = np.linspace(0.8, 0.9, 60).astype(np.float32), np.ones(60, bool)
+    alone = fit_threshold(confidence[:6], right[:6])
+    groups = [f"group {at % 6}" for at in range(60)]
+    assert fit_threshold(confidence, right, 0.95, groups).promised == pytest.approx(alone.promised)
+    assert fit_threshold(confidence, right, 0.95, ["one"] * 60).promised == pytest.approx(0.1)
+    assert fit_threshold(confidence, right, 0.95).promised == 0.95
+
+
+def steep(score: np.ndarray) -> np.ndarray:
+    """Scores that tell little below 0.5 and nearly all above 0.7."""
+    return 1 / (1 + np.exp(-15 * (score - 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("photos", "group", "chance"),
+    [(20, 1, steep), (60, 1, np.positive), (60, 5, steep), (200, 1, np.positive), (200, 5, np.positive)],
+)
+def test_what_is_promised_holds_on_new_photos(photos: int, chance: Any, group: int) -> None:
+    """In 0.9 of the repetitions, or nearly: the score is the best of some that were tested."""
+    random, kept = np.random.default_rng([photos, group, 3]), []
+    every = np.linspace(0.3, 1, 5001)
+    for _ in range(200):
+        score_U = random.uniform(0.3, 1, photos // group)
+        right_U = random.random(len(score_U)) < chance(score_U)
+        shown_N = np.repeat(score_U, group) + random.uniform(-1e-3, 1e-3, photos)
+        groups = [str(at) for at in np.repeat(np.arange(len(score_U)), group)]
+        found = fit_threshold(shown_N.astype(np.float32), np.repeat(right_U, group), 0.95, groups)
+        if found.promised is None:
+            assert found.score > 1
+        elif (every >= found.score).any():
+            kept.append(chance(every[every >= found.score]).mean() >= found.promised)
+    assert len(kept) > 120
+    assert np.mean(kept) >= 0.88
 
 
 LEVELS = Taxonomy(

@@ -56,7 +56,7 @@ def make() -> Classifier:
         taxonomy=Taxonomy(TAXA),
         temperature=1.7,
         ood_threshold=-3.5,
-        thresholds={"species": Threshold(0.95, 0.6, 0.8), "genus": Threshold(0.95, 0.8, 0.1)},
+        thresholds={"species": Threshold(0.95, 0.6, 0.8, 0.9), "genus": Threshold(0.95, 0.8, 0.1)},
         provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
     )
 
@@ -546,6 +546,8 @@ def test_what_is_no_folder_of_a_classifier(tmp_path: Path) -> None:
         {"thresholds": {"species": {"precision": 0.9, "score": "high", "coverage": 1}}},
         {"thresholds": {"species": {"precision": 0.9, "score": float("nan"), "coverage": 1}}},
         {"thresholds": {"species": {"precision": 0.9}}},
+        {"thresholds": {"species": {"precision": 0.9, "score": 0.5, "coverage": 1, "promised": 2}}},
+        {"thresholds": {"species": {"precision": 0.9, "score": 0.5, "coverage": 1, "promised": "all"}}},
         {"thresholds": {"species": [1, 2, 3]}},
         {"thresholds": {"species": None}},
         {"thresholds": {"genus": {"precision": 0.9, "score": 0.5, "coverage": 1}}},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import Difference, difference
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.utils.errors import InputError
@@ -35,7 +35,7 @@ def evaluation(photos: int = 103, classes: int = 7, seed: int = 0, lift: float =
 
 def test_every_photo_is_counted() -> None:
     one = evaluation()
-    found = one.summary(replicates=50)
+    found = one.summary()
     kept = one.labels_N >= 0
     wrong = one.scores_NC.argmax(1) != one.labels_N
     assert found["photos"] == 103
@@ -51,7 +51,7 @@ def test_every_photo_is_counted() -> None:
 
 def test_the_summary_says_what_the_metrics_say() -> None:
     one = evaluation()
-    found = one.summary(train_counts={"taxon-0": 12}, replicates=200)
+    found = one.summary(train_counts={"taxon-0": 12})
     kept = one.kept_N
     scores, labels = one.scores_NC[kept], one.labels_N[kept]
     groups = [group for group, row in zip(one.groups, kept, strict=True) if row]
@@ -61,13 +61,9 @@ def test_the_summary_says_what_the_metrics_say() -> None:
     assert found["log_loss"] == metrics.negative_log_likelihood(scores, labels)
     assert found["brier_score"] == metrics.brier_score(scores, labels)
     assert found["calibration_error"] == metrics.expected_calibration_error(scores, labels)
-    assert found["top1_error_interval"] == (metrics.bootstrap(wrong, groups, replicates=200))
-    assert found["macro_error_interval"] == (
-        metrics.bootstrap(wrong, groups, classes_N=labels, replicates=200)
-    )
-    assert found["top1_error_all_classes_interval"] == (
-        metrics.bootstrap(one.wrong_N(), one.groups, replicates=200)
-    )
+    assert found["top1_error_interval"] == intervals.error_interval(wrong, groups)
+    assert found["macro_error_interval"] == intervals.error_interval(wrong, groups, classes_N=labels)
+    assert found["top1_error_all_classes_interval"] == intervals.error_interval(one.wrong_N(), one.groups)
     assert found["macro_error"] == pytest.approx(np.mean([row["error"] for row in found["per_class"]]))
     assert [row["train_photos"] for row in found["per_class"]] == [12, 0, 0, 0, 0, 0, 0]
     birds = np.array(one.supercategories) == "Birds"
@@ -75,21 +71,50 @@ def test_the_summary_says_what_the_metrics_say() -> None:
     assert found["per_supercategory"][0]["error"] == pytest.approx(wrong[birds[kept]].mean())
 
 
+def test_each_group_counts_the_same_in_the_error_of_groups() -> None:
+    """A group's photos make one share; a photo without a group is one of its own."""
+    one = evaluation()
+    found, kept = one.summary(), one.kept_N
+    shares: dict[str, list[bool]] = {}
+    for at in np.flatnonzero(kept):
+        shares.setdefault(one.groups[at] or f"alone {at}", []).append(bool(one.wrong_N()[at]))
+    error_U = np.array([np.mean(each) for each in shares.values()])
+    assert len(error_U) < kept.sum()
+    assert found["group_error"] == pytest.approx(error_U.mean())
+    assert found["group_error_interval"] == pytest.approx(intervals.error_interval(error_U))
+    alone = dataclasses.replace(one, groups=(None,) * 103).summary()
+    assert alone["group_error"] == pytest.approx(alone["top1_error"])
+    assert alone["group_error_interval"] == pytest.approx(alone["top1_error_interval"])
+
+
+def test_some_photos_of_an_evaluation_are_those_photos() -> None:
+    one = evaluation()
+    keep_N = np.arange(103) % 5 == 2
+    some = one.where(keep_N)
+    assert some.photo_ids == tuple(f"photo-{at}" for at in range(2, 103, 5))
+    assert some.groups == one.groups[2::5]
+    assert some.supercategories == one.supercategories[2::5]
+    assert some.classes == one.classes
+    np.testing.assert_array_equal(some.scores_NC, one.scores_NC[2::5])
+    np.testing.assert_array_equal(some.labels_N, one.labels_N[2::5])
+    assert len(one.where(np.zeros(103, np.bool_))) == 0
+
+
 def test_the_summary_is_json() -> None:
-    text = json.dumps(evaluation().summary(replicates=20).to_dict(), allow_nan=False)
+    text = json.dumps(evaluation().summary().to_dict(), allow_nan=False)
     assert json.loads(text)["classes"] == 7
 
 
 def test_k_is_capped_at_the_number_of_classes() -> None:
-    found = evaluation(classes=3).summary(replicates=20)
+    found = evaluation(classes=3).summary()
     assert (found["k"], found["top5_error"]) == (3, 0.0)
 
 
 def test_where_there_is_nothing_to_measure_there_is_no_number() -> None:
     one = evaluation(photos=4)
     pruned = dataclasses.replace(one, labels_N=np.full(4, -1))
-    found = pruned.summary(replicates=20)
-    for name in ("top1_error", "top1_error_interval", "top5_error", "macro_error", "log_loss"):
+    found = pruned.summary()
+    for name in ("top1_error", "top1_error_interval", "top5_error", "macro_error", "group_error", "log_loss"):
         assert found[name] is None
     assert found["top1_error_all_classes"] == 1.0
     assert found["top1_error_all_classes_interval"][1] == 1.0
@@ -100,7 +125,7 @@ def test_where_there_is_nothing_to_measure_there_is_no_number() -> None:
 def test_a_network_that_broke_down_is_wrong_and_has_no_loss() -> None:
     one = evaluation()
     broken = dataclasses.replace(one, scores_NC=np.full_like(one.scores_NC, np.nan))
-    found = broken.summary(replicates=20)
+    found = broken.summary()
     assert (found["top1_error"], found["log_loss"]) == (1.0, None)
     assert found["top1_error_interval"][1] == 1.0
 
@@ -151,7 +176,7 @@ def test_parts_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
 def test_a_difference_is_paired() -> None:
     better, worse = evaluation(photos=400, lift=3.0), evaluation(photos=400, lift=1.0)
     found = difference(better, worse)
-    expected = better.summary(replicates=9)["top1_error"] - worse.summary(replicates=9)["top1_error"]
+    expected = better.summary()["top1_error"] - worse.summary()["top1_error"]
     assert found.value == pytest.approx(expected)
     assert found.interval[0] < found.value < found.interval[1] < 0
     assert found.photos == 360

@@ -17,9 +17,10 @@ import pytest
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.split import Split
 from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import runtime
-from fieldmark.training import ExtendConfig, extend
+from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.training.strategies.extend import extended_split
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -39,6 +40,17 @@ def new_photos(draw: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / name / f"{number:03}.jpg").write_bytes(draw(label, number))
     (root / CLASSES[1] / "again.jpg").write_bytes(draw(1, 3))
     return root
+
+
+@pytest.fixture(scope="module")
+def held_out(insects: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier of the insects, measured on a test part. Not to be changed."""
+    folder = tmp_path_factory.mktemp("held out")
+    how = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch", holdout=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
+        train(insects, out=folder / "model", config=how)
+    return folder / "model"
 
 
 @pytest.fixture
@@ -78,24 +90,56 @@ def test_a_new_kind_is_learned_and_only_new_photos_are_computed(
     assert about["computed"] == 40
     assert about["new_classes"] == [NEW]
     assert about["from"]["digest"] == Classifier.load(model).digest
-    assert about["old_photos"]["photos"] == len(Split.read(model / "split.parquet").test)
+    assert about["old_photos"]["photos"] == 64  # measured in folds before, and again
+    assert about["new_photos"]["photos"] == 40
     low, high = about["old_photos"]["interval"]
     assert low <= about["old_photos"]["difference"] <= high
-    assert about["new_classes_photos"]["photos"] >= 1
+    assert about["new_classes_photos"]["photos"] == 30
     table = PhotoTable.read(tmp_path / "grown" / "photos.parquet")
     assert table.reasons()["duplicate"] == 1
     loaded = Classifier.load(tmp_path / "grown")
     assert loaded.predict([draw(5, 777)])[0].best.taxon.name == NEW
     before, after = (Split.read(each / "split.parquet") for each in (model, tmp_path / "grown"))
     parts = dict(after.frame.iter_rows())
-    assert all(parts[photo] == part for photo, part in before.frame.iter_rows())
-    assert len(after.test) > len(before.test)
-    assert len(after.val) > len(before.val)
+    assert after.way == before.way == "folds"
+    assert set(before.ids("train")) < set(after.ids("train"))
+    assert len(parts) == len(after.ids("train")) == 104
+    told = grown.summary.measurement
+    assert (told.way, told.photos, told.learned) == ("folds", 104, 104)
     _, text = (tmp_path / "grown" / "report.html").read_text().split('<section id="grown">')
     changed, _ = text.split("</section>", 1)
     assert f"1 new class: {NEW}." in changed
     assert f">{about['old_photos']['photos']}<" in changed
     assert "of new classes" in changed
+
+
+def test_the_old_classifier_is_compared_by_heads_that_did_not_see_the_photos(
+    model: Path, kept: Path, new_photos: Path, tmp_path: Path
+) -> None:
+    """Its own answers on the photos that it learned from would be too good."""
+    about = extend(model, new_photos, TORCH, out=tmp_path / "grown").classifier.provenance["grown"]
+    before = Evaluation.load(model / "evaluation.safetensors")
+    after = Evaluation.load(tmp_path / "grown" / "evaluation.safetensors")
+    old = after.where(np.isin(after.photo_ids, before.photo_ids))
+    assert about["old_photos"]["error_before"] == pytest.approx(before.wrong_N().mean())
+    assert about["old_photos"]["error"] == pytest.approx(old.wrong_N().mean())
+
+
+def test_what_was_held_out_stays_held_out(
+    held_out: Path, kept: Path, new_photos: Path, seen: list[int], tmp_path: Path
+) -> None:
+    """A test photo stays one, and of the new photos some become some."""
+    grown = extend(held_out, new_photos, TORCH, out=tmp_path / "grown")
+    assert sum(seen) == 40
+    before, after = (Split.read(each / "split.parquet") for each in (held_out, tmp_path / "grown"))
+    parts = dict(after.frame.iter_rows())
+    assert all(parts[photo] == part for photo, part in before.frame.iter_rows())
+    assert len(after.ids("test")) > len(before.ids("test"))
+    assert len(after.ids("val")) > len(before.ids("val"))
+    about = grown.classifier.provenance["grown"]
+    assert about["old_photos"]["photos"] == len(before.ids("test"))
+    assert about["new_classes_photos"]["photos"] >= 1
+    assert grown.summary.measurement.way == "test part"
 
 
 def test_the_old_photos_themselves_are_not_needed(
@@ -216,6 +260,19 @@ def test_a_new_photo_of_a_known_group_goes_where_the_group_is() -> None:
     table = PhotoTable(frame, Taxonomy([Taxon("a", "a")]), Path("/"), "test")
     found = dict(extended_split(Split(old, 0, "stratified"), table).frame.iter_rows())
     assert found == {"1": "train", "2": "test", "3": "val", "4": "train", "5": "test", "6": "train"}
+
+
+def test_measured_in_folds_new_photos_are_learned_from_but_for_an_official_test_part() -> None:
+    old = pl.DataFrame({"id": ["1", "2"], "part": ["train", "test"]})
+    frame = rows(("1", "p"), ("2", "q"), ("3", None), ("4", None), ("5", "p"), ("6", "q"))
+    frame = frame.with_columns(split=pl.when(pl.col("id") == "4").then(pl.lit("test")))
+    table = PhotoTable(frame, Taxonomy([Taxon("a", "a")]), Path("/"), "test")
+    grown = extended_split(Split(old, 0, "folds"), table)
+    found = dict(grown.frame.iter_rows())
+    assert found == {"1": "train", "2": "test", "3": "train", "4": "test", "5": "train", "6": "test"}
+    assert grown.way == "folds"
+    with_group = table.with_frame(frame.filter(pl.col("id").is_in(["1", "2", "6"])))
+    assert [*extended_split(Split(old, 0, "folds"), with_group).ids("test")] == ["2", "6"]
 
 
 REFUSALS = {

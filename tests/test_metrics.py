@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -149,31 +148,6 @@ def test_confusion_pairs_are_the_highest_cells_off_the_diagonal() -> None:
     assert metrics.confusion_pairs(labels, labels) == []
 
 
-def test_bootstrap_is_scipys() -> None:
-    values = np.random.default_rng(3).normal(size=200)
-    low, high = metrics.bootstrap(values, replicates=8000)
-    reference = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=8000, method="percentile", rng=1
-    ).confidence_interval
-    width = reference.high - reference.low
-    assert low == pytest.approx(reference.low, abs=0.03 * width)
-    assert high == pytest.approx(reference.high, abs=0.03 * width)
-
-
-def test_bootstrap_is_a_function_of_its_seed() -> None:
-    values = sample()[1] == 2
-    assert metrics.bootstrap(values) == metrics.bootstrap(values)
-    assert metrics.bootstrap(values) != metrics.bootstrap(values, seed=1)
-    assert metrics.bootstrap(values, ["a"] * 200 + ["b"] * 200) != metrics.bootstrap(values)
-
-
-def test_bootstrap_draws_the_same_whether_in_one_piece_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, classes = sample()[1] == 2, np.arange(400) % 7
-    whole = metrics.bootstrap(values, classes_N=classes)
-    monkeypatch.setattr(metrics, "_CHUNK", 3000)
-    assert metrics.bootstrap(values, classes_N=classes) == pytest.approx(whole)
-
-
 def test_no_measure_depends_on_how_many_rows_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, labels = sample()
 
@@ -192,89 +166,6 @@ def test_no_measure_depends_on_how_many_rows_are_computed_at_once(monkeypatch: p
     whole = measures()
     monkeypatch.setattr(metrics, "_BLOCK", 7 * CLASSES)
     assert measures() == whole
-
-
-def test_photos_of_one_group_do_not_make_the_interval_narrower() -> None:
-    """Twenty copies of each photo say no more than the photo did."""
-    values = np.random.default_rng(5).integers(0, 2, 50).astype(float)
-    alone = metrics.bootstrap(values)
-    groups = [str(at) for at in range(50) for _ in range(20)]
-    copies = metrics.bootstrap(np.repeat(values, 20), groups)
-    assert copies == pytest.approx(alone)
-    low, high = metrics.bootstrap(np.repeat(values, 20))
-    assert high - low < 0.4 * (alone[1] - alone[0])
-
-
-def test_a_photo_without_a_group_stands_alone() -> None:
-    values = np.random.default_rng(5).integers(0, 2, 50).astype(float)
-    assert metrics.bootstrap(values, [None] * 50) == metrics.bootstrap(values)
-
-
-def test_macro_interval_is_that_of_replicates_written_out() -> None:
-    random = np.random.default_rng(2)
-    classes = np.repeat([0, 1, 2], [60, 20, 5])
-    values = (random.random(85) < np.array([0.1, 0.5, 0.8])[classes]).astype(float)
-    replicates = []
-    for _ in range(4000):
-        drawn = random.integers(0, 85, 85)
-        means = [values[drawn][classes[drawn] == one].mean() for one in np.unique(classes[drawn])]
-        replicates.append(np.mean(means))
-    reference = np.quantile(replicates, [0.025, 0.975])
-    found = metrics.bootstrap(values, classes_N=classes, replicates=4000)
-    np.testing.assert_allclose(found, reference, atol=0.02)
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    random = np.random.default_rng(8)
-    hits = 0
-    for _ in range(300):
-        low, high = metrics.bootstrap(random.random(150) < 0.3, replicates=400)
-        hits += low <= 0.3 <= high
-    assert 0.90 <= hits / 300 <= 0.985
-
-
-@pytest.mark.parametrize(("value", "units"), [(0, 20), (1, 20), (0, 1)])
-def test_without_any_variation_the_interval_is_the_exact_binomial_one(value: int, units: int) -> None:
-    exact = scipy.stats.binomtest(value * units, units).proportion_ci(0.95, method="exact")
-    groups = [str(at) for at in range(units)] * 3
-    found = metrics.error_interval(np.full(3 * units, value), groups)
-    assert found == pytest.approx((exact.low, exact.high))
-
-
-def test_one_group_says_nothing_of_the_spread() -> None:
-    assert metrics.error_interval(np.array([0, 1, 1]), ["a", "a", "a"]) == (0.0, 1.0)
-
-
-def test_with_variation_the_error_interval_is_the_bootstraps() -> None:
-    values = sample()[1] == 2
-    assert metrics.error_interval(values) == metrics.bootstrap(values)
-    apart = values - (sample()[1] == 3).astype(float)
-    assert metrics.difference_interval(apart) == metrics.bootstrap(apart)
-
-
-@pytest.mark.parametrize("values", [[1.0], [1.0] * 5, [0.5, 0.4, 0.3, 0.2, 0.6]])
-def test_a_handful_tells_no_two_things_apart(values: list[float]) -> None:
-    """As few as that may agree by chance, whatever the bootstrap says of them."""
-    assert metrics.difference_interval(np.array(values)) == (-1, 1)
-    many, one = np.repeat(values, 9), ["one group"] * (9 * len(values))
-    assert metrics.difference_interval(many, one, most=5) == (-5, 5)
-
-
-@given(st.integers(6, 200), st.sampled_from([-1.0, 0.0, 1.0]))
-def test_the_same_difference_everywhere_is_not_certain(units: int, value: float) -> None:
-    low, high = metrics.difference_interval(np.full(units, value))
-    assert -1 <= low <= value <= high <= 1
-    assert high - low > 1 / units
-    if value == 0:
-        exact = scipy.stats.binomtest(0, units).proportion_ci(0.95, method="exact").high
-        assert (low, high) == pytest.approx((-exact, exact))
-
-
-def test_bootstrap_refuses_what_has_no_mean() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        metrics.bootstrap(np.array([]))
-    with pytest.raises(ValueError, match="2 groups"):
-        metrics.bootstrap(np.array([1.0]), ["a", "b"])
 
 
 SCORES = hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0]))

@@ -66,7 +66,7 @@ def test_a_summary_is_read_back_from_its_file() -> None:
     scores, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 2, 2])
     one = Evaluation(scores, labels, tuple("abcd"), tuple("wxyz"), (None,) * 4, ("Birds",) * 4)
     for counts in (None, {"w": 3}):
-        summary = one.summary(train_counts=counts, replicates=20)
+        summary = one.summary(train_counts=counts)
         back = EvaluationSummary.from_dict(json.loads(json.dumps(summary.to_dict())))
         assert back == summary
         assert ("train_photos" in summary.to_dict()["per_class"][0]) == bool(counts)

@@ -97,7 +97,7 @@ def row(id_: str, table: str, backbone: str, label: str, **change: Any) -> dict[
         "val_log_loss": 1.1,
     }
     if id_ in EVALUATIONS:
-        summary = EVALUATIONS[id_].summary(replicates=200)
+        summary = EVALUATIONS[id_].summary()
         found |= {
             f"val_{key}": summary[key]
             for key in (

@@ -6,42 +6,174 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fieldmark.data import readers, subset
+from fieldmark.data.dataset import load_dataset
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split, split_photos
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
+from fieldmark.heads import logistic
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.folder import KIND
 from fieldmark.training import TrainConfig, sentence, train
 from fieldmark.training.logit_adjustment import choose
+from fieldmark.training.strategies import single
 from fieldmark.training.strategies.single import beside
-from fieldmark.training.summary import photo_line
+from fieldmark.training.summary import ClassifierSummary, photo_line
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.publishing import claimed
 
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
 
 
-def test_the_test_photos_are_none_of_those_it_learned_or_chose_by(model: Path) -> None:
-    evaluation = Evaluation.load(model / "evaluation.safetensors")
-    split = Split.read(model / "split.parquet")
+@pytest.fixture(scope="module")
+def held_out(insects: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of the insects that is measured once, on a test part. Not to be changed."""
+    folder = tmp_path_factory.mktemp("held out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
+        train(insects, out=folder / "model", config=replace(NETWORK, holdout=True))
+    return folder / "model"
+
+
+@pytest.fixture
+def features_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The features of the insects need not be computed again."""
+    monkeypatch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
+
+
+def test_the_test_photos_are_none_of_those_it_learned_or_chose_by(held_out: Path) -> None:
+    evaluation = Evaluation.load(held_out / "evaluation.safetensors")
+    split = Split.read(held_out / "split.parquet")
     seen = {*split.ids("train"), *split.ids("val")}
     assert set(evaluation.photo_ids) == set(split.ids("test"))
     assert not seen & set(evaluation.photo_ids)
+    told = json.loads((held_out / "evaluation.json").read_text())["measurement"]
+    assert (told["way"], told["folds"], told["photos"]) == ("test part", 0, len(split.ids("test")))
+    assert told["learned"] == len(split.ids("train"))
 
 
-def test_what_is_written_agrees(model: Path) -> None:
-    """The summary, the provenance, the table and the classifier tell one story."""
-    about = json.loads((model / "classifier.json").read_text())["provenance"]
-    summary = json.loads((model / "evaluation.json").read_text())
-    table = PhotoTable.read(model / "photos.parquet")
+def test_by_default_every_photo_is_learned_from_and_measured_in_folds(model: Path) -> None:
+    """What measures a photo never saw it; what is delivered learned from all."""
     split = Split.read(model / "split.parquet")
+    assert split.way == "folds"
+    assert (len(split.ids("train")), len(split.ids("val")), len(split.ids("test"))) == (64, 0, 0)
+    evaluation = Evaluation.load(model / "evaluation.safetensors")
+    assert sorted(evaluation.photo_ids) == sorted(split.ids("train"))
+    summary = json.loads((model / "evaluation.json").read_text())
+    told, about = summary["measurement"], json.loads((model / "classifier.json").read_text())["provenance"]
+    assert (told["way"], told["folds"]) == ("folds", 5)
+    assert (told["photos"], told["groups"], told["learned"]) == (64, 64, 64)
+    assert told["unmeasured"] == told["few_groups"] == []
+    assert about["test"] == sentence(ClassifierSummary.from_dict(summary))
+    assert "photos, each measured without it" in about["test"]
+    assert about["photos"]["train"] == 64
+    assert about["chosen"]["head"] in [each["head"] for each in about["tried"]]
+    least = min(about["tried"], key=lambda each: each["out_of_fold_loss"])
+    assert about["chosen"]["head"] == least["head"]
+
+
+@pytest.mark.usefixtures("features_kept")
+def test_the_delivered_head_is_that_of_all_photos(insects: Path) -> None:
+    done = train(insects, NETWORK)
+    features, photos = done.outcome.train_features, done.outcome.splits.train
+    assert len(photos) == 64
+    heads = logistic.candidates(features, 4)
+    head = done.classifier.lead.head
+    np.testing.assert_array_equal(head.weight, heads[done.classifier.provenance["chosen"]["head"]].weight)
+    # The kept scores are of other heads: those of the folds.
+    own_NC = head.logits_of(features.features)
+    assert np.abs(metrics.log_softmax(own_NC) - metrics.log_softmax(done.evaluation.scores_NC)).max() > 0.1
+
+
+@pytest.mark.usefixtures("features_kept")
+@pytest.mark.parametrize("test", [0.25, 0.0])
+def test_a_dataset_keeps_its_own_test_part(insects: Path, test: float) -> None:
+    """It is measured on; its validation photos are learned from. Without one there are folds."""
+    dataset = load_dataset(insects, val=0.25, test=test)
+    done = train(dataset, NETWORK)
+    told = done.summary.measurement
+    split = done.outcome.fitted.data.split
+    assert sorted(split.ids("test")) == sorted(dataset.test.ids)
+    assert sorted(split.ids("train")) == sorted([*dataset.train.ids, *dataset.val.ids])
+    if test:
+        assert set(done.evaluation.photo_ids) == set(dataset.test.ids)
+        assert (told.way, told.photos, told.learned) == ("test part", 16, 48)
+    else:
+        assert (told.way, told.photos, told.learned) == ("folds", 64, 64)
+
+
+@pytest.mark.usefixtures("features_kept")
+def test_of_very_many_photos_a_test_part_is_held_out_and_then_learned_from(
+    insects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "_MOST_WORK", 1.0)
+    done, apart = train(insects, NETWORK), train(insects, replace(NETWORK, holdout=True))
+    told, split = done.summary.measurement, done.outcome.fitted.data.split
+    assert told.way == "test part"
+    assert told.photos == len(split.ids("test")) > 0
+    assert told.learned == 64
+    assert split == apart.outcome.fitted.data.split
+    # The measure is of the head that did not see the test part; what is delivered is another.
+    np.testing.assert_array_equal(done.evaluation.scores_NC, apart.evaluation.scores_NC)
+    assert done.classifier.temperature == apart.classifier.temperature
+    assert np.abs(done.classifier.lead.head.weight - apart.classifier.lead.head.weight).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "in_folds"),
+    [
+        ({}, True),
+        ({"seed": 3, "precision": 0.9, "limit": 50, "engine": "torch"}, True),
+        ({"holdout": True}, False),
+        ({"head": "softmax"}, False),
+        ({"epochs": 5}, False),
+        ({"val": 0.2}, False),
+        ({"test": 0.2}, False),
+        ({"split": "random"}, False),
+        ({"rare": True}, False),
+        ({"transfer": "all"}, False),
+        ({"quality": "best"}, False),
+        ({"backbone": "alexnet", "also": ("densenet121",)}, False),
+    ],
+)
+def test_what_was_asked_for_of_a_test_part_has_one(options: dict[str, Any], in_folds: bool) -> None:
+    assert TrainConfig(**options).in_folds == in_folds
+
+
+@pytest.mark.parametrize("photos", [1, 2, 3])
+def test_very_few_photos_a_class_are_enough_to_train(insects: Path, tmp_path: Path, photos: int) -> None:
+    """With one photo a class nothing can be measured, and that is said."""
+    for species in sorted(insects.iterdir()):
+        (tmp_path / "photos" / species.name).mkdir(parents=True)
+        for path in sorted(species.glob("0*.jpg"))[:photos]:
+            (tmp_path / "photos" / species.name / path.name).write_bytes(path.read_bytes())
+    done = train(tmp_path / "photos", out=tmp_path / "model", config=NETWORK)
+    measured = done.summary.measurement
+    assert measured.learned == 4 * photos
+    assert measured.photos == (4 * photos if photos > 1 else 0)
+    assert len(measured.unmeasured) == (0 if photos > 1 else 4)
+    assert ("not measured" in done.classifier.provenance["test"]) == (photos == 1)
+    loaded = Classifier.load(tmp_path / "model")
+    assert loaded.digest == done.classifier.digest
+    (found,) = loaded.predict([insects / "Apis mellifera" / "00.jpg"])
+    assert found.best.taxon.name == "Apis mellifera"
+    if photos == 1:
+        assert not found.sure
+
+
+def test_what_is_written_agrees(held_out: Path) -> None:
+    """The summary, the provenance, the table and the classifier tell one story."""
+    about = json.loads((held_out / "classifier.json").read_text())["provenance"]
+    summary = json.loads((held_out / "evaluation.json").read_text())
+    table = PhotoTable.read(held_out / "photos.parquet")
+    split = Split.read(held_out / "split.parquet")
     counts = {part: len(split.ids(part)) for part in ("train", "val", "test")}
     assert {part: about["photos"][part] for part in counts} == counts
     assert about["photos"]["rejected"] == {"truncated": 1}
@@ -54,11 +186,11 @@ def test_what_is_written_agrees(model: Path) -> None:
     assert 0.5 * about["curve"][-1]["val_loss"] < best <= about["curve"][-1]["val_loss"]
 
 
-def test_the_kept_scores_are_what_the_classifier_gives(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("features_kept")
+def test_the_kept_scores_are_what_the_classifier_gives(held_out: Path) -> None:
     """From the photos again, through another engine: the same scores to half precision."""
-    monkeypatch.setenv("FIELDMARK_CACHE", str(model.parent / "cache"))
-    classifier, evaluation = (Classifier.load(model), Evaluation.load(model / "evaluation.safetensors"))
-    table = PhotoTable.read(model / "photos.parquet")
+    classifier, evaluation = Classifier.load(held_out), Evaluation.load(held_out / "evaluation.safetensors")
+    table = PhotoTable.read(held_out / "photos.parquet")
     places = dict(table.frame.select("id", "path").iter_rows())
     crops = [
         classifier.lead.preprocess.crop(table.file_of(places[photo]).read_bytes())

@@ -138,9 +138,13 @@ def fit_threshold(
 
 
 def _lower(wrong_N: BoolArray, unit_N: IntArray) -> float:
-    """The lower end of the one-sided interval of a precision."""
+    """The lower end of the one-sided interval of a precision; a group counts as one photo at most.
+
+    A place to cut may lie within a group, and a mistake in a part of a group looks like a photo of its own.
+    """
     groups = [str(unit) for unit in unit_N]
     error, effective = intervals.effective_size(wrong_N, groups)
+    effective = min(effective, len(np.unique(unit_N)))
     level = 2 * _CONFIDENCE - 1  # one-sided
     return 1 - intervals.binomial_interval(error * effective, effective, level)[1]
 

@@ -68,7 +68,9 @@ def effective_size(
 
     The variance between groups, by linearisation, is set beside that of independent photos; few groups
     count for less, by the quantile of Student's distribution. Where nothing varies, each group counts
-    as one photo.
+    as one photo. It is never more than independent photos of these weights are worth (Kish, "Survey
+    sampling", 1965): the variance of a macro average hangs on its smallest classes, and where they
+    happen to be right it would be taken for next to nothing.
     """
     from scipy.special import stdtrit
 
@@ -81,13 +83,15 @@ def effective_size(
     error = float((weight_N * values).sum())
     if count == 1:
         return error, 1.0
+    most = 1 / float((weight_N**2).sum())
     sum_U = np.bincount(unit_N, weights=weight_N * residual_N)
     variance = float((sum_U**2).sum()) * count / (count - 1)
     if not 0 < error < 1 or variance <= 0:
-        return error, float(count)
-    effective = error * (1 - error) / variance
+        return error, min(float(count), most)
+    independent = error * (1 - error) / (len(values) - 1)
+    effective = len(values) * independent / variance
     fewer = (stdtrit(len(values) - 1, 0.975) / stdtrit(count - 1, 0.975)) ** 2
-    return error, float(np.clip(effective * fewer, 1.0, len(values)))
+    return error, float(np.clip(effective * fewer, 1.0, most))
 
 
 def _linearised(values_N: DoubleArray, classes_N: IntArray | None) -> tuple[DoubleArray, DoubleArray]:

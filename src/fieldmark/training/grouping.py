@@ -34,7 +34,7 @@ _NEAREST = 8  # photos of its class that a photo is compared with
 _BLOCK = 1024
 
 
-def grouped(table: PhotoTable, photos: LabelledPhotos, features: Features) -> PhotoTable:
+def grouped(table: PhotoTable, photos: LabelledPhotos, features: Features | None) -> PhotoTable:
     """Return the table with photos of one burst and near-duplicates in one group.
 
     Only photos with the same label are compared.
@@ -42,9 +42,10 @@ def grouped(table: PhotoTable, photos: LabelledPhotos, features: Features) -> Ph
     Args:
         table: the photos.
         photos: those with a label, N of them.
-        features: of the same photos, in the same order.
+        features: of the same photos, in the same order; None: near-duplicates are not looked for.
     """
-    bursts, copies = _bursts(photos), _near_duplicates(photos, features)
+    bursts = _bursts(photos)
+    copies = _pairs([]) if features is None else _near_duplicates(photos, features)
     if not len(bursts) + len(copies):
         return table
     named: dict[str, int] = {}

@@ -93,8 +93,8 @@ class Provenance:
         data_digest: a digest of photos and labels.
         split: how the photos were divided.
         epochs: passes over the training photos.
-        chosen: the setting of the last layer that was taken.
-        tried: the settings of the last layer that were tried.
+        chosen: the last layer that was taken: its name or setting, or `how` an ensemble was chosen.
+        tried: the settings of the last layer, or the options, that were tried, with their losses.
         curve: the learning curve, a record an epoch.
         versions: of what the numbers depend on.
         command: what was typed; "" from Python.
@@ -121,8 +121,8 @@ class Provenance:
     data_digest: str
     split: SplitRecord
     epochs: int
-    chosen: Mapping[str, float]
-    tried: tuple[Tried, ...]
+    chosen: Mapping[str, float | str]
+    tried: tuple[Mapping[str, Any], ...]
     curve: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
     command: str
@@ -160,7 +160,7 @@ class Provenance:
             split=SplitRecord(data.split.way, data.split.seed, data.split.digest),
             epochs=len(best.curve),
             chosen={"learning_rate": setting.learning_rate, "weight_decay": setting.weight_decay},
-            tried=tuple(map(Tried.of, fitted.fits)),
+            tried=tuple(asdict(Tried.of(each)) for each in fitted.fits),
             curve=tuple(epoch.to_dict() for epoch in best.curve),
             versions=versions(),
             command=command,

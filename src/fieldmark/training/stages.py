@@ -65,11 +65,16 @@ class Prepared:
             self, dataset=replace(self.dataset, table=table), extraction=self.extraction.merged(found)
         )
 
-    def grouped(self, backbone: Backbone) -> Prepared:
-        """Put bursts and near-duplicates into groups, by the features of a network that are there."""
+    def grouped(self, backbone: Backbone, *, learned: bool) -> Prepared:
+        """Put bursts and near-duplicates into groups, by the features of a network that are there.
+
+        Args:
+            backbone: the network.
+            learned: whether its weights are; to random ones all photos look alike, and only bursts are found.
+        """
         parts = self.splits
         photos = together(together(parts.train, parts.val), parts.test)
-        features = self.extractor.features(backbone, photos, parts.classes).features
+        features = self.extractor.features(backbone, photos, parts.classes).features if learned else None
         table = grouping.grouped(self.table, photos, features)
         return self if table is self.table else replace(self, dataset=replace(self.dataset, table=table))
 

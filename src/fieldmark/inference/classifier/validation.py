@@ -46,10 +46,13 @@ def thresholds(value: Any) -> dict[str, Threshold]:
     if value and "species" not in value:
         raise ValueError("thresholds have none for the species")
     highest = {"precision": 1, "score": 2, "coverage": 1}  # a score above 1: nothing is ever sure
-    return {
-        rank: Threshold(**{name: number(each, name, 0, high) for name, high in highest.items()})
-        for rank, each in value.items()
-    }
+    found = {}
+    for rank, each in value.items():
+        known = {name: number(each, name, 0, high) for name, high in highest.items()}
+        unset = each.get("promised") is None  # in older classifiers, too
+        promised = None if unset else number(each, "promised", 0, 1)
+        found[rank] = Threshold(**known, promised=promised)
+    return found
 
 
 def taxonomy(entries: Any) -> Taxonomy:

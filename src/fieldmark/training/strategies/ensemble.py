@@ -201,7 +201,7 @@ class EnsembleStrategy:
         data = data.compute({first.architecture.name: first})
         if self.divided or self.config.groups == "none":
             return data
-        grouped = data.grouped(first)
+        grouped = data.grouped(first, learned=first.weights_info.pretrained)
         return data if grouped is data else grouped.divided_anew(self.config)
 
     def fit(self, data: Prepared) -> Fitted:

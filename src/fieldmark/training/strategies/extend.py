@@ -19,7 +19,7 @@ from fieldmark.data import readers, synonyms
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.merge import merge
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.split import PARTS, Split, split_photos
+from fieldmark.data.split import PARTS, Split, split_photos, undivided
 from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
@@ -117,7 +117,8 @@ class ExtendStrategy:
         dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
         data = Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
-        return data.grouped(self.backbone) if dataset.split.way == "folds" else data
+        learned = self.old.classifier.provenance.get("weights") != "random"
+        return data.grouped(self.backbone, learned=learned) if dataset.split.way == "folds" else data
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer: on all photos and measured in folds, or from the old one on."""
@@ -241,14 +242,12 @@ def extended_split(old: Split, table: PhotoTable) -> Split:
         .unique("group", keep="first", maintain_order=True)
         .select("group", "part")
     )
-    if old.way == "folds":
-        drawn = new.select(
-            "id", part=pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(pl.lit("train"))
-        )
-        return Split(pl.concat([old.frame, drawn]).sort("id"), old.seed, old.way)
     followed = new.join(known, on="group").select("id", "part")
-    rest = new.filter(~pl.col("id").is_in(followed["id"].implode()))
-    drawn = _drawn(table.with_frame(rest), old.seed)
+    rest = table.with_frame(new.filter(~pl.col("id").is_in(followed["id"].implode())))
+    if old.way != "folds":
+        drawn = _drawn(rest, old.seed)
+    else:
+        drawn = undivided(rest).frame if len(rest) else followed.clear()
     return Split(pl.concat([old.frame, followed, drawn]).sort("id"), old.seed, old.way)
 
 

@@ -81,7 +81,11 @@ class SingleStrategy:
         with distributed.first_process_first():
             computed = data.compute({self.config.network: self.backbone})
             alone = self.divided or self.config.groups == "none"
-            data = computed if alone else computed.grouped(self.backbone)
+            data = (
+                computed
+                if alone
+                else computed.grouped(self.backbone, learned=self.backbone.weights_info.pretrained)
+            )
         if not self.config.in_folds:
             return data if data is computed else data.divided_anew(self.config)
         pool = pooled(data) if self.divided else data
