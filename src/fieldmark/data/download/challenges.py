@@ -20,26 +20,17 @@ TERMS = (
 
 @dataclass(frozen=True)
 class Archive:
-    """One published file.
+    """One published file."""
 
-    Attributes:
-        part: the value of `--parts`.
-        name: its name on the server.
-        size: as published, in bytes; rounded to two digits or so.
-        md5: as published, or empty where none is.
-        images: whether it contains photos (which counting does not need).
-    """
-
-    part: str
-    name: str
-    size: float
-    md5: str = ""
-    images: bool = False
+    part: str  # the value of `--parts`
+    name: str  # on the server
+    size: float  # as published, in bytes; rounded to two digits or so
+    md5: str = ""  # as published; empty: none is
+    images: bool = False  # whether it contains photos (which counting does not need)
 
 
 _MB, _GB = 1e6, 1e9
 
-# Part, name, bytes, MD5, whether it has photos.
 # fmt: off
 CHALLENGES: dict[str, tuple[Archive, ...]] = {
     "2017": (

@@ -100,10 +100,8 @@ def _inside(place: tuple[float, float, float, float] | None) -> pl.Expr:
     if place is None:
         return pl.lit(True)
     south, west, north, east = place
-    across = (pl.col("longitude") >= west, pl.col("longitude") <= east)
-    return pl.col("latitude").is_between(south, north) & (
-        across[0] & across[1] if west <= east else across[0] | across[1]
-    )
+    after, before = pl.col("longitude") >= west, pl.col("longitude") <= east
+    return pl.col("latitude").is_between(south, north) & (after & before if west <= east else after | before)
 
 
 def _best_photos(wanted: PhotoQuery, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
@@ -193,9 +191,6 @@ def _described(
 
 def _attribution() -> pl.Expr:
     """Format the attribution as iNaturalist Open Data asks for it."""
-    free = pl.col("license").is_in(["CC0", "PD"])
-    return (
-        pl.when(free)
-        .then(pl.format("{}, no rights reserved ({})", "observer", "license"))
-        .otherwise(pl.format("© {}, some rights reserved ({})", "observer", "license"))
-    )
+    free = pl.format("{}, no rights reserved ({})", "observer", "license")
+    other = pl.format("© {}, some rights reserved ({})", "observer", "license")
+    return pl.when(pl.col("license").is_in(["CC0", "PD"])).then(free).otherwise(other)
