@@ -66,13 +66,9 @@ def load(
 
     from fieldmark.models.network import seeded
 
-    library = torchvision if facts.library == "torchvision" else timm
     with seeded(seed, "weights", facts.name):
-        network = library.build(facts.name)
-    if read is None:
-        info = weights_.random_weights_info(facts, network, seed)
-    else:
-        info = weights_.fill(facts, network, read)
+        network = (torchvision if facts.library == "torchvision" else timm).build(facts.name)
+    info = weights_.fill(facts, network, read) if read else weights_.random_weights_info(facts, network, seed)
     return Backbone(facts, network.eval(), info)
 
 

@@ -50,9 +50,8 @@ class CudaEngine:
         device: "cuda"; "cpu" computes the same without graph, streams and pinned memory.
 
     Attributes:
-        precision: "float16", or "float32" where that is not accurate enough.
+        compute_dtype: "float16", or "float32" where that is not accurate enough.
         preferred: the preferred number of crops of a call, so that copying and computing overlap.
-        tolerance: the bound on the error, see `TOLERANCE`.
 
     Raises:
         InputError: PyTorch cannot use a GPU.

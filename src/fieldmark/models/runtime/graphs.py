@@ -7,6 +7,7 @@ exact for a trunk in evaluation mode; its deprecation warning is not shown.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from fieldmark.models.runtime.base import Engine
 from fieldmark.models.runtime.onnxruntime import OnnxEngine
 from fieldmark.utils import io
 from fieldmark.utils.errors import FieldmarkError, InputError, first_line
+from fieldmark.utils.random import generator
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -46,12 +48,11 @@ def graph(backbone: Backbone) -> Path:
     Raises:
         InputError: the network cannot be converted.
     """
-    if kept := cached_graph(backbone.key):
-        return kept
     path = _path(backbone.key)
-    with io.replacing(path) as temporary:
-        _convert(backbone, temporary)
-        _verify(backbone, temporary)
+    if not path.is_file():
+        with io.replacing(path) as temporary:
+            _convert(backbone, temporary)
+            _verify(backbone, temporary)
     return path
 
 
@@ -83,11 +84,9 @@ def _convert(backbone: Backbone, to: Path) -> None:
 
 def _verify(backbone: Backbone, path: Path) -> None:
     """Raise InputError if the graph's features are not those of the network."""
-    expected = _expected(backbone)
-    try:
+    expected, error = _expected(backbone), float("inf")
+    with suppress(FieldmarkError):
         error = relative_error(OnnxEngine(path)(_tried(backbone)), expected)
-    except FieldmarkError:
-        error = float("inf")
     if not error <= TOLERANCE:
         raise InputError(
             f"{backbone.architecture.name} gives other features when converted to ONNX (relative "
@@ -108,13 +107,10 @@ def _tried(backbone: Backbone) -> ByteArray:
 def _expected(backbone: Backbone) -> FloatArray:
     """Return PyTorch's features of the test crops, from the cache or computed."""
     path = folder() / f"{backbone.key}.expected.npy"
-    shape = (3, backbone.architecture.feature_dim)
-    try:
+    with suppress(OSError, ValueError, EOFError):  # missing or damaged
         kept: FloatArray = np.load(path)
-        if kept.shape == shape:
+        if kept.shape == (3, backbone.architecture.feature_dim):
             return kept
-    except (OSError, ValueError, EOFError):
-        pass  # missing or damaged
     import torch
 
     with torch.inference_mode():
@@ -126,8 +122,6 @@ def _expected(backbone: Backbone) -> FloatArray:
 
 def sample(side: int, count: int) -> ByteArray:
     """Return test crops, uint8 (count, side, side, 3), the same ones every time."""
-    from fieldmark.utils.random import generator
-
     return generator(0, "crops", side).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 

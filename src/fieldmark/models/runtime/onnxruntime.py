@@ -9,7 +9,7 @@ from fieldmark.utils.errors import StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 
-class OnnxEngine:
+class OnnxEngine(Streams):
     """A converted trunk in ONNX Runtime: one session, run by several threads at a time.
 
     Args:
@@ -27,20 +27,14 @@ class OnnxEngine:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # `Streams` has the threads
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # `Streams` has the threads
         options.log_severity_level = 3  # errors
-        providers = ["CPUExecutionProvider"]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common root but this
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
         self._input = self._session.get_inputs()[0].name
-        self._streams = Streams(self._run, batch, threads, piece_for(path))
-
-    def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
-        return self._streams(crops_NSS3)
+        super().__init__(batch, threads, piece_for(path))
 
     def _run(self, crops_NSS3: ByteArray) -> FloatArray:
         features: FloatArray = self._session.run(None, {self._input: crops_NSS3})[0]
