@@ -72,12 +72,8 @@ def _settle(scene: Image.Image, animal: Image.Image, rng: np.random.Generator) -
     shift = (int(rng.integers(-14, 15)), int(rng.integers(4, 20)))
     scene.paste((12, 16, 10), shift, soft.point(lambda value: value * 0.5))
     blur = max(0.0, rng.gamma(1.2, 0.6) - 0.3)
-    left, top, right, bottom = alpha.getbbox() or (0, 0, 1, 1)
-    corner = (max(0, left - 8), max(0, top - 8))
-    animal = animal.crop((*corner, right + 8, bottom + 8))
-    if blur > 0.25:
-        animal = animal.filter(ImageFilter.BoxBlur(blur))
-    scene.paste(animal, corner, animal)
+    part, corner = scenery.focus(animal, blur if blur > 0.25 else 0)
+    scene.paste(part, corner, part)
 
 
 def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> bytes:

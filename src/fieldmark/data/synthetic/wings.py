@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fieldmark.data.synthetic.scenery import smooth
 from fieldmark.data.synthetic.species import Colour, Outline, Palette, Species
 from fieldmark.utils import random
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
@@ -73,9 +74,8 @@ def appearance_of(species: Species, seed: int, individual: str) -> Appearance:
 
 def _faded(colour: Colour, tint: DoubleArray, fade: float) -> Colour:
     grey = sum(colour) / 3 * 0.6 + 0.28
-    red, green, blue = (
-        min(1.0, max(0.0, (c * (1 - fade) + grey * fade) * k)) for c, k in zip(colour, tint, strict=True)
-    )
+    faded = ((c * (1 - fade) + grey * fade) * k for c, k in zip(colour, tint, strict=True))
+    red, green, blue = (min(1.0, max(0.0, c)) for c in faded)
     return red, green, blue
 
 
@@ -124,11 +124,9 @@ def wing(outline: Outline, front: bool) -> Wing:
 
 def _window(alpha: FloatArray) -> tuple[slice, slice]:
     """Return the bounding box of the wing with a margin of one pixel."""
-    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
-    return (
-        slice(max(0, int(rows[0]) - 1), int(rows[-1]) + 2),
-        slice(max(0, int(columns[0]) - 1), int(columns[-1]) + 2),
-    )
+    rows, columns = (np.flatnonzero(alpha.any(axis))[[0, -1]] for axis in (1, 0))
+    (top, bottom), (left, right) = rows.tolist(), columns.tolist()
+    return slice(max(0, top - 1), bottom + 2), slice(max(0, left - 1), right + 2)
 
 
 def _edge(outline: Outline, t: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
@@ -156,19 +154,16 @@ class Painter:
         self.rgb = np.zeros((place.index.size, 3), np.float32)
         self.alpha = place.alpha.copy()
 
-    def lay(
-        self, colour: Colour, cover: npt.NDArray[np.floating[Any]], among: IntArray | None = None
-    ) -> None:
-        """Blend a colour with opacity `cover` over every pixel, or over those `among`."""
+    def lay(self, colour: Colour, cover: npt.NDArray[np.floating[Any]], at: IntArray | None = None) -> None:
+        """Blend a colour with opacity `cover` over every pixel, or over those `at`."""
         ink = np.array(colour, np.float32)
-        if among is not None:
-            self.rgb[among] += (ink - self.rgb[among]) * cover[:, None]
-            return
-        at = np.flatnonzero(cover > 0)
-        if 2 * at.size > cover.size:
-            self.rgb += (ink - self.rgb) * cover[:, None]
-        else:  # most marks are small
-            self.rgb[at] += (ink - self.rgb[at]) * cover[at, None]
+        if at is None:
+            at = np.flatnonzero(cover > 0)
+            if 2 * at.size > cover.size:
+                self.rgb += (ink - self.rgb) * cover[:, None]
+                return
+            cover = cover[at]  # most marks are small
+        self.rgb[at] += (ink - self.rgb[at]) * cover[:, None]
 
     def disc(self, at: tuple[float, float], radius: float, colour: Colour) -> None:
         """Draw a disc at (u, t)."""
@@ -203,8 +198,8 @@ class Painter:
 def _ramp(values: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """Return 0 below 0, 1 above 1, smooth between."""
     x = np.clip(values, 0, 1)
-    smooth: FloatArray = (x * x * (3 - 2 * x)).astype(np.float32)
-    return smooth
+    ramp: FloatArray = (x * x * (3 - 2 * x)).astype(np.float32)
+    return ramp
 
 
 def paint(species: Species, animal: Appearance, *, front: bool, underside: bool) -> Image.Image:
@@ -289,10 +284,8 @@ def _small_marks(painter: Painter, species: Species, animal: Appearance, front: 
 
 def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
     """Yield the positions of `count` eyespots, (u, t)."""
-    places = {1: (0.62,), 2: (0.38, 0.72)}.get(count) or tuple(
-        0.14 + 0.72 * i / max(1, count - 1) for i in range(count)
-    )
-    for t in places:
+    evenly = tuple(0.14 + 0.72 * i / max(1, count - 1) for i in range(count))
+    for t in {1: (0.62,), 2: (0.38, 0.72)}.get(count, evenly):
         yield (0.7, 0.72 if count == 1 else t) if front else (0.69, t)
 
 
@@ -308,10 +301,7 @@ def _underside(painter: Painter, animal: Appearance) -> None:
 
 def _cloud(place: Wing, rng: np.random.Generator, cells: int) -> FloatArray:
     """Return smooth noise over the wing, about -1 ... 1, shape (P,)."""
-    grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
-    height, width = place.shape
-    field = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
-    return field.ravel()[place.index]
+    return smooth(rng.uniform(-1, 1, (cells, cells)), place.shape).ravel()[place.index]
 
 
 def _age(painter: Painter, animal: Appearance, front: bool) -> None:
