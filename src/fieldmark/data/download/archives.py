@@ -28,21 +28,13 @@ KIND = Kind("photos", RECORD, in_place=True)
 
 @dataclass(frozen=True)
 class Challenge:
-    """Which challenge, and how much of it.
+    """Which challenge, and how much of it."""
 
-    Attributes:
-        year: one of `CHALLENGES`.
-        parts: of that year; empty: the default ones.
-        images: whether to download the photos; the lists are enough for counting.
-        keep_archives: whether archives are kept after unpacking.
-        base: the base URL, for a mirror; files are at `/YEAR/NAME` below.
-    """
-
-    year: str
-    parts: tuple[str, ...] = ()
-    images: bool = True
-    keep_archives: bool = False
-    base: str = BASE
+    year: str  # one of `CHALLENGES`
+    parts: tuple[str, ...] = ()  # of that year; empty: the default ones
+    images: bool = True  # whether to download the photos; the lists are enough for counting
+    keep_archives: bool = False  # whether archives are kept after unpacking
+    base: str = BASE  # the base URL, for a mirror; files are at `/YEAR/NAME` below
 
     def archives(self) -> list[Archive]:
         """Return the files to download.
@@ -65,8 +57,7 @@ def fetch_challenge(
 ) -> list[dict[str, Any]]:
     """Download a challenge into a folder; files of an earlier run are not downloaded again.
 
-    Returns:
-        The record of each file, in the order of the downloads.
+    Returns the record of each file, in the order of the downloads.
 
     Raises:
         InputError: a file is not available, is not the published one, or cannot be unpacked; or the disk

@@ -87,12 +87,9 @@ class Downloads(AbstractContextManager["Downloads"]):
         self._stop.set()
 
     def read(self, url: str, check: Callable[[bytes], T], limit: int) -> T:
-        """Download a small file and return what `check` returns for its bytes.
+        """Download a file of at most `limit` bytes and return what `check` returns for them.
 
-        Args:
-            url: of the file.
-            check: raises `WrongContent` for bytes that are not the file.
-            limit: the largest number of bytes.
+        `check` raises `WrongContent` for bytes that are not the file.
 
         Raises:
             NotAvailable: the server has no such file, or one that is too large.
@@ -115,11 +112,8 @@ class Downloads(AbstractContextManager["Downloads"]):
     ) -> T:
         """Download a large file, resume where an earlier run was interrupted; return what `check` returns.
 
-        Args:
-            url: of the file.
-            path: of the complete file.
-            check: is given the complete temporary file; if it raises `WrongContent`, the file is deleted.
-            advance: is called with the number of bytes so far, and in all.
+        `check` is given the complete temporary file, which is deleted if it raises `WrongContent`; `advance`
+        is called with the number of bytes so far, and in all.
 
         Raises:
             NotAvailable: the server has no such file.

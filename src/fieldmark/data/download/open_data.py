@@ -47,8 +47,8 @@ def fetch_open_data(
         retry_policy: limits of requests and retries.
 
     Raises:
-        InputError: a table is not available or damaged, no photo matches, or the server does not answer;
-            the next run resumes.
+        InputError: a table is not available or damaged, no photo matches, or the server does not answer; the
+            next run resumes.
     """
     with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
         _same_choice(wanted, out)

@@ -32,15 +32,10 @@ class _Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
-    """Unpack a `.tar`, `.tar.gz` or `.zip` into a folder.
+    """Unpack a `.tar`, `.tar.gz` or `.zip` into a folder; `advance` is called with the size of each file.
 
     Lists (`.json`) go to the top of the folder, where `fieldmark index` expects them; other files keep
     their paths. An existing file is never overwritten.
-
-    Args:
-        archive: the file.
-        folder: where its files go.
-        advance: is called with the size of each unpacked file.
 
     Raises:
         InputError: the archive is damaged, or holds a link, a device, a path that leads out of it, or
@@ -98,11 +93,7 @@ def _check(name: str, *, regular: bool, encrypted: bool = False) -> None:
 
 
 def _place(name: str) -> str:
-    """Return the path of a file of an archive below the folder.
-
-    Raises:
-        ValueError: its path leads out of the folder.
-    """
+    """Return the path of a file of an archive below the folder; a ValueError if it leads out of it."""
     io.check_member(name)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return parts[-1] if name.endswith(".json") else "/".join(parts)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +19,6 @@ from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
 from fieldmark.data.readers.base import Reader, part_named
 from fieldmark.data.storage import fsspec, places
-from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import File
 from fieldmark.utils.errors import InputError, first_line
 from fieldmark.utils.logging import progress_bar
@@ -107,8 +105,7 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
     frames = []
     with progress_bar("Reading shards", len(shards), unit="shards") as bar:
         for shard, name in shards:
-            copy = fsspec.local_copy(shard) if isinstance(shard, Remote) else nullcontext(shard)
-            with copy as here:
+            with fsspec.local_copy(shard) as here:
                 frames.append(_rows(here, name, shard))
             bar.advance()
     return tabular.to_photo_table(pl.concat(frames, how="diagonal"), path, root, READER.name)

@@ -49,10 +49,6 @@ class CudaEngine:
         batch: the size of the captured batch; fewer crops are padded with black ones.
         device: "cuda"; "cpu" computes the same without graph, streams and pinned memory.
 
-    Attributes:
-        compute_dtype: "float16", or "float32" where that is not accurate enough.
-        preferred: the preferred number of crops of a call, so that copying and computing overlap.
-
     Raises:
         InputError: PyTorch cannot use a GPU.
     """
@@ -69,12 +65,12 @@ class CudaEngine:
 
         self._device = torch.device(device)
         self._batch = batch
-        self.preferred = 4 * batch
+        self.preferred = 4 * batch  # crops of a call, so that copying and computing overlap
         trunk = copy.deepcopy(backbone.trunk)
         self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         side = backbone.architecture.input_size
         self._shape = (batch, side, side, 3)
-        self.compute_dtype = self._choose_dtype(side)
+        self.compute_dtype = self._choose_dtype(side)  # float32 where float16 is not accurate enough
         self._slots = [self._slot(), self._slot()]
         self._copying = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward

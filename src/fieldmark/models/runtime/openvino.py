@@ -28,11 +28,9 @@ def installed() -> bool:
 def _core() -> openvino.Core:
     """Return the only core of this process, which is never released.
 
-    Each core replaces the signal stack and restores it at its end. Two cores that end in the order of
-    their creation restore a freed stack, and the next signal (Ctrl-C, SIGCHLD) kills the process.
-
-    The first array makes the bindings import numpy under a lock, which can deadlock two threads; so the
-    first array is created here.
+    Each core replaces the signal stack and restores it at its end. Two cores that end in the order of their
+    creation restore a freed stack, and the next signal (Ctrl-C, SIGCHLD) kills the process. The first array
+    makes the bindings import numpy under a lock, which can deadlock two threads; so it is created here.
     """
     import openvino
 
