@@ -38,9 +38,7 @@ from fieldmark.utils import cpu, io
 from fieldmark.utils.errors import ImageRejected, InputError, StoreError
 from fieldmark.utils.logging import progress_bar
 
-RETRIES = 3
-"""How often a shard is restarted whose worker died."""
-
+RETRIES = 3  # how often a shard is restarted whose worker died
 _CONNECT_SECONDS = 5.0  # Ray itself would wait for minutes
 _LOCK_SECONDS = 60.0  # until a worker that Ray has given up has ended
 _SUBMITTED = 64  # tasks submitted to Ray at a time: early results wait in memory
@@ -48,8 +46,7 @@ _SUBMITTED = 64  # tasks submitted to Ray at a time: early results wait in memor
 T = TypeVar("T")
 S = TypeVar("S")
 C = TypeVar("C")
-Networks = dict[str, dict[str, Any]]
-"""For each network's name, the arguments of `fieldmark.models.load`."""
+Networks = dict[str, dict[str, Any]]  # for each network's name, the arguments of `fieldmark.models.load`
 
 
 @contextmanager
@@ -153,7 +150,7 @@ class Workers:
         """Read and verify all files of a table, see `readers.verify_files`."""
 
         def verify(root: File, rows: PhotoRows) -> Iterator[list[FileCheck]]:
-            yield from self.map(_verify, places.absolute(root), cut(rows, self.shares))
+            return self.map(_verify, places.absolute(root), cut(rows, self.shares))
 
         return readers.verify_files(table, checker=verify)
 

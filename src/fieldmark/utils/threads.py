@@ -13,8 +13,7 @@ from fieldmark.utils.cpu import cores
 S = TypeVar("S")
 T = TypeVar("T")
 
-AHEAD = 64
-"""Photos decoded ahead: two batches, so that the network never waits for one photo."""
+AHEAD = 64  # photos decoded ahead: two batches, so that the network never waits for one photo
 
 
 def in_order(
@@ -25,7 +24,7 @@ def in_order(
     *,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[T]:
-    """Yield `work(item)` for each item, in order, computed in threads (None: one a core).
+    """Yield `work(item)` for each item, in order, computed in `workers` threads (None: one a core).
 
     At most `ahead` items (or four a worker) are in progress, so that memory does not grow with their number.
     If the loop ends early (an error, Ctrl-C, or a consumer that stops), no further item begins, and `stop` is

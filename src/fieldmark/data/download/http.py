@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -159,31 +159,11 @@ class Downloads(AbstractContextManager["Downloads"]):
                 tag = header("ETag", "")  # a weak one says nothing of the bytes
                 if version := tag if tag.startswith('"') else header("Last-Modified", ""):
                     io.write_json(_info_path(part), {"version": version, "bytes": total})
-            self._append(answer, part, have, total, advance)
-
-    def _append(
-        self,
-        answer: httpx2.Response,
-        part: Path,
-        have: int,
-        total: int | None,
-        advance: Callable[[int, int | None], None],
-    ) -> None:
-        try:
-            with part.open("ab") as handle:
-                try:
-                    for block in self._blocks(answer):
-                        handle.write(block)
-                        have += len(block)
-                        advance(have, total)
-                finally:
-                    handle.flush()
-                    os.fsync(handle.fileno())
-        except OSError as error:
-            raise InputError(
-                f"{part} could not be written ({error.strerror or error}): free some space, then run "
-                "the same command again; it resumes."
-            ) from error
+            with _appending(part) as handle:
+                for block in self._blocks(answer):
+                    handle.write(block)
+                    have += len(block)
+                    advance(have, total)
         if total is not None and have != total:
             raise RetryableError(f"only {have:,} of {total:,} bytes received")
 
@@ -276,6 +256,22 @@ def _check_space(part: Path, total: int | None, have: int) -> None:
             f"{part.parent} has {free:,} bytes free, and {total - have:,} more are needed: free some "
             "space or name another folder with --out."
         )
+
+
+@contextmanager
+def _appending(part: Path) -> Iterator[IO[bytes]]:
+    try:
+        with part.open("ab") as handle:
+            try:
+                yield handle
+            finally:
+                handle.flush()
+                os.fsync(handle.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{part} could not be written ({error.strerror or error}): free some space, then run "
+            "the same command again; it resumes."
+        ) from error
 
 
 def _info_path(part: Path) -> Path:

@@ -21,8 +21,7 @@ from typing import IO, NamedTuple
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
-_RATIO = 100
-"""The largest ratio of the unpacked size to the archive; more is a bomb."""
+_RATIO = 100  # the largest ratio of the unpacked size to the archive; more is a bomb
 
 
 class _Member(NamedTuple):

@@ -27,9 +27,7 @@ from fieldmark.utils.threads import RecentValues
 _URL = re.compile(r"(s3|gs|gcs|https?|memory):/{1,2}(?!/)(.+)", re.IGNORECASE | re.DOTALL)
 _TRIES = 4
 _FIRST_WAIT = 0.25  # seconds; doubled with each try
-BLOCK = 8 * 2**20
-"""Bytes of one request to a large object, such as a shard."""
-
+BLOCK = 8 * 2**20  # bytes of one request to a large object, such as a shard
 T = TypeVar("T")
 
 

@@ -24,8 +24,7 @@ from fieldmark.data.storage.fsspec import Remote
 from fieldmark.utils.errors import ImageRejected, RejectReason, first_line
 from fieldmark.utils.threads import RecentValues
 
-File = Path | Remote
-"""A file, local or remote; as a table's root a folder of them."""
+File = Path | Remote  # a file, local or remote; as a table's root a folder of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,7 @@ class InMemoryImage:
 
 Place = File | TarMember | Cell | InMemoryImage
 
-MAX_BYTES = 256 * 1024 * 1024
-"""The largest photo that is read."""
-
+MAX_BYTES = 256 * 1024 * 1024  # the largest photo that is read
 _INSIDE = re.compile(
     r"(?P<file>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})"
     r"|(?P<table>.+\.parquet)#(?P<column>.+)@(?P<row>\d{1,18})",

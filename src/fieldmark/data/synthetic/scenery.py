@@ -73,17 +73,13 @@ def scene(
             prop, width = leaf(int(rng.integers(LEAVES))), max(620.0, 3.0 * unit)
         else:
             prop, width = flower(int(rng.integers(FLOWERS))), 1.75 * unit
-            _stalk(picture, middle, rng)
+            foot = (middle[0] + rng.normal(0, 0.1) * picture.height, picture.height + 10)
+            thick = max(2, round(picture.height * rng.uniform(0.009, 0.018)))
+            ImageDraw.Draw(picture).line((*middle, *foot), (74, 104, 52), thick)
         if not near:
             prop = prop.reduce(3).filter(ImageFilter.BoxBlur(2 * depth - 2))
         place(picture, prop, middle, width * stretch, rng.uniform(0, 2 * math.pi))
     return picture
-
-
-def _stalk(picture: Image.Image, top: DoubleArray, rng: np.random.Generator) -> None:
-    foot = (top[0] + rng.normal(0, 0.1) * picture.height, picture.height + 10)
-    width = max(2, round(picture.height * rng.uniform(0.009, 0.018)))
-    ImageDraw.Draw(picture).line((top[0], top[1], *foot), (74, 104, 52), width)
 
 
 def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldmark.models.runtime import cuda, graphs, selection
-from fieldmark.models.runtime.base import BATCH, Engine
-from fieldmark.models.runtime.graphs import cached_graph, graph, relative_error
-from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.base import BATCH, Engine, TorchEngine
+from fieldmark.models.runtime.graphs import OnnxEngine, cached_graph, graph, relative_error
 from fieldmark.models.runtime.openvino import OpenVinoEngine, installed
-from fieldmark.models.runtime.torch import TorchEngine
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from fieldmark.models.backbone import Backbone
 
 logger = logging.getLogger(__name__)
+
+onnx_engine_from_file = OnnxEngine  # a converted graph, without PyTorch
 
 ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
     "torch": TorchEngine,
@@ -79,15 +79,6 @@ def engine(
     found, loss = int8.quantized(backbone, calibration, batch)
     logger.info(f"{backbone.architecture.name}, {loss.summary}")
     return found
-
-
-def onnx_engine_from_file(path: Path, batch: int = BATCH, threads: int | None = None) -> Engine:
-    """Return an engine for a converted graph, without PyTorch.
-
-    Raises:
-        StoreError: the file is not a graph that can be run.
-    """
-    return OnnxEngine(path, batch, threads)
 
 
 def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:

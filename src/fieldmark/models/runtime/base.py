@@ -1,21 +1,23 @@
-"""The interface of engines, and what they share."""
+"""The interface of engines, what they share, and PyTorch, the reference for the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.typing import ByteArray, FloatArray
 
+if TYPE_CHECKING:
+    from fieldmark.models.backbone import Backbone
+
 BATCH = 32  # crops run at once
 _LARGE_WEIGHTS = 128 * 2**20  # bytes
-PIECE = 4
-"""Crops that a thread runs at once: their feature maps stay in its core's cache."""
+PIECE = 4  # crops that a thread runs at once: their feature maps stay in its core's cache
 
 
 class Engine(Protocol):
@@ -86,3 +88,29 @@ class Streams:
         if len(starts) <= 1:
             return in_batches(self._run, crops_NSS3, piece)
         return np.concatenate([*self._pool.map(lambda at: self._run(part(crops_NSS3, at, piece)), starts)])
+
+
+class TorchEngine:
+    """The trunk in inference mode, channels last, on the CPU."""
+
+    name = "torch"
+
+    def __init__(self, backbone: Backbone, batch: int = BATCH) -> None:
+        import torch
+
+        # In place: only the order in memory changes.
+        self._trunk = backbone.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._batch = batch
+
+    def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
+        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
+        return in_batches(self._run, crops_NSS3, self._batch)
+
+    def _run(self, crops_NSS3: ByteArray) -> FloatArray:
+        import torch
+
+        if not crops_NSS3.flags.writeable:
+            crops_NSS3 = crops_NSS3.copy()  # PyTorch warns about read-only memory
+        with torch.inference_mode():
+            features: FloatArray = self._trunk(torch.from_numpy(crops_NSS3)).numpy()
+        return features

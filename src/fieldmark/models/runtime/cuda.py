@@ -64,6 +64,7 @@ class CudaEngine:
         import torch
 
         self._device = torch.device(device)
+        self._on_gpu = self._device.type == "cuda"
         self._batch = batch
         self.preferred = 4 * batch  # crops of a call, so that copying and computing overlap
         trunk = copy.deepcopy(backbone.trunk)
@@ -76,10 +77,6 @@ class CudaEngine:
         self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward
         if self._on_gpu:
             self._capture()
-
-    @property
-    def _on_gpu(self) -> bool:
-        return self._device.type == "cuda"
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
         """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
@@ -103,8 +100,9 @@ class CudaEngine:
     def _start(self, slot: _Slot, crops: ByteArray) -> None:
         """Start copying and computing; return before either is done."""
         slot.count = len(crops)
-        slot.host[: len(crops)] = crops
-        slot.host[len(crops) :] = 0
+        host = slot.pinned.numpy()
+        host[: len(crops)] = crops
+        host[len(crops) :] = 0
         if not self._on_gpu:
             slot.result.copy_(self._replay(slot.pinned))
             return
@@ -152,7 +150,6 @@ class CudaEngine:
             dim = self._forward(pinned[:1].to(self._device)).shape[1]
         return _Slot(
             pinned=pinned,
-            host=pinned.numpy(),
             there=torch.empty_like(pinned, device=self._device) if gpu else pinned,
             result=torch.empty((self._batch, dim), pin_memory=gpu),
             copied=torch.cuda.Event() if gpu else None,  # type: ignore[no-untyped-call]
@@ -191,7 +188,6 @@ class _Slot:
     """The buffers of one batch: crops in pinned memory and on the GPU, features in pinned memory."""
 
     pinned: torch.Tensor
-    host: ByteArray
     there: torch.Tensor
     result: torch.Tensor
     copied: Any

@@ -1,4 +1,4 @@
-"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key.
+"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key; and ONNX Runtime.
 
 PyTorch's newer exporter needs onnxscript and takes ten times as long. The older one traces, which is
 exact for a trunk in evaluation mode; its deprecation warning is not shown.
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fieldmark.models.runtime.base import Engine
-from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.base import BATCH, Engine, Streams, piece_for
 from fieldmark.utils import io
-from fieldmark.utils.errors import FieldmarkError, InputError, first_line
+from fieldmark.utils.errors import FieldmarkError, InputError, StoreError, first_line
 from fieldmark.utils.random import generator
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -25,6 +24,38 @@ if TYPE_CHECKING:
 
 OPSET = 17
 TOLERANCE = 1e-3  # the largest relative difference between two engines' feature vectors
+
+
+class OnnxEngine(Streams):
+    """A converted trunk in ONNX Runtime: one session, run by several threads at a time.
+
+    Args:
+        path: the graph.
+        batch: the largest number of crops run at once.
+        threads: how many threads; None: one a core.
+
+    Raises:
+        StoreError: the file is not a graph that ONNX Runtime can load.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, batch: int = BATCH, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # `Streams` has the threads
+        options.log_severity_level = 3  # errors
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common root but this
+            raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
+        self._input = self._session.get_inputs()[0].name
+        super().__init__(batch, threads, piece_for(path))
+
+    def _run(self, crops_NSS3: ByteArray) -> FloatArray:
+        features: FloatArray = self._session.run(None, {self._input: crops_NSS3})[0]
+        return features
 
 
 def folder() -> Path:

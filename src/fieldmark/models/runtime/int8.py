@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from fieldmark.models.runtime import graphs
 from fieldmark.models.runtime.base import BATCH, check
-from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.graphs import OnnxEngine
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
