@@ -35,7 +35,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.predictor import BATCH
 from fieldmark.models import Backbone, load
 from fieldmark.utils import cpu, io
-from fieldmark.utils.errors import ImageRejected, InputError, StoreError
+from fieldmark.utils.errors import ImageRejected, InputError, StoreError, first_line
 from fieldmark.utils.logging import progress_bar
 
 RETRIES = 3  # how often a shard is restarted whose worker died
@@ -65,18 +65,17 @@ def connected(address: str, shares: int = 16) -> Iterator[Workers]:
     if ray.is_initialized():  # by the caller
         yield Workers(ray, shares)
         return
-    own: dict[str, Any] = {}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address == "local":
             memory = 200 * 2**20
-            own = {"include_dashboard": False, "object_store_memory": memory, "num_cpus": cpu.cores()}
+            options |= {"include_dashboard": False, "object_store_memory": memory, "num_cpus": cpu.cores()}
         else:
             _require_listener(address)
-        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
         raise InputError(
-            f"No Ray cluster answers at {address} ({first}): use the address that `ray start` "
+            f"No Ray cluster answers at {address} ({first_line(error)}): use the address that `ray start` "
             "printed, or local."
         ) from error
     try:
@@ -140,9 +139,8 @@ class Workers:
         except errors.RayTaskError as error:
             raise (error.cause or error) from None
         except errors.RayError as error:
-            first = str(error).splitlines()[0]
             raise InputError(
-                f"A shard's worker died {RETRIES + 1} times ({first}): give it more memory, "
+                f"A shard's worker died {RETRIES + 1} times ({first_line(error)}): give it more memory, "
                 "then run the same command again, which resumes the work."
             ) from error
 

@@ -35,11 +35,7 @@ __all__ = [
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of a network: an entry of `BACKBONES`, or one of timm (`timm:NAME`).
-
-    Raises:
-        InputError: no such network is known.
-    """
+    """Return the architecture of a network of `BACKBONES` or timm (`timm:NAME`); an InputError for others."""
     return BACKBONES.get(name) or timm.architecture(name)
 
 

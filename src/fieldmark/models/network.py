@@ -1,7 +1,6 @@
 """Remove or replace the last layer of a network, and normalise pixels in front of it.
 
-With an identity in place of the last layer a network returns that layer's input: the trunk. With a new
-layer in its place it is a network to train.
+With an identity in place of the last layer a network returns that layer's input: the trunk.
 """
 
 from __future__ import annotations

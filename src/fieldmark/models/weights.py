@@ -40,10 +40,7 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> Path | None:
     """Return the file of weights; None for random weights.
 
-    Args:
-        facts: the network's architecture.
-        weights: "pretrained", "random", or the path of a file.
-        weights_dir: the folder to search first for pretrained ones.
+    `weights` is "pretrained", "random", or the path of a file; `weights_dir` is searched first.
 
     Raises:
         InputError: the file or folder does not exist, or two files in it match.

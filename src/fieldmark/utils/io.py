@@ -160,11 +160,7 @@ def unzip(path: Path, limits: Mapping[str, int]) -> Path:
 
 
 def check_member(name: str) -> None:
-    """See that a file of a stranger's archive stays in the folder that it is unpacked to.
-
-    Raises:
-        ValueError: its path is absolute, climbs, or means something on another system.
-    """
+    """Raise ValueError for a path of a stranger's archive that leads out of a folder, on any system."""
     parts = name.split("/")
     if ".." in parts or parts[0] in ("", "~") or re.search(r"[\\:\0]", name):
         raise ValueError(f"it holds the path {name!r}, which leads out of it")
@@ -208,11 +204,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: the file is not there, cannot be read or is not JSON.
-    """
+    """Read a JSON file; an InputError where it is not there, cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

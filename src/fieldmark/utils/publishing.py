@@ -81,9 +81,10 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
     try:
         with io.lock(lock, "--out", of=out):
             if not kind.in_place:
-                _clean(place, kind)
-            if place.exists():  # again: another process may have written to it
-                _check_content(out, place, kind)
+                _put_back(place)
+                for left in _leftovers(place, "old|staging"):  # of killed writers; nobody else is writing
+                    _discard(left, place, kind)
+            _check(out, place, kind)  # again: another process may have written to it
             mine.add(place)
             yield place
     finally:
@@ -94,7 +95,7 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
 
 
 def _check(out: Path, place: Path, kind: Kind) -> None:
-    """Refuse what cannot become a folder of results."""
+    """Refuse what cannot become a folder of results: it has other files, or cannot be written to."""
     why = ""
     if len(os.fsencode(place.name)) > _LONGEST:
         why = "has a name that is too long: name a folder"
@@ -102,17 +103,11 @@ def _check(out: Path, place: Path, kind: Kind) -> None:
         why = "is a file: name a folder"
     elif not kind.in_place and _is_mount_point(place):
         why = "is a mount point: name a folder in it"
+    names = {path.name for path in place.iterdir()} - {".lock"} if not why and place.exists() else set()
+    if not kind.accepts(names):
+        why = "holds other files: name a new folder"
     if why:
         raise InputError(f"{out} {why} for the {kind.what} with --out.")
-    if place.exists():
-        _check_content(out, place, kind)
-
-
-def _check_content(out: Path, place: Path, kind: Kind) -> None:
-    """Refuse a folder with other files, or one that cannot be written to."""
-    names = {path.name for path in place.iterdir()} - {".lock"}
-    if not kind.accepts(names):
-        raise InputError(f"{out} holds other files: name a new folder for the {kind.what} with --out.")
     if names and not os.access(place, os.W_OK):
         raise InputError(f"{out} cannot be written to: name another folder with --out.")
 
@@ -206,13 +201,6 @@ def _leftovers(place: Path, sort: str) -> list[Path]:
 def _put_back(place: Path) -> None:
     if not place.exists() and (old := _leftovers(place, "old")):
         old[0].rename(place)
-
-
-def _clean(place: Path, kind: Kind) -> None:
-    """Remove what killed writers left; nobody else is writing."""
-    _put_back(place)
-    for left in _leftovers(place, "old|staging"):
-        _discard(left, place, kind)
 
 
 def _discard(left: Path, place: Path, kind: Kind) -> None:

@@ -37,11 +37,7 @@ class Challenge:
     base: str = BASE  # the base URL, for a mirror; files are at `/YEAR/NAME` below
 
     def archives(self) -> list[Archive]:
-        """Return the files to download.
-
-        Raises:
-            InputError: the year has no such part.
-        """
+        """Return the files to download; an InputError where the year has no such part."""
         published = CHALLENGES[self.year]
         known = list(dict.fromkeys(archive.part for archive in published))
         wanted = self.parts or tuple(USUAL[self.year].split(","))

@@ -51,18 +51,13 @@ def fetch_open_data(
             next run resumes.
     """
     with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
-        _same_choice(wanted, out)
+        about, record = {"open data": io.from_json(io.to_json(asdict(wanted)))}, out / RECORD
+        if record.exists() and io.read_json(record) != about:
+            raise InputError(f"{out} has photos of another query ({RECORD}): name a new folder with --out.")
+        io.write_json(record, about)
         chosen = _chosen(wanted, out, tables_dir or out / "tables", downloads)
         failed = _photos(chosen, out, downloads)
         return _write(chosen, failed, out)
-
-
-def _same_choice(wanted: PhotoQuery, out: Path) -> None:
-    about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
-    path = out / RECORD
-    if path.exists() and io.read_json(path) != about:
-        raise InputError(f"{out} has photos of another query ({path.name}): name a new folder with --out.")
-    io.write_json(path, about)
 
 
 def _chosen(wanted: PhotoQuery, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:

@@ -1,8 +1,8 @@
 """Read objects behind a URL (s3://, gs://, http://, https://, memory:// in tests) through fsspec.
 
-The user names a URL; relative paths are added below it. "No such object" marks a photo as missing
-(ImageRejected). A server that does not answer, or refuses the credentials, ends the run with an InputError
-after a few retries: a photo is not rejected because a network failed.
+The user names a URL; relative paths are added below it, and one that leads out of it is rejected as OUTSIDE.
+"No such object" marks a photo as MISSING. A server that does not answer, or refuses the credentials, ends
+the run with an InputError after a few retries: a photo is not rejected because a network failed.
 """
 
 from __future__ import annotations
@@ -63,12 +63,7 @@ def parse_url(text: str | Path) -> Remote | None:
 
 
 def read(place: Remote, max_bytes: int) -> bytes:
-    """Read an object of at most `max_bytes`.
-
-    Raises:
-        ImageRejected: MISSING, OUTSIDE or TOO_LARGE.
-        InputError: the store cannot be read.
-    """
+    """Read an object of at most `max_bytes`; a larger one is rejected as TOO_LARGE."""
     fs, path = filesystem(place)
 
     def get() -> bytes:
@@ -87,12 +82,7 @@ def read(place: Remote, max_bytes: int) -> bytes:
 
 
 def size(place: Remote) -> int:
-    """Return how many bytes an object has.
-
-    Raises:
-        ImageRejected: MISSING or OUTSIDE.
-        InputError: the store cannot be read, or does not report it.
-    """
+    """Return how many bytes an object has; an InputError where the server does not report it."""
     fs, path = filesystem(place)
     found = _retry(place, lambda: fs.size(path))
     if found is None:
@@ -174,12 +164,7 @@ def local_copy(file: Path | Remote) -> Iterator[Path]:
 
 
 def download(place: Remote, target: Path) -> None:
-    """Download an object to a local file, block by block.
-
-    Raises:
-        ImageRejected: MISSING or OUTSIDE.
-        InputError: the store cannot be read, or the disk is full.
-    """
+    """Download an object to a local file, block by block; an InputError where the disk is full."""
     length = size(place)
     try:
         with target.open("wb") as handle:
@@ -236,12 +221,7 @@ def filesystem(place: Remote) -> tuple[Any, str]:
 
 
 def _retry(place: Remote, work: Callable[[], T]) -> T:
-    """Return what `work` returns, trying a few times.
-
-    Raises:
-        ImageRejected: MISSING.
-        InputError: the store refuses, or does not answer.
-    """
+    """Return what `work` returns, trying a few times; MISSING, or an InputError if the store refuses."""
     for tried in range(_TRIES):
         try:
             with translated_errors(place):

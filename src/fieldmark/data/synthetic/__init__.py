@@ -34,20 +34,15 @@ _WEB_PAGE = b"<!DOCTYPE html><title>404</title><p>The photo that you are looking
 def draw(
     folder: Path, *, species: int = 48, photos: int = 1100, seed: int = 0, workers: int | None = None
 ) -> None:
-    """Draw a field guide into `folder`; the same arguments give the same bytes.
+    """Draw a field guide into a new or empty `folder`, or complete one there; equal arguments give equal
+    bytes.
 
-    A complete guide is not changed, an incomplete one is completed. Two files of the training part are
-    damaged, as in real collections: one is truncated, one is a web page.
-
-    Args:
-        folder: a new or empty folder, or one with the same guide.
-        species: how many species, at least 2.
-        photos: how many photos in all, at least six a species.
-        seed: what species, photos and parts are drawn from.
-        workers: how many photos are drawn at a time; by default one a core.
+    A complete guide is not changed. Two files of the training part are damaged, as in real collections: one
+    is truncated, one is a web page. All is drawn from the seed, by so many threads (None: one a core).
 
     Raises:
-        InputError: the numbers are too small, the folder has other files or cannot be written to.
+        InputError: less than 2 species or 6 photos of each; or the folder has other files, or cannot be
+            written to.
     """
     if species < 2 or photos < 6 * species:
         raise InputError(

@@ -10,10 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fieldmark.data.synthetic.scenery import rotation, stamp
 from fieldmark.data.synthetic.species import Species
-from fieldmark.data.synthetic.wings import SCALE, Appearance, paint, wing
+from fieldmark.data.synthetic.wings import SCALE, Appearance, Point, paint, wing
 from fieldmark.utils.typing import DoubleArray
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)

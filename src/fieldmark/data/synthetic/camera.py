@@ -7,7 +7,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import ExifTags, Image, ImageChops, ImageFilter
 
 from fieldmark.data.synthetic import scenery
 from fieldmark.data.synthetic.animal import Pose, draw_animal
@@ -17,7 +17,6 @@ from fieldmark.utils import random
 
 _SIZES = ((800, 600), (800, 600), (800, 533), (768, 576), (800, 640))
 _ROTATED = 6  # EXIF orientation: rotate by 90 degrees clockwise for viewing
-_ORIENTATION_TAG = 0x0112
 
 
 def size_of(seed: int, photo: str) -> tuple[int, int]:
@@ -91,7 +90,7 @@ def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> byte
     exif = Image.Exif()
     if upright:
         image = image.transpose(Image.Transpose.ROTATE_90)
-        exif[_ORIENTATION_TAG] = _ROTATED
+        exif[ExifTags.Base.Orientation] = _ROTATED
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=int(rng.integers(82, 93)), exif=exif)
     return buffer.getvalue()

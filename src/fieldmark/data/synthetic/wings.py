@@ -20,6 +20,8 @@ from fieldmark.data.synthetic.species import Colour, Outline, Palette, Species
 from fieldmark.utils import random
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
+Point = tuple[float, float]
+
 SCALE = 240  # pixels per wing length
 _LEFT, _RIGHT = -0.12, 1.14  # of the canvas, in wing lengths; the root is the origin
 _TOP, _BOTTOM = {True: 1.08, False: 0.4}, {True: -0.4, False: -1.25}  # of fore- and hindwing
@@ -31,7 +33,7 @@ class Wing:
     """The P pixels of one wing and their positions; lengths in wing lengths."""
 
     shape: tuple[int, int]  # of the canvas
-    root: tuple[float, float]  # of the canvas, x and y in pixels
+    root: Point  # of the canvas, x and y in pixels
     index: IntArray  # (P,) into the flat canvas
     x: FloatArray
     y: FloatArray
@@ -91,7 +93,9 @@ def wing(outline: Outline, front: bool) -> Wing:
     width_here = np.radians(high - low) * r
     inside = np.minimum((reach - r), np.minimum(t, 1 - t) * width_here + 0.012)
     alpha = np.clip(inside * SCALE + 0.5, 0, 1).astype(np.float32)
-    window = _window(alpha)
+    rows, columns = (np.flatnonzero(alpha.any(axis)) for axis in (1, 0))
+    # The bounding box of the wing, with a margin of one pixel.
+    window = tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in (rows, columns))
     index = np.flatnonzero(alpha[window])
 
     def pick(values: npt.NDArray[np.floating]) -> FloatArray:
@@ -115,13 +119,6 @@ def wing(outline: Outline, front: bool) -> Wing:
         alpha=pick(alpha),
         grain=(0.6 * streaks + 0.6 * dust).astype(np.float32),
     )
-
-
-def _window(alpha: FloatArray) -> tuple[slice, slice]:
-    """Return the bounding box of the wing with a margin of one pixel."""
-    rows, columns = (np.flatnonzero(alpha.any(axis))[[0, -1]] for axis in (1, 0))
-    (top, bottom), (left, right) = rows.tolist(), columns.tolist()
-    return slice(max(0, top - 1), bottom + 2), slice(max(0, left - 1), right + 2)
 
 
 def _edge(outline: Outline, t: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
@@ -208,14 +205,12 @@ class Painter:
             at = (rng.uniform(0.25, 0.88), rng.uniform(0.08, 0.92))
             self.disc(at, rng.uniform(0.016, 0.027) * self.size, self.palette.dark)
 
-    def disc(self, at: tuple[float, float], radius: float, colour: Colour) -> None:
+    def disc(self, at: Point, radius: float, colour: Colour) -> None:
         """Draw a disc at (u, t)."""
         _, _, distance, near = self._around(at, radius + 0.01)
         self.lay(colour, _ramp((radius - distance) / 0.008), near)
 
-    def _around(
-        self, at: tuple[float, float], reach: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
+    def _around(self, at: Point, reach: float) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
         """Return the pixels within `reach` of (u, t): x, y, distance, and their indexes."""
         place = self.wing
         centre = np.argmin(np.abs(place.u - at[0]) + np.abs(place.t - at[1]))
@@ -224,7 +219,7 @@ class Painter:
         dx, dy = dx[near], dy[near]
         return dx, dy, np.hypot(dx, dy), near
 
-    def eye(self, at: tuple[float, float], radius: float) -> None:
+    def eye(self, at: Point, radius: float) -> None:
         """Draw an eyespot: ring, dark disc, iris, and a white point."""
         dark = self.palette.dark
         dx, dy, distance, near = self._around(at, 1.25 * radius)
@@ -296,7 +291,7 @@ def _veins(place: Wing, half_width: float) -> FloatArray:
     return veins
 
 
-def _eyes(count: int, front: bool) -> Iterator[tuple[float, float]]:
+def _eyes(count: int, front: bool) -> Iterator[Point]:
     """Yield the positions of `count` eyespots, (u, t)."""
     evenly = tuple(0.14 + 0.72 * i / max(1, count - 1) for i in range(count))
     for t in {1: (0.62,), 2: (0.38, 0.72)}.get(count, evenly):

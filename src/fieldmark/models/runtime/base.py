@@ -60,16 +60,11 @@ def part(crops_NSS3: ByteArray, start: int, count: int) -> ByteArray:
 
 
 class Streams:
-    """Runs a network in several threads, each on crops of its own.
+    """Runs a network in several threads (None: one a core), each on crops of its own.
 
     Threads that share one crop wait for each other in every layer, longest while a decoder uses one of
-    the cores. Threads with their own crops wait once a call, and their few crops stay in the cache: a
-    sixth less time for a small network. A subclass says how some crops are run, by several threads at a time.
-
-    Args:
-        batch: the largest number of crops run at once.
-        threads: how many threads; None: one a core.
-        piece: how many crops a thread runs at once.
+    the cores. Threads with their own crops wait once a call, and their few crops (`piece`) stay in the cache:
+    a sixth less time for a small network. A subclass says how some crops, at most `batch`, are run.
     """
 
     def __init__(self, batch: int, threads: int | None = None, piece: int = PIECE) -> None:

@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from fieldmark.models.backbone import Backbone
 
 BATCH = 256
+# The largest distance of a float16 feature vector from the float32 one, relative to its length. A network
+# with a larger distance (or out of float16's range) is run in float32.
 TOLERANCE = 5e-3
-"""The largest distance of a float16 feature vector from the float32 one, relative to its length.
-
-A network with a larger distance (or out of float16's range) is run in float32.
-"""
 
 
 def available() -> bool:

@@ -27,12 +27,7 @@ TOLERANCE = 1e-3  # the largest relative difference between two engines' feature
 
 
 class OnnxEngine(Streams):
-    """A converted trunk in ONNX Runtime: one session, run by several threads at a time.
-
-    Args:
-        path: the graph.
-        batch: the largest number of crops run at once.
-        threads: how many threads; None: one a core.
+    """A converted trunk in ONNX Runtime: one session, run by `threads` (None: one a core) at a time.
 
     Raises:
         StoreError: the file is not a graph that ONNX Runtime can load.
