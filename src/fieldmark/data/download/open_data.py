@@ -51,7 +51,8 @@ def fetch_open_data(
             next run resumes.
     """
     with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
-        about, record = {"open data": io.from_json(io.to_json(asdict(wanted)))}, out / RECORD
+        about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
+        record = out / RECORD
         if record.exists() and io.read_json(record) != about:
             raise InputError(f"{out} has photos of another query ({RECORD}): name a new folder with --out.")
         io.write_json(record, about)
