@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -184,11 +185,15 @@ def _completed(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
 
 
-def build_frame(columns: dict[str, object]) -> pl.DataFrame:
-    """Build rows in the table's schema from some of its columns; the others are null, status `kept`."""
+def build_frame(columns: Mapping[str, Any] | pl.DataFrame) -> pl.DataFrame:
+    """Build rows in the table's schema from some of its columns; the others are null.
+
+    The status is that of the reason, if it is not given: rejected with one, kept without.
+    """
     frame = pl.DataFrame(columns)
     if "status" not in frame.columns:
-        frame = frame.with_columns(status=pl.lit(KEPT))
+        rejected = pl.col("reason").is_not_null() if "reason" in frame.columns else pl.lit(False)
+        frame = frame.with_columns(status=pl.when(rejected).then(pl.lit(REJECTED)).otherwise(pl.lit(KEPT)))
     return frame.select(
         (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
         for name, dtype in SCHEMA.items()

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import descriptor, offline_media, scientific_names, tabular
-from fieldmark.data.readers.base import Reader, is_broken_zip, no_photos
+from fieldmark.data.readers.base import Reader, errors_of_table, first_reason, is_broken_zip, no_photos
 from fieldmark.data.readers.descriptor import KEY, META, Table
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError, RejectReason, first_line
+from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ _ROOM = 100
 _DOUBT = r"(?i)\?|\b(?:cf|aff|nr|near|prob|probably|poss|possibly|perhaps|uncertain|sp|dub)\b"
 
 
-def archive_in(path: Path) -> Path | None:
+def _archive_in(path: Path) -> Path | None:
     """Return the `meta.xml` or the zip of an archive; None for any other path."""
     if path.is_dir():
         about = path / META
@@ -66,19 +65,15 @@ def _is_zip(path: Path) -> bool:
     return any(name.rpartition("/")[2] == META and name.count("/") < 2 for name in inside)
 
 
-def _matches(path: Path) -> bool:
-    return archive_in(path) is not None
-
-
 def _read(path: Path) -> PhotoTable:
-    about = archive_in(path)
+    about = _archive_in(path)
     if is_broken_zip(path):
         raise InputError(f"{path} is not a complete zip: download it again.")
     if about is None:
         raise InputError(f"{path} is not a Darwin Core Archive: expected is {_EXPECTS}.")
     with progress_bar("Reading the archive", unit="photos") as bar:
         core, media = _tables(about)
-        rows = media.join(core, on=KEY, how="left", maintain_order="left")
+        rows = tabular.add(media, core, on=KEY)
         bar.advance(rows.height)
     if media.is_empty():
         raise no_photos(path, f"none of its occurrences has a photo; expected is {_EXPECTS}")
@@ -90,73 +85,49 @@ def _read(path: Path) -> PhotoTable:
             )
         logger.info(f"{lost:,} of {rows.height:,} photos belong to no occurrence of the table: unlabelled.")
     rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
-    pictures = [
-        offline_media.MediaItem(*each) for each in rows.select("identifier", KEY, "number").iter_rows()
-    ]
-    doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
+    copies = offline_media.find_copies(about.parent, rows.select("identifier", KEY, "number"))
+    doubtful = pl.col("identificationQualifier").str.contains(_DOUBT)
     # A machine observation is not uncertain by itself: camera traps make them, and people label them.
     unverified = pl.col("identificationVerificationStatus").str.to_lowercase() == "unverified"
     by_machine = pl.col("basisOfRecord").str.to_lowercase() == "machineobservation"
     given = rows.with_columns(label=scientific_names.label()).select(
         *scientific_names.ranks(),
-        "label",
-        "licence",
-        "rights_holder",
+        *("label", "licence", "rights_holder"),
         id=pl.format("{}_{}", KEY, "number"),
         taken="eventDate",
-        file_name=pl.Series(offline_media.find_copies(about.parent, pictures), dtype=pl.String),
+        file_name=copies,
         group=pl.coalesce("organismID", KEY),
         name=pl.col("label"),
         common_name=pl.col("vernacularName"),
-        reason=pl.when(pl.col("label").is_null())
-        .then(pl.lit(RejectReason.NO_LABEL.value))
-        .when(doubtful)
-        .then(pl.lit(RejectReason.UNCERTAIN_LABEL.value))
-        .when(unverified & by_machine)
-        .then(pl.lit(RejectReason.MACHINE_LABEL.value)),
+        reason=first_reason(
+            (pl.col("label").is_null(), RejectReason.NO_LABEL),
+            (doubtful, RejectReason.UNCERTAIN_LABEL),
+            (unverified & by_machine, RejectReason.MACHINE_LABEL),
+        ),
     )
     return tabular.to_photo_table(given, path, about.parent, READER.name)
 
 
 def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the occurrences that have photos, and the photos, both with the column `KEY`."""
-    core, extensions, folder = _described(about)
-
-    def place(file: str) -> Path:
-        found = folder / file
-        if not found.is_file():
-            raise InputError(f"{about} lacks the table {file}: it is incomplete, download it again.")
-        return found
-
-    try:
-        extension = next((each for each in extensions if each.kind == "Multimedia"), None)
-        scanned = core.scan((KEY, *_CORE), place)
-        media = _pictures(extension, place) if extension else _associated(scanned)
+    core, extension, folder = _described(about)
+    with errors_of_table(f"{about}: a table could not be read"):
+        scanned = core.scan((KEY, *_CORE), folder)
+        media = _pictures(extension, folder) if extension else _associated(scanned)
         wanted = media.select(KEY).unique().lazy()
         rows = scanned.join(wanted, on=KEY, how="semi").unique(KEY, keep="first")
         occurrences = rows.collect(engine="streaming")
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(
-            f"{about}: a table could not be read ({first_line(error)}): download it again."
-        ) from error
-    mine, theirs = pl.col("license_media"), pl.col("license")
-    joined = media.rename({"license": "license_media", "rightsHolder": "holder_media"}).join(
-        occurrences.select(KEY, "license", "rightsHolder", "recordedBy"),
-        on=KEY,
-        how="left",
-        maintain_order="left",
-    )
-    pictures = joined.select(
-        KEY,
-        "identifier",
-        licence=pl.coalesce(mine, theirs),
-        rights_holder=pl.coalesce("holder_media", "creator", "rightsHolder", "recordedBy"),
+    theirs = occurrences.select(KEY, "recordedBy", licence_core="license", holder_core="rightsHolder")
+    pictures = tabular.add(media, theirs, on=KEY).select(
+        *(KEY, "identifier"),
+        licence=pl.coalesce("license", "licence_core"),
+        rights_holder=pl.coalesce("rightsHolder", "creator", "holder_core", "recordedBy"),
     )
     return occurrences.drop("license", "rightsHolder"), pictures
 
 
-def _described(about: Path) -> tuple[Table, list[Table], Path]:
-    """Return core, extensions, and the folder with their files."""
+def _described(about: Path) -> tuple[Table, Table | None, Path]:
+    """Return the core, the extension with the photos, and the folder with their files."""
     zipped = about.suffix.lower() == ".zip"
     folder = io.unzip(about, {META: 2**20}) if zipped else about.parent
     core, extensions = descriptor.read(folder / META)
@@ -165,18 +136,19 @@ def _described(about: Path) -> tuple[Table, list[Table], Path]:
             f"{about} is an archive of {core.kind or 'unnamed rows'}: only archives with occurrences "
             "as their core are read, such as GBIF's occurrence downloads."
         )
-    extensions = [each for each in extensions if each.kind == "Multimedia"]
+    extension = next((each for each in extensions if each.kind == "Multimedia"), None)
+    wanted = (*core.files, *(extension.files if extension else ()))
     if zipped:
-        wanted = [name for table in (core, *extensions[:1]) for name in table.files]
         folder = io.unzip(about, dict.fromkeys(wanted, _ROOM * about.stat().st_size + 2**20))
-    return core, extensions, folder
+    if missing := next((file for file in wanted if not (folder / file).is_file()), None):
+        raise InputError(f"{about} lacks the table {missing}: it is incomplete, download it again.")
+    return core, extension, folder
 
 
-def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
+def _pictures(extension: Table, folder: Path) -> pl.DataFrame:
     """Read the rows of the extension that are photos by their type or format, or have neither."""
-    rows = extension.scan((KEY, *_MEDIA), place).with_columns(
-        identifier=pl.coalesce("accessURI", "identifier")
-    )
+    rows = extension.scan((KEY, *_MEDIA), folder)
+    rows = rows.with_columns(identifier=pl.coalesce("accessURI", "identifier"))
     kind, form = pl.col("type").str.to_lowercase(), pl.col("format").str.to_lowercase()
     still = kind.str.contains("image|photo") & ~kind.str.contains("moving|video")
     said = pl.when(kind.is_null()).then(form.str.starts_with("image")).otherwise(still)
@@ -198,4 +170,4 @@ def _associated(core: pl.LazyFrame) -> pl.DataFrame:
     return found.drop("accessURI", "type", "format").collect(engine="streaming")
 
 
-READER = Reader("darwin-core", _EXPECTS, _matches, _read, searches_folder=True)
+READER = Reader("darwin-core", _EXPECTS, _archive_in, _read, searches_folder=True)

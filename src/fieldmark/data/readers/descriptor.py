@@ -2,12 +2,12 @@
 
 Darwin Core text guide, https://dwc.tdwg.org/text/. A table is read as a lazy frame with the last part of
 each term as the name of the column (`http://rs.tdwg.org/dwc/terms/genus` is `genus`), so that only the
-needed columns of an occurrence table are in memory.
+needed columns are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,17 +52,14 @@ class Table:
     columns: dict[str, int]
     constants: dict[str, str]
 
-    def scan(self, names: Sequence[str], place: Callable[[str], Path]) -> pl.LazyFrame:
-        """Scan some columns as text, null where the table does not have them.
-
-        `place` returns the path of a file of the archive.
-        """
+    def scan(self, names: Sequence[str], folder: Path) -> pl.LazyFrame:
+        """Scan some columns of the table's files in a folder as text; null where it does not have them."""
         frames = []
         for file in self.files:
             if self.end == "\n":
-                tabular.check_complete(place(file), self.separator, self.quote)
+                tabular.check_complete(folder / file, self.separator, self.quote)
             rows = pl.scan_csv(
-                place(file),
+                folder / file,
                 has_header=False,
                 skip_rows=self.header,
                 separator=self.separator,
@@ -99,9 +96,8 @@ def read(path: Path) -> tuple[Table, list[Table]]:
     core = root.find("{*}core")
     if core is None:
         raise InputError(f"{path} describes no core table: it does not belong to a Darwin Core Archive.")
-    return _table(core, "{*}id", path), [
-        _table(each, "{*}coreid", path) for each in root.findall("{*}extension")
-    ]
+    extensions = [_table(each, "{*}coreid", path) for each in root.findall("{*}extension")]
+    return _table(core, "{*}id", path), extensions
 
 
 def _table(element: Element, key: str, path: Path) -> Table:

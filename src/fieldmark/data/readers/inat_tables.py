@@ -16,9 +16,10 @@ from typing import BinaryIO, cast, get_args
 
 import polars as pl
 
+from fieldmark.data.readers.tabular import with_missing
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils.choices import PhotoSize
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 
 SIZES = get_args(PhotoSize)
 """The file names of a photo's sizes, the largest first; its folder is the photo's id."""
@@ -62,8 +63,7 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
             f"{path} is truncated or damaged ({error}): delete it to download it again."
         ) from error
     except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a table of iNaturalist Open Data ({first}).") from error
+        raise InputError(f"{path} is not a table of iNaturalist Open Data ({first_line(error)}).") from error
 
 
 def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -124,25 +124,19 @@ def labels(path: Path, taxon_ids: pl.Series) -> pl.DataFrame:
 
 def _taxa(path: Path) -> pl.DataFrame:
     columns = ("taxon_id", "ancestry", "rank", "name", "active")
-    return (
-        pl.concat(blocks(path, columns))
-        .select(
-            pl.col("taxon_id").cast(_Id, strict=False),
-            pl.col("ancestry").str.replace_all("\\", "/", literal=True),
-            "rank",
-            "name",
-            active=pl.col("active").str.to_lowercase().str.starts_with("t"),
-        )
-        .filter(pl.col("taxon_id").is_not_null())
+    taxa = pl.concat(blocks(path, columns)).with_columns(
+        pl.col("taxon_id").cast(_Id, strict=False),
+        pl.col("ancestry").str.replace_all("\\", "/", literal=True),
+        active=pl.col("active").str.to_lowercase().str.starts_with("t"),
     )
+    return taxa.filter(pl.col("taxon_id").is_not_null())
 
 
 def _ranks(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
     """Return the names of the ancestors of some taxa: `taxon_id` and the `RANKS`."""
     ranks = _ancestors(taxa, of).filter(pl.col("rank").is_in(RANKS))
     wide = ranks.pivot("rank", index="taxon_id", values="name", aggregate_function="first")
-    lacking = [pl.lit(None, pl.String).alias(rank) for rank in RANKS if rank not in wide.columns]
-    return wide.with_columns(lacking).select("taxon_id", *RANKS)
+    return with_missing(wide, RANKS).select("taxon_id", *RANKS)
 
 
 def _ancestors(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:

@@ -16,17 +16,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
+
+import polars as pl
 
 from fieldmark.data.readers.base import may_be_image
 from fieldmark.data.readers.inat_tables import SIZES
 
 
-@dataclass(frozen=True, slots=True)
-class MediaItem:
+class _MediaItem(NamedTuple):
     """A photo that a list names.
 
     Attributes:
@@ -48,8 +49,14 @@ class MediaItem:
         return [part for part in unquote(path).split("/") if part not in ("", "..")]
 
 
-def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
-    """Return the path of each photo's copy below the folder; the expected path where there is none."""
+def find_copies(root: Path, rows: pl.DataFrame) -> pl.Series:
+    """Return the path of each photo's copy below the folder; the expected path where there is none.
+
+    Args:
+        root: the folder.
+        rows: the photos: URL (or path), id of the record, and optionally the number in it, in this order.
+    """
+    pictures = [_MediaItem(*row) for row in rows.iter_rows()]
     files = _FileIndex(root)
     called = [picture.parts for picture in pictures]
     often = Counter(parts[-1] for parts in called if parts)
@@ -59,15 +66,21 @@ def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
     ]
     lost = [number for number, path in enumerate(paths) if path is None]
     if lost and files.stems:
-        ways = [[files.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
+        ways = [
+            [
+                next((files.stems[name] for name in names(pictures[n]) if name in files.stems), None)
+                for n in lost
+            ]
+            for names in _NAMES
+        ]
         best = max(ways, key=lambda found: sum(path is not None for path in found))
         for number, path in zip(lost, best, strict=True):
             paths[number] = path
-    return [path or _expected_path(pictures[number]) for number, path in enumerate(paths)]
-
-
-def _expected_path(picture: MediaItem) -> str:
-    return "/".join(picture.parts) or picture.record
+    found = [
+        path or "/".join(parts) or picture.record
+        for path, parts, picture in zip(paths, called, pictures, strict=True)
+    ]
+    return pl.Series(found, dtype=pl.String)
 
 
 class _FileIndex:
@@ -98,27 +111,24 @@ class _FileIndex:
                 return found[0]
         return None
 
-    def by_name(self, names: list[str]) -> str | None:
-        return next((self.stems[name] for name in names if name in self.stems), None)
-
 
 def _is_size(name: str) -> bool:
     return name.partition(".")[0] in SIZES
 
 
-def _after_record(picture: MediaItem) -> list[str]:
+def _after_record(picture: _MediaItem) -> list[str]:
     numbered = f"{picture.record}_{picture.number}"
     return [numbered, picture.record] if picture.number == 1 else [numbered]
 
 
-def _after_number(picture: MediaItem) -> list[str]:
+def _after_number(picture: _MediaItem) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
     return [folder] if _is_size(name) else []
 
 
-def _after_hash(picture: MediaItem) -> list[str]:
+def _after_hash(picture: _MediaItem) -> list[str]:
     url = picture.url.encode()
     return [hashlib.new(name, url, usedforsecurity=False).hexdigest() for name in ("md5", "sha1")]
 
 
-_NAMES: tuple[Callable[[MediaItem], list[str]], ...] = (_after_record, _after_number, _after_hash)
+_NAMES: tuple[Callable[[_MediaItem], list[str]], ...] = (_after_record, _after_number, _after_hash)
