@@ -3,9 +3,9 @@
 Decoders are lenient about truncated files: several return an image with a grey lower half. A training
 set must not contain such images, so ends are checked here.
 
-The layouts follow ITU-T T.81 (JPEG), the PNG specification, the GIF89a specification, and the WebP
-container specification (RFC 9649). Every function accepts any bytes; what ends too early
-raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` converts.
+The layouts follow ITU-T T.81 (JPEG), the specifications of PNG and GIF89a, and RFC 9649 (WebP). Every
+function accepts any bytes; what ends too early raises `ImageRejected(TRUNCATED)`, `struct.error` or
+`IndexError`, which `images` converts.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
 
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 # The supported formats, by their first bytes. No other decoder is given any bytes.
 _READ = (
-    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
-    (re.compile(rb"GIF8[79]a"), "GIF"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
-    (re.compile(rb"BM"), "BMP"),
-    (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), "TIFF"),
-    (re.compile(rb"P[1-6][\s#]"), "PNM"),
-    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"RIFF....WEBP", "WEBP"),
+    (rb"BM", "BMP"),
+    (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF"),
+    (rb"P[1-6][\s#]", "PNM"),
+    (rb"....ftypavi[fs]", "AVIF"),
 )
 
 # Image formats that are not supported: the user is asked to convert them.
-_KNOWN = (
+_UNREAD = (
     (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL"),
@@ -52,9 +51,9 @@ _KNOWN = (
     (rb"gimp xcf", "GIMP"),
     (rb"\s*(<\?xml[^>]*>\s*)?<svg", "SVG"),
 )
-_UNREAD = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _KNOWN)
-
 _ORIENTATION_TAG = 0x0112
+_CUT = "the file ends before the image does"
+_SHORT = "the file is shorter than its header says"
 
 
 def reject(reason: RejectReason, detail: str) -> NoReturn:
@@ -70,16 +69,15 @@ def detect_format(data: bytes) -> str:
     """
     if not data:
         reject(RejectReason.EMPTY, "no bytes in it")
-    for pattern, name in _READ:
-        if pattern.match(data):
-            return name
-    for pattern, name in _UNREAD:
-        if pattern.match(data):
-            reject(RejectReason.UNSUPPORTED, f"{name} is not read; convert it to JPEG or PNG")
+    if found := _named(data, _READ):
+        return found
+    if found := _named(data, _UNREAD):
+        reject(RejectReason.UNSUPPORTED, f"{found} is not read; convert it to JPEG or PNG")
     reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any image format")
 
 
-# EXIF
+def _named(data: bytes, formats: Sequence[tuple[bytes, str]]) -> str | None:
+    return next((name for pattern, name in formats if re.match(pattern, data, re.DOTALL)), None)
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -105,11 +103,7 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
-# JPEG
-
-
-@dataclass(frozen=True)
-class Jpeg:
+class Jpeg(NamedTuple):
     """The structure of a JPEG.
 
     Attributes:
@@ -179,7 +173,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     while True:
         at = data.find(b"\xff", at)
         if at < 0:
-            reject(RejectReason.TRUNCATED, "the file ends before the image does")
+            reject(RejectReason.TRUNCATED, _CUT)
         marker = data[at + 1]
         if marker == 0xD9:
             return
@@ -193,7 +187,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             if marker == 0xDA:
                 found = _END_OF_SCAN.search(data, end)
                 if found is None:
-                    reject(RejectReason.TRUNCATED, "the file ends before the image does")
+                    reject(RejectReason.TRUNCATED, _CUT)
                 end = found.start()
             yield marker, at, end
             at = end
@@ -210,20 +204,15 @@ def _jpeg_frame(data: bytes, marker: int, at: int) -> tuple[int, int, int]:
     return width, height, components
 
 
-# PNG
-
-
-@dataclass(frozen=True)
-class Png:
-    """The structure of a PNG: pixels as stored, EXIF orientation, bits a sample."""
+class Shape(NamedTuple):
+    """The size of a PNG or WebP in pixels as stored, and its EXIF orientation."""
 
     width: int
     height: int
     orientation: int
-    bits: int
 
 
-def png(data: bytes, *, whole: bool) -> Png:
+def png(data: bytes, *, whole: bool) -> Shape:
     """Read the chunks of a PNG; with `whole` also verify the checksums of critical chunks.
 
     Raises:
@@ -232,45 +221,26 @@ def png(data: bytes, *, whole: bool) -> Png:
     at, exif, view = 8, b"", memoryview(data)
     if data[12:16] != b"IHDR":
         reject(RejectReason.CORRUPT, "a PNG without its header")
-    width, height, bits = struct.unpack_from(">IIB", data, 16)
-    while True:
+    width, height = struct.unpack_from(">II", data, 16)
+    while whole or at + 12 <= len(data):
         if at + 12 > len(data):
-            if not whole:
-                break
-            reject(RejectReason.TRUNCATED, "the file ends before the image does")
+            reject(RejectReason.TRUNCATED, _CUT)
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
         if whole and end + 4 > len(data):
-            reject(RejectReason.TRUNCATED, "the file ends before the image does")
-        critical = not name[0] & 0x20
-        if whole and critical and zlib.crc32(view[at + 4 : end]) != _u32(data, end):
+            reject(RejectReason.TRUNCATED, _CUT)
+        checksum, critical = view[end : end + 4], not name[0] & 0x20
+        if whole and critical and zlib.crc32(view[at + 4 : end]) != int.from_bytes(checksum, "big"):
             reject(RejectReason.CORRUPT, f"the checksum of a {name.decode('latin-1')} chunk is wrong")
         if name == b"eXIf":
             exif = data[at + 8 : end]
         if name == b"IEND":
             break
         at = end + 4
-    return Png(width, height, exif_orientation(exif), bits)
+    return Shape(width, height, exif_orientation(exif))
 
 
-def _u32(data: bytes, at: int) -> int:
-    value: int = struct.unpack_from(">I", data, at)[0]
-    return value
-
-
-# WebP
-
-
-@dataclass(frozen=True)
-class Webp:
-    """The structure of a WebP: pixels as stored, EXIF orientation."""
-
-    width: int
-    height: int
-    orientation: int
-
-
-def webp(data: bytes) -> Webp:
+def webp(data: bytes) -> Shape:
     """Read the chunks of a WebP.
 
     The size is read here because Pillow allocates the whole image when it opens the file.
@@ -280,7 +250,7 @@ def webp(data: bytes) -> Webp:
     """
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
-        reject(RejectReason.TRUNCATED, "the file is shorter than its header says")
+        reject(RejectReason.TRUNCATED, _SHORT)
     shape, exif, at = None, b"", 12
     while at + 8 <= size + 8:
         name, length = struct.unpack_from("<4sI", data, at)
@@ -291,7 +261,7 @@ def webp(data: bytes) -> Webp:
         at += 8 + length + length % 2
     if shape is None:
         reject(RejectReason.CORRUPT, "a WebP without an image in it")
-    return Webp(*shape, exif_orientation(exif))
+    return Shape(*shape, exif_orientation(exif))
 
 
 def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
@@ -303,9 +273,6 @@ def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack_from("<HH", data, at + 6)
     return width & 0x3FFF, height & 0x3FFF
-
-
-# GIF and BMP
 
 
 def check_gif_end(data: bytes) -> None:
@@ -345,4 +312,4 @@ def check_bmp_end(data: bytes) -> None:
     """
     (size,) = struct.unpack_from("<I", data, 2)
     if size > len(data):
-        reject(RejectReason.TRUNCATED, "the file is shorter than its header says")
+        reject(RejectReason.TRUNCATED, _SHORT)

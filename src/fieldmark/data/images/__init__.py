@@ -1,11 +1,9 @@
 """Decode images: bytes to RGB uint8 (H, W, 3), or `ImageRejected(reason)` and nothing else.
 
 A large data set has photos with every kind of damage: one must neither end the run nor be used as
-half an image.
-
-JPEG is decoded by libjpeg-turbo directly, all else by Pillow's plugin for that format and no other.
-Both give the same pixels for JPEG; the direct way is faster, can decode at a fraction of the size, and
-rejects damaged data.
+half an image. JPEG is decoded by libjpeg-turbo directly, all else by Pillow's plugin for that format and
+no other. Both give the same pixels for JPEG; the direct way is faster, can decode at a fraction of the
+size, and rejects damaged data.
 
 Conventions for what is not 8-bit RGB:
 
@@ -23,15 +21,15 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
 from fieldmark.data.images import jpeg, pillow
-from fieldmark.data.images.limits import MAX_PIXELS, as_rejections, check_pixels
+from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
+from fieldmark.data.images.limits import as_rejections, check_pixels
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
@@ -42,23 +40,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = places.MAX_BYTES
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "ByteArray",
-    "Header",
-    "decode",
-    "from_pillow",
-    "header",
-    "named",
-    "read_bytes",
-    "taken",
-    "verify",
-]
 
-
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The size and format of an image.
 
     Attributes:
@@ -90,8 +73,7 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
-            found = image_containers.jpeg(data, whole=False)
-            width, height, orientation = found.width, found.height, found.orientation
+            width, height, _, orientation, *_ = image_containers.jpeg(data, whole=False)
         else:
             with pillow.ignore_warnings():
                 image, orientation = pillow.open_checked(kind, data, max_pixels, whole=False)
