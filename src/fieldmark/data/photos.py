@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -103,24 +103,15 @@ class PhotoTable:
 
     def reasons(self) -> dict[str, int]:
         """Count the rejected photos by reason, the most frequent first."""
-        counts = (
-            self.frame.filter(pl.col("status") == REJECTED)
-            .group_by("reason")
-            .len()
-            .sort("len", "reason", descending=[True, False])
-        )
-        return dict(counts.iter_rows())
+        counts = self.frame.filter(pl.col("status") == REJECTED).group_by("reason").len()
+        return dict(counts.sort("len", "reason", descending=[True, False]).iter_rows())
 
     def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
         """Return the table with other rows."""
-        return PhotoTable(frame.select(list(SCHEMA)), self.taxonomy, self.root, self.source)
+        return replace(self, frame=frame.select(list(SCHEMA)))
 
     def reject_files(self, rejected: Mapping[str, ImageRejected]) -> PhotoTable:
-        """Return the table with photos rejected that could not be decoded.
-
-        Args:
-            rejected: the reason for each, by the SHA-256 of its bytes.
-        """
+        """Return the table with photos rejected that could not be decoded, by the SHA-256 of their bytes."""
         table = self
         for digest, error in rejected.items():
             ids = table.frame.filter(pl.col("sha256") == digest)["id"].to_list()
@@ -149,11 +140,8 @@ class PhotoTable:
 
     def write(self, path: Path) -> None:
         """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
-        about = {
-            "root": str(places.absolute(self.root)),
-            "source": self.source,
-            "taxonomy": self.taxonomy.to_json(),
-        }
+        root, taxonomy = str(places.absolute(self.root)), self.taxonomy.to_json()
+        about = {"root": root, "source": self.source, "taxonomy": taxonomy}
         metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
         buffer = BytesIO()  # Polars reports a full disk as an error of its own
         self.frame.write_parquet(buffer, metadata=metadata)
@@ -168,21 +156,16 @@ class PhotoTable:
         """
         try:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
-            frame = _completed(pl.read_parquet(path))
+            frame, taxonomy = pl.read_parquet(path), Taxonomy.from_json(about["taxonomy"])
+            lacking = {name: pl.lit(None, SCHEMA[name]) for name in _LATER if name not in frame.columns}
             return cls(
-                frame, Taxonomy.from_json(about["taxonomy"]), places.root_of(about["root"]), about["source"]
+                frame.with_columns(**lacking), taxonomy, places.root_of(about["root"]), about["source"]
             )
         except _DAMAGE as error:
             raise InputError(
                 f"{path} is not a table written by `fieldmark index` ({error}): "
                 "write it again with `fieldmark index PHOTOS --out FILE`."
             ) from error
-
-
-def _completed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add the columns that a table of an earlier version lacks, empty."""
-    added = {name: pl.lit(None, SCHEMA[name]) for name in _LATER}
-    return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
 
 
 def build_frame(columns: Mapping[str, Any] | pl.DataFrame) -> pl.DataFrame:

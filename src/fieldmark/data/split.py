@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -120,8 +121,7 @@ def split_photos(
 
     Args:
         table: the photos.
-        val: the share of the photos to validate on, in [0, 1).
-        test: the share to test on, in [0, 1).
+        val, test: the shares of the photos to validate and to test on, in [0, 1).
         seed: another seed draws another split.
         way: `stratified` gives every class its share (by largest remainders), and leaves in train at
             least one photo or group of each class that has two; `random` takes no heed of classes;
@@ -188,12 +188,10 @@ def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: b
     rows = rows.with_columns(held_out=held_out.fill_null(False))
     pool = rows.filter(~pl.col("held_out"))
     part = np.full(pool.height, "train", dtype=object)
-    sizes = _sizes(pool.height, val, test)
     urn = _Urn(pool, seed, by_class=by_class)
-    # Test first: it is then the same photos whatever the share of val is.
-    for name in ("test", "val"):
-        if sizes[name]:
-            part[urn.draw(sizes[name])] = name
+    for name, size in _sizes(pool.height, val, test).items():
+        if size:
+            part[urn.draw(size)] = name
     drawn = pool.select("id").with_columns(part=pl.Series(part, dtype=pl.String))
     for name, share in {"train": 1, "val": val, "test": test}.items():
         if share and not (part == name).any():
@@ -206,13 +204,14 @@ def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: b
 
 
 def _sizes(count: int, val: float, test: float) -> dict[str, int]:
+    """Return the sizes; test is drawn first: it is then the same photos whatever the share of val is."""
     # Exact fractions of the decimals as they were written: 0.9 * 268,243 must not hang on rounding.
     val_share, test_share = Fraction(str(val)), Fraction(str(test))
     rest = count - floor(count * (1 - val_share - test_share))
-    if not val_share:
-        return {"val": 0, "test": rest}
-    held = min(rest, max(1, floor(count * test_share))) if test_share else 0
-    return {"val": rest - held, "test": held}
+    held = rest
+    if val_share:
+        held = min(rest, max(1, floor(count * test_share))) if test_share else 0
+    return {"test": held, "val": rest - held}
 
 
 class _Group(NamedTuple):
@@ -298,8 +297,7 @@ class _Urn:
             left = take(left, must_fit=False, must_gain=True)
         self.groups = left
         self.units_C = np.array(units, dtype=np.int64)
-        nothing = np.empty(0, dtype=np.int64)
-        return np.concatenate([nothing, *(group.members for group in taken)])
+        return np.concatenate([np.empty(0, np.int64), *(group.members for group in taken)])
 
     def _draw_alone(self, want_C: IntArray, size: int) -> IntArray:
         """Photos that stand alone: what each class wants, then evened out to `size` in all."""
@@ -319,9 +317,7 @@ class _Urn:
 
 
 def _gain(room: int, size: int, alone: int) -> int:
-    """By how many photos a class comes nearer to its quota when a group with `size` of its photos is
-    taken, given that `alone` photos can fill up what is missing then.
-    """
+    """By how many photos a class nears its quota with a group of `size`; `alone` photos fill up the rest."""
 
     def missed(rest: int) -> int:
         return -rest if rest < 0 else max(rest - alone, 0)
@@ -336,17 +332,12 @@ def _groups(group: pl.Series, hash_N: npt.NDArray[np.uint64], class_N: IntArray)
     """
     frame = pl.DataFrame({"group": group, "hash": hash_N, "class": class_N}).with_row_index("row")
     shared = frame.filter(pl.col("group").is_not_null() & pl.col("group").is_duplicated())
-    groups = (
-        shared.group_by("group", maintain_order=True).agg(pl.col("hash").first(), "row", "class").sort("hash")
-    )
-    units = frame.height - shared.height + groups.height
-    return units, [_group(*row) for row in groups.select("hash", "row", "class").iter_rows()]
-
-
-def _group(first_hash: int, rows: list[int], classes: list[int]) -> _Group:
-    distinct = sorted(set(classes))
-    sizes = [classes.count(c) for c in distinct]
-    return _Group(first_hash / 2**64, np.array(rows, dtype=np.int64), distinct, sizes)
+    groups = shared.group_by("group", maintain_order=True).agg(pl.col("hash").first(), "row", "class")
+    found = []
+    for first_hash, rows, classes in groups.sort("hash").select("hash", "row", "class").iter_rows():
+        distinct, sizes = zip(*sorted(Counter(classes).items()), strict=True)
+        found.append(_Group(first_hash / 2**64, np.array(rows, np.int64), list(distinct), list(sizes)))
+    return frame.height - shared.height + groups.height, found
 
 
 def _largest_remainders(total_C: IntArray, size: int, tie_C: npt.NDArray[np.uint64]) -> IntArray:

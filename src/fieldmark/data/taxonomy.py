@@ -13,15 +13,16 @@ import numpy.typing as npt
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 """The ranks, from the highest to the lowest (Darwin Core's terms)."""
 
-
 NO_ANIMAL = {
-    "blank": "blank",
-    "empty": "blank",
-    "human": "human",
-    "homo sapiens": "human",
-    "vehicle": "vehicle",
+    **{"blank": "blank", "empty": "blank"},
+    **{"human": "human", "homo sapiens": "human", "vehicle": "vehicle"},
 }
 """Labels of camera traps that name no animal, and what Camtrap DP calls them."""
+
+
+def name_key(name: str) -> str:
+    """Return a name for comparisons: in lower case, with single spaces."""
+    return " ".join(name.split()).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,9 @@ class Taxonomy:
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """Group the labels by genus, family and so on up to the kingdom.
+        """Group the labels by genus, family and so on up to the kingdom; a rank with one name is left out.
 
-        A rank with fewer than two names is left out. One name in two kingdoms (a genus of birds and one
-        of plants) is two groups.
+        One name in two kingdoms (a genus of birds and one of plants) is two groups.
         """
         found = (self._level(rank) for rank in reversed(RANKS[:-1]))
         return tuple(level for level in found if len(level.groups) > 1)
