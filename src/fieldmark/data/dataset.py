@@ -74,14 +74,12 @@ class Dataset:
     ) -> torch_data.Dataset[tuple[Any, int]]:
         """Return one part as a map-style PyTorch dataset.
 
+        Its items are a crop, uint8 tensor (3, S, S), and the number of its class among `classes` (-1: a
+        class without a training photo). Reading a photo that cannot be decoded raises `ImageRejected`.
+
         Args:
             part: `train`, `val` or `test`.
             preprocess: makes the crop; None: 224 x 224 pixels, resized without its proportions.
-
-        Returns:
-            A dataset whose items are a crop, uint8 tensor (3, S, S), and the number of its class among
-            `classes` (-1: a class without a training photo). A photo that cannot be decoded raises
-            `ImageRejected` when it is read.
         """
         from fieldmark.data.torch_dataset import PhotoDataset
 

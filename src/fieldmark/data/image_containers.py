@@ -81,10 +81,9 @@ def _named(data: bytes, formats: Sequence[tuple[bytes, str]]) -> str | None:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8 as in EXIF tag 0x0112; 1 where it is missing or invalid.
+    """Return the orientation, 1 to 8, in a TIFF structure; 1 where it is missing or invalid.
 
-    Args:
-        exif: a TIFF structure, with or without the leading `Exif\\0\\0`.
+    The structure may have the leading `Exif\\0\\0`.
     """
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -104,22 +103,14 @@ def exif_orientation(exif: bytes) -> int:
 
 
 class Jpeg(NamedTuple):
-    """The structure of a JPEG.
+    """The structure of a JPEG."""
 
-    Attributes:
-        width, height: pixels as stored, before orientation.
-        components: 1 grey, 3 colour, 4 CMYK or YCCK.
-        orientation: EXIF, 1 to 8.
-        adobe: whether there is an Adobe marker: CMYK is then stored inverted.
-        scans: the number of scans; 0 where only the header was read.
-    """
-
-    width: int
+    width: int  # pixels as stored, before orientation
     height: int
-    components: int
-    orientation: int
-    adobe: bool
-    scans: int
+    components: int  # 1 grey, 3 colour, 4 CMYK or YCCK
+    orientation: int  # EXIF, 1 to 8
+    adobe: bool  # whether there is an Adobe marker: CMYK is then stored inverted
+    scans: int  # 0 where only the header was read
 
 
 _JPEG_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
@@ -155,15 +146,9 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
 
 
 def strip_jpeg_metadata(data: bytes) -> bytes:
-    """Remove stray bytes between segments, profiles and metadata from a JPEG.
-
-    Of the application segments, JFIF and Adobe stay: they define the colours.
-    """
-    kept = [
-        data[at:end]
-        for marker, at, end in _jpeg_segments(data)
-        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE))
-    ]
+    """Remove stray bytes, profiles and metadata from a JPEG, but not JFIF and Adobe, which define colours."""
+    metadata = {*range(0xE1, 0xEE), 0xEF, 0xFE}
+    kept = (data[at:end] for marker, at, end in _jpeg_segments(data) if marker not in metadata)
     return b"".join((b"\xff\xd8", *kept, b"\xff\xd9"))
 
 
@@ -241,9 +226,7 @@ def png(data: bytes, *, whole: bool) -> Shape:
 
 
 def webp(data: bytes) -> Shape:
-    """Read the chunks of a WebP.
-
-    The size is read here because Pillow allocates the whole image when it opens the file.
+    """Read the chunks of a WebP: its size too, since Pillow allocates the whole image to open the file.
 
     Raises:
         ImageRejected: TRUNCATED (shorter than its header says), CORRUPT (no image in it).
@@ -276,11 +259,7 @@ def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
 
 
 def check_gif_end(data: bytes) -> None:
-    """Read the blocks of a GIF up to its trailer.
-
-    Raises:
-        ImageRejected: TRUNCATED (no trailer), CORRUPT (a block of no known kind).
-    """
+    """Read the blocks of a GIF up to its trailer; `ImageRejected` without it, or for an unknown block."""
     at = 13 + _gif_palette(data[10])
     while True:
         kind = data[at]
@@ -305,11 +284,7 @@ def _gif_palette(flags: int) -> int:
 
 
 def check_bmp_end(data: bytes) -> None:
-    """Check the length of a BMP against what its header says.
-
-    Raises:
-        ImageRejected: TRUNCATED.
-    """
+    """Check the length of a BMP against what its header says; `ImageRejected` where it is shorter."""
     (size,) = struct.unpack_from("<I", data, 2)
     if size > len(data):
         reject(RejectReason.TRUNCATED, _SHORT)

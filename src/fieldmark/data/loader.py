@@ -158,19 +158,12 @@ class StreamedCrops:
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Crops with their labels.
+    """Crops with their labels."""
 
-    Attributes:
-        pixels: uint8 (N, S, S, 3), in memory, mapped from disk, or decoded on demand.
-        rows: which of them to use, shape (n,).
-        labels: their classes in 0 .. C-1, shape (n,).
-        ids: their photo ids.
-    """
-
-    pixels: ByteArray | StreamedCrops
-    rows: IntArray
-    labels: IntArray
-    ids: tuple[str, ...]
+    pixels: ByteArray | StreamedCrops  # uint8 (N, S, S, 3), in memory, mapped from disk, or on demand
+    rows: IntArray  # which of them to use, shape (n,)
+    labels: IntArray  # their classes in 0 .. C-1, shape (n,)
+    ids: tuple[str, ...]  # of their photos
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -71,7 +71,7 @@ class PhotoTable:
         frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
         taxonomy: all taxa of the source, also those without a photo.
         root: the folder, or the URL, that `path` is below.
-        source: which layout the rows were read from (a name in `fieldmark.data.readers.READERS`).
+        source: the layout, a name in `fieldmark.data.readers.READERS`.
     """
 
     frame: pl.DataFrame

@@ -41,8 +41,7 @@ class Split:
     Attributes:
         frame: a row a photo, `id` and `part` (train, val or test), sorted by id. Photos in no part
             (rejected or unlabelled) are not in it.
-        seed: what it was drawn with.
-        way: how it was drawn.
+        seed, way: how it was drawn.
     """
 
     frame: pl.DataFrame
@@ -133,15 +132,11 @@ def split_photos(
     """
     rows = table.labelled.select("id", "taxon_id", "group", "split").sort("id")
     if rows.is_empty():
-        raise InputError(
-            f"{table.root} has no photo with a label that can be used: a split needs labelled photos."
-        )
+        raise InputError(f"{table.root} has no usable photo with a label: a split needs labelled photos.")
     if way == "official":
         return Split(_official(rows, table), seed, way)
-    if way not in get_args(SplitMethod):
-        raise InputError(
-            f"There is no way to split called {way!r}: choose one of {', '.join(get_args(SplitMethod))}."
-        )
+    if way not in (ways := get_args(SplitMethod)):
+        raise InputError(f"There is no way to split called {way!r}: choose one of {', '.join(ways)}.")
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
         raise InputError(
             f"Shares of {val:g} for val and {test:g} for test leave no training photos or no others: "
@@ -160,10 +155,8 @@ def prune(split: Split, table: PhotoTable, min_photos: int = 100) -> list[str]:
     enough = set(counts.filter(pl.col("photos") >= min_photos)["taxon_id"])
     if not enough:
         most = max(counts["photos"].to_list(), default=0)
-        raise InputError(
-            f"No class has {min_photos:,} training photos (the largest has {most:,}): prune at a lower "
-            "number."
-        )
+        number = f"{min_photos:,} training photos (the largest has {most:,})"
+        raise InputError(f"No class has {number}: prune at a lower number.")
     return [taxon.id for taxon in table.taxonomy if taxon.id in enough]
 
 

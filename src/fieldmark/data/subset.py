@@ -31,21 +31,13 @@ FEWEST = 64
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """Labelled photos of one part of a split.
-
-    Attributes:
-        ids: their ids in the table.
-        files: their digests and where they lie.
-        taxon_ids: the label of each.
-        groups: the group of each, None where it stands alone.
-        supercategories: the supercategory of each, "" where it has none.
-    """
+    """Labelled photos of one part of a split, each with an entry in every field."""
 
     ids: tuple[str, ...]
     files: tuple[PhotoFile, ...]
-    taxon_ids: tuple[str, ...]
-    groups: tuple[str | None, ...]
-    supercategories: tuple[str, ...]
+    taxon_ids: tuple[str, ...]  # the labels
+    groups: tuple[str | None, ...]  # None: in no group
+    supercategories: tuple[str, ...]  # "" where there is none
 
     def __len__(self) -> int:
         return len(self.ids)

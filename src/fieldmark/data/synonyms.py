@@ -27,12 +27,7 @@ _ABOUT = ("common_name", "supercategory", *RANKS)
 
 @dataclass(frozen=True)
 class Accepted:
-    """Accepted names.
-
-    Attributes:
-        names: the accepted name of each synonym, by the synonym in lower case.
-        about: facts of accepted names, by the name in lower case: some ranks and common names.
-    """
+    """Accepted names: that of each synonym, and facts of some (ranks, common names); all by `name_key`."""
 
     names: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -50,10 +50,7 @@ class Taxon:
 
     @property
     def rank(self) -> str:
-        """Return the rank: one of `RANKS`, or "unranked" for one between them (a superfamily).
-
-        A label without any known rank is taken for a species.
-        """
+        """Return one of `RANKS`, species if none is known; "unranked" for one between (a superfamily)."""
         genus = self.ranks.get("genus")
         if not self.ranks or (genus and self.name.split()[:-1] == [genus]):
             return "species"  # the second: the name is a binomial of its genus
@@ -149,20 +146,17 @@ class Taxonomy:
         for taxon in self:
             if kingdom := taxon.ranks.get("kingdom"):
                 kingdoms.setdefault(taxon.ranks.get(rank, ""), set()).add(kingdom)
+        upto = RANKS[: RANKS.index(rank) + 1]
         numbers: dict[tuple[str, str], int] = {}
         groups: list[Mapping[str, str]] = []
         column = np.full(len(self), -1, np.intp)
         for at, taxon in enumerate(self):
-            name = taxon.ranks.get(rank)
-            if not name:
-                continue
-            shared = len(kingdoms.get(name, ())) > 1
-            key = (name, taxon.ranks.get("kingdom", "") if shared else "")
-            if key not in numbers:
-                numbers[key] = len(groups)
-                upto = RANKS[: RANKS.index(rank) + 1]
-                groups.append({each: taxon.ranks[each] for each in upto if each in taxon.ranks})
-            column[at] = numbers[key]
+            if name := taxon.ranks.get(rank):
+                shared = len(kingdoms.get(name, ())) > 1
+                key = (name, taxon.ranks.get("kingdom", "") if shared else "")
+                if numbers.setdefault(key, len(groups)) == len(groups):
+                    groups.append({each: taxon.ranks[each] for each in upto if each in taxon.ranks})
+                column[at] = numbers[key]
         return Level(rank, tuple(groups), column)
 
     def to_json(self) -> list[dict[str, Any]]:

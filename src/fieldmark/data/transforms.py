@@ -41,8 +41,7 @@ class Preprocess:
 
     Attributes:
         size: side of the crop in pixels.
-        resize: what the photo's shorter side is resized to before the crop is cut; at least `size`.
-            Not used with `squash`.
+        resize: what the shorter side is resized to before cutting, at least `size`; not with `squash`.
         interpolation: `bilinear` or `bicubic`, both antialiased.
         fit: `crop`: resize the shorter side, then cut out the centre; `squash`: the whole photo is
             resized to a square, whatever its shape.
@@ -118,9 +117,8 @@ class Preprocess:
     def apply(self, image_HWC: ByteArray) -> ByteArray:
         """Crop a decoded image, uint8 (H, W, 3), to uint8, shape (size, size, 3).
 
-        With `crop` the result equals resizing the image and then cutting (to 0.02 grey levels on
-        average), but only the pixels of the crop are computed. Sizes and positions are
-        rounded as torchvision's Resize and CenterCrop round them.
+        With `crop` the result equals resizing and then cutting (to 0.02 grey levels on average), but only
+        the crop's pixels are computed. Sizes and positions are rounded as torchvision rounds them.
         """
         height, width = image_HWC.shape[:2]
         size = (self.size, self.size)

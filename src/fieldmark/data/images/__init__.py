@@ -1,18 +1,13 @@
 """Decode images: bytes to RGB uint8 (H, W, 3), or `ImageRejected(reason)` and nothing else.
 
-A large data set has photos with every kind of damage: one must neither end the run nor be used as
-half an image. JPEG is decoded by libjpeg-turbo directly, all else by Pillow's plugin for that format and
-no other. Both give the same pixels for JPEG; the direct way is faster, can decode at a fraction of the
-size, and rejects damaged data.
+A damaged photo must neither end the run nor be used as half an image. JPEG is decoded by libjpeg-turbo,
+which is faster than Pillow with the same pixels, can decode at a fraction of the size, and rejects damaged
+data; all else by Pillow's plugin for that format and no other.
 
-Conventions for what is not 8-bit RGB:
-
-- alpha and transparent palettes are composed on white;
-- 16-bit grey (and 9 to 15 bits) is scaled to 0..255, never clipped;
-- 32-bit integers and floats have no defined white: floats within 0..1 are scaled by 255, values
-  within 0..255 stay, and all else is scaled from its minimum to its maximum;
-- of an animation or a document the first page is taken;
-- colour profiles are not applied: networks are trained on pixels as stored.
+What is not 8-bit RGB: alpha and transparent palettes are composed on white. Grey of 9 to 16 bits is scaled
+to 0..255, never clipped. 32-bit integers and floats have no defined white: floats within 0..1 are scaled by
+255, values within 0..255 stay, all else is scaled from its minimum to its maximum. Of an animation or a
+document the first page is taken. Colour profiles are not applied: networks are trained on pixels as stored.
 """
 
 from __future__ import annotations
@@ -42,12 +37,7 @@ MAX_BYTES = places.MAX_BYTES
 
 
 class Header(NamedTuple):
-    """The size and format of an image.
-
-    Attributes:
-        width, height: pixels, after EXIF orientation.
-        format: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
-    """
+    """The size of an image in pixels, after EXIF orientation, and its format (see `detect_format`)."""
 
     width: int
     height: int
@@ -133,9 +123,7 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def capture_time(data: bytes) -> str:
-    """Read when a photo was taken from its EXIF data, as ISO 8601; "" where it is unknown.
-
-    A time without a zone is taken as UTC.
+    """Read from EXIF when a photo was taken, as ISO 8601, UTC without a zone; "" where it is unknown.
 
     Raises:
         ImageRejected: the bytes are not an image.

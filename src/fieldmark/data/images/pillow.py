@@ -43,8 +43,8 @@ def open_checked(kind: str, data: bytes, max_pixels: int, *, whole: bool) -> tup
     """Open an image without decoding it; check its limits and end; return it with its orientation."""
     orientation = 1
     if kind == "WEBP":
-        *size, orientation = image_containers.webp(data)
-        check_pixels(*size, max_pixels)
+        width, height, orientation = image_containers.webp(data)
+        check_pixels(width, height, max_pixels)
     elif kind == "PNG":
         orientation = image_containers.png(data, whole=whole).orientation
     elif kind == "GIF" and whole:

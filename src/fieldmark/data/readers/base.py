@@ -20,21 +20,13 @@ DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 @dataclass(frozen=True)
 class Reader:
-    """One layout of photos on disk.
+    """One layout of photos on disk."""
 
-    Attributes:
-        name: the value of `--source`.
-        expects: the layout in a few words, for error messages.
-        matches: returns something true for a path with this layout; at most one reader matches any path.
-        read: lists the photos without reading their bytes. Raises `InputError`.
-        searches_folder: whether `read` also searches the folder of the file that it is given.
-    """
-
-    name: str
-    expects: str
-    matches: Callable[[Path], object]
-    read: Callable[[Path], PhotoTable]
-    searches_folder: bool = False
+    name: str  # the value of `--source`
+    expects: str  # the layout in a few words, for error messages
+    matches: Callable[[Path], object]  # true for a path with this layout; at most one matches any path
+    read: Callable[[Path], PhotoTable]  # lists the photos without reading their bytes, or `InputError`
+    searches_folder: bool = False  # whether `read` searches the folder of the file that it is given
 
 
 _PARTS = {

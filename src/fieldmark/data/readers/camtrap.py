@@ -125,9 +125,9 @@ def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("label").is_not_null())
     )
     columns = ("mediaID", "label", "machine", "wide")
-    found = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False).select(columns)
-    shared = _of_events(media, said.filter(pl.col("mediaID").is_null()))
-    found = pl.concat([found, shared.with_columns(wide=True).select(columns)])
+    own = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False)
+    shared = _of_events(media, said.filter(pl.col("mediaID").is_null())).with_columns(wide=True)
+    found = pl.concat([own.select(columns), shared.select(columns)])
     # A person before a machine, then the photo before its event: a person often labels a sequence as a
     # whole, after a machine has labelled each photo of it.
     weight = 2 * pl.col("machine").cast(pl.Int8) + pl.col("wide").cast(pl.Int8)
@@ -181,8 +181,7 @@ def _taxa(package: Any) -> pl.DataFrame:
             said = {rank: each.get(rank) for rank in RANKS if isinstance(each.get(rank), str)}
             rows.append({"label": each["scientificName"], "common_name": english, **said})
     schema = dict.fromkeys(("label", "common_name", *RANKS), pl.String)
-    frame = pl.DataFrame(rows, schema=schema).unique("label", keep="first")
-    return frame.with_columns(name=pl.col("label"))
+    return pl.DataFrame(rows, schema=schema).unique("label", keep="first").with_columns(name="label")
 
 
 READER = Reader("camtrap-dp", _EXPECTS, _package_in, _read, searches_folder=True)

@@ -70,11 +70,7 @@ def is_camera_traps(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """Read a JSON file, gzipped or not.
-
-    Raises:
-        InputError: it cannot be read, or is not JSON.
-    """
+    """Read a JSON file, gzipped or not; `InputError` where it cannot be read, or is not JSON."""
     try:
         data = path.read_bytes()
         if path.suffix.lower() == ".gz":
@@ -87,11 +83,7 @@ def load(path: Path) -> Any:
 
 
 def entries_of(document: Any, field: str, path: Path) -> list[dict[str, Any]]:
-    """Return the list of objects in a field of the document; empty where it is missing.
-
-    Raises:
-        InputError: it is not a list.
-    """
+    """Return the list of objects in a field of the document, or `InputError`; empty where it is missing."""
     value = document.get(field) if isinstance(document, dict) else ""
     if value is None:
         return []
@@ -101,11 +93,7 @@ def entries_of(document: Any, field: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _field_of(entries: list[dict[str, Any]], field: str, kind: str, path: Path) -> pl.Series:
-    """Return a required field of every entry as text.
-
-    Raises:
-        InputError: an entry lacks it.
-    """
+    """Return a required field of every entry as text; `InputError` where an entry lacks it."""
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or entry.get(field) is None:
             raise InputError(f"{path}: {kind}[{number}] has no {field}: add it, or remove the entry.")
@@ -119,18 +107,13 @@ def _optional(entries: list[dict[str, Any]], field: str, path: Path) -> pl.Serie
 
 
 def _texts(name: str, values: Iterable[object], where: Path) -> pl.Series:
-    """Convert values to a column of text; None stays null.
-
-    Raises:
-        InputError: a value cannot be written as Unicode (half of a surrogate pair).
-    """
+    """Convert values to a column of text; None stays null."""
     texts = [None if value is None else str(value) for value in values]
     try:
         return pl.Series(name, texts, dtype=pl.String)
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: a value of {name} is not valid Unicode ({error.object!r}): correct it."
-        ) from error
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        message = f"{where}: a value of {name} is not valid Unicode ({error.object!r}): correct it."
+        raise InputError(message) from error
 
 
 def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories]:
@@ -165,12 +148,9 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
 
 def _licences(entries: list[dict[str, Any]]) -> dict[str, str]:
     """Return the name or URL of each numbered licence."""
-    found = {}
-    for each in entries:
-        said = each.get("name") or each.get("url") if isinstance(each, dict) else None
-        if said and each.get("id") is not None:
-            found[str(each["id"])] = str(said)
-    return found
+    known = [each for each in entries if isinstance(each, dict) and each.get("id") is not None]
+    named = ((each["id"], each.get("name") or each.get("url")) for each in known)
+    return {str(number): str(name) for number, name in named if name}
 
 
 def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str]) -> pl.DataFrame:

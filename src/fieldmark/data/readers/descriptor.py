@@ -30,27 +30,16 @@ _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii", "")
 
 @dataclass(frozen=True)
 class Table:
-    """One table of an archive.
+    """One table of an archive."""
 
-    Attributes:
-        kind: the last part of its row type: Occurrence, Multimedia.
-        files: the names of its files, to be concatenated.
-        separator: between two cells.
-        quote: around a cell, or None.
-        end: of a row.
-        header: how many lines come before the rows.
-        columns: the number of each named column, from 0; `KEY` among them.
-        constants: the value of a term without a column in all rows.
-    """
-
-    kind: str
-    files: tuple[str, ...]
-    separator: str
-    quote: str | None
-    end: str
-    header: int
-    columns: dict[str, int]
-    constants: dict[str, str]
+    kind: str  # the last part of its row type: Occurrence, Multimedia
+    files: tuple[str, ...]  # names, to be concatenated
+    separator: str  # between two cells
+    quote: str | None  # around a cell
+    end: str  # of a row
+    header: int  # how many lines come before the rows
+    columns: dict[str, int]  # the number of each named column, from 0; `KEY` among them
+    constants: dict[str, str]  # the value of a term without a column in all rows
 
     def scan(self, names: Sequence[str], folder: Path) -> pl.LazyFrame:
         """Scan some columns of the table's files in a folder as text; null where it does not have them."""
@@ -82,11 +71,7 @@ class Table:
 
 
 def read(path: Path) -> tuple[Table, list[Table]]:
-    """Read the core table and the extensions that a `meta.xml` describes.
-
-    Raises:
-        InputError: it cannot be read, or does not describe an archive.
-    """
+    """Read the core table and the extensions that a `meta.xml` describes, else raise `InputError`."""
     from xml.etree import ElementTree
 
     try:

@@ -59,19 +59,14 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
                 ).select(columns)
                 text = handle.read(size)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is truncated or damaged ({error}): delete it to download it again."
-        ) from error
+        message = f"{path} is truncated or damaged ({error}): delete it to download it again."
+        raise InputError(message) from error
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path} is not a table of iNaturalist Open Data ({first_line(error)}).") from error
 
 
 def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Find the species that some taxa are or contain.
-
-    Args:
-        path: `taxa.csv.gz`.
-        wanted: scientific names or numbers of taxa.
+    """Find the species that some taxa, named or numbered, in `taxa.csv.gz` are or contain.
 
     Returns:
         One row a species: `species`, `name` and the `RANKS`; and one row for each taxon that counts as
@@ -82,19 +77,14 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
     """
     taxa = _taxa(path).filter("active")
     numbers = [_number(taxa, each) for each in wanted]
-    any_of = "|".join(map(str, numbers))
-    under = taxa.filter(
-        pl.col("taxon_id").is_in(numbers) | pl.col("ancestry").str.contains(f"(^|/)({any_of})(/|$)")
-    )
+    below = pl.col("ancestry").str.contains(f"(^|/)({'|'.join(map(str, numbers))})(/|$)")
+    under = taxa.filter(pl.col("taxon_id").is_in(numbers) | below)
     above = _ancestors(taxa, under)
     own = under.filter(rank="species").select("taxon_id", species="taxon_id")
-    lower = above.filter(rank="species").join(
-        under.filter(pl.col("rank").is_in(_BELOW_SPECIES)).select("taxon_id"), on="taxon_id"
-    )
+    below_species = under.filter(pl.col("rank").is_in(_BELOW_SPECIES)).select("taxon_id")
+    lower = above.filter(rank="species").join(below_species, on="taxon_id")
     counted = pl.concat([own, lower.select("taxon_id", species="ancestor")])
-    known = taxa.filter(rank="species").join(
-        counted.select("species").unique(), right_on="species", left_on="taxon_id", how="semi"
-    )
+    known = taxa.filter(pl.col("taxon_id").is_in(counted["species"].implode()), rank="species")
     ranked = known.select("taxon_id", "name").join(_ranks(taxa, known), on="taxon_id", how="left")
     species = ranked.with_columns(species="name").select("taxon_id", "name", *RANKS)
     return species.sort("name", "taxon_id"), counted
@@ -103,21 +93,15 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
 def labels(path: Path, taxon_ids: pl.Series) -> pl.DataFrame:
     """Return the label of some taxa, one row each: `taxon_id`, `label` and the `RANKS`.
 
-    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon
-    itself.
-
-    Raises:
-        InputError: see `blocks`.
+    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon itself.
     """
     taxa = _taxa(path)
     wanted = taxa.filter(pl.col("taxon_id").is_in(taxon_ids.unique().implode()))
-    own = [pl.when(rank=rank).then("name").alias(f"own_{rank}") for rank in RANKS]
-    found = wanted.select("taxon_id", "rank", "name", *own)
-    found = found.join(_ranks(taxa, wanted), on="taxon_id", how="left")
+    found = wanted.join(_ranks(taxa, wanted), on="taxon_id", how="left")
     below = pl.col("rank").is_in(_BELOW_SPECIES)
     return found.select(
         "taxon_id",
-        *(pl.coalesce(f"own_{rank}", rank).alias(rank) for rank in RANKS),
+        *(pl.when(rank=rank).then("name").otherwise(rank).alias(rank) for rank in RANKS),
         label=pl.when(below).then(pl.coalesce("species", "name")).otherwise("name"),
     )
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -28,17 +27,11 @@ from fieldmark.data.readers.inat_tables import SIZES
 
 
 class _MediaItem(NamedTuple):
-    """A photo that a list names.
+    """A photo that a list names."""
 
-    Attributes:
-        url: its URL, or its path below the list's folder.
-        record: the id of its record.
-        number: its number among the record's photos, from 1.
-    """
-
-    url: str
-    record: str
-    number: int = 1
+    url: str  # or its path below the list's folder
+    record: str  # the id of its record
+    number: int = 1  # among the record's photos
 
     @property
     def parts(self) -> list[str]:
@@ -66,13 +59,8 @@ def find_copies(root: Path, rows: pl.DataFrame) -> pl.Series:
     ]
     lost = [number for number, path in enumerate(paths) if path is None]
     if lost and files.stems:
-        ways = [
-            [
-                next((files.stems[name] for name in names(pictures[n]) if name in files.stems), None)
-                for n in lost
-            ]
-            for names in _NAMES
-        ]
+        each = [[files.by_name(names) for names in _names(pictures[number])] for number in lost]
+        ways = list(zip(*each, strict=True))
         best = max(ways, key=lambda found: sum(path is not None for path in found))
         for number, path in zip(lost, best, strict=True):
             paths[number] = path
@@ -111,24 +99,21 @@ class _FileIndex:
                 return found[0]
         return None
 
+    def by_name(self, names: list[str]) -> str | None:
+        return next((self.stems[name] for name in names if name in self.stems), None)
+
 
 def _is_size(name: str) -> bool:
     return name.partition(".")[0] in SIZES
 
 
-def _after_record(picture: _MediaItem) -> list[str]:
+def _names(picture: _MediaItem) -> tuple[list[str], ...]:
+    """Return the names of a copy after its record, after the number in its URL, and after the URL's hash."""
     numbered = f"{picture.record}_{picture.number}"
-    return [numbered, picture.record] if picture.number == 1 else [numbered]
-
-
-def _after_number(picture: _MediaItem) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
-    return [folder] if _is_size(name) else []
-
-
-def _after_hash(picture: _MediaItem) -> list[str]:
     url = picture.url.encode()
-    return [hashlib.new(name, url, usedforsecurity=False).hexdigest() for name in ("md5", "sha1")]
-
-
-_NAMES: tuple[Callable[[_MediaItem], list[str]], ...] = (_after_record, _after_number, _after_hash)
+    return (
+        [numbered, picture.record] if picture.number == 1 else [numbered],
+        [folder] if _is_size(name) else [],
+        [hashlib.new(kind, url, usedforsecurity=False).hexdigest() for kind in ("md5", "sha1")],
+    )

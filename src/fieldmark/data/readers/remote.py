@@ -72,7 +72,8 @@ def _listed(source: Reader, path: Path, root: Remote) -> PhotoTable:
     for module in (webdataset, parquet):
         if source is module.READER:
             names = [each.relative_to(folder_of(path)).as_posix() for each in module.shards_in(path)]
-            return replace(module.read_shards([(root / name, name) for name in names], path), root=root)
+            found: PhotoTable = module.read_shards([(root / name, name) for name in names], path)
+            return replace(found, root=root)
     return replace(source.read(path), root=root)
 
 

@@ -165,13 +165,10 @@ def read_text_table(
 
 
 def check_complete(path: Path, separator: str = ",", quote: str | None = '"') -> None:
-    """Refuse a text table that was truncated within its last row.
+    """Raise `InputError` for a text table that was truncated within its last row.
 
     A last row without a line end must have as many cells as the first one. A truncated gzip file fails
     when it is decompressed.
-
-    Raises:
-        InputError: the last row is shorter than the first and has no line end.
     """
     try:
         with path.open("rb") as handle:

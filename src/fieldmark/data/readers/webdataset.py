@@ -117,11 +117,7 @@ def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
-    """Yield the members of a tar, the notes with their text.
-
-    Raises:
-        InputError: the tar is incomplete, or a note is not text or too large.
-    """
+    """Yield the members of a tar, the notes with their text; `InputError` for an incomplete one."""
     try:
         with (
             fsspec.open_file(shard) if isinstance(shard, Remote) else shard.open("rb") as handle,
@@ -146,10 +142,8 @@ def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: File) -> str
     if not member.isreg() or not _note_of(_key_and_suffix(member)[1]):
         return None
     if member.size > _NOTE_BYTES:
-        raise InputError(
-            f"{shard}: {member.name} in it has {member.size:,} bytes, too many for a label: at most "
-            f"{_NOTE_BYTES:,} are allowed."
-        )
+        much = f"{member.size:,} bytes, too many for a label: at most {_NOTE_BYTES:,} are allowed"
+        raise InputError(f"{shard}: {member.name} in it has {much}.")
     source = archive.extractfile(member)
     try:
         return source.read().decode("utf-8-sig") if source else None
@@ -169,7 +163,7 @@ def _note_of(suffix: str) -> str | None:
 
 def _parse_note(suffix: str, text: str, where: str) -> dict[str, str]:
     """Parse a note to the columns of a list."""
-    if suffix in ("cls", "txt"):
+    if suffix != "json":
         return {"label": text.strip()} if text.strip() else {}
     try:
         value = json.loads(text)
