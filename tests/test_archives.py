@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark.data.readers import read
-from fieldmark.data.readers.descriptor import Table
+from fieldmark.data.readers.darwin_core import Table
 from fieldmark.data.readers.offline_media import find_copies
 from fieldmark.utils.errors import InputError
 

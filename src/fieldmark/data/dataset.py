@@ -118,9 +118,8 @@ def load_dataset(
     """Read labelled photos and divide them.
 
     Args:
-        photos: a folder, a file or a URL in any layout that fieldmark reads; or a pandas or Polars data
-            frame with the columns `file_name` and `label`, and optionally `split` and `group`; or a
-            `PhotoTable`.
+        photos: a folder, a file or a URL in any layout that fieldmark reads; a `PhotoTable`; or a pandas or
+            Polars data frame with the columns `file_name` and `label`, optionally `split` and `group`.
         val: the share of validation photos.
         test: the share of test photos; photos that the source itself sets apart stay apart.
         split: `stratified` (by class), `random`, or `official` (as the source divides them).

@@ -50,15 +50,10 @@ def _crop(photo: PhotoFile, preprocess: Preprocess) -> ByteArray | ImageRejected
 
 @dataclass
 class CropCache:
-    """Crops in an unnamed temporary file, which is deleted with the process.
+    """Crops in an unnamed temporary file, which is deleted with the process."""
 
-    Attributes:
-        crops: shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black.
-        rejected: why photos have no crop, by their numbers.
-    """
-
-    crops: ByteArray
-    rejected: dict[int, ImageRejected] = field(default_factory=dict)
+    crops: ByteArray  # shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black
+    rejected: dict[int, ImageRejected] = field(default_factory=dict)  # by the numbers of the photos
 
     @classmethod
     def empty(cls, count: int, size: int) -> CropCache:
@@ -117,14 +112,11 @@ class StreamedCrops:
 
     The bytes of `BLOCK_PHOTOS` photos are read in order, so that a remote shard is read sequentially; those
     of the last blocks stay in memory. In the order of `block_order` every byte is read once an epoch.
-
-    Attributes:
-        shape: (N, S, S, 3).
     """
 
     def __init__(self, photos: Sequence[PhotoFile], preprocess: Preprocess) -> None:
         self._photos, self._preprocess = photos, preprocess
-        self.shape = (len(photos), preprocess.size, preprocess.size, 3)
+        self.shape = (len(photos), preprocess.size, preprocess.size, 3)  # (N, S, S, 3)
         self._blocks: RecentValues[list[bytes]] = RecentValues(2 * SHUFFLED_BLOCKS)
 
     def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:

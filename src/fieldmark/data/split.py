@@ -30,7 +30,6 @@ Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 SCHEMA: dict[str, pl.DataType] = {"id": pl.String(), "part": pl.String()}
-
 _METADATA_KEY = "fieldmark-split"
 
 
@@ -163,10 +162,8 @@ def prune(split: Split, table: PhotoTable, min_photos: int = 100) -> list[str]:
 def _official(rows: pl.DataFrame, table: PhotoTable) -> pl.DataFrame:
     present = set(rows["split"].drop_nulls())
     if missing := [part for part in ("train", "val") if part not in present]:
-        raise InputError(
-            f"{table.root} has no {' and no '.join(missing)} part of its own with labelled photos: "
-            "split it another way (stratified or random)."
-        )
+        lacks = f"has no {' and no '.join(missing)} part of its own with labelled photos"
+        raise InputError(f"{table.root} {lacks}: split it another way (stratified or random).")
     if unplaced := rows["split"].null_count():
         raise InputError(
             f"{table.root} says of {unplaced:,} labelled photos no part: name one for each, or split "

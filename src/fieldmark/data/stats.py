@@ -28,11 +28,10 @@ def stats(table: PhotoTable) -> dict[str, Any]:
     Returns:
         JSON values: `classes` (that have a photo), `photos`, `groups` (supercategory -> photos, the
         largest first), `parts` and `histogram`. `parts` holds, for `train` and `val` as the source has
-        them and for `all`: `photos`, and of the photos of each class that occurs there `max`, `min`,
-        `median`, `mean`, `sd` (divided by n), `classes_below_100` and
-        `photos_in_classes_below_100`; null where there is no class. `histogram` has the `part` that is
-        counted (train, or all where the source has no parts), B + 1 edges `bins` in photos for each
-        class, and B `counts` of classes; a class with exactly an edge's number is in the bin above it.
+        them and for `all`: `photos`, and of the photos of each class there `max`, `min`, `median`, `mean`,
+        `sd` (divided by n), `classes_below_100` and `photos_in_classes_below_100`; null where there is no
+        class. `histogram` has the `part` that is counted (train, or all without parts), B + 1 edges `bins`
+        in photos a class, and B `counts` of classes; an edge's own number is in the bin above it.
     """
     rows = table.labelled
     parts = {part: rows.filter(pl.col("split") == part) for part in ("train", "val")} | {"all": rows}

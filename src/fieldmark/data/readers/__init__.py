@@ -1,7 +1,4 @@
-"""Read photos in any layout: one module a layout.
-
-A new layout is a module here and a line in `READERS`.
-"""
+"""Read photos in any layout: a new one is a module here and its name in `_MODULES`."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from fieldmark.data.readers import (
     webdataset,
 )
 from fieldmark.data.readers import remote as remote
-from fieldmark.data.readers.base import Reader, is_broken_zip
+from fieldmark.data.readers.base import Reader, check_zip
 from fieldmark.data.storage import fsspec
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
@@ -111,8 +108,7 @@ def _pick(path: Path, name: str | None) -> Reader:
         raise InputError(f"There is no source {name!r}: choose one of {', '.join(READERS)}.")
     if found := READERS.get(name) if name else next((r for r in READERS.values() if r.matches(path)), None):
         return found
-    if is_broken_zip(path):
-        raise InputError(f"{path} is not a complete zip: download it again.")
+    check_zip(path)
     known = "; ".join(f"{each.name}: {each.expects}" for each in READERS.values())
     raise InputError(f"{path} has no known layout. Expected is {known}.")
 

@@ -34,7 +34,7 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-PART_NAMES = sorted(_PARTS)
+PARTS = sorted(_PARTS)
 
 
 def part_named(name: str) -> str | None:
@@ -79,9 +79,10 @@ def first_reason(*cases: tuple[pl.Expr, RejectReason]) -> pl.Expr:
     return pl.coalesce(pl.when(condition).then(pl.lit(reason.value)) for condition, reason in cases)
 
 
-def is_broken_zip(path: Path) -> bool:
-    """Return whether a file has the suffix of a zip but is not a valid one."""
-    return path.suffix.lower() == ".zip" and path.is_file() and not zipfile.is_zipfile(path)
+def check_zip(path: Path) -> None:
+    """Raise `InputError` for a file that has the suffix of a zip but is not a valid one."""
+    if path.suffix.lower() == ".zip" and path.is_file() and not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a complete zip: download it again.")
 
 
 def no_photos(path: Path, expected: str) -> InputError:
@@ -90,7 +91,7 @@ def no_photos(path: Path, expected: str) -> InputError:
 
 
 @contextmanager
-def errors_of_table(problem: str, advice: str = "download it again") -> Iterator[None]:
+def table_errors(problem: str, advice: str = "download it again") -> Iterator[None]:
     """Raise errors of Polars as `InputError`: "{problem} (first line of the error): {advice}."."""
     try:
         yield

@@ -116,14 +116,11 @@ def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
     """Return the label of each photo, and whether only a machine gave it; two species are two rows."""
     optional = ("mediaID", "scientificName", "classificationMethod", "eventStart", "eventEnd")
     kind = pl.col("observationType")
-    said = (
-        tabular.with_missing(observations, optional)
-        .with_columns(
-            label=pl.when(kind.is_in(_NO_ANIMAL)).then(kind).otherwise("scientificName"),
-            machine=(pl.col("classificationMethod") == "machine").fill_null(False),
-        )
-        .filter(pl.col("label").is_not_null())
+    said = tabular.with_missing(observations, optional).with_columns(
+        label=pl.when(kind.is_in(_NO_ANIMAL)).then(kind).otherwise("scientificName"),
+        machine=(pl.col("classificationMethod") == "machine").fill_null(False),
     )
+    said = said.drop_nulls("label")
     columns = ("mediaID", "label", "machine", "wide")
     own = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False)
     shared = _of_events(media, said.filter(pl.col("mediaID").is_null())).with_columns(wide=True)

@@ -12,7 +12,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Reader, errors_of_table, part_named
+from fieldmark.data.readers.base import Reader, part_named, table_errors
 from fieldmark.utils.errors import InputError
 
 _EXPECTS = "an imagefolder (metadata.csv or metadata.jsonl with the column file_name)"
@@ -56,7 +56,7 @@ def _rows(metadata: Path, root: Path) -> pl.DataFrame:
 def _load(path: Path) -> pl.DataFrame:
     if path.suffix == ".csv":
         return tabular.read_text_table(path)
-    with errors_of_table(f"{path} could not be read as JSON lines"):
+    with table_errors(f"{path} could not be read as JSON lines"):
         frame = pl.read_ndjson(path, infer_schema_length=None)
     return tabular.clean(frame.select(name for name, dtype in frame.schema.items() if not dtype.is_nested()))
 

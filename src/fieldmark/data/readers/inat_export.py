@@ -46,10 +46,8 @@ def is_export(path: Path) -> bool:
 
 def _exports_in(path: Path) -> list[Path]:
     """Return the exports at the top of a folder, or the path itself."""
-    if not path.is_dir():
-        return [path] if is_export(path) else []
-    there = [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".csv", ".zip")]
-    return [each for each in there if is_export(each)]
+    there = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [each for each in there if each.suffix.lower() in (".csv", ".zip") and is_export(each)]
 
 
 @contextmanager
@@ -82,12 +80,11 @@ def _rows(path: Path) -> pl.DataFrame:
 
 
 def _read(path: Path) -> PhotoTable:
-    if path.is_dir():
-        found = _exports_in(path)
-        if len(found) != 1:
-            several = ", ".join(each.name for each in found) or "none"
-            raise InputError(f"{path} holds several exports or none ({several}): name one file.")
-        (path,) = found
+    found = _exports_in(path) if path.is_dir() else [path]
+    if len(found) != 1:
+        several = ", ".join(each.name for each in found) or "none"
+        raise InputError(f"{path} holds several exports or none ({several}): name one file.")
+    path = found[0]
     rows = _rows(path)
     tabular.require_columns(rows, _NEEDED, path, _EXPECTS)
     pictured = rows.filter(pl.col("image_url").is_not_null())

@@ -17,7 +17,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import DAMAGE, Reader, errors_of_table, folder_of, part_of_shard
+from fieldmark.data.readers.base import DAMAGE, Reader, folder_of, part_of_shard, table_errors
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import File
@@ -99,7 +99,7 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
 
 def _rows(shard: Path, name: str, shown: File) -> pl.DataFrame:
     """Read the rows of a local shard; `shown` is its name in messages."""
-    with errors_of_table(f"{shown} is not a complete Parquet file"):
+    with table_errors(f"{shown} is not a complete Parquet file"):
         table = pl.scan_parquet(shard, glob=False)
         schema = table.collect_schema()
         if (column := bytes_column(shard)) is None:

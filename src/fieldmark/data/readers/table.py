@@ -14,7 +14,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
-from fieldmark.data.readers.base import Reader, errors_of_table, no_photos
+from fieldmark.data.readers.base import Reader, no_photos, table_errors
 from fieldmark.utils.errors import InputError
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
@@ -44,7 +44,7 @@ def _matches(path: Path) -> bool:
 
 
 def _read(path: Path) -> PhotoTable:
-    with errors_of_table(f"{path} could not be read as a table", f"expected is {_EXPECTS}"):
+    with table_errors(f"{path} could not be read as a table", f"expected is {_EXPECTS}"):
         if separator := _TEXT_SUFFIXES.get(path.suffix.lower()):
             frame = tabular.read_text_table(path, separator, advice=f"expected is {_EXPECTS}")
         else:

@@ -11,14 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from fieldmark.data.photos import PhotoTable, build_frame
-from fieldmark.data.readers.base import (
-    PART_NAMES,
-    binomial,
-    errors_of_table,
-    first_reason,
-    no_photos,
-    part_named,
-)
+from fieldmark.data.readers.base import PARTS, binomial, first_reason, no_photos, part_named, table_errors
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
@@ -102,9 +95,7 @@ def _number(column: str) -> pl.Expr:
 def _parts(given: pl.DataFrame, where: Path) -> pl.Series:
     meaning = {name: part_named(name) for name in given["split"].unique().drop_nulls()}
     if unknown := sorted(name for name, part in meaning.items() if part is None):
-        raise InputError(
-            f"{where}: the column split holds {unknown[0]!r}: write one of {', '.join(PART_NAMES)}."
-        )
+        raise InputError(f"{where}: the column split holds {unknown[0]!r}: write one of {', '.join(PARTS)}.")
     return given["split"].replace_strict(meaning, return_dtype=pl.String)
 
 
@@ -156,7 +147,7 @@ def read_text_table(
         InputError: it cannot be read, is truncated, or a row has more cells than its header.
     """
     check_complete(path, separator, quote)
-    with errors_of_table(f"{path} could not be read as a table", advice):
+    with table_errors(f"{path} could not be read as a table", advice):
         try:
             frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
         except pl.exceptions.NoDataError as error:
