@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.split import Split, split_photos
+from fieldmark.data.split import PARTS, Part, Split, split_photos
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils.choices import SplitMethod
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.utils import data as torch_data
 
-PartName = Literal["train", "val", "test"]
+PartName = Part
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Dataset:
         """
         from fieldmark.data.torch_dataset import PhotoDataset
 
-        if part not in ("train", "val", "test"):
+        if part not in PARTS:
             raise InputError(f"part is {part!r}: choose train, val or test.")
         photos: LabelledPhotos = getattr(self, part)
         return PhotoDataset(photos, self.classes, preprocess or Preprocess(size=224, fit="squash"))
@@ -144,11 +144,7 @@ def load_dataset(
 def read_photos(
     photos: Any, *, limit: int | None = None, names: str | Path | None = None, seed: int = 0
 ) -> tuple[PhotoTable, str]:
-    """Read photos as `load_dataset` takes them, without dividing them; returns them with a name.
-
-    Raises:
-        InputError: the photos cannot be read, or are neither a path nor a table.
-    """
+    """Read photos as `load_dataset` takes them, without dividing them; return them with a name."""
     if isinstance(photos, PhotoTable):
         found, name = photos, photos.source
     elif isinstance(photos, str | Path):

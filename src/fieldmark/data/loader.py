@@ -120,11 +120,7 @@ class StreamedCrops:
         self._blocks: RecentValues[list[bytes]] = RecentValues(2 * SHUFFLED_BLOCKS)
 
     def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:
-        """Return one crop (S, S, 3), or those of some rows (n, S, S, 3).
-
-        Raises:
-            InputError: a photo is missing or damaged by now.
-        """
+        """Return one crop (S, S, 3), or those of some rows (n, S, S, 3); `InputError` for a lost photo."""
         if not isinstance(rows, np.ndarray):
             return self._crop(int(rows))
         return np.stack(list(in_order(lambda row: self._crop(int(row)), rows)))

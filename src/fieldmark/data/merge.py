@@ -37,10 +37,13 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
         InputError: one table cannot name all of their files.
     """
     taxa = _Taxa()
-    frames = [_relabelled(table, taxa) for table in tables]
     root = _root([table.root for table in tables])
-    placed = [_placed(frame, table.root, root) for frame, table in zip(frames, tables, strict=True)]
-    frame = _numbered(pl.concat(placed))
+    frames = []
+    for table in tables:
+        ids = {taxon.id: taxa.add(taxon) for taxon in table.taxonomy}
+        relabelled = table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(ids))
+        frames.append(_placed(relabelled, table.root, root))
+    frame = _numbered(pl.concat(frames))
     merged = PhotoTable(frame, Taxonomy(taxa.found.values()), root, tables[0].source)
     return _deduplicate(merged, len(tables[0]) if keep_first else 0)
 
@@ -87,11 +90,6 @@ def _completed(taxon: Taxon, other: Taxon) -> Taxon:
         supercategory=taxon.supercategory or other.supercategory,
         ranks={**other.ranks, **taxon.ranks},
     )
-
-
-def _relabelled(table: PhotoTable, taxa: _Taxa) -> pl.DataFrame:
-    ids = {taxon.id: taxa.add(taxon) for taxon in table.taxonomy}
-    return table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(ids))
 
 
 def _root(roots: Sequence[File]) -> File:

@@ -134,7 +134,7 @@ class PhotoTable:
 
     def digest(self) -> str:
         """Return a digest of the photos, independent of the order of the rows."""
-        columns = [name for name in SCHEMA if name not in _NOT_IN_DIGEST]
+        columns = (name for name in SCHEMA if name not in _NOT_IN_DIGEST)
         rows = self.frame.select(columns).sort("id").write_csv().encode()
         return io.digest([io.sha256(rows), self.taxonomy.to_json()])
 
@@ -149,11 +149,7 @@ class PhotoTable:
 
     @classmethod
     def read(cls, path: Path) -> PhotoTable:
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: the file is not there, or is not a table that `fieldmark index` wrote.
-        """
+        """Read what `write` wrote; `InputError` for any other file."""
         try:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
             frame, taxonomy = pl.read_parquet(path), Taxonomy.from_json(about["taxonomy"])

@@ -37,10 +37,8 @@ _METADATA_KEY = "fieldmark-split"
 class Split:
     """Which part each photo is in.
 
-    Attributes:
-        frame: a row a photo, `id` and `part` (train, val or test), sorted by id. Photos in no part
-            (rejected or unlabelled) are not in it.
-        seed, way: how it was drawn.
+    `frame` has a row a photo, `id` and `part` (train, val or test), sorted by id, without the photos in no
+    part (rejected or unlabelled); `seed` and `way` are how it was drawn.
     """
 
     frame: pl.DataFrame
@@ -93,11 +91,7 @@ class Split:
 
     @classmethod
     def read(cls, path: Path) -> Split:
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: the file is not there, or is not a split.
-        """
+        """Read what `write` wrote; `InputError` for any other file."""
         try:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
             return cls(pl.read_parquet(path), int(about["seed"]), about["way"])

@@ -66,17 +66,11 @@ class Taxon:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Labels grouped by one rank: by genus, by family, by kingdom.
+    """Labels grouped by one rank: by genus, by family, by kingdom."""
 
-    Attributes:
-        rank: one of `RANKS` but "species".
-        groups: the ranks of each of the G groups, the highest first.
-        column: the group of each of the C labels, shape (C,); -1 for a label without this rank.
-    """
-
-    rank: str
-    groups: tuple[Mapping[str, str], ...]
-    column: npt.NDArray[np.intp]
+    rank: str  # one of `RANKS` but "species"
+    groups: tuple[Mapping[str, str], ...]  # the ranks of each of the G groups, the highest first
+    column: npt.NDArray[np.intp]  # the group of each of the C labels; -1 for a label without this rank
 
     @cached_property
     def _sorted(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -77,10 +77,7 @@ def verify_files(
 def by_location(table: PhotoTable) -> PhotoTable:
     """Group the photos by location, so that no location is in two parts of a split.
 
-    A photo without a location keeps its group.
-
-    Raises:
-        InputError: no photo has a location.
+    A photo without a location keeps its group; without any location `InputError` is raised.
     """
     if table.frame["location"].null_count() == len(table):
         raise InputError(f"{table.root}: no photo has a location: leave out --by-location.")
@@ -104,9 +101,11 @@ def is_list(path: Path) -> bool:
 
 
 def _pick(path: Path, name: str | None) -> Reader:
-    if name is not None and name not in READERS:
-        raise InputError(f"There is no source {name!r}: choose one of {', '.join(READERS)}.")
-    if found := READERS.get(name) if name else next((r for r in READERS.values() if r.matches(path)), None):
+    if name is not None:
+        if name not in READERS:
+            raise InputError(f"There is no source {name!r}: choose one of {', '.join(READERS)}.")
+        return READERS[name]
+    if found := next((each for each in READERS.values() if each.matches(path)), None):
         return found
     check_zip(path)
     known = "; ".join(f"{each.name}: {each.expects}" for each in READERS.values())

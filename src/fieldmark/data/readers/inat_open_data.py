@@ -26,19 +26,18 @@ _EXPECTS = "a mirror of iNaturalist Open Data (photos, observations and taxa.csv
 _NEEDED = ("photos", "observations", "taxa")
 
 
-def _table(folder: Path, name: str) -> Path | None:
-    found = (folder / f"{name}.csv.gz", folder / f"{name}.csv")
-    return next((path for path in found if path.is_file()), None)
+def _tables(folder: Path) -> dict[str, Path]:
+    """Return the tables in a folder by their names."""
+    packed = ((name, folder / f"{name}.csv{end}") for end in ("", ".gz") for name in inat_tables.NAMES)
+    return {name: path for name, path in packed if path.is_file()}
 
 
 def _is_mirror(path: Path) -> bool:
-    """Return whether a folder has the tables."""
-    return path.is_dir() and all(_table(path, name) for name in _NEEDED)
+    return {*_NEEDED} <= _tables(path).keys()
 
 
 def _read(path: Path) -> PhotoTable:
-    found = {name: _table(path, name) for name in (*_NEEDED, "observers")}
-    there = {name: table for name, table in found.items() if table is not None}
+    there = _tables(path)
     if lacking := [name for name in _NEEDED if name not in there]:
         raise InputError(f"{path} has no {lacking[0]}.csv.gz: expected is {_EXPECTS}.")
     local = _find_files(path / "photos")

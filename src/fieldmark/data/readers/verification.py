@@ -58,7 +58,17 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
         for batch in checker(table.root, rows):
             findings += batch
             bar.advance(len(batch))
-    return _merge(table, pl.DataFrame(findings, schema=_SCHEMA, orient="row"))
+    found = pl.DataFrame(findings, schema=_SCHEMA, orient="row").with_columns(checked=True)
+    seen, refused = pl.col("checked").is_not_null(), pl.col("found_reason").is_not_null()
+    return table.with_frame(
+        add(table.frame, found, on="id").with_columns(
+            sha256=pl.coalesce("found_sha256", "sha256"),
+            width=pl.when(seen).then("found_width").otherwise("width"),
+            height=pl.when(seen).then("found_height").otherwise("height"),
+            status=pl.when(refused).then(pl.lit(REJECTED)).otherwise("status"),
+            reason=pl.coalesce("found_reason", "reason"),
+        )
+    )
 
 
 def _photos_are_missing(root: File, paths: pl.Series) -> bool:
@@ -89,17 +99,3 @@ def _check(place: Place) -> tuple[str | None, int | None, int | None, str | None
     except ImageRejected as error:
         return digest, None, None, error.reason.value
     return digest, header.width, header.height, None
-
-
-def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
-    seen = pl.col("checked").is_not_null()
-    refused = pl.col("found_reason").is_not_null()
-    return table.with_frame(
-        add(table.frame, findings.with_columns(checked=True), on="id").with_columns(
-            sha256=pl.coalesce("found_sha256", "sha256"),
-            width=pl.when(seen).then("found_width").otherwise("width"),
-            height=pl.when(seen).then("found_height").otherwise("height"),
-            status=pl.when(refused).then(pl.lit(REJECTED)).otherwise("status"),
-            reason=pl.coalesce("found_reason", "reason"),
-        )
-    )

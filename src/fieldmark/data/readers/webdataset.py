@@ -181,10 +181,8 @@ def _parse_note(suffix: str, text: str, where: str) -> dict[str, str]:
 def _class_names(root: Path) -> list[str]:
     """Read the names of numbered classes, one a line; none without such a file."""
     path = root / "classnames.txt"
-    if not path.is_file():
-        return []
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} could not be read as UTF-8 text ({error}).") from error
 
