@@ -29,24 +29,17 @@ from fieldmark.utils.typing import FloatArray
 class OwnNetwork:
     """A PyTorch network that is not in timm or torchvision.
 
-    Attributes:
-        build: gives a new network: normalised float32 crops (N, 3, S, S) to features (N, D), or, with a
-            `last_layer`, to the scores of any number of classes.
-        last_layer: the path of its last layer, an `nn.Linear`; its input are the features. Empty: the
-            output of the network are the features.
-        side: the side S of its crops, in pixels.
-        mean, std: for normalising pixels in [0, 1], for red, green and blue.
-        pretrained: whether `build` loads weights; without, every row is marked as random weights.
-        version: stands for the code of `build` when a study is resumed. Empty: a digest of its source.
+    `build` gives a new network: normalised float32 crops (N, 3, S, S) to features (N, D), or, with a
+    `last_layer`, to the scores of any number of classes.
     """
 
     build: Callable[[], nn.Module]
-    last_layer: str = ""
-    side: int = 224
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    last_layer: str = ""  # the path of an `nn.Linear`; its input are the features
+    side: int = 224  # of its crops, in pixels
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # for normalising pixels in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
-    pretrained: bool = False
-    version: str = ""
+    pretrained: bool = False  # whether `build` loads weights; without, rows are marked as random weights
+    version: str = ""  # for the code of `build` when a study is resumed; empty: a digest of its source
 
     @property
     def name(self) -> str:
@@ -102,7 +95,8 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
                 last = nn.Linear(features.shape[1], 1)
             if features.shape != (len(crops), last.in_features):
                 raise ValueError(f"features of shape {tuple(features.shape)} for {len(crops)} crops")
-            macs = _giga_macs(network, crops)
+            with FlopCounterMode(display=False) as counter:
+                network(crops[:1])
     except Exception as error:
         raise InputError(
             f"The network {name} does not give features for crops of {own.side} pixels "
@@ -119,7 +113,7 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
         std=own.std,
         last_layer="a linear layer on the features",
         last_layer_path=path,
-        giga_macs=macs,
+        giga_macs=max(round(counter.get_total_flops() / 2e9, 3), 0.001),
         licence="",
         url="",
     )
@@ -130,23 +124,12 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
     return Backbone(facts, whole.eval(), account)
 
 
-def _giga_macs(network: nn.Module, crops: torch.Tensor) -> float:
-    """Thousands of millions of multiply-adds for one crop."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        network(crops[:1])
-    return max(round(counter.get_total_flops() / 2e9, 3), 0.001)
-
-
 def fit_head(
     train: LabelledFeatures, val: LabelledFeatures, classes: int, training: Training, loss: Loss
 ) -> tuple[LinearHead, list[Epoch], float]:
-    """Train a last layer on cached features with a loss of the user's own.
+    """Train a last layer on cached features with a loss of the user's own; return it, its curve and seconds.
 
     AdamW with a cosine learning rate on standardised features, as `fieldmark.heads.softmax`.
-
-    Returns:
-        The layer on the features as they are, a curve with the user's loss, and the seconds.
     """
     train = train.where(train.labels >= 0)
     start, scaling = time.perf_counter(), Scaling.of(train.features)
