@@ -26,6 +26,11 @@ TRANSFER = {
 }
 
 
+def way_of(row: StudyRow) -> str:
+    """Return what a row's training starts from, in words."""
+    return TRANSFER.get(row.transfer, row.transfer)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The error of one row minus that of another; `interval` is None where scores were not saved."""
@@ -44,19 +49,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The rows of Table 3 that can be ranked, the best first, and those that cannot.
+    """The rows of Table 3 that can be ranked, the best first, and those that cannot."""
 
-    Attributes:
-        best: the row with the lowest error, or None where no row can be ranked.
-        ties: the rows whose difference to the best one is a tie.
-        others: the other rows from complete pretrained weights.
-        unranked: the rows from random or partial weights.
-    """
-
-    best: StudyRow | None
-    ties: list[StudyRow]
-    others: list[StudyRow]
-    unranked: list[StudyRow]
+    best: StudyRow | None  # the lowest error; None where no row can be ranked
+    ties: list[StudyRow]  # the difference to the best one is a tie
+    others: list[StudyRow]  # the other rows from complete pretrained weights
+    unranked: list[StudyRow]  # from random or partial weights
 
 
 def compare(a: StudyRow, b: StudyRow, evaluations: EvaluationOf, over: Over = "kept") -> Comparison | None:
@@ -90,26 +88,21 @@ def rank(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> Ranking:
     unranked = [row for row in by_error(rows) if row not in able]
     if not able:
         return Ranking(None, [], [], unranked)
-    best = able[0]
-    ties: list[StudyRow] = []
-    others: list[StudyRow] = []
-    for row in able[1:]:
-        found = compare(row, best, evaluations)
-        (ties if found and found.tie else others).append(row)
-    return Ranking(best, ties, others, unranked)
+    best, *others = able
+    ties = [row for row in others if (found := compare(row, best, evaluations)) and found.tie]
+    return Ranking(best, ties, [row for row in others if row not in ties], unranked)
 
 
 def headline(ranking: Ranking) -> list[str]:
     """Answer "which network is best?" in at most three sentences."""
     sentences = []
-    if ranking.best is None:
+    if (best := ranking.best) is None:
         if not ranking.unranked:
             return []
         sentences.append(
             "No network had complete pretrained weights, so this study cannot say which network is best."
         )
     else:
-        best = ranking.best
         assert best.val_top1_error is not None  # only such rows are ranked
         says = f"names {page.of_100(best.val_top1_error)} photos right"
         if best.val_top1_error_interval:
@@ -151,18 +144,22 @@ def rows_of(rows: Sequence[StudyRow], table: str) -> list[StudyRow]:
 def cached_like(row: StudyRow, rows: Sequence[StudyRow]) -> StudyRow | None:
     """Return the row that trained the same network in the same way on cached features."""
     keys = ("backbone", "transfer", "pruned", "epochs")
-    for other in rows:
-        same = all(other[key] == row[key] for key in keys)
-        if same and other.mode == "cached" and other.table in ("table3", "figure4", "table2"):
-            return other
-    return None
+    cached = (one for one in rows if one.mode == "cached" and one.table in ("table3", "figure4", "table2"))
+    return next((one for one in cached if all(one[key] == row[key] for key in keys)), None)
+
+
+def literal_pairs(
+    rows: Sequence[StudyRow], evaluations: EvaluationOf
+) -> list[tuple[StudyRow, StudyRow | None, Comparison | None]]:
+    """Return each row that ran the network itself, its row on cached features, and their difference."""
+    pairs = [(row, cached_like(row, rows)) for row in rows_of(rows, "literal")]
+    return [(row, cached, compare(row, cached, evaluations) if cached else None) for row, cached in pairs]
 
 
 def pruning_pair(rows: Sequence[StudyRow]) -> tuple[StudyRow, StudyRow] | None:
     """Return the complete and the pruned row of Table 2."""
-    complete = [row for row in rows if not row.pruned]
-    pruned = [row for row in rows if row.pruned]
-    return (complete[0], pruned[0]) if complete and pruned else None
+    first = {row.pruned: row for row in reversed(rows)}
+    return (first[False], first[True]) if len(first) == 2 else None
 
 
 def _pruning(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
@@ -186,11 +183,7 @@ def _pruning(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | N
 
 
 def _transfer(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    ends = {
-        TRANSFER.get(row.transfer, row.transfer): loss
-        for row in rows
-        if row.curve and (loss := row.curve[-1].val_loss) is not None
-    }
+    ends = {way_of(row): loss for row in rows if row.curve and (loss := row.curve[-1].val_loss) is not None}
     if len(ends) < 2:
         return None
     best = min(ends, key=lambda name: ends[name])
@@ -200,7 +193,7 @@ def _transfer(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | 
     for row in rows:
         found = compare(row, last, evaluations) if last and row is not last else None
         if found:
-            way = TRANSFER.get(row.transfer, row.transfer)
+            way = way_of(row)
             answer += f" {way[0].upper()}{way[1:]} compared with the last layer only: {found.words} "
             answer += f"({_range(found)})."
     if any(row.badge in ("partial weights", "random weights") for row in rows):
@@ -224,11 +217,8 @@ def _test(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None
 
 
 def _ensemble(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    together = by_error(rows_of(rows, "ensemble"))
-    single = by_error(rows_of(rows, "table3"))
-    if not together or not single:
-        return None
-    found = compare(together[0], single[0], evaluations)
+    together, single = (by_error(rows_of(rows, table)) for table in ("ensemble", "table3"))
+    found = compare(together[0], single[0], evaluations) if together and single else None
     if not found:
         return None
     answer = (
@@ -245,22 +235,16 @@ def _epochs(rows: Sequence[StudyRow]) -> _Answer | None:
         last = max(errors, default=0)
         if last > 10 and errors.get(10) is not None and errors[last] is not None:
             parts.append(f"{row.label}: {errors[10]:.3f} after 10, {errors[last]:.3f} after {last}")
-    if not parts:
-        return None
-    return (
-        "Does longer training help?",
-        f"Validation error by epochs. {'; '.join(parts)}.",
-        "named as future work",
-    )
+    answer = f"Validation error by epochs. {'; '.join(parts)}."
+    return ("Does longer training help?", answer, "named as future work") if parts else None
 
 
 def _literal(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    parts = []
-    for row in rows_of(rows, "literal"):
-        cached = cached_like(row, rows)
-        found = compare(row, cached, evaluations) if cached else None
-        if found:
-            parts.append(f"{row.label}: {found.words} ({_range(found)})")
+    parts = [
+        f"{row.label}: {found.words} ({_range(found)})"
+        for row, _, found in literal_pairs(rows, evaluations)
+        if found
+    ]
     if not parts:
         return None
     return (

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.experiments import paper, study_tables
 from fieldmark.experiments.findings import (
-    TRANSFER,
-    Comparison,
     EvaluationOf,
     Ranking,
     by_error,
-    cached_like,
     compare,
     findings,
     headline,
+    literal_pairs,
     pruning_pair,
     rank,
     rows_of,
+    way_of,
 )
 from fieldmark.experiments.records import DataFacts, StudyRecord, StudyRow
 from fieldmark.reports import page, plots
@@ -64,7 +62,7 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
         "best_single": next(iter(by_error(study.table("table3"))), None),
         "epochs": _epochs(longer),
         "epochs_rows": longer,
-        "literal": _literal(rows, evaluations),
+        "literal": literal_pairs(rows, evaluations),
         "better": study_tables.sections(study),
         "confusions": _confusions(rows, ranking, evaluations, photos, taxonomy),
         "weights": list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in rows)),
@@ -92,37 +90,20 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(id_, name) for id_, name, there in sections if there]
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One line of Table 1."""
-
-    name: str
-    places: int
-    counts: list[float | None]
-    paper: float | None
-
-
-def _table1(stats: Mapping[str, Any]) -> list[_Line]:
+def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None], float | None]]:
+    """The lines: name, decimals, numbers of the parts, and the paper's number."""
     lines = [
-        ("Photos", "photos", None),
-        ("Most photos in a class", "max", paper.TABLE_1["max"]),
-        ("Fewest photos in a class", "min", paper.TABLE_1["min"]),
-        ("Median", "median", paper.TABLE_1["median"]),
-        ("Mean", "mean", None),
-        ("Standard deviation", "sd", paper.TABLE_1["sd"]),
-        ("Classes under 100 photos", "classes_below_100", 208),
-        ("Photos in those classes", "photos_in_classes_below_100", 14_621),
+        ("Photos", "photos", 0, None),
+        ("Most photos in a class", "max", 0, paper.TABLE_1["max"]),
+        ("Fewest photos in a class", "min", 0, paper.TABLE_1["min"]),
+        ("Median", "median", 1, paper.TABLE_1["median"]),
+        ("Mean", "mean", 1, None),
+        ("Standard deviation", "sd", 1, paper.TABLE_1["sd"]),
+        ("Classes under 100 photos", "classes_below_100", 0, 208),
+        ("Photos in those classes", "photos_in_classes_below_100", 0, 14_621),
     ]
-    parts = stats.get("parts", {})
-    return [
-        _Line(
-            name,
-            1 if key in ("mean", "sd", "median") else 0,
-            [parts.get(part, {}).get(key) for part in ("train", "val", "all")],
-            theirs,
-        )
-        for name, key, theirs in lines
-    ]
+    parts = [stats.get("parts", {}).get(part, {}) for part in ("train", "val", "all")]
+    return [(name, places, [part.get(key) for part in parts], theirs) for name, key, places, theirs in lines]
 
 
 def _histogram(data: DataFacts) -> str | None:
@@ -133,84 +114,54 @@ def _histogram(data: DataFacts) -> str | None:
     return plots.histogram("figure1", title, found["bins"], found["counts"], data.prune_below)
 
 
-@dataclass(frozen=True)
-class _Pruning:
-    """Table 2: the two rows, and their differences over photos of kept classes and over all photos.
-
-    Attributes:
-        complete, pruned: the rows.
-        complete_on_kept: the error of the complete row over the photos of kept classes.
-        kept, all: the pruned row minus the complete one.
-    """
-
-    complete: StudyRow
-    pruned: StudyRow
-    complete_on_kept: float | None
-    kept: Comparison | None
-    all: Comparison | None
-
-
-def _table2(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Pruning | None:
+def _table2(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> dict[str, Any] | None:
+    """Table 2: the two rows, and their differences over photos of kept classes and over all photos."""
     pair = pruning_pair(rows)
     if not pair:
         return None
     complete, pruned = pair
-    kept = compare(pruned, complete, evaluations, "kept")
+    kept, over_all = (compare(pruned, complete, evaluations, over) for over in ("kept", "all"))
     both = all(evaluations(row.id) is not None for row in pair)
     error = pruned.val_top1_error
-    return _Pruning(
-        complete,
-        pruned,
-        error - kept.value if kept and both and error is not None else None,
-        kept,
-        compare(pruned, complete, evaluations, "all"),
-    )
+    on_kept = error - kept.value if kept and both and error is not None else None
+    return {
+        "complete": complete,
+        "pruned": pruned,
+        "complete_on_kept": on_kept,
+        "kept": kept,
+        "all": over_all,
+    }
 
 
-@dataclass(frozen=True)
-class _Curves:
+def _curves(rows: Sequence[StudyRow]) -> dict[str, Any] | None:
     """Figure 4: the validation losses as a plot, and epoch by epoch."""
-
-    rows: list[StudyRow]
-    names: list[str]
-    plot: str
-    epochs: list[tuple[int, list[float | None]]]
-
-
-def _curves(rows: Sequence[StudyRow]) -> _Curves | None:
     rows = [row for row in rows if row.curve]
     if not rows:
         return None
-    names = [TRANSFER.get(row.transfer, row.transfer) for row in rows]
-    drawn = [
-        study_tables.line(_named(name, row), row, "val_loss") for name, row in zip(names, rows, strict=True)
-    ]
+    drawn = [study_tables.line(_named(way_of(row), row), row, "val_loss") for row in rows]
     title = "Validation loss over epochs for each start of training"
-    epochs = sorted({one.epoch for row in rows for one in row.curve})
     losses = [{one.epoch: one.val_loss for one in row.curve} for row in rows]
-    return _Curves(
-        rows,
-        names,
-        plots.lines("figure4", title, drawn, "epoch", "validation loss"),
-        [(epoch, [loss.get(epoch) for loss in losses]) for epoch in epochs],
-    )
+    return {
+        "rows": rows,
+        "names": [way_of(row) for row in rows],
+        "plot": plots.lines("figure4", title, drawn, "epoch", "validation loss"),
+        "epochs": [(epoch, [loss.get(epoch) for loss in losses]) for epoch in sorted(set().union(*losses))],
+    }
 
 
 def _dots(name: str, title: str, rows: Sequence[StudyRow]) -> str | None:
     drawn = [
         plots.Dot(
-            label=_named(row.label, row),
-            value=row.val_top1_error,
-            interval=row.val_top1_error_interval,
-            paper=paper.table_3(row.backbone),
-            hollow=bool(row.badge),
+            _named(row.label, row),
+            row.val_top1_error,
+            row.val_top1_error_interval,
+            paper.table_3(row.backbone),
+            bool(row.badge),
         )
         for row in by_error(rows)
         if row.val_top1_error is not None
     ]
-    if not drawn:
-        return None
-    return plots.dots(name, title, drawn, "top-1 error", "paper (1,010 classes)")
+    return plots.dots(name, title, drawn, "top-1 error", "paper (1,010 classes)") if drawn else None
 
 
 def _test(rows: Sequence[StudyRow]) -> list[tuple[StudyRow, StudyRow | None]]:
@@ -221,18 +172,8 @@ def _test(rows: Sequence[StudyRow]) -> list[tuple[StudyRow, StudyRow | None]]:
 
 def _epochs(rows: Sequence[StudyRow]) -> str | None:
     drawn = [study_tables.line(_named(row.label, row), row, "val_error") for row in rows if row.curve]
-    if not drawn:
-        return None
     title = "Validation error over epochs"
-    return plots.lines("epochs", title, drawn, "epoch", "top-1 error")
-
-
-def _literal(
-    rows: Sequence[StudyRow], evaluations: EvaluationOf
-) -> list[tuple[StudyRow, StudyRow | None, Comparison | None]]:
-    """Each row that ran the network itself, its row on cached features, and their difference."""
-    pairs = [(row, cached_like(row, rows)) for row in rows_of(rows, "literal")]
-    return [(row, cached, compare(row, cached, evaluations) if cached else None) for row, cached in pairs]
+    return plots.lines("epochs", title, drawn, "epoch", "top-1 error") if drawn else None
 
 
 def _confusions(
