@@ -71,9 +71,9 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
     return page.render("study.html", contents=_contents(context), **context)
 
 
-def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The sections that this page has, as (id, name)."""
-    sections = [
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """The sections as (id, name), and whether this page has them."""
+    return [
         ("short", "Summary", True),
         ("data", "The photos", True),
         ("table2", "Pruning rare classes", context["table2"]),
@@ -87,7 +87,6 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("run", "How it was run", True),
         ("unverified", "What could not be verified", context["unverified"]),
     ]
-    return [(id_, name) for id_, name, there in sections if there]
 
 
 def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None], float | None]]:
