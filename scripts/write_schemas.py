@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from inspect import cleandoc
+from inspect import cleandoc, getsource
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fieldmark.experiments.records import StudyRecord
 from fieldmark.training.provenance import Provenance
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io
+from fieldmark.utils.records import Record
 
 FOLDER = Path(__file__).parent.parent / "docs/schemas"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -88,8 +89,9 @@ def schema(name: str) -> dict[str, Any]:
     """Return the schema of one file."""
     record = RECORDS[name]
     (_,), parts = msgspec.json.schema_components([record], ref_template="#/$defs/{name}")
-    for part in parts.values():
-        _finish(part)
+    comments = {each.__name__: _comments(each) for each in _all(Record)}
+    for part_name, part in parts.items():
+        _finish(part, comments.get(part_name, {}))
     if provenance := parts.get("Provenance"):
         del provenance["properties"]["details"]
         provenance["additionalProperties"] = True
@@ -101,8 +103,19 @@ def schema(name: str) -> dict[str, Any]:
     return found | ({"$defs": dict(sorted(parts.items()))} if parts else {})
 
 
-def _finish(part: dict[str, Any]) -> None:
-    """Require the keys that are always written, and describe each key by its line in the docstring."""
+def _all(record: type) -> Iterator[type]:
+    """The classes of records, at any depth."""
+    for each in record.__subclasses__():
+        yield from (each, *_all(each))
+
+
+def _comments(record: type) -> dict[str, str]:
+    """The comments beside the fields of a class."""
+    return dict(re.findall(r"^    (\w+): .*  # (.+)$", getsource(record), re.M))
+
+
+def _finish(part: dict[str, Any], comments: Mapping[str, str]) -> None:
+    """Require the keys that are always written; describe each by its comment or line in the docstring."""
     about, _, attributes = cleandoc(part.pop("description", "")).partition("\n\nAttributes:\n")
     part["description"] = " ".join(about.split())
     always = set(part["required"])
@@ -110,6 +123,8 @@ def _finish(part: dict[str, Any]) -> None:
         if "default" in value:  # a key that may be absent has none
             del value["default"]
             always.add(name)
+        if name in comments:
+            value["description"] = f"{comments[name]}."
     part["required"] = [name for name in part["properties"] if name in always]
     part["additionalProperties"] = False
     for names, text in re.findall(r"^    ([\w, ]+): ((?:.|\n(?!    \w))+)", attributes, re.M):

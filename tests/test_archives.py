@@ -7,14 +7,15 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark.data.readers import read
-from fieldmark.data.readers.descriptor import Table
-from fieldmark.data.readers.offline_media import MediaItem, find_copies
+from fieldmark.data.readers.darwin_core import Table
+from fieldmark.data.readers.offline_media import find_copies
 from fieldmark.utils.errors import InputError
 
 DWC = "http://rs.tdwg.org/dwc/terms"
@@ -88,7 +89,7 @@ def test_cells_come_back_whatever_is_in_them(
         writer = csv.writer(handle, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerows([("a", "b\nc"), *rows])
     table = Table("x", ("t.csv",), separator, '"', "\n", 1, {"one": 0, "two": 1}, {"two": "none"})
-    found = table.scan(("one", "two", "three"), lambda name: root / name).collect()
+    found = table.scan(("one", "two", "three"), root).collect()
     assert found.rows() == [(one or None, two or "none", None) for one, two in rows]
 
 
@@ -173,7 +174,7 @@ URLS = [f"https://example.org/photos/{n}/medium.jpg" for n in (70, 71, 80)]
 
 def test_copies_are_known_by_one_way_for_all(tmp_path: Path) -> None:
     """A picture's number may be a record's of another: the names of each must not be mixed."""
-    pictures = [MediaItem(url, record) for url, record in zip(URLS, ["70", "80", "90"], strict=True)]
+    pictures = pl.DataFrame({"url": URLS, "record": ["70", "80", "90"]})
     names = {
         "record": ["70.jpg", "80.jpg", "90_1.jpg"],
         "number": ["70.png", "71.jpg", "80.jpg"],
@@ -183,7 +184,7 @@ def test_copies_are_known_by_one_way_for_all(tmp_path: Path) -> None:
     for way, paths in names.items():
         for path in paths:
             photo(tmp_path / way / path)
-        assert find_copies(tmp_path / way, pictures) == paths
+        assert find_copies(tmp_path / way, pictures).to_list() == paths
     assert find_copies(tmp_path / "nowhere", pictures)[0] == "photos/70/medium.jpg"
-    climbing = MediaItem("https://example.org/../../etc/passwd", "x")
-    assert find_copies(tmp_path, [climbing]) == ["etc/passwd"]
+    climbing = pl.DataFrame({"url": ["https://example.org/../../etc/passwd"], "record": ["x"]})
+    assert find_copies(tmp_path, climbing).to_list() == ["etc/passwd"]

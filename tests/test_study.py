@@ -376,7 +376,7 @@ def test_the_reference_is_the_recipes_first_row_whichever_was_done_first() -> No
     """Rows come as soon as their features are there; the tables do not depend on that."""
     runs = [Run("networks", label, label) for label in ("a", "b", "c")]
     nothing: Any = None
-    context = StudyContext(runs, nothing, nothing, nothing, nothing, Path())
+    context = StudyContext(runs, nothing, nothing, nothing, nothing, Path(), nothing)
     for run in (runs[2], runs[0], runs[1]):
         context.rows[run.id] = StudyRow(table=run.table, label=run.label)
         known = [row.label for row in context.table("networks")]

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from fieldmark.models import BACKBONES, Backbone, load, timm, torchvision
-from fieldmark.models.network import last_layer_parameters
 from fieldmark.utils.random import generator
 
 SIDE, COUNT, CLASSES = 80, 2, 7
@@ -65,7 +64,7 @@ def test_literal_replaces_the_stated_layer_and_no_other(backbone: Backbone, crop
     features = seen[0].mean((2, 3)) if seen[0].ndim == 4 else seen[0]
     assert torch.allclose(features, backbone.trunk(crops), rtol=1e-4, atol=1e-6)
 
-    last = {id(parameter) for parameter in last_layer_parameters(model)}
+    last = {id(parameter) for parameter in model.last_layer.parameters()}
     originals = dict(backbone.network.named_parameters())
     for name, parameter in model.network.named_parameters():
         if id(parameter) in last:

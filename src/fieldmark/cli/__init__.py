@@ -1,8 +1,7 @@
 """The command line: one file for each command, which builds a configuration and makes one call.
 
 Nothing heavy is imported before a command is chosen, so that `--help` answers at once. To add a
-command: a file beside these, and its function in `COMMANDS`, in the order in which `--help` lists them;
-its docstring is its help (`help.py`).
+command: a file beside these, whose docstring has its options (`help.py`), and its function in `COMMANDS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,22 @@
-"""`fieldmark check`: find problems of photos and labels."""
+"""The options of `fieldmark check`.
+
+Arguments:
+    photos: Photos in any layout.
+
+Options:
+    out: The folder to write the report and tables to.
+    drop: Findings to reject, separated by commas: duplicates,labels,...
+    split: A file of `fieldmark split`: find leaks across its parts.
+
+Thresholds:
+    dark: Dark: 95 % of the photo is darker than this share of white.
+    blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
+    tiny: Tiny: fewer pixels on the shorter side.
+    rotated: Rotated: more likely by this many nats, summed over four views.
+
+Network:
+    backbone: The network, also any of timm's.
+"""
 
 from __future__ import annotations
 
@@ -29,25 +47,7 @@ def check(
     shards: opt.Positive = 16,
     cache: Path | None = None,
 ) -> None:
-    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop.
-
-    Arguments:
-        photos: Photos in any layout.
-
-    Options:
-        out: The folder to write the report and tables to.
-        drop: Findings to reject, separated by commas: duplicates,labels,...
-        split: A file of `fieldmark split`: find leaks across its parts.
-
-    Thresholds:
-        dark: Dark: 95 % of the photo is darker than this share of white.
-        blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
-        tiny: Tiny: fewer pixels on the shorter side.
-        rotated: Rotated: more likely by this many nats, summed over four views.
-
-    Network:
-        backbone: The network, also any of timm's.
-    """
+    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.curation import CheckConfig, lines

@@ -1,4 +1,10 @@
-"""`fieldmark demo`: try everything on photos of invented butterflies."""
+"""The options of `fieldmark demo`.
+
+Options:
+    out: The folder to write to.
+    species: The number of species.
+    photos: The number of photos.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +28,7 @@ def demo(
     photos: Annotated[int, typer.Option(min=40)] = 1100,
     cache: Path | None = None,
 ) -> None:
-    """Try fieldmark: draw photos of invented butterflies, train on them, predict one.
-
-    Options:
-        out: The folder to write to.
-        species: The number of species.
-        photos: The number of photos.
-    """
+    """Try fieldmark: draw photos of invented butterflies, train on them, predict one."""
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.data import synthetic

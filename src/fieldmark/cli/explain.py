@@ -1,4 +1,12 @@
-"""`fieldmark explain`: show why a photo gets its label."""
+"""The options of `fieldmark explain`.
+
+Arguments:
+    photo: The photo to explain.
+
+Options:
+    out: The PNG image to write.
+    label: The class to explain: its id or scientific name. [default: the first answer]
+"""
 
 from __future__ import annotations
 
@@ -10,15 +18,7 @@ from fieldmark.cli import options as opt
 
 
 def explain(model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None) -> None:
-    """Explain a prediction: a heat map of the photo and the most similar training photos.
-
-    Arguments:
-        photo: The photo to explain.
-
-    Options:
-        out: The PNG image to write.
-        label: The class to explain: its id or scientific name. [default: the first answer]
-    """
+    """Explain a prediction: a heat map of the photo and the most similar training photos."""
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference import explain as explaining

@@ -1,4 +1,12 @@
-"""`fieldmark grow`: add photos and classes to a classifier."""
+"""The options of `fieldmark grow`.
+
+Arguments:
+    model: The folder of a classifier of one network.
+    photos: New labelled photos in any layout.
+
+Options:
+    out: The folder to write the new classifier to.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +27,7 @@ def grow(
     thumbnails: bool = False,
     cache: Path | None = None,
 ) -> None:
-    """Add photos and new classes to a classifier; only their features are computed.
-
-    Arguments:
-        model: The folder of a classifier of one network.
-        photos: New labelled photos in any layout.
-
-    Options:
-        out: The folder to write the new classifier to.
-    """
+    """Add photos and new classes to a classifier; only their features are computed."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.training import ExtendConfig, extend

@@ -1,13 +1,14 @@
-"""The texts of `--help`: from the docstrings of the commands, whole and in groups.
+"""The texts of `--help`, whole and in groups: a command's docstring, and the sections of its module's.
 
-A command's docstring has the sections that `--help` lists: `Arguments`, `Options`, and further groups of
-options. Those of options that several commands share stand in `options.SHARED`.
+These are `Arguments`, `Options`, and further groups of options. Those of options that several commands share
+stand in `options.SHARED`.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from copy import copy
 from typing import Annotated, Any, get_args, get_type_hints
@@ -26,9 +27,8 @@ def describe(command: Callable[..., None]) -> str:
 
     A switch that is off by default has no `--no-` form.
     """
-    summary, own = _sections(inspect.getdoc(command) or "")
     hints = get_type_hints(command, include_extras=True)
-    texts = _sections(SHARED)[1] | own
+    texts = _sections(SHARED) | _sections(sys.modules[command.__module__].__doc__ or "")
     for name in hints.keys() & texts.keys():
         group, text = texts[name]
         annotated = hasattr(hints[name], "__metadata__")
@@ -43,22 +43,16 @@ def describe(command: Callable[..., None]) -> str:
                 about.param_decls = ("--" + name.replace("_", "-"),)
         hints[name] = Annotated[kind, about]
     command.__annotations__ = hints
-    return summary
+    return inspect.getdoc(command) or ""
 
 
-def _sections(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Read a docstring: its summary, and the group and text of each parameter."""
-    summary, _, rest = text.partition("\n\n")
+def _sections(text: str) -> dict[str, tuple[str, str]]:
+    """Read the sections of a docstring: the group and text of each parameter."""
     found: dict[str, tuple[str, str]] = {}
-    group = name = ""
-    for line in rest.splitlines():
-        if section := re.fullmatch(r"(\S.*):", line):
-            group = section[1]
-        elif entry := re.fullmatch(r" {4}(\w+): (.+)", line):
-            name, found[entry[1]] = entry[1], (group, entry[2])
-        elif line.strip():
-            found[name] = (group, f"{found[name][1]} {line.strip()}")
-    return " ".join(summary.split()), found
+    for group, section in re.findall(r"^(\S.*):\n((?: {4}.*\n)+)", text, re.M):
+        for name, about in re.findall(r"^ {4}(\w+): ((?:.|\n {5})+)", section, re.M):
+            found[name] = (group, " ".join(about.split()))
+    return found
 
 
 class Command(TyperCommand):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
-SHARED = """The texts of options that several commands have, in the form of a command's docstring.
+SHARED = """The texts of options that several commands have, in the form of their modules' docstrings.
 
 Arguments:
     model: The folder of a classifier that `fieldmark train` wrote.
@@ -57,12 +57,9 @@ OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
 
 def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) -> C:
-    """Build a configuration from the options that are named like its fields.
+    """Build a configuration from the options (a command's `locals()`) that are named like its fields.
 
-    Args:
-        kind: the dataclass of the configuration.
-        options: the values of a command's options by name: its `locals()`.
-        derived: further fields, and fields whose value is not that of the option of this name.
+    `derived` are further fields, and fields whose value is not that of the option of this name.
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}
     return kind(**named | derived)

@@ -1,4 +1,19 @@
-"""`fieldmark predict`: predict the species in photos."""
+"""The options of `fieldmark predict`.
+
+Arguments:
+    photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
+
+Options:
+    listed: A text file with one path a line; - is standard input; repeatable.
+    only: A text file with one species a line: consider only these.
+
+Output:
+    top: The number of labels for each photo.
+    format: What to print.
+    out: Write .csv, .jsonl or .parquet instead; the same command resumes.
+    wide: One row for each photo and one column for each label, for CSV and Parquet.
+    submission: Write the challenge's id,predicted file.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +45,7 @@ def predict(
     shards: opt.Positive = 16,
     cache: Path | None = None,
 ) -> None:
-    """Predict the species in photos: labels sorted by confidence, or "not sure".
-
-    Arguments:
-        photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
-
-    Options:
-        listed: A text file with one path a line; - is standard input; repeatable.
-        only: A text file with one species a line: consider only these.
-
-    Output:
-        top: The number of labels for each photo.
-        format: What to print.
-        out: Write .csv, .jsonl or .parquet instead; the same command resumes.
-        wide: One row for each photo and one column for each label, for CSV and Parquet.
-        submission: Write the challenge's id,predicted file.
-    """
+    """Predict the species in photos: labels sorted by confidence, or "not sure"."""
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference.classifier import Classifier

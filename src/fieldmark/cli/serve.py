@@ -1,4 +1,16 @@
-"""`fieldmark serve`: serve a classifier over HTTP."""
+"""The options of `fieldmark serve`.
+
+Access:
+    host: The address to listen on; 0.0.0.0 is every address of this computer.
+    port: The port; 0 takes a free one.
+    api_key_file: A text file with one API key a line: refuse requests without one of them.
+
+Limits:
+    queue: The number of photos in the queue; more are refused with status 503.
+    batch: The batch size of the network.
+    max_pixels: Refuse photos with more pixels.
+    max_bytes: Refuse requests with more bytes.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +33,7 @@ def serve(
     max_bytes: int = 33_554_432,
     cache: Path | None = None,
 ) -> None:
-    """Serve a classifier over HTTP: a web page and an API.
-
-    Access:
-        host: The address to listen on; 0.0.0.0 is every address of this computer.
-        port: The port; 0 takes a free one.
-        api_key_file: A text file with one API key a line: refuse requests without one of them.
-
-    Limits:
-        queue: The number of photos in the queue; more are refused with status 503.
-        batch: The batch size of the network.
-        max_pixels: Refuse photos with more pixels.
-        max_bytes: Refuse requests with more bytes.
-    """
+    """Serve a classifier over HTTP: a web page and an API."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.serving.config import ServeConfig

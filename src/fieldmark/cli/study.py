@@ -1,4 +1,26 @@
-"""`fieldmark study`: compare networks and ways of training."""
+"""The options of `fieldmark study`.
+
+Arguments:
+    recipe: paper, better, tuned, or a Python file.
+    data: Labelled photos in any layout.
+
+Options:
+    out: The folder to write the study to.
+    only: Run only this table; repeatable.
+
+Data:
+    prune_below: Prune classes with fewer training photos. [default: by the data]
+    rare_below: Classes with fewer training photos are rare.
+    frequent_from: Classes with this many training photos are frequent.
+    test: The share of test photos.
+
+Network:
+    skip_missing: Leave out networks without pretrained weights.
+
+Training:
+    epochs: The number of epochs.
+    long_epochs: The number for "more than 10 epochs".
+"""
 
 from __future__ import annotations
 
@@ -33,29 +55,7 @@ def study(
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Compare networks and ways of training on your photos: the paper's study, or your own.
-
-    Arguments:
-        recipe: paper, better, tuned, or a Python file.
-        data: Labelled photos in any layout.
-
-    Options:
-        out: The folder to write the study to.
-        only: Run only this table; repeatable.
-
-    Data:
-        prune_below: Prune classes with fewer training photos. [default: by the data]
-        rare_below: Classes with fewer training photos are rare.
-        frequent_from: Classes with this many training photos are frequent.
-        test: The share of test photos.
-
-    Network:
-        skip_missing: Leave out networks without pretrained weights.
-
-    Training:
-        epochs: The number of epochs.
-        long_epochs: The number for "more than 10 epochs".
-    """
+    """Compare networks and ways of training on your photos: the paper's study, or your own."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.experiments import Options, StudyConfig

@@ -1,4 +1,33 @@
-"""`fieldmark train`: train a classifier."""
+"""The options of `fieldmark train`.
+
+Arguments:
+    photos: Labelled photos in any layout.
+
+Options:
+    out: The folder to write the classifier to.
+    precision: The precision of the answers; below it the answer is "not sure".
+    holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
+    groups: Find bursts and near-duplicates and keep them together, or not.
+
+Network:
+    backbone: The network, also any of timm's; repeat for an ensemble. [default:
+        tf_efficientnet_lite0; with --quality best all available]
+
+Search and ensembles:
+    quality: fast: one network. good: a larger one, half the photos a second. best: try networks,
+        views, heads and ensembles, and take the best on validation photos.
+    budget: The time that --quality best may take: 90s, 30m or 2h. [default: no limit]
+    ensemble: How the members of an ensemble are weighted. [default: weights]
+
+Training:
+    transfer: Train the last layer; or fine-tune all layers, low-rank updates or adapters; or
+        train from scratch.
+    head: Train the last layer on all classes in each step, or on a sample of them. [default:
+        sampled from 20,000 classes on]
+    epochs: The number of epochs. [default: early stopping for the last layer, else 6]
+    rare: Logit adjustment for rare classes, at little cost in all.
+    stream: Fine-tune without a crop cache: decode photos in each epoch.
+"""
 
 from __future__ import annotations
 
@@ -51,36 +80,7 @@ def train(
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Train a classifier from labelled photos, and measure its error on test photos.
-
-    Arguments:
-        photos: Labelled photos in any layout.
-
-    Options:
-        out: The folder to write the classifier to.
-        precision: The precision of the answers; below it the answer is "not sure".
-        holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
-        groups: Find bursts and near-duplicates and keep them together, or not.
-
-    Network:
-        backbone: The network, also any of timm's; repeat for an ensemble. [default:
-            tf_efficientnet_lite0; with --quality best all available]
-
-    Search and ensembles:
-        quality: fast: one network. good: a larger one, half the photos a second. best: try networks, views, heads and ensembles, and take the best
-            on validation photos.
-        budget: The time that --quality best may take: 90s, 30m or 2h. [default: no limit]
-        ensemble: How the members of an ensemble are weighted. [default: weights]
-
-    Training:
-        transfer: Train the last layer; or fine-tune all layers, low-rank updates or adapters; or
-            train from scratch.
-        head: Train the last layer on all classes in each step, or on a sample of them. [default:
-            sampled from 20,000 classes on]
-        epochs: The number of epochs. [default: early stopping for the last layer, else 6]
-        rare: Logit adjustment for rare classes, at little cost in all.
-        stream: Fine-tune without a crop cache: decode photos in each epoch.
-    """
+    """Train a classifier from labelled photos, and measure its error on photos that it has not seen."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.training import TrainConfig, sentence

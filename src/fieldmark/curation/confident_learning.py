@@ -6,19 +6,14 @@ mean probability that photos with its label get for it. A photo is confidently o
 where that class's probability reaches its threshold, is the highest of those that do, and is higher
 than the label's own.
 
-Which labels they are follows from a model of label noise: with probability `e`, the same for all
-photos, a label was drawn at random, so that its probability is
+Which labels they are follows from a model of label noise: with probability `e`, the same for all photos, a
+label was drawn at random, so that its probability is (1 - e) p(label | photo) + e / C (C. Bishop, "Pattern
+recognition and machine learning", 2006, equation 4.117). `e` and a temperature of the scores (those of a head
+trained on wrong labels are too flat) maximise the likelihood of the given labels. The share of the second
+term in the sum is the probability that the label was drawn. Where that is high, the label's own probability
+is near 0, and drawn means wrong; of all drawn labels, one in C is right by chance.
 
-    (1 - e) p(label | photo) + e / C
-
-(C. Bishop, "Pattern recognition and machine learning", 2006, equation 4.117). `e` and a temperature
-of the scores maximise the likelihood of the given labels; scores of a head trained on wrong labels
-are too flat, and the temperature corrects that. The share of the second term in the sum is the
-probability that the label was drawn. Where that is high, the label's own probability is near 0, and
-drawn means wrong; of all drawn labels, one in C is right by chance.
-
-Scores are read in blocks, and the matrix of given and predicted classes is never built: memory does
-not grow with photos times classes.
+Scores are read in blocks: memory does not grow with photos times classes.
 """
 
 from __future__ import annotations
@@ -52,57 +47,40 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Noise:
-    """Model of label noise.
+    """Model of label noise."""
 
-    Attributes:
-        share: The share of labels that were drawn at random.
-        temperature: The temperature of the scores.
-    """
-
-    share: float
-    temperature: float
+    share: float  # of the labels that were drawn at random
+    temperature: float  # of the scores
 
 
 @dataclass(frozen=True)
 class LabelIssues:
-    """Result for N labels.
+    """Result for N labels."""
 
-    Attributes:
-        own_N: The probability of the label, with the fitted temperature.
-        best_N: The most likely class other than the label.
-        wrong_N: The probability that the label is wrong, if wrong labels were drawn at random.
-        rows: The photos with suspect labels, most suspect first.
-        noise: The fitted model.
-    """
-
-    own_N: FloatArray
-    best_N: IntArray
-    wrong_N: FloatArray
-    rows: IntArray
+    own_N: FloatArray  # the probability of the label, with the fitted temperature
+    best_N: IntArray  # the most likely class other than the label
+    wrong_N: FloatArray  # the probability that the label is wrong, if wrong labels were drawn at random
+    rows: IntArray  # the photos with suspect labels, most suspect first
     noise: Noise
 
 
 def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
-    """Find labels that are probably wrong.
+    """Find labels in 0 .. C-1 that are probably wrong, from out-of-fold log-probabilities.
 
     Their number is that of the photos confidently of another class, or that of the labels more likely
     drawn at random than not, whichever is higher: the first is higher if classes are similar, the second
     if scores are too flat.
-
-    Args:
-        log_p_NC: Out-of-fold log-probabilities.
-        labels_N: Labels in 0 .. C-1.
     """
     count, classes = log_p_NC.shape
     noise = fit_noise(log_p_NC, labels_N)
-    raw_N, own_N = np.empty(count, np.float32), np.empty(count, np.float32)
+    raw_N, own_N = np.empty((2, count), np.float32)
     for rows, log_p_BC in _blocks(log_p_NC):
         at, own = np.arange(len(log_p_BC)), labels_N[rows]
         raw_N[rows] = np.exp(log_p_BC[at, own])
         own_N[rows] = _softmax(log_p_BC / np.float32(noise.temperature))[at, own]
     threshold_C = thresholds(raw_N, labels_N, classes)
     best_N = np.empty(count, np.int64)
-    elsewhere_N, likelier_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
+    elsewhere_N, likelier_N = np.empty((2, count), np.bool_)
     for rows, log_p_BC in _blocks(log_p_NC):
         p_BC, at, own = np.exp(log_p_BC), np.arange(len(log_p_BC)), labels_N[rows]
         reached_BC = np.where(p_BC >= threshold_C - _SLACK, p_BC, np.float32(-1))
@@ -115,8 +93,7 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
     worst = among[np.argsort(raw_N[among], kind="stable")]
     wrong_N = _posterior(own_N, noise.share, classes).astype(np.float32)
     many = max((elsewhere_N & likelier_N).sum(), (likelier_N & (wrong_N > 0.5)).sum())
-    rows_S = worst[: int(many)]
-    return LabelIssues(own_N, best_N, wrong_N, rows_S, noise)
+    return LabelIssues(own_N, best_N, wrong_N, worst[: int(many)], noise)
 
 
 def thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fieldmark import models, reports
-from fieldmark.curation import filters
+from fieldmark.curation import findings
 from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckResult
-from fieldmark.curation.findings import findings_of
 from fieldmark.curation.orientation import rotation_log_odds
 from fieldmark.data import readers, synonyms
 from fieldmark.data.photos import PhotoFile, PhotoTable
@@ -63,9 +62,9 @@ def _check(photos: Path, config: CheckConfig, read: Callable[[Path], PhotoTable]
     extractor = FeatureExtractor(engine=config.engine)
     table, stats, features = _measure(accepted.apply(read(photos)), extractor, backbone, config)
     rotated_N = rotation_log_odds(extractor, backbone, files_of(table), features, config.seed)
-    findings = findings_of(table.kept, split, stats, features, rotated_N, config)
-    grouped = filters.group_near_duplicates(table, findings)
-    return CheckResult(filters.drop(grouped, findings, config.drop), findings, filters.summarize(findings))
+    found = findings.findings_of(table.kept, split, stats, features, rotated_N, config)
+    grouped = findings.group_near_duplicates(table, found)
+    return CheckResult(findings.drop(grouped, found, config.drop), found, findings.summarize(found))
 
 
 def _measure(
@@ -84,11 +83,7 @@ def _measure(
 
 
 def files_of(table: PhotoTable) -> list[PhotoFile]:
-    """Return the kept photos with their digests.
-
-    Raises:
-        InputError: There are none, or their files were not read yet.
-    """
+    """Return the kept photos; raises InputError if there are none, or their files were not read yet."""
     if table.kept.is_empty() or table.kept["sha256"].null_count():
         raise InputError(f"{table.root} contains no photos that were read: name a folder of photos.")
     columns = table.kept.select("sha256", "path").iter_rows()

@@ -1,8 +1,7 @@
-"""Every photo measured by a head that never saw it: the training and validation photos in folds.
+"""Every photo measured by a head that was not trained on it: training and validation photos in folds.
 
-A head on kept features costs seconds, so it can be learned once a fold, on all photos outside it. The
-rows then speak of ten times as many photos as the validation part has, which is what it takes to say
-anything about classes with few photos. The test part stays out of it.
+A head on cached features costs seconds, so one can be trained for each fold. This measures ten times as
+many photos as the validation part has, as needed for classes with few photos. The test part stays out.
 """
 
 from __future__ import annotations
@@ -20,28 +19,19 @@ FOLDS = 5
 
 def together(first: LabelledPhotos, second: LabelledPhotos) -> LabelledPhotos:
     """The photos of two parts, one after the other."""
-    both = {each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(first)}
-    return LabelledPhotos(**both)
+    names = (each.name for each in fields(first))
+    return LabelledPhotos(**{name: getattr(first, name) + getattr(second, name) for name in names})
 
 
 def folds(photos: LabelledPhotos, count: int, seed: int) -> IntArray:
-    """The fold of each photo, shape (N,): each class spread evenly, no group torn.
-
-    It depends on the photos' ids and groups and on the seed alone.
-    """
+    """The fold of each photo, shape (N,), by ids, groups and seed: classes spread evenly, no group torn."""
     units = _units(photos)
     names = list(units)
-    by_class: dict[str, list[str]] = {}
-    for at in order(names, "folds", seed):
-        first = units[names[at]][0]
-        by_class.setdefault(photos.taxon_ids[first], []).append(names[at])
+    drawn = [units[names[at]] for at in order(names, "folds", seed)]
     found = np.zeros(len(photos), np.int64)
     # It goes on from class to class, so that small classes do not all lie in the first folds.
-    place = 0
-    for taxon_id in sorted(by_class):
-        for name in by_class[taxon_id]:
-            found[units[name]] = place % count
-            place += 1
+    for place, numbers in enumerate(sorted(drawn, key=lambda numbers: photos.taxon_ids[numbers[0]])):
+        found[numbers] = place % count
     return found
 
 
@@ -54,15 +44,10 @@ def _units(photos: LabelledPhotos) -> dict[str, list[int]]:
 
 
 def spared(photos: LabelledPhotos, aside_N: BoolArray, learn_N: BoolArray) -> BoolArray:
-    """Which of the photos that were to be put aside are, shape (N,).
+    """Which of the photos that were to be put aside (`aside_N`) are, shape (N,).
 
-    Those of a class without a photo to learn from are not, with all of their group: it would be closed
-    for good, and nothing could be chosen or measured by it.
-
-    Args:
-        photos: N of them.
-        aside_N: which were to be put aside.
-        learn_N: which are learned from.
+    Those of a class without a photo to learn from (`learn_N`) are not, with all of their group: it would
+    be closed for good, and nothing could be chosen or measured by it.
     """
     learned = {taxon for taxon, learn in zip(photos.taxon_ids, learn_N, strict=True) if learn}
     aside_N = aside_N.copy()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.split import Split, split_photos, undivided
+from fieldmark.data.split import PARTS, Part, Split, split_photos, undivided
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils.choices import SplitMethod
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.utils import data as torch_data
 
-PartName = Literal["train", "val", "test"]
+PartName = Part
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,16 @@ class Dataset:
     ) -> torch_data.Dataset[tuple[Any, int]]:
         """Return one part as a map-style PyTorch dataset.
 
+        Its items are a crop, uint8 tensor (3, S, S), and the number of its class among `classes` (-1: a
+        class without a training photo). Reading a photo that cannot be decoded raises `ImageRejected`.
+
         Args:
             part: `train`, `val` or `test`.
             preprocess: makes the crop; None: 224 x 224 pixels, resized without its proportions.
-
-        Returns:
-            A dataset whose items are a crop, uint8 tensor (3, S, S), and the number of its class among
-            `classes` (-1: a class without a training photo). A photo that cannot be decoded raises
-            `ImageRejected` when it is read.
         """
         from fieldmark.data.torch_dataset import PhotoDataset
 
-        if part not in ("train", "val", "test"):
+        if part not in PARTS:
             raise InputError(f"part is {part!r}: choose train, val or test.")
         photos: LabelledPhotos = getattr(self, part)
         return PhotoDataset(photos, self.classes, preprocess or Preprocess(size=224, fit="squash"))
@@ -125,9 +123,8 @@ def load_dataset(
     """Read labelled photos and divide them.
 
     Args:
-        photos: a folder, a file or a URL in any layout that fieldmark reads; or a pandas or Polars data
-            frame with the columns `file_name` and `label`, and optionally `split` and `group`; or a
-            `PhotoTable`.
+        photos: a folder, a file or a URL in any layout that fieldmark reads; a `PhotoTable`; or a pandas or
+            Polars data frame with the columns `file_name` and `label`, optionally `split` and `group`.
         val: the share of validation photos.
         test: the share of test photos; photos that the source itself sets apart stay apart.
         split: `stratified` (by class), `random`, or `official` (as the source divides them).
@@ -152,11 +149,7 @@ def load_dataset(
 def read_photos(
     photos: Any, *, limit: int | None = None, names: str | Path | None = None, seed: int = 0
 ) -> tuple[PhotoTable, str]:
-    """Read photos as `load_dataset` takes them, without dividing them; returns them with a name.
-
-    Raises:
-        InputError: the photos cannot be read, or are neither a path nor a table.
-    """
+    """Read photos as `load_dataset` takes them, without dividing them; return them with a name."""
     if isinstance(photos, PhotoTable):
         found, name = photos, photos.source
     elif isinstance(photos, str | Path):

@@ -3,9 +3,9 @@
 Decoders are lenient about truncated files: several return an image with a grey lower half. A training
 set must not contain such images, so ends are checked here.
 
-The layouts follow ITU-T T.81 (JPEG), the PNG specification, the GIF89a specification, and the WebP
-container specification (RFC 9649). Every function accepts any bytes; what ends too early
-raises `ImageRejected(TRUNCATED)`, `struct.error` or `IndexError`, which `images` converts.
+The layouts follow ITU-T T.81 (JPEG), the specifications of PNG and GIF89a, and RFC 9649 (WebP). Every
+function accepts any bytes; what ends too early raises `ImageRejected(TRUNCATED)`, `struct.error` or
+`IndexError`, which `images` converts.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
 
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 # The supported formats, by their first bytes. No other decoder is given any bytes.
 _READ = (
-    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
-    (re.compile(rb"GIF8[79]a"), "GIF"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
-    (re.compile(rb"BM"), "BMP"),
-    (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), "TIFF"),
-    (re.compile(rb"P[1-6][\s#]"), "PNM"),
-    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"RIFF....WEBP", "WEBP"),
+    (rb"BM", "BMP"),
+    (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF"),
+    (rb"P[1-6][\s#]", "PNM"),
+    (rb"....ftypavi[fs]", "AVIF"),
 )
 
 # Image formats that are not supported: the user is asked to convert them.
-_KNOWN = (
+_UNREAD = (
     (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL"),
@@ -52,9 +51,9 @@ _KNOWN = (
     (rb"gimp xcf", "GIMP"),
     (rb"\s*(<\?xml[^>]*>\s*)?<svg", "SVG"),
 )
-_UNREAD = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _KNOWN)
-
 _ORIENTATION_TAG = 0x0112
+_CUT = "the file ends before the image does"
+_SHORT = "the file is shorter than its header says"
 
 
 def reject(reason: RejectReason, detail: str) -> NoReturn:
@@ -70,23 +69,21 @@ def detect_format(data: bytes) -> str:
     """
     if not data:
         reject(RejectReason.EMPTY, "no bytes in it")
-    for pattern, name in _READ:
-        if pattern.match(data):
-            return name
-    for pattern, name in _UNREAD:
-        if pattern.match(data):
-            reject(RejectReason.UNSUPPORTED, f"{name} is not read; convert it to JPEG or PNG")
+    if found := _named(data, _READ):
+        return found
+    if found := _named(data, _UNREAD):
+        reject(RejectReason.UNSUPPORTED, f"{found} is not read; convert it to JPEG or PNG")
     reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any image format")
 
 
-# EXIF
+def _named(data: bytes, formats: Sequence[tuple[bytes, str]]) -> str | None:
+    return next((name for pattern, name in formats if re.match(pattern, data, re.DOTALL)), None)
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8 as in EXIF tag 0x0112; 1 where it is missing or invalid.
+    """Return the orientation, 1 to 8, in a TIFF structure; 1 where it is missing or invalid.
 
-    Args:
-        exif: a TIFF structure, with or without the leading `Exif\\0\\0`.
+    The structure may have the leading `Exif\\0\\0`.
     """
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -105,27 +102,15 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
-# JPEG
+class Jpeg(NamedTuple):
+    """The structure of a JPEG."""
 
-
-@dataclass(frozen=True)
-class Jpeg:
-    """The structure of a JPEG.
-
-    Attributes:
-        width, height: pixels as stored, before orientation.
-        components: 1 grey, 3 colour, 4 CMYK or YCCK.
-        orientation: EXIF, 1 to 8.
-        adobe: whether there is an Adobe marker: CMYK is then stored inverted.
-        scans: the number of scans; 0 where only the header was read.
-    """
-
-    width: int
+    width: int  # pixels as stored, before orientation
     height: int
-    components: int
-    orientation: int
-    adobe: bool
-    scans: int
+    components: int  # 1 grey, 3 colour, 4 CMYK or YCCK
+    orientation: int  # EXIF, 1 to 8
+    adobe: bool  # whether there is an Adobe marker: CMYK is then stored inverted
+    scans: int  # 0 where only the header was read
 
 
 _JPEG_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
@@ -161,15 +146,9 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
 
 
 def strip_jpeg_metadata(data: bytes) -> bytes:
-    """Remove stray bytes between segments, profiles and metadata from a JPEG.
-
-    Of the application segments, JFIF and Adobe stay: they define the colours.
-    """
-    kept = [
-        data[at:end]
-        for marker, at, end in _jpeg_segments(data)
-        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE))
-    ]
+    """Remove stray bytes, profiles and metadata from a JPEG, but not JFIF and Adobe, which define colours."""
+    metadata = {*range(0xE1, 0xEE), 0xEF, 0xFE}
+    kept = (data[at:end] for marker, at, end in _jpeg_segments(data) if marker not in metadata)
     return b"".join((b"\xff\xd8", *kept, b"\xff\xd9"))
 
 
@@ -179,7 +158,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     while True:
         at = data.find(b"\xff", at)
         if at < 0:
-            reject(RejectReason.TRUNCATED, "the file ends before the image does")
+            reject(RejectReason.TRUNCATED, _CUT)
         marker = data[at + 1]
         if marker == 0xD9:
             return
@@ -193,7 +172,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             if marker == 0xDA:
                 found = _END_OF_SCAN.search(data, end)
                 if found is None:
-                    reject(RejectReason.TRUNCATED, "the file ends before the image does")
+                    reject(RejectReason.TRUNCATED, _CUT)
                 end = found.start()
             yield marker, at, end
             at = end
@@ -210,20 +189,15 @@ def _jpeg_frame(data: bytes, marker: int, at: int) -> tuple[int, int, int]:
     return width, height, components
 
 
-# PNG
-
-
-@dataclass(frozen=True)
-class Png:
-    """The structure of a PNG: pixels as stored, EXIF orientation, bits a sample."""
+class Shape(NamedTuple):
+    """The size of a PNG or WebP in pixels as stored, and its EXIF orientation."""
 
     width: int
     height: int
     orientation: int
-    bits: int
 
 
-def png(data: bytes, *, whole: bool) -> Png:
+def png(data: bytes, *, whole: bool) -> Shape:
     """Read the chunks of a PNG; with `whole` also verify the checksums of critical chunks.
 
     Raises:
@@ -232,55 +206,34 @@ def png(data: bytes, *, whole: bool) -> Png:
     at, exif, view = 8, b"", memoryview(data)
     if data[12:16] != b"IHDR":
         reject(RejectReason.CORRUPT, "a PNG without its header")
-    width, height, bits = struct.unpack_from(">IIB", data, 16)
-    while True:
+    width, height = struct.unpack_from(">II", data, 16)
+    while whole or at + 12 <= len(data):
         if at + 12 > len(data):
-            if not whole:
-                break
-            reject(RejectReason.TRUNCATED, "the file ends before the image does")
+            reject(RejectReason.TRUNCATED, _CUT)
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 8 + length
         if whole and end + 4 > len(data):
-            reject(RejectReason.TRUNCATED, "the file ends before the image does")
-        critical = not name[0] & 0x20
-        if whole and critical and zlib.crc32(view[at + 4 : end]) != _u32(data, end):
+            reject(RejectReason.TRUNCATED, _CUT)
+        checksum, critical = view[end : end + 4], not name[0] & 0x20
+        if whole and critical and zlib.crc32(view[at + 4 : end]) != int.from_bytes(checksum, "big"):
             reject(RejectReason.CORRUPT, f"the checksum of a {name.decode('latin-1')} chunk is wrong")
         if name == b"eXIf":
             exif = data[at + 8 : end]
         if name == b"IEND":
             break
         at = end + 4
-    return Png(width, height, exif_orientation(exif), bits)
+    return Shape(width, height, exif_orientation(exif))
 
 
-def _u32(data: bytes, at: int) -> int:
-    value: int = struct.unpack_from(">I", data, at)[0]
-    return value
-
-
-# WebP
-
-
-@dataclass(frozen=True)
-class Webp:
-    """The structure of a WebP: pixels as stored, EXIF orientation."""
-
-    width: int
-    height: int
-    orientation: int
-
-
-def webp(data: bytes) -> Webp:
-    """Read the chunks of a WebP.
-
-    The size is read here because Pillow allocates the whole image when it opens the file.
+def webp(data: bytes) -> Shape:
+    """Read the chunks of a WebP: its size too, since Pillow allocates the whole image to open the file.
 
     Raises:
         ImageRejected: TRUNCATED (shorter than its header says), CORRUPT (no image in it).
     """
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
-        reject(RejectReason.TRUNCATED, "the file is shorter than its header says")
+        reject(RejectReason.TRUNCATED, _SHORT)
     shape, exif, at = None, b"", 12
     while at + 8 <= size + 8:
         name, length = struct.unpack_from("<4sI", data, at)
@@ -291,7 +244,7 @@ def webp(data: bytes) -> Webp:
         at += 8 + length + length % 2
     if shape is None:
         reject(RejectReason.CORRUPT, "a WebP without an image in it")
-    return Webp(*shape, exif_orientation(exif))
+    return Shape(*shape, exif_orientation(exif))
 
 
 def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
@@ -305,15 +258,8 @@ def _webp_size(data: bytes, name: bytes, at: int) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-# GIF and BMP
-
-
 def check_gif_end(data: bytes) -> None:
-    """Read the blocks of a GIF up to its trailer.
-
-    Raises:
-        ImageRejected: TRUNCATED (no trailer), CORRUPT (a block of no known kind).
-    """
+    """Read the blocks of a GIF up to its trailer; `ImageRejected` without it, or for an unknown block."""
     at = 13 + _gif_palette(data[10])
     while True:
         kind = data[at]
@@ -338,11 +284,7 @@ def _gif_palette(flags: int) -> int:
 
 
 def check_bmp_end(data: bytes) -> None:
-    """Check the length of a BMP against what its header says.
-
-    Raises:
-        ImageRejected: TRUNCATED.
-    """
+    """Check the length of a BMP against what its header says; `ImageRejected` where it is shorter."""
     (size,) = struct.unpack_from("<I", data, 2)
     if size > len(data):
-        reject(RejectReason.TRUNCATED, "the file is shorter than its header says")
+        reject(RejectReason.TRUNCATED, _SHORT)

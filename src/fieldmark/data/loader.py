@@ -50,15 +50,10 @@ def _crop(photo: PhotoFile, preprocess: Preprocess) -> ByteArray | ImageRejected
 
 @dataclass
 class CropCache:
-    """Crops in an unnamed temporary file, which is deleted with the process.
+    """Crops in an unnamed temporary file, which is deleted with the process."""
 
-    Attributes:
-        crops: shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black.
-        rejected: why photos have no crop, by their numbers.
-    """
-
-    crops: ByteArray
-    rejected: dict[int, ImageRejected] = field(default_factory=dict)
+    crops: ByteArray  # shape (N, S, S, 3) uint8, a memory map; a rejected photo's crop is black
+    rejected: dict[int, ImageRejected] = field(default_factory=dict)  # by the numbers of the photos
 
     @classmethod
     def empty(cls, count: int, size: int) -> CropCache:
@@ -94,8 +89,7 @@ class CropCache:
             self.crops[number] = crop
             return None
 
-        done = in_order(decode, range(len(photos)), workers, _AHEAD)
-        for number, error in enumerate(done):
+        for number, error in enumerate(in_order(decode, range(len(photos)), workers, _AHEAD)):
             if error is not None:
                 self.rejected[number] = error
             yield number
@@ -116,26 +110,17 @@ SHUFFLED_BLOCKS = 8
 class StreamedCrops:
     """Crops that are decoded when they are needed, in place of the array of a `CropCache`.
 
-    The bytes of `BLOCK_PHOTOS` photos are read in order, so that a remote shard is read sequentially;
-    those of the last blocks stay in memory. In the order of `block_order` every byte is read once an
-    epoch.
-
-    Attributes:
-        shape: (N, S, S, 3).
+    The bytes of `BLOCK_PHOTOS` photos are read in order, so that a remote shard is read sequentially; those
+    of the last blocks stay in memory. In the order of `block_order` every byte is read once an epoch.
     """
 
     def __init__(self, photos: Sequence[PhotoFile], preprocess: Preprocess) -> None:
         self._photos, self._preprocess = photos, preprocess
-        side = preprocess.size
-        self.shape = (len(photos), side, side, 3)
+        self.shape = (len(photos), preprocess.size, preprocess.size, 3)  # (N, S, S, 3)
         self._blocks: RecentValues[list[bytes]] = RecentValues(2 * SHUFFLED_BLOCKS)
 
     def __getitem__(self, rows: IntArray | np.int64) -> ByteArray:
-        """Return one crop (S, S, 3), or those of some rows (n, S, S, 3).
-
-        Raises:
-            InputError: a photo is missing or damaged by now.
-        """
+        """Return one crop (S, S, 3), or those of some rows (n, S, S, 3); `InputError` for a lost photo."""
         if not isinstance(rows, np.ndarray):
             return self._crop(int(rows))
         return np.stack(list(in_order(lambda row: self._crop(int(row)), rows)))
@@ -154,27 +139,19 @@ class StreamedCrops:
             try:
                 found.append(images.read_bytes(photo.path))
             except ImageRejected as error:
-                raise InputError(
-                    f"{photo.path} could not be read ({error}): index the photos again."
-                ) from error
+                message = f"{photo.path} could not be read ({error}): index the photos again."
+                raise InputError(message) from error
         return found
 
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Crops with their labels.
+    """Crops with their labels."""
 
-    Attributes:
-        pixels: uint8 (N, S, S, 3), in memory, mapped from disk, or decoded on demand.
-        rows: which of them to use, shape (n,).
-        labels: their classes in 0 .. C-1, shape (n,).
-        ids: their photo ids.
-    """
-
-    pixels: ByteArray | StreamedCrops
-    rows: IntArray
-    labels: IntArray
-    ids: tuple[str, ...]
+    pixels: ByteArray | StreamedCrops  # uint8 (N, S, S, 3), in memory, mapped from disk, or on demand
+    rows: IntArray  # which of them to use, shape (n,)
+    labels: IntArray  # their classes in 0 .. C-1, shape (n,)
+    ids: tuple[str, ...]  # of their photos
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -207,27 +184,18 @@ class CachedCrops:
         Photos of none of the classes are left out, unless `also_unknown`.
         """
         labels = photos.labels(classes)
-        keep = [
-            number
-            for number, photo in enumerate(photos.files)
-            if (also_unknown or labels[number] >= 0)
-            and self.rows[photo.sha256] not in self.crop_cache.rejected
-        ]
-        return LabelledCrops(
-            pixels=self.crop_cache.crops,
-            rows=np.array([self.rows[photos.files[number].sha256] for number in keep], np.int64),
-            labels=labels[keep],
-            ids=tuple(photos.ids[number] for number in keep),
-        )
+        wanted = np.flatnonzero((labels >= 0) | also_unknown)
+        rows = {number: self.rows[photos.files[number].sha256] for number in wanted}
+        keep = [number for number, row in rows.items() if row not in self.crop_cache.rejected]
+        ids = tuple(photos.ids[number] for number in keep)
+        kept_rows = np.array([rows[number] for number in keep], np.int64)
+        return LabelledCrops(self.crop_cache.crops, kept_rows, labels[keep], ids)
 
 
 def streamed_crops(photos: LabelledPhotos, classes: Sequence[str], crop: Preprocess) -> LabelledCrops:
     """Return the photos of the classes with their labels, decoded on demand."""
     labels = photos.labels(classes)
     keep = np.flatnonzero(labels >= 0)
-    return LabelledCrops(
-        pixels=StreamedCrops([photos.files[number] for number in keep], crop),
-        rows=np.arange(len(keep)),
-        labels=labels[keep],
-        ids=tuple(photos.ids[number] for number in keep),
-    )
+    pixels = StreamedCrops([photos.files[number] for number in keep], crop)
+    ids = tuple(photos.ids[number] for number in keep)
+    return LabelledCrops(pixels, np.arange(len(keep)), labels[keep], ids)

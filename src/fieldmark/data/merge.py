@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,7 @@ import polars as pl
 from fieldmark.data.photos import KEPT, PhotoTable
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File
-from fieldmark.data.taxonomy import Taxon, Taxonomy
+from fieldmark.data.taxonomy import Taxon, Taxonomy, name_key
 from fieldmark.utils.errors import InputError, RejectReason
 
 logger = logging.getLogger(__name__)
@@ -22,13 +23,11 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
     """Merge the photos of some tables.
 
     Taxa are the same if they have the same scientific name and not two kingdoms; or, where one of
-    them has no name but its id, the same id. Missing facts of a taxon come from the next table. Ids
-    stay; a number is appended to one that is taken. Groups of the same name are one group: two
-    could be a leak.
+    them has no name but its id, the same id. Missing facts of a taxon come from the next table. Ids stay;
+    a number is appended to one that is taken. Groups of the same name are one group: two could be a leak.
 
-    Of photos with the same bytes one stays: a labelled one, then a test photo, then the first.
-    The others are rejected as `duplicate`, and their groups are merged. If their labels differ, all
-    are rejected as `ambiguous-label`.
+    Of photos with the same bytes one stays: a labelled one, then a test photo, then the first. The others
+    are rejected as `duplicate`, and their groups are merged; as `ambiguous-label` all if labels differ.
 
     Args:
         tables: what to merge.
@@ -38,11 +37,14 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
         InputError: one table cannot name all of their files.
     """
     taxa = _Taxa()
-    frames = [_relabelled(table, taxa) for table in tables]
     root = _root([table.root for table in tables])
-    placed = [_placed(frame, table.root, root) for frame, table in zip(frames, tables, strict=True)]
-    frame = _numbered(pl.concat(placed))
-    merged = PhotoTable(frame, taxa.taxonomy(), root, tables[0].source)
+    frames = []
+    for table in tables:
+        ids = {taxon.id: taxa.add(taxon) for taxon in table.taxonomy}
+        relabelled = table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(ids))
+        frames.append(_placed(relabelled, table.root, root))
+    frame = _numbered(pl.concat(frames))
+    merged = PhotoTable(frame, Taxonomy(taxa.found.values()), root, tables[0].source)
     return _deduplicate(merged, len(tables[0]) if keep_first else 0)
 
 
@@ -51,54 +53,43 @@ class _Taxa:
 
     def __init__(self) -> None:
         self.found: dict[str, Taxon] = {}
-        self.names: dict[str, list[str]] = {}
+        self.names: dict[str, dict[str, None]] = {}  # the ids of a name, in their order
 
     def add(self, taxon: Taxon) -> str:
         """Add a taxon; return its id among all."""
-        known = self._same(taxon)
-        if known is None:
+        if (known := self._same(taxon)) is not None:
+            self.found[known] = _completed(self.found[known], taxon)
+        else:
             known = _free(taxon.id, self.found)
             self.found[known] = replace(taxon, id=known)
-        else:
-            self.found[known] = _completed(self.found[known], taxon)
-        for name in {_key(taxon.name), _key(taxon.id)}:
-            if known not in self.names.setdefault(name, []):
-                self.names[name].append(known)
+        for name in (taxon.name, taxon.id):
+            self.names.setdefault(name_key(name), {})[known] = None
         return known
 
     def _same(self, taxon: Taxon) -> str | None:
         nameless = taxon.name == taxon.id
-        for known in self.names.get(_key(taxon.name), []):
+        for known in self.names.get(name_key(taxon.name), ()):
             other = self.found[known]
-            if nameless or other.name == other.id or _key(other.name) == _key(taxon.name):
+            if nameless or other.name == other.id or name_key(other.name) == name_key(taxon.name):
                 kingdoms = {each.ranks.get("kingdom") for each in (taxon, other)} - {None}
                 if len(kingdoms) < 2:
                     return known
-        for known in self.names.get(_key(taxon.id), []):
-            if self.found[known].name == self.found[known].id and _key(known) == _key(taxon.id):
+        for known in self.names.get(name_key(taxon.id), ()):
+            if self.found[known].name == self.found[known].id and name_key(known) == name_key(taxon.id):
                 return known
         return None
-
-    def taxonomy(self) -> Taxonomy:
-        """Return the taxa in the order in which they were added."""
-        return Taxonomy(self.found.values())
 
 
 def _completed(taxon: Taxon, other: Taxon) -> Taxon:
     """Complete a taxon by the facts of another one."""
-    named = taxon if taxon.name != taxon.id else other
+    nameless = taxon.name == taxon.id and other.name != other.id
     return Taxon(
         id=taxon.id,
-        name=named.name if named.name != named.id else taxon.name,
+        name=other.name if nameless else taxon.name,
         common_name=taxon.common_name or other.common_name,
         supercategory=taxon.supercategory or other.supercategory,
-        ranks={**other.ranks, **taxon.ranks} if taxon.ranks else dict(other.ranks),
+        ranks={**other.ranks, **taxon.ranks},
     )
-
-
-def _relabelled(table: PhotoTable, taxa: _Taxa) -> pl.DataFrame:
-    ids = {taxon.id: taxa.add(taxon) for taxon in table.taxonomy}
-    return table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(ids))
 
 
 def _root(roots: Sequence[File]) -> File:
@@ -122,21 +113,17 @@ def _placed(frame: pl.DataFrame, own: File, root: File) -> pl.DataFrame:
 def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
     """Append a number to each id that is taken."""
     taken = set(frame["id"])
-    ids, seen = [], set[str]()
+    ids: dict[str, None] = {}
     for photo_id in frame["id"]:
-        own = photo_id if photo_id not in seen else _free(photo_id, taken)
-        seen.add(own)
+        own = photo_id if photo_id not in ids else _free(photo_id, taken)
+        ids[own] = None
         taken.add(own)
-        ids.append(own)
-    return frame.with_columns(id=pl.Series(ids, dtype=pl.String))
+    return frame.with_columns(id=pl.Series(list(ids), dtype=pl.String))
 
 
-def _free(name: str, taken: Iterable[str]) -> str:
-    found, number = name, 1
-    while found in taken:
-        number += 1
-        found = f"{name}~{number}"
-    return found
+def _free(name: str, taken: Container[str]) -> str:
+    others = (f"{name}~{number}" for number in count(2))
+    return next(found for found in chain((name,), others) if found not in taken)
 
 
 def _deduplicate(table: PhotoTable, settled: int) -> PhotoTable:
@@ -172,15 +159,10 @@ def _joined(frame: pl.DataFrame, same: pl.DataFrame) -> pl.DataFrame:
     shared = same.group_by("sha256", maintain_order=True).agg(pl.col("group").drop_nulls().unique())
     of_photo: dict[str, str] = {}
     for digest, groups in shared.iter_rows():
-        roots = sorted({root(group) for group in groups})
-        first.update(dict.fromkeys(roots, roots[0]) if roots else {})
-        if roots:
+        if roots := sorted({root(group) for group in groups}):
+            first.update(dict.fromkeys(roots, roots[0]))
             of_photo[digest] = roots[0]
     joined = {group: root(group) for group in first}
     by_digest = pl.col("sha256").replace_strict(of_photo, default=None, return_dtype=pl.String)
     lacking = pl.col("group").is_null() & (pl.col("status") == KEPT)
     return frame.with_columns(group=pl.when(lacking).then(by_digest).otherwise("group").replace(joined))
-
-
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -70,7 +71,7 @@ class PhotoTable:
         frame: the rows, with the columns of `SCHEMA` in that order; `id` is unique.
         taxonomy: all taxa of the source, also those without a photo.
         root: the folder, or the URL, that `path` is below.
-        source: which layout the rows were read from (a name in `fieldmark.data.readers.READERS`).
+        source: the layout, a name in `fieldmark.data.readers.READERS`.
     """
 
     frame: pl.DataFrame
@@ -102,24 +103,15 @@ class PhotoTable:
 
     def reasons(self) -> dict[str, int]:
         """Count the rejected photos by reason, the most frequent first."""
-        counts = (
-            self.frame.filter(pl.col("status") == REJECTED)
-            .group_by("reason")
-            .len()
-            .sort("len", "reason", descending=[True, False])
-        )
-        return dict(counts.iter_rows())
+        counts = self.frame.filter(pl.col("status") == REJECTED).group_by("reason").len()
+        return dict(counts.sort("len", "reason", descending=[True, False]).iter_rows())
 
     def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
         """Return the table with other rows."""
-        return PhotoTable(frame.select(list(SCHEMA)), self.taxonomy, self.root, self.source)
+        return replace(self, frame=frame.select(list(SCHEMA)))
 
     def reject_files(self, rejected: Mapping[str, ImageRejected]) -> PhotoTable:
-        """Return the table with photos rejected that could not be decoded.
-
-        Args:
-            rejected: the reason for each, by the SHA-256 of its bytes.
-        """
+        """Return the table with photos rejected that could not be decoded, by the SHA-256 of their bytes."""
         table = self
         for digest, error in rejected.items():
             ids = table.frame.filter(pl.col("sha256") == digest)["id"].to_list()
@@ -142,17 +134,14 @@ class PhotoTable:
 
     def digest(self) -> str:
         """Return a digest of the photos, independent of the order of the rows."""
-        columns = [name for name in SCHEMA if name not in _NOT_IN_DIGEST]
+        columns = (name for name in SCHEMA if name not in _NOT_IN_DIGEST)
         rows = self.frame.select(columns).sort("id").write_csv().encode()
         return io.digest([io.sha256(rows), self.taxonomy.to_json()])
 
     def write(self, path: Path) -> None:
         """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
-        about = {
-            "root": str(places.absolute(self.root)),
-            "source": self.source,
-            "taxonomy": self.taxonomy.to_json(),
-        }
+        root, taxonomy = str(places.absolute(self.root)), self.taxonomy.to_json()
+        about = {"root": root, "source": self.source, "taxonomy": taxonomy}
         metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
         buffer = BytesIO()  # Polars reports a full disk as an error of its own
         self.frame.write_parquet(buffer, metadata=metadata)
@@ -160,16 +149,13 @@ class PhotoTable:
 
     @classmethod
     def read(cls, path: Path) -> PhotoTable:
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: the file is not there, or is not a table that `fieldmark index` wrote.
-        """
+        """Read what `write` wrote; `InputError` for any other file."""
         try:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
-            frame = _completed(pl.read_parquet(path))
+            frame, taxonomy = pl.read_parquet(path), Taxonomy.from_json(about["taxonomy"])
+            lacking = {name: pl.lit(None, SCHEMA[name]) for name in _LATER if name not in frame.columns}
             return cls(
-                frame, Taxonomy.from_json(about["taxonomy"]), places.root_of(about["root"]), about["source"]
+                frame.with_columns(**lacking), taxonomy, places.root_of(about["root"]), about["source"]
             )
         except _DAMAGE as error:
             raise InputError(
@@ -178,17 +164,15 @@ class PhotoTable:
             ) from error
 
 
-def _completed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add the columns that a table of an earlier version lacks, empty."""
-    added = {name: pl.lit(None, SCHEMA[name]) for name in _LATER}
-    return frame.with_columns(**{k: v for k, v in added.items() if k not in frame.columns})
+def build_frame(columns: Mapping[str, Any] | pl.DataFrame) -> pl.DataFrame:
+    """Build rows in the table's schema from some of its columns; the others are null.
 
-
-def build_frame(columns: dict[str, object]) -> pl.DataFrame:
-    """Build rows in the table's schema from some of its columns; the others are null, status `kept`."""
+    The status is that of the reason, if it is not given: rejected with one, kept without.
+    """
     frame = pl.DataFrame(columns)
     if "status" not in frame.columns:
-        frame = frame.with_columns(status=pl.lit(KEPT))
+        rejected = pl.col("reason").is_not_null() if "reason" in frame.columns else pl.lit(False)
+        frame = frame.with_columns(status=pl.when(rejected).then(pl.lit(REJECTED)).otherwise(pl.lit(KEPT)))
     return frame.select(
         (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
         for name, dtype in SCHEMA.items()

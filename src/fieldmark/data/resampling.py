@@ -1,16 +1,14 @@
 """Resize a part of an image with antialiasing: Pillow's result at four times its speed.
 
 Each output pixel is a weighted mean of the input pixels within the filter's support, widened by the
-shrinking factor (so that nothing aliases); first along rows, rounded to 8 bits, then along columns,
-rounded again. The filters are the triangle and Keys' cubic with a = -0.5 (R. Keys, "Cubic convolution
-interpolation for digital image processing", IEEE Transactions on Acoustics, Speech and Signal
-Processing 29, 1981). Columns come first where an image loses more than twice as many rows as columns,
-as in Pillow 13 and later.
+shrinking factor; first along rows, rounded to 8 bits, then along columns, rounded again. Columns come first
+where an image loses more than twice as many rows as columns, as in Pillow 13 and later. The filters are the
+triangle and Keys' cubic with a = -0.5 (R. Keys, "Cubic convolution interpolation for digital image
+processing", IEEE Transactions on Acoustics, Speech and Signal Processing 29, 1981).
 
 The cubic is computed by the Rust crate fast_image_resize with weights of 16 bits where Pillow has 22:
-one value in some hundred differs, by one grey level, with or without vector instructions. The triangle's
-sums often fall halfway between two grey levels, where 16 bits are too few: Pillow computes them, and
-everything where there is no build of the crate.
+one value in some hundred differs, by one grey level. The triangle's sums often fall halfway between two
+grey levels, where 16 bits are too few: Pillow computes them, and everything where the crate has no build.
 """
 
 from __future__ import annotations
@@ -89,8 +87,7 @@ def _with_rust(pixels: ByteArray, box: Box, size: tuple[int, int], columns_first
         part = _image(pixels[first:last])
         part = _one_pass(part, (left, 0, right, last - first), (last - first, width))
         box = (0, top - first, width, bottom - first)
-    found = _one_pass(part, box, size)
-    values = np.frombuffer(found.rust_image.buffer(), np.uint8)
+    values = np.frombuffer(_one_pass(part, box, size).rust_image.buffer(), np.uint8)
     return values.reshape(*size, 3).copy()  # writeable
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -29,7 +30,6 @@ Part = Literal["train", "val", "test"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 SCHEMA: dict[str, pl.DataType] = {"id": pl.String(), "part": pl.String()}
-
 _METADATA_KEY = "fieldmark-split"
 
 
@@ -37,12 +37,9 @@ _METADATA_KEY = "fieldmark-split"
 class Split:
     """Which part each photo is in.
 
-    Attributes:
-        frame: a row a photo, `id` and `part` (train, val or test), sorted by id. Photos in no part
-            (rejected or unlabelled) are not in it.
-        seed: what it was drawn with.
-        way: how it was drawn; `folds`: all photos but an official test part are trained on, and each is
-            measured by a head that did not see it.
+    `frame` has a row a photo, `id` and `part` (train, val or test), sorted by id, without the photos in no
+    part (rejected or unlabelled); `seed` and `way` are how it was drawn; the way `folds` trains on all
+    photos but an official test part, and measures each by a head that did not see it.
     """
 
     frame: pl.DataFrame
@@ -99,11 +96,7 @@ class Split:
 
     @classmethod
     def read(cls, path: Path) -> Split:
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: the file is not there, or is not a split.
-        """
+        """Read what `write` wrote; `InputError` for any other file."""
         try:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
             return cls(pl.read_parquet(path), int(about["seed"]), about["way"])
@@ -125,8 +118,7 @@ def split_photos(
 
     Args:
         table: the photos.
-        val: the share of the photos to validate on, in [0, 1).
-        test: the share to test on, in [0, 1).
+        val, test: the shares of the photos to validate and to test on, in [0, 1).
         seed: another seed draws another split.
         way: `stratified` gives every class its share (by largest remainders), and leaves in train at
             least one photo or group of each class that has two; `random` takes no heed of classes;
@@ -139,10 +131,8 @@ def split_photos(
     rows = _labelled(table)
     if way == "official":
         return Split(_official(rows, table), seed, way)
-    if way not in get_args(SplitMethod):
-        raise InputError(
-            f"There is no way to split called {way!r}: choose one of {', '.join(get_args(SplitMethod))}."
-        )
+    if way not in (ways := get_args(SplitMethod)):
+        raise InputError(f"There is no way to split called {way!r}: choose one of {', '.join(ways)}.")
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
         raise InputError(
             f"Shares of {val:g} for val and {test:g} for test leave no training photos or no others: "
@@ -164,9 +154,7 @@ def undivided(table: PhotoTable, seed: int = 0) -> Split:
 def _labelled(table: PhotoTable) -> pl.DataFrame:
     rows = table.labelled.select("id", "taxon_id", "group", "split").sort("id")
     if rows.is_empty():
-        raise InputError(
-            f"{table.root} has no photo with a label that can be used: a split needs labelled photos."
-        )
+        raise InputError(f"{table.root} has no usable photo with a label: a split needs labelled photos.")
     return rows
 
 
@@ -180,20 +168,16 @@ def prune(split: Split, table: PhotoTable, min_photos: int = 100) -> list[str]:
     enough = set(counts.filter(pl.col("photos") >= min_photos)["taxon_id"])
     if not enough:
         most = max(counts["photos"].to_list(), default=0)
-        raise InputError(
-            f"No class has {min_photos:,} training photos (the largest has {most:,}): prune at a lower "
-            "number."
-        )
+        number = f"{min_photos:,} training photos (the largest has {most:,})"
+        raise InputError(f"No class has {number}: prune at a lower number.")
     return [taxon.id for taxon in table.taxonomy if taxon.id in enough]
 
 
 def _official(rows: pl.DataFrame, table: PhotoTable) -> pl.DataFrame:
     present = set(rows["split"].drop_nulls())
     if missing := [part for part in ("train", "val") if part not in present]:
-        raise InputError(
-            f"{table.root} has no {' and no '.join(missing)} part of its own with labelled photos: "
-            "split it another way (stratified or random)."
-        )
+        lacks = f"has no {' and no '.join(missing)} part of its own with labelled photos"
+        raise InputError(f"{table.root} {lacks}: split it another way (stratified or random).")
     if unplaced := rows["split"].null_count():
         raise InputError(
             f"{table.root} says of {unplaced:,} labelled photos no part: name one for each, or split "
@@ -213,12 +197,10 @@ def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: b
     rows = rows.with_columns(held_out=_held_out())
     pool = rows.filter(~pl.col("held_out"))
     part = np.full(pool.height, "train", dtype=object)
-    sizes = _sizes(pool.height, val, test)
     urn = _Urn(pool, seed, by_class=by_class)
-    # Test first: it is then the same photos whatever the share of val is.
-    for name in ("test", "val"):
-        if sizes[name]:
-            part[urn.draw(sizes[name])] = name
+    for name, size in _sizes(pool.height, val, test).items():
+        if size:
+            part[urn.draw(size)] = name
     drawn = pool.select("id").with_columns(part=pl.Series(part, dtype=pl.String))
     for name, share in {"train": 1, "val": val, "test": test}.items():
         if share and not (part == name).any():
@@ -231,13 +213,14 @@ def _draw(rows: pl.DataFrame, val: float, test: float, seed: int, *, by_class: b
 
 
 def _sizes(count: int, val: float, test: float) -> dict[str, int]:
+    """Return the sizes; test is drawn first: it is then the same photos whatever the share of val is."""
     # Exact fractions of the decimals as they were written: 0.9 * 268,243 must not hang on rounding.
     val_share, test_share = Fraction(str(val)), Fraction(str(test))
     rest = count - floor(count * (1 - val_share - test_share))
-    if not val_share:
-        return {"val": 0, "test": rest}
-    held = min(rest, max(1, floor(count * test_share))) if test_share else 0
-    return {"val": rest - held, "test": held}
+    held = rest
+    if val_share:
+        held = min(rest, max(1, floor(count * test_share))) if test_share else 0
+    return {"test": held, "val": rest - held}
 
 
 class _Group(NamedTuple):
@@ -323,8 +306,7 @@ class _Urn:
             left = take(left, must_fit=False, must_gain=True)
         self.groups = left
         self.units_C = np.array(units, dtype=np.int64)
-        nothing = np.empty(0, dtype=np.int64)
-        return np.concatenate([nothing, *(group.members for group in taken)])
+        return np.concatenate([np.empty(0, np.int64), *(group.members for group in taken)])
 
     def _draw_alone(self, want_C: IntArray, size: int) -> IntArray:
         """Photos that stand alone: what each class wants, then evened out to `size` in all."""
@@ -344,9 +326,7 @@ class _Urn:
 
 
 def _gain(room: int, size: int, alone: int) -> int:
-    """By how many photos a class comes nearer to its quota when a group with `size` of its photos is
-    taken, given that `alone` photos can fill up what is missing then.
-    """
+    """By how many photos a class nears its quota with a group of `size`; `alone` photos fill up the rest."""
 
     def missed(rest: int) -> int:
         return -rest if rest < 0 else max(rest - alone, 0)
@@ -361,17 +341,12 @@ def _groups(group: pl.Series, hash_N: npt.NDArray[np.uint64], class_N: IntArray)
     """
     frame = pl.DataFrame({"group": group, "hash": hash_N, "class": class_N}).with_row_index("row")
     shared = frame.filter(pl.col("group").is_not_null() & pl.col("group").is_duplicated())
-    groups = (
-        shared.group_by("group", maintain_order=True).agg(pl.col("hash").first(), "row", "class").sort("hash")
-    )
-    units = frame.height - shared.height + groups.height
-    return units, [_group(*row) for row in groups.select("hash", "row", "class").iter_rows()]
-
-
-def _group(first_hash: int, rows: list[int], classes: list[int]) -> _Group:
-    distinct = sorted(set(classes))
-    sizes = [classes.count(c) for c in distinct]
-    return _Group(first_hash / 2**64, np.array(rows, dtype=np.int64), distinct, sizes)
+    groups = shared.group_by("group", maintain_order=True).agg(pl.col("hash").first(), "row", "class")
+    found = []
+    for first_hash, rows, classes in groups.sort("hash").select("hash", "row", "class").iter_rows():
+        distinct, sizes = zip(*sorted(Counter(classes).items()), strict=True)
+        found.append(_Group(first_hash / 2**64, np.array(rows, np.int64), list(distinct), list(sizes)))
+    return frame.height - shared.height + groups.height, found
 
 
 def _largest_remainders(total_C: IntArray, size: int, tie_C: npt.NDArray[np.uint64]) -> IntArray:

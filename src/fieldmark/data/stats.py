@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,10 @@ RARE = 100
 """A class with fewer photos than this is rare: the paper drops such classes."""
 
 _BINS = 50  # bars of the histogram
-
-
-_COLUMNS = (
-    ("photos", "photos"),
-    ("max", "maximum"),
-    ("min", "minimum"),
-    ("median", "median"),
-    ("mean", "mean"),
-    ("sd", "std. dev."),
-    ("classes_below_100", "rare (<100)"),
-    ("photos_in_classes_below_100", "in those"),
-)
+_COLUMNS = {
+    **{"photos": "photos", "max": "maximum", "min": "minimum", "median": "median", "mean": "mean"},
+    **{"sd": "std. dev.", "classes_below_100": "rare (<100)", "photos_in_classes_below_100": "in those"},
+}
 
 
 def stats(table: PhotoTable) -> dict[str, Any]:
@@ -35,18 +28,14 @@ def stats(table: PhotoTable) -> dict[str, Any]:
     Returns:
         JSON values: `classes` (that have a photo), `photos`, `groups` (supercategory -> photos, the
         largest first), `parts` and `histogram`. `parts` holds, for `train` and `val` as the source has
-        them and for `all`: `photos`, and of the photos of each class that occurs there `max`, `min`,
-        `median`, `mean`, `sd` (divided by n), `classes_below_100` and
-        `photos_in_classes_below_100`; null where there is no class. `histogram` has the `part` that is
-        counted (train, or all where the source has no parts), B + 1 edges `bins` in photos for each
-        class, and B `counts` of classes; a class with exactly an edge's number is in the bin above it.
+        them and for `all`: `photos`, and of the photos of each class there `max`, `min`, `median`, `mean`,
+        `sd` (divided by n), `classes_below_100` and `photos_in_classes_below_100`; null where there is no
+        class. `histogram` has the `part` that is counted (train, or all without parts), B + 1 edges `bins`
+        in photos a class, and B `counts` of classes; an edge's own number is in the bin above it.
     """
     rows = table.labelled
-    counts = {
-        "train": _photos_per_class(rows.filter(pl.col("split") == "train")),
-        "val": _photos_per_class(rows.filter(pl.col("split") == "val")),
-        "all": _photos_per_class(rows),
-    }
+    parts = {part: rows.filter(pl.col("split") == part) for part in ("train", "val")} | {"all": rows}
+    counts = {part: _photos_per_class(some) for part, some in parts.items()}
     shown = "train" if len(counts["train"]) else "all"
     return {
         "classes": len(counts["all"]),
@@ -63,9 +52,8 @@ def render(counted: dict[str, Any]) -> str:
     head = f"{counted['classes']:,} classes, {counted['photos']:,} photos"
     if groups:
         head += f", {len(counted['groups']):,} groups ({groups})"
-    rows = [["Part", *(title for _, title in _COLUMNS)]]
-    for part, numbers in counted["parts"].items():
-        rows.append([part, *(_cell(numbers[key]) for key, _ in _COLUMNS)])
+    rows = [["Part", *_COLUMNS.values()]]
+    rows += [[part, *(_cell(numbers[key]) for key in _COLUMNS)] for part, numbers in counted["parts"].items()]
     lines = [f"{row[0]:<7}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
     return "\n".join([head, "", "Photos per class:", *lines, "", PAPER_NOTE])
 
@@ -90,26 +78,21 @@ def _photos_per_class(rows: pl.DataFrame) -> IntArray:
 
 def _describe(count_C: IntArray) -> dict[str, float | int | None]:
     """Summarise the numbers of photos of C classes."""
-    some = len(count_C) > 0
+    found: dict[str, float | int | None] = dict.fromkeys(_COLUMNS)
+    if len(count_C):
+        found |= {"max": int(count_C.max()), "min": int(count_C.min()), "median": float(np.median(count_C))}
+        found |= {"mean": float(count_C.mean()), "sd": float(count_C.std())}
     rare = count_C[count_C < RARE]
-    return {
-        "photos": int(count_C.sum()),
-        "max": int(count_C.max()) if some else None,
-        "min": int(count_C.min()) if some else None,
-        "median": float(np.median(count_C)) if some else None,
-        "mean": float(count_C.mean()) if some else None,
-        "sd": float(count_C.std()) if some else None,
-        "classes_below_100": len(rare),
-        "photos_in_classes_below_100": int(rare.sum()),
-    }
+    found |= {"classes_below_100": len(rare), "photos_in_classes_below_100": int(rare.sum())}
+    return found | {"photos": int(count_C.sum())}
 
 
 def _groups(rows: pl.DataFrame, table: PhotoTable) -> dict[str, int]:
     group_of = {taxon.id: taxon.supercategory for taxon in table.taxonomy}
-    photos: dict[str, int] = {}
+    photos: Counter[str] = Counter()
     for taxon_id, count in rows["taxon_id"].value_counts().iter_rows():
-        if group := group_of.get(taxon_id, ""):
-            photos[group] = photos.get(group, 0) + count
+        photos[group_of.get(taxon_id, "")] += count
+    del photos[""]
     return dict(sorted(photos.items(), key=lambda item: (-item[1], item[0])))
 
 

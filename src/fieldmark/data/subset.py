@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,6 @@ from fieldmark.utils.typing import BoolArray, IntArray
 
 logger = logging.getLogger(__name__)
 
-
 MOST_SCORES = 1 << 28
 """How many scores of a part are held at once: 1 GiB in float32."""
 FEWEST = 64
@@ -30,30 +31,21 @@ FEWEST = 64
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """Labelled photos of one part of a split.
-
-    Attributes:
-        ids: their ids in the table.
-        files: their digests and where they lie.
-        taxon_ids: the label of each.
-        groups: the group of each, None where it stands alone.
-        supercategories: the supercategory of each, "" where it has none.
-    """
+    """Labelled photos of one part of a split, each with an entry in every field."""
 
     ids: tuple[str, ...]
     files: tuple[PhotoFile, ...]
-    taxon_ids: tuple[str, ...]
-    groups: tuple[str | None, ...]
-    supercategories: tuple[str, ...]
+    taxon_ids: tuple[str, ...]  # the labels
+    groups: tuple[str | None, ...]  # None: in no group
+    supercategories: tuple[str, ...]  # "" where there is none
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def where(self, keep_N: BoolArray) -> LabelledPhotos:
         """Those photos for which `keep_N` is true."""
-        kept = np.flatnonzero(keep_N)
-        some = {each.name: getattr(self, each.name) for each in fields(self)}
-        return LabelledPhotos(**{name: tuple(all_[n] for n in kept) for name, all_ in some.items()})
+        columns = {each.name: getattr(self, each.name) for each in fields(self)}
+        return LabelledPhotos(**{name: tuple(compress(all_, keep_N)) for name, all_ in columns.items()})
 
     def some(self, count: int) -> LabelledPhotos:
         """At most `count` of them, drawn by their ids; the order stays."""
@@ -82,16 +74,13 @@ def photos_of(table: PhotoTable, split: Split, part: Part) -> LabelledPhotos:
             "labels: put the photos where the annotations say they are; counting alone works "
             "without them (`fieldmark stats`)."
         )
-    taxa = table.taxonomy
+    files = rows.select("sha256", "path").iter_rows()
     return LabelledPhotos(
         ids=tuple(rows["id"]),
-        files=tuple(
-            PhotoFile(digest, table.file_of(path))
-            for digest, path in rows.select("sha256", "path").iter_rows()
-        ),
+        files=tuple(PhotoFile(digest, table.file_of(path)) for digest, path in files),
         taxon_ids=tuple(rows["taxon_id"]),
         groups=tuple(rows["group"]),
-        supercategories=tuple(taxa[taxon_id].supercategory for taxon_id in rows["taxon_id"]),
+        supercategories=tuple(table.taxonomy[taxon_id].supercategory for taxon_id in rows["taxon_id"]),
     )
 
 
@@ -100,13 +89,11 @@ def read(
 ) -> PhotoTable:
     """Photos in any layout, each looked at; with a limit, only so many of the labelled ones.
 
-    With a table of `accepted` names, labels are called as it says (see `fieldmark.data.synonyms`).
-
-    Those are drawn by their ids before any file is opened, so that a small limit is quick.
+    Those are drawn by their ids before any file is opened, so that a small limit is quick. With a table
+    of `accepted` names, labels are called as it says (see `fieldmark.data.synonyms`).
     """
-    table = synonyms.read(accepted).apply(
-        photos if isinstance(photos, PhotoTable) else readers.read(photos, verify=False)
-    )
+    found = photos if isinstance(photos, PhotoTable) else readers.read(photos, verify=False)
+    table = synonyms.read(accepted).apply(found)
     ids = table.labelled["id"].to_list()
     if limit is not None and limit < len(ids):
         drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
@@ -132,8 +119,7 @@ class DataSplits:
         """
         train = photos_of(table, split, "train")
         present = set(train.taxon_ids)
-        found = tuple(taxon.id for taxon in table.taxonomy if taxon.id in present)
-        classes = tuple(classes) or found
+        classes = tuple(classes) or tuple(taxon.id for taxon in table.taxonomy if taxon.id in present)
         if len(classes) < 2:
             raise InputError(
                 f"{table.root} has training photos of {len(classes)} class: a classifier needs at "
@@ -163,10 +149,8 @@ class DataSplits:
 
     def train_counts(self) -> dict[str, int]:
         """How many training photos each class has."""
-        counts = dict.fromkeys(self.classes, 0)
-        for taxon_id in self.train.taxon_ids:
-            counts[taxon_id] += 1
-        return counts
+        counts = Counter(self.train.taxon_ids)
+        return {taxon_id: counts[taxon_id] for taxon_id in self.classes}
 
 
 def photo_finder(table: PhotoTable) -> Callable[[str], Place | None]:

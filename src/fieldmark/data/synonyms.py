@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy, name_key
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,7 @@ _ABOUT = ("common_name", "supercategory", *RANKS)
 
 @dataclass(frozen=True)
 class Accepted:
-    """Accepted names.
-
-    Attributes:
-        names: the accepted name of each synonym, by the synonym in lower case.
-        about: facts of accepted names, by the name in lower case: some ranks and common names.
-    """
+    """Accepted names: that of each synonym, and facts of some (ranks, common names); all by `name_key`."""
 
     names: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -41,34 +36,29 @@ class Accepted:
         """Return the table with accepted names as labels, and log how many were changed.
 
         Photos of a synonym move to the taxon with the accepted name. If there is none, the first synonym
-        becomes it: its id is then the accepted name, and it keeps its higher ranks that the table of
-        names does not give.
+        becomes it, with the accepted name as its id and its own higher ranks where the names give none.
         """
         if not self.names:
             return table
-        known = {_key(each): taxon for taxon in table.taxonomy for each in (taxon.name, taxon.id)}
+        known = {name_key(each): taxon for taxon in table.taxonomy for each in (taxon.name, taxon.id)}
         becomes: dict[str, str] = {}
         taxa: dict[str, Taxon] = {}
         for taxon in table.taxonomy:
-            name = self.names.get(_key(taxon.id)) or self.names.get(_key(taxon.name))
             new = taxon
-            if name is not None:
-                new = known.get(_key(name)) or self._renamed(taxon, name)
-                known[_key(name)] = new
+            if name := self.names.get(name_key(taxon.id)) or self.names.get(name_key(taxon.name)):
+                new = known.get(name_key(name)) or self._renamed(taxon, name)
+                known[name_key(name)] = new
                 becomes[taxon.id] = new.id
             taxa.setdefault(new.id, new)
         logger.info(f"Names: {len(becomes):,} of {len(table.taxonomy):,} labels replaced by accepted names.")
         frame = table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(becomes))
-        return PhotoTable(frame, Taxonomy(taxa.values()), table.root, table.source)
+        return replace(table, frame=frame, taxonomy=Taxonomy(taxa.values()))
 
     def _renamed(self, taxon: Taxon, name: str) -> Taxon:
-        about = dict(self.about.get(_key(name), {}))
-        wider = {rank: taxon.ranks[rank] for rank in RANKS[:-2] if rank in taxon.ranks}
         values = {
-            "common_name": taxon.common_name,
-            "supercategory": taxon.supercategory,
-            **wider,
-            **about,
+            **{"common_name": taxon.common_name, "supercategory": taxon.supercategory},
+            **{rank: taxon.ranks[rank] for rank in RANKS[:-2] if rank in taxon.ranks},
+            **self.about.get(name_key(name), {}),
             "name": name,
         }
         return tabular.taxon(name, {key: value for key, value in values.items() if value})
@@ -96,8 +86,8 @@ def read(path: Path | None) -> Accepted:
             continue
         if name is None or accepted is None:
             raise InputError(f"{path}, line {line}: a name without its counterpart: write both, or neither.")
-        before = names.setdefault(_key(name), accepted)
-        if _key(before) != _key(accepted):
+        before = names.setdefault(name_key(name), accepted)
+        if name_key(before) != name_key(accepted):
             raise InputError(
                 f"{path}, line {line}: {name!r} has the accepted name {before!r} above and {accepted!r} "
                 "here: keep one; photos of a name that was split must be relabelled one by one."
@@ -108,7 +98,7 @@ def read(path: Path | None) -> Accepted:
 
 def _add(about: dict[str, dict[str, str]], accepted: str, row: Mapping[str, str | None], where: str) -> None:
     """Add the facts of a row to those of the accepted name."""
-    known_values = about.setdefault(_key(accepted), {})
+    known_values = about.setdefault(name_key(accepted), {})
     for column in _ABOUT:
         value = row.get(column)
         if value and known_values.setdefault(column, value) != value:
@@ -120,19 +110,14 @@ def _add(about: dict[str, dict[str, str]], accepted: str, row: Mapping[str, str 
 
 def _followed(names: Mapping[str, str], path: Path) -> dict[str, str]:
     """Drop names that stay as they are; refuse chains and circles."""
-    changed = {name: accepted for name, accepted in names.items() if name != _key(accepted)}
+    changed = {name: accepted for name, accepted in names.items() if name != name_key(accepted)}
     for name, accepted in changed.items():
-        following = changed.get(_key(accepted))
-        if following is None:
+        if (following := changed.get(name_key(accepted))) is None:
             continue
-        if _key(following) == name:
+        if name_key(following) == name:
             raise InputError(f"{path}: {name!r} and {accepted!r} are each a synonym of the other: keep one.")
         raise InputError(
             f"{path}: the accepted name of {name!r} is {accepted!r}, itself a synonym of {following!r}: "
             "give both the same accepted name."
         )
     return changed
-
-
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()

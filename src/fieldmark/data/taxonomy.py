@@ -13,15 +13,16 @@ import numpy.typing as npt
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 """The ranks, from the highest to the lowest (Darwin Core's terms)."""
 
-
 NO_ANIMAL = {
-    "blank": "blank",
-    "empty": "blank",
-    "human": "human",
-    "homo sapiens": "human",
-    "vehicle": "vehicle",
+    **{"blank": "blank", "empty": "blank"},
+    **{"human": "human", "homo sapiens": "human", "vehicle": "vehicle"},
 }
 """Labels of camera traps that name no animal, and what Camtrap DP calls them."""
+
+
+def name_key(name: str) -> str:
+    """Return a name for comparisons: in lower case, with single spaces."""
+    return " ".join(name.split()).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,7 @@ class Taxon:
 
     @property
     def rank(self) -> str:
-        """Return the rank: one of `RANKS`, or "unranked" for one between them (a superfamily).
-
-        A label without any known rank is taken for a species.
-        """
+        """Return one of `RANKS`, species if none is known; "unranked" for one between (a superfamily)."""
         genus = self.ranks.get("genus")
         if not self.ranks or (genus and self.name.split()[:-1] == [genus]):
             return "species"  # the second: the name is a binomial of its genus
@@ -68,17 +66,11 @@ class Taxon:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Labels grouped by one rank: by genus, by family, by kingdom.
+    """Labels grouped by one rank: by genus, by family, by kingdom."""
 
-    Attributes:
-        rank: one of `RANKS` but "species".
-        groups: the ranks of each of the G groups, the highest first.
-        column: the group of each of the C labels, shape (C,); -1 for a label without this rank.
-    """
-
-    rank: str
-    groups: tuple[Mapping[str, str], ...]
-    column: npt.NDArray[np.intp]
+    rank: str  # one of `RANKS` but "species"
+    groups: tuple[Mapping[str, str], ...]  # the ranks of each of the G groups, the highest first
+    column: npt.NDArray[np.intp]  # the group of each of the C labels; -1 for a label without this rank
 
     @cached_property
     def _sorted(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -136,10 +128,9 @@ class Taxonomy:
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """Group the labels by genus, family and so on up to the kingdom.
+        """Group the labels by genus, family and so on up to the kingdom; a rank with one name is left out.
 
-        A rank with fewer than two names is left out. One name in two kingdoms (a genus of birds and one
-        of plants) is two groups.
+        One name in two kingdoms (a genus of birds and one of plants) is two groups.
         """
         found = (self._level(rank) for rank in reversed(RANKS[:-1]))
         return tuple(level for level in found if len(level.groups) > 1)
@@ -149,20 +140,17 @@ class Taxonomy:
         for taxon in self:
             if kingdom := taxon.ranks.get("kingdom"):
                 kingdoms.setdefault(taxon.ranks.get(rank, ""), set()).add(kingdom)
+        upto = RANKS[: RANKS.index(rank) + 1]
         numbers: dict[tuple[str, str], int] = {}
         groups: list[Mapping[str, str]] = []
         column = np.full(len(self), -1, np.intp)
         for at, taxon in enumerate(self):
-            name = taxon.ranks.get(rank)
-            if not name:
-                continue
-            shared = len(kingdoms.get(name, ())) > 1
-            key = (name, taxon.ranks.get("kingdom", "") if shared else "")
-            if key not in numbers:
-                numbers[key] = len(groups)
-                upto = RANKS[: RANKS.index(rank) + 1]
-                groups.append({each: taxon.ranks[each] for each in upto if each in taxon.ranks})
-            column[at] = numbers[key]
+            if name := taxon.ranks.get(rank):
+                shared = len(kingdoms.get(name, ())) > 1
+                key = (name, taxon.ranks.get("kingdom", "") if shared else "")
+                if numbers.setdefault(key, len(groups)) == len(groups):
+                    groups.append({each: taxon.ranks[each] for each in upto if each in taxon.ranks})
+                column[at] = numbers[key]
         return Level(rank, tuple(groups), column)
 
     def to_json(self) -> list[dict[str, Any]]:

@@ -27,11 +27,7 @@ class PhotoDataset(TorchDataset[tuple[torch.Tensor, int]]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Return the crop, uint8 (3, S, S), and its class.
-
-        Raises:
-            ImageRejected: the photo cannot be decoded.
-        """
+        """Return the crop, uint8 (3, S, S), and its class; `ImageRejected` if it cannot be decoded."""
         data = images.read_bytes(self.photos.files[index].path)
         crop = torch.from_numpy(self.preprocess.crop(data))
         return crop.permute(2, 0, 1).contiguous(), self.labels[index]

@@ -1,13 +1,9 @@
 """Crop photos: for evaluation (`Preprocess`) and for training (`augment`).
 
 Both give a uint8 crop, shape (size, size, 3); the backbone normalises it, so that all backbones of one
-crop size share the crop.
-
-There are two tiers of decoding, part of the key of cached features:
-
-- `exact`: the photo is decoded in full; the crop equals Pillow's own to 0.02 grey levels;
-- `fast`: a large JPEG is decoded at 1/2, 3/8, 1/4 or 1/8 of its size, at least twice the size that it
-  is resized to.
+crop size share the crop. Of the two tiers of decoding, `exact` decodes a photo in full, and the crop equals
+Pillow's own to 0.02 grey levels; `fast` decodes a large JPEG at 1/2, 3/8, 1/4 or 1/8 of its size, at least
+twice the size that it is resized to.
 """
 
 from __future__ import annotations
@@ -45,8 +41,7 @@ class Preprocess:
 
     Attributes:
         size: side of the crop in pixels.
-        resize: what the photo's shorter side is resized to before the crop is cut; at least `size`.
-            Not used with `squash`.
+        resize: what the shorter side is resized to before cutting, at least `size`; not with `squash`.
         interpolation: `bilinear` or `bicubic`, both antialiased.
         fit: `crop`: resize the shorter side, then cut out the centre; `squash`: the whole photo is
             resized to a square, whatever its shape.
@@ -63,18 +58,14 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         for name, allowed in (("interpolation", Interpolation), ("fit", ResizeMode), ("tier", DecodingTier)):
-            if getattr(self, name) not in get_args(allowed):
-                raise InputError(
-                    f"preprocess.{name} is {getattr(self, name)!r}: "
-                    f"it must be one of {', '.join(get_args(allowed))}."
-                )
+            if (value := getattr(self, name)) not in get_args(allowed):
+                choices = ", ".join(get_args(allowed))
+                raise InputError(f"preprocess.{name} is {value!r}: it must be one of {choices}.")
         for name in ("size", "resize"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MAX_SIZE:
-                raise InputError(
-                    f"preprocess.{name} is {value!r}: it must be a whole number of pixels "
-                    f"from 1 to {_MAX_SIZE}."
-                )
+                wanted = f"a whole number of pixels from 1 to {_MAX_SIZE}"
+                raise InputError(f"preprocess.{name} is {value!r}: it must be {wanted}.")
         if type(self.flip) is not bool:
             raise InputError(f"preprocess.flip is {self.flip!r}: it must be true or false.")
         if self.fit == "crop" and self.resize < self.size:
@@ -104,11 +95,9 @@ class Preprocess:
             values: Any = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"the preprocessing is not JSON: {error}.") from error
-        known = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != known:
-            raise InputError(
-                f"the preprocessing must be a JSON object with exactly {', '.join(sorted(known))}."
-            )
+        known = sorted(field.name for field in fields(cls))
+        if not isinstance(values, dict) or sorted(values) != known:
+            raise InputError(f"the preprocessing must be a JSON object with exactly {', '.join(known)}.")
         return cls(**values)
 
     def crop(self, data: bytes) -> ByteArray:
@@ -128,22 +117,23 @@ class Preprocess:
     def apply(self, image_HWC: ByteArray) -> ByteArray:
         """Crop a decoded image, uint8 (H, W, 3), to uint8, shape (size, size, 3).
 
-        With `crop` the result equals resizing the image and then cutting (to 0.02 grey levels on
-        average), but only the pixels of the crop are computed. Sizes and positions are
-        rounded as torchvision's Resize and CenterCrop round them.
+        With `crop` the result equals resizing and then cutting (to 0.02 grey levels on average), but only
+        the crop's pixels are computed. Sizes and positions are rounded as torchvision rounds them.
         """
         height, width = image_HWC.shape[:2]
         size = (self.size, self.size)
         whole = _whole(width, height, self.resize) if self.fit == "crop" else size
-        box = self.box(height, width)
-        crop = resampling.resize(image_HWC, box, size, self.interpolation, whole)
-        return np.ascontiguousarray(crop[:, ::-1]) if self.flip else crop
+        crop = resampling.resize(image_HWC, self.box(height, width), size, self.interpolation, whole)
+        return _mirrored(crop) if self.flip else crop
 
     def box(self, height: int, width: int) -> Box:
         """Return the part of an image that the crop shows: left, top, right, bottom in its pixels."""
         if self.fit == "squash":
             return (0, 0, width, height)
-        return _centre_box(width, height, _whole(width, height, self.resize), self.size)
+        new_height, new_width = _whole(width, height, self.resize)
+        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
+        across, down = width / new_width, height / new_height
+        return (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
 
 
 def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
@@ -155,24 +145,17 @@ def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
     decoded = {size: images.decode(data, at_least=size) for size in {v.at_least for v in views}}
     straight = {replace(view, flip=False) for view in views}
     made = {view: view.apply(decoded[view.at_least]) for view in straight}
-    return tuple(
-        np.ascontiguousarray(made[replace(view, flip=False)][:, ::-1]) if view.flip else made[view]
-        for view in views
-    )
+    return tuple(_mirrored(made[replace(view, flip=False)]) if view.flip else made[view] for view in views)
+
+
+def _mirrored(crop: ByteArray) -> ByteArray:
+    return np.ascontiguousarray(crop[:, ::-1])
 
 
 def _whole(width: int, height: int, resize: int) -> tuple[int, int]:
     """Return height and width of the whole image when its shorter side is `resize`."""
     shorter = min(width, height)
     return int(resize * height / shorter), int(resize * width / shorter)
-
-
-def _centre_box(width: int, height: int, whole: tuple[int, int], size: int) -> Box:
-    """Return the part of an image that the central crop covers, in pixels of the image."""
-    new_height, new_width = whole
-    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    across, down = width / new_width, height / new_height
-    return (left * across, top * down, (left + size) * across, (top + size) * down)
 
 
 def augment(
@@ -186,7 +169,7 @@ def augment(
     Args:
         image_HWC: a decoded image, uint8, shape (H, W, 3).
         preprocess: gives the crop's size and the interpolation.
-        seed: the run's seed.
+        seed: of the run.
         epoch: its number.
         photo_id: the photo's id in its table.
 
@@ -197,7 +180,7 @@ def augment(
     box = _random_box(image_HWC.shape[1], image_HWC.shape[0], random)
     size = (preprocess.size, preprocess.size)
     crop = resampling.resize(image_HWC, box, size, preprocess.interpolation)
-    return np.ascontiguousarray(crop[:, ::-1]) if random.random() < 0.5 else crop
+    return _mirrored(crop) if random.random() < 0.5 else crop
 
 
 def _random_box(width: int, height: int, random: np.random.Generator) -> Box:

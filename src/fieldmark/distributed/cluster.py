@@ -36,12 +36,10 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.predictor import BATCH
 from fieldmark.models import Backbone, load
 from fieldmark.utils import cpu, io
-from fieldmark.utils.errors import ImageRejected, InputError, StoreError
+from fieldmark.utils.errors import ImageRejected, InputError, StoreError, first_line
 from fieldmark.utils.logging import progress_bar
 
-RETRIES = 3
-"""How often a shard is restarted whose worker died."""
-
+RETRIES = 3  # how often a shard is restarted whose worker died
 _CONNECT_SECONDS = 5.0  # Ray itself would wait for minutes
 _LOCK_SECONDS = 60.0  # until a worker that Ray has given up has ended
 _SUBMITTED = 64  # tasks submitted to Ray at a time: early results wait in memory
@@ -49,17 +47,12 @@ _SUBMITTED = 64  # tasks submitted to Ray at a time: early results wait in memor
 T = TypeVar("T")
 S = TypeVar("S")
 C = TypeVar("C")
-Networks = dict[str, dict[str, Any]]
-"""For each network's name, the arguments of `fieldmark.models.load`."""
+Networks = dict[str, dict[str, Any]]  # for each network's name, the arguments of `fieldmark.models.load`
 
 
 @contextmanager
 def connected(address: str, shares: int = 16) -> Iterator[Workers]:
-    """Connect to a cluster; `local` starts one on this machine for the duration of the block.
-
-    Args:
-        address: `local`, or the address of a cluster.
-        shares: The number of shards.
+    """Connect to a cluster of so many shares; `local` starts one on this machine, for the block.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
@@ -73,19 +66,17 @@ def connected(address: str, shares: int = 16) -> Iterator[Workers]:
     if ray.is_initialized():  # by the caller
         yield Workers(ray, shares)
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address == "local":
             memory = 200 * 2**20
-            own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": memory}
-            ray.init(address="local", num_cpus=cpu.cores(), **own, **quiet)
+            options |= {"include_dashboard": False, "object_store_memory": memory, "num_cpus": cpu.cores()}
         else:
             _require_listener(address)
-            ray.init(address=address, **quiet)
+        ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
         raise InputError(
-            f"No Ray cluster answers at {address} ({first}): use the address that `ray start` "
+            f"No Ray cluster answers at {address} ({first_line(error)}): use the address that `ray start` "
             "printed, or local."
         ) from error
     try:
@@ -98,31 +89,23 @@ def _require_listener(address: str) -> None:
     """Raise OSError if nothing listens at HOST:PORT; `auto` is resolved by Ray."""
     place = urlsplit(address if "://" in address else f"ray://{address}")
     if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((place.hostname, place.port), _CONNECT_SECONDS).close()
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a cluster. Photos and cache must have the same paths on all nodes.
+    """The workers of a cluster. Photos and cache must have the same paths on all nodes."""
 
-    Attributes:
-        ray: The connected library.
-        shares: The number of shards.
-    """
-
-    ray: Any
-    shares: int
+    ray: Any  # the connected library
+    shares: int  # the number of shards
 
     def map(
         self, work: Callable[[C, S], T], common: C, shares: Sequence[S], *, gpu: bool = False
     ) -> Iterator[T]:
         """Yield `work(common, share)` for each share, in order.
 
-        Args:
-            work: A function of a module, run on the workers.
-            common: The argument that all tasks share; it is sent once.
-            shares: The shards.
-            gpu: Give each task one GPU, if the cluster has any.
+        `work` is a function of a module, run on the workers, which get `common` once. With `gpu` each task
+        gets one GPU, if the cluster has any.
 
         Raises:
             InputError: Raised by a task, or the worker of a shard died repeatedly.
@@ -145,8 +128,7 @@ class Workers:
         A task starts threads for all its cores.
         """
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        with_gpu = [node for node in nodes if gpu and node.get("GPU", 0) >= 1]
-        if with_gpu:
+        if gpu and (with_gpu := [node for node in nodes if node.get("GPU", 0) >= 1]):
             cores = min(node.get("CPU", 0) / node["GPU"] for node in with_gpu)
             return {"num_gpus": 1, "num_cpus": max(1, int(cores))}
         return {"num_cpus": max(1, int(min((n["CPU"] for n in nodes if n.get("CPU")), default=1)))}
@@ -158,9 +140,8 @@ class Workers:
         except errors.RayTaskError as error:
             raise (error.cause or error) from None
         except errors.RayError as error:
-            first = str(error).splitlines()[0]
             raise InputError(
-                f"A shard's worker died {RETRIES + 1} times ({first}): give it more memory, "
+                f"A shard's worker died {RETRIES + 1} times ({first_line(error)}): give it more memory, "
                 "then run the same command again, which resumes the work."
             ) from error
 
@@ -168,23 +149,17 @@ class Workers:
         """Read and verify all files of a table, see `readers.verify_files`."""
 
         def verify(root: File, rows: PhotoRows) -> Iterator[list[FileCheck]]:
-            yield from self.map(_verify, places.absolute(root), cut(rows, self.shares))
+            return self.map(_verify, places.absolute(root), cut(rows, self.shares))
 
         return readers.verify_files(table, checker=verify)
 
     def extract(self, table: PhotoTable, networks: Networks, extractor: FeatureExtractor) -> ShardResult:
-        """Compute and cache features, see `features.sharded.extract_shard`.
-
-        Args:
-            table: All photos.
-            networks: The networks.
-            extractor: The feature extractor.
-        """
+        """Compute and cache features of all photos, see `features.sharded.extract_shard`."""
         whole = ShardResult()
-        shards = [Shard(number + 1, self.shares) for number in range(self.shares)]
         # A task gets only its own rows, without the taxonomy: a whole table may not fit into its memory.
         bare = replace(_with_absolute_root(table), taxonomy=Taxonomy(()))
         networks = {name: _with_absolute_weights(how) for name, how in networks.items()}
+        shards = [Shard(number, self.shares) for number in range(1, self.shares + 1)]
         shares = [(shard, shard.share(bare)) for shard in shards]
         reports = self.map(_extract, (networks, extractor), shares, gpu=True)
         with progress_bar("extracting", len(table)) as bar:
@@ -200,11 +175,7 @@ class Workers:
     ) -> Iterator[PhotoResult]:
         """Classify photos as `inference.predict` does; in whole batches, so that results are the same.
 
-        Args:
-            classifier: Loaded from a folder that all nodes can read.
-            items: The photos.
-            top: The number of labels per photo.
-            wide: Return the probabilities of all labels.
+        The classifier's folder must be readable on all nodes. `wide` returns the probabilities of all labels.
         """
         common = classifier, top, wide
         sent = [replace(each, path=places.absolute_place(each.path)) for each in items]
@@ -246,7 +217,6 @@ def _with_absolute_root(table: PhotoTable) -> PhotoTable:
 
 
 def _with_absolute_weights(how: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments with absolute paths of weights."""
     folder, named = how.get("weights_dir"), Path(str(how.get("weights", "")))
     fixed = {"weights_dir": folder.absolute()} if folder is not None else {}
     return how | fixed | ({"weights": str(named.absolute())} if named.is_file() else {})

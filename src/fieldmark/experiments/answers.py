@@ -15,21 +15,13 @@ error over all photos by no more than a fiftieth."""
 
 
 def of(study: StudyRecord, table: str) -> str:
-    """Return the answer to a table's question, in whole sentences; "" where it has none.
-
-    Args:
-        study: a finished study.
-        table: the name of a table.
-    """
+    """Return the answer of a finished study to a table's question, in sentences; "" where it has none."""
     rows = study.table(table)
     return ANSWERS[table](study, rows) if table in ANSWERS and len(rows) > 1 else ""
 
 
 def difference(study: StudyRecord, row: StudyRow, over: OverPhotos) -> str:
-    """Return the paired difference to the table's reference with its 95 % CI; a tie is called one.
-
-    Empty where nothing was compared.
-    """
+    """Return the paired difference to the table's reference with its 95 % CI, or "" if there is none."""
     found = study.difference(row.id, over)
     if found is None:
         return ""
@@ -42,34 +34,29 @@ def _rare(_: StudyRecord, rows: Sequence[StudyRow]) -> str:
     rare, every = first.tail.error, first.val_top1_error
     if not rare or not every:
         return ""
-    good: list[str] = []
-    rest: list[str] = []
+    found: dict[bool, list[str]] = {True: [], False: []}
     for row in methods:
         helped = (row.tail.error or 0.0) / rare - 1
         cost = (row.val_top1_error or 0.0) / every - 1
         text = f"{row.label} ({helped:+.1%} over rare classes, {cost:+.1%} over all photos)"
-        (good if helped <= -HELPS and cost <= COSTS else rest).append(text)
-    aim = (
-        f"at least {HELPS:.0%} less error over rare classes than “{first.label}” at no more than "
-        f"{COSTS:.0%} more mistakes over all photos, relatively"
+        found[helped <= -HELPS and cost <= COSTS].append(text)
+    answer = (
+        f"Reached by the point estimates (intervals are wider), at least {HELPS:.0%} less error over rare "
+        f"classes than “{first.label}” at no more than {COSTS:.0%} more mistakes over all photos, "
+        f"relatively: {'; '.join(found[True]) or 'by no method'}."
     )
-    met = "; ".join(good) or "by no method"
-    parts = [f"Reached by the point estimates (intervals are wider), {aim}: {met}."]
-    return " ".join([*parts, f"Not reached: {'; '.join(rest)}."] if rest else parts)
+    return f"{answer} Not reached: {'; '.join(found[False])}." if found[False] else answer
 
 
 def _pruned(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     first, *others = rows
-    parts = ["The question of the paper’s Table 2, what pruning gains and what it costs:"]
-    better = _certain(study, others, "kept", -1)
-    text = f"on photos of the kept classes {len(better)} of {len(others)} rows are better than "
-    parts.append(f"{text}“{first.label}”{_ends(study, better, 'kept')};")
-    worse = _certain(study, others, "all", 1)
-    parts.append(
-        "over all photos, where one of a class that was left out counts as wrong, "
-        f"{len(worse)} of {len(others)} are worse{_ends(study, worse, 'all')}."
+    better, worse = _certain(study, others, "kept", -1), _certain(study, others, "all", 1)
+    return (
+        "The question of the paper’s Table 2, what pruning gains and what it costs: on photos of the kept "
+        f"classes {len(better)} of {len(others)} rows are better than “{first.label}”"
+        f"{_ends(study, better, 'kept')}; over all photos, where one of a class that was left out counts as "
+        f"wrong, {len(worse)} of {len(others)} are worse{_ends(study, worse, 'all')}."
     )
-    return " ".join(parts)
 
 
 def _certain(study: StudyRecord, rows: Sequence[StudyRow], over: OverPhotos, sign: int) -> list[StudyRow]:
@@ -101,8 +88,7 @@ def _longer(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
 
 
 def _tuned(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
-    each = (f"{row.label}: {difference(study, row, 'all')}" for row in rows[1:])
-    return f"Beside “{rows[0].label}”, over all photos: {'; '.join(each)}."
+    return f"Beside “{rows[0].label}”, over all photos: {_listed(study, rows[1:])}."
 
 
 def _parts(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
@@ -112,11 +98,14 @@ def _parts(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     sentences = [f"Beside “{first.label}”, over all photos:"]
     for word, found in (("more", worse), ("fewer", better)):
         if found:
-            each = (f"{row.label}: {difference(study, row, 'all')}" for row in reversed(found))
-            sentences.append(f"{word} mistakes: {'; '.join(each)}.")
+            sentences.append(f"{word} mistakes: {_listed(study, found[::-1])}.")
     if ties:
         sentences.append(f"Ties: {'; '.join(row.label for row in ties)}.")
     return " ".join(sentences)
+
+
+def _listed(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
+    return "; ".join(f"{row.label}: {difference(study, row, 'all')}" for row in rows)
 
 
 ANSWERS: dict[str, Callable[[StudyRecord, Sequence[StudyRow]], str]] = {

@@ -43,21 +43,12 @@ KINDS = ("ridge", "ncm")
 
 @dataclass(frozen=True)
 class RankConfig:
-    """The configuration of a ranking.
+    """The configuration of a ranking."""
 
-    Attributes:
-        networks: their names; empty: all whose weights are available without a download.
-        weights_dir: a folder of weights, searched before anything is downloaded.
-        limit: use at most so many photos, drawn by their ids.
-        seed: of that drawing and of the folds.
-        engine: what runs the networks.
-        tier: how photos are decoded.
-    """
-
-    networks: tuple[str, ...] = ()
-    weights_dir: Path | None = None
-    limit: int | None = 5000
-    seed: int = 0
+    networks: tuple[str, ...] = ()  # empty: all whose weights are available without a download
+    weights_dir: Path | None = None  # a folder of weights, searched before anything is downloaded
+    limit: int | None = 5000  # use at most so many photos, drawn by their ids
+    seed: int = 0  # of that drawing and of the folds
     engine: EngineName = "auto"
     tier: DecodingTier = "exact"
 
@@ -72,28 +63,17 @@ class HeadError(Record):
 
 @dataclass(frozen=True)
 class RankedNetwork(Record):
-    """One network of a ranking.
-
-    Attributes:
-        backbone: its name.
-        weights: the file with its digest, or `random`.
-        weights_complete: whether no tensor is random.
-        giga_macs: multiply-adds of one photo, in thousands of millions.
-        ridge, ncm: the errors of a ridge head and of nearest class means.
-        photo_ms: milliseconds that the network takes for one photo.
-        seconds: that its ranking took.
-        tie: whether its difference to the first network is a tie.
-    """
+    """One network of a ranking."""
 
     backbone: str
-    weights: str = ""
-    weights_complete: bool = True
-    giga_macs: float = 0.0
+    weights: str = ""  # the file with its digest, or `random`
+    weights_complete: bool = True  # no tensor is random
+    giga_macs: float = 0.0  # multiply-adds of one photo, in thousands of millions
     ridge: HeadError = HeadError(1.0)
-    ncm: HeadError = HeadError(1.0)
-    photo_ms: float | None = None
-    seconds: float = 0.0
-    tie: bool = False
+    ncm: HeadError = HeadError(1.0)  # of nearest class means
+    photo_ms: float | None = None  # milliseconds that the network takes for one photo
+    seconds: float = 0.0  # that its ranking took
+    tie: bool = False  # whether its difference to the first network is a tie
 
 
 @dataclass(frozen=True)
@@ -107,18 +87,12 @@ class Agreement(Record):
 
 @dataclass(frozen=True)
 class NetworkRanking(Record):
-    """Networks by the error of a ridge head, the best first.
-
-    Attributes:
-        photos, classes: how many.
-        networks: the networks.
-        agreement: with the trained heads of a study, where one was given.
-    """
+    """Networks by the error of a ridge head, the best first."""
 
     photos: int
     classes: int
     networks: tuple[RankedNetwork, ...]
-    agreement: Agreement | UnsetType = UNSET
+    agreement: Agreement | UnsetType = UNSET  # with the trained heads of a study, where one was given
 
 
 def rank(data: Path, config: RankConfig) -> NetworkRanking:
@@ -130,16 +104,15 @@ def rank(data: Path, config: RankConfig) -> NetworkRanking:
     loaded = _load(config)
     table, split = _given(data, config)
     extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
-    photos = _all(photos_of(table, split, "train"), photos_of(table, split, "val"))
     ends = {"": time.perf_counter()}
 
     def complete(name: str, _so_far: Extraction) -> None:
         ends[name] = time.perf_counter()
 
-    extraction = extractor.compute(photos.files, loaded, on_complete=complete)
+    extraction = extractor.compute(_learned(table, split).files, loaded, on_complete=complete)
     seconds = {name: end - start for (_, start), (name, end) in pairwise(ends.items())}
     table = table.reject_files(extraction.rejected)
-    photos = _all(photos_of(table, split, "train"), photos_of(table, split, "val"))
+    photos = _learned(table, split)
     classes = tuple(sorted(set(photos.taxon_ids)))
     if len(classes) < 2:
         raise InputError(
@@ -154,9 +127,7 @@ def rank(data: Path, config: RankConfig) -> NetworkRanking:
 
 
 def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
-    """The photos to rank with, and how `train` divides all of them.
-
-    The test photos of `train` are not used to choose a network.
+    """The photos to rank with, none of them a test photo of `train`, and how `train` divides all of them.
 
     All photos are verified, however small the limit is: one that cannot be read would shift the parts.
     """
@@ -168,14 +139,13 @@ def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
     return table.with_frame(table.frame.filter(pl.col("id").is_in(drawn))), split
 
 
-def _all(first: LabelledPhotos, second: LabelledPhotos) -> LabelledPhotos:
-    return cross.together(first, second)
+def _learned(table: PhotoTable, split: Split) -> LabelledPhotos:
+    return cross.together(photos_of(table, split, "train"), photos_of(table, split, "val"))
 
 
 def _load(config: RankConfig) -> dict[str, Backbone]:
-    names = config.networks or tuple(models.available(config.weights_dir))
     found = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(config.networks or models.available(config.weights_dir)):
         try:
             found[name] = models.load(name, weights_dir=config.weights_dir, seed=config.seed)
         except WeightsUnavailable as error:
@@ -206,8 +176,7 @@ def _measured(
         giga_macs=backbone.architecture.giga_macs,
         photo_ms=None if cost is None else 1000 * cost,
         seconds=time.perf_counter() - start,
-        ridge=errors["ridge"],
-        ncm=errors["ncm"],
+        **errors,
     )
     return ranked, evaluations["ridge"]
 
@@ -227,9 +196,8 @@ def agreement(ranking: NetworkRanking, study: StudyRecord) -> Agreement:
     Raises:
         InputError: fewer than three networks are in both.
     """
-    trained = {
-        row.backbone: row.val_top1_error for row in study.table("networks") if row.val_top1_error is not None
-    }
+    measured = [row for row in study.table("networks") if row.val_top1_error is not None]
+    trained = {row.backbone: row.val_top1_error for row in measured}
     rows = [row for row in ranking.networks if row.backbone in trained]
     if len(rows) < 3:
         raise InputError(

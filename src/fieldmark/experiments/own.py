@@ -102,7 +102,8 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
                 last = nn.Linear(features.shape[1], 1)
             if features.shape != (len(crops), last.in_features):
                 raise ValueError(f"features of shape {tuple(features.shape)} for {len(crops)} crops")
-            macs = _giga_macs(network, crops)
+            with FlopCounterMode(display=False) as counter:
+                network(crops[:1])
     except Exception as error:
         raise InputError(
             f"The network {name} does not give features for crops of {own.side} pixels "
@@ -119,7 +120,7 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
         std=own.std,
         last_layer="a linear layer on the features",
         last_layer_path=path,
-        giga_macs=macs,
+        giga_macs=max(round(counter.get_total_flops() / 2e9, 3), 0.001),
         licence="",
         url="",
     )
@@ -130,23 +131,12 @@ def backbone(own: OwnNetwork, name: str, seed: int) -> Backbone:
     return Backbone(facts, whole.eval(), account)
 
 
-def _giga_macs(network: nn.Module, crops: torch.Tensor) -> float:
-    """Thousands of millions of multiply-adds for one crop."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        network(crops[:1])
-    return max(round(counter.get_total_flops() / 2e9, 3), 0.001)
-
-
 def fit_head(
     train: LabelledFeatures, val: LabelledFeatures, classes: int, training: Training, loss: Loss
 ) -> tuple[LinearHead, list[Epoch], float]:
-    """Train a last layer on cached features with a loss of the user's own.
+    """Train a last layer on cached features with a loss of the user's own; return it, its curve and seconds.
 
     AdamW with a cosine learning rate on standardised features, as `fieldmark.heads.softmax`.
-
-    Returns:
-        The layer on the features as they are, a curve with the user's loss, and the seconds.
     """
     train = train.where(train.labels >= 0)
     start, scaling = time.perf_counter(), Scaling.of(train.features)

@@ -1,9 +1,9 @@
 """Recipes: the runs of a study. A recipe is Python: copy it, change it, and name the file.
 
-fieldmark study paper DATA --out DIR          the study of the paper
-fieldmark study better DATA --out DIR         heads, rare classes, pruning, epochs, ensembles
-fieldmark study tuned DATA --out DIR          fine-tuning compared with the last layer alone
-fieldmark study my_recipe.py DATA --out DIR   your own: a file with a function `recipe(options)`
+fieldmark study paper DATA --out DIR --weights-dir WEIGHTS      the study of the paper
+fieldmark study better DATA --out DIR --weights-dir WEIGHTS     heads, rare classes, pruning, ensembles
+fieldmark study tuned DATA --out DIR --epochs 3 --test 0.25     fine-tuning beside the last layer alone
+fieldmark study my_recipe.py DATA --out DIR    your own: a file with a function `recipe(options)`
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import runpy
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +26,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
+"""How a row is made:
+
+    cached      the last layer is trained on cached features
+    literal     the network itself is run in every epoch, with its last layer as its library defines it
+    finetune    the same, with all layers trained as in the paper
+    tuned       all layers, from the best last layer on cached features, by the recipe `finetune.good`
+    ensemble    the probabilities of all rows of `members` are averaged
+    head        the kind of head `head` is trained on cached features
+    tail        the method `head` for rare classes, on cached features
+    early       the plain head, stopped when its validation loss no longer falls
+"""
 
 Part = Literal["val", "test", "cross"]
+"""What the error is measured on; `cross`: training and validation photos, by out-of-fold predictions."""
 
 FIVE = {
     "AlexNet": "alexnet",
@@ -41,19 +54,12 @@ for which torchvision has official weights."""
 
 @dataclass(frozen=True)
 class Options:
-    """The options that a recipe may use.
+    """The options that a recipe may use."""
 
-    Attributes:
-        epochs: passes over the training photos.
-        long_epochs: the same for runs that are trained for longer.
-        seed: of the split, of the order of training and of the bootstrap.
-        prune_below: one more pruning threshold for the recipe `better`.
-    """
-
-    epochs: int = 10
-    long_epochs: int = 100
-    seed: int = 0
-    prune_below: int | None = None
+    epochs: int = 10  # passes over the training photos
+    long_epochs: int = 100  # the same for runs that are trained for longer
+    seed: int = 0  # of the split, of the order of training and of the bootstrap
+    prune_below: int | None = None  # one more pruning threshold for the recipe `better`
 
 
 @dataclass(frozen=True)
@@ -61,35 +67,23 @@ class Run:
     """One row of a study: one network, trained in one way.
 
     Attributes:
-        table: the table that it belongs to.
-        label: its name in the table.
+        table, label: the table that it belongs to, and its name in the table.
         backbone: the network: a name that `fieldmark.models.load` knows, or the name of `network`.
         transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
             weights), `low-rank` (low-rank updates of all layers, and the last layer), `adapters`
             (biases, normalisations and the last layer) or `last` (all frozen but the last layer).
         pruned: whether classes with few training photos are left out.
-        epochs: passes over the training photos; a `head` takes as many as its kind does, an ensemble
-            as many as its members took.
-        mode: `cached` trains the last layer on cached features; `literal` runs the network itself in
-            every epoch, with its last layer as its library defines it; `finetune` does so and trains
-            all layers as in the paper; `tuned` continues from the best last layer on cached
-            features, by the recipe `finetune.good`; `ensemble` averages the probabilities of all
-            rows of `members`; `head` trains the kind of head `head`, and `tail` uses the method
-            `head` for rare classes, both on cached features; `early` stops the plain head when
-            its validation loss no longer falls.
+        epochs: passes over the training photos; heads and ensembles take as many as they need.
+        mode, part: how it is made, and the photos that it is measured on: see `Mode` and `Part`.
         members: for an ensemble, the table whose rows it averages.
-        part: the photos that the error is measured on; `cross`: the training and validation photos,
-            by out-of-fold predictions.
         best_of: repeat the row with the lowest validation error of this table.
         head: a kind of head, or a method for rare classes: see `fieldmark.heads`.
-        combine: how the weights of an ensemble are found, a key of
-            `fieldmark.evaluation.ensemble.WEIGHTINGS`; they are fitted outside the fold that they are
-            measured on.
+        combine: how the weights of an ensemble are found outside the fold that they are measured on, a
+            key of `fieldmark.evaluation.ensemble.WEIGHTINGS`.
         learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
             and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
-        changes: for `tuned`: differences from the recipe `finetune.good`, by the names of the fields
-            of `fieldmark.training.finetune.FineTuning`.
+        changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ.
         network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
             output are the features.
         loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
@@ -119,18 +113,17 @@ class Run:
     version: str = ""
 
     def __post_init__(self) -> None:
-        if self.network is not None:
-            name = self.backbone or (self.own.name if self.own else "")
-            object.__setattr__(self, "backbone", re.sub(r"[^\w.-]+", "", name) or "network")
+        if self.own:
+            name = re.sub(r"[^\w.-]+", "", self.backbone or self.own.name)
+            object.__setattr__(self, "backbone", name or "network")
 
     @property
     def own(self) -> OwnNetwork | None:
         """The user's own network, with its settings."""
-        if self.network is None or isinstance(self.network, OwnNetwork):
-            found = self.network
-        else:
-            found = OwnNetwork(self.network)
-        return found and replace(found, version=found.version or self.version)
+        if self.network is None:
+            return None
+        found = self.network if isinstance(self.network, OwnNetwork) else OwnNetwork(self.network)
+        return replace(found, version=found.version or self.version)
 
     def about(self) -> dict[str, Any]:
         """Return the settings as JSON values, for a key: code by its version or its source.
@@ -139,39 +132,34 @@ class Run:
             InputError: own code has no version, and its source does not say all.
         """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        network, loss = values.pop("network"), values.pop("loss")
-        del values["version"]
-        if network is not None and self.own:
+        for name in ("network", "loss", "version"):
+            del values[name]
+        if self.own:
             values["network"] = self.own.key
-        if loss is not None:
-            values["loss"] = code_key(loss, self.version, "loss")
+        if self.loss is not None:
+            values["loss"] = code_key(self.loss, self.version, "loss")
         return values
 
     @property
     def id(self) -> str:
         """A name for the row that tells it from all others; also the name of its file of scores."""
-        pruned = "pruned" if self.pruned else "complete"
-        parts = [self.table, self.backbone or self.mode, self.transfer, pruned, self.mode]
-        if self.mode not in ("head", "ensemble"):
-            parts.append(f"{self.epochs}ep")
-        # What only some runs have comes last, so that the names of all others stay short.
-        if self.head:
-            parts.append(self.head)
-        if self.combine != "mean":
-            parts.append(self.combine)
-        if (self.learn, self.ask) != (("whole",), ("whole",)):
-            parts += ["+".join(self.learn), "+".join(self.ask)]
-        if self.prune_below is not None:
-            parts.append(f"below{self.prune_below}")
-        if self.changes:
-            changes = ",".join(f"{name}={value}" for name, value in self.changes.items())
-            parts.append(re.sub(r"[^\w.,=-]+", "", changes))
-        if self.loss is not None:
-            name = getattr(self.loss, "__name__", type(self.loss).__name__)
-            parts.append(re.sub(r"\W+", "", name) or "loss")
-        if self.part == "test" and not self.best_of:
-            parts.append("test")
-        return "-".join(parts)
+        changes = ",".join(f"{name}={value}" for name, value in self.changes.items())
+        one_view = self.learn == self.ask == ("whole",)
+        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
+        parts = [
+            *(self.table, self.backbone or self.mode, self.transfer),
+            *("pruned" if self.pruned else "complete", self.mode),
+            "" if self.mode in ("head", "ensemble") else f"{self.epochs}ep",
+            # What only some runs have comes last, so that the names of all others stay short.
+            self.head,
+            "" if self.combine == "mean" else self.combine,
+            *(() if one_view else ("+".join(self.learn), "+".join(self.ask))),
+            "" if self.prune_below is None else f"below{self.prune_below}",
+            re.sub(r"[^\w.,=-]+", "", changes),
+            "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",
+            "test" if self.part == "test" and not self.best_of else "",
+        ]
+        return "-".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -183,39 +171,34 @@ class Recipe:
     runs: tuple[Run, ...]
 
 
+RecipeFunction = Callable[[Options], Recipe]
+
+
 def paper(options: Options) -> Recipe:
     """Return the study of "Deep CNNs for large scale species classification".
 
-    Table 2: AlexNet on the complete and on the pruned training set. Figure 4: AlexNet from scratch,
-    all layers, last layer. Table 3: the five architectures, pretrained, frozen but the last layer, on
-    the pruned set. Then the error of the best on the test part, and the paper's future work: an
-    ensemble of the five, and more epochs. `literal` repeats the frozen rows of three networks
+    Its tables 2 and 3 and its Figure 4; the error of the best of Table 3 on the test part; and its future
+    work: an ensemble of the five, and more epochs. `literal` repeats the frozen rows of three networks
     as the paper trained them, to show the effect of training on cached features.
-
-        fieldmark study paper DATA --out DIR --weights-dir WEIGHTS
     """
-    epochs = options.epochs
-    table3 = [Run("table3", label, name, epochs=epochs) for label, name in FIVE.items()]
-    table2 = [
-        Run("table2", "Complete train set", "alexnet", pruned=False, epochs=epochs),
-        Run("table2", "Pruned train set", "alexnet", pruned=True, epochs=epochs),
-    ]
-    after = [
-        Run("test", "Best of Table 3", best_of="table3", epochs=epochs, part="test"),
-        Run("ensemble", "Mean of the five", mode="ensemble", members="table3", epochs=epochs),
-        *(Run("epochs", label, name, epochs=options.long_epochs) for label, name in FIVE.items()),
-    ]
-    literal = [
-        Run("literal", label, FIVE[label], epochs=epochs, mode="literal")
-        for label in ("ShuffleNet", "SqueezeNet", "AlexNet")
-    ]
-    figure4 = [
-        Run("figure4", "Last layer", "alexnet", epochs=epochs),
-        Run("figure4", "All layers", "alexnet", "all", epochs=epochs, mode="finetune"),
-        Run("figure4", "From scratch", "alexnet", "scratch", epochs=epochs, mode="finetune"),
-    ]
-    title = "Deep CNNs for large scale species classification, on your photos"
-    return Recipe("paper", title, (*table3, *table2, *after, *literal, *figure4))
+    run = partial(Run, epochs=options.epochs)
+    literal = ("ShuffleNet", "SqueezeNet", "AlexNet")
+    return Recipe(
+        "paper",
+        "Deep CNNs for large scale species classification, on your photos",
+        (
+            *(run("table3", label, name) for label, name in FIVE.items()),
+            run("table2", "Complete train set", "alexnet", pruned=False),
+            run("table2", "Pruned train set", "alexnet", pruned=True),
+            run("test", "Best of Table 3", best_of="table3", part="test"),
+            run("ensemble", "Mean of the five", mode="ensemble", members="table3"),
+            *(Run("epochs", label, name, epochs=options.long_epochs) for label, name in FIVE.items()),
+            *(run("literal", label, FIVE[label], mode="literal") for label in literal),
+            run("figure4", "Last layer", "alexnet"),
+            run("figure4", "All layers", "alexnet", "all", mode="finetune"),
+            run("figure4", "From scratch", "alexnet", "scratch", mode="finetune"),
+        ),
+    )
 
 
 LITE0 = "tf_efficientnet_lite0"
@@ -244,12 +227,9 @@ TAIL = {
 
 
 def better(options: Options) -> Recipe:
-    """Return a study of heads, rare classes, pruning, longer training and ensembles.
+    """Return a study of heads, rare classes, pruning, longer training and ensembles, on cached features.
 
-    All on cached features, with out-of-fold predictions for the training and validation photos, so that
-    all rows of a table are measured on the same photos. The first row of a table is the reference.
-
-        fieldmark study better DATA --out DIR --weights-dir WEIGHTS
+    All rows of a table are measured on the same photos; the first one is the reference.
     """
 
     def run(table: str, label: str, backbone: str = LITE0, **how: Any) -> Run:
@@ -258,7 +238,8 @@ def better(options: Options) -> Recipe:
 
     heads = {"Softmax, the default": "softmax", "Ridge": "ridge"}
     heads |= {"Nearest class mean": "ncm", "Nearest neighbours": "knn"}
-    two, three = ("whole", "mirrored"), ("whole", "mirrored", "centre")
+    two = ("whole", "mirrored")
+    three = (*two, "centre")
     views: dict[str, dict[str, Any]] = {
         "The whole photo": {},
         "Learned from mirrored ones too": {"learn": two},
@@ -322,13 +303,10 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def tuned(options: Options) -> Recipe:
-    """Return a study of fine-tuning, compared with the last layer that it starts from, and of the parts
-    of its recipe.
+    """Return a study of fine-tuning beside the last layer that it starts from, and of its recipe's parts.
 
     Measured on the test part, which no choice used. All rows but the first run the default network in
     every epoch: `--only tuned` leaves the parts of the recipe out.
-
-        fieldmark study tuned DATA --out DIR --weights-dir WEIGHTS --epochs 3 --test 0.25
     """
 
     def run(table: str, label: str, **how: Any) -> Run:
@@ -348,17 +326,11 @@ def tuned(options: Options) -> Recipe:
     )
 
 
-RecipeFunction = Callable[[Options], Recipe]
-
 RECIPES: dict[str, RecipeFunction] = {"paper": paper, "better": better, "tuned": tuned}
 
 
-def find(name: str) -> Callable[[Options], Recipe]:
-    """Return a recipe by its name, or from a Python file.
-
-    Raises:
-        InputError: there is no such recipe.
-    """
+def find(name: str) -> RecipeFunction:
+    """Return a recipe by its name, or from a Python file; raises InputError if there is none."""
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
@@ -369,8 +341,7 @@ def find(name: str) -> Callable[[Options], Recipe]:
         raise InputError(
             f"{path} has no function recipe(options): copy one from fieldmark/experiments/recipes.py."
         )
-    known = ", ".join(RECIPES)
-    raise InputError(f"There is no recipe {name!r}: choose {known}, or name a Python file.")
+    raise InputError(f"There is no recipe {name!r}: choose {', '.join(RECIPES)}, or name a Python file.")
 
 
 def _run(path: Path, call: Callable[[], Any]) -> Any:
@@ -402,11 +373,7 @@ def _checked(path: Path, value: Any) -> Recipe:
 
 
 def recipe_of(recipe: str | Recipe | Sequence[Run] | RecipeFunction, options: Options) -> Recipe:
-    """Return a recipe, whatever form it has.
-
-    Args:
-        recipe: a name or a Python file, a function of the options, a `Recipe`, or a list of runs.
-        options: for a recipe that is a function.
+    """Return the recipe that is given by a name or Python file, by a function of the options, or by its runs.
 
     Raises:
         InputError: it is none of these.
@@ -414,7 +381,7 @@ def recipe_of(recipe: str | Recipe | Sequence[Run] | RecipeFunction, options: Op
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, str):
-        return find(recipe)(options)
+        recipe = find(recipe)
     if callable(recipe):
         return recipe(options)
     runs = tuple(recipe)

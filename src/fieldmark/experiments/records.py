@@ -27,86 +27,52 @@ class CurvePoint(Record):
 
 @dataclass(frozen=True)
 class EarlyStop(Record):
-    """When the training of one fold stopped.
+    """When the training of one fold stopped."""
 
-    Attributes:
-        learning_rate: the one that was chosen.
-        epochs: how many were run.
-        kept: the epoch whose weights were used.
-    """
-
-    learning_rate: float = 0.0
-    epochs: int = 0
-    kept: int | None = None
+    learning_rate: float = 0.0  # the one that was chosen
+    epochs: int = 0  # how many were run
+    kept: int | None = None  # the epoch whose weights were used
 
 
 @dataclass(frozen=True)
 class StudyRow(Record):
-    """One row of a study: a run, its measures, and its cost.
+    """One row of a study: a run, its measures, and its cost."""
 
-    Attributes:
-        id: the name of the row.
-        table, label: its table, and its name in the table.
-        backbone: the network; of an ensemble, all networks joined by `+`.
-        weights: the file, its SHA-256 and the share of tensors that it filled, or `random`.
-        weights_complete: whether no tensor was random, or random weights were intended.
-        weights_short: empty, `partly random` or `random weights`.
-        weights_account: which layers stayed random; absent for an ensemble.
-        transfer, pruned, mode, part: as in the `Run`.
-        epochs: None for a head in closed form and for an ensemble.
-        classes: how many classes were learned.
-        photos: how many photos the error was measured on.
-        train_seconds, extract_seconds: of training, and of computing the features; None: unknown.
-        curve: a point an epoch; in a cross-validation the mean of the folds.
-        scores: the file of the saved scores.
-        note: a sentence, or empty.
-        giga_macs: multiply-adds of one answer, in thousands of millions.
-        photo_ms: milliseconds that the network takes for one answer, without decoding.
-        bands: errors over rare (`tail`), `medium` and frequent (`head`) classes.
-        val_top1_error, val_macro_error, val_top5_error: over photos of the learned classes.
-        val_top1_error_all_classes: over all photos, where one of a pruned class counts as wrong.
-        val_log_loss: in nats.
-        settings: for mode `tail`: the learning rates and strengths that were chosen.
-        stopped: for mode `early`: when each fold stopped.
-        member_weights: for an ensemble: the weight of each member by its label.
-        key: a digest of everything that the row depends on.
-    """
-
-    id: str = ""
-    table: str = ""
-    label: str = ""
-    backbone: str = ""
-    weights: str = ""
-    weights_complete: bool = True
-    weights_short: str = ""
-    weights_account: str | UnsetType = UNSET
-    transfer: str = "last"
-    pruned: bool = True
-    epochs: int | None = None
-    mode: str = "cached"
-    part: str = "val"
-    classes: int = 0
-    photos: int = 0
-    train_seconds: float | None = None
-    extract_seconds: float | None = None
-    curve: tuple[CurvePoint, ...] = ()
-    scores: str = ""
-    note: str = ""
-    giga_macs: float | None = None
-    photo_ms: float | None = None
-    bands: Mapping[str, Band] | None = None
-    val_top1_error: float | None = None
-    val_top1_error_all_classes: float | None = None
-    val_macro_error: float | None = None
+    id: str = ""  # the name of the row
+    table: str = ""  # its table
+    label: str = ""  # its name in the table
+    backbone: str = ""  # the network; of an ensemble, all networks joined by `+`
+    weights: str = ""  # the file, its SHA-256 and the share of tensors that it filled, or `random`
+    weights_complete: bool = True  # whether no tensor was random, or random weights were intended
+    weights_short: str = ""  # empty, `partly random` or `random weights`
+    weights_account: str | UnsetType = UNSET  # which layers stayed random; absent for an ensemble
+    transfer: str = "last"  # as in the `Run`
+    pruned: bool = True  # as in the `Run`
+    epochs: int | None = None  # None for a head in closed form and for an ensemble
+    mode: str = "cached"  # as in the `Run`
+    part: str = "val"  # as in the `Run`
+    classes: int = 0  # how many classes were learned
+    photos: int = 0  # how many photos the error was measured on
+    train_seconds: float | None = None  # of training; None: unknown
+    extract_seconds: float | None = None  # of computing the features; None: unknown
+    curve: tuple[CurvePoint, ...] = ()  # a point an epoch; in a cross-validation the mean of the folds
+    scores: str = ""  # the file of the saved scores
+    note: str = ""  # a sentence, or empty
+    giga_macs: float | None = None  # multiply-adds of one answer, in thousands of millions
+    photo_ms: float | None = None  # milliseconds that the network takes for one answer, without decoding
+    bands: Mapping[str, Band] | None = None  # errors over rare (`tail`), `medium`, frequent (`head`) classes
+    val_top1_error: float | None = None  # over photos of the learned classes
+    val_top1_error_all_classes: float | None = None  # over all; one of a pruned class counts as wrong
+    val_macro_error: float | None = None  # over photos of the learned classes
     val_top1_error_interval: Interval | None = None
     val_top1_error_all_classes_interval: Interval | None = None
     val_macro_error_interval: Interval | None = None
-    val_top5_error: float | None = None
-    val_log_loss: float | None = None
-    settings: tuple[tuple[float, ...], ...] | UnsetType = UNSET
-    stopped: tuple[EarlyStop, ...] | UnsetType = UNSET
-    member_weights: Mapping[str, float] | UnsetType = UNSET
-    key: str = ""
+    val_top5_error: float | None = None  # over photos of the learned classes
+    val_log_loss: float | None = None  # in nats
+    settings: tuple[tuple[float, ...], ...] | UnsetType = UNSET  # for `tail`: chosen rates and strengths
+    stopped: tuple[EarlyStop, ...] | UnsetType = UNSET  # for mode `early`: when each fold stopped
+    member_weights: Mapping[str, float] | UnsetType = UNSET  # of each member of an ensemble by its label
+    key: str = ""  # a digest of everything that the row depends on
 
     @property
     def badge(self) -> str:
@@ -128,23 +94,18 @@ class PairedDifference(Record):
     """The error of one row minus that of its table's reference, on the same photos.
 
     Attributes:
-        table, row, reference: the table, and the ids of the two rows.
         over: `all` photos; photos of `kept` classes; `macro`: the same, each class counting the same;
             `tail`: rare classes, each class counting the same.
-        value: negative where the row has the lower error.
-        interval: the 95 % CI.
-        photos: how many photos were compared.
-        tie: whether the interval contains zero.
     """
 
-    table: str = ""
-    row: str = ""
-    reference: str = ""
+    table: str = ""  # of both rows
+    row: str = ""  # its id
+    reference: str = ""  # the id of the row that it is compared with
     over: OverPhotos = "all"
-    value: float = 0.0
-    interval: Interval = (0.0, 0.0)
-    photos: int = 0
-    tie: bool = True
+    value: float = 0.0  # negative where the row has the lower error
+    interval: Interval = (0.0, 0.0)  # the 95 % CI
+    photos: int = 0  # how many photos were compared
+    tie: bool = True  # whether the interval contains zero
 
 
 @dataclass(frozen=True)
@@ -178,64 +139,38 @@ class SplitFacts(Record):
 
 @dataclass(frozen=True)
 class DataFacts(Record):
-    """The photos of a study.
+    """The photos of a study."""
 
-    Attributes:
-        name, source, digest: of the data set.
-        photos, classes: how many.
-        rejected: how many photos were rejected for each reason.
-        stats: as `fieldmark stats --json` prints it.
-        split: how the photos were divided.
-        prune_below: classes with fewer training photos are pruned.
-        kept_classes: how many classes are left after pruning.
-    """
-
-    name: str = ""
-    source: str = ""
-    digest: str = ""
-    photos: int = 0
-    classes: int = 0
-    rejected: Mapping[str, int] | None = None
-    stats: Mapping[str, Any] | None = None
-    split: SplitFacts = SplitFacts()
-    prune_below: int | None = None
-    kept_classes: int = 0
+    name: str = ""  # of the data set
+    source: str = ""  # of the data set
+    digest: str = ""  # of the data set
+    photos: int = 0  # how many
+    classes: int = 0  # how many
+    rejected: Mapping[str, int] | None = None  # how many photos were rejected for each reason
+    stats: Mapping[str, Any] | None = None  # as `fieldmark stats --json` prints it
+    split: SplitFacts = SplitFacts()  # how the photos were divided
+    prune_below: int | None = None  # classes with fewer training photos are pruned
+    kept_classes: int = 0  # how many classes are left after pruning
 
 
 @dataclass(frozen=True)
 class StudyRecord(Record):
-    """The content of `study.json`.
+    """The content of `study.json`."""
 
-    Attributes:
-        recipe, title: which recipe.
-        command: what was typed; empty from Python.
-        commit_or_version: the version of fieldmark.
-        created: the time in UTC, ISO 8601.
-        finished: whether all rows are there.
-        seconds: how long the study took; None until it is finished.
-        machine: cores, processor, system.
-        versions: of the libraries that the numbers depend on.
-        data: the photos.
-        rows: in the order of the recipe.
-        skipped: networks that were left out.
-        differences: of each row to the reference of its table; empty until the study is finished.
-        findings: answers to the questions of the paper; absent until the study is finished.
-    """
-
-    recipe: str = ""
-    title: str = ""
-    command: str = ""
-    commit_or_version: str = ""
-    created: str = ""
-    finished: bool = True
-    seconds: float | None = None
-    machine: Mapping[str, str | int] | None = None
-    versions: Mapping[str, str] | None = None
-    data: DataFacts = DataFacts()
-    rows: tuple[StudyRow, ...] = ()
-    skipped: tuple[SkippedNetwork, ...] = ()
-    differences: tuple[PairedDifference, ...] = ()
-    findings: tuple[Finding, ...] | UnsetType = UNSET
+    recipe: str = ""  # which recipe
+    title: str = ""  # of the recipe
+    command: str = ""  # what was typed; empty from Python
+    commit_or_version: str = ""  # the version of fieldmark
+    created: str = ""  # the time in UTC, ISO 8601
+    finished: bool = True  # whether all rows are there
+    seconds: float | None = None  # how long the study took; None until it is finished
+    machine: Mapping[str, str | int] | None = None  # cores, processor, system
+    versions: Mapping[str, str] | None = None  # of the libraries that the numbers depend on
+    data: DataFacts = DataFacts()  # the photos
+    rows: tuple[StudyRow, ...] = ()  # in the order of the recipe
+    skipped: tuple[SkippedNetwork, ...] = ()  # networks that were left out
+    differences: tuple[PairedDifference, ...] = ()  # of each row to its reference; empty until finished
+    findings: tuple[Finding, ...] | UnsetType = UNSET  # answers to the paper's questions; once finished
 
     def table(self, name: str) -> list[StudyRow]:
         """Return the rows of one table."""

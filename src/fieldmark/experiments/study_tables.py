@@ -53,32 +53,22 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Section:
-    """One table with its plots, as the page shows it.
+    """One table with its plots, as the page shows it."""
 
-    Attributes:
-        id: of its heading.
-        title, about: what is compared.
-        rows: its rows.
-        answer: the answer to the question of the table; empty where it has none.
-        plot: the errors as an SVG.
-        curves: the validation losses as an SVG.
-    """
-
-    id: str
+    id: str  # of its heading
     title: str
-    about: str
+    about: str  # what is compared
     rows: Sequence[StudyRow]
-    answer: str
-    plot: str
-    curves: str | None
+    answer: str  # to the question of the table; empty where it has none
+    plot: str  # the errors as an SVG
+    curves: str | None  # the validation losses as an SVG
 
 
 def sections(study: StudyRecord) -> list[Section]:
     """Return the tables that the study has, each with its plot."""
     found = []
     for name, (title, about) in TABLES.items():
-        rows = [row for row in study.table(name) if _shown(row)]
-        if rows:
+        if rows := [row for row in study.table(name) if _shown(row)]:
             curves = _curves(rows) if name == "epochs" else None
             answer, plot = answers.of(study, name), _plot(name, title, rows)
             found.append(Section(f"better-{name}", title, about, rows, answer, plot, curves))

@@ -28,14 +28,8 @@ def pairs_within(hash_N: Hashes, radius: int) -> IntArray:
     """Find all pairs of rows whose hashes differ in at most `radius` bits.
 
     Of more than 8 rows with the same hash, each is paired with the next 7 only, which connects them
-    without a pair for every two, and only 8 of them are paired with rows of other hashes.
-
-    Args:
-        hash_N: The hashes.
-        radius: In bits; the time grows quickly from 12 on.
-
-    Returns:
-        Shape (P, 2), the lower row first.
+    without a pair for every two, and only 8 of them are paired with rows of other hashes. The time grows
+    quickly from a radius of 12 on. The result has shape (P, 2), the lower row first.
     """
     order = np.argsort(hash_N, kind="stable").astype(np.int64)
     unique_U, start_U, count_U = np.unique(hash_N[order], return_index=True, return_counts=True)

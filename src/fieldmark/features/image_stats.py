@@ -34,21 +34,13 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True)
 class ImageStats:
-    """Statistics of N photos.
+    """Statistics of N photos."""
 
-    Attributes:
-        hash_N: Perceptual hashes, uint64.
-        brightness_N: The 95th percentile of the grey levels, 0 to 1.
-        contrast_N: The standard deviation of the grey levels, 0 to 1.
-        blur_N: 0 sharp, 1 blurred; see `blur`.
-        rejected: Why a photo could not be decoded, by its row; its statistics are zero.
-    """
-
-    hash_N: Hashes
-    brightness_N: FloatArray
-    contrast_N: FloatArray
-    blur_N: FloatArray
-    rejected: dict[int, ImageRejected]
+    hash_N: Hashes  # perceptual hashes
+    brightness_N: FloatArray  # the 95th percentile of the grey levels, 0 to 1
+    contrast_N: FloatArray  # the standard deviation of the grey levels, 0 to 1
+    blur_N: FloatArray  # 0 sharp, 1 blurred; see `blur`
+    rejected: dict[int, ImageRejected]  # why a photo could not be decoded, by its row; all else is zero
 
 
 def compute(photos: Sequence[PhotoFile], store: FeatureStore | None = None) -> ImageStats:
@@ -75,15 +67,9 @@ def cache_of(store: FeatureStore) -> FeatureCache:
 
 
 def fill(cache: FeatureCache, target: FeatureCache, photos: Sequence[PhotoFile]) -> dict[str, ImageRejected]:
-    """Compute the statistics of photos that are not in the cache.
+    """Compute the statistics of photos that are not in the cache, and write them to it or a segment of it.
 
-    Args:
-        cache: The cache.
-        target: The cache to write to: the same, or a segment of it.
-        photos: The photos.
-
-    Returns:
-        Why photos could not be decoded, by their digests.
+    Return why photos could not be decoded, by their digests.
     """
     keys = [photo.sha256 for photo in photos]
     cached = (cache.rows(keys) >= 0) | (target.rows(keys) >= 0)

@@ -25,28 +25,19 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Clusters of N photos.
+    """Clusters of N photos."""
 
-    Attributes:
-        same_bytes_N: The first photo with the same bytes, which may be the photo itself.
-        cluster_N: The first photo of its connected component of pairs, duplicates included.
-        similarity_N: The highest cosine of its pairs; 1 for duplicates, 0 without a pair.
-    """
-
-    same_bytes_N: IntArray
-    cluster_N: IntArray
-    similarity_N: FloatArray
+    same_bytes_N: IntArray  # the first photo with the same bytes, which may be the photo itself
+    cluster_N: IntArray  # the first photo of its connected component of pairs, duplicates included
+    similarity_N: FloatArray  # the highest cosine of its pairs; 1 for duplicates, 0 without a pair
 
 
 def find_near_duplicates(
     digests: list[str], stats: ImageStats, features: Features, radius: int = RADIUS
 ) -> NearDuplicates:
-    """Find duplicates and near-duplicates.
+    """Find duplicates and near-duplicates of photos, given their SHA-256, statistics and features.
 
-    Args:
-        digests: SHA-256 of N photos.
-        stats, features: Of the same photos in the same order.
-        radius: The largest Hamming distance of a proposed pair, at most 11.
+    Pairs are proposed up to a Hamming distance of `radius`, at most 11.
     """
     _, first, same = np.unique(np.array(digests), return_index=True, return_inverse=True)
     same_N = first[same].astype(np.int64)

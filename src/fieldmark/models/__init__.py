@@ -39,11 +39,7 @@ __all__ = [
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of a network: an entry of `BACKBONES`, or one of timm (`timm:NAME`).
-
-    Raises:
-        InputError: no such network is known.
-    """
+    """Return the architecture of a network of `BACKBONES` or timm (`timm:NAME`); an InputError for others."""
     return BACKBONES.get(name) or timm.architecture(name)
 
 
@@ -70,13 +66,9 @@ def load(
 
     from fieldmark.models.network import seeded
 
-    library = torchvision if facts.library == "torchvision" else timm
     with seeded(seed, "weights", facts.name):
-        network = library.build(facts.name)
-    if read is None:
-        info = weights_.random_weights_info(facts, network, seed)
-    else:
-        info = weights_.fill(facts, network, read)
+        network = (torchvision if facts.library == "torchvision" else timm).build(facts.name)
+    info = weights_.fill(facts, network, read) if read else weights_.random_weights_info(facts, network, seed)
     return Backbone(facts, network.eval(), info)
 
 

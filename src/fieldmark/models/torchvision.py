@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture
 
 if TYPE_CHECKING:
@@ -21,17 +22,8 @@ def _architecture(
     name: str, dim: int, path: str, sentence: str, giga_macs: float, *, file: str, **other: Any
 ) -> Architecture:
     facts: dict[str, Any] = {"input_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD} | other
-    return Architecture(
-        name=name,
-        library="torchvision",
-        feature_dim=dim,
-        last_layer=sentence,
-        last_layer_path=path,
-        giga_macs=giga_macs,
-        licence=LICENCE,
-        url=_URL + file,
-        **facts,
-    )
+    facts |= {"last_layer": sentence, "last_layer_path": path, "licence": LICENCE, "url": _URL + file}
+    return Architecture(name, "torchvision", dim, giga_macs=giga_macs, **facts)
 
 
 def _densenet(depth: str, dim: int, giga_macs: float, digest: str) -> Architecture:
@@ -64,6 +56,8 @@ _MOBILENET = (
     "before it acts in literal training only."
 )
 
+_INCEPTION: dict[str, Any] = {"input_size": 299, "mean": HALF, "std": HALF}
+
 ARCHITECTURES = (
     _architecture("alexnet", 4096, "classifier.6", _ALEXNET, 0.714, file="alexnet-owt-7be5be79.pth"),
     _densenet("121", 1024, 2.834, "a639ec97"),
@@ -76,28 +70,16 @@ ARCHITECTURES = (
     _pooled("shufflenet_v2_x1_0", 1024, 0.145, file="shufflenetv2_x1-5666bf0f80.pth"),
     _pooled("resnext50_32x4d", 2048, 4.230, file="resnext50_32x4d-7cdf4587.pth"),
     _pooled("resnext101_32x8d", 2048, 16.414, file="resnext101_32x8d-8ba56ff5.pth"),
-    _pooled(
-        "inception_v3",
-        2048,
-        5.713,
-        file="inception_v3_google-0cc3c7bd.pth",
-        input_size=299,
-        mean=HALF,
-        std=HALF,
-    ),
+    _pooled("inception_v3", 2048, 5.713, file="inception_v3_google-0cc3c7bd.pth", **_INCEPTION),
     _architecture("mobilenet_v2", 1280, "classifier.1", _MOBILENET, 0.301, file="mobilenet_v2-b0353104.pth"),
 )
 
 
 def build(name: str) -> nn.Module:
     """Build a network with random weights and 1000 classes."""
-    from fieldmark.models._torchvision_import import import_torchvision
-
     import_torchvision()
     from torchvision import models
 
-    options: dict[str, Any] = {"weights": None}
-    if name == "inception_v3":
-        options |= {"aux_logits": False, "transform_input": False, "init_weights": True}
-    network: nn.Module = models.get_model(name, **options)
+    inception = {"aux_logits": False, "transform_input": False, "init_weights": True}
+    network: nn.Module = models.get_model(name, weights=None, **(inception if name == "inception_v3" else {}))
     return network

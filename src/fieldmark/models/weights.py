@@ -37,16 +37,10 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
-# --- finding ---------------------------------------------------------------------------------------
-
-
 def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> Path | None:
     """Return the file of weights; None for random weights.
 
-    Args:
-        facts: the network's architecture.
-        weights: "pretrained", "random", or the path of a file.
-        weights_dir: the folder to search first.
+    `weights` is "pretrained", "random", or the path of a file; `weights_dir` is searched first.
 
     Raises:
         InputError: the file or folder does not exist, or two files in it match.
@@ -73,26 +67,31 @@ def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | N
     cached = _downloads() / facts.file_name
     if facts.url and cached.is_file():
         return cached
-    return _in_hub_cache(facts.url)
+    if not facts.url.startswith("https://huggingface.co/"):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    owner, name = facts.url.split("/")[3:5]
+    found = try_to_load_from_cache(f"{owner}/{name}", "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
 
 
 def _in_folder(facts: Architecture, folder: Path) -> Path | None:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name one that holds files of weights.")
     here = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    for exact in (
+    for found in (
         [path for path in here if path.stem == facts.name],
         [path for path in here if path.name == facts.file_name],
         [path for path in here if re.match(re.escape(facts.name) + r"[-_.]", path.name)],
     ):
-        if len(exact) > 1:
-            names = " and ".join(path.name for path in exact)
+        if len(found) > 1:
             raise InputError(
-                f"{folder} holds {names}, which could each be the weights of {facts.name}: leave "
-                "one of them there, or name it as the file of weights."
+                f"{folder} holds {' and '.join(path.name for path in found)}, which could each be the "
+                f"weights of {facts.name}: leave one of them there, or name it as the file of weights."
             )
-        if exact:
-            return exact[0]
+        if found:
+            return found[0]
     return None
 
 
@@ -102,25 +101,11 @@ def _downloads() -> Path:
     return Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints"
 
 
-def _in_hub_cache(url: str) -> Path | None:
-    if not url.startswith("https://huggingface.co/"):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    owner, name = url.split("/")[3:5]
-    found = try_to_load_from_cache(f"{owner}/{name}", "model.safetensors")
-    return Path(found) if isinstance(found, str) else None
-
-
-# --- downloading -----------------------------------------------------------------------------------
-
-
 def download(facts: Architecture) -> Path:
     """Download the published weights into PyTorch's download cache.
 
     Raises:
-        WeightsUnavailable: the server does not answer, the download is interrupted, or has a wrong
-            digest.
+        WeightsUnavailable: the server does not answer, the download is interrupted or has a wrong digest.
     """
     if not facts.url:
         raise _unavailable(facts, "have no URL in timm")
@@ -170,9 +155,6 @@ def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:
     )
 
 
-# --- reading ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Weights:
     """The content of a file of weights: its name, its SHA-256, and its tensors by name."""
@@ -193,28 +175,23 @@ def read(path: Path) -> Weights:
     """
     try:
         data = path.read_bytes()
-        value = _parse(data, path.suffix)
-    except Exception as error:
-        # A broken or hostile file may raise anything in a parser.
-        first = first_line(error).rstrip(".")
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            value: Any = safetensors.torch.load(data)
+        else:
+            import torch
+
+            value = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile file may raise anything in a parser
         raise InputError(
-            f"{path} cannot be read as weights ({first[:200]}): it must be a safetensors file or a "
-            "state dict of tensors alone."
+            f"{path} cannot be read as weights ({first_line(error).rstrip('.')[:200]}): it must be a "
+            "safetensors file or a state dict of tensors alone."
         ) from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
             value = value[wrapper]
     return Weights(path.name, io.sha256(data), _tensors(value, path))
-
-
-def _parse(data: bytes, suffix: str) -> Any:
-    if suffix == ".safetensors":
-        import safetensors.torch
-
-        return safetensors.torch.load(data)
-    import torch
-
-    return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -232,9 +209,6 @@ def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-# --- filling ---------------------------------------------------------------------------------------
-
-
 def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsInfo:
     """Load the tensors of a file into a network, in place, and return what was filled.
 
@@ -244,21 +218,23 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsIn
         InputError: the file fills nothing of the trunk, or a tensor has another shape.
     """
     ours = network.state_dict()
-    state = _renamed(facts, network, weights.state)
-    head = facts.last_layer_path + "."
+    state = weights.state
+    if facts.name.startswith("densenet"):
+        state = {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}
+    elif facts.name in timm.PACKAGES:
+        state = timm.rename_packaged(state, network)
     fits: dict[str, torch.Tensor] = {}
     for name, value in state.items():
-        if name not in ours:
+        if (wanted := ours.get(name)) is None:
             continue
-        wanted = ours[name]
         if value.shape == wanted.shape and value.is_floating_point() == wanted.is_floating_point():
             fits[name] = value
-        elif not name.startswith(head):
+        elif not name.startswith(f"{facts.last_layer_path}."):
             raise InputError(
                 f"{weights.source} does not fit {facts.name}: {name!r} is {_form(value)} there and "
                 f"{_form(wanted)} in the network; name the network that these weights are of."
             )
-    trunk = [name for name in trunk_names(ours, facts.last_layer_path) if _COUNTER not in name]
+    trunk = _counted(ours, facts.last_layer_path)
     random = tuple(name for name in trunk if name not in fits)
     if len(random) == len(trunk):
         raise InputError(
@@ -267,20 +243,14 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsIn
             "these weights are of."
         )
     network.load_state_dict(fits, strict=False)
-    return WeightsInfo(
-        source=weights.source,
-        digest=weights.digest,
-        filled=len(trunk) - len(random),
-        total=len(trunk),
-        random=random,
-        ignored=tuple(name for name in state if name not in fits),
-    )
+    ignored = tuple(name for name in state if name not in fits)
+    filled = len(trunk) - len(random)
+    return WeightsInfo(weights.source, weights.digest, filled, len(trunk), random, ignored)
 
 
 def random_weights_info(facts: Architecture, network: nn.Module, seed: int) -> WeightsInfo:
     """Return the info of a network with random weights."""
-    names = trunk_names(network.state_dict(), facts.last_layer_path)
-    trunk = tuple(name for name in names if _COUNTER not in name)
+    trunk = _counted(network.state_dict(), facts.last_layer_path)
     return WeightsInfo(f"random (seed {seed})", None, 0, len(trunk), trunk)
 
 
@@ -289,14 +259,8 @@ def trunk_names(state: Mapping[str, torch.Tensor], last_layer_path: str) -> list
     return [name for name in state if not name.startswith(last_layer_path + ".")]
 
 
-def _renamed(
-    facts: Architecture, network: nn.Module, state: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    if facts.name.startswith("densenet"):
-        return {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}
-    if facts.name in timm.PACKAGES:
-        return timm.rename_packaged(state, network)
-    return state
+def _counted(state: Mapping[str, torch.Tensor], last_layer_path: str) -> tuple[str, ...]:
+    return tuple(name for name in trunk_names(state, last_layer_path) if _COUNTER not in name)
 
 
 def _form(value: torch.Tensor) -> str:
@@ -307,9 +271,8 @@ def digest_of_values(network: nn.Module, last_layer_path: str) -> str:
     """Return a SHA-256 of the names, shapes and bytes of the trunk's tensors."""
     state = network.state_dict()
     hasher = hashlib.sha256()
-    for name in trunk_names(state, last_layer_path):
-        if _COUNTER not in name:
-            value = state[name].detach().cpu().contiguous()
-            hasher.update(f"{name}{_form(value)}".encode())
-            hasher.update(value.numpy().data)
+    for name in _counted(state, last_layer_path):
+        value = state[name].detach().cpu().contiguous()
+        hasher.update(f"{name}{_form(value)}".encode())
+        hasher.update(value.numpy().data)
     return hasher.hexdigest()

@@ -62,11 +62,11 @@ def check_page(
         "check.html",
         title=f"Check of {about['name']}",
         contents=[
-            ("short", "Summary"),
-            ("leaks", "Leaks"),
-            ("twins", "Near-duplicates"),
-            ("labels", "Suspect labels"),
-            ("poor", "Poor photos"),
+            ("short", "Summary", True),
+            ("leaks", "Leaks", True),
+            ("twins", "Near-duplicates", True),
+            ("labels", "Suspect labels", True),
+            ("poor", "Poor photos", True),
         ],
         summary=summary,
         about=about,
@@ -107,13 +107,9 @@ class _Gallery:
 
     def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> list[Poor]:
         """Return dark, blurred, tiny and rotated photos."""
+        dark = f"95 % of the pixels darker than {100 * about['dark']:g} % of white"
         kinds = (
-            (
-                "dark",
-                "brightness",
-                False,
-                f"95 % of the pixels darker than {100 * about['dark']:g} % of white",
-            ),
+            ("dark", "brightness", False, dark),
             ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
             ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
             ("rotated", "sideways", True, f"log-odds of a quarter turn from {about['rotated']:g} nats"),
@@ -129,13 +125,10 @@ class _Gallery:
         """Return thumbnails of rows with captions, without photos that cannot be read."""
         found = []
         for row in rows.iter_rows(named=True):
-            place = self.photos(row["id"])
-            uri = thumbnails.data_uri(place) if place else None
-            if uri:
-                fields = {key: _text(value) for key, value in row.items()}
-                fields |= {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
-                found.append(Thumb(row["id"], caption.format(**fields), uri))
-        return found
+            fields = {key: _text(value) for key, value in row.items()}
+            fields |= {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
+            found.append(thumbnails.thumb(row["id"], self.photos, caption.format(**fields)))
+        return list(filter(None, found))
 
     def name(self, taxon_id: str | None) -> str:
         return "no label" if taxon_id is None else page.label(self.taxonomy, taxon_id)

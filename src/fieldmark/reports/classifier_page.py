@@ -57,12 +57,13 @@ def classifier_page(
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
         about["part"] = "measured"
     summary = evaluation.summary(train_counts=train_counts).to_dict()
+    badge = "" if about["weights_complete"] else "partial weights"
     context = {
         "title": about["name"],
         "about": about,
         "summary": summary,
         "headline": _headline(summary, about),
-        "badge": _badge(about),
+        "badge": "random weights" if about["weights"] == "random" else badge,
         "classes": _classes(summary, taxonomy)[:MOST_CLASSES],
         "classes_more": max(0, len(summary["per_class"]) - MOST_CLASSES),
         "groups": _groups(summary),
@@ -79,8 +80,8 @@ def classifier_page(
     return page.render("classifier.html", contents=_contents(context), **context)
 
 
-def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
-    sections = [
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    return [
         ("short", "Test error", True),
         ("grown", "What changed", context["grown"]),
         ("taxonomic", "How far off mistakes are", context["about"]["measured"].get("taxonomic")),
@@ -95,7 +96,6 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", "Photos", True),
         ("made", "How it was made", True),
     ]
-    return [(id_, name) for id_, name, shown in sections if shown]
 
 
 _NEW_CLASSES = 20  # that are named
@@ -106,29 +106,10 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     if not grown:
         return None
     new, old = grown["new_classes"], grown["old_photos"] or {}
-    rows = [
-        {
-            "name": "earlier test photos",
-            "photos": old.get("photos"),
-            "before": old.get("error_before"),
-            "now": old.get("error"),
-            "range": None,
-            "difference": old.get("difference"),
-            "interval": old.get("interval"),
-        }
-    ]
+    nothing = dict.fromkeys(("photos", "error_before", "error", "difference", "interval"))
+    rows = [{**nothing, "name": "earlier test photos", **old}]
     for name, key in (("new photos", "new_photos"), ("of new classes", "new_classes_photos")):
-        found = grown[key] or {}
-        rows.append(
-            {
-                "name": name,
-                "photos": found.get("photos"),
-                "before": None,
-                "now": found.get("error"),
-                "range": found.get("interval"),
-                "difference": None,
-            }
-        )
+        rows.append({**nothing, "name": name, **(grown[key] or {})})
     verdict = ""
     if old.get("tie"):
         verdict = "On the earlier test photos, the two are a tie: the interval contains 0."
@@ -142,21 +123,14 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     }
 
 
-def _badge(about: About) -> str:
-    if about["weights"] == "random":
-        return "random weights"
-    return "" if about["weights_complete"] else "partial weights"
-
-
 def _headline(summary: Mapping[str, Any], about: About) -> str:
     if summary["top1_error"] is None:
         return "There was no test photo of its classes."
-    right = page.of_100(summary["top1_error"])
-    interval = page.of_100_interval(summary["top1_error_interval"])
     photos = page.plural(summary["photos_kept"], f"{about['part']} photo")
     return (
-        f"On photos that it was not trained on, this classifier names {right} right "
-        f"(95\u00a0% confidence interval {interval}, from {photos})."
+        "On photos that it was not trained on, this classifier names "
+        f"{page.of_100(summary['top1_error'])} right (95\u00a0% confidence interval "
+        f"{page.of_100_interval(summary['top1_error_interval'])}, from {photos})."
     )
 
 
@@ -201,17 +175,10 @@ def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str,
     if temperature is not None:
         versions = {"before calibration": scores, "calibrated": scores / temperature}
     series = {name: metrics.reliability(one, labels) for name, one in versions.items()}
+    measures = (metrics.expected_calibration_error, metrics.negative_log_likelihood, metrics.brier_score)
     return {
         "plot": plots.reliability("reliability", "Right answers at each confidence", series),
-        "rows": [
-            (
-                name,
-                metrics.expected_calibration_error(one, labels),
-                metrics.negative_log_likelihood(one, labels),
-                metrics.brier_score(one, labels),
-            )
-            for name, one in versions.items()
-        ],
+        "rows": [(name, *(measure(one, labels) for measure in measures)) for name, one in versions.items()],
     }
 
 
@@ -220,11 +187,8 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
     answered = measured.get("answered")
     if not answered:
         return None
-    points = [
-        (one["coverage"], one["precision"])
-        for one in measured.get("coverage_curve") or []
-        if one["precision"] is not None
-    ]
+    curve = measured.get("coverage_curve") or []
+    points = [(one["coverage"], one["precision"]) for one in curve if one["precision"] is not None]
     species = answered.get("species") or {}
     known = species.get("precision") is not None
     chosen = (species["coverage"], species["precision"]) if known else None

@@ -38,16 +38,13 @@ _LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK}
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of `dots`: a value with its interval, and the value of the paper.
-
-    `hollow` marks a network without complete pretrained weights.
-    """
+    """One row of `dots`: a value with its interval, and the value of the paper."""
 
     label: str
     value: float
     interval: tuple[float, float] | None = None
     paper: float | None = None
-    hollow: bool = False
+    hollow: bool = False  # a network without complete pretrained weights
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,9 @@ def histogram(
     axes.bar(edges[:-1], counts, widths, align="edge", color=SERIES[0], edgecolor=BACK, linewidth=0.8)
     if threshold is not None and edges[0] < threshold < edges[-1]:
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f" pruned below {threshold:g}",
-            (threshold, 1),
-            xycoords=("data", "axes fraction"),
-            va="bottom",
-            ha="center",
-            color=INK,
-        )
-    axes.set_xlabel("photos in the class")
-    axes.set_ylabel("classes")
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "va": "bottom", "ha": "center"}
+        axes.annotate(f" pruned below {threshold:g}", (threshold, 1), color=INK, **place)
+    axes.set(xlabel="photos in the class", ylabel="classes")
     return _svg(figure, name, title)
 
 
@@ -96,10 +86,9 @@ def dots(
         if row.paper is not None:
             axes.plot([row.paper], [place], "D", color=PAPER, markersize=5.5)
     axes.set_yticks(places, [_plain(row.label) for row in rows])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel=xlabel)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(xlabel)
     if percent:
         _percent(axes.xaxis)
     if any(row.hollow or row.paper is not None for row in rows):
@@ -108,18 +97,17 @@ def dots(
 
 
 def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -> None:
-    keys: list[tuple[str, str, str, str]] = []
-    if not all(row.hollow for row in rows):
-        keys.append(("o", SERIES[0], SERIES[0], "here, with 95 % CI"))
-    if any(row.hollow for row in rows):
-        keys.append(("o", SERIES[0], BACK, "here, not fully pretrained"))
-    if any(row.paper is not None for row in rows):
-        keys.append(("D", PAPER, PAPER, theirs))
+    keys = (
+        (not all(row.hollow for row in rows), "o", SERIES[0], SERIES[0], "here, with 95 % CI"),
+        (any(row.hollow for row in rows), "o", SERIES[0], BACK, "here, not fully pretrained"),
+        (any(row.paper is not None for row in rows), "D", PAPER, PAPER, theirs),
+    )
     handles = [
         axes.plot([], [], marker, color=edge, markerfacecolor=face, label=label)[0]
-        for marker, edge, face, label in keys
+        for shown, marker, edge, face, label in keys
+        if shown
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(keys), **_LEGEND)
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **_LEGEND)
 
 
 def lines(name: str, title: str, rows: Sequence[Line], xlabel: str, ylabel: str) -> str:
@@ -157,8 +145,7 @@ def _draw_lines(axes: Axes, rows: Sequence[Line], xlabel: str, ylabel: str, *, f
             label=_plain(row.label),
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     if rows:
         axes.legend(**_LEGEND)
 
@@ -177,9 +164,7 @@ def reliability(name: str, title: str, series: Mapping[str, Sequence[Reliability
             color=SERIES[at],
             label=_plain(label),
         )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("right answers")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="right answers")
     _percent(axes.xaxis, axes.yaxis)
     figure.legend(loc="outside upper left", ncols=len(series) + 1, **_LEGEND)
     return _svg(figure, name, title)
@@ -196,7 +181,7 @@ def coverage(
         axes.plot(*chosen, "D", color=SERIES[1], markersize=8, label="its threshold")
         axes.legend(loc="lower left", **_LEGEND)
     axes.set(xlim=(0, 1.02), xlabel="coverage: photos with a species as the answer")
-    axes.set_ylabel("precision: right answers among these")
+    axes.set(ylabel="precision: right answers among these")
     _percent(axes.xaxis, axes.yaxis)
     return _svg(figure, name, title)
 
@@ -244,15 +229,17 @@ def _svg(figure: Figure, name: str, title: str) -> str:
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # A style element would apply to the whole page.
-    text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    # Use the font of the page; versions of matplotlib write the family in two ways.
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    for pattern, new in (
+        # A style element would apply to the whole page.
+        (r"(?s)<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", ""),
+        (r'\bid="([^"]+)"', rf'id="{name}-\1"'),
+        (r"url\(#([^)]+)\)", rf"url(#{name}-\1)"),
+        (r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"'),
+        # Use the font of the page; versions of matplotlib write the family in two ways.
+        (r"font: ([\d.]+px) [^;\"]*", r"font-size: \1"),
+        (r"font-family: [^;\"]*;? ?", ""),
+    ):
+        text = re.sub(pattern, new, text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     box = re.search(r'viewBox="[^"]+"', text)

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -60,6 +61,13 @@ def data_uri(place: Place) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def thumb(photo_id: str, photos: PhotoOf, alt: str) -> Thumb | None:
+    """Return a thumbnail; None if the photo cannot be read."""
+    place = photos(photo_id)
+    uri = data_uri(place) if place else None
+    return Thumb(photo_id, alt, uri) if uri else None
+
+
 def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, limit: int = 6) -> list[Pair]:
     """Return the most frequent confusions with photos, most frequent first.
 
@@ -74,16 +82,9 @@ def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, l
         right = np.flatnonzero((labels == taken_for) & (predicted == taken_for))
         thumbs = partial(_thumbs, evaluation, column=taken_for, photos=photos)
         examples = thumbs(right, alt=f"{other}, named right", limit=1)
-        pairs.append(
-            Pair(
-                true=name,
-                predicted=other,
-                photos=count,
-                of=int((labels == true).sum()),
-                wrong=thumbs(wrong, alt=f"{name}, taken for {other}"),
-                right=examples[0] if examples else None,
-            )
-        )
+        mistakes = thumbs(wrong, alt=f"{name}, taken for {other}")
+        of, example = int((labels == true).sum()), next(iter(examples), None)
+        pairs.append(Pair(name, other, count, of, mistakes, example))
     return pairs
 
 
@@ -98,13 +99,6 @@ def _thumbs(
 ) -> list[Thumb]:
     """Return thumbnails, highest score of `column` first, without photos that cannot be read."""
     scores = metrics.log_softmax(evaluation.scores_NC[rows])[:, column] if len(rows) else rows
-    found: list[Thumb] = []
-    for row in rows[np.argsort(-scores, kind="stable")]:
-        photo_id = evaluation.photo_ids[row]
-        path = photos(photo_id)
-        uri = data_uri(path) if path else None
-        if uri:
-            found.append(Thumb(photo_id, alt, uri))
-        if len(found) == limit:
-            break
-    return found
+    order = rows[np.argsort(-scores, kind="stable")]
+    found = (thumb(evaluation.photo_ids[row], photos, alt) for row in order)
+    return list(islice(filter(None, found), limit))

@@ -7,35 +7,25 @@ from __future__ import annotations
 
 from typing import Literal
 
+# How photos are decoded: in full, or large JPEGs at a reduced size.
 DecodingTier = Literal["exact", "fast"]
-"""How photos are decoded: in full, or large JPEGs at a reduced size."""
-
+# What runs a network; `auto` measures which is fastest.
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino", "cuda"]
-"""What runs a network; `auto` measures which is fastest."""
-
+# How a last layer is trained: on all classes in each step, or on a sample of them.
 HeadKind = Literal["softmax", "sampled"]
-"""How a last layer is trained: on all classes in each step, or on a sample of them."""
-
+# What `fieldmark predict` prints.
 OutputFormat = Literal["text", "csv", "jsonl"]
-"""What `fieldmark predict` prints."""
-
+# The sizes of photos in iNaturalist Open Data, from the largest on.
 PhotoSize = Literal["original", "large", "medium", "small", "thumb", "square"]
-"""The sizes of photos in iNaturalist Open Data, from the largest on."""
-
+# What can be downloaded: the iNaturalist challenges and a selection from iNaturalist Open Data.
 PublishedSet = Literal["inat2017", "inat2018", "inat2019", "inat2021", "open-data"]
-"""What can be downloaded: the iNaturalist challenges and a selection from iNaturalist Open Data."""
-
+# How much is tried in training.
 Quality = Literal["fast", "good", "best"]
-"""How much is tried in training."""
-
+# Whether bursts and near-duplicates are found and stay together.
 Grouping = Literal["auto", "none"]
-"""Whether bursts and near-duplicates are found and stay together."""
-
+# How photos are divided into training, validation and test part.
 SplitMethod = Literal["stratified", "random", "official"]
-"""How photos are divided into training, validation and test part."""
-
+# Which layers are trained, and from which weights.
 Transfer = Literal["last", "all", "low-rank", "adapters", "scratch"]
-"""Which layers are trained, and from which weights."""
-
+# How the members of an ensemble are weighted.
 Weighting = Literal["mean", "weights", "greedy"]
-"""How the members of an ensemble are weighted."""

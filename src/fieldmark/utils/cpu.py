@@ -1,8 +1,7 @@
 """The number of usable cores, and the threads of NumPy's matrix products.
 
-A small product takes a tenth of a millisecond, but the threads that BLAS starts for it then spin for
-tens of milliseconds and take a core from the network. Small products between two runs of a network
-are faster in one thread.
+The threads that BLAS starts for a small product spin for tens of milliseconds afterwards and take a core
+from the network: small products between two runs of a network are faster in one thread.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ def cores() -> int:
 
     At most OMP_NUM_THREADS, by which Ray and Slurm divide a machine between processes.
     """
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(there or 1, int(asked) if asked.isdecimal() and int(asked) else there or 1)
+    return min(there, int(asked)) if asked.isdecimal() and int(asked) else there
 
 
 @contextmanager

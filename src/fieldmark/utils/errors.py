@@ -30,11 +30,7 @@ class InputError(FieldmarkError):
 
 
 class RejectReason(StrEnum):
-    """Why a file is not used as a photo: a closed set.
-
-    The first eight are defects of a file's bytes (`ImageRejected.reason`), the others are found by a
-    reader in its lists and folders.
-    """
+    """Why a file is not used as a photo: a closed set, the first eight for defects of a file's bytes."""
 
     MISSING = "missing"  # no file at this path
     UNREADABLE = "unreadable"  # the operating system refused to give its bytes
@@ -66,12 +62,7 @@ class RejectReason(StrEnum):
 
 
 class ImageRejected(InputError):
-    """A file that cannot be used as a photo.
-
-    Attributes:
-        reason: which kind of defect, from the closed set `RejectReason`.
-        detail: the decoder's message.
-    """
+    """A file that cannot be used as a photo: its `reason`, and as `detail` the decoder's message."""
 
     def __init__(self, reason: RejectReason, detail: str = "") -> None:
         self.reason = reason

@@ -1,7 +1,7 @@
 """The only writer to disk: temporary file, fsync, rename; digests; locks.
 
-A file written through this module is either wholly there or not there at all, whatever kills the
-process. Data that is appended to (the feature store) keeps its own order of writes, described there.
+A file written through this module is either wholly there or not there at all, whatever kills the process.
+Data that is appended to (the feature store) keeps its own order of writes, described there.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync(path.parent)
     except disk_errors() as error:
-        raise _unwritten(path, error) from error
+        raise not_written(path, error) from error
     finally:
         with suppress(OSError):  # nothing to remove, or no folder to remove it from
             temporary.unlink()
@@ -126,29 +126,26 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise not_written(path, error) from error
 
 
-def _unwritten(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} could not be written ({getattr(error, 'strerror', None) or error}): free some space or "
-        "name another place to write to."
-    )
+def not_written(
+    path: Path, error: Exception, elsewhere: str = "name another place to write to"
+) -> InputError:
+    """Return the error of a file or folder that could not be written: the disk is full, say."""
+    why = getattr(error, "strerror", None) or error
+    return InputError(f"{path} could not be written ({why}): free some space or {elsewhere}.")
 
 
 def unzip(path: Path, limits: Mapping[str, int]) -> Path:
     """Take some files out of a zip, into a private folder that goes when the process ends.
 
-    The names of the zip are never used as paths: each file is written under its own name of
-    `limits`. They may lie in one folder of the zip; all other files are passed over.
-
-    Args:
-        path: the zip.
-        limits: which files to take, and how many bytes each may have.
+    `limits` tells which files, and how many bytes each may have. They may lie in one folder of the zip; all
+    other files are passed over. The names of the zip are never used as paths.
 
     Raises:
-        InputError: it is no zip, is damaged or encrypted, or holds a link, a path that leads out of
-            it, the same file twice, or one that is too large.
+        InputError: it is no zip, is damaged or encrypted, or holds a link, a path that leads out of it, the
+            same file twice, or one that is too large.
     """
     folder = Path(tempfile.mkdtemp(prefix="fieldmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -163,11 +160,7 @@ def unzip(path: Path, limits: Mapping[str, int]) -> Path:
 
 
 def check_member(name: str) -> None:
-    """See that a file of a stranger's archive stays in the folder that it is unpacked to.
-
-    Raises:
-        ValueError: its path is absolute, climbs, or means something on another system.
-    """
+    """Raise ValueError for a path of a stranger's archive that leads out of a folder, on any system."""
     parts = name.split("/")
     if ".." in parts or parts[0] in ("", "~") or re.search(r"[\\:\0]", name):
         raise ValueError(f"it holds the path {name!r}, which leads out of it")
@@ -211,11 +204,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: the file is not there, cannot be read or is not JSON.
-    """
+    """Read a JSON file; an InputError where it is not there, cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -226,10 +215,9 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def lock(path: Path, option: str = "--cache", of: Path | None = None) -> Iterator[None]:
-    """Hold an exclusive lock for the length of the block.
+    """Hold an exclusive lock for the length of the block; the file says who holds it.
 
-    The operating system gives the lock back when the process ends, however it ends. The file says who
-    holds it.
+    The operating system gives it back when the process ends, however it ends.
 
     Args:
         path: the file of the lock.

@@ -1,9 +1,8 @@
 """Logging and progress: one logger for each module below `fieldmark`, and bars with rate and time left.
 
-As a library, fieldmark logs to the logger `fieldmark` and prints nothing; what is shown is up to the
-program that uses it. The command line shows messages on standard error (`configure_command_line`), so
-that what a command prints can be piped. Progress bars are drawn on a terminal only; they are turned off
-by `disable_progress_bars` or by the environment variable `FIELDMARK_PROGRESS=0`.
+As a library, fieldmark logs to the logger `fieldmark` and prints nothing. The command line shows messages
+on standard error (`configure_command_line`), so that what a command prints can be piped. Progress bars
+are drawn on a terminal only, unless `disable_progress_bars` or `FIELDMARK_PROGRESS=0` turned them off.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress, Task
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +76,7 @@ class _StandardError(logging.Handler):
 
 
 def configure_command_line() -> None:
-    """Show the messages of fieldmark on standard error, without a prefix.
-
-    Once for a process; a second call changes nothing.
-    """
+    """Show the messages of fieldmark on standard error, without a prefix; once for a process."""
     package = logging.getLogger("fieldmark")
     if not any(isinstance(each, _StandardError) for each in package.handlers):
         package.addHandler(_StandardError())
@@ -88,31 +84,33 @@ def configure_command_line() -> None:
 
 
 class ProgressBar:
-    """One stage of work; call `advance` as it goes."""
+    """One stage of work; call `advance` as it goes. In `MB` bytes are counted, megabytes shown."""
 
     def __init__(self, bar: Progress | None, label: str, total: int | None, unit: str) -> None:
-        self._bar = bar
-        self._task = bar.add_task(label, total=total, unit=unit, note="") if bar else None
-        self._label, self._total = label, total
-        self.done = 0
+        self._bar, self._label, self._total = bar, label, total
+        self._per = 1_000_000 if unit == "MB" else 1
+        self._task = bar.add_task(label, total=self._shown(total), unit=unit, note="") if bar else None
+        self._done = 0
+
+    @property
+    def done(self) -> int:
+        """How much is done, in the unit of the bar."""
+        return self._done // self._per
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more as done; `note` is shown behind the bar."""
-        self.done += count
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=count, note=note)
-        self._tell()
+        self.at(self._done + count, self._total, note)
 
-    def at(self, done: int, total: int | None) -> None:
+    def at(self, done: int, total: int | None, note: str = "") -> None:
         """Set how many are done, and of how many: for a download that is resumed."""
-        self.done, self._total = done, total
+        self._done, self._total = done, total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total)
-        self._tell()
-
-    def _tell(self) -> None:
+            self._bar.update(self._task, completed=self.done, total=self._shown(total), note=note)
         for listener in _listeners.get():
-            listener.on_progress(self._label, self.done, self._total)
+            listener.on_progress(self._label, self.done, self._shown(total))
+
+    def _shown(self, total: int | None) -> int | None:
+        return total and (total // self._per or None)
 
 
 def format_duration(value: float) -> str:
@@ -147,11 +145,8 @@ def progress_bar(label: str, total: int | None = None, unit: str = "photos") -> 
     bar = _bar() if _shown and sys.stderr.isatty() else None
     current = ProgressBar(bar, label, total, unit)
     start = time.perf_counter()
-    if bar is None:
+    with bar or nullcontext():
         yield current
-    else:
-        with bar:
-            yield current
     elapsed = time.perf_counter() - start
     rate = f", {_rate(current.done / elapsed, unit)}" if current.done and elapsed > 0 else ""
     logger.info(f"{label}: {current.done:,} {unit} in {format_duration(elapsed)}{rate}")
@@ -163,29 +158,21 @@ def _rate(speed: float, unit: str) -> str:
 
 
 def _bar() -> Progress:
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
-        def render(self, task: object) -> Text:
-            speed = getattr(task, "speed", None)
-            unit = getattr(task, "fields", {}).get("unit", "")
-            return Text(_rate(speed, unit) if speed else "")
+    class Rate(rich.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(_rate(task.speed, task.fields["unit"]) if task.speed else "")
 
-    columns: list[str | ProgressColumn] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+    return rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
         Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    ]
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -2,11 +2,10 @@
 
 A folder is built beside its place, as `.NAME.staging-…`, and exchanged with the old one in one step
 (`renameat2`; where the system has no such call, by two renames, and the next command or load undoes the
-first one if a kill came between). From the start of the command to its end its writer holds the lock
-`.NAME.lock`, a file that contains who that is; the operating system frees the lock when the process
-ends, however it ends. The next writer removes what a killed one left. Files in the old folder that
-fieldmark does not write are carried over. Work that writes results as they are known (`Kind.in_place`)
-uses the lock alone.
+first one if a kill came between). From start to end its writer holds the lock `.NAME.lock`, which the
+operating system frees when the process ends, however it ends. The next writer removes what a killed one
+left. Files in the old folder that fieldmark does not write are carried over. Work that writes results as
+they are known (`Kind.in_place`) uses the lock alone.
 """
 
 from __future__ import annotations
@@ -39,18 +38,13 @@ _claimed = threading.local()
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output folder.
+    """A kind of output folder."""
 
-    Attributes:
-        what: its name, for messages.
-        marker: what is in every finished one; such a folder may be written to again.
-        owned: patterns of the other names that fieldmark writes into it, the one written first in front.
-        in_place: whether results are written into it as they are known, and not published at the end.
-    """
-
-    what: str
-    marker: str
+    what: str  # its name, for messages
+    marker: str  # is in every finished one; such a folder may be written to again
+    # Patterns of the other names that fieldmark writes into it, the one written first in front.
     owned: tuple[str, ...] = ()
+    # Whether results are written into it as they are known, and not published at the end.
     in_place: bool = False
 
     def owns(self, name: str) -> bool:
@@ -70,12 +64,7 @@ class Kind:
 def claimed(out: Path, kind: Kind) -> Iterator[Path]:
     """Be the only writer of a folder for the length of the block; commands enter it before long work.
 
-    Args:
-        out: the folder, which need not be there yet.
-        kind: what is to be written there.
-
-    Yields:
-        The folder without symbolic links in its path.
+    Gives the folder, which need not be there yet, without symbolic links in its path.
 
     Raises:
         StoreError: another process or thread is writing it; the message says which.
@@ -92,9 +81,10 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
     try:
         with io.lock(lock, "--out", of=out):
             if not kind.in_place:
-                _clean(place, kind)
-            if place.exists():  # again: another process may have written to it
-                _check_content(out, place, kind)
+                _put_back(place)
+                for left in _leftovers(place, "old|staging"):  # of killed writers; nobody else is writing
+                    _discard(left, place, kind)
+            _check(out, place, kind)  # again: another process may have written to it
             mine.add(place)
             yield place
     finally:
@@ -105,7 +95,7 @@ def claimed(out: Path, kind: Kind) -> Iterator[Path]:
 
 
 def _check(out: Path, place: Path, kind: Kind) -> None:
-    """Refuse what cannot become a folder of results."""
+    """Refuse what cannot become a folder of results: it has other files, or cannot be written to."""
     why = ""
     if len(os.fsencode(place.name)) > _LONGEST:
         why = "has a name that is too long: name a folder"
@@ -113,17 +103,11 @@ def _check(out: Path, place: Path, kind: Kind) -> None:
         why = "is a file: name a folder"
     elif not kind.in_place and _is_mount_point(place):
         why = "is a mount point: name a folder in it"
+    names = {path.name for path in place.iterdir()} - {".lock"} if not why and place.exists() else set()
+    if not kind.accepts(names):
+        why = "holds other files: name a new folder"
     if why:
         raise InputError(f"{out} {why} for the {kind.what} with --out.")
-    if place.exists():
-        _check_content(out, place, kind)
-
-
-def _check_content(out: Path, place: Path, kind: Kind) -> None:
-    """Refuse a folder with other files, or one that cannot be written to."""
-    names = {path.name for path in place.iterdir()} - {".lock"}
-    if not kind.accepts(names):
-        raise InputError(f"{out} holds other files: name a new folder for the {kind.what} with --out.")
     if names and not os.access(place, os.W_OK):
         raise InputError(f"{out} cannot be written to: name another folder with --out.")
 
@@ -149,10 +133,7 @@ def publishing(out: Path, kind: Kind) -> Iterator[Path]:
             _sync(staging)
             _swap(staging, place)
         except io.disk_errors() as error:
-            raise InputError(
-                f"{out} could not be written ({getattr(error, 'strerror', None) or error}): free some "
-                "space or name another folder with --out."
-            ) from error
+            raise io.not_written(out, error, "name another folder with --out") from error
         except InputError as error:
             if str(staging) not in str(error):
                 raise
@@ -220,13 +201,6 @@ def _leftovers(place: Path, sort: str) -> list[Path]:
 def _put_back(place: Path) -> None:
     if not place.exists() and (old := _leftovers(place, "old")):
         old[0].rename(place)
-
-
-def _clean(place: Path, kind: Kind) -> None:
-    """Remove what killed writers left; nobody else is writing."""
-    _put_back(place)
-    for left in _leftovers(place, "old|staging"):
-        _discard(left, place, kind)
 
 
 def _discard(left: Path, place: Path, kind: Kind) -> None:

@@ -48,12 +48,9 @@ def order(keys: Sequence[str], *context: object) -> IntArray:
 def epoch_order(base: Hashes, epoch: int) -> IntArray:
     """Return the order of the photos in one epoch of training, as indexes, shape (N,).
 
-    Args:
-        base: `hashes(photo ids, "order", seed)`, computed once for all epochs.
-        epoch: its number.
-
-    Each hash is mixed with the epoch by SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014), which is much cheaper than hashing the ids again.
+    `base` is `hashes(photo ids, "order", seed)`, computed once for all epochs. Each hash is mixed with the
+    epoch by SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+    2014), which is much cheaper than hashing the ids again.
     """
     return np.lexsort((base, _mixed(base, epoch + 1))).astype(np.int64)
 
@@ -61,12 +58,7 @@ def epoch_order(base: Hashes, epoch: int) -> IntArray:
 def block_order(base: Hashes, epoch: int, block: int, shuffled: int) -> IntArray:
     """Return `epoch_order` for photos that are read sequentially, as indexes, shape (N,).
 
-    Blocks of consecutive photos come in random order; photos are shuffled within several blocks.
-
-    Args:
-        base, epoch: as for `epoch_order`.
-        block: photos a block.
-        shuffled: blocks whose photos are shuffled together.
+    Blocks of `block` consecutive photos come in random order; photos are shuffled within `shuffled` blocks.
     """
     place = np.empty(-(-len(base) // block), np.int64)
     place[epoch_order(base[::block], epoch)] = np.arange(len(place))

@@ -18,16 +18,11 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: nested records as dictionaries, tuples as lists."""
-        found: dict[str, Any] = _plain(msgspec.to_builtins(self))
-        return found
+        return dict(_plain(msgspec.to_builtins(self)))
 
     @classmethod
     def from_dict(cls, values: Any, where: object = "the record") -> Self:
-        """Read what `to_dict` gave; unknown keys are ignored.
-
-        Args:
-            values: JSON values.
-            where: the file that they come from, for the message.
+        """Read what `to_dict` gave, from the file `where`; unknown keys are ignored.
 
         Raises:
             InputError: a value is missing, or has another type.
@@ -42,8 +37,7 @@ class Record:
 
     def __getitem__(self, name: str) -> Any:
         """Return a value by its JSON key."""
-        value = getattr(self, name, msgspec.UNSET)
-        if value is msgspec.UNSET:
+        if (value := getattr(self, name, msgspec.UNSET)) is msgspec.UNSET:
             raise KeyError(name)
         return value
 

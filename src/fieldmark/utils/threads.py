@@ -13,8 +13,7 @@ from fieldmark.utils.cpu import cores
 S = TypeVar("S")
 T = TypeVar("T")
 
-AHEAD = 64
-"""Photos decoded ahead: two batches, so that the network never waits for one photo."""
+AHEAD = 64  # photos decoded ahead: two batches, so that the network never waits for one photo
 
 
 def in_order(
@@ -25,17 +24,11 @@ def in_order(
     *,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[T]:
-    """Yield `work(item)` for each item, in order.
+    """Yield `work(item)` for each item, in order, computed in `workers` threads (None: one a core).
 
-    At most `ahead` items (or four a worker) are in progress, so that memory does not grow with their
-    number. If the loop ends early (an error, Ctrl-C, or a consumer that stops), no further item begins.
-
-    Args:
-        work: computes the result of an item; it should release the GIL.
-        items: taken as they are needed.
-        workers: how many threads; None: one a core.
-        ahead: how many items are in progress at most.
-        stop: is called when the loop ends early, to interrupt work that waits.
+    At most `ahead` items (or four a worker) are in progress, so that memory does not grow with their number.
+    If the loop ends early (an error, Ctrl-C, or a consumer that stops), no further item begins, and `stop` is
+    called to interrupt work that waits.
     """
     workers = workers or cores()
     ahead = max(ahead, 4 * workers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +25,19 @@ RECORD = "fetched.json"
 
 KIND = Kind("photos", RECORD, in_place=True)
 
-_MB = 1_000_000
-
 
 @dataclass(frozen=True)
 class Challenge:
-    """Which challenge, and how much of it.
+    """Which challenge, and how much of it."""
 
-    Attributes:
-        year: one of `CHALLENGES`.
-        parts: of that year; empty: the default ones.
-        images: whether to download the photos; the lists are enough for counting.
-        keep_archives: whether archives are kept after unpacking.
-        base: the base URL, for a mirror; files are at `/YEAR/NAME` below.
-    """
-
-    year: str
-    parts: tuple[str, ...] = ()
-    images: bool = True
-    keep_archives: bool = False
-    base: str = BASE
+    year: str  # one of `CHALLENGES`
+    parts: tuple[str, ...] = ()  # of that year; empty: the default ones
+    images: bool = True  # whether to download the photos; the lists are enough for counting
+    keep_archives: bool = False  # whether archives are kept after unpacking
+    base: str = BASE  # the base URL, for a mirror; files are at `/YEAR/NAME` below
 
     def archives(self) -> list[Archive]:
-        """Return the files to download.
-
-        Raises:
-            InputError: the year has no such part.
-        """
+        """Return the files to download; an InputError where the year has no such part."""
         published = CHALLENGES[self.year]
         known = list(dict.fromkeys(archive.part for archive in published))
         wanted = self.parts or tuple(USUAL[self.year].split(","))
@@ -66,8 +53,7 @@ def fetch_challenge(
 ) -> list[dict[str, Any]]:
     """Download a challenge into a folder; files of an earlier run are not downloaded again.
 
-    Returns:
-        The record of each file, in the order of the downloads.
+    Returns the record of each file, in the order of the downloads.
 
     Raises:
         InputError: a file is not available, is not the published one, or cannot be unpacked; or the disk
@@ -75,113 +61,70 @@ def fetch_challenge(
         StoreError: another process fetches into the folder.
     """
     wanted = challenge.archives()
+    path = out / RECORD
+    record: dict[str, Any] = {"challenge": challenge.year, "files": {}}
     with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
-        record = _Record(out / RECORD, challenge.year)
+        if path.exists():
+            kept = io.read_json(path)
+            if kept.get("challenge") != challenge.year:
+                raise InputError(f"{out} holds another data set: name a new folder with --out.")
+            record["files"] = kept["files"]
+        write = partial(io.write_json, path, record)  # after every step, so that a kill loses only that
+        write()
         for archive in wanted:
-            _fetch_archive(archive, challenge, out, record, downloads)
-    return [record.files[archive.name] for archive in wanted]
-
-
-@dataclass
-class _Record:
-    """`fetched.json`, written after every step, so that a kill loses only that step."""
-
-    path: Path
-    year: str
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.path.exists():
-            kept = io.read_json(self.path)
-            if kept.get("challenge") != self.year:
-                raise InputError(f"{self.path.parent} holds another data set: name a new folder with --out.")
-            self.files = kept["files"]
-        self.write()
-
-    def write(self) -> None:
-        """Write the record to disk."""
-        io.write_json(self.path, {"challenge": self.year, "files": self.files})
+            _fetch_archive(archive, challenge, out, record["files"], write, downloads)
+    return [record["files"][archive.name] for archive in wanted]
 
 
 def _fetch_archive(
-    archive: Archive, challenge: Challenge, out: Path, record: _Record, downloads: Downloads
+    archive: Archive,
+    challenge: Challenge,
+    out: Path,
+    files: dict[str, dict[str, Any]],
+    write: Callable[[], None],
+    downloads: Downloads,
 ) -> None:
     path = out / "archives" / archive.name
-    known = record.files.get(archive.name, {})
-    if known.get("unpacked"):
+    if files.get(archive.name, {}).get("unpacked"):
         if not challenge.keep_archives:
             path.unlink(missing_ok=True)  # left by a run that was killed
         logger.info(f"{archive.name}: already complete")
         return
     url = f"{challenge.base.rstrip('/')}/{challenge.year}/{archive.name}"
-    found = _checked(path, archive) if path.exists() else _download(url, path, archive, downloads)
+    if path.exists():
+        try:
+            found = _checked(path, archive)
+        except WrongContent as error:
+            raise InputError(
+                f"{path} has other content ({error}): delete it to download it again."
+            ) from error
+    else:
+        with progress_bar(archive.name, int(archive.size) or None, "MB") as bar:
+            found = downloads.save(url, path, lambda part: _checked(part, archive), bar.at)
     held_to = "its published MD5" if archive.md5 else "nothing: no checksum is published"
-    record.files[archive.name] = {"url": url, **found, "held_to": held_to, "unpacked": False}
-    record.write()
+    files[archive.name] = {"url": url, **found, "held_to": held_to, "unpacked": False}
+    write()
     with progress_bar(f"unpacking {archive.name}", unit="MB") as bar:
-        unpack(path, out, _in_megabytes(bar.advance))
-    record.files[archive.name]["unpacked"] = True
-    record.write()
+        unpack(path, out, bar.advance)
+    files[archive.name]["unpacked"] = True
+    write()
     if not challenge.keep_archives:
         path.unlink()
 
 
-def _download(url: str, path: Path, archive: Archive, downloads: Downloads) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    def check(part: Path) -> None:
-        found.update(_digests(part))
-        _check_md5(found, archive)
-
-    with progress_bar(archive.name, round(archive.size / _MB) or None, "MB") as bar:
-
-        def advance(have: int, total: int | None) -> None:
-            bar.at(have // _MB, total // _MB if total else None)
-
-        downloads.save(url, path, check, advance)
-    return found
-
-
-def _check_md5(found: dict[str, Any], archive: Archive) -> None:
-    if archive.md5 and found["md5"] != archive.md5:
-        raise WrongContent(f"their MD5 is {found['md5']}, and {archive.md5} is published")
-
-
 def _checked(path: Path, archive: Archive) -> dict[str, Any]:
-    found = _digests(path)
-    try:
-        _check_md5(found, archive)
-    except WrongContent as error:
-        raise InputError(f"{path} has other content ({error}): delete it to download it again.") from error
-    return found
-
-
-def _digests(path: Path) -> dict[str, Any]:
     """Return the size of a file, its MD5 (as the organisers publish it) and SHA-256."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     size = path.stat().st_size
-    with (
-        progress_bar(f"checking {path.name.removesuffix('.part')}", size // _MB, "MB") as bar,
-        path.open("rb") as handle,
-    ):
-        advance = _in_megabytes(bar.advance)
+    name = path.name.removesuffix(".part")
+    with progress_bar(f"checking {name}", size, "MB") as bar, path.open("rb") as handle:
         while block := handle.read(1 << 22):
             md5.update(block)
             sha256.update(block)
-            advance(len(block))
+            bar.advance(len(block))
+    if archive.md5 and md5.hexdigest() != archive.md5:
+        raise WrongContent(f"their MD5 is {md5.hexdigest()}, and {archive.md5} is published")
     return {"bytes": size, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
-
-
-def _in_megabytes(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """Count bytes, and report whole megabytes."""
-    rest = 0
-
-    def count(size: int) -> None:
-        nonlocal rest
-        whole, rest = divmod(rest + size, _MB)
-        advance(whole)
-
-    return count
 
 
 def sizes(archives: Sequence[Archive]) -> str:

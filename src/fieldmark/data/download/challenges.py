@@ -20,32 +20,21 @@ TERMS = (
 
 @dataclass(frozen=True)
 class Archive:
-    """One published file.
+    """One published file."""
 
-    Attributes:
-        part: the value of `--parts`.
-        name: its name on the server.
-        size: as published, in bytes; rounded to two digits or so.
-        md5: as published, or empty where none is.
-        images: whether it contains photos (which counting does not need).
-    """
-
-    part: str
-    name: str
-    size: float
-    md5: str = ""
-    images: bool = False
+    part: str  # the value of `--parts`
+    name: str  # on the server
+    size: float  # as published, in bytes; rounded to two digits or so
+    md5: str = ""  # as published; empty: none is
+    images: bool = False  # whether it contains photos (which counting does not need)
 
 
 _MB, _GB = 1e6, 1e9
 
-# Part, name, bytes, MD5, whether it has photos.
-# fmt: off
 CHALLENGES: dict[str, tuple[Archive, ...]] = {
     "2017": (
         Archive("train_val", "train_val2017.zip", 26 * _MB),
-        Archive("train_val", "train_val_images.tar.gz", 186 * _GB,
-                "7c784ea5e424efaec655bd392f87301f", True),
+        Archive("train_val", "train_val_images.tar.gz", 186 * _GB, "7c784ea5e424efaec655bd392f87301f", True),
         Archive("test", "test2017.zip", 6.3 * _MB),
         Archive("test", "test2017.tar.gz", 53 * _GB, "7d9b096fa1cd94d67a0fa779ea301234", True),
         Archive("boxes", "train_2017_bboxes.zip", 22 * _MB),
@@ -56,8 +45,7 @@ CHALLENGES: dict[str, tuple[Archive, ...]] = {
         Archive("train_val", "train2018.json.tar.gz", 26 * _MB, "bfa29d89d629cbf04d826a720c0a68b0"),
         Archive("train_val", "val2018.json.tar.gz", 26 * _MB, "f2ed8bfe3e9901cdefceb4e53cd3775d"),
         Archive("train_val", "categories.json.tar.gz", 0),
-        Archive("train_val", "train_val2018.tar.gz", 120 * _GB,
-                "b1c6952ce38f31868cc50ea72d066cc3", True),
+        Archive("train_val", "train_val2018.tar.gz", 120 * _GB, "b1c6952ce38f31868cc50ea72d066cc3", True),
         Archive("test", "test2018.json.tar.gz", 6.3 * _MB, "fc717a7f53ac72ed8b250221a08a4502"),
         Archive("test", "test2018.tar.gz", 40 * _GB, "4b71d44d73e27475eefea68886c7d1b1", True),
         Archive("locations", "inat2018_locations.zip", 11 * _MB, "1704763abc47b75820aa5a3d93c6c0f3"),
@@ -81,7 +69,6 @@ CHALLENGES: dict[str, tuple[Archive, ...]] = {
         Archive("test", "public_test.tar.gz", 43 * _GB, "7124b949fe79bfa7f7019a15ef3dbd06", True),
     ),
 }
-# fmt: on
 
 USUAL = {"2017": "train_val", "2018": "train_val", "2019": "train_val", "2021": "train,val"}
 """The parts that are downloaded by default."""

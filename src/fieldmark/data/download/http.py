@@ -1,29 +1,27 @@
 """Download files: resume, respect the server's limits, and verify.
 
-A file under its own name is complete: bytes are written to `NAME.part`, verified, and renamed at the
-end. `NAME.part.json` records the version of the file (its ETag or date), so that a later run never joins
-two versions; without either the download starts again.
-
-The requests of all threads share one rate limit, and wait as long as a busy server (429, 503) asks.
-Waits double with each retry (Jacobson, "Congestion avoidance and control", 1988), with jitter so that
-threads do not retry at the same time.
+A file under its own name is complete: bytes are written to `NAME.part`, verified, and renamed at the end.
+`NAME.part.json` records the version of the file (its ETag or date), so that a later run never joins two
+versions; without either the download starts again. The requests of all threads share one rate limit, and
+wait as long as a busy server (429, 503) asks. Waits double with each retry (Jacobson, "Congestion avoidance
+and control", 1988), with jitter so that threads do not retry at the same time.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
-from fieldmark.data.download import partial
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -37,23 +35,14 @@ _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Limits of requests and retries.
+    """Limits of requests and retries; times in seconds."""
 
-    Attributes:
-        workers: simultaneous requests.
-        rate: requests a second, at most.
-        tries: tries in a row without a new byte.
-        pause: seconds before the second try; doubled for each further one.
-        patience: the longest wait in seconds, also where a server asks for a longer one.
-        timeout: seconds without a byte after which a connection is closed.
-    """
-
-    workers: int = 8
-    rate: float = 10.0
-    tries: int = 6
-    pause: float = 1.0
-    patience: float = 300.0
-    timeout: float = 60.0
+    workers: int = 8  # simultaneous requests
+    rate: float = 10.0  # requests a second, at most
+    tries: int = 6  # in a row without a new byte
+    pause: float = 1.0  # before the second try; doubled for each further one
+    patience: float = 300.0  # the longest wait, also where a server asks for a longer one
+    timeout: float = 60.0  # without a byte, after which a connection is closed
 
 
 class NotAvailable(InputError):
@@ -72,7 +61,7 @@ class WrongContent(RetryableError):
     """The content is not that of the file; it is not tried a third time."""
 
 
-class Downloads:
+class Downloads(AbstractContextManager["Downloads"]):
     """An HTTP client for all threads, with retries and a rate limit. Use it as a context manager."""
 
     def __init__(self, retry_policy: RetryPolicy) -> None:
@@ -89,9 +78,6 @@ class Downloads:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def __enter__(self) -> Downloads:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.stop()
         self._client.close()
@@ -101,12 +87,9 @@ class Downloads:
         self._stop.set()
 
     def read(self, url: str, check: Callable[[bytes], T], limit: int) -> T:
-        """Download a small file and return what `check` returns for its bytes.
+        """Download a file of at most `limit` bytes and return what `check` returns for them.
 
-        Args:
-            url: of the file.
-            check: raises `WrongContent` for bytes that are not the file.
-            limit: the largest number of bytes.
+        `check` raises `WrongContent` for bytes that are not the file.
 
         Raises:
             NotAvailable: the server has no such file, or one that is too large.
@@ -125,16 +108,12 @@ class Downloads:
         return self._with_retries(url, once, lambda: 0)
 
     def save(
-        self, url: str, path: Path, check: Callable[[Path], None], advance: Callable[[int, int | None], None]
-    ) -> None:
-        """Download a large file; resume where an earlier run was interrupted.
+        self, url: str, path: Path, check: Callable[[Path], T], advance: Callable[[int, int | None], None]
+    ) -> T:
+        """Download a large file, resume where an earlier run was interrupted; return what `check` returns.
 
-        Args:
-            url: of the file.
-            path: of the complete file.
-            check: is called with the path of the complete temporary file; raises `WrongContent`, and
-                the file is deleted.
-            advance: is called with the number of bytes so far, and in all.
+        `check` is given the complete temporary file, which is deleted if it raises `WrongContent`; `advance`
+        is called with the number of bytes so far, and in all.
 
         Raises:
             NotAvailable: the server has no such file.
@@ -143,65 +122,48 @@ class Downloads:
         part = path.with_name(f"{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
 
-        def once() -> None:
+        def once() -> T:
             self._continue(url, part, advance)
             try:
-                check(part)
+                return check(part)
             except WrongContent:
-                partial.discard(part)
+                _discard(part)
                 raise
 
-        self._with_retries(url, once, lambda: partial.size(part))
+        found = self._with_retries(url, once, lambda: _size(part))
         io.settle(part, path)
-        partial.discard(part)
+        _discard(part)
+        return found
 
     def _continue(self, url: str, part: Path, advance: Callable[[int, int | None], None]) -> None:
-        version, whole = partial.read_info(part)
-        have = partial.size(part) if version else 0
+        version, whole = _read_info(part)
+        have = _size(part) if version else 0
         if version and have == whole:
             return  # only check and rename remain
         asked = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
         with self._open(url, asked) as answer:
-            if answer.status_code == 416:
-                partial.discard(part)
-                raise RetryableError("the file on the server has changed")
+            header = answer.headers.get
             resumed = answer.status_code == 206
-            if resumed and not _starts_at(answer.headers.get("Content-Range", ""), have):
-                partial.discard(part)
+            if answer.status_code == 416:
+                _discard(part)
+                raise RetryableError("the file on the server has changed")
+            if resumed and not header("Content-Range", "").replace("=", " ").startswith(f"bytes {have}-"):
+                _discard(part)
                 raise RetryableError("the server sent another range than requested")
+            have = have if resumed else 0
+            length = header("Content-Length", "")
+            total = have + int(length) if length.isdecimal() else None
+            _check_space(part, total, have)
             if not resumed:
-                have = 0
-            total = _total(answer, have)
-            partial.check_space(part, total, have)
-            if not resumed:
-                partial.discard(part)
-                if version := _version(answer):
-                    partial.write_info(part, version, total)
-            self._append(answer, part, have, total, advance)
-
-    def _append(
-        self,
-        answer: httpx2.Response,
-        part: Path,
-        have: int,
-        total: int | None,
-        advance: Callable[[int, int | None], None],
-    ) -> None:
-        try:
-            with part.open("ab") as handle:
-                try:
-                    for block in self._blocks(answer):
-                        handle.write(block)
-                        have += len(block)
-                        advance(have, total)
-                finally:
-                    handle.flush()
-                    os.fsync(handle.fileno())
-        except OSError as error:
-            raise InputError(
-                f"{part} could not be written ({error.strerror or error}): free some space, then run "
-                "the same command again; it resumes."
-            ) from error
+                _discard(part)
+                tag = header("ETag", "")  # a weak one says nothing of the bytes
+                if version := tag if tag.startswith('"') else header("Last-Modified", ""):
+                    io.write_json(_info_path(part), {"version": version, "bytes": total})
+            with _appending(part) as handle:
+                for block in self._blocks(answer):
+                    handle.write(block)
+                    have += len(block)
+                    advance(have, total)
         if total is not None and have != total:
             raise RetryableError(f"only {have:,} of {total:,} bytes received")
 
@@ -228,22 +190,20 @@ class Downloads:
     def _with_retries(self, url: str, once: Callable[[], T], have: Callable[[], int]) -> T:
         """Retry; tries that received new bytes are not counted."""
         failed, wrong, before = 0, 0, have()
+        again_later = "run the same command again later, or name a mirror with --from"
         while True:
             try:
                 return once()
             except RetryableError as again:
                 wrong += isinstance(again, WrongContent)
                 if wrong == 2:
-                    raise NotAvailable(
-                        f"{url} had wrong content twice ({again}): run the same command again "
-                        "later, or name a mirror with --from."
-                    ) from again
+                    raise NotAvailable(f"{url} had wrong content twice ({again}): {again_later}.") from again
                 failed = 1 if have() > before else failed + 1
                 before = have()
                 if failed >= self.retry_policy.tries:
                     raise InputError(
-                        f"{url} could not be downloaded in {failed} tries ({again}): run the same "
-                        "command again later, or name a mirror with --from; it resumes."
+                        f"{url} could not be downloaded in {failed} tries ({again}): {again_later}; "
+                        "it resumes."
                     ) from again
                 self._pause(failed, again.after)
 
@@ -267,20 +227,14 @@ class Downloads:
 
 
 def _check_status(url: str, answer: httpx2.Response) -> None:
-    """Raise for a response without the file.
-
-    Raises:
-        RetryableError: the server is busy or has an error.
-        NotAvailable: the file is refused or missing.
-    """
+    """Raise for a response without the file: RetryableError or NotAvailable."""
     status = answer.status_code
-    if status in (200, 206, 416):
-        return
     if status in _BUSY:
         raise RetryableError(f"HTTP {status}", _seconds(answer.headers.get("Retry-After", "")))
     if status in (401, 403):
         raise NotAvailable(f"{url} is refused (HTTP {status}): it needs credentials, or is not public.")
-    raise NotAvailable(f"{url} not found (HTTP {status}): check whether it has moved.")
+    if status not in (200, 206, 416):
+        raise NotAvailable(f"{url} not found (HTTP {status}): check whether it has moved.")
 
 
 def _seconds(retry_after: str) -> float:
@@ -292,16 +246,50 @@ def _seconds(retry_after: str) -> float:
     return 0.0
 
 
-def _version(answer: httpx2.Response) -> str:
-    """Return the version of a file: a strong ETag, or the date of its last change."""
-    tag = str(answer.headers.get("ETag", ""))
-    return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
+# A partial download: its bytes in `NAME.part`, its version in `NAME.part.json`
 
 
-def _total(answer: httpx2.Response, have: int) -> int | None:
-    length = answer.headers.get("Content-Length", "")
-    return have + int(length) if length.isdecimal() else None
+def _check_space(part: Path, total: int | None, have: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - have > free:
+        raise InputError(
+            f"{part.parent} has {free:,} bytes free, and {total - have:,} more are needed: free some "
+            "space or name another folder with --out."
+        )
 
 
-def _starts_at(content_range: str, start: int) -> bool:
-    return content_range.replace("=", " ").startswith(f"bytes {start}-")
+@contextmanager
+def _appending(part: Path) -> Iterator[IO[bytes]]:
+    try:
+        with part.open("ab") as handle:
+            try:
+                yield handle
+            finally:
+                handle.flush()
+                os.fsync(handle.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{part} could not be written ({error.strerror or error}): free some space, then run "
+            "the same command again; it resumes."
+        ) from error
+
+
+def _info_path(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_info(part: Path) -> tuple[str, int | None]:
+    """Return the version of the file in `part`, or "", and how many bytes it has in all."""
+    with suppress(InputError, AttributeError):
+        info = io.read_json(_info_path(part))
+        return str(info.get("version", "")), info.get("bytes")
+    return "", None
+
+
+def _discard(part: Path) -> None:
+    for path in (part, _info_path(part)):
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

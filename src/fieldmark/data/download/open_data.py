@@ -27,12 +27,12 @@ _PHOTO_LIMIT = 64 * 2**20
 
 @dataclass(frozen=True)
 class Fetched:
-    """The result: the table to train on, its photos and species, and the photos not available."""
+    """The result of `fetch_open_data`."""
 
-    table: Path
+    table: Path  # to train on
     photos: int
     species: int
-    failed: int
+    failed: int  # photos that are not available
 
 
 def fetch_open_data(
@@ -47,22 +47,18 @@ def fetch_open_data(
         retry_policy: limits of requests and retries.
 
     Raises:
-        InputError: a table is not available or damaged, no photo matches, or the server does not answer;
-            the next run resumes.
+        InputError: a table is not available or damaged, no photo matches, or the server does not answer; the
+            next run resumes.
     """
     with claimed(out, KIND), Downloads(retry_policy or RetryPolicy()) as downloads:
-        _same_choice(wanted, out)
+        about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
+        record = out / RECORD
+        if record.exists() and io.read_json(record) != about:
+            raise InputError(f"{out} has photos of another query ({RECORD}): name a new folder with --out.")
+        io.write_json(record, about)
         chosen = _chosen(wanted, out, tables_dir or out / "tables", downloads)
         failed = _photos(chosen, out, downloads)
         return _write(chosen, failed, out)
-
-
-def _same_choice(wanted: PhotoQuery, out: Path) -> None:
-    about = {"open data": io.from_json(io.to_json(asdict(wanted)))}
-    path = out / RECORD
-    if path.exists() and io.read_json(path) != about:
-        raise InputError(f"{out} has photos of another query ({path.name}): name a new folder with --out.")
-    io.write_json(path, about)
 
 
 def _chosen(wanted: PhotoQuery, out: Path, folder: Path, downloads: Downloads) -> pl.DataFrame:
@@ -80,18 +76,13 @@ def _chosen(wanted: PhotoQuery, out: Path, folder: Path, downloads: Downloads) -
 
 def _table(name: str, folder: Path, base: str, downloads: Downloads) -> None:
     path = folder / f"{name}.csv.gz"
-    if path.exists():
-        return
-    with progress_bar(path.name, unit="MB") as bar:
-
-        def advance(have: int, total: int | None) -> None:
-            bar.at(have // 1_000_000, total // 1_000_000 if total else None)
-
-        downloads.save(f"{base.rstrip('/')}/{path.name}", path, _is_gzip, advance)
+    if not path.exists():
+        with progress_bar(path.name, unit="MB") as bar:
+            downloads.save(f"{base.rstrip('/')}/{path.name}", path, _check_gzip, bar.at)
 
 
-def _is_gzip(part: Path) -> None:
-    """Check for gzip; the tables have no published checksum but gzip's own."""
+def _check_gzip(part: Path) -> None:
+    """The tables have no published checksum but gzip's own."""
     with part.open("rb") as handle:
         if handle.read(2) != b"\x1f\x8b":
             raise WrongContent("it is not gzip")
@@ -99,25 +90,19 @@ def _is_gzip(part: Path) -> None:
 
 def _photos(chosen: pl.DataFrame, out: Path, downloads: Downloads) -> dict[str, str]:
     """Download missing photos; return the reason for each one that is not available, by file name."""
-    rows = list(chosen.select("file_name", "url").iter_rows())
+    rows = chosen.select("file_name", "url").rows()
     failed: dict[str, str] = {}
 
-    def one(row: tuple[str, str]) -> str | None:
-        path = out / row[0]
-        if path.exists():
-            return None
-        try:
-            io.write_bytes(path, downloads.read(row[1], _a_picture, _PHOTO_LIMIT))
-        except NotAvailable as error:
-            return str(error)
-        return None
+    def one(row: tuple[str, str]) -> None:
+        name, url = row
+        if not (path := out / name).exists():
+            try:
+                io.write_bytes(path, downloads.read(url, _a_picture, _PHOTO_LIMIT))
+            except NotAvailable as error:
+                failed[name] = str(error)
 
-    workers = downloads.retry_policy.workers
     with progress_bar("photos", len(rows)) as bar:
-        done = in_order(one, rows, workers, ahead=0, stop=downloads.stop)
-        for (name, _), error in zip(rows, done, strict=True):
-            if error is not None:
-                failed[name] = error
+        for _ in in_order(one, rows, downloads.retry_policy.workers, ahead=0, stop=downloads.stop):
             bar.advance(note=f"{len(failed):,} not available" if failed else "")
     return failed
 
@@ -131,21 +116,18 @@ def _a_picture(data: bytes) -> bytes:
 
 
 def _write(chosen: pl.DataFrame, failed: dict[str, str], out: Path) -> Fetched:
+    table, why_not = out / "photos.csv", out / "not-fetched.csv"
     lacking = pl.col("file_name").is_in(list(failed))
     had = chosen.filter(~lacking)
     if failed:
-        why = chosen.filter(lacking).with_columns(
-            reason=pl.col("file_name").replace_strict(failed, return_dtype=pl.String)
-        )
-        io.write_text(out / "not-fetched.csv", why.write_csv())
+        reason = pl.col("file_name").replace_strict(failed, return_dtype=pl.String)
+        io.write_text(why_not, chosen.filter(lacking).with_columns(reason=reason).write_csv())
     else:
-        (out / "not-fetched.csv").unlink(missing_ok=True)
+        why_not.unlink(missing_ok=True)
     if had.is_empty():
-        why_not = out / "not-fetched.csv"
         raise InputError(
             f"None of the {chosen.height:,} photos is available: see {why_not}; run the same command "
             "again later, or name a mirror with --from."
         )
-    table = out / "photos.csv"
     io.write_text(table, had.write_csv())
     return Fetched(table, had.height, had["label"].n_unique(), len(failed))

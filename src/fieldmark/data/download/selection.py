@@ -24,27 +24,17 @@ LICENCES = ("CC0", "CC-BY", "CC-BY-NC", "CC-BY-SA", "CC-BY-ND", "CC-BY-NC-SA", "
 
 @dataclass(frozen=True)
 class PhotoQuery:
-    """Which photos to download.
+    """Which photos to download."""
 
-    Attributes:
-        taxa: scientific names or iNaturalist's ids; all species below them.
-        place: south, west, north, east in degrees; west may be greater than east, across 180°.
-        licences: of `LICENCES`; empty: all.
-        photos: at most so many a species.
-        research: only observations of research grade.
-        size: which of `inat_tables.SIZES`; "medium" is at most 500 pixels wide and high.
-        seed: another one draws other observations.
-        base: the base URL of tables and photos, for a mirror.
-    """
-
-    taxa: tuple[str, ...]
+    taxa: tuple[str, ...]  # scientific names or iNaturalist's ids; all species below them
+    # South, west, north, east in degrees; west may be greater than east, across 180°.
     place: tuple[float, float, float, float] | None = None
-    licences: tuple[str, ...] = ()
-    photos: int = 100
-    research: bool = True
-    size: str = "medium"
-    seed: int = 0
-    base: str = BASE
+    licences: tuple[str, ...] = ()  # of `LICENCES`; empty: all
+    photos: int = 100  # at most so many a species
+    research: bool = True  # only observations of research grade
+    size: str = "medium"  # which of `inat_tables.SIZES`; "medium" is at most 500 pixels wide and high
+    seed: int = 0  # another one draws other observations
+    base: str = BASE  # the base URL of tables and photos, for a mirror
 
     def __post_init__(self) -> None:
         if not self.taxa:
@@ -100,10 +90,8 @@ def _inside(place: tuple[float, float, float, float] | None) -> pl.Expr:
     if place is None:
         return pl.lit(True)
     south, west, north, east = place
-    across = (pl.col("longitude") >= west, pl.col("longitude") <= east)
-    return pl.col("latitude").is_between(south, north) & (
-        across[0] & across[1] if west <= east else across[0] | across[1]
-    )
+    after, before = pl.col("longitude") >= west, pl.col("longitude") <= east
+    return pl.col("latitude").is_between(south, north) & (after & before if west <= east else after | before)
 
 
 def _best_photos(wanted: PhotoQuery, path: Path, seen: pl.DataFrame) -> pl.DataFrame:
@@ -193,9 +181,6 @@ def _described(
 
 def _attribution() -> pl.Expr:
     """Format the attribution as iNaturalist Open Data asks for it."""
-    free = pl.col("license").is_in(["CC0", "PD"])
-    return (
-        pl.when(free)
-        .then(pl.format("{}, no rights reserved ({})", "observer", "license"))
-        .otherwise(pl.format("© {}, some rights reserved ({})", "observer", "license"))
-    )
+    free = pl.format("{}, no rights reserved ({})", "observer", "license")
+    other = pl.format("© {}, some rights reserved ({})", "observer", "license")
+    return pl.when(pl.col("license").is_in(["CC0", "PD"])).then(free).otherwise(other)

@@ -14,34 +14,27 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
-_RATIO = 100
-"""The largest ratio of the unpacked size to the archive; more is a bomb."""
+_RATIO = 100  # the largest ratio of the unpacked size to the archive; more is a bomb
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     name: str
     size: int
     open: Callable[[], IO[bytes] | None]
 
 
 def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
-    """Unpack a `.tar`, `.tar.gz` or `.zip` into a folder.
+    """Unpack a `.tar`, `.tar.gz` or `.zip` into a folder; `advance` is called with the size of each file.
 
     Lists (`.json`) go to the top of the folder, where `fieldmark index` expects them; other files keep
-    their paths.
-
-    Args:
-        archive: the file.
-        folder: where its files go; an existing file is never overwritten.
-        advance: is called with the size of each unpacked file.
+    their paths. An existing file is never overwritten.
 
     Raises:
         InputError: the archive is damaged, or holds a link, a device, a path that leads out of it, or
@@ -77,40 +70,29 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> None:
 def _members(archive: Path) -> Iterator[_Member]:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as pack:
-            yield from _of_zip(pack)
-    else:
-        with tarfile.open(archive, "r|*") as tape:
-            yield from _of_tar(tape)
+            for info in pack.infolist():
+                regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                if not info.is_dir():
+                    _check(info.filename, regular=regular, encrypted=bool(info.flag_bits & 1))
+                    yield _Member(info.filename, info.file_size, partial(pack.open, info))
+        return
+    with tarfile.open(archive, "r|*") as tape:
+        for entry in tape:
+            if not entry.isdir():
+                _check(entry.name, regular=entry.isreg())
+                yield _Member(entry.name, entry.size, partial(tape.extractfile, entry))
+            tape.members.clear()  # type: ignore[attr-defined]  # or a list of millions grows
 
 
-def _of_tar(tape: tarfile.TarFile) -> Iterator[_Member]:
-    for entry in tape:
-        if entry.isdir():
-            continue
-        if not entry.isreg():
-            raise ValueError(f"{entry.name!r} in it is a link or a device")
-        yield _Member(entry.name, entry.size, lambda entry=entry: tape.extractfile(entry))  # type: ignore[misc]
-        tape.members.clear()  # type: ignore[attr-defined]  # or a list of millions grows
-
-
-def _of_zip(pack: zipfile.ZipFile) -> Iterator[_Member]:
-    for entry in pack.infolist():
-        if entry.is_dir():
-            continue
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG):
-            raise ValueError(f"{entry.filename!r} in it is a link or a device")
-        if entry.flag_bits & 1:
-            raise ValueError("it is encrypted")
-        yield _Member(entry.filename, entry.file_size, lambda entry=entry: pack.open(entry))  # type: ignore[misc]
+def _check(name: str, *, regular: bool, encrypted: bool = False) -> None:
+    if not regular:
+        raise ValueError(f"{name!r} in it is a link or a device")
+    if encrypted:
+        raise ValueError("it is encrypted")
 
 
 def _place(name: str) -> str:
-    """Return the path of a file of an archive below the folder.
-
-    Raises:
-        ValueError: its path leads out of the folder.
-    """
+    """Return the path of a file of an archive below the folder; a ValueError if it leads out of it."""
     io.check_member(name)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return parts[-1] if name.endswith(".json") else "/".join(parts)

@@ -1,20 +1,13 @@
 """Decode images: bytes to RGB uint8 (H, W, 3), or `ImageRejected(reason)` and nothing else.
 
-A large data set has photos with every kind of damage: one must neither end the run nor be used as
-half an image.
+A damaged photo must neither end the run nor be used as half an image. JPEG is decoded by libjpeg-turbo,
+which is faster than Pillow with the same pixels, can decode at a fraction of the size, and rejects damaged
+data; all else by Pillow's plugin for that format and no other.
 
-JPEG is decoded by libjpeg-turbo directly, all else by Pillow's plugin for that format and no other.
-Both give the same pixels for JPEG; the direct way is faster, can decode at a fraction of the size, and
-rejects damaged data.
-
-Conventions for what is not 8-bit RGB:
-
-- alpha and transparent palettes are composed on white;
-- 16-bit grey (and 9 to 15 bits) is scaled to 0..255, never clipped;
-- 32-bit integers and floats have no defined white: floats within 0..1 are scaled by 255, values
-  within 0..255 stay, and all else is scaled from its minimum to its maximum;
-- of an animation or a document the first page is taken;
-- colour profiles are not applied: networks are trained on pixels as stored.
+What is not 8-bit RGB: alpha and transparent palettes are composed on white. Grey of 9 to 16 bits is scaled
+to 0..255, never clipped. 32-bit integers and floats have no defined white: floats within 0..1 are scaled by
+255, values within 0..255 stay, all else is scaled from its minimum to its maximum. Of an animation or a
+document the first page is taken. Colour profiles are not applied: networks are trained on pixels as stored.
 """
 
 from __future__ import annotations
@@ -23,15 +16,15 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
 from fieldmark.data.images import jpeg, pillow
-from fieldmark.data.images.limits import MAX_PIXELS, as_rejections, check_pixels
+from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
+from fieldmark.data.images.limits import as_rejections, check_pixels
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
@@ -42,29 +35,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = places.MAX_BYTES
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "ByteArray",
-    "Header",
-    "decode",
-    "from_pillow",
-    "header",
-    "named",
-    "read_bytes",
-    "taken",
-    "verify",
-]
 
-
-@dataclass(frozen=True)
-class Header:
-    """The size and format of an image.
-
-    Attributes:
-        width, height: pixels, after EXIF orientation.
-        format: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
-    """
+class Header(NamedTuple):
+    """The size of an image in pixels, after EXIF orientation, and its format (see `detect_format`)."""
 
     width: int
     height: int
@@ -90,8 +63,7 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     with as_rejections():
         kind = _kind(data)
         if kind == "JPEG":
-            found = image_containers.jpeg(data, whole=False)
-            width, height, orientation = found.width, found.height, found.orientation
+            width, height, _, orientation, *_ = image_containers.jpeg(data, whole=False)
         else:
             with pillow.ignore_warnings():
                 image, orientation = pillow.open_checked(kind, data, max_pixels, whole=False)
@@ -151,9 +123,7 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def capture_time(data: bytes) -> str:
-    """Read when a photo was taken from its EXIF data, as ISO 8601; "" where it is unknown.
-
-    A time without a zone is taken as UTC.
+    """Read from EXIF when a photo was taken, as ISO 8601, UTC without a zone; "" where it is unknown.
 
     Raises:
         ImageRejected: the bytes are not an image.

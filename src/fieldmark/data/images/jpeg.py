@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,37 +47,35 @@ def decode(data: bytes, at_least: int | None, max_pixels: int) -> tuple[ByteArra
 
 
 def turbo(data: bytes, jpeg: image_containers.Jpeg, at_least: int | None) -> ByteArray:
-    """Decode to shape (H, W, 3), or (H, W, 4) for CMYK; releases the GIL."""
+    """Decode to shape (H, W, 3), or (H, W, 4) for CMYK; no side is below `at_least`; releases the GIL."""
     import simplejpeg
 
     options: dict[str, Any] = {"colorspace": "CMYK" if jpeg.components == 4 else "RGB"}
     if at_least is not None:
-        eighths = _eighths(min(jpeg.width, jpeg.height), at_least)
-        if eighths < 8:
+        shorter = min(jpeg.width, jpeg.height)
+        if eighths := next((n for n in _QUICK_EIGHTHS if math.ceil(shorter * n / 8) >= at_least), None):
             options["min_height"] = math.ceil(jpeg.height * eighths / 8)
             options["min_width"] = math.ceil(jpeg.width * eighths / 8)
+    decode: Callable[..., ByteArray] = partial(simplejpeg.decode_jpeg, **options)
     try:
-        pixels: ByteArray = simplejpeg.decode_jpeg(data, strict=True, **options)
+        return decode(data, strict=True)
     except ValueError as error:
         if _ODD_SAMPLING in str(error):
             return _pillow_jpeg(data)
-        if not any(words in str(error) for words in _HARMLESS):
+        if not _is_harmless(error):
             raise
-        pixels = _turbo_stripped(image_containers.strip_jpeg_metadata(data), options)
-    return pixels
-
-
-def _turbo_stripped(data: bytes, options: dict[str, Any]) -> ByteArray:
-    """Decode again without unusual metadata: first strictly, so that damage is found."""
-    import simplejpeg
-
+    # Again without unusual metadata: first strictly, so that damage is found.
+    stripped = image_containers.strip_jpeg_metadata(data)
     try:
-        pixels: ByteArray = simplejpeg.decode_jpeg(data, strict=True, **options)
+        return decode(stripped, strict=True)
     except ValueError as error:
-        if not any(words in str(error) for words in _HARMLESS):
+        if not _is_harmless(error):
             raise
-        pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
-    return pixels
+    return decode(stripped, strict=False)
+
+
+def _is_harmless(error: ValueError) -> bool:
+    return any(words in str(error) for words in _HARMLESS)
 
 
 def _pillow_jpeg(data: bytes) -> ByteArray:
@@ -83,11 +83,6 @@ def _pillow_jpeg(data: bytes) -> ByteArray:
     with ignore_warnings():
         image = plugin("JPEG")(io.BytesIO(data))
         return np.array(image if image.mode == "CMYK" else image.convert("RGB"))
-
-
-def _eighths(shorter: int, at_least: int) -> int:
-    """Return at how many eighths of its size a JPEG is decoded so that no side is below `at_least`."""
-    return next((n for n in _QUICK_EIGHTHS if math.ceil(shorter * n / 8) >= at_least), 8)
 
 
 def _from_cmyk(cmyk: ByteArray, inverted: bool) -> ByteArray:

@@ -23,31 +23,26 @@ def as_rejections() -> Iterator[None]:
     except MemoryError as error:
         raise ImageRejected(RejectReason.TOO_LARGE, "not enough memory to decode it") from error
     except Exception as error:
-        raise ImageRejected(_reason_of(error), _sentence(error)) from error
+        raise ImageRejected(*_reason_and_sentence(error)) from error
 
 
-def _reason_of(error: BaseException) -> RejectReason:
+_REASONS = {
+    RejectReason.TOO_LARGE: ("too large",),
+    RejectReason.TRUNCATED: ("truncat", "premature", "not enough", "end of file", "eof"),
+    RejectReason.UNSUPPORTED: ("unsupported", "not supported", "not implemented", "unknown"),
+}
+"""Words in the messages of decoders; the first reason with one of them applies."""
+
+
+def _reason_and_sentence(error: Exception) -> tuple[RejectReason, str]:
     if isinstance(error, (EOFError, IndexError, struct.error)):
-        return RejectReason.TRUNCATED
-    words = str(error).lower()
-    if "too large" in words:
-        return RejectReason.TOO_LARGE
-    if any(word in words for word in ("truncat", "premature", "not enough", "end of file", "eof")):
-        return RejectReason.TRUNCATED
-    if any(word in words for word in ("unsupported", "not supported", "not implemented", "unknown")):
-        return RejectReason.UNSUPPORTED
-    return RejectReason.CORRUPT
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, (EOFError, IndexError, struct.error)):
-        return "the file ends before the image does"
-    words = " ".join(str(error).split())[:200]
-    return (
-        words
-        if isinstance(error, (OSError, ValueError, SyntaxError)) and words
-        else (f"the decoder failed with {type(error).__name__}: {words}")
-    )
+        return RejectReason.TRUNCATED, "the file ends before the image does"
+    message = str(error).lower()
+    found = (reason for reason, words in _REASONS.items() if any(word in message for word in words))
+    sentence = " ".join(str(error).split())[:200]
+    if not sentence or not isinstance(error, (OSError, ValueError, SyntaxError)):
+        sentence = f"the decoder failed with {type(error).__name__}: {sentence}"
+    return next(found, RejectReason.CORRUPT), sentence
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:

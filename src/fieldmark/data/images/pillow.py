@@ -22,7 +22,6 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-
 _PLUGINS = {
     **{"AVIF": "Avif", "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PNM": "Ppm"},
     **{"TIFF": "Tiff", "WEBP": "WebP"},
@@ -35,10 +34,8 @@ def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
 
     if kind == "AVIF" and not features.check("avif"):
         reject(RejectReason.UNSUPPORTED, "this Pillow was built without AVIF")
-    name = _PLUGINS[kind]
-    found: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(
-        import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile"
-    )
+    module = import_module(f"PIL.{_PLUGINS[kind]}ImagePlugin")
+    found: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(module, f"{_PLUGINS[kind]}ImageFile")
     return found
 
 
@@ -46,12 +43,10 @@ def open_checked(kind: str, data: bytes, max_pixels: int, *, whole: bool) -> tup
     """Open an image without decoding it; check its limits and end; return it with its orientation."""
     orientation = 1
     if kind == "WEBP":
-        webp = image_containers.webp(data)
-        check_pixels(webp.width, webp.height, max_pixels)
-        orientation = webp.orientation
+        width, height, orientation = image_containers.webp(data)
+        check_pixels(width, height, max_pixels)
     elif kind == "PNG":
-        png = image_containers.png(data, whole=whole)
-        orientation = png.orientation
+        orientation = image_containers.png(data, whole=whole).orientation
     elif kind == "GIF" and whole:
         image_containers.check_gif_end(data)
     elif kind == "BMP" and whole:

@@ -1,10 +1,8 @@
-"""Read photos in any layout: one module a layout.
-
-A new layout is a module here and a line in `READERS`.
-"""
+"""Read photos in any layout: a new one is a module here and its name in `_MODULES`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from fieldmark.data.readers import (
     webdataset,
 )
 from fieldmark.data.readers import remote as remote
-from fieldmark.data.readers.base import Reader, is_broken_zip
+from fieldmark.data.readers.base import Reader, check_zip
 from fieldmark.data.storage import fsspec
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
@@ -36,6 +34,8 @@ _MODULES = (
     *(inat_open_data, coco_camera_traps),
 )
 READERS: dict[str, Reader] = {module.READER.name: module.READER for module in _MODULES}
+# A folder of photos is what no other reader knows.
+READERS["folder"] = replace(folder.READER, matches=lambda path: path.is_dir() and not is_list(path))
 
 
 def read(
@@ -77,10 +77,7 @@ def verify_files(
 def by_location(table: PhotoTable) -> PhotoTable:
     """Group the photos by location, so that no location is in two parts of a split.
 
-    A photo without a location keeps its group.
-
-    Raises:
-        InputError: no photo has a location.
+    A photo without a location keeps its group; without any location `InputError` is raised.
     """
     if table.frame["location"].null_count() == len(table):
         raise InputError(f"{table.root}: no photo has a location: leave out --by-location.")
@@ -89,21 +86,18 @@ def by_location(table: PhotoTable) -> PhotoTable:
 
 def without_empty(table: PhotoTable) -> PhotoTable:
     """Reject photos that are labelled as empty (`empty`, `blank`)."""
-    empty = [taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"]
+    empty = {taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"}
     ids = table.frame.filter(pl.col("taxon_id").is_in(empty))["id"]
     found = table.reject(ids, RejectReason.NO_ANIMAL.value)
+    rejected = pl.col("reason").eq_missing(pl.lit(RejectReason.NO_ANIMAL.value))
+    frame = found.frame.with_columns(taxon_id=pl.when(~rejected).then("taxon_id"))
     left = [taxon.id for taxon in table.taxonomy if taxon.id not in empty]
-    rejected = pl.col("reason") == RejectReason.NO_ANIMAL.value
-    frame = found.frame.with_columns(taxon_id=pl.when(~rejected.fill_null(False)).then("taxon_id"))
-    return PhotoTable(frame, table.taxonomy.only(left), table.root, table.source)
+    return replace(found, frame=frame, taxonomy=table.taxonomy.only(left))
 
 
 def is_list(path: Path) -> bool:
-    """Return whether a path is a list of photos, or a folder with one."""
-    if table.is_index(path):
-        return True
-    sources = (each for each in READERS.values() if each is not folder.READER)
-    return any(each.matches(path) for each in sources)
+    """Return whether a path is a list of photos (a table, an archive ...), or a folder with one."""
+    return any(each.matches(path) for name, each in READERS.items() if name != folder.READER.name)
 
 
 def _pick(path: Path, name: str | None) -> Reader:
@@ -111,15 +105,11 @@ def _pick(path: Path, name: str | None) -> Reader:
         if name not in READERS:
             raise InputError(f"There is no source {name!r}: choose one of {', '.join(READERS)}.")
         return READERS[name]
-    for candidate in READERS.values():
-        if candidate.matches(path):
-            return candidate
-    if is_broken_zip(path):
-        raise InputError(f"{path} is not a complete zip: download it again.")
+    if found := next((each for each in READERS.values() if each.matches(path)), None):
+        return found
+    check_zip(path)
     known = "; ".join(f"{each.name}: {each.expects}" for each in READERS.values())
     raise InputError(f"{path} has no known layout. Expected is {known}.")
 
 
 from_frame = table.from_frame
-
-__all__ = ["READERS", "Reader", "by_location", "from_frame", "lists", "look", "read", "without_empty"]

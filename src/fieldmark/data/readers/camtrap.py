@@ -16,7 +16,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import offline_media, tabular
-from fieldmark.data.readers.base import Reader
+from fieldmark.data.readers.base import Reader, first_reason
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
@@ -34,54 +34,41 @@ _NOTHING = ["NA", "NaN", "nan"]
 _NO_ANIMAL = ("blank", "human", "vehicle")
 
 
-def package_in(path: Path) -> Path | None:
+def _package_in(path: Path) -> Path | None:
     """Return the `datapackage.json` of a Camtrap DP; None for any other path."""
     about = path / "datapackage.json" if path.is_dir() else path
     return about if about.name == "datapackage.json" and about.is_file() else None
 
 
-def _matches(path: Path) -> bool:
-    return package_in(path) is not None
-
-
 def _read(path: Path) -> PhotoTable:
-    about = package_in(path)
+    about = _package_in(path)
     if about is None:
         raise InputError(f"{path} is not a Camtrap DP: expected is {_EXPECTS}.")
     package = io.read_json(about)
     tables = {name: _table(package, name, about) for name in _NEEDED}
-    for name, needed in _NEEDED.items():
-        tabular.require_columns(tables[name], needed, _places_of(package, name, about)[0], _EXPECTS)
-    media, observations = _photos(tables["media"]), tables["observations"]
-    labels = _labels(media, observations)
-    places = _places(tables["deployments"])
-    rows = media.join(labels, on="mediaID", how="left", maintain_order="left").join(
-        places, on="deploymentID", how="left", maintain_order="left"
-    )
+    media = _photos(tables["media"])
+    labels = _labels(media, tables["observations"])
+    rows = tabular.add(media, labels, on="mediaID")
+    rows = tabular.add(rows, _places(tables["deployments"]), on="deploymentID")
     named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
-    pictures = [offline_media.MediaItem(*each) for each in named.iter_rows()]
-    names = offline_media.find_copies(about.parent, pictures)
     given = rows.select(
         *("label", "group"),
         id="mediaID",
         location="group",
         deployment="deploymentID",
         taken="timestamp",
-        file_name=pl.Series(names, dtype=pl.String),
-        reason=pl.when("machine").then(pl.lit(RejectReason.MACHINE_LABEL.value)),
+        file_name=offline_media.find_copies(about.parent, named),
+        reason=first_reason((pl.col("machine"), RejectReason.MACHINE_LABEL)),
+        licence=pl.lit(_licence(package), pl.String),
     )
-    licence = _licence(package)
-    given = given.with_columns(licence=pl.lit(licence, pl.String)).join(
-        _taxa(package), on="label", how="left", maintain_order="left"
-    )
+    given = tabular.add(given, _taxa(package), on="label")
     return tabular.to_photo_table(given, about, about.parent, READER.name)
 
 
 def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
     """Read a table of the package, all cells text; concatenate its files."""
     resource = _resource(package, name, about)
-    dialect = resource.get("dialect")
-    said = dialect if isinstance(dialect, dict) else {}
+    said = dialect if isinstance(dialect := resource.get("dialect"), dict) else {}
     separator, quote = said.get("delimiter", ","), said.get("quoteChar", '"')
     encoding = str(resource.get("encoding", "utf-8"))
     if encoding.lower().replace("-", "") not in ("utf8", "ascii", "usascii"):
@@ -89,10 +76,10 @@ def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
     for what, byte in (("delimiter", separator), ("quoteChar", quote)):
         if not isinstance(byte, str) or len(byte.encode()) != 1:
             raise InputError(f"{about}: the {what} of {name} is {byte!r}: write one character.")
-    parts = [
-        tabular.read_text_table(path, separator, quote=quote) for path in _places_of(package, name, about)
-    ]
+    places = _places_of(resource.get("path"), name, about)
+    parts = [tabular.read_text_table(place, separator, quote=quote) for place in places]
     rows = pl.concat(parts, how="diagonal")
+    tabular.require_columns(rows, _NEEDED[name], places[0], _EXPECTS)
     return rows.with_columns(pl.all().replace(_NOTHING, [None] * len(_NOTHING)))
 
 
@@ -104,9 +91,8 @@ def _resource(package: Any, name: str, about: Path) -> dict[str, Any]:
     raise InputError(f"{about} names no table {name!r}: expected is {_EXPECTS}.")
 
 
-def _places_of(package: Any, name: str, about: Path) -> list[Path]:
+def _places_of(path: Any, name: str, about: Path) -> list[Path]:
     """Return the files of a table, one or several."""
-    path = _resource(package, name, about).get("path")
     paths: list[Any] = path if isinstance(path, list) else [path]
     if not paths or not all(isinstance(each, str) and each for each in paths):
         raise InputError(f"{about} has no path of the table {name!r}: name its file, or a list of files.")
@@ -118,8 +104,7 @@ def _places_of(package: Any, name: str, about: Path) -> list[Path]:
 
 def _photos(media: pl.DataFrame) -> pl.DataFrame:
     """Select the media that are photos."""
-    lacking = [n for n in ("timestamp", "fileMediatype") if n not in media.columns]
-    media = media.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking)
+    media = tabular.with_missing(media, ("timestamp", "fileMediatype"))
     kind = pl.col("fileMediatype").str.to_lowercase()
     photos = media.filter(kind.is_null() | kind.str.starts_with("image"))
     if others := media.height - photos.height:
@@ -129,18 +114,17 @@ def _photos(media: pl.DataFrame) -> pl.DataFrame:
 
 def _labels(media: pl.DataFrame, observations: pl.DataFrame) -> pl.DataFrame:
     """Return the label of each photo, and whether only a machine gave it; two species are two rows."""
-    for name in ("mediaID", "scientificName", "classificationMethod", "eventStart", "eventEnd"):
-        if name not in observations.columns:
-            observations = observations.with_columns(pl.lit(None, pl.String).alias(name))
+    optional = ("mediaID", "scientificName", "classificationMethod", "eventStart", "eventEnd")
     kind = pl.col("observationType")
-    said = observations.with_columns(
+    said = tabular.with_missing(observations, optional).with_columns(
         label=pl.when(kind.is_in(_NO_ANIMAL)).then(kind).otherwise("scientificName"),
         machine=(pl.col("classificationMethod") == "machine").fill_null(False),
-    ).filter(pl.col("label").is_not_null())
+    )
+    said = said.drop_nulls("label")
     columns = ("mediaID", "label", "machine", "wide")
-    found = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False).select(columns)
-    shared = _of_events(media, said.filter(pl.col("mediaID").is_null()))
-    found = pl.concat([found, shared.with_columns(wide=True).select(columns)])
+    own = said.filter(pl.col("mediaID").is_not_null()).with_columns(wide=False)
+    shared = _of_events(media, said.filter(pl.col("mediaID").is_null())).with_columns(wide=True)
+    found = pl.concat([own.select(columns), shared.select(columns)])
     # A person before a machine, then the photo before its event: a person often labels a sequence as a
     # whole, after a machine has labelled each photo of it.
     weight = 2 * pl.col("machine").cast(pl.Int8) + pl.col("wide").cast(pl.Int8)
@@ -161,11 +145,8 @@ def _of_events(media: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
     said = said.drop("mediaID").with_columns(**moment).drop_nulls(key)
     events = said.select(key).unique().sort("eventStart", "eventEnd")
     photos = media.select("mediaID", "deploymentID", taken=_moment("timestamp"))
-    inside = (
-        photos.drop_nulls()
-        .sort("taken")
-        .join_asof(events, left_on="taken", right_on="eventStart", by="deploymentID")
-    )
+    photos = photos.drop_nulls().sort("taken")
+    inside = photos.join_asof(events, left_on="taken", right_on="eventStart", by="deploymentID")
     return inside.filter(pl.col("taken") <= pl.col("eventEnd")).join(said, on=key)
 
 
@@ -197,8 +178,7 @@ def _taxa(package: Any) -> pl.DataFrame:
             said = {rank: each.get(rank) for rank in RANKS if isinstance(each.get(rank), str)}
             rows.append({"label": each["scientificName"], "common_name": english, **said})
     schema = dict.fromkeys(("label", "common_name", *RANKS), pl.String)
-    frame = pl.DataFrame(rows, schema=schema).unique("label", keep="first")
-    return frame.with_columns(name=pl.col("label"))
+    return pl.DataFrame(rows, schema=schema).unique("label", keep="first").with_columns(name="label")
 
 
-READER = Reader("camtrap-dp", _EXPECTS, _matches, _read, searches_folder=True)
+READER = Reader("camtrap-dp", _EXPECTS, _package_in, _read, searches_folder=True)

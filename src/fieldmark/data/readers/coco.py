@@ -7,15 +7,16 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import KEPT, REJECTED, build_frame
-from fieldmark.data.readers.base import binomial, text_series
-from fieldmark.data.readers.tabular import outside
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.readers.base import binomial, first_reason, no_photos
+from fieldmark.data.readers.tabular import add, numbered, outside
+from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
 
@@ -24,20 +25,19 @@ logger = logging.getLogger(__name__)
 # The group of an image: the first of these fields that it has.
 _GROUP_FIELDS = ("seq_id", "observation_id", "observation_uuid", "location")
 
-_ROW = {
-    "id": pl.String(),
-    "path": pl.String(),
-    "width": pl.Int32(),
-    "height": pl.Int32(),
-    "taxon_id": pl.String(),
-    "group": pl.String(),
-    "split": pl.String(),
-    "reason": pl.String(),
-    "licence": pl.String(),
-    "rights_holder": pl.String(),
-    "location": pl.String(),
-    "taken": pl.String(),
-}
+_TEXT_COLUMNS = (
+    "id",
+    "path",
+    "taxon_id",
+    "group",
+    "split",
+    "reason",
+    "licence",
+    "rights_holder",
+    "location",
+    "taken",
+)
+_ROW = dict.fromkeys(_TEXT_COLUMNS, pl.String()) | dict.fromkeys(("width", "height"), pl.Int32())
 
 _EXPECTS = "a complete list in COCO format (images, annotations, categories)"
 
@@ -70,11 +70,7 @@ def is_camera_traps(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """Read a JSON file, gzipped or not.
-
-    Raises:
-        InputError: it cannot be read, or is not JSON.
-    """
+    """Read a JSON file, gzipped or not; `InputError` where it cannot be read, or is not JSON."""
     try:
         data = path.read_bytes()
         if path.suffix.lower() == ".gz":
@@ -87,37 +83,37 @@ def load(path: Path) -> Any:
 
 
 def entries_of(document: Any, field: str, path: Path) -> list[dict[str, Any]]:
-    """Return the list of objects in a field of the document; empty where it is missing.
-
-    Raises:
-        InputError: it is not a list.
-    """
-    value = document.get(field, []) if isinstance(document, dict) else None
-    if value is None and isinstance(document, dict):
+    """Return the list of objects in a field of the document, or `InputError`; empty where it is missing."""
+    value = document.get(field) if isinstance(document, dict) else ""
+    if value is None:
         return []
     if not isinstance(value, list):
         raise InputError(f"{path}: {field!r} must be a list of objects, as in {_EXPECTS}.")
     return value
 
 
-def field_of(entries: list[dict[str, Any]], field: str, kind: str, path: Path) -> pl.Series:
-    """Return a required field of every entry as text.
+def _field_of(entries: list[dict[str, Any]], field: str, kind: str, path: Path) -> pl.Series:
+    """Return a required field of every entry as text; `InputError` where an entry lacks it."""
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or entry.get(field) is None:
+            raise InputError(f"{path}: {kind}[{number}] has no {field}: add it, or remove the entry.")
+    return _texts(field, (entry[field] for entry in entries), path)
 
-    Raises:
-        InputError: an entry lacks it.
-    """
+
+def _optional(entries: list[dict[str, Any]], field: str, path: Path) -> pl.Series:
+    if not any(field in entry for entry in entries):
+        return pl.Series(field, [None] * len(entries), dtype=pl.String)
+    return _texts(field, (entry.get(field) for entry in entries), path).replace("", None)
+
+
+def _texts(name: str, values: Iterable[object], where: Path) -> pl.Series:
+    """Convert values to a column of text; None stays null."""
+    texts = [None if value is None else str(value) for value in values]
     try:
-        values = [entry[field] for entry in entries]
-        if None not in values:
-            return text_series(field, values, path)
-    except (KeyError, TypeError):
-        pass
-    number = next(
-        number
-        for number, entry in enumerate(entries)
-        if not isinstance(entry, dict) or entry.get(field) is None
-    )
-    raise InputError(f"{path}: {kind}[{number}] has no {field}: add it, or remove the entry.")
+        return pl.Series(name, texts, dtype=pl.String)
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        message = f"{where}: a value of {name} is not valid Unicode ({error.object!r}): correct it."
+        raise InputError(message) from error
 
 
 def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories]:
@@ -140,58 +136,35 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
     if any("bbox" in each for each in annotations if isinstance(each, dict)):
         logger.info(f"{path.name} has boxes: they are ignored, a label is that of the whole photo.")
     labels = _labels(annotations, images["id"], path)
-    categories = categories_by_id(entries_of(document, "categories", path), path)
-    if labels.is_empty():
-        unlabelled = images.with_columns(taxon_id=pl.lit(None), reason="corrupt")
-        return unlabelled.select(_cast()), categories
-    rows = images.join(labels, on="id", how="left", maintain_order="left").with_columns(
-        reason=pl.when(pl.col("corrupt").is_not_null())
-        .then("corrupt")
-        .when(pl.col("labels").is_null())
-        .then(pl.lit(RejectReason.NO_LABEL.value))
-        .when(pl.col("labels") > 1)
-        .then(pl.lit(RejectReason.AMBIGUOUS_LABEL.value))
-    )
-    return rows.select(_cast()), categories
-
-
-def _cast() -> list[pl.Expr]:
-    return [pl.col(name).cast(dtype) for name, dtype in _ROW.items()]
+    cases = [(pl.col("corrupt"), RejectReason.CORRUPT)]  # as marked by the authors of the list
+    if not labels.is_empty():
+        cases.append((pl.col("labels").is_null(), RejectReason.NO_LABEL))
+        cases.append((pl.col("labels") > 1, RejectReason.AMBIGUOUS_LABEL))
+    rows = add(images, labels, on="id")
+    rows = rows.with_columns(reason=first_reason(*cases))
+    rows = rows.select(pl.col(name).cast(dtype) for name, dtype in _ROW.items())
+    return rows, categories_of(document, path)
 
 
 def _licences(entries: list[dict[str, Any]]) -> dict[str, str]:
     """Return the name or URL of each numbered licence."""
-    found = {}
-    for each in entries:
-        said = each.get("name") or each.get("url") if isinstance(each, dict) else None
-        if said and each.get("id") is not None:
-            found[str(each["id"])] = str(said)
-    return found
-
-
-def _optional(entries: list[dict[str, Any]], field: str, path: Path) -> pl.Series:
-    if not any(field in entry for entry in entries):
-        return pl.Series(field, [None] * len(entries), dtype=pl.String)
-    return text_series(field, (entry.get(field) for entry in entries), path).replace("", None)
+    known = [each for each in entries if isinstance(each, dict) and each.get("id") is not None]
+    named = ((each["id"], each.get("name") or each.get("url")) for each in known)
+    return {str(number): str(name) for number, name in named if name}
 
 
 def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str]) -> pl.DataFrame:
-    ids = field_of(entries, "id", "images", path)
-    bad = RejectReason.CORRUPT.value  # as marked by the authors of the list
+    fields = {"location": "location", "taken": "datetime", "rights_holder": "rights_holder"}
     return pl.DataFrame(
         {
-            "id": ids,
-            "path": field_of(entries, "file_name", "images", path),
-            "width": _sizes(entries, "width"),
-            "height": _sizes(entries, "height"),
-            "group": _groups(entries, path),
-            "location": _optional(entries, "location", path),
-            "taken": _optional(entries, "datetime", path),
-            "rights_holder": _optional(entries, "rights_holder", path),
+            "id": _field_of(entries, "id", "images", path),
+            "path": _field_of(entries, "file_name", "images", path),
+            **{side: _sizes(entries, side) for side in ("width", "height")},
+            "group": pl.select(pl.coalesce(_optional(entries, f, path) for f in _GROUP_FIELDS)).to_series(),
+            **{name: _optional(entries, field, path) for name, field in fields.items()},
             "licence": _optional(entries, "license", path).replace(licences),
-            "corrupt": [bad if entry.get("corrupt") is True else None for entry in entries],
-        },
-        schema_overrides={"corrupt": pl.String},
+            "corrupt": pl.Series([entry.get("corrupt") is True for entry in entries], dtype=pl.Boolean),
+        }
     )
 
 
@@ -202,23 +175,10 @@ def _sizes(entries: list[dict[str, Any]], field: str) -> pl.Series:
     return pl.Series(field, sizes, dtype=pl.Int32)
 
 
-def _groups(entries: list[dict[str, Any]], path: Path) -> pl.Series:
-    result = pl.Series("group", [None] * len(entries), dtype=pl.String)
-    for field in _GROUP_FIELDS:
-        if result.null_count():
-            result = pl.select(pl.coalesce(result, _optional(entries, field, path))).to_series()
-    return result.alias("group")
-
-
 def _labels(entries: list[dict[str, Any]], image_ids: pl.Series, path: Path) -> pl.DataFrame:
     """Return one row an annotated image: id, its first label, how many different ones it has."""
-    given = pl.DataFrame(
-        {
-            "id": field_of(entries, "image_id", "annotations", path) if entries else [],
-            "taxon_id": field_of(entries, "category_id", "annotations", path) if entries else [],
-        },
-        schema={"id": pl.String, "taxon_id": pl.String},
-    )
+    fields = {"id": "image_id", "taxon_id": "category_id"}
+    given = pl.DataFrame({name: _field_of(entries, f, "annotations", path) for name, f in fields.items()})
     strays = given.filter(~pl.col("id").is_in(image_ids.implode()))
     if not strays.is_empty():
         raise InputError(
@@ -232,52 +192,43 @@ def _labels(entries: list[dict[str, Any]], image_ids: pl.Series, path: Path) -> 
     )
 
 
-def categories_by_id(entries: list[dict[str, Any]], path: Path) -> Categories:
-    """Return the categories by their ids, as text."""
-    if not entries:
-        return {}
-    ids: list[str] = field_of(entries, "id", "categories", path).to_list()
-    return dict(zip(ids, entries, strict=True))
+def categories_of(document: Any, path: Path) -> Categories:
+    """Return the categories of a document by their ids, as text."""
+    entries = entries_of(document, "categories", path)
+    return dict(zip(_field_of(entries, "id", "categories", path), entries, strict=True))
 
 
 def number_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
     """Make ids unique: the second image with an id is rejected."""
     if not frame["id"].is_duplicated().any():
         return frame
-    number = pl.int_range(pl.len()).over("id") + 1
+    first = pl.col("id").is_first_distinct()
     return frame.with_columns(
-        id=pl.when(number == 1).then("id").otherwise(pl.format("{}#{}", "id", number)),
-        taxon_id=pl.when(number == 1).then("taxon_id"),
-        reason=pl.when(number == 1).then("reason").otherwise(pl.lit(RejectReason.DUPLICATE_ID.value)),
+        id=numbered("id"),
+        taxon_id=pl.when(first).then("taxon_id"),
+        reason=pl.when(first).then("reason").otherwise(pl.lit(RejectReason.DUPLICATE_ID.value)),
     )
 
 
-def reject_invalid(rows: pl.DataFrame, categories: Categories) -> pl.DataFrame:
-    """Reject photos outside of the folder or of an unknown category; they lose their label."""
-    reasons = [pl.when(outside("path")).then(pl.lit(RejectReason.OUTSIDE.value))]
-    if categories:
-        known = pl.col("taxon_id").is_in(list(categories))
-        reasons.append(pl.when(~known).then(pl.lit(RejectReason.UNKNOWN_CATEGORY.value)))
-    rows = rows.with_columns(reason=pl.coalesce("reason", *reasons))
-    return rows.with_columns(taxon_id=pl.when(pl.col("reason").is_null()).then("taxon_id"))
+def to_photo_table(
+    rows: pl.DataFrame, categories: Categories, groups: Mapping[str, str], path: Path, root: File, source: str
+) -> PhotoTable:
+    """Convert the rows of lists to a photo table.
 
-
-def taxonomy_of(rows: pl.DataFrame, categories: Categories, groups: Mapping[str, str]) -> Taxonomy:
-    """Return the taxa in the order of their ids; without a list of categories, those that occur.
-
-    `groups` are the supercategories of categories that have none of their own.
+    Photos outside of the folder or of an unknown category are rejected. The taxa are in the order of
+    their ids; without a list of categories, those that occur. `groups` are the supercategories of
+    categories that have none of their own.
     """
-    if not categories:
-        categories = {key: {} for key in rows["taxon_id"].drop_nulls().unique()}
-    return Taxonomy(
-        _taxon(key, categories[key], groups.get(key, "")) for key in sorted(categories, key=_by_number)
-    )
-
-
-def frame_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """Convert the rows to those of a photo table."""
-    status = pl.when(pl.col("reason").is_null()).then(pl.lit(KEPT)).otherwise(pl.lit(REJECTED))
-    return build_frame(dict(rows.with_columns(status=status).to_dict()))
+    if rows.is_empty():
+        raise no_photos(path, "its list of images is empty")
+    cases = [(outside("path"), RejectReason.OUTSIDE)]
+    if categories:
+        cases.append((~pl.col("taxon_id").is_in(list(categories)), RejectReason.UNKNOWN_CATEGORY))
+    rows = rows.with_columns(reason=pl.coalesce("reason", first_reason(*cases)))
+    rows = rows.with_columns(taxon_id=pl.when(pl.col("reason").is_null()).then("taxon_id"))
+    categories = categories or {key: {} for key in rows["taxon_id"].drop_nulls().unique()}
+    taxa = (_taxon(key, categories[key], groups.get(key, "")) for key in sorted(categories, key=_by_number))
+    return PhotoTable(build_frame(rows), Taxonomy(taxa), root, source)
 
 
 def _by_number(key: str) -> tuple[bool, int, str]:

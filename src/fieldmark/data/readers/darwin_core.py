@@ -4,28 +4,40 @@ A zip or the folder that it was unpacked to: `meta.xml`, a table of occurrences,
 extension (Simple Multimedia, or Audubon Core) or as `associatedMedia`. Photos are named by URL; offline
 copies are searched below the archive's folder (`offline_media`), and nothing is downloaded.
 
-python-dwca-reader reads rows one by one, with two dictionaries a photo; Polars reads the few columns
-that are needed at once. The tests compare the two.
+By the Darwin Core text guide, https://dwc.tdwg.org/text/, `meta.xml` describes the tables. Each is read as
+a lazy frame with the last part of a term as the name of its column (`http://rs.tdwg.org/dwc/terms/genus` is
+`genus`), so that only the needed columns are in memory.
 """
 
 from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.readers import descriptor, offline_media, scientific_names, tabular
-from fieldmark.data.readers.base import Reader, is_broken_zip, no_photos
-from fieldmark.data.readers.descriptor import KEY, META, Table
+from fieldmark.data.readers import offline_media, scientific_names, tabular
+from fieldmark.data.readers.base import Reader, check_zip, first_reason, no_photos, table_errors
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError, RejectReason, first_line
+from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.logging import progress_bar
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 logger = logging.getLogger(__name__)
+
+META = "meta.xml"
+KEY = "coreid"
+"""The column that joins an extension's rows to the core's."""
+
+_ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\r\\n": "\n", "\r\n": "\n"}
+_UTF8 = ("utf-8", "utf8", "us-ascii", "ascii", "")
 
 _EXPECTS = "a Darwin Core Archive (a zip or folder with meta.xml, occurrences and their photos)"
 _CORE = (
@@ -42,7 +54,7 @@ _ROOM = 100
 _DOUBT = r"(?i)\?|\b(?:cf|aff|nr|near|prob|probably|poss|possibly|perhaps|uncertain|sp|dub)\b"
 
 
-def archive_in(path: Path) -> Path | None:
+def _archive_in(path: Path) -> Path | None:
     """Return the `meta.xml` or the zip of an archive; None for any other path."""
     if path.is_dir():
         about = path / META
@@ -66,19 +78,14 @@ def _is_zip(path: Path) -> bool:
     return any(name.rpartition("/")[2] == META and name.count("/") < 2 for name in inside)
 
 
-def _matches(path: Path) -> bool:
-    return archive_in(path) is not None
-
-
 def _read(path: Path) -> PhotoTable:
-    about = archive_in(path)
-    if is_broken_zip(path):
-        raise InputError(f"{path} is not a complete zip: download it again.")
+    about = _archive_in(path)
+    check_zip(path)
     if about is None:
         raise InputError(f"{path} is not a Darwin Core Archive: expected is {_EXPECTS}.")
     with progress_bar("Reading the archive", unit="photos") as bar:
         core, media = _tables(about)
-        rows = media.join(core, on=KEY, how="left", maintain_order="left")
+        rows = tabular.add(media, core, on=KEY)
         bar.advance(rows.height)
     if media.is_empty():
         raise no_photos(path, f"none of its occurrences has a photo; expected is {_EXPECTS}")
@@ -90,93 +97,70 @@ def _read(path: Path) -> PhotoTable:
             )
         logger.info(f"{lost:,} of {rows.height:,} photos belong to no occurrence of the table: unlabelled.")
     rows = rows.with_columns(number=pl.int_range(pl.len()).over(KEY) + 1)
-    pictures = [
-        offline_media.MediaItem(*each) for each in rows.select("identifier", KEY, "number").iter_rows()
-    ]
-    doubtful = pl.col("identificationQualifier").str.contains(_DOUBT).fill_null(False)
+    copies = offline_media.find_copies(about.parent, rows.select("identifier", KEY, "number"))
+    doubtful = pl.col("identificationQualifier").str.contains(_DOUBT)
     # A machine observation is not uncertain by itself: camera traps make them, and people label them.
     unverified = pl.col("identificationVerificationStatus").str.to_lowercase() == "unverified"
     by_machine = pl.col("basisOfRecord").str.to_lowercase() == "machineobservation"
     given = rows.with_columns(label=scientific_names.label()).select(
         *scientific_names.ranks(),
-        "label",
-        "licence",
-        "rights_holder",
+        *("label", "licence", "rights_holder"),
         id=pl.format("{}_{}", KEY, "number"),
         taken="eventDate",
-        file_name=pl.Series(offline_media.find_copies(about.parent, pictures), dtype=pl.String),
+        file_name=copies,
         group=pl.coalesce("organismID", KEY),
         name=pl.col("label"),
         common_name=pl.col("vernacularName"),
-        reason=pl.when(pl.col("label").is_null())
-        .then(pl.lit(RejectReason.NO_LABEL.value))
-        .when(doubtful)
-        .then(pl.lit(RejectReason.UNCERTAIN_LABEL.value))
-        .when(unverified & by_machine)
-        .then(pl.lit(RejectReason.MACHINE_LABEL.value)),
+        reason=first_reason(
+            (pl.col("label").is_null(), RejectReason.NO_LABEL),
+            (doubtful, RejectReason.UNCERTAIN_LABEL),
+            (unverified & by_machine, RejectReason.MACHINE_LABEL),
+        ),
     )
     return tabular.to_photo_table(given, path, about.parent, READER.name)
 
 
 def _tables(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the occurrences that have photos, and the photos, both with the column `KEY`."""
-    core, extensions, folder = _described(about)
-
-    def place(file: str) -> Path:
-        found = folder / file
-        if not found.is_file():
-            raise InputError(f"{about} lacks the table {file}: it is incomplete, download it again.")
-        return found
-
-    try:
-        extension = next((each for each in extensions if each.kind == "Multimedia"), None)
-        scanned = core.scan((KEY, *_CORE), place)
-        media = _pictures(extension, place) if extension else _associated(scanned)
+    core, extension, folder = _described(about)
+    with table_errors(f"{about}: a table could not be read"):
+        scanned = core.scan((KEY, *_CORE), folder)
+        media = _pictures(extension, folder) if extension else _associated(scanned)
         wanted = media.select(KEY).unique().lazy()
         rows = scanned.join(wanted, on=KEY, how="semi").unique(KEY, keep="first")
         occurrences = rows.collect(engine="streaming")
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(
-            f"{about}: a table could not be read ({first_line(error)}): download it again."
-        ) from error
-    mine, theirs = pl.col("license_media"), pl.col("license")
-    joined = media.rename({"license": "license_media", "rightsHolder": "holder_media"}).join(
-        occurrences.select(KEY, "license", "rightsHolder", "recordedBy"),
-        on=KEY,
-        how="left",
-        maintain_order="left",
-    )
-    pictures = joined.select(
-        KEY,
-        "identifier",
-        licence=pl.coalesce(mine, theirs),
-        rights_holder=pl.coalesce("holder_media", "creator", "rightsHolder", "recordedBy"),
+    theirs = occurrences.select(KEY, "recordedBy", licence_core="license", holder_core="rightsHolder")
+    pictures = tabular.add(media, theirs, on=KEY).select(
+        *(KEY, "identifier"),
+        licence=pl.coalesce("license", "licence_core"),
+        rights_holder=pl.coalesce("rightsHolder", "creator", "holder_core", "recordedBy"),
     )
     return occurrences.drop("license", "rightsHolder"), pictures
 
 
-def _described(about: Path) -> tuple[Table, list[Table], Path]:
-    """Return core, extensions, and the folder with their files."""
+def _described(about: Path) -> tuple[Table, Table | None, Path]:
+    """Return the core, the extension with the photos, and the folder with their files."""
     zipped = about.suffix.lower() == ".zip"
     folder = io.unzip(about, {META: 2**20}) if zipped else about.parent
-    core, extensions = descriptor.read(folder / META)
+    core, extensions = _read_descriptor(folder / META)
     if core.kind != "Occurrence":
         raise InputError(
             f"{about} is an archive of {core.kind or 'unnamed rows'}: only archives with occurrences "
             "as their core are read, such as GBIF's occurrence downloads."
         )
-    extensions = [each for each in extensions if each.kind == "Multimedia"]
+    extension = next((each for each in extensions if each.kind == "Multimedia"), None)
+    wanted = (*core.files, *(extension.files if extension else ()))
     if zipped:
-        wanted = [name for table in (core, *extensions[:1]) for name in table.files]
         folder = io.unzip(about, dict.fromkeys(wanted, _ROOM * about.stat().st_size + 2**20))
-    return core, extensions, folder
+    if missing := next((file for file in wanted if not (folder / file).is_file()), None):
+        raise InputError(f"{about} lacks the table {missing}: it is incomplete, download it again.")
+    return core, extension, folder
 
 
-def _pictures(extension: Table, place: Callable[[str], Path]) -> pl.DataFrame:
+def _pictures(extension: Table, folder: Path) -> pl.DataFrame:
     """Read the rows of the extension that are photos by their type or format, or have neither."""
-    rows = extension.scan((KEY, *_MEDIA), place).with_columns(
-        identifier=pl.coalesce("accessURI", "identifier")
-    )
+    rows = extension.scan((KEY, *_MEDIA), folder)
+    rows = rows.with_columns(identifier=pl.coalesce("accessURI", "identifier"))
     kind, form = pl.col("type").str.to_lowercase(), pl.col("format").str.to_lowercase()
     still = kind.str.contains("image|photo") & ~kind.str.contains("moving|video")
     said = pl.when(kind.is_null()).then(form.str.starts_with("image")).otherwise(still)
@@ -198,4 +182,107 @@ def _associated(core: pl.LazyFrame) -> pl.DataFrame:
     return found.drop("accessURI", "type", "format").collect(engine="streaming")
 
 
-READER = Reader("darwin-core", _EXPECTS, _matches, _read, searches_folder=True)
+@dataclass(frozen=True)
+class Table:
+    """One table of an archive."""
+
+    kind: str  # the last part of its row type: Occurrence, Multimedia
+    files: tuple[str, ...]  # names, to be concatenated
+    separator: str  # between two cells
+    quote: str | None  # around a cell
+    end: str  # of a row
+    header: int  # how many lines come before the rows
+    columns: dict[str, int]  # the number of each named column, from 0; `KEY` among them
+    constants: dict[str, str]  # the value of a term without a column in all rows
+
+    def scan(self, names: Sequence[str], folder: Path) -> pl.LazyFrame:
+        """Scan some columns of the table's files in a folder as text; null where it does not have them."""
+        frames = []
+        for file in self.files:
+            if self.end == "\n":
+                tabular.check_complete(folder / file, self.separator, self.quote)
+            rows = pl.scan_csv(
+                folder / file,
+                has_header=False,
+                skip_rows=self.header,
+                separator=self.separator,
+                quote_char=self.quote,
+                eol_char=self.end,
+                infer_schema=False,
+                raise_if_empty=False,
+                glob=False,
+            )
+            there = rows.collect_schema().names()
+            frames.append(rows.select(self._column(name, there) for name in names))
+        return pl.concat(frames)
+
+    def _column(self, name: str, there: list[str]) -> pl.Expr:
+        number = self.columns.get(name, len(there))
+        if number >= len(there):
+            return pl.lit(self.constants.get(name), pl.String).alias(name)
+        text = pl.col(there[number]).str.strip_chars().replace("", None)
+        return text.fill_null(pl.lit(self.constants.get(name), pl.String)).alias(name)
+
+
+def _read_descriptor(path: Path) -> tuple[Table, list[Table]]:
+    """Read the core table and the extensions that a `meta.xml` describes, else raise `InputError`."""
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path} could not be read as XML ({error}): download it again.") from error
+    core = root.find("{*}core")
+    if core is None:
+        raise InputError(f"{path} describes no core table: it does not belong to a Darwin Core Archive.")
+    extensions = [_table(each, "{*}coreid", path) for each in root.findall("{*}extension")]
+    return _table(core, "{*}id", path), extensions
+
+
+def _table(element: Element, key: str, path: Path) -> Table:
+    columns: dict[str, int] = {}
+    constants: dict[str, str] = {}
+    ids = element.find(key)
+    try:
+        if ids is not None:
+            columns[KEY] = int(ids.get("index", ""))
+        for field in element.findall("{*}field"):
+            name = _last(field.get("term", ""))
+            if field.get("index") is not None and name not in columns:
+                columns[name] = int(field.get("index", ""))
+            if field.get("default"):
+                constants.setdefault(name, field.get("default", ""))
+        header = int(element.get("ignoreHeaderLines") or 0)
+    except ValueError as error:
+        raise InputError(f"{path} has an invalid column number ({error}): download it again.") from error
+    named = [each.text.strip() for each in element.findall("{*}files/{*}location") if each.text]
+    if not named or any(name != Path(name).name for name in named):
+        raise InputError(f"{path} names no file in its folder for a table: it cannot be read.")
+    encoding = element.get("encoding") or ""
+    if encoding.lower() not in _UTF8:
+        raise InputError(f"{path}: {named[0]} is in {encoding}: only UTF-8 is read, so convert it.")
+    quote = element.get("fieldsEnclosedBy", '"')
+    return Table(
+        kind=_last(element.get("rowType", "")),
+        files=tuple(named),
+        separator=_byte(element.get("fieldsTerminatedBy") or ",", path),
+        quote=_byte(quote, path) if quote else None,
+        end=_byte(element.get("linesTerminatedBy") or "\n", path),
+        header=header,
+        columns=columns,
+        constants=constants,
+    )
+
+
+def _last(term: str) -> str:
+    return term.rstrip("/#").replace("#", "/").rpartition("/")[2]
+
+
+def _byte(text: str, path: Path) -> str:
+    byte = _ESCAPES.get(text, text)
+    if len(byte.encode()) != 1:
+        raise InputError(f"{path} separates cells by {text!r}: only single characters are read.")
+    return byte
+
+
+READER = Reader("darwin-core", _EXPECTS, _archive_in, _read, searches_folder=True)

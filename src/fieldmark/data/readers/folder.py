@@ -11,24 +11,13 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
-from fieldmark.data.photos import KEPT, REJECTED, PhotoTable, build_frame
-from fieldmark.data.readers import (
-    camtrap,
-    coco_camera_traps,
-    darwin_core,
-    imagefolder,
-    inat_export,
-    inat_open_data,
-    parquet,
-    webdataset,
-)
+from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.readers.base import Reader, binomial, may_be_image, no_photos, part_named
-from fieldmark.data.readers.inat import annotation_files
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
 
@@ -38,8 +27,7 @@ _HIDDEN_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found"}
 _EXPECTS = "a folder for each class with its photos in it (PHOTOS/<class>/photo.jpg)"
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     """One file: its folder names and file name, and why it is not a photo (or None)."""
 
     parts: tuple[str, ...]
@@ -51,13 +39,6 @@ class _Found:
         return "/".join(self.parts).encode("utf-8", "backslashreplace").decode()
 
 
-def _matches(path: Path) -> bool:
-    lists = (annotation_files, camtrap.package_in, darwin_core.archive_in, imagefolder.metadata_in)
-    more = (coco_camera_traps.lists_in, inat_open_data.is_mirror, inat_export.exports_in)
-    claimed = (*lists, *more, webdataset.shards_in, parquet.shards_in)
-    return path.is_dir() and not any(claim(path) for claim in claimed)
-
-
 def _read(path: Path) -> PhotoTable:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder: expected is {_EXPECTS}.")
@@ -66,21 +47,17 @@ def _read(path: Path) -> PhotoTable:
         raise no_photos(path, f"expected is {_EXPECTS}")
     has_parts = _has_parts(found)
     placed = [_place(file.parts[:-1], has_parts) for file in found]
-    labels = [label for _, label in placed]
-    reasons = _reasons(found, placed)
-    kept_labels = [None if reason else label for label, reason in zip(labels, reasons, strict=True)]
-    frame = build_frame(
-        {
-            "id": pl.Series([file.path for file in found], dtype=pl.String),
-            "path": pl.Series([file.path for file in found], dtype=pl.String),
-            "taxon_id": pl.Series(kept_labels, dtype=pl.String),
-            "split": pl.Series([part for part, _ in placed], dtype=pl.String),
-            "status": [REJECTED if reason else KEPT for reason in reasons],
-            "reason": pl.Series([reason.value if reason else None for reason in reasons], dtype=pl.String),
-        }
+    labelled = any(
+        label is not None and not file.reason for file, (_, label) in zip(found, placed, strict=True)
     )
-    names = sorted({label for label in kept_labels if label is not None})
-    return PhotoTable(frame, _taxonomy(names), path, READER.name)
+    rows = []
+    for file, (part, label) in zip(found, placed, strict=True):
+        unlabelled = labelled and label is None and part != "test"
+        reason = file.reason or (RejectReason.NO_LABEL if unlabelled else None)
+        rows.append((file.path, None if reason else label, part, reason and reason.value))
+    columns = dict.fromkeys(("path", "taxon_id", "split", "reason"), pl.String)
+    frame = build_frame(pl.DataFrame(rows, columns, orient="row").with_columns(id="path"))
+    return PhotoTable(frame, _taxonomy(sorted(frame["taxon_id"].drop_nulls().unique())), path, READER.name)
 
 
 def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[_Found]:
@@ -137,18 +114,6 @@ def _place(folders: tuple[str, ...], has_parts: bool) -> tuple[str | None, str |
     return part, unicodedata.normalize("NFC", below[0]) if below else None
 
 
-def _reasons(found: list[_Found], placed: list[tuple[str | None, str | None]]) -> list[RejectReason | None]:
-    pairs = list(zip(found, placed, strict=True))
-    labelled = any(label is not None for file, (_, label) in pairs if file.reason is None)
-
-    def reason(file: _Found, part: str | None, label: str | None) -> RejectReason | None:
-        if file.reason is None and label is None and labelled and part != "test":
-            return RejectReason.NO_LABEL
-        return file.reason
-
-    return [reason(file, part, label) for file, (part, label) in pairs]
-
-
 def _taxonomy(names: list[str]) -> Taxonomy:
     """Name the taxa after the folders, with genus and species where the names are scientific.
 
@@ -167,4 +132,4 @@ def _taxonomy(names: list[str]) -> Taxonomy:
     )
 
 
-READER = Reader("folder", _EXPECTS, _matches, _read)
+READER = Reader("folder", _EXPECTS, Path.is_dir, _read)

@@ -12,8 +12,8 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Reader, part_named
-from fieldmark.utils.errors import InputError, first_line
+from fieldmark.data.readers.base import Reader, part_named, table_errors
+from fieldmark.utils.errors import InputError
 
 _EXPECTS = "an imagefolder (metadata.csv or metadata.jsonl with the column file_name)"
 _NAMES = ("metadata.csv", "metadata.jsonl")
@@ -21,7 +21,7 @@ _LABELS = ("label", "class", "species", "scientific_name")
 _RENAMED = {"license": "licence", "attribution": "rights_holder", "observation_id": "group"}
 
 
-def metadata_in(path: Path) -> list[Path]:
+def _metadata_in(path: Path) -> list[Path]:
     """Return the metadata of a folder or, where it has none, of its parts; sorted."""
     if not path.is_dir():
         return []
@@ -30,12 +30,8 @@ def metadata_in(path: Path) -> list[Path]:
     return own[:1] or sorted(p / name for p in parts for name in _NAMES if (p / name).is_file())
 
 
-def _matches(path: Path) -> bool:
-    return bool(metadata_in(path))
-
-
 def _read(path: Path) -> PhotoTable:
-    found = metadata_in(path)
+    found = _metadata_in(path)
     if not found:
         raise InputError(f"{path} has no metadata: expected is {_EXPECTS}.")
     rows = pl.concat([_rows(each, path) for each in found], how="diagonal")
@@ -46,30 +42,23 @@ def _rows(metadata: Path, root: Path) -> pl.DataFrame:
     frame = _load(metadata)
     tabular.require_columns(frame, ("file_name",), metadata, _EXPECTS)
     label = next((name for name in _LABELS if name in frame.columns), None)
-    frame = frame.rename(
-        {old: new for old, new in _RENAMED.items() if old in frame.columns and new not in frame.columns}
-    )
+    there = set(frame.columns)
+    frame = frame.rename({a: b for a, b in _RENAMED.items() if a in there and b not in there})
     kept = [name for name in tabular.COLUMNS if name in frame.columns and name != "reason"]
-    below = metadata.parent.relative_to(root).as_posix()
-    part = part_named(metadata.parent.name) if below != "." else None
-    rows = frame.select(kept).with_columns(
-        label=pl.col(label) if label else pl.lit(None, pl.String),
-        file_name=pl.when(tabular.outside() | pl.lit(below == "."))
-        .then("file_name")
-        .otherwise(pl.format("{}/{}", pl.lit(below), "file_name")),
-    )
-    return rows.with_columns(split=pl.lit(part)) if part else rows
+    rows = frame.select(kept).with_columns(label=pl.col(label) if label else pl.lit(None, pl.String))
+    if metadata.parent == root:
+        return rows
+    part = metadata.parent.name
+    below = pl.when(tabular.outside()).then("file_name").otherwise(pl.lit(f"{part}/") + pl.col("file_name"))
+    return rows.with_columns(file_name=below, split=pl.lit(part_named(part)))
 
 
 def _load(path: Path) -> pl.DataFrame:
     if path.suffix == ".csv":
         return tabular.read_text_table(path)
-    try:
+    with table_errors(f"{path} could not be read as JSON lines"):
         frame = pl.read_ndjson(path, infer_schema_length=None)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(f"{path} could not be read as JSON lines ({first_line(error)}).") from error
-    plain = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
-    return tabular.clean(frame.select(plain))
+    return tabular.clean(frame.select(name for name, dtype in frame.schema.items() if not dtype.is_nested()))
 
 
-READER = Reader("imagefolder", _EXPECTS, _matches, _read)
+READER = Reader("imagefolder", _EXPECTS, _metadata_in, _read)

@@ -16,7 +16,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import coco
-from fieldmark.data.readers.base import Reader, no_photos, part_named
+from fieldmark.data.readers.base import Reader, folder_of, part_named
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 
@@ -54,7 +54,7 @@ def _matches(path: Path) -> bool:
 
 
 def _read(path: Path) -> PhotoTable:
-    root = path if path.is_dir() else path.parent
+    root = folder_of(path)
     listings = annotation_files(path) if path.is_dir() else [path]
     if not listings:
         raise InputError(f"{path} holds no annotation files: expected are {_EXPECTS}.")
@@ -70,22 +70,16 @@ def _read(path: Path) -> PhotoTable:
     for key, entry in _official_categories(root).items():
         categories[key] = {**categories.get(key, {}), **entry}
     rows = _unique_across(frames)
-    if rows.is_empty():
-        raise no_photos(path, "its list of images is empty")
-    rows = coco.reject_invalid(rows, categories)
-    taxonomy = coco.taxonomy_of(rows, categories, _groups_in_paths(rows))
-    return PhotoTable(coco.frame_of(rows), taxonomy, root, READER.name)
+    return coco.to_photo_table(rows, categories, _groups_in_paths(rows), path, root, READER.name)
 
 
 def _official_categories(root: Path) -> coco.Categories:
-    for name in ("categories.json", "categories.json.gz"):
-        path = root / name
-        if path.is_file():
-            document = coco.load(path)
-            if isinstance(document, list):
-                document = {"categories": document}
-            return coco.categories_by_id(coco.entries_of(document, "categories", path), path)
-    return {}
+    places = (root / "categories.json", root / "categories.json.gz")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return {}
+    document = coco.load(path)
+    return coco.categories_of({"categories": document} if isinstance(document, list) else document, path)
 
 
 def _unique_across(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -96,12 +90,12 @@ def _unique_across(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """
     numbered = [coco.number_duplicates(frame) for frame in frames]
     rows = pl.concat(numbered)
-    if rows["id"].is_duplicated().any():
-        rows = pl.concat(
-            frame.with_columns(id=pl.concat_str(pl.lit(f"{part}/"), "id"))
-            for frame, part in zip(numbered, _prefixes(frames), strict=True)
-        )
-    return rows
+    if not rows["id"].is_duplicated().any():
+        return rows
+    return pl.concat(
+        frame.with_columns(id=pl.lit(f"{part}/") + pl.col("id"))
+        for frame, part in zip(numbered, _prefixes(frames), strict=True)
+    )
 
 
 def _prefixes(frames: list[pl.DataFrame]) -> list[str]:
@@ -114,17 +108,13 @@ def _prefixes(frames: list[pl.DataFrame]) -> list[str]:
 
 def _groups_in_paths(rows: pl.DataFrame) -> dict[str, str]:
     """Return the group of each category with photos in `<group>/<category id>/`."""
-    parts = pl.col("path").str.extract_groups(r"(?P<group>[^/]+)/(?P<category>[^/]+)/[^/]+$").struct
-    found = (
-        rows.lazy()
-        .filter(pl.col("taxon_id").is_not_null())
-        .unique("taxon_id", keep="first", maintain_order=True)
-        .select("taxon_id", group=parts.field("group"), category=parts.field("category"))
-        .filter(pl.col("category") == pl.col("taxon_id"))
-        .select("taxon_id", "group")
-        .collect()
-    )
-    return {taxon: group.replace("_", " ") for taxon, group in found.iter_rows()}
+    first = rows.drop_nulls("taxon_id").unique("taxon_id", keep="first", maintain_order=True)
+    folders = {taxon: path.split("/")[-3:-1] for taxon, path in first.select("taxon_id", "path").iter_rows()}
+    return {
+        taxon: found[0].replace("_", " ")
+        for taxon, found in folders.items()
+        if len(found) == 2 and found[0] and found[1] == taxon
+    }
 
 
 READER = Reader("inat", _EXPECTS, _matches, _read)

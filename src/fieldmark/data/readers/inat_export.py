@@ -44,16 +44,10 @@ def is_export(path: Path) -> bool:
     return {"id", "image_url"} <= header and bool(_TYPICAL & header) and "file_name" not in header
 
 
-def exports_in(path: Path) -> list[Path]:
+def _exports_in(path: Path) -> list[Path]:
     """Return the exports at the top of a folder, or the path itself."""
-    if not path.is_dir():
-        return [path] if is_export(path) else []
-    there = [p for p in sorted(path.iterdir()) if p.suffix.lower() in (".csv", ".zip")]
-    return [each for each in there if is_export(each)]
-
-
-def _matches(path: Path) -> bool:
-    return bool(exports_in(path))
+    there = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [each for each in there if each.suffix.lower() in (".csv", ".zip") and is_export(each)]
 
 
 @contextmanager
@@ -86,12 +80,11 @@ def _rows(path: Path) -> pl.DataFrame:
 
 
 def _read(path: Path) -> PhotoTable:
-    if path.is_dir():
-        found = exports_in(path)
-        if len(found) != 1:
-            several = ", ".join(each.name for each in found) or "none"
-            raise InputError(f"{path} holds several exports or none ({several}): name one file.")
-        (path,) = found
+    found = _exports_in(path) if path.is_dir() else [path]
+    if len(found) != 1:
+        several = ", ".join(each.name for each in found) or "none"
+        raise InputError(f"{path} holds several exports or none ({several}): name one file.")
+    path = found[0]
     rows = _rows(path)
     tabular.require_columns(rows, _NEEDED, path, _EXPECTS)
     pictured = rows.filter(pl.col("image_url").is_not_null())
@@ -99,19 +92,17 @@ def _read(path: Path) -> PhotoTable:
         raise no_photos(path, "none of its observations has an image_url")
     if without := rows.height - pictured.height:
         logger.info(f"{without:,} observations without a photo are left out.")
-    if "quality_grade" in rows.columns:
-        doubtful = pictured.filter(pl.col("quality_grade") != "research").height
-        if doubtful:
-            logger.info(f"{doubtful:,} of {pictured.height:,} observations are not of research grade.")
-    pictures = [offline_media.MediaItem(*each) for each in pictured.select("image_url", "id").iter_rows()]
+    grade = pl.col("quality_grade")
+    if "quality_grade" in rows.columns and (doubtful := pictured.filter(grade != "research").height):
+        logger.info(f"{doubtful:,} of {pictured.height:,} observations are not of research grade.")
+    copies = offline_media.find_copies(path.parent, pictured.select("image_url", "id"))
     rows = _completed(pictured).with_columns(label=scientific_names.label())
     given = rows.select(
         *scientific_names.ranks(),
-        "label",
-        "id",
-        file_name=pl.Series(offline_media.find_copies(path.parent, pictures), dtype=pl.String),
-        group=pl.col("id"),
-        name=pl.col("label"),
+        *("label", "id"),
+        file_name=copies,
+        group="id",
+        name="label",
         common_name=pl.when(pl.col("label") == pl.col("scientificName")).then("common_name"),
         supercategory="iconic_taxon_name",
         licence="license",
@@ -130,10 +121,7 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
         if "species" in rows.columns:
             rows = rows.with_columns(species=pl.when(hybrid.is_null()).then("species"))
     more = ("common_name", "iconic_taxon_name", "license", "user_name", "user_login")
-    wanted = (*scientific_names.TERMS, *more)
-    return rows.with_columns(
-        pl.lit(None, pl.String).alias(name) for name in wanted if name not in rows.columns
-    )
+    return tabular.with_missing(rows, (*scientific_names.TERMS, *more))
 
 
-READER = Reader("inat-export", _EXPECTS, _matches, _read, searches_folder=True)
+READER = Reader("inat-export", _EXPECTS, _exports_in, _read, searches_folder=True)

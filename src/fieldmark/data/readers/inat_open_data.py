@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_tables, tabular
-from fieldmark.data.readers.base import Reader
+from fieldmark.data.readers.base import Reader, first_reason
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.logging import progress_bar
@@ -27,19 +26,18 @@ _EXPECTS = "a mirror of iNaturalist Open Data (photos, observations and taxa.csv
 _NEEDED = ("photos", "observations", "taxa")
 
 
-def _table(folder: Path, name: str) -> Path | None:
-    found = (folder / f"{name}.csv.gz", folder / f"{name}.csv")
-    return next((path for path in found if path.is_file()), None)
+def _tables(folder: Path) -> dict[str, Path]:
+    """Return the tables in a folder by their names."""
+    packed = ((name, folder / f"{name}.csv{end}") for end in ("", ".gz") for name in inat_tables.NAMES)
+    return {name: path for name, path in packed if path.is_file()}
 
 
-def is_mirror(path: Path) -> bool:
-    """Return whether a folder has the tables."""
-    return path.is_dir() and all(_table(path, name) for name in _NEEDED)
+def _is_mirror(path: Path) -> bool:
+    return {*_NEEDED} <= _tables(path).keys()
 
 
 def _read(path: Path) -> PhotoTable:
-    found = {name: _table(path, name) for name in (*_NEEDED, "observers")}
-    there = {name: table for name, table in found.items() if table is not None}
+    there = _tables(path)
     if lacking := [name for name in _NEEDED if name not in there]:
         raise InputError(f"{path} has no {lacking[0]}.csv.gz: expected is {_EXPECTS}.")
     local = _find_files(path / "photos")
@@ -48,29 +46,22 @@ def _read(path: Path) -> PhotoTable:
         raise InputError(f"{path}: none of the files in photos is in the table of photos.")
     wanted = photos["observation_uuid"].unique().implode()
     columns = ("observation_uuid", "taxon_id", "quality_grade")
-    observed = _rows(there["observations"], columns, lambda: pl.col("observation_uuid").is_in(wanted))
+    observed = _rows(there["observations"], columns, pl.col("observation_uuid").is_in(wanted))
     observed = observed.unique("observation_uuid").with_columns(
         pl.col("taxon_id").cast(pl.Int64, strict=False), seen=True
     )
     if doubtful := observed.filter(pl.col("quality_grade") != "research").height:
         logger.info(f"{doubtful:,} of {observed.height:,} observations are not of research grade.")
     taxa = inat_tables.labels(there["taxa"], observed["taxon_id"].drop_nulls())
-    rows = photos.join(observed, on="observation_uuid", how="left", maintain_order="left").join(
-        taxa, on="taxon_id", how="left", maintain_order="left"
-    )
-    rows = rows.join(
-        _observers(there.get("observers"), rows), on="observer_id", how="left", maintain_order="left"
-    )
+    rows = tabular.add(tabular.add(photos, observed, on="observation_uuid"), taxa, on="taxon_id")
+    rows = tabular.add(rows, _observers(there.get("observers"), rows), on="observer_id")
     given = rows.select(
-        *RANKS,
-        "label",
-        "file_name",
-        "rights_holder",
+        *(*RANKS, "label", "file_name", "rights_holder"),
         id="photo_id",
         group="observation_uuid",
         name="label",
         licence="license",
-        reason=pl.when(pl.col("seen").is_null()).then(pl.lit(RejectReason.NO_LABEL.value)),
+        reason=first_reason((pl.col("seen").is_null(), RejectReason.NO_LABEL)),
     )
     return tabular.to_photo_table(given, path, path, READER.name)
 
@@ -91,24 +82,20 @@ def _find_files(folder: Path) -> dict[str, str] | None:
     return found
 
 
-def _rows(path: Path, columns: tuple[str, ...], wanted: Callable[[], pl.Expr]) -> pl.DataFrame:
+def _rows(path: Path, columns: tuple[str, ...], wanted: pl.Expr) -> pl.DataFrame:
     """Read the matching rows of a table, block by block."""
-    return pl.concat(block.filter(wanted()) for block in inat_tables.blocks(path, columns))
+    return pl.concat(block.filter(wanted) for block in inat_tables.blocks(path, columns))
 
 
 def _photos(path: Path, local: dict[str, str] | None) -> pl.DataFrame:
     """Read one row a photo: those that exist, or without any, all of the table."""
     columns = ("photo_id", "observation_uuid", "observer_id", "extension", "license")
     if not local:
-        rows = _rows(path, columns, lambda: pl.col("photo_id").is_not_null())
-        name = pl.format("photos/{}/medium.{}", "photo_id", "extension")
-        return rows.with_columns(file_name=name)
-    here = pl.DataFrame(
-        {"photo_id": list(local), "file_name": list(local.values())},
-        schema={"photo_id": pl.String, "file_name": pl.String},
-    )
-    rows = _rows(path, columns, lambda: pl.col("photo_id").is_in(here["photo_id"].implode()))
-    found = rows.join(here, on="photo_id", how="left", maintain_order="left")
+        rows = _rows(path, columns, pl.col("photo_id").is_not_null())
+        return rows.with_columns(file_name=pl.format("photos/{}/medium.{}", "photo_id", "extension"))
+    here = pl.DataFrame({"photo_id": list(local), "file_name": list(local.values())})
+    rows = _rows(path, columns, pl.col("photo_id").is_in(here["photo_id"].implode()))
+    found = tabular.add(rows, here, on="photo_id")
     if unlisted := here.height - found["photo_id"].n_unique():
         logger.info(f"{unlisted:,} photos are not in {path.name}: they are left out.")
     return found
@@ -120,9 +107,9 @@ def _observers(path: Path | None, rows: pl.DataFrame) -> pl.DataFrame:
     if path is None:
         return pl.DataFrame({"observer_id": wanted, "rights_holder": wanted})
     columns = ("observer_id", "login", "name")
-    known = _rows(path, columns, lambda: pl.col("observer_id").is_in(wanted.implode()))
+    known = _rows(path, columns, pl.col("observer_id").is_in(wanted.implode()))
     holder = pl.coalesce("name", "login")
     return known.unique("observer_id").select("observer_id", rights_holder=holder)
 
 
-READER = Reader("inat-open-data", _EXPECTS, is_mirror, _read)
+READER = Reader("inat-open-data", _EXPECTS, _is_mirror, _read)

@@ -16,9 +16,10 @@ from typing import BinaryIO, cast, get_args
 
 import polars as pl
 
+from fieldmark.data.readers.tabular import with_missing
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.utils.choices import PhotoSize
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 
 SIZES = get_args(PhotoSize)
 """The file names of a photo's sizes, the largest first; its folder is the photo's id."""
@@ -58,20 +59,14 @@ def blocks(path: Path, columns: Sequence[str], size: int = BLOCK) -> Iterator[pl
                 ).select(columns)
                 text = handle.read(size)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is truncated or damaged ({error}): delete it to download it again."
-        ) from error
+        message = f"{path} is truncated or damaged ({error}): delete it to download it again."
+        raise InputError(message) from error
     except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a table of iNaturalist Open Data ({first}).") from error
+        raise InputError(f"{path} is not a table of iNaturalist Open Data ({first_line(error)}).") from error
 
 
 def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Find the species that some taxa are or contain.
-
-    Args:
-        path: `taxa.csv.gz`.
-        wanted: scientific names or numbers of taxa.
+    """Find the species that some taxa, named or numbered, in `taxa.csv.gz` are or contain.
 
     Returns:
         One row a species: `species`, `name` and the `RANKS`; and one row for each taxon that counts as
@@ -82,19 +77,14 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
     """
     taxa = _taxa(path).filter("active")
     numbers = [_number(taxa, each) for each in wanted]
-    any_of = "|".join(map(str, numbers))
-    under = taxa.filter(
-        pl.col("taxon_id").is_in(numbers) | pl.col("ancestry").str.contains(f"(^|/)({any_of})(/|$)")
-    )
+    below = pl.col("ancestry").str.contains(f"(^|/)({'|'.join(map(str, numbers))})(/|$)")
+    under = taxa.filter(pl.col("taxon_id").is_in(numbers) | below)
     above = _ancestors(taxa, under)
     own = under.filter(rank="species").select("taxon_id", species="taxon_id")
-    lower = above.filter(rank="species").join(
-        under.filter(pl.col("rank").is_in(_BELOW_SPECIES)).select("taxon_id"), on="taxon_id"
-    )
+    below_species = under.filter(pl.col("rank").is_in(_BELOW_SPECIES)).select("taxon_id")
+    lower = above.filter(rank="species").join(below_species, on="taxon_id")
     counted = pl.concat([own, lower.select("taxon_id", species="ancestor")])
-    known = taxa.filter(rank="species").join(
-        counted.select("species").unique(), right_on="species", left_on="taxon_id", how="semi"
-    )
+    known = taxa.filter(pl.col("taxon_id").is_in(counted["species"].implode()), rank="species")
     ranked = known.select("taxon_id", "name").join(_ranks(taxa, known), on="taxon_id", how="left")
     species = ranked.with_columns(species="name").select("taxon_id", "name", *RANKS)
     return species.sort("name", "taxon_id"), counted
@@ -103,46 +93,34 @@ def species_below(path: Path, wanted: Sequence[str]) -> tuple[pl.DataFrame, pl.D
 def labels(path: Path, taxon_ids: pl.Series) -> pl.DataFrame:
     """Return the label of some taxa, one row each: `taxon_id`, `label` and the `RANKS`.
 
-    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon
-    itself.
-
-    Raises:
-        InputError: see `blocks`.
+    The label is the name of the species, also for subspecies, varieties and forms, or of the taxon itself.
     """
     taxa = _taxa(path)
     wanted = taxa.filter(pl.col("taxon_id").is_in(taxon_ids.unique().implode()))
-    own = [pl.when(rank=rank).then("name").alias(f"own_{rank}") for rank in RANKS]
-    found = wanted.select("taxon_id", "rank", "name", *own)
-    found = found.join(_ranks(taxa, wanted), on="taxon_id", how="left")
+    found = wanted.join(_ranks(taxa, wanted), on="taxon_id", how="left")
     below = pl.col("rank").is_in(_BELOW_SPECIES)
     return found.select(
         "taxon_id",
-        *(pl.coalesce(f"own_{rank}", rank).alias(rank) for rank in RANKS),
+        *(pl.when(rank=rank).then("name").otherwise(rank).alias(rank) for rank in RANKS),
         label=pl.when(below).then(pl.coalesce("species", "name")).otherwise("name"),
     )
 
 
 def _taxa(path: Path) -> pl.DataFrame:
     columns = ("taxon_id", "ancestry", "rank", "name", "active")
-    return (
-        pl.concat(blocks(path, columns))
-        .select(
-            pl.col("taxon_id").cast(_Id, strict=False),
-            pl.col("ancestry").str.replace_all("\\", "/", literal=True),
-            "rank",
-            "name",
-            active=pl.col("active").str.to_lowercase().str.starts_with("t"),
-        )
-        .filter(pl.col("taxon_id").is_not_null())
+    taxa = pl.concat(blocks(path, columns)).with_columns(
+        pl.col("taxon_id").cast(_Id, strict=False),
+        pl.col("ancestry").str.replace_all("\\", "/", literal=True),
+        active=pl.col("active").str.to_lowercase().str.starts_with("t"),
     )
+    return taxa.filter(pl.col("taxon_id").is_not_null())
 
 
 def _ranks(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
     """Return the names of the ancestors of some taxa: `taxon_id` and the `RANKS`."""
     ranks = _ancestors(taxa, of).filter(pl.col("rank").is_in(RANKS))
     wide = ranks.pivot("rank", index="taxon_id", values="name", aggregate_function="first")
-    lacking = [pl.lit(None, pl.String).alias(rank) for rank in RANKS if rank not in wide.columns]
-    return wide.with_columns(lacking).select("taxon_id", *RANKS)
+    return with_missing(wide, RANKS).select("taxon_id", *RANKS)
 
 
 def _ancestors(taxa: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:

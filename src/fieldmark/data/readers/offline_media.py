@@ -16,28 +16,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
+
+import polars as pl
 
 from fieldmark.data.readers.base import may_be_image
 from fieldmark.data.readers.inat_tables import SIZES
 
 
-@dataclass(frozen=True, slots=True)
-class MediaItem:
-    """A photo that a list names.
+class _MediaItem(NamedTuple):
+    """A photo that a list names."""
 
-    Attributes:
-        url: its URL, or its path below the list's folder.
-        record: the id of its record.
-        number: its number among the record's photos, from 1.
-    """
-
-    url: str
-    record: str
-    number: int = 1
+    url: str  # or its path below the list's folder
+    record: str  # the id of its record
+    number: int = 1  # among the record's photos
 
     @property
     def parts(self) -> list[str]:
@@ -48,8 +42,14 @@ class MediaItem:
         return [part for part in unquote(path).split("/") if part not in ("", "..")]
 
 
-def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
-    """Return the path of each photo's copy below the folder; the expected path where there is none."""
+def find_copies(root: Path, rows: pl.DataFrame) -> pl.Series:
+    """Return the path of each photo's copy below the folder; the expected path where there is none.
+
+    Args:
+        root: the folder.
+        rows: the photos: URL (or path), id of the record, and optionally the number in it, in this order.
+    """
+    pictures = [_MediaItem(*row) for row in rows.iter_rows()]
     files = _FileIndex(root)
     called = [picture.parts for picture in pictures]
     often = Counter(parts[-1] for parts in called if parts)
@@ -59,15 +59,16 @@ def find_copies(root: Path, pictures: Sequence[MediaItem]) -> list[str]:
     ]
     lost = [number for number, path in enumerate(paths) if path is None]
     if lost and files.stems:
-        ways = [[files.by_name(names(pictures[n])) for n in lost] for names in _NAMES]
+        each = [[files.by_name(names) for names in _names(pictures[number])] for number in lost]
+        ways = list(zip(*each, strict=True))
         best = max(ways, key=lambda found: sum(path is not None for path in found))
         for number, path in zip(lost, best, strict=True):
             paths[number] = path
-    return [path or _expected_path(pictures[number]) for number, path in enumerate(paths)]
-
-
-def _expected_path(picture: MediaItem) -> str:
-    return "/".join(picture.parts) or picture.record
+    found = [
+        path or "/".join(parts) or picture.record
+        for path, parts, picture in zip(paths, called, pictures, strict=True)
+    ]
+    return pl.Series(found, dtype=pl.String)
 
 
 class _FileIndex:
@@ -106,19 +107,13 @@ def _is_size(name: str) -> bool:
     return name.partition(".")[0] in SIZES
 
 
-def _after_record(picture: MediaItem) -> list[str]:
+def _names(picture: _MediaItem) -> tuple[list[str], ...]:
+    """Return the names of a copy after its record, after the number in its URL, and after the URL's hash."""
     numbered = f"{picture.record}_{picture.number}"
-    return [numbered, picture.record] if picture.number == 1 else [numbered]
-
-
-def _after_number(picture: MediaItem) -> list[str]:
     *_, folder, name = ["", "", *picture.parts]
-    return [folder] if _is_size(name) else []
-
-
-def _after_hash(picture: MediaItem) -> list[str]:
     url = picture.url.encode()
-    return [hashlib.new(name, url, usedforsecurity=False).hexdigest() for name in ("md5", "sha1")]
-
-
-_NAMES: tuple[Callable[[MediaItem], list[str]], ...] = (_after_record, _after_number, _after_hash)
+    return (
+        [numbered, picture.record] if picture.number == 1 else [numbered],
+        [folder] if _is_size(name) else [],
+        [hashlib.new(kind, url, usedforsecurity=False).hexdigest() for kind in ("md5", "sha1")],
+    )

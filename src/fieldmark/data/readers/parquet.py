@@ -8,9 +8,8 @@ The part is in a file's name: `train-00000-of-00002.parquet`.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -18,11 +17,10 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Reader, part_named
+from fieldmark.data.readers.base import DAMAGE, Reader, folder_of, part_of_shard, table_errors
 from fieldmark.data.storage import fsspec, places
-from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import File
-from fieldmark.utils.errors import InputError, first_line
+from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 
 _EXPECTS = "Parquet files with a column of image bytes"
@@ -30,7 +28,7 @@ _PREFERRED = ("image", "img", "photo", "picture", "jpg", "jpeg", "png")
 _LABELS = ("label", "labels", "class", "species", "scientific_name", "fine_label")
 _GROUPS = ("group", "seq_id", "observation_id", "observation_uuid", "deployment", "location")
 _RENAMED = {"license": "licence", "attribution": "rights_holder"}
-_DAMAGE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+_RIGHTS = ("licence", "rights_holder")
 
 
 def shards_in(path: Path) -> list[Path]:
@@ -39,60 +37,45 @@ def shards_in(path: Path) -> list[Path]:
     Damaged files are among them, so that reading them raises an error.
     """
     if path.is_file():
-        named = path.suffix.lower() == ".parquet" and bytes_column(path)
-        return [path] if named else []
+        return [path] if path.suffix.lower() == ".parquet" and bytes_column(path) else []
     near = [path, path / "data"] if (path / "data").is_dir() else [path]
-    files_ = sorted(p for folder in near for p in folder.iterdir() if _is_parquet(p))
-    found = [each for each in files_ if bytes_column(each)]
-    broken = [each for each in files_ if each not in found and _damage(each)]
+    inside = sorted(p for folder in near for p in folder.iterdir() if p.suffix.lower() == ".parquet")
+    files = {each: _schema(each) for each in inside if each.is_file()}
+    there = any(bytes_column(each) for each in files)
     alone = not any(p.is_dir() for p in path.iterdir() if p.name != "data")
-    return sorted([*found, *broken]) if found or alone else []
+    if not there and not alone:
+        return []
+    return [each for each, schema in files.items() if schema is None or bytes_column(each)]
 
 
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet" and path.is_file()
-
-
-def _damage(path: Path) -> str | None:
-    """Return why a file cannot be read as Parquet, or None."""
-    try:
-        _schema(path, path.stat().st_mtime_ns)
-    except _DAMAGE as error:
-        return first_line(error)
+def _schema(path: Path) -> Mapping[str, pl.DataType] | None:
+    """Return the columns of a file; None for a damaged one."""
+    with suppress(*DAMAGE):
+        return _read_schema(path, path.stat().st_mtime_ns)
     return None
 
 
 @lru_cache(maxsize=256)
-def _schema(path: Path, _changed: int) -> pl.Schema:
-    return pl.read_parquet_schema(path)  # type: ignore[return-value]
+def _read_schema(path: Path, _changed: int) -> Mapping[str, pl.DataType]:
+    return pl.read_parquet_schema(path)
 
 
 def bytes_column(path: Path) -> str | None:
     """Return the column of image bytes (`image`, or `image.bytes` of a struct), or None."""
-    try:
-        schema = _schema(path, path.stat().st_mtime_ns)
-    except _DAMAGE:
-        return None
     found = {}
-    for name, dtype in schema.items():
+    for name, dtype in (_schema(path) or {}).items():
         if dtype == pl.Binary:
             found[name] = name
-        elif isinstance(dtype, pl.Struct):
-            fields = {field.name: field.dtype for field in dtype.fields}
-            if fields.get("bytes") == pl.Binary:
-                found[name] = f"{name}.bytes"
+        elif isinstance(dtype, pl.Struct) and pl.Field("bytes", pl.Binary) in dtype.fields:
+            found[name] = f"{name}.bytes"
     return next((found[name] for name in (*_PREFERRED, *found) if name in found), None)
-
-
-def _matches(path: Path) -> bool:
-    return path.exists() and bool(shards_in(path))
 
 
 def _read(path: Path) -> PhotoTable:
     shards = shards_in(path)
     if not shards:
         raise InputError(f"{path} has no photos: expected are {_EXPECTS}.")
-    root = path if path.is_dir() else path.parent
+    root = folder_of(path)
     return read_shards([(each, each.relative_to(root).as_posix()) for each in shards], path)
 
 
@@ -103,27 +86,22 @@ def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
         shards: each file, and its name below the folder. Of remote ones two at a time are copied.
         path: the folder, or the file.
     """
-    root = path if path.is_dir() else path.parent
     frames = []
     with progress_bar("Reading shards", len(shards), unit="shards") as bar:
         for shard, name in shards:
-            copy = fsspec.local_copy(shard) if isinstance(shard, Remote) else nullcontext(shard)
-            with copy as here:
+            with fsspec.local_copy(shard) as here:
                 frames.append(_rows(here, name, shard))
             bar.advance()
-    return tabular.to_photo_table(pl.concat(frames, how="diagonal"), path, root, READER.name)
+    return tabular.to_photo_table(pl.concat(frames, how="diagonal"), path, folder_of(path), READER.name)
 
 
 def _rows(shard: Path, name: str, shown: File) -> pl.DataFrame:
     """Read the rows of a local shard; `shown` is its name in messages."""
-    column = bytes_column(shard)
-    if damage := _damage(shard):
-        raise InputError(f"{shown} is not a complete Parquet file ({damage}): download it again.")
-    if column is None:
-        raise InputError(f"{shown} has no column of image bytes: expected are {_EXPECTS}.")
-    try:
+    with table_errors(f"{shown} is not a complete Parquet file"):
         table = pl.scan_parquet(shard, glob=False)
         schema = table.collect_schema()
+        if (column := bytes_column(shard)) is None:
+            raise InputError(f"{shown} has no column of image bytes: expected are {_EXPECTS}.")
         label = next((each for each in _LABELS if each in schema), None)
         group = next((each for each in _GROUPS if each in schema), None)
         rights = {_RENAMED.get(c, c): c for c in schema if _RENAMED.get(c, c) in _RIGHTS}
@@ -138,22 +116,15 @@ def _rows(shard: Path, name: str, shown: File) -> pl.DataFrame:
                 )
         frame = table.select(pl.int_range(pl.len()).alias("id"), *columns).cast(pl.String).collect()
         names = _class_names(shard, label)
-    except _DAMAGE as error:
-        raise InputError(
-            f"{shown} is not a complete Parquet file ({first_line(error)}): download it again."
-        ) from error
     if names and "label" in frame:
         known = {str(number): text for number, text in enumerate(names)} | {"-1": None}
         frame = frame.with_columns(pl.col("label").replace(known))
-    part = part_named(re.split(r"[-_.\d]", PurePosixPath(name).name, maxsplit=1)[0])
+    part = part_of_shard(PurePosixPath(name).name)
     return tabular.clean(frame).with_columns(
         file_name=pl.lit(places.cell_text(name, column, 0)[:-1]) + pl.col("id"),
         id=pl.lit(f"{name}/") + pl.col("id"),
         split=pl.lit(part, pl.String),
     )
-
-
-_RIGHTS = ("licence", "rights_holder")
 
 
 def _class_names(shard: Path, label: str | None) -> list[str]:
@@ -166,4 +137,4 @@ def _class_names(shard: Path, label: str | None) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-READER = Reader("parquet", _EXPECTS, _matches, _read)
+READER = Reader("parquet", _EXPECTS, shards_in, _read)

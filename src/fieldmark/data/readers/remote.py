@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import parquet, table, webdataset
-from fieldmark.data.readers.base import Reader, part_named
+from fieldmark.data.readers.base import Reader, folder_of, part_named
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.utils import io
@@ -38,8 +38,13 @@ def read(place: Remote, pick: Callable[[Path], Reader]) -> PhotoTable:
     with tempfile.TemporaryDirectory(prefix="fieldmark-") as temporary:
         here = Path(temporary)
         with _errors_about(here, place):
-            if not _is_file(place):
-                return _folder(place, here, pick)
+            named = not place.url.endswith("/") and PurePosixPath(place.name).suffix
+            if not (named and fsspec.is_file(place)):
+                if not _mirror(place, here):
+                    raise InputError(
+                        f"{place} has nothing that can be listed: check the URL, or name a list of photos."
+                    )
+                return _listed(pick(here), here, place)
             path = here / place.name
             _copy_list(place, path)
             if table.is_index(path):
@@ -63,26 +68,12 @@ def _errors_about(here: Path, place: Remote) -> Iterator[None]:
         raise InputError(text.replace(str(here), root.url)) from error
 
 
-def _is_file(place: Remote) -> bool:
-    named = not place.url.endswith("/") and PurePosixPath(place.name).suffix
-    return bool(named) and fsspec.is_file(place)
-
-
-def _folder(place: Remote, here: Path, pick: Callable[[Path], Reader]) -> PhotoTable:
-    if not _mirror(place, here):
-        raise InputError(f"{place} has nothing that can be listed: check the URL, or name a list of photos.")
-    return _listed(pick(here), here, place)
-
-
 def _listed(source: Reader, path: Path, root: Remote) -> PhotoTable:
-    if source is webdataset.READER:
-        shards = webdataset.shards_in(path)
-        folder = path if path.is_dir() else path.parent
-        return webdataset.read_shards([(root / each.name, each.name) for each in shards], folder)
-    if source is parquet.READER:
-        folder = path if path.is_dir() else path.parent
-        names = [each.relative_to(folder).as_posix() for each in parquet.shards_in(path)]
-        return replace(parquet.read_shards([(root / each, each) for each in names], path), root=root)
+    for module in (webdataset, parquet):
+        if source is module.READER:
+            names = [each.relative_to(folder_of(path)).as_posix() for each in module.shards_in(path)]
+            found: PhotoTable = module.read_shards([(root / name, name) for name in names], path)
+            return replace(found, root=root)
     return replace(source.read(path), root=root)
 
 
@@ -108,16 +99,15 @@ def _mirror(place: Remote, here: Path) -> int:
 def _is_list(name: str) -> bool:
     """Return whether an object may be a list: by its suffix, at the top or in the folder of a part."""
     *folders, base = name.split("/")
-    near = not folders or (len(folders) == 1 and (folders[0] == "data" or part_named(folders[0]) is not None))
-    return near and PurePosixPath(base).suffix.lower() in _LISTS
+    near = not folders or (len(folders) == 1 and (folders[0] == "data" or part_named(folders[0])))
+    return bool(near) and PurePosixPath(base).suffix.lower() in _LISTS
 
 
 def _copy_list(place: Remote, path: Path) -> None:
-    if path.suffix.lower() == ".tar":
+    suffix = path.suffix.lower()
+    if suffix == ".tar":
         path.touch()
-    elif path.exists() or (path.suffix.lower() == ".parquet" and _holds_pictures(place, path)):
-        pass
-    else:
+    elif not path.exists() and not (suffix == ".parquet" and _holds_pictures(place, path)):
         fsspec.download(place, path)
 
 

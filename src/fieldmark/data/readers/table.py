@@ -1,9 +1,8 @@
 """A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
 
-Optional columns: `common_name`, `supercategory`, `name` (the
-scientific name), the ranks from `kingdom` to `species`, `licence`, `rights_holder`, `location`,
-`deployment` and `taken`. File names are relative to the table's folder, or absolute. A photo without a
-label is unlabelled.
+Optional columns: `common_name`, `supercategory`, `name` (the scientific name), the ranks from `kingdom` to
+`species`, `licence`, `rights_holder`, `location`, `deployment` and `taken`. File names are relative to the
+table's folder, or absolute. A photo without a label is unlabelled.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
-from fieldmark.data.readers.base import Reader, no_photos
-from fieldmark.utils.errors import InputError, first_line
+from fieldmark.data.readers.base import Reader, no_photos, table_errors
+from fieldmark.utils.errors import InputError
 
 _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _NEEDED = ("file_name", "label")
@@ -41,15 +40,17 @@ def is_index(path: Path) -> bool:
 
 def _matches(path: Path) -> bool:
     known = path.suffix.lower() in {*_TEXT_SUFFIXES, ".parquet"} and path.is_file()
-    claims = (parquet.bytes_column, inat_export.is_export)
-    return known and not any(claim(path) for claim in claims)
+    return known and not parquet.bytes_column(path) and not inat_export.is_export(path)
 
 
 def _read(path: Path) -> PhotoTable:
-    given = _load(path)
-    if given.is_empty():
-        raise no_photos(path, "expected is a header and a row for each photo")
-    return tabular.to_photo_table(given, path, path.parent, READER.name, trusted=True)
+    with table_errors(f"{path} could not be read as a table", f"expected is {_EXPECTS}"):
+        if separator := _TEXT_SUFFIXES.get(path.suffix.lower()):
+            frame = tabular.read_text_table(path, separator, advice=f"expected is {_EXPECTS}")
+        else:
+            frame = pl.read_parquet(path)
+        frame = _chosen(frame, path)
+    return _to_photo_table(frame, path, path.parent)
 
 
 def from_frame(frame: Any) -> PhotoTable:
@@ -60,17 +61,12 @@ def from_frame(frame: Any) -> PhotoTable:
     Raises:
         InputError: a column is missing, or there is no row.
     """
-    where = Path("data frame")
     if not isinstance(frame, pl.DataFrame):
         # Through plain lists, so that pandas needs no PyArrow for this.
-        frame = pl.DataFrame(
-            {str(name): list(map(_cell, frame[name])) for name in frame.columns},
-            schema={str(name): pl.String for name in frame.columns},
-        )
-    given = _chosen(frame.cast(pl.String), where)
-    if given.is_empty():
-        raise no_photos(where, "expected is a row for each photo")
-    return tabular.to_photo_table(given, where, Path.cwd(), READER.name, trusted=True)
+        columns = {str(name): list(map(_cell, frame[name])) for name in frame.columns}
+        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    where = Path("data frame")
+    return _to_photo_table(_chosen(frame.cast(pl.String), where), where, Path.cwd())
 
 
 def _cell(value: Any) -> str | None:
@@ -78,23 +74,7 @@ def _cell(value: Any) -> str | None:
     return None if value is None or value != value else str(value)  # noqa: PLR0124  # NaN
 
 
-def _load(path: Path) -> pl.DataFrame:
-    """Read all columns as stripped text; an empty cell is null."""
-    separator = _TEXT_SUFFIXES.get(path.suffix.lower())
-    try:
-        if separator is None:
-            frame = pl.read_parquet(path)
-        else:
-            tabular.check_complete(path, separator)
-            frame = pl.read_csv(path, separator=separator, infer_schema=False)
-        return _chosen(frame, path)
-    except pl.exceptions.NoDataError as error:
-        raise InputError(f"{path} is empty: expected is {_EXPECTS}.") from error
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path} could not be read as a table ({first_line(error)}).") from error
-
-
-def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+def _chosen(frame: pl.DataFrame, where: Path) -> pl.DataFrame:
     """Select the known columns, under their usual names."""
     frame = frame.rename(lambda name: name.strip().lower())
     for other, name in _RENAMED.items():
@@ -104,9 +84,15 @@ def _chosen(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     for name in _NEEDED:
         if name not in frame.columns:
             raise InputError(
-                f"{path} has no column {name!r}: rename one of its columns; expected is {_EXPECTS}."
+                f"{where} has no column {name!r}: rename one of its columns; expected is {_EXPECTS}."
             )
     return frame
+
+
+def _to_photo_table(frame: pl.DataFrame, where: Path, root: Path) -> PhotoTable:
+    if frame.is_empty():
+        raise no_photos(where, "expected is a row for each photo below the names of the columns")
+    return tabular.to_photo_table(frame, where, root, READER.name, trusted=True)
 
 
 READER = Reader("table", _EXPECTS, _matches, _read)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
 
-from fieldmark.data.photos import KEPT, REJECTED, PhotoTable, build_frame
-from fieldmark.data.readers.base import PART_NAMES, binomial, no_photos, part_named
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.readers.base import PARTS, binomial, first_reason, no_photos, part_named, table_errors
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.utils.errors import InputError, RejectReason, first_line
+from fieldmark.utils.errors import InputError, RejectReason
 
 TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 """Columns of a list that describe its labels."""
@@ -27,8 +28,6 @@ COLUMNS = (
 
 # A drive, a scheme, a home folder, an absolute path, or a step upwards: wrong or hostile in annotations.
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|\x00"
-
-
 _TAIL = 1 << 20  # bytes of a table's end that are searched for its last row
 
 
@@ -37,14 +36,24 @@ def outside(column: str = "file_name") -> pl.Expr:
     return pl.col(column).str.contains(_OUTSIDE)
 
 
+def with_missing(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Add those of some columns that a table lacks, as text, all null."""
+    lacking = (name for name in names if name not in frame.columns)
+    return frame.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking)
+
+
+def add(rows: pl.DataFrame, facts: pl.DataFrame, on: str) -> pl.DataFrame:
+    """Add the columns of `facts` to the rows; a row without them stays, and so does the order."""
+    return rows.join(facts, on=on, how="left", maintain_order="left")
+
+
 def to_photo_table(
     given: pl.DataFrame, where: Path, root: File, source: str, *, trusted: bool = False
 ) -> PhotoTable:
     """Convert a list to a photo table.
 
     Args:
-        given: some of `COLUMNS`, all text. Without `id` the file's name is the id. An existing
-            `reason` stays.
+        given: some of `COLUMNS`, all text. Without `id` the file's name is the id; a `reason` stays.
         where: the list, for messages.
         root: what the file names are relative to.
         source: the reader's name.
@@ -58,55 +67,35 @@ def to_photo_table(
         raise no_photos(where, "its list is empty")
     if nameless := given["file_name"].null_count():
         raise InputError(f"{where}: {nameless:,} rows have no file_name: fill it in or delete them.")
-    missing = [name for name in COLUMNS if name not in given.columns]
-    given = given.with_columns(pl.lit(None, pl.String).alias(name) for name in missing)
+    given = with_missing(given, COLUMNS)
     given = given.with_columns(id=pl.coalesce("id", "file_name"), split=_parts(given, where))
     taxonomy = _taxonomy(given, where, strict=trusted)
-    rows = given.select(
-        id=pl.col("id") + _repeat_number("id"),
-        path="file_name",
-        taxon_id="label",
-        group="group",
-        split="split",
-        reason=pl.coalesce("reason", _reason(trusted=trusted)),
-        licence="licence",
-        rights_holder="rights_holder",
-        location="location",
-        deployment="deployment",
-        taken="taken",
-    ).with_columns(
-        taxon_id=pl.when(pl.col("reason").is_null()).then("taxon_id"),
-        status=pl.when(pl.col("reason").is_null()).then(pl.lit(KEPT)).otherwise(pl.lit(REJECTED)),
-    )
-    return PhotoTable(build_frame(dict(rows.to_dict())), taxonomy, root, source)
+    reasons = [
+        (pl.col("label").n_unique().over("id") > 1, RejectReason.AMBIGUOUS_LABEL),
+        (_number("id") > 1, RejectReason.DUPLICATE_ID),
+    ]
+    if not trusted:
+        reasons.insert(0, (outside(), RejectReason.OUTSIDE))
+    rows = given.with_columns(
+        id=numbered("id"), path="file_name", reason=pl.coalesce("reason", first_reason(*reasons))
+    ).with_columns(taxon_id=pl.when(pl.col("reason").is_null()).then("label"))
+    return PhotoTable(build_frame(rows), taxonomy, root, source)
 
 
-def _repeat_number(name: str) -> pl.Expr:
-    """Return `#2` for the second row with an id, and so on."""
-    number = pl.int_range(pl.len()).over(name) + 1
-    return pl.when(number == 1).then(pl.lit("")).otherwise(pl.format("#{}", number))
+def numbered(column: str) -> pl.Expr:
+    """Append `#2` to the second of some equal values, and so on."""
+    number = _number(column)
+    return pl.when(number == 1).then(column).otherwise(pl.format("{}#{}", column, number))
 
 
-def _reason(*, trusted: bool) -> pl.Expr:
-    labels = pl.col("label").n_unique().over("id")
-    leads_out = pl.lit(False) if trusted else outside()
-    return (
-        pl.when(leads_out)
-        .then(pl.lit(RejectReason.OUTSIDE.value))
-        .when(labels > 1)
-        .then(pl.lit(RejectReason.AMBIGUOUS_LABEL.value))
-        .when(pl.int_range(pl.len()).over("id") > 0)
-        .then(pl.lit(RejectReason.DUPLICATE_ID.value))
-    )
+def _number(column: str) -> pl.Expr:
+    return pl.int_range(pl.len()).over(column) + 1
 
 
 def _parts(given: pl.DataFrame, where: Path) -> pl.Series:
-    named = given["split"].unique().drop_nulls().to_list()
-    meaning = {name: part_named(name) for name in named}
+    meaning = {name: part_named(name) for name in given["split"].unique().drop_nulls()}
     if unknown := sorted(name for name, part in meaning.items() if part is None):
-        raise InputError(
-            f"{where}: the column split holds {unknown[0]!r}: write one of {', '.join(PART_NAMES)}."
-        )
+        raise InputError(f"{where}: the column split holds {unknown[0]!r}: write one of {', '.join(PARTS)}.")
     return given["split"].replace_strict(meaning, return_dtype=pl.String)
 
 
@@ -116,13 +105,13 @@ def _taxonomy(given: pl.DataFrame, where: Path, *, strict: bool) -> Taxonomy:
     values = labelled.agg(pl.col(TAXON_COLUMNS).drop_nulls().unique().sort()).sort("label")
     taxa = []
     for row in values.iter_rows(named=True):
-        for name in TAXON_COLUMNS:
-            if strict and len(row[name]) > 1:
-                raise InputError(
-                    f"{where}: the label {row['label']!r} has two values of {name}, "
-                    f"{row[name][0]!r} and {row[name][1]!r}: use one value."
-                )
-        taxa.append(taxon(row["label"], {name: row[name][0] for name in TAXON_COLUMNS if row[name]}))
+        label = row.pop("label")
+        if strict and (twice := next((name for name, found in row.items() if len(found) > 1), None)):
+            raise InputError(
+                f"{where}: the label {label!r} has two values of {twice}, "
+                f"{row[twice][0]!r} and {row[twice][1]!r}: use one value."
+            )
+        taxa.append(taxon(label, {name: found[0] for name, found in row.items() if found}))
     return Taxonomy(taxa)
 
 
@@ -140,7 +129,7 @@ def taxon(label: str, values: dict[str, str]) -> Taxon:
         name=values.get("name") or ranks.get("species") or label,
         common_name=values.get("common_name", ""),
         supercategory=values.get("supercategory", ""),
-        ranks={rank: ranks[rank] for rank in RANKS if rank in ranks},
+        ranks=ranks,
     )
 
 
@@ -149,32 +138,28 @@ def clean(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(pl.all().cast(pl.String).str.strip_chars().replace("", None))
 
 
-def read_text_table(path: Path, separator: str = ",", *, quote: str | None = '"') -> pl.DataFrame:
+def read_text_table(
+    path: Path, separator: str = ",", *, quote: str | None = '"', advice: str = "download it again"
+) -> pl.DataFrame:
     """Read a CSV or TSV file, gzipped or not, all cells text; an empty cell is null.
 
     Raises:
         InputError: it cannot be read, is truncated, or a row has more cells than its header.
     """
     check_complete(path, separator, quote)
-    try:
-        frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
-    except pl.exceptions.NoDataError as error:
-        raise InputError(f"{path} is empty: download it again.") from error
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(
-            f"{path} could not be read as a table ({first_line(error)}): download it again."
-        ) from error
-    return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
+    with table_errors(f"{path} could not be read as a table", advice):
+        try:
+            frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
+        except pl.exceptions.NoDataError as error:
+            raise InputError(f"{path} is empty: {advice}.") from error
+        return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
 
 
 def check_complete(path: Path, separator: str = ",", quote: str | None = '"') -> None:
-    """Refuse a text table that was truncated within its last row.
+    """Raise `InputError` for a text table that was truncated within its last row.
 
     A last row without a line end must have as many cells as the first one. A truncated gzip file fails
     when it is decompressed.
-
-    Raises:
-        InputError: the last row is shorter than the first and has no line end.
     """
     try:
         with path.open("rb") as handle:
@@ -209,8 +194,7 @@ def _cells(lines: bytes, separator: str, quote: str | None) -> int:
         return sys.maxsize
 
 
-def require_columns(frame: pl.DataFrame, names: tuple[str, ...], where: Path, what: str) -> None:
+def require_columns(frame: pl.DataFrame, names: Iterable[str], where: Path, what: str) -> None:
     """Raise InputError for a table that lacks one of some columns."""
-    for name in names:
-        if name not in frame.columns:
-            raise InputError(f"{where} has no column {name!r}: expected is {what}.")
+    if missing := next((name for name in names if name not in frame.columns), None):
+        raise InputError(f"{where} has no column {missing!r}: expected is {what}.")

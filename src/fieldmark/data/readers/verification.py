@@ -13,6 +13,7 @@ import polars as pl
 
 from fieldmark.data import images
 from fieldmark.data.photos import KEPT, REJECTED, PhotoTable
+from fieldmark.data.readers.tabular import add
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File, Place
 from fieldmark.utils import io
@@ -34,11 +35,8 @@ Checker = Callable[[File, PhotoRows], Iterator[list[FileCheck]]]
 """Checks photos below a root: see `check_in_threads`."""
 
 _SCHEMA = {
-    "id": pl.String(),
-    "found_sha256": pl.String(),
-    "found_width": pl.Int32(),
-    "found_height": pl.Int32(),
-    "found_reason": pl.String(),
+    **{"id": pl.String(), "found_sha256": pl.String()},
+    **{"found_width": pl.Int32(), "found_height": pl.Int32(), "found_reason": pl.String()},
 }
 
 
@@ -51,7 +49,7 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
     listed = table.frame.filter(pl.col("status") == KEPT).select("id", "path")
     if listed.is_empty():
         return table
-    if photos_are_missing(table.root, listed["path"]):
+    if _photos_are_missing(table.root, listed["path"]):
         logger.info(f"No photos found under {table.root}: only the annotations are counted.")
         return table
     rows = list(listed.iter_rows())
@@ -60,10 +58,20 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
         for batch in checker(table.root, rows):
             findings += batch
             bar.advance(len(batch))
-    return _merge(table, pl.DataFrame(findings, schema=_SCHEMA, orient="row"))
+    found = pl.DataFrame(findings, schema=_SCHEMA, orient="row").with_columns(checked=True)
+    seen, refused = pl.col("checked").is_not_null(), pl.col("found_reason").is_not_null()
+    return table.with_frame(
+        add(table.frame, found, on="id").with_columns(
+            sha256=pl.coalesce("found_sha256", "sha256"),
+            width=pl.when(seen).then("found_width").otherwise("width"),
+            height=pl.when(seen).then("found_height").otherwise("height"),
+            status=pl.when(refused).then(pl.lit(REJECTED)).otherwise("status"),
+            reason=pl.coalesce("found_reason", "reason"),
+        )
+    )
 
 
-def photos_are_missing(root: File, paths: pl.Series) -> bool:
+def _photos_are_missing(root: File, paths: pl.Series) -> bool:
     """Return whether none of the top folders of the paths exists below `root`."""
     if not isinstance(root, Path):
         return False
@@ -75,36 +83,19 @@ def check_in_threads(root: File, rows: PhotoRows, workers: int | None = None) ->
     """Yield results in the order of the rows; a bounded number of batches is in progress."""
     workers = workers or 2 * cores()
     batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
-    return in_order(lambda batch: _check_batch(root, batch), batches, workers, ahead=0)
 
+    def check(batch: PhotoRows) -> list[FileCheck]:
+        return [(photo_id, *_check(places.at(root, path))) for photo_id, path in batch]
 
-def _check_batch(root: File, batch: PhotoRows) -> list[FileCheck]:
-    return [(photo_id, *_check(places.at(root, path))) for photo_id, path in batch]
+    return in_order(check, batches, workers, ahead=0)
 
 
 def _check(place: Place) -> tuple[str | None, int | None, int | None, str | None]:
+    digest = None
     try:
         data = images.read_bytes(place)
-    except ImageRejected as error:
-        return None, None, None, error.reason.value
-    digest = io.sha256(data)
-    try:
+        digest = io.sha256(data)
         header = images.verify(data)
     except ImageRejected as error:
         return digest, None, None, error.reason.value
     return digest, header.width, header.height, None
-
-
-def _merge(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
-    seen = pl.col("checked").is_not_null()
-    refused = pl.col("found_reason").is_not_null()
-    joined = table.frame.join(findings.with_columns(checked=True), on="id", how="left", maintain_order="left")
-    return table.with_frame(
-        joined.with_columns(
-            sha256=pl.coalesce("found_sha256", "sha256"),
-            width=pl.when(seen).then("found_width").otherwise("width"),
-            height=pl.when(seen).then("found_height").otherwise("height"),
-            status=pl.when(refused).then(pl.lit(REJECTED)).otherwise("status"),
-            reason=pl.coalesce("found_reason", "reason"),
-        )
-    )

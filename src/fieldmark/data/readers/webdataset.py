@@ -11,9 +11,9 @@ A label is the text of `.cls`, else `label`, `class`, `species` or `name` of `.j
 from __future__ import annotations
 
 import json
-import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import polars as pl
 
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import tabular
-from fieldmark.data.readers.base import Reader, may_be_image, part_named
+from fieldmark.data.readers.base import Reader, folder_of, may_be_image, part_of_shard
 from fieldmark.data.readers.inat import annotation_files
 from fieldmark.data.storage import fsspec, places
 from fieldmark.data.storage.fsspec import Remote
@@ -54,10 +54,6 @@ def shards_in(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.suffix.lower() == ".tar" and p.is_file())
 
 
-def _matches(path: Path) -> bool:
-    return path.exists() and bool(shards_in(path))
-
-
 def _read(path: Path) -> PhotoTable:
     shards = shards_in(path)
     if not shards:
@@ -65,26 +61,25 @@ def _read(path: Path) -> PhotoTable:
     return read_shards([(shard, shard.name) for shard in shards], path)
 
 
-def read_shards(shards: list[tuple[File, str]], path: Path) -> PhotoTable:
+def read_shards(shards: Sequence[tuple[File, str]], path: Path) -> PhotoTable:
     """List the photos of some tars, each given with its name below their folder.
 
     The names of numbered classes are searched in the folder of `path`, also for remote tars.
     """
-    root = shards[0][0].parent
-    names = _class_names(path if path.is_dir() else path.parent)
+    root = folder_of(path)
+    names = _class_names(root)
     found: list[dict[str, str | None]] = []
     with progress_bar("Reading shards", len(shards), unit="shards") as bar:
         for shard, name in shards:
             found += _photos(shard, name, names)
             bar.advance()
-    schema = dict.fromkeys(tabular.COLUMNS, pl.String)
-    frame = pl.DataFrame(found, schema=schema, orient="row")
+    frame = pl.DataFrame(found, schema=dict.fromkeys(tabular.COLUMNS, pl.String))
     return tabular.to_photo_table(frame, path, root, READER.name)
 
 
 def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str | None]]:
     """Yield one row a photo, with the values of the notes of the same key."""
-    part = part_named(re.split(r"[-_.\d]", name, maxsplit=1)[0])
+    part = part_of_shard(name)
     for key, members in _samples(shard):
         notes: dict[str, Any] = {}
         said = sorted(
@@ -99,40 +94,30 @@ def _photos(shard: File, name: str, names: list[str]) -> Iterator[dict[str, str 
             label = names[int(label)]
         for suffix, (member, _) in members.items():
             if suffix and may_be_image(f"{key}.{suffix}"):
-                regular = member.isreg()
                 yield {
                     **notes,
                     "id": f"{name}/{key}.{suffix}",
                     "file_name": places.member_text(name, member.offset_data, member.size),
                     "label": label,
                     "split": part,
-                    "reason": None if regular else RejectReason.OUTSIDE.value,  # a link
+                    "reason": None if member.isreg() else RejectReason.OUTSIDE.value,  # a link
                 }
 
 
 def _samples(shard: File) -> Iterator[tuple[str, dict[str, tuple[tarfile.TarInfo, str | None]]]]:
     """Yield the members of each key by suffix, in the order of the tar, the notes with their text."""
-    current: str | None = None
-    members: dict[str, tuple[tarfile.TarInfo, str | None]] = {}
-    for member, text in _members(shard):
-        folder, _, base = member.name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        key = f"{folder}/{stem}" if folder else stem
-        if key != current:
-            if current is not None:
-                yield current, members
-            current, members = key, {}
-        members[suffix.lower()] = member, text
-    if current is not None:
-        yield current, members
+    for key, members in groupby(_members(shard), lambda found: _key_and_suffix(found[0])[0]):
+        yield key, {_key_and_suffix(member)[1]: (member, text) for member, text in members}
+
+
+def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
+    folder, _, base = member.name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return f"{folder}/{stem}" if folder else stem, suffix.lower()
 
 
 def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
-    """Yield the members of a tar, the notes with their text.
-
-    Raises:
-        InputError: the tar is incomplete, or a note is not text or too large.
-    """
+    """Yield the members of a tar, the notes with their text; `InputError` for an incomplete one."""
     try:
         with (
             fsspec.open_file(shard) if isinstance(shard, Remote) else shard.open("rb") as handle,
@@ -154,14 +139,11 @@ def _members(shard: File) -> Iterator[tuple[tarfile.TarInfo, str | None]]:
 
 
 def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: File) -> str | None:
-    suffix = member.name.rpartition("/")[2].partition(".")[2].lower()
-    if not member.isreg() or not _note_of(suffix):
+    if not member.isreg() or not _note_of(_key_and_suffix(member)[1]):
         return None
     if member.size > _NOTE_BYTES:
-        raise InputError(
-            f"{shard}: {member.name} in it has {member.size:,} bytes, too many for a label: at most "
-            f"{_NOTE_BYTES:,} are allowed."
-        )
+        much = f"{member.size:,} bytes, too many for a label: at most {_NOTE_BYTES:,} are allowed"
+        raise InputError(f"{shard}: {member.name} in it has {much}.")
     source = archive.extractfile(member)
     try:
         return source.read().decode("utf-8-sig") if source else None
@@ -181,7 +163,7 @@ def _note_of(suffix: str) -> str | None:
 
 def _parse_note(suffix: str, text: str, where: str) -> dict[str, str]:
     """Parse a note to the columns of a list."""
-    if suffix in ("cls", "txt"):
+    if suffix != "json":
         return {"label": text.strip()} if text.strip() else {}
     try:
         value = json.loads(text)
@@ -199,12 +181,10 @@ def _parse_note(suffix: str, text: str, where: str) -> dict[str, str]:
 def _class_names(root: Path) -> list[str]:
     """Read the names of numbered classes, one a line; none without such a file."""
     path = root / "classnames.txt"
-    if not path.is_file():
-        return []
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} could not be read as UTF-8 text ({error}).") from error
 
 
-READER = Reader("webdataset", _EXPECTS, _matches, _read)
+READER = Reader("webdataset", _EXPECTS, shards_in, _read)

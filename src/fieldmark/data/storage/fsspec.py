@@ -1,8 +1,8 @@
 """Read objects behind a URL (s3://, gs://, http://, https://, memory:// in tests) through fsspec.
 
-The user names a URL; relative paths are added below it. "No such object" marks a photo as missing.
-A server that does not answer, or refuses the credentials, ends the run with an error after a few
-retries: a photo is not rejected because a network failed.
+The user names a URL; relative paths are added below it, and one that leads out of it is rejected as OUTSIDE.
+"No such object" marks a photo as MISSING. A server that does not answer, or refuses the credentials, ends
+the run with an InputError after a few retries: a photo is not rejected because a network failed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from fieldmark.utils.threads import RecentValues
 _URL = re.compile(r"(s3|gs|gcs|https?|memory):/{1,2}(?!/)(.+)", re.IGNORECASE | re.DOTALL)
 _TRIES = 4
 _FIRST_WAIT = 0.25  # seconds; doubled with each try
-BLOCK = 8 * 2**20
-"""Bytes of one request to a large object, such as a shard."""
-
+BLOCK = 8 * 2**20  # bytes of one request to a large object, such as a shard
 T = TypeVar("T")
 
 
@@ -65,13 +63,8 @@ def parse_url(text: str | Path) -> Remote | None:
 
 
 def read(place: Remote, max_bytes: int) -> bytes:
-    """Read an object of at most `max_bytes`.
-
-    Raises:
-        ImageRejected: MISSING, OUTSIDE or TOO_LARGE.
-        InputError: see `filesystem` and `_retry`.
-    """
-    fs, path = _opened(place)
+    """Read an object of at most `max_bytes`; a larger one is rejected as TOO_LARGE."""
+    fs, path = filesystem(place)
 
     def get() -> bytes:
         # One request to a web server: read up to the limit instead of asking for the size.
@@ -89,13 +82,8 @@ def read(place: Remote, max_bytes: int) -> bytes:
 
 
 def size(place: Remote) -> int:
-    """Return how many bytes an object has.
-
-    Raises:
-        ImageRejected: MISSING or OUTSIDE.
-        InputError: the server does not report it.
-    """
-    fs, path = _opened(place)
+    """Return how many bytes an object has; an InputError where the server does not report it."""
+    fs, path = filesystem(place)
     found = _retry(place, lambda: fs.size(path))
     if found is None:
         raise InputError(f"{place}: the server does not report its size: download it first.")
@@ -120,17 +108,16 @@ def read_range(place: Remote, offset: int, length: int) -> bytes:
 
 
 def _fetch(place: Remote, start: int) -> bytes:
-    fs, path = _opened(place)
-    whole = size(place)
-    if start >= whole:
+    fs, path = filesystem(place)
+    wanted = min(BLOCK, size(place) - start)
+    if wanted <= 0:
         return b""
-    end = min(start + BLOCK, whole)
 
     def get() -> bytes:
-        data = bytes(fs.cat_file(path, start=start, end=end))
-        if len(data) > end - start:
+        data = bytes(fs.cat_file(path, start=start, end=start + wanted))
+        if len(data) > wanted:
             raise InputError(f"{place}: the server gives no parts of a file: download it first.")
-        if len(data) < end - start:
+        if len(data) < wanted:
             raise OSError("the connection ended before the data")
         return data
 
@@ -145,7 +132,7 @@ def open_file(place: Remote) -> Any:
         def _fetch_range(self, start: int, end: int) -> bytes:
             return read_range(place, start, end - start)
 
-    fs, path = _opened(place)
+    fs, path = filesystem(place)
     return BlockFile(fs, path, block_size=64 * 1024, size=size(place))
 
 
@@ -164,22 +151,20 @@ _copies: RecentValues[_Copy] = RecentValues(2)
 
 
 @contextmanager
-def local_copy(place: Remote) -> Iterator[Path]:
-    """Give a local copy of a Parquet file, which cannot be read in order.
+def local_copy(file: Path | Remote) -> Iterator[Path]:
+    """Give a local copy of a Parquet file, which cannot be read in order; a local file as it is.
 
     The last two copies stay, and all that are being read.
     """
-    copy = _copies.get(place.url, lambda: _Copy(place))
-    yield copy.path
+    if isinstance(file, Path):
+        yield file
+    else:
+        copy = _copies.get(file.url, lambda: _Copy(file))
+        yield copy.path
 
 
 def download(place: Remote, target: Path) -> None:
-    """Download an object to a local file, block by block.
-
-    Raises:
-        ImageRejected: MISSING or OUTSIDE.
-        InputError: see `filesystem` and `_retry`; or the disk is full.
-    """
+    """Download an object to a local file, block by block; an InputError where the disk is full."""
     length = size(place)
     try:
         with target.open("wb") as handle:
@@ -193,12 +178,8 @@ def download(place: Remote, target: Path) -> None:
 
 
 def is_file(place: Remote) -> bool:
-    """Return whether there is an object of this name; False for a prefix that serves as a folder.
-
-    Raises:
-        InputError: see `filesystem` and `_retry`.
-    """
-    fs, path = _opened(place)
+    """Return whether there is an object of this name; False for a prefix that serves as a folder."""
+    fs, path = filesystem(place)
     try:
         return bool(_retry(place, lambda: fs.info(path))["type"] == "file")
     except ImageRejected:
@@ -206,20 +187,13 @@ def is_file(place: Remote) -> bool:
 
 
 def list_objects(place: Remote) -> list[str]:
-    """List the names of all objects below a place, sorted and relative to it.
-
-    Of a web server these are the links of its pages.
-
-    Raises:
-        InputError: see `filesystem` and `_retry`.
-    """
-    fs, path = _opened(place)
-    web = place.url.startswith("http")
+    """List the names of all objects below a place, sorted and relative to it; of a web server its links."""
+    fs, path = filesystem(place)
+    web, start = place.url.startswith("http"), f"{path.rstrip('/')}/"
     try:
-        found = _retry(place, lambda: fs.find(f"{path.rstrip('/')}/" if web else path))
+        found = _retry(place, lambda: fs.find(start if web else path))
     except ImageRejected:
         return []
-    start = f"{path.rstrip('/')}/"
     names = (name.removeprefix(start) for name in found if name.startswith(start))
     return sorted(unquote(name) if web else name for name in names if name and name[-1] != "/")
 
@@ -228,8 +202,11 @@ def filesystem(place: Remote) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the object's name in it.
 
     Raises:
+        ImageRejected: OUTSIDE.
         InputError: fsspec, or what it needs for this kind of URL, is not installed.
     """
+    if ".." in re.split(r"[/\\]|%2f|%5c", place.url, flags=re.IGNORECASE):
+        reject(RejectReason.OUTSIDE, f"{place} leads out of the source")
     try:
         from fsspec.core import url_to_fs
 
@@ -243,19 +220,8 @@ def filesystem(place: Remote) -> tuple[Any, str]:
     return fs, path
 
 
-def _opened(place: Remote) -> tuple[Any, str]:
-    if ".." in re.split(r"[/\\]|%2f|%5c", place.url, flags=re.IGNORECASE):
-        reject(RejectReason.OUTSIDE, f"{place} leads out of the source")
-    return filesystem(place)
-
-
 def _retry(place: Remote, work: Callable[[], T]) -> T:
-    """Return what `work` returns, trying a few times.
-
-    Raises:
-        ImageRejected: MISSING.
-        InputError: the store refuses, or does not answer.
-    """
+    """Return what `work` returns, trying a few times; MISSING, or an InputError if the store refuses."""
     for tried in range(_TRIES):
         try:
             with translated_errors(place):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,8 +24,7 @@ from fieldmark.data.storage.fsspec import Remote
 from fieldmark.utils.errors import ImageRejected, RejectReason, first_line
 from fieldmark.utils.threads import RecentValues
 
-File = Path | Remote
-"""A file, local or remote; as a table's root a folder of them."""
+File = Path | Remote  # a file, local or remote; as a table's root a folder of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,7 @@ class InMemoryImage:
 
 Place = File | TarMember | Cell | InMemoryImage
 
-MAX_BYTES = 256 * 1024 * 1024
-"""The largest photo that is read."""
-
+MAX_BYTES = 256 * 1024 * 1024  # the largest photo that is read
 _INSIDE = re.compile(
     r"(?P<file>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})"
     r"|(?P<table>.+\.parquet)#(?P<column>.+)@(?P<row>\d{1,18})",
@@ -138,16 +134,17 @@ def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
         ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `max_bytes`).
         InputError: a server or store does not answer, or refuses the credentials.
     """
-    if isinstance(place, Path):
-        data = _file(place, max_bytes)
-    elif isinstance(place, InMemoryImage):
-        data = place.data
-    elif isinstance(place, Remote):
-        data = fsspec.read(place, max_bytes)
-    else:
-        if isinstance(place, TarMember) and place.size > max_bytes:
-            reject(RejectReason.TOO_LARGE, f"{place} has {place.size:,} bytes")
-        data = _member(place) if isinstance(place, TarMember) else _cell(place, max_bytes)
+    match place:
+        case Path():
+            data = _file(place, max_bytes)
+        case InMemoryImage():
+            data = place.data
+        case Remote():
+            data = fsspec.read(place, max_bytes)
+        case TarMember():
+            data = _member(place, max_bytes)
+        case Cell():
+            data = _cell(place, max_bytes)
     if not data:
         reject(RejectReason.EMPTY, f"{place} has no bytes")
     return data
@@ -167,7 +164,9 @@ def _file(path: Path, max_bytes: int) -> bytes:
         raise ImageRejected(RejectReason.UNREADABLE, f"{path}: {error}") from error
 
 
-def _member(place: TarMember) -> bytes:
+def _member(place: TarMember, max_bytes: int) -> bytes:
+    if place.size > max_bytes:
+        reject(RejectReason.TOO_LARGE, f"{place} has {place.size:,} bytes")
     if isinstance(place.file, Remote):
         data = fsspec.read_range(place.file, place.offset, place.size)
     else:
@@ -189,31 +188,23 @@ _blocks: RecentValues[list[bytes | None]] = RecentValues(4)
 
 
 def _cell(place: Cell, max_bytes: int) -> bytes:
-    file = place.file
-    with fsspec.local_copy(file) if isinstance(file, Remote) else nullcontext(file) as here:
-        block = _block_of(place, here)
-    start = place.row - place.row % _BLOCK
+    import polars as pl
+
+    file, start = place.file, place.row - place.row % _BLOCK
+    with fsspec.local_copy(file) as here:
+        try:
+            key = (here, here.stat().st_mtime_ns, place.column, start)
+            block = _blocks.get(key, lambda: cells(here, place.column, start, _BLOCK))
+        except FileNotFoundError as error:
+            raise ImageRejected(RejectReason.MISSING, f"no file {file}") from error
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first_line(error)}") from error
     if place.row - start >= len(block):
-        reject(RejectReason.MISSING, f"{place.file} has fewer rows than {place} asks for")
+        reject(RejectReason.MISSING, f"{file} has fewer rows than {place} asks for")
     data = block[place.row - start] or b""
     if len(data) > max_bytes:
         reject(RejectReason.TOO_LARGE, f"{place} has {len(data):,} bytes")
     return data
-
-
-def _block_of(place: Cell, here: Path) -> list[bytes | None]:
-    """Return the block of cells that holds a cell, from a local file."""
-    import polars as pl
-
-    start = place.row - place.row % _BLOCK
-    try:
-        about = here.stat()
-        key = (here, about.st_mtime_ns, place.column, start)
-        return _blocks.get(key, lambda: cells(here, place.column, start, _BLOCK))
-    except FileNotFoundError as error:
-        raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ImageRejected(RejectReason.UNREADABLE, f"{place}: {first_line(error)}") from error
 
 
 def cells(file: Path, column: str, start: int, rows: int) -> list[bytes | None]:

@@ -13,8 +13,6 @@ the layout of the iNaturalist 2019 challenge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.threads import in_order
 
 MARKER = "fieldguide.json"
 _VERSION = 1  # of the drawings: another one gives other photos
@@ -35,20 +34,15 @@ _WEB_PAGE = b"<!DOCTYPE html><title>404</title><p>The photo that you are looking
 def draw(
     folder: Path, *, species: int = 48, photos: int = 1100, seed: int = 0, workers: int | None = None
 ) -> None:
-    """Draw a field guide into `folder`; the same arguments give the same bytes.
+    """Draw a field guide into a new or empty `folder`, or complete one there; equal arguments give equal
+    bytes.
 
-    A complete guide is not changed, an incomplete one is completed. Two files of the training part are
-    damaged, as in real collections: one is truncated, one is a web page.
-
-    Args:
-        folder: a new or empty folder, or one with the same guide.
-        species: how many species, at least 2.
-        photos: how many photos in all, at least six a species.
-        seed: what species, photos and parts are drawn from.
-        workers: how many photos are drawn at a time; by default one a core.
+    A complete guide is not changed. Two files of the training part are damaged, as in real collections: one
+    is truncated, one is a web page. All is drawn from the seed, by so many threads (None: one a core).
 
     Raises:
-        InputError: the numbers are too small, the folder has other files or cannot be written to.
+        InputError: less than 2 species or 6 photos of each; or the folder has other files, or cannot be
+            written to.
     """
     if species < 2 or photos < 6 * species:
         raise InputError(
@@ -94,41 +88,32 @@ def _draw_all(folder: Path, kinds: tuple[Species, ...], frames: list[Frame], see
             data = _WEB_PAGE
         io.write_bytes(folder / frame.path, data)
 
-    with (
-        progress_bar("Drawing the field guide", total=len(frames)) as stage,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        jobs = [pool.submit(one, frame) for frame in frames]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                stage.advance()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with progress_bar("Drawing the field guide", total=len(frames)) as stage:
+        for _ in in_order(one, frames, workers):
+            stage.advance()
 
 
 def _annotate(folder: Path, kinds: tuple[Species, ...], frames: list[Frame]) -> None:
     """Write the annotation files."""
+    licence = {
+        "id": 1,
+        "name": "CC0 1.0 Universal",
+        "url": "https://creativecommons.org/publicdomain/zero/1.0/",
+    }
+    info = {
+        "year": 2019,
+        "version": str(_VERSION),
+        "description": "A synthetic field guide of invented butterflies",
+        "contributor": "fieldmark",
+        "url": "",
+        "date_created": "",
+    }
     for part in ("train", "val", "test"):
         within = [frame for frame in frames if frame.part == part]
         document: dict[str, Any] = {
-            "info": {
-                "year": 2019,
-                "version": str(_VERSION),
-                "description": "A synthetic field guide of invented butterflies",
-                "contributor": "fieldmark",
-                "url": "",
-                "date_created": "",
-            },
-            "images": list(_images(within)),
-            "licenses": [
-                {
-                    "id": 1,
-                    "name": "CC0 1.0 Universal",
-                    "url": "https://creativecommons.org/publicdomain/zero/1.0/",
-                }
-            ],
+            "info": info,
+            "images": [_image(frame) for frame in within],
+            "licenses": [licence],
             "categories": [kind.category() for kind in kinds],
         }
         labels = [
@@ -141,16 +126,8 @@ def _annotate(folder: Path, kinds: tuple[Species, ...], frames: list[Frame]) -> 
         io.write_json(folder / f"{part}2019.json", document)
 
 
-def _images(frames: list[Frame]) -> Iterator[dict[str, Any]]:
-    for frame in frames:
-        entry: dict[str, Any] = {
-            "id": frame.id,
-            "file_name": frame.path,
-            "width": frame.size[0],
-            "height": frame.size[1],
-            "license": 1,
-            "rights_holder": "",
-        }
-        if frame.sequence is not None:
-            entry["seq_id"] = frame.sequence
-        yield entry
+def _image(frame: Frame) -> dict[str, Any]:
+    width, height = frame.size
+    entry = {"id": frame.id, "file_name": frame.path, "width": width, "height": height}
+    sequence = {} if frame.sequence is None else {"seq_id": frame.sequence}
+    return entry | {"license": 1, "rights_holder": ""} | sequence

@@ -10,10 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fieldmark.data.synthetic.scenery import rotation, stamp
 from fieldmark.data.synthetic.species import Species
-from fieldmark.data.synthetic.wings import SCALE, Appearance, paint, wing
+from fieldmark.data.synthetic.wings import SCALE, Appearance, Point, paint, wing
 from fieldmark.utils.typing import DoubleArray
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ def draw_animal(
 ) -> Image.Image:
     """Draw the animal as RGBA in the photo's size; `light` comes from the left (-) or right (+)."""
     layer = Image.new("RGBA", size, (0, 0, 0, 0))
-    front = paint(species, animal, front=True, underside=pose.side)
-    hind = paint(species, animal, front=False, underside=pose.side)
+    front, hind = (paint(species, animal, front=first, underside=pose.side) for first in (True, False))
     if pose.side:
         _from_the_side(layer, species, front, hind, pose)
     else:
@@ -137,11 +134,6 @@ def _body(layer: Image.Image, species: Species, pose: Pose, turn: DoubleArray) -
     for step in range(10):  # thorax: shorter rings towards the light make it round
         blob(-0.04, 0.062 * (1 - step / 12), fur * (0.9 + 0.05 * step))
     blob(-0.135, 0.036, dark * 0.9)
-    layer.alpha_composite(*_cut(patch.reduce(2), corner))
-
-
-def _cut(patch: Image.Image, corner: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """Crop a patch at the left and upper edge of the image."""
-    left, top = max(0, -corner[0]), max(0, -corner[1])
-    part = patch.crop((left, top, patch.width, patch.height))
-    return part, (max(0, corner[0]), max(0, corner[1]))
+    # `alpha_composite` takes no place left of the image or above it.
+    start = tuple(max(0, -at) for at in corner)
+    layer.alpha_composite(patch.reduce(2), tuple(max(0, at) for at in corner), start)

@@ -7,7 +7,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import ExifTags, Image, ImageChops, ImageFilter
 
 from fieldmark.data.synthetic import scenery
 from fieldmark.data.synthetic.animal import Pose, draw_animal
@@ -17,7 +17,6 @@ from fieldmark.utils import random
 
 _SIZES = ((800, 600), (800, 600), (800, 533), (768, 576), (800, 640))
 _ROTATED = 6  # EXIF orientation: rotate by 90 degrees clockwise for viewing
-_ORIENTATION_TAG = 0x0112
 
 
 def size_of(seed: int, photo: str) -> tuple[int, int]:
@@ -72,12 +71,8 @@ def _settle(scene: Image.Image, animal: Image.Image, rng: np.random.Generator) -
     shift = (int(rng.integers(-14, 15)), int(rng.integers(4, 20)))
     scene.paste((12, 16, 10), shift, soft.point(lambda value: value * 0.5))
     blur = max(0.0, rng.gamma(1.2, 0.6) - 0.3)
-    left, top, right, bottom = alpha.getbbox() or (0, 0, 1, 1)
-    corner = (max(0, left - 8), max(0, top - 8))
-    animal = animal.crop((*corner, right + 8, bottom + 8))
-    if blur > 0.25:
-        animal = animal.filter(ImageFilter.BoxBlur(blur))
-    scene.paste(animal, corner, animal)
+    part, corner = scenery.focus(animal, blur if blur > 0.25 else 0)
+    scene.paste(part, corner, part)
 
 
 def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> bytes:
@@ -95,7 +90,7 @@ def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> byte
     exif = Image.Exif()
     if upright:
         image = image.transpose(Image.Transpose.ROTATE_90)
-        exif[_ORIENTATION_TAG] = _ROTATED
+        exif[ExifTags.Base.Orientation] = _ROTATED
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=int(rng.integers(82, 93)), exif=exif)
     return buffer.getvalue()

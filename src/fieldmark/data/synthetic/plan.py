@@ -46,20 +46,14 @@ def plan(species: tuple[Species, ...], photos: int, seed: int) -> list[Frame]:
             part = _part(drawn, number)
             drawn[part] += shots
             sequence = str(next(sequences)) if shots > 1 else None
+            folder = "test2019" if part == "test" else f"train_val2019/{kind.supercategory}/{kind.id}"
             individual = f"{kind.id}/{animal}"
             for shot in range(shots):
+                name = f"{random.hash64(f'{individual}/{shot}', 'photo', seed):016x}"
+                path, size = f"{folder}/{name}.jpg", size_of(seed, name)
                 defect = defects.pop(kind.id, "") if part == "train" else ""
                 frames.append(
-                    _frame(
-                        kind,
-                        individual,
-                        shot,
-                        number=len(frames),
-                        sequence=sequence,
-                        part=part,
-                        seed=seed,
-                        defect=defect,
-                    )
+                    Frame(len(frames), name, path, kind.id, individual, sequence, part, size, defect)
                 )
     return frames
 
@@ -91,33 +85,5 @@ def _animals(photos: int, seed: int, species: int) -> list[int]:
 
 def _part(drawn: dict[str, int], photos: int) -> str:
     """Return the part of the next animal: test and val first, with at least one animal each."""
-    for part, share in _SHARES.items():
-        if drawn[part] < max(1, round(share * photos)):
-            return part
-    return "train"
-
-
-def _frame(
-    kind: Species,
-    individual: str,
-    shot: int,
-    *,
-    number: int,
-    sequence: str | None,
-    part: str,
-    seed: int,
-    defect: str,
-) -> Frame:
-    name = f"{random.hash64(f'{individual}/{shot}', 'photo', seed):016x}"
-    folder = "test2019" if part == "test" else f"train_val2019/{kind.supercategory}/{kind.id}"
-    return Frame(
-        id=number,
-        name=name,
-        path=f"{folder}/{name}.jpg",
-        species=kind.id,
-        individual=individual,
-        sequence=sequence,
-        part=part,
-        size=size_of(seed, name),
-        defect=defect,
-    )
+    wanted = (part for part, share in _SHARES.items() if drawn[part] < max(1, round(share * photos)))
+    return next(wanted, "train")

@@ -36,6 +36,20 @@ def _rgb(hexadecimal: str) -> FloatArray:
     return np.frombuffer(bytes.fromhex(hexadecimal), np.uint8).astype(np.float32)
 
 
+def smooth(grid: DoubleArray, shape: tuple[int, int]) -> FloatArray:
+    """Enlarge a grid of values to so many rows and columns, smoothly."""
+    image = Image.fromarray(grid.astype(np.float32))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def focus(layer: Image.Image, blur: float) -> tuple[Image.Image, tuple[int, int]]:
+    """Return what is drawn on a layer, blurred, and its corner."""
+    left, top, right, bottom = layer.getbbox() or (0, 0, 1, 1)
+    corner = (max(0, left - 8), max(0, top - 8))
+    part = layer.crop((*corner, right + 8, bottom + 8))
+    return part.filter(ImageFilter.BoxBlur(blur)), corner
+
+
 def scene(
     size: Size, centre: tuple[float, float], unit: float, side: bool, rng: np.random.Generator
 ) -> Image.Image:
@@ -59,17 +73,13 @@ def scene(
             prop, width = leaf(int(rng.integers(LEAVES))), max(620.0, 3.0 * unit)
         else:
             prop, width = flower(int(rng.integers(FLOWERS))), 1.75 * unit
-            _stalk(picture, middle, rng)
+            foot = (middle[0] + rng.normal(0, 0.1) * picture.height, picture.height + 10)
+            thick = max(2, round(picture.height * rng.uniform(0.009, 0.018)))
+            ImageDraw.Draw(picture).line((*middle, *foot), (74, 104, 52), thick)
         if not near:
             prop = prop.reduce(3).filter(ImageFilter.BoxBlur(2 * depth - 2))
         place(picture, prop, middle, width * stretch, rng.uniform(0, 2 * math.pi))
     return picture
-
-
-def _stalk(picture: Image.Image, top: DoubleArray, rng: np.random.Generator) -> None:
-    foot = (top[0] + rng.normal(0, 0.1) * picture.height, picture.height + 10)
-    width = max(2, round(picture.height * rng.uniform(0.009, 0.018)))
-    ImageDraw.Draw(picture).line((top[0], top[1], *foot), (74, 104, 52), width)
 
 
 def backdrop(size: Size, rng: np.random.Generator) -> Image.Image:
@@ -113,8 +123,7 @@ def soil(number: int) -> Image.Image:
     side = 1000
     height = np.zeros((side, side), np.float32)
     for cells, weight in ((6, 0.5), (24, 0.5), (90, 0.5), (330, 0.5), (1000, 0.35)):
-        grid = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
-        height += weight * np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC))
+        height += weight * smooth(rng.normal(0, 1, (cells, cells)), (side, side))
     dark, light = (
         ("4a3626", "8f7152"), ("7c6a50", "c9b48c"), ("5b5954", "a8a49a"), ("3d3a2c", "77704e"),
     )[number % 4]  # fmt: skip
@@ -155,8 +164,7 @@ def leaf(number: int) -> Image.Image:
     vein = np.exp(-(((phase - np.round(phase)) / 0.06) ** 2)) * (1 - 0.6 * across)
     vein = np.maximum(vein, 1.3 * np.exp(-((ys / 0.022) ** 2)))
     puff = np.cos(2 * np.pi * phase) * 0.06
-    grid = Image.fromarray(rng.normal(0, 1, (40, 70)).astype(np.float32))
-    blotch = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
+    blotch = smooth(rng.normal(0, 1, (40, 70)), (height, width))
     light = 0.62 + puff + 0.05 * blotch + 0.1 * (ys > 0) - 0.12 * across**3 + 0.12 * xs
     tones = (("3f7a2e", "c3d98b"), ("5d8f35", "dbe6a0"), ("2e6638", "a7cf95"), ("86913c", "e6e0a2"))
     blade, rib = (_rgb(tone) for tone in tones[number % len(tones)])
@@ -215,9 +223,7 @@ def grass(scene: Image.Image, rng: np.random.Generator, count: int, blur: float)
         tone = rng.uniform(0.6, 1.25)
         green = np.array([rng.uniform(95, 165), 150, rng.uniform(45, 90)]) * tone
         draw.polygon(outline, (*(int(c) for c in np.clip(green, 0, 255)), 255))
-    left, top, right, bottom = image.getbbox() or (0, 0, 1, 1)
-    corner = (max(0, left - 8), max(0, top - 8))
-    part = image.crop((*corner, right + 8, bottom + 8)).filter(ImageFilter.BoxBlur(0.6 + blur))
+    part, corner = focus(image, 0.6 + blur)
     part = part.resize((part.width * 2, part.height * 2), Image.Resampling.BILINEAR)
     scene.paste(part, (2 * corner[0], 2 * corner[1]), part)
 

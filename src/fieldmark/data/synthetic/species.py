@@ -6,6 +6,7 @@ others of its genus lack. The names consist of invented syllables.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,19 +89,10 @@ class Species:
 
     def category(self) -> dict[str, object]:
         """Return the entry of this species in an annotation file in the layout of iNaturalist 2021."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "common_name": self.common_name,
-            "supercategory": self.supercategory,
-            "kingdom": "Animalia",
-            "phylum": "Arthropoda",
-            "class": "Insecta",
-            "order": "Lepidoptera",
-            "family": self.family,
-            "genus": self.genus,
-            "specific_epithet": self.epithet,
-        }
+        ranks = {"kingdom": "Animalia", "phylum": "Arthropoda", "class": "Insecta", "order": "Lepidoptera"}
+        own = {name: getattr(self, name) for name in ("id", "name", "common_name", "supercategory")}
+        lowest = {"family": self.family, "genus": self.genus, "specific_epithet": self.epithet}
+        return own | ranks | lowest
 
 
 def _rgb(hexadecimal: str) -> Colour:
@@ -112,29 +104,25 @@ def _palette(*colours: str) -> Palette:
     return Palette(*(_rgb(colour) for colour in colours))
 
 
-# Common name of the group, forewing, hindwing.
-_FAMILIES: tuple[tuple[str, Outline, Outline], ...] = (
-    (
-        "Lanterntails",
+# Common name of the group: forewing, hindwing.
+_FAMILIES = {
+    "Lanterntails": (
         Outline(-14, 60, (4, 9), (0.58, 0.66, 0.70, 0.76, 0.88, 1.02, 1.03)),
         Outline(-98, 14, (-6, 4), (0.66, 0.82, 0.84, 0.78, 0.72, 0.64, 0.56), 0.02, 0.22),
     ),
-    (
-        "Brushwings",
+    "Brushwings": (
         Outline(-12, 58, (3, 8), (0.62, 0.70, 0.68, 0.70, 0.78, 0.95, 0.93), 0.012),
         Outline(-96, 16, (-4, 5), (0.62, 0.74, 0.76, 0.77, 0.75, 0.68, 0.58), 0.025),
     ),
-    (
-        "Paperwings",
+    "Paperwings": (
         Outline(-16, 54, (4, 10), (0.64, 0.74, 0.79, 0.84, 0.89, 0.94, 0.88)),
         Outline(-100, 16, (-6, 6), (0.60, 0.74, 0.80, 0.81, 0.79, 0.74, 0.62)),
     ),
-    (
-        "Oarwings",
+    "Oarwings": (
         Outline(-8, 46, (5, 9), (0.56, 0.66, 0.78, 0.92, 1.02, 1.06, 0.98)),
         Outline(-88, 18, (-4, 4), (0.50, 0.60, 0.65, 0.68, 0.70, 0.68, 0.58), 0.012),
     ),
-)
+}
 
 # inner, outer, dark, pale, accent
 _PALETTES: tuple[Palette, ...] = (
@@ -191,17 +179,12 @@ def create_species(count: int, seed: int) -> tuple[Species, ...]:
     A pure function of its arguments. Names are unique.
     """
     genera = max(1, round(count / 4))
-    sizes = _genus_sizes(count, genera)
     names = _unique_names(genera, seed)
     palettes = random.order([str(i) for i in range(len(_PALETTES))], "palettes", seed)
     species: list[Species] = []
-    for number, size in enumerate(sizes):
-        # A palette is used again only in another family.
-        family = (number + number // len(_PALETTES)) % len(_FAMILIES)
+    for number, size in enumerate(_genus_sizes(count, genera)):
         palette = _PALETTES[palettes[number % len(_PALETTES)]]
-        species += _genus(
-            names[number], palette, start=len(species), size=size, number=number, family=family, seed=seed
-        )
+        species += _genus(names[number], palette, number, range(len(species), len(species) + size), seed)
     return tuple(species)
 
 
@@ -213,23 +196,20 @@ def _genus_sizes(count: int, genera: int) -> list[int]:
 
 
 def _unique_names(count: int, seed: int) -> list[str]:
-    names: list[str] = []
-    draw = 0
+    names: dict[str, None] = {}
+    draws = itertools.count()
     while len(names) < count:
-        rng = random.generator(seed, "genus name", draw)
-        draw += 1
-        stem = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
-        name = str(stem + rng.choice(("a", "o", "e", "i")) + rng.choice(_GENUS_ENDINGS))
-        if name.capitalize() not in names:
-            names.append(name.capitalize())
-    return names
+        rng = random.generator(seed, "genus name", next(draws))
+        syllables = (_ONSETS, _VOWELS, _CODAS, ("a", "o", "e", "i"), _GENUS_ENDINGS)
+        names["".join(rng.choice(each) for each in syllables).capitalize()] = None
+    return list(names)
 
 
-def _genus(
-    name: str, palette: Palette, *, start: int, size: int, number: int, family: int, seed: int
-) -> list[Species]:
+def _genus(name: str, palette: Palette, number: int, ids: range, seed: int) -> list[Species]:
     rng = random.generator(seed, "genus", number)
-    group, front, hind = _FAMILIES[family]
+    # A palette is used again only in another family.
+    family = (number + number // len(_PALETTES)) % len(_FAMILIES)
+    group, (front, hind) = list(_FAMILIES.items())[family]
     base = Marks(
         margin=rng.uniform(0.05, 0.11),
         veins=rng.uniform(0.003, 0.008),
@@ -237,20 +217,19 @@ def _genus(
         eye_ring=str(rng.choice(["pale", "accent"])),
         tail=hind.tail * rng.uniform(0.8, 1.2),
     )
-    front = _stretched(front, rng.uniform(-0.06, 0.06))
-    hind = _stretched(hind, rng.uniform(-0.06, 0.06))
+    front, hind = (_stretched(outline, rng.uniform(-0.06, 0.06)) for outline in (front, hind))
     root = _COMMON_ROOTS[number % len(_COMMON_ROOTS)]
     if number >= len(_COMMON_ROOTS):
         root = f"{name} {root}"
     kinds = random.order([kind[1] for kind in _SIGNATURES], "signatures", seed, number)
     made = []
-    for index in range(size):
+    for index, number_of_species in enumerate(ids):
         adjective, epithet, changes = _SIGNATURES[kinds[index % len(kinds)]]
         marks = replace(base, **changes)
         made.append(
             Species(
-                id=start + index,
-                family=f"{_family_stem(family, seed)}idae",
+                id=number_of_species,
+                family=_family_name(family, seed),
                 genus=name,
                 epithet=epithet,
                 common_name=f"{adjective} {root}",
@@ -264,10 +243,10 @@ def _genus(
     return made
 
 
-def _family_stem(family: int, seed: int) -> str:
+def _family_name(family: int, seed: int) -> str:
     rng = random.generator(seed, "family name", family)
     stem = rng.choice(_ONSETS) + "aeio"[family % 4] + rng.choice(["nt", "lph", "rt", "ss"])
-    return str(stem).capitalize()
+    return f"{stem.capitalize()}idae"
 
 
 def _stretched(outline: Outline, share: float) -> Outline:

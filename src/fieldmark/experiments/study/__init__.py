@@ -9,12 +9,6 @@ missing:
     DIR/scores/ID.safetensors   its scores on the photos it was measured on
     DIR/photos.parquet, DIR/split.parquet
     DIR/report.html
-
-One file each: the configuration (`config`), the networks (`networks`), the photos and classes
-(`photos`), the state of a running study (`context`), how a row is made by its mode (`modes`,
-`cross_validated`, `rare_classes`, `early_stopped`), when a row may be reused (`keys`), the content of a
-row (`rows`), paired differences (`comparison`), the files (`writing`), the whole (`runner`), and the
-result (`result`).
 """
 
 from fieldmark.experiments.study.config import StudyConfig

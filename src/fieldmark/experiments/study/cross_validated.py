@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fieldmark.evaluation.ensemble import log_mixture
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments import own
 from fieldmark.experiments.recipes import Run
-from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.records import EarlyStop, StudyRow
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.rows import row_of
 from fieldmark.features.cache import Features
@@ -23,9 +23,14 @@ from fieldmark.features.extractor import cost_of
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import HEADS
 from fieldmark.heads.base import Head
+from fieldmark.heads.class_imbalance import RATES
+from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.selection import schedule
-from fieldmark.heads.softmax import Epoch, Training
+from fieldmark.heads.softmax import Epoch, Hyperparameters, Training, by_loss, fit_sweep
 from fieldmark.utils.typing import FloatArray
+
+PATIENCE = 5
+"""Of early stopping: epochs without a lower validation loss, after which training ends."""
 
 
 def train_and_val(context: StudyContext) -> LabelledPhotos:
@@ -53,6 +58,29 @@ def head(context: StudyContext, run: Run) -> StudyRow:
     return head_row(context, run, photos, scores_NC, seconds, curves)
 
 
+def early(context: StudyContext, run: Run) -> StudyRow:
+    """Train the plain head for at most `run.epochs` epochs, with early stopping.
+
+    A tenth of the photos outside a fold is not trained on: its loss decides when to stop, and which
+    learning rate is taken.
+    """
+    photos, classes = train_and_val(context), context.data.classes(run)
+    labelled = context.extractor.features(context.networks.of(run), photos, classes)
+    training = replace(schedule_of(context, run), patience=PATIENCE)
+    scores_NC = np.empty((len(photos), len(classes)), np.float32)
+    start, stopped, curves = time.perf_counter(), [], []
+    for fold in cross_validation.rounds(photos, context.seed):
+        learn, choose = labelled.where(fold.learn), labelled.where(fold.choose)
+        rates = [Hyperparameters(rate) for rate in RATES]
+        best = min(fit_sweep(learn, choose, len(classes), training, rates), key=by_loss)
+        fitted = best.head.exclude_unseen(class_counts(learn, len(classes)))
+        scores_NC[fold.measure] = fitted.logits_of(labelled.where(fold.measure).features)
+        curves.append(best.curve)
+        stopped.append(EarlyStop(best.hyperparameters.learning_rate, len(best.curve), best.best_epoch))
+    row = head_row(context, run, photos, scores_NC, time.perf_counter() - start, curves)
+    return replace(row, stopped=tuple(stopped))
+
+
 def _fit(
     context: StudyContext, run: Run, learn: LabelledFeatures, choose: LabelledFeatures, classes: int
 ) -> tuple[Head, Sequence[Epoch]]:
@@ -69,10 +97,9 @@ def _rounds(context: StudyContext, run: Run) -> tuple[LabelledPhotos, list[cross
     if run.part == "cross":
         photos = train_and_val(context)
         return photos, cross_validation.rounds(photos, context.seed)
-    measured = context.data.measured_on(run)
-    sizes = len(context.data.parts.train), len(context.data.parts.val), len(measured)
-    role_N = np.repeat([0, 1, 2], sizes)
-    once = cross_validation.Fold(role_N == 0, role_N == 1, role_N == 2)
+    measured, parts = context.data.measured_on(run), context.data.parts
+    role_N = np.repeat([0, 1, 2], [len(parts.train), len(parts.val), len(measured)])
+    once = cross_validation.Fold(*(role_N == role for role in range(3)))
     return cross_validation.together(train_and_val(context), measured), [once]
 
 
@@ -92,9 +119,8 @@ def _stacked(views: Sequence[tuple[str, LabelledFeatures]]) -> LabelledFeatures:
     """The views of all photos stacked; the id of a row contains the view."""
     if len(views) == 1:
         return views[0][1]
-    vectors = [each.features.vectors[each.features.rows] for _, each in views]
     return LabelledFeatures(
-        Features.of(np.concatenate(vectors)),
+        Features.of(np.concatenate([each.features.vectors[each.features.rows] for _, each in views])),
         np.concatenate([each.labels for _, each in views]),
         tuple(f"{photo_id} {name}" for name, each in views for photo_id in each.ids),
     )
@@ -121,18 +147,12 @@ def head_row(
     seconds: float,
     curves: Sequence[Sequence[Epoch]] = (),
 ) -> StudyRow:
-    """Make the row of a head on cached features, from its scores (N, C) and the curve of each fold."""
-    return row_of(
-        context,
-        run,
-        Evaluation.of(photos, scores_NC, context.data.classes(run)),
-        curve=mean_curve(curves),
-        train_seconds=seconds,
-        extract_seconds=cost_of(context.extractor, context.networks.of(run), len(photos)),
-    )
+    """Make the row of a head on cached features, from its scores (N, C) and the curve of each fold.
 
-
-def mean_curve(curves: Sequence[Sequence[Epoch]]) -> list[Epoch]:
-    """Average the folds' curves over the epochs that all of them have."""
+    The folds' curves are averaged over the epochs that all of them have.
+    """
     means = (np.mean([astuple(each) for each in epoch], axis=0) for epoch in zip(*curves, strict=False))
-    return [Epoch(int(mean[0]), *map(float, mean[1:])) for mean in means]
+    curve = [Epoch(int(mean[0]), *map(float, mean[1:])) for mean in means]
+    evaluation = Evaluation.of(photos, scores_NC, context.data.classes(run))
+    cost = cost_of(context.extractor, context.networks.of(run), len(photos))
+    return row_of(context, run, evaluation, seconds, cost, curve)

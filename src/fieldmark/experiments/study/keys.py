@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fieldmark.experiments.recipes import Run
-from fieldmark.experiments.study import cross_validated, early_stopped
+from fieldmark.experiments.study import cross_validated
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance
 from fieldmark.heads.softmax import Hyperparameters, Training
@@ -39,7 +39,7 @@ def key(context: StudyContext, run: Run) -> str:
     if run.mode in ("tail", "early"):
         about["batch"] = cross_validated.schedule_of(context, run).batch_size
     if run.mode == "early":
-        about["how"] = [class_imbalance.RATES, early_stopped.PATIENCE]
+        about["how"] = [class_imbalance.RATES, cross_validated.PATIENCE]
     return io.digest(about)
 
 

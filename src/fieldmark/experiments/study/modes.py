@@ -17,7 +17,7 @@ from fieldmark.experiments import own
 from fieldmark.experiments.findings import by_error
 from fieldmark.experiments.recipes import Mode, Part, Run
 from fieldmark.experiments.records import StudyRow
-from fieldmark.experiments.study import cross_validated, early_stopped, rare_classes
+from fieldmark.experiments.study import cross_validated, rare_classes
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import fine_tuning, key
 from fieldmark.experiments.study.rows import row_of
@@ -35,24 +35,17 @@ def cached(context: StudyContext, run: Run) -> StudyRow:
     """Train the last layer on cached features."""
     extractor, parts = context.extractor, context.data.parts
     backbone, classes = context.networks.of(run), context.data.classes(run)
-    train = extractor.features(backbone, parts.train, classes)
-    val = extractor.features(backbone, parts.val, classes)
+    photos = context.data.measured_on(run)
+    train, val = (extractor.features(backbone, each, classes) for each in (parts.train, parts.val))
     training = Training(epochs=run.epochs, seed=context.seed)
     if run.loss is None:
         found = fit(train, val, len(classes), training, Hyperparameters())
         head, curve, seconds = found.head, list(found.curve), found.seconds
     else:
         head, curve, seconds = own.fit_head(train, val, len(classes), training, run.loss)
-    photos = context.data.measured_on(run)
     scores = head.logits_of(extractor.features(backbone, photos, classes).features)
-    return row_of(
-        context,
-        run,
-        Evaluation.of(photos, scores, classes),
-        curve=curve,
-        train_seconds=seconds,
-        extract_seconds=cost_of(extractor, backbone, len(parts.train) + len(photos)),
-    )
+    cost = cost_of(extractor, backbone, len(parts.train) + len(photos))
+    return row_of(context, run, Evaluation.of(photos, scores, classes), seconds, cost, curve)
 
 
 def trained(context: StudyContext, run: Run) -> StudyRow:
@@ -62,49 +55,37 @@ def trained(context: StudyContext, run: Run) -> StudyRow:
     network = backbone.literal(len(classes), context.seed)
     crops = context.extractor.crops(backbone, parts.files)
     train, val = crops.labelled(parts.train, classes), crops.labelled(parts.val, classes)
-    return _network(context, run, network, train, val, crops)
+    return _network(context, run, network, (train, val), crops)
 
 
 def tuned(context: StudyContext, run: Run) -> StudyRow:
     """Train the network itself by the good recipe, from the best last layer on cached features."""
     extractor, parts, classes = context.extractor, context.data.parts, context.data.classes(run)
-    backbone = context.networks.of(run)
+    backbone, how = context.networks.of(run), fine_tuning(context, run)
     network = backbone.trainable(len(classes), context.seed)
-    how = fine_tuning(context, run)
     if how.head_first:
-        learn = extractor.features(backbone, parts.train, classes)
-        check = extractor.features(backbone, parts.val, classes)
+        learn, check = (extractor.features(backbone, each, classes) for each in (parts.train, parts.val))
         first = fit_best(learn, check, len(classes), seed=context.seed)[0]
         finetune.set_last_layer(network, first.head)
-    train, val = extractor.finetuning_crops(
-        backbone, parts.train, parts.val, classes, random_crop=how.random_crop
-    )
+    crops = extractor.finetuning_crops(backbone, parts.train, parts.val, classes, random_crop=how.random_crop)
     measured = extractor.crops(backbone, context.data.measured_on(run).files)
-    return _network(context, run, network, train, val, measured)
+    return _network(context, run, network, crops, measured)
 
 
 def _network(
     context: StudyContext,
     run: Run,
     network: Network,
-    train: LabelledCrops,
-    val: LabelledCrops,
+    crops: tuple[LabelledCrops, LabelledCrops],
     measured: CachedCrops,
 ) -> StudyRow:
     """Train a network, and measure it; its checkpoint is in the folder of the study."""
     how = fine_tuning(context, run)
     checkpoint = context.out / "checkpoints" / f"{run.id}-{key(context, run)[:16]}.safetensors"
-    curve, seconds = finetune.finetune(network, train, val, how, checkpoint=checkpoint, loss=run.loss)
+    curve, seconds = finetune.finetune(network, *crops, how, checkpoint=checkpoint, loss=run.loss)
     photos, classes = context.data.measured_on(run), context.data.classes(run)
     scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
-    row = row_of(
-        context,
-        run,
-        Evaluation.of(photos, scores, classes),
-        curve=curve,
-        train_seconds=seconds,
-        extract_seconds=0.0,
-    )
+    row = row_of(context, run, Evaluation.of(photos, scores, classes), seconds, 0.0, curve)
     checkpoint.unlink(missing_ok=True)
     return row
 
@@ -112,16 +93,9 @@ def _network(
 def ensemble(context: StudyContext, run: Run) -> StudyRow:
     """Average the members' probabilities (the paper's future work, Section 7)."""
     members = context.table(run.members)
-    loaded = [context.evaluation(row.id) for row in members]
-    evaluation, weights_M = _together(context, run, loaded)
-    row = row_of(
-        context,
-        run,
-        evaluation,
-        curve=(),
-        train_seconds=sum(row.train_seconds or 0.0 for row in members),
-        extract_seconds=sum(row.extract_seconds or 0.0 for row in members),
-    )
+    evaluation, weights_M = _together(context, run, [context.evaluation(row.id) for row in members])
+    seconds = (sum(row[name] or 0.0 for row in members) for name in ("train_seconds", "extract_seconds"))
+    row = row_of(context, run, evaluation, *seconds)
     used = [each for each, weight in zip(members, weights_M, strict=True) if weight]
     complete = all(member.weights_complete for member in used)
     return replace(
@@ -175,7 +149,7 @@ def best(context: StudyContext, run: Run) -> StudyRow:
     chosen = next(each for each in context.runs if each.id == first.id)
     again = replace(chosen, table=run.table, label=chosen.label, part=run.part)
     row = MODES[again.mode](context, again)
-    note = f"{chosen.label} was chosen by its validation error of {first['val_top1_error']:.3f}"
+    note = f"{chosen.label} was chosen by its validation error of {first.val_top1_error:.3f}"
     return replace(row, id=run.id, note=f"{note}; this is its error on the {run.part} part.")
 
 
@@ -187,7 +161,7 @@ MODES: dict[Mode, Callable[[StudyContext, Run], StudyRow]] = {
     "ensemble": ensemble,
     "head": cross_validated.head,
     "tail": rare_classes.tail,
-    "early": early_stopped.early,
+    "early": cross_validated.early,
 }
 
 

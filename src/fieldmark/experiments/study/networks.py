@@ -34,8 +34,7 @@ class Networks:
         if run.backbone:
             return run.backbone in self.pretrained
         needed = run.members or run.best_of
-        rows = (other for other in runs if other.table == needed and other.backbone)
-        return any(self.can_run(other, runs) for other in rows)
+        return any(other.table == needed and other.backbone in self.pretrained for other in runs)
 
 
 def load(runs: Sequence[Run], config: StudyConfig) -> Networks:

@@ -22,15 +22,10 @@ PAPER_PRUNED_SHARE = 208 / 1010
 
 @dataclass(frozen=True)
 class StudyPhotos:
-    """Photos, their split, and the classes that are left after pruning.
-
-    Attributes:
-        dataset: the photos, divided.
-        threshold: classes with fewer training photos are pruned; None: see `StudyConfig.prune_below`.
-    """
+    """Photos, their split, and the classes that are left after pruning."""
 
     dataset: Dataset
-    threshold: int | None = None
+    threshold: int | None = None  # classes with fewer training photos are pruned; see `StudyConfig`
 
     def without(self, rejected: Mapping[str, ImageRejected]) -> StudyPhotos:
         """Return the same data without photos that cannot be decoded."""
@@ -68,11 +63,7 @@ class StudyPhotos:
         return self.kept if run.prune_below is None else self._kept(run.prune_below)
 
     def measured_on(self, run: Run) -> LabelledPhotos:
-        """Return the photos that a run is measured on.
-
-        Raises:
-            InputError: there are none.
-        """
+        """Return the photos that a run is measured on; raises InputError if there are none."""
         photos = self.parts.test if run.part == "test" else self.parts.val
         if not len(photos):
             raise InputError(f"{self.dataset.name} has no {run.part} part: give a share with --{run.part}.")

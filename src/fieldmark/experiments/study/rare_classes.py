@@ -25,19 +25,14 @@ from fieldmark.utils.typing import BoolArray, IntArray
 class Trials:
     """The results of all settings of some methods.
 
-    Attributes:
-        folds: the fold of each photo, shape (N,).
-        heads: for each fold the heads that were trained without it, in one order for all.
-        wrong_FMN: for each fold and each of its M heads, whether the first answer for each photo is
-            wrong, by a head of that setting that was trained neither on the photo's own fold nor on that
-            one.
-        seconds: what all of it took.
+    `wrong_FMN` is, for each fold and each of its M heads, whether the first answer for each photo is wrong,
+    by a head of that setting that was trained neither on the photo's own fold nor on that one.
     """
 
-    folds: IntArray
-    heads: list[list[ImbalanceTrial]]
+    folds: IntArray  # of each photo, shape (N,)
+    heads: list[list[ImbalanceTrial]]  # for each fold those trained without it, in one order for all
     wrong_FMN: BoolArray
-    seconds: float
+    seconds: float  # what all of it took
 
     def of(self, method: str) -> list[int]:
         """Return the numbers of a method's settings."""
@@ -79,11 +74,10 @@ def _try(context: StudyContext, run: Run) -> Trials:
         if not wrong_FMN.size:
             wrong_FMN = np.ones((cross_validation.FOLDS, len(found), len(photos)), np.bool_)
         for fold, beside in {(one, other), (other, one)}:
-            rows = folds == beside
-            measured = labelled.where(rows)
+            measured = labelled.where(folds == beside)
             for at, each in enumerate(found):
                 answers = each.head.logits_of(measured.features).argmax(1)
-                wrong_FMN[fold, at, rows] = answers != measured.labels
+                wrong_FMN[fold, at, folds == beside] = answers != measured.labels
         if one == other:
             heads.append(found)
     return Trials(folds, heads, wrong_FMN, time.perf_counter() - start)
@@ -152,8 +146,7 @@ def _on_test(context: StudyContext, run: Run) -> StudyRow:
         )
     chosen = context.candidates[key][number]
     test = context.data.measured_on(run)
-    features = context.extractor.features(network, test, classes).features
-    scores_NC = chosen.head.logits_of(features)
+    scores_NC = chosen.head.logits_of(context.extractor.features(network, test, classes).features)
     row = head_row(context, run, test, scores_NC, time.perf_counter() - start)
     return replace(row, settings=(chosen.setting,))
 
@@ -166,8 +159,7 @@ def _choice(context: StudyContext, run: Run, found: Trials, labels_N: IntArray, 
         return plain
     rate = found.heads[0][plain].setting[0]
     if run.head == "even":
-        heads = found.heads[0]
-        return next(at for at in found.of("adjusted") if heads[at].setting == (rate, 1.0))
+        return next(at for at in found.of("adjusted") if found.heads[0][at].setting == (rate, 1.0))
     counts = context.data.parts.train_counts()
     photos_C = np.array([counts[each] for each in context.data.classes(run)], np.int64)
     able = found.of(run.head)

@@ -15,6 +15,11 @@ from fieldmark.utils import io
 if TYPE_CHECKING:
     import polars as pl
 
+_COLUMNS = (
+    *("table", "label", "id", "backbone", "weights", "weights_complete", "transfer"),
+    *("mode", "part", "pruned", "epochs", "classes", "photos"),
+)
+
 
 class _Finalised:
     """An object whose end removes a folder."""
@@ -22,15 +27,10 @@ class _Finalised:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The result of a study.
+    """The result of a study."""
 
-    Attributes:
-        record: the content of `study.json`.
-        folder: where the study is: `study.json`, `report.html` and the saved scores.
-    """
-
-    record: StudyRecord
-    folder: Path
+    record: StudyRecord  # the content of `study.json`
+    folder: Path  # of `study.json`, `report.html` and the saved scores
     _lifetime: _Finalised = field(default_factory=_Finalised, repr=False, compare=False)
 
     @classmethod
@@ -43,11 +43,7 @@ class StudyResult:
 
     @classmethod
     def load(cls, folder: str | Path) -> StudyResult:
-        """Read the folder of a study.
-
-        Raises:
-            InputError: there is no study, or it is damaged.
-        """
+        """Read the folder of a study; raises InputError if there is none, or it is damaged."""
         path = Path(folder) / "study.json"
         return cls(StudyRecord.from_dict(io.read_json(path), path), Path(folder))
 
@@ -74,25 +70,21 @@ class StudyResult:
         return self.record[name]
 
     def to_frame(self) -> pl.DataFrame:
-        """Return a Polars frame with one row for each run.
+        """Return a Polars frame with one row for each run; null stands for what was not measured.
 
-        Returns:
-            The columns `table`, `label`, `id`, `backbone`, `weights`, `weights_complete`, `transfer`,
-            `mode`, `part`, `pruned`, `epochs`, `classes`, `photos`; the shares `top1_error`,
-            `top1_error_all_classes`, `macro_error` and `rare_error`, each with `_low` and `_high` (95 %
-            CI), and `top5_error`; `log_loss_nats`; `rare_classes`; `train_seconds`, `extract_seconds`,
-            `giga_macs`, `photo_ms`; the row's `reference`, and the paired differences to it:
-            `difference_all`, `difference_kept`, `difference_macro` and `difference_tail`, each with
-            `_low`, `_high` and `_tie`. Null stands for what was not measured.
+        Its columns: `table`, `label`, `id`, `backbone`, `weights`, `weights_complete`, `transfer`, `mode`,
+        `part`, `pruned`, `epochs`, `classes`, `photos`; the shares `top1_error`, `top1_error_all_classes`,
+        `macro_error` and `rare_error`, each with `_low` and `_high` (95 % CI), and `top5_error`;
+        `log_loss_nats`; `rare_classes`; `train_seconds`, `extract_seconds`, `giga_macs`, `photo_ms`; the
+        row's `reference`, and the paired differences to it: `difference_all`, `difference_kept`,
+        `difference_macro` and `difference_tail`, each with `_low`, `_high` and `_tie`.
         """
         import polars as pl
 
         return pl.DataFrame([self._flat(row) for row in self.rows], infer_schema_length=None)
 
     def _flat(self, row: StudyRow) -> dict[str, Any]:
-        names = ("table", "label", "id", "backbone", "weights", "weights_complete", "transfer")
-        more = ("mode", "part", "pruned", "epochs", "classes", "photos")
-        flat: dict[str, Any] = {name: row[name] for name in (*names, *more)}
+        flat: dict[str, Any] = {name: row[name] for name in _COLUMNS}
         for name in ("top1_error", "top1_error_all_classes", "macro_error"):
             flat |= _interval(name, row[f"val_{name}"], row[f"val_{name}_interval"])
         flat |= {"top5_error": row.val_top5_error, "log_loss_nats": row.val_log_loss}
@@ -104,9 +96,8 @@ class StudyResult:
         flat["reference"] = next((each.reference for each in found.values()), None)
         for over in ("all", "kept", "macro", "tail"):
             each, name = found.get(over), f"difference_{over}"
-            value, interval = (each.value, each.interval) if each else (None, None)
-            flat |= _interval(name, value, interval)
-            flat[f"{name}_tie"] = each.tie if each else None
+            flat |= _interval(name, each and each.value, each and each.interval)
+            flat[f"{name}_tie"] = each and each.tie
         return flat
 
 

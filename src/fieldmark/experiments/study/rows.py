@@ -9,7 +9,6 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import CurvePoint, StudyRow
 from fieldmark.experiments.study.context import StudyContext
-from fieldmark.experiments.study.networks import Networks
 from fieldmark.features.extractor import cost_of
 from fieldmark.heads.softmax import Epoch
 
@@ -18,16 +17,16 @@ _MEASURES = (
     *("top1_error_interval", "top1_error_all_classes_interval", "macro_error_interval"),
     *("top5_error", "log_loss"),
 )
+_OF_THE_RUN = ("id", "table", "label", "backbone", "transfer", "pruned", "mode", "part")
 
 
 def row_of(
     context: StudyContext,
     run: Run,
     evaluation: Evaluation,
-    *,
-    curve: Sequence[Epoch],
     train_seconds: float,
     extract_seconds: float | None,
+    curve: Sequence[Epoch] = (),
 ) -> StudyRow:
     """Save the scores of a run, and make its row from them."""
     scores = f"scores/{run.id}.safetensors"
@@ -35,16 +34,8 @@ def row_of(
     summary = evaluation.summary()
     counts, bands = context.data.parts.train_counts(), context.config.bands
     return StudyRow(
-        id=run.id,
-        table=run.table,
-        label=run.label,
-        backbone=run.backbone,
-        transfer=run.transfer,
-        pruned=run.pruned,
         # A kind of head takes as many as it needs, one in closed form none, and an ensemble neither.
         epochs=len(curve) or None if run.mode in ("head", "ensemble") else run.epochs,
-        mode=run.mode,
-        part=run.part,
         classes=summary.classes,
         photos=summary.photos,
         train_seconds=train_seconds,
@@ -52,29 +43,16 @@ def row_of(
         curve=tuple(CurvePoint.from_dict(epoch.to_dict()) for epoch in curve),
         scores=scores,
         bands={str(name): band for name, band in evaluation.banded(counts, bands).items()},
+        **{name: getattr(run, name) for name in _OF_THE_RUN},
         **{f"val_{name}": summary[name] for name in _MEASURES},
-        **_weights(context.networks, run),
-        **_cost(context, run),
+        **(_network(context, run) if run.backbone else {}),
     )
 
 
-def _cost(context: StudyContext, run: Run) -> dict[str, Any]:
-    """The cost of one answer: giga multiply-adds, and the milliseconds that were measured, or None."""
-    if not run.backbone:
-        return {}
+def _network(context: StudyContext, run: Run) -> dict[str, Any]:
+    """The weights that a run began from, and the cost of one answer, in milliseconds where measured."""
     backbone = context.networks.of(run)
-    seconds = cost_of(context.extractor, backbone, 1)
-    return {
-        "giga_macs": backbone.architecture.giga_macs * len(run.ask),
-        "photo_ms": None if seconds is None else 1000 * seconds * len(run.ask),
-    }
-
-
-def _weights(networks: Networks, run: Run) -> dict[str, Any]:
-    """The weights that a run began from."""
-    if not run.backbone:
-        return {}
-    account = networks.of(run).weights_info
+    account, seconds = backbone.weights_info, cost_of(context.extractor, backbone, 1)
     short = "" if account.complete else "partly random" if account.pretrained else "random weights"
     meant = run.transfer == "scratch"  # random weights are the point of this row
     return {
@@ -82,4 +60,6 @@ def _weights(networks: Networks, run: Run) -> dict[str, Any]:
         "weights_complete": account.complete or meant,
         "weights_short": "" if meant else short,
         "weights_account": account.summary,
+        "giga_macs": backbone.architecture.giga_macs * len(run.ask),
+        "photo_ms": None if seconds is None else 1000 * seconds * len(run.ask),
     }

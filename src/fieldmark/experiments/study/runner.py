@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from fieldmark.experiments.study.keys import key
 from fieldmark.experiments.study.networks import load
 from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.experiments.study.result import StudyResult
-from fieldmark.experiments.study.writing import KIND, Writer
+from fieldmark.experiments.study.writing import KIND, finish, write
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.training.finetune import FineTuning
@@ -49,7 +49,7 @@ def study(
             leave `val`, `test`, `split`, `limit` and `names` as they are.
         recipe: the runs: a name (`paper`, `better`, `tuned`), a Python file, a `Recipe`, a function that
             returns one, or a list of `Run`.
-        config: every choice; None: the defaults.
+        config: every choice.
         out: the folder to write the study to, where the same call resumes it; None: a temporary folder
             that is removed with the result.
         command: what was typed, for the page.
@@ -82,16 +82,10 @@ def _study(
         raise InputError("The weights of every network are missing: name --weights-dir.")
     extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
     data = StudyPhotos(dataset, config.prune_below)
-    context = StudyContext(_prunable(able, data), config, networks, data, extractor, folder)
-    writer = Writer(made, command)
-
-    def do(run: Run) -> None:
-        _do(context, run)
-        writer.write(context)
-        _log(context.rows[run.id])
-
-    _in_turn(context, do)
-    return writer.finish(context, time.perf_counter() - start)
+    runs = _prunable(able, data)
+    context = StudyContext(runs, config, networks, data, extractor, folder, made, command)
+    _in_turn(context)
+    return finish(context, time.perf_counter() - start)
 
 
 def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
@@ -101,72 +95,53 @@ def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:
     if unknown := [name for name in only if name not in tables]:
         raise InputError(f"No run is in table {', '.join(unknown)}: choose from {', '.join(tables)}.")
     for run in runs:
-        run.about()  # own code without a version is refused before any work
-        _check_changes(run)
-        _check_own(run)
-        _check_part(run, recipe.runs)
+        _check(run, recipe.runs)
         needed = run.members or run.best_of
         if needed and all(other.table != needed for other in runs):
             raise InputError(f"Table {run.table} is made from the rows of {needed}: add --only {needed}.")
     return runs
 
 
-def _check_changes(run: Run) -> None:
+def _check(run: Run, runs: Sequence[Run]) -> None:
+    """Refuse settings that do not go together, and choices on the photos that a run is measured on."""
+    run.about()  # own code without a version is refused
+    row, changes = f"Row {run.label!r} of table {run.table}", run.changes
     known = {each.name for each in fields(FineTuning)} - {"transfer", "epochs", "seed"}
-    if unknown := [name for name in run.changes if name not in known]:
+    if unknown := [name for name in changes if name not in known]:
+        raise InputError(f"{row} changes {', '.join(unknown)}: choose from {', '.join(sorted(known))}.")
+    if changes and run.mode != "tuned":
         raise InputError(
-            f"Row {run.label!r} of table {run.table} changes {', '.join(unknown)}: choose from "
-            f"{', '.join(sorted(known))}."
+            f"{row} changes the recipe of fine-tuning: its mode must be 'tuned', not {run.mode!r}."
         )
-    if run.changes and run.mode != "tuned":
+    softmax = run.mode in ("cached", "literal", "finetune", "tuned")
+    softmax |= run.mode == "head" and run.head == "softmax"
+    if run.loss and (changes.get("mixup") or changes.get("cutmix") or not softmax):
         raise InputError(
-            f"Row {run.label!r} of table {run.table} changes the recipe of fine-tuning: its mode must "
-            f"be 'tuned', not {run.mode!r}."
+            f"{row} has a loss of its own: it works with the modes cached, literal, finetune, tuned "
+            "(without mixup and cutmix), and head with head='softmax'."
         )
-
-
-def _check_own(run: Run) -> None:
-    """Whether a loss of the user's own is used at all."""
-    mixed = run.changes.get("mixup") or run.changes.get("cutmix")
-    known = run.mode in ("cached", "literal", "finetune", "tuned")
-    if run.loss and (mixed or not (known or (run.mode, run.head) == ("head", "softmax"))):
+    parts: tuple[str, ...] = modes.PARTS[run.mode]
+    if run.mode == "ensemble":
+        parts = tuple(dict.fromkeys(each.part for each in runs if each.table == run.members))
+    if run.part not in parts:
         raise InputError(
-            f"Row {run.label!r} of table {run.table} has a loss of its own: it works with the modes "
-            "cached, literal, finetune, tuned (without mixup and cutmix), and head with head='softmax'."
+            f"{row} has the mode {run.mode!r} and the part {run.part!r}: its part must be "
+            f"{' or '.join(map(repr, parts))}."
         )
 
 
 def _prunable(runs: Sequence[Run], data: StudyPhotos) -> list[Run]:
     """The runs whose pruning leaves at least two classes; log those that are left out."""
-    found = []
-    for run in runs:
-        left = len(data.classes(run))
-        if left >= 2:
-            found.append(run)
-        else:
-            logger.info(
-                f"{run.table}: “{run.label}” is left out: pruning would leave {left} of "
-                f"{len(data.parts.classes)} classes."
-            )
+    found = [run for run in runs if len(data.classes(run)) >= 2]
+    for run in (run for run in runs if run not in found):
+        left = f"{len(data.classes(run))} of {len(data.parts.classes)} classes"
+        logger.info(f"{run.table}: “{run.label}” is left out: pruning would leave {left}.")
     if not found:
         raise InputError("Pruning would leave less than two classes: lower --prune-below.")
     return found
 
 
-def _check_part(run: Run, runs: Sequence[Run]) -> None:
-    """Whether a run can be measured on its part, and makes no choice on it."""
-    parts: tuple[str, ...] = modes.PARTS[run.mode]
-    if run.mode == "ensemble":
-        parts = tuple(dict.fromkeys(each.part for each in runs if each.table == run.members))
-    if run.part not in parts:
-        allowed = " or ".join(map(repr, parts))
-        raise InputError(
-            f"Row {run.label!r} of table {run.table} has the mode {run.mode!r} and the part "
-            f"{run.part!r}: its part must be {allowed}."
-        )
-
-
-def _in_turn(context: StudyContext, do: Callable[[Run], None]) -> None:
+def _in_turn(context: StudyContext) -> None:
     """Do the runs in the order in which their features are ready."""
     cached = [run for run in context.runs if run.mode in ON_FEATURES and run.backbone]
     started = [run for run in context.runs if run.mode == "tuned" and run.transfer != "scratch"]
@@ -176,23 +151,25 @@ def _in_turn(context: StudyContext, do: Callable[[Run], None]) -> None:
         if so_far.rejected:
             context.data = context.data.without(so_far.rejected)
         for run in (each for each in cached if each.backbone == name):
-            do(run)
+            _do(context, run)
 
     context.extractor.compute(context.data.parts.files, wanted, on_complete=complete)
     for run in (each for each in context.runs if each not in cached):
-        do(run)
+        _do(context, run)
 
 
 def _do(context: StudyContext, run: Run) -> None:
-    """Do one run, or reuse its row where its key is the same."""
+    """Do one run, or reuse its row where its key is the same; write what is known, and log the row."""
     path = context.out / "rows" / f"{run.id}.json"
     known, now = io.read_json(path) if path.exists() else {}, key(context, run)
     if isinstance(known, dict) and known.get("key") == now:
-        context.rows[run.id] = StudyRow.from_dict(known, path)
+        row = StudyRow.from_dict(known, path)
     else:
         row = replace(modes.do(context, run), key=now)
         io.write_json(path, row.to_dict())
-        context.rows[run.id] = row
+    context.rows[run.id] = row
+    write(context)
+    _log(row)
 
 
 def _log(row: StudyRow) -> None:

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldmark.models.runtime import cuda, graphs, selection
-from fieldmark.models.runtime.base import BATCH, Engine
-from fieldmark.models.runtime.graphs import cached_graph, graph, relative_error
-from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.base import BATCH, Engine, TorchEngine
+from fieldmark.models.runtime.graphs import OnnxEngine, cached_graph, graph, relative_error
 from fieldmark.models.runtime.openvino import OpenVinoEngine, installed
-from fieldmark.models.runtime.torch import TorchEngine
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from fieldmark.models.backbone import Backbone
 
 logger = logging.getLogger(__name__)
+
+onnx_engine_from_file = OnnxEngine  # a converted graph, without PyTorch
 
 ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
     "torch": TorchEngine,
@@ -68,27 +68,14 @@ def engine(
     """
     if name == "auto":
         return _auto(backbone, batch)
-    if name == "int8":
-        return _int8(backbone, batch, calibration)
-    if name not in ENGINES:
+    if name in ENGINES:
+        return ENGINES[name](backbone, batch)
+    if name != "int8":
         raise InputError(f"there is no engine {name!r}: name auto, {', '.join(ENGINES)}.")
-    return ENGINES[name](backbone, batch)
-
-
-def onnx_engine_from_file(path: Path, batch: int = BATCH, threads: int | None = None) -> Engine:
-    """Return an engine for a converted graph, without PyTorch.
-
-    Raises:
-        StoreError: the file is not a graph that can be run.
-    """
-    return OnnxEngine(path, batch, threads)
-
-
-def _int8(backbone: Backbone, batch: int, calibration: ByteArray | None) -> Engine:
-    from fieldmark.models.runtime import int8
-
     if calibration is None:
         raise InputError("the engine int8 needs crops to set its ranges by: give `calibration`.")
+    from fieldmark.models.runtime import int8
+
     found, loss = int8.quantized(backbone, calibration, batch)
     logger.info(f"{backbone.architecture.name}, {loss.summary}")
     return found
@@ -105,12 +92,13 @@ def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: i
 
 def _auto(backbone: Backbone, batch: int) -> Engine:
     """Return the fastest engine with correct features; PyTorch where there is no converted graph."""
-    names = _faster()
+    is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
+    names = [name for name in is_there if is_there[name]]
     try:
         graph(backbone)
     except InputError as error:
         logger.info(f"{error} It is the only engine for this network.")
-        return ENGINES["cuda" if "cuda" in names else "torch"](backbone, batch)
+        return ENGINES["cuda" if is_there["cuda"] else "torch"](backbone, batch)
     name = selection.cached_choice(backbone.architecture, batch)
     if name in names:  # otherwise it is not installed (any more)
         found = ENGINES[name](backbone, batch)
@@ -119,9 +107,3 @@ def _auto(backbone: Backbone, batch: int) -> Engine:
             return found
     make = {each: partial(ENGINES[each], backbone, batch) for each in names}
     return selection.measure(backbone, batch, make) or TorchEngine(backbone, batch)
-
-
-def _faster() -> list[str]:
-    """Return the engines that `auto` chooses from on this machine."""
-    is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
-    return [name for name in is_there if is_there[name]]

@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from fieldmark.models.backbone import Backbone
 
 BATCH = 256
+# The largest distance of a float16 feature vector from the float32 one, relative to its length. A network
+# with a larger distance (or out of float16's range) is run in float32.
 TOLERANCE = 5e-3
-"""The largest distance of a float16 feature vector from the float32 one, relative to its length.
-
-A network with a larger distance (or out of float16's range) is run in float32.
-"""
 
 
 def available() -> bool:
@@ -49,11 +47,6 @@ class CudaEngine:
         batch: the size of the captured batch; fewer crops are padded with black ones.
         device: "cuda"; "cpu" computes the same without graph, streams and pinned memory.
 
-    Attributes:
-        precision: "float16", or "float32" where that is not accurate enough.
-        preferred: the preferred number of crops of a call, so that copying and computing overlap.
-        tolerance: the bound on the error, see `TOLERANCE`.
-
     Raises:
         InputError: PyTorch cannot use a GPU.
     """
@@ -69,22 +62,19 @@ class CudaEngine:
         import torch
 
         self._device = torch.device(device)
+        self._on_gpu = self._device.type == "cuda"
         self._batch = batch
-        self.preferred = 4 * batch
+        self.preferred = 4 * batch  # crops of a call, so that copying and computing overlap
         trunk = copy.deepcopy(backbone.trunk)
         self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         side = backbone.architecture.input_size
         self._shape = (batch, side, side, 3)
-        self.compute_dtype = self._choose_dtype(side)
+        self.compute_dtype = self._choose_dtype(side)  # float32 where float16 is not accurate enough
         self._slots = [self._slot(), self._slot()]
         self._copying = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward
         if self._on_gpu:
             self._capture()
-
-    @property
-    def _on_gpu(self) -> bool:
-        return self._device.type == "cuda"
 
     def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
         """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
@@ -108,8 +98,9 @@ class CudaEngine:
     def _start(self, slot: _Slot, crops: ByteArray) -> None:
         """Start copying and computing; return before either is done."""
         slot.count = len(crops)
-        slot.host[: len(crops)] = crops
-        slot.host[len(crops) :] = 0
+        host = slot.pinned.numpy()
+        host[: len(crops)] = crops
+        host[len(crops) :] = 0
         if not self._on_gpu:
             slot.result.copy_(self._replay(slot.pinned))
             return
@@ -157,7 +148,6 @@ class CudaEngine:
             dim = self._forward(pinned[:1].to(self._device)).shape[1]
         return _Slot(
             pinned=pinned,
-            host=pinned.numpy(),
             there=torch.empty_like(pinned, device=self._device) if gpu else pinned,
             result=torch.empty((self._batch, dim), pin_memory=gpu),
             copied=torch.cuda.Event() if gpu else None,  # type: ignore[no-untyped-call]
@@ -196,7 +186,6 @@ class _Slot:
     """The buffers of one batch: crops in pinned memory and on the GPU, features in pinned memory."""
 
     pinned: torch.Tensor
-    host: ByteArray
     there: torch.Tensor
     result: torch.Tensor
     copied: Any

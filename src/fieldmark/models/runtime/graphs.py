@@ -1,4 +1,4 @@
-"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key.
+"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key; and ONNX Runtime.
 
 PyTorch's newer exporter needs onnxscript and takes ten times as long. The older one traces, which is
 exact for a trunk in evaluation mode; its deprecation warning is not shown.
@@ -7,15 +7,16 @@ exact for a trunk in evaluation mode; its deprecation warning is not shown.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fieldmark.models.runtime.base import Engine
-from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.base import BATCH, Engine, Streams, piece_for
 from fieldmark.utils import io
-from fieldmark.utils.errors import FieldmarkError, InputError, first_line
+from fieldmark.utils.errors import FieldmarkError, InputError, StoreError, first_line
+from fieldmark.utils.random import generator
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -23,6 +24,33 @@ if TYPE_CHECKING:
 
 OPSET = 17
 TOLERANCE = 1e-3  # the largest relative difference between two engines' feature vectors
+
+
+class OnnxEngine(Streams):
+    """A converted trunk in ONNX Runtime: one session, run by `threads` (None: one a core) at a time.
+
+    Raises:
+        StoreError: the file is not a graph that ONNX Runtime can load.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, batch: int = BATCH, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # `Streams` has the threads
+        options.log_severity_level = 3  # errors
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common root but this
+            raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
+        self._input = self._session.get_inputs()[0].name
+        super().__init__(batch, threads, piece_for(path))
+
+    def _run(self, crops_NSS3: ByteArray) -> FloatArray:
+        features: FloatArray = self._session.run(None, {self._input: crops_NSS3})[0]
+        return features
 
 
 def folder() -> Path:
@@ -46,12 +74,11 @@ def graph(backbone: Backbone) -> Path:
     Raises:
         InputError: the network cannot be converted.
     """
-    if kept := cached_graph(backbone.key):
-        return kept
     path = _path(backbone.key)
-    with io.replacing(path) as temporary:
-        _convert(backbone, temporary)
-        _verify(backbone, temporary)
+    if not path.is_file():
+        with io.replacing(path) as temporary:
+            _convert(backbone, temporary)
+            _verify(backbone, temporary)
     return path
 
 
@@ -83,11 +110,9 @@ def _convert(backbone: Backbone, to: Path) -> None:
 
 def _verify(backbone: Backbone, path: Path) -> None:
     """Raise InputError if the graph's features are not those of the network."""
-    expected = _expected(backbone)
-    try:
+    expected, error = _expected(backbone), float("inf")
+    with suppress(FieldmarkError):
         error = relative_error(OnnxEngine(path)(_tried(backbone)), expected)
-    except FieldmarkError:
-        error = float("inf")
     if not error <= TOLERANCE:
         raise InputError(
             f"{backbone.architecture.name} gives other features when converted to ONNX (relative "
@@ -108,13 +133,10 @@ def _tried(backbone: Backbone) -> ByteArray:
 def _expected(backbone: Backbone) -> FloatArray:
     """Return PyTorch's features of the test crops, from the cache or computed."""
     path = folder() / f"{backbone.key}.expected.npy"
-    shape = (3, backbone.architecture.feature_dim)
-    try:
+    with suppress(OSError, ValueError, EOFError):  # missing or damaged
         kept: FloatArray = np.load(path)
-        if kept.shape == shape:
+        if kept.shape == (3, backbone.architecture.feature_dim):
             return kept
-    except (OSError, ValueError, EOFError):
-        pass  # missing or damaged
     import torch
 
     with torch.inference_mode():
@@ -126,8 +148,6 @@ def _expected(backbone: Backbone) -> FloatArray:
 
 def sample(side: int, count: int) -> ByteArray:
     """Return test crops, uint8 (count, side, side, 3), the same ones every time."""
-    from fieldmark.utils.random import generator
-
     return generator(0, "crops", side).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 

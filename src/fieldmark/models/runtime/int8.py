@@ -2,20 +2,21 @@
 
 Static quantisation of ONNX Runtime: weights are rounded per channel, and the range of each feature map
 is measured on some crops of the user (B. Jacob et al., "Quantization and Training of Neural Networks for
-Efficient Integer-Arithmetic-Only Inference", CVPR 2018). The loss differs between networks: with
-ImageNet weights 7 % of a feature vector's length for SqueezeNet and 56 % for EfficientNet-Lite0, whose
-depthwise layers have very different ranges. So the loss is measured and logged each time, on crops that
-set no range. `auto` never chooses int8, and its features must not be cached with those of others.
+Efficient Integer-Arithmetic-Only Inference", CVPR 2018). The loss differs between networks: with ImageNet
+weights 7 % of a feature vector's length for SqueezeNet and 56 % for EfficientNet-Lite0, whose depthwise
+layers have very different ranges. So it is measured and logged each time, on crops that set no range;
+`auto` never chooses int8, and its features must not be cached with those of others.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from fieldmark.models.runtime import graphs
 from fieldmark.models.runtime.base import BATCH, check
-from fieldmark.models.runtime.onnxruntime import OnnxEngine
+from fieldmark.models.runtime.graphs import OnnxEngine
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -46,20 +47,13 @@ class Int8Engine(OnnxEngine):
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of accuracy by rounding, on crops that set no range.
-
-    Attributes:
-        crops: how many.
-        median, largest: the distance of a vector to its float32 one, relative to its length.
-        same_answer: the share with the same top-1 answer; None without scores.
-        error_change: the increase of the top-1 error; None without labels.
-    """
+    """The loss of accuracy by rounding, on crops that set no range."""
 
     crops: int
-    median: float
+    median: float  # the distance of a vector to its float32 one, relative to its length
     largest: float
-    same_answer: float | None = None
-    error_change: float | None = None
+    same_answer: float | None = None  # the share with the same top-1 answer; None without scores
+    error_change: float | None = None  # the increase of the top-1 error; None without labels
 
     @property
     def summary(self) -> str:
@@ -84,8 +78,7 @@ def quantized(
 
     Args:
         backbone: what to run.
-        crops_NSS3: crops of typical photos; every other one sets the ranges, the others measure the
-        loss.
+        crops_NSS3: crops of typical photos; every other one sets the ranges, the others measure the loss.
         batch: the largest number of crops run at once.
         scores: features to scores, (N, D) to (N, C), for `same_answer`.
         labels_N: the labels, for `error_change`.
@@ -133,13 +126,13 @@ def quantise(trunk: onnx.ModelProto, crops_NSS3: ByteArray) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     name = trunk.graph.input[0].name
-    starts = range(0, len(crops_NSS3), _PIECE)
+    pieces = ({name: crops_NSS3[at : at + _PIECE]} for at in range(0, len(crops_NSS3), _PIECE))
     with TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         quantize_static(
             trunk,
             path,
-            _Reader({name: crops_NSS3[at : at + _PIECE]} for at in starts),
+            SimpleNamespace(get_next=lambda: next(pieces, None)),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -147,17 +140,6 @@ def quantise(trunk: onnx.ModelProto, crops_NSS3: ByteArray) -> onnx.ModelProto:
             reduce_range=True,
         )
         return onnx.load(path)
-
-
-class _Reader:
-    """Crops in the form that the quantiser requires."""
-
-    def __init__(self, pieces: Iterable[dict[str, ByteArray]]) -> None:
-        self._pieces = iter(pieces)
-
-    def get_next(self) -> dict[str, ByteArray] | None:
-        """Return the next crops, None after the last."""
-        return next(self._pieces, None)
 
 
 @contextmanager

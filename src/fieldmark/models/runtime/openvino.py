@@ -28,11 +28,9 @@ def installed() -> bool:
 def _core() -> openvino.Core:
     """Return the only core of this process, which is never released.
 
-    Each core replaces the signal stack and restores it at its end. Two cores that end in the order of
-    their creation restore a freed stack, and the next signal (Ctrl-C, SIGCHLD) kills the process.
-
-    The first array makes the bindings import numpy under a lock, which can deadlock two threads; so the
-    first array is created here.
+    Each core replaces the signal stack and restores it at its end. Two cores that end in the order of their
+    creation restore a freed stack, and the next signal (Ctrl-C, SIGCHLD) kills the process. The first array
+    makes the bindings import numpy under a lock, which can deadlock two threads; so it is created here.
     """
     import openvino
 
@@ -40,7 +38,7 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Streams):
     """A converted trunk in OpenVINO, in float32, with one stream a core.
 
     Raises:
@@ -68,11 +66,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise StoreError(f"{path} is not a graph that can be run: delete the file.") from error
         self._request = threading.local()  # a request belongs to one thread
-        self._streams = Streams(self._run, batch, piece=piece_for(path))
-
-    def __call__(self, crops_NSS3: ByteArray) -> FloatArray:
-        """Compute features, float32 (N, D), of crops, uint8 (N, S, S, 3)."""
-        return self._streams(crops_NSS3)
+        super().__init__(batch, piece=piece_for(path))
 
     def _run(self, crops_NSS3: ByteArray) -> FloatArray:
         if not hasattr(self._request, "own"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
         "engines": _ENGINES,
         "processor": _processor(),
         "cores": cores(),
-        "gpus": _gpus(),
+        "gpus": sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")),
         "versions": {name: _version(name) for name in ("torch", "onnxruntime", "openvino")},
     }
 
@@ -46,13 +47,11 @@ def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
 def cached_choice(facts: Architecture, batch: int) -> str | None:
     """Return the fastest engine of an earlier measurement, or None; without importing PyTorch."""
     now = conditions(facts, batch)
-    try:
+    with suppress(InputError):  # missing or damaged: it is measured again
         record = io.read_json(_path(now))
-    except InputError:  # missing or damaged: it is measured again
-        return None
-    if not isinstance(record, dict) or record.get("conditions") != now:
-        return None
-    return str(record.get("engine"))
+        if isinstance(record, dict) and record.get("conditions") == now:
+            return str(record.get("engine"))
+    return None
 
 
 def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engine]]) -> Engine | None:
@@ -66,12 +65,11 @@ def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engi
     best: Engine | None = None
     for name, build in make.items():
         engine = build()
-        if not graphs.agrees(engine, backbone):
-            continue
-        crops = graphs.sample(facts.input_size, getattr(engine, "preferred", count))
-        rates[name] = round(_rate(engine, crops), 2)
-        if rates[name] == max(rates.values()):
-            best = engine
+        if graphs.agrees(engine, backbone):
+            crops = graphs.sample(facts.input_size, getattr(engine, "preferred", count))
+            rates[name] = round(_rate(engine, crops), 2)
+            if rates[name] == max(rates.values()):
+                best = engine
     if best is not None:
         now = conditions(facts, batch)
         record = {"engine": best.name, "crops_per_second": rates, "conditions": now}
@@ -94,24 +92,16 @@ def _path(now: dict[str, Any]) -> Path:
     return graphs.folder() / f"{now['network'][1]}.{io.digest(now)[:16]}.json"
 
 
-def _gpus() -> list[str]:
-    """List the GPUs of this machine."""
-    listed = Path("/proc/driver/nvidia/gpus")
-    return sorted(path.name for path in listed.iterdir()) if listed.is_dir() else []
-
-
 def _processor() -> str:
-    try:
+    lines: list[str] = []
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
     # Virtual machines often share a model's name; the features differ.
     features = sorted({line for line in lines if line.startswith(("model name", "flags"))})
     return f"{platform.machine()} {platform.processor()} {io.digest(features)[:16]}"
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(PackageNotFoundError):
         return version(package)
-    except PackageNotFoundError:
-        return None
+    return None
