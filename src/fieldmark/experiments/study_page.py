@@ -41,52 +41,34 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
     ranking = rank(study.table("table3"), evaluations)
     # The rows with out-of-fold predictions are a table of `better`, which draws its own.
     longer = [row for row in study.table("epochs") if row.part != "cross"]
-    context = {
-        "title": study.title,
-        "study": study,
-        "data": study.data,
-        "headline": headline(ranking),
-        "findings": findings(rows, evaluations),
-        "table1": _table1(study.data.stats or {}),
-        "histogram": _histogram(study.data),
-        "table2": _table2(study.table("table2"), evaluations),
-        "figure4": _curves(study.table("figure4")),
-        "table3": by_error(study.table("table3")),
-        "best": ranking.best.id if ranking.best else None,
-        "ties": [row.id for row in ranking.ties],
-        "paper_error": paper.table_3,
-        "paper_table2": paper.TABLE_2,
-        "table3_plot": _dots("table3", "Error of each network", study.table("table3")),
-        "test": _test(rows),
-        "ensemble": by_error(study.table("ensemble")),
-        "best_single": next(iter(by_error(study.table("table3"))), None),
-        "epochs": _epochs(longer),
-        "epochs_rows": longer,
-        "literal": literal_pairs(rows, evaluations),
-        "better": study_tables.sections(study),
-        "confusions": _confusions(rows, ranking, evaluations, photos, taxonomy),
-        "weights": list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in rows)),
-        "unverified": _unverified(study),
-    }
-    return page.render("study.html", contents=_contents(context), **context)
-
-
-def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """The sections as (id, name), and whether this page has them."""
-    return [
-        ("short", "Summary", True),
-        ("data", "The photos", True),
-        ("table2", "Pruning rare classes", context["table2"]),
-        ("figure4", "What training starts from", context["figure4"]),
-        ("table3", "The networks", context["table3"]),
-        ("test", "Test photos", context["test"]),
-        ("future", "Ensemble and longer training", context["ensemble"] or context["epochs"]),
-        ("literal", "Cached features and the network itself", context["literal"]),
-        *((each.id, each.title, True) for each in context["better"]),
-        ("confusions", "Hardest mistakes", context["confusions"]),
-        ("run", "How it was run", True),
-        ("unverified", "What could not be verified", context["unverified"]),
-    ]
+    return page.render(
+        "study.html",
+        title=study.title,
+        study=study,
+        data=study.data,
+        headline=headline(ranking),
+        findings=findings(rows, evaluations),
+        table1=_table1(study.data.stats or {}),
+        histogram=_histogram(study.data),
+        table2=_table2(study.table("table2"), evaluations),
+        figure4=_curves(study.table("figure4")),
+        table3=by_error(study.table("table3")),
+        best=ranking.best.id if ranking.best else None,
+        ties=[row.id for row in ranking.ties],
+        paper_error=paper.table_3,
+        paper_table2=paper.TABLE_2,
+        table3_plot=_dots("table3", "Error of each network", study.table("table3")),
+        test=_test(rows),
+        ensemble=by_error(study.table("ensemble")),
+        best_single=next(iter(by_error(study.table("table3"))), None),
+        epochs=_epochs(longer),
+        epochs_rows=longer,
+        literal=literal_pairs(rows, evaluations),
+        better=study_tables.sections(study),
+        confusions=_confusions(rows, ranking, evaluations, photos, taxonomy),
+        weights=list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in rows)),
+        unverified=_unverified(study),
+    )
 
 
 def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None], float | None]]:
