@@ -88,8 +88,7 @@ def _longer(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
 
 
 def _tuned(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
-    each = (f"{row.label}: {difference(study, row, 'all')}" for row in rows[1:])
-    return f"Beside “{rows[0].label}”, over all photos: {'; '.join(each)}."
+    return f"Beside “{rows[0].label}”, over all photos: {_listed(study, rows[1:])}."
 
 
 def _parts(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
@@ -99,11 +98,14 @@ def _parts(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
     sentences = [f"Beside “{first.label}”, over all photos:"]
     for word, found in (("more", worse), ("fewer", better)):
         if found:
-            each = (f"{row.label}: {difference(study, row, 'all')}" for row in reversed(found))
-            sentences.append(f"{word} mistakes: {'; '.join(each)}.")
+            sentences.append(f"{word} mistakes: {_listed(study, found[::-1])}.")
     if ties:
         sentences.append(f"Ties: {'; '.join(row.label for row in ties)}.")
     return " ".join(sentences)
+
+
+def _listed(study: StudyRecord, rows: Sequence[StudyRow]) -> str:
+    return "; ".join(f"{row.label}: {difference(study, row, 'all')}" for row in rows)
 
 
 ANSWERS: dict[str, Callable[[StudyRecord, Sequence[StudyRow]], str]] = {

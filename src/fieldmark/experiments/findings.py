@@ -6,29 +6,25 @@ a tie, and a network without complete pretrained weights is never ranked with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation, Over
 from fieldmark.experiments import paper
-from fieldmark.experiments.records import Finding, StudyRow
+from fieldmark.experiments.records import Finding, StudyRecord, StudyRow
 from fieldmark.reports import page
 from fieldmark.utils.errors import InputError
 
 EvaluationOf = Callable[[str], Evaluation | None]
-_Answer = tuple[str, str, str]  # question, answer, and the paper's answer
 
-TRANSFER = {
+_TRANSFER = {
     "scratch": "from scratch",
     "all": "all layers from pretrained weights",
     "last": "last layer only, the rest frozen",
 }
-
-
-def way_of(row: StudyRow) -> str:
-    """Return what a row's training starts from, in words."""
-    return TRANSFER.get(row.transfer, row.transfer)
 
 
 @dataclass(frozen=True)
@@ -46,14 +42,37 @@ class Comparison:
             return "a tie"
         return "a lower error" if self.value < 0 else "a higher error"
 
+    @property
+    def numbers(self) -> str:
+        """The difference with its interval."""
+        text = f"error {page.signed(self.value)}"
+        if self.interval:
+            text += f", 95 % CI {page.signed(self.interval[0])} to {page.signed(self.interval[1])}"
+        return text
 
-@dataclass(frozen=True)
-class Ranking:
+
+class Pruning(NamedTuple):
+    """The two rows of Table 2, and the pruned one minus the complete one over photos of kept classes and
+    over all photos."""
+
+    complete: StudyRow
+    pruned: StudyRow
+    kept: Comparison | None
+    all: Comparison | None
+
+    @property
+    def complete_on_kept(self) -> float | None:
+        """The error of the complete row over photos of kept classes, where it was measured."""
+        error, kept = self.pruned.val_top1_error, self.kept
+        return error - kept.value if kept and kept.interval and error is not None else None
+
+
+class Ranking(NamedTuple):
     """The rows of Table 3 that can be ranked, the best first, and those that cannot."""
 
     best: StudyRow | None  # the lowest error; None where no row can be ranked
-    ties: list[StudyRow]  # the difference to the best one is a tie
-    others: list[StudyRow]  # the other rows from complete pretrained weights
+    ties: list[StudyRow]  # whose difference to the best one is a tie
+    others: list[StudyRow]  # the others from complete pretrained weights
     unranked: list[StudyRow]  # from random or partial weights
 
 
@@ -88,180 +107,159 @@ def rank(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> Ranking:
     unranked = [row for row in by_error(rows) if row not in able]
     if not able:
         return Ranking(None, [], [], unranked)
-    best, *others = able
-    ties = [row for row in others if (found := compare(row, best, evaluations)) and found.tie]
-    return Ranking(best, ties, [row for row in others if row not in ties], unranked)
+    best, *rest = able
+    ties = [row for row in rest if (found := compare(row, best, evaluations)) and found.tie]
+    return Ranking(best, ties, [row for row in rest if row not in ties], unranked)
 
 
 def headline(ranking: Ranking) -> list[str]:
     """Answer "which network is best?" in at most three sentences."""
+    best, ties, others, unranked = ranking
     sentences = []
-    if (best := ranking.best) is None:
-        if not ranking.unranked:
-            return []
-        sentences.append(
-            "No network had complete pretrained weights, so this study cannot say which network is best."
-        )
-    else:
+    if best is not None:
         assert best.val_top1_error is not None  # only such rows are ranked
         says = f"names {page.of_100(best.val_top1_error)} photos right"
         if best.val_top1_error_interval:
             says += f" ({page.of_100_interval(best.val_top1_error_interval)})"
-        if ranking.ties:
-            names = _names(ranking.ties)
-            sentences.append(f"{best.label} {says}; the difference to {names} is a tie.")
-        elif ranking.others:
+        if ties:
+            sentences.append(f"{best.label} {says}; the difference to {_names(ties)} is a tie.")
+        elif others:
             sentences.append(f"{best.label} has the lowest error here: it {says}.")
         else:
             sentences.append(f"{best.label}, the only network here with complete pretrained weights, {says}.")
-    if ranking.unranked:
-        verb = "was" if len(ranking.unranked) == 1 else "were"
+    elif unranked:
         sentences.append(
-            f"{_names(ranking.unranked)} {verb} not run from complete pretrained weights and cannot "
-            "be ranked with the others."
+            "No network had complete pretrained weights, so this study cannot say which network is best."
+        )
+    if unranked:
+        sentences.append(
+            f"{_names(unranked)} {'was' if len(unranked) == 1 else 'were'} not run from complete pretrained "
+            "weights and cannot be ranked with the others."
         )
     return sentences
 
 
-def findings(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> tuple[Finding, ...]:
+def findings(study: StudyRecord, evaluations: EvaluationOf) -> tuple[Finding, ...]:
     """Answer the question of each part of the study that was run."""
-    found = [
-        _pruning(rows_of(rows, "table2"), evaluations),
-        _transfer(rows_of(rows, "figure4"), evaluations),
-        _test(rows, evaluations),
-        _ensemble(rows, evaluations),
-        _epochs(rows_of(rows, "epochs")),
-        _literal(rows, evaluations),
-    ]
-    return tuple(Finding(*one) for one in found if one)
+    answers = (_pruning, _transfer, _test, _ensemble, _epochs, _literal)
+    return tuple(found for answer in answers if (found := answer(study, evaluations)))
 
 
-def rows_of(rows: Sequence[StudyRow], table: str) -> list[StudyRow]:
-    """Return the rows of one table, in the order of the study."""
-    return [row for row in rows if row.table == table]
+def transfer_words(row: StudyRow) -> str:
+    """Return what the training of a row started from, in words."""
+    return _TRANSFER.get(row.transfer, row.transfer)
 
 
-def cached_like(row: StudyRow, rows: Sequence[StudyRow]) -> StudyRow | None:
-    """Return the row that trained the same network in the same way on cached features."""
-    keys = ("backbone", "transfer", "pruned", "epochs")
-    cached = (one for one in rows if one.mode == "cached" and one.table in ("table3", "figure4", "table2"))
-    return next((one for one in cached if all(one[key] == row[key] for key in keys)), None)
-
-
-def literal_pairs(
-    rows: Sequence[StudyRow], evaluations: EvaluationOf
-) -> list[tuple[StudyRow, StudyRow | None, Comparison | None]]:
-    """Return each row that ran the network itself, its row on cached features, and their difference."""
-    pairs = [(row, cached_like(row, rows)) for row in rows_of(rows, "literal")]
-    return [(row, cached, compare(row, cached, evaluations) if cached else None) for row, cached in pairs]
-
-
-def pruning_pair(rows: Sequence[StudyRow]) -> tuple[StudyRow, StudyRow] | None:
-    """Return the complete and the pruned row of Table 2."""
-    first = {row.pruned: row for row in reversed(rows)}
-    return (first[False], first[True]) if len(first) == 2 else None
-
-
-def _pruning(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    pair = pruning_pair(rows)
-    if not pair:
+def pruning(study: StudyRecord, evaluations: EvaluationOf) -> Pruning | None:
+    """Compare the first complete and the first pruned row of Table 2."""
+    rows = study.table("table2")
+    complete = next((row for row in rows if not row.pruned), None)
+    pruned = next((row for row in rows if row.pruned), None)
+    if complete is None or pruned is None:
         return None
-    complete, pruned = pair
     kept, over_all = (compare(pruned, complete, evaluations, over) for over in ("kept", "all"))
-    if not kept or not over_all:
+    return Pruning(complete, pruned, kept, over_all)
+
+
+def tested(study: StudyRecord) -> list[tuple[StudyRow, StudyRow | None]]:
+    """Return the rows on the test part, each with that of the same network on the validation part."""
+    validation = {row.backbone: row for row in study.table("table3")}
+    return [(row, validation.get(row.backbone)) for row in by_error(study.table("test"))]
+
+
+def literal(
+    study: StudyRecord, evaluations: EvaluationOf
+) -> Iterator[tuple[StudyRow, StudyRow | None, Comparison | None]]:
+    """Yield each row that ran the network itself, its row on cached features, and their difference."""
+    training = attrgetter("backbone", "transfer", "pruned", "epochs")
+    tables = ("table3", "figure4", "table2")
+    cached = [each for each in study.rows if each.mode == "cached" and each.table in tables]
+    for row in study.table("literal"):
+        same = next((each for each in cached if training(each) == training(row)), None)
+        yield row, same, compare(row, same, evaluations) if same else None
+
+
+def _pruning(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
+    found = pruning(study, evaluations)
+    if not found or not found.kept or not found.all:
         return None
-    answer = (
-        f"On photos of the kept classes: {kept.words} after pruning "
-        f"({_range(kept)}). On all photos, where every photo of a pruned class counts as wrong: "
-        f"{over_all.words} ({_range(over_all)})."
+    return Finding(
+        "Does it help to prune rare classes?",
+        f"On photos of the kept classes: {found.kept.words} after pruning ({found.kept.numbers}). On all "
+        f"photos, where every photo of a pruned class counts as wrong: {found.all.words} "
+        f"({found.all.numbers}).",
+        f"error {paper.TABLE_2['complete']} without and {paper.TABLE_2['pruned']} with pruning; it does not "
+        "say over which classes",
     )
-    theirs = (
-        f"error {paper.TABLE_2['complete']} without and {paper.TABLE_2['pruned']} with pruning; it "
-        "does not say over which classes"
-    )
-    return "Does it help to prune rare classes?", answer, theirs
 
 
-def _transfer(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    ends = {way_of(row): loss for row in rows if row.curve and (loss := row.curve[-1].val_loss) is not None}
+def _transfer(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
+    rows = study.table("figure4")
+    curves = [(transfer_words(row), row.curve[-1].val_loss) for row in rows if row.curve]
+    ends = {way: loss for way, loss in curves if loss is not None}
     if len(ends) < 2:
         return None
-    best = min(ends, key=lambda name: ends[name])
-    losses = ", ".join(f"{name}: {loss:.2f}" for name, loss in ends.items())
-    answer = f"The lowest validation loss after the last epoch: {best} ({losses})."
+    losses = ", ".join(f"{way}: {loss:.2f}" for way, loss in ends.items())
+    answer = f"The lowest validation loss after the last epoch: {min(ends, key=ends.__getitem__)} ({losses})."
     last = next((row for row in rows if row.transfer == "last"), None)
     for row in rows:
-        found = compare(row, last, evaluations) if last and row is not last else None
-        if found:
-            way = way_of(row)
+        if last and row is not last and (found := compare(row, last, evaluations)):
+            way = transfer_words(row)
             answer += f" {way[0].upper()}{way[1:]} compared with the last layer only: {found.words} "
-            answer += f"({_range(found)})."
+            answer += f"({found.numbers})."
     if any(row.badge in ("partial weights", "random weights") for row in rows):
         answer += " The pretrained weights were not complete, unlike those of the paper."
-    return "What should training start from?", answer, "training only the last layer is best"
+    return Finding("What should training start from?", answer, "training only the last layer is best")
 
 
-def _test(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    tests = by_error(rows_of(rows, "test"))
-    if not tests or tests[0].val_top1_error is None:
+def _test(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
+    row, other = next(iter(tested(study)), (None, None))
+    if row is None or row.val_top1_error is None:
         return None
-    row = tests[0]
-    other = next((one for one in rows_of(rows, "table3") if one.backbone == row.backbone), None)
     answer = f"{row.label}: error {row.val_top1_error:.3f} on test photos"
-    found = compare(row, other, evaluations) if other else None
-    if other and found:
+    if other and (found := compare(row, other, evaluations)):
         word = "a tie" if found.tie else "a difference beyond the 95 % CI"
         answer += f", {other.val_top1_error:.3f} on validation photos: {word}"
     theirs = f"{paper.TEST_ERROR} on test and {paper.TABLE_3['resnext']} on validation photos"
-    return "Does it hold on the test photos, which no choice used?", answer + ".", theirs
+    return Finding("Does it hold on the test photos, which no choice used?", f"{answer}.", theirs)
 
 
-def _ensemble(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    together, single = (by_error(rows_of(rows, table)) for table in ("ensemble", "table3"))
+def _ensemble(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
+    together, single = by_error(study.table("ensemble")), by_error(study.table("table3"))
     found = compare(together[0], single[0], evaluations) if together and single else None
-    if not found:
-        return None
-    answer = (
+    return found and Finding(
+        "Is an ensemble of the networks better?",
         f"The ensemble compared with the best single network ({single[0].label}): {found.words} "
-        f"({_range(found)})."
+        f"({found.numbers}).",
+        "named as future work",
     )
-    return "Is an ensemble of the networks better?", answer, "named as future work"
 
 
-def _epochs(rows: Sequence[StudyRow]) -> _Answer | None:
+def _epochs(study: StudyRecord, _: EvaluationOf) -> Finding | None:
     parts = []
-    for row in rows:
+    for row in study.table("epochs"):
         errors = {one.epoch: one.val_error for one in row.curve}
         last = max(errors, default=0)
         if last > 10 and errors.get(10) is not None and errors[last] is not None:
             parts.append(f"{row.label}: {errors[10]:.3f} after 10, {errors[last]:.3f} after {last}")
     answer = f"Validation error by epochs. {'; '.join(parts)}."
-    return ("Does longer training help?", answer, "named as future work") if parts else None
+    return Finding("Does longer training help?", answer, "named as future work") if parts else None
 
 
-def _literal(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> _Answer | None:
-    parts = [
-        f"{row.label}: {found.words} ({_range(found)})"
-        for row, _, found in literal_pairs(rows, evaluations)
-        if found
-    ]
-    if not parts:
-        return None
+def _literal(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
+    found = [(row.label, each) for row, _, each in literal(study, evaluations) if each]
+    parts = "; ".join(f"{label}: {each.words} ({each.numbers})" for label, each in found)
     return (
-        "Does it matter that the last layer is trained on cached features?",
-        f"With the network itself run in every epoch instead, {'; '.join(parts)}.",
-        "ran the network in every epoch",
+        Finding(
+            "Does it matter that the last layer is trained on cached features?",
+            f"With the network itself run in every epoch instead, {parts}.",
+            "ran the network in every epoch",
+        )
+        if parts
+        else None
     )
 
 
-def _range(found: Comparison) -> str:
-    text = f"error {page.signed(found.value)}"
-    if found.interval:
-        low, high = (page.signed(end) for end in found.interval)
-        text += f", 95 % CI {low} to {high}"
-    return text
-
-
 def _names(rows: Sequence[StudyRow]) -> str:
-    names = list(dict.fromkeys(row.label for row in rows))
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    *names, last = dict.fromkeys(row.label for row in rows)
+    return f"{', '.join(names)} and {last}" if names else last

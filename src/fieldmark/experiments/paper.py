@@ -23,7 +23,4 @@ TEST_ERROR = 0.69  # of ResNeXt, whose validation error is 0.68
 
 def table_3(backbone: str) -> float | None:
     """What the paper's Table 3 prints for the family of a backbone, or None."""
-    for family, error in TABLE_3.items():
-        if backbone.startswith(family):
-            return error
-    return None
+    return next((error for family, error in TABLE_3.items() if backbone.startswith(family)), None)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from fieldmark.data.taxonomy import Taxonomy
+from fieldmark.experiments import findings as found
 from fieldmark.experiments import paper, study_tables
-from fieldmark.experiments.findings import (
-    EvaluationOf,
-    Ranking,
-    by_error,
-    compare,
-    findings,
-    headline,
-    literal_pairs,
-    pruning_pair,
-    rank,
-    rows_of,
-    way_of,
-)
+from fieldmark.experiments.findings import EvaluationOf, Ranking, by_error
 from fieldmark.experiments.records import DataFacts, StudyRecord, StudyRow
 from fieldmark.reports import page, plots
 from fieldmark.reports.thumbnails import Pair, PhotoOf, hardest_pairs
@@ -37,8 +27,8 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
         taxonomy: the names of the classes.
     """
     evaluations = lru_cache(maxsize=4)(evaluations)  # they are large, and needed in pairs
-    rows = study.rows
-    ranking = rank(study.table("table3"), evaluations)
+    table3 = study.table("table3")
+    ranking = found.rank(table3, evaluations)
     # The rows with out-of-fold predictions are a table of `better`, which draws its own.
     longer = [row for row in study.table("epochs") if row.part != "cross"]
     return page.render(
@@ -46,27 +36,27 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
         title=study.title,
         study=study,
         data=study.data,
-        headline=headline(ranking),
-        findings=findings(rows, evaluations),
+        headline=found.headline(ranking),
+        findings=found.findings(study, evaluations),
         table1=_table1(study.data.stats or {}),
         histogram=_histogram(study.data),
-        table2=_table2(study.table("table2"), evaluations),
-        figure4=_curves(study.table("figure4")),
-        table3=by_error(study.table("table3")),
+        table2=found.pruning(study, evaluations),
+        figure4=_figure4(study.table("figure4")),
+        table3=by_error(table3),
         best=ranking.best.id if ranking.best else None,
         ties=[row.id for row in ranking.ties],
         paper_error=paper.table_3,
         paper_table2=paper.TABLE_2,
-        table3_plot=_dots("table3", "Error of each network", study.table("table3")),
-        test=_test(rows),
+        table3_plot=_table3_plot(table3),
+        test=found.tested(study),
         ensemble=by_error(study.table("ensemble")),
-        best_single=next(iter(by_error(study.table("table3"))), None),
-        epochs=_epochs(longer),
+        best_single=next(iter(by_error(table3)), None),
+        epochs=_curves("epochs", "Validation error over epochs", longer, "val_error", "top-1 error"),
         epochs_rows=longer,
-        literal=literal_pairs(rows, evaluations),
+        literal=list(found.literal(study, evaluations)),
         better=study_tables.sections(study),
-        confusions=_confusions(rows, ranking, evaluations, photos, taxonomy),
-        weights=list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in rows)),
+        confusions=_confusions(study, ranking, evaluations, photos, taxonomy),
+        weights=list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in study.rows)),
         unverified=_unverified(study),
     )
 
@@ -88,49 +78,44 @@ def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None]
 
 
 def _histogram(data: DataFacts) -> str | None:
-    found = (data.stats or {}).get("histogram")
-    if not found or not found["counts"]:
+    bins = (data.stats or {}).get("histogram")
+    if not bins or not bins["counts"]:
         return None
     title = "Histogram: how many classes have how many photos"
-    return plots.histogram("figure1", title, found["bins"], found["counts"], data.prune_below)
+    return plots.histogram("figure1", title, bins["bins"], bins["counts"], data.prune_below)
 
 
-def _table2(rows: Sequence[StudyRow], evaluations: EvaluationOf) -> dict[str, Any] | None:
-    """Table 2: the two rows, and their differences over photos of kept classes and over all photos."""
-    pair = pruning_pair(rows)
-    if not pair:
-        return None
-    complete, pruned = pair
-    kept, over_all = (compare(pruned, complete, evaluations, over) for over in ("kept", "all"))
-    both = all(evaluations(row.id) is not None for row in pair)
-    error = pruned.val_top1_error
-    on_kept = error - kept.value if kept and both and error is not None else None
-    return {
-        "complete": complete,
-        "pruned": pruned,
-        "complete_on_kept": on_kept,
-        "kept": kept,
-        "all": over_all,
-    }
-
-
-def _curves(rows: Sequence[StudyRow]) -> dict[str, Any] | None:
-    """Figure 4: the validation losses as a plot, and epoch by epoch."""
+def _figure4(rows: Sequence[StudyRow]) -> dict[str, Any] | None:
+    """The validation losses as a plot, and epoch by epoch."""
     rows = [row for row in rows if row.curve]
-    if not rows:
-        return None
-    drawn = [study_tables.line(_named(way_of(row), row), row, "val_loss") for row in rows]
     title = "Validation loss over epochs for each start of training"
+    epochs = sorted({one.epoch for row in rows for one in row.curve})
     losses = [{one.epoch: one.val_loss for one in row.curve} for row in rows]
-    return {
-        "rows": rows,
-        "names": [way_of(row) for row in rows],
-        "plot": plots.lines("figure4", title, drawn, "epoch", "validation loss"),
-        "epochs": [(epoch, [loss.get(epoch) for loss in losses]) for epoch in sorted(set().union(*losses))],
-    }
+    return (
+        {
+            "rows": rows,
+            "names": [found.transfer_words(row) for row in rows],
+            "plot": _curves("figure4", title, rows, "val_loss", "validation loss", found.transfer_words),
+            "epochs": [(epoch, [loss.get(epoch) for loss in losses]) for epoch in epochs],
+        }
+        if rows
+        else None
+    )
 
 
-def _dots(name: str, title: str, rows: Sequence[StudyRow]) -> str | None:
+def _curves(
+    name: str,
+    title: str,
+    rows: Sequence[StudyRow],
+    measure: str,
+    axis: str,
+    label: Callable[[StudyRow], str] = attrgetter("label"),
+) -> str | None:
+    drawn = [study_tables.line(_named(label(row), row), row, measure) for row in rows if row.curve]
+    return plots.lines(name, title, drawn, "epoch", axis) if drawn else None
+
+
+def _table3_plot(rows: Sequence[StudyRow]) -> str | None:
     drawn = [
         plots.Dot(
             _named(row.label, row),
@@ -142,29 +127,18 @@ def _dots(name: str, title: str, rows: Sequence[StudyRow]) -> str | None:
         for row in by_error(rows)
         if row.val_top1_error is not None
     ]
-    return plots.dots(name, title, drawn, "top-1 error", "paper (1,010 classes)") if drawn else None
-
-
-def _test(rows: Sequence[StudyRow]) -> list[tuple[StudyRow, StudyRow | None]]:
-    """The rows on the test part, each with that of the same network on the validation part."""
-    validation = {row.backbone: row for row in rows_of(rows, "table3")}
-    return [(row, validation.get(row.backbone)) for row in by_error(rows_of(rows, "test"))]
-
-
-def _epochs(rows: Sequence[StudyRow]) -> str | None:
-    drawn = [study_tables.line(_named(row.label, row), row, "val_error") for row in rows if row.curve]
-    title = "Validation error over epochs"
-    return plots.lines("epochs", title, drawn, "epoch", "top-1 error") if drawn else None
+    if not drawn:
+        return None
+    return plots.dots("table3", "Error of each network", drawn, "top-1 error", "paper (1,010 classes)")
 
 
 def _confusions(
-    rows: Sequence[StudyRow], ranking: Ranking, evaluations: EvaluationOf, photos: PhotoOf, taxonomy: Taxonomy
+    study: StudyRecord, ranking: Ranking, evaluations: EvaluationOf, photos: PhotoOf, taxonomy: Taxonomy
 ) -> tuple[StudyRow, list[Pair]] | None:
     """The mistakes of the best network whose scores were saved."""
     first = [ranking.best] if ranking.best else []
-    for row in [*first, *by_error(rows_of(rows, "table3")), *by_error(rows)]:
-        evaluation = evaluations(row.id)
-        if evaluation is not None:
+    for row in [*first, *by_error(study.table("table3")), *by_error(study.rows)]:
+        if (evaluation := evaluations(row.id)) is not None:
             pairs = hardest_pairs(evaluation, photos, taxonomy)
             return (row, pairs) if pairs else None
     return None
@@ -182,8 +156,7 @@ def _unverified(study: StudyRecord) -> list[str]:
             "their errors."
         )
     for badge in ("random weights", "partial weights"):
-        names = sorted({row.backbone for row in rows if row.badge == badge})
-        if names:
+        if names := sorted({row.backbone for row in rows if row.badge == badge}):
             sentences.append(
                 f"The error of {', '.join(names)} with complete pretrained weights: they were not found "
                 f"here. Rows marked “{badge}” show that the method works, not how good the network is."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -31,36 +32,43 @@ KIND = Kind(
 """Rows and scores are written as soon as they are known, so that a killed study goes on."""
 
 
-def write(context: StudyContext, **more: Any) -> StudyRecord:
-    """Write `study.json` with the rows that are known and `more`, and return its content."""
-    record = StudyRecord(
+def write(context: StudyContext) -> None:
+    """Write `study.json` with the rows that are known."""
+    io.write_json(context.out / "study.json", _record(context).to_dict())
+
+
+def finish(context: StudyContext, seconds: float) -> StudyRecord:
+    """Write the tables, the last `study.json`, and the page."""
+    table, known, evaluations = context.data.dataset.table, _record(context), context.evaluation
+    table.write(context.out / "photos.parquet")
+    context.data.dataset.split.write(context.out / "split.parquet")
+    done = replace(
+        known,
+        finished=True,
+        seconds=seconds,
+        differences=tuple(each for run in context.runs for each in _differences(context, run)),
+        findings=findings(known, evaluations),
+    )
+    io.write_json(context.out / "study.json", done.to_dict())
+    page = study_page(done, photos=photo_finder(table), evaluations=evaluations, taxonomy=table.taxonomy)
+    io.write_text(context.out / "report.html", page)
+    return done
+
+
+def _record(context: StudyContext) -> StudyRecord:
+    return StudyRecord(
         recipe=context.recipe.name,
         title=context.recipe.title,
         command=context.command,
         commit_or_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=False,
         machine={"cores": cores(), "processor": platform.machine(), "system": platform.system()},
         versions=versions(),
         data=context.data.facts,
         rows=context.known,
         skipped=tuple(context.networks.skipped),
-        **{"finished": False, **more},
     )
-    io.write_json(context.out / "study.json", record.to_dict())
-    return record
-
-
-def finish(context: StudyContext, seconds: float) -> StudyRecord:
-    """Write the tables, the last `study.json`, and the page."""
-    table, evaluations = context.data.dataset.table, context.evaluation
-    table.write(context.out / "photos.parquet")
-    context.data.dataset.split.write(context.out / "split.parquet")
-    differences = tuple(each for run in context.runs for each in _differences(context, run))
-    found = findings(context.known, evaluations)
-    done = write(context, finished=True, seconds=seconds, differences=differences, findings=found)
-    page = study_page(done, photos=photo_finder(table), evaluations=evaluations, taxonomy=table.taxonomy)
-    io.write_text(context.out / "report.html", page)
-    return done
 
 
 def _differences(context: StudyContext, run: Run) -> Iterator[PairedDifference]:
