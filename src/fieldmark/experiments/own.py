@@ -29,17 +29,24 @@ from fieldmark.utils.typing import FloatArray
 class OwnNetwork:
     """A PyTorch network that is not in timm or torchvision.
 
-    `build` gives a new network: normalised float32 crops (N, 3, S, S) to features (N, D), or, with a
-    `last_layer`, to the scores of any number of classes.
+    Attributes:
+        build: gives a new network: normalised float32 crops (N, 3, S, S) to features (N, D), or, with a
+            `last_layer`, to the scores of any number of classes.
+        last_layer: the path of its last layer, an `nn.Linear`; its input are the features. Empty: the
+            output of the network are the features.
+        side: the side S of its crops, in pixels.
+        mean, std: for normalising pixels in [0, 1], for red, green and blue.
+        pretrained: whether `build` loads weights; without, every row is marked as random weights.
+        version: stands for the code of `build` when a study is resumed. Empty: a digest of its source.
     """
 
     build: Callable[[], nn.Module]
-    last_layer: str = ""  # the path of an `nn.Linear`; its input are the features
-    side: int = 224  # of its crops, in pixels
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # for normalising pixels in [0, 1]
+    last_layer: str = ""
+    side: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    pretrained: bool = False  # whether `build` loads weights; without, rows are marked as random weights
-    version: str = ""  # for the code of `build` when a study is resumed; empty: a digest of its source
+    pretrained: bool = False
+    version: str = ""
 
     @property
     def name(self) -> str:

@@ -14,22 +14,37 @@ from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
 class StudyConfig:
     """The configuration of a study.
 
-    The number of training photos below which a class is pruned is by default the paper's 100, or, where less
-    than two thirds of the classes have as many, the number that prunes the same share of the classes as in
-    the paper. Networks without available weights run from random weights, and every table marks them.
+    Attributes:
+        options: the options of the recipe.
+        only: run only these tables; empty: all.
+        limit: use at most so many photos; None: all.
+        names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels as they are.
+        weights_dir: a folder of weights, searched before anything is downloaded.
+        skip_missing: leave out networks whose weights are not available; otherwise they run from random
+            weights, and every table marks them.
+        prune_below: classes with fewer training photos are pruned; None: the paper's 100, or, where
+            less than two thirds of the classes have as many, the number that prunes the same
+            share of the classes as in the paper.
+        split: how photos are divided.
+        val, test: the shares held out; `test` is not used where the source has its own test part.
+        engine: what runs the networks; `auto` measures which is fastest.
+        precision: the data type of training all layers.
+        tier: how photos are decoded, `exact` or `fast`.
+        bands: classes with fewer training photos than the first number are rare (the tail), those with
+            at least the second are frequent (the head).
     """
 
-    options: Options = field(default_factory=Options)  # of the recipe
-    only: tuple[str, ...] = ()  # run only these tables; empty: all
-    limit: int | None = None  # use at most so many photos
-    names: Path | None = None  # a table of accepted names, see `fieldmark.data.synonyms`
-    weights_dir: Path | None = None  # a folder of weights, searched before anything is downloaded
-    skip_missing: bool = False  # leave out networks whose weights are not available
-    prune_below: int | None = None  # classes with fewer training photos are pruned; None: see above
+    options: Options = field(default_factory=Options)
+    only: tuple[str, ...] = ()
+    limit: int | None = None
+    names: Path | None = None
+    weights_dir: Path | None = None
+    skip_missing: bool = False
+    prune_below: int | None = None
     split: SplitMethod = "stratified"
-    val: float = 0.1  # the share held out
-    test: float = 0.1  # the same; not used where the source has its own test part
-    engine: EngineName = "auto"  # what runs the networks; `auto` measures which is fastest
-    precision: Literal["float32", "bfloat16"] = "float32"  # the data type of training all layers
-    tier: DecodingTier = "exact"  # how photos are decoded
-    bands: tuple[int, int] = (30, 100)  # rare: fewer training photos; frequent: at least so many
+    val: float = 0.1
+    test: float = 0.1
+    engine: EngineName = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    tier: DecodingTier = "exact"
+    bands: tuple[int, int] = (30, 100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -104,15 +104,15 @@ def ensemble(context: StudyContext, run: Run) -> StudyRow:
         weights="; ".join(dict.fromkeys(member.weights for member in used)),
         weights_complete=complete,
         weights_short="" if complete else "some members have random weights",
-        giga_macs=_sum(member.giga_macs for member in used),
-        photo_ms=_sum(member.photo_ms for member in used),
+        giga_macs=_sum([member.giga_macs for member in used]),
+        photo_ms=_sum([member.photo_ms for member in used]),
         member_weights={m.label: w for m, w in zip(members, weights_M, strict=True)},
     )
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if None in known else sum(filter(None, known))
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _together(

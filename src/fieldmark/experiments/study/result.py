@@ -15,7 +15,6 @@ from fieldmark.utils import io
 if TYPE_CHECKING:
     import polars as pl
 
-
 _COLUMNS = (
     *("table", "label", "id", "backbone", "weights", "weights_complete", "transfer"),
     *("mode", "part", "pruned", "epochs", "classes", "photos"),
@@ -73,10 +72,12 @@ class StudyResult:
     def to_frame(self) -> pl.DataFrame:
         """Return a Polars frame with one row for each run; null stands for what was not measured.
 
-        Beside the keys of `study.json`, each error (`top1_error`, `top1_error_all_classes`, `macro_error`,
-        `rare_error`) has columns `_low` and `_high` (95 % CI), and so has each paired difference to the
-        row's `reference`: `difference_all`, `difference_kept`, `difference_macro` and `difference_tail`,
-        with `_tie` as well.
+        Its columns: `table`, `label`, `id`, `backbone`, `weights`, `weights_complete`, `transfer`, `mode`,
+        `part`, `pruned`, `epochs`, `classes`, `photos`; the shares `top1_error`, `top1_error_all_classes`,
+        `macro_error` and `rare_error`, each with `_low` and `_high` (95 % CI), and `top5_error`;
+        `log_loss_nats`; `rare_classes`; `train_seconds`, `extract_seconds`, `giga_macs`, `photo_ms`; the
+        row's `reference`, and the paired differences to it: `difference_all`, `difference_kept`,
+        `difference_macro` and `difference_tail`, each with `_low`, `_high` and `_tie`.
         """
         import polars as pl
 
@@ -95,9 +96,8 @@ class StudyResult:
         flat["reference"] = next((each.reference for each in found.values()), None)
         for over in ("all", "kept", "macro", "tail"):
             each, name = found.get(over), f"difference_{over}"
-            value, interval = (each.value, each.interval) if each else (None, None)
-            flat |= _interval(name, value, interval)
-            flat[f"{name}_tie"] = each.tie if each else None
+            flat |= _interval(name, each and each.value, each and each.interval)
+            flat[f"{name}_tie"] = each and each.tie
         return flat
 
 
