@@ -67,11 +67,24 @@ class Run:
     """One row of a study: one network, trained in one way.
 
     Attributes:
+        table, label: the table that it belongs to, and its name in the table.
+        backbone: the network: a name that `fieldmark.models.load` knows, or the name of `network`.
         transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
             weights), `low-rank` (low-rank updates of all layers, and the last layer), `adapters`
             (biases, normalisations and the last layer) or `last` (all frozen but the last layer).
+        pruned: whether classes with few training photos are left out.
+        epochs: passes over the training photos; heads and ensembles take as many as they need.
+        mode, part: how it is made, and the photos that it is measured on: see `Mode` and `Part`.
+        members: for an ensemble, the table whose rows it averages.
+        best_of: repeat the row with the lowest validation error of this table.
+        head: a kind of head, or a method for rare classes: see `fieldmark.heads`.
+        combine: how the weights of an ensemble are found outside the fold that they are measured on, a
+            key of `fieldmark.evaluation.ensemble.WEIGHTINGS`.
         learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
             and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
+        prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
+        changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
+            those of the recipe `finetune.good`.
         network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
             output are the features.
         loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
@@ -80,22 +93,21 @@ class Run:
             of their source does. Change it when code that they call changes.
     """
 
-    table: str  # that it belongs to
-    label: str  # its name in the table
-    backbone: str = ""  # a name that `fieldmark.models.load` knows, or the name of `network`
+    table: str
+    label: str
+    backbone: str = ""
     transfer: Transfer = "last"
-    pruned: bool = True  # whether classes with few training photos are left out
-    epochs: int = 10  # over the training photos; heads and ensembles take as many as they need
+    pruned: bool = True
+    epochs: int = 10
     mode: Mode = "cached"
-    members: str = ""  # for an ensemble, the table whose rows it averages
+    members: str = ""
     part: Part = "val"
-    best_of: str = ""  # repeat the row with the lowest validation error of this table
-    head: str = ""  # a kind of head, or a method for rare classes: see `fieldmark.heads`
-    combine: str = "mean"  # the weights of an ensemble, a key of `evaluation.ensemble.WEIGHTINGS`
+    best_of: str = ""
+    head: str = ""
+    combine: str = "mean"
     learn: tuple[str, ...] = ("whole",)
     ask: tuple[str, ...] = ("whole",)
-    prune_below: int | None = None  # the training photos that a class needs; None: the study's number
-    # For `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from its `good` recipe.
+    prune_below: int | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     network: OwnNetwork | Callable[[], nn.Module] | None = None
     loss: Loss | None = None
