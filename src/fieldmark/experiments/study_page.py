@@ -31,52 +31,34 @@ def study_page(study: StudyRecord, *, photos: PhotoOf, evaluations: EvaluationOf
     ranking = found.rank(table3, evaluations)
     # The rows with out-of-fold predictions are a table of `better`, which draws its own.
     longer = [row for row in study.table("epochs") if row.part != "cross"]
-    context = {
-        "title": study.title,
-        "study": study,
-        "data": study.data,
-        "headline": found.headline(ranking),
-        "findings": found.findings(study, evaluations),
-        "table1": _table1(study.data.stats or {}),
-        "histogram": _histogram(study.data),
-        "table2": found.pruning(study, evaluations),
-        "figure4": _figure4(study.table("figure4")),
-        "table3": by_error(table3),
-        "best": ranking.best.id if ranking.best else None,
-        "ties": [row.id for row in ranking.ties],
-        "paper_error": paper.table_3,
-        "paper_table2": paper.TABLE_2,
-        "table3_plot": _table3_plot(table3),
-        "test": found.tested(study),
-        "ensemble": by_error(study.table("ensemble")),
-        "best_single": next(iter(by_error(table3)), None),
-        "epochs": _curves("epochs", "Validation error over epochs", longer, "val_error", "top-1 error"),
-        "epochs_rows": longer,
-        "literal": list(found.literal(study, evaluations)),
-        "better": study_tables.sections(study),
-        "confusions": _confusions(study, ranking, evaluations, photos, taxonomy),
-        "weights": list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in study.rows)),
-        "unverified": _unverified(study),
-    }
-    return page.render("study.html", contents=_contents(context), **context)
-
-
-def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """The sections as (id, name), and whether this page has them."""
-    return [
-        ("short", "Summary", True),
-        ("data", "The photos", True),
-        ("table2", "Pruning rare classes", context["table2"]),
-        ("figure4", "What training starts from", context["figure4"]),
-        ("table3", "The networks", context["table3"]),
-        ("test", "Test photos", context["test"]),
-        ("future", "Ensemble and longer training", context["ensemble"] or context["epochs"]),
-        ("literal", "Cached features and the network itself", context["literal"]),
-        *((each.id, each.title, True) for each in context["better"]),
-        ("confusions", "Hardest mistakes", context["confusions"]),
-        ("run", "How it was run", True),
-        ("unverified", "What could not be verified", context["unverified"]),
-    ]
+    return page.render(
+        "study.html",
+        title=study.title,
+        study=study,
+        data=study.data,
+        headline=found.headline(ranking),
+        findings=found.findings(study, evaluations),
+        table1=_table1(study.data.stats or {}),
+        histogram=_histogram(study.data),
+        table2=found.pruning(study, evaluations),
+        figure4=_figure4(study.table("figure4")),
+        table3=by_error(table3),
+        best=ranking.best.id if ranking.best else None,
+        ties=[row.id for row in ranking.ties],
+        paper_error=paper.table_3,
+        paper_table2=paper.TABLE_2,
+        table3_plot=_table3_plot(table3),
+        test=found.tested(study),
+        ensemble=by_error(study.table("ensemble")),
+        best_single=next(iter(by_error(table3)), None),
+        epochs=_curves("epochs", "Validation error over epochs", longer, "val_error", "top-1 error"),
+        epochs_rows=longer,
+        literal=list(found.literal(study, evaluations)),
+        better=study_tables.sections(study),
+        confusions=_confusions(study, ranking, evaluations, photos, taxonomy),
+        weights=list(dict.fromkeys((row.backbone, row.weights, row.badge) for row in study.rows)),
+        unverified=_unverified(study),
+    )
 
 
 def _table1(stats: Mapping[str, Any]) -> list[tuple[str, int, list[float | None], float | None]]:

@@ -61,13 +61,6 @@ def check_page(
     return page.render(
         "check.html",
         title=f"Check of {about['name']}",
-        contents=[
-            ("short", "Summary", True),
-            ("leaks", "Leaks", True),
-            ("twins", "Near-duplicates", True),
-            ("labels", "Suspect labels", True),
-            ("poor", "Poor photos", True),
-        ],
         summary=summary,
         about=about,
         leaks=list(gallery.clusters(findings.filter("leak"), "together")),

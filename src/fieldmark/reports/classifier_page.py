@@ -58,44 +58,26 @@ def classifier_page(
         about["part"] = "measured"
     summary = evaluation.summary(train_counts=train_counts).to_dict()
     badge = "" if about["weights_complete"] else "partial weights"
-    context = {
-        "title": about["name"],
-        "about": about,
-        "summary": summary,
-        "headline": _headline(summary, about),
-        "badge": "random weights" if about["weights"] == "random" else badge,
-        "classes": _classes(summary, taxonomy)[:MOST_CLASSES],
-        "classes_more": max(0, len(summary["per_class"]) - MOST_CLASSES),
-        "groups": _groups(summary),
-        "answered": _answered(evaluation, about),
-        "grown": _grown(about["grown"], taxonomy),
-        "confusions": hardest_pairs(evaluation, photos, taxonomy),
-        "calibration": _calibration(evaluation, about["temperature"]),
-        "ranks": _ranks(about["measured"]),
-        "unknown": _unknown(about["measured"]),
-        "curve": _curve(about["curve"]),
-        "members": about["ensemble"]["members"] if about["ensemble"] else [],
-        "pruned": summary["photos"] - summary["photos_kept"],
-    }
-    return page.render("classifier.html", contents=_contents(context), **context)
-
-
-def _contents(context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    return [
-        ("short", "Test error", True),
-        ("grown", "What changed", context["grown"]),
-        ("taxonomic", "How far off mistakes are", context["about"]["measured"].get("taxonomic")),
-        ("confusions", "Frequent confusions", context["confusions"]),
-        ("classes", "Error of each class", True),
-        ("sure", "Calibration", context["calibration"]),
-        ("ranks", "Answers by rank", context["ranks"]),
-        ("unknown", "Photos of other species", context["unknown"]),
-        ("curve", "Training curves", context["curve"]),
-        ("members", "Ensemble members", len(context["members"]) > 1),
-        ("tried", "Options tried", "how" in context["about"]["chosen"]),
-        ("data", "Photos", True),
-        ("made", "How it was made", True),
-    ]
+    return page.render(
+        "classifier.html",
+        title=about["name"],
+        about=about,
+        summary=summary,
+        headline=_headline(summary, about),
+        badge="random weights" if about["weights"] == "random" else badge,
+        classes=_classes(summary, taxonomy)[:MOST_CLASSES],
+        classes_more=max(0, len(summary["per_class"]) - MOST_CLASSES),
+        groups=_groups(summary),
+        answered=_answered(evaluation, about),
+        grown=_grown(about["grown"], taxonomy),
+        confusions=hardest_pairs(evaluation, photos, taxonomy),
+        calibration=_calibration(evaluation, about["temperature"]),
+        ranks=_ranks(about["measured"]),
+        unknown=_unknown(about["measured"]),
+        curve=_curve(about["curve"]),
+        members=about["ensemble"]["members"] if about["ensemble"] else [],
+        pruned=summary["photos"] - summary["photos_kept"],
+    )
 
 
 _NEW_CLASSES = 20  # that are named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -103,6 +104,7 @@ def _environment() -> Environment:
     )
     formats = (count, plural, decimal, interval, percent, percents, signed)
     environment.filters |= {each.__name__: each for each in formats} | {"duration": seconds}
+    environment.filters["sections"] = re.compile(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>').findall
     # Style and script are trusted: they are not escaped.
     environment.globals |= {"style": Markup(text("style.css")), "sort": Markup(text("sort.js"))}
     return environment
