@@ -67,7 +67,7 @@ def train(
             tf_efficientnet_lite0; with --quality best all available]
 
     Search and ensembles:
-        quality: fast: one network. best: try networks, views, heads and ensembles, and take the best
+        quality: fast: one network. good: a larger one, half the photos a second. best: try networks, views, heads and ensembles, and take the best
             on validation photos.
         budget: The time that --quality best may take: 90s, 30m or 2h. [default: no limit]
         ensemble: How the members of an ensemble are weighted. [default: weights]

@@ -20,9 +20,13 @@ BACKBONES: dict[str, Architecture] = {
 }
 DEFAULT = timm.LITE0.name
 
+GOOD = timm.LITE2.name
+"""A larger network whose weights are installed as well; it takes about twice as long."""
+
 __all__ = [
     "BACKBONES",
     "DEFAULT",
+    "GOOD",
     "Architecture",
     "Backbone",
     "WeightsInfo",

@@ -68,7 +68,8 @@ class TrainConfig:
             nearest ones can be shown where the photos themselves are not available.
         also: further networks; an ensemble of all of them is trained.
         ensemble: how its members are weighted: `mean`, `weights` or `greedy`; None: `weights`.
-        quality: `fast`, or `best`: what does best on validation photos, of all networks whose weights
+        quality: `fast`: the default network; `good`: EfficientNet-Lite2, which takes about twice as
+            long; `best`: what does best on validation photos, of all networks whose weights
             are available (or of those named), mirrored views, and ensembles of them.
         stream: whether fine-tuning decodes photos again in each epoch instead of caching crops.
         rare: whether logits are adjusted for rare classes, see `fieldmark.training.logit_adjustment`.
@@ -140,7 +141,7 @@ class TrainConfig:
     @property
     def network(self) -> str:
         """The name of the first network."""
-        return self.backbone or models.DEFAULT
+        return self.backbone or (models.GOOD if self.quality == "good" else models.DEFAULT)
 
     @property
     def several(self) -> bool:
@@ -210,6 +211,8 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
 def _of_several(config: TrainConfig) -> Iterator[str]:
     """What does not go with several networks or `best`."""
     best = config.quality == "best"
+    if config.quality == "good":
+        yield "--quality good is one network: leave it out, or name no --backbone."
     alone = "or name one --backbone and no --quality best."
     if config.transfer != "last" or config.weights != "pretrained":
         yield (
@@ -236,6 +239,8 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
 def _of_one(config: TrainConfig) -> Iterator[str]:
     """What does not go with one network."""
     yield from _of_no_search(config)
+    if config.quality == "good" and config.backbone:
+        yield "--quality good names its network: leave --backbone out, or --quality."
     if config.ensemble:
         yield (
             "--ensemble is how several networks are weighed: name --backbone more than once, or leave it out."

@@ -25,7 +25,7 @@ PhotoSize = Literal["original", "large", "medium", "small", "thumb", "square"]
 PublishedSet = Literal["inat2017", "inat2018", "inat2019", "inat2021", "open-data"]
 """What can be downloaded: the iNaturalist challenges and a selection from iNaturalist Open Data."""
 
-Quality = Literal["fast", "best"]
+Quality = Literal["fast", "good", "best"]
 """How much is tried in training."""
 
 Grouping = Literal["auto", "none"]
