@@ -62,7 +62,8 @@ class ClassifierRecord:
         members: one network with its head, or several of an ensemble, the largest weight first.
         temperature: logits are divided by it.
         thresholds: when an answer is given, for each rank.
-        known_from: the energy below which a photo is flagged as out-of-distribution; null: none is.
+        known_from: the score below which a photo is flagged as out-of-distribution; null: none is.
+        ood: that score's `kind` and `threshold`; null: no photo is flagged.
         taxonomy: the classes, in the order of the scores.
         files: the SHA-256 of each file beside this one.
         provenance: how the classifier was made.
@@ -73,6 +74,7 @@ class ClassifierRecord:
     temperature: float
     thresholds: Mapping[str, Threshold]
     known_from: float | None
+    ood: Mapping[str, Any] | None
     taxonomy: tuple[Taxon, ...]
     files: Mapping[str, str]
     provenance: Provenance

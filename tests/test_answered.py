@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
-from fieldmark.evaluation.calibration import Threshold
-from fieldmark.evaluation.results import Evaluation
+from fieldmark.evaluation.calibration import Threshold, answers
 from fieldmark.inference.classifier import Classifier
 from fieldmark.training.summary import answered
 
@@ -20,13 +19,12 @@ TAXA = Taxonomy(
 )
 
 
-def test_answers_are_counted_rank_by_rank(classifier: Classifier) -> None:
+def test_answers_are_counted_rank_by_rank() -> None:
     p_NC = [[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.5, 0.45, 0.05], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8]]
     labels = np.array([0, 1, 1, 0, -1])
     scores = np.log(np.array(p_NC, np.float32))
-    even = Evaluation(scores, labels, tuple("abcde"), ("0", "1", "2"), (None,) * 5, ("",) * 5)
     thresholds = {"species": Threshold(0.9, 0.7, 1), "genus": Threshold(0.9, 0.9, 1)}
-    found = answered(even, replace(classifier, taxonomy=TAXA, thresholds=thresholds))
+    found = answered(answers(np.exp(scores), labels, TAXA.levels, thresholds), 5)
     assert {name: share.to_dict() for name, share in found.items()} == {
         "all": {"photos": 4, "coverage": 0.8, "precision": pytest.approx(2 / 4)},
         "species": {"photos": 3, "coverage": 0.6, "precision": pytest.approx(1 / 3)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -53,13 +54,15 @@ class Recorder:
     """Learns heads whose logits tell which of them it was, and keeps the photos that each saw."""
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
+        self.classes, self.lock = classes, Lock()  # folds are learned side by side
         self.learned: list[set[str]] = []
 
     def __call__(self, features: LabelledFeatures) -> Mapping[str, LinearHead]:
-        self.learned.append(set(features.ids))
+        with self.lock:
+            self.learned.append(set(features.ids))
+            number = len(self.learned) - 1
         weight = np.zeros((DIM, self.classes), np.float32)
-        bias = np.full(self.classes, np.float32(len(self.learned) - 1))
+        bias = np.full(self.classes, np.float32(number))
         bias[0] += 1  # not all the same, so that a loss can be computed
         return {"one": LinearHead(weight, bias), "two": LinearHead(weight, bias)}
 
@@ -195,6 +198,8 @@ def test_a_class_of_one_group_is_not_measured_and_is_named() -> None:
     assert told.few_groups == ()
     assert (told.photos, told.groups, told.learned, told.folds) == (60, 45, 69, FOLDS)
     assert "could not be measured (their photos are all of one group): 2." in told.said
+    assert told.share_learned == pytest.approx(0.8)
+    assert "learned from 80% of each class in the mean" in told.said
     # It is learned all the same.
     own = found.head.logits_of(features.where(features.labels == 2).features)
     assert (own.argmax(1) == 2).any()
@@ -207,6 +212,7 @@ def test_classes_of_few_groups_are_named() -> None:
     told = measurement(features, photos, fit(features, photos))
     assert (told.unmeasured, told.few_groups) == ((), ("taxon 2",))
     assert "fewer than 5 groups, of which little can be said: 1." in told.said
+    assert told.share_learned == pytest.approx((0.8 + 0.8 + 2 / 3) / 3)
 
 
 @pytest.mark.parametrize(("each", "measured"), [(1, 0), (2, 12), (3, 18)])

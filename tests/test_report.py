@@ -515,6 +515,14 @@ def test_classifier_page_shows_the_errors(classifier_text: str) -> None:
     assert "truncated 2" in section(classifier_text, "data")
 
 
+def test_how_it_was_measured_is_said(photo_of: Callable[[str], Path | None]) -> None:
+    said = "Each of 340 photos was measured by a classifier that did not see it."
+    told = {"measurement": {"way": "folds", "said": said}}
+    page_ = make_classifier(photo_of, measured=told)
+    assert said in page_
+    assert said not in make_classifier(photo_of)
+
+
 def test_of_many_classes_those_with_the_highest_error_are_shown(
     photo_of: Callable[[str], Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
