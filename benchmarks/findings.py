@@ -22,11 +22,11 @@ from PIL import Image, ImageFilter
 
 from benchmarks import common
 from benchmarks.common import Row
-from fieldmark.curation import image_stats
 from fieldmark.data import cross_validation as cross
 from fieldmark.data.split import split_photos
 from fieldmark.data.storage import places
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.features import image_stats
 from fieldmark.features.near_duplicates import RADIUS
 from fieldmark.utils.random import generator
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray

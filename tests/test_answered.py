@@ -44,27 +44,34 @@ def test_a_training_leaves_its_thresholds_and_what_they_do(model: Path) -> None:
     assert measured["coverage_curve"][-1]["coverage"] == 1
 
 
-def test_strange_photos_are_told_from_known_ones_as_measured(model: Path) -> None:
+def test_other_photos_are_measured_with_every_class_left_out_in_turn(model: Path) -> None:
     found = json.loads((model / "evaluation.json").read_text())["unknown"]
-    assert len(found["held_out"]) == 1  # of four classes
-    assert found["unknown"] == 16  # all photos of it: this head saw none of them
-    assert 0 < found["known"] < 16
-    for name in ("energy", "confidence", "neighbour"):
-        assert 0 <= found[name]["auroc"] <= 1
-        assert 0 <= found[name]["fpr95"] <= 1
+    assert found["classes_left_out"] == 4
+    assert found["unknown"] == 64  # all photos: each was left out once
+    assert 0 < found["known"] <= 64
+    assert found["far"] == 80
+    assert set(found["kinds"]) == {"class means", "nearest photos"}
+    for each in found["kinds"].values():
+        assert all(0 <= each[name] <= 1 for name in ("auroc", "flagged", "far_auroc", "far_flagged"))
     # Invented stripes of another hue and width are unlike all others, even to random weights.
-    assert found["neighbour"]["auroc"] > 0.9
+    assert found["kinds"]["nearest photos"]["auroc"] > 0.8
+    about = json.loads((model / "classifier.json").read_text())
+    assert about["known_from"] == about["ood"]["threshold"]
+    assert about["ood"]["kind"] == found["score"]
 
 
-def test_a_photo_below_the_energy_of_the_known_ones_is_flagged(classifier: Classifier, insects: Path) -> None:
+def test_a_photo_unlike_the_known_ones_is_flagged_and_gets_no_answer(
+    classifier: Classifier, insects: Path
+) -> None:
     photos = sorted((insects / "Danaus plexippus").glob("*.jpg"))
-    assert classifier.ood_threshold is not None
+    assert classifier.ood is not None
     flags = [found.unknown for found in classifier.predict(photos)]
     assert flags.count(True) <= 4
-    strict = replace(classifier, ood_threshold=1e6)
+    strict = replace(classifier, ood=replace(classifier.ood, threshold=1e6))
     (found,) = strict.predict(photos[:1])
     assert found.unknown
-    assert found.reason.endswith("unlike those of the 4 names it knows")
-    (same,) = replace(classifier, ood_threshold=None).predict(photos[:1])
+    assert (found.source, found.rank, found.name, found.sure) == ("unknown", "none", "", False)
+    assert found.reason.endswith("unlike those of the 4 names that this classifier knows")
+    (same,) = replace(classifier, ood=None).predict(photos[:1])
     assert same.unknown is None
     assert same.best == found.best

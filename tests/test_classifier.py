@@ -32,6 +32,7 @@ from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import FORMAT, Classifier
 from fieldmark.inference.classifier import folder as folders
 from fieldmark.inference.classifier.model_card import card
+from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.models.runtime import cached_graph
 from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, ImageRejected, InputError
@@ -55,7 +56,7 @@ def make() -> Classifier:
         head=LinearHead(weight, np.array([0.1, 0.2, -0.3], np.float32)),
         taxonomy=Taxonomy(TAXA),
         temperature=1.7,
-        ood_threshold=-3.5,
+        ood=OodDetector("class means", -3.5, np.eye(3, 1024, dtype=np.float32)),
         thresholds={"species": Threshold(0.95, 0.6, 0.8, 0.9), "genus": Threshold(0.95, 0.8, 0.1)},
         provenance={"name": "made for a test", "licence": "other", "tried": [1, 2.5, None]},
     )
@@ -118,7 +119,7 @@ def refused(folder: Path) -> str:
 
 def test_what_is_loaded_is_what_was_saved(saved: Path) -> None:
     made, loaded = make(), Classifier.load(saved)
-    for name in ("architecture", "views", "taxonomy", "temperature", "ood_threshold", "digest"):
+    for name in ("architecture", "views", "taxonomy", "temperature", "digest"):
         assert getattr(loaded, name) == getattr(made, name)
     assert loaded.thresholds == made.thresholds
     assert loaded.provenance == made.provenance

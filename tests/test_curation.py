@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
-from fieldmark.curation import confident_learning, hamming_search, image_stats
+from fieldmark.curation import confident_learning
 from fieldmark.data.photos import PhotoFile
+from fieldmark.features import hamming_search, image_stats
 from fieldmark.features.cache import FeatureStore
 from fieldmark.utils import io
 

@@ -17,6 +17,7 @@ from fieldmark.evaluation import metrics
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference import explain, export
 from fieldmark.inference.classifier import Classifier, Member, Network, stacked
+from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.utils.errors import ClassifierError
 
 TAXA = Taxonomy(Taxon(str(n), f"Genus species{n}") for n in range(4))
@@ -50,7 +51,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
             random.normal(0, 1, 4).astype(np.float32),
         )
         members.append(Member(network, view, head, (1.0, 0.5, 2.0, 1.5, 1.2)[number], 0.3 - 0.05 * number))
-    return Classifier(tuple(members), TAXA, temperature=0.8, ood_threshold=0.1)
+    return Classifier(
+        tuple(members),
+        TAXA,
+        temperature=0.8,
+        ood=OodDetector("energy", 0.1, np.empty((0, len(members[0].head.weight)), np.float32)),
+    )
 
 
 @pytest.fixture(scope="module")

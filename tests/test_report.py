@@ -612,14 +612,15 @@ def test_answers_by_rank_and_detection_of_other_species() -> None:
             {"score": 0.9, "coverage": 0.5, "precision": 1.0},
             {"score": 0.1, "coverage": 1.0, "precision": 0.9},
         ],
-        "unknown": {"held_out": ["a", "b"], "known": 40, "unknown": 30, "energy": detection},
+        "unknown": {"score": "class means", "known": 40, "unknown": 30, "kinds": {"class means": detection}},
     }
     ranks, unknown = pages._ranks(measured), pages._unknown(measured)
     assert ranks is not None
     assert unknown is not None
     assert [rank for rank, _ in ranks["rows"]] == ["species"]
     assert "<svg" in ranks["plot"]
-    assert unknown["classes"] == 2
-    assert [one for _, one in unknown["rows"]] == [detection]
+    assert unknown["kinds"] == {"class means": detection}
+    older = {"unknown": {"held_out": ["a", "b"], "known": 40, "unknown": 30, "energy": detection}}
+    assert pages._unknown(older) is None
     assert pages._ranks({}) is None
     assert pages._unknown({"unknown": None}) is None

@@ -59,12 +59,12 @@ class ColourClassifier(Classifier):
         scores_NC = np.array([kinds[colour] for colour in colours], np.float32)
         return scores_NC, scores_NC.max(axis=1)
 
-    def rank(self, p_C: FloatArray, top: int = 5, energy: float | None = None) -> Prediction:
+    def rank(self, p_C: FloatArray, top: int = 5, ood_score: float | None = None) -> Prediction:
         order = np.argsort(-p_C)[:top]
         answers = tuple(Answer(self.taxa[n], float(p_C[n])) for n in order)
         genus = HigherTaxon("genus", {rank: BEES[1].ranks[rank] for rank in RANKS[:-1]}, 0.96)
         rolled = genus if 0.45 < p_C.max() < 0.9 else None
-        unknown = energy is not None and energy < 0.45
+        unknown = ood_score is not None and ood_score < 0.45
         sure = bool(p_C.max() > 0.9)
         return Prediction(answers, sure, rolled, (genus,), "as the test sets it", unknown)
 

@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.inference import export
 from fieldmark.inference.classifier import Classifier, Prediction, stacked
+from fieldmark.inference.classifier.ood import OodDetector, unit
 from fieldmark.serving.config import ServeConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "onnx_only.py"
@@ -120,16 +121,21 @@ def folder(
         trained = Classifier.load(model)
         if request.param == "two members":
             trained = with_a_mirror(trained)
-        softer = replace(
-            trained,
-            temperature=20 * trained.temperature,
-            thresholds={"species": Threshold(0.95, SPECIES, 0.5), "genus": Threshold(0.95, GENUS, 0.5)},
-        )
-        crops = stacked([softer.crop(path.read_bytes()) for path in drawn])
-        energies = np.sort(softer.outputs(crops)[1])
-        middle = energies[len(energies) // 4 : -len(energies) // 4]
+        thresholds = {"species": Threshold(0.95, SPECIES, 0.5), "genus": Threshold(0.95, GENUS, 0.5)}
+        crops = stacked([trained.crop(path.read_bytes()) for path in drawn])
+        vectors = np.random.default_rng(0).random((5, len(trained.lead.head.weight)), np.float32)
+        vectors = unit(vectors).astype(np.float16).astype(np.float32)
+        detector = OodDetector("class means", 0.0, vectors)
+        hot = [
+            replace(trained, temperature=heat * trained.temperature, thresholds=thresholds, ood=detector)
+            for heat in np.geomspace(0.1, 100, 16).tolist()
+        ]
+        softer = min(hot, key=lambda each: abs(float(each.scores(crops).max(axis=1).mean()) - 0.75))
+        scores = np.sort(softer.outputs(crops)[1])
+        middle = scores[len(scores) // 4 : -len(scores) // 4]
         gap = int(np.diff(middle).argmax())  # far from any of them
-        soft = replace(softer, ood_threshold=float(middle[gap : gap + 2].mean()))
+        threshold = float(middle[gap : gap + 2].mean())
+        soft = replace(softer, ood=replace(detector, threshold=threshold))
         made = tmp_path_factory.mktemp("soft") / "classifier"
         soft.save(made)
     return made
