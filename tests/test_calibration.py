@@ -165,13 +165,15 @@ def test_what_a_threshold_promises_is_the_lower_end_of_an_interval(
     if not given.any():
         assert found.promised is None
         assert found.score > 1
-        assert all(share < precision for _, share in ends.values())
+        assert all(low < precision for low, _ in ends.values())
         return
     assert found.promised is not None
     assert right[given].mean() >= precision
     assert found.promised == pytest.approx(min(precision, ends[found.score][0]))
-    if found.promised < precision:  # too few photos to show it: then the surest of what was seen
-        assert found.promised == pytest.approx(max(low for low, share in ends.values() if share >= precision))
+    if found.promised < precision:  # too few photos to show it: a place that their labels do not decide
+        needed = min(np.log(0.1) / np.log(precision) if precision < 1 else np.inf, len(photos) / 2)
+        place = next(s for s in sorted(ends, reverse=True) if (confidence >= s).sum() >= needed)
+        assert found.score in (np.float32(place), np.float32(min(ends)))
     else:  # the next score below would not have done
         below = [score for score in ends if score < found.score]
         assert not below or ends[max(below)][0] < precision
@@ -218,13 +220,21 @@ def steep(score: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-15 * (score - 0.5)))
 
 
+def flat(score: np.ndarray) -> np.ndarray:
+    """Scores that tell nothing."""
+    return np.full(len(score), 0.9)
+
+
 @pytest.mark.parametrize(
     ("photos", "group", "chance"),
-    [(20, 1, steep), (60, 1, np.positive), (60, 5, steep), (200, 1, np.positive), (200, 5, np.positive)],
+    [
+        *((20, 1, steep), (60, 1, np.positive), (60, 5, steep)),
+        *((200, 1, np.positive), (200, 5, np.positive), (200, 1, flat)),
+    ],
 )
 def test_what_is_promised_holds_on_new_photos(photos: int, chance: Any, group: int) -> None:
-    """In 0.9 of the repetitions, or nearly: the score is the best of some that were tested."""
-    random, kept = np.random.default_rng([photos, group, 3]), []
+    """A promise is broken in one repetition of ten at most, or hardly more: the score is one of several."""
+    random, broken = np.random.default_rng([photos, group, 3]), 0
     every = np.linspace(0.3, 1, 5001)
     for _ in range(200):
         score_U = random.uniform(0.3, 1, photos // group)
@@ -235,9 +245,8 @@ def test_what_is_promised_holds_on_new_photos(photos: int, chance: Any, group: i
         if found.promised is None:
             assert found.score > 1
         elif (every >= found.score).any():
-            kept.append(chance(every[every >= found.score]).mean() >= found.promised)
-    assert len(kept) > 120
-    assert np.mean(kept) >= 0.88
+            broken += chance(every[every >= found.score]).mean() < found.promised
+    assert broken <= 0.12 * 200
 
 
 LEVELS = Taxonomy(

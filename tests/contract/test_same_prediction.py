@@ -132,7 +132,7 @@ def folder(
         ]
         softer = min(hot, key=lambda each: abs(float(each.scores(crops).max(axis=1).mean()) - 0.75))
         scores = np.sort(softer.outputs(crops)[1])
-        middle = scores[len(scores) // 4 : -len(scores) // 4]
+        middle = scores[1 : len(scores) // 3]
         gap = int(np.diff(middle).argmax())  # far from any of them
         threshold = float(middle[gap : gap + 2].mean())
         soft = replace(softer, ood=replace(detector, threshold=threshold))
@@ -219,6 +219,8 @@ def file_says(path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
     by_taxon = {taxa[at]["id"]: float(scores[at]) for at in np.argsort(-scores)}
     best = taxa[int(scores.argmax())]
     top = float(scores.max())
+    if unknown:
+        return Said(by_taxon, "unknown", "none", "", top, unknown)
     if top >= thresholds["species"]["score"]:
         rank = next(rank for rank, name in best["ranks"].items() if name == best["name"])
         return Said(by_taxon, "species", rank, best["name"], top, unknown)
@@ -266,7 +268,7 @@ def test_drawn_photos_get_one_answer(
     answers = assert_all_ways_agree(folder, exported, running, drawn, monkeypatch)
     # Photos that all get the same answer would show nothing.
     assert len({next(iter(each.scores)) for each in answers}) == 4
-    assert {each.source for each in answers} == {"species", "rolled up", "not sure"}
+    assert {each.source for each in answers} == {"species", "rolled up", "not sure", "unknown"}
     assert {each.unknown for each in answers} == {True, False}
     assert all(len(each.scores) == 4 for each in answers)
 

@@ -103,8 +103,8 @@ def fit_threshold(
     binomial, for the effective number of photos) is computed. The lowest score is taken from which on it
     reaches the precision asked for; the tests go from the surest photos down (fixed-sequence testing;
     Angelopoulos and others, "Learn then test", 2021, section 3). Where too few photos were there to
-    show it, of the scores above which the precision is as asked for, the one with the highest lower end
-    is taken, and that end is what is promised. No answer is given where no score is good enough.
+    show it, all photos are answered, or else the surest ones, so many that all being right would show it and
+    half at most; the lower end there is promised, and no answer is given if fewer are right than asked for.
 
     Args:
         confidence_N: the probability of the first label, for held-out photos.
@@ -123,18 +123,30 @@ def fit_threshold(
     unit_N = intervals.units(groups, len(order))[order]
     share = np.cumsum(right_N[order])[cuts] / (cuts + 1)
     low = np.array([_lower(~right_N[order[: cut + 1]], unit_N[: cut + 1]) for cut in cuts])
-    if share.max() < precision:
-        return Threshold(precision, 1.01, 0.0)
     enough = np.flatnonzero(low >= precision)
     if len(enough):
         # The run of scores that all reach it, begun at the surest that does.
         chosen = enough[0] + int(np.argmin(np.append(low[enough[0] :] >= precision, False))) - 1
         promised = precision
     else:
-        chosen = int(np.argmax(np.where(share >= precision, low, -1.0)))
+        # Places that do not depend on which photos are right.
+        units_K = np.array([len(np.unique(unit_N[: cut + 1])) for cut in cuts])
+        surest = int(np.searchsorted(units_K, min(_fewest(precision), units_K[-1] / 2)))
+        chosen = next((place for place in (len(cuts) - 1, surest) if share[place] >= precision), -1)
+        if chosen < 0:
+            return Threshold(precision, 1.01, 0.0)
         promised = float(low[chosen])
     cut = int(cuts[chosen])
     return Threshold(precision, float(scores[cut]), (cut + 1) / len(order), promised)
+
+
+def _fewest(precision: float) -> float:
+    """The number of photos that show a precision if all are right."""
+    return (
+        float(np.log(1 - _CONFIDENCE) / np.log(precision))
+        if 0 < precision < 1
+        else float(np.inf if precision else 0)
+    )
 
 
 def _lower(wrong_N: BoolArray, unit_N: IntArray) -> float:

@@ -169,8 +169,12 @@ def _ood(folder: Path, about: Any, dim: int) -> OodDetector | None:
     """Older classifiers have a threshold of the energy alone."""
     if about["known_from"] is None:
         return None
-    energy = {"kind": "energy", "threshold": about["known_from"]}
-    return OodDetector.load(about.get("ood", energy), folder, about["files"], dim)
+    threshold = validation.number(about, "known_from", -1e6, 1e6)
+    energy = {"kind": "energy", "threshold": threshold}
+    found = OodDetector.load(about.get("ood", energy), folder, about["files"], dim)
+    if found.threshold != threshold:
+        raise ValueError("known_from is not the threshold of ood")
+    return found
 
 
 def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
