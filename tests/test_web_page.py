@@ -50,23 +50,26 @@ BEES = [
 
 
 class ColourClassifier(Classifier):
-    """A classifier by the colour of a photo: red gets a species, green a genus, blue "not sure"."""
+    """A classifier by the colour of a photo: red gets a species, green a genus, blue "not sure", and
+    black is unlike all that it knows."""
 
     def outputs(self, crops: list[ByteArray]) -> tuple[FloatArray, FloatArray]:
         [crops_NSS3] = crops  # one member, one view
         colours = crops_NSS3.mean(axis=(1, 2)).argmax(axis=1)
         kinds = [[0.9995, 0.0002, 0.0002, 0.0001], [0.02, 0.5, 0.46, 0.02], [0.4, 0.2, 0.2, 0.2]]
         scores_NC = np.array([kinds[colour] for colour in colours], np.float32)
-        return scores_NC, scores_NC.max(axis=1)
+        return scores_NC, np.where(crops_NSS3.mean(axis=(1, 2, 3)) < 20, 0, scores_NC.max(axis=1))
 
     def rank(self, p_C: FloatArray, top: int = 5, ood_score: float | None = None) -> Prediction:
         order = np.argsort(-p_C)[:top]
         answers = tuple(Answer(self.taxa[n], float(p_C[n])) for n in order)
         genus = HigherTaxon("genus", {rank: BEES[1].ranks[rank] for rank in RANKS[:-1]}, 0.96)
         rolled = genus if 0.45 < p_C.max() < 0.9 else None
-        unknown = ood_score is not None and ood_score < 0.45
-        sure = bool(p_C.max() > 0.9)
-        return Prediction(answers, sure, rolled, (genus,), "as the test sets it", unknown)
+        unknown = ood_score is not None and ood_score < 0.35
+        sure = bool(p_C.max() > 0.9) and not unknown
+        return Prediction(
+            answers, sure, None if unknown else rolled, (genus,), "as the test sets it", unknown
+        )
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +126,7 @@ def upload(name: str, data: bytes) -> dict[str, Any]:
     return {"name": name, "mimeType": "image/jpeg", "buffer": data}
 
 
-RED, GREEN, BLUE = (upload(f"{c}.jpg", picture(c)) for c in ("red", "green", "blue"))
+RED, GREEN, BLUE, BLACK = (upload(f"{c}.jpg", picture(c)) for c in ("red", "green", "blue", "black"))
 
 
 def add(page: Any, *photos: dict[str, Any]) -> Any:
@@ -154,9 +157,11 @@ def test_uncertain_answers(page: Any) -> None:
     blue, green = (add(page, photo).first.locator(".verdict").inner_text() for photo in (BLUE, GREEN))
     assert blue.startswith("Not sure")
     assert "The most likely is Honey bee Apis mellifera (40.0 %), but its confidence is too low" in blue
-    assert "This may be a photo of another species" in blue
     assert green.startswith("Genus: Bombus")
-    assert "another species" not in green
+    black = add(page, BLACK)
+    assert black.first.locator("h2").inner_text() == "Unknown"
+    assert "This photo is unlike those that the classifier learned from" in black.first.inner_text()
+    assert page.locator("#status").inner_text().startswith("Unknown: unlike the photos")
 
 
 def test_each_photo_has_a_card_in_order(page: Any) -> None:

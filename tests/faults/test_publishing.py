@@ -361,7 +361,7 @@ def test_a_classifier_of_the_version_before_loads_with_its_neighbours(pair: Pair
     place = tmp_path / "model" / "classifier.json"
     about = json.loads(place.read_text())
     before = {name: about["files"][name] for name in ("head.safetensors", "backbone.safetensors")}
-    place.write_text(json.dumps({**about, "files": before}))
+    place.write_text(json.dumps({**about, "files": before, "known_from": None, "ood": None}))
     assert neighbours.load_index(Classifier.load(tmp_path / "model")) is not None
 
 

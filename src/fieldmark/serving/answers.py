@@ -45,7 +45,9 @@ class ErrorDetail(BaseModel):
 class Answer(BaseModel):
     """A label whose confidence reaches its threshold, else a higher taxon, else "not sure"."""
 
-    source: str = Field(description='"species" (a label), "rolled up" (a higher taxon) or "not sure".')
+    source: str = Field(
+        description='"species" (a label), "rolled up" (a higher taxon), "not sure" or "unknown".'
+    )
     rank: str = Field(description='The rank of the name; "none" where there is no answer.')
     name: str = Field(description="The scientific name; empty where there is no answer.")
     common_name: str = Field(description="The everyday name, or an empty string.")

@@ -69,7 +69,7 @@ def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
             yield f"  {prediction.score:6.1%}  {name}; the species is not sure:"
         elif prediction.source == "not sure":
             yield "  not sure; the most likely are"
-        if prediction.unknown:
-            yield "  the photo is unlike the training photos: it may show none of these species"
+        elif prediction.source == "unknown":
+            yield "  unknown: unlike the photos it learned from; of the species it knows, the most likely are"
         for answer in prediction.answers:
             yield f"  {answer.score:6.1%}  {answer.taxon.label}"

@@ -36,4 +36,4 @@ def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:
         return Answer(best.name, best.rank, ranks, best.common_name, score, kind, others)
     if record["name"]:  # rolled up
         return Answer(record["name"], record["rank"], ranks, "", record["score"], "animal", others)
-    return Answer(kind="unknown", remark=f"not sure: {others}")
+    return Answer(kind="unknown", remark=f"{record['source']}: {others}")

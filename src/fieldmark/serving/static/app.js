@@ -105,17 +105,13 @@ function labelRow(label) {
 }
 
 function verdict(photo) {
-  const parts = verdictOf(photo);
-  if (photo.answer.unknown) {
-    parts.push(element("p", "note", "This may be a photo of another species, one that the classifier does not know: use the names with care."));
-  }
-  return parts;
-}
-
-function verdictOf(photo) {
   const best = photo.labels[0];
   const answer = photo.answer;
   const likeliest = element("span", "", names(best), ` (${percent(best.score)})`);
+  if (answer.source === "unknown") {
+    const note = element("p", "note", "This photo is unlike those that the classifier learned from. Of the names it knows, the most likely is ", likeliest, ".");
+    return [element("h2", "", "Unknown"), note];
+  }
   if (answer.source === "not sure") {
     const note = element("p", "note", "The most likely is ", likeliest, ", but its confidence is too low for an answer.");
     return [element("h2", "", "Not sure"), note, taxonomyLine(best)];
@@ -131,11 +127,11 @@ function verdictOf(photo) {
 }
 
 function summaryText(photo) {
-  const { source, rank, score, name, unknown } = photo.answer;
-  const doubt = unknown ? " It may be a photo of another species." : "";
-  if (source === "not sure") return `Not sure.${doubt}`;
-  if (source === "rolled up") return `${capital(rank)}: ${name}, ${percent(score)}.${doubt}`;
-  return `${everyday(photo.answer)}, ${percent(score)}.${doubt}`;
+  const { source, rank, score, name } = photo.answer;
+  if (source === "unknown") return "Unknown: unlike the photos that the classifier learned from.";
+  if (source === "not sure") return "Not sure.";
+  if (source === "rolled up") return `${capital(rank)}: ${name}, ${percent(score)}.`;
+  return `${everyday(photo.answer)}, ${percent(score)}.`;
 }
 
 function announce(text) {
