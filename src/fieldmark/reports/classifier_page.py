@@ -21,6 +21,7 @@ MOST_CLASSES = 1000
 _DEFAULTS: About = {
     "weights_complete": True,
     "part": "test",
+    "chosen_on": "validation photos",
     **{key: {} for key in ("photos", "seconds", "chosen", "machine", "versions", "measured")},
     **dict.fromkeys(("curve", "tried", "tuned", "passed_over"), ()),
     **dict.fromkeys(("created", "temperature", "threshold", "licence", "ensemble", "beside")),
@@ -55,7 +56,7 @@ def classifier_page(
     """
     about = {**_DEFAULTS, **about}
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
-        about["part"] = "measured"
+        about |= {"part": "held-out", "chosen_on": "photos of other folds"}
     summary = evaluation.summary(train_counts=train_counts).to_dict()
     badge = "" if about["weights_complete"] else "partial weights"
     return page.render(

@@ -212,7 +212,7 @@ def _sentence(kind: OodKind, found: Mapping[str, float | None], works: bool) -> 
     """Say what the flag recognises."""
     far, near = found["far_flagged"] or 0.0, found["flagged"]
     others = "" if near is None else f" and {near:.0%} of photos of classes that were left out"
-    told = f"with the score `{kind}`, {far:.0%} of drawn pictures of something else{others} are flagged"
+    told = f"compared with {kind}, {far:.0%} of drawn pictures of something else{others} are flagged"
     if not works:
         return f"No out-of-distribution flag: even {told}, where 95 % of known photos pass."
     like = ""
