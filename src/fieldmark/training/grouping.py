@@ -21,6 +21,7 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.features import image_stats
 from fieldmark.features.cache import Features
 from fieldmark.features.hamming_search import components
+from fieldmark.inference.classifier.ood import unit
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.typing import IntArray
 
@@ -132,8 +133,7 @@ def _near_duplicates(photos: LabelledPhotos, features: Features) -> IntArray:
 
 def _similar(numbers: IntArray, features: Features) -> tuple[IntArray, np.ndarray]:
     """Pairs of some photos with a high cosine, the nearest ones of each; and the cosines."""
-    x_MD = features[numbers]
-    x_MD /= np.maximum(np.linalg.norm(x_MD, axis=1, keepdims=True), 1e-12)
+    x_MD = unit(features[numbers])
     pairs, cosines = [], []
     for start in range(0, len(numbers), _BLOCK):
         cosine_BM = x_MD[start : start + _BLOCK] @ x_MD.T

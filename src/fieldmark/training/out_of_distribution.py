@@ -7,7 +7,7 @@ threshold is set on photos that were not learned from. Where it recognises neith
 Not among the candidates are scores that failed on real photos of other data sets, even where they
 recognised left-out classes and drawn pictures: the energy and the maximum of the logits (AUROC 0.00 to
 0.53), and sums of them with a cosine; nor those that were never better: the relative Mahalanobis distance
-and the residual of ViM (Wang et al., 2022). See docs/unknown.md.
+and the residual of ViM (Wang et al., 2022). See docs/classifier.md.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from fieldmark.utils import io
 from fieldmark.utils.typing import FloatArray
@@ -91,10 +92,11 @@ class OodDetector:
         return cls(kind, float(threshold), vectors.astype(np.float32))
 
 
-def unit(x_ND: FloatArray) -> FloatArray:
-    """Scale vectors to length 1; zero vectors stay."""
-    length_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    return np.asarray(x_ND / np.maximum(length_N1, np.float32(1e-12)), np.float32)
+def unit(x_ND: npt.NDArray[np.floating]) -> FloatArray:
+    """Scale vectors to length 1; a zero vector stays."""
+    x_ND = np.asarray(x_ND, np.float32)
+    lengths = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    return np.asarray(x_ND / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def nearest_cosine(x_ND: FloatArray, vectors_KD: FloatArray, block: int = 2048) -> FloatArray:

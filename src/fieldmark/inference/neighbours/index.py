@@ -16,7 +16,8 @@ from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.neighbours.vectors import BLOCK, floats, nearest, unit
+from fieldmark.inference.classifier.ood import unit
+from fieldmark.inference.neighbours.vectors import BLOCK, floats, nearest
 from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError, ImageRejected
 from fieldmark.utils.typing import ByteArray, FloatArray, IntArray

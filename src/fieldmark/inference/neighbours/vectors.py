@@ -19,13 +19,6 @@ _SIGN_AND_VALUE = np.int32(0x8FFFE000 - (1 << 32))
 _OFFSET = np.float32(2.0**112)
 
 
-def unit(x_ND: npt.NDArray[np.floating]) -> FloatArray:
-    """Scale vectors to length 1; a zero vector stays."""
-    x_ND = np.asarray(x_ND, np.float32)
-    lengths = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    return np.asarray(x_ND / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
-
-
 def floats(x_ND: HalfArray) -> FloatArray:
     """Convert float16 to float32, exactly, and five times as fast as NumPy.
 

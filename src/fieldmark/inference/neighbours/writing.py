@@ -15,8 +15,9 @@ from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier.ood import unit
 from fieldmark.inference.neighbours.index import FILE, FORMAT, THUMB_SIDE, PackedStrings, thumbnail
-from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, nearest, unit
+from fieldmark.inference.neighbours.vectors import BLOCK, HalfArray, nearest
 from fieldmark.utils import io, random
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
