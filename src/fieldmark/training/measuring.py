@@ -14,7 +14,7 @@ from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.classifier.ood import OodDetector, nearest_cosine
+from fieldmark.inference.classifier.ood import nearest_cosine
 from fieldmark.training import out_of_distribution
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
@@ -57,7 +57,7 @@ def measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     )
     photos = _known_photos(fitted, splits, config)
     chosen = _choose_detector(photos, fitted, len(classes), config.seed)
-    unknown_N = _unknown(found, chosen.detector, photos)
+    unknown_N = _unknown(found, chosen)
     classifier = replace(classifier, ood=chosen.detector)
     answers = {rank: (given_N & ~unknown_N, right_N) for rank, (given_N, right_N) in found.answers.items()}
     summary = measured(found.evaluation, classifier, splits, found.how, answers, chosen.record)
@@ -133,12 +133,13 @@ def _choose_detector(photos: KnownPhotos, fitted: Fitted, classes: int, seed: in
     return out_of_distribution.choose(photos, far_FD, classes, seed)
 
 
-def _unknown(found: _Measured, detector: OodDetector | None, photos: KnownPhotos) -> BoolArray:
+def _unknown(found: _Measured, chosen: Chosen) -> BoolArray:
     """Which of the photos that are measured are flagged."""
+    detector = chosen.detector
     if detector is None:
         return np.zeros(len(found.evaluation), np.bool_)
     if found.features is None:
-        scores_N = out_of_distribution.scores_in_folds(detector, photos)[found.rows_N]
+        scores_N = chosen.known_N[found.rows_N]
     else:
         scores_N = nearest_cosine(found.features.features[slice(None)], detector.vectors_KD)
     return np.asarray(scores_N < detector.threshold)

@@ -71,10 +71,13 @@ class Chosen:
     Attributes:
         detector: None where no score recognises other photos.
         record: the measures, for `evaluation.json`.
+        known_N: the scores of the held-out photos; in folds, of each learned photo by vectors of the other
+            folds, NaN where its class is not in them.
     """
 
     detector: OodDetector | None
     record: dict[str, Any] | None
+    known_N: FloatArray
 
 
 def choose(photos: KnownPhotos, far_FD: FloatArray, classes: int, seed: int) -> Chosen:
@@ -92,14 +95,14 @@ def choose(photos: KnownPhotos, far_FD: FloatArray, classes: int, seed: int) -> 
     trials = {kind: [t for t in _trials(kind, photos, far_FD, group_C) if len(t.known_K)] for kind in kinds}
     measured = {kind: _measured(each) for kind, each in trials.items() if each}
     if not measured:
-        return Chosen(None, None)
+        return Chosen(None, None, np.empty(0, np.float32))
     best = next(iter(measured))
     for kind, found in measured.items():
         if _total(found) > _total(measured[best]) + _GAIN:
             best = kind
-    known_N = known_scores(best, photos)
+    known_N = _known_scores(best, photos)
     works = (measured[best]["far_flagged"] or 0.0) >= _FAR or (measured[best]["flagged"] or 0.0) >= _NEAR
-    threshold = metrics.score_at_recall(known_N, KNOWN_RECALL)
+    threshold = metrics.score_at_recall(known_N[~np.isnan(known_N)], KNOWN_RECALL)
     detector = OodDetector(best, threshold, _vectors(best, photos.learned)) if works else None
     near = sum(len(trial.near_M) for trial in trials[best])
     record = {
@@ -111,32 +114,21 @@ def choose(photos: KnownPhotos, far_FD: FloatArray, classes: int, seed: int) -> 
         "kinds": measured,
         "said": _sentence(best, measured[best], works),
     }
-    return Chosen(detector, record)
+    return Chosen(detector, record, known_N)
 
 
-def known_scores(kind: OodKind, photos: KnownPhotos) -> FloatArray:
-    """Compute the scores of known photos that were not learned from; of all folds one after the other."""
+def _known_scores(kind: OodKind, photos: KnownPhotos) -> FloatArray:
+    """The scores of known photos by vectors of others, see `Chosen`."""
+    learned = photos.learned
     if photos.held_out is not None:
-        return nearest_cosine(photos.held_out.features[slice(None)], _vectors(kind, photos.learned))
-    return np.concatenate([_of_fold(kind, photos, fold)[1] for fold in range(FOLDS)])
-
-
-def scores_in_folds(detector: OodDetector, photos: KnownPhotos) -> FloatArray:
-    """Compute the score of each learned photo by vectors of the other folds, shape (N,)."""
-    found_N = np.full(len(photos.learned), np.nan, np.float32)
+        return nearest_cosine(photos.held_out.features[slice(None)], _vectors(kind, learned))
+    found_N = np.full(len(learned), np.nan, np.float32)
     for fold in range(FOLDS):
-        rows_M, scores_M = _of_fold(detector.kind, photos, fold)
-        found_N[rows_M] = scores_M
+        rest = learned.where(photos.fold_N != fold)
+        if len(rest):
+            rows_M = np.flatnonzero((photos.fold_N == fold) & np.isin(learned.labels, rest.labels))
+            found_N[rows_M] = nearest_cosine(learned.features[rows_M], _vectors(kind, rest))
     return found_N
-
-
-def _of_fold(kind: OodKind, photos: KnownPhotos, fold: int) -> tuple[IntArray, FloatArray]:
-    """The photos of a fold whose class is learned in the others, and their scores by vectors of these."""
-    rest = photos.learned.where(photos.fold_N != fold)
-    rows_M = np.flatnonzero((photos.fold_N == fold) & np.isin(photos.learned.labels, rest.labels))
-    if not len(rest):
-        return rows_M[:0], np.empty(0, np.float32)
-    return rows_M, nearest_cosine(photos.learned.features[rows_M], _vectors(kind, rest))
 
 
 def _trials(kind: OodKind, photos: KnownPhotos, far_FD: FloatArray, group_C: IntArray) -> Iterator[_Trial]:
