@@ -1,4 +1,10 @@
-"""`fieldmark export`: write a classifier as one ONNX file."""
+"""Export a classifier as one ONNX file, with preprocessing and calibration.
+
+Options:
+    onnx: The ONNX file to write.
+    int8: Quantise the network to int8, and print the loss.
+    check: Photos or folders to check the file on; repeatable. [default: the classifier's own]
+"""
 
 from __future__ import annotations
 
@@ -12,13 +18,6 @@ from fieldmark.cli import options as opt
 def export(
     model: Path, onnx: Path, int8: bool = False, check: list[Path] | None = None, cache: Path | None = None
 ) -> None:
-    """Export a classifier as one ONNX file, with preprocessing and calibration.
-
-    Options:
-        onnx: The ONNX file to write.
-        int8: Quantise the network to int8, and print the loss.
-        check: Photos or folders to check the file on; repeatable. [default: the classifier's own]
-    """
     opt.use_cache(cache)
     from fieldmark.inference import export as exporting
 

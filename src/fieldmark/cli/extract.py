@@ -1,4 +1,14 @@
-"""`fieldmark extract`: compute and cache features."""
+"""Compute and cache the features of photos, or of one shard of them, for train and study.
+
+Arguments:
+    photos: Photos in any layout, or a table of `fieldmark index`.
+
+Network:
+    backbone: A network; repeat for several. [default: tf_efficientnet_lite0]
+
+Computing:
+    shard: Which shard this process computes: i/n, from 1/n to n/n.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +33,6 @@ def extract(
     source: str | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Compute and cache the features of photos, or of one shard of them, for train and study.
-
-    Arguments:
-        photos: Photos in any layout, or a table of `fieldmark index`.
-
-    Network:
-        backbone: A network; repeat for several. [default: tf_efficientnet_lite0]
-
-    Computing:
-        shard: Which shard this process computes: i/n, from 1/n to n/n.
-    """
     opt.use_cache(cache)
     from fieldmark.features import sharded
     from fieldmark.features.extractor import FeatureExtractor

@@ -1,4 +1,31 @@
-"""`fieldmark fetch`: download published photos."""
+"""Download published photos, verify them, and resume interrupted downloads.
+
+Arguments:
+    what: A challenge, or a selection from iNaturalist Open Data.
+
+Options:
+    out: The folder to download to.
+
+Challenges:
+    parts: Which parts, separated by commas: train, val, test, ... [default: train and val]
+    images: Download the photos too, or only the annotations.
+    keep_archives: Keep archives after unpacking them.
+
+Open data:
+    taxon: A scientific name or taxon number; repeatable.
+    place: A box SOUTH,WEST,NORTH,EAST in degrees. [default: everywhere]
+    licence: Licences, separated by commas: CC0,CC-BY,... [default: all]
+    photos: At most this many photos of each species.
+    research: Use research-grade observations only, or all.
+    size: The size of the photos; medium is at most 500 pixels a side.
+    seed: The seed of the selection.
+    tables: The folder of the four tables. [default: in --out]
+
+Download:
+    mirror: The URL of a mirror with the same layout.
+    workers: The number of simultaneous requests.
+    rate: At most this many requests a second.
+"""
 
 from __future__ import annotations
 
@@ -36,34 +63,6 @@ def fetch(
     workers: Annotated[int, typer.Option(min=1, max=64)] = 8,
     rate: Annotated[float, typer.Option(min=0.01)] = 10.0,
 ) -> None:
-    """Download published photos, verify them, and resume interrupted downloads.
-
-    Arguments:
-        what: A challenge, or a selection from iNaturalist Open Data.
-
-    Options:
-        out: The folder to download to.
-
-    Challenges:
-        parts: Which parts, separated by commas: train, val, test, ... [default: train and val]
-        images: Download the photos too, or only the annotations.
-        keep_archives: Keep archives after unpacking them.
-
-    Open data:
-        taxon: A scientific name or taxon number; repeatable.
-        place: A box SOUTH,WEST,NORTH,EAST in degrees. [default: everywhere]
-        licence: Licences, separated by commas: CC0,CC-BY,... [default: all]
-        photos: At most this many photos of each species.
-        research: Use research-grade observations only, or all.
-        size: The size of the photos; medium is at most 500 pixels a side.
-        seed: The seed of the selection.
-        tables: The folder of the four tables. [default: in --out]
-
-    Download:
-        mirror: The URL of a mirror with the same layout.
-        workers: The number of simultaneous requests.
-        rate: At most this many requests a second.
-    """
     options = locals()
     from fieldmark.data import download
 

@@ -1,7 +1,7 @@
-"""The texts of `--help`: from the docstrings of the commands, whole and in groups.
+"""The texts of `--help`: from the docstring of each command's module.
 
-A command's docstring has the sections that `--help` lists: `Arguments`, `Options`, and further groups of
-options. Those of options that several commands share stand in `options.SHARED`.
+It has the sections that `--help` lists: `Arguments`, `Options`, and further groups of options. Options that
+several commands share are described in the docstring of `options`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fieldmark.cli.options import SHARED
+from fieldmark.cli import options
 
 _GROUPED_FROM = 8
 """A command with fewer options lists them in one group."""
 
 
-def describe(command: Callable[..., None]) -> str:
-    """Give the parameters of a command their texts and groups, and return its summary.
+def describe(command: Callable[..., None], doc: str) -> str:
+    """Give the parameters of a command their texts and groups from `doc`, and return its summary.
 
     A switch that is off by default has no `--no-` form.
     """
-    summary, own = _sections(inspect.getdoc(command) or "")
+    summary, texts = _sections(doc)
+    texts = _sections(options.__doc__ or "")[1] | texts
     hints = get_type_hints(command, include_extras=True)
-    texts = _sections(SHARED)[1] | own
     for name in hints.keys() & texts.keys():
         group, text = texts[name]
-        annotated = hasattr(hints[name], "__metadata__")
-        kind, *given = get_args(hints[name]) if annotated else [hints[name]]
+        kind, *given = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else [hints[name]]
         if group == "Arguments":
             about: Any = typer.Argument(help=text)
         else:

@@ -1,4 +1,14 @@
-"""`fieldmark index`: read photos into a table."""
+"""Read photos in any layout into a table: one row for each, kept or rejected.
+
+Arguments:
+    photos: Photos in any layout, or an annotation file.
+
+Options:
+    out: The Parquet table to write.
+    verify: Open every file: digest, size, whether it is an image.
+    by_location: Keep all photos of a location in one part of a split.
+    empty: Keep photos that are labelled as empty, as a class.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +28,6 @@ def index(
     cluster: str | None = None,
     shards: opt.Positive = 16,
 ) -> None:
-    """Read photos in any layout into a table: one row for each, kept or rejected.
-
-    Arguments:
-        photos: Photos in any layout, or an annotation file.
-
-    Options:
-        out: The Parquet table to write.
-        verify: Open every file: digest, size, whether it is an image.
-        by_location: Keep all photos of a location in one part of a split.
-        empty: Keep photos that are labelled as empty, as a class.
-    """
     from fieldmark.data import readers, synonyms
 
     accepted = synonyms.read(names)

@@ -1,4 +1,11 @@
-"""`fieldmark merge`: make one table of several sources."""
+"""Merge sources into one table: a taxon becomes one class, duplicates one row.
+
+Arguments:
+    photos: Photos in any layout; two sources or more.
+
+Options:
+    out: The Parquet table to write.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +15,6 @@ from fieldmark.cli import options as opt
 
 
 def merge(photos: list[Path], out: Path = Path("photos.parquet"), names: Path | None = None) -> None:
-    """Merge sources into one table: a taxon becomes one class, duplicates one row.
-
-    Arguments:
-        photos: Photos in any layout; two sources or more.
-
-    Options:
-        out: The Parquet table to write.
-    """
     from fieldmark.data import merge as merging
     from fieldmark.data import readers, synonyms
 

@@ -1,27 +1,4 @@
-"""Options that several commands share, and what commands do with them."""
-
-from __future__ import annotations
-
-import os
-import shlex
-import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-import typer
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    from fieldmark.data.photos import PhotoTable
-    from fieldmark.distributed.cluster import Workers
-
-C = TypeVar("C", bound="DataclassInstance")
-
-SHARED = """The texts of options that several commands have, in the form of a command's docstring.
+"""Options that several commands share, described as in a command's docstring, and what is done with them.
 
 Arguments:
     model: The folder of a classifier that `fieldmark train` wrote.
@@ -52,17 +29,35 @@ Computing:
     cache: The folder of the cache (features, converted networks).
 """
 
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from fieldmark.data.photos import PhotoTable
+    from fieldmark.distributed.cluster import Workers
+
+C = TypeVar("C", bound="DataclassInstance")
+
 Positive = Annotated[int, typer.Option(min=1)]
 OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
 
 def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) -> C:
-    """Build a configuration from the options that are named like its fields.
+    """Build a configuration from the options (a command's `locals()`) that are named like its fields.
 
-    Args:
-        kind: the dataclass of the configuration.
-        options: the values of a command's options by name: its `locals()`.
-        derived: further fields, and fields whose value is not that of the option of this name.
+    `derived` holds further fields, and fields whose value is not that of the option of this name.
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}
     return kind(**named | derived)
@@ -90,8 +85,7 @@ def split_at_commas(text: str | None) -> tuple[str, ...]:
 
 def command_line() -> str:
     """Return the command as it was typed, for the report: the program's name without its folder."""
-    name = Path(sys.argv[0]).name
-    # `python -m fieldmark` is the same program.
+    name = Path(sys.argv[0]).name  # `python -m fieldmark` is the same program
     return shlex.join(["fieldmark" if name == "__main__.py" else name, *sys.argv[1:]])
 
 

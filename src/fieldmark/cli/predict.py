@@ -1,4 +1,19 @@
-"""`fieldmark predict`: predict the species in photos."""
+"""Predict the species in photos: labels sorted by confidence, or "not sure".
+
+Arguments:
+    photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
+
+Options:
+    listed: A text file with one path a line; - is standard input; repeatable.
+    only: A text file with one species a line: consider only these.
+
+Output:
+    top: The number of labels for each photo.
+    format: What to print.
+    out: Write .csv, .jsonl or .parquet instead; the same command resumes.
+    wide: One row for each photo and one column for each label, for CSV and Parquet.
+    submission: Write the challenge's id,predicted file.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +45,6 @@ def predict(
     shards: opt.Positive = 16,
     cache: Path | None = None,
 ) -> None:
-    """Predict the species in photos: labels sorted by confidence, or "not sure".
-
-    Arguments:
-        photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
-
-    Options:
-        listed: A text file with one path a line; - is standard input; repeatable.
-        only: A text file with one species a line: consider only these.
-
-    Output:
-        top: The number of labels for each photo.
-        format: What to print.
-        out: Write .csv, .jsonl or .parquet instead; the same command resumes.
-        wide: One row for each photo and one column for each label, for CSV and Parquet.
-        submission: Write the challenge's id,predicted file.
-    """
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference.classifier import Classifier
@@ -69,17 +68,17 @@ def predict(
         name: inference.PredictFunction = (
             partial(workers.predict, wide=wide) if workers else inference.predict
         )
-        if out is not None and submission is None:
+        if submission is not None:
+            inference.check_submission(items)
+            every = list(inference.with_progress(name(classifier, items, top), len(items)))
+            inference.write_submission(submission, every, classifier)
+            typer.echo(f"{len(every):,} rows written to {submission}")
+            return
+        if out is not None:
             rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=name)
             typer.echo(f"Written: {out}")
         else:
-            if submission is not None:
-                inference.check_submission(items)
             results = inference.with_progress(name(classifier, items, top), len(items))
-            if submission is not None:
-                inference.write_submission(submission, every := list(results), classifier)
-                typer.echo(f"{len(every):,} rows written to {submission}")
-                return
             counted = inference.RejectedCounter(results)
             for line in inference.lines(format, counted, classifier.taxonomy, wide=wide):
                 typer.echo(line)

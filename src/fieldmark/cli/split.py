@@ -1,4 +1,15 @@
-"""`fieldmark split`: divide photos into training, validation and test part."""
+"""Divide photos into training, validation and test part, and count what pruning leaves out.
+
+Arguments:
+    data: Photos, an annotation file, or a table of `fieldmark index`.
+
+Options:
+    out: The Parquet file to write.
+    val: The share of validation photos.
+    test: The share of test photos.
+    way: Divide by class, at random, or as the source defines it.
+    prune_below: Count the classes with fewer training photos.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +30,6 @@ def split(
     seed: int = 0,
     prune_below: int = 100,
 ) -> None:
-    """Divide photos into training, validation and test part, and count what pruning leaves out.
-
-    Arguments:
-        data: Photos, an annotation file, or a table of `fieldmark index`.
-
-    Options:
-        out: The Parquet file to write.
-        val: The share of validation photos.
-        test: The share of test photos.
-        way: Divide by class, at random, or as the source defines it.
-        prune_below: Count the classes with fewer training photos.
-    """
     from fieldmark.data import readers
     from fieldmark.data.split import PARTS, prune, split_photos
 
