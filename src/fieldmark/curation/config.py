@@ -62,8 +62,7 @@ class CheckSummary:
     """Counts of photos.
 
     Attributes:
-        photos: All photos checked.
-        labelled: Those with a label.
+        photos, labelled: All photos checked; those with a label.
         drops: For each name of `DROP_REASONS`, how many photos it would reject.
         twins_with_other_labels: Near-duplicates with different labels.
         leaking: Photos with near-duplicates, or photos of their group, in another part.
@@ -77,13 +76,8 @@ class CheckSummary:
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as in `findings.json`."""
-        return {
-            "photos": self.photos,
-            "labelled": self.labelled,
-            **self.drops,
-            "twins_with_other_labels": self.twins_with_other_labels,
-            "leaking": self.leaking,
-        }
+        first = {"photos": self.photos, "labelled": self.labelled} | self.drops
+        return first | {"twins_with_other_labels": self.twins_with_other_labels, "leaking": self.leaking}
 
 
 @dataclass(frozen=True)

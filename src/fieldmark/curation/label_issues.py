@@ -31,11 +31,7 @@ def label_columns(
 ) -> dict[str, pl.Series]:
     """Return the columns of findings about labels, see docs/check.md.
 
-    Args:
-        features: Of N photos.
-        rows: Their rows of the table.
-        together_N: Photos that must stay in one fold have the same number.
-        config: `folds` and `seed` are used.
+    Photos with the same number in `together_N` stay in one fold.
     """
     labelled = np.flatnonzero(rows["taxon_id"].is_not_null().to_numpy())
     taxa = rows["taxon_id"].drop_nulls().unique().sort()
@@ -43,7 +39,8 @@ def label_columns(
     other = np.full(len(rows), -1, np.int64)
     rank = np.zeros(len(rows), np.int64)
     if len(labelled) >= _MIN_PHOTOS and len(taxa) > 1:
-        photos = _photos(rows[labelled], together_N[labelled])
+        some, groups = rows[labelled], tuple(map(str, together_N[labelled]))
+        photos = LabelledPhotos(tuple(some["id"]), (), tuple(some["taxon_id"]), groups, ("",) * len(some))
         scores = cross_validated(features.take(labelled), photos, taxa.to_list(), config)
         issues = confident_learning.find_label_issues(scores, photos.labels(taxa.to_list()))
         own[labelled], wrong[labelled] = issues.own_N, issues.wrong_N
@@ -60,28 +57,12 @@ def label_columns(
     }
 
 
-def _photos(rows: pl.DataFrame, together_N: IntArray) -> LabelledPhotos:
-    """Return labelled photos whose groups are `together_N`."""
-    count = len(rows)
-    groups = tuple(map(str, together_N))
-    return LabelledPhotos(tuple(rows["id"]), (), tuple(rows["taxon_id"]), groups, ("",) * count)
-
-
 def cross_validated(
     features: Features, photos: LabelledPhotos, classes: list[str], config: CheckConfig
 ) -> npt.NDArray[np.float16]:
-    """Compute out-of-fold log-probabilities with a ridge head.
+    """Compute out-of-fold log-probabilities with a ridge head, shape (N, C); a group stays in one fold.
 
     They are stored in an unnamed file, so that memory does not grow with N times C.
-
-    Args:
-        features: Of N labelled photos.
-        photos: The photos; a group stays in one fold.
-        classes: C taxon ids.
-        config: `folds` and `seed` are used.
-
-    Returns:
-        Shape (N, C), float16.
     """
     fold_N = folds(photos, config.folds, config.seed)
     folder = io.cache_dir()

@@ -1,11 +1,10 @@
 """Photos that are rotated by 90 degrees.
 
-Rotating a photo by a known angle makes a labelled example (S. Gidaris, P. Singh and N. Komodakis,
-"Unsupervised representation learning by predicting image rotations", 2018). Some of the photos are
-rotated by 0, 90, 180 and 270 degrees, and a head on the network's features is trained to classify
-upright, quarter turn and upside down. It is applied to the cached features of all photos. A photo that
-does not look upright is also measured at the other three angles: a photo with a quarter turn must look
-upright or upside down after 90 degrees, and have a quarter turn again after 180.
+Some of the photos are rotated by 0, 90, 180 and 270 degrees, and a head on the network's features is trained
+to classify upright, quarter turn and upside down (S. Gidaris, P. Singh and N. Komodakis, "Unsupervised
+representation learning by predicting image rotations", 2018). It is applied to the cached features of all
+photos. A photo that does not look upright is also measured at the other three angles: a photo with a quarter
+turn must look upright or upside down after 90 degrees, and have a quarter turn again after 180.
 
 Left and right are not distinguished, since networks are trained on mirrored photos. Upside down does not
 count as rotated: the head confuses it with upright too often.
@@ -14,11 +13,14 @@ count as rotated: the head confuses it with upright too often.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
 from fieldmark.data.loader import decoded
 from fieldmark.data.photos import PhotoFile
+from fieldmark.data.transforms import Preprocess
 from fieldmark.evaluation import metrics
 from fieldmark.features.cache import Features
 from fieldmark.features.extraction import BATCH
@@ -27,10 +29,11 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import HEADS
 from fieldmark.heads.base import Head
 from fieldmark.models import Backbone, runtime
+from fieldmark.models.runtime import Engine
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.random import order
-from fieldmark.utils.typing import ByteArray, FloatArray, IntArray
+from fieldmark.utils.typing import FloatArray, IntArray
 
 _TRAINING_PHOTOS = 1000
 _MIN_PHOTOS = 100
@@ -46,7 +49,9 @@ def rotation_log_odds(
     features: Features,
     seed: int,
 ) -> FloatArray:
-    """Compute the log-odds that each photo has a quarter turn, in nats, summed over four angles.
+    """Compute the log-odds that each photo has a quarter turn, in nats, summed over four angles; shape (N,).
+
+    They are zero for photos that look upright, and for all if there are fewer than 100 photos.
 
     Args:
         extractor: Its crop and engine are used.
@@ -54,9 +59,6 @@ def rotation_log_odds(
         photos: N photos that can be decoded.
         features: Of the photos as they are.
         seed: Selects the training photos.
-
-    Returns:
-        Shape (N,); zero for photos that look upright, and for all if there are fewer than 100 photos.
     """
     found_N = np.zeros(len(photos), np.float32)
     keys = [photo.sha256 for photo in photos]
@@ -64,17 +66,18 @@ def rotation_log_odds(
     if len(unique) < _MIN_PHOTOS:
         return found_N
     chosen = unique[order([keys[at] for at in unique], "sideways", seed)[:_TRAINING_PHOTOS]]
-    views = _Views(extractor, backbone)
+    engine = runtime.engine(backbone, extractor.engine, batch=BATCH)
+    views = partial(_views, extractor.crop_for(backbone), engine, photos, features)
     head_N = np.zeros(len(photos), np.int64)  # the head for each photo: not trained on it
     head_N[np.isin(keys, [keys[at] for at in chosen[::2]])] = 1
     for number, half in enumerate((chosen[::2], chosen[1::2])):
-        head = _train(views.of(photos, half, features), seed)
+        head = _train(views(half), seed)
         rows = np.flatnonzero(head_N == number)
         first = np.concatenate(
             [_log_odds(head, x_BD) for _, x_BD in features.take(rows).blocks()] or [found_N[:0]]
         )
         rows = rows[first >= _MIN_LOG_ODDS]
-        x_N4D = views.of(photos, rows, features)
+        x_N4D = views(rows)
         for turns in range(4):
             found_N[rows] += (-1) ** turns * _log_odds(head, x_N4D[:, turns])
     return found_N
@@ -97,32 +100,18 @@ def _log_odds(head: Head, x_ND: FloatArray) -> FloatArray:
     return np.asarray(log_p_NK[:, _QUARTER] - others, np.float32)
 
 
-class _Views:
-    """Features of photos at four angles."""
-
-    def __init__(self, extractor: FeatureExtractor, backbone: Backbone) -> None:
-        self.crop = extractor.crop_for(backbone)
-        self.engine = runtime.engine(backbone, extractor.engine, batch=BATCH)
-
-    def of(self, photos: Sequence[PhotoFile], rows: IntArray, features: Features) -> FloatArray:
-        """Compute features after 0, 1, 2, 3 quarter turns, shape (len(rows), 4, D)."""
-        found_N4D = np.zeros((len(rows), 4, features.dim), np.float32)
-        found_N4D[:, 0] = features[rows]
-        pixels = decoded([photos[at] for at in rows], self.crop)
-        batch: list[tuple[int, ByteArray]] = []
-        with progress_bar("rotating photos", len(rows)) as bar:
-            for number, crop in enumerate(pixels):
-                if not isinstance(crop, ImageRejected):
-                    batch.append((number, crop))
-                if len(batch) == BATCH or number == len(rows) - 1:
-                    self._rotate(batch, found_N4D)
-                bar.advance()
-        return found_N4D
-
-    def _rotate(self, batch: list[tuple[int, ByteArray]], found_N4D: FloatArray) -> None:
-        if batch:
-            at, crops = [each for each, _ in batch], np.stack([crop for _, crop in batch])
-            for turns in (1, 2, 3):
-                rotated = np.ascontiguousarray(np.rot90(crops, turns, axes=(1, 2)))
-                found_N4D[at, turns] = self.engine(rotated)
-            batch.clear()
+def _views(
+    crop: Preprocess, engine: Engine, photos: Sequence[PhotoFile], features: Features, rows: IntArray
+) -> FloatArray:
+    """Compute features of rows after 0, 1, 2, 3 quarter turns, shape (len(rows), 4, D)."""
+    found_N4D = np.zeros((len(rows), 4, features.dim), np.float32)
+    found_N4D[:, 0] = features[rows]
+    crops = enumerate(decoded([photos[at] for at in rows], crop))
+    with progress_bar("rotating photos", len(rows)) as bar:
+        while chunk := list(islice(crops, BATCH)):
+            good = {number: pixels for number, pixels in chunk if not isinstance(pixels, ImageRejected)}
+            for turns in (1, 2, 3) if good else ():
+                rotated = np.rot90(np.stack(list(good.values())), turns, axes=(1, 2))
+                found_N4D[list(good), turns] = engine(np.ascontiguousarray(rotated))
+            bar.advance(len(chunk))
+    return found_N4D

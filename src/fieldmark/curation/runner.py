@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fieldmark import models, reports
-from fieldmark.curation import filters, image_stats
+from fieldmark.curation import findings, image_stats
 from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckResult
-from fieldmark.curation.findings import findings_of
 from fieldmark.curation.orientation import rotation_log_odds
 from fieldmark.data import readers, synonyms
 from fieldmark.data.photos import PhotoFile, PhotoTable
@@ -41,9 +40,8 @@ def check(
         command: The command line, for the page.
         read: Reads the photos; it may fill the caches of features and image statistics.
 
-    Raises:
-        InputError: The photos, the network or the folder cannot be used.
-        StoreError: Another process writes to the folder.
+    Raises InputError if the photos, the network or the folder cannot be used, and StoreError if another
+    process writes to the folder.
     """
     if unknown := [name for name in config.drop if name not in DROP_REASONS]:
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
@@ -62,9 +60,9 @@ def _check(photos: Path, config: CheckConfig, read: Callable[[Path], PhotoTable]
     extractor = FeatureExtractor(engine=config.engine)
     table, stats, features = _measure(accepted.apply(read(photos)), extractor, backbone, config)
     rotated_N = rotation_log_odds(extractor, backbone, files_of(table), features, config.seed)
-    findings = findings_of(table.kept, split, stats, features, rotated_N, config)
-    grouped = filters.group_near_duplicates(table, findings)
-    return CheckResult(filters.drop(grouped, findings, config.drop), findings, filters.summarize(findings))
+    found = findings.findings_of(table.kept, split, stats, features, rotated_N, config)
+    grouped = findings.group_near_duplicates(table, found)
+    return CheckResult(findings.drop(grouped, found, config.drop), found, findings.summarize(found))
 
 
 def _measure(
@@ -83,15 +81,11 @@ def _measure(
 
 
 def files_of(table: PhotoTable) -> list[PhotoFile]:
-    """Return the kept photos with their digests.
-
-    Raises:
-        InputError: There are none, or their files were not read yet.
-    """
+    """Return the kept photos with their digests; InputError if there are none, or they were not read yet."""
     if table.kept.is_empty() or table.kept["sha256"].null_count():
         raise InputError(f"{table.root} contains no photos that were read: name a folder of photos.")
-    columns = table.kept.select("sha256", "path").iter_rows()
-    return [PhotoFile(digest, table.file_of(path)) for digest, path in columns]
+    rows = table.kept.select("sha256", "path").iter_rows()
+    return [PhotoFile(digest, table.file_of(path)) for digest, path in rows]
 
 
 def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) -> None:
