@@ -2,18 +2,15 @@
 
 Arguments:
     photos: Photos in any layout.
-
 Options:
     out: The folder to write the report and tables to.
     drop: Findings to reject, separated by commas: duplicates,labels,...
     split: A file of `fieldmark split`: find leaks across its parts.
-
 Thresholds:
     dark: Dark: 95 % of the photo is darker than this share of white.
     blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
     tiny: Tiny: fewer pixels on the shorter side.
     rotated: Rotated: more likely by this many nats, summed over four views.
-
 Network:
     backbone: The network, also any of timm's.
 """

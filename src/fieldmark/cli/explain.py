@@ -2,7 +2,6 @@
 
 Arguments:
     photo: The photo to explain.
-
 Options:
     out: The PNG image to write.
     label: The class to explain: its id or scientific name. [default: the first answer]

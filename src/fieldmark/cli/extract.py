@@ -2,10 +2,8 @@
 
 Arguments:
     photos: Photos in any layout, or a table of `fieldmark index`.
-
 Network:
     backbone: A network; repeat for several. [default: tf_efficientnet_lite0]
-
 Computing:
     shard: Which shard this process computes: i/n, from 1/n to n/n.
 """

@@ -3,7 +3,6 @@
 Arguments:
     model: The folder of a classifier of one network.
     photos: New labelled photos in any layout.
-
 Options:
     out: The folder to write the new classifier to.
 """

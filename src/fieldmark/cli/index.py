@@ -2,7 +2,6 @@
 
 Arguments:
     photos: Photos in any layout, or an annotation file.
-
 Options:
     out: The Parquet table to write.
     verify: Open every file: digest, size, whether it is an image.

@@ -2,7 +2,6 @@
 
 Arguments:
     photos: Photos in any layout; two sources or more.
-
 Options:
     out: The Parquet table to write.
 """

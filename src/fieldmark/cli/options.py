@@ -2,25 +2,20 @@
 
 Arguments:
     model: The folder of a classifier that `fieldmark train` wrote.
-
 Options:
     json: Print JSON.
     thumbnails: Store thumbnails of training photos in the classifier's folder.
-
 Data:
     limit: Use at most this many photos.
     names: A CSV table name,accepted: replace the names of labels by accepted names.
     seed: The seed of all random choices.
     source: The layout of the photos. [default: detected]
     split: Divide by class, at random, or as the source defines it.
-
 Network:
     weights: pretrained, random, or a file of weights.
     weights_dir: A folder of weights, searched before any download.
-
 Training:
     bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
-
 Computing:
     engine: What runs the network; auto measures which is fastest.
     tier: Decode photos in full (exact), or large JPEGs at a reduced size (fast).

@@ -2,10 +2,8 @@
 
 Arguments:
     data: Labelled photos in any layout.
-
 Options:
     against: A study.json: print the rank correlation with its trained heads.
-
 Network:
     network: A network to rank; repeatable. [default: all whose weights are available]
 """

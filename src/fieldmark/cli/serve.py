@@ -4,7 +4,6 @@ Access:
     host: The address to listen on; 0.0.0.0 is every address of this computer.
     port: The port; 0 takes a free one.
     api_key_file: A text file with one API key a line: refuse requests without one of them.
-
 Limits:
     queue: The number of photos in the queue; more are refused with status 503.
     batch: The batch size of the network.

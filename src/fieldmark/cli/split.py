@@ -2,7 +2,6 @@
 
 Arguments:
     data: Photos, an annotation file, or a table of `fieldmark index`.
-
 Options:
     out: The Parquet file to write.
     val: The share of validation photos.

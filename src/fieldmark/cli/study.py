@@ -3,20 +3,16 @@
 Arguments:
     recipe: paper, better, tuned, or a Python file.
     data: Labelled photos in any layout.
-
 Options:
     out: The folder to write the study to.
     only: Run only this table; repeatable.
-
 Data:
     prune_below: Prune classes with fewer training photos. [default: by the data]
     rare_below: Classes with fewer training photos are rare.
     frequent_from: Classes with this many training photos are frequent.
     test: The share of test photos.
-
 Network:
     skip_missing: Leave out networks without pretrained weights.
-
 Training:
     epochs: The number of epochs.
     long_epochs: The number for "more than 10 epochs".

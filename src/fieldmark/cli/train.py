@@ -2,21 +2,17 @@
 
 Arguments:
     photos: Labelled photos in any layout.
-
 Options:
     out: The folder to write the classifier to.
     precision: The precision of the answers; below it the answer is "not sure".
-
 Network:
     backbone: The network, also any of timm's; repeat for an ensemble. [default:
         tf_efficientnet_lite0; with --quality best all available]
-
 Search and ensembles:
     quality: fast: one network. best: try networks, views, heads and ensembles, and take the best
         on validation photos.
     budget: The time that --quality best may take: 90s, 30m or 2h. [default: no limit]
     ensemble: How the members of an ensemble are weighted. [default: weights]
-
 Training:
     transfer: Train the last layer; or fine-tune all layers, low-rank updates or adapters; or
         train from scratch.

@@ -37,33 +37,21 @@ class Noise(NamedTuple):
 
 
 class LabelIssues(NamedTuple):
-    """Result for N labels.
+    """Result for N labels."""
 
-    Attributes:
-        own_N: The probability of the label, with the fitted temperature.
-        best_N: The most likely class other than the label.
-        wrong_N: The probability that the label is wrong, if wrong labels were drawn at random.
-        rows: The photos with suspect labels, most suspect first.
-        noise: The fitted model.
-    """
-
-    own_N: FloatArray
-    best_N: IntArray
-    wrong_N: FloatArray
-    rows: IntArray
+    own_N: FloatArray  # the probability of the label, with the fitted temperature
+    best_N: IntArray  # the most likely class other than the label
+    wrong_N: FloatArray  # the probability that the label is wrong, if wrong labels were drawn at random
+    rows: IntArray  # the photos with suspect labels, most suspect first
     noise: Noise
 
 
 def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
-    """Find labels that are probably wrong.
+    """Find labels (0 .. C-1) that are probably wrong, from out-of-fold log-probabilities.
 
     Their number is that of the photos confidently of another class, or that of the labels more likely
     drawn at random than not, whichever is higher: the first is higher if classes are similar, the second
     if scores are too flat.
-
-    Args:
-        log_p_NC: Out-of-fold log-probabilities.
-        labels_N: Labels in 0 .. C-1.
     """
     count, classes = log_p_NC.shape
     noise = fit_noise(log_p_NC, labels_N)
@@ -72,7 +60,7 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
         at, own = np.arange(len(log_p_BC)), labels_N[rows]
         raw_N[rows] = np.exp(log_p_BC[at, own])
         own_N[rows] = _softmax(log_p_BC / np.float32(noise.temperature))[at, own]
-    threshold_C = thresholds(raw_N, labels_N, classes)
+    threshold_C = _thresholds(raw_N, labels_N, classes)
     best_N = np.empty(count, np.int64)
     elsewhere_N, likelier_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
     for rows, log_p_BC in _blocks(log_p_NC):
@@ -90,7 +78,7 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
     return LabelIssues(own_N, best_N, wrong_N, worst[: int(many)], noise)
 
 
-def thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:
+def _thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:
     """Compute each class's mean probability over its own photos, shape (C,); 2 for a class of none."""
     count_C = np.bincount(labels_N, minlength=classes)
     total_C = np.bincount(labels_N, own_N.astype(np.float64), minlength=classes)
@@ -121,8 +109,7 @@ def fit_noise(log_p_NC: Scores, labels_N: IntArray) -> Noise:
 def _posterior(own_N: Scores, share: float, classes: int) -> DoubleArray:
     """Compute the probability that each label was drawn at random."""
     drawn = share / classes
-    posterior: DoubleArray = drawn / ((1 - share) * own_N.astype(np.float64) + drawn + 1e-30)
-    return posterior
+    return np.asarray(drawn / ((1 - share) * own_N.astype(np.float64) + drawn + 1e-30))
 
 
 def _softmax(scores_BC: FloatArray) -> FloatArray:

@@ -27,52 +27,32 @@ DROP_REASONS = {
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Configuration of a check.
-
-    Attributes:
-        backbone, weights, weights_dir, engine: The network whose features are compared.
-        drop: Which photos to reject in the written table, names of `DROP_REASONS`.
-        split: The split whose parts are searched for leaks; None: the source's own parts.
-        names: A table of accepted names, see `fieldmark.data.synonyms`; None: labels stay as they are.
-        dark: A photo is dark if 95 % of its pixels are darker than this; 0 black, 1 white.
-        blurred: A photo is blurred from this value of `image_stats.blur` on.
-        tiny: A photo is tiny if its shorter side has fewer pixels.
-        rotated: A photo is rotated from this log-odds in nats on, see `curation.orientation`.
-        folds: The number of folds of the out-of-fold predictions for labels.
-        seed: The seed of the folds.
-    """
+    """Configuration of a check; the network's features are compared."""
 
     backbone: str = models.DEFAULT
     weights: str = "pretrained"
     weights_dir: Path | None = None
     engine: EngineName = "auto"
-    drop: tuple[str, ...] = ()
-    split: Path | None = None
-    names: Path | None = None
-    dark: float = 0.25
-    blurred: float = 0.7
-    tiny: int = 64
-    rotated: float = 6.0
-    folds: int = 5
-    seed: int = 0
+    drop: tuple[str, ...] = ()  # photos to reject in the written table: names of `DROP_REASONS`
+    split: Path | None = None  # its parts are searched for leaks; None: the source's own parts
+    names: Path | None = None  # accepted names, see `data.synonyms`; None: labels stay as they are
+    dark: float = 0.25  # 95 % of a dark photo's pixels are darker than this; 0 black, 1 white
+    blurred: float = 0.7  # a photo is blurred from this value of `image_stats.blur` on
+    tiny: int = 64  # the shorter side of a tiny photo has fewer pixels
+    rotated: float = 6.0  # a photo is rotated from these log-odds in nats on, see `orientation`
+    folds: int = 5  # of the out-of-fold predictions for labels
+    seed: int = 0  # of the folds
 
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """Counts of photos.
-
-    Attributes:
-        photos, labelled: All photos checked; those with a label.
-        drops: For each name of `DROP_REASONS`, how many photos it would reject.
-        twins_with_other_labels: Near-duplicates with different labels.
-        leaking: Photos with near-duplicates, or photos of their group, in another part.
-    """
+    """Counts of photos."""
 
     photos: int
     labelled: int
-    drops: dict[str, int]
-    twins_with_other_labels: int
-    leaking: int
+    drops: dict[str, int]  # for each name of `DROP_REASONS`, how many photos it would reject
+    twins_with_other_labels: int  # near-duplicates with different labels
+    leaking: int  # near-duplicates, or photos of their group, are in another part
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as in `findings.json`."""
@@ -82,14 +62,8 @@ class CheckSummary:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of a check.
+    """Result of a check."""
 
-    Attributes:
-        table: The photos; near-duplicates share a `group`, and dropped photos are rejected.
-        findings: One row per photo checked, see docs/check.md for the columns.
-        summary: Counts of photos.
-    """
-
-    table: PhotoTable
-    findings: pl.DataFrame
+    table: PhotoTable  # near-duplicates share a `group`, and dropped photos are rejected
+    findings: pl.DataFrame  # one row per photo checked, with the columns of docs/check.md
     summary: CheckSummary

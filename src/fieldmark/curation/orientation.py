@@ -51,14 +51,8 @@ def rotation_log_odds(
 ) -> FloatArray:
     """Compute the log-odds that each photo has a quarter turn, in nats, summed over four angles; shape (N,).
 
-    They are zero for photos that look upright, and for all if there are fewer than 100 photos.
-
-    Args:
-        extractor: Its crop and engine are used.
-        backbone: The network of the features.
-        photos: N photos that can be decoded.
-        features: Of the photos as they are.
-        seed: Selects the training photos.
+    They are zero for photos that look upright, and for all if there are fewer than 100 photos. `features`
+    are those of the photos as they are; `seed` selects the training photos.
     """
     found_N = np.zeros(len(photos), np.float32)
     keys = [photo.sha256 for photo in photos]
@@ -73,10 +67,8 @@ def rotation_log_odds(
     for number, half in enumerate((chosen[::2], chosen[1::2])):
         head = _train(views(half), seed)
         rows = np.flatnonzero(head_N == number)
-        first = np.concatenate(
-            [_log_odds(head, x_BD) for _, x_BD in features.take(rows).blocks()] or [found_N[:0]]
-        )
-        rows = rows[first >= _MIN_LOG_ODDS]
+        first = [_log_odds(head, x_BD) for _, x_BD in features.take(rows).blocks()]
+        rows = rows[np.concatenate([found_N[:0], *first]) >= _MIN_LOG_ODDS]
         x_N4D = views(rows)
         for turns in range(4):
             found_N[rows] += (-1) ** turns * _log_odds(head, x_N4D[:, turns])

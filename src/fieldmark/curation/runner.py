@@ -34,20 +34,35 @@ def check(
     """Find near-duplicates, leaks, suspect labels and poor photos, and write the results to `out`.
 
     Args:
-        photos: Photos in any layout that `fieldmark.data.readers` reads, or a table of them.
+        photos: Photos in any layout, or a table of them.
         out: The folder to write to: new, empty, or of an older check.
         config: The configuration.
         command: The command line, for the page.
         read: Reads the photos; it may fill the caches of features and image statistics.
 
-    Raises InputError if the photos, the network or the folder cannot be used, and StoreError if another
-    process writes to the folder.
+    Raises:
+        InputError: The photos, the network or the folder cannot be used.
+        StoreError: Another process writes to the folder.
     """
     if unknown := [name for name in config.drop if name not in DROP_REASONS]:
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
     with publishing.claimed(out, KIND):
         result = _check(photos, config, read)
-        _write(out, result, config, command)
+        table, counts = result.table, result.summary.to_dict()
+        about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
+        page = reports.check_page(
+            result.findings,
+            counts,
+            taxonomy=table.taxonomy,
+            photos=photo_finder(table),
+            about=asdict(config) | about,
+        )
+        with publishing.publishing(out, KIND) as staging:
+            table.write(staging / "checked.parquet")
+            with io.replacing(staging / "findings.parquet") as temporary:
+                result.findings.write_parquet(temporary)
+            io.write_text(staging / "report.html", page)
+            io.write_json(staging / "findings.json", counts)
     return result
 
 
@@ -86,25 +101,6 @@ def files_of(table: PhotoTable) -> list[PhotoFile]:
         raise InputError(f"{table.root} contains no photos that were read: name a folder of photos.")
     rows = table.kept.select("sha256", "path").iter_rows()
     return [PhotoFile(digest, table.file_of(path)) for digest, path in rows]
-
-
-def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) -> None:
-    """Publish table, findings and page."""
-    table, counts = result.table, result.summary.to_dict()
-    about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
-    page = reports.check_page(
-        result.findings,
-        counts,
-        taxonomy=table.taxonomy,
-        photos=photo_finder(table),
-        about=asdict(config) | about,
-    )
-    with publishing.publishing(out, KIND) as staging:
-        table.write(staging / "checked.parquet")
-        with io.replacing(staging / "findings.parquet") as temporary:
-            result.findings.write_parquet(temporary)
-        io.write_text(staging / "report.html", page)
-        io.write_json(staging / "findings.json", counts)
 
 
 def lines(result: CheckResult) -> Iterator[str]:
