@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -18,8 +17,7 @@ MAX_POOR = 16
 _PER_CLUSTER = 6
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(NamedTuple):
     """A cluster of near-duplicates: some of its photos, their number, labels and parts."""
 
     thumbs: list[Thumb]
@@ -28,15 +26,22 @@ class Cluster:
     parts: list[str]
 
 
-@dataclass(frozen=True)
-class Poor:
+class Poor(NamedTuple):
     """Photos with one kind of problem, worst first."""
 
     id: str
-    title: str
     limit: str
     photos: int
     thumbs: list[Thumb]
+
+
+_CONTENTS = {
+    "short": "Summary",
+    "leaks": "Leaks",
+    "twins": "Near-duplicates",
+    "labels": "Suspect labels",
+    "poor": "Poor photos",
+}
 
 
 def check_page(
@@ -58,27 +63,21 @@ def check_page(
             `tiny`, `rotated`.
     """
     gallery = _Gallery(taxonomy, photos)
+    suspect = findings.drop_nulls("suspect").sort("suspect").head(MAX_LABELS)
     return page.render(
         "check.html",
         title=f"Check of {about['name']}",
-        contents=[
-            ("short", "Summary"),
-            ("leaks", "Leaks"),
-            ("twins", "Near-duplicates"),
-            ("labels", "Suspect labels"),
-            ("poor", "Poor photos"),
-        ],
+        contents=_CONTENTS.items(),
         summary=summary,
         about=about,
         leaks=list(gallery.clusters(findings.filter("leak"), "together")),
-        twins=list(gallery.clusters(findings.filter(pl.col("twins").is_not_null()), "twins")),
-        labels=gallery.labels(findings),
-        poor=gallery.poor(findings, about),
+        twins=list(gallery.clusters(findings.drop_nulls("twins"), "twins")),
+        labels=gallery.thumbs(suspect, "label: {name}; more likely: {likelier}"),
+        poor=list(gallery.poor(findings, about)),
     )
 
 
-@dataclass(frozen=True)
-class _Gallery:
+class _Gallery(NamedTuple):
     taxonomy: Taxonomy
     photos: PhotoOf
 
@@ -100,14 +99,9 @@ class _Gallery:
                 parts=members["part"].drop_nulls().unique().sort().to_list(),
             )
 
-    def labels(self, findings: pl.DataFrame) -> list[Thumb]:
-        """Return the photos with suspect labels, most suspect first."""
-        rows = findings.filter(pl.col("suspect").is_not_null()).sort("suspect").head(MAX_LABELS)
-        return self.thumbs(rows, "label: {name}; more likely: {likelier}")
-
-    def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> list[Poor]:
-        """Return dark, blurred, tiny and rotated photos."""
-        kinds = (
+    def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> Iterator[Poor]:
+        """Yield dark, blurred, tiny and rotated photos."""
+        for kind, measure, descending, limit in (
             (
                 "dark",
                 "brightness",
@@ -117,25 +111,20 @@ class _Gallery:
             ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
             ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
             ("rotated", "sideways", True, f"log-odds of a quarter turn from {about['rotated']:g} nats"),
-        )
-        found = []
-        for column, measure, descending, limit in kinds:
-            rows = findings.filter(column).sort(measure, "id", descending=[descending, False])
+        ):
+            rows = findings.filter(kind).sort(measure, "id", descending=[descending, False])
             shown = self.thumbs(rows.head(MAX_POOR), f"{{{measure}}} · {{name}}")
-            found.append(Poor(column, column.capitalize(), limit, rows.height, shown))
-        return found
+            yield Poor(kind, limit, rows.height, shown)
 
     def thumbs(self, rows: pl.DataFrame, caption: str) -> list[Thumb]:
         """Return thumbnails of rows with captions, without photos that cannot be read."""
-        found = []
-        for row in rows.iter_rows(named=True):
-            place = self.photos(row["id"])
-            uri = thumbnails.data_uri(place) if place else None
-            if uri:
-                fields = {key: _text(value) for key, value in row.items()}
-                fields |= {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
-                found.append(Thumb(row["id"], caption.format(**fields), uri))
-        return found
+
+        def captions() -> Iterator[tuple[str, str]]:
+            for row in rows.iter_rows(named=True):
+                names = {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
+                yield row["id"], caption.format(**{key: _text(value) for key, value in row.items()} | names)
+
+        return list(thumbnails.thumbs(self.photos, captions()))
 
     def name(self, taxon_id: str | None) -> str:
         return "no label" if taxon_id is None else page.label(self.taxonomy, taxon_id)
