@@ -55,12 +55,13 @@ def classifier_page(
     """
     about = {**_DEFAULTS, **about}
     summary = evaluation.summary(train_counts=train_counts).to_dict()
+    partial = "" if about["weights_complete"] else "partial weights"
     context = {
         "title": about["name"],
         "about": about,
         "summary": summary,
         "headline": _headline(summary, about),
-        "badge": _badge(about),
+        "badge": "random weights" if about["weights"] == "random" else partial,
         "classes": _classes(summary, taxonomy)[:MOST_CLASSES],
         "classes_more": max(0, len(summary["per_class"]) - MOST_CLASSES),
         "groups": _groups(summary),
@@ -103,29 +104,7 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     if not grown:
         return None
     new, old = grown["new_classes"], grown["old_photos"] or {}
-    rows = [
-        {
-            "name": "earlier test photos",
-            "photos": old.get("photos"),
-            "before": old.get("error_before"),
-            "now": old.get("error"),
-            "range": None,
-            "difference": old.get("difference"),
-            "interval": old.get("interval"),
-        }
-    ]
-    for name, key in (("new photos", "new_photos"), ("of new classes", "new_classes_photos")):
-        found = grown[key] or {}
-        rows.append(
-            {
-                "name": name,
-                "photos": found.get("photos"),
-                "before": None,
-                "now": found.get("error"),
-                "range": found.get("interval"),
-                "difference": None,
-            }
-        )
+    added = (("new photos", "new_photos"), ("of new classes", "new_classes_photos"))
     verdict = ""
     if old.get("tie"):
         verdict = "On the earlier test photos, the two are a tie: the interval contains 0."
@@ -134,26 +113,19 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     return {
         "classes": [page.label(taxonomy, each) for each in new[:_NEW_CLASSES]],
         "classes_more": max(0, len(new) - _NEW_CLASSES),
-        "rows": rows,
+        "rows": [("earlier test photos", old), *((name, grown[key] or {}) for name, key in added)],
         "verdict": verdict,
     }
-
-
-def _badge(about: About) -> str:
-    if about["weights"] == "random":
-        return "random weights"
-    return "" if about["weights_complete"] else "partial weights"
 
 
 def _headline(summary: Mapping[str, Any], about: About) -> str:
     if summary["top1_error"] is None:
         return "There was no test photo of its classes."
-    right = page.of_100(summary["top1_error"])
-    interval = page.of_100_interval(summary["top1_error_interval"])
     photos = page.plural(summary["photos_kept"], f"{about['part']} photo")
     return (
-        f"On photos that it was not trained on, this classifier names {right} right "
-        f"(95\u00a0% confidence interval {interval}, from {photos})."
+        "On photos that it was not trained on, this classifier names "
+        f"{page.of_100(summary['top1_error'])} right (95\u00a0% confidence interval "
+        f"{page.of_100_interval(summary['top1_error_interval'])}, from {photos})."
     )
 
 
@@ -174,18 +146,14 @@ def _groups(summary: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _answered(evaluation: Evaluation, about: About) -> dict[str, float] | None:
-    """Return the coverage and the precision above the threshold.
-
-    An answer for a photo of a class that was pruned counts as wrong.
-    """
+    """Return coverage and precision above the threshold; answers for photos of pruned classes are wrong."""
     if not about["threshold"] or not len(evaluation):
         return None
     scaled_NC = evaluation.scores_NC / np.float32(about["temperature"] or 1.0)
     given = metrics.confidence(scaled_NC) >= about["threshold"]["score"]
     if not given.any():
         return None
-    right = ~evaluation.wrong_N()
-    return {"coverage": float(given.mean()), "precision": float(right[given].mean())}
+    return {"coverage": float(given.mean()), "precision": float((~evaluation.wrong_N())[given].mean())}
 
 
 def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str, Any] | None:
@@ -197,18 +165,11 @@ def _calibration(evaluation: Evaluation, temperature: float | None) -> dict[str,
     versions = {"as trained": scores}
     if temperature is not None:
         versions = {"before calibration": scores, "calibrated": scores / temperature}
+    scores_of = (metrics.expected_calibration_error, metrics.negative_log_likelihood, metrics.brier_score)
     series = {name: metrics.reliability(one, labels) for name, one in versions.items()}
     return {
         "plot": plots.reliability("reliability", "Right answers at each confidence", series),
-        "rows": [
-            (
-                name,
-                metrics.expected_calibration_error(one, labels),
-                metrics.negative_log_likelihood(one, labels),
-                metrics.brier_score(one, labels),
-            )
-            for name, one in versions.items()
-        ],
+        "rows": [(name, *(score(one, labels) for score in scores_of)) for name, one in versions.items()],
     }
 
 
@@ -217,14 +178,10 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
     answered = measured.get("answered")
     if not answered:
         return None
-    points = [
-        (one["coverage"], one["precision"])
-        for one in measured.get("coverage_curve") or []
-        if one["precision"] is not None
-    ]
+    curve = measured.get("coverage_curve") or []
+    points = [(one["coverage"], one["precision"]) for one in curve if one["precision"] is not None]
     species = answered.get("species") or {}
-    known = species.get("precision") is not None
-    chosen = (species["coverage"], species["precision"]) if known else None
+    chosen = (species["coverage"], species["precision"]) if species.get("precision") is not None else None
     title = "Coverage and precision at each threshold"
     return {
         "rows": [(rank, one) for rank, one in answered.items() if rank != "all" and one["photos"]],
