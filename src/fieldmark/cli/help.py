@@ -26,8 +26,7 @@ def describe(command: Callable[..., None], doc: str) -> str:
 
     A switch that is off by default has no `--no-` form.
     """
-    summary, texts = _sections(doc)
-    texts = _sections(options.__doc__ or "")[1] | texts
+    texts = _sections(options.__doc__ or "") | _sections(doc)
     hints = get_type_hints(command, include_extras=True)
     for name in hints.keys() & texts.keys():
         group, text = texts[name]
@@ -42,22 +41,16 @@ def describe(command: Callable[..., None], doc: str) -> str:
                 about.param_decls = ("--" + name.replace("_", "-"),)
         hints[name] = Annotated[kind, about]
     command.__annotations__ = hints
-    return summary
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
-def _sections(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Read a docstring: its summary, and the group and text of each parameter."""
-    summary, _, rest = text.partition("\n\n")
-    found: dict[str, tuple[str, str]] = {}
-    group = name = ""
-    for line in rest.splitlines():
-        if section := re.fullmatch(r"(\S.*):", line):
-            group = section[1]
-        elif entry := re.fullmatch(r" {4}(\w+): (.+)", line):
-            name, found[entry[1]] = entry[1], (group, entry[2])
-        elif line.strip():
-            found[name] = (group, f"{found[name][1]} {line.strip()}")
-    return " ".join(summary.split()), found
+def _sections(text: str) -> dict[str, tuple[str, str]]:
+    """Read the sections of a docstring: the group and text of each parameter."""
+    found = {}
+    for group, section in re.findall(r"^(\S.*):\n((?: {4}.*\n)+)", text, re.M):
+        for name, about in re.findall(r"^ {4}(\w+): ((?:.|\n {5})+)", section, re.M):
+            found[name] = (group, " ".join(about.split()))
+    return found
 
 
 class Command(TyperCommand):
