@@ -227,7 +227,9 @@ def _test(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
 def _ensemble(study: StudyRecord, evaluations: EvaluationOf) -> Finding | None:
     together, single = by_error(study.table("ensemble")), by_error(study.table("table3"))
     found = compare(together[0], single[0], evaluations) if together and single else None
-    return found and Finding(
+    if not found:
+        return None
+    return Finding(
         "Is an ensemble of the networks better?",
         f"The ensemble compared with the best single network ({single[0].label}): {found.words} "
         f"({found.numbers}).",

@@ -176,7 +176,8 @@ def _measured(
         giga_macs=backbone.architecture.giga_macs,
         photo_ms=None if cost is None else 1000 * cost,
         seconds=time.perf_counter() - start,
-        **errors,
+        ridge=errors["ridge"],
+        ncm=errors["ncm"],
     )
     return ranked, evaluations["ridge"]
 

@@ -94,8 +94,9 @@ def ensemble(context: StudyContext, run: Run) -> StudyRow:
     """Average the members' probabilities (the paper's future work, Section 7)."""
     members = context.table(run.members)
     evaluation, weights_M = _together(context, run, [context.evaluation(row.id) for row in members])
-    seconds = (sum(row[name] or 0.0 for row in members) for name in ("train_seconds", "extract_seconds"))
-    row = row_of(context, run, evaluation, *seconds)
+    train_seconds = sum(row.train_seconds or 0.0 for row in members)
+    extract_seconds = sum(row.extract_seconds or 0.0 for row in members)
+    row = row_of(context, run, evaluation, train_seconds, extract_seconds)
     used = [each for each, weight in zip(members, weights_M, strict=True) if weight]
     complete = all(member.weights_complete for member in used)
     return replace(

@@ -96,8 +96,8 @@ class StudyResult:
         flat["reference"] = next((each.reference for each in found.values()), None)
         for over in ("all", "kept", "macro", "tail"):
             each, name = found.get(over), f"difference_{over}"
-            flat |= _interval(name, each and each.value, each and each.interval)
-            flat[f"{name}_tie"] = each and each.tie
+            flat |= _interval(name, each.value, each.interval) if each else _interval(name, None, None)
+            flat[f"{name}_tie"] = each.tie if each else None
         return flat
 
 
