@@ -83,7 +83,8 @@ class Run:
         learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
             and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
-        changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ.
+        changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
+            those of the recipe `finetune.good`.
         network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
             output are the features.
         loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
