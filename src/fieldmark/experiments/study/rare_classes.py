@@ -53,8 +53,8 @@ def trials_of(context: StudyContext, run: Run) -> Trials:
 
 
 def _try(context: StudyContext, run: Run) -> Trials:
-    photos, classes = train_and_val(context), context.data.classes(run)
-    labelled = context.extractor.features(context.networks.of(run), photos, classes)
+    photos = train_and_val(context)
+    labelled = context.extractor.features(context.networks.of(run), photos, context.data.classes(run))
     folds = cross_validation.folds(photos, cross_validation.FOLDS, context.seed)
     start = time.perf_counter()
     heads: list[list[ImbalanceTrial]] = []
@@ -63,14 +63,8 @@ def _try(context: StudyContext, run: Run) -> Trials:
     # every two folds are left out together once, and each of the two is measured for the other.
     for one, other in combinations_with_replacement(range(cross_validation.FOLDS), 2):
         outside_N = (folds != one) & (folds != other)
-        found = class_imbalance.fit_methods(
-            labelled.where(outside_N),
-            len(classes),
-            schedule_of(context, run),
-            _methods(context, run),
-            labelled.where(folds == one) if one == other else None,
-            _held_out(labelled, photos, outside_N, context.seed),
-        )
+        monitored = labelled.where(folds == one) if one == other else None
+        found = _heads(context, run, labelled, photos, outside_N, monitored)
         if not wrong_FMN.size:
             wrong_FMN = np.ones((cross_validation.FOLDS, len(found), len(photos)), np.bool_)
         for fold, beside in {(one, other), (other, one)}:
@@ -83,20 +77,26 @@ def _try(context: StudyContext, run: Run) -> Trials:
     return Trials(folds, heads, wrong_FMN, time.perf_counter() - start)
 
 
-def _held_out(
-    labelled: LabelledFeatures, photos: LabelledPhotos, among_N: BoolArray, seed: int
-) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """Some of the photos without a tenth of them, and that tenth; groups stay together."""
-    aside_N = cross_validation.choosing(photos, seed, among_N)
-    return labelled.where(among_N & ~aside_N), labelled.where(aside_N)
-
-
-def _methods(context: StudyContext, run: Run) -> set[str]:
-    """The methods of all rows that share this row's heads; `even` is one of the adjusted ones."""
+def _heads(
+    context: StudyContext,
+    run: Run,
+    labelled: LabelledFeatures,
+    photos: LabelledPhotos,
+    among_N: BoolArray,
+    monitored: LabelledFeatures | None = None,
+) -> list[ImbalanceTrial]:
+    """Fit the methods of all rows that share this row's heads; a tenth of the photos is for calibration."""
     key = context.sweep_key(run)
     sharing = (r for r in context.runs if r.mode == run.mode and context.sweep_key(r) == key)
-    names = {each.head for each in sharing}
-    return names | ({"adjusted"} if "even" in names else set())
+    methods = {each.head for each in sharing}
+    if "even" in methods:  # it is one of the adjusted ones
+        methods.add("adjusted")
+    aside_N = cross_validation.choosing(photos, context.seed, among_N)
+    calibration = labelled.where(among_N & ~aside_N), labelled.where(aside_N)
+    classes, schedule = len(context.data.classes(run)), schedule_of(context, run)
+    return class_imbalance.fit_methods(
+        labelled.where(among_N), classes, schedule, methods, monitored, calibration
+    )
 
 
 def tail(context: StudyContext, run: Run) -> StudyRow:
@@ -137,13 +137,7 @@ def _on_test(context: StudyContext, run: Run) -> StudyRow:
     start, key = time.perf_counter(), context.sweep_key(run)
     if key not in context.candidates:
         every_N = np.ones(len(photos), np.bool_)
-        context.candidates[key] = class_imbalance.fit_methods(
-            labelled,
-            len(classes),
-            schedule_of(context, run),
-            _methods(context, run),
-            calibration=_held_out(labelled, photos, every_N, context.seed),
-        )
+        context.candidates[key] = _heads(context, run, labelled, photos, every_N)
     chosen = context.candidates[key][number]
     test = context.data.measured_on(run)
     scores_NC = chosen.head.logits_of(context.extractor.features(network, test, classes).features)
