@@ -20,7 +20,12 @@ from typing import Any, get_args
 import pytest
 
 from fieldmark import __version__
-from fieldmark.cli import check, grow, rank, serve, study, train
+from fieldmark.cli.check import check
+from fieldmark.cli.grow import grow
+from fieldmark.cli.rank import rank
+from fieldmark.cli.serve import serve
+from fieldmark.cli.study import study
+from fieldmark.cli.train import train
 from fieldmark.curation import CheckConfig
 from fieldmark.data.download import CHALLENGES
 from fieldmark.data.photos import PhotoTable

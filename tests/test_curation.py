@@ -14,6 +14,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from fieldmark.curation import confident_learning
 from fieldmark.data.photos import PhotoFile
+from fieldmark.evaluation import metrics
 from fieldmark.features import hamming_search, image_stats
 from fieldmark.features.cache import FeatureStore
 from fieldmark.utils import io
@@ -183,7 +184,7 @@ def test_share_of_wrong_labels_is_estimated_from_flat_scores(flipped: float, fla
 def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     log_p, given_N, _ = noisy()
     whole = confident_learning.find_label_issues(log_p, given_N)
-    monkeypatch.setattr(confident_learning, "_BLOCK_BYTES", 4 * 20 * 7)
+    monkeypatch.setattr(metrics, "_BLOCK", 20 * 7)
     pieces = confident_learning.find_label_issues(log_p, given_N)
     for name in ("own_N", "best_N", "wrong_N", "rows"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))

@@ -1,7 +1,7 @@
 """The command line: one file for each command, which builds a configuration and makes one call.
 
-Nothing heavy is imported before a command is chosen, so that `--help` answers at once. To add a
-command: a file beside these, whose docstring has its options (`help.py`), and its function in `COMMANDS`.
+Nothing heavy is imported before a command is chosen, so that `--help` answers at once. To add a command:
+a file beside these with a function of the same name, and the name in `COMMANDS`. Its docstring is its help.
 """
 
 from __future__ import annotations
@@ -9,29 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from fieldmark import __version__
-from fieldmark.cli.check import check
-from fieldmark.cli.demo import demo
-from fieldmark.cli.explain import explain
-from fieldmark.cli.export import export
-from fieldmark.cli.extract import extract
-from fieldmark.cli.fetch import fetch
-from fieldmark.cli.grow import grow
 from fieldmark.cli.help import Command, Group, describe
-from fieldmark.cli.index import index
-from fieldmark.cli.merge import merge
-from fieldmark.cli.predict import predict
-from fieldmark.cli.rank import rank
-from fieldmark.cli.serve import serve
-from fieldmark.cli.split import split
-from fieldmark.cli.stats import stats
-from fieldmark.cli.study import study
-from fieldmark.cli.train import train
 from fieldmark.utils.errors import FieldmarkError
 from fieldmark.utils.logging import configure_command_line
 
@@ -47,16 +31,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Quick start": (demo,),
-    "Data": (fetch, index, merge, stats, check, split, extract),
-    "Train": (train, grow, rank),
-    "Use": (predict, explain, export, serve),
-    "Study": (study,),
+COMMANDS = {
+    "Quick start": ("demo",),
+    "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract"),
+    "Train": ("train", "grow", "rank"),
+    "Use": ("predict", "explain", "export", "serve"),
+    "Study": ("study",),
 }
-for group, commands in COMMANDS.items():
-    for command in commands:
-        app.command(cls=Command, help=describe(command), rich_help_panel=group)(command)
+"""The commands in the groups and the order in which `--help` lists them."""
+
+for group, names in COMMANDS.items():
+    for name in names:
+        module = import_module(f"fieldmark.cli.{name}")
+        command = getattr(module, name)
+        app.command(cls=Command, help=describe(command, module.__doc__ or ""), rich_help_panel=group)(command)
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130

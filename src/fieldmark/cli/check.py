@@ -1,19 +1,16 @@
-"""The options of `fieldmark check`.
+"""Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop.
 
 Arguments:
     photos: Photos in any layout.
-
 Options:
     out: The folder to write the report and tables to.
     drop: Findings to reject, separated by commas: duplicates,labels,...
     split: A file of `fieldmark split`: find leaks across its parts.
-
 Thresholds:
     dark: Dark: 95 % of the photo is darker than this share of white.
     blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
     tiny: Tiny: fewer pixels on the shorter side.
     rotated: Rotated: more likely by this many nats, summed over four views.
-
 Network:
     backbone: The network, also any of timm's.
 """
@@ -47,7 +44,6 @@ def check(
     shards: opt.Positive = 16,
     cache: Path | None = None,
 ) -> None:
-    """Find duplicates, leaks, wrong labels and poor photos; reject only those of --drop."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.curation import CheckConfig, lines
@@ -58,7 +54,5 @@ def check(
     with opt.cluster_workers(cluster, shards) as workers:
         read = workers.ready_to_check(config) if workers else readers.read
         checked = run(photos, out, config, command=opt.command_line(), read=read)
-    for line in lines(checked):
-        typer.echo(line)
-    typer.echo(f"Report: {out / 'report.html'}")
-    typer.echo(f"Table:  {out / 'checked.parquet'}, for `fieldmark train`")
+    typer.echo("\n".join(lines(checked)))
+    typer.echo(f"Report: {out / 'report.html'}\nTable:  {out / 'checked.parquet'}, for `fieldmark train`")

@@ -1,4 +1,4 @@
-"""The options of `fieldmark demo`.
+"""Try fieldmark: draw photos of invented butterflies, train on them, predict one.
 
 Options:
     out: The folder to write to.
@@ -28,7 +28,6 @@ def demo(
     photos: Annotated[int, typer.Option(min=40)] = 1100,
     cache: Path | None = None,
 ) -> None:
-    """Try fieldmark: draw photos of invented butterflies, train on them, predict one."""
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.data import synthetic
@@ -44,7 +43,8 @@ def demo(
     items = inference.find_photos([guide / "test2019.json"])[:1]
     for line in inference.text_lines(inference.predict(trained.classifier, items, top=3)):
         logger.info(f"   {line}")
-    label = _labels(guide).get(items[0].id or "", "")
+    answers = io.read_json(guide / "answers.json")["annotations"]  # the classifier does not see them
+    label = next((str(each["category_id"]) for each in answers if str(each["image_id"]) == items[0].id), "")
     if label in trained.classifier.taxonomy:
         logger.info(f"   (the label is {trained.classifier.taxonomy[label].label})")
     logger.info("")
@@ -52,9 +52,3 @@ def demo(
     logger.info(f"Report:             {(model / 'report.html').resolve()}")
     logger.info(f"Predict your photo: fieldmark predict {model} PHOTO")
     logger.info(f"Done in {format_duration(time.perf_counter() - start)}.")
-
-
-def _labels(guide: Path) -> dict[str, str]:
-    """Return the labels of the test photos, which the classifier does not see."""
-    annotations = io.read_json(guide / "answers.json")["annotations"]
-    return {str(each["image_id"]): str(each["category_id"]) for each in annotations}

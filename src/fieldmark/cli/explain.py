@@ -1,8 +1,7 @@
-"""The options of `fieldmark explain`.
+"""Explain a prediction: a heat map of the photo and the most similar training photos.
 
 Arguments:
     photo: The photo to explain.
-
 Options:
     out: The PNG image to write.
     label: The class to explain: its id or scientific name. [default: the first answer]
@@ -18,15 +17,13 @@ from fieldmark.cli import options as opt
 
 
 def explain(model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None) -> None:
-    """Explain a prediction: a heat map of the photo and the most similar training photos."""
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference import explain as explaining
 
     found = explaining.run(model, photo, out, label)
     named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
-    for line in inference.text_lines([named]):
-        typer.echo(line)
+    typer.echo("\n".join(inference.text_lines([named])))
     if found.heat is None:
         typer.echo("No heat map: the network is not convolutional.")
     if not found.neighbours:

@@ -1,4 +1,4 @@
-"""The options of `fieldmark export`.
+"""Export a classifier as one ONNX file, with preprocessing and calibration.
 
 Options:
     onnx: The ONNX file to write.
@@ -18,7 +18,6 @@ from fieldmark.cli import options as opt
 def export(
     model: Path, onnx: Path, int8: bool = False, check: list[Path] | None = None, cache: Path | None = None
 ) -> None:
-    """Export a classifier as one ONNX file, with preprocessing and calibration."""
     opt.use_cache(cache)
     from fieldmark.inference import export as exporting
 

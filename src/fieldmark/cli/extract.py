@@ -1,11 +1,9 @@
-"""The options of `fieldmark extract`.
+"""Compute and cache the features of photos, or of one shard of them, for train and study.
 
 Arguments:
     photos: Photos in any layout, or a table of `fieldmark index`.
-
 Network:
     backbone: A network; repeat for several. [default: tf_efficientnet_lite0]
-
 Computing:
     shard: Which shard this process computes: i/n, from 1/n to n/n.
 """
@@ -33,7 +31,6 @@ def extract(
     source: str | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Compute and cache the features of photos, or of one shard of them, for train and study."""
     opt.use_cache(cache)
     from fieldmark.features import sharded
     from fieldmark.features.extractor import FeatureExtractor
@@ -57,9 +54,8 @@ def extract(
         typer.echo(f"{photo_id}: {error}")
     if report.rejected and not report.photos:
         raise InputError(
-            f"{where}: none of {len(report.rejected):,} photos can be used, for the reasons printed "
-            "above: give a folder whose photos can be read; on a cluster, at the same path on every "
-            "node."
+            f"{where}: none of {len(report.rejected):,} photos can be used, for the reasons printed above: "
+            "give a folder whose photos can be read; on a cluster, at the same path on every node."
         )
     typer.echo(
         f"{where}: {report.photos:,} photos with cached features ({report.computed:,} computed now), "

@@ -1,16 +1,13 @@
-"""The options of `fieldmark fetch`.
+"""Download published photos, verify them, and resume interrupted downloads.
 
 Arguments:
     what: A challenge, or a selection from iNaturalist Open Data.
-
 Options:
     out: The folder to download to.
-
 Challenges:
     parts: Which parts, separated by commas: train, val, test, ... [default: train and val]
     images: Download the photos too, or only the annotations.
     keep_archives: Keep archives after unpacking them.
-
 Open data:
     taxon: A scientific name or taxon number; repeatable.
     place: A box SOUTH,WEST,NORTH,EAST in degrees. [default: everywhere]
@@ -20,7 +17,6 @@ Open data:
     size: The size of the photos; medium is at most 500 pixels a side.
     seed: The seed of the selection.
     tables: The folder of the four tables. [default: in --out]
-
 Download:
     mirror: The URL of a mirror with the same layout.
     workers: The number of simultaneous requests.
@@ -40,8 +36,6 @@ from fieldmark.utils.choices import PhotoSize, PublishedSet
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-CHALLENGE, OPEN_DATA = "Challenges", "Open data"
 
 
 def fetch(
@@ -63,11 +57,10 @@ def fetch(
     workers: Annotated[int, typer.Option(min=1, max=64)] = 8,
     rate: Annotated[float, typer.Option(min=0.01)] = 10.0,
 ) -> None:
-    """Download published photos, verify them, and resume interrupted downloads."""
     options = locals()
     from fieldmark.data import download
 
-    _refuse(context, CHALLENGE if what == "open-data" else OPEN_DATA, what)
+    _refuse(context, "Challenges" if what == "open-data" else "Open data", what)
     policy = download.RetryPolicy(workers=workers, rate=rate)
     base = {"base": mirror} if mirror else {}
     if what == "open-data":

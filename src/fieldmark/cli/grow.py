@@ -1,9 +1,8 @@
-"""The options of `fieldmark grow`.
+"""Add photos and new classes to a classifier; only their features are computed.
 
 Arguments:
     model: The folder of a classifier of one network.
     photos: New labelled photos in any layout.
-
 Options:
     out: The folder to write the new classifier to.
 """
@@ -27,7 +26,6 @@ def grow(
     thumbnails: bool = False,
     cache: Path | None = None,
 ) -> None:
-    """Add photos and new classes to a classifier; only their features are computed."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.training import ExtendConfig, extend
@@ -35,7 +33,5 @@ def grow(
 
     config = opt.config_from(ExtendConfig, options)
     trained = extend(model, photos, config, out=out, command=opt.command_line())
-    for line in lines(trained.classifier):
-        typer.echo(line)
-    typer.echo(f"Classifier: {out}")
-    typer.echo(f"Report:     {out / 'report.html'}")
+    typer.echo("\n".join(lines(trained.classifier)))
+    typer.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")

@@ -1,14 +1,13 @@
-"""The texts of `--help`, whole and in groups: a command's docstring, and the sections of its module's.
+"""The texts of `--help`: from the docstring of each command's module.
 
-These are `Arguments`, `Options`, and further groups of options. Those of options that several commands share
-stand in `options.SHARED`.
+It has the sections that `--help` lists: `Arguments`, `Options`, and further groups of options. Options that
+several commands share are described in the docstring of `options`.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from copy import copy
 from typing import Annotated, Any, get_args, get_type_hints
@@ -16,23 +15,22 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fieldmark.cli.options import SHARED
+from fieldmark.cli import options
 
 _GROUPED_FROM = 8
 """A command with fewer options lists them in one group."""
 
 
-def describe(command: Callable[..., None]) -> str:
-    """Give the parameters of a command their texts and groups, and return its summary.
+def describe(command: Callable[..., None], doc: str) -> str:
+    """Give the parameters of a command their texts and groups from `doc`, and return its summary.
 
     A switch that is off by default has no `--no-` form.
     """
+    texts = _sections(options.__doc__ or "") | _sections(doc)
     hints = get_type_hints(command, include_extras=True)
-    texts = _sections(SHARED) | _sections(sys.modules[command.__module__].__doc__ or "")
     for name in hints.keys() & texts.keys():
         group, text = texts[name]
-        annotated = hasattr(hints[name], "__metadata__")
-        kind, *given = get_args(hints[name]) if annotated else [hints[name]]
+        kind, *given = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else [hints[name]]
         if group == "Arguments":
             about: Any = typer.Argument(help=text)
         else:
@@ -43,12 +41,12 @@ def describe(command: Callable[..., None]) -> str:
                 about.param_decls = ("--" + name.replace("_", "-"),)
         hints[name] = Annotated[kind, about]
     command.__annotations__ = hints
-    return inspect.getdoc(command) or ""
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _sections(text: str) -> dict[str, tuple[str, str]]:
     """Read the sections of a docstring: the group and text of each parameter."""
-    found: dict[str, tuple[str, str]] = {}
+    found = {}
     for group, section in re.findall(r"^(\S.*):\n((?: {4}.*\n)+)", text, re.M):
         for name, about in re.findall(r"^ {4}(\w+): ((?:.|\n {5})+)", section, re.M):
             found[name] = (group, " ".join(about.split()))

@@ -1,8 +1,7 @@
-"""The options of `fieldmark index`.
+"""Read photos in any layout into a table: one row for each, kept or rejected.
 
 Arguments:
     photos: Photos in any layout, or an annotation file.
-
 Options:
     out: The Parquet table to write.
     verify: Open every file: digest, size, whether it is an image.
@@ -28,7 +27,6 @@ def index(
     cluster: str | None = None,
     shards: opt.Positive = 16,
 ) -> None:
-    """Read photos in any layout into a table: one row for each, kept or rejected."""
     from fieldmark.data import readers, synonyms
 
     accepted = synonyms.read(names)

@@ -1,8 +1,7 @@
-"""The options of `fieldmark merge`.
+"""Merge sources into one table: a taxon becomes one class, duplicates one row.
 
 Arguments:
     photos: Photos in any layout; two sources or more.
-
 Options:
     out: The Parquet table to write.
 """
@@ -15,7 +14,6 @@ from fieldmark.cli import options as opt
 
 
 def merge(photos: list[Path], out: Path = Path("photos.parquet"), names: Path | None = None) -> None:
-    """Merge sources into one table: a taxon becomes one class, duplicates one row."""
     from fieldmark.data import merge as merging
     from fieldmark.data import readers, synonyms
 

@@ -1,4 +1,28 @@
-"""Options that several commands share, and what commands do with them."""
+"""Options that several commands share, described as in a command's docstring, and what is done with them.
+
+Arguments:
+    model: The folder of a classifier that `fieldmark train` wrote.
+Options:
+    json: Print JSON.
+    thumbnails: Store thumbnails of training photos in the classifier's folder.
+Data:
+    limit: Use at most this many photos.
+    names: A CSV table name,accepted: replace the names of labels by accepted names.
+    seed: The seed of all random choices.
+    source: The layout of the photos. [default: detected]
+    split: Divide by class, at random, or as the source defines it.
+Network:
+    weights: pretrained, random, or a file of weights.
+    weights_dir: A folder of weights, searched before any download.
+Training:
+    bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
+Computing:
+    engine: What runs the network; auto measures which is fastest.
+    tier: Decode photos in full (exact), or large JPEGs at a reduced size (fast).
+    cluster: Run on a Ray cluster: its address, or local to start one here.
+    shards: On a cluster: the number of tasks to divide into.
+    cache: The folder of the cache (features, converted networks).
+"""
 
 from __future__ import annotations
 
@@ -21,37 +45,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
-SHARED = """The texts of options that several commands have, in the form of their modules' docstrings.
-
-Arguments:
-    model: The folder of a classifier that `fieldmark train` wrote.
-
-Options:
-    json: Print JSON.
-    thumbnails: Store thumbnails of training photos in the classifier's folder.
-
-Data:
-    limit: Use at most this many photos.
-    names: A CSV table name,accepted: replace the names of labels by accepted names.
-    seed: The seed of all random choices.
-    source: The layout of the photos. [default: detected]
-    split: Divide by class, at random, or as the source defines it.
-
-Network:
-    weights: pretrained, random, or a file of weights.
-    weights_dir: A folder of weights, searched before any download.
-
-Training:
-    bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
-
-Computing:
-    engine: What runs the network; auto measures which is fastest.
-    tier: Decode photos in full (exact), or large JPEGs at a reduced size (fast).
-    cluster: Run on a Ray cluster: its address, or local to start one here.
-    shards: On a cluster: the number of tasks to divide into.
-    cache: The folder of the cache (features, converted networks).
-"""
-
 Positive = Annotated[int, typer.Option(min=1)]
 OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
@@ -59,7 +52,7 @@ OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) -> C:
     """Build a configuration from the options (a command's `locals()`) that are named like its fields.
 
-    `derived` are further fields, and fields whose value is not that of the option of this name.
+    `derived` holds further fields, and fields whose value is not that of the option of this name.
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}
     return kind(**named | derived)
@@ -87,8 +80,7 @@ def split_at_commas(text: str | None) -> tuple[str, ...]:
 
 def command_line() -> str:
     """Return the command as it was typed, for the report: the program's name without its folder."""
-    name = Path(sys.argv[0]).name
-    # `python -m fieldmark` is the same program.
+    name = Path(sys.argv[0]).name  # `python -m fieldmark` is the same program
     return shlex.join(["fieldmark" if name == "__main__.py" else name, *sys.argv[1:]])
 
 

@@ -1,12 +1,10 @@
-"""The options of `fieldmark predict`.
+"""Predict the species in photos: labels sorted by confidence, or "not sure".
 
 Arguments:
     photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
-
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     only: A text file with one species a line: consider only these.
-
 Output:
     top: The number of labels for each photo.
     format: What to print.
@@ -45,7 +43,6 @@ def predict(
     shards: opt.Positive = 16,
     cache: Path | None = None,
 ) -> None:
-    """Predict the species in photos: labels sorted by confidence, or "not sure"."""
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference.classifier import Classifier
@@ -66,20 +63,18 @@ def predict(
     if not items:
         raise InputError("No photo is given: name photos or folders, or a list with --list.")
     with opt.cluster_workers(cluster, shards) as workers:
-        name: inference.PredictFunction = (
-            partial(workers.predict, wide=wide) if workers else inference.predict
-        )
-        if out is not None and submission is None:
-            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=name)
+        run: inference.PredictFunction = partial(workers.predict, wide=wide) if workers else inference.predict
+        if submission is not None:
+            inference.check_submission(items)
+            every = list(inference.with_progress(run(classifier, items, top), len(items)))
+            inference.write_submission(submission, every, classifier)
+            typer.echo(f"{len(every):,} rows written to {submission}")
+            return
+        if out is not None:
+            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run)
             typer.echo(f"Written: {out}")
         else:
-            if submission is not None:
-                inference.check_submission(items)
-            results = inference.with_progress(name(classifier, items, top), len(items))
-            if submission is not None:
-                inference.write_submission(submission, every := list(results), classifier)
-                typer.echo(f"{len(every):,} rows written to {submission}")
-                return
+            results = inference.with_progress(run(classifier, items, top), len(items))
             counted = inference.RejectedCounter(results)
             for line in inference.lines(format, counted, classifier.taxonomy, wide=wide):
                 typer.echo(line)

@@ -1,11 +1,9 @@
-"""The options of `fieldmark rank`.
+"""Rank networks for your photos in minutes, without training them.
 
 Arguments:
     data: Labelled photos in any layout.
-
 Options:
     against: A study.json: print the rank correlation with its trained heads.
-
 Network:
     network: A network to rank; repeatable. [default: all whose weights are available]
 """
@@ -39,7 +37,6 @@ def rank(
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Rank networks for your photos in minutes, without training them."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.experiments.model_ranking import RankConfig, agreement

@@ -1,10 +1,9 @@
-"""The options of `fieldmark serve`.
+"""Serve a classifier over HTTP: a web page and an API.
 
 Access:
     host: The address to listen on; 0.0.0.0 is every address of this computer.
     port: The port; 0 takes a free one.
     api_key_file: A text file with one API key a line: refuse requests without one of them.
-
 Limits:
     queue: The number of photos in the queue; more are refused with status 503.
     batch: The batch size of the network.
@@ -33,7 +32,6 @@ def serve(
     max_bytes: int = 33_554_432,
     cache: Path | None = None,
 ) -> None:
-    """Serve a classifier over HTTP: a web page and an API."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.serving.config import ServeConfig
@@ -49,11 +47,7 @@ def serve(
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """Read API keys: one a line, without empty lines and lines that begin with #.
-
-    Raises:
-        InputError: the file cannot be read, has no key, or one that is too short.
-    """
+    """Read API keys: one a line, without empty lines and lines that begin with #."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,7 @@
-"""The options of `fieldmark split`.
+"""Divide photos into training, validation and test part, and count what pruning leaves out.
 
 Arguments:
     data: Photos, an annotation file, or a table of `fieldmark index`.
-
 Options:
     out: The Parquet file to write.
     val: The share of validation photos.
@@ -30,7 +29,6 @@ def split(
     seed: int = 0,
     prune_below: int = 100,
 ) -> None:
-    """Divide photos into training, validation and test part, and count what pruning leaves out."""
     from fieldmark.data import readers
     from fieldmark.data.split import PARTS, prune, split_photos
 

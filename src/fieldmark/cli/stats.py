@@ -1,4 +1,4 @@
-"""The options of `fieldmark stats`.
+"""Count photos and classes (the paper's Table 1 and Figure 1).
 
 Arguments:
     data: Photos, an annotation file, or a table of `fieldmark index`.
@@ -12,7 +12,6 @@ import typer
 
 
 def stats(data: Path, json: bool = False, source: str | None = None) -> None:
-    """Count photos and classes (the paper's Table 1 and Figure 1)."""
     from fieldmark.data import readers
     from fieldmark.data import stats as counting
     from fieldmark.utils import io

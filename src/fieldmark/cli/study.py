@@ -1,22 +1,18 @@
-"""The options of `fieldmark study`.
+"""Compare networks and ways of training on your photos: the paper's study, or your own.
 
 Arguments:
     recipe: paper, better, tuned, or a Python file.
     data: Labelled photos in any layout.
-
 Options:
     out: The folder to write the study to.
     only: Run only this table; repeatable.
-
 Data:
     prune_below: Prune classes with fewer training photos. [default: by the data]
     rare_below: Classes with fewer training photos are rare.
     frequent_from: Classes with this many training photos are frequent.
     test: The share of test photos.
-
 Network:
     skip_missing: Leave out networks without pretrained weights.
-
 Training:
     epochs: The number of epochs.
     long_epochs: The number for "more than 10 epochs".
@@ -55,22 +51,19 @@ def study(
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Compare networks and ways of training on your photos: the paper's study, or your own."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.experiments import Options, StudyConfig
     from fieldmark.experiments import study as run
 
-    wanted = opt.config_from(Options, options)
     config = opt.config_from(
         StudyConfig,
         options,
-        options=wanted,
+        options=opt.config_from(Options, options),
         only=tuple(only or ()),
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),
     )
     found = run(data, recipe, config, out=out, command=opt.command_line()).record
     typer.echo(f"{len(found.rows)} rows in {format_duration(found.seconds or 0.0)}")
-    typer.echo(f"Numbers: {out / 'study.json'}")
-    typer.echo(f"Report:  {out / 'report.html'}")
+    typer.echo(f"Numbers: {out / 'study.json'}\nReport:  {out / 'report.html'}")

@@ -1,24 +1,20 @@
-"""The options of `fieldmark train`.
+"""Train a classifier from labelled photos, and measure its error on test photos.
 
 Arguments:
     photos: Labelled photos in any layout.
-
 Options:
     out: The folder to write the classifier to.
     precision: The precision of the answers; below it the answer is "not sure".
     holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
     groups: Find bursts and near-duplicates and keep them together, or not.
-
 Network:
     backbone: The network, also any of timm's; repeat for an ensemble. [default:
         tf_efficientnet_lite0; with --quality best all available]
-
 Search and ensembles:
     quality: fast: one network. good: a larger one, half the photos a second. best: try networks,
         views, heads and ensembles, and take the best on validation photos.
     budget: The time that --quality best may take: 90s, 30m or 2h. [default: no limit]
     ensemble: How the members of an ensemble are weighted. [default: weights]
-
 Training:
     transfer: Train the last layer; or fine-tune all layers, low-rank updates or adapters; or
         train from scratch.
@@ -40,16 +36,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import (
-    DecodingTier,
-    EngineName,
-    Grouping,
-    HeadKind,
-    Quality,
-    SplitMethod,
-    Transfer,
-    Weighting,
-)
+from fieldmark.utils import choices
 from fieldmark.utils.errors import InputError
 
 
@@ -59,28 +46,27 @@ def train(
     backbone: list[str] | None = None,
     weights: str = "pretrained",
     weights_dir: Path | None = None,
-    quality: Quality = "fast",
+    quality: choices.Quality = "fast",
     budget: str | None = None,
-    ensemble: Weighting | None = None,
-    transfer: Transfer = "last",
-    head: HeadKind | None = None,
+    ensemble: choices.Weighting | None = None,
+    transfer: choices.Transfer = "last",
+    head: choices.HeadKind | None = None,
     epochs: opt.OptionalPositive = None,
     rare: bool = False,
     stream: bool = False,
     bfloat16: bool = False,
     precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     thumbnails: bool = False,
-    split: SplitMethod = "stratified",
+    split: choices.SplitMethod = "stratified",
     holdout: bool = False,
-    groups: Grouping = "auto",
+    groups: choices.Grouping = "auto",
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
     seed: int = 0,
-    engine: EngineName = "auto",
-    tier: DecodingTier = "exact",
+    engine: choices.EngineName = "auto",
+    tier: choices.DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
-    """Train a classifier from labelled photos, and measure its error on photos that it has not seen."""
     options = locals()
     opt.use_cache(cache)
     from fieldmark.training import TrainConfig, sentence
@@ -100,17 +86,12 @@ def train(
     typer.echo(sentence(trained.summary))
     if not trained.summary["photos"] and trained.summary.measurement.way == "test part":
         typer.echo("With --split stratified, test photos are held out and the error is measured.")
-    typer.echo(f"Classifier: {out}")
-    typer.echo(f"Report:     {out / 'report.html'}")
+    typer.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")
     typer.echo(f"Try it:     fieldmark predict {shlex.quote(str(out))} PHOTO")
 
 
 def seconds(text: str) -> float:
-    """Convert a length of time such as 30m, 90s or 2h to seconds.
-
-    Raises:
-        InputError: it is not one.
-    """
+    """Convert a length of time such as 30m, 90s or 2h to seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not found or not float(found[1]):
         raise InputError(f"--budget is {text!r}: give a length of time such as 30m, 90s or 2h.")

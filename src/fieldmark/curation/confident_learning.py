@@ -1,60 +1,42 @@
-"""Labels that are probably wrong, from out-of-fold predictions.
+"""Labels that are probably wrong, from out-of-fold predictions, read in blocks of rows.
 
-Their number is estimated by confident learning (C. Northcutt, L. Jiang and I. Chuang, "Confident
-learning: estimating uncertainty in dataset labels", 2021, section 3.1). A class's threshold is the
-mean probability that photos with its label get for it. A photo is confidently of another class
-where that class's probability reaches its threshold, is the highest of those that do, and is higher
-than the label's own.
+Their number is estimated by confident learning (C. Northcutt, L. Jiang and I. Chuang, "Confident learning:
+estimating uncertainty in dataset labels", 2021, section 3.1). A class's threshold is the mean probability
+that photos with its label get for it. A photo is confidently of another class where that class's probability
+reaches its threshold, is the highest of those that do, and is higher than the label's own.
 
 Which labels they are follows from a model of label noise: with probability `e`, the same for all photos, a
-label was drawn at random, so that its probability is (1 - e) p(label | photo) + e / C (C. Bishop, "Pattern
-recognition and machine learning", 2006, equation 4.117). `e` and a temperature of the scores (those of a head
-trained on wrong labels are too flat) maximise the likelihood of the given labels. The share of the second
-term in the sum is the probability that the label was drawn. Where that is high, the label's own probability
-is near 0, and drawn means wrong; of all drawn labels, one in C is right by chance.
-
-Scores are read in blocks: memory does not grow with photos times classes.
+label was drawn at random, so that its probability is `(1 - e) p(label | photo) + e / C` (C. Bishop, "Pattern
+recognition and machine learning", 2006, equation 4.117). `e` and a temperature of the scores maximise the
+likelihood of the given labels; scores of a head trained on wrong labels are too flat, and the temperature
+corrects that. The share of the second term is the probability that the label was drawn. Where that is high,
+the label's own probability is near 0, and drawn means wrong; one in C of these is right by chance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from fieldmark.evaluation.metrics import Scores, row_blocks
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
-_BLOCK_BYTES = 1 << 26
 _SLACK = np.float32(1e-6)
 _SAMPLE = 8192
 _TEMPERATURES = np.geomspace(0.25, 2.0, 16)
 _ITERATIONS = 100  # of expectation-maximisation
 
 
-class Scores(Protocol):
-    """Log-probabilities of N photos and C classes, read in blocks of rows."""
+class Noise(NamedTuple):
+    """Model of label noise: the share of labels drawn at random, and the temperature of the scores."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, C)."""
-
-    def __getitem__(self, rows: slice) -> npt.NDArray[np.floating]:
-        """Return some rows."""
+    share: float
+    temperature: float
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Model of label noise."""
-
-    share: float  # of the labels that were drawn at random
-    temperature: float  # of the scores
-
-
-@dataclass(frozen=True)
-class LabelIssues:
+class LabelIssues(NamedTuple):
     """Result for N labels."""
 
     own_N: FloatArray  # the probability of the label, with the fitted temperature
@@ -65,7 +47,7 @@ class LabelIssues:
 
 
 def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
-    """Find labels in 0 .. C-1 that are probably wrong, from out-of-fold log-probabilities.
+    """Find labels (0 .. C-1) that are probably wrong, from out-of-fold log-probabilities.
 
     Their number is that of the photos confidently of another class, or that of the labels more likely
     drawn at random than not, whichever is higher: the first is higher if classes are similar, the second
@@ -73,14 +55,14 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
     """
     count, classes = log_p_NC.shape
     noise = fit_noise(log_p_NC, labels_N)
-    raw_N, own_N = np.empty((2, count), np.float32)
+    raw_N, own_N = np.empty(count, np.float32), np.empty(count, np.float32)
     for rows, log_p_BC in _blocks(log_p_NC):
         at, own = np.arange(len(log_p_BC)), labels_N[rows]
         raw_N[rows] = np.exp(log_p_BC[at, own])
         own_N[rows] = _softmax(log_p_BC / np.float32(noise.temperature))[at, own]
-    threshold_C = thresholds(raw_N, labels_N, classes)
+    threshold_C = _thresholds(raw_N, labels_N, classes)
     best_N = np.empty(count, np.int64)
-    elsewhere_N, likelier_N = np.empty((2, count), np.bool_)
+    elsewhere_N, likelier_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
     for rows, log_p_BC in _blocks(log_p_NC):
         p_BC, at, own = np.exp(log_p_BC), np.arange(len(log_p_BC)), labels_N[rows]
         reached_BC = np.where(p_BC >= threshold_C - _SLACK, p_BC, np.float32(-1))
@@ -96,7 +78,7 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
     return LabelIssues(own_N, best_N, wrong_N, worst[: int(many)], noise)
 
 
-def thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:
+def _thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:
     """Compute each class's mean probability over its own photos, shape (C,); 2 for a class of none."""
     count_C = np.bincount(labels_N, minlength=classes)
     total_C = np.bincount(labels_N, own_N.astype(np.float64), minlength=classes)
@@ -124,11 +106,10 @@ def fit_noise(log_p_NC: Scores, labels_N: IntArray) -> Noise:
     return found
 
 
-def _posterior(own_N: npt.NDArray[np.floating], share: float, classes: int) -> DoubleArray:
+def _posterior(own_N: Scores, share: float, classes: int) -> DoubleArray:
     """Compute the probability that each label was drawn at random."""
     drawn = share / classes
-    posterior: DoubleArray = drawn / ((1 - share) * own_N.astype(np.float64) + drawn + 1e-30)
-    return posterior
+    return np.asarray(drawn / ((1 - share) * own_N.astype(np.float64) + drawn + 1e-30))
 
 
 def _softmax(scores_BC: FloatArray) -> FloatArray:
@@ -138,8 +119,5 @@ def _softmax(scores_BC: FloatArray) -> FloatArray:
 
 def _blocks(log_p_NC: Scores) -> Iterator[tuple[slice, FloatArray]]:
     """Yield rows and their log-probabilities, shape (B, C)."""
-    count, classes = log_p_NC.shape
-    size = max(1, _BLOCK_BYTES // (4 * classes))
-    for start in range(0, count, size):
-        rows = slice(start, min(start + size, count))
+    for rows in row_blocks(log_p_NC):
         yield rows, np.asarray(log_p_NC[rows], np.float32)

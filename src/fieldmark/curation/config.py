@@ -27,19 +27,19 @@ DROP_REASONS = {
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Configuration of a check."""
+    """Configuration of a check; the network's features are compared."""
 
-    backbone: str = models.DEFAULT  # the network whose features are compared
+    backbone: str = models.DEFAULT
     weights: str = "pretrained"
     weights_dir: Path | None = None
     engine: EngineName = "auto"
-    drop: tuple[str, ...] = ()  # photos to reject in the written table, names of `DROP_REASONS`
+    drop: tuple[str, ...] = ()  # photos to reject in the written table: names of `DROP_REASONS`
     split: Path | None = None  # its parts are searched for leaks; None: the source's own parts
-    names: Path | None = None  # a table of accepted names, see `fieldmark.data.synonyms`
-    dark: float = 0.25  # dark: 95 % of the pixels are darker than this; 0 black, 1 white
-    blurred: float = 0.7  # blurred: from this value of `image_stats.blur` on
-    tiny: int = 64  # tiny: fewer pixels on the shorter side
-    rotated: float = 6.0  # rotated: from this log-odds in nats on, see `curation.orientation`
+    names: Path | None = None  # accepted names, see `data.synonyms`; None: labels stay as they are
+    dark: float = 0.25  # 95 % of a dark photo's pixels are darker than this; 0 black, 1 white
+    blurred: float = 0.7  # a photo is blurred from this value of `image_stats.blur` on
+    tiny: int = 64  # the shorter side of a tiny photo has fewer pixels
+    rotated: float = 6.0  # a photo is rotated from these log-odds in nats on, see `orientation`
     folds: int = 5  # of the out-of-fold predictions for labels
     seed: int = 0  # of the folds
 
@@ -51,18 +51,13 @@ class CheckSummary:
     photos: int
     labelled: int
     drops: dict[str, int]  # for each name of `DROP_REASONS`, how many photos it would reject
-    twins_with_other_labels: int
-    leaking: int  # with near-duplicates, or photos of their group, in another part
+    twins_with_other_labels: int  # near-duplicates with different labels
+    leaking: int  # near-duplicates, or photos of their group, are in another part
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as in `findings.json`."""
-        return {
-            "photos": self.photos,
-            "labelled": self.labelled,
-            **self.drops,
-            "twins_with_other_labels": self.twins_with_other_labels,
-            "leaking": self.leaking,
-        }
+        first = {"photos": self.photos, "labelled": self.labelled} | self.drops
+        return first | {"twins_with_other_labels": self.twins_with_other_labels, "leaking": self.leaking}
 
 
 @dataclass(frozen=True)
@@ -70,5 +65,5 @@ class CheckResult:
     """Result of a check."""
 
     table: PhotoTable  # near-duplicates share a `group`, and dropped photos are rejected
-    findings: pl.DataFrame  # one row per photo checked, see docs/check.md for the columns
+    findings: pl.DataFrame  # one row per photo checked, with the columns of docs/check.md
     summary: CheckSummary

@@ -1,4 +1,4 @@
-"""The table of findings, one row per photo; and the photos that `--drop` rejects."""
+"""The table of findings, one row per photo; the photos that `--drop` rejects, and their numbers."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ def findings_of(
     rotated_N: FloatArray,
     config: CheckConfig,
 ) -> pl.DataFrame:
-    """Return the findings about the kept rows of a table, with the columns of docs/check.md.
+    """Return the findings of the kept rows of a photo table, with the columns of docs/check.md.
 
-    Args:
-        rows: The rows; `stats`, `features` and `rotated_N` (log-odds in nats) are in their order.
-        split: The split whose parts are searched for leaks; None: the source's own parts.
+    Leaks are searched for across the parts of `split`; without one, across the source's own parts.
     """
     found = find_near_duplicates(rows["sha256"].to_list(), stats, features)
     together_N = _together(rows["group"], found.cluster_N)
+    part = rows["split"]
+    if split is not None:
+        part = rows.select("id").join(split.frame, on="id", how="left", maintain_order="left")["part"]
     findings = pl.DataFrame(
         {
             "id": rows["id"],
             "taxon_id": rows["taxon_id"],
-            "part": _parts(rows, split),
+            "part": part,
             "same_bytes": _cluster(rows["id"], found.same_bytes_N),
             "twins": _cluster(rows["id"], found.cluster_N),
             "alike": found.similarity_N,
@@ -50,7 +51,8 @@ def findings_of(
             "sideways": rotated_N,
         }
     ).with_columns(
-        labels_differ=pl.col("taxon_id").drop_nulls().n_unique().over("twins").gt(1) & is_in("twins"),
+        labels_differ=pl.col("taxon_id").drop_nulls().n_unique().over("twins").gt(1)
+        & pl.col("twins").is_not_null(),
         leak=_leaks("twins") | _leaks("together"),
         dark=pl.col("brightness") < config.dark,
         tiny=pl.col("short_side") < config.tiny,
@@ -59,16 +61,12 @@ def findings_of(
     return findings.with_columns(blurred=(pl.col("blur") >= config.blurred) & ~pl.col("tiny"))
 
 
-def is_in(cluster: str) -> pl.Expr:
-    """Select the photos that the column has a value for, such as a cluster."""
-    return pl.col(cluster).is_not_null()
-
-
 def _together(group: pl.Series, cluster_N: IntArray) -> IntArray:
     """Return the first photo of all that must stay in one part: near-duplicates and groups."""
-    grouped = pl.DataFrame({"group": group}).with_row_index("row").filter(is_in("group"))
-    first = pl.col("row").first().over("group").alias("first")
-    pairs = grouped.select(first, "row").to_numpy().astype(np.int64)
+    frame = pl.DataFrame({"group": group}).with_row_index("row").drop_nulls()
+    pairs = (
+        frame.select(pl.col("row").first().over("group").alias("first"), "row").to_numpy().astype(np.int64)
+    )
     own = np.stack([cluster_N, np.arange(len(cluster_N))], 1)
     return components(len(cluster_N), np.concatenate([pairs, own]))
 
@@ -79,21 +77,14 @@ def _cluster(ids: pl.Series, root_N: IntArray) -> pl.Series:
     return pl.select(pl.when(~pl.Series(alone)).then(ids.gather(root_N))).to_series()
 
 
-def _parts(rows: pl.DataFrame, split: Split | None) -> pl.Series:
-    if split is None:
-        return rows["split"]
-    return rows.select("id").join(split.frame, on="id", how="left", maintain_order="left")["part"]
-
-
 def _leaks(cluster: str) -> pl.Expr:
     """Select the photos of a cluster that is in more than one part."""
-    return is_in(cluster) & (pl.col("part").drop_nulls().n_unique().over(cluster) > 1)
+    return pl.col(cluster).is_not_null() & (pl.col("part").drop_nulls().n_unique().over(cluster) > 1)
 
 
 def group_near_duplicates(table: PhotoTable, findings: pl.DataFrame) -> PhotoTable:
     """Return the table with one group for near-duplicates, so that a split keeps them together."""
-    together = findings.select("id", "together")
-    frame = table.frame.join(together, on="id", how="left", maintain_order="left")
+    frame = table.frame.join(findings.select("id", "together"), on="id", how="left", maintain_order="left")
     return table.with_frame(frame.with_columns(group=pl.coalesce("together", "group")))
 
 
@@ -108,17 +99,16 @@ def ids_to_drop(findings: pl.DataFrame, name: str) -> list[str]:
     best = findings.with_columns(place=place, unlabelled=pl.col("taxon_id").is_null()).sort(
         "place", "unlabelled", -pl.col("short_side"), "id"
     )
-    match name:
-        case "duplicates" | "near-duplicates":
-            cluster = "same_bytes" if name == "duplicates" else "twins"
-            rows = best.filter(is_in(cluster)).filter(~pl.col(cluster).is_first_distinct())
-        case "leaks":
-            last = pl.col("place").min().over("together")
-            rows = best.filter(pl.col("leak") & (pl.col("place") > last) & (pl.col("place") < 3))
-        case "labels":
-            rows = best.filter(is_in("suspect"))
-        case _:
-            rows = best.filter(pl.col(name))
+    if name in ("duplicates", "near-duplicates"):
+        cluster = "same_bytes" if name == "duplicates" else "twins"
+        rows = best.filter(pl.col(cluster).is_not_null()).filter(~pl.col(cluster).is_first_distinct())
+    elif name == "leaks":
+        last = pl.col("place").min().over("together")
+        rows = best.filter(pl.col("leak") & (pl.col("place") > last) & (pl.col("place") < 3))
+    elif name == "labels":
+        rows = best.filter(pl.col("suspect").is_not_null())
+    else:
+        rows = best.filter(pl.col(name))
     return rows["id"].to_list()
 
 

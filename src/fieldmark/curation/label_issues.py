@@ -39,8 +39,8 @@ def label_columns(
     other = np.full(len(rows), -1, np.int64)
     rank = np.zeros(len(rows), np.int64)
     if len(labelled) >= _MIN_PHOTOS and len(taxa) > 1:
-        known, groups = rows[labelled], tuple(map(str, together_N[labelled]))
-        photos = LabelledPhotos(tuple(known["id"]), (), tuple(known["taxon_id"]), groups, ("",) * len(known))
+        some, groups = rows[labelled], tuple(map(str, together_N[labelled]))
+        photos = LabelledPhotos(tuple(some["id"]), (), tuple(some["taxon_id"]), groups, ("",) * len(some))
         scores = cross_validated(features.take(labelled), photos, taxa.to_list(), config)
         issues = confident_learning.find_label_issues(scores, photos.labels(taxa.to_list()))
         own[labelled], wrong[labelled] = issues.own_N, issues.wrong_N
@@ -60,7 +60,7 @@ def label_columns(
 def cross_validated(
     features: Features, photos: LabelledPhotos, classes: list[str], config: CheckConfig
 ) -> npt.NDArray[np.float16]:
-    """Compute out-of-fold log-probabilities of N labelled photos with a ridge head, shape (N, C).
+    """Compute out-of-fold log-probabilities with a ridge head, shape (N, C); a group stays in one fold.
 
     They are stored in an unnamed file, so that memory does not grow with N times C.
     """

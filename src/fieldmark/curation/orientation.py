@@ -1,9 +1,9 @@
 """Photos that are rotated by 90 degrees.
 
-Rotating a photo by a known angle makes a labelled example (S. Gidaris, P. Singh and N. Komodakis,
-"Unsupervised representation learning by predicting image rotations", 2018): a head on the network's
-features is trained to classify upright, quarter turn and upside down, and applied to the cached features of
-all photos. A photo that does not look upright is also measured at the other three angles: one with a quarter
+Some of the photos are rotated by 0, 90, 180 and 270 degrees, and a head on the network's features is trained
+to classify upright, quarter turn and upside down (S. Gidaris, P. Singh and N. Komodakis, "Unsupervised
+representation learning by predicting image rotations", 2018). It is applied to the cached features of all
+photos. A photo that does not look upright is also measured at the other three angles: a photo with a quarter
 turn must look upright or upside down after 90 degrees, and have a quarter turn again after 180.
 
 Left and right are not distinguished, since networks are trained on mirrored photos. Upside down does not
@@ -29,6 +29,7 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import HEADS
 from fieldmark.heads.base import Head
 from fieldmark.models import Backbone, runtime
+from fieldmark.models.runtime import Engine
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.random import order
@@ -50,14 +51,8 @@ def rotation_log_odds(
 ) -> FloatArray:
     """Compute the log-odds that each photo has a quarter turn, in nats, summed over four angles; shape (N,).
 
-    They are zero for photos that look upright, and for all if there are fewer than 100 photos.
-
-    Args:
-        extractor: Its crop and engine are used.
-        backbone: The network of the features.
-        photos: N photos that can be decoded.
-        features: Of the photos as they are.
-        seed: Selects the training photos.
+    They are zero for photos that look upright, and for all if there are fewer than 100 photos. `features`
+    are those of the photos as they are; `seed` selects the training photos.
     """
     found_N = np.zeros(len(photos), np.float32)
     keys = [photo.sha256 for photo in photos]
@@ -65,17 +60,15 @@ def rotation_log_odds(
     if len(unique) < _MIN_PHOTOS:
         return found_N
     chosen = unique[order([keys[at] for at in unique], "sideways", seed)[:_TRAINING_PHOTOS]]
-    crop, engine = extractor.crop_for(backbone), runtime.engine(backbone, extractor.engine, batch=BATCH)
-    views = partial(_views, crop, engine, photos, features)
+    engine = runtime.engine(backbone, extractor.engine, batch=BATCH)
+    views = partial(_views, extractor.crop_for(backbone), engine, photos, features)
     head_N = np.zeros(len(photos), np.int64)  # the head for each photo: not trained on it
     head_N[np.isin(keys, [keys[at] for at in chosen[::2]])] = 1
     for number, half in enumerate((chosen[::2], chosen[1::2])):
         head = _train(views(half), seed)
         rows = np.flatnonzero(head_N == number)
-        first = np.concatenate(
-            [_log_odds(head, x_BD) for _, x_BD in features.take(rows).blocks()] or [found_N[:0]]
-        )
-        rows = rows[first >= _MIN_LOG_ODDS]
+        first = [_log_odds(head, x_BD) for _, x_BD in features.take(rows).blocks()]
+        rows = rows[np.concatenate([found_N[:0], *first]) >= _MIN_LOG_ODDS]
         x_N4D = views(rows)
         for turns in range(4):
             found_N[rows] += (-1) ** turns * _log_odds(head, x_N4D[:, turns])
@@ -100,18 +93,17 @@ def _log_odds(head: Head, x_ND: FloatArray) -> FloatArray:
 
 
 def _views(
-    crop: Preprocess, engine: runtime.Engine, photos: Sequence[PhotoFile], features: Features, rows: IntArray
+    crop: Preprocess, engine: Engine, photos: Sequence[PhotoFile], features: Features, rows: IntArray
 ) -> FloatArray:
-    """Compute features after 0, 1, 2, 3 quarter turns, shape (len(rows), 4, D)."""
+    """Compute features of rows after 0, 1, 2, 3 quarter turns, shape (len(rows), 4, D)."""
     found_N4D = np.zeros((len(rows), 4, features.dim), np.float32)
     found_N4D[:, 0] = features[rows]
-    pixels = enumerate(decoded([photos[at] for at in rows], crop))
-    usable = ((at, each) for at, each in pixels if not isinstance(each, ImageRejected))
+    crops = enumerate(decoded([photos[at] for at in rows], crop))
     with progress_bar("rotating photos", len(rows)) as bar:
-        while batch := list(islice(usable, BATCH)):
-            at, crops = [at for at, _ in batch], np.stack([each for _, each in batch])
-            for turns in (1, 2, 3):
-                rotated = np.ascontiguousarray(np.rot90(crops, turns, axes=(1, 2)))
-                found_N4D[at, turns] = engine(rotated)
-            bar.advance(len(batch))
+        while chunk := list(islice(crops, BATCH)):
+            good = {number: pixels for number, pixels in chunk if not isinstance(pixels, ImageRejected)}
+            for turns in (1, 2, 3) if good else ():
+                rotated = np.rot90(np.stack(list(good.values())), turns, axes=(1, 2))
+                found_N4D[list(good), turns] = engine(np.ascontiguousarray(rotated))
+            bar.advance(len(chunk))
     return found_N4D

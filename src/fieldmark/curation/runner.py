@@ -35,7 +35,7 @@ def check(
     """Find near-duplicates, leaks, suspect labels and poor photos, and write the results to `out`.
 
     Args:
-        photos: Photos in any layout that `fieldmark.data.readers` reads, or a table of them.
+        photos: Photos in any layout, or a table of them.
         out: The folder to write to: new, empty, or of an older check.
         config: The configuration.
         command: The command line, for the page.
@@ -49,7 +49,21 @@ def check(
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
     with publishing.claimed(out, KIND):
         result = _check(photos, config, read)
-        _write(out, result, config, command)
+        table, counts = result.table, result.summary.to_dict()
+        about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
+        page = reports.check_page(
+            result.findings,
+            counts,
+            taxonomy=table.taxonomy,
+            photos=photo_finder(table),
+            about=asdict(config) | about,
+        )
+        with publishing.publishing(out, KIND) as staging:
+            table.write(staging / "checked.parquet")
+            with io.replacing(staging / "findings.parquet") as temporary:
+                result.findings.write_parquet(temporary)
+            io.write_text(staging / "report.html", page)
+            io.write_json(staging / "findings.json", counts)
     return result
 
 
@@ -83,30 +97,11 @@ def _measure(
 
 
 def files_of(table: PhotoTable) -> list[PhotoFile]:
-    """Return the kept photos; raises InputError if there are none, or their files were not read yet."""
+    """Return the kept photos with their digests; InputError if there are none, or they were not read yet."""
     if table.kept.is_empty() or table.kept["sha256"].null_count():
         raise InputError(f"{table.root} contains no photos that were read: name a folder of photos.")
-    columns = table.kept.select("sha256", "path").iter_rows()
-    return [PhotoFile(digest, table.file_of(path)) for digest, path in columns]
-
-
-def _write(out: Path, result: CheckResult, config: CheckConfig, command: str) -> None:
-    """Publish table, findings and page."""
-    table, counts = result.table, result.summary.to_dict()
-    about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
-    page = reports.check_page(
-        result.findings,
-        counts,
-        taxonomy=table.taxonomy,
-        photos=photo_finder(table),
-        about=asdict(config) | about,
-    )
-    with publishing.publishing(out, KIND) as staging:
-        table.write(staging / "checked.parquet")
-        with io.replacing(staging / "findings.parquet") as temporary:
-            result.findings.write_parquet(temporary)
-        io.write_text(staging / "report.html", page)
-        io.write_json(staging / "findings.json", counts)
+    rows = table.kept.select("sha256", "path").iter_rows()
+    return [PhotoFile(digest, table.file_of(path)) for digest, path in rows]
 
 
 def lines(result: CheckResult) -> Iterator[str]:

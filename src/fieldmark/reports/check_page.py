@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -16,27 +15,6 @@ MAX_CLUSTERS = 24
 MAX_LABELS = 48
 MAX_POOR = 16
 _PER_CLUSTER = 6
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A cluster of near-duplicates: some of its photos, their number, labels and parts."""
-
-    thumbs: list[Thumb]
-    photos: int
-    labels: list[str]
-    parts: list[str]
-
-
-@dataclass(frozen=True)
-class Poor:
-    """Photos with one kind of problem, worst first."""
-
-    id: str
-    title: str
-    limit: str
-    photos: int
-    thumbs: list[Thumb]
 
 
 def check_page(
@@ -58,25 +36,25 @@ def check_page(
             `tiny`, `rotated`.
     """
     gallery = _Gallery(taxonomy, photos)
+    suspect = findings.drop_nulls("suspect").sort("suspect").head(MAX_LABELS)
     return page.render(
         "check.html",
         title=f"Check of {about['name']}",
         summary=summary,
         about=about,
         leaks=list(gallery.clusters(findings.filter("leak"), "together")),
-        twins=list(gallery.clusters(findings.filter(pl.col("twins").is_not_null()), "twins")),
-        labels=gallery.labels(findings),
-        poor=gallery.poor(findings, about),
+        twins=list(gallery.clusters(findings.drop_nulls("twins"), "twins")),
+        labels=gallery.thumbs(suspect, "label: {name}; more likely: {likelier}"),
+        poor=list(gallery.poor(findings, about)),
     )
 
 
-@dataclass(frozen=True)
-class _Gallery:
+class _Gallery(NamedTuple):
     taxonomy: Taxonomy
     photos: PhotoOf
 
-    def clusters(self, rows: pl.DataFrame, column: str) -> Iterator[Cluster]:
-        """Yield clusters with different labels first, then by similarity."""
+    def clusters(self, rows: pl.DataFrame, column: str) -> Iterator[dict[str, Any]]:
+        """Yield clusters with their photos, labels and parts: different labels first, then by similarity."""
         order = (
             rows.group_by(column)
             .agg(odd=pl.col("labels_differ").fill_null(False).any(), alike=pl.col("alike").max())
@@ -86,42 +64,35 @@ class _Gallery:
             members = rows.filter(pl.col(column) == name)
             # One photo of every part and label first, so that all of them are shown.
             shown = members.sort(pl.struct("part", "taxon_id").is_first_distinct(), descending=True)
-            yield Cluster(
-                thumbs=self.thumbs(shown.head(_PER_CLUSTER), "{name} · {part}"),
-                photos=members.height,
-                labels=[self.name(each) for each in members["taxon_id"].drop_nulls().unique().sort()],
-                parts=members["part"].drop_nulls().unique().sort().to_list(),
-            )
+            yield {
+                "thumbs": self.thumbs(shown.head(_PER_CLUSTER), "{name} · {part}"),
+                "photos": members.height,
+                "labels": [self.name(each) for each in members["taxon_id"].drop_nulls().unique().sort()],
+                "parts": members["part"].drop_nulls().unique().sort().to_list(),
+            }
 
-    def labels(self, findings: pl.DataFrame) -> list[Thumb]:
-        """Return the photos with suspect labels, most suspect first."""
-        rows = findings.filter(pl.col("suspect").is_not_null()).sort("suspect").head(MAX_LABELS)
-        return self.thumbs(rows, "label: {name}; more likely: {likelier}")
-
-    def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> list[Poor]:
-        """Return dark, blurred, tiny and rotated photos."""
+    def poor(self, findings: pl.DataFrame, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield dark, blurred, tiny and rotated photos, worst first."""
         dark = f"95 % of the pixels darker than {100 * about['dark']:g} % of white"
-        kinds = (
+        for kind, measure, descending, limit in (
             ("dark", "brightness", False, dark),
             ("blurred", "blur", True, f"blur of {about['blurred']:g} or more"),
             ("tiny", "short_side", False, f"shorter side below {about['tiny']} pixels"),
             ("rotated", "sideways", True, f"log-odds of a quarter turn from {about['rotated']:g} nats"),
-        )
-        found = []
-        for column, measure, descending, limit in kinds:
-            rows = findings.filter(column).sort(measure, "id", descending=[descending, False])
+        ):
+            rows = findings.filter(kind).sort(measure, "id", descending=[descending, False])
             shown = self.thumbs(rows.head(MAX_POOR), f"{{{measure}}} · {{name}}")
-            found.append(Poor(column, column.capitalize(), limit, rows.height, shown))
-        return found
+            yield {"id": kind, "limit": limit, "photos": rows.height, "thumbs": shown}
 
     def thumbs(self, rows: pl.DataFrame, caption: str) -> list[Thumb]:
         """Return thumbnails of rows with captions, without photos that cannot be read."""
-        found = []
-        for row in rows.iter_rows(named=True):
-            fields = {key: _text(value) for key, value in row.items()}
-            fields |= {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
-            found.append(thumbnails.thumb(row["id"], self.photos, caption.format(**fields)))
-        return list(filter(None, found))
+
+        def captions() -> Iterator[tuple[str, str]]:
+            for row in rows.iter_rows(named=True):
+                names = {"name": self.name(row["taxon_id"]), "likelier": self.name(row["likelier"])}
+                yield row["id"], caption.format(**{key: _text(value) for key, value in row.items()} | names)
+
+        return list(thumbnails.thumbs(self.photos, captions()))
 
     def name(self, taxon_id: str | None) -> str:
         return "no label" if taxon_id is None else page.label(self.taxonomy, taxon_id)

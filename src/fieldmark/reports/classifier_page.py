@@ -89,10 +89,7 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     if not grown:
         return None
     new, old = grown["new_classes"], grown["old_photos"] or {}
-    nothing = dict.fromkeys(("photos", "error_before", "error", "difference", "interval"))
-    rows = [{**nothing, "name": "earlier test photos", **old}]
-    for name, key in (("new photos", "new_photos"), ("of new classes", "new_classes_photos")):
-        rows.append({**nothing, "name": name, **(grown[key] or {})})
+    added = (("new photos", "new_photos"), ("of new classes", "new_classes_photos"))
     verdict = ""
     if old.get("tie"):
         verdict = "On the earlier test photos, the two are a tie: the interval contains 0."
@@ -101,7 +98,7 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
     return {
         "classes": [page.label(taxonomy, each) for each in new[:_NEW_CLASSES]],
         "classes_more": max(0, len(new) - _NEW_CLASSES),
-        "rows": rows,
+        "rows": [("earlier test photos", old), *((name, grown[key] or {}) for name, key in added)],
         "verdict": verdict,
     }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fieldmark.data import images
 from fieldmark.data.storage.places import Place
@@ -25,8 +26,7 @@ PHOTOS_PER_PAIR = 3
 PhotoOf = Callable[[str], Place | None]
 
 
-@dataclass(frozen=True)
-class Thumb:
+class Thumb(NamedTuple):
     """A photo in a page: its id, its description, and its data URI."""
 
     photo_id: str
@@ -34,8 +34,7 @@ class Thumb:
     uri: str
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A frequent confusion: photos of `true` answered as `predicted`, and one of `predicted`."""
 
     true: str
@@ -61,13 +60,6 @@ def data_uri(place: Place) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def thumb(photo_id: str, photos: PhotoOf, alt: str) -> Thumb | None:
-    """Return a thumbnail; None if the photo cannot be read."""
-    place = photos(photo_id)
-    uri = data_uri(place) if place else None
-    return Thumb(photo_id, alt, uri) if uri else None
-
-
 def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, limit: int = 6) -> list[Pair]:
     """Return the most frequent confusions with photos, most frequent first.
 
@@ -80,25 +72,22 @@ def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, l
         name, other = (page.label(taxonomy, evaluation.classes[at]) for at in (true, taken_for))
         wrong = np.flatnonzero((labels == true) & (predicted == taken_for))
         right = np.flatnonzero((labels == taken_for) & (predicted == taken_for))
-        thumbs = partial(_thumbs, evaluation, column=taken_for, photos=photos)
-        examples = thumbs(right, alt=f"{other}, named right", limit=1)
-        mistakes = thumbs(wrong, alt=f"{name}, taken for {other}")
-        of, example = int((labels == true).sum()), next(iter(examples), None)
-        pairs.append(Pair(name, other, count, of, mistakes, example))
+        best = partial(_best, evaluation, taken_for)
+        shown = thumbs(photos, ((photo_id, f"{name}, taken for {other}") for photo_id in best(wrong)))
+        example = thumbs(photos, ((photo_id, f"{other}, named right") for photo_id in best(right)))
+        of = int((labels == true).sum())
+        pairs.append(Pair(name, other, count, of, [*islice(shown, PHOTOS_PER_PAIR)], next(example, None)))
     return pairs
 
 
-def _thumbs(
-    evaluation: Evaluation,
-    rows: np.ndarray[tuple[int], np.dtype[np.intp]],
-    *,
-    column: int,
-    photos: PhotoOf,
-    alt: str,
-    limit: int = PHOTOS_PER_PAIR,
-) -> list[Thumb]:
-    """Return thumbnails, highest score of `column` first, without photos that cannot be read."""
-    scores = metrics.log_softmax(evaluation.scores_NC[rows])[:, column] if len(rows) else rows
-    order = rows[np.argsort(-scores, kind="stable")]
-    found = (thumb(evaluation.photo_ids[row], photos, alt) for row in order)
-    return list(islice(filter(None, found), limit))
+def _best(evaluation: Evaluation, column: int, rows: npt.NDArray[np.intp]) -> list[str]:
+    """Return the ids of the photos of rows, highest score of `column` first."""
+    scores = metrics.log_softmax(evaluation.scores_NC[rows])[:, column]
+    return [evaluation.photo_ids[row] for row in rows[np.argsort(-scores, kind="stable")]]
+
+
+def thumbs(photos: PhotoOf, captions: Iterable[tuple[str, str]]) -> Iterator[Thumb]:
+    """Yield thumbnails of photos by id, with captions, without photos that cannot be read."""
+    for photo_id, caption in captions:
+        if (place := photos(photo_id)) and (uri := data_uri(place)):
+            yield Thumb(photo_id, caption, uri)
