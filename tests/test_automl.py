@@ -135,6 +135,14 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     first = trained.evaluation
     assert first.scores_NC.shape[1] == 4
     assert (tmp_path / "m" / "neighbours.safetensors").exists()
+    # The delivered heads have learned from the test photos too, once these were measured.
+    apart = train(insects, config=replace(config, holdout=True))
+    parts = trained.outcome.splits
+    assert trained.summary.measurement.learned == len(parts.files)
+    assert apart.summary.measurement.learned == len(parts.train) + len(parts.val)
+    assert apart.summary.top1_error == trained.summary.top1_error
+    for one, other in zip(apart.classifier.members, loaded.members, strict=True):
+        assert not np.array_equal(one.head.weight, other.head.weight)
 
 
 def test_best_says_what_was_tried_and_why(

@@ -38,6 +38,7 @@ HEADS: dict[str, Callable[[LabelledFeatures, LabelledFeatures, int, int], HeadFi
     "sampled": partial(_fit, "default", kind="sampled"),
     "long": partial(_fit, "default", epochs=LONG),
     "ridge": partial(_fit, "ridge"),
+    "logistic": partial(_fit, "logistic"),
     "ncm": partial(_fit, "ncm"),
     "knn": partial(_fit, "knn"),
     **{

@@ -149,11 +149,18 @@ class TrainConfig:
         return bool(self.also) or self.quality == "best"
 
     @property
+    def learns_from_all(self) -> bool:
+        """Whether the delivered last layers learn from all labelled photos."""
+        usual = ["val", "test", "split", "holdout"]
+        if not self.several:
+            usual += ["transfer", "head", "epochs", "rare"]
+        defaults = {each.name: each.default for each in fields(self)}
+        return all(getattr(self, name) == defaults[name] for name in usual)
+
+    @property
     def in_folds(self) -> bool:
         """Whether the photos are measured in folds, unless they are very many."""
-        usual = ("transfer", "head", "epochs", "val", "test", "split", "rare", "holdout")
-        defaults = {each.name: each.default for each in fields(self)}
-        return not self.several and all(getattr(self, name) == defaults[name] for name in usual)
+        return self.learns_from_all and not self.several
 
     def check(self) -> None:
         """Refuse choices that exclude each other, so that every choice has its effect.

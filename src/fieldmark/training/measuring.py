@@ -73,7 +73,7 @@ def _on_test(
 ) -> _Measured:
     """Measure the test part, once."""
     evaluation = Evaluation.of(splits.test, raw.combined(test_logits)[0], splits.classes)
-    learned = len(splits.files) if fitted.refit else len(splits.train)
+    learned = len(splits.train) if fitted.learned is None else len(fitted.learned)
     log_p_NC = metrics.log_softmax32(evaluation.scores_NC / np.float32(classifier.temperature))
     levels, thresholds = classifier.taxonomy.levels, classifier.thresholds
     answers = calibration.answers(np.exp(log_p_NC), evaluation.labels_N, levels, thresholds)

@@ -62,7 +62,9 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
     )
     made = Provenance.of(outcome, strategy.config, seconds, command, details)
     members = outcome.classifier.members
-    if fitted.refit:
-        members = (replace(members[0], head=fitted.refit()),)
+    if fitted.refit and fitted.learned:
+        logger.info(f"Training what was measured again, on all {len(fitted.learned):,} labelled photos.")
+        heads = fitted.refit(fitted.learned)
+        members = tuple(replace(each, head=head) for each, head in zip(members, heads, strict=True))
     classifier = replace(outcome.classifier, members=members, provenance=made.to_dict())
     return replace(outcome, classifier=classifier)

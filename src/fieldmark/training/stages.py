@@ -78,6 +78,16 @@ class Prepared:
         table = grouping.grouped(self.table, photos, features)
         return self if table is self.table else replace(self, dataset=replace(self.dataset, table=table))
 
+    def labelled(self, *, divided: bool) -> LabelledPhotos:
+        """Return the photos that a delivered classifier may learn from: all but an official test part.
+
+        Args:
+            divided: whether the user set the test part apart.
+        """
+        parts = self.splits
+        photos = together(parts.train, parts.val)
+        return photos if divided or self.table.has_test else together(photos, parts.test)
+
     def divided_anew(self, config: TrainConfig) -> Prepared:
         """Divide the photos into parts as the configuration says."""
         dataset = Dataset.of(
@@ -162,7 +172,8 @@ class Fitted:
         folds: the training photos, measured in folds; None: the test part is measured.
         unseen_classes: whether the network has not seen the classes, so that leaving some out tells how
             well photos of other classes are recognised.
-        refit: learns the only member's head anew on more photos, once it is measured.
+        learned: the photos that the delivered classifier learned from; None: the training photos.
+        refit: fits the members' heads again on `learned`, once they are measured; None: they stay.
         details: further facts for the provenance.
         compare: gives further facts, once the classifier is measured on the test part.
     """
@@ -174,7 +185,8 @@ class Fitted:
     calibration: CalibrationSet | None = None
     folds: tuple[MeasuredFold, ...] | None = None
     unseen_classes: bool = True
-    refit: Callable[[], LinearHead] | None = None
+    learned: LabelledPhotos | None = None
+    refit: Callable[[LabelledPhotos], Sequence[LinearHead]] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     compare: Callable[[Outcome], Mapping[str, Any]] = lambda _outcome: {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +67,7 @@ class TrialResult:
         rows_N: the rows of the training and validation photos that it is measured on; None: all.
         variant: whether it is another last layer for the same features, beside the usual two: the plain
             mean of an ensemble counts each view once, and so leaves these out.
+        refit: fits the last layer in the same way on other photos; None where the network was trained too.
     """
 
     candidate: Candidate
@@ -79,6 +80,7 @@ class TrialResult:
     seconds: float = 0.0
     rows_N: BoolArray | None = None
     variant: bool = False
+    refit: Callable[[LabelledPhotos], LinearHead] | None = None
 
     @classmethod
     def of(
@@ -102,6 +104,10 @@ class TrialResult:
     def name(self) -> str:
         """Its name on a page."""
         return f"{self.candidate.name}, {self.note}" if self.note else self.candidate.name
+
+    def fit_on(self, photos: LabelledPhotos) -> LinearHead:
+        """Return the last layer fitted on other photos; of a fine-tuned network the one that it has."""
+        return self.refit(photos) if self.refit else self.head
 
     def log_p(self, keep_N: BoolArray | None = None) -> npt.NDArray[np.floating[Any]]:
         """Return calibrated log-probabilities, shape (N, C), of its photos or of some of them."""

@@ -7,11 +7,11 @@ on nine tenths of the photos, with a tenth for validation.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,10 +22,11 @@ from fieldmark.heads.base import LinearHead
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.training.automl.candidate import Candidate, TrialResult, training_and_validation
 from fieldmark.utils import io
-from fieldmark.utils.typing import FloatArray, IntArray
+from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
 NOTES = {
     "softmax": "",
+    "logistic": "logistic regression",
     "ridge": "ridge",
     "ncm": "nearest class mean",
     "long": "100 epochs",
@@ -54,16 +55,27 @@ def fit_candidate(candidate: Candidate, parts: DataSplits, seed: int, kind: str)
     path = cache_path(candidate, parts, seed, kind)
     kept = _read(path, (len(photos), classes))
     if kept is None:
-        start, fit = time.perf_counter(), HEADS[kind]
-        logits_NC = out_of_fold_logits(fit, labelled, photos, classes, seed)
-        choose_N = cross_validation.choosing(photos, seed, np.ones(len(photos), np.bool_))
-        final: Any = fit(labelled.where(~choose_N), labelled.where(choose_N), classes, seed).head
-        kept = final, logits_NC, time.perf_counter() - start
+        start = time.perf_counter()
+        logits_NC = out_of_fold_logits(HEADS[kind], labelled, photos, classes, seed)
+        kept = _fit(candidate, parts.classes, seed, kind, photos), logits_NC, time.perf_counter() - start
         _write(path, *kept)
     head, logits_NC, seconds = kept
     variant = kind not in ("softmax", "ridge")
-    tried = TrialResult.of(candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant)
+    refit = partial(_fit, candidate, parts.classes, seed, kind)
+    tried = TrialResult.of(
+        candidate, NOTES[kind], head, logits_NC, labelled.labels, variant=variant, refit=refit
+    )
     return tried, seconds
+
+
+def _fit(
+    candidate: Candidate, classes: Sequence[str], seed: int, kind: str, photos: LabelledPhotos
+) -> LinearHead:
+    """Fit the last layer on nine tenths of some photos, and choose by the rest."""
+    labelled = candidate.extractor.features(candidate.backbone, photos, classes)
+    choose_N = cross_validation.choosing(photos, seed, np.ones(len(photos), np.bool_))
+    found = HEADS[kind](labelled.where(~choose_N), labelled.where(choose_N), len(classes), seed)
+    return cast("LinearHead", found.head)
 
 
 def logit_adjusted(done: TrialResult, labels_N: IntArray, count_C: IntArray) -> Iterator[TrialResult]:
@@ -75,7 +87,12 @@ def logit_adjusted(done: TrialResult, labels_N: IntArray, count_C: IntArray) -> 
         logits_NC = done.logits_NC - (raw * log_prior_C).astype(np.float32)
         head = class_imbalance.adjusted(done.head, log_prior_C, raw)
         note = f"classes evened by {strength:g}"
-        yield replace(TrialResult.of(done.candidate, note, head, logits_NC, labels_N), variant=True)
+        refit = partial(_adjusted, done, log_prior_C, raw)
+        yield TrialResult.of(done.candidate, note, head, logits_NC, labels_N, variant=True, refit=refit)
+
+
+def _adjusted(done: TrialResult, log_prior_C: DoubleArray, raw: float, photos: LabelledPhotos) -> LinearHead:
+    return class_imbalance.adjusted(done.fit_on(photos), log_prior_C, raw)
 
 
 def cache_path(candidate: Candidate, parts: DataSplits, seed: int, kind: str) -> Path:

@@ -103,6 +103,7 @@ class Search:
     def _try_heads(self) -> None:
         """Try other kinds of head for the best candidate; those for rare classes if there are any."""
         best = min((t for t in self.results if not t.note), key=lambda each: each.loss)
+        self.try_all([best.candidate], "logistic")
         self.try_all([best.candidate], "ncm")
         self.try_all([best.candidate], "long")
         labels_N = training_and_validation(self.parts).labels(self.parts.classes)

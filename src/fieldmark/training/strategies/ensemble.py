@@ -214,6 +214,7 @@ class EnsembleStrategy:
         logits, labels_N = outcome.held_out(data.splits)
         scaled = [member.scaled(each) for each, member in zip(logits, members, strict=True)]
         fit = Fit(Hyperparameters(), members[0].member.head, scaled_loss=outcome.option.loss)
+        again = self.config.learns_from_all
         return Fitted(
             members,
             replace(data, extraction=data.extraction.merged(outcome.extraction)),
@@ -222,6 +223,8 @@ class EnsembleStrategy:
             CalibrationSet(scaled, labels_N),
             # A fine-tuned network has seen all classes, so other heads on it tell nothing about others.
             unseen_classes=outcome.used[0][0].rows_N is None,
+            learned=data.labelled(divided=self.divided or not again),
+            refit=(lambda photos: [each.fit_on(photos) for each, _ in outcome.used]) if again else None,
             details={
                 **outcome.to_dict(),
                 "quality": self.config.quality,

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from fieldmark import models
-from fieldmark.data.cross_validation import together
 from fieldmark.data.dataset import Dataset
+from fieldmark.data.subset import LabelledPhotos
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import logistic
@@ -100,20 +100,19 @@ class SingleStrategy:
         if self.config.transfer == "last":
             fits = sweep(data, self.backbone, self.config)
             found = fitted(data, self.backbone, fits, self.config)
-            return replace(found, refit=partial(self._refit, found)) if self.config.in_folds else found
+            if not self.config.in_folds:
+                return found
+            every = found.data.labelled(divided=self.divided)
+            return replace(found, learned=every, refit=partial(self._refit, found))
         return fitted(*train_network(data, self.backbone, self.config), self.config)
 
-    def _refit(self, found: Fitted) -> LinearHead:
-        """Train the head that was measured again, on all photos."""
-        splits = found.data.splits
-        every = together(splits.train, splits.val)
-        if not (self.divided or found.data.table.has_test):
-            every = together(every, splits.test)
-        photos = found.lead.features(every, splits.classes)
+    def _refit(self, found: Fitted, every: LabelledPhotos) -> list[LinearHead]:
+        """Train the head that was measured again, on other photos."""
+        classes = found.data.splits.classes
+        photos = found.lead.features(every, classes)
         known = photos.where(photos.labels >= 0)
         best = min(found.fits, key=by_loss)
-        logger.info(f"Training the last layer that was measured again, on all {len(known):,} photos.")
-        return refit(best, known, len(splits.classes), seed=self.config.seed)
+        return [refit(best, known, len(classes), seed=self.config.seed)]
 
 
 def pooled(data: Prepared) -> Prepared:
