@@ -27,8 +27,10 @@ docs: setup  ## build the documentation site into site/
 	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# A worker a core, so each computes with one thread; a file's tests share what they prepare, so they stay
+# together.
 test: lint  ## lint and all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
