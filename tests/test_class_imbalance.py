@@ -318,5 +318,9 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(insects: Pa
     assert len(softmax["curve"]) == softmax["epochs"]
     assert not named["Ridge"]["curve"]
     assert named["Ridge"]["epochs"] is None
+    by_height = named["Default, least expected height"]
+    assert by_height["val_log_loss"] is None
+    assert softmax["taxonomic"]["height"] >= 0
+    assert by_height["key"] != softmax["key"]
     mixed = next(row for row in found["rows"] if row["mode"] == "ensemble")
     assert sum(mixed["member_weights"].values()) == pytest.approx(1)

@@ -42,8 +42,8 @@ class TaxonomicError(Record):
             label, 1 where the narrowest rank above it is the same, and so on; one more than there are ranks
             where none is.
         height_of_mistakes: the same over wrong labels alone; None without one.
-        least_height: the mean height if labels were decided by the least expected height; None with more
-            than 2,000 classes.
+        least_height: the mean height if labels were decided by the least expected height; None where that
+            is not measured, and with more than 2,000 classes.
         least_height_error: the top-1 error of that decision.
     """
 
@@ -63,21 +63,24 @@ def heights(true_M: IntArray, other_M: IntArray, levels: Sequence[Level]) -> Int
     return np.asarray(found, np.int64)
 
 
-def least_expected_height(p_NC: FloatArray, levels: Sequence[Level]) -> IntArray:
-    """Decide for the label with the least expected height, shape (N,); of equal ones the most probable."""
+def expected_heights(p_NC: FloatArray, levels: Sequence[Level]) -> FloatArray:
+    """Compute the expected height of each label, shape (N, C); of equal ones the most probable is lower."""
     every_C = np.arange(p_NC.shape[1])
     height_CC = heights(every_C[:, None], every_C, levels)
-    expected_NC = p_NC @ height_CC.astype(np.float32)
-    return np.asarray((expected_NC - 1e-6 * p_NC).argmin(axis=1), np.int64)
+    return np.asarray(p_NC @ height_CC.astype(np.float32) - 1e-6 * p_NC, np.float32)
 
 
-def taxonomic_error(p_NC: FloatArray, labels_N: IntArray, levels: Sequence[Level]) -> TaxonomicError | None:
+def taxonomic_error(
+    p_NC: FloatArray, labels_N: IntArray, levels: Sequence[Level], *, decide: bool = True
+) -> TaxonomicError | None:
     """Measure how far off the first labels are; None without a photo of the classes or without ranks.
 
     Args:
         p_NC: calibrated probabilities.
         labels_N: the classes; photos with -1 are ignored.
         levels: the wider ranks, the narrowest first.
+        decide: whether to measure the decision by the least expected height as well; without it `p_NC` may
+            be any scores.
     """
     known_N = labels_N >= 0
     if not known_N.any() or not levels:
@@ -85,7 +88,8 @@ def taxonomic_error(p_NC: FloatArray, labels_N: IntArray, levels: Sequence[Level
     p_MC, true_M = p_NC[known_N], labels_N[known_N]
     first_M = p_MC.argmax(axis=1)
     height_M, wrong_M = heights(true_M, first_M, levels), first_M != true_M
-    decided_M = least_expected_height(p_MC, levels) if p_NC.shape[1] <= _MOST_CLASSES else None
+    decide &= p_NC.shape[1] <= _MOST_CLASSES
+    decided_M = (expected_heights(p_MC, levels).argmin(axis=1)) if decide else None
     return TaxonomicError(
         ranks=tuple(_rank_error(level, true_M, first_M) for level in levels),
         height=float(height_M.mean()),

@@ -82,6 +82,8 @@ class Run:
             key of `fieldmark.evaluation.ensemble.WEIGHTINGS`.
         learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
             and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
+        decide: for `head`: the first label is the most `probable`, or the one with the least expected
+            `height` of the lowest common ancestor (see `fieldmark.evaluation.taxonomic`).
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
         changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
             those of the recipe `finetune.good`.
@@ -107,6 +109,7 @@ class Run:
     combine: str = "mean"
     learn: tuple[str, ...] = ("whole",)
     ask: tuple[str, ...] = ("whole",)
+    decide: Literal["probable", "height"] = "probable"
     prune_below: int | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     network: OwnNetwork | Callable[[], nn.Module] | None = None
@@ -133,7 +136,7 @@ class Run:
             InputError: own code has no version, and its source does not say all.
         """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("network", "loss", "version"):
+        for name in ("network", "loss", "version", *(["decide"] if self.decide == "probable" else [])):
             del values[name]
         if self.own:
             values["network"] = self.own.key
@@ -153,6 +156,7 @@ class Run:
             "" if self.mode in ("head", "ensemble") else f"{self.epochs}ep",
             # What only some runs have comes last, so that the names of all others stay short.
             self.head,
+            "" if self.decide == "probable" else self.decide,
             "" if self.combine == "mean" else self.combine,
             *(() if one_view else ("+".join(self.learn), "+".join(self.ask))),
             "" if self.prune_below is None else f"below{self.prune_below}",
@@ -255,6 +259,7 @@ def better(options: Options) -> Recipe:
         "Better than the paper: what pays on your photos",
         (
             *(run("heads", label, mode="head", head=name) for label, name in heads.items()),
+            run("heads", "Default, least expected height", mode="head", head="softmax", decide="height"),
             *(run("views", label, mode="head", head="softmax", **how) for label, how in views.items()),
             *tail,
             *(replace(each, table="tail-test", part="test") for each in tail),

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Band
+from fieldmark.evaluation.taxonomic import TaxonomicError
 from fieldmark.utils.records import Record
 
 OverPhotos = Literal["all", "kept", "macro", "tail"]
@@ -68,7 +69,8 @@ class StudyRow(Record):
     val_top1_error_all_classes_interval: Interval | None = None
     val_macro_error_interval: Interval | None = None
     val_top5_error: float | None = None  # over photos of the learned classes
-    val_log_loss: float | None = None  # in nats
+    val_log_loss: float | None = None  # in nats; None where scores are not logits
+    taxonomic: TaxonomicError | None = None  # how far off mistakes are; None without taxonomic ranks
     settings: tuple[tuple[float, ...], ...] | UnsetType = UNSET  # for `tail`: chosen rates and strengths
     stopped: tuple[EarlyStop, ...] | UnsetType = UNSET  # for mode `early`: when each fold stopped
     member_weights: Mapping[str, float] | UnsetType = UNSET  # of each member of an ensemble by its label

@@ -10,7 +10,11 @@ from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.reports import plots
 
 TABLES = {
-    "heads": ("Kinds of head", "What is trained on the cached features."),
+    "heads": (
+        "Kinds of head",
+        "What is trained on the cached features; and the default decided by the least expected height of the "
+        "lowest common ancestor.",
+    ),
     "views": (
         "Several views of a photo",
         "Mirrored photos and the centre of each: as further training photos, and averaged over.",

@@ -10,9 +10,10 @@ import numpy as np
 
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import LabelledPhotos
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.ensemble import log_mixture
 from fieldmark.evaluation.results import Evaluation
+from fieldmark.evaluation.taxonomic import expected_heights
 from fieldmark.experiments import own
 from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import EarlyStop, StudyRow
@@ -55,7 +56,25 @@ def head(context: StudyContext, run: Run) -> StudyRow:
     seconds = time.perf_counter() - start
     if run.part != "cross":
         photos, scores_NC = context.data.measured_on(run), scores_NC[rounds[0].measure]
-    return head_row(context, run, photos, scores_NC, seconds, curves)
+    if run.decide == "height":
+        scores_NC = _by_height(context, photos, scores_NC, classes)
+    row = head_row(context, run, photos, scores_NC, seconds, curves)
+    return replace(row, val_log_loss=None) if run.decide == "height" else row
+
+
+def _by_height(
+    context: StudyContext, photos: LabelledPhotos, scores_NC: FloatArray, classes: tuple[str, ...]
+) -> FloatArray:
+    """Score each label by its expected height, negated; a fold is calibrated by the other photos."""
+    labels_N, levels = photos.labels(classes), context.data.dataset.table.taxonomy.only(classes).levels
+    fold_N = cross_validation.folds(photos, cross_validation.FOLDS, context.seed)
+    found_NC = np.empty_like(scores_NC)
+    for fold in np.unique(fold_N):
+        here, others = fold_N == fold, fold_N != fold
+        heat = calibration.fit_temperature(scores_NC[others], labels_N[others])
+        p_MC = np.exp(metrics.log_softmax32(scores_NC[here] / np.float32(heat)))
+        found_NC[here] = -expected_heights(p_MC, levels)
+    return found_NC
 
 
 def early(context: StudyContext, run: Run) -> StudyRow:

@@ -75,9 +75,10 @@ class StudyResult:
         Its columns: `table`, `label`, `id`, `backbone`, `weights`, `weights_complete`, `transfer`, `mode`,
         `part`, `pruned`, `epochs`, `classes`, `photos`; the shares `top1_error`, `top1_error_all_classes`,
         `macro_error` and `rare_error`, each with `_low` and `_high` (95 % CI), and `top5_error`;
-        `log_loss_nats`; `rare_classes`; `train_seconds`, `extract_seconds`, `giga_macs`, `photo_ms`; the
-        row's `reference`, and the paired differences to it: `difference_all`, `difference_kept`,
-        `difference_macro` and `difference_tail`, each with `_low`, `_high` and `_tie`.
+        `log_loss_nats`; `height`, the mean height of the lowest common ancestor; `rare_classes`;
+        `train_seconds`, `extract_seconds`, `giga_macs`, `photo_ms`; the row's `reference`, and the paired
+        differences to it: `difference_all`, `difference_kept`, `difference_macro` and `difference_tail`,
+        each with `_low`, `_high` and `_tie`.
         """
         import polars as pl
 
@@ -88,6 +89,7 @@ class StudyResult:
         for name in ("top1_error", "top1_error_all_classes", "macro_error"):
             flat |= _interval(name, row[f"val_{name}"], row[f"val_{name}_interval"])
         flat |= {"top5_error": row.val_top5_error, "log_loss_nats": row.val_log_loss}
+        flat["height"] = row.taxonomic.height if row.taxonomic else None
         flat |= _interval("rare_error", row.tail.error, row.tail.interval)
         flat["rare_classes"] = row.tail.classes
         for name in ("train_seconds", "extract_seconds", "giga_macs", "photo_ms"):

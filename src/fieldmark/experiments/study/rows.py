@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldmark.evaluation.results import Evaluation
+from fieldmark.evaluation.taxonomic import taxonomic_error
 from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import CurvePoint, StudyRow
 from fieldmark.experiments.study.context import StudyContext
@@ -32,6 +33,7 @@ def row_of(
     scores = f"scores/{run.id}.safetensors"
     evaluation.save(context.out / scores)
     summary = evaluation.summary()
+    levels = context.data.dataset.table.taxonomy.only(evaluation.classes).levels
     counts, bands = context.data.parts.train_counts(), context.config.bands
     return StudyRow(
         # A kind of head takes as many as it needs, one in closed form none, and an ensemble neither.
@@ -42,6 +44,7 @@ def row_of(
         extract_seconds=extract_seconds,
         curve=tuple(CurvePoint.from_dict(epoch.to_dict()) for epoch in curve),
         scores=scores,
+        taxonomic=taxonomic_error(evaluation.scores_NC, evaluation.labels_N, levels, decide=False),
         bands={str(name): band for name, band in evaluation.banded(counts, bands).items()},
         **{name: getattr(run, name) for name in _OF_THE_RUN},
         **{f"val_{name}": summary[name] for name in _MEASURES},
