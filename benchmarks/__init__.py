@@ -20,9 +20,11 @@ BENCHMARKS: dict[str, str] = {
     "hardware": "Limits of the machine, and the share that each stage reaches",
     "labels": "Label issues compared with cleanlab, and memory",
     "errors": "Errors compared with the reference",
+    "few": "Few photos a class, and what is promised of fresh ones",
+    "unknown": "Photos of none of the classes",
     "findings": "Findings on photos and copies damaged on purpose",
 }
 """Name and title of each benchmark, a module of this folder, in the order of running and showing."""
 
-LONG = ("heads", "labels", "errors", "findings", "cluster", "memory", "heads_many")
+LONG = ("heads", "labels", "errors", "few", "unknown", "findings", "cluster", "memory", "heads_many")
 """Run only when named: they take minutes, and their results rarely change."""
