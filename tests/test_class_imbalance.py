@@ -282,7 +282,9 @@ def test_the_recipe_measures_every_row_in_folds_and_beside_the_first(insects: Pa
     network = replace(small.runs[0], table="networks", backbone=SHUFFLE)
     ridge = replace(network, head="ridge", label="Ridge")
     together = next(run for run in made.runs if run.combine == "weights")
-    config = StudyConfig(options=Options(epochs=2), engine="torch", prune_below=2, bands=(12, 14))
+    config = StudyConfig(
+        groups="none", options=Options(epochs=2), engine="torch", prune_below=2, bands=(12, 14)
+    )
     runs = [replace(run, prune_below=13) if run.pruned else run for run in small.runs]
     made = Recipe("small", "Small", (*runs, network, ridge, together))
     found = study(insects, made, config, out=tmp_path, command="c")

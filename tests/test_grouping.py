@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import Split
 from fieldmark.data.subset import LabelledPhotos, photos_of, read
+from fieldmark.experiments import Run, StudyConfig, study
+from fieldmark.experiments.model_ranking import RankConfig, rank
 from fieldmark.features.cache import Features
 from fieldmark.training.grouping import grouped
 
@@ -119,3 +121,29 @@ def test_groups_of_the_source_stay_and_grow(tmp_path: Path, draw: Any) -> None:
     # The bursts 0-1 and 2-3 are joined by the sequence; 4-5 is one of its own.
     assert groups_of(found) == [{"0", "1", "2", "3"}, {"4", "5"}]
     assert set(found.kept.drop_nulls("group")["group"].unique()) >= {"sequence"}
+
+
+def test_studies_and_rankings_keep_bursts_together(tmp_path: Path, draw: Any) -> None:
+    """Every photo has three more frames: none is learned from where another one is measured."""
+    for label in range(3):
+        for number in range(6):
+            folder = tmp_path / "photos" / f"Genus kind{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for frame in range(3):
+                taken = f"2024:05:{number + 1:02} 10:00:0{frame}"
+                data = with_exif(draw(label, number), f"Camera {label}", taken)
+                (folder / f"{number}-{frame}.jpg").write_bytes(data)
+    network = {"backbone": "shufflenet_v2_x0_5", "pruned": False}
+    runs = [Run("t", "Head", mode="head", head="ridge", part="cross", **network)]
+    config = StudyConfig(engine="torch", test=0.2)
+    groups = {}
+    for way in ("auto", "none"):
+        done = study(tmp_path / "photos", runs, dataclasses.replace(config, groups=way))
+        groups[way] = {each for each in done.evaluation(done.rows[0]).groups if each is not None}
+    assert not groups["none"]
+    assert 10 <= len(groups["auto"]) <= 18
+    found = rank(tmp_path / "photos", RankConfig(("shufflenet_v2_x0_5",), engine="torch"))
+    low, high = found.networks[0].ridge.interval
+    alone = rank(tmp_path / "photos", RankConfig(("shufflenet_v2_x0_5",), engine="torch", groups="none"))
+    low_alone, high_alone = alone.networks[0].ridge.interval
+    assert high - low > high_alone - low_alone  # fewer independent photos say less

@@ -62,7 +62,12 @@ def weights_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(weights_dir: Path) -> StudyConfig:
     return StudyConfig(
-        options=Options(epochs=2), weights_dir=weights_dir, engine="torch", prune_below=2, limit=24
+        groups="none",  # drawn photos look alike
+        options=Options(epochs=2),
+        weights_dir=weights_dir,
+        engine="torch",
+        prune_below=2,
+        limit=24,
     )
 
 

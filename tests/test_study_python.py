@@ -48,7 +48,7 @@ def focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 OWN: dict[str, Any] = {"pruned": False, "epochs": 3}
-CONFIG = StudyConfig(Options(epochs=3), engine="torch", limit=40)
+CONFIG = StudyConfig(Options(epochs=3), engine="torch", limit=40, groups="none")
 TOP = OwnNetwork(with_last_layer, last_layer="1", side=64, pretrained=True)
 
 

@@ -3,6 +3,7 @@
 Arguments:
     data: Labelled photos in any layout.
 Options:
+    groups: Find bursts and near-duplicates and keep them together, or not.
     against: A study.json: print the rank correlation with its trained heads.
 Network:
     network: A network to rank; repeatable. [default: all whose weights are available]
@@ -18,7 +19,7 @@ import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
-from fieldmark.utils.choices import DecodingTier, EngineName
+from fieldmark.utils.choices import DecodingTier, EngineName, Grouping
 from fieldmark.utils.logging import format_duration
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def rank(
     network: list[str] | None = None,
     weights_dir: Path | None = None,
     limit: Annotated[int, typer.Option(min=2)] = 5000,
+    groups: Grouping = "auto",
     against: Path | None = None,
     json: bool = False,
     seed: int = 0,

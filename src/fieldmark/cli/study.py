@@ -7,6 +7,7 @@ Options:
     out: The folder to write the study to.
     only: Run only this table; repeatable.
 Data:
+    groups: Find bursts and near-duplicates and keep them together, or not. [default: auto; of paper: none]
     prune_below: Prune classes with fewer training photos. [default: by the data]
     rare_below: Classes with fewer training photos are rare.
     frequent_from: Classes with this many training photos are frequent.
@@ -25,7 +26,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
+from fieldmark.utils.choices import DecodingTier, EngineName, Grouping, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 
@@ -40,6 +41,7 @@ def study(
     rare_below: opt.Positive = 30,
     frequent_from: opt.Positive = 100,
     split: SplitMethod = "stratified",
+    groups: Grouping | None = None,
     test: float = 0.1,
     seed: int = 0,
     weights_dir: Path | None = None,

@@ -33,7 +33,8 @@ from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor, cost_of
 from fieldmark.heads import HEADS
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.models import Backbone
-from fieldmark.utils.choices import DecodingTier, EngineName
+from fieldmark.training import grouping
+from fieldmark.utils.choices import DecodingTier, EngineName, Grouping
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
 from fieldmark.utils.records import Record
@@ -49,6 +50,7 @@ class RankConfig:
     weights_dir: Path | None = None  # a folder of weights, searched before anything is downloaded
     limit: int | None = 5000  # use at most so many photos, drawn by their ids
     seed: int = 0  # of that drawing and of the folds
+    groups: Grouping = "auto"  # whether bursts and near-duplicates form groups, which folds do not divide
     engine: EngineName = "auto"
     tier: DecodingTier = "exact"
 
@@ -113,6 +115,11 @@ def rank(data: Path, config: RankConfig) -> NetworkRanking:
     seconds = {name: end - start for (_, start), (name, end) in pairwise(ends.items())}
     table = table.reject_files(extraction.rejected)
     photos = _learned(table, split)
+    first = next((each for each in loaded.values() if each.weights_info.pretrained), None)
+    if config.groups == "auto":
+        known = sorted(set(photos.taxon_ids))
+        features = extractor.features(first, photos, known).features if first else None
+        photos = _learned(grouping.grouped(table, photos, features), split)
     classes = tuple(sorted(set(photos.taxon_ids)))
     if len(classes) < 2:
         raise InputError(

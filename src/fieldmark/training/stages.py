@@ -23,8 +23,8 @@ from fieldmark.heads.softmax import Fit
 from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.models import Backbone
 from fieldmark.training import grouping
-from fieldmark.training.config import TrainConfig
 from fieldmark.training.summary import ClassifierSummary
+from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray, IntArray
 
 
@@ -65,16 +65,16 @@ class Prepared:
             self, dataset=replace(self.dataset, table=table), extraction=self.extraction.merged(found)
         )
 
-    def grouped(self, backbone: Backbone, *, learned: bool) -> Prepared:
+    def grouped(self, backbone: Backbone | None) -> Prepared:
         """Put bursts and near-duplicates into groups, by the features of a network that are there.
 
-        Args:
-            backbone: the network.
-            learned: whether its weights are; to random ones all photos look alike, and only bursts are found.
+        Only bursts are found without a network, and by random weights, to which all photos look alike.
         """
         parts = self.splits
         photos = together(together(parts.train, parts.val), parts.test)
-        features = self.extractor.features(backbone, photos, parts.classes).features if learned else None
+        features = None
+        if backbone and backbone.weights_info.pretrained:
+            features = self.extractor.features(backbone, photos, parts.classes).features
         table = grouping.grouped(self.table, photos, features)
         return self if table is self.table else replace(self, dataset=replace(self.dataset, table=table))
 
@@ -88,16 +88,15 @@ class Prepared:
         photos = together(parts.train, parts.val)
         return photos if divided or self.table.has_test else together(photos, parts.test)
 
-    def divided_anew(self, config: TrainConfig) -> Prepared:
-        """Divide the photos into parts as the configuration says."""
-        dataset = Dataset.of(
-            self.table,
-            name=self.dataset.name,
-            val=config.val,
-            test=config.test,
-            split=config.split,
-            seed=config.seed,
-        )
+    def divided_anew(self, config: Any, seed: int) -> Prepared:
+        """Divide the photos into parts, as the fields `val`, `test` and `split` of a configuration say."""
+        how = {each: getattr(config, each) for each in ("val", "test", "split")}
+        try:
+            dataset = Dataset.of(self.table, name=self.dataset.name, seed=seed, **how)
+        except InputError as error:
+            raise InputError(
+                f"{error} With --groups none, bursts and near-duplicates are no groups."
+            ) from None
         return replace(self, dataset=dataset)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fieldmark.experiments.recipes import Options
-from fieldmark.utils.choices import DecodingTier, EngineName, SplitMethod
+from fieldmark.utils.choices import DecodingTier, EngineName, Grouping, SplitMethod
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class StudyConfig:
             less than two thirds of the classes have as many, the number that prunes the same
             share of the classes as in the paper.
         split: how photos are divided.
+        groups: `auto`: bursts and near-duplicates form groups before photos are divided; None: `auto`, and
+            for the recipe `paper`, whose split is the paper's, `none`.
         val, test: the shares held out; `test` is not used where the source has its own test part.
         engine: what runs the networks; `auto` measures which is fastest.
         precision: the data type of training all layers.
@@ -42,6 +44,7 @@ class StudyConfig:
     skip_missing: bool = False
     prune_below: int | None = None
     split: SplitMethod = "stratified"
+    groups: Grouping | None = None
     val: float = 0.1
     test: float = 0.1
     engine: EngineName = "auto"

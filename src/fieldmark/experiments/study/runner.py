@@ -16,7 +16,7 @@ from fieldmark.experiments.study import modes
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import key
-from fieldmark.experiments.study.networks import load
+from fieldmark.experiments.study.networks import Networks, load
 from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.experiments.study.result import StudyResult
 from fieldmark.experiments.study.writing import KIND, finish, write
@@ -24,6 +24,7 @@ from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
 from fieldmark.training.finetune import FineTuning
 from fieldmark.training.run import dataset_for
+from fieldmark.training.stages import Prepared
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.publishing import claimed
@@ -81,11 +82,26 @@ def _study(
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
     extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
+    groups = config.groups or ("none" if made.name == "paper" else "auto")
+    if groups == "auto" and dataset is not photos:
+        dataset = _grouped(Prepared(dataset, extractor), able, networks, config)
     data = StudyPhotos(dataset, config.prune_below)
     runs = _prunable(able, data)
     context = StudyContext(runs, config, networks, data, extractor, folder, made, command)
     _in_turn(context)
     return finish(context, time.perf_counter() - start)
+
+
+def _grouped(data: Prepared, runs: Sequence[Run], networks: Networks, config: StudyConfig) -> Dataset:
+    """Put bursts and near-duplicates into groups, by the first network with weights, and divide anew."""
+    pretrained = (networks.pretrained.get(run.backbone) for run in runs if run.mode in ON_FEATURES)
+    backbone = next((each for each in pretrained if each and each.weights_info.pretrained), None)
+    if backbone:
+        data = data.compute({backbone.architecture.name: backbone})
+    found = data.grouped(backbone)
+    if found is data:
+        return data.dataset
+    return found.divided_anew(config, config.options.seed).dataset
 
 
 def _wanted(recipe: Recipe, only: Sequence[str]) -> list[Run]:

@@ -201,8 +201,8 @@ class EnsembleStrategy:
         data = data.compute({first.architecture.name: first})
         if self.divided or self.config.groups == "none":
             return data
-        grouped = data.grouped(first, learned=first.weights_info.pretrained)
-        return data if grouped is data else grouped.divided_anew(self.config)
+        grouped = data.grouped(first)
+        return data if grouped is data else grouped.divided_anew(self.config, self.config.seed)
 
     def fit(self, data: Prepared) -> Fitted:
         """Try the candidates, and take what does best on photos that it was not trained on."""

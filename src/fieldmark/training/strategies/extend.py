@@ -118,7 +118,7 @@ class ExtendStrategy:
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
         data = Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
         learned = self.old.classifier.provenance.get("weights") != "random"
-        return data.grouped(self.backbone, learned=learned) if dataset.split.way == "folds" else data
+        return data.grouped(self.backbone if learned else None) if dataset.split.way == "folds" else data
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer: on all photos and measured in folds, or from the old one on."""

@@ -81,17 +81,13 @@ class SingleStrategy:
         with distributed.first_process_first():
             computed = data.compute({self.config.network: self.backbone})
             alone = self.divided or self.config.groups == "none"
-            data = (
-                computed
-                if alone
-                else computed.grouped(self.backbone, learned=self.backbone.weights_info.pretrained)
-            )
+            data = computed if alone else computed.grouped(self.backbone)
         if not self.config.in_folds:
-            return data if data is computed else data.divided_anew(self.config)
+            return data if data is computed else data.divided_anew(self.config, self.config.seed)
         pool = pooled(data) if self.divided else data
         if in_minutes(pool, self.backbone):
             return pool
-        return data if self.divided else data.divided_anew(self.config)
+        return data if self.divided else data.divided_anew(self.config, self.config.seed)
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
