@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "timm:"
+INSIDE, LAST = "network", "last"
+"""The modules of a network that has no single last layer of its own, see `build`."""
+
 _RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
 
 LITE0 = Architecture(
@@ -56,9 +60,25 @@ def _timm() -> Any:
 
 
 def build(name: str) -> nn.Module:
-    """Build a network with random weights and its own classes."""
+    """Build a network with random weights and its own classes.
+
+    One without classes, or with several last layers (distilled ones), gets a linear last layer on its pooled
+    features, and is then a module `network` before a layer `last`.
+
+    Raises:
+        InputError: the network gives no feature vector.
+    """
+    from torch import nn
+
     network: nn.Module = _timm().create_model(name.removeprefix(PREFIX), pretrained=False)
-    return network
+    path = network.pretrained_cfg.get("classifier")  # type: ignore[operator, union-attr]
+    if isinstance(path, str) and isinstance(network.get_submodule(path), nn.Linear | nn.Conv2d):
+        return network
+    if not hasattr(network, "reset_classifier"):
+        raise InputError(f"{name} cannot be a backbone: it gives a sequence of tokens, no feature vector.")
+    network.reset_classifier(0)  # type: ignore[operator]
+    last = nn.Linear(int(network.head_hidden_size), 1)  # type: ignore[arg-type]
+    return nn.Sequential(OrderedDict([(INSIDE, network), (LAST, last)]))
 
 
 def architecture(name: str) -> Architecture:
@@ -78,10 +98,15 @@ def architecture(name: str) -> Architecture:
 
     with torch.device("meta"):
         network = build(bare)
-    config: dict[str, Any] = getattr(network, "pretrained_cfg", {})
-    path, size = config.get("classifier"), config.get("input_size", (3, 0, 1))
-    if not isinstance(path, str) or size[0] != 3 or size[1] != size[2]:
-        raise InputError(f"{name} cannot be a backbone: it needs one last layer and square colour photos.")
+    bare_network: Any = getattr(network, INSIDE, network)
+    config: dict[str, Any] = bare_network.pretrained_cfg
+    size = config["input_size"]
+    if size[0] != 3 or size[1] != size[2]:
+        raise InputError(f"{name} cannot be a backbone: it needs square colour photos.")
+    path = config["classifier"] if bare_network is network else LAST
+    its = f"`{path}`, linear; its input is what timm calls the network's pre-logits."
+    if path == LAST:
+        its = f"None of its own, or several; the features are timm's without classes{_pooling(bare_network)}."
     return Architecture(
         name=bare,
         library="timm",
@@ -89,12 +114,20 @@ def architecture(name: str) -> Architecture:
         input_size=int(size[1]),
         mean=_triple(config.get("mean", IMAGENET_MEAN)),
         std=_triple(config.get("std", IMAGENET_STD)),
-        last_layer=f"`{path}`, linear; its input is what timm calls the network's pre-logits.",
+        last_layer=its,
         last_layer_path=path,
         giga_macs=_giga_macs(network, int(size[1])),
         licence=str(config.get("license") or "not stated by timm"),
         url=_url(config),
     )
+
+
+def _pooling(network: Any) -> str:
+    """How a network pools its tokens, in words."""
+    names = {"token": "class token", "avg": "mean of the tokens", "avgmax": "mean and maximum of the tokens"}
+    names |= {"map": "attention pooling", "max": "maximum of the tokens"}
+    pool = getattr(network, "global_pool", None)
+    return f" ({names[pool]})" if isinstance(pool, str) and pool in names else ""
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

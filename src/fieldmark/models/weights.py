@@ -223,6 +223,8 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsIn
         state = {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}
     elif facts.name in timm.PACKAGES:
         state = timm.rename_packaged(state, network)
+    elif facts.last_layer_path == timm.LAST and not any(name in ours for name in state):
+        state = {f"{timm.INSIDE}.{name}": value for name, value in state.items()}
     fits: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if (wanted := ours.get(name)) is None:
