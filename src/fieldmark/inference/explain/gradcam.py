@@ -3,12 +3,14 @@
 Networks whose features are the mean over the last feature map get an exact map (Zhou et al., "Learning deep
 features for discriminative localization", 2016): the last layer is linear, so the score is the mean over the
 map of what each place adds, plus the bias. The map is the input of the global mean in the converted network,
-whatever its library, and without PyTorch. All others (AlexNet) get Grad-CAM (Selvaraju et al., "Grad-CAM:
-visual explanations from deep networks via gradient-based localization", 2017), which needs PyTorch.
+whatever its library, and without PyTorch. All others (AlexNet, transformers) get Grad-CAM
+(Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017),
+which needs PyTorch.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +27,11 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 if TYPE_CHECKING:
     import onnx
     import torch
+    from torch import nn
 
 
 class NoFeatureMap(InputError):
-    """The network is not convolutional, so it has no feature map."""
+    """The network has neither a feature map nor tokens of patches."""
 
 
 @dataclass(frozen=True)
@@ -91,21 +94,20 @@ def _map_of(model: onnx.ModelProto) -> str | None:
 def _grad_cam(network: Network, crop: ByteArray, weight_D: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Compute Grad-CAM of the last feature map before a pooling, and the features.
 
-    Each channel is weighted by the mean over the places of the score's gradient.
+    Each channel is weighted by the mean over the places of the score's gradient. A transformer's map are the
+    patch tokens that enter its last block, since the block's own output may be read at the class token alone.
     """
     import torch
-    from torch import nn
 
     trunk = network.backbone.trunk
-    pooling = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    tokens = _last_tokens(trunk)
     maps: list[torch.Tensor] = []
     thread = threading.get_ident()  # other threads may run the same network
 
     def save_map(module: nn.Module, _: Any, out: Any) -> None:
-        if threading.get_ident() != thread:
-            return
-        is_map = isinstance(out, torch.Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1
-        if is_map and not isinstance(module, pooling):
+        if threading.get_ident() == thread and (
+            module is tokens or (tokens is None and _is_map(module, out))
+        ):
             maps.append(out)
 
     def require_grad(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
@@ -120,13 +122,45 @@ def _grad_cam(network: Network, crop: ByteArray, weight_D: FloatArray) -> tuple[
             if not maps:
                 raise NoFeatureMap(
                     f"{network.architecture} has no feature map to draw: a heat map needs a "
-                    "convolutional network."
+                    "convolutional network or a transformer of patches."
                 )
             score = features[0] @ torch.from_numpy(weight_D.copy())
             [gradient] = torch.autograd.grad(score, maps[-1])
     finally:
         for hook in hooks:
             hook.remove()
-    channel_K = gradient[0].mean(dim=(1, 2))
-    map_hw = torch.tensordot(channel_K, maps[-1][0].detach(), dims=1).clamp(min=0)
+    gradient_Khw, map_Khw = (_channels_first(each.detach()[0], trunk) for each in (gradient, maps[-1]))
+    map_hw = torch.tensordot(gradient_Khw.mean(dim=(1, 2)), map_Khw, dims=1).clamp(min=0)
     return map_hw.numpy(), features[0].detach().numpy()
+
+
+def _is_map(module: nn.Module, out: Any) -> bool:
+    """Return whether a module's output is a feature map, and the module no pooling."""
+    import torch
+    from torch import nn
+
+    pooling = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    is_map = isinstance(out, torch.Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1
+    return is_map and not isinstance(module, pooling)
+
+
+def _last_tokens(trunk: nn.Module) -> nn.Module | None:
+    """Return the norm in front of the last block of a transformer of patches; None for other networks."""
+    for module in trunk.modules():
+        if hasattr(module, "num_prefix_tokens") and hasattr(module, "blocks"):
+            norm: Any = getattr(module.blocks[-1], "norm1", None)  # type: ignore[index]
+            return norm if norm is not None and not any(norm.children()) else None
+    return None
+
+
+def _channels_first(found: torch.Tensor, trunk: nn.Module) -> torch.Tensor:
+    """Bring a map of channels last, or of tokens after those that are no patches, to (K, h, w)."""
+    modules: list[Any] = list(trunk.modules())
+    if found.ndim == 3:
+        last = any(getattr(module, "output_fmt", "") == "NHWC" for module in modules)
+        return found.permute(2, 0, 1) if last else found
+    patches = found[next(each.num_prefix_tokens for each in modules if hasattr(each, "num_prefix_tokens")) :]
+    side = math.isqrt(len(patches))
+    if side * side != len(patches):
+        raise NoFeatureMap("The tokens of the network are no square of patches: it has no heat map.")
+    return patches.T.reshape(-1, side, side)
