@@ -119,8 +119,8 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     for name in NAMES:  # of each network, under which licence
         assert models.architecture(name).licence in about["licence"]
     assert not about["weights_complete"]
-    assert {one["name"] for one in about["tried"]} == {*NAMES, "mean"}
-    assert [one["taken"] for one in about["tried"] if one["name"] == "mean"] == [True]
+    assert {one["name"] for one in about["tried"]} == {*NAMES, "mean ensemble"}
+    assert [one["taken"] for one in about["tried"] if one["name"] == "mean ensemble"] == [True]
     assert len(about["ensemble"]["members"]) == 2
     beside = about["beside"]
     assert beside["name"] == NAMES[0]

@@ -199,7 +199,7 @@ def test_a_class_of_one_group_is_not_measured_and_is_named() -> None:
     assert (told.photos, told.groups, told.learned, told.folds) == (60, 45, 69, FOLDS)
     assert "could not be measured (their photos are all of one group): 2." in told.said
     assert told.share_learned == pytest.approx(0.8)
-    assert "learned from 80% of each class in the mean" in told.said
+    assert "learned from 80 % of each class on average" in told.said
     # It is learned all the same.
     own = found.head.logits_of(features.where(features.labels == 2).features)
     assert (own.argmax(1) == 2).any()

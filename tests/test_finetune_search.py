@@ -282,5 +282,5 @@ def test_the_plain_mean_counts_each_view_alike(parts: DataSplits) -> None:
     found = [tried(parts, "a", 1, 2), tried(parts, "b", 1, 2, seed=1)]
     found.append(tried(parts, "a", 1, 1.9, seed=2, variant=True))
     made = options(found, parts, 0, {"mean": ensemble.mean, "weights": ensemble.weights})
-    (mean,) = [each for each in made if each.name == "mean"]
+    (mean,) = [each for each in made if each.name == "mean ensemble"]
     assert mean.weights_M.tolist() == [0.5, 0.5, 0.0]

@@ -286,6 +286,15 @@ def section(text: str, id_: str) -> str:
     return " ".join(Page(text[start : text.index("</section>", start) + 10]).text.split())
 
 
+def test_an_ensemble_is_no_network_whose_weights_were_not_found(
+    photo_of: Callable[[str], Path | None],
+) -> None:
+    mixed = row("ensemble", "ensemble", "alexnet+resnext50_32x4d", "Two", mode="ensemble", **PARTIAL)
+    rows = [mixed if each["id"] == "ensemble" else each for each in STUDY["rows"]]
+    text = make_study(photo_of, STUDY | {"rows": rows})
+    assert "The error of alexnet with complete pretrained weights" in text
+
+
 def test_a_page_needs_no_other_file(text: str) -> None:
     without_photos = re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", text)
     assert not re.findall(r"https?:|//\w|@import|url\((?!#)", without_photos)

@@ -145,7 +145,7 @@ def _confusions(
 
 
 def _unverified(study: StudyRecord) -> list[str]:
-    data, rows = study.data, study.rows
+    data, single = study.data, [row for row in study.rows if row.mode != "ensemble"]
     sentences = []
     if data.photos != paper.PHOTOS or data.classes != paper.CLASSES:
         sentences.append(
@@ -156,7 +156,7 @@ def _unverified(study: StudyRecord) -> list[str]:
             "their errors."
         )
     for badge in ("random weights", "partial weights"):
-        if names := sorted({row.backbone for row in rows if row.badge == badge}):
+        if names := sorted({row.backbone for row in single if row.badge == badge}):
             sentences.append(
                 f"The error of {', '.join(names)} with complete pretrained weights: they were not found "
                 f"here. Rows marked “{badge}” show that the method works, not how good the network is."

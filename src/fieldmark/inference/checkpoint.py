@@ -76,7 +76,7 @@ class Output:
             return
         with self.journal.open("rb") as handle:
             if handle.readline() != f"{self._about}\n".encode():
-                logger.info(f"{self.journal.name} is of another classifier or other options: anew")
+                logger.info(f"{self.journal.name} is of other options: all photos are predicted again")
                 return
             for raw in handle:
                 try:

@@ -65,20 +65,18 @@ def grouped(table: PhotoTable, photos: LabelledPhotos, features: Features | None
     added = sum(
         group is None and each in groups for each, group in zip(photos.ids, photos.groups, strict=True)
     )
-    _report(added, len(bursts), len(copies))
+    if added:
+        logger.info(
+            f"{added:,} photos belong to a burst or are near-duplicates of others of their class ("
+            f"{len(bursts):,} pairs by time and camera, {len(copies):,} by their look): a group is not "
+            "divided (--groups none: it is)."
+        )
     new = pl.DataFrame(
         {"id": list(groups), "together": list(groups.values())}, schema_overrides={"id": pl.String}
     )
     frame = table.frame.join(new, on="id", how="left", maintain_order="left")
     frame = frame.with_columns(group=pl.coalesce("together", "group")).drop("together")
     return table.with_frame(frame)
-
-
-def _report(added: int, bursts: int, copies: int) -> None:
-    logger.info(
-        f"{added:,} photos belong to a burst or are near-duplicates of others of their class ({bursts:,} "
-        f"pairs by time and camera, {copies:,} by their look): a group is not divided (--groups none: it is)."
-    )
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> IntArray:

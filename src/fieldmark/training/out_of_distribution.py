@@ -203,8 +203,8 @@ def _total(found: Mapping[str, float | None]) -> float:
 def _sentence(kind: OodKind, found: Mapping[str, float | None], works: bool) -> str:
     """Say what the flag recognises."""
     far, near = found["far_flagged"] or 0.0, found["flagged"]
-    others = "" if near is None else f" and {near:.0%} of photos of classes that were left out"
-    told = f"compared with {kind}, {far:.0%} of drawn pictures of something else{others} are flagged"
+    others = "" if near is None else f" and {100 * near:.0f} % of photos of classes that were left out"
+    told = f"compared with {kind}, {100 * far:.0f} % of drawn pictures of something else{others} are flagged"
     if not works:
         return f"No out-of-distribution flag: even {told}, where 95 % of known photos pass."
     like = ""

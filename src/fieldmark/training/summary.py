@@ -123,8 +123,8 @@ class Measurement(Record):
             said = (
                 f"Each of {self.photos:,} photos was measured by a classifier that saw neither it nor its "
                 f"group ({self.folds} folds, {self.groups:,} independent groups) and learned from "
-                f"{self.share_learned:.0%} of each class in the mean. The delivered classifier learned from "
-                f"all {self.learned:,} photos, so it is {better}."
+                f"{100 * self.share_learned:.0f} % of each class on average. The delivered classifier "
+                f"learned from all {self.learned:,} photos, so it is {better}."
             )
             if not self.photos:
                 said = (

@@ -67,7 +67,7 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
 
 def random_network(name: str, seed: int, error: WeightsUnavailable) -> Backbone:
     """Return a network with random weights, and log a warning with the reason."""
-    logger.warning(f"Warning: randomly initialised weights (none found for {name}). {error}")
+    logger.warning(f"Warning: {name} has randomly initialised weights: {error}")
     return models.load(name, weights="random", seed=seed)
 
 

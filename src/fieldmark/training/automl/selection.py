@@ -27,7 +27,7 @@ WeightFunction = Callable[[DoubleArray], DoubleArray]
 
 WEIGHTINGS: dict[str, WeightFunction] = {
     **ensemble.WEIGHTINGS,
-    **{f"the best {count}": ensemble.weights_of_best(count) for count in (2, 3, 4)},
+    **{f"best-{count}": ensemble.weights_of_best(count) for count in (2, 3, 4)},
 }
 """The ways in which `best` weights candidates; a few of them cost less than all."""
 
@@ -96,7 +96,9 @@ def options(
         fit = _mean_of(plain_M) if given is ensemble.mean else given
         mixed = _mixed(log_p_MNC, own_MN, labels_N, fold_N, fit)
         weights_M = fit(own_MN)
-        made.append(EnsembleOption(way, weights_M, *mixed[:2], *_cost(found, weights_M), mixed[2]))
+        made.append(
+            EnsembleOption(f"{way} ensemble", weights_M, *mixed[:2], *_cost(found, weights_M), mixed[2])
+        )
     return sorted(made, key=lambda option: option.loss)
 
 

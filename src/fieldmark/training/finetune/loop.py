@@ -7,7 +7,7 @@ If only the last layer is trained, `fieldmark.heads` does it faster, on cached f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def finetune(
         network: from `Backbone.literal` or `Backbone.trainable`.
         train: training crops; with `random_crop` their side may be larger than that of `val`.
         val: validation crops, for loss and error after every epoch.
-        how: the recipe.
+        recipe: how to train.
         checkpoint: the file for the state, written by the first process; an interrupted run resumes
             from it, with the same result. That of another recipe, other photos or another kind of
             network is ignored.
@@ -79,8 +79,8 @@ def finetune(
     """
     if not recipe.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
-    in_epoch = math.ceil(len(train) / recipe.batch_size)
-    update = Updater(network, recipe, steps=recipe.epochs * in_epoch, loss=loss)
+    steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    update = Updater(network, recipe, steps=steps, loss=loss)
     run = _digest_of(network, train, val, recipe)
     state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
     state.resume()
@@ -89,12 +89,7 @@ def finetune(
         stage.advance(len(state.curve) * len(train) + state.batch * recipe.batch_size)
         for epoch in range(len(state.curve), recipe.epochs):
             set_modes(network, recipe)
-            side = recipe.side(epoch, val.side)
-            for crops, labels in batches(train, recipe, epoch, side, first=state.batch):
-                photos = min(recipe.batch_size, len(train) - state.batch * recipe.batch_size)
-                with distributed.peer_errors():
-                    batch_loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
-                state.after_update(batch_loss, photos)
+            for photos in _updates(update, state, train, recipe, epoch, recipe.side(epoch, val.side)):
                 if stop():
                     state.save()
                     raise Stopped
@@ -107,6 +102,19 @@ def finetune(
     low_rank.merge(network)
     network.to("cpu")
     return state.curve, state.seconds
+
+
+def _updates(
+    update: Updater, state: TrainingState, train: LabelledCrops, recipe: FineTuning, epoch: int, side: int
+) -> Iterator[int]:
+    """Update the network with each batch of an epoch that is left, and yield the batch's photos."""
+    in_epoch = math.ceil(len(train) / recipe.batch_size)
+    for crops, labels in batches(train, recipe, epoch, side, first=state.batch):
+        photos = min(recipe.batch_size, len(train) - state.batch * recipe.batch_size)
+        with distributed.peer_errors():
+            batch_loss = update(crops, labels, epoch * in_epoch + state.batch, photos)
+        state.after_update(batch_loss, photos)
+        yield photos
 
 
 def scores(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:

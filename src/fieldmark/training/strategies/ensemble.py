@@ -273,8 +273,8 @@ def run_search(
     if best:
         option, why = selection.choose_option(made, rise)
     else:
-        option = next(each for each in made if each.name in ways)
-        why = f"An ensemble by {option.name} was requested."
+        option = next(each for each in made if each.without_FM is not None)
+        why = f"A {option.name} was requested."
     first = next(each for each in made if each.name == search.results[0].name)
     tried = table(made, rise, option, first, search.results, groups, config.seed)
     tuned: list[OptionRow] = []

@@ -232,7 +232,8 @@ def extended_split(old: Split, table: PhotoTable) -> Split:
     new = labelled.filter(~pl.col("id").is_in(old.frame["id"].implode()))
     if new.is_empty():
         raise InputError(
-            "None of the photos is new and has a label: the classifier knows all of them already."
+            "None of the photos is new and has a label: `fieldmark grow` learns from labelled photos "
+            "(one folder per species, say) that the classifier does not have yet."
         )
     place = {part: rank for rank, part in enumerate(reversed(PARTS))}  # to measure on comes first
     known = (
@@ -319,8 +320,7 @@ def lines(classifier: Classifier) -> Iterator[str]:
     """What changed, for the terminal."""
     grown = classifier.provenance["grown"]
     yield (
-        f"{grown['computed']:,} photos went through the network; "
-        f"{len(grown['new_classes']):,} classes are new."
+        f"{grown['computed']:,} photos went through the network; new classes: {len(grown['new_classes']):,}."
     )
     if old := grown["old_photos"]:
         low, high = old["interval"]
