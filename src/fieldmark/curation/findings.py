@@ -122,10 +122,13 @@ def drop(table: PhotoTable, findings: pl.DataFrame, names: Sequence[str]) -> Pho
 
 def summarize(findings: pl.DataFrame) -> CheckSummary:
     """Count the photos of each finding."""
+    suspect = findings.drop_nulls("suspect")["label_wrong"]
     return CheckSummary(
         photos=findings.height,
         labelled=findings["taxon_id"].count(),
         drops={name: len(ids_to_drop(findings, name)) for name in DROP_REASONS},
         twins_with_other_labels=int(findings["labels_differ"].fill_null(False).sum()),
+        to_review=findings["review"].count(),
+        label_precision=float(suspect.cast(pl.Float64).sum()) / len(suspect) if len(suspect) else None,
         leaking=int(findings["leak"].sum()),
     )
