@@ -155,7 +155,7 @@ def undivided(table: PhotoTable, seed: int = 0) -> Split:
 
 def _labelled(table: PhotoTable) -> pl.DataFrame:
     rows = table.measurable.select("id", "taxon_id", "group", "split").sort("id")
-    if table.labelled.is_empty():
+    if rows.is_empty():
         raise InputError(f"{table.root} has no usable photo with a label: a split needs labelled photos.")
     return rows
 

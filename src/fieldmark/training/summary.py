@@ -57,12 +57,26 @@ class PhotosError(Record):
 
 
 @dataclass(frozen=True)
+class Correction(Record):
+    """A photo that was known under another label: its id, and the labels before and now."""
+
+    id: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True)
 class Changes(Record):
-    """The errors of an extended classifier on old and on new test photos; None without such photos."""
+    """The errors of an extended classifier on old and on new test photos; None without such photos.
+
+    Attributes:
+        corrected: photos that were known and came with another label, which replaces the old one.
+    """
 
     old_photos: ErrorChange | None
     new_photos: PhotosError | None
     new_classes_photos: PhotosError | None
+    corrected: tuple[Correction, ...] = ()
 
 
 _MOST_LEARNED = 0.75  # of a class: then what was measured is nearly what is delivered
