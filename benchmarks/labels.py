@@ -166,7 +166,15 @@ def marked(table: PhotoTable, shares: tuple[float, ...] = (0.02, 0.05, 0.15)) ->
             )
             rows = issues.reaching(CheckConfig.label_precision)
             found.append(
-                (len(rows), float(issues.wrong_N[rows].sum()), int(wrong_N[rows].sum()), wrong_N.sum())
+                (
+                    len(rows),
+                    float(
+                        len(rows)
+                        and len(rows) * confident_learning.expected_precision(issues.wrong_N[rows])[-1]
+                    ),
+                    int(wrong_N[rows].sum()),
+                    wrong_N.sum(),
+                )
             )
         many, expected, hits, wrong = np.sum(found, axis=0)
         told = f"{many / len(found):.1f} marked"

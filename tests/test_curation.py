@@ -228,3 +228,10 @@ def test_equally_confident_answers_share_their_agreement() -> None:
     agrees = np.array([True, True, False, True, False])
     expected = [3 / 5, 2 / 3, 2 / 3, 2 / 3, 3 / 5]
     np.testing.assert_allclose(confident_learning._agreement(confidence, agrees), expected)
+
+
+def test_few_labels_are_marked_only_if_all_but_certain() -> None:
+    few = confident_learning.expected_precision(np.full(100, 0.9, np.float32))
+    np.testing.assert_allclose(few[[0, 3, 99]], [0.6, 0.75, 0.87], atol=1e-6)
+    assert confident_learning.expected_precision(np.ones(1, np.float32)) == 1
+    assert (confident_learning.expected_precision(np.zeros(2, np.float32)) == 0).all()

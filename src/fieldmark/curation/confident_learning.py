@@ -52,8 +52,19 @@ class LabelIssues(NamedTuple):
 
     def reaching(self, precision: float) -> IntArray:
         """Return the longest beginning of `rows` of which a share of at least `precision` should be wrong."""
-        mean_M = np.cumsum(self.wrong_N[self.rows], dtype=np.float64) / np.arange(1, len(self.rows) + 1)
-        return self.rows[: int((mean_M >= precision).sum())]
+        enough = np.flatnonzero(expected_precision(self.wrong_N[self.rows]) >= precision)
+        return self.rows[: int(enough.max(initial=-1)) + 1]
+
+
+def expected_precision(wrong_M: FloatArray) -> DoubleArray:
+    """Estimate the share of wrong labels among the first 1 .. M: their mean less its standard error, (M,).
+
+    With the standard error a few labels are marked only if they are all but certain: in a data set of right
+    labels, a few confident errors of the head look like wrong labels.
+    """
+    count_M = np.arange(1, len(wrong_M) + 1)
+    mean_M = (np.cumsum(wrong_M, dtype=np.float64) / count_M).clip(0, 1)
+    return np.asarray((mean_M - np.sqrt(mean_M * (1 - mean_M) / count_M)).clip(min=0))
 
 
 def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
