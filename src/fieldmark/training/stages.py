@@ -79,7 +79,7 @@ class Prepared:
         return self if table is self.table else replace(self, dataset=replace(self.dataset, table=table))
 
     def labelled(self, *, divided: bool) -> LabelledPhotos:
-        """Return the photos that a delivered classifier may learn from: all but hard ones and an official test part.
+        """Return the photos that a delivered classifier may learn from: no hard ones, no official test part.
 
         Args:
             divided: whether the user set the test part apart.
