@@ -6,6 +6,11 @@ precision and the recall of the suspect labels; wild74 has wrong labels of its o
 against both.
 
 Memory: a process of its own checks generated features of 200,000 photos and 5,000 classes.
+
+    python -m benchmarks.labels marked PHOTOS...   # estimated and true precision of suspect labels
+    python -m benchmarks.labels dropped PHOTOS...  # reported and true error, with and without them
+
+for photos whose labels are right; both change a share of them, at random or to a similar class.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +34,13 @@ from fieldmark.curation import confident_learning
 from fieldmark.curation.config import CheckConfig
 from fieldmark.curation.label_issues import cross_validated
 from fieldmark.data import readers
-from fieldmark.data.photos import PhotoFile
+from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.features.cache import Features
 from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.training import TrainConfig, train
 from fieldmark.utils import random
+from fieldmark.utils.errors import RejectReason
 from fieldmark.utils.typing import BoolArray, IntArray
 
 FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "low_self_confidence")
@@ -88,12 +97,16 @@ def _row(what: str, peer: str, pairs: list[tuple[float, float]]) -> Row:
 
 
 def changed(
-    true_N: IntArray, classes: int, likely_NC: npt.NDArray[np.floating] | None, seed: int
+    true_N: IntArray,
+    classes: int,
+    likely_NC: npt.NDArray[np.floating] | None,
+    seed: int,
+    share: float = SHARE,
 ) -> tuple[IntArray, BoolArray]:
     """Change some labels, at random or to a probable other class; return them and which changed."""
     rng = random.generator(seed, "labels")
     given_N, wrong_N = true_N.copy(), np.zeros(len(true_N), np.bool_)
-    for at in rng.choice(len(true_N), round(SHARE * len(true_N)), replace=False):
+    for at in rng.choice(len(true_N), round(share * len(true_N)), replace=False):
         order = np.arange(classes) if likely_NC is None else np.argsort(-likely_NC[at])
         others = order[order != true_N[at]]
         given_N[at] = rng.choice(others if likely_NC is None else others[:3])
@@ -107,12 +120,18 @@ def _precision_recall(found_N: BoolArray, wrong_N: BoolArray) -> tuple[float, fl
 
 
 def _wild74(limit: int | None) -> tuple[Features, LabelledPhotos, list[str]]:
-    rows = readers.read(shared("data", "wild74")).labelled.sort("id")
+    table = readers.read(shared("data", "wild74"))
+    rows = table.labelled.sort("id")
     if limit:
         few = rows["taxon_id"].unique().sort()[:8]
         rows = rows.filter(pl.col("taxon_id").is_in(few.implode())).head(limit)
-    root = shared("data", "wild74")
-    files = tuple(PhotoFile(d, root / p) for d, p in rows.select("sha256", "path").iter_rows())
+    return _described(table.with_frame(rows))
+
+
+def _described(table: PhotoTable) -> tuple[Features, LabelledPhotos, list[str]]:
+    """Return the features of the labelled photos of a table, sorted by id, and the classes."""
+    rows = table.labelled.sort("id")
+    files = tuple(PhotoFile(d, table.file_of(p)) for d, p in rows.select("sha256", "path").iter_rows())
     backbone, extractor = models.load(models.DEFAULT), FeatureExtractor()
     extractor.compute(files, {models.DEFAULT: backbone})
     features = extractor.cache(backbone).get([each.sha256 for each in files])
@@ -127,6 +146,85 @@ def _scores(
     named = tuple(classes[at] for at in given_N)
     given = LabelledPhotos(photos.ids, photos.files, named, photos.groups, photos.supercategories)
     return np.array(cross_validated(features, given, classes, CheckConfig()))
+
+
+KINDS = ("at random", "to a similar class")
+
+
+def marked(table: PhotoTable, shares: tuple[float, ...] = (0.02, 0.05, 0.15)) -> Iterator[str]:
+    """Change shares of the labels; say how many are marked, and how many of those are wrong."""
+    features, photos, classes = _described(table)
+    true_N = photos.labels(classes)
+    likely_NC = _scores(features, photos, classes, true_N)
+    for share, kind in [(0.0, "nowhere"), *((share, kind) for share in shares for kind in KINDS)]:
+        found = []
+        for seed in range(SEEDS if share else 1):
+            likely = likely_NC if kind == KINDS[1] else None
+            given_N, wrong_N = changed(true_N, len(classes), likely, seed, share)
+            issues = confident_learning.find_label_issues(
+                _scores(features, photos, classes, given_N), given_N
+            )
+            rows = issues.reaching(CheckConfig.label_precision)
+            found.append(
+                (
+                    len(rows),
+                    float(
+                        len(rows)
+                        and len(rows) * confident_learning.expected_precision(issues.wrong_N[rows])[-1]
+                    ),
+                    int(wrong_N[rows].sum()),
+                    wrong_N.sum(),
+                )
+            )
+        many, expected, hits, wrong = np.sum(found, axis=0)
+        told = f"{many / len(found):.1f} marked"
+        if many:
+            told += f", precision {expected / many:.2f} estimated, {hits / many:.2f} true"
+            told += f", recall {hits / max(1, wrong):.2f}"
+        yield f"{len(photos):,} photos, {len(classes):,} classes, {share:.0%} changed {kind}: {told}"
+
+
+def dropped(table: PhotoTable) -> Iterator[str]:
+    """Change 5 % of the labels, train with and without suspect ones; give reported and true errors."""
+    features, photos, classes = _described(table)
+    true_N, right = photos.labels(classes), dict(zip(photos.ids, photos.taxon_ids, strict=True))
+    likely_NC = _scores(features, photos, classes, true_N)
+    for kind in KINDS:
+        given_N, wrong_N = changed(true_N, len(classes), likely_NC if kind == KINDS[1] else None, 0)
+        log_p_NC = _scores(features, photos, classes, given_N)
+        issues = confident_learning.find_label_issues(log_p_NC, given_N)
+        labels = dict(zip(photos.ids, (classes[at] for at in given_N), strict=True))
+        noisy = table.with_frame(
+            table.frame.with_columns(
+                taxon_id=pl.col("id").replace_strict(labels, default=None, return_dtype=pl.String)
+            )
+        )
+        for name, rows in (
+            ("nothing", issues.rows[:0]),
+            ("suspect labels", issues.reaching(CheckConfig.label_precision)),
+            ("all worth a review", issues.rows),
+            ("the wrong labels", np.flatnonzero(wrong_N)),
+        ):
+            ids = [photos.ids[row] for row in rows]
+            done = train(noisy.reject(ids, RejectReason.SUSPECT_LABEL.value), TrainConfig())
+            found = done.evaluation
+            number = {taxon: at for at, taxon in enumerate(found.classes)}
+            true = replace(
+                found, labels_N=np.array([number.get(right[each], -1) for each in found.photo_ids])
+            )
+            how = done.summary.measurement
+            easy = how.error_without_hard if how.hard else done.summary.top1_error_all_classes
+            yield (
+                f"labels changed {kind}, dropped {name}: {len(ids):,} photos, {wrong_N[rows].sum():,} wrong; "
+                f"error reported {done.summary.top1_error_all_classes:.1%}, without hard photos {easy:.1%}, "
+                f"true {true.wrong_N().mean():.1%}, over {len(found):,} photos"
+            )
+
+
+def _few(table: PhotoTable, most: int = 8) -> PhotoTable:
+    """Return the table with at most so many photos of each class."""
+    rows = table.labelled.sort("id")
+    return table.with_frame(rows.filter(pl.int_range(pl.len()).over("taxon_id") < most))
 
 
 def _memory(photos: int, classes: int, dim: int) -> Row:
@@ -186,4 +284,12 @@ def judge_drawn(photos: int, classes: int, dim: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(judge_drawn(*map(int, sys.argv[1:]))))
+    what, *more = sys.argv[1:]
+    if what in ("marked", "dropped"):
+        for folder in more:
+            every = readers.read(Path(folder))
+            for some in (every, _few(every)) if what == "marked" else (every,):
+                for line in marked(some) if what == "marked" else dropped(some):
+                    print(f"{Path(folder).name}: {line}", flush=True)
+    else:
+        print(json.dumps(judge_drawn(*map(int, sys.argv[1:]))))

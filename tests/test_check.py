@@ -46,6 +46,47 @@ def test_a_planted_copy_is_found_grouped_and_dropped_only_when_asked(insects: Pa
     assert again.table.kept.height == 64
 
 
+def test_so_many_labels_are_dropped_that_most_of_them_are_wrong(insects: Path, tmp_path: Path) -> None:
+    """The others that are worth a review stay, on the page too."""
+    table = readers.read(insects)
+    taxa = table.labelled["taxon_id"].unique().sort().to_list()
+    ids = table.labelled["id"].sort().to_list()[3::9]
+    other = pl.col("taxon_id").replace(dict(zip(taxa, [*taxa[1:], taxa[0]], strict=True)))
+    noisy = table.with_frame(
+        table.frame.with_columns(taxon_id=pl.when(pl.col("id").is_in(ids)).then(other).otherwise("taxon_id"))
+    )
+    noisy.write(tmp_path / "noisy.parquet")
+    found = {}
+    for precision in (0.0, 0.5, 1.0):
+        config = CheckConfig(drop=("labels",), label_precision=precision, **NETWORK)
+        done = check(tmp_path / "noisy.parquet", tmp_path / "out", config)
+        told = io.read_json(tmp_path / "out" / "findings.json")
+        suspect = done.findings.drop_nulls("suspect").sort("suspect")
+        assert told["labels"] == len(suspect) == done.table.reasons().get("suspect-label", 0)
+        assert told["to_review"] == done.findings["review"].count() > 0
+        assert suspect["suspect"].to_list() == suspect["review"].to_list() == [*range(1, len(suspect) + 1)]
+        assert done.findings["label_wrong"].null_count() == done.findings["likelier"].null_count() == 0
+        if len(suspect):
+            assert precision <= told["label_precision"] < suspect["label_wrong"].mean()
+        else:
+            assert told["label_precision"] is None
+        found[precision] = set(suspect["id"])
+    assert found[1.0] == set()
+    assert found[0.5] <= found[0.0]
+    assert len(found[0.5] & set(ids)) >= 0.5 * len(found[0.5]) > 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Marked as suspect: 0" in page
+    assert "review: " in page
+
+
+@pytest.mark.parametrize("precision", [-0.1, 1.5])
+def test_a_label_precision_that_is_no_share_is_refused(
+    precision: float, insects: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--label-precision"):
+        check(insects, tmp_path / "out", CheckConfig(label_precision=precision, **NETWORK))
+
+
 def test_unknown_drop_is_refused_before_any_work(insects: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose from duplicates"):
         check(insects, tmp_path / "out", CheckConfig(drop=("ugly",)))

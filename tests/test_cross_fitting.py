@@ -47,7 +47,7 @@ def some(photos: int = 120, classes: int = 4) -> tuple[LabelledFeatures, Labelle
 
 def fit(features: LabelledFeatures, photos: LabelledPhotos, learn: Learn | None = None) -> CrossFit:
     classes = int(features.labels.max()) + 1
-    return CrossFit(features, photos, classes, learn or (lambda got: logistic.candidates(got, classes)), 0)
+    return CrossFit(features, photos, learn or (lambda got: logistic.candidates(got, classes)), 0)
 
 
 class Recorder:
@@ -92,7 +92,7 @@ def test_no_head_saw_a_photo_that_it_measures_nor_its_group(drawn: list[tuple[in
     classes, groups = [each for each, _ in drawn], [f"g{n}" if n > 3 else None for _, n in drawn]
     features, photos = photos_of([*classes, 3], [*groups, None])
     learn, unit = Recorder(4), by_unit(photos)
-    found = CrossFit(features, photos, 4, learn, 0)
+    found = CrossFit(features, photos, learn, 0)
     fold_N = folds(photos, FOLDS, 0)
     measured = []
     for each in found.rounds:
@@ -116,7 +116,7 @@ def test_no_head_saw_a_photo_that_it_measures_nor_its_group(drawn: list[tuple[in
 def test_every_photo_is_measured_once_and_the_candidates_are_learned_so_many_times() -> None:
     features, photos = some()
     learn, ticks = Recorder(4), []
-    found = CrossFit(features, photos, 4, learn, 0, lambda: ticks.append(1))
+    found = CrossFit(features, photos, learn, 0, lambda: ticks.append(1))
     assert len(found.rounds) == FOLDS
     assert sorted(np.concatenate([each.measured.numbers_M for each in found.rounds])) == [*range(120)]
     assert sorted(found.choice.found.numbers_M) == [*range(120)]
@@ -244,7 +244,7 @@ def test_the_folds_are_a_function_of_the_seed() -> None:
     first, again = fit(features, photos), fit(features, photos)
     np.testing.assert_array_equal(first.rounds[0].measured.numbers_M, again.rounds[0].measured.numbers_M)
     np.testing.assert_array_equal(first.head.weight, again.head.weight)
-    other = CrossFit(features, photos, 4, Recorder(4), 1)
+    other = CrossFit(features, photos, Recorder(4), 1)
     assert set(other.rounds[0].measured.numbers_M) != set(first.rounds[0].measured.numbers_M)
 
 

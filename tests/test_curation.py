@@ -194,3 +194,44 @@ def test_right_labels_with_confident_scores_are_not_suspect() -> None:
     given_N = np.arange(40) % 4
     log_p = np.where(np.eye(4)[given_N] > 0, -0.01, -6).astype(np.float16)
     assert not len(confident_learning.find_label_issues(log_p, given_N).rows)
+
+
+@pytest.mark.parametrize("flipped", [0.02, 0.05, 0.15])
+@pytest.mark.parametrize("precision", [0.5, 0.8])
+def test_most_of_the_marked_labels_are_wrong(flipped: float, precision: float) -> None:
+    log_p, given_N, wrong = noisy(flipped)
+    issues = confident_learning.find_label_issues(log_p, given_N)
+    marked = issues.reaching(precision)
+    assert wrong[marked].mean() >= precision
+    assert issues.wrong_N[marked].mean() >= precision
+    assert (issues.rows[: len(marked)] == marked).all()  # a beginning of those for review
+    assert len(issues.reaching(0.99)) <= len(marked) <= len(issues.reaching(0.0)) == len(issues.rows)
+    assert wrong[marked].sum() > 0.5 * wrong.sum()
+
+
+@pytest.mark.parametrize("photos", [100, 2000])
+def test_right_labels_of_hard_classes_are_not_marked(photos: int) -> None:
+    """A head that is wrong about half of the photos, and as confident there as elsewhere."""
+    rng = np.random.default_rng(0)
+    given_N = rng.integers(0, 20, photos)
+    answer_N = np.where(rng.random(photos) < 0.5, rng.integers(0, 20, photos), given_N)
+    logits = rng.normal(0, 1, (photos, 20))
+    logits[np.arange(photos), answer_N] += rng.uniform(2, 12, photos)
+    issues = confident_learning.find_label_issues(metrics.log_softmax(logits).astype(np.float16), given_N)
+    assert issues.noise.share > 0.1  # the model of noise alone would mark hundreds
+    assert len(issues.rows) > photos / 10
+    assert not len(issues.reaching(0.8))
+
+
+def test_equally_confident_answers_share_their_agreement() -> None:
+    confidence = np.array([0.5, 0.9, 0.9, 0.9, 0.5], np.float32)
+    agrees = np.array([True, True, False, True, False])
+    expected = [3 / 5, 2 / 3, 2 / 3, 2 / 3, 3 / 5]
+    np.testing.assert_allclose(confident_learning._agreement(confidence, agrees), expected)
+
+
+def test_few_labels_are_marked_only_if_all_but_certain() -> None:
+    few = confident_learning.expected_precision(np.full(100, 0.9, np.float32))
+    np.testing.assert_allclose(few[[0, 3, 99]], [0.6, 0.75, 0.87], atol=1e-6)
+    assert confident_learning.expected_precision(np.ones(1, np.float32)) == 1
+    assert (confident_learning.expected_precision(np.zeros(2, np.float32)) == 0).all()

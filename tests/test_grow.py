@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,14 +15,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.split import Split
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference.classifier import Classifier
 from fieldmark.models import runtime
-from fieldmark.training import ExtendConfig, TrainConfig, extend, train
-from fieldmark.training.strategies.extend import extended_split
+from fieldmark.training import ExtendConfig, TrainConfig, extend, grouping, train
+from fieldmark.training.strategies.extend import extended_split, lines
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -245,6 +247,72 @@ def test_labels_go_under_their_accepted_names(
     assert "Apis cerana" in [taxon.name for taxon in grown.classifier.taxa]
     assert CLASSES[0] not in [taxon.name for taxon in grown.classifier.taxa]
     assert grown.classifier.provenance["grown"]["new_classes"] == [NEW]
+
+
+def test_corrected_labels_replace_those_that_were_learned(
+    model: Path, kept: Path, insects: Path, seen: list[int], draw: Any, tmp_path: Path
+) -> None:
+    """A known photo under another name: nothing is computed, and the correction is listed."""
+    new = tmp_path / "reviewed"
+    for name, photo in ((CLASSES[1], f"{CLASSES[0]}/03.jpg"), (NEW, f"{CLASSES[2]}/05.jpg")):
+        (new / name).mkdir(parents=True)
+        shutil.copy(insects / photo, new / name / "reviewed.jpg")
+    grown = extend(model, new, TORCH, out=tmp_path / "grown")
+    assert not seen
+    expected = [
+        {"id": f"{CLASSES[0]}/03.jpg", "before": CLASSES[0], "now": CLASSES[1]},
+        {"id": f"{CLASSES[2]}/05.jpg", "before": CLASSES[2], "now": NEW},
+    ]
+    assert grown.classifier.provenance["grown"]["corrected"] == expected
+    told = json.loads((tmp_path / "grown" / "evaluation.json").read_text())["grown"]
+    assert told["corrected"] == expected
+    table = PhotoTable.read(tmp_path / "grown" / "photos.parquet")
+    now = dict(table.labelled.select("id", "taxon_id").iter_rows())
+    assert len(now) == 64
+    assert {each["id"]: each["now"] for each in expected}.items() <= now.items()
+    assert table.reasons()["duplicate"] == 2
+    assert any("2 labels of known photos were corrected" in line for line in lines(grown.classifier))
+    _, text = (tmp_path / "grown" / "report.html").read_text().split('<section id="grown">')
+    assert "Corrected labels of known photos" in text.split("</section>", 1)[0]
+
+
+def test_a_reviewed_suspect_label_is_learned_from(kept: Path, insects: Path, tmp_path: Path) -> None:
+    """Hard photos stay so, but a suspect label that a person gives again is no longer suspect."""
+    table = readers.read(insects)
+    suspect = [f"{CLASSES[0]}/03.jpg", f"{CLASSES[1]}/04.jpg", f"{CLASSES[3]}/05.jpg"]
+    table = table.reject(suspect, "suspect-label").reject([f"{CLASSES[0]}/06.jpg"], "dark")
+    how = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch", groups="none")
+    old = train(table, how, out=tmp_path / "old")
+    assert old.summary.measurement.hard == 4
+    for photo in (suspect[0], f"{CLASSES[0]}/06.jpg"):
+        (tmp_path / "new" / CLASSES[0]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(insects / photo, tmp_path / "new" / photo)
+    (tmp_path / "new" / CLASSES[0] / "other.jpg").write_bytes((insects / suspect[1]).read_bytes())
+    grown = extend(tmp_path / "old", tmp_path / "new", TORCH, out=tmp_path / "grown")
+    told = grown.summary.measurement
+    assert (told.hard, told.learned, told.photos) == (2, 62, 64)
+    assert [each["id"] for each in grown.classifier.provenance["grown"]["corrected"]] == [suspect[1]]
+
+
+@pytest.mark.parametrize(("asked", "grouped"), [(None, False), ("none", False), ("auto", True)])
+def test_groups_are_looked_for_as_in_training_unless_asked_otherwise(
+    asked: Any,
+    grouped: bool,
+    kept: Path,
+    insects: Path,
+    new_photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    how = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch", groups="none")
+    train(insects, how, out=tmp_path / "old")
+    calls: list[int] = []
+    find = grouping.grouped
+    monkeypatch.setattr(grouping, "grouped", lambda *all_: (calls.append(1), find(*all_))[1])
+    config = ExtendConfig(engine="torch", groups=asked)
+    grown = extend(tmp_path / "old", new_photos, config, out=tmp_path / "grown")
+    assert bool(calls) == grouped
+    assert grown.classifier.provenance["groups"] == ("auto" if grouped else "none")
 
 
 def rows(*photos: tuple[str, str | None]) -> pl.DataFrame:

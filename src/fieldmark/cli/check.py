@@ -10,6 +10,7 @@ Thresholds:
     dark: Dark: 95 % of the photo is darker than this share of white.
     blurred: Blurred: a blur of this or more, from 0 (sharp) to 1.
     tiny: Tiny: fewer pixels on the shorter side.
+    label_precision: Labels: the share of those marked as suspect that should be wrong.
     rotated: Rotated: more likely by this many nats, summed over four views.
 Network:
     backbone: The network, also any of timm's.
@@ -18,6 +19,7 @@ Network:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -34,6 +36,7 @@ def check(
     blurred: float = 0.7,
     tiny: int = 64,
     rotated: float = 6.0,
+    label_precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.8,
     names: Path | None = None,
     backbone: str = "tf_efficientnet_lite0",
     weights: str = "pretrained",

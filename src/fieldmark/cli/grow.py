@@ -1,10 +1,11 @@
-"""Add photos and new classes to a classifier; only their features are computed.
+"""Add photos, new classes and corrected labels to a classifier; only new photos are computed.
 
 Arguments:
     model: The folder of a classifier of one network.
     photos: New labelled photos in any layout.
 Options:
     out: The folder to write the new classifier to.
+    groups: Find bursts and near-duplicates and keep them together, or not. [default: as trained]
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import EngineName, Grouping
 
 
 def grow(
@@ -22,6 +23,7 @@ def grow(
     photos: Path,
     out: Path,
     names: Path | None = None,
+    groups: Grouping | None = None,
     engine: EngineName = "auto",
     thumbnails: bool = False,
     cache: Path | None = None,

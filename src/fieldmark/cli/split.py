@@ -35,7 +35,7 @@ def split(
     table = readers.read(data, verify=False)
     drawn = split_photos(table, val=val, test=test, seed=seed, way=way)
     for part in PARTS:
-        typer.echo(f"{part:<6}{len(drawn.ids(part)):>10,} photos")
+        typer.echo(f"{part:<6}{drawn.rows(table, part).height:>10,} photos")
     labels = drawn.rows(table, "train")["taxon_id"]
     try:
         pruned = set(labels) - set(prune(drawn, table, prune_below))

@@ -11,6 +11,11 @@ recognition and machine learning", 2006, equation 4.117). `e` and a temperature 
 likelihood of the given labels; scores of a head trained on wrong labels are too flat, and the temperature
 corrects that. The share of the second term is the probability that the label was drawn. Where that is high,
 the label's own probability is near 0, and drawn means wrong; one in C of these is right by chance.
+
+The model trusts the head: where it is often wrong although it is confident (hard classes, few photos), right
+labels look drawn. So that probability is multiplied by how likely the head's other answer is right: its own
+probability, and at most the share of labels that the head agrees with among photos on which it is at least as
+confident. That share is too low by the wrong labels themselves, so that the product errs towards marking few.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fieldmark.evaluation.metrics import Scores, row_blocks
-from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 _SLACK = np.float32(1e-6)
 _SAMPLE = 8192
@@ -41,9 +46,25 @@ class LabelIssues(NamedTuple):
 
     own_N: FloatArray  # the probability of the label, with the fitted temperature
     best_N: IntArray  # the most likely class other than the label
-    wrong_N: FloatArray  # the probability that the label is wrong, if wrong labels were drawn at random
-    rows: IntArray  # the photos with suspect labels, most suspect first
+    wrong_N: FloatArray  # the probability that the label is wrong and `best_N` right, rather too low
+    rows: IntArray  # the photos whose labels are worth a review, most suspect first
     noise: Noise
+
+    def reaching(self, precision: float) -> IntArray:
+        """Return the longest beginning of `rows` of which a share of at least `precision` should be wrong."""
+        enough = np.flatnonzero(expected_precision(self.wrong_N[self.rows]) >= precision)
+        return self.rows[: int(enough.max(initial=-1)) + 1]
+
+
+def expected_precision(wrong_M: FloatArray) -> DoubleArray:
+    """Estimate the share of wrong labels among the first 1 .. M: their mean less its standard error, (M,).
+
+    With the standard error a few labels are marked only if they are all but certain: in a data set of right
+    labels, a few confident errors of the head look like wrong labels.
+    """
+    count_M = np.arange(1, len(wrong_M) + 1)
+    mean_M = (np.cumsum(wrong_M, dtype=np.float64) / count_M).clip(0, 1)
+    return np.asarray((mean_M - np.sqrt(mean_M * (1 - mean_M) / count_M)).clip(min=0))
 
 
 def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
@@ -62,7 +83,7 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
         own_N[rows] = _softmax(log_p_BC / np.float32(noise.temperature))[at, own]
     threshold_C = _thresholds(raw_N, labels_N, classes)
     best_N = np.empty(count, np.int64)
-    elsewhere_N, likelier_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
+    elsewhere_N, other_N = np.empty(count, np.bool_), np.empty(count, np.float32)
     for rows, log_p_BC in _blocks(log_p_NC):
         p_BC, at, own = np.exp(log_p_BC), np.arange(len(log_p_BC)), labels_N[rows]
         reached_BC = np.where(p_BC >= threshold_C - _SLACK, p_BC, np.float32(-1))
@@ -70,12 +91,23 @@ def find_label_issues(log_p_NC: Scores, labels_N: IntArray) -> LabelIssues:
         elsewhere_N[rows] = (reached_BC[at, found] >= 0) & (found != own)
         p_BC[at, own] = -1
         best_N[rows] = p_BC.argmax(axis=1)
-        likelier_N[rows] = p_BC[at, best_N[rows]] > raw_N[rows]
+        other_N[rows] = p_BC[at, best_N[rows]]
+    likelier_N = other_N > raw_N
     among = np.flatnonzero(likelier_N)
     worst = among[np.argsort(raw_N[among], kind="stable")]
-    wrong_N = _posterior(own_N, noise.share, classes).astype(np.float32)
-    many = max((elsewhere_N & likelier_N).sum(), (likelier_N & (wrong_N > 0.5)).sum())
-    return LabelIssues(own_N, best_N, wrong_N, worst[: int(many)], noise)
+    drawn_N = _posterior(own_N, noise.share, classes)
+    many = max((elsewhere_N & likelier_N).sum(), (likelier_N & (drawn_N > 0.5)).sum())
+    agreed_N = _agreement(np.maximum(raw_N, other_N), ~likelier_N)
+    wrong_N = (drawn_N * np.minimum(other_N, agreed_N)).astype(np.float32)
+    worst = worst[: int(many)]
+    return LabelIssues(own_N, best_N, wrong_N, worst[np.argsort(-wrong_N[worst], kind="stable")], noise)
+
+
+def _agreement(confidence_N: FloatArray, agrees_N: BoolArray) -> DoubleArray:
+    """Compute the share of labels agreed with among photos of at least each one's confidence, shape (N,)."""
+    order = np.argsort(-confidence_N, kind="stable")
+    as_sure_N = np.searchsorted(-confidence_N[order], -confidence_N, side="right")
+    return np.asarray(np.cumsum(agrees_N[order])[as_sure_N - 1] / as_sure_N)
 
 
 def _thresholds(own_N: FloatArray, labels_N: IntArray, classes: int) -> FloatArray:

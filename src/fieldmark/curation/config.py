@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -40,6 +41,7 @@ class CheckConfig:
     blurred: float = 0.7  # a photo is blurred from this value of `image_stats.blur` on
     tiny: int = 64  # the shorter side of a tiny photo has fewer pixels
     rotated: float = 6.0  # a photo is rotated from these log-odds in nats on, see `orientation`
+    label_precision: float = 0.8  # so large a share of the labels marked as suspect should be wrong
     folds: int = 5  # of the out-of-fold predictions for labels
     seed: int = 0  # of the folds
 
@@ -52,12 +54,15 @@ class CheckSummary:
     labelled: int
     drops: dict[str, int]  # for each name of `DROP_REASONS`, how many photos it would reject
     twins_with_other_labels: int  # near-duplicates with different labels
+    to_review: int  # labels worth a review, those marked as suspect among them
+    label_precision: float | None  # the estimated share of wrong ones among the suspect labels; None: no such
     leaking: int  # near-duplicates, or photos of their group, are in another part
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the counts as in `findings.json`."""
         first = {"photos": self.photos, "labelled": self.labelled} | self.drops
-        return first | {"twins_with_other_labels": self.twins_with_other_labels, "leaking": self.leaking}
+        names = ("twins_with_other_labels", "to_review", "label_precision", "leaking")
+        return first | {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from fieldmark.curation.confident_learning import expected_precision
 from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckSummary
 from fieldmark.curation.label_issues import label_columns
 from fieldmark.data.photos import PhotoTable
@@ -122,10 +123,13 @@ def drop(table: PhotoTable, findings: pl.DataFrame, names: Sequence[str]) -> Pho
 
 def summarize(findings: pl.DataFrame) -> CheckSummary:
     """Count the photos of each finding."""
+    suspect = findings.drop_nulls("suspect").sort("suspect")["label_wrong"].to_numpy()
     return CheckSummary(
         photos=findings.height,
         labelled=findings["taxon_id"].count(),
         drops={name: len(ids_to_drop(findings, name)) for name in DROP_REASONS},
         twins_with_other_labels=int(findings["labels_differ"].fill_null(False).sum()),
+        to_review=findings["review"].count(),
+        label_precision=float(expected_precision(suspect)[-1]) if len(suspect) else None,
         leaking=int(findings["leak"].sum()),
     )

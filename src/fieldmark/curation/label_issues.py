@@ -37,7 +37,7 @@ def label_columns(
     taxa = rows["taxon_id"].drop_nulls().unique().sort()
     own, wrong = np.full((2, len(rows)), np.nan, np.float32)
     other = np.full(len(rows), -1, np.int64)
-    rank = np.zeros(len(rows), np.int64)
+    rank = {name: np.zeros(len(rows), np.int64) for name in ("suspect", "review")}
     if len(labelled) >= _MIN_PHOTOS and len(taxa) > 1:
         some, groups = rows[labelled], tuple(map(str, together_N[labelled]))
         photos = LabelledPhotos(tuple(some["id"]), (), tuple(some["taxon_id"]), groups, ("",) * len(some))
@@ -45,7 +45,8 @@ def label_columns(
         issues = confident_learning.find_label_issues(scores, photos.labels(taxa.to_list()))
         own[labelled], wrong[labelled] = issues.own_N, issues.wrong_N
         other[labelled] = issues.best_N
-        rank[labelled[issues.rows]] = np.arange(1, len(issues.rows) + 1)
+        for name, found in (("suspect", issues.reaching(config.label_precision)), ("review", issues.rows)):
+            rank[name][labelled[found]] = np.arange(1, len(found) + 1)
     else:
         logger.info(f"Labels are not checked: fewer than {_MIN_PHOTOS} labelled photos, or only one class.")
     likelier = taxa.gather(pl.Series(other.clip(min=0))) if len(taxa) else rows["taxon_id"]
@@ -53,7 +54,10 @@ def label_columns(
         "label_probability": pl.Series(own).fill_nan(None),
         "label_wrong": pl.Series(wrong).fill_nan(None),
         "likelier": pl.select(pl.when(pl.Series(other) >= 0).then(likelier)).to_series(),
-        "suspect": pl.select(pl.when(pl.Series(rank) > 0).then(pl.Series(rank))).to_series(),
+        **{
+            name: pl.select(pl.when(pl.Series(at) > 0).then(pl.Series(at))).to_series()
+            for name, at in rank.items()
+        },
     }
 
 

@@ -47,6 +47,8 @@ def check(
     """
     if unknown := [name for name in config.drop if name not in DROP_REASONS]:
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
+    if not 0 <= config.label_precision <= 1:
+        raise InputError(f"--label-precision is {config.label_precision:g}: give a share from 0 to 1.")
     with publishing.claimed(out, KIND):
         result = _check(photos, config, read)
         table, counts = result.table, result.summary.to_dict()
@@ -115,7 +117,9 @@ def lines(result: CheckResult) -> Iterator[str]:
         ("twins_with_other_labels", "Near-duplicates with different labels"),
         ("leaking", "Photos in leaks (near-duplicates or groups in several parts)"),
         ("labels", "Suspect labels"),
+        ("to_review", "Labels worth a review, suspect ones included"),
         *((name, name.capitalize()) for name in ("dark", "blurred", "tiny", "rotated")),
     ):
-        yield f"{text}: {counts[key]:,}"
+        share = counts["label_precision"] if key == "labels" else None
+        yield f"{text}: {counts[key]:,}" + (f" (about {share:.0%} of them wrong)" if share else "")
     yield f"Photos kept in the table: {result.table.kept.height:,} of {len(result.table):,}"

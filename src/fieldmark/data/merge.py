@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark.data.photos import KEPT, PhotoTable
+from fieldmark.data.photos import IS_HARD, IS_KEPT, KEPT, PhotoTable
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import Taxon, Taxonomy, name_key
@@ -31,7 +31,8 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
 
     Args:
         tables: what to merge.
-        keep_first: whether all photos of the first table stay as they are.
+        keep_first: whether all photos of the first table stay. The labels of the others correct theirs: a
+            photo with the same bytes gets the new label, and is kept if its label was suspect.
 
     Raises:
         InputError: one table cannot name all of their files.
@@ -43,9 +44,11 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
         ids = {taxon.id: taxa.add(taxon) for taxon in table.taxonomy}
         relabelled = table.frame.with_columns(taxon_id=pl.col("taxon_id").replace(ids))
         frames.append(_placed(relabelled, table.root, root))
+    settled = len(tables[0]) if keep_first else 0
     frame = _numbered(pl.concat(frames))
+    frame = _corrected(frame, settled) if settled else frame
     merged = PhotoTable(frame, Taxonomy(taxa.found.values()), root, tables[0].source)
-    return _deduplicate(merged, len(tables[0]) if keep_first else 0)
+    return _deduplicate(merged, settled)
 
 
 class _Taxa:
@@ -126,16 +129,32 @@ def _free(name: str, taken: Container[str]) -> str:
     return next(found for found in chain((name,), others) if found not in taken)
 
 
+def _corrected(frame: pl.DataFrame, settled: int) -> pl.DataFrame:
+    """Give the first `settled` rows the label of the others with the same bytes, where they have only one."""
+    old, new = frame[:settled], frame[settled:]
+    by_digest = new.filter(IS_KEPT).drop_nulls("taxon_id").group_by("sha256")
+    labels = by_digest.agg(now=pl.col("taxon_id").unique()).filter(pl.col("now").list.len() == 1)
+    old = old.join(labels.explode("now"), on="sha256", how="left", maintain_order="left")
+    given = pl.col("now").is_not_null() & (IS_KEPT | IS_HARD)
+    reviewed = given & pl.col("reason").eq_missing(pl.lit(RejectReason.SUSPECT_LABEL.value))
+    corrected = old.with_columns(
+        taxon_id=pl.when(given).then("now").otherwise("taxon_id"),
+        status=pl.when(reviewed).then(pl.lit(KEPT)).otherwise("status"),
+        reason=pl.when(~reviewed).then("reason"),
+    )
+    return pl.concat([corrected.drop("now"), new])
+
+
 def _deduplicate(table: PhotoTable, settled: int) -> PhotoTable:
     """Reject duplicates and conflicting labels, but none of the first `settled` rows."""
-    rows = table.frame.with_row_index("row").filter(pl.col("status") == KEPT)
+    rows = table.frame.with_row_index("row").filter(IS_KEPT | IS_HARD)
     kept = rows.filter(pl.col("sha256").is_not_null() & pl.col("sha256").is_duplicated())
     if kept.is_empty():
         return table
     free = pl.col("row") >= settled
     odd = kept.filter(free & (pl.col("taxon_id").drop_nulls().n_unique().over("sha256") > 1))
     best = kept.filter(~pl.col("id").is_in(odd["id"].implode())).sort(
-        free, pl.col("taxon_id").is_null(), pl.col("split").ne_missing(pl.lit("test")), "row"
+        free, ~IS_KEPT, pl.col("taxon_id").is_null(), pl.col("split").ne_missing(pl.lit("test")), "row"
     )
     more = best.filter(~pl.col("sha256").is_first_distinct() & free)
     logger.info(
@@ -164,5 +183,5 @@ def _joined(frame: pl.DataFrame, same: pl.DataFrame) -> pl.DataFrame:
             of_photo[digest] = roots[0]
     joined = {group: root(group) for group in first}
     by_digest = pl.col("sha256").replace_strict(of_photo, default=None, return_dtype=pl.String)
-    lacking = pl.col("group").is_null() & (pl.col("status") == KEPT)
+    lacking = pl.col("group").is_null() & (IS_KEPT | IS_HARD)
     return frame.with_columns(group=pl.when(lacking).then(by_digest).otherwise("group").replace(joined))

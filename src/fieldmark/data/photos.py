@@ -19,10 +19,18 @@ from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File, Place
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.utils import io
-from fieldmark.utils.errors import ImageRejected, InputError
+from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 
 KEPT = "kept"
 REJECTED = "rejected"
+
+_HARD_REASONS = ("SUSPECT_LABEL", "DARK", "BLURRED", "TINY", "ROTATED")
+HARD = tuple(RejectReason[name].value for name in _HARD_REASONS)
+"""The reasons of hard photos. They are measured but never learned from, so that an error cannot be lowered
+by rejecting them."""
+
+IS_KEPT = pl.col("status") == KEPT
+IS_HARD = (pl.col("status") == REJECTED) & pl.col("reason").is_in(HARD) & pl.col("taxon_id").is_not_null()
 
 SCHEMA: dict[str, pl.DataType] = {
     "id": pl.String(),  # unique in the table; the source's own id where it has one
@@ -89,7 +97,7 @@ class PhotoTable:
     @property
     def kept(self) -> pl.DataFrame:
         """Return the rows that can be used."""
-        return self.frame.filter(pl.col("status") == KEPT)
+        return self.frame.filter(IS_KEPT)
 
     @property
     def labelled(self) -> pl.DataFrame:
@@ -97,9 +105,19 @@ class PhotoTable:
         return self.kept.filter(pl.col("taxon_id").is_not_null())
 
     @property
+    def measurable(self) -> pl.DataFrame:
+        """Return the labelled rows that an error can be measured on: also those of hard photos."""
+        return self.frame.filter((IS_KEPT & pl.col("taxon_id").is_not_null()) | IS_HARD)
+
+    @property
+    def hard(self) -> list[str]:
+        """Return the ids of the hard photos."""
+        return self.frame.filter(IS_HARD)["id"].to_list()
+
+    @property
     def has_test(self) -> bool:
         """Return whether the source has a test part with labelled photos."""
-        return "test" in set(self.labelled["split"].drop_nulls())
+        return "test" in set(self.measurable["split"].drop_nulls())
 
     def reasons(self) -> dict[str, int]:
         """Count the rejected photos by reason, the most frequent first."""
@@ -119,8 +137,9 @@ class PhotoTable:
         return table
 
     def reject(self, ids: Iterable[str], reason: str) -> PhotoTable:
-        """Return the table with some photos rejected; an earlier reason stays."""
-        hit = pl.col("id").is_in(list(ids)) & (pl.col("status") == KEPT)
+        """Return the table with some photos rejected; an earlier reason stays, but that of a hard photo."""
+        free = IS_KEPT if reason in HARD else IS_KEPT | IS_HARD
+        hit = pl.col("id").is_in(list(ids)) & free
         return self.with_frame(
             self.frame.with_columns(
                 status=pl.when(hit).then(pl.lit(REJECTED)).otherwise("status"),

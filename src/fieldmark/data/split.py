@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import IS_HARD, IS_KEPT, PhotoTable
 from fieldmark.utils import io
 from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
@@ -38,8 +38,9 @@ class Split:
     """Which part each photo is in.
 
     `frame` has a row a photo, `id` and `part` (train, val or test), sorted by id, without the photos in no
-    part (rejected or unlabelled); `seed` and `way` are how it was drawn; the way `folds` trains on all
-    photos but an official test part, and measures each by a head that did not see it.
+    part (rejected or unlabelled; a hard photo has one, so that the split is the same as without the
+    check); `seed` and `way` are how it was drawn; the way `folds` trains on all photos but an official
+    test part, and measures each by a head that did not see it.
     """
 
     frame: pl.DataFrame
@@ -85,8 +86,9 @@ class Split:
         return Split(self.frame.with_columns(pl.col("part").replace("val", "train")), self.seed, "folds")
 
     def rows(self, table: PhotoTable, part: Part) -> pl.DataFrame:
-        """The rows of `table` that are in one part, in the order of the table."""
-        return table.frame.filter(pl.col("id").is_in(self.ids(part).implode()))
+        """The rows of `table` that one part uses, in the order of the table; test also uses hard photos."""
+        used = IS_KEPT | IS_HARD if part == "test" else IS_KEPT
+        return table.frame.filter(used & pl.col("id").is_in(self.ids(part).implode()))
 
     def write(self, path: Path) -> None:
         """Write the split as one Parquet file; seed and way go into its metadata."""
@@ -109,7 +111,7 @@ class Split:
 def split_photos(
     table: PhotoTable, *, val: float = 0.1, test: float = 0.0, seed: int = 0, way: SplitMethod = "stratified"
 ) -> Split:
-    """Divide the kept, labelled photos into train, val and test.
+    """Divide the labelled photos, kept or hard, into train, val and test.
 
     The source's own train and val parts are pooled and drawn from anew. Of N photos, train gets
     floor((1 - val - test) N), test floor(test N) but at least 1, val the rest: exactly where every photo
@@ -152,7 +154,7 @@ def undivided(table: PhotoTable, seed: int = 0) -> Split:
 
 
 def _labelled(table: PhotoTable) -> pl.DataFrame:
-    rows = table.labelled.select("id", "taxon_id", "group", "split").sort("id")
+    rows = table.measurable.select("id", "taxon_id", "group", "split").sort("id")
     if rows.is_empty():
         raise InputError(f"{table.root} has no usable photo with a label: a split needs labelled photos.")
     return rows

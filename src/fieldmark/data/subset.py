@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from fieldmark.data import readers, synonyms
-from fieldmark.data.photos import KEPT, PhotoFile, PhotoTable
+from fieldmark.data.photos import IS_HARD, PhotoFile, PhotoTable
 from fieldmark.data.split import Part, Split
 from fieldmark.data.storage.places import Place
 from fieldmark.utils.errors import InputError
@@ -67,7 +67,10 @@ def photos_of(table: PhotoTable, split: Split, part: Part) -> LabelledPhotos:
     Raises:
         InputError: the files of the photos were never looked at, so there is nothing to train on.
     """
-    rows = split.rows(table, part).filter(pl.col("status") == KEPT)
+    return _photos(table, split.rows(table, part))
+
+
+def _photos(table: PhotoTable, rows: pl.DataFrame) -> LabelledPhotos:
     if rows["sha256"].null_count():
         raise InputError(
             f"{table.root} holds the annotations but not the photos of {rows['sha256'].null_count():,} "
@@ -94,7 +97,7 @@ def read(
     """
     found = photos if isinstance(photos, PhotoTable) else readers.read(photos, verify=False)
     table = synonyms.read(accepted).apply(found)
-    ids = table.labelled["id"].to_list()
+    ids = table.measurable["id"].to_list()
     if limit is not None and limit < len(ids):
         drawn = [ids[index] for index in order(ids, "limit", seed)[:limit]]
         table = table.with_frame(table.frame.filter(pl.col("id").is_in(drawn)))
@@ -103,12 +106,17 @@ def read(
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The three parts of a split, and the classes to learn."""
+    """The three parts of a split, the classes to learn, and hard photos.
+
+    `hard` are those outside the test part: measured in folds, and never learned from. Those of the test part
+    are among its photos.
+    """
 
     train: LabelledPhotos
     val: LabelledPhotos
     test: LabelledPhotos
     classes: tuple[str, ...]
+    hard: LabelledPhotos = LabelledPhotos((), (), (), (), ())
 
     @classmethod
     def of(cls, table: PhotoTable, split: Split, classes: Sequence[str] = ()) -> DataSplits:
@@ -125,7 +133,10 @@ class DataSplits:
                 f"{table.root} has training photos of {len(classes)} class: a classifier needs at "
                 "least two; add photos of another species, or raise --limit."
             )
-        return cls(train, photos_of(table, split, "val"), photos_of(table, split, "test"), classes)
+        val, test = photos_of(table, split, "val"), photos_of(table, split, "test")
+        outside = split.frame.filter(pl.col("part") != "test")["id"].implode()
+        hard = _photos(table, table.frame.filter(IS_HARD & pl.col("id").is_in(outside)))
+        return cls(train, val, test, classes, hard)
 
     def measurable(self) -> DataSplits:
         """The same with as many photos to choose by and to measure on as scores are held for at once.
@@ -145,7 +156,7 @@ class DataSplits:
     @cached_property
     def files(self) -> list[PhotoFile]:
         """All photos, whatever their part."""
-        return [*self.train.files, *self.val.files, *self.test.files]
+        return [*self.train.files, *self.val.files, *self.test.files, *self.hard.files]
 
     def train_counts(self) -> dict[str, int]:
         """How many training photos each class has."""

@@ -19,7 +19,7 @@ _PER_CLUSTER = 6
 
 def check_page(
     findings: pl.DataFrame,
-    summary: Mapping[str, int],
+    summary: Mapping[str, Any],
     *,
     taxonomy: Taxonomy,
     photos: PhotoOf,
@@ -33,10 +33,13 @@ def check_page(
         taxonomy: The names of the labels.
         photos: Returns where a photo is stored, or None.
         about: `name`, `command`, `dropped` (reason to number), and the thresholds `dark`, `blurred`,
-            `tiny`, `rotated`.
+            `tiny`, `rotated`, `label_precision`.
     """
     gallery = _Gallery(taxonomy, photos)
-    suspect = findings.drop_nulls("suspect").sort("suspect").head(MAX_LABELS)
+    review = findings.drop_nulls("review").sort("review").head(MAX_LABELS)
+    review = review.with_columns(
+        mark=pl.when(pl.col("suspect").is_null()).then(pl.lit("review")).otherwise(pl.lit("suspect"))
+    )
     return page.render(
         "check.html",
         title=f"Check of {about['name']}",
@@ -44,7 +47,7 @@ def check_page(
         about=about,
         leaks=list(gallery.clusters(findings.filter("leak"), "together")),
         twins=list(gallery.clusters(findings.drop_nulls("twins"), "twins")),
-        labels=gallery.thumbs(suspect, "label: {name}; more likely: {likelier}"),
+        labels=gallery.thumbs(review, "{mark}: {name}; more likely: {likelier}"),
         poor=list(gallery.poor(findings, about)),
     )
 

@@ -100,6 +100,10 @@ def _grown(grown: Mapping[str, Any] | None, taxonomy: Taxonomy) -> dict[str, Any
         "classes_more": max(0, len(new) - _NEW_CLASSES),
         "rows": [("earlier test photos", old), *((name, grown[key] or {}) for name, key in added)],
         "verdict": verdict,
+        "corrected": [
+            {"id": one["id"], **{key: page.label(taxonomy, one[key]) for key in ("before", "now")}}
+            for one in grown.get("corrected", ())[:MOST_CLASSES]
+        ],
     }
 
 

@@ -4,6 +4,9 @@ The photos are divided into five folds of whole groups. What measures a fold is 
 and is chosen and calibrated on predictions of heads that are learned from three of those four (nested
 cross-validation; Varma and Simon, "Bias in error estimation when using cross-validation for model
 selection", 2006). The head that is delivered is chosen by the same rule, and learned from all photos.
+
+Hard photos are measured in the same way, by the heads of their fold; nothing is learned, chosen or calibrated
+on them. Which photos are measured, and in which fold, does not depend on which of them are hard.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import LinearHead
 from fieldmark.utils import cpu
 from fieldmark.utils.threads import in_order
-from fieldmark.utils.typing import FloatArray, IntArray
+from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 Learn = Callable[[LabelledFeatures], Mapping[str, LinearHead]]
 """Learns the candidates from photos: heads by name, always the same names."""
@@ -36,7 +39,7 @@ class OutOfFold:
     """Logits of photos by heads that did not see them.
 
     Attributes:
-        numbers_M: which photos: those of classes that the heads had learned.
+        numbers_M: which photos: those of classes with a photo outside the fold.
         logits_MC: their logits.
     """
 
@@ -82,24 +85,27 @@ class CrossFit:
     Args:
         features: the photos.
         photos: the same photos, in the same order.
-        classes: C.
         learn: learns the candidates.
         seed: of the folds.
         on_learned: called each time the candidates are learned.
+        learned_N: which photos are learned from; the others are only measured. None: all.
     """
 
     def __init__(
         self,
         features: LabelledFeatures,
         photos: LabelledPhotos,
-        classes: int,
         learn: Learn,
         seed: int,
         on_learned: Callable[[], None] = lambda: None,
+        *,
+        learned_N: BoolArray | None = None,
     ) -> None:
-        self._features, self._groups, self._classes = features, photos.groups, classes
+        self._features, self._groups = features, photos.groups
         self._fold_N = folds(photos, FOLDS, seed)
         self._learn, self._on_learned = learn, on_learned
+        self._learned_N = np.ones(len(photos), np.bool_) if learned_N is None else learned_N
+        self._taxon_N = np.unique(photos.taxon_ids, return_inverse=True)[1]  # also of classes not learned
 
     def groups(self, numbers_M: IntArray) -> tuple[str | None, ...]:
         """Return the groups of some photos."""
@@ -152,13 +158,12 @@ class CrossFit:
         """Choose on all folds, or on all but one."""
         others = [fold for fold in range(FOLDS) if fold != left_out]
         parts = [self._of(fold) if left_out is None else self._of(fold, left_out) for fold in others]
-        found = {
-            name: OutOfFold(
-                np.concatenate([part[name].numbers_M for part in parts]),
-                np.concatenate([part[name].logits_MC for part in parts]),
-            )
-            for name in parts[0]
-        }
+        found = {}
+        for name in parts[0]:
+            numbers_M = np.concatenate([part[name].numbers_M for part in parts])
+            learned_M = self._learned_N[numbers_M]
+            logits_MC = np.concatenate([part[name].logits_MC for part in parts])
+            found[name] = OutOfFold(numbers_M[learned_M], logits_MC[learned_M])
         losses = {name: self._loss(each) for name, each in found.items()}
         name = min(losses, key=lambda name: (np.isnan(losses[name]), losses[name]))
         return Choice(name, losses, found[name])
@@ -172,13 +177,13 @@ class CrossFit:
 
     def _without(self, left_out: frozenset[int]) -> tuple[Mapping[str, LinearHead], _LeftOut]:
         """Learn the candidates without some folds; returns them, and those folds' photos by them."""
-        learned = self._features.where(~np.isin(self._fold_N, list(left_out)))
-        heads = self._learn(learned)
+        outside_N = ~np.isin(self._fold_N, list(left_out))
+        heads = self._learn(self._features.where(outside_N & self._learned_N))
         self._on_learned()
-        seen_C = np.bincount(learned.labels, minlength=self._classes) > 0
+        seen_N = np.isin(self._taxon_N, self._taxon_N[outside_N])
         found: _LeftOut = {}
         for fold in left_out:
-            numbers_M = np.flatnonzero((self._fold_N == fold) & seen_C[self._features.labels])
+            numbers_M = np.flatnonzero((self._fold_N == fold) & seen_N)
             x_MD = self._features.features[numbers_M]
             found[fold] = {name: OutOfFold(numbers_M, head.logits(x_MD)) for name, head in heads.items()}
         return heads, found

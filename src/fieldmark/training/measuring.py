@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fieldmark.data import cross_validation
-from fieldmark.data.cross_validation import FOLDS
+from fieldmark.data.cross_validation import FOLDS, together
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.results import Evaluation
@@ -19,7 +19,7 @@ from fieldmark.training import out_of_distribution
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
 from fieldmark.training.out_of_distribution import Chosen, KnownPhotos
-from fieldmark.training.stages import CalibrationSet, Fitted, MeasuredFold, Outcome
+from fieldmark.training.stages import CalibrationSet, Fitted, Outcome
 from fieldmark.training.summary import Answers, Measurement, measured
 from fieldmark.utils.typing import BoolArray, FloatArray
 
@@ -33,7 +33,7 @@ class _Measured:
         how: how they came about.
         answers: what the thresholds came to at each rank.
         features: the first member's features of the photos; None: those of the folds.
-        rows_N: in folds, which of the training photos they are.
+        rows_N: in folds, which of the training photos and the hard ones they are.
     """
 
     evaluation: Evaluation
@@ -51,13 +51,13 @@ def measure(fitted: Fitted, config: TrainConfig) -> Outcome:
     raw = Classifier(tuple(each.member for each in fitted.members), taxonomy)
     classifier = calibrate(raw, fitted.calibration or _validation(fitted, splits), config)
     test_logits = [each.logits(splits.test, classes) for each in fitted.members]
-    folds = _in_folds(fitted.folds, splits, raw, classifier, config) if fitted.folds is not None else None
+    folds = _in_folds(fitted, splits, raw, classifier, config) if fitted.folds is not None else None
     found = (
         folds if folds and not len(splits.test) else _on_test(fitted, splits, raw, classifier, test_logits)
     )
     photos = _known_photos(fitted, splits, config)
     chosen = _choose_detector(photos, fitted, len(classes), config.seed)
-    unknown_N = _unknown(found, chosen)
+    unknown_N = _unknown(found, chosen, fitted.lead.features(splits.hard, classes))
     classifier = replace(classifier, ood=chosen.detector)
     answers = {rank: (given_N & ~unknown_N, right_N) for rank, (given_N, right_N) in found.answers.items()}
     summary = measured(found.evaluation, classifier, splits, found.how, answers, chosen.record)
@@ -74,31 +74,29 @@ def _on_test(
     """Measure the test part, once."""
     evaluation = Evaluation.of(splits.test, raw.combined(test_logits)[0], splits.classes)
     learned = len(splits.train) if fitted.learned is None else len(fitted.learned)
+    hard_N = np.isin(evaluation.photo_ids, fitted.data.table.hard)
+    how = Measurement.of(evaluation, learned, hard_N)
     log_p_NC = metrics.log_softmax32(evaluation.scores_NC / np.float32(classifier.temperature))
     levels, thresholds = classifier.taxonomy.levels, classifier.thresholds
     answers = calibration.answers(np.exp(log_p_NC), evaluation.labels_N, levels, thresholds)
     features = fitted.lead.features(splits.test, splits.classes)
-    return _Measured(evaluation, Measurement.of(evaluation, learned), answers, features)
+    return _Measured(evaluation, how, answers, features)
 
 
 def _in_folds(
-    folds: Sequence[MeasuredFold],
-    splits: DataSplits,
-    raw: Classifier,
-    classifier: Classifier,
-    config: TrainConfig,
+    fitted: Fitted, splits: DataSplits, raw: Classifier, classifier: Classifier, config: TrainConfig
 ) -> _Measured:
     """Measure each fold with the temperature and the thresholds that were set without it.
 
     The scores are times the classifier's temperature, so that they are calibrated when they are divided
     by it.
     """
-    photos, heat = splits.train, np.float32(classifier.temperature)
+    photos, heat = together(splits.train, splits.hard), np.float32(classifier.temperature)
     labels_N, levels = photos.labels(splits.classes), classifier.taxonomy.levels
     scores_NC = np.zeros((len(photos), len(splits.classes)), np.float32)
     measured_N = np.zeros(len(photos), np.bool_)
     answers: dict[str, tuple[BoolArray, BoolArray]] = {}
-    for fold in folds:
+    for fold in fitted.folds or ():
         rows_M, own = fold.numbers_M, calibrate(raw, fold.calibration, config)
         log_p_MC = metrics.log_softmax32(own.combined([fold.logits_MC])[0])
         scores_NC[rows_M], measured_N[rows_M] = log_p_MC * heat, True
@@ -109,7 +107,8 @@ def _in_folds(
             for whole_N, part_M in zip(both, found, strict=True):
                 whole_N[rows_M] = part_M
     evaluation = Evaluation.of(photos.where(measured_N), scores_NC[measured_N], splits.classes)
-    how = Measurement.of(evaluation, len(photos), folds=FOLDS)
+    hard_N = np.isin(evaluation.photo_ids, splits.hard.ids)
+    how = Measurement.of(evaluation, len(splits.train), hard_N, folds=FOLDS)
     kept = {rank: (given_N[measured_N], right_N[measured_N]) for rank, (given_N, right_N) in answers.items()}
     return _Measured(evaluation, how, kept, rows_N=measured_N)
 
@@ -133,13 +132,14 @@ def _choose_detector(photos: KnownPhotos, fitted: Fitted, classes: int, seed: in
     return out_of_distribution.choose(photos, far_FD, classes, seed)
 
 
-def _unknown(found: _Measured, chosen: Chosen) -> BoolArray:
-    """Which of the photos that are measured are flagged."""
+def _unknown(found: _Measured, chosen: Chosen, hard: LabelledFeatures) -> BoolArray:
+    """Which of the photos that are measured are flagged; in folds, hard photos come last."""
     detector = chosen.detector
     if detector is None:
         return np.zeros(len(found.evaluation), np.bool_)
     if found.features is None:
-        scores_N = chosen.known_N[found.rows_N]
+        hard_N = nearest_cosine(hard.features[slice(None)], detector.vectors_KD)
+        scores_N = np.concatenate([chosen.known_N, hard_N])[found.rows_N]
     else:
         scores_N = nearest_cosine(found.features.features[slice(None)], detector.vectors_KD)
     return np.asarray(scores_N < detector.threshold)

@@ -87,6 +87,7 @@ class Provenance:
         licence: of the weights.
         transfer: which layers were trained.
         bfloat16: whether the network itself was trained in half precision.
+        groups: `auto` where bursts and near-duplicates were looked for, else `none`.
         head: how the last layer was asked to be learned; None: by the number of classes.
         photos: how many were used.
         classes: how many.
@@ -115,6 +116,7 @@ class Provenance:
     licence: str
     transfer: str
     bfloat16: bool
+    groups: str
     head: str | None
     photos: PhotoCounts
     classes: int
@@ -153,6 +155,7 @@ class Provenance:
             licence="; ".join(dict.fromkeys(each.architecture.licence for each in backbones)),
             transfer=config.transfer,
             bfloat16=config.bfloat16,
+            groups=config.groups,
             head=config.head,
             photos=PhotoCounts(len(splits.train), len(splits.val), len(splits.test), data.table.reasons()),
             classes=len(splits.classes),

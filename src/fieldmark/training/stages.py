@@ -71,7 +71,7 @@ class Prepared:
         Only bursts are found without a network, and by random weights, to which all photos look alike.
         """
         parts = self.splits
-        photos = together(together(parts.train, parts.val), parts.test)
+        photos = together(together(parts.train, parts.val), together(parts.test, parts.hard))
         features = None
         if backbone and backbone.weights_info.pretrained:
             features = self.extractor.features(backbone, photos, parts.classes).features
@@ -79,14 +79,15 @@ class Prepared:
         return self if table is self.table else replace(self, dataset=replace(self.dataset, table=table))
 
     def labelled(self, *, divided: bool) -> LabelledPhotos:
-        """Return the photos that a delivered classifier may learn from: all but an official test part.
+        """Return the photos that a delivered classifier may learn from: no hard ones, no official test part.
 
         Args:
             divided: whether the user set the test part apart.
         """
         parts = self.splits
         photos = together(parts.train, parts.val)
-        return photos if divided or self.table.has_test else together(photos, parts.test)
+        photos = photos if divided or self.table.has_test else together(photos, parts.test)
+        return photos.where(~np.isin(photos.ids, self.table.hard))
 
     def divided_anew(self, config: Any, seed: int) -> Prepared:
         """Divide the photos into parts, as the fields `val`, `test` and `split` of a configuration say."""
@@ -148,7 +149,7 @@ class MeasuredFold:
     """A fold of the training photos by a head that was learned without it.
 
     Attributes:
-        numbers_M: which of the training photos.
+        numbers_M: which of the training photos, or after them of the hard ones.
         logits_MC: the head's logits.
         calibration: photos of other folds, by which the logits are calibrated.
     """

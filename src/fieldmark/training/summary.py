@@ -57,12 +57,26 @@ class PhotosError(Record):
 
 
 @dataclass(frozen=True)
+class Correction(Record):
+    """A photo that was known under another label: its id, and the labels before and now."""
+
+    id: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True)
 class Changes(Record):
-    """The errors of an extended classifier on old and on new test photos; None without such photos."""
+    """The errors of an extended classifier on old and on new test photos; None without such photos.
+
+    Attributes:
+        corrected: photos that were known and came with another label, which replaces the old one.
+    """
 
     old_photos: ErrorChange | None
     new_photos: PhotosError | None
     new_classes_photos: PhotosError | None
+    corrected: tuple[Correction, ...] = ()
 
 
 _MOST_LEARNED = 0.75  # of a class: then what was measured is nearly what is delivered
@@ -84,6 +98,9 @@ class Measurement(Record):
         share_learned: the mean share of a class's groups that what measured it had learned from.
         unmeasured: classes without a measured photo; in folds, those whose photos are of one group.
         few_groups: classes measured on fewer than five groups.
+        hard: how many of the measured photos are hard: rejected by a check, and not learned from.
+        error_without_hard: the top-1 error over the others; None without hard photos, or without others.
+        error_without_hard_interval: its 95 % CI.
         said: the same in a sentence or two.
     """
 
@@ -95,11 +112,16 @@ class Measurement(Record):
     share_learned: float
     unmeasured: tuple[str, ...]
     few_groups: tuple[str, ...]
+    hard: int
+    error_without_hard: float | None
+    error_without_hard_interval: Interval | None
     said: str
 
     @classmethod
-    def of(cls, evaluation: Evaluation, learned: int, *, folds: int = 0) -> Measurement:
-        """Describe how the photos of an evaluation were measured."""
+    def of(
+        cls, evaluation: Evaluation, learned: int, hard_N: BoolArray | None = None, *, folds: int = 0
+    ) -> Measurement:
+        """Describe how the photos of an evaluation were measured, and which of them are hard."""
         unit_N = intervals.units(evaluation.groups, len(evaluation))
         pairs_P2 = np.unique(np.stack([evaluation.labels_N, unit_N], 1)[evaluation.kept_N], axis=0)
         groups_C = np.bincount(pairs_P2[:, 0], minlength=len(evaluation.classes))
@@ -109,8 +131,35 @@ class Measurement(Record):
         units = len(np.unique(unit_N))
         way: Literal["folds", "test part"] = "folds" if folds else "test part"
         share = _share_learned(groups_C, folds) if folds else 1.0
-        found = cls(way, folds, len(evaluation), units, learned, share, unmeasured, few, "")
-        return replace(found, said=found._sentences())
+        found = cls(
+            way, folds, len(evaluation), units, learned, share, unmeasured, few, 0, None, None, ""
+        )._without(evaluation, hard_N)
+        return replace(found, said=found._sentences() + found.hard_sentence)
+
+    def _without(self, evaluation: Evaluation, hard_N: BoolArray | None) -> Measurement:
+        """Add the error without hard photos."""
+        if hard_N is None or not hard_N.any():
+            return self
+        easy = evaluation.where(~hard_N)
+        wrong_N, found = easy.wrong_N(), replace(self, hard=int(hard_N.sum()))
+        if not len(easy):
+            return found
+        interval = intervals.error_interval(wrong_N, easy.groups)
+        return replace(found, error_without_hard=float(wrong_N.mean()), error_without_hard_interval=interval)
+
+    @property
+    def hard_sentence(self) -> str:
+        """Say how many photos are hard, and how large the error is without them; empty without any."""
+        if not self.hard:
+            return ""
+        told = f" {self.hard:,} of these photos are hard: rejected by a check, and not learned from"
+        if self.error_without_hard is None or self.error_without_hard_interval is None:
+            return f"{told}."
+        low, high = self.error_without_hard_interval
+        return (
+            f"{told}; without them the top-1 error is {100 * self.error_without_hard:.1f} % "
+            f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
+        )
 
     def _sentences(self) -> str:
         if self.way == "test part":
@@ -254,5 +303,5 @@ def sentence(summary: EvaluationSummary) -> str:
     which = "photos, each measured without it" if in_folds else "test photos"
     return (
         f"Top-1 error {100 * error:.1f} % on {summary.photos:,} {which} "
-        f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)."
+        f"(95 % CI {100 * low:.1f}-{100 * high:.1f} %)." + (measurement.hard_sentence if measurement else "")
     )

@@ -30,7 +30,7 @@ from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.single import cross_fitted, fitted, sweep
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import EngineName, Grouping
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 _NEVER = np.float32(-1e9)  # the score of a class that a classifier does not know
+_SHOWN = 5  # corrections that the terminal shows; the record holds all
 _FEWEST = 20
 """Of fewer new photos none is held out."""
 
@@ -48,11 +49,14 @@ class ExtendConfig:
 
     Attributes:
         names: a table of accepted names, see `fieldmark.data.synonyms`, for old and new labels.
+        groups: `auto` finds bursts and near-duplicates and keeps them together, `none` does not; None: as the
+            classifier was trained.
         engine: what runs the network on the new photos; `auto` measures.
         thumbnails: whether small pictures of training photos go into the folder.
     """
 
     names: Path | None = None
+    groups: Grouping | None = None
     engine: EngineName = "auto"
     thumbnails: bool = False
 
@@ -114,11 +118,21 @@ class ExtendStrategy:
         """Merge old and new photos, and compute the features of the new ones."""
         table = merge([self.old.table, self.new], keep_first=True)
         made = self.old.classifier.provenance.get("name", self.model.name)
-        dataset = Dataset(table, extended_split(self.old.split, table), f"{made} + {self.name}")
+        corrected = self._corrected(table)
+        split = extended_split(self.old.split, table, corrected=len(corrected) > 0)
+        dataset = Dataset(table, split, f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
         data = Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
         learned = self.old.classifier.provenance.get("weights") != "random"
-        return data.grouped(self.backbone if learned else None) if dataset.split.way == "folds" else data
+        group = split.way == "folds" and self.config.groups == "auto"
+        return data.grouped(self.backbone if learned else None) if group else data
+
+    def _corrected(self, table: PhotoTable) -> pl.DataFrame:
+        """The known photos that came again with another label, or whose suspect label was confirmed."""
+        was = self.old.table.frame.select("id", before="taxon_id", stood="status")
+        again = pl.col("sha256").is_in(self.new.labelled["sha256"].implode())
+        other = pl.col("taxon_id").ne_missing(pl.col("before")) | (pl.col("status") != pl.col("stood"))
+        return table.frame.join(was, on="id", maintain_order="left").filter(again & other)
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer: on all photos and measured in folds, or from the old one on."""
@@ -135,6 +149,7 @@ class ExtendStrategy:
         changed = _changed(self.old, outcome.evaluation, self._before(outcome))
         known = self.old.becomes.values()
         made = self.old.classifier.provenance
+        corrected = self._corrected(outcome.fitted.data.table).filter(pl.col("taxon_id") != pl.col("before"))
         return {
             "weights": made.get("weights", "unknown"),
             "weights_complete": made.get("weights_complete", True),
@@ -147,6 +162,7 @@ class ExtendStrategy:
                 "with": {"name": self.name, "data_digest": self.new.digest()},
                 "computed": sum(outcome.fitted.data.extraction.computed.values()),
                 "new_classes": [each for each in splits.classes if each not in known],
+                "corrected": corrected.select("id", "before", now="taxon_id").to_dicts(),
                 **changed,
             },
         }
@@ -207,6 +223,7 @@ def _as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> T
         transfer=made.get("transfer", "last"),
         head=made.get("head"),
         rare=bool(made.get("rare")),
+        groups=config.groups or made.get("groups", "auto"),
         precision=threshold.precision if threshold else TrainConfig.precision,
         seed=split.seed,
         engine=config.engine,
@@ -214,7 +231,7 @@ def _as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> T
     )
 
 
-def extended_split(old: Split, table: PhotoTable) -> Split:
+def extended_split(old: Split, table: PhotoTable, *, corrected: bool = False) -> Split:
     """The old split with the new photos in it.
 
     No old photo changes its part. A new photo of a group that is known goes where its group is; the
@@ -224,16 +241,16 @@ def extended_split(old: Split, table: PhotoTable) -> Split:
     Args:
         old: of the photos that were there.
         table: old and new photos.
+        corrected: whether labels of old photos have changed.
 
     Raises:
-        InputError: no labelled photo is new.
+        InputError: no labelled photo is new, and no label has changed.
     """
-    labelled = table.labelled
-    new = labelled.filter(~pl.col("id").is_in(old.frame["id"].implode()))
-    if new.is_empty():
+    new = table.measurable.filter(~pl.col("id").is_in(old.frame["id"].implode()))
+    if new.is_empty() and not corrected:
         raise InputError(
-            "None of the photos is new and has a label: `fieldmark grow` learns from labelled photos "
-            "(one folder per species, say) that the classifier does not have yet."
+            "None of the photos is new and has a label, or has another label than before: `fieldmark grow` "
+            "learns from labelled photos (one folder per species, say) that the classifier does not have yet."
         )
     place = {part: rank for rank, part in enumerate(reversed(PARTS))}  # to measure on comes first
     known = (
@@ -322,6 +339,11 @@ def lines(classifier: Classifier) -> Iterator[str]:
     yield (
         f"{grown['computed']:,} photos went through the network; new classes: {len(grown['new_classes']):,}."
     )
+    if corrected := grown["corrected"]:
+        names = {taxon.id: taxon.name for taxon in classifier.taxa}
+        some = (f"{each['id']} is now {names.get(each['now'], each['now'])}" for each in corrected[:_SHOWN])
+        more = ", ..." if len(corrected) > _SHOWN else ""
+        yield f"{len(corrected):,} labels of known photos were corrected: {', '.join(some)}{more}."
     if old := grown["old_photos"]:
         low, high = old["interval"]
         verdict = "a tie" if old["tie"] else "worse" if old["difference"] > 0 else "better"

@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from fieldmark import models
+from fieldmark.data.cross_validation import together
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
@@ -125,16 +128,17 @@ def in_minutes(data: Prepared, backbone: Backbone) -> bool:
 def cross_fitted(data: Prepared, backbone: Backbone, config: TrainConfig) -> Fitted:
     """Fit the head on all training photos, and measure them in folds."""
     start, splits = time.perf_counter(), data.splits
-    photos = data.extractor.features(backbone, splits.train, splits.classes)
+    measured = together(splits.train, splits.hard)
+    photos = data.extractor.features(backbone, measured, splits.classes)
     classes = len(splits.classes)
     with progress_bar("training the last layer", HEADS_LEARNED, unit="folds") as stage:
         found = CrossFit(
             photos,
-            splits.train,
-            classes,
+            measured,
             lambda some: logistic.candidates(some, classes),
             config.seed,
             stage.advance,
+            learned_N=np.arange(len(measured)) < len(splits.train),
         )
         rounds, head = found.rounds, found.head
 
