@@ -418,6 +418,24 @@ def test_findings(insects: Path) -> None:
     assert share["halved copies that are proposed"] > 0.8
 
 
+def test_few(insects: Path) -> None:
+    from benchmarks import few as measured
+
+    rows = measured.run(quick=True, data=insects)
+    check_rows(rows)
+    assert all(0 <= each.ours <= 1 for each in rows[:3])
+    assert rows[0].more["low"] <= rows[0].more["difference"] <= rows[0].more["high"]
+
+
+def test_unknown(insects: Path) -> None:
+    from benchmarks import unknown as measured
+
+    rows = measured.run(quick=True, data=insects)
+    check_rows(rows)
+    assert all(0 <= each.ours <= 1 for each in rows)
+    assert {each.peer_name for each in rows} == {"energy", "highest probability"}
+
+
 def test_store() -> None:
     from benchmarks import store as measured
 
