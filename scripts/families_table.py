@@ -51,7 +51,7 @@ def row(family: str, names: list[str]) -> str:
     name, parameters = smallest(names)
     first = f"| {family} | {len(names)} | `{name}` | {parameters / 1e6:.1f} |"
     try:
-        facts = architecture(name)
+        facts = architecture(timm.PREFIX + name)  # not torchvision's of the same name
     except InputError as error:
         return f"{first} | | {str(error).partition(': ')[2]} |"
     return f"{first} {facts.feature_dim} | {facts.input_size} | {facts.last_layer} |"
