@@ -2,7 +2,7 @@
 
 Ours is the command of a user, in a process of its own, from an empty cache:
 
-    fieldmark study paper PHOTOS --out DIR --only table3 --limit N --weights-dir WEIGHTS --test 0
+    fieldmark study paper PHOTOS --out DIR --only table3 --groups none --limit N --weights-dir WEIGHTS --test 0
 
 Its wall-clock time includes everything: the interpreter's start, reading and checking the photos,
 loading and converting five networks and selecting their engines, decoding, features, five last layers
@@ -128,7 +128,7 @@ class _Work:
         number = len(self.studies)
         out, cache = self.folder / f"study{number}", self.folder / f"cache{number}"
         words = ["study", self.setting.recipe, str(self.setting.data), "--out", str(out)]
-        words += ["--only", "table3", "--limit", str(self.setting.limit)]
+        words += ["--only", "table3", "--groups", "none", "--limit", str(self.setting.limit)]
         words += ["--epochs", str(self.setting.epochs), "--test", "0"]
         if self.setting.weights_dir is not None:
             words += ["--weights-dir", str(self.setting.weights_dir)]

@@ -161,7 +161,7 @@ def test_best_says_what_was_tried_and_why(
     about = trained.classifier.provenance
     rows = {one["name"]: one for one in about["tried"]}
     assert {NAMES[0], f"{NAMES[0]}, ridge", f"{NAMES[0]} (288 px), ridge"} <= rows.keys()
-    assert {*WEIGHTINGS} <= rows.keys()
+    assert {f"{way} ensemble" for way in WEIGHTINGS} <= rows.keys()
     assert any(name.endswith("classes evened by 0.5") for name in rows)
     assert sum(one["taken"] for one in about["tried"]) == 1
     assert about["chosen"]["how"].endswith(".")

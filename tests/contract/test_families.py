@@ -28,7 +28,10 @@ DRAWN = (
     *("convnext", "crossvit", "deit", "dla", "efficientvim", "eva", "hiera", "levit", "naflexvit"),
     *("swin_transformer", "vision_transformer", "volo"),
 )
-TRIED = [row for row in ROWS if row[0] in DRAWN or os.environ.get("FIELDMARK_ALL_FAMILIES")]
+OTHERS = ("metaformer",)
+"""Families whose last layer has a layer before it that timm removes as well: the features are that layer's."""
+EVERY = bool(os.environ.get("FIELDMARK_ALL_FAMILIES"))
+TRIED = [row for row in ROWS if row[0] not in OTHERS and (EVERY or row[0] in DRAWN)]
 HEADLESS = ("vit_small_patch16_dinov3", "convnext_tiny.dinov3_lvd1689m", "vit_base_patch16_siglip_224")
 
 
