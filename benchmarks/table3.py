@@ -2,7 +2,7 @@
 
 Ours is the command of a user, in a process of its own, from an empty cache:
 
-    fieldmark study paper PHOTOS --out DIR --only table3 --groups none --limit N --weights-dir WEIGHTS --test 0
+    fieldmark study paper PHOTOS --out DIR --only table3 --limit N --weights-dir WEIGHTS --test 0
 
 Its wall-clock time includes everything: the interpreter's start, reading and checking the photos,
 loading and converting five networks and selecting their engines, decoding, features, five last layers

@@ -49,7 +49,7 @@ def smallest(names: list[str]) -> tuple[str, int]:
 def row(family: str, names: list[str]) -> str:
     """Return the row of a family."""
     name, parameters = smallest(names)
-    first = f"| {family} | {len(names)} | `{name}` | {parameters / 1e6:.1f} |"
+    first = f"| `{family}` | {len(names)} | `{name}` | {parameters / 1e6:.1f} |"
     try:
         facts = architecture(timm.PREFIX + name)  # not torchvision's of the same name
     except InputError as error:

@@ -23,13 +23,14 @@ from fieldmark.models.runtime import graphs
 from fieldmark.utils.errors import InputError
 
 TABLE = (Path(__file__).resolve().parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| (\w+) \| (\d+) \| `([\w.]+)` \| ([\d.]+) \| (\d+) \| (\d+) \| .* \|$", TABLE, re.M)
+_ROW = r"^\| `(\w+)` \| (\d+) \| `([\w.]+)` \| ([\d.]+) \| (\d+) \| (\d+) \| .* \|$"
+ROWS = re.findall(_ROW, TABLE, re.MULTILINE)
 DRAWN = (
     *("convnext", "crossvit", "deit", "dla", "efficientvim", "eva", "hiera", "levit", "naflexvit"),
     *("swin_transformer", "vision_transformer", "volo"),
 )
 OTHERS = ("metaformer",)
-"""Families whose last layer has a layer before it that timm removes as well: the features are that layer's."""
+"""Families whose last layer has a hidden layer before it, which timm removes as well: ours gives that one."""
 EVERY = bool(os.environ.get("FIELDMARK_ALL_FAMILIES"))
 TRIED = [row for row in ROWS if row[0] not in OTHERS and (EVERY or row[0] in DRAWN)]
 HEADLESS = ("vit_small_patch16_dinov3", "convnext_tiny.dinov3_lvd1689m", "vit_base_patch16_siglip_224")
