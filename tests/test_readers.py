@@ -193,7 +193,7 @@ class TestInat:
             ("train.json", b""),
             ("train.json", b"\xff\xfe\xfa"),
             ("train.json.gz", b"no gzip"),
-            ("train.json.gz", gzip.compress(b"{}" * 999)[:20]),
+            ("train.json.gz", gzip.compress(b"{}" * 999, mtime=0)[:20]),
             ("train.json", b"[" * 100_000),
         ],
     )
