@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fieldmark.models import torchvision
 from fieldmark.models._torchvision_import import import_torchvision
@@ -71,14 +71,14 @@ def build(name: str) -> nn.Module:
     """
     from torch import nn
 
-    network: nn.Module = load_library().create_model(name.removeprefix(PREFIX), pretrained=False)
-    path = network.pretrained_cfg.get("classifier")  # type: ignore[operator, union-attr]
+    network: Any = load_library().create_model(name.removeprefix(PREFIX), pretrained=False)
+    path = network.pretrained_cfg.get("classifier")
     if isinstance(path, str) and isinstance(network.get_submodule(path), nn.Linear | nn.Conv2d):
-        return network
+        return cast("nn.Module", network)
     if not hasattr(network, "reset_classifier"):
         raise InputError(f"{name} cannot be a backbone: it gives a sequence of tokens, no feature vector.")
-    network.reset_classifier(0)  # type: ignore[operator]
-    last = nn.Linear(int(network.head_hidden_size), 1)  # type: ignore[arg-type]
+    network.reset_classifier(0)
+    last = nn.Linear(network.head_hidden_size, 1)
     return nn.Sequential(OrderedDict([(INSIDE, network), (LAST, last)]))
 
 

@@ -146,9 +146,10 @@ def _is_map(module: nn.Module, out: Any) -> bool:
 
 def _last_tokens(trunk: nn.Module) -> nn.Module | None:
     """Return the norm in front of the last block of a transformer of patches; None for other networks."""
-    for module in trunk.modules():
+    modules: list[Any] = list(trunk.modules())
+    for module in modules:
         if hasattr(module, "num_prefix_tokens") and hasattr(module, "blocks"):
-            norm: Any = getattr(module.blocks[-1], "norm1", None)  # type: ignore[index]
+            norm = getattr(module.blocks[-1], "norm1", None)
             return norm if norm is not None and not any(norm.children()) else None
     return None
 
