@@ -215,6 +215,17 @@ def test_classes_of_few_groups_are_named() -> None:
     assert told.share_learned == pytest.approx((0.8 + 0.8 + 2 / 3) / 3)
 
 
+def test_the_low_ends_of_all_intervals_allow_for_what_the_folds_did_not_learn_from() -> None:
+    scores_NC = np.random.default_rng(0).normal(0, 1, (90, 3)).astype(np.float32)
+    _, photos = photos_of([at % 3 for at in range(90)], [None] * 90)
+    evaluation = Evaluation.of(photos, scores_NC, ["taxon 0", "taxon 1", "taxon 2"])
+    whole, folds = evaluation.summary(), evaluation.summary(share_learned=0.8)
+    for name in ("top1_error", "top1_error_all_classes", "macro_error", "group_error"):
+        low, high = getattr(whole, f"{name}_interval")
+        assert getattr(folds, f"{name}_interval") == pytest.approx((0.8 * low, high))
+        assert getattr(folds, name) == getattr(whole, name)
+
+
 @pytest.mark.parametrize(("each", "measured"), [(1, 0), (2, 12), (3, 18)])
 def test_one_to_three_photos_a_class(each: int, measured: int) -> None:
     """With one photo a class nothing is measured, with two each by a head that saw the other one."""

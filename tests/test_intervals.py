@@ -37,6 +37,12 @@ def test_without_any_variation_a_group_counts_as_one_photo(value: int, units: in
     assert found == pytest.approx((exact.low, exact.high))
 
 
+def test_the_low_end_allows_for_photos_that_were_not_learned_from() -> None:
+    wrong_N = some_wrong(60)
+    low, high = intervals.error_interval(wrong_N)
+    assert intervals.error_interval(wrong_N, share_learned=0.8) == pytest.approx((0.8 * low, high))
+
+
 def test_one_group_says_next_to_nothing() -> None:
     low, high = intervals.error_interval(np.array([0, 1, 1]), ["a", "a", "a"])
     assert low < 0.05

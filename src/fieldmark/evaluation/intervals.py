@@ -43,14 +43,21 @@ def error_interval(
     groups: Sequence[str | None] | None = None,
     *,
     classes_N: IntArray | None = None,
+    share_learned: float = 1.0,
     level: float = 0.95,
 ) -> Interval:
     """Compute the interval of an error, as (low, high).
+
+    In folds, what is measured learned from fewer photos than what is delivered, whose error is therefore
+    lower. Learning curves follow power laws with exponents from 0 to 1 (Viering and Loog, "The shape of
+    learning curves: a review", 2021): the error falls at most in proportion to the photos of a class, and
+    the low end with it.
 
     Args:
         wrong_N: whether each photo was classified wrongly.
         groups: the group of each photo; None: it stands alone.
         classes_N: the class of each photo: the interval is then of the macro average.
+        share_learned: the share of the photos of a class that what is measured learned from.
         level: the coverage.
 
     Raises:
@@ -58,7 +65,8 @@ def error_interval(
     """
     values = np.asarray(wrong_N, np.float64)
     error, effective = effective_size(values, groups, classes_N)
-    return binomial_interval(error * effective, effective, level)
+    low, high = binomial_interval(error * effective, effective, level)
+    return low * share_learned, high
 
 
 def effective_size(

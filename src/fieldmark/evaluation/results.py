@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -195,11 +196,14 @@ class Evaluation:
         wrong[kept] = metrics.wrong(self._kept_scores, self.labels_N[kept], k)
         return wrong
 
-    def summary(self, *, train_counts: Mapping[str, int] | None = None) -> EvaluationSummary:
+    def summary(
+        self, *, train_counts: Mapping[str, int] | None = None, share_learned: float = 1.0
+    ) -> EvaluationSummary:
         """Compute every measure.
 
         Args:
             train_counts: the training photos of each class, to be shown beside its error.
+            share_learned: see `intervals.error_interval`.
         """
         kept = self.kept_N
         scores, labels = self._kept_scores, self.labels_N[kept]
@@ -211,20 +215,21 @@ class Evaluation:
         def of_probabilities(metric: Callable[[FloatArray, IntArray], float]) -> float | None:
             return _number(metric(scores, labels) if finite else None)
 
-        group_error, group_interval = self._per_group(wrong, kept)
+        interval = partial(self._interval, wrong, share_learned=share_learned)
+        group_error, group_interval = self._per_group(wrong, kept, share_learned)
 
         return EvaluationSummary(
             photos=len(self),
             photos_kept=int(kept.sum()),
             classes=len(self.classes),
             top1_error=_number(wrong[kept].mean() if len(labels) else None),
-            top1_error_interval=self._interval(wrong, kept),
+            top1_error_interval=interval(kept),
             top1_error_all_classes=_number(wrong.mean() if len(self) else None),
-            top1_error_all_classes_interval=self._interval(wrong, every),
+            top1_error_all_classes_interval=interval(every),
             k=k,
             top5_error=_number(metrics.top_k_error(scores, labels, k)),
             macro_error=_number(metrics.macro_average(error_C)),
-            macro_error_interval=self._interval(wrong, kept, macro=True),
+            macro_error_interval=interval(kept, macro=True),
             group_error=group_error,
             group_error_interval=group_interval,
             log_loss=of_probabilities(metrics.negative_log_likelihood),
@@ -239,7 +244,7 @@ class Evaluation:
                 )
                 for taxon_id, photos, error in zip(self.classes, photos_C, error_C, strict=True)
             ),
-            per_supercategory=self._per_supercategory(wrong),
+            per_supercategory=self._per_supercategory(wrong, interval),
         )
 
     def banded(
@@ -266,29 +271,37 @@ class Evaluation:
             )
         return found
 
-    def _interval(self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False) -> Interval | None:
+    def _interval(
+        self, wrong_N: BoolArray, rows_N: BoolArray, *, macro: bool = False, share_learned: float = 1.0
+    ) -> Interval | None:
         if not rows_N.any():
             return None
         groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
         classes = self.labels_N[rows_N] if macro else None
-        return intervals.error_interval(wrong_N[rows_N], groups, classes_N=classes)
+        return intervals.error_interval(
+            wrong_N[rows_N], groups, classes_N=classes, share_learned=share_learned
+        )
 
-    def _per_group(self, wrong_N: BoolArray, rows_N: BoolArray) -> tuple[float | None, Interval | None]:
+    def _per_group(
+        self, wrong_N: BoolArray, rows_N: BoolArray, share_learned: float
+    ) -> tuple[float | None, Interval | None]:
         """The error with each group counting the same, and its interval."""
         if not rows_N.any():
             return None, None
         groups = [group for group, row in zip(self.groups, rows_N, strict=True) if row]
         unit_M = intervals.units(groups, len(groups))
         error_U, _ = metrics.per_class_error(wrong_N[rows_N], unit_M, int(unit_M.max()) + 1)
-        return float(error_U.mean()), intervals.error_interval(error_U)
+        return float(error_U.mean()), intervals.error_interval(error_U, share_learned=share_learned)
 
-    def _per_supercategory(self, wrong_N: BoolArray) -> tuple[SupercategoryError, ...]:
+    def _per_supercategory(
+        self, wrong_N: BoolArray, interval: Callable[[BoolArray], Interval | None]
+    ) -> tuple[SupercategoryError, ...]:
         """Over the photos of kept classes that have a supercategory, sorted by name."""
         names = np.asarray(self.supercategories, dtype=object)
         rows = self.kept_N & (names != "")
         errors = metrics.per_group_error(wrong_N[rows], list(names[rows]))
         return tuple(
-            SupercategoryError(name, photos, error, self._interval(wrong_N, rows & (names == name)))
+            SupercategoryError(name, photos, error, interval(rows & (names == name)))
             for name, (error, photos) in errors.items()
         )
 

@@ -144,7 +144,7 @@ class Measurement(Record):
         wrong_N, found = easy.wrong_N(), replace(self, hard=int(hard_N.sum()))
         if not len(easy):
             return found
-        interval = intervals.error_interval(wrong_N, easy.groups)
+        interval = intervals.error_interval(wrong_N, easy.groups, share_learned=self.share_learned)
         return replace(found, error_without_hard=float(wrong_N.mean()), error_without_hard_interval=interval)
 
     @property
@@ -173,7 +173,8 @@ class Measurement(Record):
                 f"Each of {self.photos:,} photos was measured by a classifier that saw neither it nor its "
                 f"group ({self.folds} folds, {self.groups:,} independent groups) and learned from "
                 f"{100 * self.share_learned:.0f} % of each class on average. The delivered classifier "
-                f"learned from all {self.learned:,} photos, so it is {better}."
+                f"learned from all {self.learned:,} photos, so it is {better}: the low ends of the "
+                "intervals allow for that."
             )
             if not self.photos:
                 said = (
@@ -242,7 +243,7 @@ def measured(
     """
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
     even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))
-    summary = even.summary(train_counts=parts.train_counts())
+    summary = even.summary(train_counts=parts.train_counts(), share_learned=measurement.share_learned)
     confidence = metrics.confidence(scaled_NC).astype(np.float32)
     return ClassifierSummary(
         **vars(summary),
