@@ -39,7 +39,9 @@ def objective(head: LinearHead, photos: LabelledFeatures, strength: float) -> fl
     x_ND = photos.features[slice(None)].astype(np.float64)
     log_p_NC = log_softmax(head.logits_of(photos.features).astype(np.float64), axis=1)
     w_DC = head.weight * x_ND.std(0)[:, None]
-    return float(-log_p_NC[np.arange(len(x_ND)), photos.labels].mean() + strength / 2 * np.square(w_DC).sum())
+    b_C = head.bias + x_ND.mean(0) @ head.weight
+    penalty = strength * np.square(w_DC).sum() + np.square(b_C).sum() / len(x_ND)
+    return float(-log_p_NC[np.arange(len(x_ND)), photos.labels].mean() + penalty / 2)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.01])
@@ -47,15 +49,23 @@ def objective(head: LinearHead, photos: LabelledFeatures, strength: float) -> fl
     ("photos", "dim", "classes"), [(400, 12, 5), (300, 40, 2), (60, 200, 6), (12, 50, 12)]
 )
 def test_its_probabilities_are_scikit_learns(photos: int, dim: int, classes: int, strength: float) -> None:
-    """The sum of losses / N + strength / 2 |w|^2 on standardised features, the bias free."""
+    """The sum of losses / N + strength / 2 |w|^2 + |b|^2 / 2N on standardised features.
+
+    The bias is the weight of a constant feature, as large as makes up for the other strength.
+    """
     train, new = blobs(photos, dim, classes), blobs(200, dim, classes, seed=1)
     scaler = StandardScaler().fit(train.features[slice(None)].astype(np.float64))
-    peer = LogisticRegression(C=1 / (photos * strength), tol=1e-8, max_iter=10_000)
+    peer = LogisticRegression(C=1 / (photos * strength), tol=1e-8, max_iter=10_000, fit_intercept=False)
+
+    def scaled(some: LabelledFeatures) -> np.ndarray:
+        constant = np.full((len(some), 1), np.sqrt(photos * strength))
+        return np.append(scaler.transform(some.features[slice(None)]), constant, axis=1)
+
     if classes == 2:  # a softmax of two has the weights of both, of half the size
         peer.set_params(C=2 / (photos * strength))
-    peer.fit(scaler.transform(train.features[slice(None)]), train.labels)
+    peer.fit(scaled(train), train.labels)
     (head,) = logistic.fit_path(train, classes, [strength])
-    expected = peer.predict_proba(scaler.transform(new.features[slice(None)]))
+    expected = peer.predict_proba(scaled(new))
     np.testing.assert_allclose(probabilities(head, new), expected, atol=0.015)
 
 
@@ -129,9 +139,13 @@ def test_fewer_photos_than_features_and_features_that_never_vary() -> None:
 
 
 def test_features_that_are_all_alike_give_the_shares_of_the_classes() -> None:
-    train = labelled(np.ones((8, 5)), np.array([0, 0, 0, 0, 0, 1, 1, 2]))
-    for head in logistic.fit_path(train, 3):
-        np.testing.assert_allclose(probabilities(head, train)[0], [5 / 8, 2 / 8, 1 / 8], atol=0.01)
+    labels, shares = np.array([0, 0, 0, 0, 0, 1, 1, 2]), np.array([5 / 8, 2 / 8, 1 / 8])
+    few, many = labelled(np.ones((8, 5)), labels), labelled(np.ones((800, 5)), np.tile(labels, 100))
+    for head in logistic.fit_path(many, 3):
+        np.testing.assert_allclose(probabilities(head, many)[0], shares, atol=0.01)
+    for head in logistic.fit_path(few, 3):  # few photos say less about the shares
+        between = probabilities(head, few)[0]
+        assert (np.abs(between - 1 / 3) < np.abs(shares - 1 / 3)).all()
 
 
 def test_the_same_photo_under_two_names_is_a_toss_up() -> None:

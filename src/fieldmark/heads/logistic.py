@@ -171,8 +171,12 @@ class _Problem:
         off_NC /= len(self.y_N)
         gradient = np.empty_like(weights)
         gradient[:-1] = (self.x_NE.T @ off_NC).numpy() + strength * weights[:-1]
-        gradient[-1] = off_NC.sum(0).numpy()
-        return float(loss) + strength / 2 * float((weights[:-1] ** 2).sum()), gradient
+        # The bias has a prior of unit variance, worth one photo: with one or two photos a class it says
+        # nothing, and left free it drifts (at one photo a class the error on wild74 was 1.3 points higher).
+        weak = 1 / len(self.y_N)
+        gradient[-1] = off_NC.sum(0).numpy() + weak * weights[-1]
+        penalty = strength * float((weights[:-1] ** 2).sum()) + weak * float((weights[-1] ** 2).sum())
+        return float(loss) + penalty / 2, gradient
 
     def head(self, weights: DoubleArray) -> LinearHead:
         """The layer on the features as they are, of all classes."""

@@ -1,7 +1,7 @@
 """Backbones: pretrained networks that turn a crop into a feature vector.
 
-`BACKBONES` lists the built-in ones; any other network of timm is used by its name. To add one, add a
-line to its library's module. Importing this package does not import PyTorch, and
+`BACKBONES` lists the built-in ones; any other network of timm, open_clip or the Hugging Face hub is used by
+its name. Importing this package does not import PyTorch, and
 `fieldmark.models.runtime` runs a converted graph without it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldmark.models import timm, torchvision
+from fieldmark.models import hub, libraries, open_clip, timm, torchvision
 from fieldmark.models import weights as weights_
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
@@ -39,17 +39,38 @@ __all__ = [
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of a network of `BACKBONES` or timm (`timm:NAME`); an InputError for others."""
-    return BACKBONES.get(name) or timm.architecture(name)
+    """Return the architecture of a network.
+
+    Args:
+        name: of `BACKBONES`; of timm, bare or as `timm:NAME`; `open_clip:NAME`; `hf-hub:OWNER/NAME`; or
+            `local-dir:PATH` of a folder with the files that the hub would have.
+
+    Raises:
+        InputError: there is no such network, or it cannot be a backbone.
+        WeightsUnavailable: the hub does not answer.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name.startswith(open_clip.PREFIX):
+        return open_clip.architecture(name)
+    if repository := hub.Repository.of(name):
+        return hub.architecture(repository)
+    if not timm.has_weights(name):  # published, but not listed by this version of timm
+        return hub.architecture(hub.Repository.named(f"timm/{name.removeprefix(timm.PREFIX)}"))
+    return timm.architecture(name)
 
 
 def load(
-    name: str, *, weights: str | Path = "pretrained", weights_dir: Path | None = None, seed: int = 0
+    name: str | Architecture,
+    *,
+    weights: str | Path = "pretrained",
+    weights_dir: Path | None = None,
+    seed: int = 0,
 ) -> Backbone:
     """Load a network with its weights, in evaluation mode.
 
     Args:
-        name: a key of `BACKBONES`, or a name of timm's, bare or as `timm:NAME`.
+        name: of the network (see `architecture`), or its architecture.
         weights: "pretrained"; "random"; or the path of a safetensors file or state dict, which may
             fill a part of the network (the rest stays random, see `Backbone.weights_info`).
         weights_dir: the first folder to search for pretrained weights. The file is named
@@ -60,14 +81,14 @@ def load(
         InputError: an unknown network, or a file that is damaged, hostile or of another network.
         WeightsUnavailable: the pretrained weights are not on this machine and cannot be downloaded.
     """
-    facts = architecture(name)
+    facts = name if isinstance(name, Architecture) else architecture(name)
     path = weights_.find(facts, weights, weights_dir)
     read = weights_.read(path) if path else None
 
     from fieldmark.models.network import seeded
 
     with seeded(seed, "weights", facts.name):
-        network = (torchvision if facts.library == "torchvision" else timm).build(facts.name)
+        network = libraries.of(facts).build(facts)
     info = weights_.fill(facts, network, read) if read else weights_.random_weights_info(facts, network, seed)
     return Backbone(facts, network.eval(), info)
 

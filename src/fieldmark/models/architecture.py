@@ -9,13 +9,23 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
+HUB = "https://huggingface.co"
+HUB_FILES = (
+    *("open_clip_model.safetensors", "model.safetensors"),
+    *("open_clip_pytorch_model.bin", "pytorch_model.bin"),
+)
+"""Files of weights on the Hugging Face hub, the preferred ones first."""
+
+INSIDE, LAST = "network", "last"
+"""The modules of a network that has no single last layer of its own: see `network.with_last`."""
+
 
 @dataclass(frozen=True)
 class Architecture:
     """The properties of a network that do not depend on its weights."""
 
     name: str  # for users
-    library: str  # `torchvision` or `timm`
+    library: str  # `torchvision`, `timm`, `open_clip` or `transformers`
     feature_dim: int  # D, the length of a feature vector
     input_size: int  # the side S of its square crops, in pixels
     mean: tuple[float, float, float]  # of pixels in [0, 1], for R, G, B
@@ -25,13 +35,19 @@ class Architecture:
     giga_macs: float  # multiply-adds for one crop, in units of 10^9
     licence: str  # the terms of the pretrained weights
     url: str  # where the pretrained weights are published, or ""
+    config: str = ""  # JSON that the library builds the network from, "" where its name is enough
 
     @property
     def file_name(self) -> str:
         """Return the local file name of the published weights."""
-        published = self.url.rsplit("/", 1)[-1]
-        # Every network on the Hugging Face hub has a file of the same name.
-        return f"{self.name}.safetensors" if published == "model.safetensors" else published
+        published = Path(self.url.rsplit("/", 1)[-1])
+        # Every network on the Hugging Face hub has a file of one of these names.
+        return self.stem + published.suffix if published.name in HUB_FILES else published.name
+
+    @property
+    def stem(self) -> str:
+        """Return the name as that of a file: `hf-hub:OWNER/NAME` is `OWNER--NAME`."""
+        return self.name.partition(":")[2].replace("/", "--") or self.name
 
 
 @dataclass(frozen=True)

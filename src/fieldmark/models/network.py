@@ -6,13 +6,14 @@ With an identity in place of the last layer a network returns that layer's input
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from fieldmark.models.architecture import Architecture
+from fieldmark.models.architecture import INSIDE, LAST, Architecture
 from fieldmark.utils.random import hash64
 
 
@@ -37,6 +38,51 @@ class Pixels(nn.Module):
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Move the channels first, scale to [0, 1] and normalise."""
         return (crops.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+
+
+class UnitLength(nn.Module):
+    """A network whose output, shape (N, D), is scaled to length 1."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the network's output and scale it."""
+        found = self.inner(pixels)
+        if isinstance(found, tuple):  # CoCa gives its tokens as well
+            found = found[0]
+        return nn.functional.normalize(found, dim=-1)
+
+
+class Pooled(nn.Module):
+    """A network of transformers, whose output has a pooled part: (N, 3, S, S) -> (N, D).
+
+    Of one with an image and a text tower the image tower alone is kept; it gives embeddings of length 1.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.is_pair = hasattr(inner, "get_image_features")
+        if self.is_pair:
+            for name, _ in list(inner.named_children()):
+                if name.startswith("text"):
+                    delattr(inner, name)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the pooled output."""
+        compute = self.inner.get_image_features if self.is_pair else self.inner
+        found = compute(pixel_values=pixels)  # type: ignore[operator]
+        pooled: torch.Tensor | None = getattr(found, "pooler_output", None)
+        if pooled is None:
+            pooled = found.last_hidden_state[:, 0]
+        return nn.functional.normalize(pooled, dim=-1) if self.is_pair else pooled.flatten(1)
+
+
+def with_last(network: nn.Module, dim: int) -> nn.Module:
+    """Put a linear layer, `last`, behind a network, then `network`, whose output is (N, dim)."""
+    return nn.Sequential(OrderedDict([(INSIDE, network), (LAST, nn.Linear(dim, 1))]))
 
 
 class Trunk(nn.Module):

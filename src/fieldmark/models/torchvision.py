@@ -6,15 +6,20 @@ from TensorFlow, with 0.5 and 0.5 in place of torchvision's `transform_input`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, Architecture
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k, whose photos are for research"
+# DenseNet's published files have `norm.1` where the network has `norm1`.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _URL = "https://download.pytorch.org/models/"
 
 
@@ -75,11 +80,21 @@ ARCHITECTURES = (
 )
 
 
-def build(name: str) -> nn.Module:
+def build(facts: Architecture) -> nn.Module:
     """Build a network with random weights and 1000 classes."""
     import_torchvision()
     from torchvision import models
 
+    name = facts.name
     inception = {"aux_logits": False, "transform_input": False, "init_weights": True}
     network: nn.Module = models.get_model(name, weights=None, **(inception if name == "inception_v3" else {}))
     return network
+
+
+def renamed(
+    facts: Architecture, _network: nn.Module, state: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Give the tensors of DenseNet's published files the names that torchvision has for them today."""
+    if not facts.name.startswith("densenet"):
+        return state
+    return {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}

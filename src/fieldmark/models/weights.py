@@ -18,8 +18,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldmark.models import timm
-from fieldmark.models.architecture import Architecture, WeightsInfo
+from fieldmark.models import hub, libraries, timm
+from fieldmark.models.architecture import HUB_FILES, Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 from fieldmark.utils.logging import progress_bar
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 ANSWER_WITHIN = 4.0  # seconds until a server is considered unreachable
 _STALLED_AFTER = 30.0  # seconds without a byte until a download fails
 _COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: unused, and often not in files
-# DenseNet's published files have `norm.1` where the network has `norm1`.
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -64,16 +62,10 @@ def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | N
         return path
     if path := timm.packaged_weights(facts.name):
         return path
+    if facts.url.endswith(HUB_FILES):
+        return hub.weights(facts, here=True)
     cached = _downloads() / facts.file_name
-    if facts.url and cached.is_file():
-        return cached
-    if not facts.url.startswith("https://huggingface.co/"):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    owner, name = facts.url.split("/")[3:5]
-    found = try_to_load_from_cache(f"{owner}/{name}", "model.safetensors")
-    return Path(found) if isinstance(found, str) else None
+    return cached if facts.url and cached.is_file() else None
 
 
 def _in_folder(facts: Architecture, folder: Path) -> Path | None:
@@ -81,9 +73,9 @@ def _in_folder(facts: Architecture, folder: Path) -> Path | None:
         raise InputError(f"{folder} is not a folder: name one that holds files of weights.")
     here = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
     for found in (
-        [path for path in here if path.stem == facts.name],
+        [path for path in here if path.stem == facts.stem],
         [path for path in here if path.name == facts.file_name],
-        [path for path in here if re.match(re.escape(facts.name) + r"[-_.]", path.name)],
+        [path for path in here if re.match(re.escape(facts.stem) + r"[-_.]", path.name)],
     ):
         if len(found) > 1:
             raise InputError(
@@ -108,9 +100,13 @@ def download(facts: Architecture) -> Path:
         WeightsUnavailable: the server does not answer, the download is interrupted or has a wrong digest.
     """
     if not facts.url:
-        raise _unavailable(facts, "have no URL in timm")
+        raise _unavailable(facts, "have no URL")
     if not is_reachable(facts.url):
         raise _unavailable(facts, f"could not be downloaded from {facts.url}")
+    if facts.url.endswith(HUB_FILES):
+        if path := hub.weights(facts):
+            return path
+        raise _unavailable(facts, f"are not at {facts.url}")
     from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
 
     path, digest = _downloads() / facts.file_name, _DIGEST_IN_NAME.search(facts.file_name)
@@ -150,7 +146,7 @@ def is_reachable(url: str) -> bool:
 def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:
     return WeightsUnavailable(
         f"the weights of {facts.name} are not on this machine and {reason}: put the file "
-        f"{facts.file_name or facts.name + '.safetensors'} into a folder and name the folder with "
+        f"{facts.file_name or facts.stem + '.safetensors'} into a folder and name the folder with "
         "--weights-dir, or use random weights or another network."
     )
 
@@ -218,13 +214,7 @@ def fill(facts: Architecture, network: nn.Module, weights: Weights) -> WeightsIn
         InputError: the file fills nothing of the trunk, or a tensor has another shape.
     """
     ours = network.state_dict()
-    state = weights.state
-    if facts.name.startswith("densenet"):
-        state = {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in state.items()}
-    elif facts.name in timm.PACKAGES:
-        state = timm.rename_packaged(state, network)
-    elif facts.last_layer_path == timm.LAST and not any(name in ours for name in state):
-        state = {f"{timm.INSIDE}.{name}": value for name, value in state.items()}
+    state = libraries.of(facts).renamed(facts, network, weights.state)
     fits: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if (wanted := ours.get(name)) is None:

@@ -23,7 +23,7 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 if TYPE_CHECKING:
     import onnx
 
-    from fieldmark.models import Backbone
+    from fieldmark.models import Architecture, Backbone
 
 
 _loading = threading.RLock()
@@ -41,13 +41,17 @@ class Network:
     weights: str  # `Backbone.key` at the crop size it was made for
     source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
     side: int | None = None  # crop size in pixels, where it is not the one that it was made for
+    facts: Architecture | None = None  # where the name alone does not say how it is built
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
         facts, native = backbone.architecture, backbone.native
         side = facts.input_size if native else None
-        return cls(facts.name, (native or backbone).key, backbone, side)
+        made_from = (native or backbone).architecture
+        return cls(
+            *(facts.name, (native or backbone).key, backbone, side), made_from if facts.config else None
+        )
 
     @property
     def key(self) -> str:
@@ -103,7 +107,7 @@ class Network:
         if self.source is None:
             raise ClassifierError("This classifier has no weights: load it from its folder.")
         try:
-            found = models.load(self.architecture, weights=self.source)
+            found = models.load(self.facts or self.architecture, weights=self.source)
         except InputError as error:
             raise validation.damaged(self.source.parent, error) from error
         if found.key != self.weights:

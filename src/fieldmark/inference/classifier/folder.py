@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from fieldmark.data.transforms import Preprocess
@@ -30,6 +31,7 @@ from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.validation import damaged
+from fieldmark.models.architecture import Architecture
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import ClassifierError, InputError
 from fieldmark.utils.publishing import Kind
@@ -127,8 +129,9 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
 
 def _as_json(member: Member) -> dict[str, Any]:
     about, network = member.to_json(), member.network
-    side = {} if network.side is None else {"side": network.side}
-    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **side}
+    more = {} if network.side is None else {"side": network.side}
+    more |= {"network": asdict(network.facts)} if network.facts else {}
+    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **more}
 
 
 def load(folder: str | Path) -> dict[str, Any]:
@@ -196,7 +199,8 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
         sides = networks.setdefault(key, {})
         if any(each.architecture != architecture for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
-        network = sides.setdefault(side, Network(architecture, key, path, side))
+        facts = msgspec.convert(entry["network"], Architecture) if "network" in entry else None
+        network = sides.setdefault(side, Network(architecture, key, path, side, facts))
         temperature = validation.number(entry, "temperature", 1e-3, 1e3)
         weight = validation.number(entry, "weight", 0, 1)
         members.append(Member(network, preprocess, head, temperature, weight))

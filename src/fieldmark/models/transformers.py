@@ -1,0 +1,129 @@
+"""Image networks of transformers, by their configuration on the Hugging Face hub.
+
+The features are those that the library calls pooled: of pairs of an image and a text tower (CLIP, SigLIP) the
+photo's embedding, of length 1; of others the pooled output, or else the class token. transformers is an
+extra: `pip install 'fieldmark[transformers]'`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from fieldmark.models._torchvision_import import import_torchvision
+from fieldmark.models.architecture import HALF, INSIDE, LAST, Architecture
+from fieldmark.models.timm import giga_macs, triple
+from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def load_library() -> Any:
+    """Import transformers; raises InputError if it is not installed."""
+    import_torchvision()
+    try:
+        import transformers
+    except ImportError as error:
+        raise InputError(
+            "this network needs the extra transformers: pip install 'fieldmark[transformers]'."
+        ) from error
+    return transformers
+
+
+def described(
+    name: str, config: Mapping[str, Any], *, licence: str, url: str, pixels: Mapping[str, Any] | None = None
+) -> Architecture:
+    """Return the architecture of a network from its `config.json`.
+
+    Args:
+        name: of the network, for users.
+        config: `model_type`, and what belongs to it.
+        licence, url: of the weights.
+        pixels: `preprocessor_config.json`, with the mean and the deviation of pixels.
+
+    Raises:
+        InputError: transformers cannot build it, or it takes no square crops.
+    """
+    import torch
+
+    text, pixels = json.dumps(dict(config)), pixels or {}
+    side = config.get("image_size") or (config.get("vision_config") or {}).get("image_size") or 224
+    if not isinstance(side, int):
+        raise InputError(f"{name} cannot be a backbone: it needs square photos.")
+    try:
+        with torch.device("meta"):
+            network = _network(text)
+            dim = network(torch.empty(2, 3, side, side, device="meta")).shape[-1]
+        return Architecture(
+            name=name,
+            library="transformers",
+            feature_dim=dim,
+            input_size=side,
+            mean=triple(pixels.get("image_mean", HALF)),
+            std=triple(pixels.get("image_std", HALF)),
+            last_layer="None of its own; the features are what transformers calls pooled.",
+            last_layer_path=LAST,
+            giga_macs=giga_macs(network, side),
+            licence=licence,
+            url=url,
+            config=text,
+        )
+    except Exception as error:  # a library of many models may raise anything
+        raise InputError(
+            f"transformers cannot build {name} from its configuration ({type(error).__name__}: {error})."
+        ) from error
+
+
+def build(facts: Architecture) -> nn.Module:
+    """Build the network with random weights, before a linear last layer."""
+    from fieldmark.models.network import with_last
+
+    return with_last(_network(facts.config), facts.feature_dim)
+
+
+def _network(config: str) -> nn.Module:
+    from fieldmark.models.network import Pooled
+
+    parts = json.loads(config)
+    library = load_library()
+    known = library.AutoConfig.for_model(**parts)
+    if any(each.endswith("ForImageClassification") for each in parts.get("architectures") or ()):
+        with suppress(TypeError):  # it has no layer after the class token, or its last layer reads that
+            return Pooled(library.AutoModel.from_config(known, add_pooling_layer=False)).eval()
+    return Pooled(library.AutoModel.from_config(known)).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's reports of what it loads off the screen: `WeightsInfo` says it."""
+    log = load_library().utils.logging
+    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(before)
+        if bars:
+            log.enable_progress_bar()
+
+
+def renamed(
+    _facts: Architecture, network: nn.Module, state: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Give the tensors of a published file the names of `build`, as transformers does it when it loads them."""
+    import torch
+
+    inside, inner = f"{INSIDE}.inner.", cast("Any", network.get_submodule(f"{INSIDE}.inner"))
+    if any(name.startswith(inside) for name in state):
+        return state  # saved by fieldmark
+    with _quiet():
+        loaded, found = type(inner).from_pretrained(
+            None, config=inner.config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+        )
+    filled = {name: value for name, value in loaded.state_dict().items() if name not in found["missing_keys"]}
+    return {inside + name: value for name, value in filled.items()}
