@@ -65,10 +65,10 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
     return found
 
 
-def random_network(name: str, seed: int, error: WeightsUnavailable) -> Backbone:
+def random_network(name: str, seed: int, error: WeightsUnavailable, size: int | None = None) -> Backbone:
     """Return a network with random weights, and log a warning with the reason."""
     logger.warning(f"Warning: {name} has randomly initialised weights: {error}")
-    return models.load(name, weights="random", seed=seed)
+    return models.load(name, weights="random", seed=seed, size=size)
 
 
 def _own(runs: Sequence[Run], seed: int) -> Backbone:

@@ -21,7 +21,7 @@ from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.experiments.study.result import StudyResult
 from fieldmark.experiments.study.writing import KIND, finish, write
 from fieldmark.features.extraction import Extraction
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor, View
 from fieldmark.training.finetune import FineTuning
 from fieldmark.training.run import dataset_for
 from fieldmark.training.stages import Prepared
@@ -81,7 +81,7 @@ def _study(
     able = [run for run in runs if networks.can_run(run, runs)]
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
-    extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
+    extractor = FeatureExtractor(View(tier=config.tier), engine=config.engine)
     groups = config.groups or ("none" if made.name == "paper" else "auto")
     if groups == "auto" and dataset is not photos:
         dataset = _grouped(Prepared(dataset, extractor), able, networks, config)

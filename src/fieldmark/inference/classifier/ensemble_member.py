@@ -41,13 +41,15 @@ class Network:
     weights: str  # `Backbone.key` at the crop size it was made for
     source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
     side: int | None = None  # crop size in pixels, where it is not the one that it was made for
+    trained_at: int | None = None  # the crop size that it was made for, where it is not the published one
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
         facts, native = backbone.architecture, backbone.native
-        side = facts.input_size if native else None
-        return cls(facts.name, (native or backbone).key, backbone, side)
+        side, own = facts.input_size if native else None, (native or backbone).architecture
+        trained_at = own.input_size if own.published_size else None
+        return cls(facts.name, (native or backbone).key, backbone, side, trained_at)
 
     @property
     def key(self) -> str:
@@ -103,7 +105,7 @@ class Network:
         if self.source is None:
             raise ClassifierError("This classifier has no weights: load it from its folder.")
         try:
-            found = models.load(self.architecture, weights=self.source)
+            found = models.load(self.architecture, weights=self.source, trained_at=self.trained_at)
         except InputError as error:
             raise validation.damaged(self.source.parent, error) from error
         if found.key != self.weights:
@@ -131,7 +133,8 @@ def running(model: onnx.ModelProto) -> Callable[[ByteArray], list[Any]]:
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
     """Name a network and its view for a person; `side` where it is not the network's own."""
     told = [f"{side} px"] * (side is not None)
-    told += ["central crop"] * (view.fit == "crop") + ["mirrored"] * view.flip
+    told += ["central crop"] * (view.fit == "crop") + ["padded"] * (view.fit == "pad")
+    told += ["mirrored"] * view.flip
     return f"{architecture} ({', '.join(told)})" if told else architecture
 
 

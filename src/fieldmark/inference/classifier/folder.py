@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import MAX_SIZE, Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import hub as remote
 from fieldmark.inference.classifier import validation
@@ -85,7 +85,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
 
     weights = {network.weights: network for network in classifier.networks}
     for number, network in enumerate(weights.values()):
-        state = network.backbone.network.state_dict()
+        state = (network.backbone.native or network.backbone).network.state_dict()
         names = trunk_names(state, network.backbone.architecture.last_layer_path)
         with io.replacing(folder / _name("backbone", number)) as temporary:
             save_file({name: state[name].contiguous() for name in names}, temporary)
@@ -127,8 +127,9 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
 
 def _as_json(member: Member) -> dict[str, Any]:
     about, network = member.to_json(), member.network
-    side = {} if network.side is None else {"side": network.side}
-    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **side}
+    sides = {"side": network.side, "trained_at": network.trained_at}
+    given = {name: side for name, side in sides.items() if side is not None}
+    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **given}
 
 
 def load(folder: str | Path) -> dict[str, Any]:
@@ -189,14 +190,17 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
         head = _read_head(folder / _name("head", number), about["files"])
         preprocess = Preprocess.from_json(io.to_json(entry["preprocess"]))
         architecture, key = (validation.text(entry, name) for name in ("architecture", "backbone_key"))
-        side = int(validation.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
-        validation.member(architecture, key, preprocess, side, head, classes)
+        side, own = (
+            int(validation.number(entry, name, 1, MAX_SIZE)) if name in entry else None
+            for name in ("side", "trained_at")
+        )
+        validation.member(architecture, key, preprocess, side or own, head, classes)
         which = list({**networks, key: {}}).index(key)
         path = folder.absolute() / _name("backbone", which)  # it is read later, perhaps elsewhere
         sides = networks.setdefault(key, {})
-        if any(each.architecture != architecture for each in sides.values()):
+        if any((each.architecture, each.trained_at) != (architecture, own) for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
-        network = sides.setdefault(side, Network(architecture, key, path, side))
+        network = sides.setdefault(side, Network(architecture, key, path, side, own))
         temperature = validation.number(entry, "temperature", 1e-3, 1e3)
         weight = validation.number(entry, "weight", 0, 1)
         members.append(Member(network, preprocess, head, temperature, weight))

@@ -100,7 +100,9 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
     heat = Image.fromarray(np.ascontiguousarray(positive_hw / top if top > 0 else positive_hw))
     x0, y0, x1, y1 = map(round, view.box(height, width))
     size = (max(1, x1 - x0), max(1, y1 - y0))
-    seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    y, x, high, wide = (side / view.size for side in view.inside(height, width))
+    inside = (x * heat.width, y * heat.height, (x + wide) * heat.width, (y + high) * heat.height)
+    seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC, box=inside)).clip(0, 1)
     whole = np.zeros((height, width), np.float32)
     part = whole[y0:y1, x0:x1]
     part[...] = seen[: part.shape[0], : part.shape[1]]
