@@ -42,6 +42,7 @@ class Network:
     source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
     side: int | None = None  # crop size in pixels, where it is not the one that it was made for
     trained_at: int | None = None  # the crop size that it was made for, where it is not the published one
+    runs_in: str | None = None  # the name of its engine; None: what starts fastest, see `_engine`
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
@@ -84,16 +85,18 @@ class Network:
     @cached_property
     def _engine(self) -> runtime.Engine:
         """A graph that was converted before is used at once, without PyTorch; a damaged one is
-        converted again, and a network that cannot be converted runs in PyTorch."""
+        converted again, and a network that cannot be converted runs in PyTorch if no engine is named."""
+        name = self.runs_in or "onnxruntime"
         graph = runtime.cached_graph(self.key)
-        if graph is not None:
+        if graph is not None and name in runtime.CONVERTED:
             with suppress(StoreError):
-                return runtime.onnx_engine_from_file(graph)
-        backbone = self.backbone
+                return runtime.CONVERTED[name](graph, runtime.BATCH)
         try:
-            return runtime.engine(backbone, "onnxruntime")
+            return runtime.engine(self.backbone, name)
         except InputError:
-            return runtime.engine(backbone, "torch")
+            if self.runs_in:
+                raise
+            return runtime.engine(self.backbone, "torch")
 
     @cached_property
     def _backbone(self) -> Backbone:

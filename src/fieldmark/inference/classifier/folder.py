@@ -30,6 +30,7 @@ from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.validation import damaged
+from fieldmark.models import runtime
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import ClassifierError, InputError
 from fieldmark.utils.publishing import Kind
@@ -132,26 +133,27 @@ def _as_json(member: Member) -> dict[str, Any]:
     return {"architecture": network.architecture, "backbone_key": network.weights, **about, **given}
 
 
-def load(folder: str | Path) -> dict[str, Any]:
+def load(folder: str | Path, engine: str | None = None) -> dict[str, Any]:
     """Read a folder, a zip or a name on the hub; gives the attributes of a `Classifier`."""
+    runtime.check_name(engine)
     if hub := re.fullmatch(r"hf:/{1,2}([^/@]+/[^/@]+)(?:@(.+))?", str(folder)):
-        return _load(remote.from_hub(hub[1], hub[2], LIMITS))
+        return _load(remote.from_hub(hub[1], hub[2], LIMITS), engine)
     if not Path(folder).is_file():
-        return _load(Path(folder))
+        return _load(Path(folder), engine)
     unpacked = remote.from_zip(Path(folder), LIMITS)
     try:
-        return _load(unpacked)
+        return _load(unpacked, engine)
     except ClassifierError as error:
         raise ClassifierError(str(error).replace(str(unpacked), str(folder))) from error
 
 
-def _load(folder: Path) -> dict[str, Any]:
+def _load(folder: Path, engine: str | None) -> dict[str, Any]:
     from safetensors import SafetensorError
 
     about = _read_about(folder)
     try:
         taxonomy = validation.taxonomy(about["taxonomy"])
-        members = _members(folder, about, len(taxonomy))
+        members = _members(folder, about, len(taxonomy), engine)
         return {
             "members": members,
             "taxonomy": taxonomy,
@@ -178,7 +180,7 @@ def _ood(folder: Path, about: Any, dim: int) -> OodDetector | None:
     return found
 
 
-def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
+def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tuple[Member, ...]:
     entries = about["members"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MEMBERS:
         raise ValueError(f"members are not a list of 1 to {MOST_MEMBERS}")
@@ -200,7 +202,7 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
         sides = networks.setdefault(key, {})
         if any((each.architecture, each.trained_at) != (architecture, own) for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
-        network = sides.setdefault(side, Network(architecture, key, path, side, own))
+        network = sides.setdefault(side, Network(architecture, key, path, side, own, engine))
         temperature = validation.number(entry, "temperature", 1e-3, 1e3)
         weight = validation.number(entry, "weight", 0, 1)
         members.append(Member(network, preprocess, head, temperature, weight))

@@ -17,6 +17,7 @@ from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activa
 from fieldmark.inference.explain.picture import Explanation, overlay, picture
 from fieldmark.inference.neighbours import similar
 from fieldmark.utils import io
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -140,9 +141,14 @@ def explain(
     )
 
 
-def run(model: Path, photo: Path, out: Path, label: str | None = None) -> Explanation:
-    """Explain a photo with the classifier in a folder, and write the picture as a PNG."""
-    found = explain(Classifier.load(model), photo, label)
+def run(
+    model: Path, photo: Path, out: Path, label: str | None = None, engine: EngineName | None = None
+) -> Explanation:
+    """Explain a photo with the classifier in a folder, and write the picture as a PNG.
+
+    The engine predicts; heat maps need ONNX Runtime, or gradients, which only PyTorch computes.
+    """
+    found = explain(Classifier.load(model, engine=engine), photo, label)
     io.write_bytes(out, picture(found))
     return found
 
