@@ -15,6 +15,7 @@ from PIL import Image
 
 from fieldmark import models
 from fieldmark.data.transforms import FILL, PAPER_CROP, Preprocess
+from fieldmark.experiments import Options, Run, StudyConfig, study
 from fieldmark.experiments.model_ranking import RankConfig, rank
 from fieldmark.features.extractor import FeatureExtractor, View
 from fieldmark.inference import explain, export
@@ -272,3 +273,78 @@ def test_a_ranking_honours_size_and_crop(insects: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(FeatureExtractor, "compute", noted)
     rank(insects, RankConfig(networks=(VIT,), engine="torch", size=96, crop="squash"))
     assert [(each.size, each.fit) for each in seen] == [(96, "squash")]
+
+
+def test_a_study_compares_sizes_and_crops_of_one_network(insects: Path, tmp_path: Path) -> None:
+    runs = [
+        Run("sizes", "published", CONV, pruned=False, epochs=1),
+        Run("sizes", "smaller", CONV, pruned=False, epochs=1, size=96),
+        Run("sizes", "padded", CONV, pruned=False, epochs=1, size=96, crop="pad"),
+        Run(
+            "sizes", "tuned", CONV, pruned=False, epochs=1, mode="tuned", transfer="all", size=96, crop="pad"
+        ),
+    ]
+    config = StudyConfig(Options(epochs=1), engine="torch", groups="none")
+    found = study(insects, runs, config, out=tmp_path).record.rows
+    rows = {row.label: row.to_dict() for row in found}
+    assert {name: (row.get("size"), row.get("crop")) for name, row in rows.items()} == {
+        "published": (None, None),
+        "smaller": (96, None),
+        "padded": (96, "pad"),
+        "tuned": (96, "pad"),
+    }
+    assert len({row["id"] for row in rows.values()}) == len({row["key"] for row in rows.values()}) == 4
+    assert rows["smaller"]["giga_macs"] < rows["published"]["giga_macs"]
+    unset = Run("sizes", "published", CONV)
+    assert not {"size", "crop"} & unset.about().keys()  # so that rows of older studies keep their keys
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"size": 20}, "nearest side that works is 32"),
+        ({"size": 0}, "one side of a square"),
+        ({"crop": "square"}, "choose squash, center or pad"),
+        ({"backbone": "", "mode": "ensemble", "members": "t", "crop": "pad"}, "is made from other rows"),
+    ],
+)
+def test_a_study_refuses_sizes_and_crops_that_cannot_be(
+    change: dict[str, Any], sentence: str, insects: Path, tmp_path: Path
+) -> None:
+    runs = [Run("t", "one", CONV), Run(**{"table": "u", "label": "two", "backbone": CONV} | change)]
+    with pytest.raises(InputError, match=sentence):
+        study(insects, runs, StudyConfig(engine="torch"), out=tmp_path)
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--size", "224x160"),
+            "--size is '224x160': crops are square, so give one side in pixels, such as 224.",
+        ),
+        (("--size", "5000"), "size is 5000: it must be one side of a square in pixels, from 1 to 4096"),
+        (("--crop", "round"), "'round' is not one of 'squash', 'center', 'pad'"),
+        (("--size", "100", "--backbone", VIT, "--weights", "random"), "sides that work are 96 and 112."),
+    ],
+)
+def test_the_command_line_refuses_in_one_sentence(
+    options: tuple[str, ...], sentence: str, insects: Path, run: Any, tmp_path: Path
+) -> None:
+    done = run("train", insects, "--out", tmp_path / "model", *options)
+    assert done.code == 2
+    assert sentence in done.err
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_command_line_trains_with_both(insects: Path, run: Any, tmp_path: Path) -> None:
+    options = ("--backbone", VIT, "--weights", "random", "--size", "96", "--crop", "pad", "--engine", "torch")
+    assert run("train", insects, "--out", tmp_path / "model", *options).code == 0
+    member = json.loads((tmp_path / "model/classifier.json").read_text())["members"][0]
+    assert (member["preprocess"]["size"], member["preprocess"]["fit"], member["side"]) == (96, "pad", 96)
+    photo = next(insects.rglob("*.jpg"))
+    assert run("predict", tmp_path / "model", photo).code == 0
+    assert run("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--check", photo).code == 0
