@@ -154,6 +154,12 @@ def test_a_side_that_a_network_cannot_take_is_refused_with_the_nearest_that_it_c
     assert str(caught.value).count(".") == 1
 
 
+@pytest.mark.parametrize("side", [0, -5, 5000])
+def test_a_side_of_no_crop_is_refused_at_once(side: int) -> None:
+    with pytest.raises(InputError, match="from 1 to 4096 pixels"):
+        random(CONV, side)
+
+
 @pytest.mark.parametrize("size", [0, -3, 5000, 1.5, "224", (224, 160), True])
 def test_a_size_that_is_no_side_is_refused(size: Any) -> None:
     with pytest.raises(InputError, match="one side of a square in pixels"):
@@ -348,3 +354,11 @@ def test_the_command_line_trains_with_both(insects: Path, run: Any, tmp_path: Pa
     photo = next(insects.rglob("*.jpg"))
     assert run("predict", tmp_path / "model", photo).code == 0
     assert run("export", tmp_path / "model", "--onnx", tmp_path / "m.onnx", "--check", photo).code == 0
+
+
+def test_extract_makes_the_features_that_train_asks_for(insects: Path, run: Any, tmp_path: Path) -> None:
+    options = ("--backbone", VIT, "--weights", "random", "--size", "96", "--crop", "pad", "--engine", "torch")
+    done = run("extract", insects, *options)
+    assert "64 photos with cached features (64 computed now)" in done.out
+    trained = train(insects, replace(SMALL, crop="pad"))
+    assert not trained.outcome.fitted.data.extraction.computed

@@ -14,6 +14,8 @@ from fieldmark.models import runtime
 from fieldmark.models.runtime import ENGINES, cuda, selection
 from fieldmark.models.runtime.base import TorchEngine
 from fieldmark.models.runtime.openvino import installed
+from fieldmark.serving.config import ServeConfig
+from fieldmark.serving.model import info
 from fieldmark.utils.errors import InputError
 
 HERE = [
@@ -93,3 +95,14 @@ def test_a_named_engine_that_cannot_run_a_network_is_no_other_one(
     assert Classifier.load(converted).lead.network.engine.name == "torch"
     with pytest.raises(InputError, match="it cannot be converted"):
         _ = Classifier.load(converted, engine="onnxruntime").lead.network.engine
+
+
+def test_a_server_reports_its_engine_and_does_not_start_without_it(
+    converted: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("torch", "onnxruntime"):
+        about = info(Classifier.load(converted, engine=name), ServeConfig())  # type: ignore[arg-type]
+        assert about.engine == name
+    monkeypatch.setattr(cuda, "available", lambda *_: False)
+    done = run("serve", converted, "--engine", "cuda", "--port", 0)
+    assert (done.code, done.err.count("the engine cuda needs a GPU")) == (2, 1)

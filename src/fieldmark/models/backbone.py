@@ -9,9 +9,11 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +55,8 @@ class Backbone:
         facts = native.architecture
         if side == facts.input_size:
             return native
+        if not 1 <= side <= MAX_SIZE:
+            raise InputError(f"The side of a crop is {side}: it must be from 1 to {MAX_SIZE} pixels.")
         from fieldmark.models.sides import network_at
 
         network = network_at(facts, native.network, side)
