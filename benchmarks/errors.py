@@ -37,11 +37,11 @@ from fieldmark import models
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import PAPER_CROP, Preprocess
 from fieldmark.evaluation.comparison import Difference, difference
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.cache import FeatureStore
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.softmax import Hyperparameters, Training, fit
 from fieldmark.utils import io
 

@@ -191,7 +191,7 @@ def _decoding(count: int, quick: bool) -> Row:
     import simplejpeg
 
     from benchmarks.decode import photo
-    from fieldmark.features.extractor import PAPER_CROP
+    from fieldmark.data.transforms import PAPER_CROP
 
     data = photo(*PHOTO)
     photos = 4 if quick else 128

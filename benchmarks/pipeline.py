@@ -28,9 +28,9 @@ from benchmarks.common import Row, alternate, compare, rounds, shared
 from fieldmark import models
 from fieldmark.data.loader import decoded
 from fieldmark.data.photos import PhotoFile
+from fieldmark.data.transforms import PAPER_CROP
 from fieldmark.features.cache import FeatureStore
 from fieldmark.features.extraction import BATCH, Extraction, Job, extract
-from fieldmark.features.extractor import PAPER_CROP
 from fieldmark.models import runtime
 from fieldmark.utils import io
 

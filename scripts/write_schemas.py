@@ -40,7 +40,8 @@ class MemberRecord:
         architecture: the name of its network.
         backbone_key: a digest of the network's weights.
         preprocess: how a photo becomes the crop of its view.
-        side: the side of the network's crops in pixels, where it is not its usual one.
+        side: the side of the network's crops in pixels, where it is not the one of its weights.
+        trained_at: the side that its weights were trained for, where it is not the published one.
         temperature: its logits are divided by it.
         weight: of its probabilities in the average of all members.
     """
@@ -51,6 +52,7 @@ class MemberRecord:
     temperature: float
     weight: float
     side: int | UnsetType = UNSET
+    trained_at: int | UnsetType = UNSET
 
 
 @dataclass(frozen=True)

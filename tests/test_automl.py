@@ -13,8 +13,9 @@ from fieldmark import models
 from fieldmark.cli.train import seconds
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, read
+from fieldmark.data.transforms import PAPER_CROP
 from fieldmark.features.extraction import Extraction
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier
 from fieldmark.training import TrainConfig, automl, train

@@ -29,11 +29,12 @@ from fieldmark.utils.random import generator
 
 SMALL = "squeezenet1_1"
 THERE = {"torch": True, "onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
+THERE["mps"] = cuda.available("mps")
 OTHERS = [name for name in ENGINES if name != "torch" and THERE[name]]
 needs_gpu = pytest.mark.skipif(not cuda.available(), reason="there is no GPU that PyTorch can use")
 
 # Half precision rounds every layer: see the engine's own docstring.
-TOLERANCE = dict.fromkeys(ENGINES, 1e-3) | {"cuda": cuda.TOLERANCE}
+TOLERANCE = dict.fromkeys(ENGINES, 1e-3) | {"cuda": cuda.TOLERANCE, "mps": cuda.TOLERANCE}
 
 
 @pytest.fixture(scope="module")
@@ -262,9 +263,10 @@ def test_the_gpu_engine_takes_float32_where_half_is_too_far_off(
 
 
 def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "available", lambda: False)
-    with pytest.raises(InputError, match="needs a GPU"):
-        engine(small, "cuda")
+    monkeypatch.setattr(cuda, "available", lambda *_: False)
+    for name in ("cuda", "mps"):
+        with pytest.raises(InputError, match=f"the engine {name} needs a GPU"):
+            engine(small, name)
     monkeypatch.setattr(selection, "cached_choice", lambda key, batch: "cuda")  # it was there when measured
     monkeypatch.setattr(selection, "SECONDS", 0.01)
     assert engine(small, batch=2).name != "cuda"
@@ -273,7 +275,7 @@ def test_without_a_gpu_one_is_told(small: Backbone, monkeypatch: pytest.MonkeyPa
 def test_auto_takes_the_gpu_where_it_is_fastest(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in: what `auto` does once PyTorch finds a GPU."""
     monkeypatch.setattr(selection, "SECONDS", 0.01)
-    monkeypatch.setattr(cuda, "available", lambda: True)
+    monkeypatch.setattr(cuda, "available", lambda *_: True)
     real = engine(small, "torch")
 
     class Quick:

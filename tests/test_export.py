@@ -95,7 +95,7 @@ def pixel_session(preprocess: Preprocess) -> onnxruntime.InferenceSession:
 
 PIXELS = {
     (fit, interpolation): Preprocess(size=56, resize=64, fit=fit, interpolation=interpolation)
-    for fit in ("squash", "crop")
+    for fit in ("squash", "crop", "pad")
     for interpolation in ("bicubic", "bilinear")
 }
 SIDES = st.one_of(st.integers(1, 400), st.sampled_from([56, 64, 112, 128, 65, 63, 1000]))
@@ -134,7 +134,7 @@ def test_most_pictures_have_exactly_the_same_crop(sessions: Any) -> None:
 # The whole file
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> None:
     classifier = make(Preprocess(fit=fit))
     done = export.export(classifier, tmp_path / "m.onnx", pictures((300, 400)))

@@ -13,8 +13,9 @@ from fieldmark import models
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
+from fieldmark.data.transforms import PAPER_CROP
 from fieldmark.features.extraction import Extraction
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead
 from fieldmark.training import finetune
 from fieldmark.training.automl import (

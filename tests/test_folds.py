@@ -13,7 +13,8 @@ from fieldmark import models
 from fieldmark.data import cross_validation
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.data.transforms import PAPER_CROP
+from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.training.automl import Budget, candidates, training_and_validation
 from fieldmark.training.automl.finetune_search import FineTuningSearch
 from fieldmark.training.automl.linear_probe_search import fit_candidate

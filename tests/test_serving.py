@@ -183,6 +183,7 @@ def test_classes_and_model(web: httpx.Client, classifier: Classifier) -> None:
     assert [each["taxon_id"] for each in classes] == [taxon.id for taxon in classifier.taxa]
     about = web.get("/v1/model").json()
     assert (about["classes"], about["architecture"]) == (4, classifier.architecture)
+    assert about["engine"] == "onnxruntime"
     assert about["limits"]["photos"] == 32
 
 

@@ -12,8 +12,9 @@ from fieldmark import models
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, read
 from fieldmark.data.taxonomy import Taxonomy
+from fieldmark.data.transforms import PAPER_CROP
 from fieldmark.features.cache import FeatureStore
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.inference.classifier import Classifier, Member, Network
 from fieldmark.training.automl import (
     Budget,

@@ -5,6 +5,8 @@ Arguments:
 Options:
     out: The PNG image to write.
     label: The class to explain: its id or scientific name. [default: the first answer]
+    engine: What runs the network for the prediction; the heat map has its own way. [default: onnxruntime,
+        or torch where the network cannot be converted]
 """
 
 from __future__ import annotations
@@ -14,14 +16,22 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
+from fieldmark.utils.choices import EngineName
 
 
-def explain(model: Path, photo: Path, out: Path, label: str | None = None, cache: Path | None = None) -> None:
+def explain(
+    model: Path,
+    photo: Path,
+    out: Path,
+    label: str | None = None,
+    engine: EngineName | None = None,
+    cache: Path | None = None,
+) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference import explain as explaining
 
-    found = explaining.run(model, photo, out, label)
+    found = explaining.run(model, photo, out, label, engine)
     named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
     typer.echo("\n".join(inference.text_lines([named])))
     if found.heat is None:

@@ -11,11 +11,12 @@ Computing:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Crop, EngineName
 from fieldmark.utils.errors import InputError
 
 
@@ -26,28 +27,31 @@ def extract(
     weights: str = "pretrained",
     weights_dir: Path | None = None,
     engine: EngineName = "auto",
+    size: str | None = None,
+    crop: Crop | None = None,
     cluster: str | None = None,
     shards: opt.Positive = 16,
     source: str | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
+    from fieldmark.data.transforms import FITS
     from fieldmark.features import sharded
-    from fieldmark.features.extractor import FeatureExtractor
+    from fieldmark.features.extractor import FeatureExtractor, View
     from fieldmark.models import load
 
     mine = sharded.Shard.parse(shard)
     if cluster is not None and mine.of > 1:
         raise InputError("--shard is for a process without a cluster: with --cluster, give --shards only.")
     table = sharded.read(photos, source=source)
-    how = {"weights": weights, "weights_dir": weights_dir}
+    how: dict[str, Any] = {"weights": weights, "weights_dir": weights_dir, "size": opt.side(size)}
     networks = dict.fromkeys(backbone or ["tf_efficientnet_lite0"], how)
-    extractor = FeatureExtractor(engine=engine)
+    extractor = FeatureExtractor(View(FITS.get(crop)), engine=engine)
     with opt.cluster_workers(cluster, shards) as workers:
         if workers:
             report = workers.extract(table, networks, extractor)
         else:
-            backbones = {name: load(name, weights=weights, weights_dir=weights_dir) for name in networks}
+            backbones = {name: load(name, **each) for name, each in networks.items()}
             report = sharded.extract_shard(mine.share(table), backbones, extractor, mine)
     where = f"{shards} shards on {cluster}" if cluster else f"Shard {mine.number}/{mine.of}"
     for photo_id, error in report.rejected.items():

@@ -18,6 +18,9 @@ Training:
     bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
 Computing:
     engine: What runs the network; auto measures which is fastest.
+    size: The side of the square crop in pixels. [default: that of the network]
+    crop: Resize a photo to a square, cut out its center, or pad it with a border. [default: as the
+        network was published; squash for those that fieldmark lists]
     tier: Decode photos in full (exact), or large JPEGs at a reduced size (fast).
     cluster: Run on a Ray cluster: its address, or local to start one here.
     shards: On a cluster: the number of tasks to divide into.
@@ -36,6 +39,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,6 +61,13 @@ def config_from(kind: type[C], options: Mapping[str, Any], /, **derived: Any) ->
     """
     named = {each.name: options[each.name] for each in fields(kind) if each.name in options}
     return kind(**named | derived)
+
+
+def side(text: str | None) -> int | None:
+    """Read `--size`: one side of a square, in pixels."""
+    if text is None or text.isdecimal():
+        return int(text) if text else None
+    raise InputError(f"--size is {text!r}: crops are square, so give one side in pixels, such as 224.")
 
 
 def use_cache(folder: Path | None) -> None:

@@ -11,6 +11,9 @@ Output:
     out: Write .csv, .jsonl or .parquet instead; the same command resumes.
     wide: One row for each photo and one column for each label, for CSV and Parquet.
     submission: Write the challenge's id,predicted file.
+Computing:
+    engine: What runs the network; auto measures which is fastest. [default: onnxruntime, or torch where
+        the network cannot be converted]
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import OutputFormat
+from fieldmark.utils.choices import EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ def predict(
     submission: Path | None = None,
     cluster: str | None = None,
     shards: opt.Positive = 16,
+    engine: EngineName | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
@@ -49,7 +53,7 @@ def predict(
 
     if wide and out is None and format != "csv":
         raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
-    classifier = Classifier.load(model)
+    classifier = Classifier.load(model, engine=engine)
     if only is not None:
         known = len(classifier.taxa)
         classifier = classifier.only(inference.read_species_list(only))

@@ -19,7 +19,7 @@ import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
-from fieldmark.utils.choices import DecodingTier, EngineName, Grouping
+from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping
 from fieldmark.utils.logging import format_duration
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def rank(
     json: bool = False,
     seed: int = 0,
     engine: EngineName = "auto",
+    size: str | None = None,
+    crop: Crop | None = None,
     tier: DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
@@ -46,7 +48,9 @@ def rank(
     from fieldmark.experiments.records import StudyRecord
 
     study = None if against is None else StudyRecord.from_dict(io.read_json(against), against)
-    found = run(data, opt.config_from(RankConfig, options, networks=tuple(network or ())))
+    found = run(
+        data, opt.config_from(RankConfig, options, networks=tuple(network or ()), size=opt.side(size))
+    )
     if study is not None:
         found = replace(found, agreement=agreement(found, study))
     typer.echo(io.to_json(found.to_dict()).rstrip() if json else "\n".join(_lines(found)))

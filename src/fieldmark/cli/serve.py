@@ -9,6 +9,9 @@ Limits:
     batch: The batch size of the network.
     max_pixels: Refuse photos with more pixels.
     max_bytes: Refuse requests with more bytes.
+Computing:
+    engine: What runs the network; auto measures which is fastest. [default: onnxruntime, or torch where
+        the network cannot be converted]
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fieldmark.cli import options as opt
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
 
 _KEY_LENGTH = 16  # shorter ones can be guessed
@@ -30,6 +34,7 @@ def serve(
     batch: int = 16,
     max_pixels: int = 50_000_000,
     max_bytes: int = 33_554_432,
+    engine: EngineName | None = None,
     cache: Path | None = None,
 ) -> None:
     options = locals()
@@ -43,7 +48,7 @@ def serve(
         raise InputError(f"{error.name} is not installed: run `pip install 'fieldmark[serve]'`.") from error
     from fieldmark.inference.classifier import Classifier
 
-    run(Classifier.load(model), config)
+    run(Classifier.load(model, engine=engine), config)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

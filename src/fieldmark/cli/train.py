@@ -64,6 +64,8 @@ def train(
     names: Path | None = None,
     seed: int = 0,
     engine: choices.EngineName = "auto",
+    size: str | None = None,
+    crop: choices.Crop | None = None,
     tier: choices.DecodingTier = "exact",
     cache: Path | None = None,
 ) -> None:
@@ -78,6 +80,7 @@ def train(
         options,
         backbone=networks[0] if networks else None,
         also=networks[1:],
+        size=opt.side(size),
         budget=None if budget is None else seconds(budget),
     )
     trained = run(photos, config, out=out, command=opt.command_line())

@@ -11,7 +11,7 @@ from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.split import PARTS, Part, Split, split_photos, undivided
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import PAPER_CROP, Preprocess
 from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
 
@@ -86,7 +86,7 @@ class Dataset:
         if part not in PARTS:
             raise InputError(f"part is {part!r}: choose train, val or test.")
         photos: LabelledPhotos = getattr(self, part)
-        return PhotoDataset(photos, self.classes, preprocess or Preprocess(size=224, fit="squash"))
+        return PhotoDataset(photos, self.classes, preprocess or PAPER_CROP)
 
     @classmethod
     def undivided(cls, table: PhotoTable, *, name: str = "", seed: int = 0) -> Dataset:

@@ -9,7 +9,7 @@ twice the size that it is resized to.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -22,10 +22,16 @@ from fieldmark.utils.choices import DecodingTier
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray
 
-ResizeMode = Literal["crop", "squash"]
+ResizeMode = Literal["crop", "squash", "pad"]
+FITS: Mapping[str | None, ResizeMode] = {"squash": "squash", "center": "crop", "pad": "pad"}
+"""`Preprocess.fit` by the value of the option `--crop`."""
+
+FILL = (124, 116, 104)
+"""The colour of the border of a padded photo: ImageNet's mean. Normalised it is near zero for every network,
+which is also what convolutions pad with; one colour for all lets networks share the crop."""
 
 _VERSION = 2  # goes up when the same settings give other pixels, so that cached features are not reused
-_MAX_SIZE = 4096
+MAX_SIZE = 4096
 _OVERSAMPLING = 2  # the fast tier decodes to at least this multiple of the size
 
 # The usual random crop of fine-tuning (Szegedy et al., "Going deeper with convolutions", 2015), with
@@ -44,7 +50,8 @@ class Preprocess:
         resize: what the shorter side is resized to before cutting, at least `size`; not with `squash`.
         interpolation: `bilinear` or `bicubic`, both antialiased.
         fit: `crop`: resize the shorter side, then cut out the centre; `squash`: the whole photo is
-            resized to a square, whatever its shape.
+            resized to a square, whatever its shape; `pad`: the whole photo in its proportions, in the
+            middle of a square of the colour `FILL`.
         tier: `exact` or `fast`, see above.
         flip: whether the crop is mirrored horizontally: another view of the same photo.
     """
@@ -63,8 +70,8 @@ class Preprocess:
                 raise InputError(f"preprocess.{name} is {value!r}: it must be one of {choices}.")
         for name in ("size", "resize"):
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= _MAX_SIZE:
-                wanted = f"a whole number of pixels from 1 to {_MAX_SIZE}"
+            if type(value) is not int or not 1 <= value <= MAX_SIZE:
+                wanted = f"a whole number of pixels from 1 to {MAX_SIZE}"
                 raise InputError(f"preprocess.{name} is {value!r}: it must be {wanted}.")
         if type(self.flip) is not bool:
             raise InputError(f"preprocess.flip is {self.flip!r}: it must be true or false.")
@@ -76,7 +83,7 @@ class Preprocess:
 
     def key(self) -> str:
         """Return a key of the settings: equal keys, equal crops."""
-        shape = f"crop{self.resize}" if self.fit == "crop" else "squash"
+        shape = f"crop{self.resize}" if self.fit == "crop" else self.fit
         mirrored = "-flip" if self.flip else ""
         return f"p{_VERSION}-{self.size}-{shape}-{self.interpolation}-{self.tier}{mirrored}"
 
@@ -122,18 +129,36 @@ class Preprocess:
         """
         height, width = image_HWC.shape[:2]
         size = (self.size, self.size)
-        whole = _whole(width, height, self.resize) if self.fit == "crop" else size
-        crop = resampling.resize(image_HWC, self.box(height, width), size, self.interpolation, whole)
+        if self.fit == "pad":
+            crop = np.full((*size, 3), FILL, np.uint8)
+            top, left, high, wide = self.inside(height, width)
+            whole = resampling.resize(image_HWC, (0, 0, width, height), (high, wide), self.interpolation)
+            crop[top : top + high, left : left + wide] = whole
+        else:
+            scaled = _whole(width, height, self.resize) if self.fit == "crop" else size
+            crop = resampling.resize(image_HWC, self.box(height, width), size, self.interpolation, scaled)
         return _mirrored(crop) if self.flip else crop
 
+    def inside(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return where the crop shows the photo and no border: top, left, height and width in its pixels."""
+        if self.fit != "pad":
+            return 0, 0, self.size, self.size
+        high, wide = (max(1, round(self.size * side / max(height, width))) for side in (height, width))
+        return (self.size - high) // 2, (self.size - wide) // 2, high, wide
+
     def box(self, height: int, width: int) -> Box:
-        """Return the part of an image that the crop shows: left, top, right, bottom in its pixels."""
-        if self.fit == "squash":
+        """Return the part of an image that the crop shows, without a border: left, top, right, bottom in
+        the image's pixels."""
+        if self.fit != "crop":
             return (0, 0, width, height)
         new_height, new_width = _whole(width, height, self.resize)
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         across, down = width / new_width, height / new_height
         return (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
+
+
+PAPER_CROP = Preprocess(size=224, fit="squash")
+"""The paper's crop: the whole photo "resized to 224 x 224", without its proportions."""
 
 
 def crops(data: bytes, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:

@@ -29,12 +29,12 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.records import StudyRecord
 from fieldmark.experiments.study.networks import random_network
 from fieldmark.features.extraction import Extraction
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor, cost_of
+from fieldmark.features.extractor import FeatureExtractor, cost_of, extractor_of
 from fieldmark.heads import HEADS
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.models import Backbone
 from fieldmark.training import grouping
-from fieldmark.utils.choices import DecodingTier, EngineName, Grouping
+from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
 from fieldmark.utils.records import Record
@@ -53,6 +53,8 @@ class RankConfig:
     groups: Grouping = "auto"  # whether bursts and near-duplicates form groups, which folds do not divide
     engine: EngineName = "auto"
     tier: DecodingTier = "exact"
+    size: int | None = None  # the side of the crops in pixels; None: that of each network
+    crop: Crop | None = None  # as for `TrainConfig`
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def rank(data: Path, config: RankConfig) -> NetworkRanking:
     """
     loaded = _load(config)
     table, split = _given(data, config)
-    extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
+    extractor = extractor_of(config)
     ends = {"": time.perf_counter()}
 
     def complete(name: str, _so_far: Extraction) -> None:
@@ -154,9 +156,11 @@ def _load(config: RankConfig) -> dict[str, Backbone]:
     found = {}
     for name in dict.fromkeys(config.networks or models.available(config.weights_dir)):
         try:
-            found[name] = models.load(name, weights_dir=config.weights_dir, seed=config.seed)
+            found[name] = models.load(
+                name, weights_dir=config.weights_dir, seed=config.seed, size=config.size
+            )
         except WeightsUnavailable as error:
-            found[name] = random_network(name, config.seed, error)
+            found[name] = random_network(name, config.seed, error, config.size)
     if not found:
         raise InputError("No network has weights here: name --weights-dir, or --network.")
     return found

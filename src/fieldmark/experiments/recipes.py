@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark.experiments.own import OwnNetwork, code_key
 from fieldmark.training.finetune.step import Loss
-from fieldmark.utils.choices import Transfer
+from fieldmark.utils.choices import Crop, Transfer
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Run:
         decide: for `head`: the first label is the most `probable`, or the one with the least expected
             `height` of the lowest common ancestor (see `fieldmark.evaluation.taxonomic`).
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
+        size, crop: the side of the crops in pixels, and how they are made; None: as for `TrainConfig`.
         changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
             those of the recipe `finetune.good`.
         network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
@@ -111,6 +112,8 @@ class Run:
     ask: tuple[str, ...] = ("whole",)
     decide: Literal["probable", "height"] = "probable"
     prune_below: int | None = None
+    size: int | None = None
+    crop: Crop | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     network: OwnNetwork | Callable[[], nn.Module] | None = None
     loss: Loss | None = None
@@ -135,9 +138,9 @@ class Run:
         Raises:
             InputError: own code has no version, and its source does not say all.
         """
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("network", "loss", "version", *(["decide"] if self.decide == "probable" else [])):
-            del values[name]
+        later = {"decide": "probable", "size": None, "crop": None}  # where unset, older rows keep their keys
+        out = {"network", "loss", "version", *(n for n, unset in later.items() if getattr(self, n) == unset)}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in out}
         if self.own:
             values["network"] = self.own.key
         if self.loss is not None:
@@ -147,20 +150,18 @@ class Run:
     @property
     def id(self) -> str:
         """A name for the row that tells it from all others; also the name of its file of scores."""
-        changes = ",".join(f"{name}={value}" for name, value in self.changes.items())
-        one_view = self.learn == self.ask == ("whole",)
         loss = getattr(self.loss, "__name__", type(self.loss).__name__)
         parts = [
             *(self.table, self.backbone or self.mode, self.transfer),
             *("pruned" if self.pruned else "complete", self.mode),
             "" if self.mode in ("head", "ensemble") else f"{self.epochs}ep",
             # What only some runs have comes last, so that the names of all others stay short.
-            self.head,
-            "" if self.decide == "probable" else self.decide,
+            *(self.head, "" if self.decide == "probable" else self.decide),
             "" if self.combine == "mean" else self.combine,
-            *(() if one_view else ("+".join(self.learn), "+".join(self.ask))),
+            *(() if self.learn == self.ask == ("whole",) else ("+".join(self.learn), "+".join(self.ask))),
             "" if self.prune_below is None else f"below{self.prune_below}",
-            re.sub(r"[^\w.,=-]+", "", changes),
+            *(f"{self.size}px" if self.size else "", self.crop or ""),
+            re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",
             "test" if self.part == "test" and not self.best_of else "",
         ]

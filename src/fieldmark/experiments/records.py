@@ -52,6 +52,8 @@ class StudyRow(Record):
     epochs: int | None = None  # None for a head in closed form and for an ensemble
     mode: str = "cached"  # as in the `Run`
     part: str = "val"  # as in the `Run`
+    size: int | UnsetType = UNSET  # the side of the crops in pixels, where the `Run` has one
+    crop: str | UnsetType = UNSET  # how they are made, where the `Run` says so
     classes: int = 0  # how many classes were learned
     photos: int = 0  # how many photos the error was measured on
     train_seconds: float | None = None  # of training; None: unknown

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fieldmark.data.loader import CachedCrops, CropCache, LabelledCrops, streamed_crops
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.subset import LabelledPhotos
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import FITS, Preprocess, ResizeMode
 from fieldmark.features import extraction
 from fieldmark.features.cache import FeatureCache, FeatureDtype, FeatureStore
 from fieldmark.features.extraction import Extraction, Job
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.models import Backbone, runtime
+from fieldmark.models import Architecture, Backbone, runtime
+from fieldmark.utils.choices import DecodingTier
 from fieldmark.utils.logging import progress_bar
-
-PAPER_CROP = Preprocess(size=224, fit="squash")
-"""The paper's crop: the whole photo "resized to 224 x 224", without its proportions."""
 
 _ROOM = 8 / 7
 """The side of crops for random cropping, as a multiple of the network's: 256 for 224."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How photos become crops, beside what is as each network was published (`Architecture.preprocess`).
+
+    Attributes:
+        fit: as in `Preprocess`; None: as the network was published.
+        tier, flip: as in `Preprocess`.
+    """
+
+    fit: ResizeMode | None = None
+    tier: DecodingTier = "exact"
+    flip: bool = False
+
+    def of(self, facts: Architecture) -> Preprocess:
+        """Return the view of one network, in the proportions of its published side."""
+        how = facts.preprocess
+        return replace(how, fit=self.fit or how.fit, tier=self.tier, flip=self.flip)
 
 
 @dataclass(frozen=True)
@@ -28,14 +46,14 @@ class FeatureExtractor:
     """Computes the features of photos with frozen networks, and reads them back.
 
     Attributes:
-        preprocess: makes the crop that all backbones share.
+        preprocess: makes the crops: one for all networks, in the size of each; or a `View`.
         store: where features are kept.
         engine: which engine runs the networks; `auto` measures which is fastest here.
         dtype: the data type in which features are kept.
         workers: decoding threads; None: one a core.
     """
 
-    preprocess: Preprocess = PAPER_CROP
+    preprocess: Preprocess | View = View()
     store: FeatureStore = field(default_factory=FeatureStore)
     engine: str = "auto"
     dtype: FeatureDtype = "float16"
@@ -45,7 +63,7 @@ class FeatureExtractor:
         default_factory=dict, repr=False, compare=False
     )
 
-    def with_view(self, preprocess: Preprocess) -> FeatureExtractor:
+    def with_view(self, preprocess: Preprocess | View) -> FeatureExtractor:
         """Return the same extractor for another view of the photos."""
         return replace(self, preprocess=preprocess, _crops={})
 
@@ -56,10 +74,10 @@ class FeatureExtractor:
         return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.dtype)
 
     def crop_for(self, backbone: Backbone) -> Preprocess:
-        """Return the shared crop in the size that the network takes."""
-        size = backbone.architecture.input_size
-        resize = round(self.preprocess.resize * size / self.preprocess.size)
-        return replace(self.preprocess, size=size, resize=resize)
+        """Return the crop that the network is given, in the size that it takes."""
+        facts, how = backbone.architecture, self.preprocess
+        how = how.of(facts) if isinstance(how, View) else how
+        return replace(how, size=facts.input_size, resize=round(how.resize * facts.input_size / how.size))
 
     def compute(
         self,
@@ -151,6 +169,11 @@ class FeatureExtractor:
         """Return the cached features of some photos with their labels."""
         features = self.cache(backbone).get([photo.sha256 for photo in photos.files])
         return LabelledFeatures(features, photos.labels(classes), photos.ids)
+
+
+def extractor_of(config: Any) -> FeatureExtractor:
+    """Return the extractor of a configuration with the fields `crop`, `tier` and `engine`."""
+    return FeatureExtractor(View(FITS.get(config.crop), config.tier), engine=config.engine)
 
 
 def cost_of(extractor: FeatureExtractor, backbone: Backbone, photos: int) -> float | None:

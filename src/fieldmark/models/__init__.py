@@ -66,6 +66,8 @@ def load(
     weights: str | Path = "pretrained",
     weights_dir: Path | None = None,
     seed: int = 0,
+    size: int | None = None,
+    trained_at: int | None = None,
 ) -> Backbone:
     """Load a network with its weights, in evaluation mode.
 
@@ -76,9 +78,12 @@ def load(
         weights_dir: the first folder to search for pretrained weights. The file is named
             `NAME.safetensors`, `NAME_anything.pth` and so on, or as it was published.
         seed: of random values.
+        size: the side of its crops in pixels; None: the one that it was published or trained for.
+        trained_at: the side that the weights in a file were trained for; None: the published one.
 
     Raises:
-        InputError: an unknown network, or a file that is damaged, hostile or of another network.
+        InputError: an unknown network, one that does not take crops of such a side, or a file that is
+            damaged, hostile or of another network.
         WeightsUnavailable: the pretrained weights are not on this machine and cannot be downloaded.
     """
     facts = name if isinstance(name, Architecture) else architecture(name)
@@ -89,8 +94,13 @@ def load(
 
     with seeded(seed, "weights", facts.name):
         network = libraries.of(facts).build(facts)
+    if trained_at not in (None, facts.input_size):
+        from fieldmark.models.sides import network_at
+
+        facts, network = facts.at(trained_at), network_at(facts, network.eval(), trained_at)
     info = weights_.fill(facts, network, read) if read else weights_.random_weights_info(facts, network, seed)
-    return Backbone(facts, network.eval(), info)
+    found = Backbone(facts, network.eval(), info)
+    return found if size is None else found.at(size)
 
 
 def available(weights_dir: Path | None = None) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from fieldmark.data.transforms import PAPER_CROP, Preprocess
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,7 +37,21 @@ class Architecture:
     giga_macs: float  # multiply-adds for one crop, in units of 10^9
     licence: str  # the terms of the pretrained weights
     url: str  # where the pretrained weights are published, or ""
+    preprocess: Preprocess = PAPER_CROP  # how it was published, in the proportions of its own side
+    published_size: int | None = None  # the side that it was published for, where `input_size` is another
     config: str = ""  # JSON that the library builds the network from, "" where its name is enough
+
+    def at(self, side: int) -> Architecture:
+        """Return the same for crops of another side in pixels."""
+        # Convolutions dominate the cost, and grow with the area.
+        macs = round(self.giga_macs * (side / self.input_size) ** 2, 3)
+        published = self.published_size or self.input_size
+        return replace(self, input_size=side, giga_macs=macs, published_size=published)
+
+    @property
+    def published(self) -> Architecture:
+        """Return the same for crops of the side that it was published for."""
+        return replace(self.at(self.published_size or self.input_size), published_size=None)
 
     @property
     def file_name(self) -> str:

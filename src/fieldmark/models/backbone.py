@@ -5,10 +5,11 @@ PyTorch is imported when a network is built, so that the command line starts qui
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.utils import io
@@ -43,29 +44,23 @@ class Backbone:
         return _unpickled, (), {each.name: getattr(self, each.name) for each in fields(self)}
 
     def at(self, side: int) -> Backbone:
-        """Return the same network, with shared parameters, for crops of another side in pixels.
+        """Return the same network for crops of another side in pixels.
+
+        It shares its parameters; but where position embeddings are resampled, it is a copy.
 
         Raises:
-            InputError: the network accepts only crops of its own side.
+            InputError: the network does not accept such crops.
         """
         native = self.native or self
         facts = native.architecture
         if side == facts.input_size:
             return native
-        # Convolutions dominate the cost, and grow with the area.
-        macs = round(facts.giga_macs * (side / facts.input_size) ** 2, 3)
-        larger = replace(facts, input_size=side, giga_macs=macs)
-        found = Backbone(larger, native.network, native.weights_info, native)
-        import torch
+        if not 1 <= side <= MAX_SIZE:
+            raise InputError(f"The side of a crop is {side}: it must be from 1 to {MAX_SIZE} pixels.")
+        from fieldmark.models.sides import network_at
 
-        try:
-            with torch.inference_mode():
-                found.trunk(torch.zeros((1, side, side, 3), dtype=torch.uint8))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise InputError(
-                f"{facts.name} takes crops of {facts.input_size} pixels only, not of {side}."
-            ) from error
-        return found
+        network = network_at(facts, native.network, side)
+        return Backbone(facts.at(side), network, native.weights_info, native)
 
     @cached_property
     def trunk(self) -> Trunk:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from fieldmark.data.transforms import Preprocess, ResizeMode
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HUB, INSIDE, LAST, Architecture
 from fieldmark.models.timm import giga_macs, triple
@@ -98,11 +99,19 @@ def described(name: str, config: Mapping[str, Any], *, licence: str, url: str) -
             giga_macs=giga_macs(network, side),
             licence=licence,
             url=url,
+            preprocess=_preprocess(side, pixels),
             config=text,
         )
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise InputError(f"open_clip cannot build {name} from its configuration ({error}).") from error
     return facts
+
+
+def _preprocess(side: int, pixels: Mapping[str, Any]) -> Preprocess:
+    """Return the published preprocessing: the shorter side, unless it says otherwise, to the crop's."""
+    fit = {"squash": "squash", "longest": "pad"}.get(str(pixels.get("resize_mode")), "crop")
+    smooth = pixels.get("interpolation") != "bilinear"
+    return Preprocess(side, side, "bicubic" if smooth else "bilinear", cast("ResizeMode", fit))
 
 
 def build(facts: Architecture) -> nn.Module:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from fieldmark.data.transforms import FITS, Preprocess
 from fieldmark.models import torchvision
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, INSIDE, LAST, Architecture
@@ -160,8 +161,18 @@ def described(
         giga_macs=giga_macs(network, int(size[1])),
         licence=licence or str(its.get("license") or "not stated by timm"),
         url=_url(its) if url is None else url,
+        preprocess=_preprocess(its),
         config=json.dumps(config) if config else "",
     )
+
+
+def _preprocess(config: Mapping[str, Any]) -> Preprocess:
+    """Return the published preprocessing. The few networks whose squashed photo is also cut get all of it."""
+    size = int(config["input_size"][1])
+    fit = FITS.get({"border": "pad"}.get(mode := config.get("crop_mode", "center"), mode), "crop")
+    smooth = config.get("interpolation") == "bicubic"
+    resize = max(size, int(size / config.get("crop_pct", 0.875)))
+    return Preprocess(size, resize, "bicubic" if smooth else "bilinear", fit)
 
 
 def _pooling(network: Any) -> str:

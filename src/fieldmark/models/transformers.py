@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from fieldmark.data.resampling import Interpolation
+from fieldmark.data.transforms import Preprocess
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, INSIDE, LAST, Architecture
 from fieldmark.models.timm import giga_macs, triple
@@ -20,6 +22,8 @@ from fieldmark.utils.errors import InputError
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_BILINEAR = 2  # as Pillow numbers it
 
 
 def load_library() -> Any:
@@ -70,12 +74,23 @@ def described(
             giga_macs=giga_macs(network, side),
             licence=licence,
             url=url,
+            preprocess=_preprocess(side, pixels),
             config=text,
         )
     except Exception as error:  # a library of many models may raise anything
         raise InputError(
             f"transformers cannot build {name} from its configuration ({type(error).__name__}: {error})."
         ) from error
+
+
+def _preprocess(side: int, pixels: Mapping[str, Any]) -> Preprocess:
+    """Return the published preprocessing; without one, the whole photo, squashed."""
+    size = pixels.get("size")
+    shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    smooth: Interpolation = "bilinear" if pixels.get("resample") == _BILINEAR else "bicubic"
+    if not isinstance(shorter, int):
+        return Preprocess(side, side, smooth, "squash")
+    return Preprocess(side, max(side, shorter), smooth, "crop")
 
 
 def build(facts: Architecture) -> nn.Module:
@@ -115,7 +130,7 @@ def _quiet() -> Iterator[None]:
 def renamed(
     _facts: Architecture, network: nn.Module, state: Mapping[str, torch.Tensor]
 ) -> Mapping[str, torch.Tensor]:
-    """Give the tensors of a published file the names of `build`, as transformers does it when it loads them."""
+    """Give the tensors of a published file the names of `build`, as transformers does when it loads them."""
     import torch
 
     inside, inner = f"{INSIDE}.inner.", cast("Any", network.get_submodule(f"{INSIDE}.inner"))

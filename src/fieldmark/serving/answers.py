@@ -137,6 +137,7 @@ class ModelInfo(BaseModel):
     name: str
     version: str
     architecture: str
+    engine: str = Field(description="What runs its networks on this server.")
     classes: int
     test: str = Field(description="Its top-1 error on test photos, in words; or empty.")
     licence: str = Field(description="Licence of the weights.")

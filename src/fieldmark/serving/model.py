@@ -79,6 +79,7 @@ def info(classifier: Classifier, config: ServeConfig) -> answers.ModelInfo:
         name=str(name),
         version=__version__,
         architecture=classifier.architecture,
+        engine=" + ".join(dict.fromkeys(each.engine.name for each in classifier.networks)),
         classes=len(classifier.taxa),
         test=str(made.get("test", "")),
         licence=str(made.get("licence", "")),

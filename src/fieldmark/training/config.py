@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fieldmark import models
+from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.utils.choices import (
+    Crop,
     DecodingTier,
     EngineName,
     Grouping,
@@ -28,6 +30,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "groups": get_args(Grouping),
     "engine": get_args(EngineName),
     "tier": get_args(DecodingTier),
+    "crop": get_args(Crop),
     "ensemble": get_args(Weighting),
     "quality": get_args(Quality),
 }
@@ -64,6 +67,10 @@ class TrainConfig:
         seed: of the split and of the order of training.
         engine: what runs the network; `auto` measures.
         tier: how photos are decoded, `exact` or `fast`.
+        size: the side of the crop in pixels; None: the one that the network was published for.
+        crop: how a photo becomes a crop: `squash` resizes it without its proportions, `center` cuts out
+            the central square, `pad` keeps all of it and its proportions with a border; None: as the
+            network was published, and `squash` for the networks that fieldmark lists.
         thumbnails: whether small pictures of training photos are written to the folder, so that the
             nearest ones can be shown where the photos themselves are not available.
         also: further networks; an ensemble of all of them is trained.
@@ -97,6 +104,8 @@ class TrainConfig:
     seed: int = 0
     engine: EngineName = "auto"
     tier: DecodingTier = "exact"
+    size: int | None = None
+    crop: Crop | None = None
     thumbnails: bool = False
     also: tuple[str, ...] = ()
     ensemble: Weighting | None = None
@@ -177,7 +186,7 @@ def _wrong_values(config: TrainConfig) -> Iterator[str]:
     """What is wrong with single values."""
     for name, allowed in _CHOICES.items():
         value = getattr(config, name)
-        if value not in allowed and not (value is None and name in ("head", "ensemble")):
+        if value not in allowed and not (value is None and name in ("head", "ensemble", "crop")):
             yield f"{name} is {value!r}: choose {', '.join(allowed[:-1])} or {allowed[-1]}."
     for what, (names, is_right) in _RULES.items():
         for name in names:
@@ -199,6 +208,10 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "a share from 0 to 1": (("val", "test", "precision"), lambda v: _is_number(v, 0, 1)),
     "a whole number from 1, or None": (("epochs", "limit"), lambda v: v is None or _is_whole(v, 1)),
     "a whole number": (("seed",), _is_whole),
+    f"one side of a square in pixels, from 1 to {MAX_SIZE}, or None": (
+        ("size",),
+        lambda v: v is None or (_is_whole(v, 1) and v <= MAX_SIZE),
+    ),
     "a number of seconds above 0, or None": (
         ("budget",),
         lambda v: v is None or (_is_number(v, 0) and v > 0),

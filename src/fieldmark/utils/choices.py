@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+# How a photo becomes the square that a network is given: resized without its proportions, cut out of the
+# centre, or whole with a border.
+Crop = Literal["squash", "center", "pad"]
 # How photos are decoded: in full, or large JPEGs at a reduced size.
 DecodingTier = Literal["exact", "fast"]
 # What runs a network; `auto` measures which is fastest.
-EngineName = Literal["auto", "torch", "onnxruntime", "openvino", "cuda"]
+EngineName = Literal["auto", "torch", "onnxruntime", "openvino", "cuda", "mps"]
 # How a last layer is trained: on all classes in each step, or on a sample of them.
 HeadKind = Literal["softmax", "sampled"]
 # What `fieldmark predict` prints.

@@ -84,7 +84,7 @@ def early(context: StudyContext, run: Run) -> StudyRow:
     learning rate is taken.
     """
     photos, classes = train_and_val(context), context.data.classes(run)
-    labelled = context.extractor.features(context.networks.of(run), photos, classes)
+    labelled = context.view(run).features(context.networks.of(run), photos, classes)
     training = replace(schedule_of(context, run), patience=PATIENCE)
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
     start, stopped, curves = time.perf_counter(), [], []
@@ -128,7 +128,7 @@ def _views(
     """The features of the photos under each view of the run, computed where they are not cached."""
     backbone, found = context.networks.of(run), {}
     for name in dict.fromkeys((*run.ask, *run.learn)):
-        extractor = context.view(name)
+        extractor = context.view(run, name)
         extractor.compute(photos.files, {run.backbone: backbone})
         found[name] = extractor.features(backbone, photos, classes)
     return found
@@ -173,5 +173,5 @@ def head_row(
     means = (np.mean([astuple(each) for each in epoch], axis=0) for epoch in zip(*curves, strict=False))
     curve = [Epoch(int(mean[0]), *map(float, mean[1:])) for mean in means]
     evaluation = Evaluation.of(photos, scores_NC, context.data.classes(run))
-    cost = cost_of(context.extractor, context.networks.of(run), len(photos))
+    cost = cost_of(context.view(run), context.networks.of(run), len(photos))
     return row_of(context, run, evaluation, seconds, cost, curve)

@@ -22,13 +22,13 @@ def key(context: StudyContext, run: Run) -> str:
     about["seed"] = context.seed
     if run.backbone:
         backbone = context.networks.of(run)
-        about["backbone"] = [backbone.key, context.extractor.crop_for(backbone).key()]
+        about["backbone"] = [backbone.key, context.view(run).crop_for(backbone).key()]
     else:
         about["rows"] = {row.id: row.key for row in context.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal", "tuned"):
         about["how"] = asdict(fine_tuning(context, run))
     if run.mode == "head":
-        views = (context.view(name) for name in run.learn + run.ask)
+        views = (context.view(run, name) for name in run.learn + run.ask)
         about["views"] = [each.crop_for(context.networks.of(run)).key() for each in views]
     if run.mode == "tail":
         # How strengths are chosen, and that the prior is in the units of the logits, see

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def cached(context: StudyContext, run: Run) -> StudyRow:
     """Train the last layer on cached features."""
-    extractor, parts = context.extractor, context.data.parts
+    extractor, parts = context.view(run), context.data.parts
     backbone, classes = context.networks.of(run), context.data.classes(run)
     photos = context.data.measured_on(run)
     train, val = (extractor.features(backbone, each, classes) for each in (parts.train, parts.val))
@@ -53,14 +53,14 @@ def trained(context: StudyContext, run: Run) -> StudyRow:
     parts, classes = context.data.parts, context.data.classes(run)
     backbone = context.networks.of(run)
     network = backbone.literal(len(classes), context.seed)
-    crops = context.extractor.crops(backbone, parts.files)
+    crops = context.view(run).crops(backbone, parts.files)
     train, val = crops.labelled(parts.train, classes), crops.labelled(parts.val, classes)
     return _network(context, run, network, (train, val), crops)
 
 
 def tuned(context: StudyContext, run: Run) -> StudyRow:
     """Train the network itself by the good recipe, from the best last layer on cached features."""
-    extractor, parts, classes = context.extractor, context.data.parts, context.data.classes(run)
+    extractor, parts, classes = context.view(run), context.data.parts, context.data.classes(run)
     backbone, how = context.networks.of(run), fine_tuning(context, run)
     network = backbone.trainable(len(classes), context.seed)
     if how.head_first:

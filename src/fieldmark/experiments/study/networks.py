@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fieldmark import models
 from fieldmark.experiments import own
@@ -24,10 +24,17 @@ class Networks:
     pretrained: dict[str, Backbone]
     random: dict[str, Backbone]
     skipped: list[SkippedNetwork]
+    _sized: dict[tuple[str, int], Backbone] = field(default_factory=dict)  # by native key and side
 
     def of(self, run: Run) -> Backbone:
-        """Return the network of a run."""
-        return (self.random if run.transfer == "scratch" else self.pretrained)[run.backbone]
+        """Return the network of a run, for crops of its size; raises InputError if it takes none such."""
+        found = (self.random if run.transfer == "scratch" else self.pretrained)[run.backbone]
+        if run.size is None:
+            return found
+        key = found.key, run.size
+        if key not in self._sized:
+            self._sized[key] = found.at(run.size)
+        return self._sized[key]
 
     def can_run(self, run: Run, runs: Sequence[Run]) -> bool:
         """Return whether its network is there or, for a run that is made from rows, one of theirs is."""
@@ -62,13 +69,16 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
             network = random_network(name, seed, error)
         logger.info(f"{name}: {network.weights_info.summary}")
         found.pretrained[name] = network
+    for run in runs:  # a size that cannot be is refused at once
+        if run.backbone in found.pretrained:
+            found.of(run)
     return found
 
 
-def random_network(name: str, seed: int, error: WeightsUnavailable) -> Backbone:
+def random_network(name: str, seed: int, error: WeightsUnavailable, size: int | None = None) -> Backbone:
     """Return a network with random weights, and log a warning with the reason."""
     logger.warning(f"Warning: {name} has randomly initialised weights: {error}")
-    return models.load(name, weights="random", seed=seed)
+    return models.load(name, weights="random", seed=seed, size=size)
 
 
 def _own(runs: Sequence[Run], seed: int) -> Backbone:

@@ -54,7 +54,7 @@ def trials_of(context: StudyContext, run: Run) -> Trials:
 
 def _try(context: StudyContext, run: Run) -> Trials:
     photos = train_and_val(context)
-    labelled = context.extractor.features(context.networks.of(run), photos, context.data.classes(run))
+    labelled = context.view(run).features(context.networks.of(run), photos, context.data.classes(run))
     folds = cross_validation.folds(photos, cross_validation.FOLDS, context.seed)
     start = time.perf_counter()
     heads: list[list[ImbalanceTrial]] = []
@@ -111,7 +111,7 @@ def tail(context: StudyContext, run: Run) -> StudyRow:
     full = replace(run, pruned=False, prune_below=None) if run.head == "masked" else run
     classes, photos = context.data.classes(full), train_and_val(context)
     found = trials_of(context, full)
-    labelled = context.extractor.features(context.networks.of(run), photos, classes)
+    labelled = context.view(run).features(context.networks.of(run), photos, classes)
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
     settings, curves = [], []
     for number, heads in enumerate(found.heads):
@@ -132,7 +132,7 @@ def _on_test(context: StudyContext, run: Run) -> StudyRow:
     """The same on the test part: chosen by all folds, trained on all their photos."""
     photos, found = train_and_val(context), trials_of(context, run)
     network, classes = context.networks.of(run), context.data.classes(run)
-    labelled = context.extractor.features(network, photos, classes)
+    labelled = context.view(run).features(network, photos, classes)
     number = _choice(context, run, found, labelled.labels, found.own_MN)
     start, key = time.perf_counter(), context.sweep_key(run)
     if key not in context.candidates:
@@ -140,7 +140,7 @@ def _on_test(context: StudyContext, run: Run) -> StudyRow:
         context.candidates[key] = _heads(context, run, labelled, photos, every_N)
     chosen = context.candidates[key][number]
     test = context.data.measured_on(run)
-    scores_NC = chosen.head.logits_of(context.extractor.features(network, test, classes).features)
+    scores_NC = chosen.head.logits_of(context.view(run).features(network, test, classes).features)
     row = head_row(context, run, test, scores_NC, time.perf_counter() - start)
     return replace(row, settings=(chosen.setting,))
 

@@ -47,6 +47,7 @@ def row_of(
         taxonomic=taxonomic_error(evaluation.scores_NC, evaluation.labels_N, levels, decide=False),
         bands={str(name): band for name, band in evaluation.banded(counts, bands).items()},
         **{name: getattr(run, name) for name in _OF_THE_RUN},
+        **{name: value for name in ("size", "crop") if (value := getattr(run, name)) is not None},
         **{f"val_{name}": summary[name] for name in _MEASURES},
         **(_network(context, run) if run.backbone else {}),
     )
@@ -55,7 +56,7 @@ def row_of(
 def _network(context: StudyContext, run: Run) -> dict[str, Any]:
     """The weights that a run began from, and the cost of one answer, in milliseconds where measured."""
     backbone = context.networks.of(run)
-    account, seconds = backbone.weights_info, cost_of(context.extractor, backbone, 1)
+    account, seconds = backbone.weights_info, cost_of(context.view(run), backbone, 1)
     short = "" if account.complete else "partly random" if account.pretrained else "random weights"
     meant = run.transfer == "scratch"  # random weights are the point of this row
     return {

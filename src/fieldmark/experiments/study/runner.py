@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from fieldmark.data.dataset import Dataset
@@ -21,7 +22,9 @@ from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.experiments.study.result import StudyResult
 from fieldmark.experiments.study.writing import KIND, finish, write
 from fieldmark.features.extraction import Extraction
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor, View
+from fieldmark.models import Backbone
+from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import FineTuning
 from fieldmark.training.run import dataset_for
 from fieldmark.training.stages import Prepared
@@ -81,7 +84,7 @@ def _study(
     able = [run for run in runs if networks.can_run(run, runs)]
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
-    extractor = FeatureExtractor(replace(PAPER_CROP, tier=config.tier), engine=config.engine)
+    extractor = FeatureExtractor(View(tier=config.tier), engine=config.engine)
     groups = config.groups or ("none" if made.name == "paper" else "auto")
     if groups == "auto" and dataset is not photos:
         dataset = _grouped(Prepared(dataset, extractor), able, networks, config)
@@ -129,6 +132,9 @@ def _check(run: Run, runs: Sequence[Run]) -> None:
         raise InputError(
             f"{row} changes the recipe of fine-tuning: its mode must be 'tuned', not {run.mode!r}."
         )
+    TrainConfig(size=run.size, crop=run.crop)  # refuses values that cannot be
+    if (run.size or run.crop) and not run.backbone:
+        raise InputError(f"{row} is made from other rows: give `size` and `crop` to those.")
     softmax = run.mode in ("cached", "literal", "finetune", "tuned")
     softmax |= run.mode == "head" and run.head == "softmax"
     if run.loss and (changes.get("mixup") or changes.get("cutmix") or not softmax):
@@ -161,17 +167,26 @@ def _in_turn(context: StudyContext) -> None:
     """Do the runs in the order in which their features are ready."""
     cached = [run for run in context.runs if run.mode in ON_FEATURES and run.backbone]
     started = [run for run in context.runs if run.mode == "tuned" and run.transfer != "scratch"]
-    wanted = {run.backbone: context.networks.pretrained[run.backbone] for run in cached + started}
+    wanted: dict[str | None, dict[str, Backbone]] = {}
+    for run in cached + started:
+        wanted.setdefault(run.crop, {})[_named(run)] = context.networks.of(run)
 
-    def complete(name: str, so_far: Extraction) -> None:
+    def complete(crop: str | None, name: str, so_far: Extraction) -> None:
         if so_far.rejected:
             context.data = context.data.without(so_far.rejected)
-        for run in (each for each in cached if each.backbone == name):
+        for run in (each for each in cached if (each.crop, _named(each)) == (crop, name)):
             _do(context, run)
 
-    context.extractor.compute(context.data.parts.files, wanted, on_complete=complete)
+    for crop, networks in wanted.items():
+        extractor = context.view(next(run for run in cached + started if run.crop == crop))
+        extractor.compute(context.data.parts.files, networks, on_complete=partial(complete, crop))
     for run in (each for each in context.runs if each not in cached):
         _do(context, run)
+
+
+def _named(run: Run) -> str:
+    """Name the network of a run with the size of its crops."""
+    return f"{run.backbone} ({run.size} px)" if run.size else run.backbone
 
 
 def _do(context: StudyContext, run: Run) -> None:

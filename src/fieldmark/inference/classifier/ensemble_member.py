@@ -41,17 +41,19 @@ class Network:
     weights: str  # `Backbone.key` at the crop size it was made for
     source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
     side: int | None = None  # crop size in pixels, where it is not the one that it was made for
+    trained_at: int | None = None  # the crop size that it was made for, where it is not the published one
+    runs_in: str | None = None  # the name of its engine; None: what starts fastest, see `_engine`
     facts: Architecture | None = None  # where the name alone does not say how it is built
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
         facts, native = backbone.architecture, backbone.native
-        side = facts.input_size if native else None
-        made_from = (native or backbone).architecture
-        return cls(
-            *(facts.name, (native or backbone).key, backbone, side), made_from if facts.config else None
-        )
+        side, own = facts.input_size if native else None, (native or backbone).architecture
+        trained_at = own.input_size if own.published_size else None
+        described = own.published if own.config else None
+        key = (native or backbone).key
+        return cls(facts.name, key, backbone, side, trained_at, facts=described)
 
     @property
     def key(self) -> str:
@@ -86,16 +88,18 @@ class Network:
     @cached_property
     def _engine(self) -> runtime.Engine:
         """A graph that was converted before is used at once, without PyTorch; a damaged one is
-        converted again, and a network that cannot be converted runs in PyTorch."""
+        converted again, and a network that cannot be converted runs in PyTorch if no engine is named."""
+        name = self.runs_in or "onnxruntime"
         graph = runtime.cached_graph(self.key)
-        if graph is not None:
+        if graph is not None and name in runtime.CONVERTED:
             with suppress(StoreError):
-                return runtime.onnx_engine_from_file(graph)
-        backbone = self.backbone
+                return runtime.CONVERTED[name](graph, runtime.BATCH)
         try:
-            return runtime.engine(backbone, "onnxruntime")
+            return runtime.engine(self.backbone, name)
         except InputError:
-            return runtime.engine(backbone, "torch")
+            if self.runs_in:
+                raise
+            return runtime.engine(self.backbone, "torch")
 
     @cached_property
     def _backbone(self) -> Backbone:
@@ -107,7 +111,8 @@ class Network:
         if self.source is None:
             raise ClassifierError("This classifier has no weights: load it from its folder.")
         try:
-            found = models.load(self.facts or self.architecture, weights=self.source)
+            name = self.facts or self.architecture
+            found = models.load(name, weights=self.source, trained_at=self.trained_at)
         except InputError as error:
             raise validation.damaged(self.source.parent, error) from error
         if found.key != self.weights:
@@ -135,7 +140,8 @@ def running(model: onnx.ModelProto) -> Callable[[ByteArray], list[Any]]:
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
     """Name a network and its view for a person; `side` where it is not the network's own."""
     told = [f"{side} px"] * (side is not None)
-    told += ["central crop"] * (view.fit == "crop") + ["mirrored"] * view.flip
+    told += ["central crop"] * (view.fit == "crop") + ["padded"] * (view.fit == "pad")
+    told += ["mirrored"] * view.flip
     return f"{architecture} ({', '.join(told)})" if told else architecture
 
 

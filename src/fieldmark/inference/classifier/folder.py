@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import MAX_SIZE, Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import hub as remote
 from fieldmark.inference.classifier import validation
@@ -31,6 +31,7 @@ from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.validation import damaged
+from fieldmark.models import runtime
 from fieldmark.models.architecture import Architecture
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import ClassifierError, InputError
@@ -87,7 +88,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
 
     weights = {network.weights: network for network in classifier.networks}
     for number, network in enumerate(weights.values()):
-        state = network.backbone.network.state_dict()
+        state = (network.backbone.native or network.backbone).network.state_dict()
         names = trunk_names(state, network.backbone.architecture.last_layer_path)
         with io.replacing(folder / _name("backbone", number)) as temporary:
             save_file({name: state[name].contiguous() for name in names}, temporary)
@@ -129,31 +130,33 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
 
 def _as_json(member: Member) -> dict[str, Any]:
     about, network = member.to_json(), member.network
-    more = {} if network.side is None else {"side": network.side}
-    more |= {"network": asdict(network.facts)} if network.facts else {}
-    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **more}
+    sides = {"side": network.side, "trained_at": network.trained_at}
+    given: dict[str, Any] = {name: side for name, side in sides.items() if side is not None}
+    given |= {"network": asdict(network.facts)} if network.facts else {}
+    return {"architecture": network.architecture, "backbone_key": network.weights, **about, **given}
 
 
-def load(folder: str | Path) -> dict[str, Any]:
+def load(folder: str | Path, engine: str | None = None) -> dict[str, Any]:
     """Read a folder, a zip or a name on the hub; gives the attributes of a `Classifier`."""
+    runtime.check_name(engine)
     if hub := re.fullmatch(r"hf:/{1,2}([^/@]+/[^/@]+)(?:@(.+))?", str(folder)):
-        return _load(remote.from_hub(hub[1], hub[2], LIMITS))
+        return _load(remote.from_hub(hub[1], hub[2], LIMITS), engine)
     if not Path(folder).is_file():
-        return _load(Path(folder))
+        return _load(Path(folder), engine)
     unpacked = remote.from_zip(Path(folder), LIMITS)
     try:
-        return _load(unpacked)
+        return _load(unpacked, engine)
     except ClassifierError as error:
         raise ClassifierError(str(error).replace(str(unpacked), str(folder))) from error
 
 
-def _load(folder: Path) -> dict[str, Any]:
+def _load(folder: Path, engine: str | None) -> dict[str, Any]:
     from safetensors import SafetensorError
 
     about = _read_about(folder)
     try:
         taxonomy = validation.taxonomy(about["taxonomy"])
-        members = _members(folder, about, len(taxonomy))
+        members = _members(folder, about, len(taxonomy), engine)
         return {
             "members": members,
             "taxonomy": taxonomy,
@@ -180,7 +183,7 @@ def _ood(folder: Path, about: Any, dim: int) -> OodDetector | None:
     return found
 
 
-def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
+def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tuple[Member, ...]:
     entries = about["members"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MEMBERS:
         raise ValueError(f"members are not a list of 1 to {MOST_MEMBERS}")
@@ -192,15 +195,18 @@ def _members(folder: Path, about: Any, classes: int) -> tuple[Member, ...]:
         head = _read_head(folder / _name("head", number), about["files"])
         preprocess = Preprocess.from_json(io.to_json(entry["preprocess"]))
         architecture, key = (validation.text(entry, name) for name in ("architecture", "backbone_key"))
-        side = int(validation.number(entry, "side", 1, preprocess.size)) if "side" in entry else None
-        validation.member(architecture, key, preprocess, side, head, classes)
+        side, own = (
+            int(validation.number(entry, name, 1, MAX_SIZE)) if name in entry else None
+            for name in ("side", "trained_at")
+        )
+        validation.member(architecture, key, preprocess, side or own, head, classes)
         which = list({**networks, key: {}}).index(key)
         path = folder.absolute() / _name("backbone", which)  # it is read later, perhaps elsewhere
         sides = networks.setdefault(key, {})
-        if any(each.architecture != architecture for each in sides.values()):
+        if any((each.architecture, each.trained_at) != (architecture, own) for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
         facts = msgspec.convert(entry["network"], Architecture) if "network" in entry else None
-        network = sides.setdefault(side, Network(architecture, key, path, side, facts))
+        network = sides.setdefault(side, Network(architecture, key, path, side, own, engine, facts))
         temperature = validation.number(entry, "temperature", 1e-3, 1e3)
         weight = validation.number(entry, "weight", 0, 1)
         members.append(Member(network, preprocess, head, temperature, weight))

@@ -26,6 +26,7 @@ from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import ClassifierError, ImageRejected
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -355,13 +356,20 @@ class Classifier:
             return hub.upload(folder, name, private, revision, message, token)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Classifier:
+    def load(cls, folder: str | Path, *, engine: EngineName | None = None) -> Classifier:
         """Read the folder that `save` wrote, a zip of it, or `hf://OWNER/NAME` (or with `@REVISION`)
         from the Hugging Face hub.
 
         No code in it is run, and only the files that are needed are read.
 
+        Args:
+            folder: the place.
+            engine: what runs the networks; `auto` measures. None: ONNX Runtime, which starts without
+                PyTorch, or PyTorch where a network cannot be converted.
+
         Raises:
             ClassifierError: it is not a classifier, is damaged or hostile, or cannot be fetched.
+            InputError: there is no such engine. One that is not installed, or that cannot run a network,
+                raises it at the first photo.
         """
-        return cls(**storage.load(folder))
+        return cls(**storage.load(folder, engine))

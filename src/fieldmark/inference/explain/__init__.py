@@ -17,6 +17,7 @@ from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activa
 from fieldmark.inference.explain.picture import Explanation, overlay, picture
 from fieldmark.inference.neighbours import similar
 from fieldmark.utils import io
+from fieldmark.utils.choices import EngineName
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -100,7 +101,9 @@ def to_photo_frame(view: Preprocess, found: Activation, height: int, width: int)
     heat = Image.fromarray(np.ascontiguousarray(positive_hw / top if top > 0 else positive_hw))
     x0, y0, x1, y1 = map(round, view.box(height, width))
     size = (max(1, x1 - x0), max(1, y1 - y0))
-    seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    y, x, high, wide = (side / view.size for side in view.inside(height, width))
+    inside = (x * heat.width, y * heat.height, (x + wide) * heat.width, (y + high) * heat.height)
+    seen = np.asarray(heat.resize(size, Image.Resampling.BICUBIC, box=inside)).clip(0, 1)
     whole = np.zeros((height, width), np.float32)
     part = whole[y0:y1, x0:x1]
     part[...] = seen[: part.shape[0], : part.shape[1]]
@@ -138,9 +141,14 @@ def explain(
     )
 
 
-def run(model: Path, photo: Path, out: Path, label: str | None = None) -> Explanation:
-    """Explain a photo with the classifier in a folder, and write the picture as a PNG."""
-    found = explain(Classifier.load(model), photo, label)
+def run(
+    model: Path, photo: Path, out: Path, label: str | None = None, engine: EngineName | None = None
+) -> Explanation:
+    """Explain a photo with the classifier in a folder, and write the picture as a PNG.
+
+    The engine predicts; heat maps need ONNX Runtime, or gradients, which only PyTorch computes.
+    """
+    found = explain(Classifier.load(model, engine=engine), photo, label)
     io.write_bytes(out, picture(found))
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fieldmark.data import resampling
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import FILL, Preprocess
 
 if TYPE_CHECKING:
     import onnx
@@ -61,13 +61,19 @@ class Nodes:
 def crop(add: Nodes, image: str, preprocess: Preprocess) -> str:
     """Add what `Preprocess.apply` does: uint8 (H, W, 3), any H and W, to uint8 (1, size, size, 3)."""
     height, width = (_side(add, image, axis) for axis in (0, 1))
+    size, borders = preprocess.size, []
     if preprocess.fit == "crop":
         whole_height, whole_width = _whole(add, height, width, preprocess.resize)
-        rows = _centre(add, height, whole_height, preprocess.size)
-        columns = _centre(add, width, whole_width, preprocess.size)
+        rows, columns = _centre(add, height, whole_height, size), _centre(add, width, whole_width, size)
+    elif preprocess.fit == "pad":
+        longer = add("Max", height, width)
+        (whole_height, rows, above), (whole_width, columns, left) = (
+            _padded(add, side, longer, size) for side in (height, width)
+        )
+        borders = [add("Unsqueeze", above, add.constant([1], np.int64)), left]
     else:
-        whole_height = whole_width = add.real(preprocess.size)
-        rows, columns = (add.real(0), height), (add.real(0), width)
+        whole_height = whole_width = add.real(size)
+        rows, columns = (_evenly(add, add.real(0), side, size) for side in (height, width))
     down = _weights(add, height, rows, preprocess)
     across = _weights(add, width, columns, preprocess)
     pixels = add.to(add("Transpose", image, perm=[2, 0, 1]), np.float32)
@@ -85,6 +91,9 @@ def crop(add: Nodes, image: str, preprocess: Preprocess) -> str:
         else_branch=_passes(add, pixels, down, across, columns_first=False),
     )
     colours_last = add("Transpose", add.to(resized, np.uint8), perm=[1, 2, 0])
+    if borders:
+        border = add("Unsqueeze", add("Or", *borders), add.constant([2], np.int64))
+        colours_last = add("Where", border, add.constant(FILL, np.uint8), colours_last)
     if preprocess.flip:
         backwards = np.arange(preprocess.size)[::-1]
         colours_last = add("Gather", colours_last, add.constant(backwards, np.int64), axis=1)
@@ -107,25 +116,49 @@ def _whole(add: Nodes, height: str, width: str, resize: int) -> tuple[str, str]:
     return resized(height), resized(width)
 
 
-def _centre(add: Nodes, side: str, new: str, size: int) -> tuple[str, str]:
-    """Add the begin and end of the central crop along one side, in pixels of the photo."""
+@dataclass(frozen=True)
+class _Axis:
+    """Where the pixels of the crop are along one side of the photo."""
+
+    centre: str  # of each, in pixels of the photo, (size, 1)
+    scale: str  # pixels of the photo for one of the crop
+
+
+def _evenly(add: Nodes, low: str, high: str, size: int) -> _Axis:
+    """Add pixels that divide the part of a side from `low` to `high`."""
+    scale = add("Div", add("Sub", high, low), add.real(size))
+    steps = add.constant(np.arange(size)[:, None] + 0.5, np.float64)
+    return _Axis(add("Add", low, add("Mul", steps, scale)), scale)
+
+
+def _padded(add: Nodes, side: str, longer: str, size: int) -> tuple[str, _Axis, str]:
+    """Add the new length of a side, its pixels, and which of them are a border, (size,): these repeat the
+    photo's edge, so that every filter has a sum."""
+    new = add("Max", add("Round", add("Div", add("Mul", add.real(size), side), longer)), add.real(1))
+    before = add("Floor", add("Div", add("Sub", add.real(size), new), add.real(2)))
+    place = add("Sub", add.constant(np.arange(size), np.float64), before)
+    outside = add("Or", add("Less", place, add.real(0)), add("GreaterOrEqual", place, new))
+    edge = add("Max", add("Min", place, add("Sub", new, add.real(1))), add.real(0))
+    steps = add("Unsqueeze", add("Add", edge, add.real(0.5)), add.constant([1], np.int64))
+    scale = add("Div", side, new)
+    return new, _Axis(add("Mul", steps, scale), scale), outside
+
+
+def _centre(add: Nodes, side: str, new: str, size: int) -> _Axis:
+    """Add the pixels of the central crop along one side."""
     margin = add("Div", add("Sub", new, add.real(size)), add.real(2))
     begin = add("Round", margin)  # halves to even, as Python rounds
     scale = add("Div", side, new)
     end = add("Mul", add("Add", begin, add.real(size)), scale)
-    return add("Mul", begin, scale), end
+    return _evenly(add, add("Mul", begin, scale), end, size)
 
 
-def _weights(add: Nodes, side: str, box: tuple[str, str], preprocess: Preprocess) -> str:
+def _weights(add: Nodes, side: str, pixels: _Axis, preprocess: Preprocess) -> str:
     """Add the filter of each output pixel along one side: float32 (size, side); see `resampling`."""
-    low, high = box
     one, half = add.real(1), add.real(0.5)
-    scale = add("Div", add("Sub", high, low), add.real(preprocess.size))
-    stretch = add("Max", scale, one)
+    stretch, centre = add("Max", pixels.scale, one), pixels.centre
     support = add.real(2.0 if preprocess.interpolation == "bicubic" else 1.0)
     reach = add("Mul", support, stretch)
-    steps = add.constant(np.arange(preprocess.size)[:, None] + 0.5, np.float64)
-    centre = add("Add", low, add("Mul", steps, scale))
     first = _truncate(add, add("Add", add("Sub", centre, reach), half))
     last = _truncate(add, add("Add", add("Add", centre, reach), half))
     zero, step = add.constant(0, np.int64), add.constant(1, np.int64)

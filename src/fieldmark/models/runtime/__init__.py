@@ -1,6 +1,7 @@
 """Engines run a backbone's trunk. All give the same features, to 1e-3 relative.
 
-Exceptions: `cuda` computes in float16 (to 5e-3), and int8 is less accurate and never chosen by default.
+Exceptions: `cuda` and `mps` compute in float16 (to 5e-3), and int8 is less accurate. `auto` never chooses
+`mps`, which was not run on an Apple computer yet, or int8.
 
 Importing this package imports neither PyTorch nor any engine's library: `cached_graph` and
 `onnx_engine_from_file` compute features from a converted graph without PyTorch.
@@ -29,21 +30,27 @@ logger = logging.getLogger(__name__)
 
 onnx_engine_from_file = OnnxEngine  # a converted graph, without PyTorch
 
+CONVERTED: dict[str, Callable[[Path, int], Engine]] = {"onnxruntime": OnnxEngine, "openvino": OpenVinoEngine}
+"""The engines that run a converted graph, without PyTorch, by their names."""
+
 ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
     "torch": TorchEngine,
     "onnxruntime": lambda backbone, batch: _converted(OnnxEngine, backbone, batch),
     "openvino": lambda backbone, batch: _converted(OpenVinoEngine, backbone, batch),
     # A GPU needs larger batches.
     "cuda": lambda backbone, batch: cuda.CudaEngine(backbone, max(batch, cuda.BATCH)),
+    "mps": cuda.MpsEngine,
 }
 
 __all__ = [
     "BATCH",
+    "CONVERTED",
     "ENGINES",
     "ByteArray",
     "Engine",
     "FloatArray",
     "cached_graph",
+    "check_name",
     "cores",
     "engine",
     "onnx_engine_from_file",
@@ -71,7 +78,7 @@ def engine(
     if name in ENGINES:
         return ENGINES[name](backbone, batch)
     if name != "int8":
-        raise InputError(f"there is no engine {name!r}: name auto, {', '.join(ENGINES)}.")
+        check_name(name)
     if calibration is None:
         raise InputError("the engine int8 needs crops to set its ranges by: give `calibration`.")
     from fieldmark.models.runtime import int8
@@ -79,6 +86,12 @@ def engine(
     found, loss = int8.quantized(backbone, calibration, batch)
     logger.info(f"{backbone.architecture.name}, {loss.summary}")
     return found
+
+
+def check_name(name: str | None) -> None:
+    """Raise InputError for a name that is no engine's."""
+    if name not in (None, "auto", *ENGINES):
+        raise InputError(f"there is no engine {name!r}: name auto, {', '.join(ENGINES)}.")
 
 
 def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:

@@ -21,7 +21,7 @@ PIECE = 4  # crops that a thread runs at once: their feature maps stay in its co
 
 
 class Engine(Protocol):
-    """Runs a backbone's trunk. All but `cuda` may be called from several threads at a time."""
+    """Runs a backbone's trunk. It may be called from several threads at a time."""
 
     name: str
 

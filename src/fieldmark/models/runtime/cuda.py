@@ -1,15 +1,17 @@
-"""Run the trunk on an NVIDIA GPU through PyTorch: in float16, in batches of one fixed size.
+"""Run the trunk on a GPU, NVIDIA's or Apple's, through PyTorch: in float16, in batches of one fixed size.
 
 Not yet run on a GPU: what does not depend on the device is tested on the CPU.
 
-Convolutions run in float16 with the channels last (for tensor cores), as one captured CUDA graph a
-batch; two slots alternate, so that the crops of one batch are copied while the batch before is computed.
+On NVIDIA's, convolutions run in float16 with the channels last (for tensor cores), as one captured CUDA
+graph a batch; two slots alternate, so that the crops of one batch are copied while the batch before is
+computed.
 Photos are decoded on the CPU: NVIDIA's JPEG decoder gives other pixels than the tier `exact`.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +34,11 @@ BATCH = 256
 TOLERANCE = 5e-3
 
 
-def available() -> bool:
+def available(device: str = "cuda") -> bool:
     """Return whether PyTorch can use a GPU."""
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
 
 
 class CudaEngine:
@@ -45,7 +47,7 @@ class CudaEngine:
     Args:
         backbone: what to run.
         batch: the size of the captured batch; fewer crops are padded with black ones.
-        device: "cuda"; "cpu" computes the same without graph, streams and pinned memory.
+        device: "cuda"; "mps" and "cpu" compute the same without graph, streams and pinned memory.
 
     Raises:
         InputError: PyTorch cannot use a GPU.
@@ -55,15 +57,16 @@ class CudaEngine:
     tolerance = TOLERANCE
 
     def __init__(self, backbone: Backbone, batch: int = BATCH, device: str = "cuda") -> None:
-        if device == "cuda" and not available():
+        if device != "cpu" and not available(device):
             raise InputError(
-                "the engine cuda needs a GPU that PyTorch can use, and there is none: use the engine auto."
+                f"the engine {device} needs a GPU that PyTorch can use, and there is none: use the engine "
+                "auto."
             )
         import torch
 
         self._device = torch.device(device)
         self._on_gpu = self._device.type == "cuda"
-        self._batch = batch
+        self._batch, self._lock = batch, threading.Lock()
         self.preferred = 4 * batch  # crops of a call, so that copying and computing overlap
         trunk = copy.deepcopy(backbone.trunk)
         self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -85,7 +88,7 @@ class CudaEngine:
             return self(np.zeros((1, *self._shape[1:]), np.uint8))[:0]
         parts: list[FloatArray] = []
         waiting: list[_Slot] = []
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode():
             for number, at in enumerate(range(0, len(crops_NSS3), self._batch)):
                 if len(waiting) == len(self._slots):
                     parts.append(waiting.pop(0).collect())
@@ -102,7 +105,7 @@ class CudaEngine:
         host[: len(crops)] = crops
         host[len(crops) :] = 0
         if not self._on_gpu:
-            slot.result.copy_(self._replay(slot.pinned))
+            slot.result.copy_(self._replay(slot.pinned.to(self._device)))
             return
         import torch
 
@@ -179,6 +182,15 @@ class CudaEngine:
             return output
 
         self._replay = replay
+
+
+class MpsEngine(CudaEngine):
+    """The trunk on the GPU of an Apple computer."""
+
+    name = "mps"
+
+    def __init__(self, backbone: Backbone, batch: int) -> None:
+        super().__init__(backbone, batch, "mps")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from fieldmark.data import cross_validation
 from fieldmark.data.subset import DataSplits, LabelledPhotos
 from fieldmark.data.transforms import Preprocess, ResizeMode
 from fieldmark.evaluation import calibration, metrics
-from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.features.extractor import FeatureExtractor, View
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import name_of
 from fieldmark.models import Backbone
@@ -35,10 +35,12 @@ class Candidate:
     Attributes:
         backbone: the network, with its own crop size or a larger one.
         extractor: computes and caches the features of the view.
+        plain: whether this is the network's usual crop: what the recipes of fine-tuning were made for.
     """
 
     backbone: Backbone
     extractor: FeatureExtractor
+    plain: bool = False
 
     @property
     def view(self) -> Preprocess:
@@ -128,31 +130,36 @@ def candidates(
     Args:
         networks: the networks, the default first.
         extractor: computes their features.
-        all_views: also try larger crops, central crops and mirrored photos.
+        all_views: also try larger crops, central crops (or whole photos, where central ones are usual) and
+            mirrored photos; crops of another kind or size only where the user chose none.
     """
+    usual = extractor.preprocess
+    chosen = isinstance(usual, View) and usual.fit is not None
 
-    def view_of(network: Backbone, fit: ResizeMode = "squash", *, flip: bool = False) -> Candidate:
-        view = replace(extractor.preprocess, fit=fit, flip=flip)
-        return Candidate(network, extractor.with_view(view))
+    def view_of(network: Backbone, view: Preprocess | View = usual, **plain: bool) -> Candidate:
+        return Candidate(network, extractor.with_view(view), **plain)
 
-    plain = [view_of(each) for each in networks]
+    plain = [view_of(each, plain=True) for each in networks]
     if not all_views:
         return plain
     large = [_larger(each) for each in networks]
     first = large[0] or networks[0]
+    other: ResizeMode = "squash" if extractor.crop_for(first).fit == "crop" else "crop"
+    others = [] if chosen else [replace(usual, fit=other)]
     return [
         plain[0],
         *([view_of(first)] if large[0] else []),
-        view_of(first, "crop"),
+        *(view_of(first, each) for each in others),
         *plain[1:],
-        view_of(first, flip=True),
-        view_of(first, "crop", flip=True),
+        *(view_of(first, replace(each, flip=True)) for each in (usual, *others)),
         *(view_of(each) for each in large[1:] if each),
     ]
 
 
 def _larger(backbone: Backbone) -> Backbone | None:
-    """Return the network for larger crops, in steps of 32 pixels; None where it has a fixed size."""
+    """Return the network for larger crops, in steps of 32 pixels; None where its size is fixed or chosen."""
+    if backbone.native:
+        return None
     side = 32 * round(LARGER * backbone.architecture.input_size / 32)
     try:
         return backbone.at(side)
@@ -160,9 +167,9 @@ def _larger(backbone: Backbone) -> Backbone | None:
         return None
 
 
-def load_all(names: Sequence[str], weights_dir: Any, seed: int) -> list[Backbone]:
+def load_all(names: Sequence[str], weights_dir: Any, seed: int, size: int | None) -> list[Backbone]:
     """Load the networks with their pretrained weights, and log which these are."""
-    networks = [models.load(name, weights_dir=weights_dir, seed=seed) for name in names]
+    networks = [models.load(name, weights_dir=weights_dir, seed=seed, size=size) for name in names]
     for name, network in zip(names, networks, strict=True):
         logger.info(f"Network: {name}; {network.weights_info.summary}")
     return networks

@@ -92,10 +92,7 @@ class Search:
         self.try_all([each for each in front if each is not wanted[0]], "softmax")
         self._try_heads()
         tuning = FineTuningSearch(self.parts, self.seed, self.budget, stream, bfloat16)
-        # With its own crop size and the whole photo: what the recipes were made for.
-        plain = [each for each in wanted if not each.backbone.native and not each.view.flip]
-        plain = [each for each in plain if each.view.fit == "squash"]
-        tuning.try_all(_in_order(plain, front))
+        tuning.try_all(_in_order([each for each in wanted if each.plain], front))
         self.tuned = tuning.results
         self.extraction = self.extraction.merged(tuning.extraction)
         self.skipped += tuning.skipped

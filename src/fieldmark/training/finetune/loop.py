@@ -80,6 +80,7 @@ def finetune(
     if not recipe.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    recipe = _possible(recipe, network, val.side)
     update = Updater(network, recipe, steps=steps, loss=loss)
     run = _digest_of(network, train, val, recipe)
     state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
@@ -102,6 +103,17 @@ def finetune(
     low_rank.merge(network)
     network.to("cpu")
     return state.curve, state.seconds
+
+
+def _possible(recipe: FineTuning, network: Network, full: int) -> FineTuning:
+    """Leave smaller crops out of a recipe where the network takes those of its own side only."""
+    try:
+        with torch.inference_mode():
+            for side in {recipe.side(epoch, full) for epoch in range(recipe.epochs)} - {full}:
+                network.eval()(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+    except (RuntimeError, ValueError, AssertionError):
+        return replace(recipe, sides=(1.0,))
+    return recipe
 
 
 def _updates(

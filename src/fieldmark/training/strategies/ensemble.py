@@ -22,7 +22,7 @@ from fieldmark.evaluation.comparison import Difference, difference
 from fieldmark.evaluation.ensemble import WEIGHTINGS, MemberContribution
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extraction import Extraction
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import extractor_of
 from fieldmark.heads.softmax import Fit, Hyperparameters
 from fieldmark.inference.classifier import Classifier, Member, Network, stacked
 from fieldmark.training import automl
@@ -190,14 +190,13 @@ class EnsembleStrategy:
     def networks(self) -> list[models.Backbone]:
         """The networks to try, with their pretrained weights."""
         names = (self.config.network, *self.config.also)
-        return automl.load_all(names, self.config.weights_dir, self.config.seed)
+        return automl.load_all(names, self.config.weights_dir, self.config.seed, self.config.size)
 
     def prepare(self) -> Prepared:
         """Compute the features of the first network."""
         join_processes("last")
         first = self.networks[0]
-        view = replace(PAPER_CROP, tier=self.config.tier)
-        data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
+        data = Prepared(self.dataset, extractor_of(self.config))
         data = data.compute({first.architecture.name: first})
         if self.divided or self.config.groups == "none":
             return data

@@ -16,7 +16,7 @@ from fieldmark import models
 from fieldmark.data.cross_validation import together
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.subset import LabelledPhotos
-from fieldmark.features.extractor import PAPER_CROP, FeatureExtractor
+from fieldmark.features.extractor import extractor_of
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import logistic
 from fieldmark.heads.base import LinearHead
@@ -71,14 +71,14 @@ class SingleStrategy:
             weights="random" if config.transfer == "scratch" else config.weights,
             weights_dir=config.weights_dir,
             seed=config.seed,
+            size=config.size,
         )
         logger.info(f"Network: {config.network}; {backbone.weights_info.summary}")
         return cls(read(), config, backbone, divided)
 
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
-        view = replace(PAPER_CROP, tier=self.config.tier)
-        data = Prepared(self.dataset, FeatureExtractor(view, engine=self.config.engine))
+        data = Prepared(self.dataset, extractor_of(self.config))
         if self.config.transfer == "scratch":
             return data
         with distributed.first_process_first():
