@@ -45,9 +45,13 @@ class Network:
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
+        from fieldmark.models import BACKBONES, timm
+
         facts, native = backbone.architecture, backbone.native
         side = facts.input_size if native else None
-        return cls(facts.name, (native or backbone).key, backbone, side)
+        # Some names are torchvision's and timm's: without the prefix they mean torchvision's.
+        name = facts.name if BACKBONES.get(facts.name, facts).library == facts.library else None
+        return cls(name or timm.PREFIX + facts.name, (native or backbone).key, backbone, side)
 
     @property
     def key(self) -> str:
