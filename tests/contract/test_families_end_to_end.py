@@ -40,8 +40,8 @@ TABLE = (Path(__file__).resolve().parents[2] / "docs" / "backbones.md").read_tex
 NETWORKS = dict(re.findall(r"^\| `(\w+)` \| \d+ \| `([\w.]+)` \| [\d.]+ \| \d+ ", TABLE, re.MULTILINE))
 REFUSED = set(re.findall(r"^\| `(\w+)` \| (graph|heat map) \| .* \|$", TABLE, re.MULTILINE))
 USUAL = (
-    *("convnext", "crossvit", "edgenext", "efficientnet", "levit", "mobilevit", "nfnet", "repvit"),
-    *("starnet", "vision_transformer_relpos", "xcit", "maxxvit"),
+    *("coat", "convnext", "crossvit", "densenet", "efficientnet", "eva", "levit", "maxxvit", "nfnet"),
+    *("repvit", "starnet", "vision_transformer_relpos"),
 )
 ASKED = os.environ.get("FIELDMARK_ALL_FAMILIES", ",".join(USUAL))
 TRIED = [name for name in NETWORKS if ASKED == "1" or name in ASKED.split(",")]
