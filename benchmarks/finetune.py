@@ -10,11 +10,16 @@ compare the recipe with a batch of 32 in one part instead of two, and with half 
 
 Pixels are random, of 256 x 256, and in memory for both: no figure includes reading photos. A round is
 one epoch of a few batches without the first, which waits for its photos and initialises libraries.
+
+Further rows are the peak memory of two updates in a process of its own, beyond that before them: with
+activation checkpointing and with low-rank updates, against all layers; the seconds stand in the note.
 """
 
 from __future__ import annotations
 
 import copy
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,11 +39,15 @@ from fieldmark.models import import_torchvision
 from fieldmark.training.finetune import FineTuning, good
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.layers import set_modes
+from fieldmark.training.finetune.memory_estimate import estimate
 from fieldmark.training.finetune.step import Updater
 
 NETWORK, CLASSES, STORED = "tf_efficientnet_lite0", 74, 256
 PEER = "timm's parts in a plain PyTorch loop"
 _AREA = (0.35, 1.0)  # the share of a photo in a crop, as ours
+_LARGE = ("tf_efficientnet_lite0", "vit_small_patch16_224")
+_LESS = {"checkpointing": {"checkpointing": True}, "low-rank updates": {"transfer": "low-rank"}}
+_LESS["both"] = _LESS["checkpointing"] | _LESS["low-rank updates"]
 _TIMED = 1  # batches per round after the first: some minutes in total on two cores
 
 
@@ -60,7 +69,45 @@ def run(quick: bool = False) -> list[Row]:
     }
     values = common.alternate(ways, common.rounds(quick))
     what = f"a step at {side} x {side}, {how.batch_size} photos"
-    return [common.compare(what, values, "ours", peer, note=NETWORK) for peer in (PEER, *others)]
+    rows = [common.compare(what, values, "ours", peer, note=NETWORK) for peer in (PEER, *others)]
+    return rows + [each for name in (("test_vit",) if quick else _LARGE) for each in _memory(name)]
+
+
+def _memory(name: str) -> Iterator[Row]:
+    """Compare the peak memory of the ways that take less with that of all layers."""
+    whole = common.elsewhere("finetune", name, "{}")
+    for way, changes in _LESS.items():
+        found = common.elsewhere("finetune", name, json.dumps(changes))
+        ratio = whole["mib"] / found["mib"]
+        yield Row(
+            f"peak memory with {way}, {name}",
+            "MiB",
+            found["mib"],
+            whole["mib"],
+            "all layers, nothing computed twice",
+            *[ratio] * 3,
+            common.EXACT,
+            note=f"{found['seconds']:.2f} s an update, all layers {whole['seconds']:.2f} s; "
+            f"estimated {found['estimated']:,.0f} MiB",
+        )
+
+
+def _one(name: str, changes: dict[str, Any]) -> dict[str, float]:
+    """Make two updates in this process: MiB beyond those before them, and the seconds of the second."""
+    how = replace(good("all", epochs=1), **changes)
+    backbone = models.load(name, weights="random")
+    network, side = backbone.trainable(CLASSES, 0), backbone.architecture.input_size
+    crops = torch.zeros(how.batch_size, side, side, 3, dtype=torch.uint8)
+    network(crops[:1])  # the libraries
+    before = common.peak_gib()
+    update = Updater(network, how, steps=1000)
+    set_modes(network, how)
+    for step in range(2):
+        start = time.perf_counter()
+        update(crops, torch.arange(how.batch_size), step)
+    seconds, peak = time.perf_counter() - start, common.peak_gib() - before
+    again = estimate(backbone.trainable(CLASSES, 0), how, side)
+    return {"mib": 1024 * peak, "seconds": seconds, "estimated": again.more / 2**20}
 
 
 def _photos(count: int) -> LabelledCrops:
@@ -142,3 +189,7 @@ def _seconds(
         update(crops, labels)
         marks.append(time.perf_counter())
     return float(np.diff(marks).mean())
+
+
+if __name__ == "__main__":
+    print(json.dumps(_one(sys.argv[1], json.loads(sys.argv[2]))))

@@ -405,7 +405,9 @@ def test_finetune() -> None:
 
     rows = measured.run(quick=True)
     check_rows(rows)
-    assert {each.what for each in rows} == {"a step at 64 x 64, 4 photos"}
+    steps, memory = rows[:-3], rows[-3:]
+    assert {each.what for each in steps} == {"a step at 64 x 64, 4 photos"}
+    assert all(each.what.startswith("peak memory with") for each in memory)
 
 
 def test_findings(insects: Path) -> None:

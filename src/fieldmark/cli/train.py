@@ -23,6 +23,8 @@ Training:
     epochs: The number of epochs. [default: early stopping for the last layer, else 6]
     rare: Logit adjustment for rare classes, at little cost in all.
     stream: Fine-tune without a crop cache: decode photos in each epoch.
+    checkpointing: Fine-tune in less memory and more time: compute activations again.
+    accumulate: Fine-tune in less memory: compute a batch of 32 in this many parts. [default: 2]
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ def train(
     rare: bool = False,
     stream: bool = False,
     bfloat16: bool = False,
+    checkpointing: bool = False,
+    accumulate: opt.OptionalPositive = None,
     precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     thumbnails: bool = False,
     split: choices.SplitMethod = "stratified",

@@ -149,8 +149,9 @@ def _configuration(repository: Repository) -> tuple[Mapping[str, Any], Describe]
         path = repository.file(name)
         config = io.read_json(path) if path else None
         if isinstance(config, dict) and key in config:
-            pixels = repository.file("preprocessor_config.json") if key == "model_type" else None
-            return config, partial(describe, pixels=io.read_json(pixels)) if pixels else describe
+            if key == "model_type" and (pixels := repository.file("preprocessor_config.json")):
+                return config, partial(transformers.described, pixels=io.read_json(pixels))
+            return config, describe
     raise InputError(
         f"{repository.name} is no network of timm, open_clip or transformers: it has neither "
         "open_clip_config.json nor a config.json with `architecture` or `model_type`."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -191,6 +191,19 @@ def split_last_layer(model: ClassifierNetwork, network: nn.Module) -> tuple[nn.M
     assert isinstance(linear, nn.Linear)
     place = model.last_layer_path.rpartition(".")[0] if model.is_pooled else model.last_layer_path
     return with_layer(model.network, place, network.get_submodule(place)).eval(), linear
+
+
+def storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Make tensors contiguous, each in memory of its own, as safetensors needs them; a few networks use a
+    layer twice."""
+    found: dict[str, torch.Tensor] = {}
+    addresses: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.contiguous()
+        address = whole.untyped_storage().data_ptr()
+        found[name] = whole.clone() if address in addresses else whole
+        addresses.add(address)
+    return found
 
 
 def _new_layer(layer: nn.Module, num_classes: int) -> nn.Module:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fieldmark.models.architecture import INSIDE
 from fieldmark.models.network import Trunk
-from fieldmark.models.timm import INSIDE
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:

@@ -81,6 +81,8 @@ class TrainConfig:
         stream: whether fine-tuning decodes photos again in each epoch instead of caching crops.
         rare: whether logits are adjusted for rare classes, see `fieldmark.training.logit_adjustment`.
         bfloat16: whether fine-tuning computes in bfloat16.
+        checkpointing: whether fine-tuning computes activations again instead of keeping them all.
+        accumulate: in how many parts fine-tuning computes a batch, one after the other; None: 2.
         budget: how many seconds `best` may take; None: as long as needed.
 
     Raises:
@@ -114,6 +116,8 @@ class TrainConfig:
     stream: bool = False
     rare: bool = False
     bfloat16: bool = False
+    checkpointing: bool = False
+    accumulate: int | None = None
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -206,7 +210,10 @@ def _is_whole(value: Any, low: float = -math.inf) -> bool:
 
 _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "a share from 0 to 1": (("val", "test", "precision"), lambda v: _is_number(v, 0, 1)),
-    "a whole number from 1, or None": (("epochs", "limit"), lambda v: v is None or _is_whole(v, 1)),
+    "a whole number from 1, or None": (
+        ("epochs", "limit", "accumulate"),
+        lambda v: v is None or _is_whole(v, 1),
+    ),
     "a whole number": (("seed",), _is_whole),
     f"one side of a square in pixels, from 1 to {MAX_SIZE}, or None": (
         ("size",),
@@ -216,7 +223,10 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
         ("budget",),
         lambda v: v is None or (_is_number(v, 0) and v > 0),
     ),
-    "True or False": (("thumbnails", "stream", "rare", "bfloat16", "holdout"), lambda v: isinstance(v, bool)),
+    "True or False": (
+        ("thumbnails", "stream", "rare", "bfloat16", "checkpointing", "holdout"),
+        lambda v: isinstance(v, bool),
+    ),
     "a path, or None": (("weights_dir", "names"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),
@@ -251,6 +261,8 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
             "--quality best chooses itself how networks are weighed: leave --ensemble out, or name "
             "several --backbone and no --quality best."
         )
+    if config.checkpointing or config.accumulate:
+        yield f"--checkpointing and --accumulate are for fine-tuning one network: leave them out, {alone}"
     if not best:
         yield from _of_no_search(config)
         yield from _of_no_tuning(config, "--quality best")
@@ -279,6 +291,7 @@ def _of_no_search(config: TrainConfig) -> Iterator[str]:
 
 
 def _of_no_tuning(config: TrainConfig, instead: str) -> Iterator[str]:
-    for option, wanted in (("--bfloat16", config.bfloat16), ("--stream", config.stream)):
-        if wanted:
+    for field in ("bfloat16", "stream", "checkpointing", "accumulate"):
+        if getattr(config, field):
+            option = f"--{field}"
             yield (f"{option} is for training the network itself: name {instead}, or leave {option} out.")

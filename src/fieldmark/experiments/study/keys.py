@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from fieldmark.experiments.recipes import Run
@@ -26,7 +26,7 @@ def key(context: StudyContext, run: Run) -> str:
     else:
         about["rows"] = {row.id: row.key for row in context.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal", "tuned"):
-        about["how"] = asdict(fine_tuning(context, run))
+        about["how"] = fine_tuning(context, run).key
     if run.mode == "head":
         views = (context.view(run, name) for name in run.learn + run.ask)
         about["views"] = [each.crop_for(context.networks.of(run)).key() for each in views]

@@ -48,12 +48,16 @@ class Network:
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
+        from fieldmark.models import BACKBONES, timm
+
         facts, native = backbone.architecture, backbone.native
         side, own = facts.input_size if native else None, (native or backbone).architecture
         trained_at = own.input_size if own.published_size else None
         described = own.published if own.config else None
-        key = (native or backbone).key
-        return cls(facts.name, key, backbone, side, trained_at, facts=described)
+        # Some names are torchvision's and timm's: without the prefix they mean torchvision's.
+        same = BACKBONES.get(facts.name, facts).library == facts.library
+        name, key = facts.name if same else timm.PREFIX + facts.name, (native or backbone).key
+        return cls(name, key, backbone, side, trained_at, facts=described)
 
     @property
     def key(self) -> str:

@@ -84,6 +84,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
     from safetensors.numpy import save as as_bytes
     from safetensors.torch import save_file
 
+    from fieldmark.models.network import storable
     from fieldmark.models.weights import trunk_names
 
     weights = {network.weights: network for network in classifier.networks}
@@ -91,7 +92,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
         state = (network.backbone.native or network.backbone).network.state_dict()
         names = trunk_names(state, network.backbone.architecture.last_layer_path)
         with io.replacing(folder / _name("backbone", number)) as temporary:
-            save_file({name: state[name].contiguous() for name in names}, temporary)
+            save_file(storable({name: state[name] for name in names}), temporary)
     for number, member in enumerate(classifier.members):
         tensors = {name: np.ascontiguousarray(t) for name, t in member.head.tensors().items()}
         io.write_bytes(folder / _name("head", number), as_bytes(tensors))

@@ -160,8 +160,9 @@ def _channels_first(found: torch.Tensor, trunk: nn.Module) -> torch.Tensor:
     if found.ndim == 3:
         last = any(getattr(module, "output_fmt", "") == "NHWC" for module in modules)
         return found.permute(2, 0, 1) if last else found
-    patches = found[next(each.num_prefix_tokens for each in modules if hasattr(each, "num_prefix_tokens")) :]
-    side = math.isqrt(len(patches))
-    if side * side != len(patches):
-        raise NoFeatureMap("The tokens of the network are no square of patches: it has no heat map.")
-    return patches.T.reshape(-1, side, side)
+    prefix = next(each.num_prefix_tokens for each in modules if hasattr(each, "num_prefix_tokens"))
+    for patches in (found[prefix:], found):  # some networks add the class token after these blocks
+        side = math.isqrt(len(patches))
+        if side * side == len(patches):
+            return patches.T.reshape(-1, side, side)
+    raise NoFeatureMap("The tokens of the network are no square of patches: it has no heat map.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ class _FineTuningRun:
         recipe = finetune.good(transfer, epochs=EPOCHS, seed=tuning.seed)
         self.recipe = replace(recipe, precision="bfloat16") if tuning.bfloat16 else recipe
         # The budget is part of the key, since it determines the epochs.
-        rest = [_FORMAT, asdict(self.recipe), tuning.budget.seconds, tuning.stream]
+        rest = [_FORMAT, self.recipe.key, tuning.budget.seconds, tuning.stream]
         key = io.digest([*cache_key(candidate, tuning.photos, self.parts, self.seed), *rest])
         self.cache_path = io.cache_dir() / "tuned" / f"{key[:32]}.safetensors"
 
@@ -232,11 +232,12 @@ class _FineTuningRun:
         """
         from safetensors.torch import save_file
 
+        from fieldmark.models.network import storable
+
         model, over = self.model, self.tuning.budget.is_over
         finetune.finetune(model, *self.crops, recipe, checkpoint=self._state, stop=over)
-        tensors = {name: each.contiguous() for name, each in model.state_dict().items()}
         with io.replacing(self.cache_path) as temporary:
-            save_file(tensors, temporary)
+            save_file(storable(model.state_dict()), temporary)
         self._state.unlink(missing_ok=True)
         self._begun.unlink(missing_ok=True)
         return model

@@ -3,7 +3,7 @@
 `loop` is the training loop. A recipe (`config`) has all settings: `plain` is the paper's, `good` has the
 improvements since. The other files: `data` and `augment` (the photos), `layers` and `low_rank` (what is
 trained, and how fast), `step` (one update), `checkpoint` (interrupted runs), `device` (device and
-data type), `distributed` (several processes), `time_estimate`.
+data type), `distributed` (several processes), `time_estimate`, `memory_estimate`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fieldmark.training.finetune.config import EPOCHS, FineTuning, good, plain
 from fieldmark.training.finetune.device import join_processes
 from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
+from fieldmark.training.finetune.memory_estimate import check as check_memory
 from fieldmark.training.finetune.time_estimate import Pace, pace
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "LabelledCrops",
     "Pace",
     "Stopped",
+    "check_memory",
     "finetune",
     "good",
     "join_processes",

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fieldmark.heads.softmax import Epoch
+from fieldmark.models.network import storable
 from fieldmark.training.finetune import distributed
 from fieldmark.utils import io
 from fieldmark.utils.errors import StoreError
@@ -93,7 +94,7 @@ class TrainingState:
             "curve": io.to_json([epoch.to_dict() for epoch in self.curve]),
         }
         with io.replacing(self.path) as temporary:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, about)
+            save_file(storable(tensors), temporary, about)
         self._saved = time.perf_counter()
         self._took = self._saved - start
 

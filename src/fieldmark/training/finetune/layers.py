@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fieldmark.heads.base import LinearHead
 from fieldmark.models import Backbone, import_torchvision
+from fieldmark.models.architecture import INSIDE
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import low_rank
 from fieldmark.training.finetune.config import FineTuning
+from fieldmark.utils.errors import InputError
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -57,6 +61,52 @@ def set_trainable(network: Network, recipe: FineTuning) -> None:
     network.last_layer.requires_grad_(True)
 
 
+def set_checkpointing(network: Network, recipe: FineTuning) -> None:
+    """Compute activations again, block by block, in the backward pass, or keep them.
+
+    Raises:
+        InputError: the network has no such blocks, or its BatchNorm would count each batch twice.
+    """
+    inner: Any = getattr(network.network, INSIDE, network.network)
+    if not recipe.checkpointing:
+        if hasattr(inner, "set_grad_checkpointing"):
+            with suppress(AssertionError):
+                inner.set_grad_checkpointing(False)
+        return
+    if recipe.learns_statistics and any(isinstance(each, _BatchNorm) for each in network.modules()):
+        raise InputError(
+            "Activation checkpointing computes each block twice, and BatchNorm would count each photo "
+            "twice: leave --checkpointing out, or fine-tune pretrained weights."
+        )
+    try:
+        inner.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:  # timm asserts that it is not asked for
+        raise InputError(
+            "This network has no blocks for activation checkpointing: leave --checkpointing out, "
+            "or compute fewer photos at once with --accumulate."
+        ) from error
+
+
+def accepted(network: Network, recipe: FineTuning, full: int) -> FineTuning:
+    """Return the recipe with crops of the full side alone, if the network takes no others.
+
+    Transformers with learned positions, for example, take one side.
+
+    Args:
+        network: it is set to evaluation mode.
+        full: the side on which it is measured, in pixels.
+    """
+    sides = {recipe.side(epoch, full) for epoch in range(recipe.epochs)} - {full}
+    device = next(network.eval().parameters()).device
+    try:
+        with torch.inference_mode():
+            for side in sides:
+                network(torch.zeros((1, side, side, 3), dtype=torch.uint8, device=device))
+    except (RuntimeError, ValueError, AssertionError):
+        return replace(recipe, sides=(1.0,))
+    return recipe
+
+
 def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any]]:
     """Return the optimiser's parameter groups, with weight decay and `lr_scale`.
 
@@ -89,7 +139,7 @@ def parameter_groups(network: Network, recipe: FineTuning) -> list[dict[str, Any
 def set_modes(network: nn.Module, recipe: FineTuning) -> None:
     """Set training mode; the BatchNorm of a frozen network keeps its pretrained statistics."""
     network.train()
-    if recipe.frozen_statistics or recipe.transfer not in ("all", "scratch"):
+    if not recipe.learns_statistics:
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

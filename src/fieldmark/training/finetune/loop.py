@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,12 @@ from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.device import fabric
-from fieldmark.training.finetune.layers import set_modes
+from fieldmark.training.finetune.layers import accepted, set_checkpointing, set_modes
 from fieldmark.training.finetune.step import Loss, Updater
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar, report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
 
-_SCORED = 64  # photos at a time
 _NAMES = {
     "scratch": "from scratch",
     "all": "all layers",
@@ -79,8 +78,8 @@ def finetune(
     """
     if not recipe.random_crop and len(val) and train.side != val.side:
         raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
+    recipe = accepted(network, recipe, val.side)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    recipe = _possible(recipe, network, val.side)
     update = Updater(network, recipe, steps=steps, loss=loss)
     run = _digest_of(network, train, val, recipe)
     state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
@@ -101,19 +100,9 @@ def finetune(
             report_epoch(ended)
     update.average.into_network()
     low_rank.merge(network)
+    set_checkpointing(network, replace(recipe, checkpointing=False))
     network.to("cpu")
     return state.curve, state.seconds
-
-
-def _possible(recipe: FineTuning, network: Network, full: int) -> FineTuning:
-    """Leave smaller crops out of a recipe where the network takes those of its own side only."""
-    try:
-        with torch.inference_mode():
-            for side in {recipe.side(epoch, full) for epoch in range(recipe.epochs)} - {full}:
-                network.eval()(torch.zeros((1, side, side, 3), dtype=torch.uint8))
-    except (RuntimeError, ValueError, AssertionError):
-        return replace(recipe, sides=(1.0,))
-    return recipe
 
 
 def _updates(
@@ -135,17 +124,17 @@ def scores(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatA
     network.to(runs_on.device).eval()
     parts = [torch.empty(0, network.classes)]
     with torch.inference_mode(), runs_on.autocast():
-        for start in range(0, len(crops), _SCORED):
-            index = np.arange(start, min(len(crops), start + _SCORED))
+        for start in range(0, len(crops), recipe.scored):
+            index = np.arange(start, min(len(crops), start + recipe.scored))
             parts.append(network(crops.batch(index)[0].to(runs_on.device)).float().cpu())
     return torch.cat(parts).numpy()
 
 
 def _shared(network: Network, crops: LabelledCrops, recipe: FineTuning) -> FloatArray:
     """Compute `scores`, shared among the processes."""
-    batches_ = -(-len(crops) // _SCORED)
+    batches_ = -(-len(crops) // recipe.scored)
     first, end = (
-        _SCORED * (at * batches_ // distributed.process_count())
+        recipe.scored * (at * batches_ // distributed.process_count())
         for at in (distributed.process_index(), distributed.process_index() + 1)
     )
     mine = replace(
@@ -165,4 +154,4 @@ def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, recip
     """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([asdict(recipe), isinstance(train.pixels, StreamedCrops), parts, shapes])
+    return io.digest([recipe.key, isinstance(train.pixels, StreamedCrops), parts, shapes])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import nn
@@ -43,31 +42,39 @@ class LowRank(nn.Module):
 
 
 def attach(network: Network, rank: int, seed: int) -> None:
-    """Add a trainable low-rank part to every dense layer but the last.
+    """Add a trainable low-rank part to every dense layer but the last, `qkv` of an attention included.
 
     Layers whose weight has no more than `rank` rows or columns stay frozen, and so do grouped
     convolutions (a depthwise one has nine numbers a channel): their part would be no smaller.
     """
-    for name, layer in list(_able(network, rank)):
-        weight = cast("torch.Tensor", layer.weight)
+    for name, layer, tensor in list(_able(network, rank)):
         with seeded(seed, "low rank", name):
-            part = LowRank(weight, rank)
-        parametrize.register_parametrization(layer, "weight", part)
+            part = LowRank(getattr(layer, tensor), rank)
+        parametrize.register_parametrization(layer, tensor, part)
 
 
 def merge(network: nn.Module) -> None:
     """Merge each low-rank part into its weight; a network without such parts stays unchanged."""
     for module in list(network.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        for tensor in ("weight", "in_proj_weight"):
+            if parametrize.is_parametrized(module, tensor):
+                parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+                # Now it is the last one; the network's key depends on the order, and there it is the first.
+                parameters = module._parameters
+                for other in [name for name in parameters if name != tensor]:
+                    parameters[other] = parameters.pop(other)
 
 
-def _able(network: Network, rank: int) -> Iterator[tuple[str, nn.Module]]:
+def _able(network: Network, rank: int) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield layers with their names and that of the weight; `MultiheadAttention` has q, k and v in one."""
     for name, module in network.network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear) or module is network.last_layer:
+        if not isinstance(module, nn.Conv2d | nn.Linear | nn.MultiheadAttention):
             continue
-        if getattr(module, "groups", 1) == 1 and rank < min(_shape(module.weight)):
-            yield name, module
+        tensor = "in_proj_weight" if isinstance(module, nn.MultiheadAttention) else "weight"
+        weight = getattr(module, tensor)
+        dense = weight is not None and getattr(module, "groups", 1) == 1 and rank < min(_shape(weight))
+        if dense and module is not network.last_layer:
+            yield name, module, tensor
 
 
 def _shape(weight: torch.Tensor) -> tuple[int, int]:

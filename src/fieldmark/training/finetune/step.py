@@ -36,6 +36,7 @@ class Updater:
         self.fabric = fabric(recipe)
         network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         layers.set_trainable(network, recipe)
+        layers.set_checkpointing(network, recipe)
         self.optimiser = torch.optim.AdamW(
             layers.parameter_groups(network, recipe), recipe.learning_rate, BETAS, EPSILON, weight_decay=0.0
         )

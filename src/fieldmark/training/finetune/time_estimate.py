@@ -13,7 +13,7 @@ from fieldmark.data.loader import LabelledCrops
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
-from fieldmark.training.finetune.layers import set_modes
+from fieldmark.training.finetune.layers import accepted, set_modes
 from fieldmark.training.finetune.loop import scores
 from fieldmark.training.finetune.step import Updater
 
@@ -53,8 +53,10 @@ def pace(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: Fin
     found = {}
     for share in recipe.sides:
         once = replace(recipe, epochs=1, sides=(share,))
-        side = once.side(0, val.side)
+        wanted = once.side(0, val.side)
         copied = copy.deepcopy(network)
+        once = accepted(copied, once, val.side)
+        side = once.side(0, val.side)
         update = Updater(copied, once, steps=_TIMED)
         set_modes(copied, once)
         marks = []
@@ -63,7 +65,7 @@ def pace(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: Fin
             marks.append(time.perf_counter())
         # The first update also initialises the libraries, and waits for its photos.
         each = np.diff(marks).mean() if len(marks) > 1 else 0.0
-        found[side] = float(each) * len(train) / recipe.batch_size + measuring
+        found[wanted] = float(each) * len(train) / recipe.batch_size + measuring
     return Pace(found, val.side)
 
 

@@ -28,6 +28,8 @@ from fieldmark.training.config import TrainConfig
 from fieldmark.training.cross_fitting import HEADS_LEARNED, Choice, CrossFit, OutOfFold
 from fieldmark.training.finetune import (
     EPOCHS,
+    FineTuning,
+    check_memory,
     distributed,
     finetune,
     good,
@@ -79,6 +81,9 @@ class SingleStrategy:
     def prepare(self) -> Prepared:
         """Compute the features of all photos; training from scratch needs none."""
         data = Prepared(self.dataset, extractor_of(self.config))
+        if self.config.transfer != "last":  # refused before the features are computed
+            network = self.backbone.trainable(len(data.splits.classes), self.config.seed)
+            check_memory(network, recipe_of(self.config), self.backbone.architecture.input_size)
         if self.config.transfer == "scratch":
             return data
         with distributed.first_process_first():
@@ -213,6 +218,13 @@ def sweep(data: Prepared, backbone: Backbone, config: TrainConfig, warm: Warm | 
         )
 
 
+def recipe_of(config: TrainConfig) -> FineTuning:
+    """Return how a network is fine-tuned."""
+    how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
+    how = replace(how, checkpointing=config.checkpointing, accumulate=config.accumulate or how.accumulate)
+    return replace(how, precision="bfloat16") if config.bfloat16 else how
+
+
 def train_network(
     data: Prepared, backbone: Backbone, config: TrainConfig
 ) -> tuple[Prepared, Backbone, list[Fit]]:
@@ -221,8 +233,7 @@ def train_network(
     A pretrained network starts from the best last layer on cached features.
     """
     splits, extractor = data.splits, data.extractor
-    how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
-    how = replace(how, precision="bfloat16") if config.bfloat16 else how
+    how = recipe_of(config)
     model = backbone.trainable(len(splits.classes), config.seed)
     last = None
     if how.head_first:
@@ -232,7 +243,7 @@ def train_network(
         backbone, splits.train, splits.val, splits.classes, stream=config.stream
     )
     # The state is kept beside the features: the same command resumes where it was interrupted.
-    about = [backbone.key, extractor.crop_for(backbone).key(), asdict(how), config.stream]
+    about = [backbone.key, extractor.crop_for(backbone).key(), how.key, config.stream]
     photos = [photo.sha256 for photo in splits.files]
     work = io.digest([*about, splits.classes, splits.train.ids, photos])
     checkpoint = io.cache_dir() / "checkpoints" / f"{work[:32]}.safetensors"
