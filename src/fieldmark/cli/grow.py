@@ -30,10 +30,11 @@ def grow(
 ) -> None:
     options = locals()
     opt.use_cache(cache)
-    from fieldmark.training import ExtendConfig, extend
+    from fieldmark.training import ExtendConfig, extend, sentence
     from fieldmark.training.strategies.extend import lines
 
     config = opt.config_from(ExtendConfig, options)
     trained = extend(model, photos, config, out=out, command=opt.command_line())
-    typer.echo("\n".join(lines(trained.classifier)))
+    grown = "grown" in trained.classifier.provenance
+    typer.echo("\n".join(lines(trained.classifier)) if grown else sentence(trained.summary))
     typer.echo(f"Classifier: {out}\nReport:     {out / 'report.html'}")

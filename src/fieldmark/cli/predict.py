@@ -54,6 +54,8 @@ def predict(
     if wide and out is None and format != "csv":
         raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
     classifier = Classifier.load(model, engine=engine)
+    if classifier.provenance.get("names_only"):
+        logger.warning(classifier.provenance.get("test", ""))
     if only is not None:
         known = len(classifier.taxa)
         classifier = classifier.only(inference.read_species_list(only))

@@ -1,7 +1,7 @@
 """Train a classifier from labelled photos, and measure its error on test photos.
 
 Arguments:
-    photos: Labelled photos in any layout.
+    photos: Labelled photos in any layout; none with --names-only.
 Options:
     out: The folder to write the classifier to.
     precision: The precision of the answers; below it the answer is "not sure".
@@ -10,6 +10,8 @@ Options:
 Network:
     backbone: The network, also any of timm's; repeat for an ensemble. [default:
         tf_efficientnet_lite0; with --quality best all available]
+    names_only: A list of species: make a classifier of them without photos, by a network with a
+        text tower.
 Search and ensembles:
     quality: fast: one network. good: a larger one, half the photos a second. best: try networks,
         views, heads and ensembles, and take the best on validation photos.
@@ -43,8 +45,9 @@ from fieldmark.utils.errors import InputError
 
 
 def train(
-    photos: Path,
     out: Path,
+    photos: Path | None = None,
+    names_only: Path | None = None,
     backbone: list[str] | None = None,
     weights: str = "pretrained",
     weights_dir: Path | None = None,
@@ -75,8 +78,9 @@ def train(
 ) -> None:
     options = locals()
     opt.use_cache(cache)
-    from fieldmark.training import TrainConfig, sentence
+    from fieldmark.training import TrainConfig, sentence, train_from_names
     from fieldmark.training import train as run
+    from fieldmark.training.names_only import SAID
 
     networks = tuple(dict.fromkeys(backbone or ()))
     config = opt.config_from(
@@ -87,6 +91,12 @@ def train(
         size=opt.side(size),
         budget=None if budget is None else seconds(budget),
     )
+    if (photos is None) == (names_only is None):
+        raise InputError("Name a folder of labelled photos, or a list of species with --names-only.")
+    if names_only is not None:
+        train_from_names(names_only, config, out=out, command=opt.command_line())
+        typer.echo(f"{SAID}\nClassifier: {out}")
+        return
     trained = run(photos, config, out=out, command=opt.command_line())
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that train together, the first one reports

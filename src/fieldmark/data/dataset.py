@@ -31,11 +31,13 @@ class Dataset:
         table: every photo that was found, with its status.
         split: which photo is in which part.
         name: what the data set is called in reports.
+        also: the taxon ids of all classes, where some have no training photo; empty: those that have one.
     """
 
     table: PhotoTable
     split: Split
     name: str = ""
+    also: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.table.kept.height
@@ -47,7 +49,7 @@ class Dataset:
         Raises:
             InputError: fewer than two classes have a training photo.
         """
-        return DataSplits.of(self.table, self.split)
+        return DataSplits.of(self.table, self.split, self.also)
 
     @property
     def train(self) -> LabelledPhotos:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ import torch
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import FittedHead, LinearHead, Scaling
 from fieldmark.heads.ridge import class_counts, single_class_head
-from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 STRENGTHS = (0.1, 0.01)
 """Regularisations: multiples of half the squared weights, beside the mean cross-entropy. On photos of two
@@ -30,7 +30,11 @@ _MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
 
 
 def fit_path(
-    train: LabelledFeatures, classes: int, strengths: Sequence[float] = STRENGTHS
+    train: LabelledFeatures,
+    classes: int,
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    towards: LinearHead | None = None,
 ) -> list[LinearHead]:
     """Fit one head for each strength.
 
@@ -38,20 +42,30 @@ def fit_path(
         train: photos to learn from; labels of -1 are ignored.
         classes: C; a class without a training photo is never the answer.
         strengths: the regularisations, the strongest first.
+        towards: a head that weights are drawn to instead of to zero, for all classes; they may then lack
+            photos.
 
     Returns:
         A linear head on the features as they are for each strength.
     """
     train = train.where(train.labels >= 0)
     count_C = class_counts(train, classes)
+    if towards is not None:
+        return _from_head(train, towards, strengths)
     if np.count_nonzero(count_C) < 2:
         return [single_class_head(train, train, classes).head for _ in strengths]
-    problem = _Problem.of(train, count_C)
-    heads, weights = [], np.zeros((problem.x_NE.shape[1] + 1, problem.classes))
-    for strength in strengths:
-        weights = problem.minimise(weights, strength)
-        heads.append(problem.head(weights).exclude_unseen(count_C))
-    return heads
+    problem = _Problem.of(train, count_C > 0)
+    return [head.exclude_unseen(count_C) for head in problem.path(strengths)]
+
+
+def _from_head(train: LabelledFeatures, head: LinearHead, strengths: Sequence[float]) -> list[LinearHead]:
+    """Fit what is added to a head, for each strength; without photos nothing is."""
+    if not len(train):
+        return [head for _ in strengths]
+    problem = _Problem.of(train, np.ones(len(head.bias), np.bool_))
+    problem = replace(problem, base_NC=torch.from_numpy(head.logits_of(train.features)))
+    added = problem.path(strengths)
+    return [LinearHead(head.weight + each.weight, head.bias + each.bias) for each in added]
 
 
 def fit(
@@ -117,6 +131,7 @@ class _Problem:
         variance_E: the variance in each direction.
         classes: how many classes have a photo.
         column_C: the number of each class among those; -1 for a class without a photo.
+        base_NC: logits that the head's are added to; None: zero.
     """
 
     scaling: Scaling
@@ -126,17 +141,25 @@ class _Problem:
     variance_E: torch.Tensor
     classes: int
     column_C: IntArray
+    base_NC: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, train: LabelledFeatures, count_C: IntArray) -> _Problem:
+    def of(cls, train: LabelledFeatures, seen: BoolArray) -> _Problem:
         scaling = Scaling.of(train.features)
         x_ND = torch.from_numpy(scaling.apply(train.features[slice(None)]))
         basis_DE = _eigenvectors(x_ND)
         x_NE = x_ND @ basis_DE
-        seen = count_C > 0
         column_C = np.where(seen, np.cumsum(seen) - 1, -1)
         y_N = torch.from_numpy(column_C[train.labels])
         return cls(scaling, basis_DE, x_NE, y_N, x_NE.square().mean(0), int(seen.sum()), column_C)
+
+    def path(self, strengths: Sequence[float]) -> list[LinearHead]:
+        """The head of each strength, each started where the one before ended."""
+        heads, weights = [], np.zeros((self.x_NE.shape[1] + 1, self.classes))
+        for strength in strengths:
+            weights = self.minimise(weights, strength)
+            heads.append(self.head(weights))
+        return heads
 
     def minimise(self, start: DoubleArray, strength: float) -> DoubleArray:
         """The weights and, as the last row, the bias of the minimum; shape (E + 1, C)."""
@@ -164,7 +187,8 @@ class _Problem:
         """The regularised mean cross-entropy, and its gradient."""
         w_EC = torch.from_numpy(weights[:-1].astype(np.float32))
         b_C = torch.from_numpy(weights[-1].astype(np.float32))
-        log_p_NC = torch.addmm(b_C, self.x_NE, w_EC).log_softmax(1)
+        logits_NC = torch.addmm(b_C, self.x_NE, w_EC)
+        log_p_NC = (logits_NC if self.base_NC is None else logits_NC + self.base_NC).log_softmax(1)
         loss = -log_p_NC.gather(1, self.y_N[:, None]).mean(dtype=torch.float64)
         off_NC = log_p_NC.exp_()
         off_NC[torch.arange(len(self.y_N)), self.y_N] -= 1

@@ -146,6 +146,8 @@ def renamed(
 ) -> Mapping[str, torch.Tensor]:
     """Give the tensors of the image tower in a published file the names of `build`."""
     inside = f"{INSIDE}.inner."
+    if any(name.startswith(inside) for name in state):
+        return state  # saved by fieldmark
     return {
         name.replace("visual.", inside, 1): value
         for name, value in state.items()
@@ -187,7 +189,7 @@ class TextTower:
     @property
     def scale(self) -> float:
         """By how much cosines are multiplied to give logits."""
-        return float(self._model.logit_scale.exp())
+        return float(self._model.logit_scale.detach().exp())
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         """Compute the embeddings of texts, of length 1: float32, shape (N, D)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fieldmark.training.callbacks import Callback, MLflowCallback, TensorBoardCallback
 from fieldmark.training.config import TrainConfig
+from fieldmark.training.names_only import train_from_names
 from fieldmark.training.run import Trained, extend, train
 from fieldmark.training.strategies import ExtendConfig
 from fieldmark.training.summary import sentence
@@ -18,4 +19,5 @@ __all__ = [
     "extend",
     "sentence",
     "train",
+    "train_from_names",
 ]

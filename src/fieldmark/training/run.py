@@ -22,7 +22,13 @@ from fieldmark.training.callbacks import Callback
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import distributed
 from fieldmark.training.stages import Outcome
-from fieldmark.training.strategies import EnsembleStrategy, ExtendConfig, ExtendStrategy, SingleStrategy
+from fieldmark.training.strategies import (
+    EnsembleStrategy,
+    ExtendConfig,
+    ExtendStrategy,
+    NamesStrategy,
+    SingleStrategy,
+)
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
@@ -152,8 +158,20 @@ def extend(
     model, out = Path(model), Path(out)
     if out.resolve() == model.resolve():
         raise InputError(f"{out} is the classifier that is extended: name another folder with --out.")
+    config = config or ExtendConfig()
     with _claimed(out):
-        strategy = ExtendStrategy.of(model, Path(photos), config or ExtendConfig())
+        strategy: pipeline.Strategy
+        classifier = Classifier.load(model)
+        if classifier.provenance.get("names_only"):
+            how = TrainConfig(
+                backbone=classifier.architecture,
+                engine=config.engine,
+                groups=config.groups or "auto",
+                thumbnails=config.thumbnails,
+            )
+            strategy = NamesStrategy.of(classifier, Path(photos), how, config.names)
+        else:
+            strategy = ExtendStrategy.of(model, Path(photos), config)
         return _run(strategy, out, callbacks, command)
 
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from fieldmark.training.strategies.ensemble import EnsembleStrategy
 from fieldmark.training.strategies.extend import ExtendConfig, ExtendStrategy, extended_split
+from fieldmark.training.strategies.names import NamesStrategy
 from fieldmark.training.strategies.single import SingleStrategy
 
-__all__ = ["EnsembleStrategy", "ExtendConfig", "ExtendStrategy", "SingleStrategy", "extended_split"]
+__all__ = [
+    "EnsembleStrategy",
+    "ExtendConfig",
+    "ExtendStrategy",
+    "NamesStrategy",
+    "SingleStrategy",
+    "extended_split",
+]

@@ -187,6 +187,11 @@ class ExtendStrategy:
 def _read(model: Path, accepted: synonyms.Accepted) -> _Old:
     """The classifier with its photos, split and labels under the names that are accepted now."""
     classifier = Classifier.load(model)
+    if classifier.provenance.get("from_names"):
+        raise InputError(
+            f"{model} was made from names and photos: extend the classifier of names alone again, with "
+            "all photos."
+        )
     if len(classifier.members) > 1:
         raise InputError(
             f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "

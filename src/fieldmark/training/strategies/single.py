@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -130,8 +130,20 @@ def in_minutes(data: Prepared, backbone: Backbone) -> bool:
     return logistic.work(photos, backbone.architecture.feature_dim, classes) <= _MOST_WORK
 
 
-def cross_fitted(data: Prepared, backbone: Backbone, config: TrainConfig) -> Fitted:
-    """Fit the head on all training photos, and measure them in folds."""
+def cross_fitted(
+    data: Prepared,
+    backbone: Backbone,
+    config: TrainConfig,
+    candidates: Callable[[LabelledFeatures, int], Mapping[str, LinearHead]] = logistic.candidates,
+) -> Fitted:
+    """Fit the head on all training photos, and measure them in folds.
+
+    Args:
+        data: whose features are computed.
+        backbone: the network.
+        config: every choice.
+        candidates: learns the heads to choose from, from photos and a number of classes.
+    """
     start, splits = time.perf_counter(), data.splits
     measured = together(splits.train, splits.hard)
     photos = data.extractor.features(backbone, measured, splits.classes)
@@ -140,7 +152,7 @@ def cross_fitted(data: Prepared, backbone: Backbone, config: TrainConfig) -> Fit
         found = CrossFit(
             photos,
             measured,
-            lambda some: logistic.candidates(some, classes),
+            lambda some: candidates(some, classes),
             config.seed,
             stage.advance,
             learned_N=np.arange(len(measured)) < len(splits.train),
