@@ -314,7 +314,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 RECIPE = f"""
-from fieldmark.experiments.recipes import Recipe, Run
+from fieldmark.experiments.runs import Recipe, Run
 
 def recipe(options):
     return Recipe("tiny", "Tiny", (Run("table3", "One", "{NETWORK}", epochs=options.epochs),))

@@ -21,7 +21,8 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
-from fieldmark.experiments.recipes import RECIPES, Options, Recipe, Run
+from fieldmark.experiments.recipes import RECIPES
+from fieldmark.experiments.runs import Options, Recipe, Run
 from fieldmark.experiments.study import StudyConfig, rare_classes, study
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from fieldmark.experiments import Run, StudyConfig, study
-from fieldmark.experiments.recipes import Options
+from fieldmark.experiments.runs import Options
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = ROOT / "docs/schemas"

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from fieldmark import cli, models
 from fieldmark.evaluation.results import Evaluation
-from fieldmark.experiments.recipes import RECIPES, Options, Recipe, Run, find
+from fieldmark.experiments.recipes import RECIPES, find
 from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.runs import Options, Recipe, Run
 from fieldmark.experiments.study import StudyConfig, StudyResult, modes, study
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads.softmax import Epoch

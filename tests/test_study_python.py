@@ -224,3 +224,22 @@ def test_an_own_loss_that_is_the_cross_entropy_gives_the_usual_head() -> None:
     for one, other in zip(curve, usual.curve, strict=True):
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-4)
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
+
+
+def test_the_recipe_of_networks_compares_those_that_are_named(insects: Path, tmp_path: Path) -> None:
+    names = ("shufflenet_v2_x0_5", "squeezenet1_1")
+    tables = ("networks", "neighbours", "few", "together")
+    config = StudyConfig(Options(backbones=names), only=tables, engine="torch", limit=60, groups="none")
+    found = study(insects, "foundation", config, out=tmp_path / "study").record
+    assert [len(found.table(name)) for name in tables] == [2, 2, 8, 2]
+    labels = [row.label for row in found.table("few")]
+    assert labels[:3] == [f"{names[0]}, 1 a class", f"{names[1]}, 1 a class", f"{names[0]}, 2 a class"]
+    assert len({row.photos for name in ("networks", "few") for row in found.table(name)}) == 1
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert all(title in page for title in ("Nearest neighbours", "Few photos of a class"))
+
+
+def test_recipes_with_networks_of_their_own_refuse_others(insects: Path, tmp_path: Path) -> None:
+    config = StudyConfig(Options(backbones=("squeezenet1_1",)))
+    with pytest.raises(InputError, match="names its networks itself"):
+        study(insects, "paper", config, out=tmp_path / "study")

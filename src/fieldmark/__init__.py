@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fieldmark.data.photos import PhotoTable
     from fieldmark.data.taxonomy import Taxon
     from fieldmark.evaluation.results import Evaluation
-    from fieldmark.experiments.recipes import Run
+    from fieldmark.experiments.runs import Run
     from fieldmark.experiments.study import StudyConfig, study
     from fieldmark.heads.estimator import FeatureClassifier
     from fieldmark.inference.classifier import Answer, Classifier, Prediction
@@ -39,7 +39,7 @@ _MODULES = {
     "data.photos": ("PhotoTable",),
     "data.taxonomy": ("Taxon",),
     "evaluation.results": ("Evaluation",),
-    "experiments.recipes": ("Run",),
+    "experiments.runs": ("Run",),
     "experiments.study": ("StudyConfig", "study"),
     "heads.estimator": ("FeatureClassifier",),
     "inference.classifier": ("Answer", "Classifier", "Prediction"),

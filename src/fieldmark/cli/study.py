@@ -1,7 +1,7 @@
 """Compare networks and ways of training on your photos: the paper's study, or your own.
 
 Arguments:
-    recipe: paper, better, tuned, or a Python file.
+    recipe: paper, better, tuned, foundation, or a Python file.
     data: Labelled photos in any layout.
 Options:
     out: The folder to write the study to.
@@ -13,6 +13,7 @@ Data:
     frequent_from: Classes with this many training photos are frequent.
     test: The share of test photos.
 Network:
+    backbone: A network of the recipe foundation; repeatable. [default: all whose weights are here]
     skip_missing: Leave out networks without pretrained weights.
 Training:
     epochs: The number of epochs.
@@ -35,6 +36,7 @@ def study(
     data: Path,
     out: Path,
     only: list[str] | None = None,
+    backbone: list[str] | None = None,
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
     prune_below: opt.OptionalPositive = None,
@@ -61,7 +63,7 @@ def study(
     config = opt.config_from(
         StudyConfig,
         options,
-        options=opt.config_from(Options, options),
+        options=opt.config_from(Options, options, backbones=tuple(dict.fromkeys(backbone or ()))),
         only=tuple(only or ()),
         precision="bfloat16" if bfloat16 else "float32",
         bands=(rare_below, frequent_from),

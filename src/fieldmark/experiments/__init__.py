@@ -2,7 +2,7 @@
 
 from fieldmark.experiments.model_ranking import RankConfig, rank
 from fieldmark.experiments.own import OwnNetwork
-from fieldmark.experiments.recipes import Options, Recipe, Run
+from fieldmark.experiments.runs import Options, Recipe, Run
 from fieldmark.experiments.study import StudyConfig, StudyResult, study
 
 __all__ = [

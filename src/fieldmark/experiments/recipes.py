@@ -3,43 +3,27 @@
 fieldmark study paper DATA --out DIR --weights-dir WEIGHTS      the study of the paper
 fieldmark study better DATA --out DIR --weights-dir WEIGHTS     heads, rare classes, pruning, ensembles
 fieldmark study tuned DATA --out DIR --epochs 3 --test 0.25     fine-tuning beside the last layer alone
+fieldmark study foundation DATA --out DIR --backbone NAME ...   networks of today, frozen and fine-tuned
 fieldmark study my_recipe.py DATA --out DIR    your own: a file with a function `recipe(options)`
 """
 
 from __future__ import annotations
 
-import re
 import runpy
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from fieldmark.experiments.own import OwnNetwork, code_key
-from fieldmark.training.finetune.step import Loss
-from fieldmark.utils.choices import Crop, Transfer
+from fieldmark import models
+from fieldmark.experiments.runs import Options, Recipe, RecipeFunction, Run
+from fieldmark.utils.choices import Transfer
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
-Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
-"""How a row is made:
-
-    cached      the last layer is trained on cached features
-    literal     the network itself is run in every epoch, with its last layer as its library defines it
-    finetune    the same, with all layers trained as in the paper
-    tuned       all layers, from the best last layer on cached features, by the recipe `finetune.good`
-    ensemble    the probabilities of all rows of `members` are averaged
-    head        the kind of head `head` is trained on cached features
-    tail        the method `head` for rare classes, on cached features
-    early       the plain head, stopped when its validation loss no longer falls
-"""
-
-Part = Literal["val", "test", "cross"]
-"""What the error is measured on; `cross`: training and validation photos, by out-of-fold predictions."""
+    pass
 
 FIVE = {
     "AlexNet": "alexnet",
@@ -50,134 +34,6 @@ FIVE = {
 }
 """The paper's five architectures (Section 4.4.3). It does not give their sizes; these are the smallest
 for which torchvision has official weights."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options that a recipe may use."""
-
-    epochs: int = 10  # passes over the training photos
-    long_epochs: int = 100  # the same for runs that are trained for longer
-    seed: int = 0  # of the split, of the order of training and of the bootstrap
-    prune_below: int | None = None  # one more pruning threshold for the recipe `better`
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row of a study: one network, trained in one way.
-
-    Attributes:
-        table, label: the table that it belongs to, and its name in the table.
-        backbone: the network: a name that `fieldmark.models.load` knows, or the name of `network`.
-        transfer: `scratch` (all layers, from random weights), `all` (all layers, from pretrained
-            weights), `low-rank` (low-rank updates of all layers, and the last layer), `adapters`
-            (biases, normalisations and the last layer) or `last` (all frozen but the last layer).
-        pruned: whether classes with few training photos are left out.
-        epochs: passes over the training photos; heads and ensembles take as many as they need.
-        mode, part: how it is made, and the photos that it is measured on: see `Mode` and `Part`.
-        members: for an ensemble, the table whose rows it averages.
-        best_of: repeat the row with the lowest validation error of this table.
-        head: a kind of head, or a method for rare classes: see `fieldmark.heads`.
-        combine: how the weights of an ensemble are found outside the fold that they are measured on, a
-            key of `fieldmark.evaluation.ensemble.WEIGHTINGS`.
-        learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
-            and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
-        decide: for `head`: the first label is the most `probable`, or the one with the least expected
-            `height` of the lowest common ancestor (see `fieldmark.evaluation.taxonomic`).
-        prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
-        size, crop: the side of the crops in pixels, and how they are made; None: as for `TrainConfig`.
-        changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
-            those of the recipe `finetune.good`.
-        network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
-            output are the features.
-        loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
-            `cached`, `literal`, `finetune`, `tuned`, and for `head` with the softmax head.
-        version: stands for the code of `network` and `loss` when a study is resumed; without it a digest
-            of their source does. Change it when code that they call changes.
-    """
-
-    table: str
-    label: str
-    backbone: str = ""
-    transfer: Transfer = "last"
-    pruned: bool = True
-    epochs: int = 10
-    mode: Mode = "cached"
-    members: str = ""
-    part: Part = "val"
-    best_of: str = ""
-    head: str = ""
-    combine: str = "mean"
-    learn: tuple[str, ...] = ("whole",)
-    ask: tuple[str, ...] = ("whole",)
-    decide: Literal["probable", "height"] = "probable"
-    prune_below: int | None = None
-    size: int | None = None
-    crop: Crop | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    network: OwnNetwork | Callable[[], nn.Module] | None = None
-    loss: Loss | None = None
-    version: str = ""
-
-    def __post_init__(self) -> None:
-        if self.own:
-            name = re.sub(r"[^\w.-]+", "", self.backbone or self.own.name)
-            object.__setattr__(self, "backbone", name or "network")
-
-    @property
-    def own(self) -> OwnNetwork | None:
-        """The user's own network, with its settings."""
-        if self.network is None:
-            return None
-        found = self.network if isinstance(self.network, OwnNetwork) else OwnNetwork(self.network)
-        return replace(found, version=found.version or self.version)
-
-    def about(self) -> dict[str, Any]:
-        """Return the settings as JSON values, for a key: code by its version or its source.
-
-        Raises:
-            InputError: own code has no version, and its source does not say all.
-        """
-        later = {"decide": "probable", "size": None, "crop": None}  # where unset, older rows keep their keys
-        out = {"network", "loss", "version", *(n for n, unset in later.items() if getattr(self, n) == unset)}
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in out}
-        if self.own:
-            values["network"] = self.own.key
-        if self.loss is not None:
-            values["loss"] = code_key(self.loss, self.version, "loss")
-        return values
-
-    @property
-    def id(self) -> str:
-        """A name for the row that tells it from all others; also the name of its file of scores."""
-        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
-        parts = [
-            *(self.table, self.backbone or self.mode, self.transfer),
-            *("pruned" if self.pruned else "complete", self.mode),
-            "" if self.mode in ("head", "ensemble") else f"{self.epochs}ep",
-            # What only some runs have comes last, so that the names of all others stay short.
-            *(self.head, "" if self.decide == "probable" else self.decide),
-            "" if self.combine == "mean" else self.combine,
-            *(() if self.learn == self.ask == ("whole",) else ("+".join(self.learn), "+".join(self.ask))),
-            "" if self.prune_below is None else f"below{self.prune_below}",
-            *(f"{self.size}px" if self.size else "", self.crop or ""),
-            re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
-            "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",
-            "test" if self.part == "test" and not self.best_of else "",
-        ]
-        return "-".join(filter(None, parts))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A named list of runs, in the order in which their results are wanted."""
-
-    name: str
-    title: str
-    runs: tuple[Run, ...]
-
-
-RecipeFunction = Callable[[Options], Recipe]
 
 
 def paper(options: Options) -> Recipe:
@@ -333,7 +189,53 @@ def tuned(options: Options) -> Recipe:
     )
 
 
-RECIPES: dict[str, RecipeFunction] = {"paper": paper, "better": better, "tuned": tuned}
+FEW = (1, 2, 5, 10)
+"""Photos of a class that are learned from, in the recipe `foundation`."""
+
+
+def foundation(options: Options) -> Recipe:
+    """Return a study of networks: frozen with a linear layer or nearest neighbours, with few photos, tuned.
+
+    The networks are those of `options.backbones`, or all that fieldmark lists whose weights are here. Frozen
+    ones are measured on the same photos, so that their rows are compared in pairs; the fine-tuned ones on the
+    test part, beside their last layers. Fine-tuning comes last, since it takes hours on a CPU.
+    """
+    names = options.backbones or tuple(models.available())
+    frozen: dict[str, Any] = {"pruned": False, "part": "cross", "mode": "head", "epochs": options.epochs}
+    tuned: dict[str, Any] = {**frozen, "part": "test", "mode": "tuned"}
+    ways: dict[str, Transfer] = {"low-rank updates": "low-rank", "all layers": "all"}
+    together = {"Mean": "mean", "Fitted weights": "weights"} if len(names) > 1 else {}
+    return Recipe(
+        "foundation",
+        "Which network pays on your photos",
+        (
+            *(Run("networks", name, name, head="logistic", **frozen) for name in names),
+            *(Run("neighbours", name, name, head="knn", **frozen) for name in names),
+            *(
+                Run("few", f"{name}, {each} a class", name, head="logistic", each=each, **frozen)
+                for each in FEW
+                for name in names
+            ),
+            *(
+                Run("together", label, **{**frozen, "mode": "ensemble"}, members="networks", combine=way)
+                for label, way in together.items()
+            ),
+            *(
+                Run("tuned", f"{name}, last layer", name, head="logistic", **{**tuned, "mode": "head"})
+                for name in names
+            ),
+            *(
+                Run("tuned", f"{name}, {label}", name, transfer, **tuned)
+                for label, transfer in ways.items()
+                for name in names
+            ),
+        ),
+    )
+
+
+RECIPES: dict[str, RecipeFunction] = {
+    **{"paper": paper, "better": better, "tuned": tuned, "foundation": foundation}
+}
 
 
 def find(name: str) -> RecipeFunction:
@@ -390,6 +292,11 @@ def recipe_of(recipe: str | Recipe | Sequence[Run] | RecipeFunction, options: Op
     if isinstance(recipe, str):
         recipe = find(recipe)
     if callable(recipe):
+        if options.backbones and recipe in (paper, better, tuned):
+            raise InputError(
+                f"The recipe {recipe.__name__} names its networks itself: leave --backbone out, or take "
+                "the recipe foundation."
+            )
         return recipe(options)
     runs = tuple(recipe)
     if not runs or not all(isinstance(run, Run) for run in runs):

@@ -39,6 +39,11 @@ TABLES = {
         "tenth of the photos, which are then not trained on.",
     ),
     "networks": ("Networks", "Each with the default head."),
+    "neighbours": ("Nearest neighbours", "The nearest photos decide, without training."),
+    "few": (
+        "Few photos of a class",
+        "The default head, learned from at most so many photos of each class, and measured on all.",
+    ),
     "together": (
         "Ensembles of networks",
         "Weights are fitted outside the fold that they are measured on; the reference is the best "

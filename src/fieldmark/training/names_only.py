@@ -20,18 +20,18 @@ import numpy as np
 from fieldmark import models
 from fieldmark.data.readers import tabular
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy, name_key
+from fieldmark.features.extractor import extractor_of
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.folder import KIND, save
 from fieldmark.models import Backbone, open_clip
 from fieldmark.models import weights as weights_
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.provenance import versions
-from fieldmark.training.strategies.single import extractor_of
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.typing import FloatArray
+from fieldmark.utils.versions import versions
 
 logger = logging.getLogger(__name__)
 

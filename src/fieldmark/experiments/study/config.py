@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fieldmark.experiments.recipes import Options
+from fieldmark.experiments.runs import Options
 from fieldmark.utils.choices import DecodingTier, EngineName, Grouping, SplitMethod
 
 

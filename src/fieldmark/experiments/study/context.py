@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fieldmark.data.transforms import FITS, Preprocess
 from fieldmark.evaluation.results import Evaluation
-from fieldmark.experiments.recipes import Recipe, Run
 from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.runs import Recipe, Run
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.experiments.study.networks import Networks
 from fieldmark.experiments.study.photos import StudyPhotos

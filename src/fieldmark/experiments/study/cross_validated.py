@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 
@@ -15,8 +16,8 @@ from fieldmark.evaluation.ensemble import log_mixture
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.evaluation.taxonomic import expected_heights
 from fieldmark.experiments import own
-from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import EarlyStop, StudyRow
+from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.rows import row_of
 from fieldmark.features.cache import Features
@@ -28,7 +29,8 @@ from fieldmark.heads.class_imbalance import RATES
 from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.selection import schedule
 from fieldmark.heads.softmax import Epoch, Hyperparameters, Training, by_loss, fit_sweep
-from fieldmark.utils.typing import FloatArray
+from fieldmark.utils.random import order
+from fieldmark.utils.typing import BoolArray, FloatArray
 
 PATIENCE = 5
 """Of early stopping: epochs without a lower validation loss, after which training ends."""
@@ -47,7 +49,8 @@ def head(context: StudyContext, run: Run) -> StudyRow:
     scores_NC = np.empty((len(photos), len(classes)), np.float32)
     start, curves = time.perf_counter(), []
     for fold in rounds:
-        learn = _stacked([(name, views[name].where(fold.learn)) for name in run.learn])
+        some_N = fold.learn if run.each is None else _some(photos, fold.learn, run.each, context.seed)
+        learn = _stacked([(name, views[name].where(some_N)) for name in run.learn])
         choose = whole.where(fold.choose)
         learned, curve = _fit(context, run, learn, choose, len(classes))
         curves.append(curve)
@@ -60,6 +63,16 @@ def head(context: StudyContext, run: Run) -> StudyRow:
         scores_NC = _by_height(context, photos, scores_NC, classes)
     row = head_row(context, run, photos, scores_NC, seconds, curves)
     return replace(row, val_log_loss=None) if run.decide == "height" else row
+
+
+def _some(photos: LabelledPhotos, among_N: BoolArray, each: int, seed: int) -> BoolArray:
+    """Draw so many photos of each class, by their ids; shape (N,)."""
+    left, some_N = Counter[str](), np.zeros_like(among_N)
+    for at in order(photos.ids, "few", seed):
+        if among_N[at] and left[photos.taxon_ids[at]] < each:
+            left[photos.taxon_ids[at]] += 1
+            some_N[at] = True
+    return some_N
 
 
 def _by_height(

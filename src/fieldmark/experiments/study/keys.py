@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fieldmark.experiments.recipes import Run
+from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study import cross_validated
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance

@@ -15,8 +15,8 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments import own
 from fieldmark.experiments.findings import by_error
-from fieldmark.experiments.recipes import Mode, Part, Run
 from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.runs import Mode, Part, Run
 from fieldmark.experiments.study import cross_validated, rare_classes
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import fine_tuning, key

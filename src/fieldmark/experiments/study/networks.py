@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from fieldmark import models
 from fieldmark.experiments import own
-from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import SkippedNetwork
+from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.models import Backbone
 from fieldmark.utils.errors import InputError, WeightsUnavailable

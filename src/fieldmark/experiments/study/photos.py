@@ -11,8 +11,8 @@ import numpy as np
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.stats import stats
 from fieldmark.data.subset import DataSplits, LabelledPhotos
-from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import DataFacts, SplitFacts
+from fieldmark.experiments.runs import Run
 from fieldmark.utils.errors import ImageRejected, InputError
 
 PAPER_THRESHOLD = 100

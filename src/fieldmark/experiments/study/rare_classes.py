@@ -11,8 +11,8 @@ import numpy as np
 from fieldmark.data import cross_validation
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import metrics
-from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import StudyRow
+from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.cross_validated import head_row, schedule_of, train_and_val
 from fieldmark.features.labelled import LabelledFeatures

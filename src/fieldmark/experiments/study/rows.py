@@ -7,8 +7,8 @@ from typing import Any
 
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.evaluation.taxonomic import taxonomic_error
-from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import CurvePoint, StudyRow
+from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.features.extractor import cost_of
 from fieldmark.heads.softmax import Epoch

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from fieldmark.data.dataset import Dataset
-from fieldmark.experiments.recipes import Recipe, RecipeFunction, Run, recipe_of
+from fieldmark.experiments.recipes import recipe_of
 from fieldmark.experiments.records import StudyRecord, StudyRow
+from fieldmark.experiments.runs import Recipe, RecipeFunction, Run
 from fieldmark.experiments.study import modes
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.experiments.study.context import StudyContext

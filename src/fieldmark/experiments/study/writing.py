@@ -13,8 +13,8 @@ from fieldmark import __version__
 from fieldmark.data.subset import photo_finder
 from fieldmark.evaluation.comparison import difference
 from fieldmark.experiments.findings import by_error, findings
-from fieldmark.experiments.recipes import Run
 from fieldmark.experiments.records import OverPhotos, PairedDifference, StudyRecord
+from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study_page import study_page
 from fieldmark.utils import io
