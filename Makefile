@@ -18,6 +18,7 @@ $(STAMP): pyproject.toml uv.lock
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'uv>=0.8'
 	$(BIN)/uv export --quiet --frozen --all-extras --all-groups --no-hashes --no-emit-project --no-annotate -o $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[cluster,open-clip,openvino,remote,serve,transformers]'
+	$(BIN)/python scripts/check_torchvision.py
 	@touch $(STAMP)
 
 demo: setup  ## draw photos of invented species and train on them

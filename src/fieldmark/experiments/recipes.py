@@ -244,6 +244,7 @@ def find(name: str) -> RecipeFunction:
         return RECIPES[name]
     path = Path(name)
     if path.suffix == ".py" and path.is_file():
+        models.import_torchvision()  # a recipe may import timm, whatever build of torchvision is here
         recipe = _run(path, lambda: runpy.run_path(str(path)).get("recipe"))
         if callable(recipe):
             return lambda options: _checked(path, _run(path, lambda: recipe(options)))
