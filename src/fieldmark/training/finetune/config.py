@@ -43,7 +43,7 @@ class FineTuning:
         average: the decay of the running mean of the weights; 0: no mean.
         rank: of the updates of `low-rank`.
         checkpointing: whether activations within a block are computed again for its gradients instead of
-            kept: less memory, about a third more time, the same result.
+            kept: less memory, up to twice the time, the same result.
         head_first: whether the caller should first set the best last layer on cached features, with
             `set_last_layer`.
     """
