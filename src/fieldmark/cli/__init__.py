@@ -34,7 +34,7 @@ app = typer.Typer(
 COMMANDS = {
     "Quick start": ("demo",),
     "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract"),
-    "Train": ("train", "grow", "rank"),
+    "Train": ("train", "grow", "backbones", "rank"),
     "Use": ("predict", "explain", "export", "serve"),
     "Study": ("study",),
 }

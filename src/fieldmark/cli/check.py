@@ -52,8 +52,10 @@ def check(
     from fieldmark.curation import CheckConfig, lines
     from fieldmark.curation import check as run
     from fieldmark.data import readers
+    from fieldmark.models import named
 
-    config = opt.config_from(CheckConfig, options, drop=opt.split_at_commas(drop))
+    network = named(backbone, weights_dir)  # once, for all tasks of a cluster
+    config = opt.config_from(CheckConfig, options, drop=opt.split_at_commas(drop), backbone=network)
     with opt.cluster_workers(cluster, shards) as workers:
         read = workers.ready_to_check(config) if workers else readers.read
         checked = run(photos, out, config, command=opt.command_line(), read=read)

@@ -38,14 +38,15 @@ def extract(
     from fieldmark.data.transforms import FITS
     from fieldmark.features import sharded
     from fieldmark.features.extractor import FeatureExtractor, View
-    from fieldmark.models import load
+    from fieldmark.models import load, named
 
     mine = sharded.Shard.parse(shard)
     if cluster is not None and mine.of > 1:
         raise InputError("--shard is for a process without a cluster: with --cluster, give --shards only.")
     table = sharded.read(photos, source=source)
     how: dict[str, Any] = {"weights": weights, "weights_dir": weights_dir, "size": opt.side(size)}
-    networks = dict.fromkeys(backbone or ["tf_efficientnet_lite0"], how)
+    given = [named(name, weights_dir) for name in backbone or ["tf_efficientnet_lite0"]]
+    networks = dict.fromkeys(given, how)
     extractor = FeatureExtractor(View(FITS.get(crop)), engine=engine)
     with opt.cluster_workers(cluster, shards) as workers:
         if workers:

@@ -8,8 +8,9 @@ Options:
     holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
     groups: Find bursts and near-duplicates and keep them together, or not.
 Network:
-    backbone: The network, also any of timm's; repeat for an ensemble. [default:
-        tf_efficientnet_lite0; with --quality best all available]
+    backbone: The network, also any of timm's, or small, medium, large or best as `fieldmark backbones`
+        recommends; repeat for an ensemble. [default: tf_efficientnet_lite0; with --quality best all
+        available]
     names_only: A list of species: make a classifier of them without photos, by a network with a
         text tower.
 Search and ensembles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fieldmark import models, reports
@@ -49,6 +49,7 @@ def check(
         raise InputError(f"--drop {unknown[0]} is unknown: choose from {', '.join(DROP_REASONS)}.")
     if not 0 <= config.label_precision <= 1:
         raise InputError(f"--label-precision is {config.label_precision:g}: give a share from 0 to 1.")
+    config = replace(config, backbone=models.named(config.backbone, config.weights_dir))
     with publishing.claimed(out, KIND):
         result = _check(photos, config, read)
         table, counts = result.table, result.summary.to_dict()

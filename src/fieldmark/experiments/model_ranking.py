@@ -154,7 +154,8 @@ def _learned(table: PhotoTable, split: Split) -> LabelledPhotos:
 
 def _load(config: RankConfig) -> dict[str, Backbone]:
     found = {}
-    for name in dict.fromkeys(config.networks or models.available(config.weights_dir)):
+    given = [models.named(name, config.weights_dir) for name in config.networks]
+    for name in dict.fromkeys(given or models.available(config.weights_dir)):
         try:
             found[name] = models.load(
                 name, weights_dir=config.weights_dir, seed=config.seed, size=config.size

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -154,7 +155,7 @@ class _Run:
                     self._flush(crop_cache, batch, keys)
                 stage.advance()
             self._flush(crop_cache, batch, keys)
-        _note_cost(self.job, self.result)
+        _note_cost(self.job, self.result, crop_cache.crops.shape[1])
 
     def _flush(self, crop_cache: CropCache, batch: list[int], keys: Sequence[str]) -> None:
         if not batch:
@@ -175,11 +176,11 @@ class _Run:
         batch.clear()
 
 
-def _note_cost(job: Job, result: Extraction) -> None:
+def _note_cost(job: Job, result: Extraction, side: int) -> None:
     """Write the cost to the cache, so that a later run can report it."""
     if job.name in result.seconds:
         cost = {"seconds": result.seconds[job.name], "photos": result.computed[job.name]}
-        io.write_json(job.cache.folder / "cost.json", cost)
+        io.write_json(job.cache.folder / "cost.json", {**cost, "network": job.name, "side": side})
 
 
 def seconds_for(cache: FeatureCache, photos: int) -> float | None:
@@ -189,3 +190,17 @@ def seconds_for(cache: FeatureCache, photos: int) -> float | None:
         return float(cost["seconds"] / cost["photos"] * photos)
     except (InputError, KeyError, TypeError, ZeroDivisionError):
         return None  # missing or damaged
+
+
+def measured_rates(features: Path) -> dict[tuple[str, int], float]:
+    """Return the photos a second of each network and side of crops, from its largest extraction here.
+
+    `features` is the folder of a `FeatureStore`. Decoding is not counted.
+    """
+    rates: dict[tuple[str, int], tuple[int, float]] = {}
+    for path in features.glob("*/cost.json"):
+        with suppress(InputError, KeyError, TypeError, ZeroDivisionError):  # damaged, or of an older version
+            cost = io.read_json(path)
+            key, photos = (cost["network"], cost["side"]), cost["photos"]
+            rates[key] = max(rates.get(key, (0, 0.0)), (photos, photos / cost["seconds"]))
+    return {key: rate for key, (_, rate) in rates.items()}

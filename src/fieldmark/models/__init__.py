@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldmark.models import hub, libraries, open_clip, timm, torchvision
+from fieldmark.models import catalogue, hub, libraries, open_clip, timm
 from fieldmark.models import weights as weights_
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.models.backbone import Backbone, key_for_side
+from fieldmark.models.catalogue import named
 
-BACKBONES: dict[str, Architecture] = {
-    facts.name: facts for facts in (*timm.ARCHITECTURES, *torchvision.ARCHITECTURES)
-}
+BACKBONES = catalogue.BUILT_IN
 DEFAULT = timm.LITE0.name
 
 GOOD = timm.LITE2.name
@@ -35,6 +34,7 @@ __all__ = [
     "import_torchvision",
     "key_for_side",
     "load",
+    "named",
 ]
 
 
@@ -42,14 +42,15 @@ def architecture(name: str) -> Architecture:
     """Return the architecture of a network.
 
     Args:
-        name: of `BACKBONES`; of timm, bare or as `timm:NAME`; `open_clip:NAME`; `hf-hub:OWNER/NAME`; or
-            `local-dir:PATH` of a folder with the files that the hub would have.
+        name: of `BACKBONES`; of timm, bare or as `timm:NAME`; `open_clip:NAME`; `hf-hub:OWNER/NAME`;
+            `local-dir:PATH` of a folder with the files that the hub would have; or a recommendation, see
+            `named`.
 
     Raises:
         InputError: there is no such network, or it cannot be a backbone.
         WeightsUnavailable: the hub does not answer.
     """
-    if name in BACKBONES:
+    if (name := named(name)) in BACKBONES:
         return BACKBONES[name]
     if name.startswith(open_clip.PREFIX):
         return open_clip.architecture(name)
@@ -86,7 +87,7 @@ def load(
             damaged, hostile or of another network.
         WeightsUnavailable: the pretrained weights are not on this machine and cannot be downloaded.
     """
-    facts = name if isinstance(name, Architecture) else architecture(name)
+    facts = name if isinstance(name, Architecture) else architecture(named(name, weights_dir))
     path = weights_.find(facts, weights, weights_dir)
     read = weights_.read(path) if path else None
 

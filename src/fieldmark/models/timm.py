@@ -145,24 +145,47 @@ def described(
     if size[0] != 3 or size[1] != size[2]:
         raise InputError(f"{name} cannot be a backbone: it needs square colour photos.")
     path = its["classifier"] if bare_network is network else LAST
+    facts = _of_registry(name, its)
     sentence = f"`{path}`, linear; its input is what timm calls the network's pre-logits."
     if path == LAST:
         pooling = _pooling(bare_network)
         sentence = f"None of its own, or several; the features are timm's without classes{pooling}."
-    return Architecture(
-        name=name,
-        library="timm",
+    return replace(
+        facts,
         feature_dim=int(network.get_submodule(path).weight.shape[1]),  # type: ignore[index]
-        input_size=int(size[1]),
-        mean=triple(its.get("mean", IMAGENET_MEAN)),
-        std=triple(its.get("std", IMAGENET_STD)),
         last_layer=sentence,
         last_layer_path=path,
         giga_macs=giga_macs(network, int(size[1])),
-        licence=licence or str(its.get("license") or "not stated by timm"),
-        url=_url(its) if url is None else url,
-        preprocess=_preprocess(its),
+        licence=licence or facts.licence,
+        url=facts.url if url is None else url,
         config=json.dumps(config) if config else "",
+    )
+
+
+def pretrained() -> list[str]:
+    """Return the names of all weights that timm lists, `NAME.TAG`."""
+    return list(load_library().list_pretrained())
+
+
+def unbuilt(name: str) -> Architecture:
+    """Return what timm's registry says of a network: without its features, last layer and cost."""
+    return _of_registry(name, load_library().get_pretrained_cfg(name).to_dict())
+
+
+def _of_registry(name: str, its: Mapping[str, Any]) -> Architecture:
+    return Architecture(
+        name=name,
+        library="timm",
+        feature_dim=0,
+        input_size=int(its["input_size"][1]),
+        mean=triple(its.get("mean", IMAGENET_MEAN)),
+        std=triple(its.get("std", IMAGENET_STD)),
+        last_layer="",
+        last_layer_path="",
+        giga_macs=0.0,
+        licence=str(its.get("license") or "not stated by timm"),
+        url=_url(its),
+        preprocess=_preprocess(its),
     )
 
 

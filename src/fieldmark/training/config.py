@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -155,6 +155,14 @@ class TrainConfig:
     def network(self) -> str:
         """The name of the first network."""
         return self.backbone or (models.GOOD if self.quality == "good" else models.DEFAULT)
+
+    def named(self) -> TrainConfig:
+        """Return the same with the networks that recommendations such as `large` stand for."""
+        if not self.backbone:
+            return self
+        each = (self.backbone, *self.also)
+        first, *others = dict.fromkeys(models.named(name, self.weights_dir) for name in each)
+        return replace(self, backbone=first, also=tuple(others))
 
     @property
     def several(self) -> bool:

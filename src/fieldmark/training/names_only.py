@@ -73,7 +73,7 @@ def train_from_names(
         if each.name not in _USED and getattr(config, each.name) != getattr(usual, each.name):
             raise InputError(f"{each.name} has no effect without photos: leave it out with names alone.")
     taxonomy = _taxonomy(names)
-    facts = models.architecture(config.network)
+    facts = models.architecture(config.named().network)
     if facts.library != "open_clip":
         raise InputError(
             f"{facts.name} has no text tower: name a network of open_clip, such as "

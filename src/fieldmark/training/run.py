@@ -122,6 +122,7 @@ def train(
     config = config or TrainConfig()
     with _claimed(out):
         config.check()
+        config = config.named()
         strategy: pipeline.Strategy
         divided = isinstance(photos, Dataset)
         if config.several:

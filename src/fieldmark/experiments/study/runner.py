@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
+from fieldmark import models
 from fieldmark.data.dataset import Dataset
 from fieldmark.experiments.recipes import recipe_of
 from fieldmark.experiments.records import StudyRecord, StudyRow
@@ -80,6 +81,8 @@ def _study(
     photos: str | Path | Dataset, made: Recipe, config: StudyConfig, folder: Path, command: str
 ) -> StudyRecord:
     start, runs = time.perf_counter(), _wanted(made, config.only)
+    named = partial(models.named, weights_dir=config.weights_dir)
+    runs = [run if run.own else replace(run, backbone=named(run.backbone)) for run in runs]
     networks = load(runs, config)
     dataset = dataset_for(photos, config, config.options.seed)
     able = [run for run in runs if networks.can_run(run, runs)]
