@@ -188,6 +188,20 @@ def test_other_sides_work_or_are_refused(published: dict[str, Published], kind: 
         torch.testing.assert_close(found.at(48).trunk(crops(48)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_names_of_open_clip() -> None:
+    found = models.architecture("open_clip:ViT-B-32.openai")
+    assert json.loads(found.config)["model_cfg"]["quick_gelu"]  # which its configuration has not
+    assert (found.feature_dim, found.input_size) == (512, 224)
+    named = models.architecture("open_clip:MobileCLIP2-S0.dfndr2b")
+    assert named.url.startswith("https://huggingface.co/")
+    assert "//" not in named.url.removeprefix("https://")
+    assert not models.architecture("open_clip:ViT-B-32").url
+    with pytest.raises(InputError, match=r"open_clip has no network 'ViT-B-33'.*near it"):
+        models.architecture("open_clip:ViT-B-33")
+    with pytest.raises(InputError, match="open_clip has no weights 'nobody' of ViT-B-32"):
+        models.architecture("open_clip:ViT-B-32.nobody")
+
+
 # --- configurations that cannot be used ------------------------------------------------------------
 
 
@@ -397,6 +411,12 @@ def test_safetensors_are_preferred_and_a_pickle_runs_nothing(
     with pytest.raises(InputError, match="must be a safetensors file or a state dict of tensors alone"):
         models.load(only)
     assert not (tmp_path / "ran").exists()
+    module = tmp_path / "module.bin"  # a whole module, as SpeciesNet is published
+    torch.save(torch.nn.Linear(2, 2), module)
+    hub.files["owner/bin/pytorch_model.bin"] = module.read_bytes()
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(InputError, match="must be a safetensors file or a state dict of tensors alone"):
+        models.load(only)
     state = tmp_path / "state.bin"
     torch.save(weights.read(published["dinov2"].folder / "model.safetensors").state, state)
     hub.files["owner/good/pytorch_model.bin"] = state.read_bytes()
@@ -427,7 +447,6 @@ def test_a_download_that_fails_leaves_nothing(
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert not [path for path in left if "incomplete" in path.name or "safetensors" in path.name]
     vars(hub).update(whole)
-    shutil.rmtree(tmp_path / "cache" / "models--owner--net" / ".no_exist", ignore_errors=True)
     assert models.load(name).weights_info.complete
 
 

@@ -19,6 +19,7 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 
 FOLDER = "local-dir:"
+CONFIGURATIONS = ("open_clip_config.json", "config.json")
 _HUB = re.compile(r"(?:hf-hub:|hf://)([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _ANSWER_WITHIN = 10.0  # seconds
 
@@ -86,10 +87,11 @@ class Repository:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.at, name, revision=self.revision)
-        if isinstance(found, str):
-            return Path(found)
-        # Anything but None: the hub said before that there is no such file.
-        return None if here or found is not None else self._downloaded(name)
+        if isinstance(found, str) or here:
+            return Path(found) if isinstance(found, str) else None
+        # Anything but None: the hub said that it has no such file. That holds for what was usable then.
+        missing = found is not None and any(self.file(each, here=True) for each in CONFIGURATIONS)
+        return None if missing else self._downloaded(name)
 
     def _downloaded(self, name: str) -> Path | None:
         import httpx2
@@ -153,9 +155,9 @@ def _configuration(repository: Repository) -> tuple[Mapping[str, Any], Describe]
     from fieldmark.models import open_clip, timm, transformers
 
     for name, key, describe in (
-        ("open_clip_config.json", "model_cfg", open_clip.described),
-        ("config.json", "architecture", timm.described),
-        ("config.json", "model_type", transformers.described),
+        (CONFIGURATIONS[0], "model_cfg", open_clip.described),
+        (CONFIGURATIONS[1], "architecture", timm.described),
+        (CONFIGURATIONS[1], "model_type", transformers.described),
     ):
         path = repository.file(name)
         config = io.read_json(path) if path else None
