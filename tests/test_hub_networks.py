@@ -504,7 +504,7 @@ def test_a_classifier_needs_its_folder_alone(
         assert "safetensors sha256:" in made["weights"]
         written.append(str(out))
     photo = str(photos / "Danaus plexippus" / "03.jpg")
-    load = f"print(Classifier.load(each).predict([{photo!r}]))"
+    load = f"print(Classifier.load(each, engine='torch').predict([{photo!r}]))"
     code = f"from fieldmark import Classifier\nfor each in {written}: {load}"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
