@@ -94,7 +94,7 @@ def load(
     from fieldmark.models.network import seeded
 
     with seeded(seed, "weights", facts.name):
-        network = libraries.of(facts).build(facts)
+        network = libraries.build(facts)
     if trained_at not in (None, facts.input_size):
         from fieldmark.models.sides import network_at
 

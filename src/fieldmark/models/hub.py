@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 
 FOLDER = "local-dir:"
+CONFIGURATIONS = ("open_clip_config.json", "config.json")
 _HUB = re.compile(r"(?:hf-hub:|hf://)([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _ANSWER_WITHIN = 10.0  # seconds
 
@@ -86,15 +87,26 @@ class Repository:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.at, name, revision=self.revision)
-        if isinstance(found, str):
-            return Path(found)
-        return None if here else self._downloaded(name)
+        if isinstance(found, str) or here:
+            return Path(found) if isinstance(found, str) else None
+        # Anything but None: the hub said that it has no such file. That holds for what was usable then.
+        missing = found is not None and any(self.file(each, here=True) for each in CONFIGURATIONS)
+        return None if missing else self._downloaded(name)
 
     def _downloaded(self, name: str) -> Path | None:
         import httpx2
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
+        from fieldmark.models.weights import is_reachable
+
+        if not is_reachable(
+            constants.ENDPOINT
+        ):  # the library would try for half a minute, and tell of each try
+            raise WeightsUnavailable(
+                f"{self.name} is not on this machine and {constants.ENDPOINT} does not answer: look at the "
+                f"connection, or copy the files of the repository into a folder and name it as {FOLDER}PATH."
+            )
         try:
             path = Path(hf_hub_download(self.at, name, revision=self.revision, etag_timeout=_ANSWER_WITHIN))
         except RemoteEntryNotFoundError:
@@ -113,7 +125,7 @@ class Repository:
         return path
 
     def licence(self) -> str:
-        """Return the licence on the network's page, in its words."""
+        """Return the licence on the network's page, in its words; "" if it states none."""
         from huggingface_hub import ModelCard
 
         path = self.file("README.md")
@@ -122,7 +134,7 @@ class Repository:
         except (OSError, ValueError):
             card = None
         found = card.data.get("license_name") or card.data.get("license") if card else None
-        return f"{found}, as its page says" if found else "not stated on its page"
+        return f"{found}, as its page says" if found else ""
 
 
 def architecture(repository: Repository) -> Architecture:
@@ -134,7 +146,8 @@ def architecture(repository: Repository) -> Architecture:
     """
     config, describe = _configuration(repository)
     file = HUB_FILES[0] if "model_cfg" in config else HUB_FILES[1]
-    return describe(repository.name, config, licence=repository.licence(), url=f"{repository.url}/{file}")
+    facts = describe(repository.name, config, licence=repository.licence(), url=f"{repository.url}/{file}")
+    return replace(facts, licence=facts.licence or "not stated on its page")
 
 
 def _configuration(repository: Repository) -> tuple[Mapping[str, Any], Describe]:
@@ -142,9 +155,9 @@ def _configuration(repository: Repository) -> tuple[Mapping[str, Any], Describe]
     from fieldmark.models import open_clip, timm, transformers
 
     for name, key, describe in (
-        ("open_clip_config.json", "model_cfg", open_clip.described),
-        ("config.json", "architecture", timm.described),
-        ("config.json", "model_type", transformers.described),
+        (CONFIGURATIONS[0], "model_cfg", open_clip.described),
+        (CONFIGURATIONS[1], "architecture", timm.described),
+        (CONFIGURATIONS[1], "model_type", transformers.described),
     ):
         path = repository.file(name)
         config = io.read_json(path) if path else None

@@ -17,7 +17,8 @@ from fieldmark.data.transforms import Preprocess, ResizeMode
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HUB, INSIDE, LAST, Architecture
 from fieldmark.models.timm import giga_macs, triple
-from fieldmark.utils.errors import InputError
+from fieldmark.models.timm import load_library as import_timm
+from fieldmark.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +59,12 @@ def architecture(name: str) -> Architecture:
     if tag and tag not in tags:
         raise InputError(f"open_clip has no weights {tag!r} of {bare}: it has {', '.join(tags) or 'none'}.")
     published = library.get_pretrained_cfg(bare, tag or next(iter(tags), ""))
+    if tag and published.get("quick_gelu"):  # as open_clip would only warn of
+        config["quick_gelu"] = True
     parts = {"model_cfg": config, "preprocess_cfg": published}
-    hub = str(published.get("hf_hub", "")).strip("/")
-    url = f"{HUB}/{hub}/resolve/main/open_clip_model.safetensors" if hub else str(published.get("url", ""))
+    hub, _, file = str(published.get("hf_hub", "")).rpartition("/")
+    file = file or "open_clip_model.safetensors"
+    url = f"{HUB}/{hub}/resolve/main/{file}" if hub else str(published.get("url", ""))
     return described(name, parts, licence="see its publisher's page", url=url if tag else "")
 
 
@@ -103,7 +107,9 @@ def described(name: str, config: Mapping[str, Any], *, licence: str, url: str) -
             config=text,
         )
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
-        raise InputError(f"open_clip cannot build {name} from its configuration ({error}).") from error
+        raise InputError(
+            f"open_clip cannot build {name} from its configuration ({first_line(error)})."
+        ) from error
     return facts
 
 
@@ -134,6 +140,11 @@ def _model(config: str, *, texts: bool) -> Any:
     if not texts:
         parts["text_cfg"], custom = _NO_TEXT, False
     if "timm_model_name" in parts["vision_cfg"]:
+        timm_name = parts["vision_cfg"]["timm_model_name"]
+        if not import_timm().is_model(timm_name):  # it may also name a repository of the hub
+            raise InputError(
+                f"timm has no network {timm_name!r}, which this network of open_clip is built of."
+            )
         parts["vision_cfg"] = {**parts["vision_cfg"], "timm_model_pretrained": False}
     if "hf_model_name" in parts["text_cfg"]:
         parts["text_cfg"] = {**parts["text_cfg"], "hf_model_pretrained": False}
@@ -207,5 +218,6 @@ def _tokenizer(library: Any, text: Mapping[str, Any]) -> Any:
     length = text.get("context_length", 77)
     if name := text.get("hf_tokenizer_name"):
         more = {"tokenizer_mode": text.get("tokenizer_mode"), **text.get("tokenizer_kwargs", {})}
+        more["trust_remote_code"] = False
         return library.tokenizer.HFTokenizer(name, context_length=length, **more)
     return library.SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))

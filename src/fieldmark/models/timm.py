@@ -15,7 +15,7 @@ from fieldmark.data.transforms import FITS, Preprocess
 from fieldmark.models import torchvision
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, INSIDE, LAST, Architecture
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +81,9 @@ def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
 
     own = dict(config.get("model_args") or {})
     if config:
+        own.pop("checkpoint_path", None)  # a file that timm would read
+        if not load_library().is_model(config["architecture"]):  # it may also name another repository
+            raise InputError(f"{name} cannot be built: timm has no network {config['architecture']!r}.")
         own |= {"pretrained_cfg": {**config["pretrained_cfg"], "num_classes": config.get("num_classes", 0)}}
         own |= {key: config[key] for key in ("num_classes", "global_pool") if key in config}
     network: Any = load_library().create_model(
@@ -138,7 +141,7 @@ def described(
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         if not config:
             raise
-        raise InputError(f"timm cannot build {name} from its configuration ({error}).") from error
+        raise InputError(f"timm cannot build {name} from its configuration ({first_line(error)}).") from error
     bare_network: Any = getattr(network, INSIDE, network)
     its: dict[str, Any] = bare_network.pretrained_cfg
     size = its["input_size"]

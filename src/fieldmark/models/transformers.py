@@ -17,7 +17,7 @@ from fieldmark.data.transforms import Preprocess
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import HALF, INSIDE, LAST, Architecture
 from fieldmark.models.timm import giga_macs, triple
-from fieldmark.utils.errors import InputError
+from fieldmark.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +77,12 @@ def described(
             preprocess=_preprocess(side, pixels),
             config=text,
         )
+    except InputError:
+        raise
     except Exception as error:  # a library of many models may raise anything
         raise InputError(
-            f"transformers cannot build {name} from its configuration ({type(error).__name__}: {error})."
+            f"transformers cannot build {name} from its configuration "
+            f"({type(error).__name__}: {first_line(error)})."
         ) from error
 
 
@@ -103,13 +106,23 @@ def build(facts: Architecture) -> nn.Module:
 def _network(config: str) -> nn.Module:
     from fieldmark.models.network import Pooled
 
-    parts = json.loads(config)
+    parts = json.loads(config, object_hook=_without_code)
+    if str(parts["model_type"]).startswith("timm_"):
+        raise InputError("transformers would only pass it on to timm: name timm's network.")
     library = load_library()
     known = library.AutoConfig.for_model(**parts)
     if any(each.endswith("ForImageClassification") for each in parts.get("architectures") or ()):
         with suppress(TypeError):  # it has no layer after the class token, or its last layer reads that
-            return Pooled(library.AutoModel.from_config(known, add_pooling_layer=False)).eval()
-    return Pooled(library.AutoModel.from_config(known)).eval()
+            return Pooled(
+                library.AutoModel.from_config(known, add_pooling_layer=False, trust_remote_code=False)
+            ).eval()
+    return Pooled(library.AutoModel.from_config(known, trust_remote_code=False)).eval()
+
+
+def _without_code(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what names code, kernels or weights to fetch."""
+    words = ("auto_map", "implementation", "pretrained", "quantization")
+    return {name: value for name, value in values.items() if not any(word in name for word in words)}
 
 
 @contextmanager
@@ -128,7 +141,7 @@ def _quiet() -> Iterator[None]:
 
 
 def renamed(
-    _facts: Architecture, network: nn.Module, state: Mapping[str, torch.Tensor]
+    facts: Architecture, network: nn.Module, state: Mapping[str, torch.Tensor]
 ) -> Mapping[str, torch.Tensor]:
     """Give the tensors of a published file the names of `build`, as transformers does when it loads them."""
     import torch
@@ -138,7 +151,17 @@ def renamed(
         return state  # saved by fieldmark
     with _quiet():
         loaded, found = type(inner).from_pretrained(
-            None, config=inner.config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+            None,
+            config=inner.config,
+            state_dict=dict(state),
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # and said here
+        )
+    if other := found["mismatched_keys"]:
+        raise InputError(
+            f"the file does not fit {facts.name}: {min(other)[0]!r} has another shape there; "
+            "name the network that these weights are of."
         )
     filled = {name: value for name, value in loaded.state_dict().items() if name not in found["missing_keys"]}
     return {inside + name: value for name, value in filled.items()}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 
 from fieldmark.models import hub, libraries, timm
 from fieldmark.models.architecture import HUB_FILES, Architecture, WeightsInfo
@@ -101,12 +102,12 @@ def download(facts: Architecture) -> Path:
     """
     if not facts.url:
         raise _unavailable(facts, "have no URL")
-    if not is_reachable(facts.url):
-        raise _unavailable(facts, f"could not be downloaded from {facts.url}")
     if facts.url.endswith(HUB_FILES):
         if path := hub.weights(facts):
             return path
         raise _unavailable(facts, f"are not at {facts.url}")
+    if not is_reachable(facts.url):
+        raise _unavailable(facts, f"could not be downloaded from {facts.url}")
     from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
 
     path, digest = _downloads() / facts.file_name, _DIGEST_IN_NAME.search(facts.file_name)
@@ -126,7 +127,7 @@ def download(facts: Architecture) -> Path:
 
 
 def is_reachable(url: str) -> bool:
-    """Return whether a server has this URL and answers within a few seconds.
+    """Return whether the server of a URL answers within a few seconds, if only with a refusal.
 
     It is asked in a thread, since resolving a name has no time-out.
     """
@@ -134,7 +135,9 @@ def is_reachable(url: str) -> bool:
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
-        with suppress(OSError, ValueError), urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+        with suppress(OSError, ValueError):
+            with suppress(HTTPError), urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+                pass
             answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -19,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from fieldmark.data.transforms import MAX_SIZE, Preprocess
@@ -32,7 +31,6 @@ from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.validation import damaged
 from fieldmark.models import runtime
-from fieldmark.models.architecture import Architecture
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import ClassifierError, InputError
 from fieldmark.utils.publishing import Kind
@@ -206,7 +204,7 @@ def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tupl
         sides = networks.setdefault(key, {})
         if any((each.architecture, each.trained_at) != (architecture, own) for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
-        facts = msgspec.convert(entry["network"], Architecture) if "network" in entry else None
+        facts = validation.network(entry["network"], head) if "network" in entry else None
         network = sides.setdefault(side, Network(architecture, key, path, side, own, engine, facts))
         temperature = validation.number(entry, "temperature", 1e-3, 1e3)
         weight = validation.number(entry, "weight", 0, 1)

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fieldmark.data.taxonomy import RANKS, Taxonomy
-from fieldmark.data.transforms import Preprocess
+from fieldmark.data.transforms import MAX_SIZE, Preprocess
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
+from fieldmark.models.architecture import Architecture
 from fieldmark.utils.errors import ClassifierError
 
 
@@ -70,6 +72,18 @@ def taxonomy(entries: Any) -> Taxonomy:
     if len(taxonomy) != len(entries):
         raise ValueError("two taxa have the same id")
     return taxonomy
+
+
+def network(value: Any, head: LinearHead) -> Architecture:
+    """Return how a network is built, or raise ValueError."""
+    from fieldmark.models.libraries import LIBRARIES
+
+    facts = msgspec.convert(value, Architecture)
+    if facts.library not in LIBRARIES:
+        raise ValueError(f"it is of the library {facts.library!r}, which fieldmark does not know")
+    if facts.feature_dim != len(head.weight) or not 1 <= facts.input_size <= MAX_SIZE or min(facts.std) <= 0:
+        raise ValueError("the network is not the one of the head")
+    return facts
 
 
 def member(

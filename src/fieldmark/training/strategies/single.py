@@ -75,7 +75,9 @@ class SingleStrategy:
             seed=config.seed,
             size=config.size,
         )
-        logger.info(f"Network: {config.network}; {backbone.weights_info.summary}")
+        licence = f"; licence of the weights: {backbone.architecture.licence}"
+        told = licence if backbone.weights_info.pretrained else ""
+        logger.info(f"Network: {config.network}; {backbone.weights_info.summary}{told}")
         return cls(read(), config, backbone, divided)
 
     def prepare(self) -> Prepared:
