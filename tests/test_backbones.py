@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from fieldmark.data.transforms import Preprocess
-from fieldmark.models import BACKBONES, DEFAULT, Backbone, architecture, available, load, weights
+from fieldmark.models import BACKBONES, DEFAULT, Backbone, architecture, available, load, reachable, weights
 from fieldmark.models.network import ClassifierNetwork
 from fieldmark.models.runtime import engine
 from fieldmark.utils import io
@@ -35,7 +35,7 @@ def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty download cache, and no server that answers."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(weights, "is_reachable", lambda url: False)
+    monkeypatch.setattr(reachable, "is_reachable", lambda url: False)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
@@ -336,11 +336,11 @@ def test_a_download_that_is_there_is_used(
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(weights, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(reachable, "ANSWER_WITHIN", 0.3)
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.perf_counter()
-        assert not weights.is_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/w.pth")
+        assert not reachable.is_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/w.pth")
         assert time.perf_counter() - start < 2
 
 
@@ -365,11 +365,11 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_downloads_are_checked_and_kept_whole(
     server: str, tmp_path: Path, no_downloads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = weights.is_reachable
+    answers = reachable.is_reachable
     monkeypatch.undo()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
-    assert answers is not weights.is_reachable
+    assert answers is not reachable.is_reachable
     data = b"weights" * 1000
     good, bad = f"w-{io.sha256(data)[:8]}.pth", "w-00000000.pth"
     for name in (good, bad):

@@ -26,7 +26,9 @@ DINO = "vit_small_patch16_dinov3.lvd1689m"
 def reachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Parts of the addresses that answer; empty at first. No cache of downloads is looked at."""
     parts: list[str] = []
-    monkeypatch.setattr(weights, "is_reachable", lambda url: any(part in url for part in parts))
+    monkeypatch.setattr(
+        "fieldmark.models.reachable.is_reachable", lambda url: any(part in url for part in parts)
+    )
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(weights.hub, "weights", lambda _facts, here=False: None)
     return parts

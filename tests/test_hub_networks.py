@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from fieldmark import Classifier, models
-from fieldmark.models import weights
+from fieldmark.models import reachable, weights
 from fieldmark.utils.errors import ClassifierError, InputError
 
 models.import_torchvision()
@@ -389,7 +389,7 @@ def test_a_network_comes_from_the_hub_and_then_from_the_cache(
     assert models.load(published[kind].name).weights_info.digest == first.weights_info.digest
     count = len(hub.asked)
     hub.status = 503  # and now it is away
-    monkeypatch.setattr(weights, "is_reachable", lambda url: pytest.fail(f"{url} was asked"))
+    monkeypatch.setattr(reachable, "is_reachable", lambda url: pytest.fail(f"{url} was asked"))
     again = models.load(name.replace("hf-hub:", "hf://"))
     assert (again.key, len(hub.asked)) == (first.key, count)
 

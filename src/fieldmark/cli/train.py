@@ -36,13 +36,16 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import choices
 from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from fieldmark.training import Trained
 
 
 def train(
@@ -79,7 +82,7 @@ def train(
 ) -> None:
     options = locals()
     opt.use_cache(cache)
-    from fieldmark.training import TrainConfig, sentence, train_from_names
+    from fieldmark.training import TrainConfig, train_from_names
     from fieldmark.training import train as run
     from fieldmark.training.names_only import SAID
 
@@ -98,7 +101,13 @@ def train(
         train_from_names(names_only, config, out=out, command=opt.command_line())
         typer.echo(f"{SAID}\nClassifier: {out}")
         return
-    trained = run(photos, config, out=out, command=opt.command_line())
+    _report(run(photos, config, out=out, command=opt.command_line()), out)
+
+
+def _report(trained: Trained, out: Path) -> None:
+    """Say how good the classifier is, and where it is."""
+    from fieldmark.training import sentence
+
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes that train together, the first one reports
     typer.echo(sentence(trained.summary))

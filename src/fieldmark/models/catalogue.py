@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
-from fieldmark.models import libraries, open_clip, timm, torchvision, weights
+from fieldmark.models import libraries, open_clip, reachable, timm, torchvision, weights
 from fieldmark.models.architecture import HUB, HUB_FILES, Architecture
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
@@ -142,7 +142,7 @@ def named(name: str, weights_dir: Path | None = None) -> str:
             skipped.setdefault("without the extra open-clip", []).append(each)
             continue
         here = weights.find_local(facts, weights_dir) is not None
-        if here or weights.is_reachable(facts.url):
+        if here or reachable.is_reachable(facts.url):
             why = "its weights are on this machine" if here else "its weights can be downloaded"
             others = "".join(f"; {reason}: {', '.join(names)}" for reason, names in skipped.items())
             logger.info(f"Network {name}: {each}, since {why}{others}.")

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fieldmark.models import reachable
 from fieldmark.models.architecture import HUB, HUB_FILES, Architecture
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
@@ -98,11 +99,8 @@ class Repository:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
-        from fieldmark.models.weights import is_reachable
-
-        if not is_reachable(
-            constants.ENDPOINT
-        ):  # the library would try for half a minute, and tell of each try
+        # The library would try for half a minute, and tell of each try.
+        if not reachable.is_reachable(constants.ENDPOINT):
             raise WeightsUnavailable(
                 f"{self.name} is not on this machine and {constants.ENDPOINT} does not answer: look at the "
                 f"connection, or copy the files of the repository into a folder and name it as {FOLDER}PATH."

@@ -9,17 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
-import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
 
-from fieldmark.models import hub, libraries, timm
+from fieldmark.models import hub, libraries, reachable, timm
 from fieldmark.models.architecture import HUB_FILES, Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
@@ -30,7 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-ANSWER_WITHIN = 4.0  # seconds until a server is considered unreachable
 _STALLED_AFTER = 30.0  # seconds without a byte until a download fails
 _COUNTER = "num_batches_tracked"  # BatchNorm's count of batches: unused, and often not in files
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
@@ -106,7 +101,7 @@ def download(facts: Architecture) -> Path:
         if path := hub.weights(facts):
             return path
         raise _unavailable(facts, f"are not at {facts.url}")
-    if not is_reachable(facts.url):
+    if not reachable.is_reachable(facts.url):
         raise _unavailable(facts, f"could not be downloaded from {facts.url}")
     from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
 
@@ -124,26 +119,6 @@ def download(facts: Architecture) -> Path:
         reason = f"could not be downloaded from {facts.url} ({error.__cause__ or error})"
         raise _unavailable(facts, reason) from error
     return path
-
-
-def is_reachable(url: str) -> bool:
-    """Return whether the server of a URL answers within a few seconds, if only with a refusal.
-
-    It is asked in a thread, since resolving a name has no time-out.
-    """
-    answered = threading.Event()
-
-    def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
-        with suppress(OSError, ValueError):
-            with suppress(HTTPError), urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
-                pass
-            answered.set()
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_WITHIN)
-    return answered.is_set()
 
 
 def _unavailable(facts: Architecture, reason: str) -> WeightsUnavailable:

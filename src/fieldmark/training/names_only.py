@@ -68,10 +68,7 @@ def train_from_names(
             that has no effect without photos.
         WeightsUnavailable: the weights are not here and cannot be fetched.
     """
-    usual = TrainConfig()
-    for each in fields(config):
-        if each.name not in _USED and getattr(config, each.name) != getattr(usual, each.name):
-            raise InputError(f"{each.name} has no effect without photos: leave it out with names alone.")
+    _check(config)
     taxonomy = _taxonomy(names)
     facts = models.architecture(config.named().network)
     if facts.library != "open_clip":
@@ -104,6 +101,14 @@ def train_from_names(
         with publishing.claimed(Path(out), KIND):
             save(classifier, Path(out))
     return classifier
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuse what has no effect without photos."""
+    usual = TrainConfig()
+    for each in fields(config):
+        if each.name not in _USED and getattr(config, each.name) != getattr(usual, each.name):
+            raise InputError(f"{each.name} has no effect without photos: leave it out with names alone.")
 
 
 def _taxonomy(names: str | Path | Sequence[str | Taxon]) -> Taxonomy:

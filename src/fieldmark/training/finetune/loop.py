@@ -76,8 +76,7 @@ def finetune(
     Returns:
         The curve, an entry an epoch, and the total seconds of training.
     """
-    if not recipe.random_crop and len(val) and train.side != val.side:
-        raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
+    _check_sides(train, val, recipe)
     recipe = accepted(network, recipe, val.side)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
     update = Updater(network, recipe, steps=steps, loss=loss)
@@ -103,6 +102,11 @@ def finetune(
     set_checkpointing(network, replace(recipe, checkpointing=False))
     network.to("cpu")
     return state.curve, state.seconds
+
+
+def _check_sides(train: LabelledCrops, val: LabelledCrops, recipe: FineTuning) -> None:
+    if not recipe.random_crop and len(val) and train.side != val.side:
+        raise ValueError(f"training crops have {train.side} pixels, validation crops {val.side}")
 
 
 def _updates(

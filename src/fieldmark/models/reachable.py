@@ -1,0 +1,30 @@
+"""Whether a server answers, found out quickly on machines without a connection."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+from contextlib import suppress
+from urllib.error import HTTPError
+
+ANSWER_WITHIN = 4.0  # seconds until a server is considered unreachable
+
+
+def is_reachable(url: str) -> bool:
+    """Return whether the server of a URL answers within a few seconds, if only with a refusal.
+
+    It is asked in a thread, since resolving a name has no time-out.
+    """
+    answered = threading.Event()
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        with suppress(OSError, ValueError):
+            with suppress(HTTPError), urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+                pass
+            answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_WITHIN)
+    return answered.is_set()
