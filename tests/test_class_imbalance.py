@@ -255,7 +255,7 @@ def test_a_setting_is_chosen_by_heads_that_never_saw_the_fold_it_is_chosen_for(
             classes=lambda _: ("a", "b"),
         ),
         networks=SimpleNamespace(of=lambda _: None),
-        extractor=SimpleNamespace(features=lambda *_: labelled),
+        view=lambda _: SimpleNamespace(features=lambda *_: labelled),
         trials={},
         sweep_key=lambda run: (run.backbone, run.epochs, ("a", "b")),
     )

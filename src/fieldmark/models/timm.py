@@ -99,9 +99,12 @@ def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
 
 
 def has_weights(name: str) -> bool:
-    """Return whether timm knows the weights that a name has behind a point, `NAME.TAG`."""
+    """Return whether timm knows the weights that a name of its networks has behind a point, `NAME.TAG`."""
     bare, _, tag = name.removeprefix(PREFIX).partition(".")
-    return not tag or tag in {each.partition(".")[2] for each in load_library().list_pretrained(f"{bare}.*")}
+    library = load_library()
+    if not tag or not library.is_model(bare):
+        return True
+    return tag in {each.partition(".")[2] for each in library.list_pretrained(f"{bare}.*")}
 
 
 def architecture(name: str) -> Architecture:
