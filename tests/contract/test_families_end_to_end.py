@@ -39,7 +39,7 @@ from fieldmark.utils.errors import InputError
 TABLE = (Path(__file__).resolve().parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
 NETWORKS = dict(re.findall(r"^\| `(\w+)` \| \d+ \| `([\w.]+)` \| [\d.]+ \| \d+ ", TABLE, re.MULTILINE))
 REFUSED = set(re.findall(r"^\| `(\w+)` \| (graph|heat map) \| .* \|$", TABLE, re.MULTILINE))
-USUAL = ("coat", "convnext", "crossvit", "eva", "starnet", "vision_transformer_relpos")
+USUAL = ("convnext", "crossvit", "eva", "starnet", "vision_transformer_relpos")
 ASKED = os.environ.get("FIELDMARK_ALL_FAMILIES", ",".join(USUAL))
 TRIED = [name for name in NETWORKS if ASKED == "1" or name in ASKED.split(",")]
 CLASSES, PHOTOS, SIDE = ("Apis mellifera", "Bombus terrestris"), 4, 48
