@@ -232,7 +232,7 @@ def _built(facts: Architecture) -> tuple[Architecture, float]:
         tower = _SAME_TOWER.get(facts.name)
         facts = open_clip.architecture(tower) if tower else timm.architecture(facts.name)
     with torch.device("meta"):
-        network = libraries.of(facts).build(facts)
+        network = libraries.build(facts)
     last = f"{facts.last_layer_path}."
     count = sum(each.numel() for name, each in network.named_parameters() if not name.startswith(last))
     return facts, round(count / 1e6, 3)

@@ -172,7 +172,7 @@ def extend(
             )
             strategy = NamesStrategy.of(classifier, Path(photos), how, config.names)
         else:
-            strategy = ExtendStrategy.of(model, Path(photos), config)
+            strategy = ExtendStrategy.of(classifier, model, Path(photos), config)
         return _run(strategy, out, callbacks, command)
 
 

@@ -97,14 +97,14 @@ class ExtendStrategy:
     config: TrainConfig
 
     @classmethod
-    def of(cls, model: Path, photos: Path, config: ExtendConfig) -> ExtendStrategy:
-        """Read the classifier and the new photos.
+    def of(cls, classifier: Classifier, model: Path, photos: Path, config: ExtendConfig) -> ExtendStrategy:
+        """Read what a classifier in a folder was made from, and the new photos.
 
         Raises:
             InputError: the classifier cannot be extended, or the photos cannot be read.
         """
         accepted = synonyms.read(config.names)
-        old = _read(model, accepted)
+        old = _read(classifier, model, accepted)
         new = accepted.apply(readers.read(photos))
         how = _as_trained(old.classifier, old.split, config)
         return cls(model, new, photos.resolve().name, old, how)
@@ -184,9 +184,8 @@ class ExtendStrategy:
         return Evaluation.of(splits.test, scores, splits.classes)
 
 
-def _read(model: Path, accepted: synonyms.Accepted) -> _Old:
+def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _Old:
     """The classifier with its photos, split and labels under the names that are accepted now."""
-    classifier = Classifier.load(model)
     if classifier.provenance.get("from_names"):
         raise InputError(
             f"{model} was made from names and photos: extend the classifier of names alone again, with "
