@@ -26,6 +26,7 @@ from fieldmark.experiments.records import StudyRecord
 from fieldmark.training.provenance import Provenance
 from fieldmark.training.summary import ClassifierSummary
 from fieldmark.utils import io
+from fieldmark.utils.choices import Decision
 from fieldmark.utils.records import Record
 
 FOLDER = Path(__file__).parent.parent / "docs/schemas"
@@ -69,6 +70,7 @@ class ClassifierRecord:
         taxonomy: the classes, in the order of the scores.
         files: the SHA-256 of each file beside this one.
         provenance: how the classifier was made.
+        decision: the rule for the first label, where it is not the highest probability.
     """
 
     format: str
@@ -80,6 +82,7 @@ class ClassifierRecord:
     taxonomy: tuple[Taxon, ...]
     files: Mapping[str, str]
     provenance: Provenance
+    decision: Decision | UnsetType = UNSET
 
 
 RECORDS: dict[str, type] = {

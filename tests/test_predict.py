@@ -7,9 +7,11 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -272,6 +274,34 @@ def test_only_some_labels_are_possible_and_share_the_scores(
         classifier.only([*names, "Ursus ursus", "unicorn"])
     with pytest.raises(InputError, match="at least two"):
         classifier.only(["Apis mellifera"])
+
+
+def test_the_first_label_can_be_the_one_with_the_least_expected_height(
+    insects: Path, tmp_path: Path, classifier: Classifier
+) -> None:
+    ranked = replace(
+        classifier,
+        thresholds={},
+        ood=None,
+        taxonomy=Taxonomy(
+            replace(taxon, ranks={"order": "one" if at else "other"})
+            for at, taxon in enumerate(classifier.taxonomy)
+        ),
+    )
+    by_height = ranked.decided_by("height")
+    p_C = np.full(4, 0.22, np.float32)
+    p_C[0] = 0.34  # the likeliest by itself, but all others are relatives of each other
+    assert ranked.rank(p_C).best.taxon == ranked.taxa[0]
+    prediction = by_height.rank(p_C, top=2)
+    assert prediction.best.taxon == ranked.taxa[1]
+    assert prediction.answers[1].taxon == ranked.taxa[0]
+    assert by_height.digest != ranked.digest
+    by_height.save(tmp_path / "model")
+    assert Classifier.load(tmp_path / "model").decision == "height"
+    with pytest.raises(InputError, match="needs the ranks"):
+        replace(ranked, taxonomy=Taxonomy(Taxon(t.id, t.id) for t in ranked.taxa)).decided_by("height")
+    with pytest.raises(InputError, match="probable or height"):
+        ranked.decided_by("nearest")  # type: ignore[arg-type]
 
 
 # A file that a later run goes on with

@@ -5,6 +5,8 @@ Arguments:
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     only: A text file with one species a line: consider only these.
+    decide: Which label comes first: the most probable one, or the one that is least far off in the taxonomy
+        (its expected height; mistakes are nearer, and there may be more). [default: probable, if the classifier was not saved otherwise]
 Output:
     top: The number of labels for each photo.
     format: What to print.
@@ -26,7 +28,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName, OutputFormat
+from fieldmark.utils.choices import Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ def predict(
     photos: list[Path] | None = None,
     listed: Annotated[list[str] | None, typer.Option("--list")] = None,
     only: Path | None = None,
+    decide: Decision | None = None,
     top: opt.Positive = 5,
     format: OutputFormat = "text",
     out: Path | None = None,
@@ -63,6 +66,8 @@ def predict(
             f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
             "probabilities are renormalised."
         )
+    if decide is not None:
+        classifier = classifier.decided_by(decide)
     items = inference.find_photos(photos or ())
     for each in listed or ():
         items += inference.read_list(each)

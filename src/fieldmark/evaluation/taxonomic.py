@@ -14,7 +14,7 @@ from fieldmark.data.taxonomy import Level
 from fieldmark.utils.records import Record
 from fieldmark.utils.typing import FloatArray, IntArray
 
-_MOST_CLASSES = 2000  # the heights of all pairs are held at once
+MOST_CLASSES = 2000  # the heights of all pairs are held at once
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,16 @@ def heights(true_M: IntArray, other_M: IntArray, levels: Sequence[Level]) -> Int
     return np.asarray(found, np.int64)
 
 
-def expected_heights(p_NC: FloatArray, levels: Sequence[Level]) -> FloatArray:
-    """Compute the expected height of each label, shape (N, C); of equal ones the most probable is lower."""
-    every_C = np.arange(p_NC.shape[1])
-    height_CC = heights(every_C[:, None], every_C, levels)
-    return np.asarray(p_NC @ height_CC.astype(np.float32) - 1e-6 * p_NC, np.float32)
+def class_heights(classes: int, levels: Sequence[Level]) -> FloatArray:
+    """Compute the heights of all pairs of classes, shape (C, C)."""
+    every_C = np.arange(classes)
+    return heights(every_C[:, None], every_C, levels).astype(np.float32)
+
+
+def expected_heights(p_NC: FloatArray, height_CC: FloatArray) -> FloatArray:
+    """Compute the expected height of each label, shape (N, C), from the `class_heights`; of equal ones the
+    most probable is lower. Probabilities of one photo, shape (C,), give shape (C,)."""
+    return np.asarray(p_NC @ height_CC - 1e-6 * p_NC, np.float32)
 
 
 def taxonomic_error(
@@ -88,8 +93,10 @@ def taxonomic_error(
     p_MC, true_M = p_NC[known_N], labels_N[known_N]
     first_M = p_MC.argmax(axis=1)
     height_M, wrong_M = heights(true_M, first_M, levels), first_M != true_M
-    decide &= p_NC.shape[1] <= _MOST_CLASSES
-    decided_M = (expected_heights(p_MC, levels).argmin(axis=1)) if decide else None
+    decide &= p_NC.shape[1] <= MOST_CLASSES
+    decided_M = (
+        expected_heights(p_MC, class_heights(p_MC.shape[1], levels)).argmin(axis=1) if decide else None
+    )
     return TaxonomicError(
         ranks=tuple(_rank_error(level, true_M, first_M) for level in levels),
         height=float(height_M.mean()),

@@ -14,7 +14,7 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.ensemble import log_mixture
 from fieldmark.evaluation.results import Evaluation
-from fieldmark.evaluation.taxonomic import expected_heights
+from fieldmark.evaluation.taxonomic import class_heights, expected_heights
 from fieldmark.experiments import own
 from fieldmark.experiments.records import EarlyStop, StudyRow
 from fieldmark.experiments.runs import Run
@@ -80,13 +80,14 @@ def _by_height(
 ) -> FloatArray:
     """Score each label by its expected height, negated; a fold is calibrated by the other photos."""
     labels_N, levels = photos.labels(classes), context.data.dataset.table.taxonomy.only(classes).levels
+    height_CC = class_heights(len(classes), levels)
     fold_N = cross_validation.folds(photos, cross_validation.FOLDS, context.seed)
     found_NC = np.empty_like(scores_NC)
     for fold in np.unique(fold_N):
         here, others = fold_N == fold, fold_N != fold
         heat = calibration.fit_temperature(scores_NC[others], labels_N[others])
         p_MC = np.exp(metrics.log_softmax32(scores_NC[here] / np.float32(heat)))
-        found_NC[here] = -expected_heights(p_MC, levels)
+        found_NC[here] = -expected_heights(p_MC, height_CC)
     return found_NC
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from fieldmark.data.taxonomy import Level, Taxon
+from fieldmark.data.taxonomy import Level, Taxon, Taxonomy
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.taxonomic import MOST_CLASSES
+from fieldmark.utils.choices import Decision
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
@@ -122,16 +124,36 @@ def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
     return sorted(columns)
 
 
+def check_decision(decision: str, taxonomy: Taxonomy) -> None:
+    """Refuse a rule for the first label that the labels do not allow; see `Classifier.decided_by`."""
+    if decision not in get_args(Decision):
+        raise InputError(
+            f"The first label is decided by {' or '.join(get_args(Decision))}, not {decision!r}."
+        )
+    if decision == "height" and not taxonomy.levels:
+        raise InputError(
+            "Deciding by height needs the ranks of the labels (genus, family ...), and this classifier has "
+            "none: decide by probability."
+        )
+    if decision == "height" and len(taxonomy) > MOST_CLASSES:
+        raise InputError(
+            f"Deciding by height takes at most {MOST_CLASSES:,} labels, and this classifier has "
+            f"{len(taxonomy):,}: decide by probability, or allow fewer labels (`only`)."
+        )
+
+
 def ranked(
     p_C: FloatArray,
+    first: int,
     taxa: Sequence[Taxon],
     levels: Sequence[Level],
     thresholds: Mapping[str, Threshold],
     top: int,
     unknown: bool | None,
 ) -> Prediction:
-    """Make a prediction from one photo's probabilities; see `Classifier.rank`."""
-    best = np.argsort(-p_C, kind="stable")[:top]
+    """Make a prediction from one photo's probabilities and its `first` label; see `Classifier.rank`."""
+    order_C = np.argsort(-p_C, kind="stable")
+    best = np.concatenate([[first], order_C[order_C != first]])[:top]
     answers = tuple(Answer(taxa[number], float(p_C[number])) for number in best)
     sure = not unknown and ("species" not in thresholds or answers[0].score >= thresholds["species"].score)
     wider = tuple(_wider(level, p_C) for level in levels)
@@ -152,7 +174,7 @@ def _reason(
     """Explain the answer in a sentence."""
     what = f"the {best.taxon.rank} {best.taxon.name}".replace("the unranked", "the name")
     if "species" not in thresholds:
-        return f"{what} is the likeliest; no threshold was set"
+        return f"{what} comes first; no threshold was set"
     needed = thresholds["species"].score
     if best.score >= needed:
         return f"{what} is sure enough ({_against(best.score, needed)})"

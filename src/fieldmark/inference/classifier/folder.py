@@ -25,6 +25,7 @@ from fieldmark.data.transforms import MAX_SIZE, Preprocess
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import hub as remote
 from fieldmark.inference.classifier import validation
+from fieldmark.inference.classifier.answers import check_decision
 from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
@@ -123,6 +124,7 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
             "taxonomy": classifier.taxonomy.to_json(),
             "files": publishing.digests(folder),
             "provenance": dict(classifier.provenance),
+            **({} if classifier.decision == "probable" else {"decision": classifier.decision}),
         },
     )
 
@@ -156,9 +158,12 @@ def _load(folder: Path, engine: str | None) -> dict[str, Any]:
     try:
         taxonomy = validation.taxonomy(about["taxonomy"])
         members = _members(folder, about, len(taxonomy), engine)
+        decision = about.get("decision", "probable")
+        check_decision(decision, taxonomy)
         return {
             "members": members,
             "taxonomy": taxonomy,
+            "decision": decision,
             "temperature": validation.number(about, "temperature", 1e-3, 1e3),
             "thresholds": validation.thresholds(about["thresholds"]),
             "ood": _ood(folder, about, len(members[0].head.weight)),

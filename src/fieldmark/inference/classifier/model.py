@@ -18,15 +18,16 @@ from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.data.transforms import Preprocess
 from fieldmark.evaluation import calibration, ensemble, metrics
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.taxonomic import class_heights, expected_heights
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import folder as storage
 from fieldmark.inference.classifier import hub, streaming
-from fieldmark.inference.classifier.answers import Prediction, columns_of, ranked
+from fieldmark.inference.classifier.answers import Prediction, check_decision, columns_of, ranked
 from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Decision, EngineName
 from fieldmark.utils.errors import ClassifierError, ImageRejected
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -45,6 +46,7 @@ class Classifier:
             logarithms of its mean probabilities.
         thresholds: the score from which an answer is given at each rank; "species" is the label
             itself. Empty: the first label is always given.
+        decision: which label comes first, see `decided_by`.
         ood: tells photos that may show none of the classes; None: nothing does reliably.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: the folder that it was loaded from.
@@ -55,6 +57,7 @@ class Classifier:
     taxonomy: Taxonomy
     temperature: float = 1.0
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    decision: Decision = "probable"
     ood: OodDetector | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
@@ -115,7 +118,8 @@ class Classifier:
         ]
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
         ood = self.ood.digest if self.ood else None
-        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood])
+        decision = [] if self.decision == "probable" else [self.decision]
+        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood, *decision])
 
     def only(self, names: Iterable[str]) -> Classifier:
         """Return the classifier of some of the labels; their probabilities sum to 1.
@@ -131,6 +135,22 @@ class Classifier:
         taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
         # Of fewer labels the score is another number, for which no threshold was set.
         return replace(self, members=members, taxonomy=taxonomy, ood=None)
+
+    def decided_by(self, decision: Decision) -> Classifier:
+        """Return the classifier whose first label is the most `probable` one, or the one with the least
+        expected `height` of the lowest common ancestor: the mistakes are nearer, and there may be more.
+
+        Deng and others, "What does classifying more than 10,000 image categories tell us?", 2010.
+
+        Raises:
+            InputError: by height, and no label has a rank above it, or there are more than 2,000 labels.
+        """
+        check_decision(decision, self.taxonomy)
+        return replace(self, decision=decision)
+
+    @cached_property
+    def _height_CC(self) -> FloatArray:
+        return class_heights(len(self.taxa), self.taxonomy.levels)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is computed again; see `Network` for the weights."""
@@ -321,7 +341,9 @@ class Classifier:
         """Make a prediction from one photo's probabilities, shape (C,), and its out-of-distribution
         score, from which the flag follows."""
         unknown = None if self.ood is None or ood_score is None else ood_score < self.ood.threshold
-        return ranked(p_C, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
+        preference_C = p_C if self.decision == "probable" else -expected_heights(p_C, self._height_CC)
+        first = int(preference_C.argmax())
+        return ranked(p_C, first, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
 
     def save(self, folder: str | Path) -> None:
         """Write the classifier to a folder; raises InputError where that is not possible."""
