@@ -6,7 +6,7 @@ Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     only: A text file with one species a line: consider only these.
     decide: Which label comes first: the most probable one, or the one that is least far off in the taxonomy
-        (its expected height; mistakes are nearer, and there may be more). [default: probable, if the classifier was not saved otherwise]
+        (its expected height; mistakes are nearer, and there may be more). [default: that of the classifier]
 Output:
     top: The number of labels for each photo.
     format: What to print.

@@ -75,9 +75,9 @@ class TrainConfig:
             nearest ones can be shown where the photos themselves are not available.
         also: further networks; an ensemble of all of them is trained.
         ensemble: how its members are weighted: `mean`, `weights` or `greedy`; None: `weights`.
-        quality: `fast`: the default network; `good`: EfficientNet-Lite2, which takes about twice as
-            long; `best`: what does best on validation photos, of all networks whose weights
-            are available (or of those named), mirrored views, and ensembles of them.
+        quality: `fast`: the default network; `good`: the mean of it and EfficientNet-Lite2, which takes
+            about three times as long; `best`: what does best on validation photos, of all networks whose
+            weights are available (or of those named), mirrored views, and ensembles of them.
         stream: whether fine-tuning decodes photos again in each epoch instead of caching crops.
         rare: whether logits are adjusted for rare classes, see `fieldmark.training.logit_adjustment`.
         bfloat16: whether fine-tuning computes in bfloat16.
@@ -154,10 +154,12 @@ class TrainConfig:
     @property
     def network(self) -> str:
         """The name of the first network."""
-        return self.backbone or (models.GOOD if self.quality == "good" else models.DEFAULT)
+        return self.backbone or models.DEFAULT
 
     def named(self) -> TrainConfig:
-        """Return the same with the networks that recommendations such as `large` stand for."""
+        """Return the same with the networks that `good`, and recommendations such as `large`, stand for."""
+        if self.quality == "good":
+            return replace(self, backbone=models.DEFAULT, also=(models.GOOD,), ensemble="mean")
         if not self.backbone:
             return self
         each = (self.backbone, *self.also)
@@ -166,8 +168,8 @@ class TrainConfig:
 
     @property
     def several(self) -> bool:
-        """Whether several candidates are tried, see `fieldmark.training.strategies.ensemble`."""
-        return bool(self.also) or self.quality == "best"
+        """Whether several networks are trained, see `fieldmark.training.strategies.ensemble`."""
+        return bool(self.also) or self.quality != "fast"
 
     @property
     def learns_from_all(self) -> bool:
@@ -181,7 +183,8 @@ class TrainConfig:
     @property
     def in_folds(self) -> bool:
         """Whether the photos are measured in folds, unless they are very many."""
-        return self.learns_from_all and not self.several
+        chooses = self.several and self.quality != "good" and self.ensemble != "mean"
+        return self.learns_from_all and not chooses
 
     def check(self) -> None:
         """Refuse choices that exclude each other, so that every choice has its effect.
@@ -249,9 +252,10 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
 def _of_several(config: TrainConfig) -> Iterator[str]:
     """What does not go with several networks or `best`."""
     best = config.quality == "best"
-    if config.quality == "good":
-        yield "--quality good is one network: leave it out, or name no --backbone."
-    alone = "or name one --backbone and no --quality best."
+    if config.quality == "good" and (config.backbone or config.ensemble):
+        option = "--backbone" if config.backbone else "--ensemble"
+        yield f"--quality good is the mean of two networks: leave {option} out, or --quality."
+    alone = "or name one --backbone and no --quality."
     if config.transfer != "last" or config.weights != "pretrained":
         yield (
             "Several networks together learn last layers on pretrained weights: leave --transfer "
@@ -279,8 +283,6 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
 def _of_one(config: TrainConfig) -> Iterator[str]:
     """What does not go with one network."""
     yield from _of_no_search(config)
-    if config.quality == "good" and config.backbone:
-        yield "--quality good names its network: leave --backbone out, or --quality."
     if config.ensemble:
         yield (
             "--ensemble is how several networks are weighed: name --backbone more than once, or leave it out."

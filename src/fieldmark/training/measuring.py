@@ -98,7 +98,7 @@ def _in_folds(
     answers: dict[str, tuple[BoolArray, BoolArray]] = {}
     for fold in fitted.folds or ():
         rows_M, own = fold.numbers_M, calibrate(raw, fold.calibration, config)
-        log_p_MC = metrics.log_softmax32(own.combined([fold.logits_MC])[0])
+        log_p_MC = metrics.log_softmax32(own.combined(fold.logits_MNC)[0])
         scores_NC[rows_M], measured_N[rows_M] = log_p_MC * heat, True
         for rank, found in calibration.answers(
             np.exp(log_p_MC), labels_N[rows_M], levels, own.thresholds

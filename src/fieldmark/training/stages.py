@@ -146,16 +146,16 @@ class CalibrationSet:
 
 @dataclass(frozen=True)
 class MeasuredFold:
-    """A fold of the training photos by a head that was learned without it.
+    """A fold of the training photos by heads that were learned without it.
 
     Attributes:
         numbers_M: which of the training photos, or after them of the hard ones.
-        logits_MC: the head's logits.
+        logits_MNC: each member's logits, divided by its temperature, without any photo of the fold.
         calibration: photos of other folds, by which the logits are calibrated.
     """
 
     numbers_M: IntArray
-    logits_MC: FloatArray
+    logits_MNC: Sequence[FloatArray]
     calibration: CalibrationSet
 
 

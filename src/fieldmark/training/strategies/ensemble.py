@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +16,12 @@ import numpy as np
 from fieldmark import models
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.subset import DataSplits
-from fieldmark.evaluation import ensemble
-from fieldmark.evaluation.comparison import Difference, difference
-from fieldmark.evaluation.ensemble import WEIGHTINGS, MemberContribution
+from fieldmark.evaluation.ensemble import WEIGHTINGS
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import extractor_of
 from fieldmark.heads.softmax import Fit, Hyperparameters
-from fieldmark.inference.classifier import Classifier, Member, Network, stacked
+from fieldmark.inference.classifier import Member, Network
 from fieldmark.training import automl
 from fieldmark.training.automl import Search, TrialResult, selection
 from fieldmark.training.automl.selection import EnsembleOption
@@ -32,6 +29,8 @@ from fieldmark.training.automl.summary import OptionRow, lines, table
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import join_processes
 from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, Outcome, Prepared
+from fieldmark.training.strategies import folds
+from fieldmark.training.strategies.members import facts, measured_logits
 from fieldmark.utils.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -87,83 +86,6 @@ class SearchOutcome:
 
 
 @dataclass(frozen=True)
-class MemberFacts:
-    """A member of an ensemble.
-
-    Attributes:
-        name, weight: of the member.
-        weights: the pretrained weights, one line.
-        giga_macs: multiply-adds for one photo, in thousands of millions.
-        contribution: measured on the test part; None where it cannot be measured.
-    """
-
-    name: str
-    weight: float
-    weights: str
-    giga_macs: float
-    contribution: MemberContribution | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        value = asdict(self)
-        del value["contribution"]
-        if self.contribution is None:
-            return value | {"verdict": "not measured"}
-        measured = {"worth": self.contribution.loss, "worth_interval": list(self.contribution.interval)}
-        return value | {"verdict": verdict(self.contribution)} | measured
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one photo: multiply-adds, and milliseconds without decoding."""
-
-    giga_macs: float
-    times_default: float
-    milliseconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, with a sentence."""
-        said = (
-            f"{self.giga_macs:.2f} giga-MACs a photo, {self.times_default:.1f} times the default "
-            f"network's; {self.milliseconds:.0f} ms on the computer that trained it."
-        )
-        return asdict(self) | {"said": said}
-
-
-@dataclass(frozen=True)
-class ReferenceComparison:
-    """The classifier compared with the first candidate alone, on the test part.
-
-    Attributes:
-        name: of the first candidate.
-        error: its error.
-        difference: the classifier's error minus that, paired.
-    """
-
-    name: str
-    error: float
-    difference: Difference
-
-    @property
-    def said(self) -> str:
-        """A sentence."""
-        low, high = self.difference.interval
-        tie = ": a tie" if self.difference.tie else ""
-        return (
-            f"{self.name} alone has a top-1 error of {self.error:.1%} on the same photos; the "
-            f"difference of the chosen classifier is {self.difference.value:+.1%} "
-            f"({low:+.1%} to {high:+.1%}){tie}."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        found = self.difference
-        interval = list(found.interval)
-        value = {"name": self.name, "value": found.value, "interval": interval, "tie": found.tie}
-        return value | {"said": self.said}
-
-
-@dataclass(frozen=True)
 class EnsembleStrategy:
     """Train several candidates, and take an ensemble of them or what does best within a budget.
 
@@ -193,18 +115,22 @@ class EnsembleStrategy:
         return automl.load_all(names, self.config.weights_dir, self.config.seed, self.config.size)
 
     def prepare(self) -> Prepared:
-        """Compute the features of the first network."""
+        """Compute the features of the first network; in folds, of all."""
         join_processes("last")
-        first = self.networks[0]
+        wanted = self.networks if self.config.in_folds else self.networks[:1]
         data = Prepared(self.dataset, extractor_of(self.config))
-        data = data.compute({first.architecture.name: first})
-        if self.divided or self.config.groups == "none":
-            return data
-        grouped = data.grouped(first)
-        return data if grouped is data else grouped.divided_anew(self.config, self.config.seed)
+        computed = data.compute({each.architecture.name: each for each in wanted})
+        alone = self.divided or self.config.groups == "none"
+        data = computed if alone else computed.grouped(wanted[0])
+        anew = data is not computed
+        return folds.undivided(data, wanted, self.config, anew=anew, divided=self.divided)
 
     def fit(self, data: Prepared) -> Fitted:
-        """Try the candidates, and take what does best on photos that it was not trained on."""
+        """Try the candidates, and take what does best on photos that it was not trained on; in folds nothing
+        is chosen, all networks have equal weights."""
+        if data.split.way == "folds":
+            found = folds.cross_fitted(data, self.networks, self.config)
+            return replace(found, compare=self._compare_in_folds)
         outcome = run_search(data, self.networks, self.config, self.budget)
         members = tuple(
             FittedMember(member, each.candidate.backbone, each.candidate.extractor)
@@ -234,14 +160,15 @@ class EnsembleStrategy:
 
     def _compare(self, search: SearchOutcome, outcome: Outcome) -> Mapping[str, Any]:
         """Measure each member's contribution, and compare the classifier with the first candidate."""
-        seed = self.config.seed
-        members = [each.to_dict() for each in member_facts(outcome, search, seed)]
-        cost = _cost(outcome.classifier, search.option.giga_macs)
-        details: dict[str, Any] = {"ensemble": {"members": members, "cost": cost.to_dict()}}
-        if compared := _compare_with_first(search, outcome, seed):
-            details["beside"] = compared.to_dict()
-            logger.info(compared.said)
-        return details
+        first = search.trials[0]
+        alone = None if [each for each, _ in search.used] == [first] else _alone(first, outcome)
+        return facts(outcome, [each.name for each, _ in search.used], first.name, alone, self.config.seed)
+
+    def _compare_in_folds(self, outcome: Outcome) -> Mapping[str, Any]:
+        """The same for networks among which nothing was chosen."""
+        names = [each.member.name for each in outcome.fitted.members]
+        alone = replace(outcome.evaluation, scores_NC=measured_logits(outcome)[0])
+        return facts(outcome, names, names[0], alone, self.config.seed)
 
 
 def _names(config: TrainConfig) -> tuple[str, ...]:
@@ -319,59 +246,8 @@ def _members(search: SearchOutcome) -> tuple[Member, ...]:
     )
 
 
-def _compare_with_first(search: SearchOutcome, outcome: Outcome, seed: int) -> ReferenceComparison | None:
-    """Compare the classifier with the first candidate on the test part; no choice uses it.
-
-    None where there is nothing to compare: the first was chosen, or no photo has a known class.
-    """
-    first, parts, evaluation = search.trials[0], outcome.splits, outcome.evaluation
-    if [each for each, _ in search.used] == [first] or not evaluation.kept_N.any():
-        return None
+def _alone(first: TrialResult, outcome: Outcome) -> Evaluation:
+    """Return the scores of the first candidate on the test part; no choice uses it."""
+    parts = outcome.splits
     test = first.candidate.extractor.features(first.candidate.backbone, parts.test, parts.classes)
-    alone = Evaluation.of(parts.test, first.head.logits_of(test.features), parts.classes)
-    error = float(alone.wrong_N()[alone.kept_N].mean())
-    return ReferenceComparison(first.name, error, difference(evaluation, alone, seed=seed))
-
-
-def member_facts(outcome: Outcome, search: SearchOutcome, seed: int) -> list[MemberFacts]:
-    """Describe the members, with their contributions on the test part."""
-    return [
-        MemberFacts(
-            each.name,
-            weight,
-            each.candidate.backbone.weights_info.line,
-            each.candidate.backbone.architecture.giga_macs,
-            contribution,
-        )
-        for (each, weight), contribution in zip(search.used, _contributions(outcome, seed), strict=True)
-    ]
-
-
-def _contributions(outcome: Outcome, seed: int) -> list[MemberContribution | None]:
-    classifier, test, parts = outcome.classifier, outcome.test_logits, outcome.splits
-    labels_N = parts.test.labels(parts.classes)
-    known = labels_N >= 0
-    if len(test) < 2 or not known.any():
-        return [None] * len(test)
-    rows = [ensemble.label_probabilities(each[known], labels_N[known]) for each in test]
-    groups = [g for g, k in zip(parts.test.groups, known, strict=True) if k]
-    weights = np.array([member.weight for member in classifier.members])
-    return list(ensemble.contributions(np.stack(rows), weights, groups, seed=seed))
-
-
-def _cost(classifier: Classifier, giga_macs: float, rounds: int = 5) -> Cost:
-    """Time one photo whose crops are in memory."""
-    crops = stacked([classifier.crop(np.zeros((256, 256, 3), np.uint8))])
-    classifier.outputs(crops)  # loads the networks
-    begin = time.perf_counter()
-    for _ in range(rounds):
-        classifier.outputs(crops)
-    milliseconds = 1000 * (time.perf_counter() - begin) / rounds
-    return Cost(giga_macs, giga_macs / models.architecture(models.DEFAULT).giga_macs, milliseconds)
-
-
-def verdict(contribution: MemberContribution) -> str:
-    """Return whether a member improves the ensemble, in words."""
-    low, high = contribution.interval
-    words = "improves the ensemble" if contribution.improves else "a tie on the test photos"
-    return f"{words} (without it the log-loss rises by {contribution.loss:.3f}, {low:.3f} to {high:.3f})"
+    return Evaluation.of(parts.test, first.head.logits_of(test.features), parts.classes)

@@ -7,7 +7,7 @@ photo stays one."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.default import Warm
-from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
-from fieldmark.training.strategies.single import cross_fitted, fitted, sweep
+from fieldmark.training.strategies.folds import cross_fitted
+from fieldmark.training.strategies.single import fitted, sweep
 from fieldmark.utils.choices import EngineName, Grouping
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
@@ -111,8 +112,13 @@ class ExtendStrategy:
 
     @property
     def backbone(self) -> Backbone:
-        """The classifier's network."""
-        return self.old.classifier.lead.network.backbone
+        """The classifier's first network."""
+        return self.backbones[0]
+
+    @property
+    def backbones(self) -> list[Backbone]:
+        """The network of each member."""
+        return [each.network.backbone for each in self.old.classifier.members]
 
     def prepare(self) -> Prepared:
         """Merge old and new photos, and compute the features of the new ones."""
@@ -122,7 +128,7 @@ class ExtendStrategy:
         split = extended_split(self.old.split, table, corrected=len(corrected) > 0)
         dataset = Dataset(table, split, f"{made} + {self.name}")
         extractor = FeatureExtractor(self.old.classifier.lead.preprocess, engine=self.config.engine)
-        data = Prepared(dataset, extractor).compute({self.backbone.architecture.name: self.backbone})
+        data = Prepared(dataset, extractor).compute({each.architecture.name: each for each in self.backbones})
         learned = self.old.classifier.provenance.get("weights") != "random"
         group = split.way == "folds" and self.config.groups == "auto"
         return data.grouped(self.backbone if learned else None) if group else data
@@ -137,7 +143,7 @@ class ExtendStrategy:
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer: on all photos and measured in folds, or from the old one on."""
         if data.split.way == "folds":
-            return replace(cross_fitted(data, self.backbone, self.config), compare=self._compare)
+            return replace(cross_fitted(data, self.backbones, self.config), compare=self._compare)
         warm = _warm(self.old, data.splits.classes)
         fits = sweep(data, self.backbone, self.config, warm)
         found = fitted(data, self.backbone, fits, self.config)
@@ -191,11 +197,6 @@ def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _
             f"{model} was made from names and photos: extend the classifier of names alone again, with "
             "all photos."
         )
-    if len(classifier.members) > 1:
-        raise InputError(
-            f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "
-            "own photos: train it anew on old and new photos (`fieldmark merge`)."
-        )
     if missing := [name for name in ("photos.parquet", "split.parquet") if not (model / name).is_file()]:
         raise InputError(
             f"{model} has no {missing[0]}, so what it learned from is not known: name the folder as "
@@ -210,11 +211,23 @@ def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _
             f"{model} names {strange[0]!r}, of which its table holds no photo: take the folder anew "
             "from where it was made."
         )
-    return _Old(
-        classifier,
-        called,
-        Split.read(model / "split.parquet"),
-        {taxon.id: becomes[taxon.id] for taxon in classifier.taxa},
+    split = Split.read(model / "split.parquet")
+    if not _alike(classifier.members) or (len(classifier.members) > 1 and split.way != "folds"):
+        raise InputError(
+            f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "
+            "own photos: train it anew on old and new photos (`fieldmark merge`)."
+        )
+    return _Old(classifier, called, split, {taxon.id: becomes[taxon.id] for taxon in classifier.taxa})
+
+
+def _alike(members: Sequence[Member]) -> bool:
+    """Whether members differ in nothing but their networks: the same view, and equal weights."""
+    extractor = FeatureExtractor(members[0].preprocess)
+    views = all(each.preprocess == extractor.crop_for(each.network.backbone) for each in members[1:])
+    return (
+        views
+        and len({each.network.key for each in members}) == len(members)
+        and len({each.weight for each in members}) == 1
     )
 
 
@@ -223,7 +236,8 @@ def _as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> T
     made = classifier.provenance
     threshold = classifier.threshold
     return TrainConfig(
-        backbone=classifier.architecture,
+        backbone=classifier.lead.network.architecture,
+        also=tuple(each.network.architecture for each in classifier.members[1:]),
         transfer=made.get("transfer", "last"),
         head=made.get("head"),
         rare=bool(made.get("rare")),

@@ -27,7 +27,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
-from fieldmark.training.strategies.single import cross_fitted
+from fieldmark.training.strategies.folds import cross_fitted
 from fieldmark.utils.errors import InputError
 
 _ALONE = "names alone"
@@ -84,7 +84,7 @@ class NamesStrategy:
             drawn = (f"names and photos, strength {strength:g}" for strength in _STRENGTHS)
             return {_ALONE: names, **dict(zip(drawn, heads, strict=True))}
 
-        found = cross_fitted(data, self.backbone, self.config, candidates)
+        found = cross_fitted(data, [self.backbone], self.config, candidates)
         return replace(found, compare=self._compare)
 
     def _compare(self, _outcome: Outcome) -> Mapping[str, Any]:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from fieldmark import models
-from fieldmark.data.cross_validation import together
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.features.extractor import extractor_of
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads import logistic
 from fieldmark.heads.base import LinearHead
 from fieldmark.heads.default import Warm, fit_best, refit
 from fieldmark.heads.softmax import Fit, Hyperparameters, by_loss
 from fieldmark.inference.classifier import Member, Network
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.cross_fitting import HEADS_LEARNED, Choice, CrossFit, OutOfFold
 from fieldmark.training.finetune import (
     EPOCHS,
     FineTuning,
@@ -38,14 +31,12 @@ from fieldmark.training.finetune import (
     split_trained,
 )
 from fieldmark.training.logit_adjustment import for_rare
-from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
+from fieldmark.training.stages import Fitted, FittedMember, Prepared
+from fieldmark.training.strategies import folds
 from fieldmark.utils import io
 from fieldmark.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
-
-_MOST_WORK = 5e9
-"""Up to so many products of a feature and a weight, learning all heads of the folds takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +83,14 @@ class SingleStrategy:
             computed = data.compute({self.config.network: self.backbone})
             alone = self.divided or self.config.groups == "none"
             data = computed if alone else computed.grouped(self.backbone)
-        if not self.config.in_folds:
-            return data if data is computed else data.divided_anew(self.config, self.config.seed)
-        pool = pooled(data) if self.divided else data
-        if in_minutes(pool, self.backbone):
-            return pool
-        return data if self.divided else data.divided_anew(self.config, self.config.seed)
+        return folds.undivided(
+            data, [self.backbone], self.config, anew=data is not computed, divided=self.divided
+        )
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
         if data.split.way == "folds":
-            return cross_fitted(data, self.backbone, self.config)
+            return folds.cross_fitted(data, [self.backbone], self.config)
         if self.config.transfer == "last":
             fits = sweep(data, self.backbone, self.config)
             found = fitted(data, self.backbone, fits, self.config)
@@ -119,77 +107,6 @@ class SingleStrategy:
         known = photos.where(photos.labels >= 0)
         best = min(found.fits, key=by_loss)
         return [refit(best, known, len(classes), seed=self.config.seed)]
-
-
-def pooled(data: Prepared) -> Prepared:
-    """Return the photos with training and validation part in one; the test part stays apart."""
-    return replace(data, dataset=replace(data.dataset, split=data.dataset.split.pooled()))
-
-
-def in_minutes(data: Prepared, backbone: Backbone) -> bool:
-    """Return whether the heads of all folds are trained in minutes."""
-    photos, classes = len(data.splits.train), len(data.splits.classes)
-    return logistic.work(photos, backbone.architecture.feature_dim, classes) <= _MOST_WORK
-
-
-def cross_fitted(
-    data: Prepared,
-    backbone: Backbone,
-    config: TrainConfig,
-    candidates: Callable[[LabelledFeatures, int], Mapping[str, LinearHead]] = logistic.candidates,
-) -> Fitted:
-    """Fit the head on all training photos, and measure them in folds.
-
-    Args:
-        data: whose features are computed.
-        backbone: the network.
-        config: every choice.
-        candidates: learns the heads to choose from, from photos and a number of classes.
-    """
-    start, splits = time.perf_counter(), data.splits
-    measured = together(splits.train, splits.hard)
-    photos = data.extractor.features(backbone, measured, splits.classes)
-    classes = len(splits.classes)
-    with progress_bar("training the last layer", HEADS_LEARNED, unit="folds") as stage:
-        found = CrossFit(
-            photos,
-            measured,
-            lambda some: candidates(some, classes),
-            config.seed,
-            stage.advance,
-            learned_N=np.arange(len(measured)) < len(splits.train),
-        )
-        rounds, head = found.rounds, found.head
-
-    def set_of(each: OutOfFold) -> CalibrationSet:
-        return CalibrationSet([each.logits_MC], photos.labels[each.numbers_M], found.groups(each.numbers_M))
-
-    chosen = found.choice
-    member = FittedMember(
-        Member(Network.of(backbone), data.extractor.crop_for(backbone), head), backbone, data.extractor
-    )
-    fit = Fit(Hyperparameters(), head, scaled_loss=chosen.losses[chosen.name])
-    return Fitted(
-        (member,),
-        data,
-        (fit,),
-        time.perf_counter() - start,
-        set_of(chosen.found),
-        tuple(
-            MeasuredFold(each.measured.numbers_M, each.measured.logits_MC, set_of(each.choice.found))
-            for each in rounds
-        ),
-        details={"rare": None, **_choice_record(chosen)},
-    )
-
-
-def _choice_record(chosen: Choice) -> dict[str, Any]:
-    """The candidates and the choice, for the provenance."""
-    losses = {name: None if math.isnan(loss) else loss for name, loss in chosen.losses.items()}
-    return {
-        "chosen": {"head": chosen.name},
-        "tried": [{"head": name, "out_of_fold_loss": loss} for name, loss in losses.items()],
-    }
 
 
 def fitted(data: Prepared, backbone: Backbone, fits: Sequence[Fit], config: TrainConfig) -> Fitted:
