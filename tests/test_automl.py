@@ -14,11 +14,12 @@ from fieldmark.cli.train import seconds
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import DataSplits, read
 from fieldmark.data.transforms import PAPER_CROP
+from fieldmark.evaluation import metrics
 from fieldmark.features.extraction import Extraction
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import Classifier
-from fieldmark.training import TrainConfig, automl, train
+from fieldmark.training import ExtendConfig, TrainConfig, automl, extend, train
 from fieldmark.training.automl import finetune_search, linear_probe_search
 from fieldmark.training.automl import search as trying
 from fieldmark.training.automl.selection import WEIGHTINGS, EnsembleOption, choose_option, loss_differences
@@ -110,7 +111,7 @@ def test_the_budget_holds(
 
 
 def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> None:
-    config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], ensemble="mean", engine="torch")
+    config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], ensemble="mean", engine="torch", holdout=True)
     trained = train(insects, out=tmp_path / "m", config=config)
     loaded = Classifier.load(tmp_path / "m")
     assert [member.weight for member in loaded.members] == pytest.approx([0.5, 0.5])
@@ -136,14 +137,60 @@ def test_several_networks_make_an_ensemble(insects: Path, tmp_path: Path) -> Non
     first = trained.evaluation
     assert first.scores_NC.shape[1] == 4
     assert (tmp_path / "m" / "neighbours.safetensors").exists()
-    # The delivered heads have learned from the test photos too, once these were measured.
-    apart = train(insects, config=replace(config, holdout=True))
+
+
+def test_members_with_chosen_weights_learn_from_the_test_photos_too_once_these_were_measured(
+    insects: Path,
+) -> None:
+    config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], ensemble="weights", engine="torch")
+    trained, apart = train(insects, config=config), train(insects, config=replace(config, holdout=True))
     parts = trained.outcome.splits
     assert trained.summary.measurement.learned == len(parts.files)
     assert apart.summary.measurement.learned == len(parts.train) + len(parts.val)
     assert apart.summary.top1_error == trained.summary.top1_error
-    for one, other in zip(apart.classifier.members, loaded.members, strict=True):
+    for one, other in zip(apart.classifier.members, trained.classifier.members, strict=True):
         assert not np.array_equal(one.head.weight, other.head.weight)
+
+
+def test_networks_with_equal_weights_are_measured_in_folds(
+    insects: Path, new_kind: Path, tmp_path: Path
+) -> None:
+    """Each photo by the mean of the probabilities that each network alone would give it in its fold."""
+    config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], ensemble="mean", engine="torch")
+    trained = train(insects, out=tmp_path / "m", config=config)
+    told = trained.summary.measurement
+    assert (told.way, told.photos, told.learned) == ("folds", 64, 64)
+    alone = [train(insects, config=TrainConfig(backbone=name, engine="torch")) for name in NAMES]
+    for member, one in zip(trained.classifier.members, alone, strict=True):
+        np.testing.assert_array_equal(member.head.weight, one.classifier.lead.head.weight)
+    expected_NC = np.mean(
+        [
+            np.exp(metrics.log_softmax(one.evaluation.scores_NC / np.float32(one.classifier.temperature)))
+            for one in alone
+        ],
+        axis=0,
+    )
+    # Of one photo the temperature changes no order; between photos of different folds it does.
+    np.testing.assert_array_equal(trained.evaluation.scores_NC.argsort(axis=1), expected_NC.argsort(axis=1))
+    about = trained.classifier.provenance
+    assert set(about["chosen"]) == {f"head of {name}" for name in NAMES}
+    assert [each["name"] for each in about["ensemble"]["members"]] == list(NAMES)
+    assert about["beside"]["name"] == NAMES[0]
+    assert "Ensemble members" in (tmp_path / "m" / "report.html").read_text()
+    grown = extend(tmp_path / "m", new_kind, ExtendConfig(engine="torch"), out=tmp_path / "grown")
+    assert [each.weight for each in grown.classifier.members] == [0.5, 0.5]
+    assert len(grown.classifier.taxa) == 5
+    assert grown.classifier.provenance["grown"]["old_photos"]["photos"] == 64
+
+
+@pytest.fixture
+def new_kind(tmp_path: Path, draw: Any) -> Path:
+    """Photos of a class that the insects do not have."""
+    for number in range(12):
+        path = tmp_path / "new" / "Vespa crabro" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(draw(5, number))
+    return tmp_path / "new"
 
 
 def test_best_says_what_was_tried_and_why(

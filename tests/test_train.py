@@ -23,7 +23,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.folder import KIND
 from fieldmark.training import TrainConfig, sentence, train
 from fieldmark.training.logit_adjustment import choose
-from fieldmark.training.strategies import single
+from fieldmark.training.strategies import folds
 from fieldmark.training.strategies.single import beside
 from fieldmark.training.summary import ClassifierSummary, photo_line
 from fieldmark.utils.errors import InputError
@@ -113,7 +113,7 @@ def test_a_dataset_keeps_its_own_test_part(insects: Path, test: float) -> None:
 def test_of_very_many_photos_a_test_part_is_held_out_and_then_learned_from(
     insects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single, "_MOST_WORK", 1.0)
+    monkeypatch.setattr(folds, "_MOST_WORK", 1.0)
     done, apart = train(insects, NETWORK), train(insects, replace(NETWORK, holdout=True))
     told, split = done.summary.measurement, done.outcome.fitted.data.split
     assert told.way == "test part"
