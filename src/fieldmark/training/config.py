@@ -263,7 +263,7 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
         )
     if config.rare:
         yield (
-            f"Several networks together try what helps rare kinds by themselves: leave --rare out, {alone}"
+            f"Several networks together try what helps rare classes by themselves: leave --rare out, {alone}"
         )
     if config.head or config.epochs:
         option = "--head" if config.head else "--epochs"

@@ -1,4 +1,4 @@
-"""`train --rare`: kinds with few photos are named more readily, as far as it costs next to nothing.
+"""`train --rare`: raise the scores of classes with few photos, as far as it costs next to nothing.
 
 The logits are adjusted by the classes' shares of the training photos (`heads.longtail.adjusted`): one
 subtraction from the bias. How far is chosen in folds of the training and validation photos.
@@ -46,11 +46,11 @@ class Chosen:
         """A sentence for a person."""
         if not self.strength:
             return (
-                f"Kinds with fewer than {RARE_BELOW} photos: on {self.photos:,} photos no adjustment "
+                f"Classes with fewer than {RARE_BELOW} photos: on {self.photos:,} photos no adjustment "
                 "helped them without more than 2 % more mistakes in all, so none was made."
             )
         return (
-            f"Kinds with fewer than {RARE_BELOW} photos are named more readily: adjusted by "
+            f"The logits of classes with fewer than {RARE_BELOW} photos are raised: adjusted by "
             f"{self.strength:g}. "
             f"On {self.photos:,} photos unseen by the heads, and by which this was chosen, their error "
             f"went from {self.rare[0]:.1%} to {self.rare[1]:.1%}, that of all photos from "
@@ -73,7 +73,7 @@ def for_rare(
     classes, count_C = len(parts.classes), _counts(parts)
     photos = cross_validation.together(parts.train, parts.val).some(max(FEWEST, MOST_SCORES // classes))
     labelled = extractor.features(backbone, photos, parts.classes)
-    with progress_bar("looking at rare kinds", cross_validation.FOLDS, unit="folds") as stage:
+    with progress_bar("adjusting for rare classes", cross_validation.FOLDS, unit="folds") as stage:
         logits_NC = out_of_fold_logits(
             HEADS["softmax"], labelled, photos, classes, seed, on_fold=stage.advance
         )
