@@ -199,6 +199,7 @@ def test_a_class_of_one_group_is_not_measured_and_is_named() -> None:
     assert (told.photos, told.groups, told.learned, told.folds) == (60, 45, 69, FOLDS)
     assert "could not be measured (their photos are all of one group): 2." in told.said
     assert told.share_learned == pytest.approx(0.8)
+    assert told.least_ratio == pytest.approx(0.8)
     assert "learned from 80 % of each class on average" in told.said
     # It is learned all the same.
     own = found.head.logits_of(features.where(features.labels == 2).features)
@@ -275,3 +276,11 @@ def test_what_cannot_be_known_is_measured_as_not_known() -> None:
                 told.extend(each.measured.logits_MC.argmax(1) != labels_M)
         assert np.mean(told) < 0.1  # torn apart, they seem to be known
     assert np.mean(wrong) > 0.68
+
+
+def test_the_low_end_allows_for_classes_that_a_fold_makes_rarer_than_they_are() -> None:
+    """Of a class of two photos a fold takes half, of the photos in all a fifth."""
+    features, photos = photos_of(np.repeat(np.arange(30), 2).tolist(), [None] * 60)
+    told = measurement(features, photos, fit(features, photos))
+    assert told.share_learned == pytest.approx(0.5)
+    assert told.least_ratio == pytest.approx(0.5 * 0.5 / 0.8)

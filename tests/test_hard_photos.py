@@ -15,7 +15,7 @@ from fieldmark.data.dataset import Dataset
 from fieldmark.data.photos import HARD, PhotoTable
 from fieldmark.data.split import split_photos
 from fieldmark.training import TrainConfig, sentence, train
-from fieldmark.training.strategies import single
+from fieldmark.training.strategies import folds, single
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 NETWORK = TrainConfig(backbone="shufflenet_v2_x0_5", weights="random", engine="torch")
@@ -73,7 +73,7 @@ def test_hard_photos_are_not_learned_from_after_the_measure(
     """Of very many photos a head is measured on a test part, then learned anew from all but hard ones."""
     seen: list[tuple[str, ...]] = []
     again = single.refit
-    monkeypatch.setattr(single, "_MOST_WORK", 0.0)
+    monkeypatch.setattr(folds, "_MOST_WORK", 0.0)
     monkeypatch.setattr(
         single,
         "refit",

@@ -144,8 +144,19 @@ class Measurement(Record):
         wrong_N, found = easy.wrong_N(), replace(self, hard=int(hard_N.sum()))
         if not len(easy):
             return found
-        interval = intervals.error_interval(wrong_N, easy.groups, share_learned=self.share_learned)
+        interval = intervals.error_interval(wrong_N, easy.groups, share_learned=self.least_ratio)
         return replace(found, error_without_hard=float(wrong_N.mean()), error_without_hard_interval=interval)
+
+    @property
+    def least_ratio(self) -> float:
+        """The least ratio of the delivered classifier's error to the measured one.
+
+        The error falls at most in proportion to the photos of a class. Of a class with few photos a fold
+        takes more than of the others: it is rarer among them than it will be, and was measured as such.
+        """
+        if not self.folds:
+            return self.share_learned
+        return self.share_learned * min(1.0, self.share_learned / (1 - 1 / self.folds))
 
     @property
     def hard_sentence(self) -> str:
@@ -243,7 +254,7 @@ def measured(
     """
     scaled_NC = evaluation.scores_NC / np.float32(classifier.temperature)
     even = replace(evaluation, scores_NC=metrics.log_softmax32(scaled_NC))
-    summary = even.summary(train_counts=parts.train_counts(), share_learned=measurement.share_learned)
+    summary = even.summary(train_counts=parts.train_counts(), share_learned=measurement.least_ratio)
     confidence = metrics.confidence(scaled_NC).astype(np.float32)
     return ClassifierSummary(
         **vars(summary),
