@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections import Counter, defaultdict
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fieldmark.data.synthetic import MARKER, draw
+from fieldmark.data import readers
+from fieldmark.data.synthetic import MARKER, draw, draw_like
 from fieldmark.data.synthetic.camera import photograph, size_of
 from fieldmark.data.synthetic.plan import counts, plan
 from fieldmark.data.synthetic.species import create_species
@@ -192,3 +194,48 @@ def test_upright_photos_are_stored_lying_with_an_orientation() -> None:
     with Image.open(io.BytesIO(photograph(kind, 0, "0/1", name))) as photo:
         assert photo.width > photo.height
         assert ImageOps.exif_transpose(photo).size == size_of(0, name)
+
+
+# Photos for the annotations of a real data set
+
+
+def listed(folder: Path, names: list[str]) -> Path:
+    """A list in the layout of iNaturalist 2019: two classes in turn, the last photo without a label."""
+    folder.mkdir()
+    images = [{"id": at, "file_name": name} for at, name in enumerate(names)]
+    labels = [{"id": at, "image_id": at, "category_id": at % 2} for at in range(len(names) - 1)]
+    categories = [{"id": 0, "name": "Apis mellifera"}, {"id": 1, "name": "Danaus plexippus"}]
+    document = {"images": images, "annotations": labels, "categories": categories}
+    with gzip.open(folder / "train2019.json.gz", "wt") as handle:
+        json.dump(document, handle)
+    return folder / "train2019.json.gz"
+
+
+def test_every_photo_of_annotations_is_drawn_and_what_is_there_stays(tmp_path: Path) -> None:
+    names = [f"train_val2019/Insects/{at % 2}/{at}.jpg" for at in range(20)]
+    annotations = listed(tmp_path / "lists", names)
+    assert draw_like(annotations, tmp_path / "drawn") == 20
+    before = {name: (tmp_path / "drawn" / name).read_bytes() for name in names}
+    assert len(set(before.values())) == 20
+    for name in names:
+        with Image.open(tmp_path / "drawn" / name) as photo:
+            assert photo.size == (128, 96)
+    (tmp_path / "drawn" / names[0]).write_bytes(b"kept")
+    (tmp_path / "drawn" / names[1]).unlink()
+    assert draw_like(annotations.parent, tmp_path / "drawn") == 1
+    assert (tmp_path / "drawn" / names[0]).read_bytes() == b"kept"
+    assert (tmp_path / "drawn" / names[1]).read_bytes() == before[names[1]]
+    table = readers.read(tmp_path / "drawn")
+    assert (len(table), len(table.labelled)) == (20, 18)  # one has no label, one is no photo now
+
+
+def test_annotations_that_lead_out_of_the_folder_draw_nothing(tmp_path: Path) -> None:
+    annotations = listed(tmp_path / "lists", ["../a.jpg", "b.jpg"])
+    with pytest.raises(InputError, match="outside"):
+        draw_like(annotations, tmp_path / "drawn")
+    assert not (tmp_path / "drawn").exists()
+    with pytest.raises(InputError, match="name another folder"):
+        draw_like(annotations.parent, annotations.parent / "below")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="no list of photos"):
+        draw_like(tmp_path / "notes.txt", tmp_path / "drawn")

@@ -2,8 +2,9 @@
 
 Options:
     out: The folder to write to.
-    species: The number of species.
-    photos: The number of photos.
+    species: The number of species. [default: 48]
+    photos: The number of photos. [default: 1100]
+    like: Annotations of a real data set: draw a small photo for each of its files, and train nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import format_duration
 
 logger = logging.getLogger(__name__)
@@ -24,19 +26,27 @@ logger = logging.getLogger(__name__)
 
 def demo(
     out: Path = Path("demo"),
-    species: Annotated[int, typer.Option(min=4)] = 48,
-    photos: Annotated[int, typer.Option(min=40)] = 1100,
+    species: Annotated[int | None, typer.Option(min=4)] = None,
+    photos: Annotated[int | None, typer.Option(min=40)] = None,
+    like: Path | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.data import synthetic
+
+    if like is not None:
+        if species is not None or photos is not None:
+            raise InputError("--like draws what its annotations list: leave --species and --photos out.")
+        drawn = synthetic.draw_like(like, out)
+        typer.echo(f"{drawn:,} photos drawn. Study them: fieldmark study paper {out} --out STUDY")
+        return
     from fieldmark.training import TrainConfig, sentence, train
 
     start = time.perf_counter()
     guide, model = out / "field-guide", out / "classifier"
     logger.info("1. Draw photos of invented butterflies")
-    synthetic.draw(guide, species=species, photos=photos)
+    synthetic.draw(guide, species=species or 48, photos=photos or 1100)
     logger.info("2. Train a classifier, and measure it on test photos")
     trained = train(guide, TrainConfig(), out=model, command=opt.command_line())
     logger.info("3. Predict the species in one photo")

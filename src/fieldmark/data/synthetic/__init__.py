@@ -18,12 +18,15 @@ from typing import Any
 
 from fieldmark.data.synthetic.camera import photograph
 from fieldmark.data.synthetic.plan import Frame, plan
+from fieldmark.data.synthetic.small import draw_like
 from fieldmark.data.synthetic.species import Species, create_species
 from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.threads import in_order
+
+__all__ = ["MARKER", "draw", "draw_like"]
 
 MARKER = "fieldguide.json"
 _VERSION = 1  # of the drawings: another one gives other photos
