@@ -29,6 +29,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference import export
 from fieldmark.inference.classifier import Classifier, Network, stacked
+from fieldmark.inference.export import graph as assembling
 from fieldmark.inference.export import preprocessing
 from fieldmark.models import runtime
 from fieldmark.utils.errors import InputError
@@ -351,3 +352,27 @@ def test_real_photos_agree_to_1e_4(shared: Path, tmp_path: Path) -> None:
     done = export.export(classifier, tmp_path / "m.onnx", export.pictures(paths))
     assert done.parity.photos == len(paths) + 12
     assert done.parity.max_difference <= 1e-4
+
+
+def test_names_that_a_branch_takes_from_outside_are_renamed_with_the_rest() -> None:
+    """A branch of an `If` uses values of the graph around it: with other names it would find none."""
+    value, node = helper.make_tensor_value_info, helper.make_node
+    branches = {
+        name: helper.make_graph(
+            [node(what, ["x", "x"], ["inner"])], name, [], [value("inner", TensorProto.FLOAT, [2])]
+        )
+        for name, what in (("then_branch", "Add"), ("else_branch", "Mul"))
+    }
+    graph = helper.make_graph(
+        [node("Constant", [], ["yes"], value=helper.make_tensor("", TensorProto.BOOL, [], [True]))]
+        + [node("If", ["yes"], ["y"], **branches)],
+        "whole",
+        [value("x", TensorProto.FLOAT, [2])],
+        [value("y", TensorProto.FLOAT, [2])],
+    )
+    assembling._rename(graph, "a_")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    [found] = session.run(["a_y"], {"a_x": np.array([1, 3], np.float32)})
+    np.testing.assert_array_equal(found, [2, 6])
