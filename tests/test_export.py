@@ -364,8 +364,10 @@ def test_names_that_a_branch_takes_from_outside_are_renamed_with_the_rest() -> N
         for name, what in (("then_branch", "Add"), ("else_branch", "Mul"))
     }
     graph = helper.make_graph(
-        [node("Constant", [], ["yes"], value=helper.make_tensor("", TensorProto.BOOL, [], [True]))]
-        + [node("If", ["yes"], ["y"], **branches)],
+        [
+            node("Constant", [], ["yes"], value=helper.make_tensor("", TensorProto.BOOL, [], [True])),
+            node("If", ["yes"], ["y"], **branches),
+        ],
         "whole",
         [value("x", TensorProto.FLOAT, [2])],
         [value("y", TensorProto.FLOAT, [2])],

@@ -89,7 +89,7 @@ def _look(name: str, seed: int) -> tuple[Image.Image, FloatArray]:
     for mask, colour in ((wings, look[0:3]), (body, look[3:6])):
         pixels[mask] = (*230 * colour, 255)
     pixels[stripes, :3] *= 0.55
-    return Image.fromarray(pixels.astype(np.uint8)), 90 * look[6:9] + 60
+    return Image.fromarray(pixels.astype(np.uint8)), np.asarray(90 * look[6:9] + 60, np.float32)
 
 
 def _photo(name: str, photo: str, seed: int) -> bytes:
