@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -142,3 +144,15 @@ def test_of_few_at_most_so_many_have_a_weight(own_MN: np.ndarray, count: int) ->
     assert (found > 0).sum() <= count
     assert found.sum() == pytest.approx(1)
     assert loss(own_MN, found) <= min(loss(own_MN, row) for row in np.eye(len(own_MN))) + 2e-5
+
+
+def test_the_best_pair_is_that_whose_mean_has_the_least_loss() -> None:
+    own_MN = np.array([[0.9, 0.1, 0.5], [0.1, 0.9, 0.4], [0.5, 0.5, 0.5], [0.45, 0.45, 0.6]])
+    by_hand = min(
+        itertools.combinations(range(4), 2),
+        key=lambda pair: float(-np.log(own_MN[list(pair)].mean(axis=0)).mean()),
+    )
+    found = ensemble.best_pair(own_MN)
+    assert tuple(np.flatnonzero(found)) == by_hand
+    assert found.sum() == 1
+    assert ensemble.best_pair(np.empty((3, 0))).tolist() == pytest.approx([1 / 3] * 3)

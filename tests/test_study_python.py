@@ -14,9 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fieldmark.data.dataset import load_dataset
+from fieldmark.data import cross_validation
+from fieldmark.data.dataset import Dataset, load_dataset
+from fieldmark.data.subset import LabelledPhotos
+from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments import Options, OwnNetwork, Recipe, Run, StudyConfig, StudyResult, study
 from fieldmark.experiments.own import code_key, fit_head
+from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.softmax import Hyperparameters, Training, fit
@@ -231,12 +235,58 @@ def test_the_recipe_of_networks_compares_those_that_are_named(insects: Path, tmp
     tables = ("networks", "neighbours", "few", "together")
     config = StudyConfig(Options(backbones=names), only=tables, engine="torch", limit=60, groups="none")
     found = study(insects, "foundation", config, out=tmp_path / "study").record
-    assert [len(found.table(name)) for name in tables] == [2, 2, 8, 2]
+    assert [len(found.table(name)) for name in tables] == [2, 2, 8, 3]
+    [pair] = [row for row in found.table("together") if row.label == "Best pair"]
+    assert list(pair.member_weights.values()) == [0.5, 0.5]
     labels = [row.label for row in found.table("few")]
     assert labels[:3] == [f"{names[0]}, 1 a class", f"{names[1]}, 1 a class", f"{names[0]}, 2 a class"]
     assert len({row.photos for name in ("networks", "few") for row in found.table(name)}) == 1
     page = (tmp_path / "study" / "report.html").read_text()
     assert all(title in page for title in ("Nearest neighbours", "Few photos of a class"))
+    assert "Error over photos of a class" in page
+
+
+def at_locations(photos: Path, locations: int) -> Dataset:
+    """The photos, the n-th of each class at location n modulo `locations`; the last one at none."""
+    dataset = load_dataset(photos)
+    number = pl.int_range(pl.len()).over("taxon_id")
+    place = pl.when(number < pl.len().over("taxon_id") - 1).then(pl.format("site {}", number % locations))
+    frame = dataset.table.frame.with_columns(location=place)
+    return replace(dataset, table=dataset.table.with_frame(frame))
+
+
+def test_new_places_are_measured_by_heads_that_saw_none_of_their_photos(
+    insects: Path, tmp_path: Path
+) -> None:
+    name, dataset = "shufflenet_v2_x0_5", at_locations(insects, 8)
+    config = StudyConfig(Options(backbones=(name,)), only=("places",), engine="torch")
+    found = study(dataset, "foundation", config, out=tmp_path / "study").record.table("places")
+    assert [row.label for row in found] == [f"{name}, known places", f"{name}, new places"]
+    assert [row.places for row in found] == ["seen", "new"]
+    scores = [Evaluation.load(tmp_path / "study" / row.scores) for row in found]
+    assert set(scores[0].photo_ids) == set(scores[1].photo_ids)
+    assert {place for each in scores for place in each.groups} == {f"site {at}" for at in range(8)}
+    photos, by_place = StudyPhotos(dataset).placed(cross_validation.together(*parts_of(dataset)))
+    for fold in cross_validation.rounds(by_place, 0):
+        places = np.array(by_place.groups)
+        assert not set(places[fold.measure]) & set(places[fold.learn | fold.choose])
+    assert photos.groups == (None,) * len(photos)
+
+
+def parts_of(dataset: Dataset) -> tuple[LabelledPhotos, LabelledPhotos]:
+    return dataset.splits.train, dataset.splits.val
+
+
+def test_without_locations_places_are_not_compared(insects: Path, tmp_path: Path) -> None:
+    config = StudyConfig(
+        Options(backbones=("shufflenet_v2_x0_5",)), only=("networks", "places"), engine="torch"
+    )
+    for photos in (load_dataset(insects), at_locations(insects, 3)):
+        found = study(photos, "foundation", config, out=tmp_path / f"{id(photos)}").record
+        assert not found.table("places")
+        assert found.table("networks")
+    with pytest.raises(InputError, match="photos with locations"):
+        study(insects, "foundation", replace(config, only=("places",)), out=tmp_path / "none")
 
 
 def test_recipes_with_networks_of_their_own_refuse_others(insects: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,16 @@ def weights_of_best(count: int) -> Callable[[DoubleArray], DoubleArray]:
         return found
 
     return fit
+
+
+def best_pair(own_MN: DoubleArray) -> DoubleArray:
+    """Give the two members whose mean has the least loss equal weights."""
+    count = len(own_MN)
+    pairs = list(combinations(range(count), 2)) if own_MN.shape[1] else []
+    even = np.zeros((len(pairs), count))
+    for row, pair in zip(even, pairs, strict=True):
+        row[list(pair)] = 0.5
+    return min(even, key=lambda weights_M: losses(own_MN, weights_M).mean(), default=mean(own_MN))
 
 
 WEIGHTINGS: dict[str, Callable[[DoubleArray], DoubleArray]] = {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark import models
 from fieldmark.experiments.runs import Options, Recipe, RecipeFunction, Run
@@ -193,6 +193,9 @@ FEW = (1, 2, 5, 10)
 """Photos of a class that are learned from, in the recipe `foundation`."""
 
 
+PLACES: dict[str, Literal["seen", "new"]] = {"known places": "seen", "new places": "new"}
+
+
 def foundation(options: Options) -> Recipe:
     """Return a study of networks: frozen with a linear layer or nearest neighbours, with few photos, tuned.
 
@@ -204,7 +207,7 @@ def foundation(options: Options) -> Recipe:
     frozen: dict[str, Any] = {"pruned": False, "part": "cross", "mode": "head", "epochs": options.epochs}
     tuned: dict[str, Any] = {**frozen, "part": "test", "mode": "tuned"}
     ways: dict[str, Transfer] = {"low-rank updates": "low-rank", "all layers": "all"}
-    together = {"Mean": "mean", "Fitted weights": "weights"} if len(names) > 1 else {}
+    together = {"Best pair": "pair", "Mean": "mean", "Fitted weights": "weights"} if len(names) > 1 else {}
     return Recipe(
         "foundation",
         "Which network pays on your photos",
@@ -215,6 +218,11 @@ def foundation(options: Options) -> Recipe:
                 Run("few", f"{name}, {each} a class", name, head="logistic", each=each, **frozen)
                 for each in FEW
                 for name in names
+            ),
+            *(
+                Run("places", f"{name}, {label}", name, head="logistic", places=places, **frozen)
+                for name in names
+                for label, places in PLACES.items()
             ),
             *(
                 Run("together", label, **{**frozen, "mode": "ensemble"}, members="networks", combine=way)

@@ -54,6 +54,8 @@ class StudyRow(Record):
     part: str = "val"  # as in the `Run`
     size: int | UnsetType = UNSET  # the side of the crops in pixels, where the `Run` has one
     crop: str | UnsetType = UNSET  # how they are made, where the `Run` says so
+    each: int | UnsetType = UNSET  # the photos of a class that were learned from, where the `Run` limits them
+    places: str | UnsetType = UNSET  # whether known or new locations are measured, where the `Run` says so
     classes: int = 0  # how many classes were learned
     photos: int = 0  # how many photos the error was measured on
     train_seconds: float | None = None  # of training; None: unknown

@@ -59,12 +59,15 @@ class Run:
         best_of: repeat the row with the lowest validation error of this table.
         head: a kind of head, or a method for rare classes: see `fieldmark.heads`.
         combine: how the weights of an ensemble are found outside the fold that they are measured on, a
-            key of `fieldmark.evaluation.ensemble.WEIGHTINGS`.
+            key of `fieldmark.evaluation.ensemble.WEIGHTINGS`, or `pair`: the best two.
         learn, ask: for `head`: the views of a photo that are trained on, each as a photo of its own,
             and those whose probabilities are averaged: `whole`, `mirrored`, `centre`.
         decide: for `head`: the first label is the most `probable`, or the one with the least expected
             `height` of the lowest common ancestor (see `fieldmark.evaluation.taxonomic`).
         prune_below: with `pruned`: the training photos that a class needs; None: the study's number.
+        places: for `head` on out-of-fold photos: only those with a known location, of classes at two
+            locations or more; `seen`: folds as usual; `new`: no fold learns from the locations that it is
+            measured on. None: all photos.
         each: for `head` on out-of-fold photos: how many photos of a class are learned from; None: all.
         size, crop: the side of the crops in pixels, and how they are made; None: as for `TrainConfig`.
         changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
@@ -93,6 +96,7 @@ class Run:
     ask: tuple[str, ...] = ("whole",)
     decide: Literal["probable", "height"] = "probable"
     prune_below: int | None = None
+    places: Literal["seen", "new"] | None = None
     each: int | None = None
     size: int | None = None
     crop: Crop | None = None
@@ -123,6 +127,7 @@ class Run:
         later = {
             "decide": "probable",
             "each": None,
+            "places": None,
             "size": None,
             "crop": None,
         }  # where unset, older rows keep their keys
@@ -148,6 +153,7 @@ class Run:
             *(() if self.learn == self.ask == ("whole",) else ("+".join(self.learn), "+".join(self.ask))),
             "" if self.prune_below is None else f"below{self.prune_below}",
             "" if self.each is None else f"{self.each}each",
+            "" if self.places is None else f"{self.places}-places",
             *(f"{self.size}px" if self.size else "", self.crop or ""),
             re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",

@@ -42,7 +42,13 @@ TABLES = {
     "neighbours": ("Nearest neighbours", "The nearest photos decide, without training."),
     "few": (
         "Few photos of a class",
-        "The default head, learned from at most so many photos of each class, and measured on all.",
+        "The default head, learned from at most so many photos of each class, and measured on all. The curve "
+        "ends with all photos, at the mean number of a class.",
+    ),
+    "places": (
+        "Known and new places",
+        "Photos at a known location, of classes at two locations or more: measured by heads that learned "
+        "from other photos of the same location, or from none. Intervals are by location.",
     ),
     "together": (
         "Ensembles of networks",
@@ -78,7 +84,7 @@ def sections(study: StudyRecord) -> list[Section]:
     found = []
     for name, (title, about) in TABLES.items():
         if rows := [row for row in study.table(name) if _shown(row)]:
-            curves = _curves(rows) if name == "epochs" else None
+            curves = _CURVES[name](study, rows) if name in _CURVES else None
             answer, plot = answers.of(study, name), _plot(name, title, rows)
             found.append(Section(f"better-{name}", title, about, rows, answer, plot, curves))
     return found
@@ -94,11 +100,30 @@ def line(label: str, row: StudyRow, measure: str) -> plots.Line:
     return plots.Line(label, [x for x, _ in points], [y for _, y in points], bool(row.badge))
 
 
-def _curves(rows: Sequence[StudyRow]) -> str | None:
+def _curves(_: StudyRecord, rows: Sequence[StudyRow]) -> str | None:
     """The validation losses epoch by epoch, averaged over the folds."""
     drawn = [line(row.label, row, "val_loss") for row in rows if row.curve]
     title = "Validation loss over epochs"
     return plots.lines("better-curves", title, drawn, "epoch", "loss") if drawn else None
+
+
+def _learning_curves(study: StudyRecord, rows: Sequence[StudyRow]) -> str | None:
+    """The error of each network over the photos of a class that it learned from; the last point is all."""
+    data = study.data
+    most = (data.split.train + data.split.val) / data.classes
+    drawn = []
+    for name in dict.fromkeys(row.backbone for row in rows):
+        mine = [(row.each, row) for row in rows if row.backbone == name and row.each]
+        every = [(most, row) for row in study.table("networks") if row.backbone == name]
+        found = ((float(x), row.val_top1_error) for x, row in (*mine, *every))
+        points = sorted((x, y) for x, y in found if y is not None)
+        drawn.append(plots.Line(name, [x for x, _ in points], [y for _, y in points]))
+    title = "Error over photos of a class"
+    return plots.lines("better-few-curves", title, drawn, "photos of a class", "top-1 error")
+
+
+_CURVES = {"epochs": _curves, "few": _learning_curves}
+"""Further plots of some tables."""
 
 
 def _plot(name: str, title: str, rows: Sequence[StudyRow]) -> str:

@@ -129,6 +129,10 @@ def _rounds(context: StudyContext, run: Run) -> tuple[LabelledPhotos, list[cross
     """All photos of a run, and which of them are trained, chosen and measured on in each round."""
     if run.part == "cross":
         photos = train_and_val(context)
+        if run.places:
+            photos, by_place = context.data.placed(photos)
+            apart = by_place if run.places == "new" else photos
+            return by_place, cross_validation.rounds(apart, context.seed)
         return photos, cross_validation.rounds(photos, context.seed)
     measured, parts = context.data.measured_on(run), context.data.parts
     role_N = np.repeat([0, 1, 2], [len(parts.train), len(parts.val), len(measured)])

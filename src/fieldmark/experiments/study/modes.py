@@ -127,7 +127,7 @@ def _together(
     first = members[0]
     known = first.kept_N
     own_MN = np.stack([ensembles.label_probabilities(p[known], first.labels_N[known]) for p in log_p_MNC])
-    weigh = ensembles.WEIGHTINGS[run.combine]
+    weigh = {**ensembles.WEIGHTINGS, "pair": ensembles.best_pair}[run.combine]
     photos = cross_validated.train_and_val(context) if run.part == "cross" else context.data.measured_on(run)
     folds = cross.folds(photos, cross.FOLDS, context.seed)
     scores_NC = np.empty(first.scores_NC.shape, np.float32)

@@ -47,7 +47,11 @@ def row_of(
         taxonomic=taxonomic_error(evaluation.scores_NC, evaluation.labels_N, levels, decide=False),
         bands={str(name): band for name, band in evaluation.banded(counts, bands).items()},
         **{name: getattr(run, name) for name in _OF_THE_RUN},
-        **{name: value for name in ("size", "crop") if (value := getattr(run, name)) is not None},
+        **{
+            name: value
+            for name in ("size", "crop", "each", "places")
+            if (value := getattr(run, name)) is not None
+        },
         **{f"val_{name}": summary[name] for name in _MEASURES},
         **(_network(context, run) if run.backbone else {}),
     )

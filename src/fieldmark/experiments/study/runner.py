@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from fieldmark import models
+from fieldmark.data import cross_validation
 from fieldmark.data.dataset import Dataset
 from fieldmark.experiments.recipes import recipe_of
 from fieldmark.experiments.records import StudyRecord, StudyRow
@@ -93,7 +94,7 @@ def _study(
     if groups == "auto" and dataset is not photos:
         dataset = _grouped(Prepared(dataset, extractor), able, networks, config)
     data = StudyPhotos(dataset, config.prune_below)
-    runs = _prunable(able, data)
+    runs = _placed(_prunable(able, data), data)
     context = StudyContext(runs, config, networks, data, extractor, folder, made, command)
     _in_turn(context)
     return finish(context, time.perf_counter() - start)
@@ -164,6 +165,23 @@ def _prunable(runs: Sequence[Run], data: StudyPhotos) -> list[Run]:
         logger.info(f"{run.table}: “{run.label}” is left out: pruning would leave {left}.")
     if not found:
         raise InputError("Pruning would leave less than two classes: lower --prune-below.")
+    return found
+
+
+def _placed(runs: list[Run], data: StudyPhotos) -> list[Run]:
+    """The runs without those that compare locations, where the photos have fewer than there are folds."""
+    if not any(run.places for run in runs):
+        return runs
+    _, by_place = data.placed(cross_validation.together(data.parts.train, data.parts.val))
+    if (known := len(set(by_place.groups))) >= cross_validation.FOLDS:
+        return runs
+    logger.info(
+        f"New places are not compared with known ones: photos of classes at two locations or more are at "
+        f"{known:,} known locations, and {cross_validation.FOLDS} are needed."
+    )
+    found = [run for run in runs if not run.places]
+    if not found:
+        raise InputError("No table is left: take another with --only, or photos with locations.")
     return found
 
 
