@@ -177,14 +177,14 @@ def test_the_exported_file_gives_the_same_probabilities(family: Family) -> None:
             export.export(classifier, path)
         return
     [image] = export.pictures([family.photo])
-    done = export.export(classifier, path)
+    done = export.export(classifier, path, [image])
     import onnx
 
     probabilities, _ = running(onnx.load(path))(image)
     expected = classifier.scores([crop[None] for crop in classifier.crop(image)])[0]
     # Random weights of some networks give nearly the same features for all photos, and a head then learns
     # from rounding, which no two programs do in the same way.
-    np.testing.assert_allclose(probabilities, expected, atol=max(1e-4, 2 * done.parity.max_difference))
+    np.testing.assert_allclose(probabilities, expected, atol=max(1e-4, 1.01 * done.parity.max_difference))
 
 
 def test_a_heat_map_is_finite(family: Family) -> None:

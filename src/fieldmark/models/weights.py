@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.models import hub, libraries, reachable, timm
-from fieldmark.models.architecture import HUB_FILES, Architecture, WeightsInfo
+from fieldmark.models.architecture import HUB, HUB_FILES, Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 from fieldmark.utils.logging import progress_bar
@@ -100,7 +100,8 @@ def download(facts: Architecture) -> Path:
     if facts.url.endswith(HUB_FILES):
         if path := hub.weights(facts):
             return path
-        raise _unavailable(facts, f"are not at {facts.url}")
+        offline = facts.url.startswith(HUB) and reachable.is_offline()
+        raise _unavailable(facts, f"are {hub.NOT_CACHED}" if offline else f"are not at {facts.url}")
     if not reachable.is_reachable(facts.url):
         raise _unavailable(facts, f"could not be downloaded from {facts.url}")
     from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
@@ -142,11 +143,16 @@ def read(path: Path) -> Weights:
     """Read a safetensors file or a state dict, without running code in it.
 
     A state dict may be under "state_dict", "model_state_dict" or "model" in a checkpoint, and its names
-    may begin with "module." (from parallel training).
+    may begin with "module." (from parallel training). Of an index in the hub's layout, the files that it
+    names are read.
 
     Raises:
         InputError: it cannot be read, has other values than tensors, or would run code.
     """
+    if path.name.endswith(hub.INDEX):
+        parts = [read(path.parent / each) for each in hub.parts(path)]
+        state = {name: tensor for part in parts for name, tensor in part.state.items()}
+        return Weights(path.name, io.digest([part.digest for part in parts]), state)
     try:
         data = path.read_bytes()
         if path.suffix == ".safetensors":

@@ -80,7 +80,7 @@ def train_from_names(
     if path is None:
         raise InputError("Names alone need pretrained weights: leave --weights random out.")
     backbone = models.load(facts, weights=path, size=config.size)
-    logger.info(f"Network: {facts.name}; {backbone.weights_info.summary}; licence: {facts.licence}")
+    logger.info(f"Network: {backbone.summary}")
     head = _head(backbone, path, list(taxonomy))
     crop = extractor_of(config).crop_for(backbone)
     made = {

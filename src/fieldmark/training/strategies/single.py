@@ -66,9 +66,7 @@ class SingleStrategy:
             seed=config.seed,
             size=config.size,
         )
-        licence = f"; licence of the weights: {backbone.architecture.licence}"
-        told = licence if backbone.weights_info.pretrained else ""
-        logger.info(f"Network: {config.network}; {backbone.weights_info.summary}{told}")
+        logger.info(f"Network: {backbone.summary}")
         return cls(read(), config, backbone, divided)
 
     def prepare(self) -> Prepared:
