@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 __all__ = [
     "FORMAT",
     "OPSET",
-    "ROUNDED",
     "TOLERANCE",
     "Exported",
     "Outputs",
@@ -131,7 +130,8 @@ def export(
     allowed = max(TOLERANCE[view.interpolation] for view in classifier.views)
     parity = compare(model, shapes, expected, allowed)
     if not _agrees(parity, allowed):
-        own = differences(expected_of(classifier, shapes, ROUNDED), expected)
+        share = max(ROUNDED[view.interpolation] for view in classifier.views)
+        own = differences(expected_of(classifier, shapes, share), expected)
         allowed = max(allowed, _OWN * _apart(own))
         parity = compare(model, shapes, expected, allowed)
     if not _agrees(parity, allowed):

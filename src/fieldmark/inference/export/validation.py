@@ -33,11 +33,11 @@ TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
 """The largest difference in a probability, by the interpolation of the resize.
 
 With `bilinear` and sizes of a simple ratio many sums are halfway between two grey levels, where the
-order of summation decides (`fieldmark.data.resampling`): up to `ROUNDED` of the values differ by one.
+order of summation decides (`fieldmark.data.resampling`).
 """
 
-ROUNDED = 5e-4
-"""The share of a crop's values that may be rounded in the other direction."""
+ROUNDED = {"bicubic": 1e-3, "bilinear": 1e-2}
+"""The share of a crop's values that may be a grey level apart, by the interpolation of the resize."""
 
 _SHAPES = (
     *((240, 320), (320, 240), (224, 224), (300, 300), (480, 360), (900, 200)),

@@ -150,7 +150,12 @@ def sweep(data: Prepared, backbone: Backbone, config: TrainConfig, warm: Warm | 
 def recipe_of(config: TrainConfig) -> FineTuning:
     """Return how a network is fine-tuned."""
     how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
-    how = replace(how, checkpointing=config.checkpointing, accumulate=config.accumulate or how.accumulate)
+    how = replace(
+        how,
+        checkpointing=config.checkpointing,
+        accumulate=config.accumulate or how.accumulate,
+        optimizer_bits=config.optimizer_bits,
+    )
     return replace(how, precision="bfloat16") if config.bfloat16 else how
 
 
