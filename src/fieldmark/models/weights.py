@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldmark.models import hub, libraries, reachable, timm
+from fieldmark.models import hub, libraries, onnx_graph, reachable, timm
 from fieldmark.models.architecture import HUB, HUB_FILES, Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
@@ -41,6 +41,8 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
         WeightsUnavailable: pretrained weights are not on this machine and cannot be downloaded.
     """
     if weights == "random":
+        if facts.library == "onnx":
+            raise InputError(f"{facts.name} has its weights in its file: leave --weights random out.")
         return None
     if weights != "pretrained":
         path = Path(weights)
@@ -54,6 +56,8 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
 
 def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
     """Return the local file of pretrained weights, or None."""
+    if facts.library == "onnx":
+        return Path(facts.url)
     if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
         return path
     if path := timm.packaged_weights(facts.name):
@@ -155,10 +159,15 @@ def read(path: Path) -> Weights:
         return Weights(path.name, io.digest([part.digest for part in parts]), state)
     try:
         data = path.read_bytes()
-        if path.suffix == ".safetensors":
+        if path.suffix == ".onnx":
+            import torch
+
+            graph = onnx_graph.read(path).SerializeToString(deterministic=True)
+            value: Any = {onnx_graph.TENSOR: torch.frombuffer(bytearray(graph), dtype=torch.uint8)}
+        elif path.suffix == ".safetensors":
             import safetensors.torch
 
-            value: Any = safetensors.torch.load(data)
+            value = safetensors.torch.load(data)
         else:
             import torch
 

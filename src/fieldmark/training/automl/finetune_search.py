@@ -103,7 +103,7 @@ class FineTuningSearch:
             self._skip("Training the networks themselves: not tried, no photo can be held out")
             return
         for transfer in NOTES:
-            for candidate in candidates[:_NETWORKS]:
+            for candidate in [each for each in candidates if each.backbone.architecture.trains][:_NETWORKS]:
                 self._try(candidate, transfer)
 
     def _try(self, candidate: Candidate, transfer: Transfer) -> None:

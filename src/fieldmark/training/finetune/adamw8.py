@@ -65,6 +65,19 @@ def decode(codes: torch.Tensor, scale: torch.Tensor, name: str, shape: torch.Siz
     return (values[codes.int()] * scale).flatten()[: shape.numel()].view(shape)
 
 
+def _zeros(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the state of a parameter before its first update."""
+    state = {"step": torch.zeros((), dtype=torch.float32)}
+    for name, codes in CODES.items():
+        if parameter.numel() < SMALLEST:
+            state[name] = torch.zeros_like(parameter)
+            continue
+        blocks, zero = -(-parameter.numel() // BLOCK), int((codes == 0).nonzero())
+        state[name] = torch.full((blocks, BLOCK), zero, dtype=torch.uint8, device=parameter.device)
+        state[name + _SCALE] = torch.zeros((blocks, 1), device=parameter.device)
+    return state
+
+
 class AdamW8(torch.optim.Optimizer):
     """AdamW with decoupled weight decay and moments in 8 bits.
 
@@ -81,34 +94,36 @@ class AdamW8(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """Update the parameters, one tensor after the other."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+        trained = [
+            (parameter, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        for parameter, _ in trained:  # before any tensor that is freed again: no holes in the memory
+            if not self.state[parameter]:
+                self.state[parameter] |= _zeros(parameter)
+        for parameter, group in trained:
+            self._update(parameter, group)
 
     def _update(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
         state["step"] += 1
         (slow, slower), count = group["betas"], float(state["step"])
         mean, square = (self._read(state, name, parameter) for name in _MOMENTS)
         mean.lerp_(gradient, 1 - slow)
         square.mul_(slower).addcmul_(gradient, gradient, value=1 - slower)
         for name, moment in zip(_MOMENTS, (mean, square), strict=True):
-            if moment.numel() < SMALLEST:
-                state[name] = moment
-            else:
-                state[name], state[name + _SCALE] = encode(moment, name)
+            if name + _SCALE in state:  # in place, so that the memory is not cut into pieces
+                for part, value in zip((name, name + _SCALE), encode(moment, name), strict=True):
+                    state[part].copy_(value)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         root = (square / (1 - slower**count)).sqrt_().add_(group["eps"])
         parameter.addcdiv_(mean, root, value=-group["lr"] / (1 - slow**count))
 
     @staticmethod
     def _read(state: dict[str, torch.Tensor], name: str, parameter: torch.Tensor) -> torch.Tensor:
-        if name not in state:
-            return torch.zeros_like(parameter)
         if name + _SCALE not in state:
             return state[name]
         return decode(state[name], state[name + _SCALE], name, parameter.shape)
