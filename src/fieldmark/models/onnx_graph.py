@@ -13,7 +13,6 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,29 +138,30 @@ def write(
     import onnx
     import torch
 
-    data, own = BytesIO(), copy.deepcopy(module).cpu().eval()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the deprecation of the exporter, and remarks of the tracer
-            torch.onnx.export(
-                own,
-                (torch.zeros(2, 3, size, size),),
-                data,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["crops"],
-                output_names=["features"],
-                dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
-            )
-    except Exception as error:  # the tracer runs code of others
-        raise InputError(
-            f"{type(module).__name__} cannot be traced as an ONNX graph of crops of {size} pixels "
-            f"({first_line(error)[:200]}): export it yourself, and name it as {PREFIX}PATH."
-        ) from error
-    model = onnx.load_from_string(data.getvalue())
+    own = copy.deepcopy(module).cpu().eval()
     told = {"size": str(size), "mean": _text(mean), "std": _text(std), "name": name, "licence": licence}
-    onnx.helper.set_model_props(model, {key: value for key, value in told.items() if value})
-    io.write_bytes(path, model.SerializeToString(deterministic=True))
+    with io.replacing(path) as temporary:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the deprecation of the exporter, and remarks of the tracer
+                torch.onnx.export(
+                    own,
+                    (torch.zeros(2, 3, size, size),),
+                    temporary,
+                    dynamo=False,
+                    opset_version=OPSET,
+                    input_names=["crops"],
+                    output_names=["features"],
+                    dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
+                )
+        except Exception as error:  # the tracer runs code of others
+            raise InputError(
+                f"{type(module).__name__} cannot be traced as an ONNX graph of crops of {size} pixels "
+                f"({first_line(error)[:200]}): export it yourself, and name it as {PREFIX}PATH."
+            ) from error
+        model = onnx.load(temporary)
+        onnx.helper.set_model_props(model, {key: value for key, value in told.items() if value})
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
     return path
 
 

@@ -119,7 +119,7 @@ def expected_of(classifier: Classifier, shapes: Sequence[ByteArray], rounded: fl
     return _joined((classifier.outputs(crop(picture)) for picture in shapes), np.concatenate)
 
 
-def _joined(parts: Iterable[tuple[Any, Any]], join: Callable[[Sequence[Any]], Any]) -> Outputs:
+def _joined(parts: Iterable[Sequence[Any]], join: Callable[[Sequence[Any]], Any]) -> Outputs:
     return Outputs(*(join(part) for part in zip(*parts, strict=True)))
 
 
