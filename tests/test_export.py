@@ -198,6 +198,22 @@ def test_a_file_that_disagrees_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_rounding_of_a_few_values_changes_is_no_disagreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = make()
+    for interpolation in export.TOLERANCE:
+        monkeypatch.setitem(export.TOLERANCE, interpolation, 0.0)  # so that any rounding is above it
+    parity = export.export(classifier, tmp_path / "m.onnx").parity
+    assert 0 < parity.max_difference < 1e-4
+    shapes = list(export.generated_pictures())
+    exact, rounded = (export.expected_of(classifier, shapes, share) for share in (0.0, 1e-3))
+    own = export.differences(rounded, exact)
+    assert parity.max_difference < own.max_difference < 0.1
+    again = export.expected_of(classifier, shapes, 1e-3)
+    np.testing.assert_array_equal(again.probabilities_NC, rounded.probabilities_NC)
+
+
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="could not be written"):

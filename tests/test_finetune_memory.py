@@ -18,8 +18,19 @@ from torch.nn.utils import parametrize
 from fieldmark import models
 from fieldmark.models.network import ClassifierNetwork, seeded
 from fieldmark.models.runtime import graphs
-from fieldmark.training.finetune import LabelledCrops, finetune, good, layers, low_rank, memory_estimate
+from fieldmark.training import TrainConfig
+from fieldmark.training.finetune import (
+    LabelledCrops,
+    Stopped,
+    adamw8,
+    finetune,
+    good,
+    layers,
+    low_rank,
+    memory_estimate,
+)
 from fieldmark.training.finetune.memory_estimate import check, estimate
+from fieldmark.training.finetune.step import Updater
 from fieldmark.utils import memory
 from fieldmark.utils.errors import InputError
 
@@ -157,6 +168,82 @@ def test_low_rank_updates_of_pytorch_s_attention_are_merged_into_the_same_networ
     assert list(network.state_dict()) == names  # the key of the weights depends on their order
 
 
+# Moments in 8 bits
+
+
+def test_the_256_values_are_the_papers() -> None:
+    """Dettmers et al. 2022, section 1.3: a sign, leading zeros as a power of ten, and a linear rest."""
+    signed, unsigned = adamw8.CODES.values()
+    for values in (signed, unsigned):
+        assert len(set(values.tolist())) == 256
+        assert (values.diff() > 0).all()
+        assert (values[-1], 0.0 in values) == (1.0, True)
+    assert signed[0] == pytest.approx(
+        -0.992969
+    )  # no zeros, all six other bits set: the middle of the last part
+    assert unsigned[1] == pytest.approx(1e-6 * (0.1 + 0.9 / 4))  # six zeros and one bit
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_moments_are_stored_to_some_percent_block_by_block(name: str) -> None:
+    torch.manual_seed(0)
+    moment = torch.randn(5, 1000) * torch.logspace(-6, 2, 5)[:, None]  # blocks of other magnitudes
+    moment = moment.square() if name == "exp_avg_sq" else moment
+    codes, scale = adamw8.encode(moment, name)
+    assert (codes.dtype, codes.shape, scale.shape) == (torch.uint8, (3, adamw8.BLOCK), (3, 1))
+    found = adamw8.decode(codes, scale, name, moment.shape)
+    blocks = scale.repeat_interleave(adamw8.BLOCK)[: moment.numel()].view(moment.shape)
+    large = moment.abs() > 0.1 * blocks
+    torch.testing.assert_close(found[large], moment[large], rtol=0.071, atol=0)
+    assert ((found - moment).abs() <= 0.01 * blocks).all()
+    if name == "exp_avg_sq":
+        assert (found > 0).all(), "an update would be divided by zero"
+    zeros = adamw8.encode(torch.zeros(5000), name)
+    assert not adamw8.decode(*zeros, name, torch.Size([5000])).any()
+
+
+def state_of(bits: Any) -> tuple[list[float], int, ClassifierNetwork]:
+    """Train; return the losses of the epochs, the bytes of the optimiser's state, and the network."""
+    network = network_of()
+    recipe = replace(good("all", epochs=8), batch_size=6, optimizer_bits=bits)
+    update = Updater(network, recipe, 16)
+    assert isinstance(update.optimiser, adamw8.AdamW8) == (bits == 8)
+    layers.set_modes(network, recipe)
+    crops, labels = torch.from_numpy(graphs.sample(160, 6)), torch.arange(6) % 3
+    losses = [update(crops, labels, step) for step in range(16)]
+    tensors = [each for state in update.optimiser.state.values() for each in state.values() if each.ndim]
+    held = sum(each.numel() * each.element_size() for each in tensors)
+    assert held == estimate(network_of(), recipe, 160).optimiser
+    return losses, held, network
+
+
+def test_a_quarter_of_the_bytes_and_the_same_curve() -> None:
+    (whole, bytes_32, _), (less, bytes_8, _) = state_of(32), state_of(8)
+    assert 0.24 < bytes_8 / bytes_32 < 0.28
+    assert whole[-1] < 0.9 * whole[0]
+    np.testing.assert_allclose(less, whole, rtol=2e-3)
+
+
+def test_a_run_in_8_bits_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    recipe = replace(good("all", epochs=2), batch_size=2, optimizer_bits=8)
+    whole, cut, state = network_of(), network_of(), tmp_path / "state.safetensors"
+    finetune(whole, photos(160), photos(160), recipe)
+    asked = iter([False, False, True])
+    with pytest.raises(Stopped):
+        finetune(cut, photos(160), photos(160), recipe, checkpoint=state, stop=lambda: next(asked))
+    cut = network_of()
+    finetune(cut, photos(160), photos(160), recipe, checkpoint=state)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(cut.state_dict()[name], tensor), name
+
+
+def test_other_bits_are_another_run_and_the_usual_ones_no_new_key() -> None:
+    assert "optimizer_bits" not in good("all").key
+    assert replace(good("all"), optimizer_bits=8).key["optimizer_bits"] == 8
+    with pytest.raises(InputError, match="optimizer_bits is 16: choose 8 or 32"):
+        TrainConfig(optimizer_bits=16)  # type: ignore[arg-type]
+
+
 # The estimate
 
 
@@ -194,7 +281,10 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
     with pytest.raises(InputError) as refused:
         check(network, good("all"), 224)
     told = str(refused.value)
-    for option in ("--accumulate 4", "--checkpointing", "--transfer low-rank", "--transfer last"):
+    for option in (
+        *("--accumulate 4", "--checkpointing", "--optimizer-bits 8", "--transfer low-rank"),
+        "--transfer last",
+    ):
         assert option in told
     assert told.count(". ") == 0
     monkeypatch.setattr(memory, "available", lambda: MIB)
@@ -215,7 +305,7 @@ def test_the_command_refuses_with_one_sentence(
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("option", [("--checkpointing",), ("--accumulate", "8")])
+@pytest.mark.parametrize("option", [("--checkpointing",), ("--accumulate", "8"), ("--optimizer-bits", "8")])
 def test_options_without_fine_tuning_are_refused(
     run: Any, insects: Path, tmp_path: Path, option: Any
 ) -> None:

@@ -38,6 +38,7 @@ from fieldmark.training.automl.summary import lines, table
 from fieldmark.training.finetune import Pace
 from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.strategies.ensemble import SearchOutcome
+from fieldmark.utils import memory
 
 NETWORK = "shufflenet_v2_x0_5"
 
@@ -121,6 +122,18 @@ def test_what_cannot_fit_is_not_even_timed(given: Any, monkeypatch: pytest.Monke
     learn = int((~doing.fold.measure).sum())
     (why,) = doing.skipped
     assert f"would take about {9 * learn + len(parts.files)} s and 85 s are left" in why
+
+
+def test_what_does_not_fit_into_the_memory_is_left_out(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate, parts = given
+    monkeypatch.setattr(memory, "available", lambda: 2**20)
+    monkeypatch.setattr(finetune, "pace", lambda *_: pytest.fail("timed, which takes the memory"))
+    doing = FineTuningSearch(parts, 0, Budget(None, Clock()))
+    doing.try_all([candidate])
+    (why,) = doing.skipped
+    assert "trained: not tried, Fine-tuning would take about" in why
+    assert why.endswith("and 1 MiB is available.")
+    assert "--" not in why, "best has none of these options"
 
 
 def test_what_was_given_up_or_cut_off_goes_on_to_the_same_network(

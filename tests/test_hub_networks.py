@@ -469,6 +469,97 @@ def test_a_revision_is_kept_apart(published: dict[str, Published], hub: Hub) -> 
     assert models.load(found).weights_info.complete
 
 
+# --- weights in several files ----------------------------------------------------------------------
+
+
+def in_parts(folder: Path) -> list[str]:
+    """Store a folder's weights in two files with an index, as the hub has large ones; return their names."""
+    tensors = weights.read(folder / "model.safetensors").state
+    (folder / "model.safetensors").unlink()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    weight_map = {name: names[number % 2] for number, name in enumerate(tensors)}
+    for each in names:
+        save_file({name: tensors[name] for name, file in weight_map.items() if file == each}, folder / each)
+    write(folder, **{"model.safetensors.index": {"metadata": {}, "weight_map": weight_map}})
+    return names
+
+
+@pytest.mark.parametrize("kind", ["timm", "dinov2"])
+def test_weights_in_several_files(
+    published: dict[str, Published], hub: Hub, tmp_path: Path, kind: str
+) -> None:
+    folder = shutil.copytree(published[kind].folder, tmp_path / "net")
+    names = in_parts(folder)
+    whole = models.load(published[kind].name)
+    found = [models.load(f"local-dir:{folder}"), models.load(hub.publish(folder))]
+    found.append(models.load(f"local-dir:{folder}", weights=folder / "model.safetensors.index.json"))
+    for each in found:
+        torch.testing.assert_close(each.trunk(crops(32)), whole.trunk(crops(32)), rtol=0, atol=0)
+        assert each.weights_info.complete
+        assert each.weights_info.source == "model.safetensors.index.json"
+        assert each.weights_info.digest == found[0].weights_info.digest != whole.weights_info.digest
+    hub.status = 503  # the cache has all of them
+    assert models.load("hf-hub:owner/net").weights_info.digest == found[0].weights_info.digest
+    (folder / names[0]).unlink()
+    with pytest.raises(InputError, match=f"has no file {names[0]}, which its .* names"):
+        models.load(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        *([], {}, {"weight_map": {}}, {"weight_map": {"a": 3}}, {"weight_map": {"a": ["b"]}}),
+        *({"weight_map": {"a": name}} for name in ("../a.safetensors", "/a.bin", "a.pkl", ".safetensors")),
+    ],
+)
+def test_a_hostile_index_is_one_sentence(
+    published: dict[str, Published], tmp_path: Path, index: object
+) -> None:
+    folder = shutil.copytree(published["dinov2"].folder, tmp_path / "net")
+    in_parts(folder)
+    write(folder, **{"model.safetensors.index": index})
+    with pytest.raises(InputError, match="is not an index of weights"):
+        models.load(f"local-dir:{folder}")
+
+
+# --- HF_HUB_OFFLINE --------------------------------------------------------------------------------
+
+
+def test_offline_only_the_cache_is_asked(
+    published: dict[str, Published], hub: Hub, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    name = hub.publish(published["dinov2"].folder)
+    online = models.load(name)
+    for file in ("README.md", "preprocessor_config.json"):  # as a library may have left its files
+        for path in (tmp_path / "cache").rglob(file):
+            path.unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(reachable, "threading", None)  # nothing is asked
+    asked = len(hub.asked)
+    again = models.load(name)
+    assert again.weights_info.digest == online.weights_info.digest
+    assert again.architecture.licence == "not known, since its page is not in the cache"
+    for other in ("hf-hub:owner/other", "vit_tiny_patch16_224.nobody", "vit_tiny_patch16_224"):
+        done = run("train", tmp_path, "--out", tmp_path / "model", "--backbone", other)
+        assert (done.code, "HF_HUB_OFFLINE is set" in " ".join(done.err.split())) == (2, True), done.err
+    assert models.named("medium") == "tf_efficientnet_lite2"
+    assert len(hub.asked) == asked
+
+
+def test_the_licence_is_logged_once_a_network(
+    published: dict[str, Published], run: Any, photos: Path, tmp_path: Path
+) -> None:
+    networks = [option for kind in ("timm", "dinov2") for option in ("--backbone", published[kind].name)]
+    for number, options in enumerate([networks, [*networks, "--quality", "best", "--budget", "1s"]]):
+        done = run("train", photos, "--out", tmp_path / f"{number}", *options, "--groups", "none")
+        assert done.code == 0, done.err
+        said = " ".join(done.err.split())
+        assert [said.count(f"Network: local-dir:{kind};") for kind in ("timm", "dinov2")] == [1, 1], said
+        assert said.count("; licence of the weights: cc-by-nc-4.0, as its page says") == 2
+
+
 # --- training --------------------------------------------------------------------------------------
 
 

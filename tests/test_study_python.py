@@ -24,6 +24,7 @@ from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.softmax import Hyperparameters, Training, fit
+from fieldmark.utils import memory
 from fieldmark.utils.errors import InputError
 
 
@@ -129,6 +130,17 @@ def test_every_row_is_compared_with_the_first_of_its_table(result: StudyResult) 
         assert found.tie == (found.interval[0] <= 0 <= found.interval[1])
         assert found.photos == row.photos
     assert StudyResult.load(result.folder).record == result.record
+
+
+@pytest.mark.parametrize("mode", ["literal", "tuned"])
+def test_a_run_that_does_not_fit_into_the_memory_is_refused(
+    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(memory, "available", lambda: 2**10)
+    run = Run("trained", "All", "", "all", network=TOP, mode=mode, **OWN)
+    with pytest.raises(InputError, match=r"trained.*: Fine-tuning would take about .* is available\.$"):
+        study(insects, [run], CONFIG)
 
 
 def test_a_data_set_and_a_recipe_of_any_form(

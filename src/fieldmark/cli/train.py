@@ -27,6 +27,7 @@ Training:
     rare: Logit adjustment for rare classes, at little cost in all.
     stream: Fine-tune without a crop cache: decode photos in each epoch.
     checkpointing: Fine-tune in less memory and more time: compute activations again.
+    optimizer_bits: Fine-tune in less memory: keep the two numbers that AdamW has for each weight in 8 bits.
     accumulate: Fine-tune in less memory: compute a batch of 32 in this many parts. [default: 2]
 """
 
@@ -66,6 +67,7 @@ def train(
     bfloat16: bool = False,
     checkpointing: bool = False,
     accumulate: opt.OptionalPositive = None,
+    optimizer_bits: Annotated[int, typer.Option(metavar="<8|32>")] = 32,
     precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     thumbnails: bool = False,
     split: choices.SplitMethod = "stratified",

@@ -1,7 +1,7 @@
 """Backbones: pretrained networks that turn a crop into a feature vector.
 
 `BACKBONES` lists the built-in ones; any other network of timm, open_clip or the Hugging Face hub is used by
-its name. Importing this package does not import PyTorch, and
+its name, and one of your own as an ONNX file. Importing this package does not import PyTorch, and
 `fieldmark.models.runtime` runs a converted graph without it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fieldmark.models import catalogue, hub, libraries, open_clip, timm
+from fieldmark.models import catalogue, hub, libraries, onnx_graph, open_clip, timm
 from fieldmark.models import weights as weights_
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
@@ -43,8 +43,8 @@ def architecture(name: str) -> Architecture:
 
     Args:
         name: of `BACKBONES`; of timm, bare or as `timm:NAME`; `open_clip:NAME`; `hf-hub:OWNER/NAME`;
-            `local-dir:PATH` of a folder with the files that the hub would have; or a recommendation, see
-            `named`.
+            `local-dir:PATH` of a folder with the files that the hub would have; `onnx:PATH` of an ONNX
+            file; or a recommendation, see `named`.
 
     Raises:
         InputError: there is no such network, or it cannot be a backbone.
@@ -54,6 +54,8 @@ def architecture(name: str) -> Architecture:
         return BACKBONES[name]
     if name.startswith(open_clip.PREFIX):
         return open_clip.architecture(name)
+    if name.startswith(onnx_graph.PREFIX):
+        return onnx_graph.architecture(name)
     if repository := hub.Repository.of(name):
         return hub.architecture(repository)
     if not timm.has_weights(name):  # published, but not listed by this version of timm
@@ -64,7 +66,7 @@ def architecture(name: str) -> Architecture:
 def load(
     name: str | Architecture,
     *,
-    weights: str | Path = "pretrained",
+    weights: str | Path | weights_.Weights = "pretrained",
     weights_dir: Path | None = None,
     seed: int = 0,
     size: int | None = None,
@@ -75,7 +77,8 @@ def load(
     Args:
         name: of the network (see `architecture`), or its architecture.
         weights: "pretrained"; "random"; or the path of a safetensors file or state dict, which may
-            fill a part of the network (the rest stays random, see `Backbone.weights_info`).
+            fill a part of the network (the rest stays random, see `Backbone.weights_info`); or what
+            `weights.read` returned for it.
         weights_dir: the first folder to search for pretrained weights. The file is named
             `NAME.safetensors`, `NAME_anything.pth` and so on, or as it was published.
         seed: of random values.
@@ -88,8 +91,9 @@ def load(
         WeightsUnavailable: the pretrained weights are not on this machine and cannot be downloaded.
     """
     facts = name if isinstance(name, Architecture) else architecture(named(name, weights_dir))
-    path = weights_.find(facts, weights, weights_dir)
-    read = weights_.read(path) if path else None
+    read = weights if isinstance(weights, weights_.Weights) else None
+    if not isinstance(weights, weights_.Weights) and (path := weights_.find(facts, weights, weights_dir)):
+        read = weights_.read(path)
 
     from fieldmark.models.network import seeded
 

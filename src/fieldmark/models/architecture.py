@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fieldmark.data.transforms import PAPER_CROP, Preprocess
 
@@ -18,6 +19,13 @@ HUB_FILES = (
 )
 """Files of weights on the Hugging Face hub, the preferred ones first."""
 
+
+def triple(values: Any) -> tuple[float, float, float]:
+    """Return three values, for R, G and B, as numbers."""
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
 INSIDE, LAST = "network", "last"
 """The modules of a network that has no single last layer of its own: see `network.with_last`."""
 
@@ -27,7 +35,7 @@ class Architecture:
     """The properties of a network that do not depend on its weights."""
 
     name: str  # for users
-    library: str  # `torchvision`, `timm`, `open_clip` or `transformers`
+    library: str  # a key of `libraries.LIBRARIES`
     feature_dim: int  # D, the length of a feature vector
     input_size: int  # the side S of its square crops, in pixels
     mean: tuple[float, float, float]  # of pixels in [0, 1], for R, G, B
@@ -47,6 +55,11 @@ class Architecture:
         macs = round(self.giga_macs * (side / self.input_size) ** 2, 3)
         published = self.published_size or self.input_size
         return replace(self, input_size=side, giga_macs=macs, published_size=published)
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the network itself can be fine-tuned."""
+        return self.library != "onnx"
 
     @property
     def published(self) -> Architecture:

@@ -62,6 +62,14 @@ class Backbone:
         network = network_at(facts, native.network, side)
         return Backbone(facts.at(side), network, native.weights_info, native)
 
+    @property
+    def summary(self) -> str:
+        """Return its name, the source of its weights and their licence in one line."""
+        told = (
+            f"; licence of the weights: {self.architecture.licence}" if self.weights_info.pretrained else ""
+        )
+        return f"{self.architecture.name}; {self.weights_info.summary}{told}"
+
     @cached_property
     def trunk(self) -> Trunk:
         """Return the module from crops to features: uint8 (N, S, S, 3) -> float32 (N, D).

@@ -147,7 +147,8 @@ def named(name: str, weights_dir: Path | None = None) -> str:
             others = "".join(f"; {reason}: {', '.join(names)}" for reason, names in skipped.items())
             logger.info(f"Network {name}: {each}, since {why}{others}.")
             return each
-        skipped.setdefault("neither here nor reachable", []).append(each)
+        offline = " (HF_HUB_OFFLINE is set)" if reachable.is_offline() else ""
+        skipped.setdefault(f"neither here nor reachable{offline}", []).append(each)
     return RECOMMENDED[name][-1] if skipped else name
 
 

@@ -7,6 +7,7 @@ and weights are safetensors, or a state dict of tensors alone.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +23,13 @@ from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 FOLDER = "local-dir:"
 CONFIGURATIONS = ("open_clip_config.json", "config.json")
 _HUB = re.compile(r"(?:hf-hub:|hf://)([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+INDEX = ".index.json"  # behind the name of weights that are in several files
+_PART = re.compile(r"[\w-][\w.-]*\.(?:safetensors|bin)")
 _ANSWER_WITHIN = 10.0  # seconds
+
+NOT_CACHED = "not in the cache of the hub, and HF_HUB_OFFLINE is set, so that nothing else is asked"
+
+logger = logging.getLogger(__name__)
 
 Describe = Callable[..., Architecture]
 """Describes a network by its name, configuration, licence and address."""
@@ -73,7 +80,8 @@ class Repository:
         return self.at if self.folder else f"{HUB}/{self.at}/resolve/{self.revision or 'main'}"
 
     def file(self, name: str, *, here: bool = False) -> Path | None:
-        """Return a file, downloaded if need be; None if there is none.
+        """Return a file, downloaded if need be; None if there is none, or HF_HUB_OFFLINE is set and it is
+        not in the cache.
 
         Args:
             name: of the file.
@@ -88,7 +96,7 @@ class Repository:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.at, name, revision=self.revision)
-        if isinstance(found, str) or here:
+        if isinstance(found, str) or here or reachable.is_offline():
             return Path(found) if isinstance(found, str) else None
         # Anything but None: the hub said that it has no such file. That holds for what was usable then.
         missing = found is not None and any(self.file(each, here=True) for each in CONFIGURATIONS)
@@ -127,6 +135,8 @@ class Repository:
         from huggingface_hub import ModelCard
 
         path = self.file("README.md")
+        if not path and not self.folder and reachable.is_offline():
+            return "not known, since its page is not in the cache"
         try:
             card = ModelCard(path.read_text(), ignore_metadata_errors=True) if path else None
         except (OSError, ValueError):
@@ -162,7 +172,14 @@ def _configuration(repository: Repository) -> tuple[Mapping[str, Any], Describe]
         if isinstance(config, dict) and key in config:
             if key == "model_type" and (pixels := repository.file("preprocessor_config.json")):
                 return config, partial(transformers.described, pixels=io.read_json(pixels))
+            if key == "model_type" and not repository.folder and reachable.is_offline():
+                logger.warning(
+                    f"Warning: preprocessor_config.json of {repository.name} is {NOT_CACHED}: its pixels are "
+                    "taken to have mean and deviation 0.5."
+                )
             return config, describe
+    if not repository.folder and reachable.is_offline():
+        raise WeightsUnavailable(f"{repository.name} is {NOT_CACHED}.")
     raise InputError(
         f"{repository.name} is no network of timm, open_clip or transformers: it has neither "
         "open_clip_config.json nor a config.json with `architecture` or `model_type`."
@@ -172,11 +189,14 @@ def _configuration(repository: Repository) -> tuple[Mapping[str, Any], Describe]
 def weights(facts: Architecture, *, here: bool = False) -> Path | None:
     """Return the file of a network's weights, downloaded if need be; safetensors are preferred.
 
+    Of weights in several files it is their index, see `parts`, and they are beside it.
+
     Args:
         facts: of a network of the hub or a folder.
         here: whether to look on this machine alone.
 
     Raises:
+        InputError: an index is damaged, or names a file that is not there.
         WeightsUnavailable: the hub does not answer.
     """
     place, _, _ = facts.url.rpartition("/")
@@ -186,7 +206,31 @@ def weights(facts: Architecture, *, here: bool = False) -> Path | None:
     else:
         repository = Repository(facts.name, place, folder=True)
     clip = facts.library == "open_clip"
-    for file in HUB_FILES:
-        if file.startswith("open_clip") == clip and (path := repository.file(file, here=here)):
+    for file in (each for each in HUB_FILES if each.startswith("open_clip") == clip):
+        if path := repository.file(file, here=here):
             return path
+        if not (index := repository.file(f"{file}{INDEX}", here=here)):
+            continue
+        missing = [each for each in parts(index) if not repository.file(each, here=here)]
+        if not missing:
+            return index
+        if not here:
+            raise InputError(f"{facts.name} has no file {missing[0]}, which its {index.name} names.")
     return None
+
+
+def parts(index: Path) -> list[str]:
+    """Return the names of the files beside an index that hold the weights.
+
+    Raises:
+        InputError: it is not an index in the hub's layout, with the name of a file for each tensor.
+    """
+    found = io.read_json(index)
+    files = found.get("weight_map") if isinstance(found, dict) else None
+    names = list(files.values()) if isinstance(files, dict) else []
+    if not names or not all(isinstance(each, str) and _PART.fullmatch(each) for each in names):
+        raise InputError(
+            f"{index} is not an index of weights: `weight_map` must name the safetensors file, or .bin, of "
+            "each tensor."
+        )
+    return sorted(set(names))

@@ -5,14 +5,20 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
-from fieldmark.models import open_clip, timm, torchvision, transformers
+from fieldmark.models import onnx_graph, open_clip, timm, torchvision, transformers
 from fieldmark.models.architecture import Architecture
 from fieldmark.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
 
-LIBRARIES = {"torchvision": torchvision, "timm": timm, "open_clip": open_clip, "transformers": transformers}
+LIBRARIES = {
+    "torchvision": torchvision,
+    "timm": timm,
+    "open_clip": open_clip,
+    "transformers": transformers,
+    "onnx": onnx_graph,
+}
 
 
 def of(facts: Architecture) -> ModuleType:

@@ -9,11 +9,14 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fieldmark.models.architecture import INSIDE, LAST, Architecture
+from fieldmark.utils.errors import InputError
 from fieldmark.utils.random import hash64
 
 
@@ -80,9 +83,59 @@ class Pooled(nn.Module):
         return nn.functional.normalize(pooled, dim=-1) if self.is_pair else pooled.flatten(1)
 
 
+class GraphNetwork(nn.Module):
+    """An ONNX graph, run by ONNX Runtime: normalised crops (N, 3, S, S) to features (N, D).
+
+    Its only tensor is the graph: the bytes of the file, uint8 (`size`,).
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.graph: torch.Tensor
+        self.register_buffer("graph", torch.zeros(size, dtype=torch.uint8))
+        self._session: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the session, which is made again."""
+        return self.__dict__ | {"_session": None}
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Run the graph; a feature map is averaged. Raises RuntimeError where it takes no such crops."""
+        try:
+            if self._session is None:
+                self._session = session(self.graph.cpu().numpy().tobytes())
+            given = {self._session.get_inputs()[0].name: pixels.detach().cpu().contiguous().numpy()}
+            found = torch.from_numpy(self._session.run(None, given)[0]).to(pixels.device)
+        except Exception as error:  # ONNX Runtime's errors have no common root but this
+            raise RuntimeError(str(error)) from error
+        return found.mean((2, 3)) if found.ndim == 4 else found
+
+
+def session(data: bytes) -> Any:
+    """Return a session of ONNX Runtime that runs a graph on the CPU."""
+    import onnx
+    import onnxruntime
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    if any(map(uses_external_data, _get_all_tensors(onnx.load_from_string(data)))):
+        raise ValueError("a graph in a classifier reads no other files")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # a refusal is told by the error
+    return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+
+
 def with_last(network: nn.Module, dim: int) -> nn.Module:
     """Put a linear layer, `last`, behind a network, then `network`, whose output is (N, dim)."""
     return nn.Sequential(OrderedDict([(INSIDE, network), (LAST, nn.Linear(dim, 1))]))
+
+
+def giga_macs(network: nn.Module, side: int) -> float:
+    """Count multiply-adds on meta tensors, without computation."""
+    counter = FlopCounterMode(display=False)
+    network.eval().requires_grad_(False)  # the counter's hooks ask for gradients of parameters
+    with counter, torch.no_grad():
+        network(torch.empty(1, 3, side, side, device="meta"))
+    return round(counter.get_total_flops() / 2e9, 3)
 
 
 class Trunk(nn.Module):
@@ -155,6 +208,10 @@ class ClassifierNetwork(nn.Module):
 
 def literal(architecture: Architecture, network: nn.Module, num_classes: int, seed: int) -> ClassifierNetwork:
     """Copy a network with a new last layer for `num_classes`: see `Backbone.literal`."""
+    if not architecture.trains:
+        raise InputError(
+            f"{architecture.name} is an ONNX graph, which is not trained itself: leave --transfer out."
+        )
     path = architecture.last_layer_path
     with seeded(seed, "last layer", architecture.name, num_classes):
         layer = _new_layer(network.get_submodule(path), num_classes)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fieldmark.data.transforms import Preprocess, ResizeMode
 from fieldmark.models._torchvision_import import import_torchvision
-from fieldmark.models.architecture import HUB, INSIDE, LAST, Architecture
-from fieldmark.models.timm import giga_macs, triple
+from fieldmark.models.architecture import HUB, INSIDE, LAST, Architecture, triple
 from fieldmark.models.timm import load_library as import_timm
 from fieldmark.utils.errors import InputError, first_line
 
@@ -80,6 +79,8 @@ def described(name: str, config: Mapping[str, Any], *, licence: str, url: str) -
         InputError: open_clip cannot build it, or it takes no square crops.
     """
     import torch
+
+    from fieldmark.models.network import giga_macs
 
     text = json.dumps({"model_cfg": config["model_cfg"]})
     pixels = config.get("preprocess_cfg") or {}

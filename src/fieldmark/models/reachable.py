@@ -7,7 +7,16 @@ import urllib.request
 from contextlib import suppress
 from urllib.error import HTTPError
 
+from fieldmark.models.architecture import HUB
+
 ANSWER_WITHIN = 4.0  # seconds until a server is considered unreachable
+
+
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE says that the hub is not to be asked, but its cache alone."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def is_reachable(url: str) -> bool:
@@ -15,6 +24,8 @@ def is_reachable(url: str) -> bool:
 
     It is asked in a thread, since resolving a name has no time-out.
     """
+    if url.startswith(HUB) and is_offline():
+        return False
     answered = threading.Event()
 
     def ask() -> None:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 from fieldmark.data.transforms import FITS, Preprocess
 from fieldmark.models import torchvision
 from fieldmark.models._torchvision_import import import_torchvision
-from fieldmark.models.architecture import HALF, IMAGENET_MEAN, IMAGENET_STD, INSIDE, LAST, Architecture
+from fieldmark.models.architecture import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INSIDE,
+    LAST,
+    Architecture,
+    triple,
+)
 from fieldmark.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -138,6 +146,8 @@ def described(
     """
     import torch
 
+    from fieldmark.models.network import giga_macs
+
     try:
         with torch.device("meta"):
             network = _network(name, config)
@@ -210,24 +220,6 @@ def _pooling(network: Any) -> str:
     names |= {"map": "attention pooling", "max": "maximum of the tokens"}
     pool = getattr(network, "global_pool", None)
     return f" ({names[pool]})" if isinstance(pool, str) and pool in names else ""
-
-
-def triple(values: Any) -> tuple[float, float, float]:
-    """Return three values, for R, G and B, as numbers."""
-    red, green, blue = map(float, values)
-    return red, green, blue
-
-
-def giga_macs(network: nn.Module, side: int) -> float:
-    """Count multiply-adds on meta tensors, without computation."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    network.eval().requires_grad_(False)  # the counter's hooks ask for gradients of parameters
-    with counter, torch.no_grad():
-        network(torch.empty(1, 3, side, side, device="meta"))
-    return round(counter.get_total_flops() / 2e9, 3)
 
 
 def _url(config: Mapping[str, Any]) -> str:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fieldmark.data.resampling import Interpolation
 from fieldmark.data.transforms import Preprocess
 from fieldmark.models._torchvision_import import import_torchvision
-from fieldmark.models.architecture import HALF, INSIDE, LAST, Architecture
-from fieldmark.models.timm import giga_macs, triple
+from fieldmark.models.architecture import HALF, INSIDE, LAST, Architecture, triple
 from fieldmark.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def described(
         InputError: transformers cannot build it, or it takes no square crops.
     """
     import torch
+
+    from fieldmark.models.network import giga_macs
 
     text, pixels = json.dumps(dict(config)), pixels or {}
     side = config.get("image_size") or (config.get("vision_config") or {}).get("image_size") or 224

@@ -15,8 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldmark.models import hub, libraries, reachable, timm
-from fieldmark.models.architecture import HUB_FILES, Architecture, WeightsInfo
+from fieldmark.models import hub, libraries, onnx_graph, reachable, timm
+from fieldmark.models.architecture import HUB, HUB_FILES, Architecture, WeightsInfo
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, WeightsUnavailable, first_line
 from fieldmark.utils.logging import progress_bar
@@ -41,6 +41,8 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
         WeightsUnavailable: pretrained weights are not on this machine and cannot be downloaded.
     """
     if weights == "random":
+        if facts.library == "onnx":
+            raise InputError(f"{facts.name} has its weights in its file: leave --weights random out.")
         return None
     if weights != "pretrained":
         path = Path(weights)
@@ -54,6 +56,8 @@ def find(facts: Architecture, weights: str | Path, weights_dir: Path | None) -> 
 
 def find_local(facts: Architecture, weights_dir: Path | None = None) -> Path | None:
     """Return the local file of pretrained weights, or None."""
+    if facts.library == "onnx":
+        return Path(facts.url)
     if weights_dir is not None and (path := _in_folder(facts, weights_dir)):
         return path
     if path := timm.packaged_weights(facts.name):
@@ -100,7 +104,8 @@ def download(facts: Architecture) -> Path:
     if facts.url.endswith(HUB_FILES):
         if path := hub.weights(facts):
             return path
-        raise _unavailable(facts, f"are not at {facts.url}")
+        offline = facts.url.startswith(HUB) and reachable.is_offline()
+        raise _unavailable(facts, f"are {hub.NOT_CACHED}" if offline else f"are not at {facts.url}")
     if not reachable.is_reachable(facts.url):
         raise _unavailable(facts, f"could not be downloaded from {facts.url}")
     from fieldmark.data.download.http import Downloads, RetryPolicy, WrongContent
@@ -142,17 +147,27 @@ def read(path: Path) -> Weights:
     """Read a safetensors file or a state dict, without running code in it.
 
     A state dict may be under "state_dict", "model_state_dict" or "model" in a checkpoint, and its names
-    may begin with "module." (from parallel training).
+    may begin with "module." (from parallel training). Of an index in the hub's layout, the files that it
+    names are read.
 
     Raises:
         InputError: it cannot be read, has other values than tensors, or would run code.
     """
+    if path.name.endswith(hub.INDEX):
+        parts = [read(path.parent / each) for each in hub.parts(path)]
+        state = {name: tensor for part in parts for name, tensor in part.state.items()}
+        return Weights(path.name, io.digest([part.digest for part in parts]), state)
     try:
         data = path.read_bytes()
-        if path.suffix == ".safetensors":
+        if path.suffix == ".onnx":
+            import torch
+
+            graph = onnx_graph.read(path).SerializeToString(deterministic=True)
+            value: Any = {onnx_graph.TENSOR: torch.frombuffer(bytearray(graph), dtype=torch.uint8)}
+        elif path.suffix == ".safetensors":
             import safetensors.torch
 
-            value: Any = safetensors.torch.load(data)
+            value = safetensors.torch.load(data)
         else:
             import torch
 

@@ -16,6 +16,7 @@ from fieldmark.utils.choices import (
     EngineName,
     Grouping,
     HeadKind,
+    OptimizerBits,
     Quality,
     SplitMethod,
     Transfer,
@@ -23,7 +24,7 @@ from fieldmark.utils.choices import (
 )
 from fieldmark.utils.errors import InputError
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+_CHOICES: dict[str, tuple[str | int, ...]] = {
     "transfer": get_args(Transfer),
     "head": get_args(HeadKind),
     "split": get_args(SplitMethod),
@@ -33,6 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "crop": get_args(Crop),
     "ensemble": get_args(Weighting),
     "quality": get_args(Quality),
+    "optimizer_bits": get_args(OptimizerBits),
 }
 """The fields that are one of some words; those whose default is None may be None."""
 
@@ -82,6 +84,7 @@ class TrainConfig:
         rare: whether logits are adjusted for rare classes, see `fieldmark.training.logit_adjustment`.
         bfloat16: whether fine-tuning computes in bfloat16.
         checkpointing: whether fine-tuning computes activations again instead of keeping them all.
+        optimizer_bits: 8: fine-tuning keeps AdamW's two numbers for a weight in 8 bits each, not in 32.
         accumulate: in how many parts fine-tuning computes a batch, one after the other; None: 2.
         budget: how many seconds `best` may take; None: as long as needed.
 
@@ -118,6 +121,7 @@ class TrainConfig:
     bfloat16: bool = False
     checkpointing: bool = False
     accumulate: int | None = None
+    optimizer_bits: OptimizerBits = 32
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -202,7 +206,7 @@ def _wrong_values(config: TrainConfig) -> Iterator[str]:
     for name, allowed in _CHOICES.items():
         value = getattr(config, name)
         if value not in allowed and not (value is None and name in ("head", "ensemble", "crop")):
-            yield f"{name} is {value!r}: choose {', '.join(allowed[:-1])} or {allowed[-1]}."
+            yield f"{name} is {value!r}: choose {', '.join(map(str, allowed[:-1]))} or {allowed[-1]}."
     for what, (names, is_right) in _RULES.items():
         for name in names:
             if not is_right(value := getattr(config, name)):
@@ -273,8 +277,9 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
             "--quality best chooses itself how networks are weighed: leave --ensemble out, or name "
             "several --backbone and no --quality best."
         )
-    if config.checkpointing or config.accumulate:
-        yield f"--checkpointing and --accumulate are for fine-tuning one network: leave them out, {alone}"
+    if config.checkpointing or config.accumulate or config.optimizer_bits != 32:
+        options = "--checkpointing, --accumulate and --optimizer-bits"
+        yield f"{options} are for fine-tuning one network: leave them out, {alone}"
     if not best:
         yield from _of_no_search(config)
         yield from _of_no_tuning(config, "--quality best")
@@ -301,7 +306,7 @@ def _of_no_search(config: TrainConfig) -> Iterator[str]:
 
 
 def _of_no_tuning(config: TrainConfig, instead: str) -> Iterator[str]:
-    for field in ("bfloat16", "stream", "checkpointing", "accumulate"):
-        if getattr(config, field):
-            option = f"--{field}"
+    for field in ("bfloat16", "stream", "checkpointing", "accumulate", "optimizer_bits"):
+        if getattr(config, field) != getattr(TrainConfig, field):
+            option = f"--{field.replace('_', '-')}"
             yield (f"{option} is for training the network itself: name {instead}, or leave {option} out.")

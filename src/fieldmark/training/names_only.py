@@ -79,9 +79,10 @@ def train_from_names(
     path = weights_.find(facts, config.weights, config.weights_dir)
     if path is None:
         raise InputError("Names alone need pretrained weights: leave --weights random out.")
-    backbone = models.load(facts, weights=path, size=config.size)
-    logger.info(f"Network: {facts.name}; {backbone.weights_info.summary}; licence: {facts.licence}")
-    head = _head(backbone, path, list(taxonomy))
+    read = weights_.read(path)
+    backbone = models.load(facts, weights=read, size=config.size)
+    logger.info(f"Network: {backbone.summary}")
+    head = _head(backbone, read, list(taxonomy))
     crop = extractor_of(config).crop_for(backbone)
     made = {
         "name": f"{len(taxonomy):,} names",
@@ -161,14 +162,14 @@ def sentences(taxon: Taxon) -> list[str]:
     return [f"a photo of {each}." for each in named]
 
 
-def _head(backbone: Backbone, weights: Path, taxa: Sequence[Taxon]) -> LinearHead:
+def _head(backbone: Backbone, weights: weights_.Weights, taxa: Sequence[Taxon]) -> LinearHead:
     """Return the layer of the names' embeddings, times the network's scale; cached by weights and names."""
     texts = [sentences(taxon) for taxon in taxa]
     key = io.digest([1, backbone.weights_info.digest, backbone.architecture.config, texts])
     cached = io.cache_dir() / "texts" / f"{key[:32]}.safetensors"
     if cached.is_file():
         return _from_file(cached)
-    tower = open_clip.TextTower(backbone.architecture, weights_.read(weights).state)
+    tower = open_clip.TextTower(backbone.architecture, weights.state)
     mean_CD = np.zeros((len(taxa), backbone.architecture.feature_dim), np.float32)
     with progress_bar("embedding names", len(taxa), unit="names") as stage:
         for number, each in enumerate(texts):

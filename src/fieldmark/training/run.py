@@ -16,6 +16,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference import neighbours
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.folder import KIND, save
+from fieldmark.models import onnx_graph
 from fieldmark.reports import classifier_page
 from fieldmark.training import pipeline
 from fieldmark.training.callbacks import Callback
@@ -37,7 +38,9 @@ from fieldmark.utils.logging import listening
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    from torch import nn
 
+    from fieldmark.models import Backbone
 
 _DATA_FIELDS = ("val", "test", "split", "limit", "names")
 
@@ -96,6 +99,7 @@ def train(
     photos: str | Path | Dataset | PhotoTable | pl.DataFrame | pd.DataFrame,
     config: TrainConfig | None = None,
     *,
+    network: nn.Module | Backbone | None = None,
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     command: str = "",
@@ -106,6 +110,10 @@ def train(
         photos: labelled photos: a path, a data frame, or a `Dataset`. A `Dataset` is already divided:
             `config` must then leave `val`, `test`, `split`, `limit` and `names` as they are.
         config: every choice; None: the defaults.
+        network: a network of your own in the place of `config.backbone`: normalised crops, float32
+            (N, 3, S, S), to features (N, D) or a feature map (N, D, h, w); S is `config.size`, or else
+            224. It is traced as an ONNX graph, which the classifier's folder holds; see
+            `fieldmark.models.onnx_graph.write`.
         out: the folder to write the classifier to; None: it stays in memory (see `Trained.save`).
         callbacks: are told of progress, epochs and measures.
         command: what was typed, for the report.
@@ -120,6 +128,10 @@ def train(
         0.08
     """
     config = config or TrainConfig()
+    if network is not None:
+        if config.backbone:
+            raise InputError("network takes the place of backbone: leave one of them out.")
+        config = replace(config, backbone=onnx_graph.traced(network, config.size))
     with _claimed(out):
         config.check()
         config = config.named()

@@ -18,6 +18,8 @@ DecodingTier = Literal["exact", "fast"]
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino", "cuda", "mps"]
 # How a last layer is trained: on all classes in each step, or on a sample of them.
 HeadKind = Literal["softmax", "sampled"]
+# In how many bits an optimiser keeps each number of its state.
+OptimizerBits = Literal[8, 32]
 # What `fieldmark predict` prints.
 OutputFormat = Literal["text", "csv", "jsonl"]
 # The sizes of photos in iNaturalist Open Data, from the largest on.

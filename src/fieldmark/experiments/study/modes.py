@@ -28,6 +28,7 @@ from fieldmark.training import finetune
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
+    from fieldmark.models import Backbone
     from fieldmark.models.network import ClassifierNetwork as Network
 
 
@@ -53,6 +54,7 @@ def trained(context: StudyContext, run: Run) -> StudyRow:
     parts, classes = context.data.parts, context.data.classes(run)
     backbone = context.networks.of(run)
     network = backbone.literal(len(classes), context.seed)
+    _check_memory(network, fine_tuning(context, run), backbone, run)
     crops = context.view(run).crops(backbone, parts.files)
     train, val = crops.labelled(parts.train, classes), crops.labelled(parts.val, classes)
     return _network(context, run, network, (train, val), crops)
@@ -63,6 +65,7 @@ def tuned(context: StudyContext, run: Run) -> StudyRow:
     extractor, parts, classes = context.view(run), context.data.parts, context.data.classes(run)
     backbone, how = context.networks.of(run), fine_tuning(context, run)
     network = backbone.trainable(len(classes), context.seed)
+    _check_memory(network, how, backbone, run)
     if how.head_first:
         learn, check = (extractor.features(backbone, each, classes) for each in (parts.train, parts.val))
         first = fit_best(learn, check, len(classes), seed=context.seed)[0]
@@ -70,6 +73,14 @@ def tuned(context: StudyContext, run: Run) -> StudyRow:
     crops = extractor.finetuning_crops(backbone, parts.train, parts.val, classes, random_crop=how.random_crop)
     measured = extractor.crops(backbone, context.data.measured_on(run).files)
     return _network(context, run, network, crops, measured)
+
+
+def _check_memory(network: Network, how: finetune.FineTuning, backbone: Backbone, run: Run) -> None:
+    """Refuse a run that does not fit into the memory, before its features are computed."""
+    try:
+        finetune.check_memory(network, how, backbone.architecture.input_size, options=False)
+    except InputError as error:
+        raise InputError(f"{run.id}: {error}") from error
 
 
 def _network(

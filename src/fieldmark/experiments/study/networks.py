@@ -67,7 +67,7 @@ def load(runs: Sequence[Run], config: StudyConfig) -> Networks:
                 found.skipped.append(SkippedNetwork(name, str(error)))
                 continue
             network = random_network(name, seed, error)
-        logger.info(f"{name}: {network.weights_info.summary}")
+        logger.info(f"Network: {network.summary}")
         found.pretrained[name] = network
     for run in runs:  # a size that cannot be is refused at once
         if run.backbone in found.pretrained:

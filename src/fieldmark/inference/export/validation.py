@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,11 @@ TOLERANCE = {"bicubic": 1e-4, "bilinear": 1e-3}
 """The largest difference in a probability, by the interpolation of the resize.
 
 With `bilinear` and sizes of a simple ratio many sums are halfway between two grey levels, where the
-order of summation decides (`fieldmark.data.resampling`): up to 5 values of 10,000 differ by one.
+order of summation decides (`fieldmark.data.resampling`).
 """
+
+ROUNDED = {"bicubic": 1e-3, "bilinear": 1e-2}
+"""The share of a crop's values that may be a grey level apart, by the interpolation of the resize."""
 
 _SHAPES = (
     *((240, 320), (320, 240), (224, 224), (300, 300), (480, 360), (900, 200)),
@@ -66,15 +69,19 @@ def compare(
 
     First labels whose probabilities are as close as `allowed` count as the same.
     """
-    p_NC, ood_N = (np.stack(part) for part in zip(*map(running(model), shapes), strict=True))
-    best = expected.probabilities_NC
-    short = best.max(axis=1) - best[np.arange(len(shapes)), p_NC.argmax(axis=1)]
+    return differences(_joined(map(running(model), shapes), np.stack), expected, allowed)
+
+
+def differences(found: Outputs, expected: Outputs, allowed: float = 0.0) -> Parity:
+    """Compare outputs for the same photos; `allowed` as for `compare`."""
+    p_NC, best = found.probabilities_NC, expected.probabilities_NC
+    short = best.max(axis=1) - best[np.arange(len(best)), p_NC.argmax(axis=1)]
     scale_N = np.maximum(np.abs(expected.ood_N), 1)
     return Parity(
-        len(shapes),
+        len(best),
         _worst(p_NC - best),
         float((short <= allowed).mean()),
-        _worst((ood_N - expected.ood_N) / scale_N),
+        _worst((found.ood_N - expected.ood_N) / scale_N),
     )
 
 
@@ -94,10 +101,26 @@ class Outputs:
         return Outputs(self.probabilities_NC[photos], self.ood_N[photos])
 
 
-def expected_of(classifier: Classifier, shapes: Sequence[ByteArray]) -> Outputs:
-    """Compute the classifier's outputs for decoded photos."""
-    parts = [classifier.outputs(stacked([classifier.crop(picture)])) for picture in shapes]
-    return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+def expected_of(classifier: Classifier, shapes: Sequence[ByteArray], rounded: float = 0.0) -> Outputs:
+    """Compute the classifier's outputs for decoded photos.
+
+    Args:
+        shapes: photos, uint8 (H, W, 3).
+        rounded: the share of the values of its crops that are changed by one grey level before.
+    """
+    random = sampling.generator(0, "export", "rounded")
+
+    def crop(picture: ByteArray) -> list[ByteArray]:
+        crops = stacked([classifier.crop(picture)])
+        if not rounded:
+            return crops
+        return [each ^ (random.random(each.shape, np.float32) < rounded) for each in crops]
+
+    return _joined((classifier.outputs(crop(picture)) for picture in shapes), np.concatenate)
+
+
+def _joined(parts: Iterable[Sequence[Any]], join: Callable[[Sequence[Any]], Any]) -> Outputs:
+    return Outputs(*(join(part) for part in zip(*parts, strict=True)))
 
 
 def pictures(paths: Sequence[Place]) -> list[ByteArray]:

@@ -85,6 +85,13 @@ def graph(backbone: Backbone) -> Path:
 def _convert(backbone: Backbone, to: Path) -> None:
     import torch
 
+    if backbone.architecture.library == "onnx":
+        import onnx
+
+        from fieldmark.models import onnx_graph
+
+        onnx.save(onnx_graph.compose(backbone.architecture, backbone.network), to)
+        return
     side = backbone.architecture.input_size
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     try:

@@ -168,8 +168,8 @@ def _larger(backbone: Backbone) -> Backbone | None:
 
 
 def load_all(names: Sequence[str], weights_dir: Any, seed: int, size: int | None) -> list[Backbone]:
-    """Load the networks with their pretrained weights, and log which these are."""
+    """Load the networks with their pretrained weights, and log which these are, and their licences."""
     networks = [models.load(name, weights_dir=weights_dir, seed=seed, size=size) for name in names]
-    for name, network in zip(names, networks, strict=True):
-        logger.info(f"Network: {name}; {network.weights_info.summary}")
+    for network in networks:
+        logger.info(f"Network: {network.summary}")
     return networks

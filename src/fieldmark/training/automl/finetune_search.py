@@ -103,7 +103,7 @@ class FineTuningSearch:
             self._skip("Training the networks themselves: not tried, no photo can be held out")
             return
         for transfer in NOTES:
-            for candidate in candidates[:_NETWORKS]:
+            for candidate in [each for each in candidates if each.backbone.architecture.trains][:_NETWORKS]:
                 self._try(candidate, transfer)
 
     def _try(self, candidate: Candidate, transfer: Transfer) -> None:
@@ -115,10 +115,8 @@ class FineTuningSearch:
             plan = run.plan()
             if plan.recipe is None:
                 left = max(0.0, self.budget.left)
-                self._skip(
-                    f"{name}: not tried, {FEWEST} epochs would take about {plan.seconds:,.0f} s and "
-                    f"{left:,.0f} s are left"
-                )
+                needed = f"{FEWEST} epochs would take about {plan.seconds:,.0f} s and {left:,.0f} s are left"
+                self._skip(f"{name}: not tried, {plan.why or needed}")
                 return
             epochs = plan.recipe.epochs
             logger.info(f"{name}: {epochs} epochs, which take about {plan.seconds:,.0f} s")
@@ -142,10 +140,11 @@ class FineTuningSearch:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The recipe for a network (None: the time does not allow any), and the seconds it takes."""
+    """The recipe for a network, and the seconds it takes; None: the time does not allow any, or `why`."""
 
     recipe: FineTuning | None
     seconds: float
+    why: str = ""
 
 
 class _FineTuningRun:
@@ -214,6 +213,11 @@ class _FineTuningRun:
         least = _BACKWARD * FEWEST * cost * learn + after
         if least > left:
             return TrainingPlan(None, least)
+        try:  # before a few updates measure the time
+            side = self.candidate.backbone.architecture.input_size
+            finetune.check_memory(self.model, self.recipe, side, options=False)
+        except InputError as error:
+            return TrainingPlan(None, least, str(error))
         pace = finetune.pace(self.model, *self.crops, self.recipe)
         left = self.tuning.budget.left
         for epochs in range(EPOCHS, FEWEST - 1, -1):

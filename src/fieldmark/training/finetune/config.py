@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from fieldmark.heads.softmax import cosine
-from fieldmark.utils.choices import Transfer
+from fieldmark.utils.choices import OptimizerBits, Transfer
 
 EPOCHS = 6
 """Of the recipe `good`: about a quarter of an hour for 3,500 photos on two cores."""
@@ -44,6 +44,7 @@ class FineTuning:
         rank: of the updates of `low-rank`.
         checkpointing: whether activations within a block are computed again for its gradients instead of
             kept: less memory, up to twice the time, the same result.
+        optimizer_bits: of each of AdamW's two numbers for a trained weight, see `adamw8`.
         head_first: whether the caller should first set the best last layer on cached features, with
             `set_last_layer`.
     """
@@ -71,11 +72,18 @@ class FineTuning:
     rank: int = 8
     head_first: bool = False
     checkpointing: bool = False
+    optimizer_bits: OptimizerBits = 32
 
     @property
     def key(self) -> dict[str, Any]:
-        """What the result depends on: all but `checkpointing`."""
-        return {name: value for name, value in asdict(self).items() if name != "checkpointing"}
+        """What the result depends on: all but `checkpointing`; the usual bits are left out, so that older
+        checkpoints stay usable."""
+        usual = ("optimizer_bits", FineTuning.optimizer_bits)
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name != "checkpointing" and (name, value) != usual
+        }
 
     @property
     def at_once(self) -> int:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.training.finetune import layers
+from fieldmark.training.finetune.adamw8 import state_bytes
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.device import fabric
 from fieldmark.utils import memory
@@ -25,7 +25,6 @@ from fieldmark.utils.memory import gib
 
 logger = logging.getLogger(__name__)
 
-_MOMENTS = 2  # of AdamW, for each trained number
 _SLACK = 1.3
 """What the process takes for a byte of activations, since freed blocks are not all used again: measured peaks
 are 1.0 to 1.8 times the sum of the tensors (docs/finetune.md)."""
@@ -78,13 +77,14 @@ class Memory:
         )
 
 
-def check(network: Network, recipe: FineTuning, side: int) -> Memory:
+def check(network: Network, recipe: FineTuning, side: int, *, options: bool = True) -> Memory:
     """Estimate the memory of a training, log it, and compare it with what is available.
 
     Args:
         network: it is left unchanged.
         recipe: how it would be trained.
         side: of its crops, in pixels.
+        options: whether a refusal names options of `fieldmark train` with which it would fit.
 
     Raises:
         InputError: it does not fit, with what would; or the network cannot be trained so.
@@ -95,10 +95,11 @@ def check(network: Network, recipe: FineTuning, side: int) -> Memory:
     logger.info(f"Fine-tuning takes {told}; {gib(room) if room else 'an unknown amount'} is available.")
     if room is None or found.more <= room:
         return found
+    short = f"Fine-tuning would take {told}, and {gib(room)} is available"
+    if not options:
+        raise InputError(f"{short}.")
     ways = [*_fitting(network, found, side, room), "--transfer last, which keeps no activations"]
-    raise InputError(
-        f"Fine-tuning would take {told}, and {gib(room)} is available: add {', or '.join(ways)}."
-    )
+    raise InputError(f"{short}: add {', or '.join(ways)}.")
 
 
 def estimate(network: Network, recipe: FineTuning, side: int, room: int | None = None) -> Memory:
@@ -118,8 +119,9 @@ def estimate(network: Network, recipe: FineTuning, side: int, room: int | None =
     layers.set_trainable(network, recipe)
     layers.set_checkpointing(network, recipe)
     layers.set_modes(network, recipe)
-    trained = _size(each for each in network.parameters() if each.requires_grad)
-    fixed = (weights if recipe.average else 0), trained, _MOMENTS * trained
+    trained = [each for each in network.parameters() if each.requires_grad]
+    moments = state_bytes((each.numel() for each in trained), recipe.optimizer_bits)
+    fixed = (weights if recipe.average else 0), _size(trained), moments
     if room is not None and sum(fixed) > room:
         return Memory(weights, *fixed, 0, 0, recipe)
 
@@ -180,7 +182,7 @@ def _address(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _size(tensors: Iterator[torch.Tensor] | Iterator[nn.Parameter]) -> int:
+def _size(tensors: Iterable[torch.Tensor]) -> int:
     return sum(each.numel() * each.element_size() for each in tensors)
 
 
@@ -197,6 +199,8 @@ def _fitting(network: Network, found: Memory, side: int, room: int) -> Iterator[
     if not recipe.checkpointing:
         ways["--checkpointing"] = {"checkpointing": True}
     if recipe.transfer in ("all", "scratch"):
+        if recipe.optimizer_bits != 8:
+            ways["--optimizer-bits 8"] = {"optimizer_bits": 8}
         ways["--transfer low-rank"] = {"transfer": "low-rank"}
     every = {name: value for change in ways.values() for name, value in change.items()}
     told: list[str] = []

@@ -14,6 +14,7 @@ from fieldmark.models import import_torchvision
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.models.network import seeded
 from fieldmark.training.finetune import distributed, layers
+from fieldmark.training.finetune.adamw8 import AdamW8
 from fieldmark.training.finetune.augment import BatchMixer
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.device import fabric
@@ -27,7 +28,7 @@ class Updater:
 
     Attributes:
         network: on the device of `fabric`.
-        optimiser: AdamW.
+        optimiser: AdamW, its moments in as many bits as the recipe says.
         average: the mean of the weights, if the recipe has one.
     """
 
@@ -37,9 +38,12 @@ class Updater:
         network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         layers.set_trainable(network, recipe)
         layers.set_checkpointing(network, recipe)
-        self.optimiser = torch.optim.AdamW(
-            layers.parameter_groups(network, recipe), recipe.learning_rate, BETAS, EPSILON, weight_decay=0.0
-        )
+        groups = layers.parameter_groups(network, recipe)
+        self.optimiser: torch.optim.Optimizer
+        if recipe.optimizer_bits == 8:
+            self.optimiser = AdamW8(groups, recipe.learning_rate, BETAS, EPSILON)
+        else:
+            self.optimiser = torch.optim.AdamW(groups, recipe.learning_rate, BETAS, EPSILON, weight_decay=0.0)
         self.run: Any = network
         if distributed.process_count() > 1:  # all start from the weights of the first process
             self.run = self.fabric.setup_module(network, move_to_device=False)

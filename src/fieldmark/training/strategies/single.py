@@ -66,9 +66,7 @@ class SingleStrategy:
             seed=config.seed,
             size=config.size,
         )
-        licence = f"; licence of the weights: {backbone.architecture.licence}"
-        told = licence if backbone.weights_info.pretrained else ""
-        logger.info(f"Network: {config.network}; {backbone.weights_info.summary}{told}")
+        logger.info(f"Network: {backbone.summary}")
         return cls(read(), config, backbone, divided)
 
     def prepare(self) -> Prepared:
@@ -152,7 +150,12 @@ def sweep(data: Prepared, backbone: Backbone, config: TrainConfig, warm: Warm | 
 def recipe_of(config: TrainConfig) -> FineTuning:
     """Return how a network is fine-tuned."""
     how = good(config.transfer, epochs=config.epochs or EPOCHS, seed=config.seed)
-    how = replace(how, checkpointing=config.checkpointing, accumulate=config.accumulate or how.accumulate)
+    how = replace(
+        how,
+        checkpointing=config.checkpointing,
+        accumulate=config.accumulate or how.accumulate,
+        optimizer_bits=config.optimizer_bits,
+    )
     return replace(how, precision="bfloat16") if config.bfloat16 else how
 
 
