@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from fieldmark import models
+from fieldmark.cli import options as opt
 from fieldmark.data.transforms import FILL, PAPER_CROP, Preprocess
 from fieldmark.experiments import Options, Run, StudyConfig, study
 from fieldmark.experiments.model_ranking import RankConfig, rank
@@ -266,6 +267,30 @@ def test_best_tries_no_other_size_or_crop_than_the_chosen_ones() -> None:
         (192, "crop"),
         (192, "squash"),
     }
+
+
+def test_best_tries_each_of_several_sides_that_a_network_takes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    found = candidates([random(CONV), random(VIT)], FeatureExtractor(), all_views=True, sides=(96, 2, 128))
+    sizes = {(each.backbone.architecture.name, each.view.size) for each in found}
+    assert sizes >= {(CONV, 96), (CONV, 128), (VIT, 96), (VIT, 128)}
+    assert {each.view.size for each in found if each.plain} == {
+        models.architecture(CONV).input_size,
+        models.architecture(VIT).input_size,
+    }
+    assert f"{VIT} is not tried with crops of 2 pixels" in caplog.text
+    config = TrainConfig(quality="best", size=96, also_sizes=[128])  # type: ignore[arg-type]
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    config.check()
+    for other in (TrainConfig(also_sizes=(128,)), TrainConfig(backbone=CONV, also=(VIT,), also_sizes=(128,))):
+        with pytest.raises(InputError, match="candidates of --quality best"):
+            other.check()
+    with pytest.raises(InputError, match="a tuple of sides"):
+        TrainConfig(quality="best", also_sizes=(0,))
+    assert opt.sides("160, 224,160") == (160, 224)
+    for wrong in ("", ",", "160x224", "160,a"):
+        with pytest.raises(InputError, match="crops are square"):
+            opt.sides(wrong)
 
 
 def test_a_ranking_honours_size_and_crop(insects: Path, monkeypatch: pytest.MonkeyPatch) -> None:

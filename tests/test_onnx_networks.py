@@ -193,7 +193,7 @@ def test_older_opsets_and_side_by_settings(tmp_path: Path, cache: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     file = tmp_path / "old.onnx"
     axes = {"crops": {0: "n", 2: "h", 3: "w"}, "features": {0: "n"}}
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="export"):
         torch.onnx.export(
             module,
             (torch.zeros(1, 3, 64, 64),),

@@ -70,6 +70,14 @@ def side(text: str | None) -> int | None:
     raise InputError(f"--size is {text!r}: crops are square, so give one side in pixels, such as 224.")
 
 
+def sides(text: str | None) -> tuple[int, ...]:
+    """Read several sides of squares with commas between them."""
+    if text is None:
+        return ()
+    found = (side(part) for part in split_at_commas(text) or [text])
+    return tuple(dict.fromkeys(each for each in found if each is not None))
+
+
 def use_cache(folder: Path | None) -> None:
     """Use this folder as the cache, in this process and those that it starts."""
     if folder is not None:

@@ -88,13 +88,14 @@ def train(
     from fieldmark.training import train as run
     from fieldmark.training.names_only import SAID
 
-    networks = tuple(dict.fromkeys(backbone or ()))
+    networks, sizes = tuple(dict.fromkeys(backbone or ())), opt.sides(size)
     config = opt.config_from(
         TrainConfig,
         options,
         backbone=networks[0] if networks else None,
         also=networks[1:],
-        size=opt.side(size),
+        size=next(iter(sizes), None),
+        also_sizes=sizes[1:],
         budget=None if budget is None else seconds(budget),
     )
     if (photos is None) == (names_only is None):

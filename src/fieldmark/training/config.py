@@ -75,6 +75,8 @@ class TrainConfig:
             network was published, and `squash` for the networks that fieldmark lists.
         thumbnails: whether small pictures of training photos are written to the folder, so that the
             nearest ones can be shown where the photos themselves are not available.
+        also_sizes: further sides that `best` tries, a tuple; networks that do not take one are tried
+            without it.
         also: further networks; an ensemble of all of them is trained.
         ensemble: how its members are weighted: `mean`, `weights` or `greedy`; None: `weights`.
         quality: `fast`: the default network; `good`: the mean of it and EfficientNet-Lite2, which takes
@@ -112,6 +114,7 @@ class TrainConfig:
     size: int | None = None
     crop: Crop | None = None
     thumbnails: bool = False
+    also_sizes: tuple[int, ...] = ()
     also: tuple[str, ...] = ()
     ensemble: Weighting | None = None
     quality: Quality = "fast"
@@ -130,8 +133,9 @@ class TrainConfig:
                 object.__setattr__(self, name, Path(given[name]))
         if isinstance(given["weights"], Path):
             object.__setattr__(self, "weights", str(given["weights"]))
-        if isinstance(given["also"], list):
-            object.__setattr__(self, "also", tuple(given["also"]))
+        for name in ("also", "also_sizes"):
+            if isinstance(given[name], list):
+                object.__setattr__(self, name, tuple(given[name]))
         if wrong := next(_wrong_values(self), None):
             raise InputError(wrong)
 
@@ -139,7 +143,7 @@ class TrainConfig:
         """Return JSON values; `from_dict` reads them back."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
-        return values | paths | {"also": list(self.also)}
+        return values | paths | {"also": list(self.also), "also_sizes": list(self.also_sizes)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -245,6 +249,10 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "a path, or None": (("weights_dir", "names"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),
+    f"a tuple of sides in pixels, each from 1 to {MAX_SIZE}": (
+        ("also_sizes",),
+        lambda v: isinstance(v, tuple) and all(_is_whole(each, 1) and each <= MAX_SIZE for each in v),
+    ),
     "a tuple of names of networks": (
         ("also",),
         lambda v: isinstance(v, tuple) and all(isinstance(each, str) for each in v),
@@ -301,6 +309,8 @@ def _of_one(config: TrainConfig) -> Iterator[str]:
 
 
 def _of_no_search(config: TrainConfig) -> Iterator[str]:
+    if config.also_sizes:
+        yield "Several sides are candidates of --quality best: give --size one side, or name that too."
     if config.budget is not None:
         yield "--budget is how long --quality best may take: name that too, or leave --budget out."
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,7 +124,7 @@ def training_and_validation(parts: DataSplits) -> LabelledPhotos:
 
 
 def candidates(
-    networks: Sequence[Backbone], extractor: FeatureExtractor, *, all_views: bool
+    networks: Sequence[Backbone], extractor: FeatureExtractor, *, all_views: bool, sides: Sequence[int] = ()
 ) -> list[Candidate]:
     """List the candidates, cheap and promising ones first.
 
@@ -132,6 +133,7 @@ def candidates(
         extractor: computes their features.
         all_views: also try larger crops, central crops (or whole photos, where central ones are usual) and
             mirrored photos; crops of another kind or size only where the user chose none.
+        sides: further sides of the crops in pixels, where the user chose several.
     """
     usual = extractor.preprocess
     chosen = isinstance(usual, View) and usual.fit is not None
@@ -142,29 +144,34 @@ def candidates(
     plain = [view_of(each, plain=True) for each in networks]
     if not all_views:
         return plain
-    large = [_larger(each) for each in networks]
-    first = large[0] or networks[0]
+    resized = [list(_at(each, sides) if sides else _larger(each)) for each in networks]
+    first = networks[0] if sides else next(iter(resized[0]), networks[0])
     other: ResizeMode = "squash" if extractor.crop_for(first).fit == "crop" else "crop"
     others = [] if chosen else [replace(usual, fit=other)]
     return [
         plain[0],
-        *([view_of(first)] if large[0] else []),
+        *(view_of(each) for each in resized[0]),
         *(view_of(first, each) for each in others),
         *plain[1:],
         *(view_of(first, replace(each, flip=True)) for each in (usual, *others)),
-        *(view_of(each) for each in large[1:] if each),
+        *(view_of(each) for others_of in resized[1:] for each in others_of),
     ]
 
 
-def _larger(backbone: Backbone) -> Backbone | None:
-    """Return the network for larger crops, in steps of 32 pixels; None where its size is fixed or chosen."""
-    if backbone.native:
-        return None
-    side = 32 * round(LARGER * backbone.architecture.input_size / 32)
-    try:
-        return backbone.at(side)
-    except InputError:
-        return None
+def _larger(backbone: Backbone) -> Iterator[Backbone]:
+    """The network for larger crops, in steps of 32 pixels; none where its size is fixed or chosen."""
+    if backbone.native is None:
+        with suppress(InputError):
+            yield backbone.at(32 * round(LARGER * backbone.architecture.input_size / 32))
+
+
+def _at(backbone: Backbone, sides: Sequence[int]) -> Iterator[Backbone]:
+    """The network for crops of each side that it takes."""
+    for side in sides:
+        try:
+            yield backbone.at(side)
+        except InputError as error:
+            logger.info(f"{backbone.architecture.name} is not tried with crops of {side} pixels: {error}")
 
 
 def load_all(names: Sequence[str], weights_dir: Any, seed: int, size: int | None) -> list[Backbone]:

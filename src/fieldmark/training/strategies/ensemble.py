@@ -186,7 +186,7 @@ def run_search(
     """Try candidates within the budget, and choose by their out-of-fold predictions."""
     best, parts = config.quality == "best", data.splits
     search = Search(parts, config.seed, budget)
-    wanted = automl.candidates(networks, data.extractor, all_views=best)
+    wanted = automl.candidates(networks, data.extractor, all_views=best, sides=config.also_sizes)
     if best:
         search.try_best(wanted, stream=config.stream, bfloat16=config.bfloat16)
         ways = selection.WEIGHTINGS
