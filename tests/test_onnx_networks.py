@@ -189,21 +189,21 @@ def test_what_cannot_be_a_backbone_is_one_sentence(path: Path, tmp_path: Path, c
         onnx_graph.write(Untraceable(), tmp_path / "no.onnx", size=8)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_older_opsets_and_side_by_settings(tmp_path: Path, cache: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     file = tmp_path / "old.onnx"
     axes = {"crops": {0: "n", 2: "h", 3: "w"}, "features": {0: "n"}}
-    with pytest.warns(DeprecationWarning, match="export"):
-        torch.onnx.export(
-            module,
-            (torch.zeros(1, 3, 64, 64),),
-            file,
-            dynamo=False,
-            opset_version=11,
-            input_names=["crops"],
-            output_names=["features"],
-            dynamic_axes=axes,
-        )
+    torch.onnx.export(
+        module,
+        (torch.zeros(1, 3, 64, 64),),
+        file,
+        dynamo=False,
+        opset_version=11,
+        input_names=["crops"],
+        output_names=["features"],
+        dynamic_axes=axes,
+    )
     found = models.load(f"onnx:{file},size=48,name=old,mean=0.5/0.5/0.5,std=0.5/0.5/0.5")
     assert (found.architecture.name, found.architecture.input_size) == ("onnx:old", 48)
     for side in (48, 64):

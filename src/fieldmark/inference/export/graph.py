@@ -99,7 +99,7 @@ def _rename(graph: onnx.GraphProto, prefix: str) -> None:
     for tensor in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         tensor.name = prefix + tensor.name
     for node in graph.node:
-        node.name = prefix + node.name
+        node.name = node.name and prefix + node.name
         node.input[:] = [name and prefix + name for name in node.input]
         node.output[:] = [name and prefix + name for name in node.output]
         for attribute in node.attribute:
