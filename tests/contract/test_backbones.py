@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fieldmark.models import BACKBONES, Backbone, load, timm, torchvision
+from fieldmark.models.network import giga_macs
 from fieldmark.utils.random import generator
 
 SIDE, COUNT, CLASSES = 80, 2, 7
@@ -90,7 +91,7 @@ def test_facts(backbone: Backbone) -> None:
     library = torchvision if facts.library == "torchvision" else timm
     with torch.device("meta"):
         network = library.build(facts)
-    assert timm.giga_macs(network, facts.input_size) == pytest.approx(facts.giga_macs, rel=0.01)
+    assert giga_macs(network, facts.input_size) == pytest.approx(facts.giga_macs, rel=0.01)
 
 
 def test_every_way_to_train_finds_its_layers(backbone: Backbone, crops: torch.Tensor) -> None:
