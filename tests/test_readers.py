@@ -280,10 +280,16 @@ class TestFolder:
         photo(tmp_path / "a/1.jpg")
         os.mkfifo(tmp_path / "a/pipe.jpg")
         (tmp_path / "a/gone.jpg").symlink_to("nowhere")
+        (tmp_path / "a/itself.jpg").symlink_to("itself.jpg")
+        (tmp_path / "itself").symlink_to("itself")
+        (tmp_path / "a/device.jpg").symlink_to("/dev/zero")
         assert reason_of(read(tmp_path)) == {
             "a/1.jpg": None,
             "a/pipe.jpg": RejectReason.UNREADABLE,
             "a/gone.jpg": RejectReason.MISSING,
+            "a/itself.jpg": RejectReason.UNREADABLE,
+            "a/device.jpg": RejectReason.UNREADABLE,
+            "itself": RejectReason.NO_LABEL,
         }
 
     def test_a_name_that_is_not_unicode_is_rejected(self, tmp_path: Path) -> None:

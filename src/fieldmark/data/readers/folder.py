@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,12 +74,25 @@ def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> I
         return
     seen.add((about.st_dev, about.st_ino))
     # Links come last: a folder is read in its own place, and rejected as repeated behind a link.
-    folders = sorted((e for e in entries if e.is_dir()), key=lambda entry: entry.is_symlink())
+    folders = sorted(filter(_is_folder, entries), key=lambda entry: entry.is_symlink())
     for entry in entries:
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield _Found((*parts, entry.name), _no_photo((*parts, entry.name), entry))
     for entry in folders:
         yield from _walk(folder / entry.name, (*parts, entry.name), seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
+
+
+def _exists(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        entry.stat()
+        return True
+    return False
 
 
 def _no_photo(parts: tuple[str, ...], entry: os.DirEntry[str]) -> RejectReason | None:
@@ -91,7 +105,8 @@ def _no_photo(parts: tuple[str, ...], entry: os.DirEntry[str]) -> RejectReason |
     except UnicodeEncodeError:
         return RejectReason.UNREADABLE
     # Reading a pipe or a device would block; a broken link is found when files are checked.
-    if not entry.is_file() and not entry.is_symlink():
+    broken = entry.is_symlink() and not _exists(entry)
+    if not broken and not entry.is_file():
         return RejectReason.UNREADABLE
     return None if may_be_image(name) else RejectReason.NOT_AN_IMAGE
 
