@@ -104,7 +104,7 @@ SERVER_ONLY = ("max_photos", "decoders", "decode_seconds", "body_seconds", "held
 @pytest.mark.parametrize(
     ("command", "config", "not_options"),
     [
-        (train, TrainConfig, {"also", "val", "test"}),
+        (train, TrainConfig, {"also", "also_sizes", "val", "test"}),
         (grow, ExtendConfig, set()),
         (check, CheckConfig, {"folds"}),
         (study, StudyConfig, {"options", "val", "precision", "bands"}),
