@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import socket
 import sys
 import tarfile
@@ -94,6 +95,17 @@ def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(16):
             (folder / name / f"{number:02}.jpg").write_bytes(draw_photo(label, number))
     (folder / CLASSES[0] / "broken.jpg").write_bytes(draw_photo(0, 99)[:600])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of eight photos. Not to be changed."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    for name in ("Apis mellifera", "Danaus plexippus"):
+        (folder / name).mkdir(parents=True)
+        for number in range(8):
+            shutil.copy(insects / name / f"{number:02}.jpg", folder / name)
     return folder
 
 

@@ -183,6 +183,24 @@ def test_networks_with_equal_weights_are_measured_in_folds(
     assert grown.classifier.provenance["grown"]["old_photos"]["photos"] == 64
 
 
+def test_networks_with_equal_weights_are_extended_beside_an_official_test_part(
+    insects: Path, new_kind: Path, tmp_path: Path
+) -> None:
+    """The old classifier answers the test photos by all of its networks."""
+    for path in insects.glob("*/[01]*.jpg"):
+        part = "test" if int(path.stem) >= 12 else "train"
+        place = tmp_path / "parts" / part / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    config = TrainConfig(backbone=NAMES[0], also=NAMES[1:], ensemble="mean", engine="torch")
+    trained = train(tmp_path / "parts", out=tmp_path / "m", config=config)
+    told = trained.summary.measurement
+    assert (told.way, told.photos, told.learned) == ("test part", 16, 48)
+    grown = extend(tmp_path / "m", new_kind, ExtendConfig(engine="torch"), out=tmp_path / "grown")
+    about = grown.classifier.provenance["grown"]["old_photos"]
+    assert (about["photos"], about["error_before"]) == (16, trained.summary.top1_error)
+
+
 @pytest.fixture
 def new_kind(tmp_path: Path, draw: Any) -> Path:
     """Photos of a class that the insects do not have."""

@@ -29,9 +29,8 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference import export
 from fieldmark.inference.classifier import Classifier, Network, stacked
-from fieldmark.inference.export import graph as assembling
 from fieldmark.inference.export import preprocessing
-from fieldmark.models import runtime
+from fieldmark.models import runtime, tracing
 from fieldmark.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +87,7 @@ def pixel_session(preprocess: Preprocess) -> onnxruntime.InferenceSession:
         [helper.make_tensor_value_info(out, TensorProto.UINT8, shape)],
         add.initializers,
     )
-    opset = helper.make_opsetid("", export.OPSET)
+    opset = helper.make_opsetid("", tracing.OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return onnxruntime.InferenceSession(model.SerializeToString())
@@ -156,7 +155,7 @@ def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> Non
     assert p_C.max() == pytest.approx(best.best.score, abs=1e-4)
     assert p_C.max() < 0.999, "scores so extreme that they would agree whatever the picture"
     model = onnx.load(tmp_path / "m.onnx")
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", export.OPSET)]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", tracing.OPSET)]
     assert done.size == (tmp_path / "m.onnx").stat().st_size
 
 
@@ -388,8 +387,9 @@ def test_names_that_a_branch_takes_from_outside_are_renamed_with_the_rest() -> N
         [value("x", TensorProto.FLOAT, [2])],
         [value("y", TensorProto.FLOAT, [2])],
     )
-    assembling._rename(graph, "a_")
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(
+        tracing.prefixed(graph, "a_"), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     [found] = session.run(["a_y"], {"a_x": np.array([1, 3], np.float32)})

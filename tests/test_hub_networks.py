@@ -563,17 +563,6 @@ def test_the_licence_is_logged_once_a_network(
 # --- training --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def photos(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of eight photos. Not to be changed."""
-    folder = tmp_path_factory.mktemp("photos") / "photos"
-    for name in ("Apis mellifera", "Danaus plexippus"):
-        (folder / name).mkdir(parents=True)
-        for number in range(8):
-            shutil.copy(insects / name / f"{number:02}.jpg", folder / name)
-    return folder
-
-
 PLAIN = ("--groups", "none", "--engine", "torch")
 
 

@@ -47,17 +47,6 @@ def path(tmp_path: Path, cache: Path) -> Path:
     return onnx_graph.write(Patches(), tmp_path / "net.onnx", size=SIDE, mean=HALVES, std=HALVES)
 
 
-@pytest.fixture(scope="module")
-def photos(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of eight photos. Not to be changed."""
-    folder = tmp_path_factory.mktemp("photos") / "photos"
-    for name in ("Apis mellifera", "Danaus plexippus"):
-        (folder / name).mkdir(parents=True)
-        for number in range(8):
-            shutil.copy(insects / name / f"{number:02}.jpg", folder / name)
-    return folder
-
-
 def features_of(module: nn.Module, crops: np.ndarray) -> np.ndarray:
     pixels = (torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.no_grad():
@@ -210,6 +199,37 @@ def test_older_opsets_and_side_by_settings(tmp_path: Path, cache: Path) -> None:
         crops = graphs.sample(side, 2)
         features = runtime.engine(found.at(side), "onnxruntime")(crops)
         np.testing.assert_allclose(features, features_of(module, crops), rtol=1e-3, atol=1e-5)
+
+
+def test_a_graph_with_branches_is_a_network(tmp_path: Path, cache: Path) -> None:
+    """A branch uses values of the graph around it, which get other names where the crops come before."""
+    value, node = helper.make_tensor_value_info, helper.make_node
+    branches = {
+        name: helper.make_graph(
+            [node(what, ["means", "means"], ["inner"])],
+            name,
+            [],
+            [value("inner", TensorProto.FLOAT, ["n", 3])],
+        )
+        for name, what in (("then_branch", "Add"), ("else_branch", "Mul"))
+    }
+    graph = helper.make_graph(
+        [
+            node("ReduceMean", ["crops"], ["means"], axes=[2, 3], keepdims=0),
+            node("Constant", [], ["yes"], value=helper.make_tensor("", TensorProto.BOOL, [], [True])),
+            node("If", ["yes"], ["features"], **branches),
+        ],
+        "branches",
+        [value("crops", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [value("features", TensorProto.FLOAT, ["n", 3])],
+    )
+    file = tmp_path / "branches.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+    found = models.load(f"onnx:{file},mean=0.5/0.5/0.5,std=0.5/0.5/0.5")
+    crops = graphs.sample(SIDE, 2)
+    expected = 2 * ((crops / 255 - 0.5) / 0.5).mean(axis=(1, 2))
+    for engine in ("torch", "onnxruntime"):
+        np.testing.assert_allclose(runtime.engine(found, engine)(crops), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_hostile_graph_in_a_classifier_is_one_sentence(photos: Path, path: Path, tmp_path: Path) -> None:

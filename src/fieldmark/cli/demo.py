@@ -46,7 +46,8 @@ def demo(
     start = time.perf_counter()
     guide, model = out / "field-guide", out / "classifier"
     logger.info("1. Draw photos of invented butterflies")
-    synthetic.draw(guide, species=species or 48, photos=photos or 1100)
+    asked = {"species": species, "photos": photos}
+    synthetic.draw(guide, **{name: value for name, value in asked.items() if value is not None})
     logger.info("2. Train a classifier, and measure it on test photos")
     trained = train(guide, TrainConfig(), out=model, command=opt.command_line())
     logger.info("3. Predict the species in one photo")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.models.architecture import IMAGENET_MEAN, IMAGENET_STD, LAST, Architecture, triple
+from fieldmark.models.tracing import OPSET, prefixed, trace
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, first_line
 
@@ -34,7 +34,6 @@ PREFIX = "onnx:"
 TENSOR = "network.graph"
 """The name of the graph among the tensors of a network: the bytes of the file."""
 
-OPSET = 17  # of the graphs that are exported from it
 _SIZE = 224
 _SETTINGS = ("name", "size", "mean", "std", "licence")
 
@@ -142,18 +141,7 @@ def write(
     told = {"size": str(size), "mean": _text(mean), "std": _text(std), "name": name, "licence": licence}
     with io.replacing(path) as temporary:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the deprecation of the exporter, and remarks of the tracer
-                torch.onnx.export(
-                    own,
-                    (torch.zeros(2, 3, size, size),),
-                    temporary,
-                    dynamo=False,
-                    opset_version=OPSET,
-                    input_names=["crops"],
-                    output_names=["features"],
-                    dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
-                )
+            trace(own, torch.zeros(2, 3, size, size), temporary)
         except Exception as error:  # the tracer runs code of others
             raise InputError(
                 f"{type(module).__name__} cannot be traced as an ONNX graph of crops of {size} pixels "
@@ -187,10 +175,10 @@ def traced(network: nn.Module | Backbone, size: int | None) -> str:
 def compose(facts: Architecture, network: nn.Module) -> onnx.ModelProto:
     """Return the graph from crops to features: uint8 (N, S, S, 3) to float32 (N, D)."""
     import onnx
-    from onnx import TensorProto, compose, helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     model = onnx.load_from_string(_bytes(network.get_submodule("network").graph))  # type: ignore[arg-type]
-    graph = compose.add_prefix(model, "own_").graph
+    graph = prefixed(model.graph, "own_")
     side, names = facts.input_size, {each.name for each in graph.initializer}
     [source] = [each.name for each in graph.input if each.name not in names]
     constants = {

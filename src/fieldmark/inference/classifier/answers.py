@@ -152,8 +152,8 @@ def ranked(
     unknown: bool | None,
 ) -> Prediction:
     """Make a prediction from one photo's probabilities and its `first` label; see `Classifier.rank`."""
-    order_C = np.argsort(-p_C, kind="stable")
-    best = np.concatenate([[first], order_C[order_C != first]])[:top]
+    likeliest = np.argsort(-p_C, kind="stable")[:top].tolist()
+    best = list(dict.fromkeys([first, *likeliest]))[:top]
     answers = tuple(Answer(taxa[number], float(p_C[number])) for number in best)
     sure = not unknown and ("species" not in thresholds or answers[0].score >= thresholds["species"].score)
     wider = tuple(_wider(level, p_C) for level in levels)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fieldmark import inference
 from fieldmark.inference.classifier import Classifier, stacked
-from fieldmark.inference.export.graph import FORMAT, OPSET, assemble, describe, trunks_of
+from fieldmark.inference.export.graph import FORMAT, assemble, describe, trunks_of
 from fieldmark.inference.export.validation import (
     CHECKED,
     ROUNDED,
@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 __all__ = [
     "FORMAT",
-    "OPSET",
     "TOLERANCE",
     "Exported",
     "Outputs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,12 +13,12 @@ from fieldmark.data.transforms import Preprocess
 from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.inference.export import preprocessing
 from fieldmark.inference.export.validation import Parity
+from fieldmark.models.tracing import prefixed
 
 if TYPE_CHECKING:
     import onnx
 
 FORMAT = "fieldmark-onnx-1"
-OPSET = 17  # of the converted networks as well; ONNX Runtime from 1.12 on
 
 
 def assemble(classifier: Classifier, trunks: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
@@ -78,33 +77,16 @@ def _run(add: preprocessing.Nodes, prefix: str, trunk: onnx.ModelProto, crops: S
     """Add a network with some crops as one batch; return the features of each, float32 (1, D)."""
     from onnx import helper
 
-    trunk = copy.deepcopy(trunk)
-    _rename(trunk.graph, prefix)
+    network = prefixed(trunk.graph, prefix)
     batch = crops[0] if len(crops) == 1 else add("Concat", *crops, axis=0)
-    add.nodes.append(helper.make_node("Identity", [batch], [trunk.graph.input[0].name]))
-    add.nodes += trunk.graph.node
-    add.initializers += trunk.graph.initializer
-    features = trunk.graph.output[0].name
+    add.nodes.append(helper.make_node("Identity", [batch], [network.input[0].name]))
+    add.nodes += network.node
+    add.initializers += network.initializer
+    features = network.output[0].name
     if len(crops) == 1:
         return [features]
     rows = (add.constant([number], np.int64) for number in range(len(crops)))
     return [add("Gather", features, row, axis=0) for row in rows]
-
-
-def _rename(graph: onnx.GraphProto, prefix: str) -> None:
-    """Put a prefix before every name in a graph and in those that its nodes hold (branches of an `If`).
-
-    `onnx.compose.add_prefix` leaves out what a branch takes from the graph around it.
-    """
-    for tensor in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        tensor.name = prefix + tensor.name
-    for node in graph.node:
-        node.name = node.name and prefix + node.name
-        node.input[:] = [name and prefix + name for name in node.input]
-        node.output[:] = [name and prefix + name for name in node.output]
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                _rename(inner, prefix)
 
 
 def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:

@@ -1,18 +1,14 @@
-"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key; and ONNX Runtime.
-
-PyTorch's newer exporter needs onnxscript and takes ten times as long. The older one traces, which is
-exact for a trunk in evaluation mode; its deprecation warning is not shown.
-"""
+"""Converted graphs: a backbone's trunk as an ONNX file, cached under the backbone's key; and ONNX Runtime."""
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fieldmark.models import tracing
 from fieldmark.models.runtime.base import BATCH, Engine, Streams, piece_for
 from fieldmark.utils import io
 from fieldmark.utils.errors import FieldmarkError, InputError, StoreError, first_line
@@ -22,7 +18,6 @@ from fieldmark.utils.typing import ByteArray, FloatArray
 if TYPE_CHECKING:
     from fieldmark.models.backbone import Backbone
 
-OPSET = 17
 TOLERANCE = 1e-3  # the largest relative difference between two engines' feature vectors
 
 
@@ -59,7 +54,7 @@ def folder() -> Path:
 
 
 def _path(key: str) -> Path:
-    return folder() / f"{key}.opset{OPSET}.onnx"
+    return folder() / f"{key}.opset{tracing.OPSET}.onnx"
 
 
 def cached_graph(key: str) -> Path | None:
@@ -95,19 +90,7 @@ def _convert(backbone: Backbone, to: Path) -> None:
     side = backbone.architecture.input_size
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     try:
-        with warnings.catch_warnings():
-            # The deprecation of the exporter, and warnings of the tracer about constant conditions.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                backbone.trunk,
-                (example,),
-                to,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["crops"],
-                output_names=["features"],
-                dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
-            )
+        tracing.trace(backbone.trunk, example, to)
     except Exception as error:  # the exporter may raise anything
         raise InputError(
             f"{backbone.architecture.name} cannot be converted to ONNX ({first_line(error)[:200]}): "

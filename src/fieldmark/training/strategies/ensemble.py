@@ -119,11 +119,8 @@ class EnsembleStrategy:
         join_processes("last")
         wanted = self.networks if self.config.in_folds else self.networks[:1]
         data = Prepared(self.dataset, extractor_of(self.config))
-        computed = data.compute({each.architecture.name: each for each in wanted})
-        alone = self.divided or self.config.groups == "none"
-        data = computed if alone else computed.grouped(wanted[0])
-        anew = data is not computed
-        return folds.undivided(data, wanted, self.config, anew=anew, divided=self.divided)
+        data = data.compute({each.architecture.name: each for each in wanted})
+        return folds.divided(data, wanted, self.config, by_user=self.divided)
 
     def fit(self, data: Prepared) -> Fitted:
         """Try the candidates, and take what does best on photos that it was not trained on; in folds nothing

@@ -184,8 +184,8 @@ class ExtendStrategy:
             labels_N = np.array([number[each] for each in both.photo_ids], np.int64)
             scores = _scores_before(self.old, log_p_NB, splits.classes)
             return replace(both, scores_NC=scores, labels_N=labels_N, classes=splits.classes)
-        test = outcome.fitted.lead.features(splits.test, splits.classes)
-        log_p_NB = self.old.classifier.log_probabilities([test.features[slice(None)]])
+        test = (each.features(splits.test, splits.classes).features for each in outcome.fitted.members)
+        log_p_NB = self.old.classifier.log_probabilities([each[slice(None)] for each in test])
         scores = _scores_before(self.old, log_p_NB, splits.classes)
         return Evaluation.of(splits.test, scores, splits.classes)
 

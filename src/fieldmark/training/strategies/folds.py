@@ -12,7 +12,7 @@ import numpy as np
 
 from fieldmark.data.cross_validation import together
 from fieldmark.data.subset import LabelledPhotos
-from fieldmark.evaluation import calibration
+from fieldmark.evaluation.calibration import fit_temperature
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import logistic
 from fieldmark.heads.base import LinearHead
@@ -23,32 +23,30 @@ from fieldmark.training.config import TrainConfig
 from fieldmark.training.cross_fitting import HEADS_LEARNED, Choice, CrossFit, Round
 from fieldmark.training.stages import CalibrationSet, Fitted, FittedMember, MeasuredFold, Prepared
 from fieldmark.utils.logging import progress_bar
-from fieldmark.utils.typing import IntArray
+from fieldmark.utils.typing import FloatArray, IntArray
 
 _MOST_WORK = 5e9
 """Up to so many products of a feature and a weight, learning all heads of the folds takes minutes."""
 
 
-def undivided(
-    data: Prepared, backbones: Sequence[Backbone], config: TrainConfig, *, anew: bool, divided: bool
-) -> Prepared:
-    """Return the photos as they are measured: in folds if that takes minutes, else with a test part.
+def divided(data: Prepared, backbones: Sequence[Backbone], config: TrainConfig, *, by_user: bool) -> Prepared:
+    """Return the photos in groups, as they are measured: in folds if that takes minutes, else on a test part.
 
     Args:
-        data: whose groups are known.
-        backbones: whose last layers are to be learned.
+        data: whose features are computed.
+        backbones: whose last layers are to be learned; the first one's features find near-duplicates.
         config: every choice.
-        anew: whether the groups came after the photos were divided.
-        divided: whether the user set the test part apart, where it stays.
+        by_user: whether the user set the test part apart, where it stays.
     """
+    grouped = data if by_user or config.groups == "none" else data.grouped(backbones[0])
     if not config.in_folds:
-        return data.divided_anew(config, config.seed) if anew else data
-    split = data.split.pooled() if divided else data.split
-    pool = replace(data, dataset=replace(data.dataset, split=split))
+        return grouped if grouped is data else grouped.divided_anew(config, config.seed)
+    split = grouped.split.pooled() if by_user else grouped.split
+    pool = replace(grouped, dataset=replace(grouped.dataset, split=split))
     photos, classes = len(pool.splits.train), len(pool.splits.classes)
     if sum(logistic.work(photos, each.architecture.feature_dim, classes) for each in backbones) <= _MOST_WORK:
         return pool
-    return data if divided else data.divided_anew(config, config.seed)
+    return grouped if by_user else grouped.divided_anew(config, config.seed)
 
 
 def cross_fitted(
@@ -85,16 +83,16 @@ def cross_fitted(
         ]
         rounds, heads = [each.rounds for each in every], [each.head for each in every]
 
+    labels_N = measured.labels(splits.classes)
     chosen = [each.choice for each in every]
+    calibration, heats = _calibration_set(chosen, measured, labels_N)
     members = tuple(
         FittedMember(
             Member(Network.of(backbone), data.extractor.crop_for(backbone), head, heat, 1 / len(backbones)),
             backbone,
             data.extractor,
         )
-        for backbone, head, heat in zip(
-            backbones, heads, _heats(chosen, measured, splits.classes), strict=True
-        )
+        for backbone, head, heat in zip(backbones, heads, heats, strict=True)
     )
     best = chosen[0]
     return Fitted(
@@ -102,44 +100,32 @@ def cross_fitted(
         data,
         (Fit(Hyperparameters(), heads[0], scaled_loss=best.losses[best.name]),),
         time.perf_counter() - start,
-        _calibration_set(chosen, measured, splits.classes),
-        tuple(_measured_fold(each, measured, splits.classes) for each in zip(*rounds, strict=True)),
+        calibration,
+        tuple(_measured_fold(each, measured, labels_N) for each in zip(*rounds, strict=True)),
         details={"rare": None, **_record(backbones, chosen)},
     )
 
 
-def _of(
-    photos: LabelledPhotos, numbers_M: IntArray, classes: tuple[str, ...]
-) -> tuple[IntArray, list[str | None]]:
-    """The labels and groups of some photos, in the order of their numbers."""
-    return photos.labels(classes)[numbers_M], [photos.groups[number] for number in numbers_M]
-
-
-def _heats(choices: Sequence[Choice], photos: LabelledPhotos, classes: tuple[str, ...]) -> list[float]:
-    """The temperature of each network's probabilities before they are averaged; of one alone 1."""
-    if len(choices) == 1:
-        return [1.0]
-    found = [each.found for each in choices]
-    return [
-        calibration.fit_temperature(each.logits_MC, *_of(photos, each.numbers_M, classes)) for each in found
-    ]
-
-
 def _calibration_set(
-    choices: Sequence[Choice], photos: LabelledPhotos, classes: tuple[str, ...]
-) -> CalibrationSet:
-    """The photos by which the choices were made."""
-    heats = map(np.float32, _heats(choices, photos, classes))
-    logits = [each.found.logits_MC / heat for each, heat in zip(choices, heats, strict=True)]
-    return CalibrationSet(logits, *_of(photos, choices[0].found.numbers_M, classes))
+    choices: Sequence[Choice], photos: LabelledPhotos, labels_N: IntArray
+) -> tuple[CalibrationSet, list[float]]:
+    """The photos by which the choices were made, and the temperature of each network's probabilities before
+    they are averaged; of one network alone 1."""
+    numbers_M, found = choices[0].found.numbers_M, [each.found.logits_MC for each in choices]
+    labels_M, groups = labels_N[numbers_M], [photos.groups[number] for number in numbers_M]
+    heats = [1.0] if len(found) == 1 else [fit_temperature(each, labels_M, groups) for each in found]
+    return CalibrationSet(_scaled(found, heats), labels_M, groups), heats
 
 
-def _measured_fold(rounds: Sequence[Round], photos: LabelledPhotos, classes: tuple[str, ...]) -> MeasuredFold:
+def _measured_fold(rounds: Sequence[Round], photos: LabelledPhotos, labels_N: IntArray) -> MeasuredFold:
     """One fold by the heads of each network, calibrated by the other folds."""
-    choices = [each.choice for each in rounds]
-    heats = map(np.float32, _heats(choices, photos, classes))
-    logits = [each.measured.logits_MC / heat for each, heat in zip(rounds, heats, strict=True)]
-    return MeasuredFold(rounds[0].measured.numbers_M, logits, _calibration_set(choices, photos, classes))
+    calibration, heats = _calibration_set([each.choice for each in rounds], photos, labels_N)
+    logits = _scaled([each.measured.logits_MC for each in rounds], heats)
+    return MeasuredFold(rounds[0].measured.numbers_M, logits, calibration)
+
+
+def _scaled(logits_MNC: Sequence[FloatArray], heats: Sequence[float]) -> list[FloatArray]:
+    return [each / np.float32(heat) for each, heat in zip(logits_MNC, heats, strict=True)]
 
 
 def _record(backbones: Sequence[Backbone], choices: Sequence[Choice]) -> dict[str, Any]:

@@ -175,5 +175,5 @@ def _cost(classifier: Classifier, giga_macs: float, rounds: int = 5) -> Cost:
 def verdict(contribution: MemberContribution) -> str:
     """Return whether a member improves the ensemble, in words."""
     low, high = contribution.interval
-    words = "improves the ensemble" if contribution.improves else "a tie on the test photos"
+    words = "improves the ensemble" if contribution.improves else "a tie on the photos that are measured"
     return f"{words} (without it the log-loss rises by {contribution.loss:.3f}, {low:.3f} to {high:.3f})"

@@ -78,12 +78,8 @@ class SingleStrategy:
         if self.config.transfer == "scratch":
             return data
         with distributed.first_process_first():
-            computed = data.compute({self.config.network: self.backbone})
-            alone = self.divided or self.config.groups == "none"
-            data = computed if alone else computed.grouped(self.backbone)
-        return folds.undivided(
-            data, [self.backbone], self.config, anew=data is not computed, divided=self.divided
-        )
+            data = data.compute({self.config.network: self.backbone})
+            return folds.divided(data, [self.backbone], self.config, by_user=self.divided)
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
