@@ -17,8 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.cli import app
-from fieldmark.data.photos import SCHEMA, PhotoTable
-from fieldmark.data.readers import READERS, by_location, read, without_empty
+from fieldmark.data.photos import SCHEMA, PhotoTable, by_location
+from fieldmark.data.readers import READERS, read, without_empty
 from fieldmark.data.storage.places import file_of, is_local
 from fieldmark.inference import find_photos
 from fieldmark.utils.errors import InputError

@@ -38,6 +38,8 @@ def check(
     rotated: float = 6.0,
     label_precision: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.8,
     names: Path | None = None,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     backbone: str = "tf_efficientnet_lite0",
     weights: str = "pretrained",
     weights_dir: Path | None = None,
@@ -51,13 +53,12 @@ def check(
     opt.use_cache(cache)
     from fieldmark.curation import CheckConfig, lines
     from fieldmark.curation import check as run
-    from fieldmark.data import readers
     from fieldmark.models import named
 
     network = named(backbone, weights_dir)  # once, for all tasks of a cluster
     config = opt.config_from(CheckConfig, options, drop=opt.split_at_commas(drop), backbone=network)
     with opt.cluster_workers(cluster, shards) as workers:
-        read = workers.ready_to_check(config) if workers else readers.read
+        read = workers.ready_to_check(config) if workers else None
         checked = run(photos, out, config, command=opt.command_line(), read=read)
     typer.echo("\n".join(lines(checked)))
     typer.echo(f"Report: {out / 'report.html'}\nTable:  {out / 'checked.parquet'}, for `fieldmark train`")

@@ -23,6 +23,8 @@ def grow(
     photos: Path,
     out: Path,
     names: Path | None = None,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     groups: Grouping | None = None,
     engine: EngineName = "auto",
     thumbnails: bool = False,

@@ -24,17 +24,20 @@ def index(
     verify: bool = True,
     by_location: bool = False,
     empty: bool = True,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     cluster: str | None = None,
     shards: opt.Positive = 16,
 ) -> None:
     from fieldmark.data import readers, synonyms
+    from fieldmark.data.photos import by_location as grouped_by_location
 
     accepted = synonyms.read(names)
-    table = readers.read(photos, source=source, verify=False)
+    table = readers.read(photos, source=source, verify=False, boxes=readers.BoxFile.of(boxes, box_threshold))
     if not empty:
         table = readers.without_empty(table)
     if by_location:
-        table = readers.by_location(table)
+        table = grouped_by_location(table)
     if verify:
         with opt.cluster_workers(cluster, shards) as workers:
             table = workers.look(table) if workers else readers.verify_files(table)

@@ -8,9 +8,14 @@ Options:
 Data:
     limit: Use at most this many photos.
     names: A CSV table name,accepted: replace the names of labels by accepted names.
+    boxes: A file of boxes: MegaDetector or SpeciesNet JSON, COCO, Camtrap DP, or a table. Each box of an
+        animal is cut out and is a photo of its own.
+    box_threshold: The confidence from which on a box counts. [default: by the photos labelled as empty, else
+        that of the file, else 0.2]
     seed: The seed of all random choices.
     source: The layout of the photos. [default: detected]
-    split: Divide by class, at random, or as the source defines it.
+    split: Divide by class, at random, or as the source defines it; location: by class, and no place is in
+        two parts.
 Network:
     weights: pretrained, random, or a file of weights.
     weights_dir: A folder of weights, searched before any download.
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="DataclassInstance")
 
 Positive = Annotated[int, typer.Option(min=1)]
+Confidence = Annotated[float | None, typer.Option(min=0.0, max=1.0)]
 OptionalPositive = Annotated[int | None, typer.Option(min=1)]
 
 

@@ -21,15 +21,19 @@ Computing:
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from fieldmark.inference.inputs import Boxes
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,8 @@ def predict(
     model: Path,
     photos: list[Path] | None = None,
     listed: Annotated[list[str] | None, typer.Option("--list")] = None,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     only: Path | None = None,
     decide: Decision | None = None,
     top: opt.Positive = 5,
@@ -73,6 +79,9 @@ def predict(
         items += inference.read_list(each)
     if not items:
         raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
+    if at is not None:
+        items = inference.at_boxes(items, at)
     with opt.cluster_workers(cluster, shards) as workers:
         run: inference.PredictFunction = partial(workers.predict, wide=wide) if workers else inference.predict
         if submission is not None:
@@ -82,13 +91,31 @@ def predict(
             typer.echo(f"{len(every):,} rows written to {submission}")
             return
         if out is not None:
-            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run)
+            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
             typer.echo(f"Written: {out}")
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
             counted = inference.RejectedCounter(results)
-            for line in inference.lines(format, counted, classifier.taxonomy, wide=wide):
+            threshold = at.threshold if at else None
+            for line in inference.lines(format, counted, classifier.taxonomy, wide=wide, boxes=threshold):
                 typer.echo(line)
             rejected = counted.rejected
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _boxes(learned: Mapping[str, Any] | None, path: Path | None, threshold: float | None) -> Boxes | None:
+    """Read the boxes, if there are any; say where a classifier of boxes has none, and the other way round."""
+    from fieldmark.inference.inputs import Boxes
+
+    if path is None:
+        if threshold is not None:
+            raise InputError("--box-threshold is given without boxes: name their file with --boxes.")
+        if learned:
+            logger.warning("This classifier learned from boxes: name those of the photos with --boxes.")
+        return None
+    if not learned:
+        logger.warning("This classifier learned from whole photos: its answers for boxes are less certain.")
+    found = Boxes.read(path, threshold, (learned or {}).get("threshold"))
+    logger.info(f"Boxes count from confidence {found.threshold:g} on ({path.name}).")
+    return found

@@ -39,6 +39,8 @@ def study(
     backbone: list[str] | None = None,
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     prune_below: opt.OptionalPositive = None,
     rare_below: opt.Positive = 30,
     frequent_from: opt.Positive = 100,

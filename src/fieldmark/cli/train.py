@@ -75,6 +75,8 @@ def train(
     groups: choices.Grouping = "auto",
     limit: opt.OptionalPositive = None,
     names: Path | None = None,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     seed: int = 0,
     engine: choices.EngineName = "auto",
     size: str | None = None,

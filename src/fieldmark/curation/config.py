@@ -37,6 +37,8 @@ class CheckConfig:
     drop: tuple[str, ...] = ()  # photos to reject in the written table: names of `DROP_REASONS`
     split: Path | None = None  # its parts are searched for leaks; None: the source's own parts
     names: Path | None = None  # accepted names, see `data.synonyms`; None: labels stay as they are
+    boxes: Path | None = None  # a file of boxes, which are checked in place of the photos; None: whole photos
+    box_threshold: float | None = None  # from which confidence on a box counts; None: measured, or the file's
     dark: float = 0.25  # 95 % of a dark photo's pixels are darker than this; 0 black, 1 white
     blurred: float = 0.7  # a photo is blurred from this value of `image_stats.blur` on
     tiny: int = 64  # the shorter side of a tiny photo has fewer pixels

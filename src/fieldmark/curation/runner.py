@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from fieldmark import models, reports
@@ -30,7 +31,7 @@ def check(
     config: CheckConfig,
     *,
     command: str = "",
-    read: Callable[[Path], PhotoTable] = readers.read,
+    read: Callable[[Path], PhotoTable] | None = None,
 ) -> CheckResult:
     """Find near-duplicates, leaks, suspect labels and poor photos, and write the results to `out`.
 
@@ -39,7 +40,8 @@ def check(
         out: The folder to write to: new, empty, or of an older check.
         config: The configuration.
         command: The command line, for the page.
-        read: Reads the photos; it may fill the caches of features and image statistics.
+        read: Reads the photos, cut to the boxes of `config`; it may fill the caches of features and image
+            statistics. None: `readers.read`.
 
     Raises:
         InputError: The photos, the network or the folder cannot be used.
@@ -50,8 +52,9 @@ def check(
     if not 0 <= config.label_precision <= 1:
         raise InputError(f"--label-precision is {config.label_precision:g}: give a share from 0 to 1.")
     config = replace(config, backbone=models.named(config.backbone, config.weights_dir))
+    boxes = readers.BoxFile.of(config.boxes, config.box_threshold)
     with publishing.claimed(out, KIND):
-        result = _check(photos, config, read)
+        result = _check(photos, config, read or partial(readers.read, boxes=boxes))
         table, counts = result.table, result.summary.to_dict()
         about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
         page = reports.check_page(

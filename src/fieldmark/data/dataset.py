@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.data import readers
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import PhotoTable, by_location
+from fieldmark.data.readers import BoxFile
 from fieldmark.data.split import PARTS, Part, Split, split_photos, undivided
 from fieldmark.data.subset import DataSplits, LabelledPhotos, read
 from fieldmark.data.transforms import PAPER_CROP, Preprocess
@@ -121,6 +122,8 @@ def load_dataset(
     limit: int | None = None,
     names: str | Path | None = None,
     seed: int = 0,
+    boxes: str | Path | None = None,
+    box_threshold: float | None = None,
 ) -> Dataset:
     """Read labelled photos and divide them.
 
@@ -129,10 +132,14 @@ def load_dataset(
             Polars data frame with the columns `file_name` and `label`, optionally `split` and `group`.
         val: the share of validation photos.
         test: the share of test photos; photos that the source itself sets apart stay apart.
-        split: `stratified` (by class), `random`, or `official` (as the source divides them).
+        split: `stratified` (by class), `random`, `official` (as the source divides them), or `location`
+            (by class, with no location in two parts).
         limit: use at most so many labelled photos, drawn by their ids; None: all.
         names: a CSV file of accepted names for the labels; None: labels as they are.
         seed: of the split and of the drawing.
+        boxes: a file of boxes, see `fieldmark.data.readers.box_files`: each box of an animal is a photo of
+            its own; None: whole photos.
+        box_threshold: from which confidence on a box counts; None: see `fieldmark.data.boxes`.
 
     Raises:
         InputError: the photos cannot be read, or cannot be divided like this.
@@ -144,14 +151,30 @@ def load_dataset(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}: use at least one photo, or None for all.")
-    table, name = read_photos(photos, limit=limit, names=names, seed=seed)
+    table, name = read_photos(
+        photos,
+        limit=limit,
+        names=names,
+        seed=seed,
+        boxes=BoxFile.of(boxes, box_threshold),
+        by_place=split == "location",
+    )
     return Dataset.of(table, name=name, val=val, test=test, split=split, seed=seed)
 
 
 def read_photos(
-    photos: Any, *, limit: int | None = None, names: str | Path | None = None, seed: int = 0
+    photos: Any,
+    *,
+    limit: int | None = None,
+    names: str | Path | None = None,
+    seed: int = 0,
+    boxes: BoxFile | None = None,
+    by_place: bool = False,
 ) -> tuple[PhotoTable, str]:
-    """Read photos as `load_dataset` takes them, without dividing them; return them with a name."""
+    """Read photos as `load_dataset` takes them, without dividing them; return them with a name.
+
+    With `by_place` the photos of a location are a group.
+    """
     if isinstance(photos, PhotoTable):
         found, name = photos, photos.source
     elif isinstance(photos, str | Path):
@@ -163,5 +186,9 @@ def read_photos(
             f"Photos are a path, a data frame or a PhotoTable, not {type(photos).__name__}: name a "
             "folder of labelled photos."
         )
+    if boxes is not None:
+        found = boxes.cut(found)
+    if by_place:
+        found = by_location(found)
     accepted = None if names is None else Path(names)
     return read(found, limit=limit, seed=seed, accepted=accepted), name

@@ -47,7 +47,7 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
     settled = len(tables[0]) if keep_first else 0
     frame = _numbered(pl.concat(frames))
     frame = _corrected(frame, settled) if settled else frame
-    merged = PhotoTable(frame, Taxonomy(taxa.found.values()), root, tables[0].source)
+    merged = PhotoTable(frame, Taxonomy(taxa.found.values()), root, tables[0].source, tables[0].box_threshold)
     return _deduplicate(merged, settled)
 
 

@@ -80,12 +80,15 @@ class PhotoTable:
         taxonomy: all taxa of the source, also those without a photo.
         root: the folder, or the URL, that `path` is below.
         source: the layout, a name in `fieldmark.data.readers.READERS`.
+        box_threshold: where rows are boxes of photos, the confidence from which on one is a row; None: whole
+            photos.
     """
 
     frame: pl.DataFrame
     taxonomy: Taxonomy
     root: File
     source: str
+    box_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.frame.schema != pl.Schema(SCHEMA):
@@ -161,6 +164,7 @@ class PhotoTable:
         """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
         root, taxonomy = str(places.absolute(self.root)), self.taxonomy.to_json()
         about = {"root": root, "source": self.source, "taxonomy": taxonomy}
+        about |= {} if self.box_threshold is None else {"box_threshold": self.box_threshold}
         metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
         buffer = BytesIO()  # Polars reports a full disk as an error of its own
         self.frame.write_parquet(buffer, metadata=metadata)
@@ -173,14 +177,23 @@ class PhotoTable:
             about = json.loads(pl.read_parquet_metadata(path)[_METADATA_KEY])
             frame, taxonomy = pl.read_parquet(path), Taxonomy.from_json(about["taxonomy"])
             lacking = {name: pl.lit(None, SCHEMA[name]) for name in _LATER if name not in frame.columns}
-            return cls(
-                frame.with_columns(**lacking), taxonomy, places.root_of(about["root"]), about["source"]
-            )
+            frame, root = frame.with_columns(**lacking), places.root_of(about["root"])
+            return cls(frame, taxonomy, root, about["source"], about.get("box_threshold"))
         except _DAMAGE as error:
             raise InputError(
                 f"{path} is not a table written by `fieldmark index` ({error}): "
                 "write it again with `fieldmark index PHOTOS --out FILE`."
             ) from error
+
+
+def by_location(table: PhotoTable) -> PhotoTable:
+    """Group the photos by location, so that no location is in two parts of a split.
+
+    A photo without a location keeps its group; without any location `InputError` is raised.
+    """
+    if table.frame["location"].null_count() == len(table):
+        raise InputError(f"{table.root}: no photo has a location: it cannot be divided by location.")
+    return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
 
 
 def build_frame(columns: Mapping[str, Any] | pl.DataFrame) -> pl.DataFrame:

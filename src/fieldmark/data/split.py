@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fieldmark.data.photos import IS_HARD, IS_KEPT, PhotoTable
+from fieldmark.data.photos import IS_HARD, IS_KEPT, PhotoTable, by_location
 from fieldmark.utils import io
 from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
@@ -124,13 +124,14 @@ def split_photos(
         seed: another seed draws another split.
         way: `stratified` gives every class its share (by largest remainders), and leaves in train at
             least one photo or group of each class that has two; `random` takes no heed of classes;
-            `official` keeps the source's own parts, even across groups, without shares or seed.
+            `official` keeps the source's own parts, even across groups, without shares or seed;
+            `location` is `stratified` with no location in two parts.
 
     Raises:
         InputError: the shares cannot be used, there are too few photos for them, or the source has
             no parts of its own.
     """
-    rows = _labelled(table)
+    rows = _labelled(by_location(table) if way == "location" else table)
     if way == "official":
         return Split(_official(rows, table), seed, way)
     if way not in (ways := get_args(SplitMethod)):
@@ -140,7 +141,7 @@ def split_photos(
             f"Shares of {val:g} for val and {test:g} for test leave no training photos or no others: "
             "each has to be at least 0, and their sum between 0 and 1."
         )
-    return Split(_draw(rows, val, test, seed, by_class=way == "stratified"), seed, way)
+    return Split(_draw(rows, val, test, seed, by_class=way != "random"), seed, way)
 
 
 def undivided(table: PhotoTable, seed: int = 0) -> Split:

@@ -188,7 +188,8 @@ class Workers:
         network = {"weights": config.weights, "weights_dir": config.weights_dir}
 
         def read(photos: Path) -> PhotoTable:
-            table = self.look(readers.read(photos, verify=False))
+            boxes = readers.BoxFile.of(config.boxes, config.box_threshold)
+            table = self.look(readers.read(photos, verify=False, boxes=boxes))
             extractor = FeatureExtractor(engine=config.engine)
             files_ = files_of(_with_absolute_root(table))
             cache = image_stats.cache_of(extractor.store)

@@ -9,7 +9,15 @@ from fieldmark.inference.checkpoint import to_file
 from fieldmark.inference.formats import WRITERS, lines, text_lines
 from fieldmark.inference.formats.submission import check_submission, write_submission
 from fieldmark.inference.formats.table import COLUMNS, columns
-from fieldmark.inference.inputs import SUFFIXES, InputPhoto, find_photos, read_list, read_species_list
+from fieldmark.inference.inputs import (
+    SUFFIXES,
+    Boxes,
+    InputPhoto,
+    at_boxes,
+    find_photos,
+    read_list,
+    read_species_list,
+)
 from fieldmark.inference.predictor import (
     PhotoResult,
     PredictFunction,
@@ -22,10 +30,12 @@ __all__ = [
     "COLUMNS",
     "SUFFIXES",
     "WRITERS",
+    "Boxes",
     "InputPhoto",
     "PhotoResult",
     "PredictFunction",
     "RejectedCounter",
+    "at_boxes",
     "check_submission",
     "columns",
     "find_photos",

@@ -15,7 +15,7 @@ from fieldmark import __version__
 from fieldmark.data.storage import places
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.formats import FormatOptions, writer_of
-from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.inputs import Boxes, InputPhoto
 from fieldmark.inference.predictor import (
     BATCH,
     PhotoResult,
@@ -24,7 +24,7 @@ from fieldmark.inference.predictor import (
     predict,
     with_progress,
 )
-from fieldmark.inference.record import to_record
+from fieldmark.inference.record import key_of, to_record
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
@@ -41,24 +41,28 @@ class Output:
     file itself is made from the journal at the end, whole or not at all.
     """
 
-    def __init__(self, path: Path, classifier: Classifier, *, top: int, wide: bool) -> None:
+    def __init__(
+        self, path: Path, classifier: Classifier, *, top: int, wide: bool, boxes: Boxes | None = None
+    ) -> None:
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
-        self.path, self._form = path, FormatOptions(classifier.taxonomy, wide, by)
+        threshold = boxes.threshold if boxes else None
+        self.path, self._form = path, FormatOptions(classifier.taxonomy, wide, by, threshold)
         self.journal = path.with_name(f"{path.name}.journal")
         if path.exists() and not self.journal.exists():
             raise InputError(
                 f"{path} exists and has no {self.journal.name} beside it to go on from: name "
                 "another file, or delete it."
             )
-        self._about = json.dumps({"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide})
+        about = {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
+        self._about = json.dumps(about | ({} if boxes is None else {"boxes": boxes.digest}))
 
     def left(self, items: Sequence[InputPhoto]) -> list[InputPhoto]:
         """The photos that are still to be named; those that could not be used are tried again.
 
         A photo that has changed since is named anew. What a kill tore is dropped.
         """
-        where = {item.name: item.path for item in items}
+        where = {item.key: item.path for item in items}
         kept = {
             name: line
             for name, line, stamp in self._lines()
@@ -67,7 +71,7 @@ class Output:
         io.write_text(self.journal, "".join(f"{line}\n" for line in (self._about, *kept.values())))
         if kept:
             logger.info(f"Going on: {len(kept):,} photos were named before ({self.journal.name})")
-        once = {item.name: item for item in items}
+        once = {item.key: item for item in items}
         return [item for name, item in once.items() if name not in kept]
 
     def _lines(self) -> Iterator[tuple[str, str, Any]]:
@@ -82,7 +86,7 @@ class Output:
                 try:
                     value = json.loads(raw)
                     if raw.endswith(b"\n") and "rejected" not in value["entry"]:
-                        yield value["entry"]["file_name"], raw.decode().rstrip("\n"), value["stamp"]
+                        yield key_of(value["entry"]), raw.decode().rstrip("\n"), value["stamp"]
                 except (ValueError, KeyError, TypeError):  # torn
                     continue
 
@@ -117,8 +121,11 @@ def to_file(
     top: int = 5,
     wide: bool = False,
     name: PredictFunction = predict,
+    boxes: Boxes | None = None,
 ) -> int:
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
+
+    `boxes` are those that they are cut to: with others a later run begins anew.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -127,7 +134,7 @@ def to_file(
         InputError: the file's name has no known suffix, it cannot be written, or it is another one.
         StoreError: another process writes it.
     """
-    output = Output(path, classifier, top=top, wide=wide)
+    output = Output(path, classifier, top=top, wide=wide, boxes=boxes)
     with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))

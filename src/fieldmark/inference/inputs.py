@@ -7,12 +7,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
+from typing import Literal
 
+from fieldmark.data.boxes import Detection, Detections, check_matched
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
-from fieldmark.data.storage.places import Place
+from fieldmark.data.storage.places import Boxed, Place, boxed_text
+from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
 
 logger = logging.getLogger(__name__)
@@ -23,6 +27,7 @@ SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pnm", ".avif"),
     )
 )
+Kind = Literal["animal", "human", "vehicle", "blank"]
 _ANNOTATIONS = (".json", ".json.gz")
 _LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
 """Suffixes of files that a reader can read."""
@@ -38,6 +43,85 @@ class InputPhoto:
     outside: bool = False  # its path in its list leads out of the list's folder, so it is not read
     deployment: str | None = None  # the camera deployment, where its list gives it
     taken: str | None = None  # its time, where its list gives it
+    detection: Detection | None = None  # the box that it is cut to, or that shows a person or a vehicle
+    kind: Kind = "animal"  # what the boxes of a photo show; only an animal is classified
+    others: tuple[Detection, ...] = ()  # further boxes of the photo, with its first row
+
+    @property
+    def key(self) -> str:
+        """Return its name, and that of the box: no other photo has it."""
+        return boxed_text(self.name, self.detection.box) if self.detection else self.name
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of the photos to predict.
+
+    Attributes:
+        detections: of the photos.
+        threshold: the confidence from which on a box counts.
+    """
+
+    detections: Detections
+    threshold: float
+
+    @classmethod
+    def read(cls, path: Path, threshold: float | None, learned: float | None) -> Boxes:
+        """Read a file of boxes.
+
+        Args:
+            path: the file, see `fieldmark.data.readers.box_files`.
+            threshold: None: that of the photos that a classifier learned from, else that of the file.
+            learned: the confidence that was found to be best on those.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        from fieldmark.data.boxes import USUAL_THRESHOLD
+        from fieldmark.data.readers.box_files import read_boxes
+
+        found = read_boxes(path)
+        known = (each for each in (threshold, learned, found.threshold) if each is not None)
+        return cls(found, next(known, USUAL_THRESHOLD))
+
+    @cached_property
+    def digest(self) -> str:
+        """Return a digest of the boxes and the threshold."""
+        found = {name: [str(each) for each in boxes] for name, boxes in self.detections.of_file.items()}
+        return io.digest([found, self.threshold])
+
+
+def at_boxes(photos: Sequence[InputPhoto], boxes: Boxes) -> list[InputPhoto]:
+    """Return a row for each box of an animal; a photo without one is blank, or shows a person or vehicle.
+
+    A photo that the file of boxes does not list is classified as a whole.
+
+    Raises:
+        InputError: the file lists none of the photos.
+    """
+    of_photo = boxes.detections.matched([photo.name for photo in photos])
+    check_matched(len(of_photo), len(photos))
+    return [
+        row
+        for photo in photos
+        for row in (
+            _rows_of(photo, of_photo[photo.name], boxes.threshold) if photo.name in of_photo else [photo]
+        )
+    ]
+
+
+def _rows_of(photo: InputPhoto, found: Sequence[Detection], threshold: float) -> list[InputPhoto]:
+    sure = sorted((each for each in found if each.confidence >= threshold), key=lambda each: -each.confidence)
+    animals = [each for each in sure if each.category == "animal"]
+    if not animals or isinstance(photo.path, Boxed):
+        first = next(iter(sure), None)
+        rows = [replace(photo, detection=first, kind=first.category if first else "blank")]
+        shown = [first]
+    else:
+        rows = [replace(photo, path=Boxed(photo.path, each.box), detection=each) for each in animals]
+        shown = [*animals]
+    others = tuple(each for each in found if each not in shown)
+    return [replace(rows[0], others=others), *rows[1:]]
 
 
 def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:

@@ -17,7 +17,10 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none."""
+    """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none.
+
+    There is no prediction either for a photo whose boxes show no animal: see `InputPhoto.kind`.
+    """
 
     photo: InputPhoto
     prediction: Prediction | None
@@ -31,9 +34,12 @@ PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[Pho
 
 def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
     """Predict each photo, in order, in batches, with `top` labels for each."""
-    outputs = classifier.stream(map(_place, photos))
-    for photo, output in zip(photos, outputs, strict=True):
-        if isinstance(output, ImageRejected):
+    outputs = classifier.stream(_place(photo) for photo in photos if photo.kind == "animal")
+    for photo in photos:
+        output = next(outputs) if photo.kind == "animal" else None
+        if output is None:
+            yield PhotoResult(photo, None)
+        elif isinstance(output, ImageRejected):
             yield PhotoResult(photo, None, output)
         else:
             p_C, ood_score = output
@@ -66,5 +72,5 @@ class RejectedCounter:
 
     def __iter__(self) -> Iterator[PhotoResult]:
         for result in self._results:
-            self.rejected += result.prediction is None
+            self.rejected += result.rejected is not None
             yield result

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Required, TypedDict
 
 from fieldmark.data import images
-from fieldmark.data.storage.places import Place
+from fieldmark.data.boxes import Detection
+from fieldmark.data.storage.places import Box, Boxed, Place, boxed_text
 from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils.errors import ImageRejected
 
@@ -16,6 +17,14 @@ class HigherTaxonRecord(TypedDict):
     rank: str
     name: str
     score: float
+
+
+class BoxRecord(TypedDict):
+    """A box of a detector: [left, top, width, height] as shares of the photo."""
+
+    category: str
+    confidence: float
+    box: list[float]
 
 
 class LabelRecord(TypedDict):
@@ -35,6 +44,9 @@ class Record(TypedDict, total=False):
     id: str
     deployment: str
     taken: str
+    detection: BoxRecord  # the box that was classified, or what else the photo shows
+    others: list[BoxRecord]  # the boxes of the photo that were not classified, with its first record
+    kind: str  # blank, human or vehicle: what a photo shows that was not classified
     rejected: str  # the reason why there is no prediction; the keys below are then missing
     source: str
     rank: str
@@ -64,6 +76,12 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
         taken = _time_taken(photo.path) or taken
     if taken is not None:
         record["taken"] = taken
+    if photo.detection is not None:
+        record["detection"] = _box_record(photo.detection)
+    if photo.others:
+        record["others"] = [_box_record(each) for each in photo.others]
+    if prediction is None and result.rejected is None:
+        return record | {"kind": photo.kind}
     if prediction is None:
         assert result.rejected is not None
         return record | {"rejected": result.rejected.reason.value}
@@ -96,9 +114,23 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
     return record
 
 
+def key_of(record: Record) -> str:
+    """Return what `InputPhoto.key` of the photo, or of the box, is."""
+    if (found := record.get("detection")) is None:
+        return record["file_name"]
+    return boxed_text(record["file_name"], Box(*found["box"]))
+
+
+def _box_record(found: Detection) -> BoxRecord:
+    box = found.box
+    sides = [box.left, box.top, box.width, box.height]
+    return {"category": found.category, "confidence": round(found.confidence, 6), "box": sides}
+
+
 def _time_taken(place: Place) -> str:
     """Return the time in the EXIF data, ISO 8601; "" without one."""
+    photo = place.photo if isinstance(place, Boxed) else place
     try:
-        return images.capture_time(images.read_bytes(place))
+        return images.capture_time(images.read_bytes(photo))
     except ImageRejected:
         return ""

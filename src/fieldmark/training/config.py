@@ -55,7 +55,8 @@ class TrainConfig:
             None: by the number of classes.
         epochs: passes over the training photos; None: as many as needed for the last layer, else 6.
         val, test: the shares of validation and of test photos.
-        split: how photos are divided: `stratified`, `random` or `official`.
+        split: how photos are divided: `stratified`, `random`, `official`, or `location`: no location is in
+            two parts or folds, so that the error is that of new places.
         holdout: whether the error is measured once, on a test part that training does not use. If not,
             each photo is measured by a head that did not see it, and the classifier learns from all but
             an official test part. A holdout is also drawn where `head`, `epochs`, `rare`, several
@@ -86,6 +87,10 @@ class TrainConfig:
         rare: whether logits are adjusted for rare classes, see `fieldmark.training.logit_adjustment`.
         bfloat16: whether fine-tuning computes in bfloat16.
         checkpointing: whether fine-tuning computes activations again instead of keeping them all.
+        boxes: a file of boxes, see `fieldmark.data.readers.box_files`, a `Path` or text: the classifier
+            learns from crops of the boxes of animals; None: from whole photos.
+        box_threshold: from which confidence on a box counts; None: measured where photos are labelled as
+            empty, else that of the file.
         optimizer_bits: 8: fine-tuning keeps AdamW's two numbers for a weight in 8 bits each, not in 32.
         accumulate: in how many parts fine-tuning computes a batch, one after the other; None: 2.
         budget: how many seconds `best` may take; None: as long as needed.
@@ -108,6 +113,8 @@ class TrainConfig:
     precision: float = 0.95
     limit: int | None = None
     names: Path | None = None
+    boxes: Path | None = None
+    box_threshold: float | None = None
     seed: int = 0
     engine: EngineName = "auto"
     tier: DecodingTier = "exact"
@@ -128,7 +135,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("weights_dir", "names"):
+        for name in ("weights_dir", "names", "boxes"):
             if isinstance(given[name], str):
                 object.__setattr__(self, name, Path(given[name]))
         if isinstance(given["weights"], Path):
@@ -186,7 +193,8 @@ class TrainConfig:
         if not self.several:
             usual += ["transfer", "head", "epochs", "rare"]
         defaults = {each.name: each.default for each in fields(self)}
-        return all(getattr(self, name) == defaults[name] for name in usual)
+        same = replace(self, split="stratified") if self.split == "location" else self
+        return all(getattr(same, name) == defaults[name] for name in usual)
 
     @property
     def in_folds(self) -> bool:
@@ -246,7 +254,8 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
         ("thumbnails", "stream", "rare", "bfloat16", "checkpointing", "holdout"),
         lambda v: isinstance(v, bool),
     ),
-    "a path, or None": (("weights_dir", "names"), lambda v: isinstance(v, Path | None)),
+    "a confidence from 0 to 1, or None": (("box_threshold",), lambda v: v is None or _is_number(v, 0, 1)),
+    "a path, or None": (("weights_dir", "names", "boxes"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),
     f"a tuple of sides in pixels, each from 1 to {MAX_SIZE}": (

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from fieldmark.data.images.boxes import MARGIN
+from fieldmark.data.photos import PhotoTable
 from fieldmark.heads.softmax import Fit, by_loss
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.summary import sentence
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 
 _MEASURED = ("answered", "coverage_curve", "measurement", "taxonomic", "unknown")
+
+
+def _boxes(table: PhotoTable) -> Mapping[str, Any]:
+    """Return how photos were cut to boxes, if they were."""
+    if table.box_threshold is None:
+        return {}
+    return {"boxes": {"threshold": table.box_threshold, "margin": MARGIN}}
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,7 @@ class Provenance:
             measured={name: summary[name] for name in _MEASURED},
             thresholds={rank: asdict(each) for rank, each in classifier.thresholds.items()},
             seconds=seconds,
-            details=details,
+            details={**details, **_boxes(data.table)},
         )
 
     def to_dict(self) -> dict[str, Any]:

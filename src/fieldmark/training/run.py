@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldmark.data.dataset import Dataset, load_dataset, read_photos
 from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import BoxFile
 from fieldmark.data.subset import photo_finder
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.inference import neighbours
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from fieldmark.models import Backbone
 
-_DATA_FIELDS = ("val", "test", "split", "limit", "names")
+_DATA_FIELDS = ("val", "test", "split", "limit", "names", "boxes", "box_threshold")
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def dataset_for(photos: Any, config: Any, seed: int) -> Dataset:
 
     Args:
         photos: what `load_dataset` takes, or a `Dataset`.
-        config: a dataclass with the fields `val`, `test`, `split`, `limit` and `names`.
+        config: a dataclass with the fields of `_DATA_FIELDS`.
         seed: of the split and of the drawing.
 
     Raises:
@@ -224,7 +225,14 @@ def dataset_for(photos: Any, config: Any, seed: int) -> Dataset:
     """
     if not isinstance(photos, Dataset):
         if getattr(config, "in_folds", False):
-            table, name = read_photos(photos, limit=config.limit, names=config.names, seed=seed)
+            table, name = read_photos(
+                photos,
+                limit=config.limit,
+                names=config.names,
+                seed=seed,
+                boxes=BoxFile.of(config.boxes, config.box_threshold),
+                by_place=config.split == "location",
+            )
             return Dataset.undivided(table, name=name, seed=seed)
         return load_dataset(
             photos,
@@ -234,6 +242,8 @@ def dataset_for(photos: Any, config: Any, seed: int) -> Dataset:
             limit=config.limit,
             names=config.names,
             seed=seed,
+            boxes=config.boxes,
+            box_threshold=config.box_threshold,
         )
     usual = type(config)()
     for name in _DATA_FIELDS:

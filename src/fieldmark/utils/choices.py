@@ -30,8 +30,8 @@ PublishedSet = Literal["inat2017", "inat2018", "inat2019", "inat2021", "open-dat
 Quality = Literal["fast", "good", "best"]
 # Whether bursts and near-duplicates are found and stay together.
 Grouping = Literal["auto", "none"]
-# How photos are divided into training, validation and test part.
-SplitMethod = Literal["stratified", "random", "official"]
+# How photos are divided into training, validation and test part; `location`: so that no place is in two.
+SplitMethod = Literal["stratified", "random", "official", "location"]
 # Which layers are trained, and from which weights.
 Transfer = Literal["last", "all", "low-rank", "adapters", "scratch"]
 # How the members of an ensemble are weighted.

@@ -55,7 +55,8 @@ class RejectReason(StrEnum):
     BLURRED = "blurred"  # out of focus; rejected on request
     TINY = "tiny"  # has very few pixels; rejected on request
     ROTATED = "rotated"  # rotated by 90 degrees; rejected on request
-    NO_ANIMAL = "no-animal"  # labelled as empty; rejected on request
+    NO_ANIMAL = "no-animal"  # labelled as empty, rejected on request; or as human or vehicle, with boxes
+    NO_BOX = "no-box"  # the file of boxes has no box of an animal for it
     SIDE_FILE = "side-file"  # a hidden file, or one that an operating system adds to folders
     OUTSIDE = "outside"  # its path leads out of the folder
     REPEATED_FOLDER = "repeated-folder"  # a link to a folder that has already been read

@@ -22,11 +22,11 @@ import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images import jpeg, pillow
+from fieldmark.data.images import boxes, jpeg, pillow
 from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from fieldmark.data.images.limits import as_rejections, check_pixels
 from fieldmark.data.storage import places
-from fieldmark.data.storage.places import Place
+from fieldmark.data.storage.places import Box, Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.typing import ByteArray
 
@@ -42,16 +42,21 @@ class Header(NamedTuple):
     width: int
     height: int
     format: str
+    orientation: int = 1  # of EXIF, 1 to 8
 
 
 def read_bytes(place: Place) -> bytes:
-    """Read the bytes of a photo.
+    """Read the bytes of a photo; for a box of one, make and return those of its crop.
 
     Raises:
         ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `MAX_BYTES`).
         InputError: the server of a remote photo does not answer, or refuses the credentials.
     """
-    return places.read(place, MAX_BYTES)
+    data = places.read(place, MAX_BYTES)
+    if isinstance(place, places.Boxed):
+        box = place.box
+        return boxes.kept(data, box, lambda: boxes.pixels_in(decode(data), _shown(box, data)))
+    return data
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -156,6 +161,11 @@ def camera_and_time(data: bytes) -> tuple[str, str]:
     return camera, f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
 
 
+def _shown(box: Box, data: bytes) -> Box:
+    found = header(data)
+    return boxes.turned(box, found.width, found.height, found.orientation)
+
+
 @contextmanager
 def naming_photo(photo: bytes | Place | str) -> Iterator[None]:
     """Add the name of the photo, where it has one, to a rejection in the block."""
@@ -174,7 +184,8 @@ def _kind(data: bytes) -> str:
 
 
 def _oriented_header(width: int, height: int, orientation: int, kind: str) -> Header:
-    return Header(height, width, kind) if orientation >= 5 else Header(width, height, kind)
+    shown = (height, width) if orientation >= 5 else (width, height)
+    return Header(*shown, kind, orientation)
 
 
 def _oriented(pixels: ByteArray, orientation: int) -> ByteArray:

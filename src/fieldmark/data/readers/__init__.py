@@ -25,6 +25,7 @@ from fieldmark.data.readers import (
 )
 from fieldmark.data.readers import remote as remote
 from fieldmark.data.readers.base import Reader, check_zip
+from fieldmark.data.readers.box_files import BoxFile as BoxFile
 from fieldmark.data.storage import fsspec
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
@@ -39,7 +40,12 @@ READERS["folder"] = replace(folder.READER, matches=lambda path: path.is_dir() an
 
 
 def read(
-    path: Path, *, source: str | None = None, verify: bool = True, workers: int | None = None
+    path: Path,
+    *,
+    source: str | None = None,
+    verify: bool = True,
+    workers: int | None = None,
+    boxes: BoxFile | None = None,
 ) -> PhotoTable:
     """Read photos in any layout: one row for each photo that is listed or found.
 
@@ -50,18 +56,23 @@ def read(
         verify: check every file: its digest, its size and whether it is an image. Annotations without
             any photo are only counted.
         workers: how many threads check files; None: two for each core.
+        boxes: a file of boxes: one row for each box of an animal in place of the photo.
 
     Raises:
-        InputError: the path does not exist, has no known layout, or has no photos.
+        InputError: the path does not exist, has no known layout, or has no photos; or the same of the boxes.
     """
     if (place := fsspec.parse_url(path)) is not None:
         found = remote.read(place, lambda here: _pick(here, source))
     elif not path.exists():
         raise InputError(f"{path} not found: name a folder of photos, or a list of them.")
     elif source is None and table.is_index(path):
-        return PhotoTable.read(path)
+        found = PhotoTable.read(path)
+        if boxes is None:
+            return found
     else:
         found = _pick(path, source).read(path)
+    if boxes is not None:
+        found = boxes.cut(found)
     return verify_files(found, workers=workers) if verify else found
 
 
@@ -72,16 +83,6 @@ def verify_files(
     if not table.kept["sha256"].null_count():
         return table
     return verification.check_files(table, checker or partial(verification.check_in_threads, workers=workers))
-
-
-def by_location(table: PhotoTable) -> PhotoTable:
-    """Group the photos by location, so that no location is in two parts of a split.
-
-    A photo without a location keeps its group; without any location `InputError` is raised.
-    """
-    if table.frame["location"].null_count() == len(table):
-        raise InputError(f"{table.root}: no photo has a location: leave out --by-location.")
-    return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
 
 
 def without_empty(table: PhotoTable) -> PhotoTable:

@@ -65,6 +65,12 @@ def _read(path: Path) -> PhotoTable:
     return tabular.to_photo_table(given, about, about.parent, READER.name)
 
 
+def media_and_observations(about: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read two tables of a package, its photos alone; `InputError` where it is none."""
+    package = io.read_json(about)
+    return _photos(_table(package, "media", about)), _table(package, "observations", about)
+
+
 def _table(package: Any, name: str, about: Path) -> pl.DataFrame:
     """Read a table of the package, all cells text; concatenate its files."""
     resource = _resource(package, name, about)

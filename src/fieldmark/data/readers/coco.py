@@ -134,7 +134,9 @@ def read_listing(path: Path, part: str | None) -> tuple[pl.DataFrame, Categories
     document["images"] = None  # frees the memory of a million dictionaries
     annotations = entries_of(document, "annotations", path)
     if any("bbox" in each for each in annotations if isinstance(each, dict)):
-        logger.info(f"{path.name} has boxes: they are ignored, a label is that of the whole photo.")
+        logger.info(
+            f"{path.name} has boxes: a label is that of the whole photo, unless --boxes names the file."
+        )
     labels = _labels(annotations, images["id"], path)
     cases = [(pl.col("corrupt"), RejectReason.CORRUPT)]  # as marked by the authors of the list
     if not labels.is_empty():

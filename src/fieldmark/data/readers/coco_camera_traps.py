@@ -3,7 +3,7 @@
 https://lila.science/coco-camera-traps. The path is the `.json` (or `.json.gz`), with photos below its
 folder, or a folder with one such list at its top. `seq_id` is the group. The category `empty` is a label
 like any other; a photo with several categories is ambiguous; one marked `corrupt` is rejected. Boxes are
-ignored.
+read by `box_files`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Where a photo is stored: a file, a member of a tar, a cell of a Parquet file, an object behind a URL.
+"""Where a photo is stored: a file, a member of a tar, a cell of a Parquet file, an object behind a URL;
+or the box of a photo.
 
 In a photo table a place is text, relative to the table's root:
 
     birds/17.jpg                   a file
     train-0003.tar#15360+20481     a member of a tar: its offset and size, so that one seek reads it
     part-0.parquet#image.bytes@17  a cell: its column (and field of it), and the row, from 0
+    birds/17.jpg#box=0.1,0.2,0.3,0.4  a box of a photo, in shares of its width and height
 
 Only the root decides what is fetched: nothing below a folder, whatever the text contains; below a URL
 that the user has named, what lies under that URL. A local file is a plain `Path`.
@@ -58,13 +60,56 @@ class InMemoryImage:
     data: bytes = field(repr=False)
 
 
-Place = File | TarMember | Cell | InMemoryImage
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box in a photo, as shares of its width and height, of the photo as it is shown (EXIF orientation).
+
+    Attributes:
+        left, top: the upper left corner, from 0 to 1.
+        width, height: more than 0.
+        size: width and height in pixels of the photo that the box was drawn in, where that is known: if they
+            are those of the stored photo, and it is shown on its side, the box is turned as well.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Round to what the text holds, so that a box that was written and read is the same."""
+        for side in ("left", "top", "width", "height"):
+            object.__setattr__(self, side, float(f"{getattr(self, side):.6g}"))
+
+    def __str__(self) -> str:
+        numbers = (self.left, self.top, self.width, self.height)
+        size = f"@{self.size[0]}x{self.size[1]}" if self.size else ""
+        return ",".join(f"{each:.6g}" for each in numbers) + size
+
+
+@dataclass(frozen=True, slots=True)
+class Boxed:
+    """A box of a photo, which is read as a photo of its own: see `fieldmark.data.images.boxes`."""
+
+    photo: File | TarMember | Cell | InMemoryImage
+    box: Box
+
+    def __str__(self) -> str:
+        return boxed_text(str(self.photo), self.box)
+
+
+Place = File | TarMember | Cell | InMemoryImage | Boxed
 
 MAX_BYTES = 256 * 1024 * 1024  # the largest photo that is read
 _INSIDE = re.compile(
     r"(?P<file>.+\.tar)#(?P<offset>\d{1,18})\+(?P<size>\d{1,18})"
     r"|(?P<table>.+\.parquet)#(?P<column>.+)@(?P<row>\d{1,18})",
     re.IGNORECASE | re.DOTALL,
+)
+_NUMBER = r"(-?[\d.]{1,12}(?:e-?\d{1,3})?)"
+_BOXED = re.compile(
+    rf"(?P<photo>.+)#box={_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}(?:@(\d{{1,6}})x(\d{{1,6}}))?", re.DOTALL
 )
 
 
@@ -80,6 +125,8 @@ def absolute(root: File) -> File:
 
 def absolute_place(place: Place) -> Place:
     """Return the place independent of the working folder."""
+    if isinstance(place, Boxed):
+        return replace(place, photo=absolute_place(place.photo))
     if isinstance(place, (TarMember, Cell)):
         return replace(place, file=absolute(place.file))
     return place if isinstance(place, InMemoryImage) else absolute(place)
@@ -87,6 +134,11 @@ def absolute_place(place: Place) -> Place:
 
 def at(root: File, path: str) -> Place:
     """Parse the `path` of a table, relative to the table's root."""
+    if "#" in path and (boxed := _BOXED.fullmatch(path)):
+        photo, *numbers, width, height = boxed.groups()
+        inner = at(root, photo)
+        if not isinstance(inner, Boxed):
+            return Boxed(inner, Box(*map(float, numbers), (int(width), int(height)) if width else None))
     if "#" not in path or (inside := _INSIDE.fullmatch(path)) is None:
         return root / path
     if inside["file"]:
@@ -104,8 +156,15 @@ def cell_text(path: str, column: str, row: int) -> str:
     return f"{path}#{column}@{row}"
 
 
+def boxed_text(path: str, box: Box) -> str:
+    """Format a box of a photo for a table."""
+    return f"{path}#box={box}"
+
+
 def file_of(place: Place) -> File | None:
     """Return the file that a place is, or is in; None for bytes in memory."""
+    if isinstance(place, Boxed):
+        return file_of(place.photo)
     if isinstance(place, InMemoryImage):
         return None
     return place.file if isinstance(place, (TarMember, Cell)) else place
@@ -128,7 +187,7 @@ def stamp(place: Place) -> list[int] | None:
 
 
 def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read the bytes of a photo, wherever it is stored.
+    """Read the bytes of a photo, wherever it is stored; for a box those of the whole photo.
 
     Raises:
         ImageRejected: MISSING, UNREADABLE, EMPTY, OUTSIDE or TOO_LARGE (more than `max_bytes`).
@@ -145,6 +204,8 @@ def read(place: Place, max_bytes: int = MAX_BYTES) -> bytes:
             data = _member(place, max_bytes)
         case Cell():
             data = _cell(place, max_bytes)
+        case Boxed():
+            data = read(place.photo, max_bytes)
     if not data:
         reject(RejectReason.EMPTY, f"{place} has no bytes")
     return data

@@ -19,6 +19,8 @@ class StudyConfig:
         only: run only these tables; empty: all.
         limit: use at most so many photos; None: all.
         names: a table of accepted names, see `fieldmark.data.synonyms`; None: labels as they are.
+        boxes: a file of boxes, see `fieldmark.data.readers.box_files`: photos are cut to them; None: whole.
+        box_threshold: from which confidence on a box counts; None: measured, or that of the file.
         weights_dir: a folder of weights, searched before anything is downloaded.
         skip_missing: leave out networks whose weights are not available; otherwise they run from random
             weights, and every table marks them.
@@ -40,6 +42,8 @@ class StudyConfig:
     only: tuple[str, ...] = ()
     limit: int | None = None
     names: Path | None = None
+    boxes: Path | None = None
+    box_threshold: float | None = None
     weights_dir: Path | None = None
     skip_missing: bool = False
     prune_below: int | None = None

@@ -10,6 +10,7 @@ from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.camtrap import CAMTRAP
 from fieldmark.inference.formats.darwin_core import DARWIN_CORE
+from fieldmark.inference.formats.megadetector import MEGADETECTOR
 from fieldmark.inference.formats.speciesnet import SPECIESNET
 from fieldmark.inference.formats.table import CSV, PARQUET
 from fieldmark.inference.predictor import PhotoResult
@@ -24,7 +25,8 @@ def _json_lines(records: Iterable[Record], _options: FormatOptions) -> Iterator[
 
 JSON_LINES = Writer.of_lines("jsonl", ".jsonl", _json_lines)
 WRITERS: dict[str, Writer] = {
-    writer.name: writer for writer in (CSV, JSON_LINES, PARQUET, CAMTRAP, DARWIN_CORE, SPECIESNET)
+    writer.name: writer
+    for writer in (CSV, JSON_LINES, PARQUET, CAMTRAP, DARWIN_CORE, MEGADETECTOR, SPECIESNET)
 }
 
 __all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "text_lines", "writer_of"]
@@ -44,7 +46,12 @@ def writer_of(path: Path, *, wide: bool) -> Writer:
 
 
 def lines(
-    form: str, results: Iterable[PhotoResult], taxonomy: Taxonomy, *, wide: bool = False
+    form: str,
+    results: Iterable[PhotoResult],
+    taxonomy: Taxonomy,
+    *,
+    wide: bool = False,
+    boxes: float | None = None,
 ) -> Iterator[str]:
     """Return the lines to print for results, as `text` or in a format that can be printed."""
     if form == "text":
@@ -53,14 +60,20 @@ def lines(
     if writer.lines is None:
         raise InputError(f"{form} cannot be printed: name a file with --out.")
     records = (to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results)
-    return writer.lines(records, FormatOptions(taxonomy, wide))
+    return writer.lines(records, FormatOptions(taxonomy, wide, boxes=boxes))
 
 
 def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
     """Return the lines for the terminal: a block a photo, its labels with their scores."""
     for result in results:
-        yield result.photo.name
+        found = result.photo.detection
+        yield result.photo.name + (
+            f"  box {found.box}, {found.category} {found.confidence:.2f}" if found else ""
+        )
         prediction = result.prediction
+        if prediction is None and result.rejected is None:
+            yield f"  {result.photo.kind}: by its boxes, not classified"
+            continue
         if prediction is None:
             yield f"  cannot be used: {result.rejected}"
             continue

@@ -25,6 +25,12 @@ def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:
     """Return the answer in one photo's record."""
     if "rejected" in record:
         return Answer(remark=f"the photo could not be used: {record['rejected']}")
+    if "kind" in record:
+        found = record.get("detection")
+        remark = "no box of an animal" if found is None else "by its box"
+        score = None if found is None else found["confidence"]
+        human = ("Homo sapiens", "species") if record["kind"] == "human" else ("", "")
+        return Answer(*human, score=score, kind=record["kind"], remark=remark)
     ranks = tuple((rank, record["ranks"][rank]) for rank in RANKS if rank in record["ranks"])
     others = "; ".join(f"{each['name']} {each['score']:.3f}" for each in record["labels"])
     if record["sure"]:

@@ -20,6 +20,7 @@ class FormatOptions:
     taxonomy: Taxonomy  # of the labels that the scores are divided among
     wide: bool = False  # a row a photo and a column a label, instead of a row a label
     by: str = "fieldmark"  # the classifier, for formats that record it
+    boxes: float | None = None  # the confidence from which on a box counted; None: whole photos
     when: str = ""  # the time of the prediction, ISO 8601 in UTC, for formats that record it
 
 

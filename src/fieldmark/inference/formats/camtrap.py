@@ -12,10 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
-from fieldmark.inference.formats.answer import answer_of
+from fieldmark.inference.formats.answer import Answer, answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.record import Record
+from fieldmark.inference.record import Record, key_of
 from fieldmark.utils import io
+
+_BOX = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,9 @@ def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping
     )
     timeless = 0
     for record in records:
-        row = _row(record, options)
-        timeless += not row["eventStart"]
-        yield row
+        for row in _rows_of(record, options):
+            timeless += not row["eventStart"]
+            yield row
     if timeless:
         logger.info(
             f"{timeless:,} photos have no time: their eventStart and eventEnd are empty, but Camtrap "
@@ -46,12 +48,27 @@ def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping
         )
 
 
-def _row(record: Record, options: FormatOptions) -> dict[str, str]:
+def _rows_of(record: Record, options: FormatOptions) -> Iterator[dict[str, str]]:
+    """Return the observation of a photo or box, and those of people and vehicles in further boxes."""
+    yield _row(record, answer_of(record, options.taxonomy), options)
+    for other in record.get("others", ()):
+        if other["category"] != "animal" and other["confidence"] >= (options.boxes or 0):
+            shown: Record = {"file_name": record["file_name"], "kind": other["category"], "detection": other}
+            shown |= {name: record[name] for name in ("id", "deployment", "taken") if name in record}
+            yield _row(shown, answer_of(shown, options.taxonomy), options)
+
+
+def _box(record: Record) -> dict[str, str]:
+    if (found := record.get("detection")) is None:
+        return {}
+    return dict(zip(_BOX, (f"{each:.6g}" for each in found["box"]), strict=True)) | {"count": "1"}
+
+
+def _row(record: Record, answer: Answer, options: FormatOptions) -> dict[str, str]:
     name = record["file_name"]
-    answer = answer_of(record, options.taxonomy)
     taken = _timestamp(record.get("taken") or "")
     row = {
-        "observationID": io.digest([name, options.by])[:32],
+        "observationID": io.digest([key_of(record), options.by])[:32],
         "deploymentID": record.get("deployment") or PurePosixPath(name).parent.name or "deployment",
         "mediaID": str(record.get("id", name)),
         "eventStart": taken,
@@ -60,6 +77,7 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
         "observationType": answer.kind,
         "scientificName": answer.name,
         "observationComments": answer.remark,
+        **_box(record),
     }
     if answer.kind == "unclassified":
         return row

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.answer import answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.record import Record
+from fieldmark.inference.record import Record, key_of
 from fieldmark.utils import io
 
 TERMS = (
@@ -24,7 +24,7 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
     ranks = dict(answer.ranks)
     genus, _, epithet = ranks.get("species", "").partition(" ")
     row = {
-        "occurrenceID": io.digest([record["file_name"], options.by])[:32],
+        "occurrenceID": io.digest([key_of(record), options.by])[:32],
         "basisOfRecord": "MachineObservation",
         "associatedMedia": record["file_name"],
         "identificationRemarks": answer.remark,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from fieldmark.data.taxonomy import NO_ANIMAL, Taxon
@@ -16,6 +17,7 @@ from fieldmark.inference.formats.answer import answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.record import Record
 
+_CATEGORIES = {"animal": "1", "human": "2", "vehicle": "3"}
 _PARTS = ("class", "order", "family", "genus")
 _FIXED = {
     "blank": "f1856211-cfb7-4a5b-9158-c0f72fd09ee6;;;;;;blank",
@@ -47,7 +49,7 @@ def _label_of(taxon: Taxon) -> str:
 def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
     yield '{"predictions": ['
     last = ""
-    for record in records:
+    for record in _one_a_photo(records) if options.boxes is not None else records:
         if last:
             yield f"{last},"
         last = json.dumps(_prediction(record, options), ensure_ascii=False)
@@ -56,9 +58,38 @@ def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
     yield "]}"
 
 
+def _one_a_photo(records: Iterable[Record]) -> Iterator[Record]:
+    """Return of each photo the record of its most confident box, with all boxes."""
+    photos: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        photos[record["file_name"]].append(record)
+    for found in photos.values():
+        boxes = [each["detection"] for each in found if "detection" in each]
+        others = [box for each in found for box in each.get("others", ())]
+        yield found[0] | {"others": sorted([*boxes, *others], key=lambda box: -box["confidence"])}
+
+
+def _detections(record: Record) -> list[dict[str, object]]:
+    return [
+        {
+            "category": _CATEGORIES[box["category"]],
+            "label": box["category"],
+            "conf": box["confidence"],
+            "bbox": box["box"],
+        }
+        for box in record.get("others", ())
+    ]
+
+
 def _prediction(record: Record, options: FormatOptions) -> dict[str, object]:
     answer = answer_of(record, options.taxonomy)
     value: dict[str, object] = {"filepath": record["file_name"], "model_version": options.by}
+    if options.boxes is not None:
+        value["detections"] = _detections(record)
+    if "kind" in record:
+        score = 1.0 if answer.score is None else answer.score
+        shown = {"prediction": _FIXED[answer.kind], "prediction_score": score}
+        return value | shown | {"prediction_source": "detector"}
     if answer.kind == "unclassified":
         return value | {"failures": ["CLASSIFIER"]}
     labels = record["labels"]

@@ -19,11 +19,16 @@ COLUMNS = (
 )
 WIDE = ("file_name", "score", "rank", "source", "name", "unknown", "among")
 
+BOX = ("detected", "confidence", "left", "top", "width", "height")
+"""Further columns where photos were cut to boxes: what a box shows, and its shares of the photo."""
+
 _ROWS = 50_000  # of a Parquet file that are in memory as Python values at once
 
 
-def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
-    """Return the columns: fixed ones, or with `wide` also one for each label."""
+def columns(taxonomy: Taxonomy, *, wide: bool = False, boxes: bool = False) -> tuple[str, ...]:
+    """Return the columns: fixed ones, with `boxes` those of a box, or with `wide` also one for each label."""
+    if boxes:
+        return (*columns(taxonomy, wide=wide), *BOX)
     if not wide:
         return COLUMNS
     names = [taxon.name for taxon in taxonomy]
@@ -35,8 +40,18 @@ def columns(taxonomy: Taxonomy, *, wide: bool = False) -> tuple[str, ...]:
     return (*WIDE, *own, "rejected")
 
 
-def _rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
-    """Return the rows of one photo, in the order of `columns`; None for a missing value.
+def _rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> list[list[Any]]:
+    """Return the rows of one photo or box, in the order of `columns`; None for a missing value."""
+    found = _label_rows(record, taxonomy, wide=options.wide)
+    if options.boxes is None:
+        return found
+    if (box := record.get("detection")) is None:
+        return [[*row, record.get("kind"), *[None] * 5] for row in found]
+    return [[*row, box["category"], box["confidence"], *box["box"]] for row in found]
+
+
+def _label_rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
+    """Return the rows without the columns of a box.
 
     The first row is the answer; the labels follow as candidates, sorted by confidence.
     """
@@ -45,7 +60,9 @@ def _rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
         scores: Sequence[float | None] = record.get("scores") or [None] * len(taxonomy)
         return [[*map(values.get, WIDE), *scores, record.get("rejected")]]
     found: list[dict[str, Any]]
-    if "rejected" in record:
+    if "kind" in record:
+        found = [{"name": record["kind"], "source": "detector"}]
+    elif "rejected" in record:
         found = [{"rejected": record["rejected"]}]
     else:
         name = {"name": record["name"], "score": record["score"]} if record["name"] else {}
@@ -76,9 +93,9 @@ def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
 
 
 def _csv(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
-    yield csv_line(columns(options.taxonomy, wide=options.wide))
+    yield csv_line(columns(options.taxonomy, wide=options.wide, boxes=options.boxes is not None))
     for record in records:
-        for row in _rows(record, options.taxonomy, wide=options.wide):
+        for row in _rows(record, options.taxonomy, options):
             yield csv_line([_plain(each) for each in row])
 
 
@@ -97,12 +114,12 @@ def _plain(value: object) -> object:
 def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
     import polars as pl
 
-    special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean}
+    special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean, "detected": pl.String}
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
-    names = columns(options.taxonomy, wide=options.wide)
+    names = columns(options.taxonomy, wide=options.wide, boxes=options.boxes is not None)
     schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in names}
     parts = [pl.DataFrame(schema=schema)]
-    every = (row for each in records for row in _rows(each, options.taxonomy, wide=options.wide))
+    every = (row for each in records for row in _rows(each, options.taxonomy, options))
     while some := list(islice(every, _ROWS)):
         parts.append(pl.DataFrame(some, schema=schema, orient="row"))
     with io.replacing(path) as temporary:

@@ -50,6 +50,8 @@ class ExtendConfig:
 
     Attributes:
         names: a table of accepted names, see `fieldmark.data.synonyms`, for old and new labels.
+        boxes: a file of boxes of the new photos, where the classifier learned from boxes.
+        box_threshold: from which confidence on a box counts; None: as the classifier was trained.
         groups: `auto` finds bursts and near-duplicates and keeps them together, `none` does not; None: as the
             classifier was trained.
         engine: what runs the network on the new photos; `auto` measures.
@@ -57,6 +59,8 @@ class ExtendConfig:
     """
 
     names: Path | None = None
+    boxes: Path | None = None
+    box_threshold: float | None = None
     groups: Grouping | None = None
     engine: EngineName = "auto"
     thumbnails: bool = False
@@ -106,7 +110,7 @@ class ExtendStrategy:
         """
         accepted = synonyms.read(config.names)
         old = _read(classifier, model, accepted)
-        new = accepted.apply(readers.read(photos))
+        new = accepted.apply(_new_photos(photos, old, config))
         how = _as_trained(old.classifier, old.split, config)
         return cls(model, new, photos.resolve().name, old, how)
 
@@ -188,6 +192,23 @@ class ExtendStrategy:
         log_p_NB = self.old.classifier.log_probabilities([each[slice(None)] for each in test])
         scores = _scores_before(self.old, log_p_NB, splits.classes)
         return Evaluation.of(splits.test, scores, splits.classes)
+
+
+def _new_photos(photos: Path, old: _Old, config: ExtendConfig) -> PhotoTable:
+    """Read the new photos, cut to boxes as the classifier's were."""
+    learned = old.table.box_threshold
+    threshold = config.box_threshold
+    if config.boxes and threshold is None:
+        threshold = learned
+    boxes = readers.BoxFile.of(config.boxes, threshold)
+    new = readers.read(photos, boxes=boxes)
+    if (new.box_threshold is None) != (learned is None):
+        raise InputError(
+            "The classifier learned from whole photos: leave --boxes out."
+            if learned is None
+            else "The classifier learned from boxes: name those of the new photos with --boxes."
+        )
+    return new
 
 
 def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _Old:

@@ -1,0 +1,245 @@
+"""Boxes that a detector or a person drew in photos: what is in them, and photos cut to them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from fieldmark.data.photos import IS_HARD, IS_KEPT, KEPT, REJECTED, SCHEMA, PhotoTable
+from fieldmark.data.storage.places import Box, boxed_text
+from fieldmark.data.taxonomy import NO_ANIMAL, name_key
+from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.typing import BoolArray, FloatArray
+
+logger = logging.getLogger(__name__)
+
+Category = Literal["animal", "human", "vehicle"]
+USUAL_THRESHOLD = 0.2
+"""What MegaDetector 5's authors recommend, where neither the file nor the labels say more."""
+_THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
+_VOTERS = 500  # photos whose paths are compared with those of the file
+_FEWEST = 20
+"""Photos with and photos without an animal, from which a threshold is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What is in one box.
+
+    Attributes:
+        box: where.
+        category: `animal`, `human` or `vehicle`.
+        confidence: of the detector, from 0 to 1; 1 where a person drew the box.
+        label: the name of its species, where the file gives one to each box.
+    """
+
+    box: Box
+    category: Category = "animal"
+    confidence: float = 1.0
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The boxes of many photos.
+
+    Attributes:
+        of_file: the boxes of each photo, also where there are none, by the photo's path in the file.
+        source: the format of the file.
+        threshold: from which confidence on a box counts, if the file says so.
+        detector: the name of the detector; "" where it is unknown.
+    """
+
+    of_file: Mapping[str, tuple[Detection, ...]]
+    source: str
+    threshold: float | None = None
+    detector: str = ""
+
+    def matched(self, paths: Sequence[str]) -> dict[str, tuple[Detection, ...]]:
+        """Return the boxes of those photos that the file lists, by their paths.
+
+        Paths in such files often begin elsewhere. What has to be taken off the front of theirs, and of the
+        photos', is the same for all of them, and it is what makes most of them equal: many cameras have
+        an `IMG_0001.JPG`.
+        """
+        listed = {_parts(path): path for path in self.of_file}
+        photos = {path: _parts(path) for path in paths}
+        own, other = _fronts(list(photos.values()), list(listed))
+        found = {}
+        for path, parts in photos.items():
+            if parts[: len(own)] == own and (there := listed.get(other + parts[len(own) :])) is not None:
+                found[path] = self.of_file[there]
+        return found
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    found = [each for each in path.replace("\\", "/").split("/") if each not in ("", ".")]
+    return tuple(found) or ("",)
+
+
+def _fronts(
+    photos: Sequence[tuple[str, ...]], listed: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what to take off the front of the photos' paths and of the listed ones: most votes."""
+    by_name = defaultdict(list)
+    for there in listed:
+        by_name[there[-1]].append(there)
+    votes: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = Counter({((), ()): 0})
+    for here in photos[:: max(1, len(photos) // _VOTERS)]:
+        for there in by_name[here[-1]]:
+            shared = _shared_end(here, there)
+            votes[here[: len(here) - shared], there[: len(there) - shared]] += 1
+    return votes.most_common(1)[0][0]
+
+
+def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
+    shared = 0
+    for here, there in zip(reversed(one), reversed(other), strict=False):
+        if here != there:
+            break
+        shared += 1
+    return shared
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which confidence on a box counts, and how well that separates photos with an animal.
+
+    Attributes:
+        value: the confidence.
+        way: `given`, `measured`, `file` or `usual`.
+        animals: how many photos are labelled as an animal; 0 where it was not measured.
+        missed: how many of those have no box from the threshold on.
+        blanks: how many are labelled as empty.
+        false_alarms: how many of those have one.
+    """
+
+    value: float
+    way: str
+    animals: int = 0
+    missed: int = 0
+    blanks: int = 0
+    false_alarms: int = 0
+
+    @property
+    def summary(self) -> str:
+        """Return it in a sentence."""
+        ways = {"given": "as given", "file": "as the file says", "usual": "usual for MegaDetector"}
+        if not self.animals:
+            return f"Boxes count from confidence {self.value:g} on ({ways[self.way]})."
+        return (
+            f"Boxes count from confidence {self.value:g} on ({ways.get(self.way, 'by the labels')}): of "
+            f"{self.animals:,} photos of animals {self.missed:,} have no box, of {self.blanks:,} empty "
+            f"photos {self.false_alarms:,} have one."
+        )
+
+
+def find_threshold(table: PhotoTable, detections: Detections, given: float | None = None) -> Threshold:
+    """Choose the confidence from which on a box counts.
+
+    With at least 20 photos of animals and 20 empty ones it is the one with the fewest missed animals and
+    false alarms, both as shares. Else it is that of the file, or the usual one.
+
+    Raises:
+        InputError: the given one is no share from 0 to 1.
+    """
+    if given is not None and not 0 <= given <= 1:
+        raise InputError(f"The threshold of boxes is {given:g}: give a confidence from 0 to 1.")
+    highest_N, animal_N = _labelled(table, detections)
+    animals, blanks = int(animal_N.sum()), int((~animal_N).sum())
+    way, value = "usual", USUAL_THRESHOLD
+    if given is not None:
+        way, value = "given", given
+    elif min(animals, blanks) >= _FEWEST:
+        way = "measured"
+        shares = [
+            (highest_N[animal_N] < each).mean() + (highest_N[~animal_N] >= each).mean()
+            for each in _THRESHOLDS
+        ]
+        value = float(_THRESHOLDS[int(np.argmin(shares))])
+    elif detections.threshold is not None:
+        way, value = "file", detections.threshold
+    missed, alarms = (highest_N[animal_N] < value).sum(), (highest_N[~animal_N] >= value).sum()
+    return Threshold(value, way, animals, int(missed), blanks, int(alarms))
+
+
+def _labelled(table: PhotoTable, detections: Detections) -> tuple[FloatArray, BoolArray]:
+    """Return the highest confidence of an animal, and whether there is one, for each labelled photo."""
+    blank = {each.id for each in table.taxonomy if NO_ANIMAL.get(each.name.lower()) == "blank"}
+    other = {each.id for each in table.taxonomy if each.name.lower() in NO_ANIMAL} - blank
+    highest, animal = [], []
+    rows = table.labelled.filter(~pl.col("taxon_id").is_in(other)).select("path", "taxon_id").rows()
+    boxes = detections.matched([path for path, _ in rows])
+    for path, taxon in rows:
+        if path in boxes:
+            seen = (each.confidence for each in boxes[path] if each.category == "animal")
+            highest.append(max(seen, default=0.0))
+            animal.append(taxon not in blank)
+    return np.array(highest, np.float32), np.array(animal, np.bool_)
+
+
+def cropped(table: PhotoTable, detections: Detections, threshold: float) -> PhotoTable:
+    """Return a table with a row for each box of an animal in place of the photo.
+
+    The boxes of a photo are in one group. A box has the label that the file gives it, if that is a name of
+    the table's taxonomy, else the photo's. Photos of people and vehicles, and those without a box from
+    the threshold on, are rejected.
+
+    Raises:
+        InputError: the file has boxes for none of the photos.
+    """
+    named = {name_key(name): taxon.id for taxon in table.taxonomy for name in (taxon.common_name, taxon.name)}
+    photos, others = table.frame.filter(IS_KEPT | IS_HARD), table.frame.filter(~(IS_KEPT | IS_HARD))
+    boxes = detections.matched(photos["path"].to_list())
+    check_matched(len(boxes), photos.height)
+    rows = [
+        new
+        for row in photos.iter_rows(named=True)
+        for new in _rows_of(row, boxes.get(row["path"], ()), threshold, named)
+    ]
+    frame = pl.concat([pl.DataFrame(rows, schema=SCHEMA), others])
+    return replace(_without_people(table.with_frame(frame)), box_threshold=threshold)
+
+
+def check_matched(listed: int, photos: int) -> None:
+    """Say how many photos have no entry in a file of boxes; `InputError` where none has."""
+    if photos and not listed:
+        raise InputError(
+            f"The boxes are of other photos: their file lists none of these {photos:,}. Names are compared "
+            "from their end, such as site/IMG_1.jpg."
+        )
+    if listed < photos:
+        logger.warning(f"{photos - listed:,} of {photos:,} photos are not in the file of boxes.")
+
+
+def _rows_of(
+    row: dict[str, Any], found: Sequence[Detection], threshold: float, named: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    animals = [each for each in found if each.category == "animal" and each.confidence >= threshold]
+    if not animals:
+        return [row | {"status": REJECTED, "reason": RejectReason.NO_BOX.value}]
+    new = {"sha256": None, "width": None, "height": None, "group": row["group"] or row["id"]}
+    return [
+        row
+        | new
+        | {
+            "id": f"{row['id']}#{number}",
+            "path": boxed_text(row["path"], each.box),
+            "taxon_id": row["taxon_id"] and named.get(name_key(each.label or ""), row["taxon_id"]),
+        }
+        for number, each in enumerate(animals, 1)
+    ]
+
+
+def _without_people(table: PhotoTable) -> PhotoTable:
+    people = [
+        taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) in ("human", "vehicle")
+    ]
+    ids = table.frame.filter(pl.col("taxon_id").is_in(people) & (pl.col("status") == KEPT))["id"]
+    return table.reject(ids, RejectReason.NO_ANIMAL.value)
