@@ -5,6 +5,10 @@ Arguments:
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     only: A text file with one species a line: consider only these.
+    events: A row for each event, a visit of an animal, in place of a photo: photos of one sequence, or of one
+        place with no long gap.
+    gap: Seconds without a photo at a place after which the next one begins an event.
+    clocks: A table deployment,seconds: what to add to the times of a camera.
     decide: Which label comes first: the most probable one, or the one that is least far off in the taxonomy
         (its expected height; mistakes are nearer, and there may be more). [default: that of the classifier]
 Output:
@@ -33,6 +37,7 @@ from fieldmark.utils.choices import Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
+    from fieldmark.inference.classifier import Classifier
     from fieldmark.inference.inputs import Boxes
 
 logger = logging.getLogger(__name__)
@@ -44,6 +49,9 @@ def predict(
     listed: Annotated[list[str] | None, typer.Option("--list")] = None,
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
+    events: bool = False,
+    gap: Annotated[float, typer.Option(min=0.0)] = 60.0,
+    clocks: Path | None = None,
     only: Path | None = None,
     decide: Decision | None = None,
     top: opt.Positive = 5,
@@ -58,32 +66,24 @@ def predict(
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
-    from fieldmark.inference.classifier import Classifier
+    from fieldmark.data.events import read_clocks
 
-    if wide and out is None and format != "csv":
-        raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
-    classifier = Classifier.load(model, engine=engine)
-    if classifier.provenance.get("names_only"):
-        logger.warning(classifier.provenance.get("test", ""))
-    if only is not None:
-        known = len(classifier.taxa)
-        classifier = classifier.only(inference.read_species_list(only))
-        logger.info(
-            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
-            "probabilities are renormalised."
-        )
-    if decide is not None:
-        classifier = classifier.decided_by(decide)
+    _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
+    classifier = _classifier(model, engine, only, decide)
     items = inference.find_photos(photos or ())
     for each in listed or ():
         items += inference.read_list(each)
     if not items:
         raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    if clocks is not None:
+        items = inference.at_clocks(items, read_clocks(clocks))
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     if at is not None:
         items = inference.at_boxes(items, at)
     with opt.cluster_workers(cluster, shards) as workers:
-        run: inference.PredictFunction = partial(workers.predict, wide=wide) if workers else inference.predict
+        run: inference.PredictFunction = (
+            partial(workers.predict, wide=wide or events) if workers else inference.predict
+        )
         if submission is not None:
             inference.check_submission(items)
             every = list(inference.with_progress(run(classifier, items, top), len(items)))
@@ -91,7 +91,9 @@ def predict(
             typer.echo(f"{len(every):,} rows written to {submission}")
             return
         if out is not None:
-            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
+            rejected = inference.to_file(
+                out, classifier, items, top=top, wide=wide, name=run, boxes=at, gap=gap if events else None
+            )
             typer.echo(f"Written: {out}")
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
@@ -102,6 +104,38 @@ def predict(
             rejected = counted.rejected
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool) -> None:
+    """Refuse options that do not go together."""
+    if events and out is None:
+        raise InputError("--events writes a file: name it with --out.")
+    if events and wide:
+        raise InputError("--wide is a row a photo, and --events a row an event: leave one of them out.")
+    if wide and out is None and form != "csv":
+        raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
+    if not whole:
+        raise InputError("--submission has a row for each photo, not for each box: leave --boxes out.")
+
+
+def _classifier(
+    model: Path, engine: EngineName | None, only: Path | None, decide: Decision | None
+) -> Classifier:
+    """Read the classifier, for some of its labels and with a way to decide, and say so."""
+    from fieldmark import inference
+    from fieldmark.inference.classifier import Classifier
+
+    classifier = Classifier.load(model, engine=engine)
+    if classifier.provenance.get("names_only"):
+        logger.warning(classifier.provenance.get("test", ""))
+    if only is not None:
+        known = len(classifier.taxa)
+        classifier = classifier.only(inference.read_species_list(only))
+        logger.info(
+            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
+            "probabilities are renormalised."
+        )
+    return classifier if decide is None else classifier.decided_by(decide)
 
 
 def _boxes(learned: Mapping[str, Any] | None, path: Path | None, threshold: float | None) -> Boxes | None:

@@ -48,9 +48,10 @@ SCHEMA: dict[str, pl.DataType] = {
     "location": pl.String(),  # the camera's location, as the source names it; null: unknown
     "deployment": pl.String(),  # the deployment of the camera (Camtrap DP); null: unknown
     "taken": pl.String(),  # when, as the source writes it (ISO 8601); null: unknown
+    "sequence": pl.String(),  # the sequence or event that the source puts it in; null: none, or unknown
 }
 
-_LATER = ("licence", "rights_holder", "location", "deployment", "taken")
+_LATER = ("licence", "rights_holder", "location", "deployment", "taken", "sequence")
 """Columns that older tables do not have."""
 
 # Tables are the same wherever the photos are stored, whoever holds the rights and whenever they were
@@ -163,7 +164,7 @@ class PhotoTable:
     def write(self, path: Path) -> None:
         """Write the table as one Parquet file; taxonomy, root and source go into its metadata."""
         root, taxonomy = str(places.absolute(self.root)), self.taxonomy.to_json()
-        about = {"root": root, "source": self.source, "taxonomy": taxonomy}
+        about: dict[str, Any] = {"root": root, "source": self.source, "taxonomy": taxonomy}
         about |= {} if self.box_threshold is None else {"box_threshold": self.box_threshold}
         metadata = {_METADATA_KEY: json.dumps(about, ensure_ascii=False)}
         buffer = BytesIO()  # Polars reports a full disk as an error of its own

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fieldmark import __version__
 from fieldmark.data.storage import places
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.events import event_records
 from fieldmark.inference.formats import FormatOptions, writer_of
 from fieldmark.inference.inputs import Boxes, InputPhoto
 from fieldmark.inference.predictor import (
@@ -42,12 +44,22 @@ class Output:
     """
 
     def __init__(
-        self, path: Path, classifier: Classifier, *, top: int, wide: bool, boxes: Boxes | None = None
+        self,
+        path: Path,
+        classifier: Classifier,
+        *,
+        top: int,
+        wide: bool,
+        boxes: Boxes | None = None,
+        gap: float | None = None,
     ) -> None:
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
         threshold = boxes.threshold if boxes else None
-        self.path, self._form = path, FormatOptions(classifier.taxonomy, wide, by, threshold)
+        self.path, self._form = (
+            path,
+            FormatOptions(classifier.taxonomy, wide, by, threshold, events=gap is not None),
+        )
         self.journal = path.with_name(f"{path.name}.journal")
         if path.exists() and not self.journal.exists():
             raise InputError(
@@ -55,7 +67,11 @@ class Output:
                 "another file, or delete it."
             )
         about = {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
-        self._about = json.dumps(about | ({} if boxes is None else {"boxes": boxes.digest}))
+        about |= {} if boxes is None else {"boxes": boxes.digest}
+        self._about = json.dumps(about if gap is None else about | {"events": True})
+        self._events = (
+            None if gap is None else partial(event_records, classifier=classifier, top=top, gap=gap)
+        )
 
     def left(self, items: Sequence[InputPhoto]) -> list[InputPhoto]:
         """The photos that are still to be named; those that could not be used are tried again.
@@ -95,7 +111,10 @@ class Output:
         among, waiting = len(self._form.taxonomy), list[str]()
         try:
             for result in results:
-                value = to_record(result, among, wide=self._form.wide, timed=self._writer.timed)
+                of_event = self._events is not None
+                value = to_record(
+                    result, among, wide=self._form.wide or of_event, timed=self._writer.timed or of_event
+                )
                 line = {"stamp": places.stamp(result.photo.path), "entry": value}
                 waiting.append(json.dumps(line, ensure_ascii=False))
                 if len(waiting) >= BATCH:
@@ -110,7 +129,8 @@ class Output:
         form = replace(self._form, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         with self.journal.open("rb") as handle:
             next(handle)
-            self._writer.write(self.path, (json.loads(raw)["entry"] for raw in handle), form)
+            entries = (json.loads(raw)["entry"] for raw in handle)
+            self._writer.write(self.path, self._events(entries) if self._events else entries, form)
 
 
 def to_file(
@@ -122,10 +142,12 @@ def to_file(
     wide: bool = False,
     name: PredictFunction = predict,
     boxes: Boxes | None = None,
+    gap: float | None = None,
 ) -> int:
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
-    `boxes` are those that they are cut to: with others a later run begins anew.
+    `boxes` are those that they are cut to: with others a later run begins anew. With a `gap` the file has a
+    row for each event: see `fieldmark.inference.events`.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -134,7 +156,7 @@ def to_file(
         InputError: the file's name has no known suffix, it cannot be written, or it is another one.
         StoreError: another process writes it.
     """
-    output = Output(path, classifier, top=top, wide=wide, boxes=boxes)
+    output = Output(path, classifier, top=top, wide=wide, boxes=boxes, gap=gap)
     with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))

@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -43,9 +43,17 @@ class InputPhoto:
     outside: bool = False  # its path in its list leads out of the list's folder, so it is not read
     deployment: str | None = None  # the camera deployment, where its list gives it
     taken: str | None = None  # its time, where its list gives it
+    location: str | None = None  # its place, where its list gives it
+    sequence: str | None = None  # its sequence, where its list gives it
+    late: float = 0.0  # by how many seconds the camera's clock was slow
     detection: Detection | None = None  # the box that it is cut to, or that shows a person or a vehicle
     kind: Kind = "animal"  # what the boxes of a photo show; only an animal is classified
     others: tuple[Detection, ...] = ()  # further boxes of the photo, with its first row
+
+    @property
+    def place(self) -> str:
+        """Return the deployment, the location, or the folder that it is in."""
+        return self.deployment or self.location or self.name.rpartition("/")[0]
 
     @property
     def key(self) -> str:
@@ -122,6 +130,21 @@ def _rows_of(photo: InputPhoto, found: Sequence[Detection], threshold: float) ->
         shown = [*animals]
     others = tuple(each for each in found if each not in shown)
     return [replace(rows[0], others=others), *rows[1:]]
+
+
+def at_clocks(photos: Sequence[InputPhoto], clocks: Mapping[str, float]) -> list[InputPhoto]:
+    """Correct the times of photos, see `fieldmark.data.events.read_clocks`.
+
+    Raises:
+        InputError: a deployment of the clocks has no photo.
+    """
+    places = {photo.place for photo in photos}
+    if unknown := [name for name in clocks if name not in places]:
+        raise InputError(
+            f"No photo is of the deployment {unknown[0]!r} of the clocks: write the folder of its photos, or "
+            "its name in the photos' list."
+        )
+    return [replace(photo, late=clocks.get(photo.place, 0.0)) for photo in photos]
 
 
 def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
@@ -265,9 +288,9 @@ def _in_list(path: Path) -> list[InputPhoto]:
 
     annotations = path.name.lower().endswith(_ANNOTATIONS) and path.name != "datapackage.json"
     table = readers.read(path, source="inat" if annotations else None, verify=False)
-    columns = ("id", "path", "reason", "deployment", "taken")
+    columns = ("id", "path", "reason", "deployment", "taken", "location", "sequence")
     found = []
-    for photo_id, file, reason, deployment, taken in table.frame.select(columns).iter_rows():
+    for photo_id, file, reason, *about in table.frame.select(columns).iter_rows():
         if reason == RejectReason.DUPLICATE_ID:
             continue  # the first photo with this id has a row
         place, outside = table.file_of(file), reason == RejectReason.OUTSIDE
@@ -275,5 +298,5 @@ def _in_list(path: Path) -> list[InputPhoto]:
         below = file if isinstance(place, (Path, Remote)) else photo_id
         name = file if annotations else str(table.root / below)
         own_id = photo_id if annotations or photo_id != below else None
-        found.append(InputPhoto(name, place, own_id, outside, deployment, taken))
+        found.append(InputPhoto(name, place, own_id, outside, *about))
     return found

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Required, TypedDict
 
-from fieldmark.data import images
+from fieldmark.data import events, images
 from fieldmark.data.boxes import Detection
-from fieldmark.data.storage.places import Box, Boxed, Place, boxed_text
+from fieldmark.data.storage import places
+from fieldmark.data.storage.places import Box, Place, boxed_text
+from fieldmark.inference.classifier import Prediction
 from fieldmark.inference.predictor import PhotoResult
+from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected
 
 
@@ -27,6 +30,24 @@ class BoxRecord(TypedDict):
     box: list[float]
 
 
+class EventRecord(TypedDict):
+    """What is known of an event beside its answer."""
+
+    photos: list[str]  # the names of its photos, in the order of their times
+    start: str  # the time of the first, ISO 8601; "" where it is unknown
+    end: str
+    place: str
+    count: int  # the largest number of animals in one of its photos; 0 where there is none
+    also: list[AlsoRecord]
+
+
+class AlsoRecord(TypedDict):
+    """A further species of an event."""
+
+    name: str
+    count: int
+
+
 class LabelRecord(TypedDict):
     """One of the most probable labels."""
 
@@ -44,6 +65,8 @@ class Record(TypedDict, total=False):
     id: str
     deployment: str
     taken: str
+    location: str
+    sequence: str
     detection: BoxRecord  # the box that was classified, or what else the photo shows
     others: list[BoxRecord]  # the boxes of the photo that were not classified, with its first record
     kind: str  # blank, human or vehicle: what a photo shows that was not classified
@@ -60,6 +83,7 @@ class Record(TypedDict, total=False):
     wider: list[HigherTaxonRecord]  # the higher taxa, from species up
     labels: list[LabelRecord]  # the most probable labels, highest score first
     scores: list[float]  # of all labels, if asked for
+    event: EventRecord  # where the record is of an event, and not of a photo
 
 
 def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False) -> Record:
@@ -75,7 +99,11 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
     if timed and ":" not in (taken or ""):  # a date without a time
         taken = _time_taken(photo.path) or taken
     if taken is not None:
-        record["taken"] = taken
+        record["taken"] = events.shifted(taken, photo.late) if photo.late else taken
+    if photo.sequence is not None:
+        record["sequence"] = photo.sequence
+    if photo.location is not None:
+        record["location"] = photo.location
     if photo.detection is not None:
         record["detection"] = _box_record(photo.detection)
     if photo.others:
@@ -85,7 +113,15 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
     if prediction is None:
         assert result.rejected is not None
         return record | {"rejected": result.rejected.reason.value}
-    record |= {
+    record |= prediction_record(prediction, among)
+    if wide and result.scores is not None:
+        record["scores"] = [round(float(score), 6) for score in result.scores]
+    return record
+
+
+def prediction_record(prediction: Prediction, among: int) -> Record:
+    """Return what a record says of a prediction; `among` is the number of labels."""
+    return {  # type: ignore[typeddict-item]  # the name of the photo is added
         "source": prediction.source,
         "rank": prediction.rank,
         "name": prediction.name,
@@ -109,16 +145,20 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
             for answer in prediction.answers
         ],
     }
-    if wide and result.scores is not None:
-        record["scores"] = [round(float(score), 6) for score in result.scores]
-    return record
 
 
 def key_of(record: Record) -> str:
     """Return what `InputPhoto.key` of the photo, or of the box, is."""
     if (found := record.get("detection")) is None:
         return record["file_name"]
-    return boxed_text(record["file_name"], Box(*found["box"]))
+    left, top, width, height = found["box"]
+    return boxed_text(record["file_name"], Box(left, top, width, height))
+
+
+def event_id(record: Record) -> str:
+    """Return the name of an event: a digest of its place and its photos."""
+    event = record["event"]
+    return io.digest([event["place"], *sorted(event["photos"])])[:16]
 
 
 def _box_record(found: Detection) -> BoxRecord:
@@ -129,8 +169,7 @@ def _box_record(found: Detection) -> BoxRecord:
 
 def _time_taken(place: Place) -> str:
     """Return the time in the EXIF data, ISO 8601; "" without one."""
-    photo = place.photo if isinstance(place, Boxed) else place
     try:
-        return images.capture_time(images.read_bytes(photo))
+        return images.capture_time(places.read(place))  # of a box, its photo
     except ImageRejected:
         return ""

@@ -107,7 +107,7 @@ def _shot(file: PhotoFile) -> tuple[str, float] | None:
     if not places.is_local(file.path):
         return None
     try:
-        camera, taken = images.camera_and_time(images.read_bytes(file.path))
+        camera, taken = images.camera_and_time(places.read(file.path))  # of a box, its photo
     except ImageRejected:
         return None
     return (camera, datetime.fromisoformat(taken).timestamp()) if taken else None

@@ -98,9 +98,8 @@ def read_boxes(path: Path) -> Detections:
 
 def _of_megadetector(document: Any, path: Path) -> Detections:
     categories = _categories(document.get("detection_categories"))
-    about = document.get("info") if isinstance(document.get("info"), dict) else {}
-    told = about.get("detector_metadata") if isinstance(about.get("detector_metadata"), dict) else {}
-    typical = told.get("typical_detection_threshold")
+    about = _mapping(document.get("info"))
+    typical = _mapping(about.get("detector_metadata")).get("typical_detection_threshold")
     found = {}
     for image in coco.entries_of(document, "images", path):
         name = _text(image, "file", path)
@@ -110,6 +109,10 @@ def _of_megadetector(document: Any, path: Path) -> Detections:
         found[name] = _seen(entries, lambda each: categories.get(str(each.get("category"))), path, name)
     threshold = float(typical) if isinstance(typical, int | float) and 0 <= typical <= 1 else None
     return Detections(found, "megadetector", threshold, str(about.get("detector") or ""))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _categories(given: Any) -> Mapping[str, Category]:
@@ -193,14 +196,14 @@ def _of_coco(document: Any, path: Path) -> Detections:
     for each in coco.entries_of(document, "annotations", path):
         if not isinstance(each, dict) or "bbox" not in each or str(each.get("image_id")) not in images:
             continue
-        name, *size = images[str(each["image_id"])]
-        if not all(isinstance(side, int) and side > 0 for side in size):
+        name, wide, high = images[str(each["image_id"])]
+        if not (isinstance(wide, int) and isinstance(high, int) and wide > 0 and high > 0):
             raise InputError(f"{path}: {name} has boxes in pixels but no width and height: add them.")
         label = names.get(str(each.get("category_id")), "")
         sort = NO_ANIMAL.get(label.lower(), "animal")
         if sort != "blank":
             category: Category = _NAMES.get(label.lower(), "animal")
-            box = _box(each["bbox"], path, name, (int(size[0]), int(size[1])))
+            box = _box(each["bbox"], path, name, (wide, high))
             drawn[name].append(Detection(box, category, 1.0, label or None))
     if not drawn:
         raise InputError(f"{path} has no boxes: its annotations need a bbox; or name another file.")

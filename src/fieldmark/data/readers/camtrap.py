@@ -50,6 +50,7 @@ def _read(path: Path) -> PhotoTable:
     labels = _labels(media, tables["observations"])
     rows = tabular.add(media, labels, on="mediaID")
     rows = tabular.add(rows, _places(tables["deployments"]), on="deploymentID")
+    rows = tabular.with_missing(rows, ("eventID",))
     named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
     given = rows.select(
         *("label", "group"),
@@ -57,6 +58,7 @@ def _read(path: Path) -> PhotoTable:
         location="group",
         deployment="deploymentID",
         taken="timestamp",
+        sequence="eventID",
         file_name=offline_media.find_copies(about.parent, named),
         reason=first_reason((pl.col("machine"), RejectReason.MACHINE_LABEL)),
         licence=pl.lit(_licence(package), pl.String),

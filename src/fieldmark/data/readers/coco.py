@@ -36,6 +36,7 @@ _TEXT_COLUMNS = (
     "rights_holder",
     "location",
     "taken",
+    "sequence",
 )
 _ROW = dict.fromkeys(_TEXT_COLUMNS, pl.String()) | dict.fromkeys(("width", "height"), pl.Int32())
 
@@ -157,6 +158,7 @@ def _licences(entries: list[dict[str, Any]]) -> dict[str, str]:
 
 def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str]) -> pl.DataFrame:
     fields = {"location": "location", "taken": "datetime", "rights_holder": "rights_holder"}
+    fields |= {"sequence": "seq_id"}
     return pl.DataFrame(
         {
             "id": _field_of(entries, "id", "images", path),

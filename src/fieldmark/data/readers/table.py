@@ -1,8 +1,8 @@
 """A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
 
 Optional columns: `common_name`, `supercategory`, `name` (the scientific name), the ranks from `kingdom` to
-`species`, `licence`, `rights_holder`, `location`, `deployment` and `taken`. File names are relative to the
-table's folder, or absolute. A photo without a label is unlabelled.
+`species`, `licence`, `rights_holder`, `location`, `deployment`, `taken` and `sequence`. File names are
+relative to the table's folder, or absolute. A photo without a label is unlabelled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _NEEDED = ("file_name", "label")
 _READ = (
     *(*_NEEDED, "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
+    "sequence",
     *tabular.TAXON_COLUMNS,
 )
 _RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}

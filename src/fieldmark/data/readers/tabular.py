@@ -21,7 +21,7 @@ TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 
 COLUMNS = (
     *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "location"),
-    *("deployment", "taken", "reason"),
+    *("deployment", "taken", "sequence", "reason"),
     *TAXON_COLUMNS,
 )
 """All columns that a list may have; `file_name` is required."""

@@ -126,7 +126,8 @@ def absolute(root: File) -> File:
 def absolute_place(place: Place) -> Place:
     """Return the place independent of the working folder."""
     if isinstance(place, Boxed):
-        return replace(place, photo=absolute_place(place.photo))
+        photo = absolute_place(place.photo)
+        return place if isinstance(photo, Boxed) else Boxed(photo, place.box)
     if isinstance(place, (TarMember, Cell)):
         return replace(place, file=absolute(place.file))
     return place if isinstance(place, InMemoryImage) else absolute(place)
@@ -135,10 +136,10 @@ def absolute_place(place: Place) -> Place:
 def at(root: File, path: str) -> Place:
     """Parse the `path` of a table, relative to the table's root."""
     if "#" in path and (boxed := _BOXED.fullmatch(path)):
-        photo, *numbers, width, height = boxed.groups()
-        inner = at(root, photo)
+        photo, *sides, width, height = boxed.groups()
+        inner, (left, top, wide, high) = at(root, photo), map(float, sides)
         if not isinstance(inner, Boxed):
-            return Boxed(inner, Box(*map(float, numbers), (int(width), int(height)) if width else None))
+            return Boxed(inner, Box(left, top, wide, high, (int(width), int(height)) if width else None))
     if "#" not in path or (inside := _INSIDE.fullmatch(path)) is None:
         return root / path
     if inside["file"]:

@@ -25,7 +25,7 @@ def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:
     """Return the answer in one photo's record."""
     if "rejected" in record:
         return Answer(remark=f"the photo could not be used: {record['rejected']}")
-    if "kind" in record:
+    if "kind" in record:  # of a classified photo too, for another box of it
         found = record.get("detection")
         remark = "no box of an animal" if found is None else "by its box"
         score = None if found is None else found["confidence"]

@@ -21,6 +21,7 @@ class FormatOptions:
     wide: bool = False  # a row a photo and a column a label, instead of a row a label
     by: str = "fieldmark"  # the classifier, for formats that record it
     boxes: float | None = None  # the confidence from which on a box counted; None: whole photos
+    events: bool = False  # whether records are of events
     when: str = ""  # the time of the prediction, ISO 8601 in UTC, for formats that record it
 
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from fieldmark.inference.formats.answer import Answer, answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.record import Record, key_of
+from fieldmark.inference.record import Record, event_id, key_of
 from fieldmark.utils import io
 
 _BOX = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
@@ -53,9 +53,20 @@ def _rows_of(record: Record, options: FormatOptions) -> Iterator[dict[str, str]]
     yield _row(record, answer_of(record, options.taxonomy), options)
     for other in record.get("others", ()):
         if other["category"] != "animal" and other["confidence"] >= (options.boxes or 0):
-            shown: Record = {"file_name": record["file_name"], "kind": other["category"], "detection": other}
-            shown |= {name: record[name] for name in ("id", "deployment", "taken") if name in record}
+            shown = record.copy()
+            shown["kind"], shown["detection"] = other["category"], other
             yield _row(shown, answer_of(shown, options.taxonomy), options)
+
+
+def _event(record: Record) -> dict[str, str]:
+    if (event := record.get("event")) is None:
+        return {}
+    name = event_id(record)
+    end = _timestamp(event["end"])
+    count = str(event["count"] or "")
+    level = {"mediaID": "", "eventID": name, "observationLevel": "event", "eventEnd": end, "count": count}
+    also = "; ".join(f"also {each['name']} ({each['count']})" for each in event["also"])
+    return level | ({"observationTags": also} if also else {})
 
 
 def _box(record: Record) -> dict[str, str]:
@@ -68,7 +79,9 @@ def _row(record: Record, answer: Answer, options: FormatOptions) -> dict[str, st
     name = record["file_name"]
     taken = _timestamp(record.get("taken") or "")
     row = {
-        "observationID": io.digest([key_of(record), options.by])[:32],
+        "observationID": io.digest([event_id(record) if "event" in record else key_of(record), options.by])[
+            :32
+        ],
         "deploymentID": record.get("deployment") or PurePosixPath(name).parent.name or "deployment",
         "mediaID": str(record.get("id", name)),
         "eventStart": taken,
@@ -78,6 +91,7 @@ def _row(record: Record, answer: Answer, options: FormatOptions) -> dict[str, st
         "scientificName": answer.name,
         "observationComments": answer.remark,
         **_box(record),
+        **_event(record),
     }
     if answer.kind == "unclassified":
         return row

@@ -9,7 +9,7 @@ from typing import Any
 
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.inference.formats.base import FormatOptions, Writer, csv_line
-from fieldmark.inference.record import Record
+from fieldmark.inference.record import Record, event_id
 from fieldmark.utils import io
 
 COLUMNS = (
@@ -22,13 +22,18 @@ WIDE = ("file_name", "score", "rank", "source", "name", "unknown", "among")
 BOX = ("detected", "confidence", "left", "top", "width", "height")
 """Further columns where photos were cut to boxes: what a box shows, and its shares of the photo."""
 
+EVENT = ("event", "place", "start", "end", "photos", "count", "also")
+"""Further columns where a row is of an event; `also` names further species with their numbers."""
+
 _ROWS = 50_000  # of a Parquet file that are in memory as Python values at once
 
 
-def columns(taxonomy: Taxonomy, *, wide: bool = False, boxes: bool = False) -> tuple[str, ...]:
-    """Return the columns: fixed ones, with `boxes` those of a box, or with `wide` also one for each label."""
-    if boxes:
-        return (*columns(taxonomy, wide=wide), *BOX)
+def columns(
+    taxonomy: Taxonomy, *, wide: bool = False, boxes: bool = False, events: bool = False
+) -> tuple[str, ...]:
+    """Return the columns: fixed ones, or with `wide` also one for each label; those of a box or an event."""
+    if boxes or events:
+        return (*columns(taxonomy, wide=wide), *(EVENT if events else BOX))
     if not wide:
         return COLUMNS
     names = [taxon.name for taxon in taxonomy]
@@ -43,11 +48,20 @@ def columns(taxonomy: Taxonomy, *, wide: bool = False, boxes: bool = False) -> t
 def _rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> list[list[Any]]:
     """Return the rows of one photo or box, in the order of `columns`; None for a missing value."""
     found = _label_rows(record, taxonomy, wide=options.wide)
+    if "event" in record:
+        return [[*row, *_event_columns(record)] for row in found]
     if options.boxes is None:
         return found
     if (box := record.get("detection")) is None:
         return [[*row, record.get("kind"), *[None] * 5] for row in found]
     return [[*row, box["category"], box["confidence"], *box["box"]] for row in found]
+
+
+def _event_columns(record: Record) -> list[Any]:
+    event = record["event"]
+    also = "; ".join(f"{each['name']} ({each['count']})" for each in event["also"])
+    count = event["count"] or None
+    return [event_id(record), event["place"], event["start"], event["end"], len(event["photos"]), count, also]
 
 
 def _label_rows(record: Record, taxonomy: Taxonomy, *, wide: bool) -> list[list[Any]]:
@@ -93,7 +107,9 @@ def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
 
 
 def _csv(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
-    yield csv_line(columns(options.taxonomy, wide=options.wide, boxes=options.boxes is not None))
+    yield csv_line(
+        columns(options.taxonomy, wide=options.wide, boxes=options.boxes is not None, events=options.events)
+    )
     for record in records:
         for row in _rows(record, options.taxonomy, options):
             yield csv_line([_plain(each) for each in row])
@@ -115,8 +131,11 @@ def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> N
     import polars as pl
 
     special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean, "detected": pl.String}
+    special |= dict.fromkeys(EVENT, pl.String) | dict.fromkeys(("photos", "count"), pl.UInt32)
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
-    names = columns(options.taxonomy, wide=options.wide, boxes=options.boxes is not None)
+    names = columns(
+        options.taxonomy, wide=options.wide, boxes=options.boxes is not None, events=options.events
+    )
     schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in names}
     parts = [pl.DataFrame(schema=schema)]
     every = (row for each in records for row in _rows(each, options.taxonomy, options))

@@ -1,0 +1,113 @@
+"""One answer for an event: the records of its photos and boxes, combined.
+
+An event without an animal is blank, or shows a person or a vehicle, as most of its photos do. A further
+species is named where two boxes at least are sure of it, and not of the first one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fieldmark.data.events import GAP, Shot, number_events, seconds_of
+from fieldmark.evaluation.events import EventRule
+from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.record import AlsoRecord, EventRecord, Record, prediction_record
+
+_SURE_BOXES = 2  # of a further species
+
+
+def rule_of(classifier: Classifier) -> EventRule:
+    """Return how the photos of an event are combined: as was measured in training, or their mean."""
+    known = classifier.provenance.get("events")
+    return msgspec.convert(known["rule"], EventRule) if isinstance(known, Mapping) else EventRule()
+
+
+def event_records(
+    records: Iterable[Record], classifier: Classifier, *, top: int = 5, gap: float = GAP
+) -> Iterator[Record]:
+    """Return a record for each event, in the order of their first photos.
+
+    Args:
+        records: of photos and boxes, with the scores of all labels.
+        classifier: that made them.
+        top: the number of labels of each event.
+        gap: seconds without a photo at a place after which the next one begins an event.
+    """
+    found = list(records)
+    rule = rule_of(classifier)
+    named = replace(classifier, thresholds=rule.thresholds or classifier.thresholds, ood=None)
+    events: dict[int, list[Record]] = defaultdict(list)
+    for record, event in zip(found, number_events([_shot(each) for each in found], gap), strict=True):
+        events[event].append(record)
+    for rows in events.values():
+        yield _event(sorted(rows, key=_time), named, rule, top)
+
+
+def _shot(record: Record) -> Shot:
+    return Shot(_place(record), record.get("taken"), record.get("sequence"))
+
+
+def _place(record: Record) -> str:
+    known = record.get("deployment") or record.get("location")
+    return known or record["file_name"].replace("\\", "/").rpartition("/")[0]
+
+
+def _time(record: Record) -> tuple[float, str]:
+    return seconds_of(record.get("taken")) or 0.0, record["file_name"]
+
+
+def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top: int) -> Record:
+    photos = list(dict.fromkeys(each["file_name"] for each in rows))
+    times = [each["taken"] for each in rows if seconds_of(each.get("taken")) is not None]
+    about: EventRecord = {
+        "photos": photos,
+        "start": times[0] if times else "",
+        "end": times[-1] if times else "",
+        "place": _place(rows[0]),
+        "count": 0,
+        "also": [],
+    }
+    record: Record = {"file_name": photos[0], "event": about}
+    if "deployment" in rows[0]:
+        record["deployment"] = rows[0]["deployment"]
+    if times:
+        record["taken"] = times[0]
+    scored = [each for each in rows if "scores" in each]
+    if not scored:
+        kinds = Counter(each["kind"] for each in rows if "kind" in each)
+        if not kinds:
+            return record | {"rejected": rows[0].get("rejected", "")}
+        animals_first = sorted(kinds, key=lambda kind: (kind == "blank", -kinds[kind]))
+        return record | {"kind": animals_first[0]}
+    log_p_NC = np.log(np.maximum(np.array([each["scores"] for each in scored], np.float32), 1e-7))
+    [p_C] = rule.probabilities(log_p_NC, np.zeros(len(scored), np.int64))
+    prediction = classifier.rank(p_C, top)
+    first = prediction.best.taxon.name
+    also = _further(scored, first)
+    about["also"] = [_also(name, scored) for name in also]
+    about["count"] = _most_at_once([each for each in scored if _sure_of(each) not in also])
+    return record | prediction_record(prediction, len(classifier.taxonomy))
+
+
+def _sure_of(record: Record) -> str | None:
+    return record["labels"][0]["name"] if record["sure"] else None
+
+
+def _further(rows: Sequence[Record], first: str) -> list[str]:
+    sure = Counter(name for each in rows if (name := _sure_of(each)) not in (None, first))
+    return [name for name, boxes in sure.most_common() if boxes >= _SURE_BOXES and name is not None]
+
+
+def _also(name: str, rows: Sequence[Record]) -> AlsoRecord:
+    return {"name": name, "count": _most_at_once([each for each in rows if _sure_of(each) == name])}
+
+
+def _most_at_once(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return the largest number of boxes in one photo; a photo without boxes counts as one."""
+    return max(Counter(each["file_name"] for each in rows).values(), default=0)

@@ -1,0 +1,54 @@
+"""How photos of events are combined: chosen on the photos that the classifier was measured on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fieldmark.data.events import number_events, shots_of
+from fieldmark.evaluation import events, metrics
+from fieldmark.evaluation.events import EventMeasure
+from fieldmark.training.config import TrainConfig
+from fieldmark.training.stages import Outcome
+
+logger = logging.getLogger(__name__)
+
+
+def event_details(outcome: Outcome, config: TrainConfig) -> Mapping[str, Any]:
+    """Return the rule for events and what it is worth, for the provenance; empty where it is not measured.
+
+    It is in folds only. Times and places are those of the photos' list: without one no event is known.
+    """
+    if outcome.summary.measurement.way != "folds":
+        return {}  # a test part is used by no choice
+    evaluation, table = outcome.evaluation, outcome.fitted.data.table
+    shots = shots_of(table, evaluation.photo_ids)
+    if not any(each.sequence or each.taken for each in shots):
+        return {}
+    found = events.choose(
+        metrics.log_softmax32(evaluation.scores_NC / np.float32(outcome.classifier.temperature)),
+        evaluation.labels_N,
+        np.array(number_events(shots), np.int64),
+        outcome.classifier.taxonomy.levels,
+        config.precision,
+        [each.place for each in shots],
+    )
+    if found is None:
+        return {}
+    logger.info(sentence(found))
+    return {"events": msgspec.to_builtins(found)}
+
+
+def sentence(found: EventMeasure) -> str:
+    """Say what combining the photos of events is worth."""
+    paired = found.paired
+    low, high = paired.interval
+    verdict = "a tie" if paired.tie else f"{paired.value:+.1%} ({low:+.1%} to {high:+.1%})"
+    return (
+        f"Events: {found.events:,}, {found.several:,} of them with several photos. One answer an event "
+        f"({found.rule.way}): error {found.error:.1%}; photo by photo {found.photo_error:.1%}, {verdict}."
+    )
