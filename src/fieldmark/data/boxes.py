@@ -194,7 +194,8 @@ def cropped(table: PhotoTable, detections: Detections, threshold: float) -> Phot
     Raises:
         InputError: the file has boxes for none of the photos.
     """
-    named = {name_key(name): taxon.id for taxon in table.taxonomy for name in (taxon.common_name, taxon.name)}
+    names = ((name, taxon.id) for taxon in table.taxonomy for name in (taxon.common_name, taxon.name) if name)
+    named = {name_key(name): taxon_id for name, taxon_id in names}
     photos, others = table.frame.filter(IS_KEPT | IS_HARD), table.frame.filter(~(IS_KEPT | IS_HARD))
     boxes = detections.matched(photos["path"].to_list())
     check_matched(len(boxes), photos.height)

@@ -23,14 +23,14 @@ class Answer:
 
 def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:
     """Return the answer in one photo's record."""
-    if "rejected" in record:
-        return Answer(remark=f"the photo could not be used: {record['rejected']}")
     if "kind" in record:  # of a classified photo too, for another box of it
         found = record.get("detection")
         remark = "no box of an animal" if found is None else "by its box"
         score = None if found is None else found["confidence"]
         human = ("Homo sapiens", "species") if record["kind"] == "human" else ("", "")
         return Answer(*human, score=score, kind=record["kind"], remark=remark)
+    if "rejected" in record:
+        return Answer(remark=f"the photo could not be used: {record['rejected']}")
     ranks = tuple((rank, record["ranks"][rank]) for rank in RANKS if rank in record["ranks"])
     others = "; ".join(f"{each['name']} {each['score']:.3f}" for each in record["labels"])
     if record["sure"]:
