@@ -83,7 +83,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     }[orientation]
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
     data = _save(stored, kind, exif=exif, **options)
-    assert images.header(data) == images.verify(data) == Header(64, 48, kind)
+    assert images.header(data)[:3] == images.verify(data)[:3] == (64, 48, kind)
     difference = np.abs(images.decode(data).astype(int) - np.asarray(photo))
     assert difference.mean() < (2 if kind == "JPEG" else 0.001)
 

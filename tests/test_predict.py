@@ -342,10 +342,11 @@ def content(path: Path) -> list[str]:
     elif path.suffix == ".csv":
         found = table(path.read_bytes().decode())
     elif path.suffix == ".json":
-        found = json.loads(path.read_text())["predictions"]
+        whole = json.loads(path.read_text())
+        found = whole["predictions"] if "predictions" in whole else whole["images"]
     else:
         found = [json.loads(line) for line in path.read_text().splitlines()]
-    keys = ("filepath", "prediction", "file_name", "source", "name", "rank", "rejected")
+    keys = ("filepath", "file", "failure", "prediction", "file_name", "source", "name", "rank", "rejected")
     return [json.dumps([row.get(key) or "" for key in keys]) for row in found]
 
 
