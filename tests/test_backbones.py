@@ -282,6 +282,15 @@ def test_a_broken_file_is_refused(
         load(SMALL, weights=path)
 
 
+def test_one_infinite_number_is_a_limit_and_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"highest": torch.tensor(float("inf")), "x": torch.zeros(2)}, path)
+    assert weights.read(path).state["highest"].isinf()
+    torch.save({"highest": torch.tensor(float("nan")), "x": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match="not finite"):
+        weights.read(path)
+
+
 def test_files_that_hold_something_else(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     wrong_shape = state | {"features.0.weight": torch.zeros(64, 3, 5, 5)}

@@ -304,6 +304,15 @@ def test_the_mean_of_the_weights_is_the_recursion_that_it_says() -> None:
     assert WeightAverage(layer, 0.0).network is layer
 
 
+def test_the_mean_of_an_infinite_limit_is_that_limit() -> None:
+    layer = nn.Linear(1, 1)
+    layer.register_buffer("highest", torch.tensor(float("inf")))
+    average = WeightAverage(layer, 0.9)
+    for step in range(3):
+        average.update(step)
+    assert average.network.get_buffer("highest").item() == float("inf")
+
+
 # Time
 
 

@@ -68,14 +68,23 @@ def _accepting(facts: Architecture, network: nn.Module, side: int) -> nn.Module 
 def _resampled(network: nn.Module, side: int) -> nn.Module:
     """Return a copy whose position embeddings are resampled for another side; ValueError without any."""
     inside: Any = getattr(network, INSIDE, network)
-    patch = getattr(getattr(inside, "patch_embed", None), "patch_size", None) or (1, 1)
-    if not hasattr(inside, "set_input_size") or side % patch[0] or side % patch[1]:
+    embed: Any = getattr(inside, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None) or (1, 1)
+    grid: Any = getattr(getattr(inside, "pos_embed", None), "shape", ())
+    has_grid = len(grid) == 4 and tuple(grid[1:3]) == getattr(embed, "grid_size", None)
+    if not (has_grid or hasattr(inside, "set_input_size")) or side % patch[0] or side % patch[1]:
         raise ValueError("it has no size to set, or timm would cut off what is no whole patch")
     found = copy.deepcopy(network)
     inside = getattr(found, INSIDE, found)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of timm's code, for whoever writes it
-        inside.set_input_size(img_size=(side, side))
+        if hasattr(inside, "set_input_size"):
+            inside.set_input_size(img_size=(side, side))
+        else:  # (1, H, W, D), which the network itself resamples in every pass
+            from timm.layers import resample_abs_pos_embed_nhwc
+
+            size = [side // patch[0], side // patch[1]]
+            inside.pos_embed = torch.nn.Parameter(resample_abs_pos_embed_nhwc(inside.pos_embed, size))
     return found
 
 

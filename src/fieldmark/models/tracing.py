@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
@@ -28,6 +28,7 @@ def trace(module: nn.Module, example: torch.Tensor, to: Path) -> None:
     """
     import torch
 
+    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, OPSET)
     with warnings.catch_warnings():
         # The deprecation of the exporter, and warnings of the tracer about constant conditions.
         warnings.simplefilter("ignore")
@@ -41,6 +42,21 @@ def trace(module: nn.Module, example: torch.Tensor, to: Path) -> None:
             output_names=["features"],
             dynamic_axes={"crops": {0: "n"}, "features": {0: "n"}},
         )
+
+
+def _rms_norm(g: Any, x: Any, shape: Any, weight: Any, epsilon: Any) -> Any:
+    """Write root mean square normalisation (Zhang and Sennrich, 2019), for which the exporter has no rule."""
+    import torch
+    from torch.onnx import symbolic_helper
+
+    axes = [-1 - axis for axis in range(len(symbolic_helper._get_const(shape, "is", "shape")))]
+    small = symbolic_helper._get_const(epsilon, "f", "epsilon")
+    small = torch.finfo(torch.float32).eps if small is None else small
+    mean = g.op("ReduceMean", g.op("Mul", x, x), axes_i=axes)
+    root = g.op("Sqrt", g.op("Add", mean, g.op("Constant", value_t=torch.tensor(small))))
+    normalised = g.op("Div", x, root)
+    given = not symbolic_helper._is_none(weight)
+    return g.op("Mul", normalised, weight) if given else normalised
 
 
 def prefixed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:

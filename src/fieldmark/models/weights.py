@@ -192,7 +192,9 @@ def _tensors(value: Any, path: Path) -> dict[str, torch.Tensor]:
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise InputError(f"{path}: {str(name)!r} is not a tensor: it must be a state dict.")
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        # A single infinity is no damage: it is a limit that is never reached (Gemma 4's clamps).
+        wrong = tensor.isnan() if tensor.numel() == 1 else ~tensor.isfinite()
+        if tensor.is_floating_point() and bool(wrong.any()):
             raise InputError(f"{path}: {name!r} has values that are not finite: download it again.")
         state[name.removeprefix("module.")] = tensor
     return state

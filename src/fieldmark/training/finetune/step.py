@@ -106,11 +106,15 @@ class WeightAverage:
     def __init__(self, network: Network, decay: float) -> None:
         self.trained = network
         self.of: Any = None
+        self._limits: list[tuple[torch.Tensor, torch.Tensor]] = []
         if decay:
             import_torchvision()
             from timm.utils.model_ema import ModelEmaV3
 
             self.of = ModelEmaV3(network, decay=decay, use_warmup=True)
+            pairs = zip(self.of.module.buffers(), network.buffers(), strict=True)
+            # The mean of an infinite limit with itself is not a number.
+            self._limits = [pair for pair in pairs if pair[1].isinf().any()]
 
     @property
     def network(self) -> Network:
@@ -124,6 +128,8 @@ class WeightAverage:
         """Update the mean after an update of the weights."""
         if self.of is not None:
             self.of.update(self.trained, step)
+            for mean, limit in self._limits:
+                mean.copy_(limit)
 
     def into_network(self) -> None:
         """Set the means as the weights of the network."""
