@@ -204,11 +204,7 @@ def named(*paths: str) -> Detections:
     ("listed", "photos", "expected"),
     [
         (["a/1.jpg"], ["a/1.jpg"], ["a/1.jpg"]),
-        (
-            ["/home/x/a/1.jpg", "/home/x/b/1.jpg"],
-            ["a/1.jpg", "b/1.jpg"],
-            ["/home/x/a/1.jpg", "/home/x/b/1.jpg"],
-        ),
+        (["/mnt/x/a/1.jpg", "/mnt/x/b/1.jpg"], ["a/1.jpg", "b/1.jpg"], ["/mnt/x/a/1.jpg", "/mnt/x/b/1.jpg"]),
         (["1.jpg", "2.jpg"], ["mine/1.jpg", "mine/2.jpg"], ["1.jpg", "2.jpg"]),
         (
             ["C:\\x\\a\\1.jpg", "C:\\x\\a\\2.jpg"],

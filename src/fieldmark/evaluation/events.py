@@ -151,7 +151,7 @@ def _halves(places: Sequence[str | None] | None, events: int) -> BoolArray:
     if len(names) < 2:
         return np.arange(events) % 2 == 0
     number = {name: at for at, name in enumerate(names)}
-    return np.array([number[each or ""] % 2 == 0 for each in places or ()], dtype=np.bool_)
+    return np.fromiter((number[each or ""] % 2 == 0 for each in places or ()), np.bool_)
 
 
 def _rule(

@@ -81,7 +81,7 @@ def _resampled(network: nn.Module, side: int) -> nn.Module:
         if hasattr(inside, "set_input_size"):
             inside.set_input_size(img_size=(side, side))
         else:  # (1, H, W, D), which the network itself resamples in every pass
-            from timm.layers import resample_abs_pos_embed_nhwc
+            from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
 
             size = [side // patch[0], side // patch[1]]
             inside.pos_embed = torch.nn.Parameter(resample_abs_pos_embed_nhwc(inside.pos_embed, size))

@@ -27,8 +27,9 @@ def trace(module: nn.Module, example: torch.Tensor, to: Path) -> None:
         to: the file.
     """
     import torch
+    from torch.onnx.utils import register_custom_op_symbolic
 
-    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, OPSET)
+    register_custom_op_symbolic("aten::rms_norm", _rms_norm, OPSET)
     with warnings.catch_warnings():
         # The deprecation of the exporter, and warnings of the tracer about constant conditions.
         warnings.simplefilter("ignore")
@@ -49,13 +50,14 @@ def _rms_norm(g: Any, x: Any, shape: Any, weight: Any, epsilon: Any) -> Any:
     import torch
     from torch.onnx import symbolic_helper
 
-    axes = [-1 - axis for axis in range(len(symbolic_helper._get_const(shape, "is", "shape")))]
-    small = symbolic_helper._get_const(epsilon, "f", "epsilon")
+    helper: Any = symbolic_helper
+    axes = [-1 - axis for axis in range(len(helper._get_const(shape, "is", "shape")))]
+    small = helper._get_const(epsilon, "f", "epsilon")
     small = torch.finfo(torch.float32).eps if small is None else small
     mean = g.op("ReduceMean", g.op("Mul", x, x), axes_i=axes)
     root = g.op("Sqrt", g.op("Add", mean, g.op("Constant", value_t=torch.tensor(small))))
     normalised = g.op("Div", x, root)
-    given = not symbolic_helper._is_none(weight)
+    given = not helper._is_none(weight)
     return g.op("Mul", normalised, weight) if given else normalised
 
 

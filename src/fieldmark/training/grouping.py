@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from fieldmark.data import images
+from fieldmark.data.events import number_events, seconds_of, shots_of
 from fieldmark.data.photos import PhotoFile, PhotoTable
 from fieldmark.data.storage import places
 from fieldmark.data.subset import LabelledPhotos
@@ -47,6 +48,7 @@ def grouped(table: PhotoTable, photos: LabelledPhotos, features: Features | None
     """
     bursts = _bursts(photos)
     copies = _pairs([]) if features is None else _near_duplicates(photos, features)
+    copies = _of_other_visits(table, photos, copies)
     if not len(bursts) + len(copies):
         return table
     named: dict[str, int] = {}
@@ -77,6 +79,23 @@ def grouped(table: PhotoTable, photos: LabelledPhotos, features: Features | None
     frame = table.frame.join(new, on="id", how="left", maintain_order="left")
     frame = frame.with_columns(group=pl.coalesce("together", "group")).drop("together")
     return table.with_frame(frame)
+
+
+def _of_other_visits(table: PhotoTable, photos: LabelledPhotos, pairs: IntArray) -> IntArray:
+    """Leave out pairs of one place and of different events: a fixed camera always sees the same background.
+
+    Otherwise all photos of a species at a station would be one group.
+    """
+    shots = shots_of(table, photos.ids)
+    known_N = np.array(
+        [shot.place is not None and bool(shot.sequence or seconds_of(shot.taken)) for shot in shots]
+    )
+    place = {name: at for at, name in enumerate(dict.fromkeys(shot.place for shot in shots))}
+    place_N = np.array([place[shot.place] for shot in shots], np.int64)
+    event_N = np.array(number_events(shots), np.int64)
+    one, other = pairs.T
+    both = known_N[one] & known_N[other] & (place_N[one] == place_N[other])
+    return pairs[~(both & (event_N[one] != event_N[other]))]
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> IntArray:
