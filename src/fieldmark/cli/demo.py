@@ -4,6 +4,7 @@ Options:
     out: The folder to write to.
     species: The number of species. [default: 48]
     photos: The number of photos. [default: 1100]
+    stations: Draw photos of camera-trap stations, with boxes, instead, and train nothing.
     like: Annotations of a real data set: draw a small photo for each of its files, and train nothing.
 """
 
@@ -28,6 +29,7 @@ def demo(
     out: Path = Path("demo"),
     species: Annotated[int | None, typer.Option(min=4)] = None,
     photos: Annotated[int | None, typer.Option(min=40)] = None,
+    stations: Annotated[bool, typer.Option("--stations")] = False,
     like: Path | None = None,
     cache: Path | None = None,
 ) -> None:
@@ -35,9 +37,20 @@ def demo(
     from fieldmark import inference
     from fieldmark.data import synthetic
 
+    sized = species is not None or photos is not None
+    if (stations and like is not None) or ((stations or like is not None) and sized):
+        raise InputError(
+            "--like draws what its annotations list, --stations draws cameras: name one of them, "
+            "and leave --species and --photos out."
+        )
+    if stations:
+        drawn = synthetic.draw_stations(out)
+        typer.echo(
+            f"{drawn:,} photos drawn. Train on the animals in their boxes: fieldmark train "
+            f"{out / 'stations.json'} --boxes {out / 'boxes.json'} --out MODEL"
+        )
+        return
     if like is not None:
-        if species is not None or photos is not None:
-            raise InputError("--like draws what its annotations list: leave --species and --photos out.")
         drawn = synthetic.draw_like(like, out)
         typer.echo(f"{drawn:,} photos drawn. Study them: fieldmark study paper {out} --out STUDY")
         return

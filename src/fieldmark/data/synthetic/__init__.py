@@ -16,19 +16,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fieldmark.data.synthetic import marker
 from fieldmark.data.synthetic.camera import photograph
+from fieldmark.data.synthetic.marker import MARKER
 from fieldmark.data.synthetic.plan import Frame, plan
 from fieldmark.data.synthetic.small import draw_like
 from fieldmark.data.synthetic.species import Species, create_species
+from fieldmark.data.synthetic.stations import draw_stations
 from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.threads import in_order
 
-__all__ = ["MARKER", "draw", "draw_like"]
+__all__ = ["MARKER", "draw", "draw_like", "draw_stations"]
 
-MARKER = "fieldguide.json"
 _VERSION = 1  # of the drawings: another one gives other photos
 _ANNOTATIONS = ("train2019.json", "val2019.json", "test2019.json", "answers.json")
 _WEB_PAGE = b"<!DOCTYPE html><title>404</title><p>The photo that you are looking for has moved.</p>\n"
@@ -53,31 +55,16 @@ def draw(
             "2 species, and for at least 6 photos of each."
         )
     about = {"version": _VERSION, "species": species, "photos": photos, "seed": seed}
-    done = _already(folder, about)
+    done = marker.is_complete(folder, about)
     kinds = create_species(species, seed)
     frames = plan(kinds, photos, seed)
     missing = [frame for frame in frames if not (folder / frame.path).exists()]
     if done and not missing and all((folder / name).exists() for name in _ANNOTATIONS):
         return
-    io.write_json(folder / MARKER, {**about, "complete": False})
+    marker.write(folder, about, complete=False)
     _draw_all(folder, kinds, missing, seed, workers or cores())
     _annotate(folder, kinds, frames)
-    io.write_json(folder / MARKER, {**about, "complete": True})
-
-
-def _already(folder: Path, about: dict[str, int]) -> bool:
-    """Return whether the folder has this guide, complete except for files deleted since."""
-    marker = folder / MARKER
-    if not marker.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} has other files: name a new or empty folder.")
-        return False
-    found = io.read_json(marker)
-    if not isinstance(found, dict) or {key: found.get(key) for key in about} != about:
-        raise InputError(
-            f"{folder} has a field guide drawn with other settings ({marker}): name another folder."
-        )
-    return found.get("complete") is True
+    marker.write(folder, about, complete=True)
 
 
 def _draw_all(folder: Path, kinds: tuple[Species, ...], frames: list[Frame], seed: int, workers: int) -> None:

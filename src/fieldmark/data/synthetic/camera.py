@@ -41,7 +41,7 @@ def photograph(species: Species, seed: int, individual: str, photo: str) -> byte
     _settle(scene, animal, rng)
     if where.random() < 0.5:
         scenery.grass(scene, rng, int(rng.integers(1, 6)), float(rng.choice([0, 1.5, 4])))
-    return _expose(scene, upright, rng)
+    return _encoded(exposed(scene, rng, rng), upright, rng)
 
 
 def _pose(size: tuple[int, int], side: bool, where: np.random.Generator, rng: np.random.Generator) -> Pose:
@@ -75,18 +75,24 @@ def _settle(scene: Image.Image, animal: Image.Image, rng: np.random.Generator) -
     scene.paste(part, corner, part)
 
 
-def _expose(image: Image.Image, upright: bool, rng: np.random.Generator) -> bytes:
-    """Apply white balance, exposure, contrast and noise, and encode as JPEG."""
+def exposed(image: Image.Image, rng: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Apply exposure, white balance and contrast (of `rng`), and noise (of `grain`).
+
+    The picture has at most 810 pixels a side.
+    """
     gain = float(np.exp(rng.normal(0, 0.1)))
     balance = 1 + rng.normal(0, 0.03, 3)
     contrast = rng.uniform(0.88, 1.18)
     steps = np.arange(256) / 255
     tables = [np.clip((steps * gain * b - 0.45) * contrast + 0.45, 0, 1) * 255 for b in balance]
     image = image.point([int(value) for table in tables for value in table])
-    left, top = rng.integers(0, 200, 2)
-    tile = _noise(int(rng.integers(1, 7)))
+    left, top = grain.integers(0, 200, 2)
+    tile = _noise(int(grain.integers(1, 7)))
     tile = tile.crop((left, top, left + image.width, top + image.height))
-    image = ImageChops.add(image, tile, 1, -128)
+    return ImageChops.add(image, tile, 1, -128)
+
+
+def _encoded(image: Image.Image, upright: bool, rng: np.random.Generator) -> bytes:
     exif = Image.Exif()
     if upright:
         image = image.transpose(Image.Transpose.ROTATE_90)

@@ -254,6 +254,7 @@ class Painter:
             self.alpha *= np.clip(left * SCALE + 0.5, 0, 1)
 
 
+@lru_cache(maxsize=32)  # an animal is photographed several times
 def paint(species: Species, animal: Appearance, *, front: bool, underside: bool) -> Image.Image:
     """Paint one wing of one animal as RGBA, flat, its root at `wing(...).root`."""
     painter = Painter(species, animal, front)
