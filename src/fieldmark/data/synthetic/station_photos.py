@@ -152,7 +152,8 @@ def _sprite(
         layer = draw(random.generator(seed, "look", passer.individual))
     layer = layer.crop(layer.getbbox())
     scale = passer.size * size[0] * float(rng.uniform(0.92, 1.08)) / max(layer.size)
-    layer = layer.resize(tuple(max(1, round(side * scale)) for side in layer.size), Image.Resampling.BICUBIC)
+    width, height = (max(1, round(side * scale)) for side in layer.size)
+    layer = layer.resize((width, height), Image.Resampling.BICUBIC)
     blur = abs(passer.speed[0]) * size[0] * float(rng.uniform(0, 0.12)) if rng.random() < 0.25 else 0.0
     if blur > 0.5:  # it moves while the shutter is open
         margin = math.ceil(blur) + 1

@@ -151,7 +151,7 @@ def _active(place: Station, species: Habits, rng: np.random.Generator) -> dateti
 
 def _passer(category: int, individual: str, rng: np.random.Generator) -> Passer:
     """Let something pass: animals anywhere, most of them small; some leave the photo or cross its edge."""
-    size, y = 0.08 + 0.27 * rng.beta(1.1, 2.8), rng.uniform(0.35, 0.9)
+    size, y = 0.08 + 0.27 * rng.beta(1.1, 3.6), rng.uniform(0.35, 0.9)
     if category in (HUMAN, VEHICLE):
         size, y = rng.uniform(0.28, 0.5), rng.uniform(0.55, 0.7)
     edge = rng.random() < 0.3

@@ -36,7 +36,7 @@ from fieldmark.utils.typing import DoubleArray
 
 _VERSION = 1  # of the drawings: another one gives other photos
 _DETECTED = {"1": "animal", "2": "person", "3": "vehicle"}
-_JITTER = 0.047  # of a detected box's edges, as a share of its sides: the IoU is about 0.8
+_JITTER = 0.075  # of a detected box's edges, as a share of its sides: the IoU is about 0.8
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def draw_stations(
     """
     if min(stations, visits) < 1 or species < len(planned.REGIONS) or not all(32 <= s <= 810 for s in size):
         raise InputError(
-            f"{stations} stations, {visits} visits, {species} species, photos of {size[0]} x {size[1]} pixels "
-            "cannot be drawn: ask for 1 or more, 3 species or more, and 32 to 810 pixels."
+            f"{stations} stations, {visits} visits, {species} species, photos of {size[0]} x {size[1]} "
+            "pixels cannot be drawn: ask for 1 or more, 3 species or more, and 32 to 810 pixels."
         )
     given = {"stations": stations, "visits": visits, "species": species, "seed": seed}
     more = {"width": size[0], "height": size[1], "wrong_clock": int(wrong_clock)}
@@ -171,9 +171,9 @@ def _detections(shot: _Shot, size: tuple[int, int], seed: int) -> Iterator[dict[
     rng = random.generator(seed, "detector", shot.id)
     for category, box in shot.boxes:
         box_4 = np.array(box) / (size * 2)
-        small = max(0.0, 1 - box_4[2:].max() / 0.16)  # 0.5 for an animal of 8 % of a side
+        small = max(0.0, 1 - box_4[2:].max() / 0.2)  # 0.5 for an animal of 10 % of a side
         hard = small + 0.3 * shot.visit.night
-        confidence = 0.6 + 0.37 * rng.beta(3, 1.2) - 0.4 * hard * rng.random()
+        confidence = 0.6 + 0.37 * rng.beta(3, 1.2) - 0.6 * hard * rng.random()
         if rng.random() > 0.02 + 0.15 * hard:
             kind = min(category, planned.FIRST_SPECIES) % planned.FIRST_SPECIES + 1
             yield _detection(kind, confidence, box_4, rng)
