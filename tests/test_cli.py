@@ -302,6 +302,7 @@ BAD = {
     "study out is foreign": ("study", "paper", "insects", "--out", "foreign"),
     "demo out is foreign": ("demo", "--out", "file"),
     "demo too small": ("demo", "--out", "new", "--species", "50", "--photos", "41"),
+    "demo of two sets": ("demo", "--out", "new", "--stations", "--photos", "50"),
     "no command of that name": ("guess", "insects"),
     "an option too many": ("stats", "insects", "--fast"),
 }

@@ -87,18 +87,21 @@ def photo(
         boxes.append((passer.category, (left, top, right - left, bottom - top)))
     picture.paste(blades, (sway, 0), blades)
     light = random.generator(seed, "exposure", visit.id)  # the same in all frames of a burst
-    return _lit(exposed(picture, light, rng), visit), boxes
+    return _lit(exposed(picture, light, rng), visit, light), boxes
 
 
-def _lit(picture: Image.Image, visit: Visit) -> Image.Image:
-    """Give a photo the light of its hour: grey and darker towards the corners at night, warm at dusk."""
+def _lit(picture: Image.Image, visit: Visit, rng: np.random.Generator) -> Image.Image:
+    """Give a photo the light of its hour: grey and darker towards the corners at night, by day patches of
+    sun and shadow, warm at dusk."""
     if visit.night:
         flash = ImageChops.multiply(picture.convert("L"), _flash(picture.size))
         return flash.convert("RGB")
     hour = visit.taken.hour + visit.taken.minute / 60
     low = max(0.0, 1 - min(hour - 6, 20 - hour) / 2)  # 1 at sunrise and sunset
     tables = [min(255, int(v * (1 - fall * low))) for fall in (0.22, 0.42, 0.55) for v in range(256)]
-    return picture.point(tables)
+    patches = scenery.smooth(rng.uniform(110, 255, (4, 6)), picture.size[::-1]).clip(60, 255)
+    shade = Image.fromarray(patches.astype(np.uint8))
+    return ImageChops.multiply(picture.point(tables), Image.merge("RGB", [shade] * 3))
 
 
 @lru_cache(maxsize=2)
