@@ -6,10 +6,11 @@ many photos as the validation part has, as needed for classes with few photos. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.utils.random import order
 from fieldmark.utils.typing import BoolArray, IntArray
@@ -21,6 +22,20 @@ def together(first: LabelledPhotos, second: LabelledPhotos) -> LabelledPhotos:
     """The photos of two parts, one after the other."""
     names = (each.name for each in fields(first))
     return LabelledPhotos(**{name: getattr(first, name) + getattr(second, name) for name in names})
+
+
+def placed(photos: LabelledPhotos, table: PhotoTable) -> tuple[LabelledPhotos, LabelledPhotos]:
+    """Return those at a known location, of classes at two locations or more; and the same, whose groups
+    are the locations."""
+    location = dict(table.frame.select("id", "location").iter_rows())
+    of_N = [location.get(photo_id) for photo_id in photos.ids]
+    at: dict[str, set[str]] = {}
+    for taxon_id, place in zip(photos.taxon_ids, of_N, strict=True):
+        at.setdefault(taxon_id, set()).update([place] if place is not None else [])
+    pairs = zip(photos.taxon_ids, of_N, strict=True)
+    keep_N = np.array([place is not None and len(at[taxon_id]) > 1 for taxon_id, place in pairs], np.bool_)
+    by_place = replace(photos, groups=tuple(of_N))
+    return photos.where(keep_N), by_place.where(keep_N)
 
 
 def folds(photos: LabelledPhotos, count: int, seed: int) -> IntArray:

@@ -25,7 +25,7 @@ _DEFAULTS: About = {
     **{key: {} for key in ("photos", "seconds", "chosen", "machine", "versions", "measured")},
     **dict.fromkeys(("curve", "tried", "tuned", "passed_over"), ()),
     **dict.fromkeys(("created", "temperature", "threshold", "licence", "ensemble", "beside")),
-    **dict.fromkeys(("rare", "grown", "split", "data_digest")),
+    **dict.fromkeys(("rare", "grown", "split", "data_digest", "places", "events")),
 }
 
 
@@ -36,6 +36,7 @@ def classifier_page(
     taxonomy: Taxonomy,
     photos: PhotoOf,
     train_counts: Mapping[str, int],
+    coordinates: Mapping[str, tuple[float, float]] | None = None,
 ) -> str:
     """Render the page of a classifier as one HTML text that needs no other file.
 
@@ -48,11 +49,13 @@ def classifier_page(
             `coverage` on validation photos; or None), `licence`, `chosen` (setting to value), `grown`
             (see `fieldmark.training.extend`), `ensemble`, `tried`, `tuned`, `passed_over` and `beside`
             (see `fieldmark.training.automl`), `rare` (see `fieldmark.training.logit_adjustment`),
-            `split` (`way`, `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
+            `places` and `events` (see `fieldmark.training.new_places` and `event_rule`), `split` (`way`,
+            `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: The scores of test photos.
         taxonomy: The names of the classes.
         photos: Returns where a photo is stored, or None.
         train_counts: The number of training photos of each taxon.
+        coordinates: Latitude and longitude of locations, in degrees; None: no map.
     """
     about = {**_DEFAULTS, **about}
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
@@ -74,6 +77,7 @@ def classifier_page(
         confusions=hardest_pairs(evaluation, photos, taxonomy),
         calibration=_calibration(evaluation, about["temperature"]),
         ranks=_ranks(about["measured"]),
+        places=_places(about["places"], coordinates or {}),
         unknown=_unknown(about["measured"]),
         curve=_curve(about["curve"]),
         members=about["ensemble"]["members"] if about["ensemble"] else [],
@@ -181,6 +185,30 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [(rank, one) for rank, one in answered.items() if rank != "all" and one["photos"]],
         "all": answered["all"],
         "plot": plots.coverage("coverage", title, points, chosen) if points else None,
+    }
+
+
+MOST_PLACES = 60
+"""Most rows of the table and of the plot of places."""
+
+
+def _places(
+    found: Mapping[str, Any] | None, coordinates: Mapping[str, tuple[float, float]]
+) -> dict[str, Any] | None:
+    """Return the errors at known and new places with a plot and, where coordinates are known, a map."""
+    if not found:
+        return None
+    rows = found["places"]
+    drawn = [plots.Dot(row["name"], row["new"], tuple(row["new_interval"])) for row in rows[:MOST_PLACES]]
+    at = [
+        (*coordinates[row["name"]], row["photos"], row["new"]) for row in rows if row["name"] in coordinates
+    ]
+    return {
+        **{key: found[key] for key in ("all", "difference", "light")},
+        "rows": rows[:MOST_PLACES],
+        "more": max(0, len(rows) - MOST_PLACES),
+        "plot": plots.dots("places", "Error of each place", drawn, "top-1 error", percent=True),
+        "map": plots.places("map", "Places", at) if len(at) > 1 else None,
     }
 
 

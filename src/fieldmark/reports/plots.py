@@ -7,6 +7,7 @@ same input gives the same bytes.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,20 @@ def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -
         if shown
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **_LEGEND)
+
+
+def places(name: str, title: str, rows: Sequence[tuple[float, float, int, float]]) -> str:
+    """Plot places by longitude and latitude: (latitude, longitude, photos, error) each."""
+    figure, axes = _figure(4.0)
+    most = max(photos for *_, photos, _ in rows)
+    for latitude, longitude, photos, wrong in rows:
+        size = 5 + 13 * math.sqrt(photos / most)
+        axes.plot([longitude], [latitude], "o", color=SERIES[0], alpha=0.25 + 0.7 * wrong, markersize=size)
+    middle = math.radians(sum(latitude for latitude, *_ in rows) / len(rows))
+    axes.set(xlabel="longitude", ylabel="latitude", aspect=1 / max(0.05, math.cos(middle)))
+    axes.margins(0.15)
+    axes.ticklabel_format(useOffset=False)
+    return _svg(figure, name, title)
 
 
 def lines(name: str, title: str, rows: Sequence[Line], xlabel: str, ylabel: str) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.event_rule import event_details
 from fieldmark.training.measuring import measure
+from fieldmark.training.new_places import place_details
 from fieldmark.training.provenance import Provenance, Seconds
 from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.summary import Changes, photo_line
@@ -55,6 +56,7 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
     fitted = strategy.fit(data)
     outcome = measure(fitted, strategy.config)
     details = {**fitted.details, **fitted.compare(outcome), **event_details(outcome, strategy.config)}
+    details |= place_details(outcome, strategy.config)
     if "grown" in details:
         changes = Changes.from_dict(details["grown"])
         outcome = replace(outcome, summary=replace(outcome.summary, grown=changes))

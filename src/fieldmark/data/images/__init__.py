@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_BYTES = places.MAX_BYTES
+_COLOURLESS = 12  # grey levels between the channels of all but a few pixels
 
 
 class Header(NamedTuple):
@@ -125,6 +126,19 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             return _oriented_header(found.width, found.height, found.orientation, kind)
         pixels, orientation = pillow.decode(kind, data, max_pixels)
         return _oriented_header(pixels.shape[1], pixels.shape[0], orientation, kind)
+
+
+def is_grey(data: bytes) -> bool:
+    """Return whether a photo has no colours, as those that a camera trap takes at night by infrared.
+
+    It is decoded at a reduced size; a colour cast that all pixels have alike is none.
+
+    Raises:
+        ImageRejected: the bytes are not an image.
+    """
+    pixels = decode(data, at_least=48).astype(np.int16)
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    return float(np.percentile(spread, 95) - np.median(spread)) < _COLOURLESS
 
 
 def capture_time(data: bytes) -> str:

@@ -130,7 +130,7 @@ def _rounds(context: StudyContext, run: Run) -> tuple[LabelledPhotos, list[cross
     if run.part == "cross":
         photos = train_and_val(context)
         if run.places:
-            photos, by_place = context.data.placed(photos)
+            photos, by_place = cross_validation.placed(photos, context.data.dataset.table)
             apart = by_place if run.places == "new" else photos
             return by_place, cross_validation.rounds(apart, context.seed)
         return photos, cross_validation.rounds(photos, context.seed)

@@ -62,21 +62,6 @@ class StudyPhotos:
             return self.parts.classes
         return self.kept if run.prune_below is None else self._kept(run.prune_below)
 
-    def placed(self, photos: LabelledPhotos) -> tuple[LabelledPhotos, LabelledPhotos]:
-        """Return those at a known location, of classes at two locations or more; and the same, whose groups
-        are the locations."""
-        location = dict(self.dataset.table.frame.select("id", "location").iter_rows())
-        of_N = [location.get(photo_id) for photo_id in photos.ids]
-        at: dict[str, set[str]] = {}
-        for taxon_id, place in zip(photos.taxon_ids, of_N, strict=True):
-            at.setdefault(taxon_id, set()).update([place] if place is not None else [])
-        pairs = zip(photos.taxon_ids, of_N, strict=True)
-        keep_N = np.array(
-            [place is not None and len(at[taxon_id]) > 1 for taxon_id, place in pairs], np.bool_
-        )
-        by_place = replace(photos, groups=tuple(of_N))
-        return photos.where(keep_N), by_place.where(keep_N)
-
     def measured_on(self, run: Run) -> LabelledPhotos:
         """Return the photos that a run is measured on; raises InputError if there are none."""
         photos = self.parts.test if run.part == "test" else self.parts.val

@@ -172,7 +172,8 @@ def _placed(runs: list[Run], data: StudyPhotos) -> list[Run]:
     """The runs without those that compare locations, where the photos have fewer than there are folds."""
     if not any(run.places for run in runs):
         return runs
-    _, by_place = data.placed(cross_validation.together(data.parts.train, data.parts.val))
+    photos = cross_validation.together(data.parts.train, data.parts.val)
+    _, by_place = cross_validation.placed(photos, data.dataset.table)
     if (known := len(set(by_place.groups))) >= cross_validation.FOLDS:
         return runs
     logger.info(
