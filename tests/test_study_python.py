@@ -20,7 +20,6 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments import Options, OwnNetwork, Recipe, Run, StudyConfig, StudyResult, study
 from fieldmark.experiments.own import code_key, fit_head
-from fieldmark.experiments.study.photos import StudyPhotos
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.softmax import Hyperparameters, Training, fit
@@ -278,7 +277,8 @@ def test_new_places_are_measured_by_heads_that_saw_none_of_their_photos(
     scores = [Evaluation.load(tmp_path / "study" / row.scores) for row in found]
     assert set(scores[0].photo_ids) == set(scores[1].photo_ids)
     assert {place for each in scores for place in each.groups} == {f"site {at}" for at in range(8)}
-    photos, by_place = StudyPhotos(dataset).placed(cross_validation.together(*parts_of(dataset)))
+    both = cross_validation.together(*parts_of(dataset))
+    photos, by_place = cross_validation.placed(both, dataset.table)
     for fold in cross_validation.rounds(by_place, 0):
         places = np.array(by_place.groups)
         assert not set(places[fold.measure]) & set(places[fold.learn | fold.choose])

@@ -5,6 +5,7 @@ Arguments:
 Options:
     out: The PNG image to write.
     label: The class to explain: its id or scientific name. [default: the first answer]
+    boxes: A file of boxes: explain the surest box of an animal in the photo.
     engine: What runs the network for the prediction; the heat map has its own way. [default: onnxruntime,
         or torch where the network cannot be converted]
 """
@@ -24,6 +25,7 @@ def explain(
     photo: Path,
     out: Path,
     label: str | None = None,
+    boxes: Path | None = None,
     engine: EngineName | None = None,
     cache: Path | None = None,
 ) -> None:
@@ -31,7 +33,7 @@ def explain(
     from fieldmark import inference
     from fieldmark.inference import explain as explaining
 
-    found = explaining.run(model, photo, out, label, engine)
+    found = explaining.run(model, photo, out, label, engine, boxes)
     named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
     typer.echo("\n".join(inference.text_lines([named])))
     if found.heat is None:

@@ -16,9 +16,12 @@ import polars as pl
 from fieldmark.data import readers, synonyms
 from fieldmark.data.photos import IS_HARD, PhotoFile, PhotoTable
 from fieldmark.data.split import Part, Split
-from fieldmark.data.storage.places import Place
+from fieldmark.data.storage import places
+from fieldmark.data.storage.places import Boxed, Place
+from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.random import order
+from fieldmark.utils.threads import in_order
 from fieldmark.utils.typing import BoolArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -85,6 +88,21 @@ def _photos(table: PhotoTable, rows: pl.DataFrame) -> LabelledPhotos:
         groups=tuple(rows["group"]),
         supercategories=tuple(table.taxonomy[taxon_id].supercategory for taxon_id in rows["taxon_id"]),
     )
+
+
+def whole_photos(photos: LabelledPhotos) -> LabelledPhotos:
+    """Return the same items with the whole photos that their boxes are of, in place of the crops.
+
+    Raises:
+        ImageRejected: a photo cannot be read.
+    """
+
+    def whole(file: PhotoFile) -> PhotoFile:
+        if not isinstance(file.path, Boxed):
+            return file
+        return PhotoFile(io.sha256(places.read(file.path)), file.path.photo)
+
+    return replace(photos, files=tuple(in_order(whole, photos.files)))
 
 
 def read(

@@ -241,8 +241,37 @@ def foundation(options: Options) -> Recipe:
     )
 
 
+def traps(options: Options) -> Recipe:
+    """Return a study of boxes beside the whole photos that they are of, at new and at known places.
+
+    The networks are those of `options.backbones`, or the default. The rows of a table have the same items:
+    each box of an animal, with the label of its photo.
+    """
+    names = options.backbones or (LITE0,)
+    how: dict[str, Any] = {"pruned": False, "part": "cross", "mode": "head", "head": "logistic"}
+    tables: dict[str, Literal["seen", "new"]] = {"boxes": "new", "boxes-known": "seen"}
+    return Recipe(
+        "traps",
+        "Boxes and whole photos, at new and at known places",
+        tuple(
+            Run(
+                table,
+                f"{name}, {'whole photos' if whole else 'boxes'}",
+                name,
+                places=places,
+                whole=whole,
+                epochs=options.epochs,
+                **how,
+            )
+            for table, places in tables.items()
+            for whole in (True, False)
+            for name in names
+        ),
+    )
+
+
 RECIPES: dict[str, RecipeFunction] = {
-    **{"paper": paper, "better": better, "tuned": tuned, "foundation": foundation}
+    **{"paper": paper, "better": better, "tuned": tuned, "foundation": foundation, "traps": traps}
 }
 
 

@@ -39,7 +39,7 @@ class Options:
     long_epochs: int = 100  # the same for runs that are trained for longer
     seed: int = 0  # of the split, of the order of training and of the bootstrap
     prune_below: int | None = None  # one more pruning threshold for the recipe `better`
-    backbones: tuple[str, ...] = ()  # the networks of the recipe `foundation`
+    backbones: tuple[str, ...] = ()  # the networks of the recipes `foundation` and `traps`
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Run:
         places: for `head` on out-of-fold photos: only those with a known location, of classes at two
             locations or more; `seen`: folds as usual; `new`: no fold learns from the locations that it is
             measured on. None: all photos.
+        whole: for `head` on out-of-fold photos: the photos that boxes are of, in place of their crops.
         each: for `head` on out-of-fold photos: how many photos of a class are learned from; None: all.
         size, crop: the side of the crops in pixels, and how they are made; None: as for `TrainConfig`.
         changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
@@ -97,6 +98,7 @@ class Run:
     decide: Literal["probable", "height"] = "probable"
     prune_below: int | None = None
     places: Literal["seen", "new"] | None = None
+    whole: bool = False
     each: int | None = None
     size: int | None = None
     crop: Crop | None = None
@@ -128,6 +130,7 @@ class Run:
             "decide": "probable",
             "each": None,
             "places": None,
+            "whole": False,
             "size": None,
             "crop": None,
         }  # where unset, older rows keep their keys
@@ -154,6 +157,7 @@ class Run:
             "" if self.prune_below is None else f"below{self.prune_below}",
             "" if self.each is None else f"{self.each}each",
             "" if self.places is None else f"{self.places}-places",
+            "whole-photos" if self.whole else "",
             *(f"{self.size}px" if self.size else "", self.crop or ""),
             re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",

@@ -50,6 +50,15 @@ TABLES = {
         "Photos at a known location, of classes at two locations or more: measured by heads that learned "
         "from other photos of the same location, or from none. Intervals are by location.",
     ),
+    "boxes": (
+        "Boxes and whole photos, at new places",
+        "The same boxes of animals in both rows: by their crops, or by the whole photo around each. No fold "
+        "learns from the locations that it is measured on. Intervals are by location.",
+    ),
+    "boxes-known": (
+        "Boxes and whole photos, at known places",
+        "The same, where a fold learns from other photos of the locations.",
+    ),
     "together": (
         "Ensembles of networks",
         "Weights are fitted outside the fold that they are measured on; the reference is the best "

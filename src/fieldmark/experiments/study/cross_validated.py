@@ -10,7 +10,7 @@ from dataclasses import astuple, replace
 import numpy as np
 
 from fieldmark.data import cross_validation
-from fieldmark.data.subset import LabelledPhotos
+from fieldmark.data.subset import LabelledPhotos, whole_photos
 from fieldmark.evaluation import calibration, metrics
 from fieldmark.evaluation.ensemble import log_mixture
 from fieldmark.evaluation.results import Evaluation
@@ -129,6 +129,8 @@ def _rounds(context: StudyContext, run: Run) -> tuple[LabelledPhotos, list[cross
     """All photos of a run, and which of them are trained, chosen and measured on in each round."""
     if run.part == "cross":
         photos = train_and_val(context)
+        if run.whole:
+            photos = whole_photos(photos)
         if run.places:
             photos, by_place = cross_validation.placed(photos, context.data.dataset.table)
             apart = by_place if run.places == "new" else photos

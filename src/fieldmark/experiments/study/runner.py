@@ -94,6 +94,8 @@ def _study(
     if groups == "auto" and dataset is not photos:
         dataset = _grouped(Prepared(dataset, extractor), able, networks, config)
     data = StudyPhotos(dataset, config.prune_below)
+    if dataset.table.box_threshold is None and any(run.whole for run in able):
+        raise InputError("Whole photos are compared with boxes: name the file of these with --boxes.")
     runs = _placed(_prunable(able, data), data)
     context = StudyContext(runs, config, networks, data, extractor, folder, made, command)
     _in_turn(context)
@@ -187,8 +189,8 @@ def _placed(runs: list[Run], data: StudyPhotos) -> list[Run]:
 
 
 def _in_turn(context: StudyContext) -> None:
-    """Do the runs in the order in which their features are ready."""
-    cached = [run for run in context.runs if run.mode in ON_FEATURES and run.backbone]
+    """Do the runs in the order in which their features are ready; those of whole photos compute their own."""
+    cached = [run for run in context.runs if run.mode in ON_FEATURES and run.backbone and not run.whole]
     started = [run for run in context.runs if run.mode == "tuned" and run.transfer != "scratch"]
     wanted: dict[str | None, dict[str, Backbone]] = {}
     for run in cached + started:

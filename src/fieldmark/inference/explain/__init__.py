@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fieldmark.data import images
+from fieldmark.data.readers.box_files import read_boxes
+from fieldmark.data.storage.places import Boxed
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.data.transforms import Preprocess
 from fieldmark.inference import neighbours
@@ -142,15 +144,35 @@ def explain(
 
 
 def run(
-    model: Path, photo: Path, out: Path, label: str | None = None, engine: EngineName | None = None
+    model: Path,
+    photo: Path,
+    out: Path,
+    label: str | None = None,
+    engine: EngineName | None = None,
+    boxes: Path | None = None,
 ) -> Explanation:
     """Explain a photo with the classifier in a folder, and write the picture as a PNG.
 
-    The engine predicts; heat maps need ONNX Runtime, or gradients, which only PyTorch computes.
+    The engine predicts; heat maps need ONNX Runtime, or gradients, which only PyTorch computes. With a file
+    of boxes the surest box of an animal is explained.
+
+    Raises:
+        InputError: the boxes show no animal in the photo, or see `explain`.
     """
-    found = explain(Classifier.load(model, engine=engine), photo, label)
+    classifier = Classifier.load(model, engine=engine)
+    found = explain(classifier, photo if boxes is None else _box_in(photo, boxes), label)
     io.write_bytes(out, picture(found))
     return found
+
+
+def _box_in(photo: Path, boxes: Path) -> Boxed:
+    found = read_boxes(boxes).matched([str(photo)]).get(str(photo))
+    if found is None:
+        raise InputError(f"{boxes} does not list {photo}: name a photo that is in it.")
+    animals = [each for each in found if each.category == "animal"]
+    if not animals:
+        raise InputError(f"{boxes} has no box of an animal in {photo}: explain the whole photo instead.")
+    return Boxed(photo, max(animals, key=lambda each: each.confidence).box)
 
 
 def _number(classifier: Classifier, label: int | str | Taxon) -> int:
