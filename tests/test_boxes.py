@@ -19,6 +19,7 @@ from PIL import Image
 from fieldmark.data import boxes, images
 from fieldmark.data.boxes import Detection, Detections
 from fieldmark.data.images.boxes import pixels_in, turned
+from fieldmark.data.merge import merge
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.readers import BoxFile, read
 from fieldmark.data.readers.box_files import read_boxes
@@ -382,3 +383,11 @@ def test_a_table_of_boxes_is_written_and_read(tmp_path: Path, cache: Path) -> No
     with pytest.raises(InputError, match="without boxes"):
         BoxFile.of(None, 0.5)
     assert pl.DataFrame(again.frame)["status"].to_list().count("kept") == 2
+
+
+def test_boxes_and_whole_photos_are_not_merged() -> None:
+    whole = table({"1": "fox", "2": "hare"})
+    cut = boxes.cropped(whole, Detections({"1": seen(0.9), "2": seen(0.8)}, "test"), 0.5)
+    with pytest.raises(InputError, match="do not go together"):
+        merge([whole, cut])
+    assert merge([cut, cut]).box_threshold == 0.5

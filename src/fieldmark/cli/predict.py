@@ -25,7 +25,7 @@ Computing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +38,7 @@ from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
     from fieldmark.inference.classifier import Classifier
-    from fieldmark.inference.inputs import Boxes
+    from fieldmark.inference.inputs import Boxes, InputPhoto
 
 logger = logging.getLogger(__name__)
 
@@ -66,17 +66,10 @@ def predict(
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
-    from fieldmark.data.events import read_clocks
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
     classifier = _classifier(model, engine, only, decide)
-    items = inference.find_photos(photos or ())
-    for each in listed or ():
-        items += inference.read_list(each)
-    if not items:
-        raise InputError("No photo is given: name photos or folders, or a list with --list.")
-    if clocks is not None:
-        items = inference.at_clocks(items, read_clocks(clocks))
+    items = _items(photos or (), listed or (), clocks)
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     if at is not None:
         items = inference.at_boxes(items, at)
@@ -136,6 +129,19 @@ def _classifier(
             "probabilities are renormalised."
         )
     return classifier if decide is None else classifier.decided_by(decide)
+
+
+def _items(photos: Sequence[Path], lists: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
+    """Find the photos, and correct their times."""
+    from fieldmark import inference
+    from fieldmark.data.events import read_clocks
+
+    items = inference.find_photos(photos)
+    for each in lists:
+        items += inference.read_list(each)
+    if not items:
+        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
 def _boxes(learned: Mapping[str, Any] | None, path: Path | None, threshold: float | None) -> Boxes | None:

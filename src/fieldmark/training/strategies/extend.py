@@ -195,20 +195,11 @@ class ExtendStrategy:
 
 
 def _new_photos(photos: Path, old: _Old, config: ExtendConfig) -> PhotoTable:
-    """Read the new photos, cut to boxes as the classifier's were."""
-    learned = old.table.box_threshold
-    threshold = config.box_threshold
-    if config.boxes and threshold is None:
-        threshold = learned
-    boxes = readers.BoxFile.of(config.boxes, threshold)
-    new = readers.read(photos, boxes=boxes)
-    if (new.box_threshold is None) != (learned is None):
-        raise InputError(
-            "The classifier learned from whole photos: leave --boxes out."
-            if learned is None
-            else "The classifier learned from boxes: name those of the new photos with --boxes."
-        )
-    return new
+    """Read the new photos, cut to boxes from the same confidence on as the classifier's were."""
+    boxes = readers.BoxFile.of(config.boxes, config.box_threshold)
+    if boxes and boxes.threshold is None:
+        boxes = replace(boxes, threshold=old.table.box_threshold)
+    return readers.read(photos, boxes=boxes)
 
 
 def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _Old:
