@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName, Grouping
+from fieldmark.utils.choices import Compute, EngineName, Grouping
 
 
 def grow(
@@ -25,6 +25,7 @@ def grow(
     names: Path | None = None,
     groups: Grouping | None = None,
     engine: EngineName = "auto",
+    compute: Compute | None = None,
     thumbnails: bool = False,
     cache: Path | None = None,
 ) -> None:

@@ -28,7 +28,7 @@ from typing import Annotated
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import Decision, EngineName, OutputFormat
+from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def predict(
     cluster: str | None = None,
     shards: opt.Positive = 16,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
@@ -56,7 +57,7 @@ def predict(
 
     if wide and out is None and format != "csv":
         raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
-    classifier = Classifier.load(model, engine=engine)
+    classifier = Classifier.load(model, engine=engine, compute=compute)
     if classifier.provenance.get("names_only"):
         logger.warning(classifier.provenance.get("test", ""))
     if only is not None:
