@@ -17,7 +17,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Compute, EngineName
 
 
 def explain(
@@ -27,13 +27,14 @@ def explain(
     label: str | None = None,
     boxes: Path | None = None,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference import explain as explaining
 
-    found = explaining.run(model, photo, out, label, engine, boxes)
+    found = explaining.run(model, photo, out, label, engine, compute, boxes)
     named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
     typer.echo("\n".join(inference.text_lines([named])))
     if found.heat is None:

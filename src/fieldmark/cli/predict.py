@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import Decision, EngineName, OutputFormat
+from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,13 +62,14 @@ def predict(
     cluster: str | None = None,
     shards: opt.Positive = 16,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
-    classifier = _classifier(model, engine, only, decide)
+    classifier = _classifier(model, engine, compute, only, decide)
     items = _items(photos or (), listed or (), clocks)
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     if at is not None:
@@ -112,13 +113,17 @@ def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool
 
 
 def _classifier(
-    model: Path, engine: EngineName | None, only: Path | None, decide: Decision | None
+    model: Path,
+    engine: EngineName | None,
+    compute: Compute | None,
+    only: Path | None,
+    decide: Decision | None,
 ) -> Classifier:
     """Read the classifier, for some of its labels and with a way to decide, and say so."""
     from fieldmark import inference
     from fieldmark.inference.classifier import Classifier
 
-    classifier = Classifier.load(model, engine=engine)
+    classifier = Classifier.load(model, engine=engine, compute=compute)
     if classifier.provenance.get("names_only"):
         logger.warning(classifier.provenance.get("test", ""))
     if only is not None:

@@ -15,6 +15,8 @@ from fieldmark.data.transforms import MAX_SIZE, Preprocess
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
 from fieldmark.models.architecture import Architecture
+from fieldmark.models.runtime import CONVERTED, HALF, Tier
+from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError
 
 
@@ -84,6 +86,42 @@ def network(value: Any, head: LinearHead) -> Architecture:
     if facts.feature_dim != len(head.weight) or not 1 <= facts.input_size <= MAX_SIZE or min(facts.std) <= 0:
         raise ValueError("the network is not the one of the head")
     return facts
+
+
+def tier(value: Any, folder: Path, digests: Mapping[str, str]) -> Tier:
+    """Return how a network is computed, or raise ValueError; the quantised graph is seen to be harmless."""
+    if value == {"tier": "half", "engine": "auto"}:
+        return HALF
+    name = text(value, "graph")
+    named = value["tier"] == "int8" and value["engine"] in CONVERTED
+    if not named or not re.fullmatch(r"int8(-\d+)?\.onnx", name):
+        raise ValueError("a network is computed in a way that fieldmark does not know")
+    data = (folder / name).read_bytes()
+    if (digest := io.sha256(data)) != digests[name]:
+        raise ValueError(f"{name} is not the file that was written with it")
+    if not _is_plain(data):
+        raise ValueError(f"{name} is not the graph of a network alone")
+    return Tier.int8(value["engine"], folder.absolute() / name, digest)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a graph names no other files, no operators of others, and no branches that hide such things."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # protobuf's error has no public root
+        return False
+    nodes = model.graph.node
+    values = [attribute for node in nodes for attribute in node.attribute]
+    tensors = [*model.graph.initializer, *(each.t for each in values)]
+    return (
+        bool(nodes)
+        and not (model.functions or model.graph.sparse_initializer)
+        and not any(each.data_location or each.external_data for each in tensors)
+        and all(node.domain in ("", "ai.onnx") for node in nodes)
+        and not any(each.HasField("g") or each.graphs or each.tensors for each in values)
+    )
 
 
 def member(

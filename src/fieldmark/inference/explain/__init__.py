@@ -19,7 +19,7 @@ from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activa
 from fieldmark.inference.explain.picture import Explanation, overlay, picture
 from fieldmark.inference.neighbours import similar
 from fieldmark.utils import io
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Compute, EngineName
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -149,17 +149,18 @@ def run(
     out: Path,
     label: str | None = None,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     boxes: Path | None = None,
 ) -> Explanation:
     """Explain a photo with the classifier in a folder, and write the picture as a PNG.
 
-    The engine predicts; heat maps need ONNX Runtime, or gradients, which only PyTorch computes. With a file
-    of boxes the surest box of an animal is explained.
+    The engine predicts, in the tier `compute`; heat maps need ONNX Runtime, or gradients, which only PyTorch
+    computes. With a file of boxes the surest box of an animal is explained.
 
     Raises:
         InputError: the boxes show no animal in the photo, or see `explain`.
     """
-    classifier = Classifier.load(model, engine=engine)
+    classifier = Classifier.load(model, engine=engine, compute=compute)
     found = explain(classifier, photo if boxes is None else _box_in(photo, boxes), label)
     io.write_bytes(out, picture(found))
     return found
