@@ -49,8 +49,8 @@ def merge(tables: Sequence[PhotoTable], *, keep_first: bool = False) -> PhotoTab
     frame = _corrected(frame, settled) if settled else frame
     if len({table.box_threshold is None for table in tables}) > 1:
         raise InputError(
-            "Some of these tables are of whole photos and some of boxes, which do not go together: name boxes "
-            "for all of them (--boxes), or for none."
+            "Some of these tables are of whole photos and some of boxes, which do not go together: name "
+            "boxes for all of them (--boxes), or for none."
         )
     merged = PhotoTable(frame, Taxonomy(taxa.found.values()), root, tables[0].source, tables[0].box_threshold)
     return _deduplicate(merged, settled)
