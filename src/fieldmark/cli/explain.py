@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Compute, EngineName
 
 
 def explain(
@@ -25,13 +25,14 @@ def explain(
     out: Path,
     label: str | None = None,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
     from fieldmark.inference import explain as explaining
 
-    found = explaining.run(model, photo, out, label, engine)
+    found = explaining.run(model, photo, out, label, engine, compute)
     named = inference.PhotoResult(inference.InputPhoto(str(photo), photo), found.prediction)
     typer.echo("\n".join(inference.text_lines([named])))
     if found.heat is None:

@@ -5,6 +5,7 @@ Arguments:
 Network:
     backbone: A network; repeat for several. [default: tf_efficientnet_lite0]
 Computing:
+    compute: How precisely the network computes: exact in float32, or half in 16 bits.
     shard: Which shard this process computes: i/n, from 1/n to n/n.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import Crop, EngineName
+from fieldmark.utils.choices import Compute, Crop, EngineName
 from fieldmark.utils.errors import InputError
 
 
@@ -27,6 +28,7 @@ def extract(
     weights: str = "pretrained",
     weights_dir: Path | None = None,
     engine: EngineName = "auto",
+    compute: Compute = "exact",
     size: str | None = None,
     crop: Crop | None = None,
     cluster: str | None = None,
@@ -39,12 +41,20 @@ def extract(
     from fieldmark.features import sharded
     from fieldmark.features.extractor import FeatureExtractor, View
     from fieldmark.models import load, named
+    from fieldmark.models.runtime import Tier
 
+    if compute not in ("exact", "half"):
+        raise InputError(f"--compute {compute} depends on training photos: give it to `fieldmark train`.")
     mine = sharded.Shard.parse(shard)
     if cluster is not None and mine.of > 1:
         raise InputError("--shard is for a process without a cluster: with --cluster, give --shards only.")
     table = sharded.read(photos, source=source)
-    how: dict[str, Any] = {"weights": weights, "weights_dir": weights_dir, "size": opt.side(size)}
+    how: dict[str, Any] = {
+        "weights": weights,
+        "weights_dir": weights_dir,
+        "size": opt.side(size),
+        "tier": Tier(compute),
+    }
     given = [named(name, weights_dir) for name in backbone or ["tf_efficientnet_lite0"]]
     networks = dict.fromkeys(given, how)
     extractor = FeatureExtractor(View(FITS.get(crop)), engine=engine)

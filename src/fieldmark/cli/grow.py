@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName, Grouping
+from fieldmark.utils.choices import Compute, EngineName, Grouping
 
 
 def grow(
@@ -27,6 +27,7 @@ def grow(
     box_threshold: opt.Confidence = None,
     groups: Grouping | None = None,
     engine: EngineName = "auto",
+    compute: Compute | None = None,
     thumbnails: bool = False,
     cache: Path | None = None,
 ) -> None:

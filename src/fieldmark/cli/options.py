@@ -23,6 +23,8 @@ Training:
     bfloat16: Fine-tune in bfloat16: faster where the hardware supports it.
 Computing:
     engine: What runs the network; auto measures which is fastest.
+    compute: How precisely the network computes: exact in float32, half in 16 bits, int8 in 8-bit integers.
+        [default: as trained]
     size: The side of the square crop in pixels. [default: that of the network]
     crop: Resize a photo to a square, cut out its center, or pad it with a border. [default: as the
         network was published; squash for those that fieldmark lists]

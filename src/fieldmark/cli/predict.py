@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import Decision, EngineName, OutputFormat
+from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def predict(
     cluster: str | None = None,
     shards: opt.Positive = 16,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
@@ -69,7 +70,7 @@ def predict(
     from fieldmark.data.events import read_clocks
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
-    classifier = _classifier(model, engine, only, decide)
+    classifier = _classifier(model, engine, compute, only, decide)
     items = inference.find_photos(photos or ())
     for each in listed or ():
         items += inference.read_list(each)
@@ -119,13 +120,17 @@ def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool
 
 
 def _classifier(
-    model: Path, engine: EngineName | None, only: Path | None, decide: Decision | None
+    model: Path,
+    engine: EngineName | None,
+    compute: Compute | None,
+    only: Path | None,
+    decide: Decision | None,
 ) -> Classifier:
     """Read the classifier, for some of its labels and with a way to decide, and say so."""
     from fieldmark import inference
     from fieldmark.inference.classifier import Classifier
 
-    classifier = Classifier.load(model, engine=engine)
+    classifier = Classifier.load(model, engine=engine, compute=compute)
     if classifier.provenance.get("names_only"):
         logger.warning(classifier.provenance.get("test", ""))
     if only is not None:

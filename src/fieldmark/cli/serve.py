@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Compute, EngineName
 from fieldmark.utils.errors import InputError
 
 _KEY_LENGTH = 16  # shorter ones can be guessed
@@ -35,6 +35,7 @@ def serve(
     max_pixels: int = 50_000_000,
     max_bytes: int = 33_554_432,
     engine: EngineName | None = None,
+    compute: Compute | None = None,
     cache: Path | None = None,
 ) -> None:
     options = locals()
@@ -48,7 +49,7 @@ def serve(
         raise InputError(f"{error.name} is not installed: run `pip install 'fieldmark[serve]'`.") from error
     from fieldmark.inference.classifier import Classifier
 
-    run(Classifier.load(model, engine=engine), config)
+    run(Classifier.load(model, engine=engine, compute=compute), config)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

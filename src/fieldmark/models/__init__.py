@@ -15,6 +15,7 @@ from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
 from fieldmark.models.backbone import Backbone, key_for_side
 from fieldmark.models.catalogue import named
+from fieldmark.models.runtime.tiers import EXACT, Tier
 
 BACKBONES = catalogue.BUILT_IN
 DEFAULT = timm.LITE0.name
@@ -71,6 +72,7 @@ def load(
     seed: int = 0,
     size: int | None = None,
     trained_at: int | None = None,
+    tier: Tier = EXACT,
 ) -> Backbone:
     """Load a network with its weights, in evaluation mode.
 
@@ -84,6 +86,7 @@ def load(
         seed: of random values.
         size: the side of its crops in pixels; None: the one that it was published or trained for.
         trained_at: the side that the weights in a file were trained for; None: the published one.
+        tier: how it is to be computed.
 
     Raises:
         InputError: an unknown network, one that does not take crops of such a side, or a file that is
@@ -105,7 +108,7 @@ def load(
         facts, network = facts.at(trained_at), network_at(facts, network.eval(), trained_at)
     info = weights_.fill(facts, network, read) if read else weights_.random_weights_info(facts, network, seed)
     found = Backbone(facts, network.eval(), info)
-    return found if size is None else found.at(size)
+    return (found if size is None else found.at(size)).computed(tier)
 
 
 def available(weights_dir: Path | None = None) -> list[str]:

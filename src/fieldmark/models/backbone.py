@@ -5,13 +5,14 @@ PyTorch is imported when a network is built, so that the command line starts qui
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.models._torchvision_import import import_torchvision
 from fieldmark.models.architecture import Architecture, WeightsInfo
+from fieldmark.models.runtime.tiers import EXACT, Tier
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -38,6 +39,7 @@ class Backbone:
     network: nn.Module  # as its library defines it, with its own last layer
     weights_info: WeightsInfo
     native: Backbone | None = None  # the same network on its original side; None: this one
+    tier: Tier = EXACT  # how its features are computed
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out what is computed again; `_unpickled` runs before the network is read."""
@@ -71,6 +73,15 @@ class Backbone:
         return f"{self.architecture.name}; {self.weights_info.summary}{told}"
 
     @cached_property
+    def exact(self) -> Backbone:
+        """Return the same backbone computed in float32."""
+        return self if self.tier == EXACT else replace(self, tier=EXACT)
+
+    def computed(self, tier: Tier) -> Backbone:
+        """Return the same backbone computed in a tier."""
+        return self.exact if tier == EXACT else replace(self, tier=tier)
+
+    @cached_property
     def trunk(self) -> Trunk:
         """Return the module from crops to features: uint8 (N, S, S, 3) -> float32 (N, D).
 
@@ -84,11 +95,13 @@ class Backbone:
     def key(self) -> str:
         """Return the key of its cached features: 64 hex digits.
 
-        A digest of the trunk's weights, the architecture and the definition of a feature: two files with the
-        same values give the same key.
+        A digest of the trunk's weights, the architecture, the definition of a feature and the tier: two files
+        with the same values give the same key.
         """
         from fieldmark.models.weights import digest_of_values
 
+        if self.tier != EXACT:
+            return self.tier.key_of(self.exact.key)
         if self.native is not None:
             return key_for_side(self.native.key, self.architecture.input_size)
         facts = self.architecture

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from fieldmark import models
 from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.utils.choices import (
+    Compute,
     Crop,
     DecodingTier,
     EngineName,
@@ -30,6 +31,7 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "split": get_args(SplitMethod),
     "groups": get_args(Grouping),
     "engine": get_args(EngineName),
+    "compute": get_args(Compute),
     "tier": get_args(DecodingTier),
     "crop": get_args(Crop),
     "ensemble": get_args(Weighting),
@@ -69,6 +71,9 @@ class TrainConfig:
             as they are.
         seed: of the split and of the order of training.
         engine: what runs the network; `auto` measures.
+        compute: how precisely the frozen network computes: `exact` in float32, `half` in 16 bits, `int8` in
+            8-bit integers, with ranges measured on training photos; `auto`: a faster tier that is shown not
+            to harm on these photos, else `exact`.
         tier: how photos are decoded, `exact` or `fast`.
         size: the side of the crop in pixels; None: the one that the network was published for.
         crop: how a photo becomes a crop: `squash` resizes it without its proportions, `center` cuts out
@@ -117,6 +122,7 @@ class TrainConfig:
     box_threshold: float | None = None
     seed: int = 0
     engine: EngineName = "auto"
+    compute: Compute = "exact"
     tier: DecodingTier = "exact"
     size: int | None = None
     crop: Crop | None = None
@@ -297,6 +303,8 @@ def _of_several(config: TrainConfig) -> Iterator[str]:
     if config.checkpointing or config.accumulate or config.optimizer_bits != 32:
         options = "--checkpointing, --accumulate and --optimizer-bits"
         yield f"{options} are for fine-tuning one network: leave them out, {alone}"
+    if config.compute != "exact":
+        yield f"--compute is for one network: leave it out, {alone}"
     if not best:
         yield from _of_no_search(config)
         yield from _of_no_tuning(config, "--quality best")
@@ -311,6 +319,8 @@ def _of_one(config: TrainConfig) -> Iterator[str]:
         )
     if config.transfer == "last":
         yield from _of_no_tuning(config, "--transfer all")
+    elif config.compute != "exact":
+        yield "--compute is for a frozen network: leave it out, or --transfer; --bfloat16 is for fine-tuning."
     if config.transfer == "scratch" and config.weights not in ("pretrained", "random"):
         yield "--transfer scratch begins with random weights: leave --weights out, or --transfer all."
     if config.rare and config.transfer != "last":

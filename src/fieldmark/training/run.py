@@ -175,7 +175,7 @@ def extend(
     config = config or ExtendConfig()
     with _claimed(out):
         strategy: pipeline.Strategy
-        classifier = Classifier.load(model)
+        classifier = Classifier.load(model, compute=config.compute)
         if classifier.provenance.get("names_only"):
             how = TrainConfig(
                 backbone=classifier.architecture,

@@ -20,6 +20,10 @@ EngineName = Literal["auto", "torch", "onnxruntime", "openvino", "cuda", "mps"]
 HeadKind = Literal["softmax", "sampled"]
 # In how many bits an optimiser keeps each number of its state.
 OptimizerBits = Literal[8, 32]
+# How precisely a network is computed: in float32, in 16 bits, or in 8-bit integers.
+TierName = Literal["exact", "half", "int8"]
+# The same, or as measured on the user's photos.
+Compute = Literal["exact", "half", "int8", "auto"]
 # What `fieldmark predict` prints.
 OutputFormat = Literal["text", "csv", "jsonl"]
 # The sizes of photos in iNaturalist Open Data, from the largest on.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fieldmark.heads.base import LinearHead
 from fieldmark.models import runtime
 from fieldmark.models.runtime import graphs
 from fieldmark.utils import io
+from fieldmark.utils.choices import Compute
 from fieldmark.utils.errors import ClassifierError, InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -38,18 +39,20 @@ class Network:
     """
 
     architecture: str
-    weights: str  # `Backbone.key` at the crop size it was made for
+    weights: str  # `Backbone.key` in float32, at the crop size it was made for
     source: Backbone | Path | None = None  # the backbone itself, or the file that holds its weights
     side: int | None = None  # crop size in pixels, where it is not the one that it was made for
     trained_at: int | None = None  # the crop size that it was made for, where it is not the published one
     runs_in: str | None = None  # the name of its engine; None: what starts fastest, see `_engine`
     facts: Architecture | None = None  # where the name alone does not say how it is built
+    tier: runtime.Tier = runtime.EXACT  # how its features are computed
 
     @classmethod
     def of(cls, backbone: Backbone) -> Network:
         """Return the network of a backbone that is in memory."""
         from fieldmark.models import BACKBONES, timm
 
+        tier, backbone = backbone.tier, backbone.exact
         facts, native = backbone.architecture, backbone.native
         side, own = facts.input_size if native else None, (native or backbone).architecture
         trained_at = own.input_size if own.published_size else None
@@ -57,25 +60,30 @@ class Network:
         # Some names are torchvision's and timm's: without the prefix they mean torchvision's.
         same = BACKBONES.get(facts.name, facts).library == facts.library
         name, key = facts.name if same else timm.PREFIX + facts.name, (native or backbone).key
-        return cls(name, key, backbone, side, trained_at, facts=described)
+        return cls(name, key, backbone, side, trained_at, facts=described, tier=tier)
 
     @property
     def key(self) -> str:
-        """The key of its cached features and its converted graph: `Backbone.key`."""
+        """The key of its cached features: `Backbone.key`."""
+        return self.tier.key_of(self.exact_key)
+
+    @property
+    def exact_key(self) -> str:
+        """The key of its features in float32, and of its converted graph."""
         from fieldmark.models import key_for_side
 
         return self.weights if self.side is None else key_for_side(self.weights, self.side)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields, with the weights in the place of the path to them."""
-        held = self.backbone if isinstance(self.source, Path) else self.source
+        held = self.backbone.exact if isinstance(self.source, Path) else self.source
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"source": held}
 
     def graph(self) -> onnx.ModelProto:
         """Return the network as a graph, converted before or now; raises InputError if it cannot be."""
         import onnx
 
-        return onnx.load(runtime.cached_graph(self.key) or graphs.graph(self.backbone))
+        return onnx.load(runtime.cached_graph(self.exact_key) or graphs.graph(self.backbone))
 
     @property
     def engine(self) -> runtime.Engine:
@@ -85,19 +93,24 @@ class Network:
 
     @property
     def backbone(self) -> Backbone:
-        """The network before the head, with its weights; raises ClassifierError if the file is damaged."""
+        """The network before the head, with its weights, in its tier; raises ClassifierError if the file is
+        damaged."""
         with _loading:
-            return self._backbone
+            return self._backbone.computed(self.tier)
 
     @cached_property
     def _engine(self) -> runtime.Engine:
         """A graph that was converted before is used at once, without PyTorch; a damaged one is
         converted again, and a network that cannot be converted runs in PyTorch if no engine is named."""
+        if self.tier.graph is not None:
+            return runtime.quantised_engine(self.tier, self.runs_in)
+        if self.tier != runtime.EXACT:
+            return runtime.engine(self.backbone, self.runs_in or "auto")
         name = self.runs_in or "onnxruntime"
-        graph = runtime.cached_graph(self.key)
+        graph = runtime.cached_graph(self.exact_key)
         if graph is not None and name in runtime.CONVERTED:
             with suppress(StoreError):
-                return runtime.CONVERTED[name](graph, runtime.BATCH)
+                return runtime.CONVERTED[name](graph, runtime.BATCH, self.tier)
         try:
             return runtime.engine(self.backbone, name)
         except InputError:
@@ -194,3 +207,24 @@ class Member:
         if not np.isfinite(logits_NC.max(axis=1)).all():
             raise ValueError("its scores are beyond what a number can hold")
         return logits_NC
+
+
+def computed(
+    members: tuple[Member, ...], compute: str | None, whose: str = "This classifier"
+) -> tuple[Member, ...]:
+    """Return members whose networks are computed in another tier; None and "auto": as they are.
+
+    Raises:
+        InputError: there is no such tier, or a network carries no int8 graph.
+    """
+    if compute not in (None, *get_args(Compute)):
+        raise InputError(f"there is no tier {compute!r}: name {', '.join(get_args(Compute))}.")
+    if compute == "int8" and not all(each.network.tier.graph for each in members):
+        raise InputError(
+            f"{whose} carries no int8 graph: train it with --compute int8, or use the tier exact."
+        )
+    if compute in (None, "auto", "int8"):
+        return members
+    tier = runtime.HALF if compute == "half" else runtime.EXACT
+    networks = {each.network.key: replace(each.network, tier=tier) for each in members}
+    return tuple(replace(each, network=networks[each.network.key]) for each in members)

@@ -4,6 +4,7 @@
     head.safetensors       the last layer
     ood.safetensors        what the out-of-distribution score compares a photo with
     backbone.safetensors   the weights of all layers before it
+    int8.onnx              the same layers, quantised, where features are computed in int8
     README.md              a model card in the form of the Hugging Face hub
 
 The second member's last layer is `head-2.safetensors`, the second distinct weights are
@@ -26,7 +27,7 @@ from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import hub as remote
 from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.answers import check_decision
-from fieldmark.inference.classifier.ensemble_member import Member, Network
+from fieldmark.inference.classifier.ensemble_member import Member, Network, computed
 from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
@@ -44,15 +45,16 @@ _BEFORE = "fieldmark-classifier-1"  # one member, written without the word
 MOST_MEMBERS = 64
 
 
-def _name(kind: str, number: int) -> str:
-    """The file of a member's head or of a network's weights."""
-    return f"{kind}.safetensors" if number == 0 else f"{kind}-{number + 1}.safetensors"
+def _name(kind: str, number: int, suffix: str = "safetensors") -> str:
+    """The file of a member's head, of a network's weights or of its quantised graph."""
+    return f"{kind}.{suffix}" if number == 0 else f"{kind}-{number + 1}.{suffix}"
 
 
 LIMITS = {
     "classifier.json": 1 << 28,
     **{_name("head", number): 1 << 33 for number in range(MOST_MEMBERS)},
     **{_name("backbone", number): 1 << 35 for number in range(MOST_MEMBERS)},
+    **{_name("int8", number, "onnx"): 1 << 31 for number in range(MOST_MEMBERS)},
     "neighbours.safetensors": 1 << 35,
     OOD_FILE: 1 << 33,
 }
@@ -65,6 +67,7 @@ KIND = Kind(
         *("backbone*.safetensors", "head*.safetensors", "neighbours.safetensors", OOD_FILE, "README.md"),
         *("evaluation.json", "evaluation.safetensors", "photos.parquet", "split.parquet"),
         "report.html",
+        "int8*.onnx",
     ),
 )
 
@@ -95,9 +98,17 @@ def _write(classifier: Classifier, folder: Path) -> None:
     for number, member in enumerate(classifier.members):
         tensors = {name: np.ascontiguousarray(t) for name, t in member.head.tensors().items()}
         io.write_bytes(folder / _name("head", number), as_bytes(tensors))
+    for graph, name in _graphs(classifier).items():
+        io.write_bytes(folder / name, graph.read_bytes())
     if classifier.ood:
         classifier.ood.save(folder)
     io.write_text(folder / "README.md", card(classifier))
+
+
+def _graphs(classifier: Classifier) -> dict[Path, str]:
+    """The quantised graphs of the networks, with the names of their files."""
+    graphs = dict.fromkeys(each.tier.graph for each in classifier.networks if each.tier.graph)
+    return {graph: _name("int8", number, "onnx") for number, graph in enumerate(graphs)}
 
 
 def _write_again(classifier: Classifier, old: Path, folder: Path) -> None:
@@ -116,7 +127,7 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
         folder / "classifier.json",
         {
             "format": FORMAT,
-            "members": [_as_json(member) for member in classifier.members],
+            "members": [_as_json(member, _graphs(classifier)) for member in classifier.members],
             "temperature": classifier.temperature,
             "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
             "known_from": classifier.ood.threshold if classifier.ood else None,
@@ -129,17 +140,25 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
     )
 
 
-def _as_json(member: Member) -> dict[str, Any]:
+def _as_json(member: Member, graphs: Mapping[Path, str]) -> dict[str, Any]:
     about, network = member.to_json(), member.network
     sides = {"side": network.side, "trained_at": network.trained_at}
     given: dict[str, Any] = {name: side for name, side in sides.items() if side is not None}
     given |= {"network": asdict(network.facts)} if network.facts else {}
+    if network.tier != runtime.EXACT:
+        given["compute"] = {"tier": network.tier.name, "engine": network.tier.engine}
+        given["compute"] |= {"graph": graphs[network.tier.graph]} if network.tier.graph else {}
     return {"architecture": network.architecture, "backbone_key": network.weights, **about, **given}
 
 
-def load(folder: str | Path, engine: str | None = None) -> dict[str, Any]:
+def load(folder: str | Path, engine: str | None = None, compute: str | None = None) -> dict[str, Any]:
     """Read a folder, a zip or a name on the hub; gives the attributes of a `Classifier`."""
     runtime.check_name(engine)
+    found = _read(folder, engine)
+    return found | {"members": computed(found["members"], compute, str(folder))}
+
+
+def _read(folder: str | Path, engine: str | None) -> dict[str, Any]:
     if hub := re.fullmatch(r"hf:/{1,2}([^/@]+/[^/@]+)(?:@(.+))?", str(folder)):
         return _load(remote.from_hub(hub[1], hub[2], LIMITS), engine)
     if not Path(folder).is_file():
@@ -210,7 +229,12 @@ def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tupl
         if any((each.architecture, each.trained_at) != (architecture, own) for each in sides.values()):
             raise ValueError("two networks have the same backbone_key")
         facts = validation.network(entry["network"], head) if "network" in entry else None
-        network = sides.setdefault(side, Network(architecture, key, path, side, own, engine, facts))
+        tier = (
+            validation.tier(entry["compute"], folder, about["files"]) if "compute" in entry else runtime.EXACT
+        )
+        network = sides.setdefault(side, Network(architecture, key, path, side, own, engine, facts, tier))
+        if network.tier != tier:
+            raise ValueError("one network is computed in two ways")
         temperature = validation.number(entry, "temperature", 1e-3, 1e3)
         weight = validation.number(entry, "weight", 0, 1)
         members.append(Member(network, preprocess, head, temperature, weight))

@@ -27,7 +27,7 @@ from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
-from fieldmark.utils.choices import Decision, EngineName
+from fieldmark.utils.choices import Compute, Decision, EngineName
 from fieldmark.utils.errors import ClassifierError, ImageRejected
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -378,7 +378,9 @@ class Classifier:
             return hub.upload(folder, name, private, revision, message, token)
 
     @classmethod
-    def load(cls, folder: str | Path, *, engine: EngineName | None = None) -> Classifier:
+    def load(
+        cls, folder: str | Path, *, engine: EngineName | None = None, compute: Compute | None = None
+    ) -> Classifier:
         """Read the folder that `save` wrote, a zip of it, or `hf://OWNER/NAME` (or with `@REVISION`)
         from the Hugging Face hub.
 
@@ -388,10 +390,11 @@ class Classifier:
             folder: the place.
             engine: what runs the networks; `auto` measures. None: ONNX Runtime, which starts without
                 PyTorch, or PyTorch where a network cannot be converted.
+            compute: `exact`, `half` or `int8`; None and `auto`: as it was trained (`TrainConfig.compute`).
 
         Raises:
             ClassifierError: it is not a classifier, is damaged or hostile, or cannot be fetched.
-            InputError: there is no such engine. One that is not installed, or that cannot run a network,
-                raises it at the first photo.
+            InputError: there is no such engine or tier. One that is not installed, or that cannot run a
+                network, raises it at the first photo.
         """
-        return cls(**storage.load(folder, engine))
+        return cls(**storage.load(folder, engine, compute))

@@ -15,6 +15,8 @@ from fieldmark.data.transforms import MAX_SIZE, Preprocess
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.heads.base import LinearHead
 from fieldmark.models.architecture import Architecture
+from fieldmark.models.runtime import CONVERTED, HALF, Tier
+from fieldmark.utils import io
 from fieldmark.utils.errors import ClassifierError
 
 
@@ -84,6 +86,35 @@ def network(value: Any, head: LinearHead) -> Architecture:
     if facts.feature_dim != len(head.weight) or not 1 <= facts.input_size <= MAX_SIZE or min(facts.std) <= 0:
         raise ValueError("the network is not the one of the head")
     return facts
+
+
+def tier(value: Any, folder: Path, digests: Mapping[str, str]) -> Tier:
+    """Return how a network is computed, or raise ValueError; the quantised graph is seen to be harmless."""
+    import onnx
+
+    if value == {"tier": "half", "engine": "auto"}:
+        return HALF
+    name = text(value, "graph")
+    if (
+        value["tier"] != "int8"
+        or value["engine"] not in CONVERTED
+        or not re.fullmatch(r"int8(-\d+)?\.onnx", name)
+    ):
+        raise ValueError("a network is computed in a way that fieldmark does not know")
+    data = (folder / name).read_bytes()
+    if (digest := io.sha256(data)) != digests[name]:
+        raise ValueError(f"{name} is not the file that was written with it")
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except Exception as error:  # protobuf's error has no public root
+        raise ValueError(f"{name} is not a graph") from error
+    # No other files, no code of others, and no branches that hide such things.
+    if any(tensor.data_location or tensor.external_data for tensor in graph.initializer) or any(
+        node.domain not in ("", "ai.onnx") or any(a.HasField("g") or a.graphs for a in node.attribute)
+        for node in graph.node
+    ):
+        raise ValueError(f"{name} holds more than a network")
+    return Tier.int8(value["engine"], folder.absolute() / name, digest)
 
 
 def member(

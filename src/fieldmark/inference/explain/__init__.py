@@ -17,7 +17,7 @@ from fieldmark.inference.explain.gradcam import Activation, NoFeatureMap, activa
 from fieldmark.inference.explain.picture import Explanation, overlay, picture
 from fieldmark.inference.neighbours import similar
 from fieldmark.utils import io
-from fieldmark.utils.choices import EngineName
+from fieldmark.utils.choices import Compute, EngineName
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -142,13 +142,19 @@ def explain(
 
 
 def run(
-    model: Path, photo: Path, out: Path, label: str | None = None, engine: EngineName | None = None
+    model: Path,
+    photo: Path,
+    out: Path,
+    label: str | None = None,
+    engine: EngineName | None = None,
+    compute: Compute | None = None,
 ) -> Explanation:
     """Explain a photo with the classifier in a folder, and write the picture as a PNG.
 
-    The engine predicts; heat maps need ONNX Runtime, or gradients, which only PyTorch computes.
+    The engine predicts, in the tier `compute`; heat maps need ONNX Runtime, or gradients, which only PyTorch
+    computes.
     """
-    found = explain(Classifier.load(model, engine=engine), photo, label)
+    found = explain(Classifier.load(model, engine=engine, compute=compute), photo, label)
     io.write_bytes(out, picture(found))
     return found
 

@@ -12,13 +12,16 @@ classifier's own predictions on photos.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldmark import inference
 from fieldmark.inference.classifier import Classifier, stacked
+from fieldmark.inference.classifier.ensemble_member import computed, running
 from fieldmark.inference.export.graph import FORMAT, assemble, describe, trunks_of
 from fieldmark.inference.export.validation import (
     CHECKED,
@@ -33,8 +36,10 @@ from fieldmark.inference.export.validation import (
     own_photos,
     pictures,
 )
-from fieldmark.models.runtime import int8 as int8_
+from fieldmark.models.runtime import Tier
+from fieldmark.models.runtime.quantise import quantise
 from fieldmark.utils import io, publishing
+from fieldmark.utils.choices import Compute, TierName
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray
 
@@ -65,6 +70,8 @@ CALIBRATED = 256
 """The maximum number of a classifier's photos for int8: one half sets the ranges, the other measures
 the loss."""
 
+_ROUNDS, _TIMED = 7, 8  # of a comparison of speed, and the photos of each round
+
 _OOD = 10  # tolerance of an out-of-distribution score, as a multiple of that of a probability
 
 
@@ -81,15 +88,17 @@ class Exported:
     Attributes:
         parity: the check of the float32 graph, which every export passes.
         loss: for int8, the differences due to rounding, on photos that it was not calibrated on.
+        faster: for int8, its speed as a multiple of that of float32 on this machine.
     """
 
     path: Path
     size: int
     parity: Parity
     loss: Parity | None = None
+    faster: float | None = None
 
 
-def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = False) -> Exported:
+def run(model: Path, path: Path, check: Sequence[Path] = (), *, compute: Compute | None = None) -> Exported:
     """Export the classifier in the folder `model`; see `export`.
 
     Photos and folders to check on are named in `check`; without any, those that the classifier was trained
@@ -101,14 +110,28 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, int8: bool = Fal
     with publishing.writing_file(path, "--onnx"):
         classifier = Classifier.load(model)
         given = [item.path for item in inference.find_photos(check)]
+        int8 = tier_of(classifier, compute) == "int8"
         places = given or own_photos(classifier, CALIBRATED if int8 else CHECKED)
         if not places:
             logger.info("No photos to check on were found: using generated pictures.")
-        return export(classifier, path, pictures(places), int8=int8)
+        return export(classifier, path, pictures(places), compute=compute)
+
+
+def tier_of(classifier: Classifier, compute: Compute | None) -> TierName:
+    """Return the tier of the file to write: by default that of the classifier, if it is int8.
+
+    Raises:
+        InputError: the tier is `half`.
+    """
+    if compute == "half":
+        raise InputError("an ONNX file has no tier half: ONNX Runtime computes exact and int8 on processors.")
+    if compute in (None, "auto"):
+        return "int8" if all(each.tier.name == "int8" for each in classifier.networks) else "exact"
+    return "int8" if compute == "int8" else "exact"
 
 
 def export(
-    classifier: Classifier, path: Path, photos: Sequence[ByteArray] = (), *, int8: bool = False
+    classifier: Classifier, path: Path, photos: Sequence[ByteArray] = (), *, compute: Compute | None = None
 ) -> Exported:
     """Write a classifier as one ONNX file, if its predictions agree with the classifier's.
 
@@ -116,12 +139,16 @@ def export(
         path: the file; it is written completely or not at all.
         photos: decoded photos, uint8 (H, W, 3), to check with and, for int8, to calibrate on; a dozen
             generated pictures of many shapes are added for the check.
-        int8: compute the network in 8-bit integers: a quarter of the size, and less exact.
+        compute: `exact`, or `int8`: the network in 8-bit integers, which is less exact and a quarter of the
+            size; None and `auto`: the tier that the classifier was trained in.
 
     Raises:
         InputError: the predictions differ, the network cannot be converted, `path` cannot be written,
-            or there are too few photos for int8.
+            there are too few photos for int8, or int8 is not faster than float32 on this machine.
     """
+    int8 = tier_of(classifier, compute) == "int8"
+    quantised = {each.exact_key: each.tier for each in classifier.networks}
+    classifier = replace(classifier, members=computed(classifier.members, "exact"))
     trunks = trunks_of(classifier)
     model = assemble(classifier, trunks)
     shapes = [*photos, *generated_pictures()]
@@ -139,13 +166,20 @@ def export(
             f"{allowed:g} is allowed, and {_OOD} times that in an out-of-distribution score): "
             "use the classifier's folder, or train with another network."
         )
-    loss = None
+    loss = faster = None
     if int8:
-        model, loss = _quantised(classifier, trunks, photos, expected[: len(photos)])
+        plain = model
+        model, loss = _quantised(classifier, trunks, photos, expected[: len(photos)], quantised)
+        faster = speed(model, plain, photos)
+        if faster <= 1:
+            raise InputError(
+                f"{path} is not written: in int8 it is {faster:.2f} times as fast as in float32 on this "
+                "machine: export it exact."
+            )
     describe(model, classifier, parity, loss)
     data = model.SerializeToString()
     io.write_bytes(path, data)
-    return Exported(path, len(data), parity, loss)
+    return Exported(path, len(data), parity, loss, faster)
 
 
 def _apart(parity: Parity) -> float:
@@ -157,9 +191,18 @@ def _agrees(parity: Parity, allowed: float) -> bool:
 
 
 def _quantised(
-    classifier: Classifier, trunks: Sequence[onnx.ModelProto], photos: Sequence[ByteArray], expected: Outputs
+    classifier: Classifier,
+    trunks: Sequence[onnx.ModelProto],
+    photos: Sequence[ByteArray],
+    expected: Outputs,
+    tiers: Mapping[str, Tier],
 ) -> tuple[onnx.ModelProto, Parity]:
-    """Return the graph with int8 networks, and the differences on the other half of the photos."""
+    """Return the graph with int8 networks, and the differences on the other half of the photos.
+
+    A graph that the classifier carries is used, if it was made for ONNX Runtime.
+    """
+    import onnx
+
     if len(photos) < 2:
         raise InputError(
             "int8 is calibrated on one half of some photos and measured on the other, and the photos "
@@ -168,7 +211,26 @@ def _quantised(
     crops = dict(zip(classifier.views, stacked([classifier.crop(each) for each in photos[::2]]), strict=True))
     rounded = []
     for network, trunk in zip(classifier.networks, trunks, strict=True):
+        tier = tiers[network.exact_key]
+        if tier.graph is not None and tier.engine == "onnxruntime":
+            rounded.append(onnx.load(tier.graph))
+            continue
         view = next(m.preprocess for m in classifier.members if m.network.key == network.key)
-        rounded.append(int8_.quantise(trunk, crops[view]))
+        rounded.append(quantise(trunk, crops[view], "onnxruntime"))
     model = assemble(classifier, rounded)
     return model, compare(model, photos[1::2], expected[1::2])
+
+
+def speed(model: onnx.ModelProto, other: onnx.ModelProto, photos: Sequence[ByteArray]) -> float:
+    """Return how many times as fast as another a file is here: the median of alternating rounds."""
+    runs = [running(model), running(other)]
+    ratios = []
+    for number in range(1 + _ROUNDS):
+        seconds = [0.0, 0.0]
+        for which in (0, 1) if number % 2 else (1, 0):
+            start = time.perf_counter()
+            for photo in photos[:_TIMED]:
+                runs[which](photo)
+            seconds[which] = time.perf_counter() - start
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios[1:])  # the first is the warm-up

@@ -1,7 +1,7 @@
-"""Engines run a backbone's trunk. All give the same features, to 1e-3 relative.
+"""Engines run a backbone's trunk, in the backbone's tier of precision (see `tiers`).
 
-Exceptions: `cuda` and `mps` compute in float16 (to 5e-3), and int8 is less accurate. `auto` never chooses
-`mps`, which was not run on an Apple computer yet, or int8.
+In the tier `exact` all give the same features, to 1e-3 relative (`cuda` and `mps` to 5e-3). `auto` never
+chooses `mps`, which was not run on an Apple computer yet.
 
 Importing this package imports neither PyTorch nor any engine's library: `cached_graph` and
 `onnx_engine_from_file` compute features from a converted graph without PyTorch.
@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldmark.models.runtime import cuda, graphs, selection
-from fieldmark.models.runtime.base import BATCH, Engine, TorchEngine
+from fieldmark.models.runtime import cuda, graphs, openvino, selection
+from fieldmark.models.runtime.base import BATCH, Engine, TorchEngine, torch_has_half
 from fieldmark.models.runtime.graphs import OnnxEngine, cached_graph, graph, relative_error
 from fieldmark.models.runtime.openvino import OpenVinoEngine, installed
+from fieldmark.models.runtime.tiers import EXACT, HALF, Tier
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -30,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 onnx_engine_from_file = OnnxEngine  # a converted graph, without PyTorch
 
-CONVERTED: dict[str, Callable[[Path, int], Engine]] = {"onnxruntime": OnnxEngine, "openvino": OpenVinoEngine}
+CONVERTED: dict[str, Callable[[Path, int, Tier], Engine]] = {
+    "onnxruntime": OnnxEngine,
+    "openvino": OpenVinoEngine,
+}
 """The engines that run a converted graph, without PyTorch, by their names."""
 
 ENGINES: dict[str, Callable[[Backbone, int], Engine]] = {
@@ -46,46 +50,56 @@ __all__ = [
     "BATCH",
     "CONVERTED",
     "ENGINES",
+    "EXACT",
+    "HALF",
     "ByteArray",
     "Engine",
     "FloatArray",
+    "Tier",
     "cached_graph",
     "check_name",
     "cores",
     "engine",
+    "halves",
     "onnx_engine_from_file",
+    "quantised_engine",
     "relative_error",
 ]
 
 
-def engine(
-    backbone: Backbone, name: str = "auto", batch: int = BATCH, *, calibration: ByteArray | None = None
-) -> Engine:
-    """Return an engine that runs a backbone.
+def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine:
+    """Return an engine that runs a backbone, in the backbone's tier.
 
     Args:
         backbone: what to run.
-        name: a key of `ENGINES`; "auto": the fastest on this machine, measured once for each network; or
-            "int8", which logs its loss of accuracy.
+        name: a key of `ENGINES`; or "auto": the fastest on this machine, measured once for each network,
+            and for int8 the one that the graph was made for.
         batch: the largest number of crops run at once.
-        calibration: for "int8", some hundred crops of typical photos.
 
     Raises:
-        InputError: no such engine, or it is not installed, or the network cannot be converted.
+        InputError: no such engine, or it is not installed or has not this tier, or the network cannot be
+            converted.
     """
-    if name == "auto":
-        return _auto(backbone, batch)
-    if name in ENGINES:
-        return ENGINES[name](backbone, batch)
-    if name != "int8":
-        check_name(name)
-    if calibration is None:
-        raise InputError("the engine int8 needs crops to set its ranges by: give `calibration`.")
-    from fieldmark.models.runtime import int8
+    check_name(name)
+    tier = backbone.tier
+    if tier.graph is not None:
+        return quantised_engine(tier, name, batch)
+    if tier.name == "half" and name == "auto" and not halves():
+        raise InputError("this processor has no bf16, and there is no GPU: use the tier exact or int8.")
+    return _auto(backbone, batch) if name == "auto" else ENGINES[name](backbone, batch)
 
-    found, loss = int8.quantized(backbone, calibration, batch)
-    logger.info(f"{backbone.architecture.name}, {loss.summary}")
-    return found
+
+def quantised_engine(tier: Tier, name: str | None = None, batch: int = BATCH) -> Engine:
+    """Return an engine for a quantised graph, without the network itself: any converted one runs it.
+
+    Raises:
+        InputError: the engine runs no such graph, or is not installed.
+    """
+    named = name not in (None, "auto")
+    name = name if named else tier.engine if tier.engine != "openvino" or installed() else "onnxruntime"
+    if tier.graph is None or name not in CONVERTED:
+        raise InputError(f"the engine {name} has no tier int8: use the engine openvino or onnxruntime.")
+    return CONVERTED[name](tier.graph, batch, tier)
 
 
 def check_name(name: str | None) -> None:
@@ -94,25 +108,33 @@ def check_name(name: str | None) -> None:
         raise InputError(f"there is no engine {name!r}: name auto, {', '.join(ENGINES)}.")
 
 
-def _converted(make: Callable[[Path, int], Engine], backbone: Backbone, batch: int) -> Engine:
+def halves() -> list[str]:
+    """Return the engines that `auto` chooses from for the tier `half`: those that have it on this machine."""
+    has = {"openvino": installed() and openvino.half() is not None, "torch": torch_has_half()}
+    return [name for name, there in (has | {"cuda": cuda.available()}).items() if there]
+
+
+def _converted(make: Callable[[Path, int, Tier], Engine], backbone: Backbone, batch: int) -> Engine:
     """Return an engine for the converted graph; a cached graph that cannot be loaded is replaced."""
     try:
-        return make(graph(backbone), batch)
+        return make(graph(backbone), batch, backbone.tier)
     except StoreError:
         graph(backbone).unlink()
-        return make(graph(backbone), batch)
+        return make(graph(backbone), batch, backbone.tier)
 
 
 def _auto(backbone: Backbone, batch: int) -> Engine:
     """Return the fastest engine with correct features; PyTorch where there is no converted graph."""
     is_there = {"onnxruntime": True, "openvino": installed(), "cuda": cuda.available()}
     names = [name for name in is_there if is_there[name]]
+    if backbone.tier.name == "half":
+        names = halves()
     try:
         graph(backbone)
     except InputError as error:
         logger.info(f"{error} It is the only engine for this network.")
         return ENGINES["cuda" if is_there["cuda"] else "torch"](backbone, batch)
-    name = selection.cached_choice(backbone.architecture, batch)
+    name = selection.cached_choice(backbone.architecture, batch, backbone.tier.name)
     if name in names:  # otherwise it is not installed (any more)
         found = ENGINES[name](backbone, batch)
         # A graph is checked with ONNX Runtime when it is converted; other engines are checked here.

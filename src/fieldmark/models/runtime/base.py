@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from fieldmark.models.runtime.tiers import HALF_TOLERANCE, no_half
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -85,14 +86,30 @@ class Streams:
         return np.concatenate([*self._pool.map(lambda at: self._run(part(crops_NSS3, at, piece)), starts)])
 
 
+def torch_has_half() -> bool:
+    """Return whether PyTorch computes in bfloat16 on this processor."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class TorchEngine:
-    """The trunk in inference mode, channels last, on the CPU."""
+    """The trunk in inference mode, channels last, on the CPU; in bfloat16 where the tier is `half`.
+
+    Raises:
+        InputError: the tier is `half`, and this processor has no bfloat16.
+    """
 
     name = "torch"
 
     def __init__(self, backbone: Backbone, batch: int = BATCH) -> None:
         import torch
 
+        self._half = backbone.tier.name == "half"
+        if self._half:
+            if not torch_has_half():
+                raise no_half(self.name)
+            self.tolerance = HALF_TOLERANCE
         # In place: only the order in memory changes.
         self._trunk = backbone.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._batch = batch
@@ -106,6 +123,6 @@ class TorchEngine:
 
         if not crops_NSS3.flags.writeable:
             crops_NSS3 = crops_NSS3.copy()  # PyTorch warns about read-only memory
-        with torch.inference_mode():
-            features: FloatArray = self._trunk(torch.from_numpy(crops_NSS3)).numpy()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            features: FloatArray = self._trunk(torch.from_numpy(crops_NSS3)).float().numpy()
         return features

@@ -1,10 +1,10 @@
-"""Run the trunk on a GPU, NVIDIA's or Apple's, through PyTorch: in float16, in batches of one fixed size.
+"""Run the trunk on a GPU, NVIDIA's or Apple's, through PyTorch, in batches of one fixed size.
 
 Not yet run on a GPU: what does not depend on the device is tested on the CPU.
 
-On NVIDIA's, convolutions run in float16 with the channels last (for tensor cores), as one captured CUDA
-graph a batch; two slots alternate, so that the crops of one batch are copied while the batch before is
-computed.
+On NVIDIA's, convolutions run with the channels last (for tensor cores), in the tier `half` in float16, as
+one captured CUDA graph a batch; two slots alternate, so that the crops of one batch are copied while the
+batch before is computed.
 Photos are decoded on the CPU: NVIDIA's JPEG decoder gives other pixels than the tier `exact`.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fieldmark.models.runtime.base import check
+from fieldmark.models.runtime.tiers import no_half
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from fieldmark.models.backbone import Backbone
 
 BATCH = 256
-# The largest distance of a float16 feature vector from the float32 one, relative to its length. A network
-# with a larger distance (or out of float16's range) is run in float32.
+# The largest distance of a feature vector from the processor's, relative to its length: in float32, which is
+# TF32 in convolutions, and in float16, where a network with a larger distance is refused.
 TOLERANCE = 5e-3
 
 
@@ -50,7 +51,7 @@ class CudaEngine:
         device: "cuda"; "mps" and "cpu" compute the same without graph, streams and pinned memory.
 
     Raises:
-        InputError: PyTorch cannot use a GPU.
+        InputError: PyTorch cannot use a GPU, or the tier is `half` and float16 is not accurate enough.
     """
 
     name = "cuda"
@@ -72,7 +73,9 @@ class CudaEngine:
         self._trunk = trunk.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         side = backbone.architecture.input_size
         self._shape = (batch, side, side, 3)
-        self.compute_dtype = self._choose_dtype(side)  # float32 where float16 is not accurate enough
+        self.compute_dtype = "float32"
+        if backbone.tier.name == "half" and not self._takes_half(side):
+            raise no_half(self.name, "the network is beyond what float16 can hold")
         self._slots = [self._slot(), self._slot()]
         self._copying = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._replay: Callable[[torch.Tensor], torch.Tensor] = self._forward
@@ -127,8 +130,8 @@ class CudaEngine:
         result: torch.Tensor = features.float()
         return result
 
-    def _choose_dtype(self, side: int) -> str:
-        """Return float16 where it is within the tolerance for this network, else float32."""
+    def _takes_half(self, side: int) -> bool:
+        """Compute in float16 from now on; return whether that is within the tolerance for this network."""
         import torch
 
         from fieldmark.models.runtime import graphs
@@ -140,7 +143,7 @@ class CudaEngine:
                 self.compute_dtype = compute_dtype
                 found[compute_dtype] = self._forward(crops).cpu().numpy()
         error = graphs.relative_error(found["float16"], found["float32"])
-        return "float16" if error <= self.tolerance else "float32"  # also for NaN
+        return error <= self.tolerance  # not for NaN either
 
     def _slot(self) -> _Slot:
         import torch

@@ -10,6 +10,7 @@ import numpy as np
 
 from fieldmark.models import tracing
 from fieldmark.models.runtime.base import BATCH, Engine, Streams, piece_for
+from fieldmark.models.runtime.tiers import EXACT, Tier, no_half
 from fieldmark.utils import io
 from fieldmark.utils.errors import FieldmarkError, InputError, StoreError, first_line
 from fieldmark.utils.random import generator
@@ -30,7 +31,11 @@ class OnnxEngine(Streams):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, batch: int = BATCH, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, batch: int = BATCH, tier: Tier = EXACT, threads: int | None = None
+    ) -> None:
+        if tier.name == "half":
+            raise no_half(self.name, "it computes float32 and int8 only")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -69,7 +74,7 @@ def graph(backbone: Backbone) -> Path:
     Raises:
         InputError: the network cannot be converted.
     """
-    path = _path(backbone.key)
+    path = _path(backbone.exact.key)
     if not path.is_file():
         with io.replacing(path) as temporary:
             _convert(backbone, temporary)
@@ -122,7 +127,7 @@ def _tried(backbone: Backbone) -> ByteArray:
 
 def _expected(backbone: Backbone) -> FloatArray:
     """Return PyTorch's features of the test crops, from the cache or computed."""
-    path = folder() / f"{backbone.key}.expected.npy"
+    path = folder() / f"{backbone.exact.key}.expected.npy"
     with suppress(OSError, ValueError, EOFError):  # missing or damaged
         kept: FloatArray = np.load(path)
         if kept.shape == (3, backbone.architecture.feature_dim):

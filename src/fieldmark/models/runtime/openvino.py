@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fieldmark.models.runtime.base import BATCH, Streams, piece_for
+from fieldmark.models.runtime.tiers import EXACT, HALF_TOLERANCE, Tier, no_half
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -38,25 +39,35 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
+def half() -> str | None:
+    """Return the 16-bit type that this processor computes in: `bf16` or `f16`; None: in neither."""
+    has = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return next((name for name, called in (("bf16", "BF16"), ("f16", "FP16")) if called in has), None)
+
+
 class OpenVinoEngine(Streams):
-    """A converted trunk in OpenVINO, in float32, with one stream a core.
+    """A converted trunk in OpenVINO, in float32, or in 16 bits where the tier is `half`; one stream a core.
 
     Raises:
-        InputError: OpenVINO is not installed.
+        InputError: OpenVINO is not installed, or this processor has no 16 bits.
         StoreError: the file is not a graph that OpenVINO can load.
     """
 
     name = "openvino"
 
-    def __init__(self, path: Path, batch: int = BATCH) -> None:
+    def __init__(self, path: Path, batch: int = BATCH, tier: Tier = EXACT) -> None:
         if not installed():
             raise InputError(
                 "the engine openvino is not installed: run pip install 'fieldmark[openvino]', or "
                 "use the engine onnxruntime."
             )
-        # By default OpenVINO computes in bfloat16 where the processor has it, beyond the tolerance.
+        hint = "f32"  # its own default is bfloat16 where the processor has it
+        if tier.name == "half":
+            if (found := half()) is None:
+                raise no_half(self.name)
+            hint, self.tolerance = found, HALF_TOLERANCE
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": hint,
             "NUM_STREAMS": cores(),
             "INFERENCE_NUM_THREADS": cores(),
             "ENABLE_CPU_PINNING": False,  # a pinned thread cannot leave a core that decodes photos

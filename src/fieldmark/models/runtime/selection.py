@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fieldmark.models.runtime import graphs
 from fieldmark.models.runtime.base import Engine
 from fieldmark.utils import io
+from fieldmark.utils.choices import TierName
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import InputError
 
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
 
 SECONDS = 0.3  # of measurement of each engine, after a warm-up
 _FEWEST = 2  # calls
-_ENGINES = 3  # goes up when an engine changes, so that it is measured again
+_ENGINES = 4  # goes up when an engine changes, so that it is measured again
 _GIGA_MACS_A_CALL = 30.0  # some tenths of a second of two cores; a large network gets fewer crops
 
 
-def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
+def conditions(facts: Architecture, batch: int, tier: TierName = "exact") -> dict[str, Any]:
     """Return the conditions of a choice: another machine or version is measured again."""
     return {
         "network": [facts.library, facts.name, facts.input_size],
         "batch": batch,
         "engines": _ENGINES,
+        **({} if tier == "exact" else {"tier": tier}),
         "processor": _processor(),
         "cores": cores(),
         "gpus": sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")),
@@ -44,9 +46,9 @@ def conditions(facts: Architecture, batch: int) -> dict[str, Any]:
     }
 
 
-def cached_choice(facts: Architecture, batch: int) -> str | None:
+def cached_choice(facts: Architecture, batch: int, tier: TierName = "exact") -> str | None:
     """Return the fastest engine of an earlier measurement, or None; without importing PyTorch."""
-    now = conditions(facts, batch)
+    now = conditions(facts, batch, tier)
     with suppress(InputError):  # missing or damaged: it is measured again
         record = io.read_json(_path(now))
         if isinstance(record, dict) and record.get("conditions") == now:
@@ -67,17 +69,17 @@ def measure(backbone: Backbone, batch: int, make: Mapping[str, Callable[[], Engi
         engine = build()
         if graphs.agrees(engine, backbone):
             crops = graphs.sample(facts.input_size, getattr(engine, "preferred", count))
-            rates[name] = round(_rate(engine, crops), 2)
+            rates[name] = round(rate(engine, crops), 2)
             if rates[name] == max(rates.values()):
                 best = engine
     if best is not None:
-        now = conditions(facts, batch)
+        now = conditions(facts, batch, backbone.tier.name)
         record = {"engine": best.name, "crops_per_second": rates, "conditions": now}
         io.write_json(_path(now), record)
     return best
 
 
-def _rate(engine: Engine, crops: Any) -> float:
+def rate(engine: Engine, crops: Any) -> float:
     """Return crops a second of the fastest call."""
     engine(crops)  # warm-up; OpenVINO compiles for the number of crops
     seconds: list[float] = []

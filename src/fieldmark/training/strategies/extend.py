@@ -31,7 +31,7 @@ from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.folds import cross_fitted
 from fieldmark.training.strategies.single import fitted, sweep
-from fieldmark.utils.choices import EngineName, Grouping
+from fieldmark.utils.choices import Compute, EngineName, Grouping
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
@@ -55,6 +55,7 @@ class ExtendConfig:
         groups: `auto` finds bursts and near-duplicates and keeps them together, `none` does not; None: as the
             classifier was trained.
         engine: what runs the network on the new photos; `auto` measures.
+        compute: the tier of precision, as in `Classifier.load`; None: as the classifier was trained.
         thumbnails: whether small pictures of training photos go into the folder.
     """
 
@@ -63,6 +64,7 @@ class ExtendConfig:
     box_threshold: float | None = None
     groups: Grouping | None = None
     engine: EngineName = "auto"
+    compute: Compute | None = None
     thumbnails: bool = False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from fieldmark import models
@@ -18,6 +18,7 @@ from fieldmark.heads.default import Warm, fit_best, refit
 from fieldmark.heads.softmax import Fit, Hyperparameters, by_loss
 from fieldmark.inference.classifier import Member, Network
 from fieldmark.models import Backbone
+from fieldmark.training import compute
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.finetune import (
     EPOCHS,
@@ -78,21 +79,30 @@ class SingleStrategy:
         if self.config.transfer == "scratch":
             return data
         with distributed.first_process_first():
-            data = data.compute({self.config.network: self.backbone})
-            return folds.divided(data, [self.backbone], self.config, by_user=self.divided)
+            backbone = self.chosen.backbone
+            data = data.compute({self.config.network: backbone})
+            return folds.divided(data, [backbone], self.config, by_user=self.divided)
+
+    @cached_property
+    def chosen(self) -> compute.Chosen:
+        """The network in the tier of precision that the configuration asks for."""
+        return compute.choose(Prepared(self.dataset, extractor_of(self.config)), self.backbone, self.config)
 
     def fit(self, data: Prepared) -> Fitted:
         """Fit the last layer, or train the network."""
+        if self.config.transfer != "last":
+            return fitted(*train_network(data, self.backbone, self.config), self.config)
+        found = self._fit_last(data, self.chosen.backbone)
+        return replace(found, details={**found.details, **self.chosen.record})
+
+    def _fit_last(self, data: Prepared, backbone: Backbone) -> Fitted:
         if data.split.way == "folds":
-            return folds.cross_fitted(data, [self.backbone], self.config)
-        if self.config.transfer == "last":
-            fits = sweep(data, self.backbone, self.config)
-            found = fitted(data, self.backbone, fits, self.config)
-            if not self.config.in_folds:
-                return found
-            every = found.data.labelled(divided=self.divided)
-            return replace(found, learned=every, refit=partial(self._refit, found))
-        return fitted(*train_network(data, self.backbone, self.config), self.config)
+            return folds.cross_fitted(data, [backbone], self.config)
+        found = fitted(data, backbone, sweep(data, backbone, self.config), self.config)
+        if not self.config.in_folds:
+            return found
+        every = found.data.labelled(divided=self.divided)
+        return replace(found, learned=every, refit=partial(self._refit, found))
 
     def _refit(self, found: Fitted, every: LabelledPhotos) -> list[LinearHead]:
         """Train the head that was measured again, on other photos."""
