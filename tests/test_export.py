@@ -279,11 +279,14 @@ def test_a_broken_photo_is_passed_over_and_said(tmp_path: Path, capsys: pytest.C
 # 8 bits
 
 
-def test_8_bits_make_the_file_small_and_say_what_they_cost(tmp_path: Path) -> None:
+def test_8_bits_make_the_file_small_and_say_what_they_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "speed", lambda *_: 1.25)  # of any machine
     model = folder_with_photos(tmp_path, make(scale=30))
-    plain = export.run(model, tmp_path / "plain.onnx")
-    small = export.run(model, tmp_path / "small.onnx", int8=True)
-    assert plain.loss is None
+    plain = export.run(model, tmp_path / "plain.onnx", compute="exact")
+    small = export.run(model, tmp_path / "small.onnx", compute="int8")
+    assert (plain.loss, plain.faster, small.faster) == (None, None, 1.25)
     assert small.loss is not None
     assert small.loss.photos == 20
     assert 0 < small.loss.max_difference < 0.5
@@ -293,9 +296,42 @@ def test_8_bits_make_the_file_small_and_say_what_they_cost(tmp_path: Path) -> No
     assert said["max_difference"] == small.loss.max_difference
 
 
+def test_8_bits_that_are_not_faster_here_are_refused_and_not_written(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "speed", lambda *_: 0.83)
+    model = folder_with_photos(tmp_path, make(scale=30))
+    done = run("export", model, "--onnx", tmp_path / "slow.onnx", "--compute", "int8")
+    assert done.code == 2
+    assert "slow.onnx is not written: in int8 it is 0.83 times as fast as in float32 on this" in done.err
+    assert not list(tmp_path.glob("slow*"))
+
+
+def test_speeds_are_compared_by_the_median_of_alternating_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0], []
+    seconds = {"quick": 1.0, "slow": 3.0}
+
+    def running(name: str) -> Any:
+        def call(_photo: Any) -> None:
+            order.append(name)
+            clock[0] += seconds[name] * (50 if len(order) in (1, 5) else 1)  # the first, and one outlier
+
+        return call
+
+    monkeypatch.setattr(export, "running", running)
+    monkeypatch.setattr(export.time, "perf_counter", lambda: clock[0])
+    assert export.speed("quick", "slow", pictures((3, 3))) == pytest.approx(3.0)  # type: ignore[arg-type]
+    assert order[:4] == ["slow", "quick", "quick", "slow"]
+
+
+def test_an_onnx_file_is_not_computed_in_half(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not computed in half: use --compute exact or int8"):
+        export.export(make(), tmp_path / "m.onnx", compute="half")
+
+
 def test_8_bits_need_photos(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name some with --check"):
-        export.export(make(), tmp_path / "m.onnx", pictures((9, 9)), int8=True)
+        export.export(make(), tmp_path / "m.onnx", pictures((9, 9)), compute="int8")
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -63,17 +63,25 @@ class _Tried:
     difference: Difference | None = None  # None: not faster, so not measured
 
     @property
-    def taken(self) -> bool:
+    def harmless(self) -> bool:
         low, high = self.difference.interval if self.difference else (1.0, 1.0)
         return low <= 0 and high <= MOST_HARM
 
     def __str__(self) -> str:
         told = f"{self.backbone.tier.name} is {self.faster:.2f} times as fast as exact"
         if self.difference is None:
-            return told
+            return f"{told}, and {FASTER} are required"
         low, high = (f"{100 * end:+.1f}" for end in self.difference.interval)
-        change, photos = f"{100 * self.difference.value:+.1f}", self.difference.photos
-        return f"{told}, the error of a ridge head {change} points ({low} to {high}) on {photos:,} photos"
+        value, photos = self.difference.value, self.difference.photos
+        change = f"{100 * value:+.1f} points (95 % CI {low} to {high}) on {photos:,} photos"
+        limit = "" if self.harmless else f", where more than {100 * MOST_HARM:.0f} cannot be excluded"
+        limit = ", a harm" if self.difference.interval[0] > 0 else limit
+        return f"{told}; the error of a ridge head changes by {change}{limit}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        found = asdict(self.difference) if self.difference else None
+        return {"tier": self.backbone.tier.name, "faster": self.faster, "difference": found}
 
 
 def choose(data: Prepared, backbone: Backbone, config: TrainConfig) -> Chosen:
@@ -100,18 +108,11 @@ def choose(data: Prepared, backbone: Backbone, config: TrainConfig) -> Chosen:
         return Chosen(found, {"compute": {"tier": "int8", "engine": found.tier.engine}})
     reasons: list[str] = []
     tried = list(_tried(data, backbone, photos, crops, config, reasons))
-    best = max((each for each in tried if each.taken), key=lambda each: each.faster, default=None)
+    best = max((each for each in tried if each.harmless), key=lambda each: each.faster, default=None)
     found = best.backbone if best else backbone
-    said = f"Features are computed in the tier {found.tier.name}: {'; '.join([*map(str, tried), *reasons])}."
+    said = f"--compute auto takes {found.tier.name}: {'; '.join([*map(str, tried), *reasons])}."
     logger.info(said)
-    measured = [
-        {
-            "tier": each.backbone.tier.name,
-            "faster": each.faster,
-            "difference": asdict(each.difference) if each.difference else None,
-        }
-        for each in tried
-    ]
+    measured = [each.record for each in tried]
     record = {"tier": found.tier.name, "engine": found.tier.engine, "said": said, "measured": measured}
     return Chosen(found, {"compute": record})
 

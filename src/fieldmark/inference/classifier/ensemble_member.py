@@ -218,10 +218,10 @@ def computed(
         InputError: there is no such tier, or a network carries no int8 graph.
     """
     if compute not in (None, *get_args(Compute)):
-        raise InputError(f"there is no tier {compute!r}: name {', '.join(get_args(Compute))}.")
+        raise InputError(f"there is no compute {compute!r}: name {', '.join(get_args(Compute))}.")
     if compute == "int8" and not all(each.network.tier.graph for each in members):
         raise InputError(
-            f"{whose} carries no int8 graph: train it with --compute int8, or use the tier exact."
+            f"{whose} carries no int8 graph: train it with --compute int8, or use --compute exact."
         )
     if compute in (None, "auto", "int8"):
         return members

@@ -114,7 +114,8 @@ def _graphs(classifier: Classifier) -> dict[Path, str]:
 def _write_again(classifier: Classifier, old: Path, folder: Path) -> None:
     """Take over what else belongs to a classifier that is saved where it was loaded from."""
     written = publishing.digests(folder)
-    if any(classifier.files.get(name) != written[name] for name in written if name[:4] == "head"):
+    heads_and_graphs = {name for name in {*classifier.files, *written} if name[:4] in ("head", "int8")}
+    if any(classifier.files.get(name) != written.get(name) for name in heads_and_graphs):
         return  # it answers otherwise than the one that was loaded
     for name in filter(KIND.owns, classifier.files.keys() - written.keys()):
         path = old / Path(name).name

@@ -90,31 +90,38 @@ def network(value: Any, head: LinearHead) -> Architecture:
 
 def tier(value: Any, folder: Path, digests: Mapping[str, str]) -> Tier:
     """Return how a network is computed, or raise ValueError; the quantised graph is seen to be harmless."""
-    import onnx
-
     if value == {"tier": "half", "engine": "auto"}:
         return HALF
     name = text(value, "graph")
-    if (
-        value["tier"] != "int8"
-        or value["engine"] not in CONVERTED
-        or not re.fullmatch(r"int8(-\d+)?\.onnx", name)
-    ):
+    named = value["tier"] == "int8" and value["engine"] in CONVERTED
+    if not named or not re.fullmatch(r"int8(-\d+)?\.onnx", name):
         raise ValueError("a network is computed in a way that fieldmark does not know")
     data = (folder / name).read_bytes()
     if (digest := io.sha256(data)) != digests[name]:
         raise ValueError(f"{name} is not the file that was written with it")
-    try:
-        graph = onnx.load_model_from_string(data).graph
-    except Exception as error:  # protobuf's error has no public root
-        raise ValueError(f"{name} is not a graph") from error
-    # No other files, no code of others, and no branches that hide such things.
-    if any(tensor.data_location or tensor.external_data for tensor in graph.initializer) or any(
-        node.domain not in ("", "ai.onnx") or any(a.HasField("g") or a.graphs for a in node.attribute)
-        for node in graph.node
-    ):
-        raise ValueError(f"{name} holds more than a network")
+    if not _is_plain(data):
+        raise ValueError(f"{name} is not the graph of a network alone")
     return Tier.int8(value["engine"], folder.absolute() / name, digest)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a graph names no other files, no operators of others, and no branches that hide such things."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # protobuf's error has no public root
+        return False
+    nodes = model.graph.node
+    values = [attribute for node in nodes for attribute in node.attribute]
+    tensors = [*model.graph.initializer, *(each.t for each in values)]
+    return (
+        bool(nodes)
+        and not (model.functions or model.graph.sparse_initializer)
+        and not any(each.data_location or each.external_data for each in tensors)
+        and all(node.domain in ("", "ai.onnx") for node in nodes)
+        and not any(each.HasField("g") or each.graphs or each.tensors for each in values)
+    )
 
 
 def member(

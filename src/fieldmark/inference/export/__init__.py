@@ -118,13 +118,13 @@ def run(model: Path, path: Path, check: Sequence[Path] = (), *, compute: Compute
 
 
 def tier_of(classifier: Classifier, compute: Compute | None) -> TierName:
-    """Return the tier of the file to write: by default that of the classifier, if it is int8.
+    """Return the tier of the file to write: by default int8 where the classifier is, else exact.
 
     Raises:
         InputError: the tier is `half`.
     """
     if compute == "half":
-        raise InputError("an ONNX file has no tier half: ONNX Runtime computes exact and int8 on processors.")
+        raise InputError("an ONNX file is not computed in half: use --compute exact or int8.")
     if compute in (None, "auto"):
         return "int8" if all(each.tier.name == "int8" for each in classifier.networks) else "exact"
     return "int8" if compute == "int8" else "exact"
@@ -174,7 +174,7 @@ def export(
         if faster <= 1:
             raise InputError(
                 f"{path} is not written: in int8 it is {faster:.2f} times as fast as in float32 on this "
-                "machine: export it exact."
+                "machine: use --compute exact."
             )
     describe(model, classifier, parity, loss)
     data = model.SerializeToString()

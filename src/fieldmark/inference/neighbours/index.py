@@ -111,7 +111,7 @@ class Neighbours:
 
     def _read(self, small: dict[str, npt.NDArray[Any]], classifier: Classifier) -> None:
         of = (self.about.get("format"), self.about.get("backbone_key"))
-        require(of == (FORMAT, classifier.lead.network.key), "it is of another network")
+        require(of == (FORMAT, classifier.lead.network.exact_key), "it is of another network")
         shape = self._vectors.get_shape()
         self.labels = small["labels"]
         count = len(self.labels)

@@ -64,7 +64,7 @@ def write(
         unit_ND[start : start + len(x_BD)] = unit(x_BD)
     about = {
         "format": FORMAT,
-        "backbone_key": classifier.lead.network.key,
+        "backbone_key": classifier.lead.network.exact_key,
         "root": str(places.absolute(table.root)),
     }
     tensors: dict[str, npt.NDArray[Any]] = {}

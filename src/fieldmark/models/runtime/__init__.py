@@ -85,7 +85,9 @@ def engine(backbone: Backbone, name: str = "auto", batch: int = BATCH) -> Engine
     if tier.graph is not None:
         return quantised_engine(tier, name, batch)
     if tier.name == "half" and name == "auto" and not halves():
-        raise InputError("this processor has no bf16, and there is no GPU: use the tier exact or int8.")
+        raise InputError(
+            "nothing here computes half (neither processor nor GPU has 16 bits): use --compute exact or int8."
+        )
     return _auto(backbone, batch) if name == "auto" else ENGINES[name](backbone, batch)
 
 
@@ -98,7 +100,7 @@ def quantised_engine(tier: Tier, name: str | None = None, batch: int = BATCH) ->
     named = name not in (None, "auto")
     name = name if named else tier.engine if tier.engine != "openvino" or installed() else "onnxruntime"
     if tier.graph is None or name not in CONVERTED:
-        raise InputError(f"the engine {name} has no tier int8: use the engine openvino or onnxruntime.")
+        raise InputError(f"the engine {name} cannot compute int8: use --engine openvino or onnxruntime.")
     return CONVERTED[name](tier.graph, batch, tier)
 
 

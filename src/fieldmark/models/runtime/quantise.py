@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
     from fieldmark.models.backbone import Backbone
 
+logger = logging.getLogger(__name__)
+
 FEWEST = 8
+"""Crops without which no ranges are measured."""
 CALIBRATED = 128
 """Crops that ranges are measured on."""
 
@@ -56,10 +60,10 @@ def engine_for(name: str) -> str:
         return "openvino" if there else "onnxruntime"
     if name == "openvino" and not there:
         raise InputError(
-            "int8 in OpenVINO needs NNCF: run pip install 'fieldmark[int8]', or use the engine onnxruntime."
+            "int8 in OpenVINO needs NNCF: run pip install 'fieldmark[int8]', or use --engine onnxruntime."
         )
     if name not in ("openvino", "onnxruntime"):
-        raise InputError(f"the engine {name} has no tier int8: use the engine openvino or onnxruntime.")
+        raise InputError(f"the engine {name} cannot compute int8: use --engine openvino or onnxruntime.")
     return name
 
 
@@ -77,18 +81,21 @@ def quantised(backbone: Backbone, crops_NSS3: ByteArray, engine: str = "auto") -
     check(crops_NSS3)
     engine = engine_for(engine)
     if len(crops_NSS3) < FEWEST:
-        raise InputError(f"int8 needs {FEWEST} photos or more to set its ranges by: give some hundred.")
+        raise InputError(
+            f"int8 sets its ranges by {FEWEST} photos or more: give some hundred, or --compute exact."
+        )
     source, made_of = graphs.graph(backbone), io.sha256(crops_NSS3.tobytes())[:16]
     path = graphs.folder() / f"{backbone.exact.key}.{engine}-int8-{_VERSION}.{made_of}.onnx"
     if not path.is_file():
         import onnx
 
+        logger.info(f"{backbone.architecture.name} is quantised to int8: some seconds to a minute.")
         try:
             made = quantise(onnx.load(source), crops_NSS3, engine)
         except Exception as error:  # the quantisers may raise anything
             raise InputError(
-                f"{backbone.architecture.name} cannot be quantised ({first_line(error)[:200]}): use the "
-                "tier exact."
+                f"{backbone.architecture.name} cannot be quantised ({first_line(error)[:200]}): "
+                "use --compute exact."
             ) from error
         io.write_bytes(path, made.SerializeToString())
     return backbone.computed(Tier.int8(engine, path))
@@ -139,11 +146,12 @@ def _by_nncf(trunk: onnx.ModelProto, crops_NSS3: ByteArray) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the quantisers' advice, and keep the root logger as it was: they log to it and set it up."""
+    """Hide the quantisers' advice and bars, and keep the root logger, which they set up, as it was."""
     before, handlers = logging.root.manager.disable, list(logging.root.handlers)
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         logging.disable(before)
         logging.root.handlers[:] = handlers

@@ -64,4 +64,4 @@ def _received(name: TierName, engine: str, digest: str, graph: bytes | None) -> 
 
 def no_half(engine: str, why: str = "this processor has no bf16") -> InputError:
     """Return the error of an engine that computes no 16 bits on this machine."""
-    return InputError(f"the engine {engine} has no tier half here ({why}): use the tier exact or int8.")
+    return InputError(f"the engine {engine} cannot compute half here ({why}): use --compute exact or int8.")
