@@ -258,7 +258,7 @@ def test_the_gpu_engine_refuses_half_where_it_is_too_far_off(
     small: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda.CudaEngine, "tolerance", 1e-9)
-    with pytest.raises(InputError, match="cannot compute half here .the network is beyond what float16"):
+    with pytest.raises(InputError, match=r"cannot compute half here \(the network is beyond what float16"):
         cuda.CudaEngine(small.computed(HALF), batch=3, device="cpu")
 
 

@@ -139,10 +139,10 @@ def _tried(
             found = make()
             faster = _faster(backbone, found, crops, config.engine)
         except InputError as error:
-            reasons.append(str(error).rstrip("."))
+            reasons.append(str(error).partition(": use ")[0])  # advice is not what is asked for
             continue
         worth = faster >= FASTER
-        yield _Tried(found, faster, _difference(data, backbone, found, photos, config) if worth else None)
+        yield _Tried(found, faster, change(data, backbone, found, photos, config.seed) if worth else None)
 
 
 def _faster(exact: Backbone, other: Backbone, crops: ByteArray, engine: str) -> float:
@@ -153,9 +153,7 @@ def _faster(exact: Backbone, other: Backbone, crops: ByteArray, engine: str) -> 
     return statistics.median(mine / theirs for mine, theirs in rates)
 
 
-def _difference(
-    data: Prepared, exact: Backbone, other: Backbone, photos: LabelledPhotos, config: TrainConfig
-) -> Difference:
+def change(data: Prepared, exact: Backbone, other: Backbone, photos: LabelledPhotos, seed: int) -> Difference:
     """Return the error of a ridge head on the features of a tier less that on those of float32."""
     classes, extractor = data.splits.classes, data.extractor
     done = extractor.compute(photos.files, {exact.architecture.name: exact})
@@ -165,7 +163,7 @@ def _difference(
 
     def scores(backbone: Backbone) -> Evaluation:
         features = extractor.features(backbone, photos, classes)
-        logits_NC = out_of_fold_logits(ridge.fit, features, photos, len(classes), config.seed)
+        logits_NC = out_of_fold_logits(ridge.fit, features, photos, len(classes), seed)
         return Evaluation.of(photos, logits_NC, classes)
 
-    return difference(scores(other), scores(exact), seed=config.seed)
+    return difference(scores(other), scores(exact), seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from fieldmark.models import Architecture, Backbone
 
+
+logger = logging.getLogger(__name__)
 
 _loading = threading.RLock()
 """Held while a network is loaded, so that several threads load it once."""
@@ -225,6 +228,15 @@ def computed(
         )
     if compute in (None, "auto", "int8"):
         return members
-    tier = runtime.HALF if compute == "half" else runtime.EXACT
+    if any(each.network.tier.graph for each in members):
+        logger.warning(
+            f"The last layer learned from features in int8: computed {compute}, its answers differ, and "
+            "their calibration does not hold."
+        )
+    return in_tier(members, runtime.HALF if compute == "half" else runtime.EXACT)
+
+
+def in_tier(members: tuple[Member, ...], tier: runtime.Tier) -> tuple[Member, ...]:
+    """Return members whose networks are computed in a tier."""
     networks = {each.network.key: replace(each.network, tier=tier) for each in members}
     return tuple(replace(each, network=networks[each.network.key]) for each in members)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from fieldmark import inference
 from fieldmark.inference.classifier import Classifier, stacked
-from fieldmark.inference.classifier.ensemble_member import computed, running
+from fieldmark.inference.classifier.ensemble_member import computed, in_tier, running
 from fieldmark.inference.export.graph import FORMAT, assemble, describe, trunks_of
 from fieldmark.inference.export.validation import (
     CHECKED,
@@ -36,7 +36,7 @@ from fieldmark.inference.export.validation import (
     own_photos,
     pictures,
 )
-from fieldmark.models.runtime import Tier
+from fieldmark.models.runtime import EXACT, Tier
 from fieldmark.models.runtime.quantise import quantise
 from fieldmark.utils import io, publishing
 from fieldmark.utils.choices import Compute, TierName
@@ -87,7 +87,7 @@ class Exported:
 
     Attributes:
         parity: the check of the float32 graph, which every export passes.
-        loss: for int8, the differences due to rounding, on photos that it was not calibrated on.
+        loss: for int8, the differences from the classifier, on photos that it was not calibrated on.
         faster: for int8, its speed as a multiple of that of float32 on this machine.
     """
 
@@ -148,7 +148,9 @@ def export(
     """
     int8 = tier_of(classifier, compute) == "int8"
     quantised = {each.exact_key: each.tier for each in classifier.networks}
-    classifier = replace(classifier, members=computed(classifier.members, "exact"))
+    own, members = classifier, classifier.members
+    members = in_tier(members, EXACT) if int8 else computed(members, "exact")
+    classifier = replace(classifier, members=members)
     trunks = trunks_of(classifier)
     model = assemble(classifier, trunks)
     shapes = [*photos, *generated_pictures()]
@@ -169,7 +171,8 @@ def export(
     loss = faster = None
     if int8:
         plain = model
-        model, loss = _quantised(classifier, trunks, photos, expected[: len(photos)], quantised)
+        model = _quantised(classifier, trunks, photos, quantised)
+        loss = compare(model, photos[1::2], expected_of(own, photos[1::2]))
         faster = speed(model, plain, photos)
         if faster <= 1:
             raise InputError(
@@ -194,10 +197,9 @@ def _quantised(
     classifier: Classifier,
     trunks: Sequence[onnx.ModelProto],
     photos: Sequence[ByteArray],
-    expected: Outputs,
     tiers: Mapping[str, Tier],
-) -> tuple[onnx.ModelProto, Parity]:
-    """Return the graph with int8 networks, and the differences on the other half of the photos.
+) -> onnx.ModelProto:
+    """Return the graph with int8 networks, calibrated on every other photo.
 
     A graph that the classifier carries is used, if it was made for ONNX Runtime.
     """
@@ -217,8 +219,7 @@ def _quantised(
             continue
         view = next(m.preprocess for m in classifier.members if m.network.key == network.key)
         rounded.append(quantise(trunk, crops[view], "onnxruntime"))
-    model = assemble(classifier, rounded)
-    return model, compare(model, photos[1::2], expected[1::2])
+    return assemble(classifier, rounded)
 
 
 def speed(model: onnx.ModelProto, other: onnx.ModelProto, photos: Sequence[ByteArray]) -> float:
