@@ -6,6 +6,7 @@ BENCHMARKS: dict[str, str] = {
     "table3": "The whole of Table 3: five networks, frozen, 10 epochs",
     "decode": "Photo bytes to crop, on one thread",
     "engines": "Crops to features, one network at a time",
+    "tiers": "int8 beside float32: speed, and what becomes of the error",
     "pipeline": "Photos to features, decoding included",
     "heads": "Features to a trained last layer",
     "finetune": "A step of fine-tuning all layers",
@@ -26,5 +27,5 @@ BENCHMARKS: dict[str, str] = {
 }
 """Name and title of each benchmark, a module of this folder, in the order of running and showing."""
 
-LONG = ("heads", "labels", "errors", "few", "unknown", "findings", "cluster", "memory", "heads_many")
+LONG = ("heads", "labels", "errors", "few", "unknown", "findings", "cluster", "memory", "heads_many", "tiers")
 """Run only when named: they take minutes, and their results rarely change."""

@@ -17,7 +17,7 @@ from benchmarks.common import Row, alternate, compare, rounds, shared
 from fieldmark import models
 from fieldmark.data.transforms import Preprocess
 from fieldmark.models import Backbone, runtime
-from fieldmark.models.runtime import int8, openvino
+from fieldmark.models.runtime import openvino
 
 NETWORKS = (
     *("alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
@@ -25,32 +25,29 @@ NETWORKS = (
 )
 BATCH = 16
 SECONDS = 0.5  # a turn, or one batch of a slow network
-CALIBRATION = 64
 PEER = "eager PyTorch on ready tensors"
 
 
 def run(quick: bool = False, names: Sequence[str] = NETWORKS) -> list[Row]:
     """Return a row for each engine of each network."""
-    crops = _crops(BATCH + CALIBRATION)
+    crops = _crops(BATCH)
     rows = []
     for name in names[:1] if quick else names:
         rows += _rows(models.load(name, weights="random"), crops, quick)
     return rows
 
 
-def _rows(backbone: Backbone, crops: np.ndarray, quick: bool) -> list[Row]:
-    batch, calibration = crops[:BATCH], crops[BATCH:]
+def _rows(backbone: Backbone, batch: np.ndarray, quick: bool) -> list[Row]:
     names = ["onnxruntime", *(["openvino"] if openvino.installed() else [])]
     ours: dict[str, runtime.Engine] = {n: runtime.engine(backbone, n, batch=BATCH) for n in names}
-    ours["int8"], loss = int8.quantized(backbone, calibration, BATCH)
     eager, exact = _eager(backbone, batch)
-    ways = {PEER: _rate(eager, quick)}
-    ways |= {n: _rate(lambda e=e: e(batch), quick) for n, e in ours.items()}  # type: ignore[misc]
+    ways = {PEER: rate(eager, BATCH, quick)}
+    ways |= {n: rate(lambda e=e: e(batch), BATCH, quick) for n, e in ours.items()}  # type: ignore[misc]
     values = alternate(ways, rounds(quick), warm_up=True)
     rows = []
     for name, engine in ours.items():
         off = runtime.relative_error(engine(batch), exact)
-        note = loss.summary if name == "int8" else f"features {off:.0e} off at most"
+        note = f"features {off:.0e} off at most"
         rows.append(
             compare(
                 f"{backbone.architecture.name}, {name}",
@@ -82,21 +79,21 @@ def _eager(backbone: Backbone, crops: np.ndarray) -> tuple[Callable[[], object],
     return call, exact
 
 
-def _rate(call: Callable[[], object], quick: bool) -> Callable[[], float]:
-    """Measure crops per second over some calls."""
+def rate(call: Callable[[], object], crops: int, quick: bool) -> Callable[[], float]:
+    """Measure crops per second over some calls, each of so many crops."""
 
     def way() -> float:
         start, done = time.perf_counter(), 0
         while not done or (not quick and time.perf_counter() - start < SECONDS):
             call()
-            done += BATCH
+            done += crops
         return done / (time.perf_counter() - start)
 
     return way
 
 
 def _crops(count: int) -> np.ndarray:
-    """Read crops of real photos; they only set the ranges of int8."""
+    """Read crops of real photos."""
     paths = sorted(shared("data", "wild74", "train_val2019").rglob("*.jpg"))
     crop = Preprocess(fit="squash")
     return np.stack([crop.crop(p.read_bytes()) for p in paths[:: len(paths) // count][:count]])

@@ -141,8 +141,11 @@ def _tried(
         except InputError as error:
             reasons.append(str(error).partition(": use ")[0])  # advice is not what is asked for
             continue
-        worth = faster >= FASTER
-        yield _Tried(found, faster, change(data, backbone, found, photos, config.seed) if worth else None)
+        if faster < FASTER:
+            yield _Tried(found, faster)
+            continue
+        scores = [evaluated(data, each, photos, config.seed) for each in (found, backbone)]
+        yield _Tried(found, faster, difference(*scores, seed=config.seed))
 
 
 def _faster(exact: Backbone, other: Backbone, crops: ByteArray, engine: str) -> float:
@@ -153,17 +156,12 @@ def _faster(exact: Backbone, other: Backbone, crops: ByteArray, engine: str) -> 
     return statistics.median(mine / theirs for mine, theirs in rates)
 
 
-def change(data: Prepared, exact: Backbone, other: Backbone, photos: LabelledPhotos, seed: int) -> Difference:
-    """Return the error of a ridge head on the features of a tier less that on those of float32."""
+def evaluated(data: Prepared, backbone: Backbone, photos: LabelledPhotos, seed: int) -> Evaluation:
+    """Return the out-of-fold scores of a ridge head on the features of a backbone in its tier."""
     classes, extractor = data.splits.classes, data.extractor
-    done = extractor.compute(photos.files, {exact.architecture.name: exact})
-    done = done.merged(extractor.compute(photos.files, {other.architecture.name: other}))
+    done = extractor.compute(photos.files, {backbone.architecture.name: backbone})
     known = photos.labels(classes) >= 0
     photos = photos.where(known & np.array([each.sha256 not in done.rejected for each in photos.files]))
-
-    def scores(backbone: Backbone) -> Evaluation:
-        features = extractor.features(backbone, photos, classes)
-        logits_NC = out_of_fold_logits(ridge.fit, features, photos, len(classes), seed)
-        return Evaluation.of(photos, logits_NC, classes)
-
-    return difference(scores(other), scores(exact), seed=seed)
+    features = extractor.features(backbone, photos, classes)
+    logits_NC = out_of_fold_logits(ridge.fit, features, photos, len(classes), seed)
+    return Evaluation.of(photos, logits_NC, classes)
