@@ -252,6 +252,17 @@ def errors(found: Results) -> str:
     return _markdown(("", "ours", "peer", "peer", "ours minus peer's, 95 % CI"), lines)
 
 
+@_needs("tiers")
+def tiers(found: Results) -> str:
+    """Return the speed of each tier beside float32, and what becomes of the errors."""
+    lines = [
+        (row.what, figure(row.ours), figure(row.peer), spread(row) if row.unit else "", row.note)
+        for row in rows_of(found["tiers"])
+    ]
+    head = ("", "in the tier", "exact", "ratio in each round", "")
+    return f"{_markdown(head, lines)}\n\n{_measured_on(found['tiers'])}"
+
+
 def _time(seconds: float) -> str:
     for unit, size in (("days", 172_800.0), ("h", 7200.0), ("min", 120.0)):
         if seconds >= size:
@@ -275,4 +286,5 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "hardware": hardware,
     "growth": growth,
     "errors": errors,
+    "tiers": tiers,
 }

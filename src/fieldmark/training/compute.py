@@ -134,9 +134,9 @@ def _tried(
     reasons: list[str],
 ) -> Iterator[_Tried]:
     """Measure each tier; why one cannot be is added to `reasons`."""
-    for make in (lambda: backbone.computed(runtime.HALF), lambda: quantised(backbone, crops, config.engine)):
+    for half in (True, False):
         try:
-            found = make()
+            found = backbone.computed(runtime.HALF) if half else quantised(backbone, crops, config.engine)
             faster = _faster(backbone, found, crops, config.engine)
         except InputError as error:
             reasons.append(str(error).partition(": use ")[0])  # advice is not what is asked for

@@ -148,7 +148,7 @@ def export(
     """
     int8 = tier_of(classifier, compute) == "int8"
     quantised = {each.exact_key: each.tier for each in classifier.networks}
-    own, members = classifier, classifier.members
+    given, members = classifier, classifier.members
     members = in_tier(members, EXACT) if int8 else computed(members, "exact")
     classifier = replace(classifier, members=members)
     trunks = trunks_of(classifier)
@@ -172,7 +172,7 @@ def export(
     if int8:
         plain = model
         model = _quantised(classifier, trunks, photos, quantised)
-        loss = compare(model, photos[1::2], expected_of(own, photos[1::2]))
+        loss = compare(model, photos[1::2], expected_of(given, photos[1::2]))
         faster = speed(model, plain, photos)
         if faster <= 1:
             raise InputError(
