@@ -98,7 +98,10 @@ def test_the_values_of_options_are_those_of_the_library() -> None:
     assert {*get_args(choices.OutputFormat)} - {"text"} < WRITERS.keys()
 
 
-SERVER_ONLY = ("max_photos", "decoders", "decode_seconds", "body_seconds", "held_bytes", "drain_seconds")
+SERVER_ONLY = (
+    *("max_photos", "decoders", "decode_seconds", "body_seconds", "held_bytes", "drain_seconds"),
+    *("head_seconds", "connections", "client_connections"),
+)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ SERVER_ONLY = ("max_photos", "decoders", "decode_seconds", "body_seconds", "held
         (check, CheckConfig, {"folds"}),
         (study, StudyConfig, {"options", "val", "precision", "bands"}),
         (rank, RankConfig, {"networks"}),
-        (serve, ServeConfig, {"keys", *SERVER_ONLY}),
+        (serve, ServeConfig, {"keys", "origins", *SERVER_ONLY}),
     ],
 )
 def test_options_have_the_names_and_defaults_of_the_configuration(
