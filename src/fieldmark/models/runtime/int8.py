@@ -93,10 +93,10 @@ def quantized(
     source = graphs.graph(backbone)
     # "-7": weights of 7 bits, distinct from files of other versions.
     path = graphs.folder() / f"{backbone.key}.int8-7.{io.sha256(crops.tobytes())[:16]}.onnx"
-    if not path.is_file():
+    if not io.is_sealed(path):
         import onnx
 
-        io.write_bytes(path, quantise(onnx.load(source), crops).SerializeToString())
+        io.write_bytes(path, quantise(onnx.load(source), crops).SerializeToString(), seal=True)
     engine = Int8Engine(path, batch)
     held = crops_NSS3[1::2]
     labels = None if labels_N is None else labels_N[1::2]
