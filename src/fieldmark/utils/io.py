@@ -73,6 +73,9 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+_RATIO = 100  # the largest ratio of the unpacked size of a file in a zip to its packed one; more is a bomb
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, seal: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit it is synced and takes the place of `path`.
@@ -205,6 +208,8 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> dict[str, z
         # A reader never gives more bytes than are declared.
         if entry.file_size > limits[name]:
             raise ValueError(f"{name} in it is too large: {entry.file_size:,} bytes")
+        if entry.file_size > _RATIO * entry.compress_size + 2**20:
+            raise ValueError(f"{name} in it unpacks to more than {_RATIO} times its size")
         found[name] = entry
     return found
 
