@@ -156,9 +156,10 @@ def _running(classifier: Any, config: Any) -> Iterator[Any]:
     import uvicorn
 
     from fieldmark.serving.app import create_app
+    from fieldmark.serving.connection import limited
 
     app: Any = create_app(classifier, config)
-    settings = uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none")
+    settings = uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none", http=limited(config))
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, args=([listener],))

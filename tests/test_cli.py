@@ -54,8 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, insects: Path, model: 
     (tmp_path / "texts" / "a" / "notes.txt").write_text("no photo")
     (tmp_path / "pretenders" / "a").mkdir(parents=True)
     (tmp_path / "pretenders" / "a" / "notes.jpg").write_text("no photo")
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "Apis").symlink_to(insects / "Apis mellifera")
+    shutil.copytree(insects / "Apis mellifera", tmp_path / "one" / "Apis")
     (tmp_path / "broken.json").write_text('{"images": [')
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train2019.json").write_text('{"images": [')
@@ -98,7 +97,10 @@ def test_the_values_of_options_are_those_of_the_library() -> None:
     assert {*get_args(choices.OutputFormat)} - {"text"} < WRITERS.keys()
 
 
-SERVER_ONLY = ("max_photos", "decoders", "decode_seconds", "body_seconds", "held_bytes", "drain_seconds")
+SERVER_ONLY = (
+    *("max_photos", "decoders", "decode_seconds", "body_seconds", "held_bytes", "drain_seconds"),
+    *("head_seconds", "connections", "client_connections"),
+)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ SERVER_ONLY = ("max_photos", "decoders", "decode_seconds", "body_seconds", "held
         (check, CheckConfig, {"folds"}),
         (study, StudyConfig, {"options", "val", "precision", "bands"}),
         (rank, RankConfig, {"networks"}),
-        (serve, ServeConfig, {"keys", *SERVER_ONLY}),
+        (serve, ServeConfig, {"keys", "origins", *SERVER_ONLY}),
     ],
 )
 def test_options_have_the_names_and_defaults_of_the_configuration(

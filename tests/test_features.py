@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fieldmark.features.cache import FeatureCache, Features, FeatureStore
+from fieldmark.features.cache import _SOUND, FeatureCache, Features, FeatureStore
 from fieldmark.features.cache_files import all_finite
 from fieldmark.utils.errors import InputError, StoreError
 
@@ -112,7 +112,11 @@ def cut_off(folder: Path) -> Path:
         writer.append([key(4), key(5)], np.stack([vector(4, 6), vector(5, 6)]))
         writer.append([key(6)], vector(6, 6)[None])
         shutil.copytree(cache.folder, at)
-    assert sorted(path.name for path in cache.folder.glob("*.bin")) == ["index.bin", "vectors.bin"]
+    assert sorted(path.name for path in cache.folder.glob("*.bin")) == [
+        "index.bin",
+        "sums.bin",
+        "vectors.bin",
+    ]
     return at
 
 
@@ -125,12 +129,12 @@ def test_a_kill_costs_nothing_that_was_appended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [b"zeros", b"", b"old"])
-@pytest.mark.parametrize("which", ["vectors.bin", "index.bin", "unsynced.bin"])
+@pytest.mark.parametrize("which", ["vectors.bin", "index.bin", "sums.bin"])
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_power_cut_leaves_no_wrong_vector(tmp_path: Path, which: str, lost: bytes, rows: int) -> None:
     """The last rows of one file never came to the disk: its length did, or not, or old bytes did."""
     at = cut_off(tmp_path)
-    size = {"vectors.bin": 12, "index.bin": 32, "unsynced.bin": 8}[which] * rows
+    size = {"vectors.bin": 12, "index.bin": 32, "sums.bin": 8}[which] * rows
     data = (at / which).read_bytes()
     left = data[:-size]
     rest = {b"zeros": bytes(size), b"old": bytes(range(1, 251)), b"": b""}[lost][:size]
@@ -154,9 +158,9 @@ def test_rows_are_synced_now_and_then(tmp_path: Path, monkeypatch: pytest.Monkey
         synced.clear()
         writer.append([key(1)], vector(1, 2)[None])
         assert synced == []
-        monkeypatch.setattr("fieldmark.features.cache.SYNCED_EVERY", 0.0)
+        monkeypatch.setattr("fieldmark.features.cache_writer.SYNCED_EVERY", 0.0)
         writer.append([key(2)], vector(2, 2)[None])
-        assert len(synced) == 2
+        assert len(synced) == 3
         assert (tmp_path / "unsynced.bin").read_bytes() == np.uint64(2).tobytes()
 
 
@@ -237,3 +241,50 @@ def test_every_half_precision_number_is_told_finite_or_not() -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     told = [all_finite(every[[at]]) for at in range(len(every))]
     assert told == np.isfinite(every).tolist()
+
+
+@pytest.mark.parametrize("which", ["vectors.bin", "index.bin", "sums.bin"])
+@pytest.mark.parametrize("bit", [0, 7, 400, 511])
+def test_a_flipped_bit_costs_its_row_alone(tmp_path: Path, which: str, bit: int) -> None:
+    cache = FeatureCache(tmp_path, 8, "float16")
+    fill(cache, [*range(8)])
+    data = bytearray((tmp_path / which).read_bytes())
+    bit %= 8 * len(data)
+    data[bit // 8] ^= 1 << bit % 8
+    (tmp_path / which).write_bytes(data)
+    _SOUND.clear()  # as in another process
+    again = FeatureCache(tmp_path, 8, "float16")
+    keys = [key(number) for number in range(8)]
+    found = again.rows(keys)
+    assert (found < 0).sum() == 1
+    fill(again, np.flatnonzero(found < 0).tolist())
+    for each in (again, FeatureCache(tmp_path, 8, "float16")):
+        np.testing.assert_array_equal(each.get(keys)[:], np.stack([vector(n, 8) for n in range(8)]))
+    _SOUND.clear()
+    assert FeatureCache(tmp_path, 8, "float16").verify() == (which == "index.bin")  # whose key is of no photo
+
+
+def test_verify_drops_damaged_rows(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, 8, "float16")
+    fill(cache, [*range(50)])
+    raw = np.memmap(tmp_path / "vectors.bin", np.uint8, "r+")
+    raw[16 * 3] ^= 1
+    raw[16 * 40 :] ^= 4
+    _SOUND.clear()
+    again = FeatureCache(tmp_path, 8, "float16")
+    assert (again.verify(), again.verify()) == (11, 0)
+    assert (again.rows([key(number) for number in range(50)]) < 0).sum() == 11
+
+
+def test_a_cache_without_checksums_gets_them_when_it_is_written_to(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, 8, "float16")
+    fill(cache, [1, 2, 3])
+    (tmp_path / "sums.bin").unlink()
+    _SOUND.clear()
+    again = FeatureCache(tmp_path, 8, "float16")
+    assert (again.rows([key(1), key(2), key(3)]) >= 0).all()
+    fill(again, [4])
+    np.memmap(tmp_path / "vectors.bin", np.uint8, "r+")[0] ^= 1
+    _SOUND.clear()
+    found = FeatureCache(tmp_path, 8, "float16").rows([key(number) for number in range(1, 5)])
+    assert (found >= 0).tolist() == [False, True, True, True]

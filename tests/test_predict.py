@@ -335,6 +335,24 @@ def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     assert sorted(content(whole)) == sorted(content(cut))
 
 
+def test_a_damaged_journal_costs_its_damaged_lines_alone(
+    insects: Path, tmp_path: Path, classifier: Classifier
+) -> None:
+    items, out = inference.find_photos([insects])[:12], tmp_path / "a.jsonl"
+    inference.to_file(out, classifier, items)
+    whole = sorted(line["file_name"] for line in map(json.loads, out.read_text().splitlines()))
+    journal = tmp_path / "a.jsonl.journal"
+    about, *lines = journal.read_bytes().splitlines(keepends=True)
+    deep = b"[" * 100_000 + b"]" * 100_000 + b"\n"
+    odd = [b"null\n", b"[]\n", b"{}\n", b"\xff\n", deep, lines[3].replace(b"file_name", b"file_nama")]
+    lone = lines[4].replace(b'"file_name": "', b'"file_name": "\\ud800')
+    flipped = bytearray(lines[0])
+    flipped[lines[0].index(b"file_name") + 13] ^= 1
+    journal.write_bytes(b"".join([about, bytes(flipped), *odd, lone, *lines[1:3], *lines[5:]]))
+    inference.to_file(out, classifier, items)
+    assert sorted(line["file_name"] for line in map(json.loads, out.read_text().splitlines())) == whole
+
+
 def content(path: Path) -> list[str]:
     """The rows of a file without their scores, which differ in the last digit by the batch."""
     if path.suffix == ".parquet":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -73,8 +74,7 @@ def test_agreement_needs_three_networks() -> None:
 
 
 def test_one_class_is_one_sentence(insects: Path, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "one").symlink_to(next(insects.iterdir()))
+    shutil.copytree(next(insects.iterdir()), tmp_path / "photos" / "one")
     with pytest.raises(InputError):
         rank(tmp_path / "photos", RankConfig((SHUFFLE,), engine="torch"))
 

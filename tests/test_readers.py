@@ -265,11 +265,20 @@ class TestFolder:
         (tmp_path / "a/again").symlink_to(tmp_path)
         assert reason_of(read(tmp_path)) == {"a/1.jpg": None, "a/again": RejectReason.REPEATED_FOLDER}
 
-    def test_a_class_may_be_a_link(self, tmp_path: Path) -> None:
+    def test_a_link_that_leads_out_is_not_followed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         photo(tmp_path / "elsewhere/1.jpg")
-        (tmp_path / "photos").mkdir()
+        photo(tmp_path / "photos/b/1.jpg")
         (tmp_path / "photos/a").symlink_to(tmp_path / "elsewhere")
-        assert reason_of(read(tmp_path / "photos")) == {"a/1.jpg": None}
+        (tmp_path / "photos/b/c").symlink_to("/etc")
+        (tmp_path / "link").symlink_to("photos")
+        for folder in (tmp_path / "photos", tmp_path / "link"):
+            caplog.clear()
+            with caplog.at_level("INFO", "fieldmark"):
+                outside = dict.fromkeys(("a", "b/c"), RejectReason.OUTSIDE)
+                assert reason_of(read(folder)) == {"b/1.jpg": None, **outside}
+            assert len([each for each in caplog.messages if "2 links" in each]) == 1
 
     def test_names_that_look_the_same_are_one_class(self, tmp_path: Path) -> None:
         photo(tmp_path / "train/\u00e9/1.jpg")

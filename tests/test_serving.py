@@ -119,6 +119,17 @@ def test_concurrent_photos_get_their_own_answers(web: httpx.Client, classifier: 
         assert_matches(answer.json()["photos"][0], expected)
 
 
+def test_the_batch_does_not_change_an_answer_beyond_rounding(web: httpx.Client) -> None:
+    photo = jpeg(7)
+    (alone,) = web.post("/v1/predict", content=photo).json()["photos"]
+    for count in (2, 5, 16):
+        sent = [("photo", ("a", each)) for each in (*map(jpeg, range(count - 1)), photo)]
+        *_, among = web.post("/v1/predict", files=sent).json()["photos"]
+        assert [each["taxon_id"] for each in among["labels"]] == [e["taxon_id"] for e in alone["labels"]]
+        for one, other in zip(among["labels"], alone["labels"], strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=2.1e-6)  # each rounded to 1e-6
+
+
 @pytest.mark.parametrize(
     ("content", "status", "code"),
     [
@@ -203,7 +214,7 @@ def exchange(port: int, head: str, body: bytes = b"") -> tuple[int, bytes]:
     return int(answer.split(b" ", 2)[1]), answer
 
 
-HEAD = f"POST /v1/predict HTTP/1.1\nHost: x\nX-API-Key: {KEY}"
+HEAD = f"POST /v1/predict HTTP/1.1\nHost: localhost\nX-API-Key: {KEY}"
 
 
 def test_too_large_content_length_is_refused_unread(strict: Any) -> None:

@@ -248,7 +248,7 @@ def test_a_form_of_a_thousand_parts_is_refused() -> None:
 def test_disconnected_clients_leave_nothing_behind(server: Any) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port)) as line:
-            line.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\nabc")
+            line.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\nabc")
     with httpx.Client(base_url=server.url, timeout=30) as web:
         while "fieldmark_held_bytes 0.0" not in (text := web.get("/metrics").text):
             pass
@@ -261,9 +261,9 @@ def test_disconnected_clients_leave_nothing_behind(server: Any) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000,
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
 def test_invalid_http_does_no_harm(server: Any, bytes_: bytes) -> None:

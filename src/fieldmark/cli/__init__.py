@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -18,6 +18,7 @@ from fieldmark import __version__
 from fieldmark.cli.help import Command, Group, describe
 from fieldmark.utils.errors import FieldmarkError
 from fieldmark.utils.logging import configure_command_line
+from fieldmark.utils.printable import PrintableStream
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def common(
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
     configure_command_line()
+    sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
         app()
     except FieldmarkError as error:

@@ -3,6 +3,8 @@
 Access:
     host: The address to listen on; 0.0.0.0 is every address of this computer.
     port: The port; 0 takes a free one.
+    allow_origin: A site whose pages may use the API from a browser, such as https://app.example; repeat
+        it for several.
     api_key_file: A text file with one API key a line: refuse requests without one of them.
 Limits:
     queue: The number of photos in the queue; more are refused with status 503.
@@ -29,6 +31,7 @@ def serve(
     model: Path,
     host: str = "127.0.0.1",
     port: int = 8000,
+    allow_origin: list[str] | None = None,
     api_key_file: Path | None = None,
     queue: int = 128,
     batch: int = 16,
@@ -42,7 +45,8 @@ def serve(
     opt.use_cache(cache)
     from fieldmark.serving.config import ServeConfig
 
-    config = opt.config_from(ServeConfig, options, keys=read_keys(api_key_file) if api_key_file else ())
+    keys = read_keys(api_key_file) if api_key_file else ()
+    config = opt.config_from(ServeConfig, options, keys=keys, origins=tuple(allow_origin or ()))
     try:
         from fieldmark.serving.server import run
     except ModuleNotFoundError as error:

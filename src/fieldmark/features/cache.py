@@ -1,18 +1,21 @@
 """FeatureStore: computed feature vectors on disk, by what they were computed from.
 
 The features of a photo depend on its bytes, the preprocessing, the backbone's weights and the data type.
-The last three select a cache, the photo's digest a row in it. A cache consists of two append-only files:
+The last three select a cache, the photo's digest a row in it. A cache consists of three append-only files:
 
     vectors.bin   row after row of D numbers (float16, or float32 for comparisons to the last digit)
     index.bin     row after row of 32 bytes: the SHA-256 of the photo
+    sums.bin      row after row of 8 bytes: a checksum of the key and the vector
 
 A key never belongs to a wrong vector. After a kill this follows from the order of writes: a batch's
 vectors are written before its keys, and a torn row is truncated when the cache is next opened for
 writing. A power cut keeps no order, so rows are trusted only after a sync (every half a minute) or if
-their checksums match.
-While a cache is open for writing there is a third file:
+their checksums match. A disk can change what lies on it, so each process checks the rows that it looks up,
+once; a damaged one counts as missing, is computed again, and its key is replaced by one that no photo has.
+Caches of older versions have no checksums until they are next written to.
+While a cache is open for writing there is a fourth file:
 
-    unsynced.bin  8 bytes: how many rows are synced; then, for each later row, 8 bytes: a checksum
+    unsynced.bin  8 bytes: how many rows are synced
 
 One process writes to a cache. Several processes write to segments, caches of their own in the folder
 `segments`, whose rows are then moved to the cache.
@@ -20,8 +23,10 @@ One process writes to a cache. Several processes write to segments, caches of th
 
 from __future__ import annotations
 
+import logging
 import os
-import time
+import secrets
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,8 +38,8 @@ import numpy.typing as npt
 
 from fieldmark.features.cache_files import (
     KEY_BYTES,
+    SUM_BYTES,
     KeyLookup,
-    all_finite,
     checksums,
     consecutive,
     heads_of,
@@ -42,14 +47,19 @@ from fieldmark.features.cache_files import (
     sync,
     write_all,
 )
+from fieldmark.features.cache_writer import Handles, Writer
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
-from fieldmark.utils.typing import FloatArray, IntArray
+from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
 
 FeatureDtype = Literal["float16", "float32"]
 
-SYNCED_EVERY = 30.0
-"""Seconds between syncs: the work that a power cut can cost; a kill costs one batch."""
+_BLOCK = 4096  # rows that are checked at once
+
+_SOUND: dict[Path, BoolArray] = {}
+"""Which rows of a cache this process has found sound, by its folder."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class Features:
     def __getitem__(self, index: IntArray | slice) -> FloatArray:
         """Read the vectors of some of the photos as float32, shape (len(index), D)."""
         rows = self.rows[index]
-        if len(rows) and (np.diff(rows) == 1).all():  # consecutive: converted as it is read
+        if len(rows) and _consecutive(rows):  # converted as it is read
             return np.array(self.vectors[rows[0] : rows[-1] + 1], dtype=np.float32)
         return np.asarray(self.vectors[rows], dtype=np.float32)
 
@@ -103,6 +113,7 @@ class FeatureCache:
         self.dtype: np.dtype[np.floating] = np.dtype(dtype)
         self._sorted: KeyLookup | None = None
         self._checked = 0  # rows known to be valid
+        self._damaged: set[int] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -119,6 +130,10 @@ class FeatureCache:
         return self.folder / "index.bin"
 
     @property
+    def _sums(self) -> Path:
+        return self.folder / "sums.bin"
+
+    @property
     def _row_bytes(self) -> int:
         return self.dim * self.dtype.itemsize
 
@@ -130,27 +145,69 @@ class FeatureCache:
         """Return how many rows are valid: a key and its vector."""
         whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // KEY_BYTES)
         try:
-            marks = np.frombuffer(self._unsynced.read_bytes(), np.uint64)
+            synced = int.from_bytes(self._unsynced.read_bytes()[:8], sys.byteorder)
         except FileNotFoundError:  # no writer, and the last one finished
             return whole
-        except ValueError:  # a torn checksum: those before it are complete
-            raw = self._unsynced.read_bytes()
-            marks = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
-        synced = int(marks[0]) if len(marks) else 0
         self._checked = max(self._checked, min(synced, whole))
-        last = min(whole, synced + len(marks) - 1)
-        if last > self._checked:
-            self._checked += self._count_valid(self._checked, marks[1 + self._checked - synced :], last)
+        if whole > self._checked:
+            new = np.arange(self._checked, whole)
+            sound = self._sound(new, self._keys(whole)[new])
+            self._checked = whole if sound.all() else self._checked + int(sound.argmin())
         return self._checked
 
-    def _count_valid(self, first: int, marks: npt.NDArray[np.uint64], last: int) -> int:
-        """Count the rows from `first` up to `last` before the first with a wrong checksum."""
-        shape = (last, self.dim)
-        vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=shape)[first:]
-        offset, count = first * KEY_BYTES, (last - first) * KEY_BYTES
-        keys = np.fromfile(self._index, np.uint8, count, offset=offset).view(f"S{KEY_BYTES}")
-        wrong = np.flatnonzero(checksums(keys, vectors) != marks[: len(vectors)])
-        return int(wrong[0]) if len(wrong) else len(vectors)
+    def _sound(self, rows: IntArray, keys: npt.NDArray[np.bytes_]) -> BoolArray:
+        """Return which of some rows hold what was written with these keys, in ascending order."""
+        if not len(rows):
+            return np.ones(0, np.bool_)
+        if not self._sums.exists():  # of an older version
+            return (rows < self._checked) | (not self._unsynced.exists())
+        count = int(rows[-1]) + 1
+        sums, kept = np.zeros(count, np.uint64), np.fromfile(self._sums, np.uint64, count)
+        sums[: len(kept)] = kept
+        vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
+        parts = []
+        for start in range(0, len(rows), _BLOCK):
+            some = rows[start : start + _BLOCK]
+            block = vectors[some[0] : some[-1] + 1] if _consecutive(some) else vectors[some]
+            parts.append(checksums(keys[start : start + _BLOCK], block) == sums[some])
+        return np.concatenate(parts)
+
+    def _checked_rows(self, rows: IntArray, wanted: npt.NDArray[np.bytes_]) -> IntArray:
+        """Return the rows found for some keys, with -1 for those that are damaged."""
+        count = len(self)
+        before = _SOUND.get(self.folder, np.zeros(0, np.bool_))
+        sound = _SOUND[self.folder] = np.zeros(count, np.bool_)
+        if len(before) <= count:  # else it was emptied, and other rows were written
+            sound[: len(before)] = before
+        there = np.flatnonzero(rows >= 0)
+        new, first = np.unique(rows[there][~sound[rows[there]]], return_index=True)
+        if not len(new):
+            return rows
+        good = self._sound(new, wanted[there][~sound[rows[there]]][first])
+        sound[new[good]] = True
+        if good.all():
+            return rows
+        bad = new[~good]
+        self._damaged |= set(bad.tolist())
+        logger.warning(
+            f"{len(bad):,} features in {self.folder} are damaged on the disk, and are computed again."
+        )
+        return np.where(np.isin(rows, bad), -1, rows)
+
+    def verify(self) -> int:
+        """Check all rows, and give the damaged ones keys that no photo has; returns how many they are.
+
+        Raises:
+            StoreError: another process is writing to it.
+            InputError: the disk is full.
+        """
+        keys, rows = self._keys(len(self)), np.arange(len(self))
+        damaged = rows[~self._sound(rows, keys)]
+        self._damaged |= set(damaged.tolist())
+        if len(damaged):
+            with self.writing():
+                pass
+        return len(damaged)
 
     def rows(self, keys: Sequence[str]) -> IntArray:
         """Return the row of each photo, -1 where it is not in the cache; shape (N,).
@@ -160,9 +217,9 @@ class FeatureCache:
         """
         wanted = pack(keys)
         if self._sorted is None or len(self._sorted.known) != len(self):
-            known = self._keys()
+            known = self._keys(len(self))
             if (start := consecutive(known, wanted)) is not None:
-                return np.arange(start, start + len(wanted))
+                return self._checked_rows(np.arange(start, start + len(wanted)), wanted)
             self._sorted = KeyLookup.of(known)
         heads, order, known = self._sorted
         if not len(known):
@@ -171,11 +228,10 @@ class FeatureCache:
             place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
         else:
             place = np.minimum(np.searchsorted(heads, heads_of(wanted)), len(known) - 1)
-        return np.where(known[place] == wanted, order[place], -1)
+        return self._checked_rows(np.where(known[place] == wanted, order[place], -1), wanted)
 
-    def _keys(self) -> npt.NDArray[np.bytes_]:
-        """Read the keys of all rows in their order; shape (rows,)."""
-        count = len(self)
+    def _keys(self, count: int) -> npt.NDArray[np.bytes_]:
+        """Read the keys of the first rows in their order; shape (count,)."""
         raw = np.fromfile(self._index, np.uint8, count * KEY_BYTES) if count else _NO_BYTES
         return raw.view(f"S{KEY_BYTES}")
 
@@ -204,20 +260,45 @@ class FeatureCache:
         """
         with io.lock(self.folder / "lock"):
             count = len(self)
-            with self._vectors.open("ab") as vectors, self._index.open("ab") as index:
+            self._disown_damaged(count)
+            with (
+                self._vectors.open("ab") as vectors,
+                self._index.open("ab") as index,
+                self._sums.open("ab") as sums,
+            ):
                 vectors.truncate(count * self._row_bytes)
                 index.truncate(count * KEY_BYTES)
-                sync(vectors.fileno(), index.fileno())
+                sums.truncate(count * SUM_BYTES)
+                sync(vectors.fileno(), index.fileno(), sums.fileno())
                 # It exists before the first row that is not synced, and is deleted after the last.
                 io.write_bytes(self._unsynced, np.uint64(count).tobytes())
                 with self._unsynced.open("r+b") as marks:
-                    handles = (vectors.fileno(), index.fileno(), marks.fileno())
-                    writer = Writer(self, count, *handles)
+                    handles = Handles(vectors.fileno(), index.fileno(), sums.fileno(), marks.fileno())
+                    writer = Writer(self.folder, self.dim, self.dtype, count, handles)
                     try:
                         yield writer
                     finally:
                         writer.sync()
             self._unsynced.unlink()
+
+    def _disown_damaged(self, count: int) -> None:
+        """Give damaged rows keys that no photo has; and all rows a checksum, in caches of older versions."""
+        if not self._sums.exists():
+            vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim)) if count else []
+            keys, blocks = self._keys(count), range(0, count, _BLOCK)
+            of = (checksums(keys[at : at + _BLOCK], vectors[at : at + _BLOCK]).tobytes() for at in blocks)
+            io.write_bytes(self._sums, b"".join(of))
+        rows = sorted(row for row in self._damaged if row < count)
+        self._damaged.clear()
+        if not rows:
+            return
+        self._sorted = None
+        keys = np.frombuffer(secrets.token_bytes(KEY_BYTES * len(rows)), f"S{KEY_BYTES}")
+        sums = checksums(keys, np.memmap(self._vectors, self.dtype, "r", shape=(count, self.dim))[rows])
+        with self._index.open("r+b") as index, self._sums.open("r+b") as of_sums:
+            for number, row in enumerate(rows):
+                write_all(index.fileno(), keys[number : number + 1], at=KEY_BYTES * row)
+                write_all(of_sums.fileno(), sums[number : number + 1], at=SUM_BYTES * row)
 
     def segment(self, name: str) -> FeatureCache:
         """Return a segment of this cache for one of several processes; see `gather`."""
@@ -238,7 +319,7 @@ class FeatureCache:
                 with suppress(StoreError), io.lock(segment.folder / "lock"):
                     self._take(segment, writer)
                     writer.sync()  # safe here before they are deleted there
-                    for path in (segment._index, segment._vectors):
+                    for path in (segment._index, segment._vectors, segment._sums):
                         os.truncate(path, 0)
 
     def _segments(self) -> list[FeatureCache]:
@@ -251,73 +332,12 @@ class FeatureCache:
             return
         raw = np.fromfile(segment._index, np.uint8, count * KEY_BYTES).tobytes()
         keys = [raw[at : at + KEY_BYTES].hex() for at in range(0, len(raw), KEY_BYTES)]
-        new = np.flatnonzero(self.rows(keys) < 0)
+        new = np.flatnonzero((self.rows(keys) < 0) & (segment.rows(keys) >= 0))
         for start in range(0, len(new), 4096):
             some = new[start : start + 4096]
             # Mapped again for each block, which frees its memory.
             vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
             writer.append([keys[row] for row in some], vectors[some])
-
-
-class Writer:
-    """Appends batches to a cache that is open for writing."""
-
-    def __init__(self, cache: FeatureCache, count: int, vectors: int, index: int, marks: int) -> None:
-        self._cache, self._vectors, self._index, self._marks = cache, vectors, index, marks
-        self._count = self._synced = count
-        self._when = time.monotonic()
-
-    def append(self, keys: Sequence[str], x_BD: npt.NDArray[np.floating]) -> None:
-        """Append one batch; once this returns, it survives a kill.
-
-        Raises:
-            InputError: the disk is full; earlier rows stay valid.
-            ValueError: the vectors do not have the cache's shape, or are not finite in its data type.
-        """
-        with np.errstate(over="ignore"):  # overflow of float16 becomes infinite and is refused
-            rows = np.ascontiguousarray(x_BD, dtype=self._cache.dtype)
-        if rows.shape != (len(keys), self._cache.dim):
-            raise ValueError(f"{len(keys)} keys of dimension {self._cache.dim}, got {rows.shape}")
-        if not all_finite(rows):
-            raise ValueError(f"a vector is not finite in {self._cache.dtype}")
-        packed = pack(keys)
-        try:
-            write_all(self._marks, checksums(packed, rows), at=8 * (1 + self._unsynced))
-            write_all(self._vectors, rows)
-            write_all(self._index, packed)
-        except OSError as error:
-            os.ftruncate(self._index, self._count * KEY_BYTES)
-            os.ftruncate(self._vectors, self._count * self._cache._row_bytes)
-            raise self._refused(error) from error
-        self._count += len(keys)
-        if time.monotonic() - self._when > SYNCED_EVERY:
-            self.sync()
-
-    @property
-    def _unsynced(self) -> int:
-        return self._count - self._synced
-
-    def sync(self) -> None:
-        """Wait until all rows are on the disk: then they survive a power cut.
-
-        Raises:
-            InputError: the disk is full, or broken.
-        """
-        try:
-            sync(self._vectors, self._index)
-            # In this order: after a kill in between, the next writer finds checksums of no rows.
-            os.pwrite(self._marks, np.uint64(self._count).tobytes(), 0)
-            os.ftruncate(self._marks, 8)
-        except OSError as error:
-            raise self._refused(error) from error
-        self._synced, self._when = self._count, time.monotonic()
-
-    def _refused(self, error: OSError) -> InputError:
-        return InputError(
-            f"features could not be written to {self._cache.folder} ({error.strerror}): free "
-            "some space or name another folder with --cache, then run the same command again; "
-            "it resumes."
-        )
 
 
 class FeatureStore:
@@ -338,6 +358,10 @@ class FeatureStore:
         with suppress(StoreError):  # another process writes to it: the next one gathers them
             cache.gather()
         return cache
+
+
+def _consecutive(rows: IntArray) -> bool:
+    return bool((np.diff(rows) == 1).all())
 
 
 def _dtype_name(dtype: np.dtype[np.floating]) -> FeatureDtype:

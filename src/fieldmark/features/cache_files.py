@@ -13,6 +13,7 @@ from fieldmark.utils.typing import IntArray
 
 Checksums = npt.NDArray[np.uint64]
 KEY_BYTES = 32
+SUM_BYTES = 8
 
 
 class KeyLookup(NamedTuple):
@@ -79,7 +80,7 @@ def consecutive(known: npt.NDArray[np.bytes_], wanted: npt.NDArray[np.bytes_]) -
 def checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> Checksums:
     """Return a checksum of each row's key and vector, modulo 2**64; shape (N,).
 
-    Sums, at the speed of memory, are enough to detect a row that was never written to disk.
+    Sums, at the speed of memory, detect a row that was never written to disk, and any flipped bit.
     """
     wide = np.uint64 if rows.shape[1] * rows.itemsize % 8 == 0 else np.uint16
     of_keys = keys.view(np.uint64).reshape(len(keys), -1).sum(1)

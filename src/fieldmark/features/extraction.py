@@ -20,7 +20,8 @@ import numpy as np
 from fieldmark.data.loader import CropCache
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.transforms import Preprocess
-from fieldmark.features.cache import FeatureCache, Writer
+from fieldmark.features.cache import FeatureCache
+from fieldmark.features.cache_writer import Writer
 from fieldmark.models.runtime import Engine
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,17 +27,17 @@ from fieldmark.inference.predictor import (
     predict,
     with_progress,
 )
-from fieldmark.inference.record import key_of, to_record
+from fieldmark.inference.record import Record, key_of, to_record
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_JOURNAL = "fieldmark-journal-2"
+_JOURNAL = "fieldmark-journal-3"
 
 
 class Output:
-    """A file of answers, and beside it `FILE.journal`, a line for each photo that was named.
+    """A file of answers, and beside it `FILE.journal`, a line with a checksum for each photo that was named.
 
     The journal is added to batch by batch and reaches the disk before the next batch, so that a kill
     costs one batch at most; a later run with the same classifier and options goes on from it. The
@@ -76,7 +77,7 @@ class Output:
     def left(self, items: Sequence[InputPhoto]) -> list[InputPhoto]:
         """The photos that are still to be named; those that could not be used are tried again.
 
-        A photo that has changed since is named anew. What a kill tore is dropped.
+        A photo that has changed since is named anew. What a kill tore, or the disk changed, is dropped.
         """
         where = {item.key: item.path for item in items}
         kept = {
@@ -99,12 +100,9 @@ class Output:
                 logger.info(f"{self.journal.name} is of other options: all photos are predicted again")
                 return
             for raw in handle:
-                try:
-                    value = json.loads(raw)
-                    if raw.endswith(b"\n") and "rejected" not in value["entry"]:
-                        yield key_of(value["entry"]), raw.decode().rstrip("\n"), value["stamp"]
-                except (ValueError, KeyError, TypeError):  # torn
-                    continue
+                value = _value(raw)
+                if value and "rejected" not in value["entry"]:
+                    yield key_of(value["entry"]), raw.decode().rstrip("\n"), value["stamp"]
 
     def keep(self, results: Iterable[PhotoResult]) -> Iterator[PhotoResult]:
         """Write results down as they come, and pass them on."""
@@ -116,7 +114,8 @@ class Output:
                     result, among, wide=self._form.wide or of_event, timed=self._writer.timed or of_event
                 )
                 line = {"stamp": places.stamp(result.photo.path), "entry": value}
-                waiting.append(json.dumps(line, ensure_ascii=False))
+                text = json.dumps(line, ensure_ascii=False)
+                waiting.append(f"{zlib.crc32(text.encode()):08x} {text}")
                 if len(waiting) >= BATCH:
                     io.append_lines(self.journal, waiting)
                     waiting = []
@@ -129,8 +128,23 @@ class Output:
         form = replace(self._form, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         with self.journal.open("rb") as handle:
             next(handle)
-            entries = (json.loads(raw)["entry"] for raw in handle)
+            entries = map(self._entry, handle)
             self._writer.write(self.path, self._events(entries) if self._events else entries, form)
+
+    def _entry(self, raw: bytes) -> Record:
+        if (value := _value(raw)) is None:
+            raise InputError(f"{self.journal} was changed: run the same command again; it resumes.")
+        entry: Record = value["entry"]
+        return entry
+
+
+def _value(raw: bytes) -> dict[str, Any] | None:
+    """Return what a line of a journal holds, or None where its checksum is not that of the rest."""
+    checksum, _, text = raw.partition(b" ")
+    if not raw.endswith(b"\n") or checksum != f"{zlib.crc32(text[:-1]):08x}".encode():
+        return None
+    value: dict[str, Any] = json.loads(text)
+    return value
 
 
 def to_file(

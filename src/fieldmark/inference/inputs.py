@@ -18,6 +18,7 @@ from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import Boxed, Place, boxed_text
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -261,8 +262,8 @@ def _in_folder(folder: Path) -> list[InputPhoto]:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as printable text: bytes that are not valid Unicode are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return a path as printable text: control characters, and bytes that are no Unicode, are escaped."""
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _is_picture(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from http import HTTPStatus
 from typing import Any, Self
 
 from pydantic import BaseModel, Field
@@ -11,6 +12,9 @@ from starlette.responses import Response
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Prediction
 from fieldmark.serving.http_errors import HttpError
+
+PROBLEM = "application/problem+json"
+"""The media type of every refusal."""
 
 
 class ClassEntry(BaseModel):
@@ -149,8 +153,12 @@ class ModelInfo(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Response of every request that fails."""
+    """Response of every request that fails: problem details (RFC 9457) with further members."""
 
+    type: str = Field(default="about:blank", description="The title says what the status does.")
+    title: str = Field(description="The name of the status.")
+    status: int = Field(description="The status.")
+    detail: str = Field(description="One sentence for people, that of the error.")
     error: ErrorDetail
     request_id: str
     photos: list[PhotoAnswer] | None = Field(
@@ -190,15 +198,24 @@ def response(value: BaseModel, status: int = 200) -> Response:
     return Response(value.model_dump_json(exclude_none=True), status, media_type="application/json")
 
 
-def error_response(error: HttpError, scope: MutableMapping[str, Any]) -> Response:
-    """Return an error as a JSON response to the request with this ASGI scope."""
+def problem(error: HttpError, request_id: str) -> ErrorResponse:
+    """Return the body of the response for an error."""
     failed = error.each_photo if len(error.each_photo) > 1 else ()
-    value = ErrorResponse(
+    known = error.status in HTTPStatus._value2member_map_
+    return ErrorResponse(
+        title=HTTPStatus(error.status).phrase if known else "Refused",
+        status=error.status,
+        detail=error.message,
         error=error_detail(error),
-        request_id=scope["fieldmark.request_id"],
+        request_id=request_id,
         photos=[PhotoAnswer(name=name, error=error_detail(each)) for name, each in failed] or None,
     )
-    answer = response(value, error.status)
+
+
+def error_response(error: HttpError, scope: MutableMapping[str, Any]) -> Response:
+    """Return an error as a JSON response to the request with this ASGI scope."""
+    answer = response(problem(error, scope["fieldmark.request_id"]), error.status)
+    answer.headers["Content-Type"] = PROBLEM
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:

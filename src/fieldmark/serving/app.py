@@ -19,10 +19,10 @@ from starlette.types import ASGIApp
 
 from fieldmark import __version__
 from fieldmark.inference.classifier import Classifier
-from fieldmark.serving import answers, http_errors
+from fieldmark.serving import answers, http_errors, openapi
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.http_errors import HttpError
-from fieldmark.serving.middleware import ApiKeys, RequestMiddleware
+from fieldmark.serving.middleware import RequestMiddleware
 from fieldmark.serving.model import info
 from fieldmark.serving.service import Service
 
@@ -35,12 +35,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": answers.ErrorResponse, "description": why}
     for status, why in {
         400: "The form or a parameter is invalid.",
-        401: "The API key is missing or wrong.",
         408: "The photo took too long to arrive.",
         413: "Too many bytes, pixels or photos.",
         415: "Not a photo, or an unsupported image format.",
         422: "The photo is damaged or cut off.",
-        503: "Server busy: queue full, retry after the seconds in Retry-After.",
     }.items()
 }
 _photos = APIRouter(tags=["photos"], responses=_ERRORS)
@@ -67,7 +65,7 @@ _PHOTOS = {
 
 
 def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
-    """Create the ASGI application; of the configuration, `host` and `port` are not used."""
+    """Create the ASGI application; of the configuration, `port` is not used."""
     service = Service(classifier, config)
 
     @asynccontextmanager
@@ -90,8 +88,10 @@ def create_app(classifier: Classifier, config: ServeConfig) -> ASGIApp:
     app.mount("/static", _static)
     for kind in (HttpError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _failed)
-    routes = {*app.openapi()["paths"], "/", "/docs", "/openapi.json"}
-    return RequestMiddleware(app, ApiKeys(config.keys), service.metrics, routes)
+    schema = app.openapi()  # FastAPI keeps it, and sends what is added to it here
+    openapi.complete(schema, keys=bool(config.keys))
+    routes = {*schema["paths"], "/", "/docs", "/openapi.json"}
+    return RequestMiddleware(app, config, service.metrics, routes)
 
 
 def _service(request: Request) -> Service:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 
 from fieldmark.data import images
@@ -25,6 +27,10 @@ class ServeConfig:
     decode_seconds: float = 20.0  # most for one photo
     body_seconds: float = 60.0  # most for a request body to arrive
     held_bytes: int = 256 * 1024 * 1024  # of request bodies in memory, over all requests
+    head_seconds: float = 10.0  # most that a connection may wait for the head of a request
+    connections: int = 1024  # at once; beyond it health checks alone are answered
+    client_connections: int = 256  # of one address at once
+    origins: tuple[str, ...] = ()  # of pages elsewhere that may use the API, such as https://app.example
     drain_seconds: int = 30  # most that a shutdown waits for accepted requests
 
     def __post_init__(self) -> None:
@@ -40,6 +46,20 @@ class ServeConfig:
             if not low <= value <= high:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is {value:,}: it must be from {low:,} to {high:,}.")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[^/\s,@*?#]+", origin):
+                raise InputError(
+                    f"--allow-origin is {origin!r}: give the scheme and host of one site, such as "
+                    "https://app.example or http://localhost:3000."
+                )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def workers(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fieldmark.serving import http_errors
 from fieldmark.serving.config import ServeConfig
@@ -71,6 +71,8 @@ async def read_photos(request: Request, add: Callable[[int], None], config: Serv
             return [Upload(b"".join([chunk async for chunk in chunks]))]
     except TimeoutError as error:
         raise HttpError(408, "too-slow", "The photo took too long to arrive.") from error
+    except ClientDisconnect as error:  # nobody reads the answer; the status is for the log
+        raise HttpError(499, "gone", "The client closed the connection.") from error
 
 
 async def _chunks(
@@ -114,8 +116,8 @@ async def read_form(headers: Headers, chunks: AsyncGenerator[bytes, None], max_p
             message = f"At most {max_photos} photos may be sent at once."
             raise HttpError(413, "too-many-photos", message) from error
         raise http_errors.bad_form(error.message) from error
-    except UnicodeError as error:  # a charset that Python knows, but that is not for text
-        raise http_errors.bad_form("its charset is not supported") from error
+    except ValueError as error:  # a charset that is not for text, a boundary that is too long
+        raise http_errors.bad_form("its headers are not supported") from error
     files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
     photos = [Upload(await each.read(), _base_name(each.filename or "")) for each in files]
     await form.close()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
 
@@ -14,15 +14,14 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.serving import model
 from fieldmark.serving.app import create_app
 from fieldmark.serving.config import ServeConfig
-from fieldmark.serving.middleware import JsonLines
+from fieldmark.serving.connection import RESERVE, limited
+from fieldmark.serving.middleware import HEAD_BYTES, JsonLines
 from fieldmark.utils.errors import FieldmarkError, InputError
 
 # Plain text for people: the lines of the logger "fieldmark.serving" and below it are JSON.
 logger = logging.getLogger("fieldmark.server")
 
 _BACKLOG = 1024
-_CONNECTIONS = 1024
-_HEAD_BYTES = 32 * 1024
 
 
 def run(classifier: Classifier, config: ServeConfig) -> None:
@@ -33,6 +32,7 @@ def run(classifier: Classifier, config: ServeConfig) -> None:
         FieldmarkError: The decoding processes do not start.
     """
     with _listening(config) as listener:
+        _allow_files(config.connections + 2 * RESERVE + config.workers * 8)
         model.warm_up(classifier)
         _log_to_stderr()
         host = f"[{config.host}]" if ":" in config.host else config.host
@@ -65,13 +65,12 @@ def _uvicorn(classifier: Classifier, config: ServeConfig) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         ws="none",
-        http="h11",  # limits the size of a request's head, unlike httptools
+        http=limited(config),
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_CONNECTIONS,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=config.drain_seconds,
-        h11_max_incomplete_event_size=_HEAD_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
     )
 
 
@@ -93,7 +92,7 @@ def _listening(config: ServeConfig) -> socket.socket:
         raise InputError(
             f"Cannot listen on {config.host}:{config.port} ({why}): name another --port or --host."
         ) from error
-    if not config.keys and not _loopback(config.host):
+    if not config.keys and not config.loopback:
         logger.info(
             f"Note: anyone who can reach {config.host} can use this server; "
             "--api-key-file requires an API key."
@@ -101,11 +100,15 @@ def _listening(config: ServeConfig) -> socket.socket:
     return listener
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _allow_files(count: int) -> None:
+    """Let the process have as many files open as it may have connections, where the system allows it."""
+    with suppress(ImportError, OSError, ValueError):  # ImportError: Windows, which has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _log_to_stderr() -> None:

@@ -167,7 +167,7 @@ def _head(backbone: Backbone, weights: weights_.Weights, taxa: Sequence[Taxon]) 
     texts = [sentences(taxon) for taxon in taxa]
     key = io.digest([1, backbone.weights_info.digest, backbone.architecture.config, texts])
     cached = io.cache_dir() / "texts" / f"{key[:32]}.safetensors"
-    if cached.is_file():
+    if io.is_sealed(cached):
         return _from_file(cached)
     tower = open_clip.TextTower(backbone.architecture, weights.state)
     mean_CD = np.zeros((len(taxa), backbone.architecture.feature_dim), np.float32)
@@ -191,4 +191,4 @@ def _to_file(head: LinearHead, path: Path) -> None:
     from safetensors.numpy import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    io.write_bytes(path, save(head.tensors()))
+    io.write_bytes(path, save(head.tensors()), seal=True)

@@ -23,7 +23,7 @@ from fieldmark.data.photos import PhotoFile
 from fieldmark.data.synthetic import probe
 from fieldmark.evaluation import metrics
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.inference.classifier.ood import OodDetector, OodKind, nearest_cosine, unit
+from fieldmark.inference.classifier.ood import MOST_PHOTOS, OodDetector, OodKind, nearest_cosine, unit
 from fieldmark.utils import io
 from fieldmark.utils.random import order
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -33,7 +33,6 @@ KNOWN_RECALL = 0.95
 
 KINDS: tuple[OodKind, ...] = ("class means", "nearest photos")
 
-_MOST_PHOTOS = 20_000  # vectors that a classifier's folder holds
 _GAIN = 0.02  # of the AUROC, by which a kind must be better than an earlier one
 _FAR, _NEAR = 0.5, 0.2  # shares of far or near photos that must be flagged
 
@@ -89,7 +88,7 @@ def choose(photos: KnownPhotos, far_FD: FloatArray, classes: int, seed: int) -> 
         classes: C.
         seed: of the groups of classes.
     """
-    kinds = [kind for kind in KINDS if kind != "nearest photos" or len(photos.learned) <= _MOST_PHOTOS]
+    kinds = [kind for kind in KINDS if kind != "nearest photos" or len(photos.learned) <= MOST_PHOTOS]
     group_C = np.empty(classes, np.int64)
     group_C[order([str(number) for number in range(classes)], "unknown", seed)] = np.arange(classes) % FOLDS
     trials = {kind: [t for t in _trials(kind, photos, far_FD, group_C) if len(t.known_K)] for kind in kinds}

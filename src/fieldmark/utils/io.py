@@ -73,13 +73,17 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+_RATIO = 100  # the largest ratio of the unpacked size of a file in a zip to its packed one; more is a bomb
+
+
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True, seal: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit it is synced and takes the place of `path`.
 
     Args:
         path: the file to write.
         durable: whether it also outlasts a power cut, which costs some milliseconds.
+        seal: whether its digest is written beside it, for `is_sealed`.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; nothing is left behind.
@@ -91,6 +95,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.chmod(0o644)  # some libraries make files that only their owner can read
         if durable:
             sync(temporary)
+        if seal:
+            write_text(_seal(path), file_digest(temporary))
         temporary.replace(path)
         if durable:
             sync(path.parent)
@@ -101,15 +107,27 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file is there and has the digest that was written beside it; the disk may have changed it."""
+    try:
+        return _seal(path).read_text() == file_digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
 def settle(part: Path, path: Path) -> None:
     """Give a file that is whole and synced its name, so that a power cut does not lose it."""
     part.replace(path)
     sync(path.parent)
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True, seal: bool = False) -> None:
     """Write a whole file, or nothing; see `replacing`."""
-    with replacing(path, durable=durable) as temporary:
+    with replacing(path, durable=durable, seal=seal) as temporary:
         temporary.write_bytes(data)
 
 
@@ -190,6 +208,8 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> dict[str, z
         # A reader never gives more bytes than are declared.
         if entry.file_size > limits[name]:
             raise ValueError(f"{name} in it is too large: {entry.file_size:,} bytes")
+        if entry.file_size > _RATIO * entry.compress_size + 2**20:
+            raise ValueError(f"{name} in it unpacks to more than {_RATIO} times its size")
         found[name] = entry
     return found
 

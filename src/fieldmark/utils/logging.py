@@ -16,6 +16,8 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fieldmark.utils.printable import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
@@ -72,7 +74,7 @@ class _StandardError(logging.Handler):
         # Of several processes that `torchrun` started, the first one reports; errors come from all.
         if record.levelno < logging.ERROR and os.environ.get("RANK", "0") != "0":
             return
-        print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(self.format(record)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def configure_command_line() -> None:

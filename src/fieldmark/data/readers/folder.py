@@ -8,6 +8,7 @@ part: only a test part may have photos without classes.
 
 from __future__ import annotations
 
+import logging
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.readers.base import Reader, binomial, may_be_image, no_photos, part_named
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
+
+logger = logging.getLogger(__name__)
 
 _SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 _HIDDEN_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "lost+found"})
@@ -43,7 +46,13 @@ class _Found(NamedTuple):
 def _read(path: Path) -> PhotoTable:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder: expected is {_EXPECTS}.")
-    found = list(_walk(path, (), set()))
+    found = list(_walk(path, (), set(), path.resolve()))
+    outside = [file for file in found if file.reason is RejectReason.OUTSIDE]
+    if outside:
+        logger.info(
+            f"{len(outside):,} links in {path} lead out of it and are not followed, {outside[0].path} for "
+            "one: copy what they lead to, or name it as a source of its own (fieldmark merge)."
+        )
     if not any(file.reason is None for file in found):
         raise no_photos(path, f"expected is {_EXPECTS}")
     has_parts = _has_parts(found)
@@ -61,8 +70,9 @@ def _read(path: Path) -> PhotoTable:
     return PhotoTable(frame, _taxonomy(sorted(frame["taxon_id"].drop_nulls().unique())), path, READER.name)
 
 
-def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[_Found]:
-    """Yield every file below `folder`, sorted by name; a folder with several links is read once."""
+def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]], root: Path) -> Iterator[_Found]:
+    """Yield every file below `folder`, sorted by name; a folder with several links is read once, and one
+    outside of `root` never: whoever packed the photos could otherwise have any folder read."""
     try:
         about = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -79,7 +89,11 @@ def _walk(folder: Path, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> I
         if not _is_folder(entry):
             yield _Found((*parts, entry.name), _no_photo((*parts, entry.name), entry))
     for entry in folders:
-        yield from _walk(folder / entry.name, (*parts, entry.name), seen)
+        below = (*parts, entry.name)
+        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+            yield _Found(below, RejectReason.OUTSIDE)
+        else:
+            yield from _walk(folder / entry.name, below, seen, root)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -15,6 +15,7 @@ from fieldmark.data.readers.base import PARTS, binomial, first_reason, no_photos
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
 from fieldmark.utils.errors import InputError, RejectReason
+from fieldmark.utils.printable import ESCAPED
 
 TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 """Columns of a list that describe its labels."""
@@ -134,8 +135,10 @@ def taxon(label: str, values: dict[str, str]) -> Taxon:
 
 
 def clean(frame: pl.DataFrame) -> pl.DataFrame:
-    """Convert all cells to stripped text; an empty cell is null."""
-    return frame.select(pl.all().cast(pl.String).str.strip_chars().replace("", None))
+    """Convert all cells to stripped text, without the `'` before a formula; an empty cell is null."""
+    return frame.select(
+        pl.all().cast(pl.String).str.strip_chars().str.replace(ESCAPED, "$1").replace("", None)
+    )
 
 
 def read_text_table(

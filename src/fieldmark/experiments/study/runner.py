@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -217,15 +218,25 @@ def _named(run: Run) -> str:
 def _do(context: StudyContext, run: Run) -> None:
     """Do one run, or reuse its row where its key is the same; write what is known, and log the row."""
     path = context.out / "rows" / f"{run.id}.json"
-    known, now = io.read_json(path) if path.exists() else {}, key(context, run)
-    if isinstance(known, dict) and known.get("key") == now:
-        row = StudyRow.from_dict(known, path)
-    else:
+    now = key(context, run)
+    row = _kept(path, now)
+    if row is None:
         row = replace(modes.do(context, run), key=now)
-        io.write_json(path, row.to_dict())
+        values = row.to_dict()
+        io.write_json(path, {**values, "digest": io.digest(values)})
     context.rows[run.id] = row
     write(context)
     _log(row)
+
+
+def _kept(path: Path, key: str) -> StudyRow | None:
+    """Read a row; None where there is none with this key, or it is damaged."""
+    with suppress(InputError):
+        values = io.read_json(path)
+        if isinstance(values, dict) and values.get("key") == key:
+            digest = values.pop("digest", None)  # older rows have none
+            return StudyRow.from_dict(values, path) if digest in (None, io.digest(values)) else None
+    return None
 
 
 def _log(row: StudyRow) -> None:

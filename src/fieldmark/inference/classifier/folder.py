@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 FORMAT = "fieldmark-classifier-2"
 _BEFORE = "fieldmark-classifier-1"  # one member, written without the word
 MOST_MEMBERS = 64
+_MOST_DIM = 65_536  # of a feature vector
 
 
 def _name(kind: str, number: int, suffix: str = "safetensors") -> str:
@@ -186,8 +187,8 @@ def _load(folder: Path, engine: str | None) -> dict[str, Any]:
             "decision": decision,
             "temperature": validation.number(about, "temperature", 1e-3, 1e3),
             "thresholds": validation.thresholds(about["thresholds"]),
-            "ood": _ood(folder, about, len(members[0].head.weight)),
-            "provenance": about["provenance"],
+            "ood": _ood(folder, about, members[0].head),
+            "provenance": validation.provenance(about["provenance"]),
             "source": folder,
             "files": _files(about),
         }
@@ -195,13 +196,13 @@ def _load(folder: Path, engine: str | None) -> dict[str, Any]:
         raise damaged(folder, error) from error
 
 
-def _ood(folder: Path, about: Any, dim: int) -> OodDetector | None:
+def _ood(folder: Path, about: Any, head: LinearHead) -> OodDetector | None:
     """Older classifiers have a threshold of the energy alone."""
     if about["known_from"] is None:
         return None
     threshold = validation.number(about, "known_from", -1e6, 1e6)
     energy = {"kind": "energy", "threshold": threshold}
-    found = OodDetector.load(about.get("ood", energy), folder, about["files"], dim)
+    found = OodDetector.load(about.get("ood", energy), folder, about["files"], *head.weight.shape)
     if found.threshold != threshold:
         raise ValueError("known_from is not the threshold of ood")
     return found
@@ -216,7 +217,7 @@ def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tupl
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise ValueError("a member is not an object")
-        head = _read_head(folder / _name("head", number), about["files"])
+        head = _read_head(folder / _name("head", number), about["files"], classes)
         preprocess = Preprocess.from_json(io.to_json(entry["preprocess"]))
         architecture, key = (validation.text(entry, name) for name in ("architecture", "backbone_key"))
         side, own = (
@@ -248,13 +249,8 @@ def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tupl
     return tuple(members)
 
 
-def _read_head(path: Path, digests: Mapping[str, object]) -> LinearHead:
-    from safetensors.numpy import load as tensors_in
-
-    raw = path.read_bytes()
-    if io.sha256(raw) != digests[path.name]:
-        raise ValueError(f"{path.name} is not the file that was written with it")
-    return LinearHead.from_tensors(tensors_in(raw))
+def _read_head(path: Path, digests: Mapping[str, object], classes: int) -> LinearHead:
+    return LinearHead.from_tensors(validation.tensors(path, digests[path.name], (_MOST_DIM + 1) * classes))
 
 
 def _files(about: Any) -> dict[str, str]:

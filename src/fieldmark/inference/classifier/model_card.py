@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def card(classifier: Classifier) -> str:
     """Return the text of README.md in a classifier's folder."""
-    return "\n".join([*_front(), *_body(classifier)])
+    try:
+        body = [*_body(classifier)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # of another version, or hostile
+        body = ["# A species classifier", "", "It is not known in this form how it was made.", ""]
+    return "\n".join([*_front(), *body])
 
 
 def _front() -> Iterator[str]:

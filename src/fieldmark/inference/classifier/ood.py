@@ -10,10 +10,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from fieldmark.inference.classifier import validation
 from fieldmark.utils import io
 from fieldmark.utils.typing import FloatArray
 
 FILE = "ood.safetensors"
+MOST_PHOTOS = 20_000
+"""Most training photos whose vectors a classifier's folder holds."""
 
 OodKind = Literal["class means", "nearest photos", "energy"]
 """What a photo is compared with: each class's mean feature vector; each training photo (Sun et al.,
@@ -64,14 +67,14 @@ class OodDetector:
             io.write_bytes(folder / FILE, as_bytes({"vectors": self.vectors_KD.astype(np.float16)}))
 
     @classmethod
-    def load(cls, about: Any, folder: Path, digests: Mapping[str, object], dim: int) -> OodDetector:
+    def load(
+        cls, about: Any, folder: Path, digests: Mapping[str, object], dim: int, classes: int
+    ) -> OodDetector:
         """Read what `to_json` and `save` wrote.
 
         Raises:
             KeyError, OSError, ValueError, SafetensorError: something is missing or cannot be.
         """
-        from safetensors.numpy import load as tensors_in
-
         kind, threshold = about["kind"], about["threshold"]
         if (
             kind not in get_args(OodKind)
@@ -81,10 +84,8 @@ class OodDetector:
             raise ValueError("ood is not a known score with a threshold")
         if kind == "energy":
             return cls(kind, float(threshold), np.empty((0, dim), np.float32))
-        raw = (folder / FILE).read_bytes()
-        if io.sha256(raw) != digests[FILE]:
-            raise ValueError(f"{FILE} is not the file that was written with it")
-        vectors = tensors_in(raw)["vectors"]
+        most = dim * max(classes, MOST_PHOTOS)
+        vectors = validation.tensors(folder / FILE, digests[FILE], most)["vectors"]
         if vectors.dtype != np.float16 or vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
             raise ValueError(f"{FILE} does not hold vectors of {dim} numbers")
         if not np.isfinite(vectors).all():

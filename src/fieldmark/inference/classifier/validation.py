@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
@@ -26,6 +27,50 @@ def damaged(folder: Path, error: Exception) -> ClassifierError:
     return ClassifierError(
         f"{folder} is a damaged classifier ({' '.join(why.split())}): copy or download it again."
     )
+
+
+def tensors(path: Path, digest: object, most: int) -> dict[str, Any]:
+    """Read the tensors of a file with at most `most` numbers, or raise ValueError or SafetensorError.
+
+    The file says in its beginning what it holds: one that is too large is not read.
+    """
+    from safetensors import safe_open
+    from safetensors.numpy import load
+
+    with safe_open(path, framework="numpy") as file:
+        held = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    if held > most:
+        raise ValueError(f"{path.name} is too large: it holds {held:,} numbers")
+    raw = path.read_bytes()
+    if io.sha256(raw) != digest:
+        raise ValueError(f"{path.name} is not the file that was written with it")
+    return dict(load(raw))
+
+
+class _Said(TypedDict, total=False):
+    said: str
+
+
+class _Told(TypedDict, total=False):
+    """The parts of a provenance that the model card and the server show."""
+
+    name: str
+    test: str
+    weights: str
+    licence: str
+    beside: _Said | None
+    rare: _Said | None
+    chosen: dict[str, Any]
+    tried: list[Any]
+    tuned: list[Any] | None
+    passed_over: list[str]
+    ensemble: dict[str, Any]
+
+
+def provenance(value: Any) -> dict[str, Any]:
+    """Return a provenance whose parts have their types, or raise ValueError."""
+    msgspec.convert(value, _Told)
+    return dict(value)
 
 
 def text(values: Mapping[str, Any], name: str) -> str:

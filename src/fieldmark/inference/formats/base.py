@@ -11,6 +11,7 @@ from pathlib import Path
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.inference.record import Record
 from fieldmark.utils import io
+from fieldmark.utils.printable import cell
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class Writer:
 
 
 def csv_line(values: Sequence[object]) -> str:
-    """Return one row as text, without its line end."""
+    """Return one row as text, without its line end; no cell is a formula or holds control characters."""
     line = StringIO()
+    values = [cell(value) if isinstance(value, str) else value for value in values]
     # `csv` quotes values that contain a character of the line end, so both characters are set.
     csv.writer(line, lineterminator="\r\n").writerow(values)
     return line.getvalue().removesuffix("\r\n")

@@ -63,9 +63,10 @@ def _path(key: str) -> Path:
 
 
 def cached_graph(key: str) -> Path | None:
-    """Return the cached graph of the backbone with this key, for `OnnxEngine` without PyTorch."""
+    """Return the cached graph of the backbone with this key, for `OnnxEngine` without PyTorch; None without
+    one, or where the disk changed it."""
     path = _path(key)
-    return path if path.is_file() else None
+    return path if io.is_sealed(path) else None
 
 
 def graph(backbone: Backbone) -> Path:
@@ -75,8 +76,8 @@ def graph(backbone: Backbone) -> Path:
         InputError: the network cannot be converted.
     """
     path = _path(backbone.exact.key)
-    if not path.is_file():
-        with io.replacing(path) as temporary:
+    if not io.is_sealed(path):
+        with io.replacing(path, seal=True) as temporary:
             _convert(backbone, temporary)
             _verify(backbone, temporary)
     return path
@@ -128,7 +129,7 @@ def _tried(backbone: Backbone) -> ByteArray:
 def _expected(backbone: Backbone) -> FloatArray:
     """Return PyTorch's features of the test crops, from the cache or computed."""
     path = folder() / f"{backbone.exact.key}.expected.npy"
-    with suppress(OSError, ValueError, EOFError):  # missing or damaged
+    if io.is_sealed(path):
         kept: FloatArray = np.load(path)
         if kept.shape == (3, backbone.architecture.feature_dim):
             return kept
@@ -136,7 +137,7 @@ def _expected(backbone: Backbone) -> FloatArray:
 
     with torch.inference_mode():
         features: FloatArray = backbone.trunk(torch.from_numpy(_tried(backbone))).numpy()
-    with io.replacing(path) as temporary, temporary.open("wb") as handle:
+    with io.replacing(path, seal=True) as temporary, temporary.open("wb") as handle:
         np.save(handle, features)
     return features
 

@@ -240,7 +240,7 @@ class _FineTuningRun:
 
         model, over = self.model, self.tuning.budget.is_over
         finetune.finetune(model, *self.crops, recipe, checkpoint=self._state, stop=over)
-        with io.replacing(self.cache_path) as temporary:
+        with io.replacing(self.cache_path, seal=True) as temporary:
             save_file(storable(model.state_dict()), temporary)
         self._state.unlink(missing_ok=True)
         self._begun.unlink(missing_ok=True)
@@ -252,6 +252,8 @@ class _FineTuningRun:
         from safetensors.torch import load_file
 
         with suppress(OSError, SafetensorError, RuntimeError):
+            if not io.is_sealed(self.cache_path):
+                return None
             tensors = load_file(self.cache_path)
             model = self.candidate.backbone.trainable(len(self.parts.classes), self.seed)
             model.load_state_dict(tensors)

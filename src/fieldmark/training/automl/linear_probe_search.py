@@ -112,7 +112,7 @@ def _write(path: Path, head: LinearHead, logits_NC: FloatArray, seconds: float) 
     from safetensors.numpy import save
 
     tensors = {**head.tensors(), "logits": logits_NC, "seconds": np.array([seconds])}
-    io.write_bytes(path, save({n: np.ascontiguousarray(t) for n, t in tensors.items()}))
+    io.write_bytes(path, save({n: np.ascontiguousarray(t) for n, t in tensors.items()}), seal=True)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> tuple[LinearHead, FloatArray, float] | None:
@@ -121,6 +121,8 @@ def _read(path: Path, shape: tuple[int, int]) -> tuple[LinearHead, FloatArray, f
     from safetensors.numpy import load
 
     with suppress(OSError, SafetensorError, KeyError):
+        if not io.is_sealed(path):
+            return None
         tensors = load(path.read_bytes())
         if tensors["logits"].shape == shape:
             head = LinearHead.from_tensors(tensors)
