@@ -149,7 +149,8 @@ def _halves(places: Sequence[str | None] | None, events: int) -> BoolArray:
     """Divide events in two, where possible so that no place is in both."""
     names = sorted({each or "" for each in places or ()})
     if len(names) < 2:
-        return np.arange(events) % 2 == 0
+        first_E: BoolArray = np.arange(events) % 2 == 0
+        return first_E
     number = {name: at for at, name in enumerate(names)}
     return np.fromiter((number[each or ""] % 2 == 0 for each in places or ()), np.bool_)
 

@@ -284,7 +284,9 @@ class FeatureCache:
     def _disown_damaged(self, count: int) -> None:
         """Give damaged rows keys that no photo has; and all rows a checksum, in caches of older versions."""
         if not self._sums.exists():
-            vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim)) if count else []
+            vectors = np.zeros((0, self.dim), self.dtype)
+            if count:
+                vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
             keys, blocks = self._keys(count), range(0, count, _BLOCK)
             of = (checksums(keys[at : at + _BLOCK], vectors[at : at + _BLOCK]).tobytes() for at in blocks)
             io.write_bytes(self._sums, b"".join(of))

@@ -22,7 +22,7 @@ class Handles(NamedTuple):
     """The open files of a cache."""
 
     vectors: int
-    index: int
+    keys: int
     sums: int
     marks: int  # unsynced.bin
 
@@ -53,9 +53,9 @@ class Writer:
         try:
             write_all(self._files.sums, checksums(packed, rows))
             write_all(self._files.vectors, rows)
-            write_all(self._files.index, packed)
+            write_all(self._files.keys, packed)
         except OSError as error:
-            os.ftruncate(self._files.index, self._count * KEY_BYTES)
+            os.ftruncate(self._files.keys, self._count * KEY_BYTES)
             os.ftruncate(self._files.vectors, self._count * self._dim * self._dtype.itemsize)
             os.ftruncate(self._files.sums, self._count * SUM_BYTES)
             raise self._refused(error) from error
@@ -70,7 +70,7 @@ class Writer:
             InputError: the disk is full, or broken.
         """
         try:
-            sync(self._files.vectors, self._files.index, self._files.sums)
+            sync(self._files.vectors, self._files.keys, self._files.sums)
             os.pwrite(self._files.marks, np.uint64(self._count).tobytes(), 0)
         except OSError as error:
             raise self._refused(error) from error

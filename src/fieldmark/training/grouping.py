@@ -95,7 +95,8 @@ def _of_other_visits(table: PhotoTable, photos: LabelledPhotos, pairs: IntArray)
     event_N = np.array(number_events(shots), np.int64)
     one, other = pairs.T
     both = known_N[one] & known_N[other] & (place_N[one] == place_N[other])
-    return pairs[~(both & (event_N[one] != event_N[other]))]
+    kept: IntArray = pairs[~(both & (event_N[one] != event_N[other]))]
+    return kept
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> IntArray:

@@ -86,7 +86,7 @@ def quantised(backbone: Backbone, crops_NSS3: ByteArray, engine: str = "auto") -
         )
     source, made_of = graphs.graph(backbone), io.sha256(crops_NSS3.tobytes())[:16]
     path = graphs.folder() / f"{backbone.exact.key}.{engine}-int8-{_VERSION}.{made_of}.onnx"
-    if not path.is_file():
+    if not io.is_sealed(path):
         import onnx
 
         logger.info(f"{backbone.architecture.name} is quantised to int8: some seconds to a minute.")
@@ -97,7 +97,7 @@ def quantised(backbone: Backbone, crops_NSS3: ByteArray, engine: str = "auto") -
                 f"{backbone.architecture.name} cannot be quantised ({first_line(error)[:200]}): "
                 "use --compute exact."
             ) from error
-        io.write_bytes(path, made.SerializeToString())
+        io.write_bytes(path, made.SerializeToString(), seal=True)
     return backbone.computed(Tier.int8(engine, path))
 
 
