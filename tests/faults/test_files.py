@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import signal
@@ -214,3 +215,9 @@ def test_a_table_of_photos_on_a_full_disk_is_said_and_leaves_nothing(tmp_path: P
     with little_space(100), pytest.raises(InputError, match="free some space"):
         photos.write(tmp_path / "photos.parquet")
     assert names(tmp_path) == []
+
+
+def test_a_read_only_place_is_not_called_full(tmp_path: Path) -> None:
+    message = str(io.not_written(tmp_path, OSError(errno.EROFS, "Read-only file system")))
+    assert "free some space" not in message
+    assert "free some space" in str(io.not_written(tmp_path, OSError(errno.ENOSPC, "No space left")))

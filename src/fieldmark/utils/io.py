@@ -7,6 +7,7 @@ Data that is appended to (the feature store) keeps its own order of writes, desc
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import json
 import os
@@ -158,7 +159,8 @@ def not_written(
 ) -> InputError:
     """Return the error of a file or folder that could not be written: the disk is full, say."""
     why = getattr(error, "strerror", None) or error
-    return InputError(f"{path} could not be written ({why}): free some space or {elsewhere}.")
+    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return InputError(f"{path} could not be written ({why}): {'free some space or ' * full}{elsewhere}.")
 
 
 def unzip(path: Path, limits: Mapping[str, int]) -> Path:
