@@ -7,9 +7,8 @@ the run with an InputError after a few retries: a photo is not rejected because 
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
+import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from fieldmark.data.image_containers import reject
+from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 from fieldmark.utils.threads import RecentValues
 
@@ -140,10 +140,9 @@ class _Copy:
     """A local copy of an object, deleted when it is neither cached nor being read."""
 
     def __init__(self, place: Remote) -> None:
-        handle, name = tempfile.mkstemp(".parquet", "fieldmark-")
-        os.close(handle)
-        self.path = Path(name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        folder = io.scratch()
+        self.path = folder / "copy.parquet"
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         download(place, self.path)
 
 
