@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -361,3 +362,14 @@ def test_importing_the_decoder_is_quick_and_brings_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = _save(_photo(64, 64), "TIFF", compression="tiff_lzw")
+    for seed in range(40):
+        data, rng = bytearray(whole), np.random.default_rng(seed)
+        for place in rng.integers(8, len(data), 20):
+            data[place] ^= int(rng.integers(1, 255))
+        with suppress(ImageRejected):
+            images.decode(bytes(data))
+    assert capfd.readouterr().err == ""

@@ -33,7 +33,7 @@ class Web:
         self.refuse: Counter[str] = Counter()
         self.status = 503
         self.ranges = True
-        self.url = ""
+        self.url = self.leads_to = ""
 
 
 @contextmanager
@@ -56,6 +56,8 @@ def serving(folder: Path) -> Iterator[Web]:
             name = unquote(self.path.lstrip("/"))
             if not head:
                 web.asked[name] += 1
+            if name == "moved.jpg":
+                return self.send(302, b"", head=head)
             if web.refuse[name] > 0:
                 web.refuse[name] -= 1
                 return self.send(web.status, b"", head=head)
@@ -74,6 +76,8 @@ def serving(folder: Path) -> Iterator[Web]:
         def send(self, status: int, data: bytes, *, head: bool, content_range: str = "") -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            if status == 302:
+                self.send_header("Location", web.leads_to)
             if web.ranges:
                 self.send_header("Accept-Ranges", "bytes")
             if content_range:
@@ -227,6 +231,14 @@ class TestRemote:
         with pytest.raises(InputError, match=r"could not be read .*503") as caught:
             places.read(Remote(web.url) / "a.jpg")
         assert not isinstance(caught.value, ImageRejected)
+
+    def test_a_redirect_is_followed_on_the_same_host_alone(self, tmp_path: Path, web: Web) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"photo")
+        web.leads_to = "/a.jpg"
+        assert places.read(Remote(web.url) / "moved.jpg") == b"photo"
+        for there in (web.url.replace("127.0.0.1", "localhost") + "/a.jpg", "http://169.254.169.254/"):
+            web.leads_to = there
+            assert reason(Remote(web.url) / "moved.jpg") is RejectReason.OUTSIDE
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_refused_credentials_are_one_sentence(self, web: Web, status: int) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,3 +217,38 @@ def test_a_table_of_photos_on_a_full_disk_is_said_and_leaves_nothing(tmp_path: P
     with little_space(100), pytest.raises(InputError, match="free some space"):
         photos.write(tmp_path / "photos.parquet")
     assert names(tmp_path) == []
+
+
+def test_a_read_only_place_is_not_called_full(tmp_path: Path) -> None:
+    message = str(io.not_written(tmp_path, OSError(errno.EROFS, "Read-only file system")))
+    assert "free some space" not in message
+    assert "free some space" in str(io.not_written(tmp_path, OSError(errno.ENOSPC, "No space left")))
+
+
+def test_what_killed_writers_left_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / ".a.json.0123abcd.part", tmp_path / ".b.json.0123abcd.part"
+    mine = tmp_path / ".notes.part"
+    for path in (old, new, mine):
+        path.write_text("half")
+    for path in (old, mine):
+        os.utime(path, (0, 0))
+    io.write_json(tmp_path / "c.json", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, mine.name, "c.json"]
+
+
+def test_temporary_folders_of_killed_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"fieldmark-{ended.pid}-old", f"fieldmark-{ended.pid}-new", f"fieldmark-{os.getpid()}-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("large")
+    for path in tmp_path.glob("*-old"):
+        os.utime(path, (0, 0))
+    made = io.scratch()
+    left = {f"fieldmark-{ended.pid}-new", f"fieldmark-{os.getpid()}-old", made.name}
+    assert {path.name for path in tmp_path.iterdir()} == left

@@ -82,6 +82,13 @@ def main() -> None:
             raise
         logger.info("fieldmark: stopped; finished work is saved, run the same command to resume.")
         sys.exit(EXIT_INTERRUPTED)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and "map segment" not in str(error):
+            raise
+        logger.error(
+            "fieldmark: there is not enough memory: raise its limit (ulimit -v, that of a container)."
+        )
+        sys.exit(EXIT_INPUT)
     except BrokenPipeError:
         # The reader of the output has closed it (`fieldmark predict … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

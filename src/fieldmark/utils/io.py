@@ -7,6 +7,7 @@ Data that is appended to (the feature store) keeps its own order of writes, desc
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import json
 import os
@@ -73,6 +74,8 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+_OLD = 24 * 3600  # seconds
+_looked_at: set[Path] = set()
 _RATIO = 100  # the largest ratio of the unpacked size of a file in a zip to its packed one; more is a bomb
 
 
@@ -91,6 +94,7 @@ def replacing(path: Path, *, durable: bool = True, seal: bool = False) -> Iterat
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path.parent)
         yield temporary
         temporary.chmod(0o644)  # some libraries make files that only their owner can read
         if durable:
@@ -105,6 +109,39 @@ def replacing(path: Path, *, durable: bool = True, seal: bool = False) -> Iterat
     finally:
         with suppress(OSError):  # nothing to remove, or no folder to remove it from
             temporary.unlink()
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove temporary files that killed processes left in a folder; once in each process."""
+    if folder in _looked_at:
+        return
+    _looked_at.add(folder)
+    for each in folder.glob(".*.part"):
+        with suppress(OSError):  # another process was faster, or it is another user's
+            if re.fullmatch(r"\..+\.[0-9a-f]{8}\.part", each.name) and _is_old(each):
+                each.unlink()
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a file or folder was last written to so long ago that its writer cannot be at work."""
+    return time.time() - path.stat().st_mtime > _OLD
+
+
+def scratch() -> Path:
+    """Make a private folder for temporary files, which goes when the process ends.
+
+    Those of processes that were killed are removed.
+    """
+    for left in Path(tempfile.gettempdir()).glob("fieldmark-*-*"):
+        with suppress(OSError):
+            if (found := re.match(r"fieldmark-(\d+)-", left.name)) and _is_old(left):
+                try:
+                    os.kill(int(found[1]), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"fieldmark-{os.getpid()}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def is_sealed(path: Path) -> bool:
@@ -158,7 +195,8 @@ def not_written(
 ) -> InputError:
     """Return the error of a file or folder that could not be written: the disk is full, say."""
     why = getattr(error, "strerror", None) or error
-    return InputError(f"{path} could not be written ({why}): free some space or {elsewhere}.")
+    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return InputError(f"{path} could not be written ({why}): {'free some space or ' * full}{elsewhere}.")
 
 
 def unzip(path: Path, limits: Mapping[str, int]) -> Path:
@@ -171,8 +209,7 @@ def unzip(path: Path, limits: Mapping[str, int]) -> Path:
         InputError: it is no zip, is damaged or encrypted, or holds a link, a path that leads out of it, the
             same file twice, or one that is too large.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fieldmark-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = scratch()
     try:
         with zipfile.ZipFile(path) as archive:
             for name, entry in _entries(archive, limits).items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +37,23 @@ def plugin(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
 
     if kind == "AVIF" and not features.check("avif"):
         reject(RejectReason.UNSUPPORTED, "this Pillow was built without AVIF")
+    if kind == "TIFF":
+        _quiet_libtiff()
     module = import_module(f"PIL.{_PLUGINS[kind]}ImagePlugin")
     found: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(module, f"{_PLUGINS[kind]}ImageFile")
     return found
+
+
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Stop libtiff from printing on standard error, where Linux tells its place: Pillow raises its errors."""
+    from PIL import _imaging  # noqa: F401  # loads it
+
+    with suppress(OSError, AttributeError, StopIteration):
+        maps = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+        library = ctypes.CDLL(next(line[line.index("/") :] for line in maps if "libtiff" in line))
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def open_checked(kind: str, data: bytes, max_pixels: int, *, whole: bool) -> tuple[ImageFile.ImageFile, int]:

@@ -7,9 +7,8 @@ the run with an InputError after a few retries: a photo is not rejected because 
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
+import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from fieldmark.data.image_containers import reject
+from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
 from fieldmark.utils.threads import RecentValues
 
@@ -140,10 +140,9 @@ class _Copy:
     """A local copy of an object, deleted when it is neither cached nor being read."""
 
     def __init__(self, place: Remote) -> None:
-        handle, name = tempfile.mkstemp(".parquet", "fieldmark-")
-        os.close(handle)
-        self.path = Path(name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        folder = io.scratch()
+        self.path = folder / "copy.parquet"
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         download(place, self.path)
 
 
@@ -210,7 +209,8 @@ def filesystem(place: Remote) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        fs, path = url_to_fs(place.url)
+        web = {"get_client": _client} if place.url.startswith("http") else {}
+        fs, path = url_to_fs(place.url, **web)
     except ImportError as error:
         raise InputError(
             f"{place} needs a package that is not installed ({error}): pip install 'fieldmark[remote]'."
@@ -218,6 +218,21 @@ def filesystem(place: Remote) -> tuple[Any, str]:
     except ValueError as error:
         raise InputError(f"{place} is not a URL that can be read ({error}).") from error
     return fs, path
+
+
+async def _client(**options: Any) -> Any:
+    """Make aiohttp's session for fsspec, which follows no redirect to another host: whoever answers for one
+    address could otherwise have any other read, on this machine's own network too."""
+    import aiohttp
+
+    async def check(_session: Any, _context: Any, told: Any) -> None:
+        there = urljoin(str(told.url), told.response.headers.get("Location", ""))
+        if urlsplit(there).hostname != told.url.host:
+            reject(RejectReason.OUTSIDE, f"{told.url} leads to another host: name {there} itself")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(check)
+    return aiohttp.ClientSession(trace_configs=[trace], **options)
 
 
 def _retry(place: Remote, work: Callable[[], T]) -> T:
@@ -249,6 +264,8 @@ def translated_errors(place: Remote) -> Iterator[None]:
         raise
     except Exception as raised:
         error = _cause(raised)
+        if isinstance(error, ImageRejected):
+            raise error from raised
         if isinstance(error, FileNotFoundError):
             raise ImageRejected(RejectReason.MISSING, f"no object {place}") from error
         words = " ".join(str(error).split())[:200] or type(error).__name__
@@ -268,7 +285,9 @@ def _cause(error: Exception) -> BaseException:
         return error
     status = getattr(cause, "status", None)
     unanswered = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
-    return cause if unanswered or status not in (None, 404, 410) else error
+    return (
+        cause if unanswered or isinstance(cause, ImageRejected) or status not in (None, 404, 410) else error
+    )
 
 
 _CREDENTIALS = re.compile(r"credential|access denied|forbidden|unauthorized", re.IGNORECASE)
