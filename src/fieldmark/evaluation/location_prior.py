@@ -9,7 +9,7 @@ the same product with a network as the prior).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -23,7 +23,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.events import halves
 from fieldmark.utils import random
-from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
+from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 0.05
@@ -251,7 +251,7 @@ def choose(
     levels: Sequence[Level],
     precision: float = 0.95,
 ) -> LocationRule:
-    """Choose the strength with the least cross-entropy; 0 where that does not help at other places.
+    """Choose the strength with the least cross-entropy; 0 where it is a tie at other places.
 
     Args:
         log_p_NC: calibrated log-probabilities of photos that were not learned from.
@@ -261,8 +261,8 @@ def choose(
         levels: the wider ranks, see `calibration.fit_thresholds`.
         precision: the share of given answers that is to be right.
     """
-    rule = _chosen(log_p_NC, y_N, ratio_NC, places)
-    if not rule.strength or measure(log_p_NC, y_N, ratio_NC, ratio_NC, places).paired_loss.value >= 0:
+    rule = _best(_fitted(log_p_NC, y_N, ratio_NC, places))
+    if not rule.strength or measure(log_p_NC, y_N, ratio_NC, ratio_NC, places).paired_loss.interval[1] >= 0:
         return LocationRule(0.0)
     p_NC = np.exp(metrics.log_softmax32(rule.logits(log_p_NC, ratio_NC)))
     return replace(rule, thresholds=calibration.fit_thresholds(p_NC, y_N, levels, precision, places))
@@ -278,14 +278,17 @@ def measure(
         chosen_on_NC: the ratios that strength and temperature are chosen by.
         ratio_NC: the ratios that are measured.
     """
-    with_N, wrong_N = np.empty(len(y_N)), np.empty(len(y_N), np.bool_)
-    for here_N, rule in _by_halves(log_p_NC, y_N, chosen_on_NC, places):
-        logits_MC = rule.logits(log_p_NC[here_N], ratio_NC[here_N])
-        with_N[here_N], wrong_N[here_N] = (
-            _loss(logits_MC, y_N[here_N]),
-            logits_MC.argmax(axis=1) != y_N[here_N],
-        )
-    plain_N, before_N = _loss(log_p_NC, y_N), log_p_NC.argmax(axis=1) != y_N
+    with_N, plain_N, wrong_N = np.empty(len(y_N)), np.empty(len(y_N)), np.empty(len(y_N), np.bool_)
+    half_N = halves(places, len(y_N))
+    for here_N in (half_N, ~half_N):
+        others = [place for place, here in zip(places, here_N, strict=True) if not here]
+        rules = _fitted(log_p_NC[~here_N], y_N[~here_N], chosen_on_NC[~here_N], others)
+        own_MC, ratio_MC, y_M = log_p_NC[here_N], ratio_NC[here_N], y_N[here_N]
+        logits_MC = _best(rules).logits(own_MC, ratio_MC)
+        with_N[here_N], wrong_N[here_N] = _loss(logits_MC, y_M), logits_MC.argmax(axis=1) != y_M
+        # Without the prior the temperature is fitted anew as well: that is no merit of the prior.
+        plain_N[here_N] = _loss(rules[0][1].logits(own_MC, ratio_MC), y_M)
+    before_N = log_p_NC.argmax(axis=1) != y_N
     return LocationMeasure(
         photos=len(y_N),
         places=len(set(places)),
@@ -298,21 +301,20 @@ def measure(
     )
 
 
-def _by_halves(
+def _fitted(
     log_p_NC: FloatArray, y_N: IntArray, ratio_NC: FloatArray, places: Sequence[str]
-) -> Iterator[tuple[BoolArray, LocationRule]]:
-    half_N = halves(places, len(y_N))
-    for here_N in (half_N, ~half_N):
-        others = [place for place, here in zip(places, here_N, strict=True) if not here]
-        yield here_N, _chosen(log_p_NC[~here_N], y_N[~here_N], ratio_NC[~here_N], others)
-
-
-def _chosen(log_p_NC: FloatArray, y_N: IntArray, ratio_NC: FloatArray, places: Sequence[str]) -> LocationRule:
-    rules = [LocationRule(0.0)]
-    for strength in STRENGTHS[1:]:
+) -> list[tuple[float, LocationRule]]:
+    """Fit the temperature of each strength, 0 first, and return them with their cross-entropies."""
+    found = []
+    for strength in STRENGTHS:
         raw_NC = LocationRule(strength).logits(log_p_NC, ratio_NC)
-        rules.append(LocationRule(strength, calibration.fit_temperature(raw_NC, y_N, places)))
-    return min(rules, key=lambda rule: float(_loss(rule.logits(log_p_NC, ratio_NC), y_N).sum()))
+        rule = LocationRule(strength, calibration.fit_temperature(raw_NC, y_N, places))
+        found.append((float(_loss(rule.logits(log_p_NC, ratio_NC), y_N).sum()), rule))
+    return found
+
+
+def _best(rules: Sequence[tuple[float, LocationRule]]) -> LocationRule:
+    return min(rules, key=lambda each: each[0])[1]
 
 
 def _loss(logits_NC: FloatArray, y_N: IntArray) -> DoubleArray:

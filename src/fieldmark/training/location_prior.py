@@ -116,7 +116,7 @@ def _ratios(
 def sentence(prior: LocationPrior, where: str, found: LocationMeasure) -> str:
     """Say what a prior is worth."""
     error, loss = _against(found.paired, "{:+.1%}"), _against(found.paired_loss, "{:+.3f}")
-    rule = f"strength {prior.rule.strength:g}" if prior.rule.strength else "off, as it does not help"
+    rule = f"strength {prior.rule.strength:g}" if prior.rule.strength else "off, as it is not shown to help"
     return (
         f"Prior of places and times ({rule}), at {where}, {found.places:,} with {found.photos:,} photos: "
         f"error {found.error:.1%}, without it {found.without:.1%}, {error}; log-loss {found.log_loss:.3f}, "

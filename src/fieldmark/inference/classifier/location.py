@@ -81,8 +81,8 @@ class LocationPrior:
     def _tensors(self) -> dict[str, Any]:
         places = self.kernel.locations
         return {
-            "latitude": places.latitude_N,
-            "longitude": places.longitude_N,
+            "latitude": np.ascontiguousarray(places.latitude_N),  # a column of a matrix is not
+            "longitude": np.ascontiguousarray(places.longitude_N),
             "day": places.day_N.astype(np.int16),
             "class": self.kernel.class_N.astype(np.int32),
         }
