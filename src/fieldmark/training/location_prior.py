@@ -29,18 +29,23 @@ OWN = "own"
 """The value of `TrainConfig.prior` for the places of the training photos."""
 
 
-def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[str, Any]]:
-    """Add a prior to the classifier where it helps; return what it is worth, for the provenance.
+def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[str, Any], FloatArray]:
+    """Add a prior to the classifier where it helps.
+
+    Returns:
+        The outcome; what the prior is worth, for the provenance; and calibrated log-probabilities of the
+        photos that were measured, each with a prior that does not know it.
 
     Raises:
         InputError: fewer than 20 photos have a place, or the occurrences cannot be read.
     """
+    evaluation, classifier = outcome.evaluation, outcome.classifier
+    every_NC = metrics.log_softmax32(evaluation.scores_NC / np.float32(classifier.temperature))
     if config.prior is None:
-        return outcome, {}
+        return outcome, {}, every_NC
     if outcome.summary.measurement.way != "folds":
         logger.warning("The prior is chosen in folds, and these photos are too many for that: there is none.")
-        return outcome, {}
-    evaluation, classifier = outcome.evaluation, outcome.classifier
+        return outcome, {}, every_NC
     locations, names = locations_of(outcome.fitted.data.table, evaluation.photo_ids)
     rows = np.flatnonzero(locations.known_N & (evaluation.labels_N >= 0))
     if len(rows) < FEWEST:
@@ -49,7 +54,7 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
             "leave --prior out."
         )
     places, here, y_N = [names[row] for row in rows], locations.where(rows), evaluation.labels_N[rows]
-    log_p_NC = metrics.log_softmax32(evaluation.scores_NC[rows] / np.float32(classifier.temperature))
+    log_p_NC = every_NC[rows]
     if config.prior == OWN:
         hard = set(outcome.fitted.data.table.hard)
         easy = np.array([at for at, row in enumerate(rows) if evaluation.photo_ids[row] not in hard])
@@ -69,7 +74,8 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     about = {"occurrences": len(kernel.class_N), **prior.to_json(), "measured": msgspec.to_builtins(measures)}
     if rule.strength:
         outcome = replace(outcome, classifier=replace(classifier, prior=prior))
-    return outcome, {"prior": about}
+        every_NC[rows] = metrics.log_softmax32(rule.logits(log_p_NC, known_NC))
+    return outcome, {"prior": about}, every_NC
 
 
 def _own(

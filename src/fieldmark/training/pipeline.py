@@ -55,11 +55,11 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
     logger.info(photo_line(data.table, data.splits))
     fitted = strategy.fit(data)
     outcome = measure(fitted, strategy.config)
-    outcome, prior = with_prior(outcome, strategy.config)
+    outcome, prior, log_p_NC = with_prior(outcome, strategy.config)
     details = {
         **fitted.details,
         **fitted.compare(outcome),
-        **event_details(outcome, strategy.config),
+        **event_details(outcome, strategy.config, log_p_NC),
         **prior,
     }
     if "grown" in details:
