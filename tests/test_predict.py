@@ -271,7 +271,8 @@ def test_only_some_labels_are_possible_and_share_the_scores(
     for answer in some.answers:
         assert answer.score == pytest.approx(p[answer.taxon.name] / whole, rel=1e-3)
     with pytest.raises(InputError, match="'Ursus ursus', 'unicorn'"):
-        classifier.only([*names, "Ursus ursus", "unicorn"])
+        classifier.only(["Ursus ursus", "unicorn"])
+    assert classifier.only([*names, "unicorn"]).classes == fewer.classes
     with pytest.raises(InputError, match="at least two"):
         classifier.only(["Apis mellifera"])
 

@@ -4,11 +4,15 @@ Arguments:
     photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
-    only: A text file with one species a line: consider only these.
+    only: A text file with one species or higher taxon a line: consider only these.
     events: A row for each event, a visit of an animal, in place of a photo: photos of one sequence, or of one
         place with no long gap.
     gap: Seconds without a photo at a place after which the next one begins an event.
     clocks: A table deployment,seconds: what to add to the times of a camera.
+    place: LATITUDE,LONGITUDE of all photos, in degrees. [default: of each photo, as its list or EXIF data
+        say]
+    date: The date of all photos, with --place. [default: the time of the year does not count]
+    no_prior: Leave out what is to be expected at the place.
     decide: Which label comes first: the most probable one, or the one that is least far off in the taxonomy
         (its expected height; mistakes are nearer, and there may be more). [default: that of the classifier]
 Output:
@@ -26,6 +30,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +58,9 @@ def predict(
     gap: Annotated[float, typer.Option(min=0.0)] = 60.0,
     clocks: Path | None = None,
     only: Path | None = None,
+    place: str | None = None,
+    date: str | None = None,
+    no_prior: bool = False,
     decide: Decision | None = None,
     top: opt.Positive = 5,
     format: OutputFormat = "text",
@@ -69,7 +77,7 @@ def predict(
     from fieldmark import inference
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
-    classifier = _classifier(model, engine, compute, only, decide)
+    classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
     items = _items(photos or (), listed or (), clocks)
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     if at is not None:
@@ -147,6 +155,21 @@ def _items(photos: Sequence[Path], lists: Sequence[str], clocks: Path | None) ->
     if not items:
         raise InputError("No photo is given: name photos or folders, or a list with --list.")
     return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
+
+
+def _at(classifier: Classifier, place: str | None, date: str | None, *, no_prior: bool) -> Classifier:
+    """Return the classifier for photos of a place, or without a prior."""
+    if no_prior and (place or date):
+        raise InputError("--place and --date are for the prior: leave them out, or --no-prior.")
+    if date and not place:
+        raise InputError("--date is given without a place: name it with --place LATITUDE,LONGITUDE.")
+    if no_prior or not place:
+        return replace(classifier, prior=None) if no_prior else classifier
+    try:
+        latitude, longitude = (float(part) for part in place.split(","))
+    except ValueError:
+        raise InputError(f"--place is {place!r}: write LATITUDE,LONGITUDE, such as 47.25,8.5.") from None
+    return classifier.at(latitude, longitude, date)
 
 
 def _boxes(learned: Mapping[str, Any] | None, path: Path | None, threshold: float | None) -> Boxes | None:

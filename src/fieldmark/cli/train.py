@@ -7,6 +7,8 @@ Options:
     precision: The precision of the answers; below it the answer is "not sure".
     holdout: Measure once, on a test part that is not learned from, instead of each photo in folds.
     groups: Find bursts and near-duplicates and keep them together, or not.
+    prior: Which labels are to be expected where and when: own (as in the training photos) or a table of
+        occurrences, such as a download of GBIF or iNaturalist.
 Network:
     backbone: The network, also any of timm's, or small, medium, large or best as `fieldmark backbones`
         recommends; repeat for an ensemble. [default: tf_efficientnet_lite0; with --quality best all
@@ -80,6 +82,7 @@ def train(
     names: Path | None = None,
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
+    prior: str | None = None,
     seed: int = 0,
     engine: choices.EngineName = "auto",
     compute: choices.Compute = "exact",

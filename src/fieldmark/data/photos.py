@@ -49,10 +49,18 @@ SCHEMA: dict[str, pl.DataType] = {
     "deployment": pl.String(),  # the deployment of the camera (Camtrap DP); null: unknown
     "taken": pl.String(),  # when, as the source writes it (ISO 8601); null: unknown
     "sequence": pl.String(),  # the sequence or event that the source puts it in; null: none, or unknown
+    "latitude": pl.Float64(),  # where, in degrees; null: unknown
+    "longitude": pl.Float64(),
 }
 
-_LATER = ("licence", "rights_holder", "location", "deployment", "taken", "sequence")
+_LATER = (
+    *("licence", "rights_holder", "location", "deployment", "taken", "sequence"),
+    *("latitude", "longitude"),
+)
 """Columns that older tables do not have."""
+
+DEGREES = {"latitude": 90.0, "longitude": 180.0}
+"""The columns of a place, and the largest value of each."""
 
 # Tables are the same wherever the photos are stored, whoever holds the rights and whenever they were
 # taken; a location counts where it is the group.
@@ -197,12 +205,20 @@ def by_location(table: PhotoTable) -> PhotoTable:
     return table.with_frame(table.frame.with_columns(group=pl.coalesce("location", "group")))
 
 
+def degrees(name: str, most: float) -> pl.Expr:
+    """Return a column of degrees as numbers; null where a value is no number or cannot be."""
+    value = pl.col(name).cast(pl.Float64, strict=False)
+    return pl.when(value.is_between(-most, most)).then(value).alias(name)
+
+
 def build_frame(columns: Mapping[str, Any] | pl.DataFrame) -> pl.DataFrame:
     """Build rows in the table's schema from some of its columns; the others are null.
 
-    The status is that of the reason, if it is not given: rejected with one, kept without.
+    The status is that of the reason, if it is not given: rejected with one, kept without. Degrees that
+    cannot be are null.
     """
     frame = pl.DataFrame(columns)
+    frame = frame.with_columns(degrees(name, most) for name, most in DEGREES.items() if name in frame.columns)
     if "status" not in frame.columns:
         rejected = pl.col("reason").is_not_null() if "reason" in frame.columns else pl.lit(False)
         frame = frame.with_columns(status=pl.when(rejected).then(pl.lit(REJECTED)).otherwise(pl.lit(KEPT)))

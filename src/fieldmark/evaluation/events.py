@@ -124,7 +124,7 @@ def choose(
         return None
     y_E = y_N[first_E]
     place_E = None if places is None else [places[rows[first]] for first in first_E]
-    half_E = _halves(place_E, len(y_E))
+    half_E = halves(place_E, len(y_E))
     wrong_E = np.zeros(len(y_E), np.bool_)
     for here_E in (half_E, ~half_E):
         own = _rule(log_p_NC, y_E, event_N, ~here_E, place_E)[0]
@@ -145,7 +145,7 @@ def choose(
     )
 
 
-def _halves(places: Sequence[str | None] | None, events: int) -> BoolArray:
+def halves(places: Sequence[str | None] | None, events: int) -> BoolArray:
     """Divide events in two, where possible so that no place is in both."""
     names = sorted({each or "" for each in places or ()})
     if len(names) < 2:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from fieldmark.data.boxes import Detection, Detections, check_matched
+from fieldmark.data.photos import DEGREES
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import Boxed, Place, boxed_text
@@ -46,6 +47,8 @@ class InputPhoto:
     taken: str | None = None  # its time, where its list gives it
     location: str | None = None  # its place, where its list gives it
     sequence: str | None = None  # its sequence, where its list gives it
+    latitude: float | None = None  # in degrees, where its list gives it
+    longitude: float | None = None
     late: float = 0.0  # by how many seconds the camera's clock was slow
     detection: Detection | None = None  # the box that it is cut to, or that shows a person or a vehicle
     kind: Kind = "animal"  # what the boxes of a photo show; only an animal is classified
@@ -289,7 +292,7 @@ def _in_list(path: Path) -> list[InputPhoto]:
 
     annotations = path.name.lower().endswith(_ANNOTATIONS) and path.name != "datapackage.json"
     table = readers.read(path, source="inat" if annotations else None, verify=False)
-    columns = ("id", "path", "reason", "deployment", "taken", "location", "sequence")
+    columns = ("id", "path", "reason", "deployment", "taken", "location", "sequence", *DEGREES)
     found = []
     for photo_id, file, reason, *about in table.frame.select(columns).iter_rows():
         if reason == RejectReason.DUPLICATE_ID:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
+from fieldmark.data.events import shifted
+from fieldmark.data.locations import Location, location_of
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.inference.inputs import InputPhoto
@@ -33,7 +37,11 @@ PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[Pho
 
 
 def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
-    """Predict each photo, in order, in batches, with `top` labels for each."""
+    """Predict each photo, in order, in batches, with `top` labels for each.
+
+    Where the classifier has a prior, the place and time of each photo count, unless it is `at` one place.
+    """
+    at_location = cache(classifier.at)  # photos of one place and day
     outputs = classifier.stream(_place(photo) for photo in photos if photo.kind == "animal")
     for photo in photos:
         output = next(outputs) if photo.kind == "animal" else None
@@ -43,7 +51,18 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
             yield PhotoResult(photo, None, output)
         else:
             p_C, ood_score = output
-            yield PhotoResult(photo, classifier.rank(p_C, top, ood_score), scores=p_C)
+            here = classifier
+            if classifier.prior and not classifier.local and (where := _location(photo)):
+                here = at_location(*where)
+                p_C = here.local.probabilities(p_C) if here.local else p_C
+            yield PhotoResult(photo, here.rank(p_C, top, ood_score), scores=p_C)
+
+
+def _location(photo: InputPhoto) -> Location | None:
+    """Return where and when a photo was taken; None where its place is unknown."""
+    taken = photo.taken and shifted(photo.taken, photo.late)
+    found = location_of(photo.path, photo.latitude, photo.longitude, taken)
+    return None if math.isnan(found[0]) else found
 
 
 def _place(photo: InputPhoto) -> Place | ImageRejected:

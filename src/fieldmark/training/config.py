@@ -96,6 +96,8 @@ class TrainConfig:
             learns from crops of the boxes of animals; None: from whole photos.
         box_threshold: from which confidence on a box counts; None: measured where photos are labelled as
             empty, else that of the file.
+        prior: which labels are to be expected where and when: `own`: as in the training photos; or a table of
+            occurrences, a path, see `fieldmark.data.readers.occurrences`; None: it does not count.
         optimizer_bits: 8: fine-tuning keeps AdamW's two numbers for a weight in 8 bits each, not in 32.
         accumulate: in how many parts fine-tuning computes a batch, one after the other; None: 2.
         budget: how many seconds `best` may take; None: as long as needed.
@@ -120,6 +122,7 @@ class TrainConfig:
     names: Path | None = None
     boxes: Path | None = None
     box_threshold: float | None = None
+    prior: str | None = None
     seed: int = 0
     engine: EngineName = "auto"
     compute: Compute = "exact"
@@ -146,6 +149,8 @@ class TrainConfig:
                 object.__setattr__(self, name, Path(given[name]))
         if isinstance(given["weights"], Path):
             object.__setattr__(self, "weights", str(given["weights"]))
+        if isinstance(given["prior"], Path):
+            object.__setattr__(self, "prior", str(given["prior"]))
         for name in ("also", "also_sizes"):
             if isinstance(given[name], list):
                 object.__setattr__(self, name, tuple(given[name]))
@@ -215,6 +220,13 @@ class TrainConfig:
             InputError: two choices exclude each other.
         """
         clash = next(_of_several(self) if self.several else _of_one(self), None)
+        if self.prior and not self.in_folds:
+            clash = clash or (
+                "--prior is chosen by photos that are measured in folds: leave it out, or what asks for a "
+                "test part (--holdout, --quality best, --transfer and others)."
+            )
+        if self.prior not in (None, "own") and not Path(str(self.prior)).is_file():
+            clash = clash or f"{self.prior} is no file: name a table of occurrences, or own, with --prior."
         if clash:
             raise InputError(clash)
 
@@ -263,6 +275,7 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "a confidence from 0 to 1, or None": (("box_threshold",), lambda v: v is None or _is_number(v, 0, 1)),
     "a path, or None": (("weights_dir", "names", "boxes"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
+    "own, a table or None": (("prior",), lambda v: v is None or isinstance(v, str)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),
     f"a tuple of sides in pixels, each from 1 to {MAX_SIZE}": (
         ("also_sizes",),

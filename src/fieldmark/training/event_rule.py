@@ -10,18 +10,20 @@ import msgspec
 import numpy as np
 
 from fieldmark.data.events import number_events, shots_of
-from fieldmark.evaluation import events, metrics
+from fieldmark.evaluation import events
 from fieldmark.evaluation.events import EventMeasure
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Outcome
+from fieldmark.utils.typing import FloatArray
 
 logger = logging.getLogger(__name__)
 
 
-def event_details(outcome: Outcome, config: TrainConfig) -> Mapping[str, Any]:
+def event_details(outcome: Outcome, config: TrainConfig, log_p_NC: FloatArray) -> Mapping[str, Any]:
     """Return the rule for events and what it is worth, for the provenance; empty where it is not measured.
 
-    It is in folds only. Times and places are those of the photos' list: without one no event is known.
+    The log-probabilities are those of the photos that were measured. It is in folds only. Times and places
+    are those of the photos' list: without one no event is known.
     """
     if outcome.summary.measurement.way != "folds":
         return {}  # a test part is used by no choice
@@ -30,7 +32,7 @@ def event_details(outcome: Outcome, config: TrainConfig) -> Mapping[str, Any]:
     if not any(each.sequence or each.taken for each in shots):
         return {}
     found = events.choose(
-        metrics.log_softmax32(evaluation.scores_NC / np.float32(outcome.classifier.temperature)),
+        log_p_NC,
         evaluation.labels_N,
         np.array(number_events(shots), np.int64),
         outcome.classifier.taxonomy.levels,

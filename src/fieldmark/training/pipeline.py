@@ -13,6 +13,7 @@ from typing import Protocol
 
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.event_rule import event_details
+from fieldmark.training.location_prior import with_prior
 from fieldmark.training.measuring import measure
 from fieldmark.training.new_places import place_details
 from fieldmark.training.provenance import Provenance, Seconds
@@ -55,8 +56,14 @@ def run(strategy: Strategy, *, command: str = "") -> Outcome:
     logger.info(photo_line(data.table, data.splits))
     fitted = strategy.fit(data)
     outcome = measure(fitted, strategy.config)
-    details = {**fitted.details, **fitted.compare(outcome), **event_details(outcome, strategy.config)}
-    details |= place_details(outcome, strategy.config)
+    outcome, prior, log_p_NC = with_prior(outcome, strategy.config)
+    details = {
+        **fitted.details,
+        **fitted.compare(outcome),
+        **event_details(outcome, strategy.config, log_p_NC),
+        **place_details(outcome, strategy.config),
+        **prior,
+    }
     if "grown" in details:
         changes = Changes.from_dict(details["grown"])
         outcome = replace(outcome, summary=replace(outcome.summary, grown=changes))

@@ -175,6 +175,31 @@ def camera_and_time(data: bytes) -> tuple[str, str]:
     return camera, f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
 
 
+def place_taken(data: bytes) -> tuple[float, float] | None:
+    """Read from EXIF where a photo was taken: latitude and longitude in degrees; None where it is unknown.
+
+    Raises:
+        ImageRejected: the bytes are not an image.
+    """
+    from PIL import ExifTags, Image
+
+    tags = ExifTags.GPS
+    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
+        about = picture.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    try:
+        latitude, longitude = (
+            sum(float(part) / 60**at for at, part in enumerate(about[tag]))
+            for tag in (tags.GPSLatitude, tags.GPSLongitude)
+        )
+        south, west = (str(about[tag])[:1] in "SW" for tag in (tags.GPSLatitudeRef, tags.GPSLongitudeRef))
+    except (KeyError, TypeError, ValueError, ArithmeticError):  # none, or a damaged one
+        return None
+    # Cameras without a fix write zeros.
+    if not (latitude or longitude) or not (0 <= latitude <= 90 and 0 <= longitude <= 180):
+        return None
+    return (-latitude if south else latitude), (-longitude if west else longitude)
+
+
 def _shown(box: Box, data: bytes) -> Box:
     found = header(data)
     return boxes.turned(box, found.width, found.height, found.orientation)

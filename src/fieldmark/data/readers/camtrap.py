@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import DEGREES, PhotoTable
 from fieldmark.data.readers import offline_media, tabular
 from fieldmark.data.readers.base import Reader, first_reason
 from fieldmark.data.taxonomy import RANKS
@@ -53,7 +53,7 @@ def _read(path: Path) -> PhotoTable:
     rows = tabular.with_missing(rows, ("eventID",))
     named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
     given = rows.select(
-        *("label", "group"),
+        *("label", "group", *DEGREES),
         id="mediaID",
         location="group",
         deployment="deploymentID",
@@ -167,7 +167,8 @@ def _moment(name: str) -> pl.Expr:
 
 def _places(deployments: pl.DataFrame) -> pl.DataFrame:
     place = [name for name in ("locationID", "deploymentID") if name in deployments.columns]
-    return deployments.select("deploymentID", group=pl.coalesce(place)).unique("deploymentID")
+    rows = tabular.with_missing(deployments, DEGREES)
+    return rows.select("deploymentID", *DEGREES, group=pl.coalesce(place)).unique("deploymentID")
 
 
 def _licence(package: Any) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.photos import DEGREES, PhotoTable, build_frame
 from fieldmark.data.readers.base import binomial, first_reason, no_photos
 from fieldmark.data.readers.tabular import add, numbered, outside
 from fieldmark.data.storage.places import File
@@ -37,6 +37,7 @@ _TEXT_COLUMNS = (
     "location",
     "taken",
     "sequence",
+    *DEGREES,
 )
 _ROW = dict.fromkeys(_TEXT_COLUMNS, pl.String()) | dict.fromkeys(("width", "height"), pl.Int32())
 
@@ -158,7 +159,7 @@ def _licences(entries: list[dict[str, Any]]) -> dict[str, str]:
 
 def _images(entries: list[dict[str, Any]], path: Path, licences: dict[str, str]) -> pl.DataFrame:
     fields = {"location": "location", "taken": "datetime", "rights_holder": "rights_holder"}
-    fields |= {"sequence": "seq_id"}
+    fields |= {"sequence": "seq_id", **{name: name for name in DEGREES}}
     return pl.DataFrame(
         {
             "id": _field_of(entries, "id", "images", path),

@@ -1,8 +1,9 @@
 """A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
 
 Optional columns: `common_name`, `supercategory`, `name` (the scientific name), the ranks from `kingdom` to
-`species`, `licence`, `rights_holder`, `location`, `deployment`, `taken` and `sequence`. File names are
-relative to the table's folder, or absolute. A photo without a label is unlabelled.
+`species`, `licence`, `rights_holder`, `location`, `deployment`, `taken`, `sequence`, `latitude` and
+`longitude`. File names are relative to the table's folder, or absolute. A photo without a label is
+unlabelled.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import DEGREES, PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
 from fieldmark.data.readers.base import Reader, no_photos, table_errors
 from fieldmark.utils.errors import InputError
@@ -22,6 +23,7 @@ _NEEDED = ("file_name", "label")
 _READ = (
     *(*_NEEDED, "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
     "sequence",
+    *DEGREES,
     *tabular.TAXON_COLUMNS,
 )
 _RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.photos import DEGREES, PhotoTable, build_frame, degrees
 from fieldmark.data.readers.base import PARTS, binomial, first_reason, no_photos, part_named, table_errors
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
@@ -22,7 +22,7 @@ TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 
 COLUMNS = (
     *("id", "file_name", "label", "split", "group", "licence", "rights_holder", "location"),
-    *("deployment", "taken", "sequence", "reason"),
+    *("deployment", "taken", "sequence", *DEGREES, "reason"),
     *TAXON_COLUMNS,
 )
 """All columns that a list may have; `file_name` is required."""
@@ -71,6 +71,8 @@ def to_photo_table(
     given = with_missing(given, COLUMNS)
     given = given.with_columns(id=pl.coalesce("id", "file_name"), split=_parts(given, where))
     taxonomy = _taxonomy(given, where, strict=trusted)
+    if trusted:
+        _check_degrees(given, where)
     reasons = [
         (pl.col("label").n_unique().over("id") > 1, RejectReason.AMBIGUOUS_LABEL),
         (_number("id") > 1, RejectReason.DUPLICATE_ID),
@@ -98,6 +100,16 @@ def _parts(given: pl.DataFrame, where: Path) -> pl.Series:
     if unknown := sorted(name for name, part in meaning.items() if part is None):
         raise InputError(f"{where}: the column split holds {unknown[0]!r}: write one of {', '.join(PARTS)}.")
     return given["split"].replace_strict(meaning, return_dtype=pl.String)
+
+
+def _check_degrees(given: pl.DataFrame, where: Path) -> None:
+    for name, most in DEGREES.items():
+        wrong = given.filter(pl.col(name).is_not_null() & degrees(name, most).is_null())
+        if not wrong.is_empty():
+            raise InputError(
+                f"{where}: the column {name} holds {wrong[name][0]!r}: write degrees from -{most:g} to "
+                f"{most:g}, such as 47.25."
+            )
 
 
 def _taxonomy(given: pl.DataFrame, where: Path, *, strict: bool) -> Taxonomy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,6 +15,8 @@ from fieldmark.evaluation.taxonomic import MOST_CLASSES
 from fieldmark.utils.choices import Decision
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
+
+logger = logging.getLogger(__name__)
 
 Source = Literal["species", "rolled up", "not sure", "unknown"]
 
@@ -109,16 +112,19 @@ def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
     """Find labels by name, and return their columns in order; see `Classifier.only`."""
     known: dict[str, set[int]] = {}
     for column, taxon in enumerate(taxa):
-        for name in filter(None, (taxon.id, taxon.name, taxon.common_name)):
+        for name in filter(None, (taxon.id, taxon.name, taxon.common_name, *taxon.lineage.values())):
             known.setdefault(name.casefold(), set()).add(column)
     asked = {" ".join(name.split()): None for name in names}
     if unknown := [name for name in asked if name.casefold() not in known]:
         more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
-        raise InputError(
-            f"This classifier does not know {', '.join(map(repr, unknown[:10]))}{more}: name "
-            "its labels by their ids, scientific or common names."
+        said = (
+            f"This classifier does not know {', '.join(map(repr, unknown[:10]))}{more}: name its labels by "
+            "their ids, scientific or common names, or higher taxa."
         )
-    columns = set().union(*(known[name.casefold()] for name in asked))
+        if len(unknown) == len(asked):
+            raise InputError(said)
+        logger.warning(said)
+    columns = set().union(*(known.get(name.casefold(), set()) for name in asked))
     if len(columns) < 2:
         raise InputError(f"Of the names given, {len(columns)} is a label: a choice needs at least two.")
     return sorted(columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from fieldmark.data.transforms import Preprocess
+from fieldmark.evaluation import calibration, ensemble, metrics
 from fieldmark.heads.base import LinearHead
 from fieldmark.models import runtime
 from fieldmark.models.runtime import graphs
@@ -157,6 +158,20 @@ def running(model: onnx.ModelProto) -> Callable[[ByteArray], list[Any]]:
     return lambda value: session.run(None, {name: value})
 
 
+def combined(
+    members: Sequence[Member], temperature: float, logits_MNC: Sequence[FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Compute what `Classifier.combined` returns."""
+    heat = np.float32(temperature)
+    weights_M = [each.weight for each in members]
+    energy_MN = [calibration.energy(logits_NC / heat) for logits_NC in logits_MNC]
+    if len(logits_MNC) == 1:
+        return logits_MNC[0] / heat, energy_MN[0]
+    log_p_MNC = [metrics.log_softmax(logits_NC) for logits_NC in logits_MNC]
+    mixed = ensemble.log_mixture(log_p_MNC, weights_M) / temperature
+    return mixed.astype(np.float32), np.average(energy_MN, 0, weights_M).astype(np.float32)
+
+
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:
     """Name a network and its view for a person; `side` where it is not the network's own."""
     told = [f"{side} px"] * (side is not None)
@@ -183,6 +198,13 @@ class Member:
     def name(self) -> str:
         """The network's name, with the view where it is not the usual one."""
         return name_of(self.network.architecture, self.preprocess, self.network.side)
+
+    @property
+    def digested(self) -> list[Any]:
+        """What a score depends on, the tensors by their digests."""
+        facts = (self.network.architecture, self.network.key, self.preprocess.to_json())
+        tensors = (io.sha256(each.tobytes()) for each in self.head.tensors().values())
+        return [*facts, *tensors, self.temperature, self.weight]
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the tensors as a JSON object."""

@@ -3,6 +3,7 @@
     classifier.json        everything that is not a tensor
     head.safetensors       the last layer
     ood.safetensors        what the out-of-distribution score compares a photo with
+    prior.safetensors      where and when labels occurred
     backbone.safetensors   the weights of all layers before it
     int8.onnx              the same layers, quantised, where features are computed in int8
     README.md              a model card in the form of the Hugging Face hub
@@ -28,6 +29,8 @@ from fieldmark.inference.classifier import hub as remote
 from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.answers import check_decision
 from fieldmark.inference.classifier.ensemble_member import Member, Network, computed
+from fieldmark.inference.classifier.location import FILE as PRIOR_FILE
+from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
@@ -58,6 +61,7 @@ LIMITS = {
     **{_name("int8", number, "onnx"): 1 << 31 for number in range(MOST_MEMBERS)},
     "neighbours.safetensors": 1 << 35,
     OOD_FILE: 1 << 33,
+    PRIOR_FILE: 1 << 20,
 }
 """The files that are read, and the bytes that each may have."""
 
@@ -65,7 +69,8 @@ KIND = Kind(
     "classifier",
     "classifier.json",
     owned=(
-        *("backbone*.safetensors", "head*.safetensors", "neighbours.safetensors", OOD_FILE, "README.md"),
+        *("backbone*.safetensors", "head*.safetensors", "neighbours.safetensors", OOD_FILE, PRIOR_FILE),
+        "README.md",
         *("evaluation.json", "evaluation.safetensors", "photos.parquet", "split.parquet"),
         "report.html",
         "int8*.onnx",
@@ -103,6 +108,8 @@ def _write(classifier: Classifier, folder: Path) -> None:
         io.write_bytes(folder / name, graph.read_bytes())
     if classifier.ood:
         classifier.ood.save(folder)
+    if classifier.prior:
+        classifier.prior.save(folder)
     io.write_text(folder / "README.md", card(classifier))
 
 
@@ -137,6 +144,7 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
             "taxonomy": classifier.taxonomy.to_json(),
             "files": publishing.digests(folder),
             "provenance": dict(classifier.provenance),
+            **({"prior": classifier.prior.to_json()} if classifier.prior else {}),
             **({} if classifier.decision == "probable" else {"decision": classifier.decision}),
         },
     )
@@ -188,6 +196,7 @@ def _load(folder: Path, engine: str | None) -> dict[str, Any]:
             "temperature": validation.number(about, "temperature", 1e-3, 1e3),
             "thresholds": validation.thresholds(about["thresholds"]),
             "ood": _ood(folder, about, members[0].head),
+            "prior": _prior(folder, about, len(taxonomy)),
             "provenance": validation.provenance(about["provenance"]),
             "source": folder,
             "files": _files(about),
@@ -206,6 +215,12 @@ def _ood(folder: Path, about: Any, head: LinearHead) -> OodDetector | None:
     if found.threshold != threshold:
         raise ValueError("known_from is not the threshold of ood")
     return found
+
+
+def _prior(folder: Path, about: Any, classes: int) -> LocationPrior | None:
+    if about.get("prior") is None:
+        return None
+    return LocationPrior.load(about["prior"], folder, about["files"], classes)
 
 
 def _members(folder: Path, about: Any, classes: int, engine: str | None) -> tuple[Member, ...]:

@@ -16,19 +16,20 @@ import numpy as np
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.data.transforms import Preprocess
-from fieldmark.evaluation import calibration, ensemble, metrics
+from fieldmark.evaluation import metrics
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.taxonomic import class_heights, expected_heights
 from fieldmark.heads.base import LinearHead
+from fieldmark.inference.classifier import ensemble_member, hub, streaming
 from fieldmark.inference.classifier import folder as storage
-from fieldmark.inference.classifier import hub, streaming
 from fieldmark.inference.classifier.answers import Prediction, check_decision, columns_of, ranked
 from fieldmark.inference.classifier.ensemble_member import Member, Network
+from fieldmark.inference.classifier.location import LocalPrior, LocationPrior
 from fieldmark.inference.classifier.ood import OodDetector
 from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
 from fieldmark.utils.choices import Compute, Decision, EngineName
-from fieldmark.utils.errors import ClassifierError, ImageRejected
+from fieldmark.utils.errors import ClassifierError, ImageRejected, InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Classifier:
         thresholds: the score from which an answer is given at each rank; "species" is the label
             itself. Empty: the first label is always given.
         decision: which label comes first, see `decided_by`.
+        prior: which labels are to be expected where and when; None: not known, or no help.
+        local: the prior at one place and day, see `at`.
         ood: tells photos that may show none of the classes; None: nothing does reliably.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: the folder that it was loaded from.
@@ -58,6 +61,8 @@ class Classifier:
     temperature: float = 1.0
     thresholds: Mapping[str, Threshold] = field(default_factory=dict)
     decision: Decision = "probable"
+    prior: LocationPrior | None = None
+    local: LocalPrior | None = None
     ood: OodDetector | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
@@ -108,33 +113,41 @@ class Classifier:
     @cached_property
     def digest(self) -> str:
         """A digest of all that an answer depends on, 64 hexadecimal digits."""
-        members = [
-            [
-                *(each.network.architecture, each.network.key, each.preprocess.to_json()),
-                *(io.sha256(t.tobytes()) for t in each.head.tensors().values()),
-                *(each.temperature, each.weight),
-            ]
-            for each in self.members
-        ]
+        members = [each.digested for each in self.members]
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
         ood = self.ood.digest if self.ood else None
-        decision = [] if self.decision == "probable" else [self.decision]
-        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood, *decision])
+        more = [] if self.decision == "probable" else [self.decision]
+        more += [each.digest for each in (self.prior, self.local) if each is not None]
+        return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood, *more])
 
     def only(self, names: Iterable[str]) -> Classifier:
         """Return the classifier of some of the labels; their probabilities sum to 1.
 
-        Names are taxon ids, scientific or common names, upper or lower case; one that several labels
-        have stands for all of them.
+        Names are taxon ids, scientific or common names, or higher taxa; one that several labels have stands
+        for all of them. Unknown names are passed over with a warning.
 
         Raises:
-            InputError: a name is none of the labels, or fewer than two labels are left.
+            InputError: no name is known, or fewer than two labels are left.
         """
         columns = columns_of(self.taxa, names)
         members = tuple(replace(each, head=each.only(columns)) for each in self.members)
         taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
         # Of fewer labels the score is another number, for which no threshold was set.
-        return replace(self, members=members, taxonomy=taxonomy, ood=None)
+        prior = self.prior and self.prior.only(columns)
+        return replace(self, members=members, taxonomy=taxonomy, ood=None, prior=prior, local=None)
+
+    def at(self, latitude: float, longitude: float, date: str | int | None = None) -> Classifier:
+        """Return the classifier for photos of one place, which expects what is frequent there.
+
+        The place is in degrees, the date in ISO 8601; without one the time of the year does not count.
+
+        Raises:
+            InputError: the classifier has no prior, or there is no such place or date.
+        """
+        if self.prior is None:
+            raise InputError("This classifier has no prior of places that helps: train one with `--prior`.")
+        rule, local = self.prior.rule, self.prior.at(latitude, longitude, date)
+        return replace(self, local=local, thresholds=rule.thresholds)
 
     def decided_by(self, decision: Decision) -> Classifier:
         """Return the classifier whose first label is the most `probable` one, or the one with the least
@@ -189,14 +202,7 @@ class Classifier:
     def combined(self, logits_MNC: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Compute logits divided by the temperature, shape (N, C), and energies, shape (N,), from the
         `Member.logits` of each member."""
-        heat = np.float32(self.temperature)
-        weights_M = [each.weight for each in self.members]
-        energy_MN = [calibration.energy(logits_NC / heat) for logits_NC in logits_MNC]
-        if len(logits_MNC) == 1:
-            return logits_MNC[0] / heat, energy_MN[0]
-        log_p_MNC = [metrics.log_softmax(logits_NC) for logits_NC in logits_MNC]
-        mixed = ensemble.log_mixture(log_p_MNC, weights_M) / self.temperature
-        return mixed.astype(np.float32), np.average(energy_MN, 0, weights_M).astype(np.float32)
+        return ensemble_member.combined(self.members, self.temperature, logits_MNC)
 
     def _logits(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
         found = []
@@ -208,7 +214,8 @@ class Classifier:
                     f"{self.source or 'This classifier'} has a head of {member.head.weight.shape} that "
                     f"cannot be used ({why}): copy or download it again."
                 ) from why
-        return self.combined(found)
+        logits_NC, energy_N = self.combined(found)
+        return logits_NC if self.local is None else self.local.logits(logits_NC), energy_N
 
     def scores(self, crops: Crops) -> FloatArray:
         """Compute calibrated probabilities of crops, shape (N, C)."""
@@ -228,12 +235,8 @@ class Classifier:
         return np.concatenate(parts), np.concatenate(scores)
 
     def ood_scores(self, features: Sequence[FloatArray], energy_N: FloatArray) -> FloatArray:
-        """Compute the out-of-distribution scores of photos, shape (N,); without a detector the energies.
-
-        Args:
-            features: as `features` returns them.
-            energy_N: as `combined` returns them.
-        """
+        """Compute the out-of-distribution scores of photos, shape (N,); without a detector the energies,
+        which `combined` returns."""
         return self.ood.scores(features[0], energy_N) if self.ood else energy_N
 
     def stream(
@@ -293,8 +296,7 @@ class Classifier:
                 binary file, a `PIL.Image`, a NumPy array uint8 (H, W, 3), RGB, or (H, W), grey, or a
                 torch tensor uint8 (3, H, W) or (H, W, 3). EXIF orientation is applied.
             top: how many labels to give for each, at least 1.
-            on_error: `raise` the error of a photo that cannot be used, or `return` it in the place of
-                the prediction.
+            on_error: `raise` the error of a photo that cannot be used, or `return` it instead.
 
         Returns:
             One prediction for one photo; a list for a list or tuple; for any other iterable an iterator
@@ -343,7 +345,8 @@ class Classifier:
         unknown = None if self.ood is None or ood_score is None else ood_score < self.ood.threshold
         preference_C = p_C if self.decision == "probable" else -expected_heights(p_C, self._height_CC)
         first = int(preference_C.argmax())
-        return ranked(p_C, first, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
+        found = ranked(p_C, first, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
+        return found if self.local is None else self.local.explained(found, p_C, self.taxa)
 
     def save(self, folder: str | Path) -> None:
         """Write the classifier to a folder; raises InputError where that is not possible."""

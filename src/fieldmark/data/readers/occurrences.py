@@ -1,0 +1,105 @@
+"""A table of occurrences, such as a download of GBIF or iNaturalist: a name, a place and a date a row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fieldmark.data.locations import Locations, day_of_year
+from fieldmark.data.photos import DEGREES, degrees
+from fieldmark.data.readers import tabular
+from fieldmark.data.readers.base import table_errors
+from fieldmark.data.taxonomy import Taxon, name_key
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import IntArray
+
+logger = logging.getLogger(__name__)
+
+_NAMES = ("species", "scientific_name", "scientificname", "taxon name", "taxon_name", "taxon.name")
+_PLACE = {"latitude": ("decimallatitude", "latitude"), "longitude": ("decimallongitude", "longitude")}
+_DATES = ("eventdate", "observed_on", "date")
+_EXPECTS = (
+    "a CSV, TSV or Parquet table with the columns species or scientificName, decimalLatitude, "
+    "decimalLongitude and eventDate"
+)
+
+
+def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntArray]:
+    """Read where and when labels occurred.
+
+    Args:
+        path: a table with the columns of a download of GBIF (`species`, `scientificName`, `decimalLatitude`,
+            `decimalLongitude`, `eventDate`) or iNaturalist (`scientific_name`, `latitude`, `longitude`,
+            `observed_on`).
+        taxa: the labels; what an occurrence names is the number of one of them.
+
+    Returns:
+        The places and days of N occurrences, and the label of each. Rows with another name or without
+        coordinates are passed over, and counted in a message.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or has no occurrence of a label.
+    """
+    frame = _table(path)
+    names = [name for name in _NAMES if name in frame.columns]
+    columns = {each: next((c for c in of if c in frame.columns), None) for each, of in _PLACE.items()}
+    lacking = [*(["species"] if not names else []), *(each for each, column in columns.items() if not column)]
+    if lacking:
+        raise InputError(f"{path} has no column {lacking[0]}: expected is {_EXPECTS}.")
+    date = next((name for name in _DATES if name in frame.columns), None)
+    known = {name_key(each): at for at, taxon in enumerate(taxa) for each in (taxon.id, taxon.name)}
+    rows = frame.select(
+        pl.coalesce(names).alias("name"),
+        *(pl.col(str(column)).alias(each) for each, column in columns.items()),
+        (pl.col(date) if date else pl.lit(None, pl.String)).alias("date"),
+    ).with_columns(degrees(name, most) for name, most in DEGREES.items())
+    label_of = {name: _label(name, known) for name in rows["name"].unique().drop_nulls()}
+    rows = rows.with_columns(
+        label=pl.col("name").replace_strict(label_of, default=None, return_dtype=pl.Int64)
+    )
+    named = rows.drop_nulls("label")
+    placed = named.drop_nulls(tuple(DEGREES))
+    logger.info(
+        f"{path.name}: {placed.height:,} of {rows.height:,} occurrences are of a label and have a place; "
+        f"{rows.height - named.height:,} have another name, {named.height - placed.height:,} no place."
+    )
+    if placed.is_empty():
+        raise InputError(f"{path} has no occurrence of a label with a place: expected is {_EXPECTS}.")
+    days = {text: day_of_year(text) for text in placed["date"].unique().drop_nulls()}
+    day_N = [days.get(text, 0) for text in placed["date"]]
+    places = (placed[name].to_numpy().astype(np.float64) for name in DEGREES)
+    return Locations(*places, np.array(day_N, np.int64)), placed["label"].to_numpy().astype(np.int64)
+
+
+def _table(path: Path) -> pl.DataFrame:
+    with table_errors(f"{path} could not be read as a table", f"expected is {_EXPECTS}"):
+        if path.suffix.lower() == ".parquet":
+            frame = pl.read_parquet(path)
+            texts = [name for name, kind in frame.schema.items() if not kind.is_nested()]
+            frame = tabular.clean(frame.select(texts))
+        else:
+            with path.open("rb") as handle:
+                tabs = b"\t" in handle.readline()
+            # GBIF's tables have tabs, whatever their suffix is, and no quotes.
+            frame = tabular.read_text_table(
+                path, "\t" if tabs else ",", quote=None if tabs else '"', advice=f"expected is {_EXPECTS}"
+            )
+    return _lower(frame)
+
+
+def _lower(frame: pl.DataFrame) -> pl.DataFrame:
+    seen: dict[str, str] = {}
+    for name in frame.columns:
+        seen.setdefault(name.strip().lower(), name)
+    return frame.select(pl.col(name).alias(lower) for lower, name in seen.items())
+
+
+def _label(name: str, known: dict[str, int]) -> int | None:
+    """Find the label of a name, with its author or without: Apis mellifera Linnaeus, 1758."""
+    words = name.split()
+    tried: Iterable[str] = (name, " ".join(words[:2]))
+    return next((known[key] for each in tried if (key := name_key(each)) in known), None)
