@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fieldmark.data import boxes, images
-from fieldmark.data.boxes import Detection, Detections
+from fieldmark.data.detections import USUAL_THRESHOLD, Category, Detection, Detections
 from fieldmark.data.images.boxes import pixels_in, turned
 from fieldmark.data.merge import merge
 from fieldmark.data.photos import PhotoTable, build_frame
@@ -324,7 +324,7 @@ def table(labels: dict[str, str]) -> PhotoTable:
     return PhotoTable(build_frame(rows), Taxonomy(Taxon(name, name) for name in names), Path("/x"), "test")
 
 
-def seen(*confidences: float, category: boxes.Category = "animal", label: str | None = None) -> Any:
+def seen(*confidences: float, category: Category = "animal", label: str | None = None) -> Any:
     return tuple(Detection(Box(*BOX), category, each, label) for each in confidences)
 
 
@@ -360,7 +360,7 @@ def test_the_threshold_is_measured_where_photos_are_labelled_as_empty() -> None:
     assert (given.value, given.way, given.missed) == (0.7, "given", 20)
     few = table({name: label for name, label in labels.items() if label == "fox"})
     assert boxes.find_threshold(few, listed).value == 0.8
-    assert boxes.find_threshold(few, replace(listed, threshold=None)).value == boxes.USUAL_THRESHOLD
+    assert boxes.find_threshold(few, replace(listed, threshold=None)).value == USUAL_THRESHOLD
     with pytest.raises(InputError, match="give a confidence from 0 to 1"):
         boxes.find_threshold(few, listed, 2)
 
@@ -378,7 +378,7 @@ def test_a_table_of_boxes_is_written_and_read(tmp_path: Path, cache: Path) -> No
     assert found.kept["sha256"].null_count() == 0
     found.write(tmp_path / "index.parquet")
     again = PhotoTable.read(tmp_path / "index.parquet")
-    assert again.box_threshold == boxes.USUAL_THRESHOLD
+    assert again.box_threshold == USUAL_THRESHOLD
     assert again.frame.equals(found.frame)
     with pytest.raises(InputError, match="without boxes"):
         BoxFile.of(None, 0.5)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldmark import inference
-from fieldmark.data.boxes import Detection, Detections
+from fieldmark.data.detections import Detection, Detections
 from fieldmark.data.events import Shot, number_events, read_clocks, seconds_of, shifted
 from fieldmark.data.storage.places import Box
 from fieldmark.evaluation import events

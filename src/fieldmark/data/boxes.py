@@ -1,110 +1,24 @@
-"""Boxes that a detector or a person drew in photos: what is in them, and photos cut to them."""
+"""Photos cut to the boxes that a detector or a person drew in them."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
 from fieldmark.data.photos import IS_HARD, IS_KEPT, KEPT, REJECTED, SCHEMA, PhotoTable
-from fieldmark.data.storage.places import Box, boxed_text
+from fieldmark.data.storage.places import boxed_text
 from fieldmark.data.taxonomy import NO_ANIMAL, name_key
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.typing import BoolArray, FloatArray
 
-logger = logging.getLogger(__name__)
-
-Category = Literal["animal", "human", "vehicle"]
-USUAL_THRESHOLD = 0.2
-"""What MegaDetector 5's authors recommend, where neither the file nor the labels say more."""
 _THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
-_VOTERS = 500  # photos whose paths are compared with those of the file
 _FEWEST = 20
 """Photos with and photos without an animal, from which a threshold is measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """What is in one box.
-
-    Attributes:
-        box: where.
-        category: `animal`, `human` or `vehicle`.
-        confidence: of the detector, from 0 to 1; 1 where a person drew the box.
-        label: the name of its species, where the file gives one to each box.
-    """
-
-    box: Box
-    category: Category = "animal"
-    confidence: float = 1.0
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The boxes of many photos.
-
-    Attributes:
-        of_file: the boxes of each photo, also where there are none, by the photo's path in the file.
-        source: the format of the file.
-        threshold: from which confidence on a box counts, if the file says so.
-        detector: the name of the detector; "" where it is unknown.
-    """
-
-    of_file: Mapping[str, tuple[Detection, ...]]
-    source: str
-    threshold: float | None = None
-    detector: str = ""
-
-    def matched(self, paths: Sequence[str]) -> dict[str, tuple[Detection, ...]]:
-        """Return the boxes of those photos that the file lists, by their paths.
-
-        Paths in such files often begin elsewhere. What has to be taken off the front of theirs, and of the
-        photos', is the same for all of them, and it is what makes most of them equal: many cameras have
-        an `IMG_0001.JPG`.
-        """
-        listed = {_parts(path): path for path in self.of_file}
-        photos = {path: _parts(path) for path in paths}
-        own, other = _fronts(list(photos.values()), list(listed))
-        found = {}
-        for path, parts in photos.items():
-            if parts[: len(own)] == own and (there := listed.get(other + parts[len(own) :])) is not None:
-                found[path] = self.of_file[there]
-        return found
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    found = [each for each in path.replace("\\", "/").split("/") if each not in ("", ".")]
-    return tuple(found) or ("",)
-
-
-def _fronts(
-    photos: Sequence[tuple[str, ...]], listed: Sequence[tuple[str, ...]]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what to take off the front of the photos' paths and of the listed ones: most votes."""
-    by_name = defaultdict(list)
-    for there in listed:
-        by_name[there[-1]].append(there)
-    votes: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = Counter({((), ()): 0})
-    for here in photos[:: max(1, len(photos) // _VOTERS)]:
-        for there in by_name[here[-1]]:
-            shared = _shared_end(here, there)
-            votes[here[: len(here) - shared], there[: len(there) - shared]] += 1
-    return votes.most_common(1)[0][0]
-
-
-def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
-    shared = 0
-    for here, there in zip(reversed(one), reversed(other), strict=False):
-        if here != there:
-            break
-        shared += 1
-    return shared
 
 
 @dataclass(frozen=True)
@@ -206,17 +120,6 @@ def cropped(table: PhotoTable, detections: Detections, threshold: float) -> Phot
     ]
     frame = pl.concat([pl.DataFrame(rows, schema=SCHEMA), others])
     return replace(_without_people(table.with_frame(frame)), box_threshold=threshold)
-
-
-def check_matched(listed: int, photos: int) -> None:
-    """Say how many photos have no entry in a file of boxes; `InputError` where none has."""
-    if photos and not listed:
-        raise InputError(
-            f"The boxes are of other photos: their file lists none of these {photos:,}. Names are compared "
-            "from their end, such as site/IMG_1.jpg."
-        )
-    if listed < photos:
-        logger.warning(f"{photos - listed:,} of {photos:,} photos are not in the file of boxes.")
 
 
 def _rows_of(

@@ -195,6 +195,13 @@ class PhotoTable:
             ) from error
 
 
+def coordinates(table: PhotoTable) -> dict[str, tuple[float, float]]:
+    """Return latitude and longitude of the locations, in degrees: the medians of their photos'."""
+    known = table.frame.drop_nulls(["location", "latitude", "longitude"]).group_by("location")
+    rows = known.agg(pl.col("latitude", "longitude").median()).iter_rows()
+    return {name: (latitude, longitude) for name, latitude, longitude in rows}
+
+
 def by_location(table: PhotoTable) -> PhotoTable:
     """Group the photos by location, so that no location is in two parts of a split.
 

@@ -187,7 +187,7 @@ def _kilometres(one: Locations, other: Locations) -> DoubleArray:
 
 def _days(one: Locations, other: Locations) -> DoubleArray:
     """Compute how far days of the year are apart, shape (Q, N); NaN where one is unknown."""
-    apart_QN = np.abs(one.day_N[:, None] - other.day_N).astype(np.float64)
+    apart_QN: DoubleArray = np.abs(one.day_N[:, None] - other.day_N).astype(np.float64)
     apart_QN = np.minimum(apart_QN, np.maximum(_YEAR - apart_QN, 0))
     apart_QN[:, other.day_N == 0] = np.nan
     apart_QN[one.day_N == 0] = np.nan
@@ -223,7 +223,8 @@ class LocationRule:
         """Compute calibrated logits; of strength 0 and temperature 1 the log-probabilities themselves."""
         if not self.strength and self.temperature == 1:
             return log_p_NC
-        return (log_p_NC + np.float32(self.strength) * ratio_NC) / np.float32(self.temperature)
+        found_NC = (log_p_NC + np.float32(self.strength) * ratio_NC) / np.float32(self.temperature)
+        return found_NC.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
-from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.records import Record
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fieldmark.data.subset import LabelledPhotos
 
 _FORMAT = "fieldmark-evaluation-1"
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Literal
 
-from fieldmark.data.boxes import Detection, Detections, check_matched
+from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
 from fieldmark.data.photos import DEGREES
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
@@ -89,7 +89,6 @@ class Boxes:
         Raises:
             InputError: the file cannot be read.
         """
-        from fieldmark.data.boxes import USUAL_THRESHOLD
         from fieldmark.data.readers.box_files import read_boxes
 
         found = read_boxes(path)

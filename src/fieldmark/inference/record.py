@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Required, TypedDict
 
 from fieldmark.data import events, images
-from fieldmark.data.boxes import Detection
+from fieldmark.data.detections import Detection
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place, boxed_text
 from fieldmark.inference.classifier import Prediction

@@ -90,8 +90,8 @@ class Connection(H11Protocol):
 
     def _crowd(self) -> list[Connection]:
         """The connections of which there are too many: those of this client, or all; else none."""
-        every = [each for each in self.connections if not each.transport.is_closing()]  # type: ignore[union-attr]
-        own = [each for each in every if each.address == self.address]
+        every = [each for each in self.connections if not each.transport.is_closing()]
+        own = [each for each in every if each.address == self.address]  # type: ignore[union-attr]
         if len(own) > self.limits.client_connections:
             return own  # type: ignore[return-value]
         return every if len(every) > self.limits.connections else []  # type: ignore[return-value]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.data.dataset import Dataset, load_dataset, read_photos
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import PhotoTable, coordinates
 from fieldmark.data.readers import BoxFile
 from fieldmark.data.subset import photo_finder
 from fieldmark.evaluation.results import Evaluation
@@ -92,6 +92,7 @@ class Trained:
             taxonomy=data.table.taxonomy,
             photos=photo_finder(data.table),
             train_counts=splits.train_counts(),
+            coordinates=coordinates(data.table),
         )
         io.write_text(out / "report.html", page)
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import polars as pl
 
 from fieldmark.data import boxes
-from fieldmark.data.boxes import Category, Detection, Detections
+from fieldmark.data.detections import Category, Detection, Detections
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.storage.places import Box

@@ -154,7 +154,8 @@ class LocalPrior:
 
     def probabilities(self, p_C: FloatArray) -> FloatArray:
         """Compute the probabilities with the prior from those without it, shape (C,)."""
-        return np.exp(metrics.log_softmax32(self.logits(_log(p_C)[None])))[0]
+        found_C: FloatArray = np.exp(metrics.log_softmax32(self.logits(_log(p_C)[None])))[0]
+        return found_C
 
     def explained(self, found: Prediction, p_C: FloatArray, taxa: Sequence[Taxon]) -> Prediction:
         """Say so where the place changed the first label; `p_C` are the probabilities with the prior."""

@@ -116,7 +116,7 @@ class Classifier:
         members = [each.digested for each in self.members]
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
         ood = self.ood.digest if self.ood else None
-        more = [] if self.decision == "probable" else [self.decision]
+        more: list[str] = [] if self.decision == "probable" else [self.decision]
         more += [each.digest for each in (self.prior, self.local) if each is not None]
         return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood, *more])
 
@@ -137,23 +137,21 @@ class Classifier:
         return replace(self, members=members, taxonomy=taxonomy, ood=None, prior=prior, local=None)
 
     def at(self, latitude: float, longitude: float, date: str | int | None = None) -> Classifier:
-        """Return the classifier for photos of one place, which expects what is frequent there.
-
-        The place is in degrees, the date in ISO 8601; without one the time of the year does not count.
+        """Return the classifier for photos of a place, in degrees, and of a date (ISO 8601; None: any).
 
         Raises:
             InputError: the classifier has no prior, or there is no such place or date.
         """
         if self.prior is None:
             raise InputError("This classifier has no prior of places that helps: train one with `--prior`.")
-        rule, local = self.prior.rule, self.prior.at(latitude, longitude, date)
-        return replace(self, local=local, thresholds=rule.thresholds)
+        local = self.prior.at(latitude, longitude, date)
+        return replace(self, local=local, thresholds=self.prior.rule.thresholds)
 
     def decided_by(self, decision: Decision) -> Classifier:
         """Return the classifier whose first label is the most `probable` one, or the one with the least
         expected `height` of the lowest common ancestor: the mistakes are nearer, and there may be more.
 
-        Deng and others, "What does classifying more than 10,000 image categories tell us?", 2010.
+        Source: Deng and others, "What does classifying more than 10,000 image categories tell us?", 2010.
 
         Raises:
             InputError: by height, and no label has a rank above it, or there are more than 2,000 labels.
@@ -168,8 +166,6 @@ class Classifier:
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is computed again; see `Network` for the weights."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
-
-    # From photos to scores
 
     def crop(self, photo: Photo) -> tuple[ByteArray, ...]:
         """Return a photo's crops, uint8 (S, S, 3): one for each of the `views`; decoded once.

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from fieldmark.data import images
-from fieldmark.data.readers.box_files import read_boxes
 from fieldmark.data.storage.places import Boxed
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.data.transforms import Preprocess
@@ -167,6 +166,8 @@ def run(
 
 
 def _box_in(photo: Path, boxes: Path) -> Boxed:
+    from fieldmark.data.readers.box_files import read_boxes
+
     found = read_boxes(boxes).matched([str(photo)]).get(str(photo))
     if found is None:
         raise InputError(f"{boxes} does not list {photo}: name a photo that is in it.")
