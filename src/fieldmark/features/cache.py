@@ -187,10 +187,9 @@ class FeatureCache:
         if good.all():
             return rows
         bad = new[~good]
+        if not self._damaged.issuperset(bad.tolist()):
+            logger.warning(f"{self.folder} has {len(bad):,} vectors that the disk changed: computed again.")
         self._damaged |= set(bad.tolist())
-        logger.warning(
-            f"{len(bad):,} features in {self.folder} are damaged on the disk, and are computed again."
-        )
         return np.where(np.isin(rows, bad), -1, rows)
 
     def verify(self) -> int:
