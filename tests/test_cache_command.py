@@ -50,11 +50,15 @@ def test_verify_finds_damage_and_drops_it(kept: Path) -> None:
 def test_prune_removes_what_was_not_used(kept: Path) -> None:
     assert cache("prune").startswith("0.0 MB")
     assert list(kept.glob("features/*/vectors.bin"))
-    for path in (*kept.glob("features/*/about.json"), *kept.glob("graphs/*")):
+    for name in ("old", "new"):
+        io.write_bytes(kept / "crops" / "ab" / f"{name}.jpg", b"crop")
+    old = kept / "crops" / "ab" / "old.jpg"
+    for path in (*kept.glob("features/*/about.json"), *kept.glob("graphs/*"), old):
         os.utime(path, (0, 0))
     FeatureStore().cache("b", "p", 4)  # used again
     cache("prune", "--unused", "30")
     assert list(kept.glob("features/*/vectors.bin"))
     assert not list(kept.glob("graphs/*"))
+    assert [path.name for path in kept.glob("crops/*/*")] == ["new.jpg"]
     cache("prune", "--unused", "0")
     assert not list(kept.glob("features/*"))

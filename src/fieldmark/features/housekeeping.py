@@ -17,6 +17,7 @@ from fieldmark.utils.errors import InputError
 KINDS = {
     "features": "features of photos",
     "graphs": "converted networks",
+    "crops": "crops of boxes",
     "heads": "heads that `--quality best` tried",
     "tuned": "networks that it fine-tuned",
     "texts": "embeddings of names",
@@ -73,14 +74,15 @@ def prune(days: float) -> int:
     """
     before, removed = time.time() - 86_400 * days, 0
     for kind in KINDS:
-        for path in sorted((io.cache_dir() / kind).glob("*")):
+        folder = io.cache_dir() / kind
+        for path in sorted(folder.glob("*/") if kind == "features" else _files(folder)):
             used = path / "about.json" if path.is_dir() else path
             if used.exists() and max(used.stat().st_mtime, used.stat().st_atime) > before:
                 continue
             removed += sum(map(_bytes, _files(path)))
             if path.is_dir():
                 with io.lock(path / "lock"):
-                    (path / "about.json").unlink(missing_ok=True)  # first: without it nothing counts
+                    used.unlink(missing_ok=True)  # first: without it nothing counts
                     shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
