@@ -164,8 +164,7 @@ class FeatureCache:
         count = int(rows[-1]) + 1
         sums, kept = np.zeros(count, np.uint64), np.fromfile(self._sums, np.uint64, count)
         sums[: len(kept)] = kept
-        vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
-        parts = []
+        vectors, parts = self._mapped(count), []
         for start in range(0, len(rows), _BLOCK):
             some = rows[start : start + _BLOCK]
             block = vectors[some[0] : some[-1] + 1] if _consecutive(some) else vectors[some]
@@ -188,10 +187,9 @@ class FeatureCache:
         if good.all():
             return rows
         bad = new[~good]
+        if not self._damaged.issuperset(bad.tolist()):
+            logger.warning(f"{self.folder} has {len(bad):,} vectors that the disk changed: computed again.")
         self._damaged |= set(bad.tolist())
-        logger.warning(
-            f"{len(bad):,} features in {self.folder} are damaged on the disk, and are computed again."
-        )
         return np.where(np.isin(rows, bad), -1, rows)
 
     def verify(self) -> int:
@@ -247,8 +245,11 @@ class FeatureCache:
             raise StoreError(f"{missing} of {len(keys)} photos have no features in {self.folder}.")
         if not len(rows):
             return Features(np.empty((0, self.dim), self.dtype), rows)
-        shape = (len(self), self.dim)
-        return Features(np.memmap(self._vectors, self.dtype, mode="r", shape=shape), rows)
+        return Features(self._mapped(len(self)), rows)
+
+    def _mapped(self, count: int) -> npt.NDArray[np.floating]:
+        """Map the vectors of the first rows, at least one, into memory; shape (count, D)."""
+        return np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -284,19 +285,16 @@ class FeatureCache:
     def _disown_damaged(self, count: int) -> None:
         """Give damaged rows keys that no photo has; and all rows a checksum, in caches of older versions."""
         if not self._sums.exists():
-            vectors = np.zeros((0, self.dim), self.dtype)
-            if count:
-                vectors = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
-            keys, blocks = self._keys(count), range(0, count, _BLOCK)
-            of = (checksums(keys[at : at + _BLOCK], vectors[at : at + _BLOCK]).tobytes() for at in blocks)
-            io.write_bytes(self._sums, b"".join(of))
+            before, blocks = self._keys(count), range(0, count, _BLOCK)
+            of = (checksums(before[at : at + _BLOCK], self._mapped(count)[at : at + _BLOCK]) for at in blocks)
+            io.write_bytes(self._sums, b"".join(each.tobytes() for each in of))
         rows = sorted(row for row in self._damaged if row < count)
         self._damaged.clear()
         if not rows:
             return
         self._sorted = None
         keys = np.frombuffer(secrets.token_bytes(KEY_BYTES * len(rows)), f"S{KEY_BYTES}")
-        sums = checksums(keys, np.memmap(self._vectors, self.dtype, "r", shape=(count, self.dim))[rows])
+        sums = checksums(keys, self._mapped(count)[rows])
         with self._index.open("r+b") as index, self._sums.open("r+b") as of_sums:
             for number, row in enumerate(rows):
                 write_all(index.fileno(), keys[number : number + 1], at=KEY_BYTES * row)
@@ -338,8 +336,7 @@ class FeatureCache:
         for start in range(0, len(new), 4096):
             some = new[start : start + 4096]
             # Mapped again for each block, which frees its memory.
-            vectors = np.memmap(segment._vectors, self.dtype, mode="r", shape=(count, self.dim))
-            writer.append([keys[row] for row in some], vectors[some])
+            writer.append([keys[row] for row in some], segment._mapped(count)[some])
 
 
 class FeatureStore:
@@ -357,6 +354,8 @@ class FeatureStore:
         cache = FeatureCache(self.folder / name, dim, dtype)
         if not (cache.folder / "about.json").exists():
             io.write_json(cache.folder / "about.json", {**about, "dim": dim})
+        with suppress(OSError):  # it may be read-only
+            os.utime(cache.folder / "about.json")  # when it was last used, for `fieldmark cache prune`
         with suppress(StoreError):  # another process writes to it: the next one gathers them
             cache.gather()
         return cache

@@ -22,7 +22,7 @@ class Handles(NamedTuple):
     """The open files of a cache."""
 
     vectors: int
-    keys: int
+    keys: int  # index.bin
     sums: int
     marks: int  # unsynced.bin
 

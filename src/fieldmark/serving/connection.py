@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -90,11 +90,12 @@ class Connection(H11Protocol):
 
     def _crowd(self) -> list[Connection]:
         """The connections of which there are too many: those of this client, or all; else none."""
-        every = [each for each in self.connections if not each.transport.is_closing()]
-        own = [each for each in every if each.address == self.address]  # type: ignore[union-attr]
+        held = cast("set[Connection]", self.connections)
+        every = [each for each in held if not each.transport.is_closing()]
+        own = [each for each in every if each.address == self.address]
         if len(own) > self.limits.client_connections:
-            return own  # type: ignore[return-value]
-        return every if len(every) > self.limits.connections else []  # type: ignore[return-value]
+            return own
+        return every if len(every) > self.limits.connections else []
 
     def _wait_for_head(self) -> None:
         self._waiting_since = self.loop.time()

@@ -57,7 +57,7 @@ def _received(name: TierName, engine: str, digest: str, graph: bytes | None) -> 
     if graph is None:
         return Tier(name, engine)
     path = io.cache_dir() / "graphs" / f"{digest}.int8.onnx"
-    if not path.is_file():
+    if not path.is_file() or io.file_digest(path) != digest:
         io.write_bytes(path, graph)
     return Tier(name, engine, path, digest)
 
