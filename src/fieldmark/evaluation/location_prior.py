@@ -187,8 +187,8 @@ def _kilometres(one: Locations, other: Locations) -> DoubleArray:
 
 def _days(one: Locations, other: Locations) -> DoubleArray:
     """Compute how far days of the year are apart, shape (Q, N); NaN where one is unknown."""
-    apart_QN = np.abs(one.day_N[:, None] - other.day_N).astype(np.float64)
-    apart_QN = np.minimum(apart_QN, np.maximum(_YEAR - apart_QN, 0))
+    whole_QN = np.abs(one.day_N[:, None] - other.day_N)
+    apart_QN: DoubleArray = np.minimum(whole_QN, np.maximum(_YEAR - whole_QN, 0))
     apart_QN[:, other.day_N == 0] = np.nan
     apart_QN[one.day_N == 0] = np.nan
     return apart_QN
@@ -202,7 +202,8 @@ def _near(far_QN: DoubleArray, kilometres: float) -> DoubleArray:
 def _soon(late_QN: DoubleArray, days: float) -> DoubleArray:
     """Compute the kernel of the time of the year; its mean over the year where a day is unknown."""
     mean = min(1.0, days * np.sqrt(2 * np.pi) / _YEAR)
-    return np.nan_to_num(np.exp(-0.5 * (late_QN / days) ** 2), nan=mean)
+    found: DoubleArray = np.nan_to_num(np.exp(-0.5 * (late_QN / days) ** 2), nan=mean)
+    return found
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,8 @@ class LocationRule:
         """Compute calibrated logits; of strength 0 and temperature 1 the log-probabilities themselves."""
         if not self.strength and self.temperature == 1:
             return log_p_NC
-        return (log_p_NC + np.float32(self.strength) * ratio_NC) / np.float32(self.temperature)
+        mixed_NC = (log_p_NC + np.float32(self.strength) * ratio_NC) / np.float32(self.temperature)
+        return mixed_NC.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,7 @@ def choose(
     places: Sequence[str],
     levels: Sequence[Level],
     precision: float = 0.95,
+    groups: Sequence[str | None] | None = None,
 ) -> LocationRule:
     """Choose the strength with the least cross-entropy; 0 where it is a tie at other places.
 
@@ -260,12 +263,15 @@ def choose(
         places: of each photo.
         levels: the wider ranks, see `calibration.fit_thresholds`.
         precision: the share of given answers that is to be right.
+        groups: of each photo, which the thresholds take as one; None: its place.
     """
     rule = _best(_fitted(log_p_NC, y_N, ratio_NC, places))
     if not rule.strength or measure(log_p_NC, y_N, ratio_NC, ratio_NC, places).paired_loss.interval[1] >= 0:
         return LocationRule(0.0)
     p_NC = np.exp(metrics.log_softmax32(rule.logits(log_p_NC, ratio_NC)))
-    return replace(rule, thresholds=calibration.fit_thresholds(p_NC, y_N, levels, precision, places))
+    return replace(
+        rule, thresholds=calibration.fit_thresholds(p_NC, y_N, levels, precision, groups or places)
+    )
 
 
 def measure(

@@ -71,8 +71,10 @@ def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntA
         raise InputError(f"{path} has no occurrence of a label with a place: expected is {_EXPECTS}.")
     days = {text: day_of_year(text) for text in placed["date"].unique().drop_nulls()}
     day_N = [days.get(text, 0) for text in placed["date"]]
-    places = (placed[name].to_numpy().astype(np.float64) for name in DEGREES)
-    return Locations(*places, np.array(day_N, np.int64)), placed["label"].to_numpy().astype(np.int64)
+    latitude_N, longitude_N = (placed[name].to_numpy().astype(np.float64) for name in DEGREES)
+    return Locations(latitude_N, longitude_N, np.array(day_N, np.int64)), placed["label"].to_numpy().astype(
+        np.int64
+    )
 
 
 def _table(path: Path) -> pl.DataFrame:

@@ -154,7 +154,8 @@ class LocalPrior:
 
     def probabilities(self, p_C: FloatArray) -> FloatArray:
         """Compute the probabilities with the prior from those without it, shape (C,)."""
-        return np.exp(metrics.log_softmax32(self.logits(_log(p_C)[None])))[0]
+        found: FloatArray = np.exp(metrics.log_softmax32(self.logits(_log(p_C)[None])))[0]
+        return found
 
     def explained(self, found: Prediction, p_C: FloatArray, taxa: Sequence[Taxon]) -> Prediction:
         """Say so where the place changed the first label; `p_C` are the probabilities with the prior."""
@@ -166,4 +167,5 @@ class LocalPrior:
 
 
 def _log(p_C: FloatArray) -> FloatArray:
-    return np.log(np.maximum(p_C, np.finfo(np.float32).tiny))
+    found: FloatArray = np.log(np.maximum(p_C, np.finfo(np.float32).tiny))
+    return found

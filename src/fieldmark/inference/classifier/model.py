@@ -116,7 +116,7 @@ class Classifier:
         members = [each.digested for each in self.members]
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
         ood = self.ood.digest if self.ood else None
-        more = [] if self.decision == "probable" else [self.decision]
+        more: list[str] = [] if self.decision == "probable" else [self.decision]
         more += [each.digest for each in (self.prior, self.local) if each is not None]
         return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood, *more])
 
