@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +21,12 @@ from fieldmark.data.locations import Locations
 from fieldmark.data.taxonomy import Level
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.calibration import Threshold
-from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.events import halves
 from fieldmark.utils import random
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fieldmark.evaluation.comparison import Difference
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 0.05
@@ -329,5 +332,7 @@ def _loss(logits_NC: FloatArray, y_N: IntArray) -> DoubleArray:
 
 
 def _paired(values_N: DoubleArray, places: Sequence[str], most: float) -> Difference:
+    from fieldmark.evaluation.comparison import Difference
+
     interval = intervals.difference_interval(values_N, places, most=most)
     return Difference(float(values_N.mean()), interval, len(values_N))
