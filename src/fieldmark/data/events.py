@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
-
-from fieldmark.data.photos import PhotoTable
-from fieldmark.data.readers import tabular
 from fieldmark.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from fieldmark.data.photos import PhotoTable
 
 GAP = 60.0
 """Seconds without a photo at a place after which the next one begins an event, as camera traps count."""
@@ -108,6 +108,10 @@ def read_clocks(path: Path) -> Mapping[str, float]:
     Raises:
         InputError: it cannot be read, lacks a column, or holds what is no number.
     """
+    import polars as pl  # here, so that `predict` starts without it
+
+    from fieldmark.data.readers import tabular
+
     rows = tabular.read_text_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     what = "a table with the columns deployment,seconds"
     tabular.require_columns(rows, ("deployment", "seconds"), path, what)

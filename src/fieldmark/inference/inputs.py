@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fieldmark.data.boxes import Detection, Detections, check_matched
 from fieldmark.data.locations import DEGREES
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
@@ -20,6 +19,9 @@ from fieldmark.data.storage.places import Boxed, Place, boxed_text
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.printable import printable
+
+if TYPE_CHECKING:
+    from fieldmark.data.boxes import Detection, Detections
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +113,8 @@ def at_boxes(photos: Sequence[InputPhoto], boxes: Boxes) -> list[InputPhoto]:
     Raises:
         InputError: the file lists none of the photos.
     """
+    from fieldmark.data.boxes import check_matched
+
     of_photo = boxes.detections.matched([photo.name for photo in photos])
     check_matched(len(of_photo), len(photos))
     return [

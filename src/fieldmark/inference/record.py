@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Required, TypedDict
+from typing import TYPE_CHECKING, Required, TypedDict
 
 from fieldmark.data import events, images
-from fieldmark.data.boxes import Detection
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place, boxed_text
 from fieldmark.inference.classifier import Prediction
 from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected
+
+if TYPE_CHECKING:
+    from fieldmark.data.boxes import Detection
 
 
 class HigherTaxonRecord(TypedDict):
