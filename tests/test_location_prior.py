@@ -333,6 +333,11 @@ def test_a_prior_is_trained_with_the_classifier(insects: Path, tmp_path: Path) -
     assert about["strength"] == found.classifier.prior.rule.strength > 0
     assert about["measured"]["new places"]["paired_loss"]["value"] < -0.1
     assert Classifier.load(tmp_path / "model").digest == found.classifier.digest
+    table = tmp_path / "occurrences.csv"
+    frame.rename({"label": "species"}).write_csv(table)
+    found = train(frame, replace(config, groups="none", prior=table))
+    assert found.classifier.prior.rule.strength > 0
+    assert list(found.classifier.provenance["prior"]["measured"]) == ["new places"]
     with pytest.raises(InputError, match="Only 0 photos have a place"):
         train(insects, config)
 

@@ -7,15 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fieldmark.data import images
-from fieldmark.data.photos import DEGREES, PhotoTable
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Boxed, Place
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
+
+if TYPE_CHECKING:
+    from fieldmark.data.photos import PhotoTable
+
+DEGREES = {"latitude": 90.0, "longitude": 180.0}
+"""The columns of a place, and the largest value of each."""
 
 Location = tuple[float, float, int]
 """Latitude and longitude in degrees, NaN where they are unknown, and the day of the year, 0 likewise."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from fieldmark.data.locations import DEGREES
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File, Place
 from fieldmark.data.taxonomy import Taxonomy
@@ -58,9 +59,6 @@ _LATER = (
     *("latitude", "longitude"),
 )
 """Columns that older tables do not have."""
-
-DEGREES = {"latitude": 90.0, "longitude": 180.0}
-"""The columns of a place, and the largest value of each."""
 
 # Tables are the same wherever the photos are stored, whoever holds the rights and whenever they were
 # taken; a location counts where it is the group.

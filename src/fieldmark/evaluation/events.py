@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from fieldmark.data.taxonomy import Level
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.calibration import Threshold
-from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fieldmark.evaluation.comparison import Difference
 
 Way = Literal["mean", "product", "maximum", "confidence"]
 FEWEST = 20
@@ -186,5 +188,7 @@ def _is_plain(y_N: IntArray, event_N: IntArray) -> BoolArray:
 
 
 def _paired(values_E: DoubleArray, places: Sequence[str | None] | None) -> Difference:
+    from fieldmark.evaluation.comparison import Difference
+
     interval = intervals.difference_interval(values_E, places)
     return Difference(float(values_E.mean()), interval, len(values_E))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +21,12 @@ from fieldmark.data.locations import Locations
 from fieldmark.data.taxonomy import Level
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.calibration import Threshold
-from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.events import halves
 from fieldmark.utils import random
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fieldmark.evaluation.comparison import Difference
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 0.05
@@ -202,7 +205,8 @@ def _near(far_QN: DoubleArray, kilometres: float) -> DoubleArray:
 def _soon(late_QN: DoubleArray, days: float) -> DoubleArray:
     """Compute the kernel of the time of the year; its mean over the year where a day is unknown."""
     mean = min(1.0, days * np.sqrt(2 * np.pi) / _YEAR)
-    return np.nan_to_num(np.exp(-0.5 * (late_QN / days) ** 2), nan=mean)
+    found: DoubleArray = np.nan_to_num(np.exp(-0.5 * (late_QN / days) ** 2), nan=mean)
+    return found
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,7 @@ def choose(
     places: Sequence[str],
     levels: Sequence[Level],
     precision: float = 0.95,
+    groups: Sequence[str | None] | None = None,
 ) -> LocationRule:
     """Choose the strength with the least cross-entropy; 0 where it is a tie at other places.
 
@@ -261,12 +266,15 @@ def choose(
         places: of each photo.
         levels: the wider ranks, see `calibration.fit_thresholds`.
         precision: the share of given answers that is to be right.
+        groups: of each photo, which the thresholds take as one; None: its place.
     """
     rule = _best(_fitted(log_p_NC, y_N, ratio_NC, places))
     if not rule.strength or measure(log_p_NC, y_N, ratio_NC, ratio_NC, places).paired_loss.interval[1] >= 0:
         return LocationRule(0.0)
     p_NC = np.exp(metrics.log_softmax32(rule.logits(log_p_NC, ratio_NC)))
-    return replace(rule, thresholds=calibration.fit_thresholds(p_NC, y_N, levels, precision, places))
+    return replace(
+        rule, thresholds=calibration.fit_thresholds(p_NC, y_N, levels, precision, groups or places)
+    )
 
 
 def measure(
@@ -324,5 +332,7 @@ def _loss(logits_NC: FloatArray, y_N: IntArray) -> DoubleArray:
 
 
 def _paired(values_N: DoubleArray, places: Sequence[str], most: float) -> Difference:
+    from fieldmark.evaluation.comparison import Difference
+
     interval = intervals.difference_interval(values_N, places, most=most)
     return Difference(float(values_N.mean()), interval, len(values_N))

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
-from fieldmark.data.photos import DEGREES
+from fieldmark.data.locations import DEGREES
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import Boxed, Place, boxed_text

@@ -62,8 +62,9 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     else:
         kernel = _of_table(Path(config.prior), classifier, config.seed)
         known_NC = new_NC = _ratios(kernel, here)
+    groups = [evaluation.groups[row] for row in rows]
     rule = location_prior.choose(
-        log_p_NC, y_N, known_NC, places, classifier.taxonomy.levels, config.precision
+        log_p_NC, y_N, known_NC, places, classifier.taxonomy.levels, config.precision, groups
     )
     measures = {"new places": location_prior.measure(log_p_NC, y_N, known_NC, new_NC, places)}
     if known_NC is not new_NC:

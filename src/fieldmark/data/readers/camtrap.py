@@ -14,7 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import DEGREES, PhotoTable
+from fieldmark.data.locations import DEGREES
+from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import offline_media, tabular
 from fieldmark.data.readers.base import Reader, first_reason
 from fieldmark.data.taxonomy import RANKS

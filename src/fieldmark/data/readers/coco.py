@@ -13,7 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import DEGREES, PhotoTable, build_frame
+from fieldmark.data.locations import DEGREES
+from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.readers.base import binomial, first_reason, no_photos
 from fieldmark.data.readers.tabular import add, numbered, outside
 from fieldmark.data.storage.places import File

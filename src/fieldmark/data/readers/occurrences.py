@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fieldmark.data.locations import Locations, day_of_year
-from fieldmark.data.photos import DEGREES, degrees
+from fieldmark.data.locations import DEGREES, Locations, day_of_year
+from fieldmark.data.photos import degrees
 from fieldmark.data.readers import tabular
 from fieldmark.data.readers.base import table_errors
 from fieldmark.data.taxonomy import Taxon, name_key

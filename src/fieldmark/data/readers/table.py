@@ -13,7 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.photos import DEGREES, PhotoTable
+from fieldmark.data.locations import DEGREES
+from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import inat_export, parquet, tabular
 from fieldmark.data.readers.base import Reader, no_photos, table_errors
 from fieldmark.utils.errors import InputError

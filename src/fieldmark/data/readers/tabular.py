@@ -10,7 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from fieldmark.data.photos import DEGREES, PhotoTable, build_frame, degrees
+from fieldmark.data.locations import DEGREES
+from fieldmark.data.photos import PhotoTable, build_frame, degrees
 from fieldmark.data.readers.base import PARTS, binomial, first_reason, no_photos, part_named, table_errors
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy

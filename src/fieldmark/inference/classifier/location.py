@@ -167,4 +167,5 @@ class LocalPrior:
 
 
 def _log(p_C: FloatArray) -> FloatArray:
-    return np.log(np.maximum(p_C, np.finfo(np.float32).tiny))
+    found: FloatArray = np.log(np.maximum(p_C, np.finfo(np.float32).tiny))
+    return found
