@@ -14,7 +14,9 @@ Options:
 Output:
     top: The number of labels for each photo.
     format: What to print.
-    out: Write .csv, .jsonl or .parquet instead; the same command resumes.
+    out: Write .csv, .jsonl, .parquet or a Camtrap DP (FOLDER/datapackage.json) instead; the same command
+        resumes.
+    deployments: A table of deployments, with columns of Camtrap DP, for .camtrap.csv and datapackage.json.
     wide: One row for each photo and one column for each label, for CSV and Parquet.
     submission: Write the challenge's id,predicted file.
 Computing:
@@ -25,7 +27,7 @@ Computing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +40,7 @@ from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
     from fieldmark.inference.classifier import Classifier
-    from fieldmark.inference.inputs import Boxes
+    from fieldmark.inference.inputs import Boxes, InputPhoto
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def predict(
     top: opt.Positive = 5,
     format: OutputFormat = "text",
     out: Path | None = None,
+    deployments: Path | None = None,
     wide: bool = False,
     submission: Path | None = None,
     cluster: str | None = None,
@@ -66,17 +69,13 @@ def predict(
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
-    from fieldmark.data.events import read_clocks
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
+    if deployments and not str(out or "").endswith((".camtrap.csv", "datapackage.json")):
+        raise InputError("--deployments is for Camtrap DP: add --out FOLDER/datapackage.json.")
     classifier = _classifier(model, engine, only, decide)
-    items = inference.find_photos(photos or ())
-    for each in listed or ():
-        items += inference.read_list(each)
-    if not items:
-        raise InputError("No photo is given: name photos or folders, or a list with --list.")
-    if clocks is not None:
-        items = inference.at_clocks(items, read_clocks(clocks))
+    items = _photos(photos or (), listed or (), clocks)
+    places = inference.read_deployments(deployments) if deployments else ()
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     if at is not None:
         items = inference.at_boxes(items, at)
@@ -91,9 +90,8 @@ def predict(
             typer.echo(f"{len(every):,} rows written to {submission}")
             return
         if out is not None:
-            rejected = inference.to_file(
-                out, classifier, items, top=top, wide=wide, name=run, boxes=at, gap=gap if events else None
-            )
+            more = {"boxes": at, "gap": gap if events else None, "deployments": places}
+            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run, **more)
             typer.echo(f"Written: {out}")
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
@@ -104,6 +102,19 @@ def predict(
             rejected = counted.rejected
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
+    """Return the photos that the arguments and lists stand for, with their times corrected."""
+    from fieldmark import inference
+    from fieldmark.data.events import read_clocks
+
+    items = inference.find_photos(photos)
+    for each in listed:
+        items += inference.read_list(each)
+    if not items:
+        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
 def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool) -> None:

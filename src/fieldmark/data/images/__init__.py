@@ -12,8 +12,6 @@ document the first page is taken. Colour profiles are not applied: networks are 
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +23,8 @@ from fieldmark.data.image_containers import reject
 from fieldmark.data.images import boxes, jpeg, pillow
 from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from fieldmark.data.images.limits import as_rejections, check_pixels
+from fieldmark.data.images.metadata import Exif as Exif
+from fieldmark.data.images.metadata import exif as exif
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
@@ -142,23 +142,8 @@ def camera_and_time(data: bytes) -> tuple[str, str]:
     Raises:
         ImageRejected: the bytes are not an image.
     """
-    from PIL import ExifTags, Image
-
-    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
-        exif = picture.getexif()
-        about = exif.get_ifd(ExifTags.IFD.Exif)
-        named = (
-            exif.get(ExifTags.Base.Make),
-            exif.get(ExifTags.Base.Model),
-            about.get(ExifTags.Base.BodySerialNumber),
-        )
-        when = str(about.get(ExifTags.Base.DateTimeOriginal, ""))
-        zone = str(about.get(ExifTags.Base.OffsetTimeOriginal, "Z"))
-    camera = " ".join(str(name) for name in named if name)
-    found = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", when)
-    if found is None or not re.fullmatch(r"Z|[+-]\d\d:\d\d", zone):
-        return camera, ""
-    return camera, f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
+    found = exif(data)
+    return found.camera, found.taken
 
 
 def _shown(box: Box, data: bytes) -> Box:
