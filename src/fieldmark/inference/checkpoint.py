@@ -164,8 +164,7 @@ def to_file(
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
     `boxes` are those that they are cut to: with others a later run begins anew. With a `gap` the file has a
-    row for each event: see `fieldmark.inference.events`. `deployments` are rows of a table of them, for Camtrap
-    DP.
+    row for each event: see `fieldmark.inference.events`. `deployments` are rows of a table, for Camtrap DP.
 
     Returns:
         How many photos could not be used; each has a row with its reason.

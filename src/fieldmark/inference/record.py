@@ -121,6 +121,8 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     if prediction is None:
         assert result.rejected is not None
         return record | {"rejected": result.rejected.reason.value}
+    if result.note:
+        record["note"] = result.note
     record |= prediction_record(prediction, among)
     if wide and result.scores is not None:
         record["scores"] = [round(float(score), 6) for score in result.scores]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,12 +28,13 @@ from fieldmark.data.images.metadata import exif as exif
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
-from fieldmark.utils.typing import ByteArray
+from fieldmark.utils.typing import BoolArray, ByteArray
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_BYTES = places.MAX_BYTES
+_Array = TypeVar("_Array", ByteArray, BoolArray)
 
 
 class Header(NamedTuple):
@@ -57,6 +58,12 @@ def read_bytes(place: Place) -> bytes:
         box = place.box
         return boxes.kept(data, box, lambda: boxes.pixels_in(decode(data), _shown(box, data)))
     return data
+
+
+def read_cut(place: Place) -> ByteArray:
+    """Read a photo, or a box of one, with `decode_cut`; raises as it and `read_bytes` do."""
+    box = place.box if isinstance(place, places.Boxed) else None
+    return decode_cut(places.read(place, MAX_BYTES), box)
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -96,6 +103,32 @@ def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PI
         else:
             pixels, orientation = pillow.decode(kind, data, max_pixels)
         return np.ascontiguousarray(_oriented(pixels, orientation))
+
+
+def decode_cut(data: bytes, box: Box | None = None, *, max_pixels: int = MAX_PIXELS) -> ByteArray:
+    """Decode what is there of a JPEG that was cut off: RGB, uint8, shape (H, W, 3), in EXIF orientation.
+
+    Args:
+        data: a file's bytes.
+        box: return the square around it, see `images.boxes`.
+        max_pixels: an image with more is rejected by its header.
+
+    Raises:
+        ImageRejected: less than half of the photo, or of the square, is there; or it is no such JPEG.
+    """
+    with as_rejections():
+        if _kind(data) != "JPEG":
+            reject(RejectReason.TRUNCATED, "only of a JPEG a part can be used")
+        pixels, rows, orientation = jpeg.decode_cut(data, max_pixels)
+        there = np.zeros(pixels.shape[:2], np.bool_)
+        there[:rows] = True
+        whole, known = _oriented(pixels, orientation), _oriented(there, orientation)
+        if box is not None and known.mean() >= 0.5:
+            shown = _shown(box, data)
+            whole, known = boxes.pixels_in(whole, shown), boxes.pixels_in(known, shown)
+        if known.mean() < 0.5:
+            reject(RejectReason.TRUNCATED, f"{known.mean():.0%} of it is there")
+        return np.ascontiguousarray(whole[known.any(axis=1)][:, known.any(axis=0)])
 
 
 def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> ByteArray:
@@ -173,7 +206,7 @@ def _oriented_header(width: int, height: int, orientation: int, kind: str) -> He
     return Header(*shown, kind, orientation)
 
 
-def _oriented(pixels: ByteArray, orientation: int) -> ByteArray:
+def _oriented(pixels: _Array, orientation: int) -> _Array:
     """Apply the EXIF orientation (EXIF 2.32, tag Orientation)."""
     if orientation >= 5:  # stored on its side: rows are columns
         pixels = pixels.swapaxes(0, 1)

@@ -70,8 +70,10 @@ def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
     """Return the lines for the terminal: a block a photo, its labels with their scores."""
     for result in results:
         found = result.photo.detection
-        yield result.photo.name + (
-            f"  box {found.box}, {found.category} {found.confidence:.2f}" if found else ""
+        yield (
+            result.photo.name
+            + (f"  box {found.box}, {found.category} {found.confidence:.2f}" if found else "")
+            + (f"  ({result.note}: the part that is there was classified)" if result.note else "")
         )
         prediction = result.prediction
         if prediction is None and result.rejected is None:

@@ -52,7 +52,7 @@ def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping
 def observations(
     records: Iterable[Record], options: FormatOptions, deployments: Deployments
 ) -> Iterator[dict[str, str]]:
-    """Return the observation of each photo, box or event, and those of people and vehicles in further boxes."""
+    """Return the observation of each photo, box or event; those of people and vehicles in further boxes."""
     for record in records:
         yield _row(record, options, deployments)
         for other in record.get("others", ()):

@@ -66,7 +66,7 @@ def _media(photos: Iterable[Record], deployments: Deployments, folder: Path) -> 
     names = {each["file_name"]: _absolute(each["file_name"], folder) for each in photos}
     here = Path(os.path.abspath(folder))  # noqa: PTH100  # links stay
     outside = [Path(name).parts for name in names.values() if "://" not in name and not _below(name, here)]
-    front = len(os.path.commonprefix([parts[:-1] for parts in outside]))
+    front = len(os.path.commonprefix([parts[:-1] for parts in outside]))  # noqa: RUF071  # parts
     if outside:
         logger.info(
             f"{len(outside):,} photos are not below {folder}: their filePath is written from "
@@ -182,7 +182,11 @@ def _about(path: Path, tables: Mapping[str, Sequence[Row]], options: FormatOptio
 
 def _extent(deployments: Sequence[Row]) -> dict[str, Any]:
     """Return the box around all places and the first and last day, where they are known."""
-    places = [(float(row["longitude"]), float(row["latitude"])) for row in deployments if row.get("latitude")]
+    places = [
+        (float(row["longitude"]), float(row["latitude"]))
+        for row in deployments
+        if row.get("latitude") and row.get("longitude")
+    ]
     found: dict[str, Any] = {}
     if places:
         west, south, east, north = (f(side) for f in (min, max) for side in zip(*places, strict=True))
@@ -218,8 +222,8 @@ def _say_what_is_missing(tables: Mapping[str, Sequence[Row]]) -> None:
     timeless = sum(not row["timestamp"] for row in tables["media"])
     if placeless:
         logger.warning(
-            f"{placeless:,} of {len(tables['deployments']):,} deployments have no latitude and longitude, which "
-            "Camtrap DP requires: name a table of them with --deployments."
+            f"{placeless:,} of {len(tables['deployments']):,} deployments have no latitude and longitude, "
+            "which Camtrap DP requires: name a table of them with --deployments."
         )
     if timeless:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Which deployment of a camera a photo is of: as its list says, else its folder; and a table of deployments."""
+"""Which deployment of a camera a photo is of: as its list says, else its folder; a table of deployments."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class Deployments:
     def of(cls, records: Iterable[Record], rows: Sequence[Mapping[str, str]] = ()) -> Deployments:
         """Find what the folders of photos have in common; the last part of each stays."""
         folders = {tuple(folder_of(each).split("/")) for each in records} - {("",)}
-        return cls(rows, tuple(os.path.commonprefix([folder[:-1] for folder in folders])))
+        shared = os.path.commonprefix([folder[:-1] for folder in folders])  # noqa: RUF071  # of parts
+        return cls(rows, tuple(shared))
 
     def name(self, record: Record) -> str:
         """Return the deployment of a photo or event, never "".
