@@ -117,7 +117,7 @@ def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) 
     ],
 )
 def test_times_are_written_with_their_zone(said: str, written: str) -> None:
-    assert camtrap._timestamp(said) == written
+    assert camtrap.timestamp(said) == written
 
 
 def test_camtrap_dp_comes_back_with_its_own_media_and_deployments(

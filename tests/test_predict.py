@@ -360,6 +360,11 @@ def content(path: Path) -> list[str]:
         found: list[dict[str, Any]] = pl.read_parquet(path).to_dicts()
     elif path.suffix == ".csv":
         found = table(path.read_bytes().decode())
+    elif path.name == "datapackage.json":
+        return sorted(
+            f"{row['mediaID']} {row['deploymentID'][-9:]}"
+            for row in table(path.with_name("observations.csv").read_text())
+        )
     elif path.suffix == ".json":
         whole = json.loads(path.read_text())
         found = whole["predictions"] if "predictions" in whole else whole["images"]

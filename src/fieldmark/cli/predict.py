@@ -18,7 +18,9 @@ Options:
 Output:
     top: The number of labels for each photo.
     format: What to print.
-    out: Write .csv, .jsonl or .parquet instead; the same command resumes.
+    out: Write .csv, .jsonl, .parquet or a Camtrap DP (FOLDER/datapackage.json) instead; the same command
+        resumes.
+    deployments: A table of deployments, with columns of Camtrap DP, for .camtrap.csv and datapackage.json.
     wide: One row for each photo and one column for each label, for CSV and Parquet.
     submission: Write the challenge's id,predicted file.
 Computing:
@@ -65,6 +67,7 @@ def predict(
     top: opt.Positive = 5,
     format: OutputFormat = "text",
     out: Path | None = None,
+    deployments: Path | None = None,
     wide: bool = False,
     submission: Path | None = None,
     cluster: str | None = None,
@@ -77,8 +80,11 @@ def predict(
     from fieldmark import inference
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
+    if deployments and not str(out or "").endswith((".camtrap.csv", "datapackage.json")):
+        raise InputError("--deployments is for Camtrap DP: add --out FOLDER/datapackage.json.")
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
-    items = _items(photos or (), listed or (), clocks)
+    items = _photos(photos or (), listed or (), clocks)
+    places = inference.read_deployments(deployments) if deployments else ()
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     if at is not None:
         items = inference.at_boxes(items, at)
@@ -93,9 +99,8 @@ def predict(
             typer.echo(f"{len(every):,} rows written to {submission}")
             return
         if out is not None:
-            rejected = inference.to_file(
-                out, classifier, items, top=top, wide=wide, name=run, boxes=at, gap=gap if events else None
-            )
+            more = {"boxes": at, "gap": gap if events else None, "deployments": places}
+            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run, **more)
             typer.echo(f"Written: {out}")
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
@@ -106,6 +111,19 @@ def predict(
             rejected = counted.rejected
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
+    """Return the photos that the arguments and lists stand for, with their times corrected."""
+    from fieldmark import inference
+    from fieldmark.data.events import read_clocks
+
+    items = inference.find_photos(photos)
+    for each in listed:
+        items += inference.read_list(each)
+    if not items:
+        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
 def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool) -> None:
@@ -142,19 +160,6 @@ def _classifier(
             "probabilities are renormalised."
         )
     return classifier if decide is None else classifier.decided_by(decide)
-
-
-def _items(photos: Sequence[Path], lists: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
-    """Find the photos, and correct their times."""
-    from fieldmark import inference
-    from fieldmark.data.events import read_clocks
-
-    items = inference.find_photos(photos)
-    for each in lists:
-        items += inference.read_list(each)
-    if not items:
-        raise InputError("No photo is given: name photos or folders, or a list with --list.")
-    return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
 def _at(classifier: Classifier, place: str | None, date: str | None, *, no_prior: bool) -> Classifier:

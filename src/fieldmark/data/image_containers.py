@@ -111,6 +111,7 @@ class Jpeg(NamedTuple):
     orientation: int  # EXIF, 1 to 8
     adobe: bool  # whether there is an Adobe marker: CMYK is then stored inverted
     scans: int  # 0 where only the header was read
+    one_pass: bool  # whether one scan has all colours, row by row; False where only the header was read
 
 
 _JPEG_FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
@@ -128,10 +129,11 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
         ImageRejected: UNSUPPORTED (lossless, 12-bit ...), TRUNCATED (no end marker), CORRUPT.
     """
     frame: tuple[int, int, int] | None = None
+    kind, in_scan = 0, 0
     orientation, adobe, scans = 1, False, 0
     for marker, at, end in _jpeg_segments(data):
         if marker in _JPEG_FRAMES and frame is None:
-            frame = _jpeg_frame(data, marker, at)
+            frame, kind = _jpeg_frame(data, marker, at), marker
             if not whole:
                 break
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0" and orientation == 1:
@@ -139,10 +141,11 @@ def jpeg(data: bytes, *, whole: bool) -> Jpeg:
         elif marker == 0xEE and data[at + 4 : at + 9] == b"Adobe":
             adobe = True
         elif marker == 0xDA:
-            scans += 1
+            scans, in_scan = scans + 1, data[at + 4]
     if frame is None or (whole and not scans):
         reject(RejectReason.CORRUPT, "a JPEG without an image in it")
-    return Jpeg(*frame, orientation, adobe, scans)
+    one_pass = scans == 1 and in_scan == frame[2] and kind in (0xC0, 0xC1)
+    return Jpeg(*frame, orientation, adobe, scans, one_pass)
 
 
 def strip_jpeg_metadata(data: bytes) -> bytes:

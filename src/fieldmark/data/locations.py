@@ -88,10 +88,12 @@ def location_of(place: Place, latitude: float | None, longitude: float | None, t
 
 def _exif(place: Place) -> tuple[tuple[float, float] | None, int]:
     try:
-        data = places.read(place)
-        return images.place_taken(data), day_of_year(images.capture_time(data))
+        found = images.exif(places.read(place))
     except ImageRejected:
         return None, 0
+    if found.latitude is None or found.longitude is None:
+        return None, day_of_year(found.taken)
+    return (found.latitude, found.longitude), day_of_year(found.taken)
 
 
 def locations_of(table: PhotoTable, ids: Sequence[str]) -> tuple[Locations, list[str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fieldmark.inference.checkpoint import to_file
 from fieldmark.inference.formats import WRITERS, lines, text_lines
+from fieldmark.inference.formats.deployments import read_deployments
 from fieldmark.inference.formats.submission import check_submission, write_submission
 from fieldmark.inference.formats.table import COLUMNS, columns
 from fieldmark.inference.inputs import (
@@ -43,6 +44,7 @@ __all__ = [
     "find_photos",
     "lines",
     "predict",
+    "read_deployments",
     "read_list",
     "read_species_list",
     "text_lines",

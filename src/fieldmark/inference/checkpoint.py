@@ -6,8 +6,8 @@ import json
 import logging
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -53,13 +53,16 @@ class Output:
         wide: bool,
         boxes: Boxes | None = None,
         gap: float | None = None,
+        deployments: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
         threshold = boxes.threshold if boxes else None
         self.path, self._form = (
             path,
-            FormatOptions(classifier.taxonomy, wide, by, threshold, events=gap is not None),
+            FormatOptions(
+                classifier.taxonomy, wide, by, threshold, events=gap is not None, deployments=deployments
+            ),
         )
         self.journal = path.with_name(f"{path.name}.journal")
         if path.exists() and not self.journal.exists():
@@ -111,7 +114,7 @@ class Output:
             for result in results:
                 of_event = self._events is not None
                 value = to_record(
-                    result, among, wide=self._form.wide or of_event, timed=self._writer.timed or of_event
+                    result, among, wide=self._form.wide or of_event, timed=of_event or self._writer.timed
                 )
                 line = {"stamp": places.stamp(result.photo.path), "entry": value}
                 text = json.dumps(line, ensure_ascii=False)
@@ -125,11 +128,24 @@ class Output:
 
     def finish(self) -> None:
         """Write the file from the journal."""
-        form = replace(self._form, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        records: Iterable[Record] = _Entries(self.journal)
+        with self.journal.open("rb") as handle:
+            notes = any(b', "note": "' in raw for raw in handle)
+        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        form = replace(self._form, when=when, photos=records, notes=notes)
+        self._writer.write(self.path, list(self._events(records)) if self._events else records, form)
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """The records of a journal, read anew each time: there may be millions."""
+
+    journal: Path
+
+    def __iter__(self) -> Iterator[Record]:
         with self.journal.open("rb") as handle:
             next(handle)
-            entries = map(self._entry, handle)
-            self._writer.write(self.path, self._events(entries) if self._events else entries, form)
+            yield from map(self._entry, handle)
 
     def _entry(self, raw: bytes) -> Record:
         if (value := _value(raw)) is None:
@@ -157,11 +173,12 @@ def to_file(
     name: PredictFunction = predict,
     boxes: Boxes | None = None,
     gap: float | None = None,
+    deployments: Sequence[Mapping[str, str]] = (),
 ) -> int:
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
     `boxes` are those that they are cut to: with others a later run begins anew. With a `gap` the file has a
-    row for each event: see `fieldmark.inference.events`.
+    row for each event: see `fieldmark.inference.events`. `deployments` are rows of a table, for Camtrap DP.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -170,7 +187,7 @@ def to_file(
         InputError: the file's name has no known suffix, it cannot be written, or it is another one.
         StoreError: another process writes it.
     """
-    output = Output(path, classifier, top=top, wide=wide, boxes=boxes, gap=gap)
+    output = Output(path, classifier, top=top, wide=wide, boxes=boxes, gap=gap, deployments=deployments)
     with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))

@@ -17,7 +17,7 @@ import numpy as np
 from fieldmark.data.events import GAP, Shot, number_events, seconds_of
 from fieldmark.evaluation.events import EventRule
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.record import AlsoRecord, EventRecord, Record, prediction_record
+from fieldmark.inference.record import AlsoRecord, EventRecord, Record, folder_of, prediction_record
 
 _SURE_BOXES = 2  # of a further species
 
@@ -50,12 +50,15 @@ def event_records(
 
 
 def _shot(record: Record) -> Shot:
-    return Shot(_place(record), record.get("taken"), record.get("sequence"))
+    taken, sequence = record.get("taken"), record.get("sequence")
+    if sequence is None and seconds_of(taken) is None:
+        sequence = record["file_name"]  # the boxes of a photo without a time are of one event
+    return Shot(_place(record), taken, sequence)
 
 
 def _place(record: Record) -> str:
     known = record.get("deployment") or record.get("location")
-    return known or record["file_name"].replace("\\", "/").rpartition("/")[0]
+    return known or folder_of(record)
 
 
 def _time(record: Record) -> tuple[float, str]:
@@ -74,6 +77,8 @@ def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top:
         "also": [],
     }
     record: Record = {"file_name": photos[0], "event": about}
+    if any("note" in each for each in rows):
+        record["note"] = "truncated"
     if "deployment" in rows[0]:
         record["deployment"] = rows[0]["deployment"]
     if times:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
 from fieldmark.data.events import shifted
 from fieldmark.data.locations import Location, location_of
+from fieldmark.data import images
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.logging import progress_bar
 from fieldmark.utils.typing import FloatArray
+
+logger = logging.getLogger(__name__)
 
 BATCH = 32
 
@@ -23,13 +28,15 @@ BATCH = 32
 class PhotoResult:
     """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none.
 
-    There is no prediction either for a photo whose boxes show no animal: see `InputPhoto.kind`.
+    There is no prediction either for a photo whose boxes show no animal: see `InputPhoto.kind`. `note` is
+    "truncated" where only a part of the photo is there, and was classified.
     """
 
     photo: InputPhoto
     prediction: Prediction | None
     rejected: ImageRejected | None = None
     scores: FloatArray | None = field(default=None, compare=False, repr=False)
+    note: str = ""
 
 
 PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[PhotoResult]]
@@ -39,12 +46,18 @@ PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[Pho
 def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
     """Predict each photo, in order, in batches, with `top` labels for each.
 
-    Where the classifier has a prior, the place and time of each photo count, unless it is `at` one place.
+    Where the classifier has a prior, the place and time of each photo count, unless it is `at` one place. Of a
+    JPEG that was cut off the part that is there is predicted, if that is half of it or more.
     """
     at_location = cache(classifier.at)  # photos of one place and day
     outputs = classifier.stream(_place(photo) for photo in photos if photo.kind == "animal")
     for photo in photos:
         output = next(outputs) if photo.kind == "animal" else None
+        note = ""
+        if isinstance(output, ImageRejected) and output.reason == RejectReason.TRUNCATED:
+            with suppress(ImageRejected):  # too little of it is there
+                [output] = classifier.stream([images.read_cut(photo.path)])
+                note = RejectReason.TRUNCATED.value
         if output is None:
             yield PhotoResult(photo, None)
         elif isinstance(output, ImageRejected):
@@ -55,7 +68,7 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
             if classifier.prior and not classifier.local and (where := _location(photo)):
                 here = at_location(*where)
                 p_C = here.local.probabilities(p_C) if here.local else p_C
-            yield PhotoResult(photo, here.rank(p_C, top, ood_score), scores=p_C)
+            yield PhotoResult(photo, here.rank(p_C, top, ood_score), scores=p_C, note=note)
 
 
 def _location(photo: InputPhoto) -> Location | None:
@@ -83,13 +96,16 @@ def with_progress(results: Iterable[PhotoResult], total: int) -> Iterator[PhotoR
 
 
 class RejectedCounter:
-    """Pass results on and count the photos that could not be used, in `rejected`."""
+    """Pass results on and count the photos that could not be used, in `rejected`, and those cut off."""
 
     def __init__(self, results: Iterable[PhotoResult]) -> None:
         self._results = results
-        self.rejected = 0
+        self.rejected = self.truncated = 0
 
     def __iter__(self) -> Iterator[PhotoResult]:
         for result in self._results:
             self.rejected += result.rejected is not None
+            self.truncated += bool(result.note)
             yield result
+        if self.truncated:
+            logger.warning(f"{self.truncated:,} photos end too early: the part that is there was classified.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Required, TypedDict
+from typing import Literal, Required, TypedDict
 
 from fieldmark.data import events, images
 from fieldmark.data.detections import Detection
@@ -12,6 +12,9 @@ from fieldmark.inference.classifier import Prediction
 from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected
+
+Timed = bool | Literal["local"]
+"""Whether EXIF data are read for a record: never, always, or of photos on this machine only."""
 
 
 class HigherTaxonRecord(TypedDict):
@@ -65,11 +68,14 @@ class Record(TypedDict, total=False):
     id: str
     deployment: str
     taken: str
+    latitude: float  # degrees, both or none
+    longitude: float
     location: str
     sequence: str
     detection: BoxRecord  # the box that was classified, or what else the photo shows
     others: list[BoxRecord]  # the boxes of the photo that were not classified, with its first record
     kind: str  # blank, human or vehicle: what a photo shows that was not classified
+    note: str  # "truncated": the file ends before the photo does, and what is there was classified
     rejected: str  # the reason why there is no prediction; the keys below are then missing
     source: str
     rank: str
@@ -86,20 +92,22 @@ class Record(TypedDict, total=False):
     event: EventRecord  # where the record is of an event, and not of a photo
 
 
-def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: bool = False) -> Record:
+def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Timed = False) -> Record:
     """Return the prediction for one photo as a JSON object; `wide` adds the scores of all labels, and `timed`
-    reads the time from the EXIF data where the photo's list gives none."""
+    reads the place from the EXIF data, and the time where the photo's list gives none."""
     photo, prediction = result.photo, result.prediction
     record: Record = {"file_name": photo.name}
     if photo.id is not None:
         record["id"] = photo.id
     if photo.deployment is not None:
         record["deployment"] = photo.deployment
-    taken = photo.taken
-    if timed and ":" not in (taken or ""):  # a date without a time
-        taken = _time_taken(photo.path) or taken
+    known = ":" in (photo.taken or "")  # else there is no time, or a date alone
+    about = _exif(photo.path, "local" if known and timed else timed)
+    taken = photo.taken if known else about.taken or photo.taken
     if taken is not None:
         record["taken"] = events.shifted(taken, photo.late) if photo.late else taken
+    if about.latitude is not None and about.longitude is not None:
+        record |= {"latitude": about.latitude, "longitude": about.longitude}
     if photo.sequence is not None:
         record["sequence"] = photo.sequence
     if photo.location is not None:
@@ -113,6 +121,8 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: boo
     if prediction is None:
         assert result.rejected is not None
         return record | {"rejected": result.rejected.reason.value}
+    if result.note:
+        record["note"] = result.note
     record |= prediction_record(prediction, among)
     if wide and result.scores is not None:
         record["scores"] = [round(float(score), 6) for score in result.scores]
@@ -155,6 +165,11 @@ def key_of(record: Record) -> str:
     return boxed_text(record["file_name"], Box(left, top, width, height))
 
 
+def folder_of(record: Record) -> str:
+    """Return the folder of a photo, with `/` between its parts; "" without one."""
+    return record["file_name"].replace("\\", "/").rpartition("/")[0]
+
+
 def event_id(record: Record) -> str:
     """Return the name of an event: a digest of its place and its photos."""
     event = record["event"]
@@ -167,9 +182,11 @@ def _box_record(found: Detection) -> BoxRecord:
     return {"category": found.category, "confidence": round(found.confidence, 6), "box": sides}
 
 
-def _time_taken(place: Place) -> str:
-    """Return the time in the EXIF data, ISO 8601; "" without one."""
+def _exif(place: Place, timed: Timed) -> images.Exif:
+    """Return the EXIF data, if they are to be read; nothing where there are none."""
+    if timed is False or (timed == "local" and not places.is_local(place)):
+        return images.Exif()
     try:
-        return images.capture_time(places.read(place))  # of a box, its photo
+        return images.exif(places.read(place))  # of a box, its photo
     except ImageRejected:
-        return ""
+        return images.Exif()

@@ -12,11 +12,9 @@ document the first page is taken. Colour profiles are not applied: networks are 
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,16 +23,19 @@ from fieldmark.data.image_containers import reject
 from fieldmark.data.images import boxes, jpeg, pillow
 from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from fieldmark.data.images.limits import as_rejections, check_pixels
+from fieldmark.data.images.metadata import Exif as Exif
+from fieldmark.data.images.metadata import exif as exif
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
-from fieldmark.utils.typing import ByteArray
+from fieldmark.utils.typing import BoolArray, ByteArray
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_BYTES = places.MAX_BYTES
 _COLOURLESS = 12  # grey levels between the channels of all but a few pixels
+_Array = TypeVar("_Array", ByteArray, BoolArray)
 
 
 class Header(NamedTuple):
@@ -58,6 +59,12 @@ def read_bytes(place: Place) -> bytes:
         box = place.box
         return boxes.kept(data, box, lambda: boxes.pixels_in(decode(data), _shown(box, data)))
     return data
+
+
+def read_cut(place: Place) -> ByteArray:
+    """Read a photo, or a box of one, with `decode_cut`; raises as it and `read_bytes` do."""
+    box = place.box if isinstance(place, places.Boxed) else None
+    return decode_cut(places.read(place, MAX_BYTES), box)
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -97,6 +104,32 @@ def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PI
         else:
             pixels, orientation = pillow.decode(kind, data, max_pixels)
         return np.ascontiguousarray(_oriented(pixels, orientation))
+
+
+def decode_cut(data: bytes, box: Box | None = None, *, max_pixels: int = MAX_PIXELS) -> ByteArray:
+    """Decode what is there of a JPEG that was cut off: RGB, uint8, shape (H, W, 3), in EXIF orientation.
+
+    Args:
+        data: a file's bytes.
+        box: return the square around it, see `images.boxes`.
+        max_pixels: an image with more is rejected by its header.
+
+    Raises:
+        ImageRejected: less than half of the photo, or of the square, is there; or it is no such JPEG.
+    """
+    with as_rejections():
+        if _kind(data) != "JPEG":
+            reject(RejectReason.TRUNCATED, "only of a JPEG a part can be used")
+        pixels, rows, orientation = jpeg.decode_cut(data, max_pixels)
+        there = np.zeros(pixels.shape[:2], np.bool_)
+        there[:rows] = True
+        whole, known = _oriented(pixels, orientation), _oriented(there, orientation)
+        if box is not None and known.mean() >= 0.5:
+            shown = _shown(box, data)
+            whole, known = boxes.pixels_in(whole, shown), boxes.pixels_in(known, shown)
+        if known.mean() < 0.5:
+            reject(RejectReason.TRUNCATED, f"{known.mean():.0%} of it is there")
+        return np.ascontiguousarray(whole[known.any(axis=1)][:, known.any(axis=0)])
 
 
 def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> ByteArray:
@@ -156,48 +189,8 @@ def camera_and_time(data: bytes) -> tuple[str, str]:
     Raises:
         ImageRejected: the bytes are not an image.
     """
-    from PIL import ExifTags, Image
-
-    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
-        exif = picture.getexif()
-        about = exif.get_ifd(ExifTags.IFD.Exif)
-        named = (
-            exif.get(ExifTags.Base.Make),
-            exif.get(ExifTags.Base.Model),
-            about.get(ExifTags.Base.BodySerialNumber),
-        )
-        when = str(about.get(ExifTags.Base.DateTimeOriginal, ""))
-        zone = str(about.get(ExifTags.Base.OffsetTimeOriginal, "Z"))
-    camera = " ".join(str(name) for name in named if name)
-    found = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", when)
-    if found is None or not re.fullmatch(r"Z|[+-]\d\d:\d\d", zone):
-        return camera, ""
-    return camera, f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
-
-
-def place_taken(data: bytes) -> tuple[float, float] | None:
-    """Read from EXIF where a photo was taken: latitude and longitude in degrees; None where it is unknown.
-
-    Raises:
-        ImageRejected: the bytes are not an image.
-    """
-    from PIL import ExifTags, Image
-
-    tags = ExifTags.GPS
-    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
-        about = picture.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-    try:
-        latitude, longitude = (
-            sum(float(part) / 60**at for at, part in enumerate(about[tag]))
-            for tag in (tags.GPSLatitude, tags.GPSLongitude)
-        )
-        south, west = (str(about[tag])[:1] in "SW" for tag in (tags.GPSLatitudeRef, tags.GPSLongitudeRef))
-    except (KeyError, TypeError, ValueError, ArithmeticError):  # none, or a damaged one
-        return None
-    # Cameras without a fix write zeros.
-    if not (latitude or longitude) or not (0 <= latitude <= 90 and 0 <= longitude <= 180):
-        return None
-    return (-latitude if south else latitude), (-longitude if west else longitude)
+    found = exif(data)
+    return found.camera, found.taken
 
 
 def _shown(box: Box, data: bytes) -> Box:
@@ -227,7 +220,7 @@ def _oriented_header(width: int, height: int, orientation: int, kind: str) -> He
     return Header(*shown, kind, orientation)
 
 
-def _oriented(pixels: ByteArray, orientation: int) -> ByteArray:
+def _oriented(pixels: _Array, orientation: int) -> _Array:
     """Apply the EXIF orientation (EXIF 2.32, tag Orientation)."""
     if orientation >= 5:  # stored on its side: rows are columns
         pixels = pixels.swapaxes(0, 1)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from fieldmark.data.image_containers import reject
 from fieldmark.data.storage.places import Box
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
-from fieldmark.utils.typing import ByteArray
+from fieldmark.utils.typing import BoolArray, ByteArray
+
+_Array = TypeVar("_Array", ByteArray, BoolArray)
 
 MARGIN = 0.1
 """On each side of a box, as a share of its longer side: what is around an animal helps a little."""
@@ -42,8 +45,8 @@ def kept(data: bytes, box: Box, make: Callable[[], ByteArray]) -> bytes:
     return crop
 
 
-def pixels_in(photo: ByteArray, box: Box) -> ByteArray:
-    """Return a view of the square around a box, uint8 (h, w, 3), of a photo (H, W, 3).
+def pixels_in(photo: _Array, box: Box) -> _Array:
+    """Return a view of the square around a box, (h, w, ...), of the pixels of a photo (H, W, ...).
 
     The square is moved into the photo, and cut off where it is larger than that.
 

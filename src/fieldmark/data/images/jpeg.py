@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,8 +16,8 @@ from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
 from fieldmark.data.images.limits import MAX_PIXELS, check_pixels
 from fieldmark.data.images.pillow import ignore_warnings, plugin
-from fieldmark.utils.errors import RejectReason
-from fieldmark.utils.typing import ByteArray
+from fieldmark.utils.errors import ImageRejected, RejectReason
+from fieldmark.utils.typing import BoolArray, ByteArray
 
 # A progressive JPEG is decoded once a scan. Cameras write about 10; a hostile file has thousands. The
 # product of pixels and scans is limited.
@@ -26,6 +28,9 @@ _QUICK_EIGHTHS = (1, 2, 3, 4)
 
 # Warnings of libjpeg-turbo about images with all pixels intact.
 _HARMLESS = ("extraneous bytes", "Adobe color", "JFIF revision", "SOS parameters", "ICC marker")
+_END = b"\xff\xd9"
+_WRONG = 4096  # bytes
+_FILLED = 128  # in every channel
 _ODD_SAMPLING = "Could not determine subsampling"
 
 
@@ -44,6 +49,51 @@ def decode(data: bytes, at_least: int | None, max_pixels: int) -> tuple[ByteArra
     jpeg = checked(data, max_pixels)
     pixels = turbo(data, jpeg, at_least)
     return (pixels if jpeg.components != 4 else _from_cmyk(pixels, jpeg.adobe)), jpeg.orientation
+
+
+def decode_cut(data: bytes, max_pixels: int) -> tuple[ByteArray, int, int]:
+    """Decode what is there of a JPEG whose end is missing, or was never written (zeros, or ones).
+
+    A decoder fills up what is missing. So the data are continued in a way that cannot be right: the rows that
+    come out the same do not depend on it, and are those of the photo. Only for JPEG with all its colours in
+    one pass, as cameras write it: else no row is whole before the end.
+
+    Returns:
+        The image as stored, RGB, uint8, shape (H, W, 3); how many of its rows are there; its EXIF orientation.
+
+    Raises:
+        ImageRejected, ValueError: its end is there, nothing of it can be decoded, or it has several passes.
+    """
+    import simplejpeg
+
+    there = data.rstrip(b"\0\xff")
+    jpeg = checked(there + _END, max_pixels)
+    if there.endswith(_END) or _has_end(data) or not jpeg.one_pass:
+        reject(RejectReason.TRUNCATED, "what is missing is not only its end")
+    space = "CMYK" if jpeg.components == 4 else "RGB"
+    # No 255, so no marker; ones, since at the end of the data a decoder goes on with zeros.
+    wrong = b"\xfe" + np.random.default_rng(0).integers(0, 255, _WRONG, np.uint8).tobytes()
+    decode: Callable[..., ByteArray] = partial(simplejpeg.decode_jpeg, colorspace=space, strict=False)
+    pixels, other = (decode(there + more + _END) for more in (b"", wrong))
+    rows = _first((pixels != other).any(axis=(1, 2)))
+    # Behind a restart marker nothing is tried: there the decoder fills in grey, up to the right edge. The two
+    # rows at the border of that share their colours.
+    filled_H = (np.abs(pixels[:, -1].astype(int) - _FILLED) <= 1).all(axis=1)
+    if filled := _first(~filled_H[::-1]):
+        rows = min(rows, max(len(pixels) - filled - 2, 0))
+    return (pixels if jpeg.components != 4 else _from_cmyk(pixels, jpeg.adobe)), rows, jpeg.orientation
+
+
+def _has_end(data: bytes) -> bool:
+    with suppress(ImageRejected, struct.error, IndexError):
+        image_containers.jpeg(data, whole=True)
+        return True
+    return False
+
+
+def _first(true_H: BoolArray) -> int:
+    """Return the number of rows before the first that is true."""
+    return int(true_H.argmax()) if true_H.any() else len(true_H)
 
 
 def turbo(data: bytes, jpeg: image_containers.Jpeg, at_least: int | None) -> ByteArray:

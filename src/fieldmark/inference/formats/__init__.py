@@ -9,6 +9,7 @@ from pathlib import Path
 from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.formats.camtrap import CAMTRAP
+from fieldmark.inference.formats.camtrap_package import CAMTRAP_PACKAGE
 from fieldmark.inference.formats.darwin_core import DARWIN_CORE
 from fieldmark.inference.formats.megadetector import MEGADETECTOR
 from fieldmark.inference.formats.speciesnet import SPECIESNET
@@ -23,10 +24,12 @@ def _json_lines(records: Iterable[Record], _options: FormatOptions) -> Iterator[
         yield json.dumps(record, ensure_ascii=False)
 
 
-JSON_LINES = Writer.of_lines("jsonl", ".jsonl", _json_lines)
+JSON_LINES = Writer.of_lines("jsonl", ".jsonl", _json_lines, timed="local")
 WRITERS: dict[str, Writer] = {
     writer.name: writer
-    for writer in (CSV, JSON_LINES, PARQUET, CAMTRAP, DARWIN_CORE, MEGADETECTOR, SPECIESNET)
+    for writer in (
+        *(CSV, JSON_LINES, PARQUET, CAMTRAP, CAMTRAP_PACKAGE, DARWIN_CORE, MEGADETECTOR, SPECIESNET),
+    )
 }
 
 __all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "text_lines", "writer_of"]
@@ -35,7 +38,7 @@ __all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "text_lines", "writer_
 def writer_of(path: Path, *, wide: bool) -> Writer:
     """Return the format for a file name; raises InputError if none has its suffix or it cannot be `wide`."""
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
-    ends = [suffix for suffix in suffixes if path.name.endswith(suffix)]
+    ends = [suffix for suffix in suffixes if f"/{path.as_posix()}".endswith(suffix)]
     if not ends:
         *most, last = suffixes
         raise InputError(f"{path} should end in {', '.join(most)} or {last}.")
@@ -67,8 +70,10 @@ def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
     """Return the lines for the terminal: a block a photo, its labels with their scores."""
     for result in results:
         found = result.photo.detection
-        yield result.photo.name + (
-            f"  box {found.box}, {found.category} {found.confidence:.2f}" if found else ""
+        yield (
+            result.photo.name
+            + (f"  box {found.box}, {found.category} {found.confidence:.2f}" if found else "")
+            + (f"  ({result.note}: the part that is there was classified)" if result.note else "")
         )
         prediction = result.prediction
         if prediction is None and result.rejected is None:

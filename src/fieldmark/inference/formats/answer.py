@@ -32,7 +32,8 @@ def answer_of(record: Record, taxonomy: Taxonomy) -> Answer:
     if "rejected" in record:
         return Answer(remark=f"the photo could not be used: {record['rejected']}")
     ranks = tuple((rank, record["ranks"][rank]) for rank in RANKS if rank in record["ranks"])
-    others = "; ".join(f"{each['name']} {each['score']:.3f}" for each in record["labels"])
+    note = [f"{record['note']} photo"] if "note" in record else []
+    others = "; ".join(note + [f"{each['name']} {each['score']:.3f}" for each in record["labels"]])
     if record["sure"]:
         best = taxonomy[record["labels"][0]["taxon_id"]]
         kind = NO_ANIMAL.get(best.name.lower(), "animal")

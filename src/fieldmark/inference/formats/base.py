@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 from fieldmark.data.taxonomy import Taxonomy
-from fieldmark.inference.record import Record
+from fieldmark.inference.record import Record, Timed
 from fieldmark.utils import io
 from fieldmark.utils.printable import cell
 
@@ -23,6 +23,9 @@ class FormatOptions:
     by: str = "fieldmark"  # the classifier, for formats that record it
     boxes: float | None = None  # the confidence from which on a box counted; None: whole photos
     events: bool = False  # whether records are of events
+    photos: Iterable[Record] = ()  # where records are of events: those of their photos
+    deployments: Sequence[Mapping[str, str]] = ()  # rows of the table of deployments, if one is given
+    notes: bool = False  # whether a record has a note, which tables then have a column for
     when: str = ""  # the time of the prediction, ISO 8601 in UTC, for formats that record it
 
 
@@ -31,18 +34,25 @@ Lines = Callable[[Iterable[Record], FormatOptions], Iterator[str]]
 
 @dataclass(frozen=True)
 class Writer:
-    """An output format; `write` writes a file completely or not at all."""
+    """An output format; `write` writes a file completely or not at all, and may read records twice."""
 
     name: str  # on the command line
-    suffix: str
+    suffix: str  # of the file's name; with a slash it is the name
     wide: bool  # whether `--wide`, a column per label, is supported
     write: Callable[[Path, Iterable[Record], FormatOptions], None]
     lines: Lines | None = None  # without line ends, to print; None: it cannot be printed
-    timed: bool = False  # whether it records when a photo was taken
+    timed: Timed = False  # whether it records when and where a photo was taken
 
     @classmethod
     def of_lines(
-        cls, name: str, suffix: str, lines: Lines, *, end: str = "\n", wide: bool = False, timed: bool = False
+        cls,
+        name: str,
+        suffix: str,
+        lines: Lines,
+        *,
+        end: str = "\n",
+        wide: bool = False,
+        timed: Timed = False,
     ) -> Writer:
         """Make a text format from a function that gives its lines, each followed by `end`."""
 
@@ -60,7 +70,7 @@ class Writer:
         columns: Sequence[str],
         rows: Callable[[Iterable[Record], FormatOptions], Iterator[Mapping[str, str]]],
         *,
-        timed: bool = False,
+        timed: Timed = False,
     ) -> Writer:
         """Make a CSV format from a function that gives its rows by column; a missing value is empty."""
 

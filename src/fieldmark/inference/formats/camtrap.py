@@ -2,7 +2,8 @@
 
 https://camtrap-dp.tdwg.org/data/#observations. A human verification is a separate row there, with
 `classificationMethod` "human"; none is written here. Media, deployments and times are those of the
-photos' list; where it has none, the folder is the deployment, and the time is read from EXIF data.
+photos' list; where it has none, the location or the folder is the deployment, and the time is read from
+EXIF data.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
 
-from fieldmark.inference.formats.answer import Answer, answer_of
+from fieldmark.inference.formats.answer import answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
+from fieldmark.inference.formats.deployments import Deployments
 from fieldmark.inference.record import Record, event_id, key_of
 from fieldmark.utils import io
 
@@ -33,14 +34,14 @@ FIELDS = (
 
 def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping[str, str]]:
     logger.info(
-        "Camera times without a time zone are taken as UTC; a photo's folder is its deployment where "
-        "no list gives one."
+        "Camera times without a time zone are taken as UTC; a photo's location or folder is its deployment "
+        "where no list gives one."
     )
+    records = list(records) if isinstance(records, Iterator) else records
     timeless = 0
-    for record in records:
-        for row in _rows_of(record, options):
-            timeless += not row["eventStart"]
-            yield row
+    for row in observations(records, options, Deployments.of(records, options.deployments)):
+        timeless += not row["eventStart"]
+        yield row
     if timeless:
         logger.info(
             f"{timeless:,} photos have no time: their eventStart and eventEnd are empty, but Camtrap "
@@ -48,21 +49,24 @@ def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping
         )
 
 
-def _rows_of(record: Record, options: FormatOptions) -> Iterator[dict[str, str]]:
-    """Return the observation of a photo or box, and those of people and vehicles in further boxes."""
-    yield _row(record, answer_of(record, options.taxonomy), options)
-    for other in record.get("others", ()):
-        if other["category"] != "animal" and other["confidence"] >= (options.boxes or 0):
-            shown = record.copy()
-            shown["kind"], shown["detection"] = other["category"], other
-            yield _row(shown, answer_of(shown, options.taxonomy), options)
+def observations(
+    records: Iterable[Record], options: FormatOptions, deployments: Deployments
+) -> Iterator[dict[str, str]]:
+    """Return the observation of each photo, box or event; those of people and vehicles in further boxes."""
+    for record in records:
+        yield _row(record, options, deployments)
+        for other in record.get("others", ()):
+            if other["category"] != "animal" and other["confidence"] >= (options.boxes or 0):
+                shown = record.copy()
+                shown["kind"], shown["detection"] = other["category"], other
+                yield _row(shown, options, deployments)
 
 
 def _event(record: Record) -> dict[str, str]:
     if (event := record.get("event")) is None:
         return {}
     name = event_id(record)
-    end = _timestamp(event["end"])
+    end = timestamp(event["end"])
     count = str(event["count"] or "")
     level = {"mediaID": "", "eventID": name, "observationLevel": "event", "eventEnd": end, "count": count}
     also = "; ".join(f"also {each['name']} ({each['count']})" for each in event["also"])
@@ -75,19 +79,25 @@ def _box(record: Record) -> dict[str, str]:
     return dict(zip(_BOX, (f"{each:.6g}" for each in found["box"]), strict=True)) | {"count": "1"}
 
 
-def _row(record: Record, answer: Answer, options: FormatOptions) -> dict[str, str]:
-    name = record["file_name"]
-    taken = _timestamp(record.get("taken") or "")
+def media_id(record: Record) -> str:
+    """Return the id of a photo: that of its list, else its name."""
+    return str(record.get("id", record["file_name"]))
+
+
+def _row(record: Record, options: FormatOptions, deployments: Deployments) -> dict[str, str]:
+    answer = answer_of(record, options.taxonomy)
+    unnamed = answer.kind == "unknown" and "detection" in record  # the detector saw an animal
+    taken = timestamp(record.get("taken") or "")
     row = {
         "observationID": io.digest([event_id(record) if "event" in record else key_of(record), options.by])[
             :32
         ],
-        "deploymentID": record.get("deployment") or PurePosixPath(name).parent.name or "deployment",
-        "mediaID": str(record.get("id", name)),
+        "deploymentID": deployments.name(record),
+        "mediaID": media_id(record),
         "eventStart": taken,
         "eventEnd": taken,
         "observationLevel": "media",
-        "observationType": answer.kind,
+        "observationType": "animal" if unnamed else answer.kind,
         "scientificName": answer.name,
         "observationComments": answer.remark,
         **_box(record),
@@ -104,7 +114,7 @@ def _row(record: Record, answer: Answer, options: FormatOptions) -> dict[str, st
     }
 
 
-def _timestamp(text: str) -> str:
+def timestamp(text: str) -> str:
     """Return a time with a time zone, as Camtrap DP requires; "" where there is no time of day."""
     found = re.fullmatch(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", text)
     return f"{found[1]}T{found[2]}{found[3] or 'Z'}" if found else ""

@@ -25,7 +25,16 @@ BOX = ("detected", "confidence", "left", "top", "width", "height")
 EVENT = ("event", "place", "start", "end", "photos", "count", "also")
 """Further columns where a row is of an event; `also` names further species with their numbers."""
 
+NOTE = ("note",)
+"""A further column where a row has a note: a photo was cut off, and what is there of it was classified."""
+
 _ROWS = 50_000  # of a Parquet file that are in memory as Python values at once
+
+
+def _columns_of(options: FormatOptions) -> tuple[str, ...]:
+    boxes = options.boxes is not None
+    found = columns(options.taxonomy, wide=options.wide, boxes=boxes, events=options.events)
+    return (*found, *NOTE) if options.notes else found
 
 
 def columns(
@@ -37,7 +46,7 @@ def columns(
     if not wide:
         return COLUMNS
     names = [taxon.name for taxon in taxonomy]
-    taken = {*WIDE, "rejected"}
+    taken = {*WIDE, "rejected", *NOTE}
     own = (
         f"{taxon.name} ({taxon.id})" if names.count(taxon.name) > 1 or taxon.name in taken else taxon.name
         for taxon in taxonomy
@@ -47,6 +56,12 @@ def columns(
 
 def _rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> list[list[Any]]:
     """Return the rows of one photo or box, in the order of `columns`; None for a missing value."""
+    found = _about_rows(record, taxonomy, options)
+    return [[*row, record.get("note")] for row in found] if options.notes else found
+
+
+def _about_rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> list[list[Any]]:
+    """Return the rows without the column of notes."""
     found = _label_rows(record, taxonomy, wide=options.wide)
     if "event" in record:
         return [[*row, *_event_columns(record)] for row in found]
@@ -107,9 +122,7 @@ def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
 
 
 def _csv(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
-    yield csv_line(
-        columns(options.taxonomy, wide=options.wide, boxes=options.boxes is not None, events=options.events)
-    )
+    yield csv_line(_columns_of(options))
     for record in records:
         for row in _rows(record, options.taxonomy, options):
             yield csv_line([_plain(each) for each in row])
@@ -131,12 +144,9 @@ def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> N
     import polars as pl
 
     special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean, "detected": pl.String}
-    special |= dict.fromkeys(EVENT, pl.String) | dict.fromkeys(("photos", "count"), pl.UInt32)
+    special |= dict.fromkeys((*EVENT, *NOTE), pl.String) | dict.fromkeys(("photos", "count"), pl.UInt32)
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
-    names = columns(
-        options.taxonomy, wide=options.wide, boxes=options.boxes is not None, events=options.events
-    )
-    schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in names}
+    schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in _columns_of(options)}
     parts = [pl.DataFrame(schema=schema)]
     every = (row for each in records for row in _rows(each, options.taxonomy, options))
     while some := list(islice(every, _ROWS)):

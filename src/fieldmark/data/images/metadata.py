@@ -1,0 +1,89 @@
+"""Read what a camera wrote into a photo beside the pixels: EXIF 2.32.
+
+Cameras write what they do not know: empty names, the place 0° N 0° E, the 45th of a 13th month. All of
+that counts as unknown.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fieldmark.data.images import pillow
+from fieldmark.data.images.limits import as_rejections
+
+_MAKE, _MODEL, _EXIF, _GPS = 0x010F, 0x0110, 0x8769, 0x8825
+_SERIAL, _TAKEN, _ZONE = 0xA431, 0x9003, 0x9011
+_LATITUDE, _LONGITUDE, _STATUS = (1, 2, "N", "S", 90), (3, 4, "E", "W", 180), 9
+
+
+@dataclass(frozen=True)
+class Exif:
+    """What is known of a photo from its EXIF data.
+
+    Attributes:
+        taken: when, as ISO 8601, UTC without a zone; "" where it is unknown.
+        latitude, longitude: in degrees, north and east positive; None: unknown. Both or none are known.
+        camera: maker, model and serial number, with spaces between them; "" where all are unknown.
+    """
+
+    taken: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    camera: str = ""
+
+
+def exif(data: bytes) -> Exif:
+    """Read the EXIF data of a photo; the pixels may be missing.
+
+    Raises:
+        ImageRejected: the bytes are not an image.
+    """
+    from PIL import Image
+
+    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
+        first = picture.getexif()
+        about, where = first.get_ifd(_EXIF), first.get_ifd(_GPS)
+        names = (first.get(_MAKE), first.get(_MODEL), about.get(_SERIAL))
+        camera = " ".join(name for name in map(_text, names) if name)
+        latitude, longitude = _degrees(where, *_LATITUDE), _degrees(where, *_LONGITUDE)
+        if None in (latitude, longitude) or latitude == longitude == 0 or _text(where.get(_STATUS)) == "V":
+            latitude = longitude = None
+        return Exif(_time(_text(about.get(_TAKEN)), _text(about.get(_ZONE))), latitude, longitude, camera)
+
+
+def _text(value: object) -> str:
+    return " ".join(str(value or "").replace("\0", " ").split())
+
+
+def _time(when: str, zone: str) -> str:
+    found = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", when)
+    zone = zone or "Z"
+    if found is None or not re.fullmatch(r"Z|[+-]\d\d:\d\d", zone):
+        return ""
+    taken = f"{found[1]}-{found[2]}-{found[3]}T{found[4]}{zone}"
+    try:
+        datetime.fromisoformat(taken)
+    except ValueError:
+        return ""
+    return taken
+
+
+def _degrees(
+    where: Mapping[int, Any], side: int, number: int, plus: str, minus: str, most: int
+) -> float | None:
+    """Return an angle from degrees, minutes and seconds; None where it is missing or cannot be."""
+    sign = {plus: 1, minus: -1}.get(_text(where.get(side)).upper())
+    try:
+        parts = [float(each) for each in where[number]]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    angle = sum(part / 60**place for place, part in enumerate(parts))
+    if sign is None or not math.isfinite(angle) or not 0 <= angle <= most:
+        return None
+    return round(sign * angle, 7)
