@@ -159,10 +159,11 @@ def exif_photo(gps: dict[int, Any], taken: str = "2023:06:30 12:00:00") -> bytes
 
 def test_places_in_exif_data(tmp_path: Path) -> None:
     south = {1: "S", 2: (33.0, 30.0, 36.0), 3: "W", 4: (70.0, 15.0, 0.0)}
-    assert images.place_taken(exif_photo(south)) == pytest.approx((-33.51, -70.25))
-    for broken in ({}, {1: "N", 2: (47.0,)}, {**south, 2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}):
-        assert images.place_taken(exif_photo(broken)) is None
-    assert images.place_taken(exif_photo({**south, 2: (133.0, 0.0, 0.0)})) is None
+    found = images.exif(exif_photo(south))
+    assert (found.latitude, found.longitude) == pytest.approx((-33.51, -70.25))
+    zero, far = {**south, 2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}, {**south, 2: (133.0, 0.0, 0.0)}
+    for broken in ({}, {1: "N", 2: (47.0,)}, zero, far):
+        assert images.exif(exif_photo(broken)).latitude is None
     path = tmp_path / "1.jpg"
     path.write_bytes(exif_photo(south))
     assert location_of(path, None, None, None) == pytest.approx((-33.51, -70.25, 181))

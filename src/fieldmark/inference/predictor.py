@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
+from fieldmark.data import images
 from fieldmark.data.events import shifted
 from fieldmark.data.locations import Location, location_of
-from fieldmark.data import images
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.inference.inputs import InputPhoto
@@ -46,8 +46,8 @@ PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[Pho
 def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
     """Predict each photo, in order, in batches, with `top` labels for each.
 
-    Where the classifier has a prior, the place and time of each photo count, unless it is `at` one place. Of a
-    JPEG that was cut off the part that is there is predicted, if that is half of it or more.
+    Where the classifier has a prior, the place and time of each photo count, unless it is `at` one place. Of
+    a JPEG that was cut off the part that is there is predicted, if that is half of it or more.
     """
     at_location = cache(classifier.at)  # photos of one place and day
     outputs = classifier.stream(_place(photo) for photo in photos if photo.kind == "animal")

@@ -227,8 +227,8 @@ def _say_what_is_missing(tables: Mapping[str, Sequence[Row]]) -> None:
         )
     if timeless:
         logger.warning(
-            f"{timeless:,} of {len(tables['media']):,} photos have no time, which Camtrap DP requires: name a "
-            "list of the photos that has it."
+            f"{timeless:,} of {len(tables['media']):,} photos have no time, which Camtrap DP requires: name "
+            "a list of the photos that has it."
         )
 
 
