@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,8 @@ def test_damaged_bytes_are_refused_or_decoded_and_nothing_else() -> None:
         bad = bytearray(data[: rng.integers(1, len(data))])
         for at in rng.integers(0, len(bad), 3):
             bad[at] = rng.integers(0, 256)
-        try:
+        with suppress(ImageRejected):
             assert images.decode_cut(bytes(bad)).shape[2] == 3
-        except ImageRejected:
-            pass
 
 
 @pytest.mark.shared

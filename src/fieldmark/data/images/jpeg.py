@@ -62,7 +62,7 @@ def decode_cut(data: bytes, max_pixels: int) -> tuple[ByteArray, int, int]:
         The image as stored, RGB, uint8, shape (H, W, 3); how many of its rows are there; its EXIF orientation.
 
     Raises:
-        ImageRejected, ValueError: its end is there, nothing of it can be decoded, or it has several passes.
+        ImageRejected, ValueError: its end is there, nothing can be decoded, or it has several passes.
     """
     import simplejpeg
 
