@@ -106,8 +106,8 @@ def predict(
             return
         records: list[Record] = []
         if out is not None:
-            more = {"boxes": at, "gap": gap if events else None, "deployments": places}
-            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run, **more)
+            write = partial(inference.to_file, gap=gap if events else None, deployments=places)
+            rejected = write(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
             typer.echo(f"Written: {out}")
             records = list(inference.records_of(out)) if xmp or copies else []
         else:

@@ -18,7 +18,7 @@ from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Boxed, Place
 from fieldmark.data.taxonomy import NO_ANIMAL, RANKS
 from fieldmark.inference.inputs import InputPhoto
-from fieldmark.inference.record import BoxRecord, Record
+from fieldmark.inference.record import Record
 from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
 
@@ -139,7 +139,7 @@ def write_copies(records: Iterable[Record], photos: Sequence[InputPhoto], folder
         shown = [box for row in rows for box in (row.get("detection"), *row.get("others", ())) if box]
         if not shown and not any("kind" in row for row in rows):
             continue  # it is not in the file of boxes
-        people = [Box(*box["box"]) for row in rows for box in _people(row)]
+        people = [Box(left, top, width, height) for row in rows for left, top, width, height in _people(row)]
         target = folder / short[name]
         if target.suffix.lower() not in (".jpg", ".jpeg"):
             target = target.with_name(f"{target.name}.jpg")
@@ -151,17 +151,17 @@ def write_copies(records: Iterable[Record], photos: Sequence[InputPhoto], folder
         written += 1
     if written < len(found):
         logger.warning(
-            f"{len(found) - written:,} of {len(found):,} photos have no copy: they cannot be read, or are not "
-            "in the file of boxes."
+            f"{len(found) - written:,} of {len(found):,} photos have no copy: they cannot be read, or are "
+            "not in the file of boxes."
         )
     return written
 
 
-def _people(record: Record) -> list[BoxRecord]:
+def _people(record: Record) -> list[list[float]]:
     """Return the boxes of people: also one that the classifier is sure shows a person."""
     own, others = record.get("detection"), record.get("others", ())
     found = [each for each in others if each["category"] == "human" and each["confidence"] >= _PEOPLE]
     named = record["labels"][0]["name"].lower() if record.get("sure") else ""
     if own and (own["category"] == "human" or NO_ANIMAL.get(named) == "human"):
         found.append(own)
-    return found
+    return [each["box"] for each in found]
