@@ -22,6 +22,9 @@ Output:
         resumes.
     deployments: A table of deployments, with columns of Camtrap DP, for .camtrap.csv and datapackage.json.
     wide: One row for each photo and one column for each label, for CSV and Parquet.
+    xmp: Write an XMP file with the names of each photo: beside (the photo), or into a folder.
+    copies: A folder for copies of the photos, for publishing: people in boxes are blurred, and the place is
+        left out of the metadata. Needs --boxes.
     submission: Write the challenge's id,predicted file.
 Computing:
     engine: What runs the network; auto measures which is fastest. [default: onnxruntime, or torch where
@@ -31,7 +34,7 @@ Computing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +49,8 @@ from fieldmark.utils.errors import InputError
 if TYPE_CHECKING:
     from fieldmark.inference.classifier import Classifier
     from fieldmark.inference.inputs import Boxes, InputPhoto
+    from fieldmark.inference.predictor import PhotoResult
+    from fieldmark.inference.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +74,8 @@ def predict(
     out: Path | None = None,
     deployments: Path | None = None,
     wide: bool = False,
+    xmp: str | None = None,
+    copies: Path | None = None,
     submission: Path | None = None,
     cluster: str | None = None,
     shards: opt.Positive = 16,
@@ -80,8 +87,7 @@ def predict(
     from fieldmark import inference
 
     _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
-    if deployments and not str(out or "").endswith((".camtrap.csv", "datapackage.json")):
-        raise InputError("--deployments is for Camtrap DP: add --out FOLDER/datapackage.json.")
+    _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks)
     places = inference.read_deployments(deployments) if deployments else ()
@@ -98,19 +104,53 @@ def predict(
             inference.write_submission(submission, every, classifier)
             typer.echo(f"{len(every):,} rows written to {submission}")
             return
+        records: list[Record] = []
         if out is not None:
-            more = {"boxes": at, "gap": gap if events else None, "deployments": places}
-            rejected = inference.to_file(out, classifier, items, top=top, wide=wide, name=run, **more)
+            write = partial(inference.to_file, gap=gap if events else None, deployments=places)
+            rejected = write(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
             typer.echo(f"Written: {out}")
+            records = list(inference.records_of(out)) if xmp or copies else []
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
             counted = inference.RejectedCounter(results)
+            kept = _kept(counted, records, len(classifier.taxa)) if xmp or copies else counted
             threshold = at.threshold if at else None
-            for line in inference.lines(format, counted, classifier.taxonomy, wide=wide, boxes=threshold):
+            for line in inference.lines(format, kept, classifier.taxonomy, wide=wide, boxes=threshold):
                 typer.echo(line)
             rejected = counted.rejected
+    _write_side_files(records, items, xmp, copies)
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _check_side_files(
+    out: Path | None, deployments: Path | None, copies: Path | None, boxes: Path | None
+) -> None:
+    """Refuse options that need others."""
+    if copies and not boxes:
+        raise InputError("--copies needs --boxes: only they say where people are.")
+    if deployments and not str(out or "").endswith((".camtrap.csv", "datapackage.json")):
+        raise InputError("--deployments is for Camtrap DP: add --out FOLDER/datapackage.json.")
+
+
+def _write_side_files(
+    records: Iterable[Record], items: Sequence[InputPhoto], xmp: str | None, copies: Path | None
+) -> None:
+    from fieldmark.inference.side_files import write_copies, write_sidecars
+
+    if xmp:
+        logger.info(f"{write_sidecars(records, items, xmp):,} XMP files written.")
+    if copies:
+        logger.info(f"{write_copies(records, items, copies):,} copies written to {copies}.")
+
+
+def _kept(results: Iterable[PhotoResult], into: list[Record], among: int) -> Iterator[PhotoResult]:
+    """Pass results on, and keep their records."""
+    from fieldmark.inference.record import to_record
+
+    for result in results:
+        into.append(to_record(result, among))
+        yield result
 
 
 def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) -> list[InputPhoto]:

@@ -59,11 +59,12 @@ class CheckSummary:
     to_review: int  # labels worth a review, those marked as suspect among them
     label_precision: float | None  # the estimated share of wrong ones among the suspect labels; None: no such
     leaking: int  # near-duplicates, or photos of their group, are in another part
+    clock: int  # their time cannot be right
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as in `findings.json`."""
         first = {"photos": self.photos, "labelled": self.labelled} | self.drops
-        names = ("twins_with_other_labels", "to_review", "label_precision", "leaking")
+        names = ("twins_with_other_labels", "to_review", "label_precision", "leaking", "clock")
         return first | {name: getattr(self, name) for name in names}
 
 

@@ -132,4 +132,5 @@ def summarize(findings: pl.DataFrame) -> CheckSummary:
         to_review=findings["review"].count(),
         label_precision=float(expected_precision(suspect)[-1]) if len(suspect) else None,
         leaking=int(findings["leak"].sum()),
+        clock=findings["clock"].count(),
     )

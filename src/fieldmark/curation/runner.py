@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fieldmark import models, reports
 from fieldmark.curation import findings
+from fieldmark.curation.clocks import wrong_clocks
 from fieldmark.curation.config import DROP_REASONS, CheckConfig, CheckResult
 from fieldmark.curation.orientation import rotation_log_odds
 from fieldmark.data import readers, synonyms
@@ -83,6 +84,7 @@ def _check(photos: Path, config: CheckConfig, read: Callable[[Path], PhotoTable]
     table, stats, features = _measure(accepted.apply(read(photos)), extractor, backbone, config)
     rotated_N = rotation_log_odds(extractor, backbone, files_of(table), features, config.seed)
     found = findings.findings_of(table.kept, split, stats, features, rotated_N, config)
+    found = found.with_columns(wrong_clocks(table))
     grouped = findings.group_near_duplicates(table, found)
     return CheckResult(findings.drop(grouped, found, config.drop), found, findings.summarize(found))
 
@@ -122,6 +124,7 @@ def lines(result: CheckResult) -> Iterator[str]:
         ("leaking", "Photos in leaks (near-duplicates or groups in several parts)"),
         ("labels", "Suspect labels"),
         ("to_review", "Labels worth a review, suspect ones included"),
+        ("clock", "Photos whose time cannot be right"),
         *((name, name.capitalize()) for name in ("dark", "blurred", "tiny", "rotated")),
     ):
         share = counts["label_precision"] if key == "labels" else None

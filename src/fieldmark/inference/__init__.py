@@ -5,7 +5,7 @@ PyTorch is not imported here: a converted graph runs without it, so that one pho
 
 from __future__ import annotations
 
-from fieldmark.inference.checkpoint import to_file
+from fieldmark.inference.checkpoint import records_of, to_file
 from fieldmark.inference.formats import WRITERS, lines, text_lines
 from fieldmark.inference.formats.deployments import read_deployments
 from fieldmark.inference.formats.submission import check_submission, write_submission
@@ -47,6 +47,7 @@ __all__ = [
     "read_deployments",
     "read_list",
     "read_species_list",
+    "records_of",
     "text_lines",
     "to_file",
     "with_progress",

@@ -64,7 +64,7 @@ class Output:
                 classifier.taxonomy, wide, by, threshold, events=gap is not None, deployments=deployments
             ),
         )
-        self.journal = path.with_name(f"{path.name}.journal")
+        self.journal = _journal_of(path)
         if path.exists() and not self.journal.exists():
             raise InputError(
                 f"{path} exists and has no {self.journal.name} beside it to go on from: name "
@@ -128,7 +128,7 @@ class Output:
 
     def finish(self) -> None:
         """Write the file from the journal."""
-        records: Iterable[Record] = _Entries(self.journal)
+        records = records_of(self.path)
         with self.journal.open("rb") as handle:
             notes = any(b', "note": "' in raw for raw in handle)
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -161,6 +161,15 @@ def _value(raw: bytes) -> dict[str, Any] | None:
         return None
     value: dict[str, Any] = json.loads(text)
     return value
+
+
+def records_of(path: Path) -> Iterable[Record]:
+    """Return the records of photos and boxes that a file of answers was made from, by its journal."""
+    return _Entries(_journal_of(path))
+
+
+def _journal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.journal")
 
 
 def to_file(

@@ -12,7 +12,7 @@ document the first page is taken. Colour profiles are not applied: networks are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images import boxes, jpeg, pillow
+from fieldmark.data.images import boxes, jpeg, pillow, publishing
 from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from fieldmark.data.images.limits import as_rejections, check_pixels
 from fieldmark.data.images.metadata import Exif as Exif
@@ -65,6 +65,22 @@ def read_cut(place: Place) -> ByteArray:
     """Read a photo, or a box of one, with `decode_cut`; raises as it and `read_bytes` do."""
     box = place.box if isinstance(place, places.Boxed) else None
     return decode_cut(places.read(place, MAX_BYTES), box)
+
+
+def without_people(data: bytes, people: Sequence[Box]) -> bytes:
+    """Return a copy of a photo as a JPEG: boxes blurred, and of its metadata the time and the camera alone.
+
+    A JPEG without a box keeps its pixels as they are stored, others are encoded anew.
+
+    Raises:
+        ImageRejected: it cannot be decoded.
+    """
+    found, about = verify(data), exif(data)
+    with as_rejections():
+        if found.format == "JPEG" and not people:
+            return publishing.with_time(data, about, found.orientation)
+        shown = [_shown(box, data) for box in people]
+        return publishing.with_time(publishing.encoded(publishing.blurred(decode(data), shown)), about)
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:

@@ -59,10 +59,10 @@ def decode_cut(data: bytes, max_pixels: int) -> tuple[ByteArray, int, int]:
     one pass, as cameras write it: else no row is whole before the end.
 
     Returns:
-        The image as stored, RGB, uint8, shape (H, W, 3); how many of its rows are there; its orientation.
+        The image as stored, RGB uint8, shape (H, W, 3); how many of its rows there are; its EXIF orientation.
 
     Raises:
-        ImageRejected, ValueError: its end is there, nothing of it can be decoded, or it has several passes.
+        ImageRejected, ValueError: its end is there, nothing can be decoded, or it has several passes.
     """
     import simplejpeg
 

@@ -83,7 +83,7 @@ def _degrees(
         parts = [float(each) for each in where[number]]
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    angle = sum(part / 60**place for place, part in enumerate(parts))
+    angle: float = sum(part / 60.0**place for place, part in enumerate(parts))
     if sign is None or not math.isfinite(angle) or not 0 <= angle <= most:
         return None
     return round(sign * angle, 7)

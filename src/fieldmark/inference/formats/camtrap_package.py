@@ -135,7 +135,7 @@ def _deployments(photos: Iterable[Record], media: Mapping[str, Row], deployments
         if taken := row["timestamp"]:
             about["deploymentStart"] = min(about.get("deploymentStart", taken), taken, key=_second)
             about["deploymentEnd"] = max(about.get("deploymentEnd", taken), taken, key=_second)
-    rows = []
+    rows: list[Row] = []
     for name in [*found, *(name for name in given if name not in found)]:
         row = found.get(name, {}) | given.get(name, {}) | {"deploymentID": name}
         times = {each: row.get(each, "") for each in ("deploymentStart", "deploymentEnd")}
