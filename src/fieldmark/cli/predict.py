@@ -99,10 +99,7 @@ def predict(
             partial(workers.predict, wide=wide or events) if workers else inference.predict
         )
         if submission is not None:
-            inference.check_submission(items)
-            every = list(inference.with_progress(run(classifier, items, top), len(items)))
-            inference.write_submission(submission, every, classifier)
-            typer.echo(f"{len(every):,} rows written to {submission}")
+            _submit(submission, classifier, items, run(classifier, items, top))
             return
         records: list[Record] = []
         if out is not None:
@@ -121,6 +118,18 @@ def predict(
     _write_side_files(records, items, xmp, copies)
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _submit(
+    path: Path, classifier: Classifier, items: Sequence[InputPhoto], results: Iterator[PhotoResult]
+) -> None:
+    """Write the challenge's file; photos are predicted once they are seen to have ids."""
+    from fieldmark import inference
+
+    inference.check_submission(items)
+    every = list(inference.with_progress(results, len(items)))
+    inference.write_submission(path, every, classifier)
+    typer.echo(f"{len(every):,} rows written to {path}")
 
 
 def _check_side_files(

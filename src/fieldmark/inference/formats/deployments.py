@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.data.events import seconds_of
-from fieldmark.data.readers import tabular
 from fieldmark.inference.record import Record, folder_of
 from fieldmark.utils.errors import InputError
 
@@ -22,6 +21,8 @@ def read_deployments(path: Path) -> list[dict[str, str]]:
         InputError: it cannot be read, lacks the column `deploymentID`, has one twice, or a latitude or
             longitude that cannot be.
     """
+    from fieldmark.data.readers import tabular  # here, so that `predict` starts without it
+
     rows = tabular.read_text_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
     tabular.require_columns(rows, ("deploymentID",), path, "a table with columns of Camtrap DP's deployments")
     rows = rows.drop_nulls("deploymentID")
