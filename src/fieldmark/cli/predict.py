@@ -47,9 +47,10 @@ from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
+    from fieldmark.distributed.cluster import Workers
     from fieldmark.inference.classifier import Classifier
     from fieldmark.inference.inputs import Boxes, InputPhoto
-    from fieldmark.inference.predictor import PhotoResult
+    from fieldmark.inference.predictor import PhotoResult, PredictFunction
     from fieldmark.inference.record import Record
 
 logger = logging.getLogger(__name__)
@@ -92,12 +93,9 @@ def predict(
     items = _photos(photos or (), listed or (), clocks)
     places = inference.read_deployments(deployments) if deployments else ()
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
-    if at is not None:
-        items = inference.at_boxes(items, at)
+    items = inference.at_boxes(items, at) if at else items
     with opt.cluster_workers(cluster, shards) as workers:
-        run: inference.PredictFunction = (
-            partial(workers.predict, wide=wide or events) if workers else inference.predict
-        )
+        run = _way(workers, wide=wide or events)
         if submission is not None:
             _submit(submission, classifier, items, run(classifier, items, top))
             return
@@ -118,6 +116,13 @@ def predict(
     _write_side_files(records, items, xmp, copies)
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+
+
+def _way(workers: Workers | None, *, wide: bool) -> PredictFunction:
+    """Return what predicts photos: this process, or the workers of a cluster."""
+    from fieldmark import inference
+
+    return partial(workers.predict, wide=wide) if workers else inference.predict
 
 
 def _submit(
