@@ -16,7 +16,6 @@ from fieldmark.data import images
 from fieldmark.data.events import seconds_of
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.storage import places
-from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.threads import in_order
 
 EARLY = datetime(2005, 1, 1, tzinfo=UTC).timestamp()
@@ -54,10 +53,7 @@ def _second(table: PhotoTable, path: str, taken: str | None) -> float | None:
     place = table.file_of(path)
     if (known := seconds_of(taken)) is not None or not places.is_local(place):
         return known
-    try:
-        return seconds_of(images.exif(places.read(place)).taken)  # of a box, its photo
-    except ImageRejected:
-        return None
+    return seconds_of(images.exif_of(place).taken)
 
 
 def _by_number(path: str) -> list[tuple[int, str]]:

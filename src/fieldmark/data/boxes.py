@@ -12,7 +12,7 @@ import polars as pl
 from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
 from fieldmark.data.photos import IS_HARD, IS_KEPT, KEPT, REJECTED, SCHEMA, PhotoTable
 from fieldmark.data.storage.places import boxed_text
-from fieldmark.data.taxonomy import NO_ANIMAL, name_key
+from fieldmark.data.taxonomy import name_key
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.typing import BoolArray, FloatArray
 
@@ -85,8 +85,7 @@ def find_threshold(table: PhotoTable, detections: Detections, given: float | Non
 
 def _labelled(table: PhotoTable, detections: Detections) -> tuple[FloatArray, BoolArray]:
     """Return the highest confidence of an animal, and whether there is one, for each labelled photo."""
-    blank = {each.id for each in table.taxonomy if NO_ANIMAL.get(each.name.lower()) == "blank"}
-    other = {each.id for each in table.taxonomy if each.name.lower() in NO_ANIMAL} - blank
+    blank, other = table.taxonomy.of_kind("blank"), table.taxonomy.of_kind("human", "vehicle")
     highest, animal = [], []
     rows = table.labelled.filter(~pl.col("taxon_id").is_in(other)).select("path", "taxon_id").rows()
     boxes = detections.matched([path for path, _ in rows])
@@ -142,8 +141,6 @@ def _rows_of(
 
 
 def _without_people(table: PhotoTable) -> PhotoTable:
-    people = [
-        taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) in ("human", "vehicle")
-    ]
+    people = table.taxonomy.of_kind("human", "vehicle")
     ids = table.frame.filter(pl.col("taxon_id").is_in(people) & (pl.col("status") == KEPT))["id"]
     return table.reject(ids, RejectReason.NO_ANIMAL.value)

@@ -14,6 +14,8 @@ from fieldmark.utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 Category = Literal["animal", "human", "vehicle"]
+NUMBERS: dict[Category, str] = {"animal": "1", "human": "2", "vehicle": "3"}
+"""What MegaDetector and SpeciesNet write for each category."""
 USUAL_THRESHOLD = 0.2
 """What MegaDetector 5's authors recommend, where neither the file nor the labels say more."""
 _VOTERS = 500  # photos whose paths are compared with those of the file

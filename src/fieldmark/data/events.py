@@ -97,7 +97,17 @@ def shots_of(table: PhotoTable, ids: Iterable[str]) -> list[Shot]:
 def _shot(
     path: str, location: str | None, deployment: str | None, taken: str | None, sequence: str | None
 ) -> Shot:
-    return Shot(deployment or location or path.partition("#")[0].rpartition("/")[0], taken, sequence)
+    return Shot(place_of(deployment, location, path.partition("#")[0]), taken, sequence)
+
+
+def place_of(deployment: str | None, location: str | None, path: str) -> str:
+    """Return the place of a photo: its deployment, its location, or the folder that it is in."""
+    return deployment or location or folder_of(path)
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a photo's path, with `/` between its parts; "" without one."""
+    return path.replace("\\", "/").rpartition("/")[0]
 
 
 def read_clocks(path: Path) -> Mapping[str, float]:

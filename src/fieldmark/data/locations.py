@@ -13,8 +13,7 @@ import numpy as np
 
 from fieldmark.data import images
 from fieldmark.data.storage import places
-from fieldmark.data.storage.places import Boxed, Place
-from fieldmark.utils.errors import ImageRejected
+from fieldmark.data.storage.places import Place
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
 
 if TYPE_CHECKING:
@@ -77,23 +76,13 @@ def location_of(place: Place, latitude: float | None, longitude: float | None, t
     """
     day = day_of_year(taken)
     if (latitude is None or longitude is None or not day) and places.is_local(place):
-        gps, own = _exif(place.photo if isinstance(place, Boxed) else place)
-        day = day or own
-        if gps and (latitude is None or longitude is None):
-            latitude, longitude = gps
+        found = images.exif_of(place)
+        day = day or day_of_year(found.taken)
+        if latitude is None or longitude is None:
+            latitude, longitude = found.latitude, found.longitude
     if latitude is None or longitude is None:
         return np.nan, np.nan, day
     return latitude, longitude, day
-
-
-def _exif(place: Place) -> tuple[tuple[float, float] | None, int]:
-    try:
-        found = images.exif(places.read(place))
-    except ImageRejected:
-        return None, 0
-    if found.latitude is None or found.longitude is None:
-        return None, day_of_year(found.taken)
-    return (found.latitude, found.longitude), day_of_year(found.taken)
 
 
 def locations_of(table: PhotoTable, ids: Sequence[str]) -> tuple[Locations, list[str]]:
@@ -107,7 +96,6 @@ def locations_of(table: PhotoTable, ids: Sequence[str]) -> tuple[Locations, list
     found, names = [], []
     for each in ids:
         path, location, deployment, taken, *degrees = rows[each]
-        file = table.file_of(path)
-        found.append(read(file.photo if isinstance(file, Boxed) else file, *degrees, taken))
+        found.append(read(places.photo_of(table.file_of(path)), *degrees, taken))
         names.append(location or deployment or f"{found[-1][0]:.2f},{found[-1][1]:.2f}")
     return Locations.of(found), names

@@ -117,6 +117,10 @@ class Taxonomy:
 
     __hash__ = None  # type: ignore[assignment]  # equality is by value and the mapping is not hashable
 
+    def of_kind(self, *kinds: str) -> set[str]:
+        """Return the ids of the labels that name no animal but one of `kinds`, values of `NO_ANIMAL`."""
+        return {taxon.id for taxon in self if NO_ANIMAL.get(taxon.name.lower()) in kinds}
+
     def only(self, taxon_ids: Iterable[str]) -> Taxonomy:
         """Return the taxonomy of some of the taxa, in the order given."""
         return Taxonomy(self._taxa[taxon_id] for taxon_id in taxon_ids)

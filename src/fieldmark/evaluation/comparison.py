@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.evaluation.results import Evaluation, Over
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.typing import DoubleArray
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,24 @@ class Difference:
     interval: Interval
     photos: int
 
+    @classmethod
+    def of(
+        cls, values_N: DoubleArray, groups: Sequence[str | None] | None, *, most: float = 1.0
+    ) -> Difference:
+        """Return the mean of differences, with its interval by groups; none is larger than `most`."""
+        interval = intervals.difference_interval(values_N, groups, most=most)
+        return cls(float(values_N.mean()), interval, len(values_N))
+
     @property
     def tie(self) -> bool:
         """Whether the interval holds 0: these photos cannot tell the two apart."""
         return self.interval[0] <= 0.0 <= self.interval[1]
+
+    @property
+    def percents(self) -> str:
+        """Return it in a few words: "a tie", or -5.1% (-6.1% to -4.1%)."""
+        low, high = self.interval
+        return "a tie" if self.tie else f"{self.value:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 def difference(

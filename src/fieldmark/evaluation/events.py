@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from fieldmark.data.taxonomy import Level
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.intervals import Interval
 from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from fieldmark.evaluation.comparison import Difference
 
 Way = Literal["mean", "product", "maximum", "confidence"]
 FEWEST = 20
@@ -143,7 +141,7 @@ def choose(
         error=float(wrong_E.mean()),
         interval=intervals.error_interval(wrong_E, place_E),
         photo_error=float(photo_E.mean()),
-        paired=_paired(wrong_E - photo_E, place_E),
+        paired=Difference.of(wrong_E - photo_E, place_E),
     )
 
 
@@ -185,10 +183,3 @@ def _is_plain(y_N: IntArray, event_N: IntArray) -> BoolArray:
     plain_E = (lowest_E == highest_E) & (lowest_E >= 0)
     plain_N: BoolArray = plain_E[event_N]
     return plain_N
-
-
-def _paired(values_E: DoubleArray, places: Sequence[str | None] | None) -> Difference:
-    from fieldmark.evaluation.comparison import Difference
-
-    interval = intervals.difference_interval(values_E, places)
-    return Difference(float(values_E.mean()), interval, len(values_E))

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,12 +20,10 @@ from fieldmark.data.locations import Locations
 from fieldmark.data.taxonomy import Level
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.events import halves
 from fieldmark.utils import random
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from fieldmark.evaluation.comparison import Difference
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 0.05
@@ -303,10 +300,10 @@ def measure(
         places=len(set(places)),
         error=float(wrong_N.mean()),
         without=float(before_N.mean()),
-        paired=_paired(wrong_N.astype(np.float64) - before_N, places, 1.0),
+        paired=Difference.of(wrong_N.astype(np.float64) - before_N, places),
         log_loss=float(with_N.mean()),
         log_loss_without=float(plain_N.mean()),
-        paired_loss=_paired(with_N - plain_N, places, float(np.abs(with_N - plain_N).max())),
+        paired_loss=Difference.of(with_N - plain_N, places, most=float(np.abs(with_N - plain_N).max())),
     )
 
 
@@ -329,10 +326,3 @@ def _best(rules: Sequence[tuple[float, LocationRule]]) -> LocationRule:
 def _loss(logits_NC: FloatArray, y_N: IntArray) -> DoubleArray:
     found: DoubleArray = -metrics.log_softmax(logits_NC)[np.arange(len(y_N)), y_N]
     return found
-
-
-def _paired(values_N: DoubleArray, places: Sequence[str], most: float) -> Difference:
-    from fieldmark.evaluation.comparison import Difference
-
-    interval = intervals.difference_interval(values_N, places, most=most)
-    return Difference(float(values_N.mean()), interval, len(values_N))

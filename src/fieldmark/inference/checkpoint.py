@@ -58,11 +58,9 @@ class Output:
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
         threshold = boxes.threshold if boxes else None
-        self.path, self._form = (
-            path,
-            FormatOptions(
-                classifier.taxonomy, wide, by, threshold, events=gap is not None, deployments=deployments
-            ),
+        self.path, events = path, gap is not None
+        self._form = FormatOptions(
+            classifier.taxonomy, wide, by, threshold, events=events, deployments=deployments
         )
         self.journal = _journal_of(path)
         if path.exists() and not self.journal.exists():
@@ -110,12 +108,10 @@ class Output:
     def keep(self, results: Iterable[PhotoResult]) -> Iterator[PhotoResult]:
         """Write results down as they come, and pass them on."""
         among, waiting = len(self._form.taxonomy), list[str]()
+        wide, timed = self._form.wide or self._form.events, self._form.events or self._writer.timed
         try:
             for result in results:
-                of_event = self._events is not None
-                value = to_record(
-                    result, among, wide=self._form.wide or of_event, timed=of_event or self._writer.timed
-                )
+                value = to_record(result, among, wide=wide, timed=timed)
                 line = {"stamp": places.stamp(result.photo.path), "entry": value}
                 text = json.dumps(line, ensure_ascii=False)
                 waiting.append(f"{zlib.crc32(text.encode()):08x} {text}")

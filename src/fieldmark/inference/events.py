@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fieldmark.data.events import GAP, Shot, number_events, seconds_of
+from fieldmark.data.events import GAP, Shot, number_events, place_of, seconds_of
 from fieldmark.evaluation.events import EventRule
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.record import AlsoRecord, EventRecord, Record, folder_of, prediction_record
+from fieldmark.inference.record import AlsoRecord, EventRecord, Record, prediction_record
 
 _SURE_BOXES = 2  # of a further species
 
@@ -57,8 +57,7 @@ def _shot(record: Record) -> Shot:
 
 
 def _place(record: Record) -> str:
-    known = record.get("deployment") or record.get("location")
-    return known or folder_of(record)
+    return place_of(record.get("deployment"), record.get("location"), record["file_name"])
 
 
 def _time(record: Record) -> tuple[float, str]:

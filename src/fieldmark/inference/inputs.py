@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
+from fieldmark.data.events import place_of
 from fieldmark.data.locations import DEGREES
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
@@ -57,7 +58,7 @@ class InputPhoto:
     @property
     def place(self) -> str:
         """Return the deployment, the location, or the folder that it is in."""
-        return self.deployment or self.location or self.name.rpartition("/")[0]
+        return place_of(self.deployment, self.location, self.name)
 
     @property
     def key(self) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Literal, Required, TypedDict
 
 from fieldmark.data import events, images
-from fieldmark.data.detections import Detection
+from fieldmark.data.detections import Category, Detection
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place, boxed_text
 from fieldmark.inference.classifier import Prediction
 from fieldmark.inference.predictor import PhotoResult
 from fieldmark.utils import io
-from fieldmark.utils.errors import ImageRejected
 
 Timed = bool | Literal["local"]
 """Whether EXIF data are read for a record: never, always, or of photos on this machine only."""
@@ -28,7 +27,7 @@ class HigherTaxonRecord(TypedDict):
 class BoxRecord(TypedDict):
     """A box of a detector: [left, top, width, height] as shares of the photo."""
 
-    category: str
+    category: Category
     confidence: float
     box: list[float]
 
@@ -165,11 +164,6 @@ def key_of(record: Record) -> str:
     return boxed_text(record["file_name"], Box(left, top, width, height))
 
 
-def folder_of(record: Record) -> str:
-    """Return the folder of a photo, with `/` between its parts; "" without one."""
-    return record["file_name"].replace("\\", "/").rpartition("/")[0]
-
-
 def event_id(record: Record) -> str:
     """Return the name of an event: a digest of its place and its photos."""
     event = record["event"]
@@ -186,7 +180,4 @@ def _exif(place: Place, timed: Timed) -> images.Exif:
     """Return the EXIF data, if they are to be read; nothing where there are none."""
     if timed is False or (timed == "local" and not places.is_local(place)):
         return images.Exif()
-    try:
-        return images.exif(places.read(place))  # of a box, its photo
-    except ImageRejected:
-        return images.Exif()
+    return images.exif_of(place)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from fieldmark import __version__
 from fieldmark.data import images
 from fieldmark.data.storage import places
-from fieldmark.data.storage.places import Box, Boxed, Place
+from fieldmark.data.storage.places import Box, Place
 from fieldmark.data.taxonomy import NO_ANIMAL, RANKS
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.inference.record import Record
@@ -77,7 +77,7 @@ def _by_photo(records: Iterable[Record], known: Container[str]) -> dict[str, lis
 
 
 def _places_of(photos: Iterable[InputPhoto]) -> dict[str, Place]:
-    return {each.name: each.path.photo if isinstance(each.path, Boxed) else each.path for each in photos}
+    return {each.name: places.photo_of(each.path) for each in photos}
 
 
 def _short_names(photos: Iterable[InputPhoto]) -> dict[str, PurePosixPath]:

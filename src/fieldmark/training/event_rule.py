@@ -47,10 +47,8 @@ def event_details(outcome: Outcome, config: TrainConfig, log_p_NC: FloatArray) -
 
 def sentence(found: EventMeasure) -> str:
     """Say what combining the photos of events is worth."""
-    paired = found.paired
-    low, high = paired.interval
-    verdict = "a tie" if paired.tie else f"{paired.value:+.1%} ({low:+.1%} to {high:+.1%})"
     return (
         f"Events: {found.events:,}, {found.several:,} of them with several photos. One answer an event "
-        f"({found.rule.way}): error {found.error:.1%}; photo by photo {found.photo_error:.1%}, {verdict}."
+        f"({found.rule.way}): error {found.error:.1%}; photo by photo {found.photo_error:.1%}, "
+        f"{found.paired.percents}."
     )

@@ -23,7 +23,6 @@ from fieldmark.features import image_stats
 from fieldmark.features.cache import Features
 from fieldmark.features.hamming_search import components
 from fieldmark.inference.classifier.ood import unit
-from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.typing import IntArray
 
 logger = logging.getLogger(__name__)
@@ -126,11 +125,8 @@ def _shot(file: PhotoFile) -> tuple[str, float] | None:
     """The camera and the time of a photo in seconds; None without EXIF data or where it is not local."""
     if not places.is_local(file.path):
         return None
-    try:
-        camera, taken = images.camera_and_time(places.read(file.path))  # of a box, its photo
-    except ImageRejected:
-        return None
-    return (camera, datetime.fromisoformat(taken).timestamp()) if taken else None
+    found = images.exif_of(file.path)
+    return (found.camera, datetime.fromisoformat(found.taken).timestamp()) if found.taken else None
 
 
 def _near_duplicates(photos: LabelledPhotos, features: Features) -> IntArray:

@@ -8,15 +8,16 @@ known locations are compared, of classes at two locations or more, and a locatio
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from fieldmark.data import cross_validation, images
+from fieldmark.data import images
 from fieldmark.data.cross_validation import FOLDS, folds, placed
+from fieldmark.data.photos import PhotoFile
 from fieldmark.data.storage import places
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation import intervals, metrics
@@ -89,10 +90,9 @@ def place_details(outcome: Outcome, config: TrainConfig) -> Mapping[str, Any]:
     own, by_place = own.where(measured_N), by_place.where(measured_N)
     known_N = np.array([known[each] for each in own.ids], np.float64)
     new_N = known_N if is_new else _wrong_at_new_places(outcome, by_place, config.seed)
-    rows = np.flatnonzero(~np.isnan(new_N))
-    if not len(rows):
-        return {}
     keep_N = ~np.isnan(new_N)
+    if not keep_N.any():
+        return {}
     found = _measured(by_place.where(keep_N), None if is_new else known_N[keep_N], new_N[keep_N])
     logger.info(sentence(found))
     return {"places": msgspec.to_builtins(found)}
@@ -104,11 +104,7 @@ def sentence(found: PlaceMeasure) -> str:
     said = f"At {len(found.places):,} new places: error {found.all.new:.1%} (95 % CI {low:.1%}-{high:.1%})"
     if found.difference is None:
         return f"{said}."
-    low, high = found.difference.interval
-    verdict = (
-        "a tie" if found.difference.tie else f"{found.difference.value:+.1%} ({low:+.1%} to {high:+.1%})"
-    )
-    return f"{said}; at places it knows {found.all.known:.1%}: {verdict}."
+    return f"{said}; at places it knows {found.all.known:.1%}: {found.difference.percents}."
 
 
 def _wrong_at_new_places(outcome: Outcome, photos: LabelledPhotos, seed: int) -> DoubleArray:
@@ -149,9 +145,7 @@ def _measured(photos: LabelledPhotos, known_N: DoubleArray | None, new_N: Double
     place_N = np.array(photos.groups, object)
     difference = None
     if known_N is not None:
-        apart_N = new_N - known_N
-        interval = intervals.difference_interval(apart_N, photos.groups)
-        difference = Difference(float(apart_N.mean()), interval, len(apart_N))
+        difference = Difference.of(new_N - known_N, photos.groups)
     rows = (error(str(place), place_N == place) for place in dict.fromkeys(photos.groups))
     return PlaceMeasure(
         error("all", np.ones(len(photos), np.bool_)),
@@ -163,10 +157,9 @@ def _measured(photos: LabelledPhotos, known_N: DoubleArray | None, new_N: Double
 
 def _by_light(photos: LabelledPhotos) -> Iterator[tuple[str, BoolArray]]:
     """Return which photos were taken by day and by night; nothing where all are of one kind."""
-    some = cross_validation.folds(photos, max(1, -(-len(photos) // _MOST)), 0) == 0
-    found: Sequence[bool | None] = list(
-        in_order(lambda each: _is_grey(each[0]) if each[1] else None, zip(photos.files, some, strict=True))
-    )
+    some = photos.some(_MOST)
+    grey = dict(zip(some.ids, in_order(_is_grey, some.files), strict=True))
+    found = [grey.get(photo_id) for photo_id in photos.ids]
     night_N = np.array([each is True for each in found], np.bool_)
     day_N = np.array([each is False for each in found], np.bool_)
     if night_N.any() and day_N.any():
@@ -174,7 +167,7 @@ def _by_light(photos: LabelledPhotos) -> Iterator[tuple[str, BoolArray]]:
         yield "night", night_N
 
 
-def _is_grey(file: Any) -> bool | None:
+def _is_grey(file: PhotoFile) -> bool | None:
     try:
         return images.is_grey(places.read(file.path))  # of a box, its photo
     except ImageRejected:

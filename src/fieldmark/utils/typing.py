@@ -7,6 +7,8 @@ column for each class.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,3 +17,5 @@ DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]
+Pixels = TypeVar("Pixels", ByteArray, BoolArray)
+"""Pixels of a photo, or something known of each of them."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,14 +29,13 @@ from fieldmark.data.images.metadata import exif as exif
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place
 from fieldmark.utils.errors import ImageRejected, RejectReason
-from fieldmark.utils.typing import BoolArray, ByteArray
+from fieldmark.utils.typing import ByteArray, Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_BYTES = places.MAX_BYTES
 _COLOURLESS = 12  # grey levels between the channels of all but a few pixels
-_Array = TypeVar("_Array", ByteArray, BoolArray)
 
 
 class Header(NamedTuple):
@@ -80,7 +80,9 @@ def without_people(data: bytes, people: Sequence[Box]) -> bytes:
         if found.format == "JPEG" and not people:
             return publishing.with_time(data, about, found.orientation)
         shown = [_shown(box, data) for box in people]
-        return publishing.with_time(publishing.encoded(publishing.blurred(decode(data), shown)), about)
+        return publishing.with_time(
+            jpeg.encoded(publishing.blurred(decode(data), shown), publishing.QUALITY), about
+        )
 
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -190,23 +192,28 @@ def is_grey(data: bytes) -> bool:
     return float(np.percentile(spread, 95) - np.median(spread)) < _COLOURLESS
 
 
-def capture_time(data: bytes) -> str:
-    """Read from EXIF when a photo was taken, as ISO 8601, UTC without a zone; "" where it is unknown.
+def exif_of(place: Place) -> Exif:
+    """Read the EXIF data of a photo, or of that a box is of; all is unknown where it cannot be read.
 
     Raises:
-        ImageRejected: the bytes are not an image.
+        InputError: the server of a remote photo does not answer, or refuses the credentials.
     """
-    return camera_and_time(data)[1]
+    photo = places.photo_of(place)
+    stamp = places.stamp(photo)
+    return _read_exif(photo) if stamp is None else _kept_exif(photo, *stamp)
 
 
-def camera_and_time(data: bytes) -> tuple[str, str]:
-    """Read which camera took a photo, and when, see `capture_time`; "" where it is unknown.
+@lru_cache(maxsize=64)
+def _kept_exif(photo: Place, _size: int, _modified: int) -> Exif:
+    """Read a photo once for all of its boxes, and for its place and its record."""
+    return _read_exif(photo)
 
-    Raises:
-        ImageRejected: the bytes are not an image.
-    """
-    found = exif(data)
-    return found.camera, found.taken
+
+def _read_exif(photo: Place) -> Exif:
+    try:
+        return exif(places.read(photo, MAX_BYTES))
+    except ImageRejected:
+        return Exif()
 
 
 def _shown(box: Box, data: bytes) -> Box:
@@ -236,7 +243,7 @@ def _oriented_header(width: int, height: int, orientation: int, kind: str) -> He
     return Header(*shown, kind, orientation)
 
 
-def _oriented(pixels: _Array, orientation: int) -> _Array:
+def _oriented(pixels: Pixels, orientation: int) -> Pixels:
     """Apply the EXIF orientation (EXIF 2.32, tag Orientation)."""
     if orientation >= 5:  # stored on its side: rows are columns
         pixels = pixels.swapaxes(0, 1)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
 from fieldmark.data.image_containers import reject
+from fieldmark.data.images import jpeg
 from fieldmark.data.storage.places import Box
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
-from fieldmark.utils.typing import BoolArray, ByteArray
-
-_Array = TypeVar("_Array", ByteArray, BoolArray)
+from fieldmark.utils.typing import ByteArray, Pixels
 
 MARGIN = 0.1
 """On each side of a box, as a share of its longer side: what is around an animal helps a little."""
@@ -39,13 +37,13 @@ def kept(data: bytes, box: Box, make: Callable[[], ByteArray]) -> bytes:
     path = io.cache_dir() / "crops" / name[:2] / f"{name}.jpg"
     with suppress(OSError):
         return path.read_bytes()
-    crop = _encoded(make())
+    crop = jpeg.encoded(make(), _QUALITY)
     with suppress(InputError):  # a cache that cannot be written to costs time, and nothing else
         io.write_bytes(path, crop, durable=False)
     return crop
 
 
-def pixels_in(photo: _Array, box: Box) -> _Array:
+def pixels_in(photo: Pixels, box: Box) -> Pixels:
     """Return a view of the square around a box, (h, w, ...), of the pixels of a photo (H, W, ...).
 
     The square is moved into the photo, and cut off where it is larger than that.
@@ -86,12 +84,3 @@ def turned(box: Box, width: int, height: int, orientation: int) -> Box:
     top = 1 - box.left - box.width if orientation in (7, 8) else box.left
     left = 1 - box.top - box.height if orientation in (6, 7) else box.top
     return Box(left, top, box.height, box.width)
-
-
-def _encoded(pixels: ByteArray) -> bytes:
-    import numpy as np
-    import simplejpeg
-
-    whole = np.ascontiguousarray(pixels)
-    encoded: bytes = simplejpeg.encode_jpeg(whole, quality=_QUALITY, colorsubsampling="444")
-    return encoded

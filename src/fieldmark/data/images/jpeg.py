@@ -84,6 +84,15 @@ def decode_cut(data: bytes, max_pixels: int) -> tuple[ByteArray, int, int]:
     return (pixels if jpeg.components != 4 else _from_cmyk(pixels, jpeg.adobe)), rows, jpeg.orientation
 
 
+def encoded(photo: ByteArray, quality: int) -> bytes:
+    """Return pixels, RGB uint8 (H, W, 3), as a JPEG without metadata and without subsampled colours."""
+    import simplejpeg
+
+    pixels = np.ascontiguousarray(photo)
+    found: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="444")
+    return found
+
+
 def _has_end(data: bytes) -> bool:
     with suppress(ImageRejected, struct.error, IndexError):
         image_containers.jpeg(data, whole=True)

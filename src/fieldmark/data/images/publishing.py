@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BLOCKS = 6  # along the longer side of a box, whatever its pixels
 _MARGIN = 0.1  # on each side of a box, as a share of its sides
-_QUALITY = 92
+QUALITY = 92  # of the JPEG that a copy is encoded as
 _MODEL, _ORIENTATION, _EXIF, _TAKEN, _ZONE = 0x0110, 0x0112, 0x8769, 0x9003, 0x9011
 
 
@@ -56,14 +56,6 @@ def _blur(picture: Image.Image, box: Box) -> None:
     share = min(1.0, _BLOCKS / max(part.size))
     few = part.resize([max(1, round(side * share)) for side in part.size], Image.Resampling.BOX)
     picture.paste(few.resize(part.size, Image.Resampling.BILINEAR), (left, top))
-
-
-def encoded(photo: ByteArray) -> bytes:
-    """Return a photo as a JPEG without metadata."""
-    import simplejpeg
-
-    found: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(photo), quality=_QUALITY)
-    return found
 
 
 def with_time(jpeg: bytes, about: Exif, orientation: int = 1) -> bytes:

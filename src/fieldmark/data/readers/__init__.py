@@ -27,7 +27,6 @@ from fieldmark.data.readers import remote as remote
 from fieldmark.data.readers.base import Reader, check_zip
 from fieldmark.data.readers.box_files import BoxFile as BoxFile
 from fieldmark.data.storage import fsspec
-from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError, RejectReason
 
 _MODULES = (
@@ -87,7 +86,7 @@ def verify_files(
 
 def without_empty(table: PhotoTable) -> PhotoTable:
     """Reject photos that are labelled as empty (`empty`, `blank`)."""
-    empty = {taxon.id for taxon in table.taxonomy if NO_ANIMAL.get(taxon.name.lower()) == "blank"}
+    empty = table.taxonomy.of_kind("blank")
     ids = table.frame.filter(pl.col("taxon_id").is_in(empty))["id"]
     found = table.reject(ids, RejectReason.NO_ANIMAL.value)
     rejected = pl.col("reason").eq_missing(pl.lit(RejectReason.NO_ANIMAL.value))

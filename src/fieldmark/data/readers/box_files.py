@@ -16,7 +16,7 @@ from typing import Any, get_args
 import polars as pl
 
 from fieldmark.data import boxes
-from fieldmark.data.detections import Category, Detection, Detections
+from fieldmark.data.detections import NUMBERS, Category, Detection, Detections
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.storage.places import Box
@@ -34,7 +34,7 @@ _NAMES: dict[str, Category] = {
     **dict.fromkeys(("person", "human", "people", "homo sapiens"), "human"),
     "vehicle": "vehicle",
 }
-_NUMBERS: dict[str, Category] = {"1": "animal", "2": "human", "3": "vehicle"}
+_NUMBERS: dict[str, Category] = {number: category for category, number in NUMBERS.items()}
 _FILE_NAMES = ("file_name", "filepath", "file", "filename", "path")
 _BOXES = (
     ("bbox1", "bbox2", "bbox3", "bbox4"),  # animl, beside the width and height of the photo
@@ -200,8 +200,7 @@ def _of_coco(document: Any, path: Path) -> Detections:
         if not (isinstance(wide, int) and isinstance(high, int) and wide > 0 and high > 0):
             raise InputError(f"{path}: {name} has boxes in pixels but no width and height: add them.")
         label = names.get(str(each.get("category_id")), "")
-        sort = NO_ANIMAL.get(label.lower(), "animal")
-        if sort != "blank":
+        if NO_ANIMAL.get(label.lower()) != "blank":
             category: Category = _NAMES.get(label.lower(), "animal")
             box = _box(each["bbox"], path, name, (wide, high))
             drawn[name].append(Detection(box, category, 1.0, label or None))

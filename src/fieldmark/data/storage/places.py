@@ -162,10 +162,14 @@ def boxed_text(path: str, box: Box) -> str:
     return f"{path}#box={box}"
 
 
+def photo_of(place: Place) -> File | TarMember | Cell | InMemoryImage:
+    """Return the whole photo that a box is of, or the photo itself."""
+    return place.photo if isinstance(place, Boxed) else place
+
+
 def file_of(place: Place) -> File | None:
     """Return the file that a place is, or is in; None for bytes in memory."""
-    if isinstance(place, Boxed):
-        return file_of(place.photo)
+    place = photo_of(place)
     if isinstance(place, InMemoryImage):
         return None
     return place.file if isinstance(place, (TarMember, Cell)) else place

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fieldmark.data.events import seconds_of
-from fieldmark.inference.record import Record, folder_of
+from fieldmark.data.events import folder_of, place_of, seconds_of
+from fieldmark.data.locations import DEGREES
+from fieldmark.inference.record import Record
 from fieldmark.utils.errors import InputError
-
-_LIMITS = {"latitude": 90, "longitude": 180}
 
 
 def read_deployments(path: Path) -> list[dict[str, str]]:
@@ -30,18 +29,18 @@ def read_deployments(path: Path) -> list[dict[str, str]]:
         raise InputError(f"{path} has the deploymentID {twice[0]!r} twice: keep one of its rows.")
     found = [{name: value for name, value in row.items() if value} for row in rows.to_dicts()]
     for row in found:
-        for name, most in _LIMITS.items():
+        for name, most in DEGREES.items():
             _check_degrees(row.get(name, "0"), most, f"{path}: {name} of {row['deploymentID']}")
     return found
 
 
-def _check_degrees(text: str, most: int, what: str) -> None:
+def _check_degrees(text: str, most: float, what: str) -> None:
     try:
         fits = -most <= float(text) <= most
     except ValueError:
         fits = False
     if not fits:
-        raise InputError(f"{what} is {text!r}: write degrees from {-most} to {most}, such as 47.05.")
+        raise InputError(f"{what} is {text!r}: write degrees from {-most:g} to {most:g}, such as 47.05.")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Deployments:
     @classmethod
     def of(cls, records: Iterable[Record], rows: Sequence[Mapping[str, str]] = ()) -> Deployments:
         """Find what the folders of photos have in common; the last part of each stays."""
-        folders = {tuple(folder_of(each).split("/")) for each in records} - {("",)}
+        folders = {tuple(folder_of(each["file_name"]).split("/")) for each in records} - {("",)}
         shared = os.path.commonprefix([folder[:-1] for folder in folders])  # noqa: RUF071  # of parts
         return cls(rows, tuple(shared))
 
@@ -69,9 +68,9 @@ class Deployments:
         That of the table whose `deploymentID` or `locationID` is the photo's deployment, location or folder,
         and whose time is that of the photo; else it is that itself.
         """
-        folder, event = folder_of(record), record.get("event")
-        known = record.get("deployment") or record.get("location")
-        place = event["place"] if event else known or folder
+        name, event = record["file_name"], record.get("event")
+        folder = folder_of(name)
+        place = event["place"] if event else place_of(record.get("deployment"), record.get("location"), name)
         place = "/".join(folder.split("/")[len(self.base) :]) if place == folder else place
         second = seconds_of(record.get("taken"))
         for row in self.rows:

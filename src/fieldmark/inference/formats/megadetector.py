@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from fieldmark.data.detections import NUMBERS
 from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.record import BoxRecord, Record
 
-_CATEGORIES = {"animal": "1", "human": "2", "vehicle": "3"}
 _NAMES = {"1": "animal", "2": "person", "3": "vehicle"}
 
 
@@ -58,7 +58,7 @@ def _detections(record: Record, number: dict[str, str]) -> Iterator[dict[str, An
 
 
 def _entry(found: BoxRecord) -> dict[str, Any]:
-    return {"category": _CATEGORIES[found["category"]], "conf": found["confidence"], "bbox": found["box"]}
+    return {"category": NUMBERS[found["category"]], "conf": found["confidence"], "bbox": found["box"]}
 
 
 MEGADETECTOR = Writer.of_lines("megadetector", ".megadetector.json", _lines)

@@ -12,12 +12,12 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from fieldmark.data.detections import NUMBERS
 from fieldmark.data.taxonomy import NO_ANIMAL, Taxon
 from fieldmark.inference.formats.answer import answer_of
 from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.record import Record
 
-_CATEGORIES = {"animal": "1", "human": "2", "vehicle": "3"}
 _PARTS = ("class", "order", "family", "genus")
 _FIXED = {
     "blank": "f1856211-cfb7-4a5b-9158-c0f72fd09ee6;;;;;;blank",
@@ -72,7 +72,7 @@ def _one_a_photo(records: Iterable[Record]) -> Iterator[Record]:
 def _detections(record: Record) -> list[dict[str, object]]:
     return [
         {
-            "category": _CATEGORIES[box["category"]],
+            "category": NUMBERS[box["category"]],
             "label": box["category"],
             "conf": box["confidence"],
             "bbox": box["box"],
