@@ -172,11 +172,7 @@ def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) 
     from fieldmark import inference
     from fieldmark.data.events import read_clocks
 
-    items = inference.find_photos(photos)
-    for each in listed:
-        items += inference.read_list(each)
-    if not items:
-        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    items = inference.find_all(photos, listed)
     return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 

@@ -16,6 +16,16 @@ logger = logging.getLogger(__name__)
 Category = Literal["animal", "human", "vehicle"]
 NUMBERS: dict[Category, str] = {"animal": "1", "human": "2", "vehicle": "3"}
 """What MegaDetector and SpeciesNet write for each category."""
+KNOWN_NAMES: dict[str, Category] = {
+    **dict.fromkeys(("animal", "animals", "wildlife"), "animal"),
+    **dict.fromkeys(("person", "human", "people", "homo sapiens"), "human"),
+    "vehicle": "vehicle",
+    # COCO's classes, which general detectors have.
+    **dict.fromkeys(("bird", "cat", "dog", "horse", "sheep", "cow"), "animal"),
+    **dict.fromkeys(("elephant", "bear", "zebra", "giraffe"), "animal"),
+    **dict.fromkeys(("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"), "vehicle"),
+}
+"""What the names of detectors' classes stand for, in lower case."""
 USUAL_THRESHOLD = 0.2
 """What MegaDetector 5's authors recommend, where neither the file nor the labels say more."""
 _VOTERS = 500  # photos whose paths are compared with those of the file

@@ -164,6 +164,20 @@ def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
     return [photo for argument in arguments for photo in _found(argument)]
 
 
+def find_all(arguments: Sequence[Path], listed: Sequence[str]) -> list[InputPhoto]:
+    """Return the photos of arguments (see `find_photos`) and of lists (see `read_list`).
+
+    Raises:
+        InputError: as they do, or there is none.
+    """
+    found = find_photos(arguments)
+    for each in listed:
+        found += read_list(each)
+    if not found:
+        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    return found
+
+
 def _found(argument: Path) -> list[InputPhoto]:
     text = str(argument)
     if text == "-" or (text.startswith("@") and not argument.exists()):

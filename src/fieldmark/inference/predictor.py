@@ -50,7 +50,7 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
     a JPEG that was cut off the part that is there is predicted, if that is half of it or more.
     """
     at_location = cache(classifier.at)  # photos of one place and day
-    outputs = classifier.stream(_place(photo) for photo in photos if photo.kind == "animal")
+    outputs = classifier.stream(place_to_read(photo) for photo in photos if photo.kind == "animal")
     for photo in photos:
         output = next(outputs) if photo.kind == "animal" else None
         note = ""
@@ -78,7 +78,8 @@ def _location(photo: InputPhoto) -> Location | None:
     return None if math.isnan(found[0]) else found
 
 
-def _place(photo: InputPhoto) -> Place | ImageRejected:
+def place_to_read(photo: InputPhoto) -> Place | ImageRejected:
+    """Return where a photo is read, or why it is not: its list leads out of the list's folder."""
     if photo.outside:
         return ImageRejected(RejectReason.OUTSIDE, f"{photo.name} leads out of the folder of its list")
     return photo.path

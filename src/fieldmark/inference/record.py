@@ -112,9 +112,9 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     if photo.location is not None:
         record["location"] = photo.location
     if photo.detection is not None:
-        record["detection"] = _box_record(photo.detection)
+        record["detection"] = box_record(photo.detection)
     if photo.others:
-        record["others"] = [_box_record(each) for each in photo.others]
+        record["others"] = [box_record(each) for each in photo.others]
     if prediction is None and result.rejected is None:
         return record | {"kind": photo.kind}
     if prediction is None:
@@ -170,7 +170,8 @@ def event_id(record: Record) -> str:
     return io.digest([event["place"], *sorted(event["photos"])])[:16]
 
 
-def _box_record(found: Detection) -> BoxRecord:
+def box_record(found: Detection) -> BoxRecord:
+    """Return a box as a JSON object."""
     box = found.box
     sides = [box.left, box.top, box.width, box.height]
     return {"category": found.category, "confidence": round(found.confidence, 6), "box": sides}

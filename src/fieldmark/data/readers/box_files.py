@@ -16,7 +16,7 @@ from typing import Any, get_args
 import polars as pl
 
 from fieldmark.data import boxes
-from fieldmark.data.detections import NUMBERS, Category, Detection, Detections
+from fieldmark.data.detections import KNOWN_NAMES, NUMBERS, Category, Detection, Detections
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.storage.places import Box
@@ -29,11 +29,6 @@ _EXPECTS = (
     "MegaDetector or SpeciesNet JSON, COCO with boxes, a Camtrap DP with bboxX, or a table with the columns "
     "file_name,left,top,width,height[,confidence][,category][,label]"
 )
-_NAMES: dict[str, Category] = {
-    "animal": "animal",
-    **dict.fromkeys(("person", "human", "people", "homo sapiens"), "human"),
-    "vehicle": "vehicle",
-}
 _NUMBERS: dict[str, Category] = {number: category for category, number in NUMBERS.items()}
 _FILE_NAMES = ("file_name", "filepath", "file", "filename", "path")
 _BOXES = (
@@ -119,7 +114,7 @@ def _categories(given: Any) -> Mapping[str, Category]:
     """Return what the numbers of a file stand for: 0 is empty in some, and animals are 1 in most."""
     if not isinstance(given, dict):
         return _NUMBERS
-    named = {str(number): _NAMES.get(str(name).strip().lower()) for number, name in given.items()}
+    named = {str(number): KNOWN_NAMES.get(str(name).strip().lower()) for number, name in given.items()}
     return {number: name for number, name in named.items() if name}
 
 
@@ -128,7 +123,7 @@ def _of_speciesnet(document: Any, path: Path) -> Detections:
     for each in coco.entries_of(document, "predictions", path):
         name = _text(each, "filepath", path)
         entries = _list(each, "detections", path)
-        found[name] = _seen(entries, lambda box: _NAMES.get(str(box.get("label")).lower()), path, name)
+        found[name] = _seen(entries, lambda box: KNOWN_NAMES.get(str(box.get("label")).lower()), path, name)
     return Detections(found, "speciesnet")
 
 
@@ -201,7 +196,7 @@ def _of_coco(document: Any, path: Path) -> Detections:
             raise InputError(f"{path}: {name} has boxes in pixels but no width and height: add them.")
         label = names.get(str(each.get("category_id")), "")
         if NO_ANIMAL.get(label.lower()) != "blank":
-            category: Category = _NAMES.get(label.lower(), "animal")
+            category: Category = KNOWN_NAMES.get(label.lower(), "animal")
             box = _box(each["bbox"], path, name, (wide, high))
             drawn[name].append(Detection(box, category, 1.0, label or None))
     if not drawn:
@@ -254,7 +249,7 @@ def _of_table(path: Path) -> Detections:
         drawn = found[name or ""]
         if not name or box[0] is None:
             continue  # a photo without a box
-        category = _NAMES.get((sort or "animal").lower()) or _NUMBERS.get(sort or "")
+        category = KNOWN_NAMES.get((sort or "animal").lower()) or _NUMBERS.get(sort or "")
         if category is not None:
             numbers = [_number(each, path, name) for each in box]
             value = 1.0 if confidence is None else _number(confidence, path, name)

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fieldmark.data.detections import NUMBERS
+from fieldmark.data.detections import NUMBERS, Detection
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.record import BoxRecord, Record
+from fieldmark.inference.record import BoxRecord, Record, box_record
 
-_NAMES = {"1": "animal", "2": "person", "3": "vehicle"}
+NAMES = {"1": "animal", "2": "person", "3": "vehicle"}
 
 
 def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
@@ -28,7 +28,7 @@ def _lines(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
             **{"format_version": "1.5", "detector": "unknown", "classifier": options.by},
             **({"classification_completion_time": options.when} if options.when else {}),
         },
-        "detection_categories": _NAMES,
+        "detection_categories": NAMES,
         "classification_categories": {number[taxon.id]: taxon.name for taxon in options.taxonomy},
     }
     yield json.dumps(about, ensure_ascii=False)[:-1] + ', "images": ['
@@ -59,6 +59,11 @@ def _detections(record: Record, number: dict[str, str]) -> Iterator[dict[str, An
 
 def _entry(found: BoxRecord) -> dict[str, Any]:
     return {"category": NUMBERS[found["category"]], "conf": found["confidence"], "bbox": found["box"]}
+
+
+def entry_of(found: Detection) -> dict[str, Any]:
+    """Return a box as an entry of `detections`."""
+    return _entry(box_record(found))
 
 
 MEGADETECTOR = Writer.of_lines("megadetector", ".megadetector.json", _lines)
