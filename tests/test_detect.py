@@ -464,3 +464,133 @@ def test_boxes_that_were_detected_train_and_predict(run, tmp_path: Path, many: P
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(rows) == 30
     assert sum("detection" in row for row in rows) == 29
+
+
+STAND_IN = '''
+"""A stand-in for megadetector.detection.run_detector of megadetector 10.0.28: the same names and results."""
+import pathlib
+
+known_models = {"v5a.0.1": {"typical_detection_threshold": 0.2, "md5": ""}}
+model_string_to_model_version = {"mdv5a": "v5a.0.1", "mdv5b": "v5b.0.1"}
+
+
+def get_detector_version_from_model_file(detector_filename, verbose=False):
+    print("the package prints much")
+    return "v5a.0.1"
+
+
+def get_detector_metadata_from_version_string(detector_version):
+    return known_models[detector_version] | {"megadetector_version": detector_version}
+
+
+def try_download_known_detector(detector_file, force_download=False, verbose=False):
+    raise OSError("no network")
+
+
+def load_detector(
+    model_file, force_cpu=False, force_model_download=False, detector_options=None, verbose=False
+):
+    print("Loading PT detector with compatibility mode classic")
+    if pathlib.Path(model_file).read_bytes() != b"weights":
+        raise ValueError("Invalid magic number")
+    return PTDetector()
+
+
+class PTDetector:
+    def preprocess_image(self, img_original, image_id="unknown", image_size=None, verbose=False):
+        return {"file": image_id, "img_processed": img_original, "img_original": img_original}
+
+    def generate_detections_one_batch(
+        self,
+        img_original,
+        image_id=None,
+        detection_threshold=0.00001,
+        image_size=None,
+        augment=False,
+        verbose=False,
+    ):
+        return [self._one(each["img_processed"], detection_threshold, each["file"]) for each in img_original]
+
+    def _one(self, pixels, threshold, name):
+        if pixels.shape[1] == 66:
+            return {"file": name, "detections": None, "failure": "inference failure"}
+        white = (pixels > 200).all(axis=2)
+        rows, columns = white.any(axis=1).nonzero()[0], white.any(axis=0).nonzero()[0]
+        found = []
+        if len(rows):
+            height, width = white.shape
+            box = [columns[0] / width, rows[0] / height, len(columns) / width, len(rows) / height]
+            found = [
+                {"category": "2", "conf": threshold, "bbox": [0, 0, 0.1, 0.1]},
+                {"category": "1", "conf": 0.93, "bbox": [float(round(each, 4)) for each in box]},
+            ]
+        return {"file": name, "detections": found, "max_detection_conf": 0.93}
+'''
+
+
+@pytest.fixture
+def megadetector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a stand-in of MegaDetector's package in place."""
+    package = tmp_path / "own" / "megadetector" / "detection"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "run_detector.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    for name in [each for each in sys.modules if each.split(".")[0] == "megadetector"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_megadetector_by_its_own_package(run, tmp_path: Path, megadetector: None) -> None:
+    (tmp_path / "md_v5a.0.0.pt").write_bytes(b"weights")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    box = {"1": (0.25, 0.25, 0.5, 0.5)}
+    for orientation in (1, 6):
+        photo(folder / f"{orientation}.png", (80, 40), box, orientation=orientation)
+    photo(folder / "fails.jpg", (66, 40), box)
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    out = tmp_path / "boxes.json"
+    done = run("detect", folder, "--model", tmp_path / "md_v5a.0.0.pt", "--out", out)
+    assert done.code == 2
+    assert "2 of 4 photos are rejected" in done.err
+    assert "prints" not in done.out + done.err
+    document = json.loads(out.read_text())
+    assert document["info"]["detector"] == "md_v5a.0.0.pt"
+    about = {"megadetector_version": "v5a.0.1", "typical_detection_threshold": 0.2}
+    assert document["info"]["detector_metadata"] == about
+    failures = {Path(each["file"]).name: each.get("failure", "") for each in document["images"]}
+    assert "inference failure" in failures["fails.jpg"]
+    assert "not-an-image" in failures["broken.jpg"]
+    found = boxes_in(out)
+    for name in ("1.png", "6.png"):
+        animal, person = found[name] or ()
+        assert animal == {"category": "1", "conf": 0.93, "bbox": [0.25, 0.25, 0.5, 0.5]}
+        assert person == {"category": "2", "conf": 0.1, "bbox": [0, 0, 0.1, 0.1]}
+    assert read_boxes(out).threshold == 0.2
+
+
+def test_megadetector_that_cannot_be_loaded(run, tmp_path: Path, megadetector: None) -> None:
+    path = photo(tmp_path / "a.jpg", (64, 48), {})
+    (tmp_path / "text.pt").write_text("no weights")
+    for model, more, said in (
+        (tmp_path / "text.pt", (), "Invalid magic number"),
+        (tmp_path / "gone.pt", (), "not a file"),
+        ("MDV5A", (), "could not be downloaded (no network)"),
+        ("MDV9", (), "no detector 'MDV9'"),
+        ("MDV5A", ("--classes", "animal"), "leave --classes out"),
+        ("MDV5A", ("--engine", "openvino"), "leave --engine out"),
+    ):
+        done = run("detect", path, "--model", model, "--out", tmp_path / "no.json", *more)
+        assert done.code == 2
+        assert said in done.err
+        assert not list(tmp_path.glob("no.json*"))
+
+
+def test_without_megadetectors_package_one_sentence_says_how(run, tmp_path: Path, monkeypatch) -> None:
+    for name in ("megadetector", "megadetector.detection"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = run("detect", photo(tmp_path / "a.jpg", (64, 48), {}), "--out", tmp_path / "no.json")
+    assert done.code == 2
+    assert "pip install megadetector" in done.err
+    assert done.err.count("\n") == 1
