@@ -1,7 +1,7 @@
-"""Find animals, people and vehicles in photos, and write their boxes as MegaDetector's JSON.
+"""Find animals, people and vehicles in photos and clips, and write their boxes as MegaDetector's JSON.
 
 Arguments:
-    photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
+    photos: Photos, clips, folders, patterns, @lists, - (standard input) or an annotation file.
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     out: The file of boxes, .json; the same command resumes.
@@ -9,6 +9,8 @@ Options:
     threshold: Leave out boxes with less confidence.
     classes: What the classes of an ONNX file are: name=animal,name=person, or animal,person,vehicle in
         their order (- leaves one out). [default: by their names]
+    every: Of a clip, take a frame each so many seconds.
+    changed: Of these, take only frames that differ from the last one taken.
     engine: What runs the detector: onnxruntime or openvino for an ONNX file; torch (the processor) for
         MegaDetector. [default: onnxruntime, or as MegaDetector chooses]
 """
@@ -35,15 +37,18 @@ def detect(
     model: str = "MDV5A",
     threshold: Annotated[float, typer.Option(min=0.001, max=1.0)] = 0.1,
     classes: str | None = None,
+    every: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    changed: bool = False,
     engine: EngineName | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
     from fieldmark import inference
+    from fieldmark.data.videos import Sampling
     from fieldmark.inference.detection import detect_to_file
     from fieldmark.models import detectors
 
-    items = inference.find_all(photos or (), listed or ())
+    items = inference.find_all(photos or (), listed or (), Sampling(every, changed))
     detector = detectors.load(model, classes=classes, engine=engine, threshold=threshold)
     facts = detector.facts
     logger.info(f"{facts.name}{f' ({facts.version})' if facts.version else ''}. {facts.licence}")

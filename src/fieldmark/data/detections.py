@@ -40,12 +40,16 @@ class Detection:
         category: `animal`, `human` or `vehicle`.
         confidence: of the detector, from 0 to 1; 1 where a person drew the box.
         label: the name of its species, where the file gives one to each box.
+        frame: of a clip: the number of the frame that it is in, from 0.
+        second: the time of that frame, where it is known.
     """
 
     box: Box
     category: Category = "animal"
     confidence: float = 1.0
     label: str | None = None
+    frame: int | None = None
+    second: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Run a detector over photos, and write what it finds as MegaDetector's JSON, version 1.5.
+"""Run a detector over photos and clips, and write what it finds as MegaDetector's JSON, version 1.5.
 
 https://lila.science/megadetector-output-format. The file does not say when it was made, so that a run
 that was killed and resumed gives the same bytes as one that was not.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fieldmark import __version__
 from fieldmark.data import images
 from fieldmark.data.detections import Detection
+from fieldmark.data.videos import Clip, Sampling
 from fieldmark.inference import journal
 from fieldmark.inference.formats.megadetector import NAMES, entry_of
 from fieldmark.inference.inputs import InputPhoto
@@ -29,7 +31,7 @@ from fieldmark.utils.threads import in_order
 BATCH = 8  # photos; a batch begins at the same photos in every run, since others may change the last digit
 
 Entry = dict[str, Any]
-"""What is known of a photo: `file`, `detections`, perhaps `datetime`; or `rejected`, why there are none."""
+"""What is known of a photo or clip: `file`, `detections`, perhaps `datetime`; or `rejected`, the reason."""
 
 
 def detect_to_file(
@@ -40,7 +42,7 @@ def detect_to_file(
     Args:
         path: the file, `.json`.
         detector: what finds them.
-        photos: in EXIF orientation, as MegaDetector has them; each is listed once.
+        photos: and clips, in EXIF orientation, as MegaDetector has them; each is listed once.
         threshold: below which boxes were left out.
         settings: of the detector, with others of which a later run begins anew.
 
@@ -54,17 +56,25 @@ def detect_to_file(
     if path.suffix.lower() != ".json":
         raise InputError(f"{path} should end in .json: it is written as MegaDetector's JSON.")
     about = {"format": "fieldmark-boxes-1", "detector": detector.facts.digest, "threshold": threshold}
-    kept: Journal[Entry] = Journal(path, about | {"settings": settings}, lambda entry: entry["file"], "seen")
     once = [*{photo.name: photo for photo in photos}.values()]
+    clips = [photo for photo in once if photo.sampling is not None]
+    single = [photo for photo in once if photo.sampling is None]
+    if clips:
+        about["clips"] = str(clips[0].sampling)
+    kept: Journal[Entry] = Journal(path, about | {"settings": settings}, lambda entry: entry["file"], "seen")
     with publishing.writing_file(path, "--out"):
         known = kept.resume({photo.name: photo.path for photo in once})
-        batches = [once[at : at + BATCH] for at in range(0, len(once), BATCH)]
+        batches = [single[at : at + BATCH] for at in range(0, len(single), BATCH)]
         left = [batch for batch in batches if any(photo.name not in known for photo in batch)]
-        with progress_bar("detecting", sum(map(len, left))) as stage:
+        left_clips = [clip for clip in clips if clip.name not in known]
+        with progress_bar("detecting", sum(map(len, left)) + len(left_clips)) as stage:
             for batch, found in zip(left, _found(detector, left), strict=True):
                 both = zip(batch, found, strict=True)
                 kept.add([journal.line(photo.path, entry) for photo, entry in both])
                 stage.advance(len(batch))
+            for clip in left_clips:
+                kept.add([journal.line(clip.path, _of_clip(detector, clip))])
+                stage.advance(note=clip.name)
         offsets = kept.offsets()
         rows = [offsets[photo.name] for photo in once]
         rejected = sum("rejected" in entry for entry in kept.at(rows))
@@ -98,6 +108,28 @@ def _prepared(detector: Detector, photo: InputPhoto) -> tuple[Entry, Any]:
         return about | _time(photo, data), detector.prepare(pixels)
     except ImageRejected as error:
         return about, error
+
+
+def _of_clip(detector: Detector, photo: InputPhoto) -> Entry:
+    """Return the entry of a clip: the boxes in those of its frames that are taken, in a stream."""
+    place = place_to_read(photo)
+    about: Entry = {"file": photo.name, "frame_rate": -1.0, "frames_processed": []}
+    seen: list[Entry] = []
+    try:
+        if isinstance(place, ImageRejected):
+            raise place
+        frames = Clip(place, photo.sampling or Sampling())
+        ready = in_order(lambda each: (each.number, detector.prepare(each.pixels)), frames, ahead=BATCH)
+        while batch := list(islice(ready, BATCH)):
+            found = detector.detect([given for _, given in batch])
+            for (number, _), boxes in zip(batch, found, strict=True):
+                if isinstance(boxes, ImageRejected):
+                    raise boxes
+                about["frames_processed"].append(number)
+                seen += [entry_of(each) | {"frame_number": number} for each in boxes]
+    except ImageRejected as error:
+        return about | {"frames_processed": [], "rejected": str(error)}
+    return about | {"frame_rate": round(frames.rate, 6), "detections": seen}
 
 
 def _time(photo: InputPhoto, data: bytes) -> Entry:

@@ -25,6 +25,26 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
+class ClipResult:
+    """What is known of a clip beside its answer.
+
+    Attributes:
+        rate: frames a second.
+        frames: the results of the frames, or of the boxes in them, that were classified.
+        seconds: when its answer is seen: the times of the frames whose first label is that of the clip, or
+            that show the person or vehicle.
+        count: the largest number of animals in one frame; 0 where there is none.
+        also: further species, with the largest number of each in one frame.
+    """
+
+    rate: float
+    frames: tuple[PhotoResult, ...]
+    seconds: tuple[float, ...]
+    count: int = 0
+    also: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class PhotoResult:
     """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none.
 
@@ -37,6 +57,7 @@ class PhotoResult:
     rejected: ImageRejected | None = None
     scores: FloatArray | None = field(default=None, compare=False, repr=False)
     note: str = ""
+    clip: ClipResult | None = field(default=None, compare=False, repr=False)
 
 
 PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[PhotoResult]]

@@ -1,6 +1,6 @@
 """Files of boxes: MegaDetector and SpeciesNet JSON, COCO, Camtrap DP, or a table.
 
-MegaDetector's boxes are shares of the photo as it is shown, those of COCO (also of COCO Camera Traps and
+MegaDetector's boxes are shares of the photo, or of a frame of a clip, as it is shown; those of COCO (also of COCO Camera Traps and
 iNaturalist 2017 and 2018) are pixels of a photo of the stated size.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -101,9 +101,21 @@ def _of_megadetector(document: Any, path: Path) -> Detections:
         if image.get("failure"):
             continue  # the detector could not read it, so that nothing is known of it
         entries = _list(image, "detections", path)
-        found[name] = _seen(entries, lambda each: categories.get(str(each.get("category"))), path, name)
+        seen = _seen(entries, lambda each: categories.get(str(each.get("category"))), path, name)
+        found[name] = seen if image.get("frame_rate") is None else _in_frames(seen, image, path)
     threshold = float(typical) if isinstance(typical, int | float) and 0 <= typical <= 1 else None
     return Detections(found, "megadetector", threshold, str(about.get("detector") or ""))
+
+
+def _in_frames(seen: tuple[Detection, ...], image: Mapping[str, Any], path: Path) -> tuple[Detection, ...]:
+    """Return the boxes of a clip with the times of their frames; one without a frame is of none."""
+    rate = image["frame_rate"]
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise InputError(f"{path}: the frame_rate of {image['file']} is {rate!r}: it is a number.")
+    framed = [(each, each.frame) for each in seen if each.frame is not None]
+    if not rate > 0:
+        return tuple(each for each, _ in framed)
+    return tuple(replace(each, second=round(frame / rate, 3)) for each, frame in framed)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -151,7 +163,10 @@ def _seen(
             raise InputError(f"{path}: a detection of {name} is no object: expected is {_EXPECTS}.")
         if (sort := category(each)) is not None:
             box = _box(each.get("bbox"), path, name)
-            found.append(Detection(box, sort, _confidence(each.get("conf", 1.0), path, name)))
+            frame = each.get("frame_number")
+            number = frame if isinstance(frame, int) and frame >= 0 else None
+            sure = _confidence(each.get("conf", 1.0), path, name)
+            found.append(Detection(box, sort, sure, frame=number))
     return tuple(found)
 
 
