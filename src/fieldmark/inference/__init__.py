@@ -6,6 +6,7 @@ PyTorch is not imported here: a converted graph runs without it, so that one pho
 from __future__ import annotations
 
 from fieldmark.inference.checkpoint import records_of, to_file
+from fieldmark.inference.clips import predict
 from fieldmark.inference.formats import WRITERS, lines, text_lines
 from fieldmark.inference.formats.deployments import read_deployments
 from fieldmark.inference.formats.submission import check_submission, write_submission
@@ -21,13 +22,7 @@ from fieldmark.inference.inputs import (
     read_list,
     read_species_list,
 )
-from fieldmark.inference.predictor import (
-    PhotoResult,
-    PredictFunction,
-    RejectedCounter,
-    predict,
-    with_progress,
-)
+from fieldmark.inference.predictor import PhotoResult, PredictFunction, RejectedCounter, with_progress
 
 __all__ = [
     "COLUMNS",

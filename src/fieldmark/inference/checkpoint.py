@@ -12,19 +12,13 @@ from pathlib import Path
 from fieldmark import __version__
 from fieldmark.inference import journal
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.clips import predict
 from fieldmark.inference.events import event_records
 from fieldmark.inference.formats import FormatOptions, writer_of
 from fieldmark.inference.inputs import Boxes, InputPhoto
 from fieldmark.inference.journal import Journal
-from fieldmark.inference.predictor import (
-    BATCH,
-    PhotoResult,
-    PredictFunction,
-    RejectedCounter,
-    predict,
-    with_progress,
-)
-from fieldmark.inference.record import Record, key_of, to_record
+from fieldmark.inference.predictor import BATCH, PhotoResult, PredictFunction, RejectedCounter, with_progress
+from fieldmark.inference.record import Record, in_frames, key_of, to_record
 from fieldmark.utils import publishing
 
 _JOURNAL = "fieldmark-journal-3"
@@ -47,6 +41,8 @@ class Output:
         boxes: Boxes | None = None,
         gap: float | None = None,
         deployments: Sequence[Mapping[str, str]] = (),
+        clips: str = "",
+        frames: bool = False,
     ) -> None:
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
@@ -58,6 +54,8 @@ class Output:
         about = {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
         about |= {} if boxes is None else {"boxes": boxes.digest}
         about |= {} if gap is None else {"events": True}
+        about |= {"clips": clips} if clips else {}
+        self._frames = frames
         self._journal: Journal[Record] = Journal(path, about, key_of)
         self.journal = self._journal.path
         self._events = (
@@ -91,11 +89,11 @@ class Output:
     def finish(self) -> None:
         """Write the file from the journal."""
         records = records_of(self.path)
-        with self.journal.open("rb") as handle:
-            notes = any(b', "note": "' in raw for raw in handle)
+        notes, clips = (_is_in(self.journal, key) for key in (b', "note": "', b', "clip": {"rate": '))
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        form = replace(self._form, when=when, photos=records, notes=notes)
-        self._writer.write(self.path, list(self._events(records)) if self._events else records, form)
+        form = replace(self._form, when=when, photos=records, notes=notes, clips=clips)
+        rows = _Frames(records) if self._frames else records
+        self._writer.write(self.path, list(self._events(records)) if self._events else rows, form)
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,21 @@ class _Entries:
 
     def __iter__(self) -> Iterator[Record]:
         return journal.entries(self.journal)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """The records of the frames of clips, and of photos, read anew each time."""
+
+    records: Iterable[Record]
+
+    def __iter__(self) -> Iterator[Record]:
+        return in_frames(self.records)
+
+
+def _is_in(journal: Path, key: bytes) -> bool:
+    with journal.open("rb") as handle:
+        return any(key in raw for raw in handle)
 
 
 def records_of(path: Path) -> Iterable[Record]:
@@ -124,11 +137,13 @@ def to_file(
     boxes: Boxes | None = None,
     gap: float | None = None,
     deployments: Sequence[Mapping[str, str]] = (),
+    frames: bool = False,
 ) -> int:
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
     `boxes` are those that they are cut to: with others a later run begins anew. With a `gap` the file has a
     row for each event: see `fieldmark.inference.events`. `deployments` are rows of a table, for Camtrap DP.
+    With `frames` there is a row for each frame of a clip, and not for the clip.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -137,7 +152,17 @@ def to_file(
         InputError: the file's name has no known suffix, it cannot be written, or it is another one.
         StoreError: another process writes it.
     """
-    output = Output(path, classifier, top=top, wide=wide, boxes=boxes, gap=gap, deployments=deployments)
+    output = Output(
+        path,
+        classifier,
+        top=top,
+        wide=wide,
+        boxes=boxes,
+        gap=gap,
+        deployments=deployments,
+        clips=next((str(item.sampling) for item in items if item.sampling), ""),
+        frames=frames,
+    )
     with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))

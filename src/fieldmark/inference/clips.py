@@ -26,7 +26,7 @@ from fieldmark.utils.typing import ByteArray
 
 
 def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) -> Iterator[PhotoResult]:
-    """Predict each photo (see `fieldmark.inference.predictor`) and clip, in order, with `top` labels for each."""
+    """Predict each photo (see `fieldmark.inference.predictor`) and clip, in order, with `top` labels."""
     for are_clips, group in groupby(photos, key=lambda photo: photo.sampling is not None):
         if are_clips:
             for clip in group:

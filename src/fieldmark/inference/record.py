@@ -126,10 +126,7 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
         record["sequence"] = photo.sequence
     if photo.location is not None:
         record["location"] = photo.location
-    if result.clip is not None:
-        record["clip"] = _clip_record(result.clip, photo.name, among)
-    if photo.frame is not None and photo.second is not None:
-        record |= {"frame": photo.frame, "second": photo.second}
+    record |= _in_clip(result, among)
     if photo.detection is not None:
         record["detection"] = box_record(photo.detection)
     if photo.others:
@@ -145,6 +142,16 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     if wide and result.scores is not None:
         record["scores"] = [round(float(score), 6) for score in result.scores]
     return record
+
+
+def _in_clip(result: PhotoResult, among: int) -> Record:
+    """Return what is known of a clip, or of a frame as a part of one; nothing for a photo."""
+    found: Record = {}  # type: ignore[typeddict-item]  # the name is added
+    if result.clip is not None:
+        found["clip"] = _clip_record(result.clip, result.photo.name, among)
+    if result.photo.frame is not None and result.photo.second is not None:
+        found |= {"frame": result.photo.frame, "second": result.photo.second}
+    return found
 
 
 def _clip_record(clip: ClipResult, name: str, among: int) -> ClipRecord:

@@ -1,7 +1,7 @@
 """Files of boxes: MegaDetector and SpeciesNet JSON, COCO, Camtrap DP, or a table.
 
-MegaDetector's boxes are shares of the photo, or of a frame of a clip, as it is shown; those of COCO (also of COCO Camera Traps and
-iNaturalist 2017 and 2018) are pixels of a photo of the stated size.
+MegaDetector's boxes are shares of the photo, or of a frame of a clip, as it is shown; those of COCO (also of
+COCO Camera Traps and iNaturalist 2017 and 2018) are pixels of a photo of the stated size.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 from fieldmark.data.detections import NUMBERS, Detection
 from fieldmark.inference.formats.base import FormatOptions, Writer
-from fieldmark.inference.record import BoxRecord, Record, box_record
+from fieldmark.inference.record import BoxRecord, Record, box_record, in_frames
 
 NAMES = {"1": "animal", "2": "person", "3": "vehicle"}
 
@@ -42,14 +42,19 @@ def _image(name: str, records: list[Record], number: dict[str, str]) -> dict[str
     if failed := next((each for each in records if "rejected" in each and "detection" not in each), None):
         return {"file": name, "detections": None, "failure": f"Failure image access: {failed['rejected']}"}
     taken = next((each["taken"] for each in records if each.get("taken")), None)
-    boxes = [found for record in records for found in _detections(record, number)]
-    when = {"datetime": taken} if taken else {}
+    parts = list(in_frames(records))
+    boxes = [found for record in parts for found in _detections(record, number)]
+    when: dict[str, Any] = {"datetime": taken} if taken else {}
+    if rates := [each["clip"]["rate"] for each in records if "clip" in each]:
+        processed = sorted({each["frame"] for each in parts if "frame" in each})
+        when |= {"frame_rate": rates[0], "frames_processed": processed}
     return {"file": name, **when, "detections": sorted(boxes, key=lambda each: -each["conf"])}
 
 
 def _detections(record: Record, number: dict[str, str]) -> Iterator[dict[str, Any]]:
     named = [[number[each["taxon_id"]], each["score"]] for each in record.get("labels", ())]
-    classified = {"classifications": named} if named else {}
+    classified: dict[str, Any] = {"classifications": named} if named else {}
+    classified |= {"frame_number": record["frame"]} if "frame" in record else {}
     if (own := record.get("detection")) is not None:
         yield _entry(own) | classified
     elif named:
