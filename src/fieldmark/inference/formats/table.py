@@ -156,7 +156,9 @@ def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> N
     import polars as pl
 
     special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean, "detected": pl.String}
-    special |= dict.fromkeys((*EVENT, *NOTE), pl.String) | dict.fromkeys(("photos", "count"), pl.UInt32)
+    special |= dict.fromkeys((*EVENT, *NOTE, *CLIP), pl.String) | dict.fromkeys(
+        ("photos", "count"), pl.UInt32
+    )
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
     schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in _columns_of(options)}
     parts = [pl.DataFrame(schema=schema)]

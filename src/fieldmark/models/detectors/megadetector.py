@@ -10,7 +10,7 @@ import contextlib
 import io as text_io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,12 @@ def _detections(result: Mapping[str, Any]) -> tuple[Detection, ...] | ImageRejec
 
 def _package() -> Any:
     try:
-        from megadetector.detection import run_detector
+        return import_module("megadetector.detection.run_detector")
     except ImportError as error:
         raise InputError(
             "MegaDetector's package is not installed: run pip install megadetector, or name an ONNX file "
             "with --model (docs/camera-traps.md)."
         ) from error
-    return run_detector
 
 
 def _weights(package: Any, model: str) -> Path:
