@@ -1,7 +1,7 @@
 """Predict the species in photos: labels sorted by confidence, or "not sure".
 
 Arguments:
-    photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
+    photos: Photos, clips, folders, patterns, @lists, - (standard input) or an annotation file.
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     only: A text file with one species or higher taxon a line: consider only these.
@@ -15,6 +15,10 @@ Options:
     no_prior: Leave out what is to be expected at the place.
     decide: Which label comes first: the most probable one, or the one that is least far off in the taxonomy
         (its expected height; mistakes are nearer, and there may be more). [default: that of the classifier]
+Clips:
+    every: Of a clip, take a frame each so many seconds.
+    changed: Of these, take only frames that differ from the last one taken.
+    frames: A row for each frame of a clip, or each box in one, in place of a row for the clip; with --out.
 Output:
     top: The number of labels for each photo.
     format: What to print.
@@ -78,6 +82,9 @@ def predict(
     xmp: str | None = None,
     copies: Path | None = None,
     submission: Path | None = None,
+    every: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    changed: bool = False,
+    frames: bool = False,
     cluster: str | None = None,
     shards: opt.Positive = 16,
     engine: EngineName | None = None,
@@ -87,10 +94,10 @@ def predict(
     opt.use_cache(cache)
     from fieldmark import inference
 
-    _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
+    _check(out, format, wide=wide, events=events, frames=frames, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
-    items = _photos(photos or (), listed or (), clocks)
+    items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     places = inference.read_deployments(deployments) if deployments else ()
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     items = inference.at_boxes(items, at) if at else items
@@ -101,18 +108,14 @@ def predict(
             return
         records: list[Record] = []
         if out is not None:
-            write = partial(inference.to_file, gap=gap if events else None, deployments=places)
+            write = partial(inference.to_file, gap=gap if events else None, deployments=places, frames=frames)
             rejected = write(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
             typer.echo(f"Written: {out}")
             records = list(inference.records_of(out)) if xmp or copies else []
         else:
-            results = inference.with_progress(run(classifier, items, top), len(items))
-            counted = inference.RejectedCounter(results)
-            kept = _kept(counted, records, len(classifier.taxa)) if xmp or copies else counted
-            threshold = at.threshold if at else None
-            for line in inference.lines(format, kept, classifier.taxonomy, wide=wide, boxes=threshold):
-                typer.echo(line)
-            rejected = counted.rejected
+            keep = records if xmp or copies else None
+            results = run(classifier, items, top)
+            rejected = _print(results, len(items), format, classifier, keep, at, wide=wide)
     _write_side_files(records, items, xmp, copies)
     if rejected:
         raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
@@ -158,29 +161,56 @@ def _write_side_files(
         logger.info(f"{write_copies(records, items, copies):,} copies written to {copies}.")
 
 
-def _kept(results: Iterable[PhotoResult], into: list[Record], among: int) -> Iterator[PhotoResult]:
-    """Pass results on, and keep their records."""
+def _print(
+    results: Iterator[PhotoResult],
+    total: int,
+    format: OutputFormat,
+    classifier: Classifier,
+    into: list[Record] | None,
+    boxes: Boxes | None,
+    *,
+    wide: bool,
+) -> int:
+    """Print results, keep their records in a list where there is one, and return how many are rejected."""
+    from fieldmark import inference
     from fieldmark.inference.record import to_record
 
-    for result in results:
-        into.append(to_record(result, among))
-        yield result
+    counted = inference.RejectedCounter(inference.with_progress(results, total))
+
+    def kept() -> Iterator[PhotoResult]:
+        for result in counted:
+            if into is not None:
+                into.append(to_record(result, len(classifier.taxa)))
+            yield result
+
+    threshold = boxes.threshold if boxes else None
+    for line in inference.lines(format, kept(), classifier.taxonomy, wide=wide, boxes=threshold):
+        typer.echo(line)
+    return counted.rejected
 
 
-def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
-    """Return the photos that the arguments and lists stand for, with their times corrected."""
+def _photos(
+    photos: Sequence[Path], listed: Sequence[str], clocks: Path | None, every: float, *, changed: bool
+) -> list[InputPhoto]:
+    """Return the photos and clips that the arguments and lists stand for, with their times corrected."""
     from fieldmark import inference
     from fieldmark.data.events import read_clocks
+    from fieldmark.data.videos import Sampling
 
-    items = inference.find_photos(photos)
-    for each in listed:
-        items += inference.read_list(each)
-    if not items:
-        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    items = inference.find_all(photos, listed, Sampling(every, changed))
     return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
-def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool) -> None:
+def _check(
+    out: Path | None,
+    form: str,
+    *,
+    wide: bool,
+    events: bool,
+    frames: bool,
+    submission: Path | None,
+    boxes: Path | None,
+) -> None:
     """Refuse options that do not go together."""
     if events and out is None:
         raise InputError("--events writes a file: name it with --out.")
@@ -188,7 +218,11 @@ def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool
         raise InputError("--wide is a row a photo, and --events a row an event: leave one of them out.")
     if wide and out is None and form != "csv":
         raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
-    if not whole:
+    if frames and (out is None or events or wide):
+        raise InputError(
+            "--frames writes a row for each frame: name a file with --out, without --events or --wide."
+        )
+    if submission and boxes:
         raise InputError("--submission has a row for each photo, not for each box: leave --boxes out.")
 
 

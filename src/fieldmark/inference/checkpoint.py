@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fieldmark import __version__
-from fieldmark.data.storage import places
+from fieldmark.inference import journal
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.clips import predict
 from fieldmark.inference.events import event_records
 from fieldmark.inference.formats import FormatOptions, writer_of
 from fieldmark.inference.inputs import Boxes, InputPhoto
-from fieldmark.inference.predictor import (
-    BATCH,
-    PhotoResult,
-    PredictFunction,
-    RejectedCounter,
-    predict,
-    with_progress,
-)
-from fieldmark.inference.record import Record, key_of, to_record
-from fieldmark.utils import io, publishing
-from fieldmark.utils.errors import InputError
-
-logger = logging.getLogger(__name__)
+from fieldmark.inference.journal import Journal
+from fieldmark.inference.predictor import BATCH, PhotoResult, PredictFunction, RejectedCounter, with_progress
+from fieldmark.inference.record import Record, in_frames, key_of, to_record
+from fieldmark.utils import publishing
 
 _JOURNAL = "fieldmark-journal-3"
 
@@ -39,9 +27,8 @@ _JOURNAL = "fieldmark-journal-3"
 class Output:
     """A file of answers, and beside it `FILE.journal`, a line with a checksum for each photo that was named.
 
-    The journal is added to batch by batch and reaches the disk before the next batch, so that a kill
-    costs one batch at most; a later run with the same classifier and options goes on from it. The
-    file itself is made from the journal at the end, whole or not at all.
+    A later run with the same classifier and options goes on from it, see `fieldmark.inference.journal`.
+    The file itself is made from the journal at the end, whole or not at all.
     """
 
     def __init__(
@@ -54,6 +41,8 @@ class Output:
         boxes: Boxes | None = None,
         gap: float | None = None,
         deployments: Sequence[Mapping[str, str]] = (),
+        clips: str = "",
+        frames: bool = False,
     ) -> None:
         self._writer = writer_of(path, wide=wide)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
@@ -62,15 +51,13 @@ class Output:
         self._form = FormatOptions(
             classifier.taxonomy, wide, by, threshold, events=events, deployments=deployments
         )
-        self.journal = _journal_of(path)
-        if path.exists() and not self.journal.exists():
-            raise InputError(
-                f"{path} exists and has no {self.journal.name} beside it to go on from: name "
-                "another file, or delete it."
-            )
         about = {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
         about |= {} if boxes is None else {"boxes": boxes.digest}
-        self._about = json.dumps(about if gap is None else about | {"events": True})
+        about |= {} if gap is None else {"events": True}
+        about |= {"clips": clips} if clips else {}
+        self._frames = frames
+        self._journal: Journal[Record] = Journal(path, about, key_of)
+        self.journal = self._journal.path
         self._events = (
             None if gap is None else partial(event_records, classifier=classifier, top=top, gap=gap)
         )
@@ -80,30 +67,9 @@ class Output:
 
         A photo that has changed since is named anew. What a kill tore, or the disk changed, is dropped.
         """
-        where = {item.key: item.path for item in items}
-        kept = {
-            name: line
-            for name, line, stamp in self._lines()
-            if name not in where or stamp == places.stamp(where[name])
-        }
-        io.write_text(self.journal, "".join(f"{line}\n" for line in (self._about, *kept.values())))
-        if kept:
-            logger.info(f"Going on: {len(kept):,} photos were named before ({self.journal.name})")
+        kept = self._journal.resume({item.key: item.path for item in items})
         once = {item.key: item for item in items}
         return [item for name, item in once.items() if name not in kept]
-
-    def _lines(self) -> Iterator[tuple[str, str, Any]]:
-        """Name, line and stamp of each photo that was named, if by this classifier."""
-        if not self.journal.exists():
-            return
-        with self.journal.open("rb") as handle:
-            if handle.readline() != f"{self._about}\n".encode():
-                logger.info(f"{self.journal.name} is of other options: all photos are predicted again")
-                return
-            for raw in handle:
-                value = _value(raw)
-                if value and "rejected" not in value["entry"]:
-                    yield key_of(value["entry"]), raw.decode().rstrip("\n"), value["stamp"]
 
     def keep(self, results: Iterable[PhotoResult]) -> Iterator[PhotoResult]:
         """Write results down as they come, and pass them on."""
@@ -112,24 +78,22 @@ class Output:
         try:
             for result in results:
                 value = to_record(result, among, wide=wide, timed=timed)
-                line = {"stamp": places.stamp(result.photo.path), "entry": value}
-                text = json.dumps(line, ensure_ascii=False)
-                waiting.append(f"{zlib.crc32(text.encode()):08x} {text}")
+                waiting.append(journal.line(result.photo.path, value))
                 if len(waiting) >= BATCH:
-                    io.append_lines(self.journal, waiting)
+                    self._journal.add(waiting)
                     waiting = []
                 yield result
         finally:
-            io.append_lines(self.journal, waiting)
+            self._journal.add(waiting)
 
     def finish(self) -> None:
         """Write the file from the journal."""
         records = records_of(self.path)
-        with self.journal.open("rb") as handle:
-            notes = any(b', "note": "' in raw for raw in handle)
+        notes, clips = (_is_in(self.journal, key) for key in (b', "note": "', b', "clip": {"rate": '))
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        form = replace(self._form, when=when, photos=records, notes=notes)
-        self._writer.write(self.path, list(self._events(records)) if self._events else records, form)
+        form = replace(self._form, when=when, photos=records, notes=notes, clips=clips)
+        rows = _Frames(records) if self._frames else records
+        self._writer.write(self.path, list(self._events(records)) if self._events else rows, form)
 
 
 @dataclass(frozen=True)
@@ -139,33 +103,27 @@ class _Entries:
     journal: Path
 
     def __iter__(self) -> Iterator[Record]:
-        with self.journal.open("rb") as handle:
-            next(handle)
-            yield from map(self._entry, handle)
-
-    def _entry(self, raw: bytes) -> Record:
-        if (value := _value(raw)) is None:
-            raise InputError(f"{self.journal} was changed: run the same command again; it resumes.")
-        entry: Record = value["entry"]
-        return entry
+        return journal.entries(self.journal)
 
 
-def _value(raw: bytes) -> dict[str, Any] | None:
-    """Return what a line of a journal holds, or None where its checksum is not that of the rest."""
-    checksum, _, text = raw.partition(b" ")
-    if not raw.endswith(b"\n") or checksum != f"{zlib.crc32(text[:-1]):08x}".encode():
-        return None
-    value: dict[str, Any] = json.loads(text)
-    return value
+@dataclass(frozen=True)
+class _Frames:
+    """The records of the frames of clips, and of photos, read anew each time."""
+
+    records: Iterable[Record]
+
+    def __iter__(self) -> Iterator[Record]:
+        return in_frames(self.records)
+
+
+def _is_in(journal: Path, key: bytes) -> bool:
+    with journal.open("rb") as handle:
+        return any(key in raw for raw in handle)
 
 
 def records_of(path: Path) -> Iterable[Record]:
     """Return the records of photos and boxes that a file of answers was made from, by its journal."""
-    return _Entries(_journal_of(path))
-
-
-def _journal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.journal")
+    return _Entries(path.with_name(f"{path.name}.journal"))
 
 
 def to_file(
@@ -179,11 +137,13 @@ def to_file(
     boxes: Boxes | None = None,
     gap: float | None = None,
     deployments: Sequence[Mapping[str, str]] = (),
+    frames: bool = False,
 ) -> int:
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
     `boxes` are those that they are cut to: with others a later run begins anew. With a `gap` the file has a
     row for each event: see `fieldmark.inference.events`. `deployments` are rows of a table, for Camtrap DP.
+    With `frames` there is a row for each frame of a clip, and not for the clip.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -192,7 +152,17 @@ def to_file(
         InputError: the file's name has no known suffix, it cannot be written, or it is another one.
         StoreError: another process writes it.
     """
-    output = Output(path, classifier, top=top, wide=wide, boxes=boxes, gap=gap, deployments=deployments)
+    output = Output(
+        path,
+        classifier,
+        top=top,
+        wide=wide,
+        boxes=boxes,
+        gap=gap,
+        deployments=deployments,
+        clips=next((str(item.sampling) for item in items if item.sampling), ""),
+        frames=frames,
+    )
     with publishing.writing_file(path, "--out"):
         left = output.left(items)
         counted = RejectedCounter(with_progress(name(classifier, left, top), len(left)))
