@@ -334,8 +334,6 @@ def counted(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 clips._of_clip = counted
-from fieldmark.inference import checkpoint
-checkpoint.BATCH = 1
 from fieldmark.cli import main
 main()
 """

@@ -79,7 +79,7 @@ class Output:
             for result in results:
                 value = to_record(result, among, wide=wide, timed=timed)
                 waiting.append(journal.line(result.photo.path, value))
-                if len(waiting) >= BATCH:
+                if len(waiting) >= BATCH or result.photo.sampling:  # a clip may be minutes of work
                     self._journal.add(waiting)
                     waiting = []
                 yield result
