@@ -90,6 +90,7 @@ class Clip:
                 `MAX_PIXELS` and `MAX_SECONDS`), or CORRUPT (no frame can be decoded).
         """
         path, last, due, taken = _checked(self._path), -math.inf, -math.inf, None
+        end = max(self._numbers or (), default=-1)
         with closing(_opened(path)) as container:
             stream = _stream(container, path)
             self.started = str(container.metadata.get("creation_time") or "")
@@ -107,7 +108,7 @@ class Clip:
                 if self._numbers is not None:
                     if number in self._numbers:
                         yield Frame(number, round(second, 3), _pixels(frame))
-                    if number >= max(self._numbers, default=-1):
+                    if number >= end:
                         break
                 elif second >= due - 0.5 / self.rate:  # the nearest frame
                     every = self._sampling.every  # from the last time on; after a gap from this one
