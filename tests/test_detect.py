@@ -588,7 +588,7 @@ def test_megadetector_that_cannot_be_loaded(run, tmp_path: Path, megadetector: N
 
 
 def test_without_megadetectors_package_one_sentence_says_how(run, tmp_path: Path, monkeypatch) -> None:
-    for name in ("megadetector", "megadetector.detection"):
+    for name in ("megadetector", "megadetector.detection", "megadetector.detection.run_detector"):
         monkeypatch.setitem(sys.modules, name, None)
     done = run("detect", photo(tmp_path / "a.jpg", (64, 48), {}), "--out", tmp_path / "no.json")
     assert done.code == 2

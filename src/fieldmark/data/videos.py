@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -89,13 +89,15 @@ class Clip:
             ImageRejected: MISSING, EMPTY, UNREADABLE, NOT_AN_IMAGE (no video), UNSUPPORTED, TOO_LARGE (see
                 `MAX_PIXELS` and `MAX_SECONDS`), or CORRUPT (no frame can be decoded).
         """
-        path, last, due, taken = _checked(self._path), -math.inf, -math.inf, None
+        path, last, due = _checked(self._path), -math.inf, -math.inf
+        taken: np.ndarray[Any, Any] | None = None
+        first: float | None = None
         end = max(self._numbers or (), default=-1)
         with closing(_opened(path)) as container:
             stream = _stream(container, path)
             self.started = str(container.metadata.get("creation_time") or "")
             self.rate = _rate(stream)
-            first, number = None, -1
+            number = -1
             for number, frame in enumerate(_decoded(container, stream)):
                 if first is None:
                     first = frame.time or 0.0
@@ -159,7 +161,7 @@ def _opened(path: Path) -> av.container.InputContainer:
 def _stream(container: av.container.InputContainer, path: Path) -> Any:
     if not container.streams.video:
         reject(RejectReason.NOT_AN_IMAGE, f"{path} has no pictures")
-    stream = container.streams.video[0]
+    stream: Any = container.streams.video[0]
     context = stream.codec_context
     if context is None or context.codec is None:
         reject(RejectReason.UNSUPPORTED, f"{path} has pictures of an unknown kind")
@@ -188,7 +190,7 @@ def _decoded(container: av.container.InputContainer, stream: Any) -> Iterator[An
     """Yield the frames that can be decoded."""
     import av
 
-    packets = container.demux(stream)
+    packets, packet = container.demux(stream), cast(Any, None)
     while True:
         try:
             packet = next(packets, None)

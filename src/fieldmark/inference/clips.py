@@ -18,7 +18,7 @@ from fieldmark.data.videos import Clip, Sampling
 from fieldmark.inference import predictor
 from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.events import combine, named_by, rule_of
-from fieldmark.inference.inputs import InputPhoto
+from fieldmark.inference.inputs import InputPhoto, Kind
 from fieldmark.inference.predictor import ClipResult, PhotoResult, place_to_read
 from fieldmark.inference.record import to_record
 from fieldmark.utils.errors import ImageRejected
@@ -71,7 +71,7 @@ def _by_frame(seen: Sequence[Detection]) -> dict[int, list[Detection]]:
 def _without_animals(photo: InputPhoto, seen: Sequence[Detection]) -> PhotoResult:
     """Return what a clip shows whose boxes are of people or vehicles, or that has none: most of them."""
     kinds = Counter(each.category for each in seen)
-    kind = max(kinds, key=lambda each: kinds[each]) if kinds else "blank"
+    kind: Kind = max(kinds, key=lambda each: kinds[each]) if kinds else "blank"
     seconds = {each.second for each in seen if each.category == kind and each.second is not None}
     return PhotoResult(replace(photo, kind=kind), None, clip=ClipResult(-1.0, (), tuple(sorted(seconds))))
 

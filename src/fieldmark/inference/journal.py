@@ -81,7 +81,7 @@ class Journal(Generic[E]):
 
     def offsets(self) -> dict[str, int]:
         """Return where the last entry of each photo begins, in bytes."""
-        found, at = {}, 0
+        found, at = dict[str, int](), 0
         with self.path.open("rb") as handle:
             for raw in handle:
                 if at:

@@ -75,10 +75,12 @@ def _detections(result: Mapping[str, Any]) -> tuple[Detection, ...] | ImageRejec
         return ImageRejected(RejectReason.CORRUPT, str(failure))
     found = []
     for each in result["detections"]:
-        box = [round(float(side), BOX_DIGITS) for side in each["bbox"]]
-        if min(box[2:]) > 0:
+        left, top, width, height = (round(float(side), BOX_DIGITS) for side in each["bbox"])
+        if min(width, height) > 0:
             confidence = min(round(float(each["conf"]), CONFIDENCE_DIGITS), 1.0)
-            found.append(Detection(Box(*box), _CATEGORIES[str(each["category"])], confidence))
+            found.append(
+                Detection(Box(left, top, width, height), _CATEGORIES[str(each["category"])], confidence)
+            )
     return tuple(sorted(found, key=lambda each: -each.confidence))
 
 

@@ -118,8 +118,8 @@ class OnnxDetector:
         corners_N4, score_N, class_N = boxes_of(given, self._layout, (self._height, self._width))
         known_N = np.isin(class_N, list(self._category)) & (score_N >= self._threshold)
         corners_N4, score_N, class_N = corners_N4[known_N], score_N[known_N], class_N[known_N]
-        keep = (
-            np.argsort(-score_N, kind="stable")
+        keep: list[int] = (
+            np.argsort(-score_N, kind="stable").tolist()
             if self._layout == "end-to-end"
             else suppressed(corners_N4, score_N, class_N)
         )
@@ -132,11 +132,12 @@ class OnnxDetector:
         start, size = [photo.left, photo.top] * 2, [photo.width, photo.height] * 2
         shares = np.clip((corners_4.astype(np.float64) - start) / size, 0, 1)
         left, top, right, bottom = shares.tolist()
-        sides = [round(each, BOX_DIGITS) for each in (left, top, right - left, bottom - top)]
-        if min(sides[2:]) <= 0:
+        sides = (left, top, right - left, bottom - top)
+        left, top, width, height = (round(each, BOX_DIGITS) for each in sides)
+        if min(width, height) <= 0:
             return None  # it lies in the grey
         confidence = min(round(float(score), CONFIDENCE_DIGITS), 1.0)
-        return Detection(Box(*sides), self._category[int(number)], confidence)
+        return Detection(Box(left, top, width, height), self._category[int(number)], confidence)
 
 
 def categories(names: Mapping[int, str], given: str | None, path: Path) -> dict[int, Category]:
