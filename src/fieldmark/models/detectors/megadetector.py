@@ -131,7 +131,7 @@ def _licence() -> str:
     parts = []
     for name in ("megadetector", "ultralytics-yolov5"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            about = metadata.metadata(name)
+            about: Any = metadata.metadata(name)
             licence = about.get("License-Expression") or about.get("License") or "not stated"
             parts.append(f"{name} {about['Version']}: {first_line(ValueError(licence))[:60]}")
     parts.append("its weights: see docs/camera-traps.md")
