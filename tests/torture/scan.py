@@ -24,13 +24,17 @@ from tests.torture.shim import FAULTS, Fault
 
 _DAY = 25 * 3600  # seconds: temporary files younger than a day may be another process's, and stay
 
-# What may differ between two equal runs: times, and nothing else.
+# What may differ between two equal runs: times, and how much of the work was in the cache already.
 _TIMES = (
     re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?"),  # when it was made
-    re.compile(rb'"(features|training|in all|[a-z_]*seconds)": [-+.e\d]+'),  # how long it took
-    re.compile(rb"<dt>Time, .*</dd>"),
+    re.compile(rb'"(features|training|in all|photo_ms|[a-z_]*seconds)": ([-+.e\d]+|null)'),  # how long it took
+    re.compile(rb"<dt>(Time, .*|Duration)</dt>.*</dd>"),
+    re.compile(rb'"computed": \d+'),  # features that were not in the cache
     re.compile(rb'"(README.md|report.html)": "[0-9a-f]{64}"'),  # digests of files with times, compared themselves
 )
+# What may stay: a killed writer's mark in the feature cache, until rows are next written (features/cache.py says so),
+# and what ONNX Runtime keeps among the temporary files.
+_STAYS = ("unsynced.bin", ".ses")
 _TEXT = (".json", ".md", ".html", ".jsonl")
 
 
@@ -127,6 +131,7 @@ class Torture:
         found = Verdict(command.name, fault.name, at)
         commands.copy(self.state(command), self.work)
         found.code, _, said = self.run(command, fault, at)
+        self._first = said
         found.problems += list(_bad_end(found.code, fault, said))
         for name, digest in before.items():
             if name.startswith(("photos/", "more/", "mine.py")) and contents(self.work).get(name) != digest:
@@ -146,7 +151,8 @@ class Torture:
             found.problems.append(f"{name} is {'left over' if name in now else 'missing'}")
         differs = [name for name in now.keys() & wanted.keys() if now[name] != wanted[name]]
         found.identical = not differs
-        found.problems += [f"{name} differs" for name in sorted(differs)]
+        states = self.folder / "states" / command.name
+        found.problems += [_difference(name, states / name, self.work / name) for name in sorted(differs)]
         return found
 
 
@@ -175,10 +181,15 @@ def contents(folder: Path) -> dict[str, str]:
     """The digests of all files in a folder, without what may differ between two equal runs."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        # ONNX Runtime leaves `.ses` among the temporary files.
-        if path.is_file() and path.name != ".ses":
+        if path.is_file() and path.name not in _STAYS:
             found[str(path.relative_to(folder))] = hashlib.sha256(_settled(path)).hexdigest()
     return found
+
+
+def _difference(name: str, wanted: Path, found: Path) -> str:
+    lines = [_settled(path).decode(errors="replace").splitlines() for path in (wanted, found)]
+    first = next((pair for pair in zip(*lines, strict=False) if pair[0] != pair[1]), ("", "")) if name.endswith(_TEXT) else ""
+    return f"{name} differs: {str(first)[:300]}"
 
 
 def _settled(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib
+import io
 import json
 import os
 import signal
@@ -32,9 +33,18 @@ def main() -> None:
 
     models.import_torchvision()
     importlib.import_module("timm")
+    _draw()  # the first text of matplotlib takes seconds
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_run(json.loads(line))) + "\n")
         sys.stdout.flush()
+
+
+def _draw() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().set_title("α 1")
+    figure.savefig(io.BytesIO(), format="svg")
 
 
 def _run(job: dict[str, Any]) -> list[int]:

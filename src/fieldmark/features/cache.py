@@ -15,7 +15,7 @@ once; a damaged one counts as missing, is computed again, and its key is replace
 Caches of older versions have no checksums until they are next written to.
 While a cache is open for writing there is a fourth file:
 
-    unsynced.bin  8 bytes: how many rows are synced
+    unsynced.bin  8 bytes: how many rows are synced; after a kill it stays until rows are next written
 
 One process writes to a cache. Several processes write to segments, caches of their own in the folder
 `segments`, whose rows are then moved to the cache.

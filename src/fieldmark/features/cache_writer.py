@@ -71,7 +71,7 @@ class Writer:
         """
         try:
             sync(self._files.vectors, self._files.keys, self._files.sums)
-            os.pwrite(self._files.marks, np.uint64(self._count).tobytes(), 0)
+            write_all(self._files.marks, np.array([self._count], np.uint64), at=0)
         except OSError as error:
             raise self._refused(error) from error
         self._when = time.monotonic()

@@ -65,9 +65,14 @@ def disk_errors() -> tuple[type[Exception], ...]:
     return (OSError, loaded.SafetensorError) if loaded else (OSError,)
 
 
+_WINDOWS = os.name == "nt"
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if _WINDOWS and path.is_dir():  # which cannot be opened there; NTFS keeps a journal of names
+        return
+    handle = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -135,13 +140,21 @@ def scratch() -> Path:
     for left in Path(tempfile.gettempdir()).glob("fieldmark-*-*"):
         with suppress(OSError):
             if (found := re.match(r"fieldmark-(\d+)-", left.name)) and _is_old(left):
-                try:
-                    os.kill(int(found[1]), 0)
-                except ProcessLookupError:
+                if not _is_running(int(found[1])):
                     shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"fieldmark-{os.getpid()}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this number; taken for granted on Windows, where asking would end it."""
+    try:
+        if not _WINDOWS:
+            os.kill(process, 0)
+    except OSError as error:  # PermissionError: it is another user's
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def is_sealed(path: Path) -> bool:
@@ -329,9 +342,8 @@ def _holder(path: Path) -> str:
     for _ in range(20):
         with suppress(OSError, ValueError, KeyError, TypeError):
             told = json.loads(path.read_text())
-            if told["host"] == platform.node():
-                with suppress(PermissionError):  # it is another user's
-                    os.kill(told["pid"], 0)
+            if told["host"] == platform.node() and not _is_running(told["pid"]):
+                raise ProcessLookupError
             since = time.strftime("%Y-%m-%d %H:%M", time.localtime(told["since"]))
             return f" (process {told['pid']} on {told['host']}, since {since}: {told['command']})"
         time.sleep(0.02)  # the holder is about to write it
