@@ -131,7 +131,6 @@ class Torture:
         found = Verdict(command.name, fault.name, at)
         commands.copy(self.state(command), self.work)
         found.code, _, said = self.run(command, fault, at)
-        self._first = said
         found.problems += list(_bad_end(found.code, fault, said))
         for name, digest in before.items():
             if name.startswith(("photos/", "more/", "mine.py")) and contents(self.work).get(name) != digest:
@@ -163,9 +162,9 @@ def _bad_end(code: int, fault: Fault, said: str) -> Iterator[str]:
     if fault.name == "kill":
         if code not in (-9, 0, 2):
             yield f"exit code {code}"
-    elif code not in (0, 2):
+    elif code not in ((0, 130) if fault.code < 0 else (0, 2)):
         yield f"exit code {code}: {said[-300:]}"
-    elif code == 2 and not (lines and lines[-1].startswith("fieldmark: ") and lines[-1].endswith(".")):
+    elif code and not (lines and lines[-1].startswith("fieldmark: ") and lines[-1].endswith(".")):
         yield f"the last line is no sentence: {lines[-1:]}"
 
 

@@ -28,7 +28,7 @@ enum { GROWS = 1, NAMES = 2, REMOVES = 4, SYNCS = 8 };
 static _Atomic long *counter;    /* of all processes */
 static char root[PATH_MAX];      /* with a slash at its end */
 static long fault_at;            /* 0: only count */
-static int fault_code;           /* an errno; -1 kills */
+static int fault_code;           /* an errno, or minus a signal */
 static int fault_lasts;          /* also all later calls of these kinds fail */
 static int fault_kinds;          /* of calls that can fail so */
 
@@ -91,8 +91,10 @@ static int fails(int kind)
     long number = atomic_fetch_add(counter, 1) + 1;
     if (!fault_at || number < fault_at || (number > fault_at && !fault_lasts))
         return 0;
-    if (fault_code < 0)
-        kill(getpid(), SIGKILL);
+    if (fault_code < 0) {
+        kill(getpid(), -fault_code);
+        return 0;
+    }
     if (!(kind & fault_kinds))
         return 0;
     errno = fault_code;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,16 @@ class Fault:
     """What happens at the k-th call."""
 
     name: str
-    code: int  # an errno; -1: the process is killed
+    code: int  # an errno, or minus the signal that the process gets
     lasts: bool = False  # also at all later calls
     kinds: int = _GROWS | _NAMES | _REMOVES | _SYNCS  # of calls that can fail so
 
 
 # A full disk stays full, and files on it can still be removed; a disk is broken at one place.
 FAULTS = (
-    Fault("kill", -1),
+    Fault("kill", -signal.SIGKILL),
+    Fault("SIGTERM", -signal.SIGTERM),
+    Fault("Ctrl-C", -signal.SIGINT),
     Fault("ENOSPC", errno.ENOSPC, lasts=True, kinds=_GROWS),
     Fault("EDQUOT", errno.EDQUOT, lasts=True, kinds=_GROWS),
     Fault("EIO", errno.EIO),

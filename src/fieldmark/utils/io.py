@@ -53,6 +53,11 @@ def digest(value: Any) -> str:
     return sha256(text.encode())
 
 
+def file_name(text: str) -> str:
+    """The text with what a file's name cannot have on Windows, and slashes, as `_`: names of networks have `:`."""
+    return re.sub(r'[<>:"/\\|?*]', "_", text)
+
+
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, in 64 hexadecimal digits; it is read block by block."""
     with path.open("rb") as handle:
