@@ -117,7 +117,19 @@ def done(draw: Any, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     commands = [
         ("index", photos, "--out", table),
         ("train", table, "--out", "model", *network, "--groups", "none", "--thumbnails", "--epochs", "2"),
-        ("train", table, "--out", "model", *network, "--groups", "none", "--epochs", "1", "--transfer", "all"),
+        (
+            "train",
+            table,
+            "--out",
+            "model",
+            *network,
+            "--groups",
+            "none",
+            "--epochs",
+            "1",
+            "--transfer",
+            "all",
+        ),
         ("predict", "model", photos, "--out", "names.csv"),
         ("check", table, "--out", "checked", *network[:6]),
     ]

@@ -58,6 +58,11 @@ def test_the_scan_sees_what_is_wrong(torture: Torture, monkeypatch: pytest.Monke
     """A run that leaves something, or other bytes, is found out."""
     index = BY_NAME["index"]
     wanted, calls = torture.clean(index)
-    monkeypatch.setitem(torture._clean, "index", (wanted | {"photos.parquet": "other", "more.txt": "x"}, calls))
+    monkeypatch.setitem(
+        torture._clean, "index", (wanted | {"photos.parquet": "other", "more.txt": "x"}, calls)
+    )
     found = torture.point(index, KINDS["kill"], 2)
-    assert [each.split(":")[0] for each in found.problems] == ["more.txt is missing", "photos.parquet differs"]
+    assert [each.split(":")[0] for each in found.problems] == [
+        "more.txt is missing",
+        "photos.parquet differs",
+    ]

@@ -37,7 +37,12 @@ def main() -> None:
     shutil.rmtree(options.folder / "run", ignore_errors=True)
     torture = Torture(options.folder / "run", library, draw_photo)
     try:
-        scan(torture, options.folder, [each for each in COMMANDS if each.name in (options.only or each.name)], end)
+        scan(
+            torture,
+            options.folder,
+            [each for each in COMMANDS if each.name in (options.only or each.name)],
+            end,
+        )
     finally:
         torture.close()
         summarise(options.folder)
@@ -49,9 +54,7 @@ def scan(torture: Torture, folder: Path, wanted: Iterable[Command], end: float) 
     done = {(each["command"], each["fault"], each["at"]) for each in _read(points)}
     # The commands take turns.
     queues = {command: _points(command, torture.clean(command)[1], done) for command in wanted}
-    (folder / "calls.json").write_text(
-        json.dumps({each.name: torture.clean(each)[1] for each in queues})
-    )
+    (folder / "calls.json").write_text(json.dumps({each.name: torture.clean(each)[1] for each in queues}))
     while any(queues.values()):
         for command, queue in queues.items():
             if not queue:
@@ -81,13 +84,18 @@ def summarise(folder: Path) -> None:
     """Write and print the table of what came of the points."""
     verdicts = _read(folder / "points.jsonl")
     calls = json.loads((folder / "calls.json").read_text()) if (folder / "calls.json").exists() else {}
-    lines = ["| Command | Writes | Points tried | No problem | Same bytes | Exit code |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| Command | Writes | Points tried | No problem | Same bytes | Exit code |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in calls:
         mine = [each for each in verdicts if each["command"] == name]
         codes = Counter(str(each["code"]) for each in mine)
         good, same = sum(not each["problems"] for each in mine), sum(bool(each["identical"]) for each in mine)
         ends = ", ".join(f"{code}: {count}" for code, count in codes.most_common())
-        lines.append(f"| {name} | {calls[name]} | {len(mine)} of {len(FAULTS) * calls[name]} | {good} | {same} | {ends} |")
+        lines.append(
+            f"| {name} | {calls[name]} | {len(mine)} of {len(FAULTS) * calls[name]} | {good} | {same} | {ends} |"
+        )
     text = "\n".join(lines) + "\n"
     (folder / "summary.md").write_text(text)
     sys.stdout.write(text)

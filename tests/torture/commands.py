@@ -44,23 +44,34 @@ COMMANDS = (
     Command("train", ("train", "photos", "--out", "model", *TRAIN), "model"),
     Command("retrain", ("train", "photos", "--out", "model", "--seed", "1", *TRAIN), "model", ("train",)),
     Command("grow", ("grow", "model", "more", "--out", "grown", "--engine", "torch"), "grown", ("train",)),
+    Command("check", ("check", "photos", "--out", "checked", "--engine", "torch", *TRAIN[:4]), "checked"),
     Command(
-        "check",
-        ("check", "photos", "--out", "checked", "--engine", "torch", *TRAIN[:4]),
-        "checked",
-    ),
-    Command(
-        "predict", ("predict", "model", "more", "--out", "names.csv", "--engine", "torch"), "names.csv", ("train",)
+        "predict",
+        ("predict", "model", "more", "--out", "names.csv", "--engine", "torch"),
+        "names.csv",
+        ("train",),
     ),
     Command("export", ("export", "model", "--onnx", "model.onnx"), "model.onnx", ("train",)),
     Command(
         "study",
-        (*("study", "mine.py", "photos", "--out", "study", "--engine", "torch"), "--groups", "none", "--weights-dir", "weights"),
+        (
+            *("study", "mine.py", "photos", "--out", "study", "--engine", "torch"),
+            "--groups",
+            "none",
+            "--weights-dir",
+            "weights",
+        ),
         "study",
     ),
     Command(
         "fetch",
-        (*("fetch", "open-data", "--out", "own", "--taxon", "Parus", "--photos", "3"), "--rate", "1000", "--from", "URL"),
+        (
+            *("fetch", "open-data", "--out", "own", "--taxon", "Parus", "--photos", "3"),
+            "--rate",
+            "1000",
+            "--from",
+            "URL",
+        ),
         "own",
     ),
 )

@@ -27,14 +27,19 @@ _DAY = 25 * 3600  # seconds: temporary files younger than a day may be another p
 # What may differ between two equal runs: times, and how much of the work was in the cache already.
 _TIMES = (
     re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?"),  # when it was made
-    re.compile(rb'"(features|training|in all|photo_ms|[a-z_]*seconds)": ([-+.e\d]+|null)'),  # how long it took
+    re.compile(
+        rb'"(features|training|in all|photo_ms|[a-z_]*seconds)": ([-+.e\d]+|null)'
+    ),  # how long it took
     re.compile(rb"<dt>(Time, .*|Duration)</dt>.*</dd>"),
     re.compile(rb'"computed": \d+'),  # features that were not in the cache
-    re.compile(rb'"(README.md|report.html)": "[0-9a-f]{64}"'),  # digests of files with times, compared themselves
+    re.compile(
+        rb'"(README.md|report.html)": "[0-9a-f]{64}"'
+    ),  # digests of files with times, compared themselves
 )
-# What may stay: a killed writer's mark in the feature cache, until rows are next written (features/cache.py says so),
-# and what ONNX Runtime keeps among the temporary files.
-_STAYS = ("unsynced.bin", ".ses")
+# What may stay in the cache until its folder is next written to: a killed writer's mark (features/cache.py), its lock,
+# which the system has freed, and its temporary files; how long features took, which is of the last run that computed
+# any; and what ONNX Runtime keeps among the temporary files.
+_STAYS = re.compile(r"cache/.*(unsynced\.bin|/lock|\.part|/cost\.json)|tmp/\.ses")
 _TEXT = (".json", ".md", ".html", ".jsonl")
 
 
@@ -90,7 +95,11 @@ class Torture:
         said = self.folder / "io" / "err"
         job = {
             "argv": [url if each == "URL" else each for each in command.argv],
-            **{"cwd": str(self.work), "folder": str(self.work), "counter": str(self.folder / "io" / "counter")},
+            **{
+                "cwd": str(self.work),
+                "folder": str(self.work),
+                "counter": str(self.folder / "io" / "counter"),
+            },
             **{"out": str(self.folder / "io" / "out"), "err": str(said), "environment": {}, "seconds": 300},
             **{"at": at, "code": 0, "lasts": False, "kinds": 0},
         }
@@ -180,14 +189,18 @@ def contents(folder: Path) -> dict[str, str]:
     """The digests of all files in a folder, without what may differ between two equal runs."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in _STAYS:
+        if path.is_file() and not _STAYS.fullmatch(str(path.relative_to(folder))):
             found[str(path.relative_to(folder))] = hashlib.sha256(_settled(path)).hexdigest()
     return found
 
 
 def _difference(name: str, wanted: Path, found: Path) -> str:
     lines = [_settled(path).decode(errors="replace").splitlines() for path in (wanted, found)]
-    first = next((pair for pair in zip(*lines, strict=False) if pair[0] != pair[1]), ("", "")) if name.endswith(_TEXT) else ""
+    first = (
+        next((pair for pair in zip(*lines, strict=False) if pair[0] != pair[1]), ("", ""))
+        if name.endswith(_TEXT)
+        else ""
+    )
     return f"{name} differs: {str(first)[:300]}"
 
 

@@ -77,7 +77,14 @@ def _be_the_command(job: dict[str, Any]) -> None:
         from fieldmark import cli
 
         arm = ctypes.CDLL(None).fault_arm
-        arm.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+        arm.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_long,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_int,
+        ]
         if arm(job["folder"].encode(), job["counter"].encode(), *fault[2:]):
             raise OSError("the faults could not be set up")
         cli.main()

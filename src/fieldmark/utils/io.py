@@ -294,6 +294,16 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}): write it anew.") from error
 
 
+def sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which are in a random order: equal runs, equal bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+
+
 @contextmanager
 def lock(path: Path, option: str = "--cache", of: Path | None = None) -> Iterator[None]:
     """Hold an exclusive lock for the length of the block; the file says who holds it.

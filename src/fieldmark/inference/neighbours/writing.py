@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,17 +76,7 @@ def write(
     tensors |= _photos(table, [train.ids[number] for number in chosen], thumbnails=thumbnails)
     with io.replacing(folder / FILE) as temporary:
         save_file(tensors, temporary, metadata=about)
-        _sort_metadata(temporary)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file, which are in a random order: equal runs, equal bytes."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        file.seek(8)
-        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+        io.sort_metadata(temporary)
 
 
 def _chosen(train: LabelledFeatures, per_class: int) -> IntArray:
