@@ -1,8 +1,8 @@
 """Damaged and hostile input, for all that fieldmark reads: `python -m tests.fuzz TARGET --minutes N`.
 
-A target has sound files (seeds); they are changed at random, and reading them may give a value or raise an error that
-fieldmark raises on purpose. Anything else, warnings too, is written to `fuzz-TARGET-NUMBER` in the current folder. The
-numbers are the seeds of the random changes: `--first NUMBER` begins with one of them.
+A target has sound files (seeds); they are changed at random, and reading them may give a value or raise an
+error that fieldmark raises on purpose. Anything else, warnings too, is written to `fuzz-TARGET-NUMBER` in the
+current folder. The numbers are the seeds of the random changes: `--first NUMBER` begins with one of them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from typing import Any
 
 import polars as pl
 from PIL import Image
+from tests.conftest import draw_photo
 
 from fieldmark.data import images, readers
 from fieldmark.data.readers.box_files import read_boxes
 from fieldmark.utils.errors import FieldmarkError, ImageRejected
-from tests.conftest import draw_photo
 
 ODD: tuple[Any, ...] = (
     None,
@@ -234,7 +234,8 @@ def _journal(data: bytes, folder: Path) -> object:
 
 
 FORM = (
-    b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\nabc\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a.jpg"\r\n'
+    b"Content-Type: image/jpeg\r\n\r\nabc\r\n"
     b'--x\r\nContent-Disposition: form-data; name="top"\r\n\r\n3\r\n--x--\r\n'
 )
 

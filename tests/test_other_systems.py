@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as Linux can show it: no call that only POSIX systems have, and names that Windows takes."""
+"""Windows and macOS, as far as Linux can show it: calls that they lack, names they refuse."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import builtins, json, multiprocessing, os, signal, sys
 
 MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "uvloop"}
 CALLS = (
-    "fork sched_getaffinity geteuid getuid pwrite pread posix_fallocate posix_fadvise sync fdatasync setsid getpgid killpg "
-    "sysconf statvfs mkfifo fchmod getloadavg sendfile copy_file_range"
+    "fork sched_getaffinity geteuid getuid pwrite pread posix_fallocate posix_fadvise sync fdatasync "
+    "setsid getpgid killpg sysconf statvfs mkfifo fchmod getloadavg sendfile copy_file_range"
 )
 written = []
 watched = os.path.join(os.getcwd(), "")
@@ -98,7 +98,7 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT"
 def refused(name: str) -> bool:
     """Whether Windows refuses a name of a file or folder."""
     bad = any(char in '<>:"\\|?*' or ord(char) < 32 for char in name)
-    return bad or name.split(".")[0].upper() in RESERVED or name[-1] in ". " or len(name) > 255
+    return bad or name.split(".", maxsplit=1)[0].upper() in RESERVED or name[-1] in ". " or len(name) > 255
 
 
 @pytest.fixture(scope="module")

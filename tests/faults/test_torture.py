@@ -1,7 +1,7 @@
-"""A fixed sample of `make torture`: a command is killed, or its disk fails, at one write; then it is run again.
+"""A fixed sample of `make torture`: a command is killed, or its disk fails, at one write; then it runs again.
 
-What must hold at every point: no traceback, one sentence and exit code 2, old results whole, the user's files as they
-were, and after the second run the same bytes as without a fault, and nothing left over.
+What must hold at every point: no traceback, one sentence and exit code 2, old results whole, the user's files
+as they were, and after the second run the same bytes as without a fault, and nothing left over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.torture import commands
 from tests.torture.scan import Torture
 from tests.torture.shim import FAULTS, build

@@ -1,7 +1,7 @@
 """Kill and fail every command at every write, and count what comes of it: `python -m tests.torture FOLDER`.
 
-The points are in a fixed random order, so that those of the first hour are a fair sample of all. Each is written to
-`points.jsonl` in the folder: the same command goes on. `summary.md` is written at the end.
+The points are in a fixed random order, so that those of the first hour are a fair sample of all. Each is
+written to `points.jsonl` in the folder: the same command goes on. `summary.md` is written at the end.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def summarise(folder: Path) -> None:
         good, same = sum(not each["problems"] for each in mine), sum(bool(each["identical"]) for each in mine)
         ends = ", ".join(f"{code}: {count}" for code, count in codes.most_common())
         lines.append(
-            f"| {name} | {calls[name]} | {len(mine)} of {len(FAULTS) * calls[name]} | {good} | {same} | {ends} |"
+            f"| {name} | {calls[name]} | {len(mine)} of {len(FAULTS) * calls[name]} "
+            f"| {good} | {same} | {ends} |"
         )
     text = "\n".join(lines) + "\n"
     (folder / "summary.md").write_text(text)

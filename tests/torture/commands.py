@@ -19,7 +19,8 @@ from fieldmark.experiments.recipes import Recipe, Run
 
 def recipe(options):
     """Two heads."""
-    runs = (Run("a", "Two", "shufflenet_v2_x0_5", epochs=2), Run("b", "Three", "shufflenet_v2_x0_5", epochs=3))
+    network = "shufflenet_v2_x0_5"
+    runs = (Run("a", "Two", network, epochs=2), Run("b", "Three", network, epochs=3))
     return Recipe("mine", "Two heads", runs)
 '''
 
@@ -105,7 +106,8 @@ def publish(folder: Path, draw: Callable[[int, int], bytes]) -> None:
         photos.append((f"p{n}", n, f"uuid-{n}", n % 3, "jpg", "CC0", 9, 9, 0))
         (folder / "photos" / str(n)).mkdir(parents=True)
         (folder / "photos" / str(n) / "medium.jpg").write_bytes(draw(n % 2, n))
-    accuracy = "observation_uuid,observer_id,latitude,longitude,positional_accuracy,taxon_id,quality_grade,observed_on"
+    accuracy = "observation_uuid,observer_id,latitude,longitude,positional_accuracy,taxon_id,quality_grade"
+    accuracy += ",observed_on"
     sizes = "photo_uuid,photo_id,observation_uuid,observer_id,extension,license,width,height,position"
     tables: dict[str, tuple[str, list[Any]]] = {
         "taxa": ("taxon_id,ancestry,rank,name,active", [(*row, "true") for row in taxa]),

@@ -11,16 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from tests.torture import commands
 from tests.torture.commands import COMMANDS, Command
-from tests.torture.shim import FAULTS, Fault
+from tests.torture.shim import Fault
 
 _DAY = 25 * 3600  # seconds: temporary files younger than a day may be another process's, and stay
 
@@ -36,9 +34,9 @@ _TIMES = (
         rb'"(README.md|report.html)": "[0-9a-f]{64}"'
     ),  # digests of files with times, compared themselves
 )
-# What may stay in the cache until its folder is next written to: a killed writer's mark (features/cache.py), its lock,
-# which the system has freed, and its temporary files; how long features took, which is of the last run that computed
-# any; and what ONNX Runtime keeps among the temporary files.
+# What may stay in the cache until its folder is next written to: a killed writer's mark (features/cache.py),
+# its lock, which the system has freed, and its temporary files; how long features took, which is of the last
+# run that computed any; and what ONNX Runtime keeps among the temporary files.
 _STAYS = re.compile(r"cache/.*(unsynced\.bin|/lock|\.part|/cost\.json)|tmp/\.ses")
 _TEXT = (".json", ".md", ".html", ".jsonl")
 

@@ -1,7 +1,7 @@
 """A Python with everything imported, which forks a process for each command that it is given.
 
-It is started with the library of `shim.c` loaded, reads jobs as lines of JSON, and answers each with the exit code
-(minus the signal of a process that was killed) and the number of calls that were counted.
+It is started with the library of `shim.c` loaded, reads jobs as lines of JSON, and answers each with the exit
+code (minus the signal of a process that was killed) and the number of calls that were counted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import signal
 import struct
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 HEAVY = (
-    "numpy scipy.optimize scipy.stats scipy.special polars PIL.Image msgspec simplejpeg onnx onnxruntime torch "
-    "jinja2 httpx2 matplotlib.figure fieldmark.cli fieldmark.training fieldmark.curation "
+    "numpy scipy.optimize scipy.stats scipy.special polars PIL.Image msgspec simplejpeg onnx onnxruntime "
+    "torch jinja2 httpx2 matplotlib.figure fieldmark.cli fieldmark.training fieldmark.curation "
     "fieldmark.inference.export fieldmark.experiments.study"
 )
 
@@ -53,10 +54,8 @@ def _run(job: dict[str, Any]) -> list[int]:
     if not (child := os.fork()):
         _be_the_command(job)
     _, status = os.waitpid(child, 0)
-    try:  # what it started, if it was killed
+    with suppress(ProcessLookupError):  # what it started, if it was killed
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     with open(job["counter"], "rb") as counter:  # noqa: PTH123
         return [os.waitstatus_to_exitcode(status), struct.unpack("l", counter.read(8))[0]]
 

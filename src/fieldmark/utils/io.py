@@ -54,7 +54,7 @@ def digest(value: Any) -> str:
 
 
 def file_name(text: str) -> str:
-    """The text with what a file's name cannot have on Windows, and slashes, as `_`: names of networks have `:`."""
+    """The text with `_` for what a file's name cannot have on Windows: names of networks have `:`."""
     return re.sub(r'[<>:"/\\|?*]', "_", text)
 
 
@@ -144,9 +144,9 @@ def scratch() -> Path:
     """
     for left in Path(tempfile.gettempdir()).glob("fieldmark-*-*"):
         with suppress(OSError):
-            if (found := re.match(r"fieldmark-(\d+)-", left.name)) and _is_old(left):
-                if not _is_running(int(found[1])):
-                    shutil.rmtree(left, ignore_errors=True)
+            found = re.match(r"fieldmark-(\d+)-", left.name)
+            if found and _is_old(left) and not _is_running(int(found[1])):
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"fieldmark-{os.getpid()}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
