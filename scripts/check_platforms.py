@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,9 @@ def main() -> None:
                 platform,
             ]
             command += ["--only-binary", ":all:", *(f"--extra={each}" for each in extras), "pyproject.toml"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            # PyTorch's wheels are for macOS 14 and later.
+            environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             count = sum("==" in line for line in done.stdout.splitlines())
             what = f"{count} packages" if done.returncode == 0 else done.stderr.strip()
             sys.stdout.write(f"{platform} {'+'.join(extras) or 'base'}: {what}\n")
