@@ -1,6 +1,6 @@
 """Install a wheel into an empty virtual environment, and run demo, train, predict and serve from it.
 
-`python scripts/try_wheel.py dist/*.whl`; `--beside FOLDER` takes all other packages from that folder instead of
+`python scripts/try_wheel.py dist/*.whl`; `--beside FOLDER` takes other packages from that folder instead of
 the package index. Nothing of this checkout is on the path of what is run.
 """
 
