@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: help setup demo docs test lint format bench lock clean
+.PHONY: help setup demo docs test torture lint format bench lock wheel sbom audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ docs: setup  ## build the documentation site into site/
 test: lint  ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+# A few points of it are in `make test`; all take days. Stopped at any time, it goes on where it was.
+torture: setup  ## kill and fail every command at every write, into torture/
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture torture $(TORTURE)
+
 lint: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,5 +53,15 @@ bench: setup  ## compare with what a user would take instead
 lock: setup  ## renew uv.lock after a change of dependencies
 	$(BIN)/uv lock
 
+wheel: setup  ## build the wheel and the source archive into dist/
+	$(BIN)/uv build --quiet --out-dir dist
+
+sbom: setup  ## list what the package needs, with digests, into sbom.json (CycloneDX)
+	$(BIN)/uv export --quiet --frozen --all-extras --no-dev --format cyclonedx1.5 -o sbom.json
+
+audit: setup  ## look for known weaknesses in the locked packages
+	@$(BIN)/uv export --quiet --frozen --all-extras --no-dev --no-emit-project -o $(VENV)/audit.txt
+	@$(BIN)/python scripts/audit.py $(VENV)/audit.txt
+
 clean:  ## remove what was built
-	rm -rf $(VENV) demo site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo site dist sbom.json torture .mypy_cache .pytest_cache .ruff_cache

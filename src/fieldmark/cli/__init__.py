@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, TextIO, cast
 
@@ -67,9 +69,15 @@ def common(
     """Define the options of the program itself."""
 
 
+def _stop(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C or SIGTERM."""
     configure_command_line()
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _stop)
     sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
         app()

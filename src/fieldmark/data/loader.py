@@ -68,7 +68,10 @@ class CropCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as handle:
-                os.posix_fallocate(handle.fileno(), 0, count * size * size * 3)
+                if hasattr(os, "posix_fallocate"):  # Linux: else a full disk would kill the process later
+                    os.posix_fallocate(handle.fileno(), 0, count * size * size * 3)
+                else:
+                    handle.truncate(count * size * size * 3)
                 crops = np.memmap(handle, np.uint8, mode="r+", shape=(count, size, size, 3))
         except OSError as error:
             raise InputError(

@@ -322,7 +322,9 @@ class Evaluation:
             "labels": np.ascontiguousarray(self.labels_N, dtype=np.int64),
         }
         metadata = {"format": _FORMAT, "about": json.dumps(about, ensure_ascii=False)}
-        io.write_bytes(path, save(tensors, metadata))
+        with io.replacing(path) as temporary:
+            temporary.write_bytes(save(tensors, metadata))
+            io.sort_metadata(temporary)
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fieldmark.experiments.own import OwnNetwork, code_key
 from fieldmark.training.finetune.step import Loss
+from fieldmark.utils import io
 from fieldmark.utils.choices import Crop, Transfer
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Run:
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",
             "test" if self.part == "test" and not self.best_of else "",
         ]
-        return "-".join(filter(None, parts))
+        return io.file_name("-".join(filter(None, parts)))
 
 
 @dataclass(frozen=True)

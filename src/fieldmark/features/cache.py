@@ -15,7 +15,7 @@ once; a damaged one counts as missing, is computed again, and its key is replace
 Caches of older versions have no checksums until they are next written to.
 While a cache is open for writing there is a fourth file:
 
-    unsynced.bin  8 bytes: how many rows are synced
+    unsynced.bin  8 bytes: how many rows are synced; after a kill it stays until rows are next written
 
 One process writes to a cache. Several processes write to segments, caches of their own in the folder
 `segments`, whose rows are then moved to the cache.
@@ -28,7 +28,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,7 +47,7 @@ from fieldmark.features.cache_files import (
     sync,
     write_all,
 )
-from fieldmark.features.cache_writer import Handles, Writer
+from fieldmark.features.cache_writer import Handles, Writer, refusing
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
@@ -276,28 +276,28 @@ class FeatureCache:
             StoreError: another process is writing to it.
             InputError: the disk is full.
         """
-        with io.lock(self.folder / "lock"):
-            count = len(self)
-            self._disown_damaged(count)
-            with (
-                self._vectors.open("ab") as vectors,
-                self._index.open("ab") as index,
-                self._sums.open("ab") as sums,
-            ):
+        with io.lock(self.folder / "lock"), ExitStack() as files:
+            with refusing(self.folder):
+                count = len(self)
+                self._disown_damaged(count)
+                paths = (self._vectors, self._index, self._sums)
+                vectors, index, sums = (files.enter_context(path.open("ab")) for path in paths)
                 vectors.truncate(count * self._row_bytes)
                 index.truncate(count * KEY_BYTES)
                 sums.truncate(count * SUM_BYTES)
                 sync(vectors.fileno(), index.fileno(), sums.fileno())
                 # It exists before the first row that is not synced, and is deleted after the last.
                 io.write_bytes(self._unsynced, np.uint64(count).tobytes())
-                with self._unsynced.open("r+b") as marks:
-                    handles = Handles(vectors.fileno(), index.fileno(), sums.fileno(), marks.fileno())
-                    writer = Writer(self.folder, self.dim, self.dtype, count, handles)
-                    try:
-                        yield writer
-                    finally:
-                        writer.sync()
-            self._unsynced.unlink()
+                marks = files.enter_context(self._unsynced.open("r+b"))
+            handles = Handles(vectors.fileno(), index.fileno(), sums.fileno(), marks.fileno())
+            writer = Writer(self.folder, self.dim, self.dtype, count, handles)
+            try:
+                yield writer
+            finally:
+                writer.sync()
+            files.close()
+            with refusing(self.folder):
+                self._unsynced.unlink()
 
     def _disown_damaged(self, count: int) -> None:
         """Give damaged rows keys that no photo has; and all rows a checksum, in caches of older versions."""
@@ -333,7 +333,7 @@ class FeatureCache:
             return
         with self.writing() as writer:
             for segment in full:
-                with suppress(StoreError), io.lock(segment.folder / "lock"):
+                with suppress(StoreError), io.lock(segment.folder / "lock"), refusing(self.folder):
                     self._take(segment, writer)
                     writer.sync()  # safe here before they are deleted there
                     for path in (segment._index, segment._vectors, segment._sums):

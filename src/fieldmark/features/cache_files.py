@@ -91,9 +91,10 @@ def checksums(keys: npt.NDArray[np.bytes_], rows: npt.NDArray[np.floating]) -> C
 def write_all(handle: int, data: npt.NDArray[Any], at: int | None = None) -> None:
     """Write an array's bytes at an offset, or at the current position."""
     view = memoryview(data.view(np.uint8).reshape(-1).data)
+    if at is not None:
+        os.lseek(handle, at, os.SEEK_SET)  # Windows has no call that does both
     while view:
-        done = os.write(handle, view) if at is None else os.pwrite(handle, view, at)
-        view, at = view[done:], at if at is None else at + done
+        view = view[os.write(handle, view) :]
 
 
 def sync(*handles: int) -> None:

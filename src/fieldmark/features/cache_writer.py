@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ class Writer:
             os.ftruncate(self._files.keys, self._count * KEY_BYTES)
             os.ftruncate(self._files.vectors, self._count * self._dim * self._dtype.itemsize)
             os.ftruncate(self._files.sums, self._count * SUM_BYTES)
-            raise self._refused(error) from error
+            raise _refused(self._folder, error) from error
         self._count += len(keys)
         if time.monotonic() - self._when > SYNCED_EVERY:
             self.sync()
@@ -69,16 +70,23 @@ class Writer:
         Raises:
             InputError: the disk is full, or broken.
         """
-        try:
+        with refusing(self._folder):
             sync(self._files.vectors, self._files.keys, self._files.sums)
-            os.pwrite(self._files.marks, np.uint64(self._count).tobytes(), 0)
-        except OSError as error:
-            raise self._refused(error) from error
+            write_all(self._files.marks, np.array([self._count], np.uint64), at=0)
         self._when = time.monotonic()
 
-    def _refused(self, error: OSError) -> InputError:
-        return InputError(
-            f"features could not be written to {self._folder} ({error.strerror}): free "
-            "some space or name another folder with --cache, then run the same command again; "
-            "it resumes."
-        )
+
+@contextmanager
+def refusing(folder: Path) -> Iterator[None]:
+    """Raise an InputError for what the disk refuses to a cache in this folder."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def _refused(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"features could not be written to {folder} ({error.strerror}): free some space or name another "
+        "folder with --cache, then run the same command again; it resumes."
+    )

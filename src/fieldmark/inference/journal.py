@@ -110,7 +110,7 @@ def entries(journal: Path) -> Iterator[Any]:
         InputError: it was changed.
     """
     with journal.open("rb") as handle:
-        next(handle)
+        handle.readline()
         for raw in handle:
             yield _entry(raw, journal)
 

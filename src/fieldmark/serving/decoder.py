@@ -11,11 +11,12 @@ Output: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height
 from __future__ import annotations
 
 import json
-import resource
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from fieldmark.data import images, transforms
 from fieldmark.data.transforms import Preprocess
@@ -81,19 +82,25 @@ def _warm_up(views: Sequence[Preprocess]) -> None:
 
 def _limit(max_pixels: int) -> None:
     """Limit memory, and forbid files and core dumps."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        size_now = int(file.read().split()[0]) * resource.getpagesize()
-    memory = size_now + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ImportError):  # Windows: only the limit of pixels and the server's clock hold there
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with suppress(FileNotFoundError):  # macOS, which has no limit of memory
+            size_now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            memory = size_now + _SPARE_MEMORY + _BYTES_A_PIXEL * max_pixels
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def _allow_seconds(seconds: float) -> None:
     """Limit processor time from now on, so that an endless loop ends even without the server."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    with suppress(ImportError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = int(used.ru_utime + used.ru_stime + seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

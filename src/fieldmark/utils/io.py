@@ -53,6 +53,11 @@ def digest(value: Any) -> str:
     return sha256(text.encode())
 
 
+def file_name(text: str) -> str:
+    """The text with `_` for what a file's name cannot have on Windows: names of networks have `:`."""
+    return re.sub(r'[<>:"/\\|?*]', "_", text)
+
+
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, in 64 hexadecimal digits; it is read block by block."""
     with path.open("rb") as handle:
@@ -65,9 +70,14 @@ def disk_errors() -> tuple[type[Exception], ...]:
     return (OSError, loaded.SafetensorError) if loaded else (OSError,)
 
 
+_WINDOWS = os.name == "nt"
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if _WINDOWS and path.is_dir():  # which cannot be opened there; NTFS keeps a journal of names
+        return
+    handle = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -134,14 +144,22 @@ def scratch() -> Path:
     """
     for left in Path(tempfile.gettempdir()).glob("fieldmark-*-*"):
         with suppress(OSError):
-            if (found := re.match(r"fieldmark-(\d+)-", left.name)) and _is_old(left):
-                try:
-                    os.kill(int(found[1]), 0)
-                except ProcessLookupError:
-                    shutil.rmtree(left, ignore_errors=True)
+            found = re.match(r"fieldmark-(\d+)-", left.name)
+            if found and _is_old(left) and not _is_running(int(found[1])):
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"fieldmark-{os.getpid()}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this number; taken for granted on Windows, where asking would end it."""
+    try:
+        if not _WINDOWS:
+            os.kill(process, 0)
+    except OSError as error:  # PermissionError: it is another user's
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def is_sealed(path: Path) -> bool:
@@ -276,6 +294,16 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}): write it anew.") from error
 
 
+def sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which are in a random order: equal runs, equal bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+
+
 @contextmanager
 def lock(path: Path, option: str = "--cache", of: Path | None = None) -> Iterator[None]:
     """Hold an exclusive lock for the length of the block; the file says who holds it.
@@ -329,9 +357,8 @@ def _holder(path: Path) -> str:
     for _ in range(20):
         with suppress(OSError, ValueError, KeyError, TypeError):
             told = json.loads(path.read_text())
-            if told["host"] == platform.node():
-                with suppress(PermissionError):  # it is another user's
-                    os.kill(told["pid"], 0)
+            if told["host"] == platform.node() and not _is_running(told["pid"]):
+                raise ProcessLookupError
             since = time.strftime("%Y-%m-%d %H:%M", time.localtime(told["since"]))
             return f" (process {told['pid']} on {told['host']}, since {since}: {told['command']})"
         time.sleep(0.02)  # the holder is about to write it

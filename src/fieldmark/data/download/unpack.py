@@ -115,7 +115,8 @@ def _take(member: _Member, target: Path) -> None:
 
 def _settle(staging: Path, folder: Path) -> None:
     """Rename unpacked files to their final paths; several archives may fill one folder."""
-    os.sync()  # once for all: one sync a photo would take hours
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()  # once for all: one sync a photo would take hours
     for top in sorted(staging.iterdir()):
         place = folder / top.name
         if top.is_dir() and place.is_dir():

@@ -153,7 +153,8 @@ def _described(about: Path) -> tuple[Table, Table | None, Path]:
     if zipped:
         folder = io.unzip(about, dict.fromkeys(wanted, _ROOM * about.stat().st_size + 2**20))
     if missing := next((file for file in wanted if not (folder / file).is_file()), None):
-        raise InputError(f"{about} lacks the table {missing}: it is incomplete, download it again.")
+        named = " ".join(missing.split())  # in one line
+        raise InputError(f"{about} lacks the table {named}: it is incomplete, download it again.")
     return core, extension, folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -205,7 +206,7 @@ def _cells(lines: bytes, separator: str, quote: str | None) -> int:
         return text.count(separator) + 1
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote)
     try:
-        return len(list(rows)[-1])
+        return len(next(iter(deque(rows, maxlen=1)), ()))  # a line of nothing but NUL has no row
     except csv.Error:  # such as a cell of more than 128 KiB: Polars will find the error
         return sys.maxsize
 

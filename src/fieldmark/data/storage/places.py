@@ -238,7 +238,8 @@ def _member(place: TarMember, max_bytes: int) -> bytes:
     else:
         try:
             with place.file.open("rb", buffering=0) as handle:
-                data = os.pread(handle.fileno(), place.size, place.offset)
+                handle.seek(place.offset)
+                data = handle.read(place.size)
         except FileNotFoundError as error:
             raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
         except (OSError, ValueError, OverflowError, MemoryError) as error:

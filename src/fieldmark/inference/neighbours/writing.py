@@ -76,6 +76,7 @@ def write(
     tensors |= _photos(table, [train.ids[number] for number in chosen], thumbnails=thumbnails)
     with io.replacing(folder / FILE) as temporary:
         save_file(tensors, temporary, metadata=about)
+        io.sort_metadata(temporary)
 
 
 def _chosen(train: LabelledFeatures, per_class: int) -> IntArray:

@@ -91,7 +91,7 @@ def rate(engine: Engine, crops: Any) -> float:
 
 
 def _path(now: dict[str, Any]) -> Path:
-    return graphs.folder() / f"{now['network'][1]}.{io.digest(now)[:16]}.json"
+    return graphs.folder() / io.file_name(f"{now['network'][1]}.{io.digest(now)[:16]}.json")
 
 
 def _processor() -> str:

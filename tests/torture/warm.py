@@ -1,0 +1,105 @@
+"""A Python with everything imported, which forks a process for each command that it is given.
+
+It is started with the library of `shim.c` loaded, reads jobs as lines of JSON, and answers each with the exit
+code (minus the signal of a process that was killed) and the number of calls that were counted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib
+import io
+import json
+import os
+import signal
+import struct
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any
+
+HEAVY = (
+    "numpy scipy.optimize scipy.stats scipy.special polars PIL.Image msgspec simplejpeg onnx onnxruntime "
+    "torch jinja2 httpx2 matplotlib.figure fieldmark.cli fieldmark.training fieldmark.curation "
+    "fieldmark.inference.export fieldmark.experiments.study"
+)
+
+
+def main() -> None:
+    """Run jobs until the input ends."""
+    for name in HEAVY.split():
+        importlib.import_module(name)
+    from fieldmark import models
+
+    models.import_torchvision()
+    importlib.import_module("timm")
+    _draw()  # the first text of matplotlib takes seconds
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(_run(json.loads(line))) + "\n")
+        sys.stdout.flush()
+
+
+def _draw() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().set_title("α 1")
+    figure.savefig(io.BytesIO(), format="svg")
+
+
+def _run(job: dict[str, Any]) -> list[int]:
+    with open(job["counter"], "wb") as counter:  # noqa: PTH123
+        counter.write(bytes(8))
+    if not (child := os.fork()):
+        _be_the_command(job)
+    _, status = os.waitpid(child, 0)
+    with suppress(ProcessLookupError):  # what it started, if it was killed
+        os.killpg(child, signal.SIGKILL)
+    with open(job["counter"], "rb") as counter:  # noqa: PTH123
+        return [os.waitstatus_to_exitcode(status), struct.unpack("l", counter.read(8))[0]]
+
+
+def _be_the_command(job: dict[str, Any]) -> None:
+    code = 1
+    try:
+        os.setsid()
+        signal.alarm(job["seconds"])
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(job["cwd"])
+        fault = (job["folder"], job["counter"], job["at"], job["code"], job["lasts"], job["kinds"])
+        os.environ |= job["environment"]
+        os.environ["FIELDMARK_FAULT"] = "|".join(str(int(x) if isinstance(x, bool) else x) for x in fault)
+        sys.argv = ["fieldmark", *job["argv"]]
+        from fieldmark import cli
+
+        arm = ctypes.CDLL(None).fault_arm
+        arm.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_long,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_int,
+        ]
+        if arm(job["folder"].encode(), job["counter"].encode(), *fault[2:]):
+            raise OSError("the faults could not be set up")
+        cli.main()
+        code = 0
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else int(bool(leave.code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            atexit._run_exitfuncs()  # as at the end of an ordinary Python
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
