@@ -24,9 +24,10 @@ import torch
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import selection
 from fieldmark.heads.base import LinearHead, Scaling
+from fieldmark.heads.layers_in_training import BETAS, EPSILON
 from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.scaling import subsample
-from fieldmark.heads.softmax import BETAS, EPSILON, Epoch, Fit, Hyperparameters, Training, by_loss, cosine
+from fieldmark.heads.softmax import Epoch, Fit, Hyperparameters, Training, by_loss, cosine
 from fieldmark.utils import random
 from fieldmark.utils.logging import report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
