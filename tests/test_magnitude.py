@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.test_finetune import crops, tiny
+from tests.test_study_python import OWN, TOP
 from torch import nn
 
 from fieldmark.experiments import Options, Run, StudyConfig, study
@@ -18,8 +21,6 @@ from fieldmark.training import finetune
 from fieldmark.training.finetune import magnitude
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.utils.errors import InputError
-from tests.test_finetune import crops, tiny
-from tests.test_study_python import OWN, TOP
 
 HOW = FineTuning("all", epochs=2, batch_size=8, learning_rate=3e-3, weight_decay=0.05, average=0.9)
 
@@ -48,7 +49,7 @@ def test_the_smallest_weights_of_all_layers_become_zero() -> None:
 
 def test_each_round_leaves_the_same_share_and_the_last_is_what_was_asked_for() -> None:
     left = [1.0, *(1 - each for each in magnitude.sparsities(0.9))]
-    shares = [after / before for before, after in zip(left, left[1:], strict=False)]
+    shares = [after / before for before, after in itertools.pairwise(left)]
     np.testing.assert_allclose(shares, shares[0])
     assert left[-1] == pytest.approx(0.1)
 

@@ -2,9 +2,9 @@
 
 `loop` is the training loop. A recipe (`config`) has all settings: `plain` is the paper's, `good` has the
 improvements since. The other files: `data` and `augment` (the photos), `layers` and `low_rank` (what is
-trained, and how fast), `step` (one update), `adamw8` (the optimiser in 8 bits), `magnitude` (zeros in place of
-the smallest weights), `checkpoint` (interrupted runs), `device` (device and data type), `distributed` (several
-processes), `time_estimate`, `memory_estimate`.
+trained, and how fast), `step` (one update), `adamw8` (the optimiser in 8 bits), `magnitude` (zeros in place
+of the smallest weights), `checkpoint` (interrupted runs), `device` (device and data type), `distributed`
+(several processes), `time_estimate`, `memory_estimate`.
 """
 
 from __future__ import annotations
