@@ -31,7 +31,7 @@ DIM, BATCH = 1_280, 512
 CLASSES = (1_000, 10_000, 100_000)
 STEPS = 3
 OURS_SWEEP, RATES = "softmax, one sweep", (3e-4, 1e-3, 3e-3)
-WIDE, PHOTOS, SETTINGS = (2_048, 1_010), 4_096, len(RATES)
+WIDE, PHOTOS, SETTINGS = (2_048, 1_010), 2_048, len(RATES)
 WHOLE = 241_418
 OURS, PEER = "drawn classes", "nn.Linear, cross_entropy, AdamW"
 
