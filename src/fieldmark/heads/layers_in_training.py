@@ -27,6 +27,40 @@ _SMALL = 1 << 22
 """Up to so many products per layer and step, threads cost more than they gain."""
 
 
+def adamw(
+    parameter: torch.Tensor,
+    gradient: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    steps: torch.Tensor,
+    rate: float,
+    decay: float = 0.0,
+) -> None:
+    """Update contiguous parameters and their moments in place, by equations 1 to 12 of the AdamW paper.
+
+    The operator is that of `torch.optim.AdamW(fused=True)`: the optimiser itself imports PyTorch's compiler
+    at its first step, which takes longer than most heads.
+
+    Args:
+        parameter, gradient, first, second: of one shape.
+        steps: the number of this step, from 1, float32.
+        rate: the learning rate.
+        decay: the weight decay.
+    """
+    torch.ops.aten._fused_adamw_(
+        *([each] for each in (parameter, gradient, first, second)),
+        [],
+        [steps],
+        lr=rate,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        weight_decay=decay,
+        eps=EPSILON,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
 class LayersInTraining:
     """K linear layers, W_KEC: D rows of weights and the bias as the last, E = D + 1.
 
@@ -74,10 +108,6 @@ class LayersInTraining:
     def update(self, x_BE: FloatArray, g_KBC: torch.Tensor, factor: float) -> None:
         """Make a step of AdamW from the gradient by the logits.
 
-        As PyTorch computes it (equations 1 to 12 of the AdamW paper), by the operator of
-        `torch.optim.AdamW(fused=True)`: the optimiser itself imports PyTorch's compiler at its first step,
-        which takes longer than most heads.
-
         Args:
             x_BE: the batch.
             g_KBC: the gradient of the loss by the logits.
@@ -89,21 +119,8 @@ class LayersInTraining:
         def work(part: tuple[int, slice]) -> None:
             k, rows = part
             np.matmul(x_BE[:, rows].T, gradient_KBC[k], out=self.gradient_KEC[k, rows])
-            torch.ops.aten._fused_adamw_(
-                [self.parameters[k, rows]],
-                [self.gradients[k, rows]],
-                [self.first[k, rows]],
-                [self.second[k, rows]],
-                [],
-                [self.steps],
-                lr=self.rates[k] * factor,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                weight_decay=self.decays[k],
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
-            )
+            parts = [each[k, rows] for each in (self.parameters, self.gradients, self.first, self.second)]
+            adamw(*parts, self.steps, self.rates[k] * factor, self.decays[k])
 
         self._each(work, self.rows)
 
