@@ -20,7 +20,7 @@ LOSSES = st.lists(st.tuples(*[st.integers(0, 9)] * 2), min_size=1, max_size=20)
 def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
     losses: list[tuple[int, int]], patience: int
 ) -> None:
-    weight = torch.zeros(3, 2, 4)
+    weight = torch.zeros(2, 3, 4)
     stopping = EarlyStopping([weight], patience)
     for number, pair in enumerate(losses, 1):
         weight += 1  # what an epoch leaves is its number
@@ -35,7 +35,7 @@ def test_it_ends_when_no_arm_got_better_and_each_goes_back_to_its_best(
             break
     stopping.restore_best()
     for hyperparameters, epoch in enumerate(stopping.best_epoch):
-        assert (weight[:, hyperparameters] == epoch).all()
+        assert (weight[hyperparameters] == epoch).all()
 
 
 def noisy(count: int, seed: int) -> LabelledFeatures:

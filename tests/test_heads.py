@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
-from fieldmark.heads import default, ridge
+from fieldmark.heads import default, layers_in_training, ridge
 from fieldmark.heads.base import LinearHead, Scaling
 from fieldmark.heads.scaling import fit_weights, subsample
 from fieldmark.heads.selection import schedule
@@ -90,6 +90,25 @@ def test_many_at_once_are_what_each_is_alone() -> None:
         np.testing.assert_allclose(
             [each.val_loss for each in found.curve], [e.val_loss for e in alone.curve], atol=1e-3
         )
+
+
+def test_blocks_of_large_layers_in_threads_are_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few cores there are: the blocks depend on the layer alone."""
+    settings = [Hyperparameters(1e-3, 0.1), Hyperparameters(1e-2, label_smoothing=0.1)]
+    how = Training(epochs=2, batch_size=50)
+    train, val = blobs(100, 150), blobs(40, 150, seed=1)  # three blocks of rows
+    whole = fit_sweep(train, val, 5, how, settings)
+    monkeypatch.setattr(layers_in_training, "_SMALL", 0)
+    monkeypatch.setattr(layers_in_training, "_BLOCK", 5 * 64)
+    monkeypatch.setattr(layers_in_training, "_COLUMNS", 2)
+    monkeypatch.setattr("fieldmark.utils.cpu.cores", lambda: 3)
+    several = fit_sweep(train, val, 5, how, settings)
+    monkeypatch.setattr("fieldmark.utils.cpu.cores", lambda: 1)
+    one = fit_sweep(train, val, 5, how, settings)
+    for first, second, third in zip(whole, several, one, strict=True):
+        np.testing.assert_allclose(second.head.weight, first.head.weight, atol=1e-4)
+        np.testing.assert_array_equal(second.head.weight, third.head.weight)
+        assert second.curve == third.curve
 
 
 def test_a_class_that_is_not_learned_is_never_the_answer() -> None:

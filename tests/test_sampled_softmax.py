@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import default, sampled_softmax
 from fieldmark.heads.base import LinearHead
-from fieldmark.heads.softmax import Hyperparameters, Training, fit_sweep
+from fieldmark.heads.softmax import Hyperparameters, Training, cosine, fit_sweep
 
 
 def blobs(photos: int, classes: int, dim: int, seed: int) -> LabelledFeatures:
@@ -88,3 +89,25 @@ def test_training_takes_it_by_the_number_of_classes(monkeypatch: pytest.MonkeyPa
     assert (
         sampled_softmax.measure(best[0].head, val)[1] <= sampled_softmax.measure(plain[0].head, val)[1] + 0.05
     )
+
+
+def test_with_no_more_classes_than_are_drawn_the_loss_is_exact() -> None:
+    """Each step is then that of all classes, and equals PyTorch's own layer and optimiser."""
+    rng, classes, dim = np.random.default_rng(3), 7, 5
+    how = Training(epochs=1, batch_size=8)
+    layer = sampled_softmax.Sampled(np.full(classes, 8), dim, how, 1e-2, drawn=classes)
+    peer = torch.nn.Linear(dim, classes)
+    torch.nn.init.zeros_(peer.weight)
+    torch.nn.init.zeros_(peer.bias)
+    optimiser = torch.optim.AdamW(peer.parameters(), 1e-2, weight_decay=0.0)
+    for step in range(4):
+        x_BD, y_B = rng.normal(size=(8, dim)).astype(np.float32), rng.integers(0, classes, 8)
+        optimiser.param_groups[0]["lr"] = 1e-2 * cosine(step, 7)
+        loss = torch.nn.functional.cross_entropy(peer(torch.from_numpy(x_BD)), torch.from_numpy(y_B))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        assert layer.update(x_BD, y_B) == pytest.approx(loss.item(), abs=1e-6)
+    head = layer.head()
+    np.testing.assert_allclose(head.weight, peer.weight.detach().numpy().T, atol=1e-5)
+    np.testing.assert_allclose(head.bias, peer.bias.detach().numpy(), atol=1e-5)

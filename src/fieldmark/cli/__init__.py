@@ -24,16 +24,6 @@ from fieldmark.utils.printable import PrintableStream
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(
-    name="fieldmark",
-    cls=Group,
-    help="Train a species classifier from labelled photos, and measure its error.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
 COMMANDS = {
     "Quick start": ("demo",),
     "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract", "detect"),
@@ -42,12 +32,6 @@ COMMANDS = {
     "Study": ("study",),
 }
 """The commands in the groups and the order in which `--help` lists them."""
-
-for group, names in COMMANDS.items():
-    for name in names:
-        module = import_module(f"fieldmark.cli.{name}")
-        command = getattr(module, name)
-        app.command(cls=Command, help=describe(command, module.__doc__ or ""), rich_help_panel=group)(command)
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -60,13 +44,48 @@ def version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def common(
     show_version: Annotated[
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Define the options of the program itself."""
+
+
+def application(only: str = "") -> typer.Typer:
+    """Return the command line.
+
+    Args:
+        only: the command that is called: the others are not built then, which shortens the start. All are
+            built where there is none of this name.
+    """
+    app = typer.Typer(
+        name="fieldmark",
+        cls=Group,
+        help="Train a species classifier from labelled photos, and measure its error.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(common)
+    known = any(only in names for names in COMMANDS.values())
+    for group, names in COMMANDS.items():
+        for name in names:
+            if known and name != only:
+                continue
+            module = import_module(f"fieldmark.cli.{name}")
+            command = getattr(module, name)
+            summary = describe(command, module.__doc__ or "")
+            app.command(cls=Command, help=summary, rich_help_panel=group)(command)
+    return app
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """Return the command line with all commands as `app`."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return application()
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -80,7 +99,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, _stop)
     sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
-        app()
+        application(next(iter(sys.argv[1:]), ""))()
     except FieldmarkError as error:
         logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)

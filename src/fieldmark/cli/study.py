@@ -1,7 +1,7 @@
 """Compare networks and ways of training on your photos: the paper's study, or your own.
 
 Arguments:
-    recipe: paper, better, tuned, foundation, traps, or a Python file.
+    recipe: paper, better, tuned, foundation, compact, traps, or a Python file.
     data: Labelled photos in any layout.
 Options:
     out: The folder to write the study to.
@@ -13,8 +13,8 @@ Data:
     frequent_from: Classes with this many training photos are frequent.
     test: The share of test photos.
 Network:
-    backbone: A network of the recipes foundation and traps; repeatable. [default: all whose weights are
-        here; of traps: the default network]
+    backbone: A network of the recipes foundation, compact and traps; repeatable. [default: all whose weights
+        are here; of traps: the default network]
     skip_missing: Leave out networks without pretrained weights.
 Training:
     epochs: The number of epochs.

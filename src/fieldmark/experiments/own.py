@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import LinearHead, Scaling
-from fieldmark.heads.softmax import BETAS, EPSILON, Epoch, Hyperparameters, Training, cosine
+from fieldmark.heads.layers_in_training import BETAS, EPSILON
+from fieldmark.heads.softmax import Epoch, Hyperparameters, Training, cosine
 from fieldmark.models.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture, WeightsInfo
 from fieldmark.models.backbone import Backbone
 from fieldmark.models.network import seeded, with_layer

@@ -4,6 +4,7 @@ fieldmark study paper DATA --out DIR --weights-dir WEIGHTS      the study of the
 fieldmark study better DATA --out DIR --weights-dir WEIGHTS     heads, rare classes, pruning, ensembles
 fieldmark study tuned DATA --out DIR --epochs 3 --test 0.25     fine-tuning beside the last layer alone
 fieldmark study foundation DATA --out DIR --backbone NAME ...   networks of today, frozen and fine-tuned
+fieldmark study compact DATA --out DIR --epochs 3               fewer weights, and smaller networks
 fieldmark study my_recipe.py DATA --out DIR    your own: a file with a function `recipe(options)`
 """
 
@@ -189,6 +190,32 @@ def tuned(options: Options) -> Recipe:
     )
 
 
+SPARSITIES = (0.5, 0.8, 0.9)
+"""Shares of weights that are zero, in the recipe `compact`."""
+
+
+def compact(options: Options) -> Recipe:
+    """Return a study of smaller models: magnitude pruning with retraining, and smaller networks.
+
+    The first of `options.backbones` (or the default network) is where it starts, the others are the smaller
+    ones. All layers are trained, by the same recipe; measured on the test part, which no choice used.
+    """
+    start, *smaller = options.backbones or (LITE0, "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5")
+    how: dict[str, Any] = {"pruned": False, "part": "test", "epochs": options.epochs, "mode": "tuned"}
+    return Recipe(
+        "compact",
+        "Smaller models on your photos",
+        (
+            Run("compact", start, start, "all", **how),
+            *(
+                Run("compact", f"{start}, {share:.0%} zeros", start, "all", sparsity=share, **how)
+                for share in SPARSITIES
+            ),
+            *(Run("compact", name, name, "all", **how) for name in smaller),
+        ),
+    )
+
+
 FEW = (1, 2, 5, 10)
 """Photos of a class that are learned from, in the recipe `foundation`."""
 
@@ -271,7 +298,8 @@ def traps(options: Options) -> Recipe:
 
 
 RECIPES: dict[str, RecipeFunction] = {
-    **{"paper": paper, "better": better, "tuned": tuned, "foundation": foundation, "traps": traps}
+    **{"paper": paper, "better": better, "tuned": tuned, "foundation": foundation, "traps": traps},
+    "compact": compact,
 }
 
 

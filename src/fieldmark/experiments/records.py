@@ -65,6 +65,8 @@ class StudyRow(Record):
     note: str = ""  # a sentence, or empty
     giga_macs: float | None = None  # multiply-adds of one answer, in thousands of millions
     photo_ms: float | None = None  # milliseconds that the network takes for one answer, without decoding
+    sparsity: float | UnsetType = UNSET  # the share of weights that are zero, where the `Run` has one
+    megabytes: float | UnsetType = UNSET  # of a trained network's weights in a file, zeros left out
     bands: Mapping[str, Band] | None = None  # errors over rare (`tail`), `medium`, frequent (`head`) classes
     val_top1_error: float | None = None  # over photos of the learned classes
     val_top1_error_all_classes: float | None = None  # over all; one of a pruned class counts as wrong

@@ -74,6 +74,8 @@ class Run:
         size, crop: the side of the crops in pixels, and how they are made; None: as for `TrainConfig`.
         changes: for `tuned`: fields of `fieldmark.training.finetune.FineTuning` that differ from
             those of the recipe `finetune.good`.
+        sparsity: for `tuned` with all layers: the share of weights that become zero by magnitude pruning,
+            in rounds of `epochs` each (see `fieldmark.training.finetune.magnitude`); None: none.
         network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
             output are the features.
         loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
@@ -104,6 +106,7 @@ class Run:
     size: int | None = None
     crop: Crop | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    sparsity: float | None = None
     network: OwnNetwork | Callable[[], nn.Module] | None = None
     loss: Loss | None = None
     version: str = ""
@@ -134,6 +137,7 @@ class Run:
             "whole": False,
             "size": None,
             "crop": None,
+            "sparsity": None,
         }  # where unset, older rows keep their keys
         out = {"network", "loss", "version", *(n for n, unset in later.items() if getattr(self, n) == unset)}
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in out}
@@ -161,6 +165,7 @@ class Run:
             "whole-photos" if self.whole else "",
             *(f"{self.size}px" if self.size else "", self.crop or ""),
             re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
+            "" if self.sparsity is None else f"{self.sparsity}zeros",
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",
             "test" if self.part == "test" and not self.best_of else "",
         ]

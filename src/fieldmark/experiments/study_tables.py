@@ -68,6 +68,12 @@ TABLES = {
         "Fine-tuning compared with the last layer alone",
         "The network itself is trained, starting from the last layer of the first row.",
     ),
+    "compact": (
+        "Smaller networks, and fewer weights",
+        "All layers are trained. The first network is the reference; then the same with its smallest "
+        "weights set to zero in rounds (Han and others, 2015), a smaller file at the same speed; then other, "
+        "smaller networks.",
+    ),
     "parts": (
         "The parts of the fine-tuning recipe",
         "All layers trained, with one part of the recipe changed at a time.",
@@ -100,7 +106,9 @@ def sections(study: StudyRecord) -> list[Section]:
 
 
 def _shown(row: StudyRow) -> bool:
-    return bool(row.bands) and (row.part == "cross" or row.table in ("tail-test", "tuned", "parts"))
+    return bool(row.bands) and (
+        row.part == "cross" or row.table in ("tail-test", "tuned", "parts", "compact")
+    )
 
 
 def line(label: str, row: StudyRow, measure: str) -> plots.Line:

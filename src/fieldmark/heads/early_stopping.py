@@ -18,14 +18,14 @@ class EarlyStopping:
         best_epoch: the number of the best epoch, from 1, of each head.
 
     Args:
-        parameters: tensors (..., K, C), changed in place from epoch to epoch.
+        parameters: tensors (K, ...), changed in place from epoch to epoch.
         patience: how many epochs without a lower loss end the training.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor], patience: int) -> None:
         self.parameters, self.patience = parameters, patience
         self.best = [parameter.clone() for parameter in parameters]
-        heads = parameters[0].shape[-2]
+        heads = len(parameters[0])
         self.lowest_K, self.best_epoch, self.epoch = [float("inf")] * heads, [0] * heads, 0
 
     def after_epoch(self, loss_K: Sequence[float]) -> bool:
@@ -35,7 +35,7 @@ class EarlyStopping:
             if loss < self.lowest_K[head] or not self.best_epoch[head]:
                 self.lowest_K[head], self.best_epoch[head] = loss, self.epoch
                 for best, parameter in zip(self.best, self.parameters, strict=True):
-                    best[..., head, :] = parameter[..., head, :]
+                    best[head] = parameter[head]
         return self.epoch - max(self.best_epoch) >= self.patience
 
     def restore_best(self) -> None:

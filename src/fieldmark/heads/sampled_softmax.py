@@ -7,7 +7,8 @@ machine translation", 2015): the classes of the batch's photos, and others drawn
 class that is drawn with probability pi counts as exp(s_c) / pi, so the estimate is unbiased; a photo's
 own class is always included and counts as it is.
 
-AdamW is applied to the rows of the drawn classes, as in PyTorch's SparseAdam. Measures and predictions
+With no more classes than would be drawn, all are used, and the loss is exact. AdamW is applied to the rows of
+the drawn classes, as in PyTorch's SparseAdam. Measures and predictions
 are exact: they use all classes, block by block, with a running log-sum-exp.
 """
 
@@ -24,9 +25,10 @@ import torch
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads import selection
 from fieldmark.heads.base import LinearHead, Scaling
+from fieldmark.heads.layers_in_training import BETAS, EPSILON, adamw
 from fieldmark.heads.ridge import class_counts
 from fieldmark.heads.scaling import subsample
-from fieldmark.heads.softmax import BETAS, EPSILON, Epoch, Fit, Hyperparameters, Training, by_loss, cosine
+from fieldmark.heads.softmax import Epoch, Fit, Hyperparameters, Training, by_loss, cosine
 from fieldmark.utils import random
 from fieldmark.utils.logging import report_epoch
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -77,9 +79,12 @@ class Sampled:
         missed_C = np.exp(training.batch_size * np.log1p(-share_C.clip(max=0.999999)))
         missed_C *= np.exp(drawn * np.log1p(-q_C.clip(max=0.999999)))
         self.log_pi_C = torch.from_numpy(np.log1p(-missed_C).astype(np.float32))
+        self.all = drawn >= len(count_C)
 
     def update(self, x_BD: FloatArray, y_B: IntArray) -> float:
         """Make one step; return the estimated mean loss of the batch, in nats."""
+        if self.all:
+            return self._update_all(x_BD, y_B)
         rng = random.generator(self.training.seed, "classes", self.step)
         drawn = np.searchsorted(self.ends_C, rng.random(self.drawn) * self.ends_C[-1])
         some_A, place = np.unique(np.concatenate([y_B, drawn]), return_inverse=True)
@@ -96,6 +101,20 @@ class Sampled:
         g_BA = log_p_BA.exp_()
         g_BA.scatter_add_(1, own_B1, torch.full(own_B1.shape, -1.0))
         self._adamw(rows_A, weight_AE, (g_BA.T @ x_BE) / len(y_B))
+        return loss
+
+    def _update_all(self, x_BD: FloatArray, y_B: IntArray) -> float:
+        """Make one step with all classes, without copying their weights."""
+        x_BE = torch.from_numpy(np.pad(x_BD, ((0, 0), (0, 1)), constant_values=1.0))
+        own_B1 = torch.from_numpy(y_B.astype(np.int64))[:, None]
+        log_p_BC = (x_BE @ self.weight_CE.T).log_softmax(1)
+        loss = -float(log_p_BC.gather(1, own_B1).mean())
+        g_BC = log_p_BC.exp_().scatter_add_(1, own_B1, torch.full(own_B1.shape, -1.0))
+        rate = self.learning_rate * cosine(min(self.step, self.steps), max(1, self.steps))
+        self.step += 1
+        gradient_CE = g_BC.div_(len(y_B)).T @ x_BE
+        step = torch.tensor(float(self.step))
+        adamw(self.weight_CE, gradient_CE, self.first_CE, self.second_CE, step, rate)
         return loss
 
     def _adamw(self, rows_A: torch.Tensor, weight_AE: torch.Tensor, gradient_AE: torch.Tensor) -> None:

@@ -1,8 +1,7 @@
 """Softmax regression on cached features: the paper's "all layers frozen but the last", many at once.
 
 All heads of a sweep (learning rates, weight decays, class subsets) see the same batches in the same
-order, so one pass over the features trains all of them: their weights are side by side in one matrix,
-and a batch costs one matrix product.
+order, so one pass over the features trains all of them (`fieldmark.heads.layers_in_training`).
 
 The update is AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with a cosine
 learning rate, exactly as PyTorch computes it, so that training the network itself in the same way gives
@@ -14,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,16 +24,12 @@ from torch.nn import functional
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.heads.base import LinearHead, Scaling
 from fieldmark.heads.early_stopping import EarlyStopping
-from fieldmark.utils import random
+from fieldmark.heads.layers_in_training import LayersInTraining
+from fieldmark.utils import cpu, random
 from fieldmark.utils.logging import report_epoch
-
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+from fieldmark.utils.typing import FloatArray
 
 _LEAST = 1e-12
-
-_CACHED_NUMBERS = 1 << 18
-"""Weights updated at once: with gradient and moments, 4 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -196,18 +192,19 @@ def fit_sweep(
         A fit for each setting, in order.
     """
     start = time.perf_counter()
-    sweep = _Sweep(train, val, classes, training, settings)
-    for epoch in range(training.epochs):
-        sweep.run(epoch)
-        on_epoch(epoch + 1)
-        if sweep.is_over():
-            break
+    with cpu.single_threaded(torch_too=True), ThreadPoolExecutor(cpu.cores()) as pool:
+        sweep = _Sweep(train, val, classes, training, settings, pool)
+        for epoch in range(training.epochs):
+            sweep.run(epoch)
+            on_epoch(epoch + 1)
+            if sweep.is_over():
+                break
     seconds = time.perf_counter() - start
     return [replace(result, seconds=seconds) for result in sweep.results()]
 
 
 class _Sweep:
-    """The state of K heads: W_DKC, b_KC and AdamW's two moments of each."""
+    """The state of K heads in training."""
 
     def __init__(
         self,
@@ -216,6 +213,7 @@ class _Sweep:
         classes: int,
         training: Training,
         settings: Sequence[Hyperparameters],
+        pool: Executor,
     ) -> None:
         self.settings, self.training, self.classes = settings, training, classes
         self.train = train.where(train.labels >= 0)
@@ -233,21 +231,15 @@ class _Sweep:
         none = [0.0] * classes
         offsets = [hyperparameters.offsets or none for hyperparameters in settings]
         self.offset_KC = torch.tensor(offsets, dtype=torch.float32)
-        weight = np.zeros((dim, len(settings), classes), np.float32)
-        bias = np.zeros((len(settings), classes), np.float32)
+        weight_KEC = np.zeros((len(settings), dim + 1, classes), np.float32)
         for number, hyperparameters in enumerate(settings):
             if hyperparameters.initial is not None:
                 start = self.scaling.unfold(hyperparameters.initial)
-                weight[:, number] = start.weight
-                bias[number] = np.where(np.isfinite(start.bias), start.bias, 0.0)
-        self.parameters = [torch.from_numpy(weight), torch.from_numpy(bias)]
-        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
-        # One gradient and one work buffer for all updates: allocation costs as much as the arithmetic.
-        self.gradients = [torch.empty_like(p) for p in self.parameters]
-        rows = max(1, min(dim, _CACHED_NUMBERS // bias.size))
-        self.work = torch.empty((rows, *bias.shape))
-        self.rate_K = torch.tensor([hyperparameters.learning_rate for hyperparameters in settings])
-        self.decay_K = torch.tensor([hyperparameters.weight_decay for hyperparameters in settings])
+                weight_KEC[number, :-1] = start.weight
+                weight_KEC[number, -1] = np.where(np.isfinite(start.bias), start.bias, 0.0)
+        rates = [hyperparameters.learning_rate for hyperparameters in settings]
+        decays = [hyperparameters.weight_decay for hyperparameters in settings]
+        self.layers = LayersInTraining(weight_KEC, rates, decays, training.batch_size, pool)
         self.smoothing_K = torch.tensor([hyperparameters.label_smoothing for hyperparameters in settings])
         self.hashes = random.hashes(self.train.ids, "order", training.seed)
         self.times_N = _times(self.train.labels, classes, training.evenness)
@@ -258,7 +250,7 @@ class _Sweep:
         # Without validation photos there is no early stopping.
         self.stopping = None
         if patience and len(self.val):
-            self.stopping = EarlyStopping(self.parameters, patience)
+            self.stopping = EarlyStopping([self.layers.parameters], patience)
 
     def run(self, epoch: int) -> None:
         """Train one epoch, and measure on the validation photos."""
@@ -283,94 +275,72 @@ class _Sweep:
         losses = [curve[-1].val_loss for curve in self.curves]
         return self.stopping is not None and self.stopping.after_epoch(losses)
 
-    def _logits(self, x_BD: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.parameters
-        s_BKC = (x_BD @ weight.flatten(1)).view(len(x_BD), *bias.shape)
-        return s_BKC + (bias + self.closed_KC)
+    def _logits(self, x_BD: FloatArray) -> tuple[FloatArray, torch.Tensor]:
+        """Return the scaled features, with a 1 for the bias, and the logits of all heads (K, B, C)."""
+        x_BE = np.ones((len(x_BD), x_BD.shape[1] + 1), np.float32)
+        np.subtract(x_BD, self.scaling.mean, out=x_BE[:, :-1])
+        x_BE[:, :-1] *= self.scaling.scale
+        return x_BE, self.layers.logits(x_BE)
 
     def _update(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one AdamW step for all heads; return each head's summed loss and number of photos.
 
         Photos count by the weight of their class; the mean is over the sum of the weights.
         """
-        x_BD = torch.from_numpy(self.scaling.apply(self.train.features[index]))
         y_B = torch.from_numpy(self.train.labels[index])
-        p_BKC = (self._logits(x_BD) + self.offset_KC).log_softmax(-1)
-        label_BK1 = y_B[:, None, None].expand(-1, len(self.settings), 1)
-        counts_BK = self.counts_KC[:, y_B].T
-        count_K = counts_BK.sum(0)
-        own_BK = p_BKC.gather(-1, label_BK1).squeeze(-1)
-        loss_K = -torch.where(counts_BK > 0, own_BK * counts_BK, 0.0).sum(0)
-        # The gradient of the mean cross-entropy by the logits: softmax minus target.
-        g_BKC = p_BKC.exp_()
-        if self.smoothing_K.any():
-            g_BKC -= self._targets(y_B)
-        else:
-            g_BKC.scatter_add_(-1, label_BK1, torch.full(label_BK1.shape, -1.0))
-        g_BKC *= (counts_BK / count_K.clamp(min=_LEAST))[..., None]
-        by_weight, by_bias = self.gradients
-        torch.mm(x_BD.T, g_BKC.flatten(1), out=by_weight.flatten(1))
-        torch.sum(g_BKC, 0, out=by_bias)
-        self._adamw()
-        return loss_K, count_K
+        x_BE, s_KBC = self._logits(self.train.features[index])
+        counts_KB = self.counts_KC[:, y_B]
+        count_K, loss_K = counts_KB.sum(1), torch.zeros(len(self.settings))
+        share_KB1 = (counts_KB / count_K.clamp(min=_LEAST)[:, None])[..., None]
 
-    def _targets(self, y_B: torch.Tensor) -> torch.Tensor:
-        one_BC = functional.one_hot(y_B, self.classes).float()
-        even_KC = self.learned_KC / self.learned_KC.sum(1, keepdim=True)
-        smoothing_K1 = self.smoothing_K[:, None]
-        return one_BC[:, None] * (1 - smoothing_K1) + smoothing_K1 * even_KC
+        def differentiate(some: slice) -> None:
+            """Replace logits by the gradient of the mean cross-entropy: softmax minus target."""
+            s = s_KBC[some].add_((self.closed_KC + self.offset_KC)[some, None])
+            p = torch.log_softmax(s, -1, out=s)
+            label_KB1 = y_B[None, :, None].expand(len(p), -1, 1)
+            own_KB, count_KB = p.gather(-1, label_KB1).squeeze(-1), counts_KB[some]
+            loss_K[some] = -torch.where(count_KB > 0, own_KB * count_KB, 0.0).sum(1)
+            p.exp_()
+            if self.smoothing_K.any():
+                p -= self._targets(y_B, some)
+            else:
+                p.scatter_add_(-1, label_KB1, torch.full(label_KB1.shape, -1.0))
+            p *= share_KB1[some]
 
-    def _adamw(self) -> None:
-        """Apply equations 1 to 12 of the AdamW paper, in the order in which PyTorch computes them.
-
-        In blocks that fit the processor's cache, because memory is the bottleneck.
-        """
+        self.layers.by_layer(differentiate)
         steps = self.training.epochs * self.batches
         # An evenly sampled epoch may be a batch longer.
-        rate_K1 = (self.rate_K * cosine(min(self.step, steps), steps))[:, None]
+        self.layers.update(x_BE, s_KBC, cosine(min(self.step, steps), steps))
         self.step += 1
-        beta1, beta2 = BETAS
-        bias1, bias2 = 1 - beta1**self.step, 1 - beta2**self.step
-        keep_K1 = 1 - rate_K1 * self.decay_K[:, None]
-        rate_K1 = rate_K1 / bias1
-        rows = len(self.work)
-        for whole, by_whole, (first_all, second_all) in zip(
-            self.parameters, self.gradients, self.moments, strict=True
-        ):
-            parts = (whole, by_whole, first_all, second_all)
-            blocks = [torch.split(part.view(-1, *self.work.shape[1:]), rows) for part in parts]
-            for parameter, gradient, first, second in zip(*blocks, strict=True):
-                if self.decay_K.any():
-                    parameter.mul_(keep_K1)
-                first.lerp_(gradient, 1 - beta1)
-                second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-                update = torch.sqrt(second, out=self.work[: len(second)])
-                update.div_(math.sqrt(bias2)).add_(EPSILON)
-                torch.div(first, update, out=update)
-                parameter.sub_(update.mul_(rate_K1))
+        return loss_K, count_K
+
+    def _targets(self, y_B: torch.Tensor, some: slice) -> torch.Tensor:
+        one_BC = functional.one_hot(y_B, self.classes).float()
+        even_K1C = (self.learned_KC / self.learned_KC.sum(1, keepdim=True))[some, None]
+        smoothing_K11 = self.smoothing_K[some, None, None]
+        return one_BC * (1 - smoothing_K11) + smoothing_K11 * even_K1C
 
     def _measure(self) -> tuple[list[float], list[float]]:
         loss_K, wrong_K = torch.zeros(len(self.settings)), torch.zeros(len(self.settings))
         count_K = torch.zeros(len(self.settings))
         for start, block in self.val.features.blocks(1024):
             y_B = torch.from_numpy(self.val.labels[start : start + len(block)])
-            p_BKC = self._logits(torch.from_numpy(self.scaling.apply(block))).log_softmax(-1)
-            taken_BK = self.learned_KC[:, y_B].T
-            chosen = p_BKC.gather(-1, y_B[:, None, None].expand(-1, len(self.settings), 1)).squeeze(-1)
-            loss_K -= torch.where(taken_BK, chosen, 0.0).sum(0)
-            wrong_K += (taken_BK & (p_BKC.argmax(-1) != y_B[:, None])).sum(0)
-            count_K += taken_BK.sum(0)
+            p_KBC = (self._logits(block)[1] + self.closed_KC[:, None]).log_softmax(-1)
+            taken_KB = self.learned_KC[:, y_B]
+            chosen = p_KBC.gather(-1, y_B[None, :, None].expand(len(p_KBC), -1, 1)).squeeze(-1)
+            loss_K -= torch.where(taken_KB, chosen, 0.0).sum(1)
+            wrong_K += (taken_KB & (p_KBC.argmax(-1) != y_B)).sum(1)
+            count_K += taken_KB.sum(1)
         return (loss_K / count_K).tolist(), (wrong_K / count_K).tolist()
 
     def results(self) -> list[Fit]:
         if self.stopping:
             self.stopping.restore_best()
-        weight, bias = (parameter.numpy() for parameter in self.parameters)
-        closed = self.closed_KC.numpy()
+        weight_KEC, closed = self.layers.weight_KEC, self.closed_KC.numpy()
         return [
             Fit(
                 hyperparameters,
-                self.scaling.fold(LinearHead(weight[:, k].copy(), bias[k] + closed[k])),
+                self.scaling.fold(LinearHead(weight_KEC[k, :-1].copy(), weight_KEC[k, -1] + closed[k])),
                 tuple(self.curves[k]),
                 best_epoch=self.stopping.best_epoch[k] if self.stopping else None,
             )

@@ -11,6 +11,7 @@ from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance
 from fieldmark.heads.softmax import Hyperparameters, Training
 from fieldmark.training.finetune import FineTuning, good
+from fieldmark.training.finetune.magnitude import ROUNDS
 from fieldmark.utils import io
 
 
@@ -27,6 +28,8 @@ def key(context: StudyContext, run: Run) -> str:
         about["rows"] = {row.id: row.key for row in context.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal", "tuned"):
         about["how"] = fine_tuning(context, run).key
+    if run.sparsity is not None:
+        about["rounds"] = ROUNDS
     if run.mode == "head":
         views = (context.view(run, name) for name in run.learn + run.ask)
         about["views"] = [each.crop_for(context.networks.of(run)).key() for each in views]

@@ -93,12 +93,15 @@ def _network(
     """Train a network, and measure it; its checkpoint is in the folder of the study."""
     how = fine_tuning(context, run)
     checkpoint = context.out / "checkpoints" / f"{run.id}-{key(context, run)[:16]}.safetensors"
-    curve, seconds = finetune.finetune(network, *crops, how, checkpoint=checkpoint, loss=run.loss)
+    if run.sparsity is None:
+        curve, seconds = finetune.finetune(network, *crops, how, checkpoint=checkpoint, loss=run.loss)
+    else:
+        curve, seconds = finetune.prune_in_rounds(network, *crops, how, run.sparsity, checkpoint, run.loss)
     photos, classes = context.data.measured_on(run), context.data.classes(run)
     scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
     row = row_of(context, run, Evaluation.of(photos, scores, classes), seconds, 0.0, curve)
     checkpoint.unlink(missing_ok=True)
-    return row
+    return replace(row, megabytes=finetune.weight_bytes(network) / 1e6)
 
 
 def ensemble(context: StudyContext, run: Run) -> StudyRow:

@@ -140,6 +140,12 @@ def _check(run: Run, runs: Sequence[Run]) -> None:
         raise InputError(
             f"{row} changes the recipe of fine-tuning: its mode must be 'tuned', not {run.mode!r}."
         )
+    if run.sparsity is not None and not (
+        0 < run.sparsity < 1 and (run.mode, run.transfer) == ("tuned", "all")
+    ):
+        raise InputError(
+            f"{row} has a sparsity: it is above 0 and below 1, with the mode 'tuned' and the transfer 'all'."
+        )
     TrainConfig(size=run.size, crop=run.crop)  # refuses values that cannot be
     if (run.size or run.crop) and not run.backbone:
         raise InputError(f"{row} is made from other rows: give `size` and `crop` to those.")

@@ -2,8 +2,9 @@
 
 `loop` is the training loop. A recipe (`config`) has all settings: `plain` is the paper's, `good` has the
 improvements since. The other files: `data` and `augment` (the photos), `layers` and `low_rank` (what is
-trained, and how fast), `step` (one update), `adamw8` (the optimiser in 8 bits), `checkpoint` (interrupted
-runs), `device` (device and data type), `distributed` (several processes), `time_estimate`, `memory_estimate`.
+trained, and how fast), `step` (one update), `adamw8` (the optimiser in 8 bits), `magnitude` (zeros in place
+of the smallest weights), `checkpoint` (interrupted runs), `device` (device and data type), `distributed`
+(several processes), `time_estimate`, `memory_estimate`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from fieldmark.training.finetune.config import EPOCHS, FineTuning, good, plain
 from fieldmark.training.finetune.device import join_processes
 from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
+from fieldmark.training.finetune.magnitude import prune_in_rounds, weight_bytes
 from fieldmark.training.finetune.memory_estimate import check as check_memory
 from fieldmark.training.finetune.time_estimate import Pace, pace
 
@@ -30,8 +32,10 @@ __all__ = [
     "measure",
     "pace",
     "plain",
+    "prune_in_rounds",
     "scores",
     "seconds_spent",
     "set_last_layer",
     "split_trained",
+    "weight_bytes",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fieldmark.heads.softmax import BETAS, EPSILON
+from fieldmark.heads.layers_in_training import BETAS, EPSILON
 from fieldmark.models import import_torchvision
 from fieldmark.models.network import ClassifierNetwork as Network
 from fieldmark.models.network import seeded
