@@ -85,6 +85,12 @@ class Detections:
         return found
 
 
+def check_threshold(boxes: object, threshold: float | None) -> None:
+    """Raise InputError where a threshold is given without boxes (None)."""
+    if boxes is None and threshold is not None:
+        raise InputError("A threshold of boxes (--box-threshold) is given without boxes: name --boxes, too.")
+
+
 def box_of(value: object, size: tuple[int, int] | None = None) -> Box:
     """Return the box of `[left, top, width, height]`: shares, or pixels of a photo of a size.
 

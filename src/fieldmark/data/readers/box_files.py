@@ -16,7 +16,15 @@ from typing import Any, get_args
 import polars as pl
 
 from fieldmark.data import boxes
-from fieldmark.data.detections import KNOWN_NAMES, NUMBERS, Category, Detection, Detections, box_of
+from fieldmark.data.detections import (
+    KNOWN_NAMES,
+    NUMBERS,
+    Category,
+    Detection,
+    Detections,
+    box_of,
+    check_threshold,
+)
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.storage.places import Box
@@ -54,8 +62,7 @@ class BoxFile:
         Raises:
             InputError: a threshold is given without a file.
         """
-        if path is None and threshold is not None:
-            raise InputError("A threshold of boxes is given without boxes: name their file too.")
+        check_threshold(path, threshold)
         return None if path is None else cls(Path(path), threshold)
 
     def cut(self, table: PhotoTable) -> PhotoTable:
