@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.optimize
 import scipy.stats
@@ -18,6 +19,7 @@ from fieldmark import cli
 from fieldmark.data.split import split_photos
 from fieldmark.data.subset import read
 from fieldmark.evaluation import metrics
+from fieldmark.experiments import model_ranking
 from fieldmark.experiments.model_ranking import NetworkRanking, RankConfig, _given, agreement, rank
 from fieldmark.experiments.records import StudyRecord
 from fieldmark.utils.errors import InputError
@@ -91,3 +93,31 @@ def test_what_training_will_be_measured_on_has_no_say(insects: Path, limit: int 
     rest = {*table.labelled["id"]} - test
     assert used <= rest
     assert len(used) == min(limit or 1000, len(rest))
+
+
+def test_networks_are_judged_by_new_places(
+    insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No location is in two folds, nor in the test part that `train` would measure on."""
+    rows = [
+        {"file_name": str(path), "label": path.parent.name, "location": f"station {number % 6}"}
+        for number, path in enumerate(sorted(insects.glob("*/[0-9]*.jpg")))
+    ]
+    table = tmp_path / "photos.csv"
+    pl.DataFrame(rows).write_csv(table)
+    place = {row["file_name"]: row["location"] for row in rows}
+    folds: list[list[str]] = []
+    whole = model_ranking.out_of_fold_logits
+
+    def seen(fit: object, labelled: object, photos: object, *more: object) -> object:
+        folds.append(list(photos.groups))
+        assert [place[str(file.path)] for file in photos.files] == folds[-1]
+        return whole(fit, labelled, photos, *more)
+
+    monkeypatch.setattr(model_ranking, "out_of_fold_logits", seen)
+    found = rank(table, RankConfig((SHUFFLE,), engine="torch", split="location", groups="none"))
+    assert len(folds) == 2
+    assert found.photos < 64  # a whole station is kept for the test of `train`
+    assert len(set(folds[0])) == 5
+    with pytest.raises(InputError, match="no photo has a location"):
+        rank(insects, RankConfig((SHUFFLE,), engine="torch", split="location"))

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fieldmark.data.locations import Locations
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.evaluation.location_prior import KernelPrior, LocationRule
 from fieldmark.inference.classifier import Answer, Classifier, HigherTaxon, Prediction
+from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.serving.config import ServeConfig
 from fieldmark.utils.typing import ByteArray, FloatArray
 
@@ -323,6 +326,26 @@ def test_api_key_form(running: Any, by_colour: Classifier, browser: Any) -> None
             page.keyboard.press("Enter")
             playwright.expect(field).to_be_hidden()
             assert add(page, RED).first.locator("h2").inner_text() == "Honey bee"
+
+
+def test_a_place_and_date(running: Any, by_colour: Classifier, browser: Any) -> None:
+    rows = np.array([[47.0, 8.0, 100]] * 9)
+    kernel = KernelPrior(Locations.of(rows), np.zeros(9, np.int64), 4)
+    placed = replace(by_colour, prior=LocationPrior(kernel, LocationRule(1.0)))
+    with running(placed, ServeConfig(decoders=1)) as server:
+        for page in opened(browser, server):
+            card = add(page, BLUE).first
+            assert "By the photo alone: the photo has no place." in card.inner_text()
+            with page.expect_request("**/v1/predict*") as sent:
+                page.get_by_label("Latitude").fill("47.1")
+                page.get_by_role("button", name="Use for all photos").click()
+                assert page.evaluate("document.querySelector('#lon').validity.customError")
+                page.get_by_label("Longitude").fill("8.2")
+                page.get_by_label("Date").fill("2024-06-30")
+                page.get_by_role("button", name="Use for all photos").click()
+            assert sent.value.url.endswith("?top=5&lat=47.1&lon=8.2&date=2024-06-30")
+            playwright.expect(card).to_contain_text("counts: the place is that of the request")
+            assert page.evaluate(NAMES) == []
 
 
 # Accessibility

@@ -195,7 +195,7 @@ def form(data: bytes, content_type: str = "multipart/form-data; boundary=b") -> 
         yield data[10:]
 
     headers = Headers(raw=[(b"content-type", content_type.encode("latin-1"))])
-    return asyncio.run(read_form(headers, chunks(), 3))
+    return asyncio.run(read_form(headers, chunks(), 3))[0]
 
 
 @given(st.binary(max_size=400), st.booleans())

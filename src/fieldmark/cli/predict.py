@@ -267,11 +267,11 @@ def _at(classifier: Classifier, place: str | None, date: str | None, *, no_prior
 
 def _boxes(learned: Mapping[str, Any] | None, path: Path | None, threshold: float | None) -> Boxes | None:
     """Read the boxes, if there are any; say where a classifier of boxes has none, and the other way round."""
+    from fieldmark.data.detections import check_threshold
     from fieldmark.inference.inputs import Boxes
 
+    check_threshold(path, threshold)
     if path is None:
-        if threshold is not None:
-            raise InputError("--box-threshold is given without boxes: name their file with --boxes.")
         if learned:
             logger.warning("This classifier learned from boxes: name those of the photos with --boxes.")
         return None

@@ -3,6 +3,7 @@
 Arguments:
     data: Labelled photos in any layout.
 Options:
+    split: As for train; location: judge by new places.
     groups: Find bursts and near-duplicates and keep them together, or not.
     against: A study.json: print the rank correlation with its trained heads.
 Network:
@@ -19,7 +20,7 @@ import typer
 
 from fieldmark.cli import options as opt
 from fieldmark.utils import io
-from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping
+from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping, SplitMethod
 from fieldmark.utils.logging import format_duration
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def rank(
     network: list[str] | None = None,
     weights_dir: Path | None = None,
     limit: Annotated[int, typer.Option(min=2)] = 5000,
+    split: SplitMethod = "stratified",
     groups: Grouping = "auto",
     against: Path | None = None,
     json: bool = False,

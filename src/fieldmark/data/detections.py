@@ -85,6 +85,31 @@ class Detections:
         return found
 
 
+def check_threshold(boxes: object, threshold: float | None) -> None:
+    """Raise InputError where a threshold is given without boxes (None)."""
+    if boxes is None and threshold is not None:
+        raise InputError("A threshold of boxes (--box-threshold) is given without boxes: name --boxes, too.")
+
+
+def box_of(value: object, size: tuple[int, int] | None = None) -> Box:
+    """Return the box of `[left, top, width, height]`: shares, or pixels of a photo of a size.
+
+    Raises:
+        ValueError: it is none; the message says why, and follows "a box is VALUE: ".
+    """
+    numbers = value if isinstance(value, list | tuple) and len(value) == 4 else None
+    if numbers is None or not all(isinstance(each, int | float) and abs(each) < 1e9 for each in numbers):
+        raise ValueError("it is [left, top, width, height]")
+    left, top, width, height = map(float, numbers)
+    if size is not None:
+        left, width, top, height = left / size[0], width / size[0], top / size[1], height / size[1]
+    elif max(left + width, top + height) > 1.5:
+        raise ValueError("in this format they are shares of the photo, from 0 to 1")
+    if width <= 0 or height <= 0:
+        raise ValueError("its width and height must be more than 0")
+    return Box(left, top, width, height, size)
+
+
 def _parts(path: str) -> tuple[str, ...]:
     found = [each for each in path.replace("\\", "/").split("/") if each not in ("", ".")]
     return tuple(found) or ("",)

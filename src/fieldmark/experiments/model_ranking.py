@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from fieldmark import models
 from fieldmark.data import cross_validation as cross
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import PhotoTable, by_location
 from fieldmark.data.split import Split, split_photos
 from fieldmark.data.subset import LabelledPhotos, photos_of, read
 from fieldmark.evaluation import intervals, metrics
@@ -34,7 +34,7 @@ from fieldmark.heads import HEADS
 from fieldmark.heads.cross_validation import out_of_fold_logits
 from fieldmark.models import Backbone
 from fieldmark.training import grouping
-from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping
+from fieldmark.utils.choices import Crop, DecodingTier, EngineName, Grouping, SplitMethod
 from fieldmark.utils.errors import InputError, WeightsUnavailable
 from fieldmark.utils.random import order
 from fieldmark.utils.records import Record
@@ -50,6 +50,7 @@ class RankConfig:
     weights_dir: Path | None = None  # a folder of weights, searched before anything is downloaded
     limit: int | None = 5000  # use at most so many photos, drawn by their ids
     seed: int = 0  # of that drawing and of the folds
+    split: SplitMethod = "stratified"  # as for `train`; `location`: errors are those at new places
     groups: Grouping = "auto"  # whether bursts and near-duplicates form groups, which folds do not divide
     engine: EngineName = "auto"
     tier: DecodingTier = "exact"
@@ -141,8 +142,10 @@ def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
     All photos are verified, however small the limit is: one that cannot be read would shift the parts.
     """
     table = read(data, limit=None, seed=config.seed)
+    if config.split == "location":  # the folds do not divide a location either
+        table = by_location(table)
     test = 0.0 if table.has_test else 0.1
-    split = split_photos(table, val=0.1, test=test, seed=config.seed)
+    split = split_photos(table, val=0.1, test=test, seed=config.seed, way=config.split)
     pool = [*split.train, *split.val]
     drawn = [pool[at] for at in order(pool, "limit", config.seed)[: config.limit]]
     return table.with_frame(table.frame.filter(pl.col("id").is_in(drawn))), split

@@ -98,7 +98,11 @@ class Boxes:
         """
         from fieldmark.data.readers.box_files import read_boxes
 
-        found = read_boxes(path)
+        return cls.of(read_boxes(path), threshold, learned)
+
+    @classmethod
+    def of(cls, found: Detections, threshold: float | None, learned: float | None) -> Boxes:
+        """Return boxes that were read, see `read`."""
         known = (each for each in (threshold, learned, found.threshold) if each is not None)
         return cls(found, next(known, USUAL_THRESHOLD))
 

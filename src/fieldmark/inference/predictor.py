@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 
-from fieldmark.data import images
 from fieldmark.data.events import shifted
 from fieldmark.data.locations import Location, location_of
 from fieldmark.data.storage.places import Place
-from fieldmark.inference.classifier import Classifier, Prediction
+from fieldmark.inference.classifier import Classifier, Prediction, asking
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import ImageRejected, RejectReason
 from fieldmark.utils.logging import progress_bar
@@ -48,16 +44,19 @@ class ClipResult:
 class PhotoResult:
     """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none.
 
-    There is no prediction either for a photo whose boxes show no animal: see `InputPhoto.kind`. `note` is
-    "truncated" where only a part of the photo is there, and was classified.
+    There is no prediction either for a photo whose boxes show no animal: see `InputPhoto.kind`.
     """
 
     photo: InputPhoto
     prediction: Prediction | None
     rejected: ImageRejected | None = None
     scores: FloatArray | None = field(default=None, compare=False, repr=False)
-    note: str = ""
     clip: ClipResult | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def note(self) -> str:
+        """Return that of the prediction, if there is one."""
+        return self.prediction.note if self.prediction else ""
 
 
 PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[PhotoResult]]
@@ -70,33 +69,25 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
     Where the classifier has a prior, the place and time of each photo count, unless it is `at` one place. Of
     a JPEG that was cut off the part that is there is predicted, if that is half of it or more.
     """
-    at_location = cache(classifier.at)  # photos of one place and day
-    outputs = classifier.stream(place_to_read(photo) for photo in photos if photo.kind == "animal")
+    animals = [photo for photo in photos if photo.kind == "animal"]
+    places = iter(animals)
+    outputs = asking.predictions(
+        classifier, map(place_to_read, animals), top, lambda _: _location(next(places))
+    )
     for photo in photos:
         output = next(outputs) if photo.kind == "animal" else None
-        note = ""
-        if isinstance(output, ImageRejected) and output.reason == RejectReason.TRUNCATED:
-            with suppress(ImageRejected):  # too little of it is there
-                [output] = classifier.stream([images.read_cut(photo.path)])
-                note = RejectReason.TRUNCATED.value
         if output is None:
             yield PhotoResult(photo, None)
         elif isinstance(output, ImageRejected):
             yield PhotoResult(photo, None, output)
         else:
-            p_C, ood_score = output
-            here = classifier
-            if classifier.prior and not classifier.local and (where := _location(photo)):
-                here = at_location(*where)
-                p_C = here.local.probabilities(p_C) if here.local else p_C
-            yield PhotoResult(photo, here.rank(p_C, top, ood_score), scores=p_C, note=note)
+            yield PhotoResult(photo, output[0], scores=output[1])
 
 
-def _location(photo: InputPhoto) -> Location | None:
-    """Return where and when a photo was taken; None where its place is unknown."""
+def _location(photo: InputPhoto) -> Location:
+    """Return where and when a photo was taken."""
     taken = photo.taken and shifted(photo.taken, photo.late)
-    found = location_of(photo.path, photo.latitude, photo.longitude, taken)
-    return None if math.isnan(found[0]) else found
+    return location_of(photo.path, photo.latitude, photo.longitude, taken)
 
 
 def place_to_read(photo: InputPhoto) -> Place | ImageRejected:

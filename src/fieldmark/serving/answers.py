@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from fieldmark.data.detections import Detection
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.inference.classifier import Prediction
 from fieldmark.serving.http_errors import HttpError
@@ -63,14 +64,47 @@ class Answer(BaseModel):
     )
 
 
+class PriorAnswer(BaseModel):
+    """Whether what is to be expected at the place counts."""
+
+    used: bool = Field(description="Whether it counts in the answers for this photo.")
+    reason: str = Field(description="Where the place is from, or why there is none, in words.")
+
+
+class BoxAnswer(BaseModel):
+    """The answer for one box; one of a person, a vehicle or of too low a confidence has none."""
+
+    category: str = Field(description="animal, human or vehicle.")
+    confidence: float = Field(description="Of the detector.")
+    bbox: tuple[float, float, float, float] = Field(description="As sent.")
+    answer: Answer | None = Field(default=None, description="The answer.")
+    labels: list[Label] | None = Field(default=None, description="Labels, most likely first.")
+    error: ErrorDetail | None = Field(default=None, description="Why there is no answer.")
+
+    @classmethod
+    def of(cls, found: Detection) -> Self:
+        """Describe a box."""
+        box = found.box
+        sides = (box.left, box.top, box.width, box.height)
+        return cls(category=found.category, confidence=found.confidence, bbox=sides)
+
+
 class PhotoAnswer(BaseModel):
-    """The answer for one photo, or the error."""
+    """The answer for one photo, or for each of its boxes, or the error."""
 
     name: str = Field(description="The file name as sent, or an empty string.")
     width: int | None = Field(default=None, description="Of the upright photo, in pixels.")
     height: int | None = Field(default=None, description="Of the upright photo, in pixels.")
-    answer: Answer | None = Field(default=None, description="The answer.")
+    note: str | None = Field(
+        default=None, description='"truncated": what is there of the photo was classified.'
+    )
+    prior: PriorAnswer | None = Field(default=None, description="Where the classifier has a prior.")
+    answer: Answer | None = Field(
+        default=None, description="The answer; with boxes each of them has its own."
+    )
     labels: list[Label] | None = Field(default=None, description="Labels, most likely first.")
+    kind: str | None = Field(default=None, description="With boxes: animal, human, vehicle or blank.")
+    boxes: list[BoxAnswer] | None = Field(default=None, description="The boxes of the photo, as sent.")
     error: ErrorDetail | None = Field(default=None, description="Why there is no answer.")
 
 
@@ -125,6 +159,7 @@ class Offers(BaseModel):
 
     similar: bool
     heat_map: bool
+    prior: bool = Field(description="Whether it knows what is to be expected where and when.")
 
 
 class Limits(BaseModel):
@@ -172,8 +207,8 @@ class Health(BaseModel):
     status: str
 
 
-def photo_answer(name: str, width: int, height: int, prediction: Prediction) -> PhotoAnswer:
-    """Return the entry of one photo."""
+def answered(prediction: Prediction) -> tuple[Answer, list[Label]]:
+    """Return what an entry says of a prediction."""
     labels = [Label.of(answer.taxon, score=round(answer.score, 6)) for answer in prediction.answers]
     answer = Answer(
         source=prediction.source,
@@ -185,7 +220,7 @@ def photo_answer(name: str, width: int, height: int, prediction: Prediction) -> 
         reason=prediction.reason,
         unknown=prediction.unknown,
     )
-    return PhotoAnswer(name=name, width=width, height=height, answer=answer, labels=labels)
+    return answer, labels
 
 
 def error_detail(error: HttpError) -> ErrorDetail:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from fieldmark import __version__
 from fieldmark.inference.classifier import Classifier
 from fieldmark.serving import answers, http_errors, openapi
+from fieldmark.serving.asked import Asked
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.middleware import RequestMiddleware
@@ -54,7 +55,8 @@ _FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": _B
 _PHOTOS = {
     "requestBody": {
         "required": True,
-        "description": "The bytes of one photo, or a form with one or several photos as files.",
+        "description": "The bytes of one photo, or a form with one or several photos as files; of "
+        "/v1/predict the parameters may be fields of the form.",
         "content": {
             "image/*": _BINARY,
             "application/octet-stream": _BINARY,
@@ -113,12 +115,10 @@ def _entries(kind: type[Entry], found: Sequence[tuple[str, Entry | HttpError]]) 
 
 
 @_photos.post("/v1/predict", response_model=answers.Answers, openapi_extra=_PHOTOS, summary="Classify photos")
-async def predict(
-    request: Request, top: Annotated[int, Query(ge=1, le=1000, description="Number of labels per photo.")] = 5
-) -> Response:
-    """Return the most likely labels; each photo has its own entry."""
+async def predict(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+    """Return the most likely labels; each photo has its own entry, and with boxes each box."""
     service = _service(request)
-    found = await service.each_photo(request, partial(service.classify, top=top))
+    found = await service.each_photo(request, service.classify, asked)
     return answers.response(answers.Answers(photos=_entries(answers.PhotoAnswer, found)))
 
 

@@ -20,7 +20,7 @@ from fieldmark.inference.classifier import Prediction
 from fieldmark.utils.typing import ByteArray
 
 Crops = tuple[ByteArray, ...]
-Predict = Callable[[Sequence[Crops], Sequence[int]], Sequence[Prediction]]
+Predict = Callable[[Sequence[Crops], Sequence[Any]], Sequence[Prediction]]
 
 T = TypeVar("T")
 Job = TypeVar("Job", "_Photo", "_Call")
@@ -33,7 +33,7 @@ THREADS = 2
 class _Photo:
     answer: asyncio.Future[Prediction]
     crops: Crops
-    top: int
+    how: object
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Batcher:
     """Runs photos in batches, in `THREADS` threads.
 
     Args:
-        predict: Maps crops and numbers of labels to predictions; is called from several threads.
+        predict: Maps crops, and how each is to be ranked, to predictions; is called from several threads.
         size: The largest batch.
         pending: Returns how many photos are being decoded.
         on_batch: Called after each batch with the number of photos and the seconds.
@@ -81,9 +81,9 @@ class Batcher:
         """Whether all threads are running."""
         return all(thread.is_alive() for thread in self._threads)
 
-    async def predict(self, crops: Crops, top: int) -> Prediction:
-        """Classify one photo from its crops, one per view, uint8 (S, S, 3)."""
-        job = _Photo(self._loop.create_future(), crops, top)
+    async def predict(self, crops: Crops, how: object) -> Prediction:
+        """Classify one photo from its crops, one per view, uint8 (S, S, 3); `how` is passed on."""
+        job = _Photo(self._loop.create_future(), crops, how)
         self._jobs.put(job)
         return await job.answer
 
@@ -146,7 +146,7 @@ class Batcher:
     def _run_batch(self, batch: Sequence[_Photo]) -> Sequence[Prediction]:
         start = time.perf_counter()
         try:
-            return self._predict([job.crops for job in batch], [job.top for job in batch])
+            return self._predict([job.crops for job in batch], [job.how for job in batch])
         finally:
             self._on_batch(len(batch), time.perf_counter() - start)
 

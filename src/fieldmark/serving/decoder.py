@@ -3,9 +3,9 @@
 The process does not load the network. The operating system limits its memory and processor time and
 forbids it to write files. Whatever a photo does to it, the server only sees a pipe that ends.
 
-Input:  8 bytes, the length; the photo.
-Output: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then width and height of the upright photo
-        as 4 bytes each and the crops, view by view, or the rejection as JSON.
+Input:  8 and 4 bytes, the lengths; the photo; its boxes as JSON, or null for the whole photo.
+Output: 1 byte, `CROP` or `REJECTED`; 4 bytes, the length; then the rejection as JSON, or 4 bytes, the length,
+        what is known of the photo as JSON (`about`), and the crops, box by box and view by view.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.data import images, transforms
+from fieldmark.data.storage.places import Box
 from fieldmark.data.transforms import Preprocess
-from fieldmark.utils.errors import ImageRejected
+from fieldmark.utils.errors import ImageRejected, RejectReason
+from fieldmark.utils.typing import ByteArray
 
-LENGTH = struct.Struct(">Q")
+LENGTHS = struct.Struct(">QI")
 HEAD = struct.Struct(">BI")
-SIZE = struct.Struct(">II")
+SIZE = struct.Struct(">I")
 CROP, REJECTED = 0, 1
 
 # An image of N pixels needs 3 N bytes; a 16-bit one with alpha, with a copy at each step, 24 N.
@@ -39,6 +41,7 @@ class Task:
     views: Sequence[str]  # each as `Preprocess.to_json`
     max_pixels: int  # of a photo, read from its header
     seconds: float  # of processor time for one photo, at most
+    exif: bool = False  # whether its place and time are read
 
 
 def main() -> None:
@@ -50,21 +53,75 @@ def main() -> None:
     _limit(task.max_pixels)
     sink.write(b"!")  # ready
     sink.flush()
-    while len(head := source.read(LENGTH.size)) == LENGTH.size:
-        data = source.read(LENGTH.unpack(head)[0])
+    while len(head := source.read(LENGTHS.size)) == LENGTHS.size:
+        data, boxes = (source.read(length) for length in LENGTHS.unpack(head))
         _allow_seconds(task.seconds)
-        kind, payload = _outcome(data, views, task.max_pixels)
+        kind, payload = _outcome(data, _boxes(boxes), views, task)
         sink.write(HEAD.pack(kind, len(payload)) + payload)
         sink.flush()
 
 
-def _outcome(data: bytes, views: Sequence[Preprocess], max_pixels: int) -> tuple[int, bytes]:
+def _boxes(data: bytes) -> list[Box] | None:
+    found = json.loads(data)
+    return found and [Box(*sides[:4], sides[4] and tuple(sides[4])) for sides in found]
+
+
+def _outcome(
+    data: bytes, boxes: Sequence[Box] | None, views: Sequence[Preprocess], task: Task
+) -> tuple[int, bytes]:
     try:
-        header = images.header(data, max_pixels=max_pixels)
-        crops = (crop.tobytes() for crop in transforms.crops(data, views))
-        return CROP, SIZE.pack(header.width, header.height) + b"".join(crops)
+        header = images.header(data, max_pixels=task.max_pixels)
+        found, note = _crops(data, boxes, views)
+        seen = _exif(data) if task.exif else images.Exif()
+        about = json.dumps(
+            {
+                "size": [header.width, header.height],
+                "note": note,
+                "exif": [seen.taken, seen.latitude, seen.longitude],
+                "rejected": [None if isinstance(each, tuple) else _reason(each) for each in found],
+            }
+        ).encode()
+        crops = (crop.tobytes() for each in found if isinstance(each, tuple) for crop in each)
+        return CROP, SIZE.pack(len(about)) + about + b"".join(crops)
     except ImageRejected as error:
-        return REJECTED, json.dumps([error.reason.value, error.detail]).encode()
+        return REJECTED, json.dumps(_reason(error)).encode()
+
+
+def _reason(error: ImageRejected) -> list[str]:
+    return [error.reason.value, error.detail]
+
+
+def _crops(
+    data: bytes, boxes: Sequence[Box] | None, views: Sequence[Preprocess]
+) -> tuple[list[tuple[ByteArray, ...] | ImageRejected], str]:
+    """Return the crops of a photo, or of each box of it, or why there are none; and the note of the photo."""
+    try:
+        parts = [data] if boxes is None else images.box_crops(data, boxes) if boxes else []
+        return [transforms.crops(part, views) for part in parts], ""
+    except ImageRejected as error:
+        if error.reason != RejectReason.TRUNCATED:
+            raise
+        if boxes is None:
+            return [_cut(data, None, views)], error.reason.value
+    found: list[tuple[ByteArray, ...] | ImageRejected] = []
+    for box in boxes:
+        try:
+            found.append(_cut(data, box, views))
+        except ImageRejected as error:
+            found.append(error)
+    return found, RejectReason.TRUNCATED.value
+
+
+def _cut(data: bytes, box: Box | None, views: Sequence[Preprocess]) -> tuple[ByteArray, ...]:
+    part = images.decode_cut(data, box)
+    return tuple(view.apply(part) for view in views)
+
+
+def _exif(data: bytes) -> images.Exif:
+    try:
+        return images.exif(data)
+    except ImageRejected:
+        return images.Exif()
 
 
 def _warm_up(views: Sequence[Preprocess]) -> None:

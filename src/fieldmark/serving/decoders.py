@@ -9,10 +9,12 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from fieldmark.data.images import Exif
+from fieldmark.data.storage.places import Box
 from fieldmark.data.transforms import Preprocess
 from fieldmark.serving import decoder
 from fieldmark.utils.errors import FieldmarkError, ImageRejected, RejectReason
@@ -28,11 +30,22 @@ class DecoderFailed(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded photo: one crop per view, uint8 (S, S, 3), and the size of the upright photo in pixels."""
+    """A decoded photo.
+
+    Attributes:
+        crops: of the whole photo, one per view, uint8 (S, S, 3); empty where its boxes were asked for.
+        width, height: of the upright photo, in pixels.
+        note: "truncated" where only a part of the photo is there; else "".
+        exif: where and when it was taken, if that was asked for.
+        in_boxes: the crops of each box, or why there are none.
+    """
 
     crops: tuple[ByteArray, ...]
     width: int
     height: int
+    note: str = ""
+    exif: Exif = field(default_factory=Exif)
+    in_boxes: tuple[tuple[ByteArray, ...] | ImageRejected, ...] = ()
 
 
 class Decoders:
@@ -45,10 +58,11 @@ class Decoders:
         count: int,
         max_pixels: int,
         seconds: float,
+        exif: bool = False,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._sides = [view.size for view in views]
-        task = decoder.Task([view.to_json() for view in views], max_pixels, seconds)
+        task = decoder.Task([view.to_json() for view in views], max_pixels, seconds, exif)
         self._argument = json.dumps(asdict(task))
         self._count, self._seconds, self._on_failure = count, seconds, on_failure
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
@@ -71,16 +85,21 @@ class Decoders:
         """Number of running processes."""
         return len(self._all)
 
-    async def decode(self, data: bytes) -> Decoded:
-        """Decode a photo; raises ImageRejected, or DecoderFailed if the process crashed or took too long."""
+    async def decode(self, data: bytes, boxes: Sequence[Box] | None = None) -> Decoded:
+        """Decode a photo, or boxes of it, all of which are in it.
+
+        Raises:
+            ImageRejected: the photo cannot be used.
+            DecoderFailed: the process crashed or took too long.
+        """
         process = await self._idle.get()
         try:
-            kind, payload = await asyncio.wait_for(_ask(process, data), self._seconds)
-            found = self._read(kind, payload)
+            kind, payload = await asyncio.wait_for(_ask(process, data, boxes), self._seconds)
+            found = self._read(kind, payload, whole=boxes is None)
         except ImageRejected:
             self._idle.put_nowait(process)
             raise
-        except (TimeoutError, EOFError, OSError, ValueError) as error:
+        except (TimeoutError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
             self._replace(process)
             self._on_failure()
             raise DecoderFailed from error
@@ -90,17 +109,29 @@ class Decoders:
         self._idle.put_nowait(process)
         return found
 
-    def _read(self, kind: int, payload: bytes) -> Decoded:
+    def _read(self, kind: int, payload: bytes, *, whole: bool) -> Decoded:
         if kind == decoder.REJECTED:
             reason, detail = json.loads(payload)
             raise ImageRejected(RejectReason(reason), detail)
-        width, height = decoder.SIZE.unpack_from(payload)
-        pixels = np.frombuffer(payload, np.uint8, offset=decoder.SIZE.size)
-        ends = np.cumsum([3 * side**2 for side in self._sides])
-        if len(pixels) != ends[-1]:
-            raise ValueError(f"{len(pixels)} bytes of crops, {ends[-1]} expected")
-        crops = zip(np.split(pixels, ends[:-1]), self._sides, strict=True)
-        return Decoded(tuple(c.reshape(side, side, 3) for c, side in crops), width, height)
+        start = decoder.SIZE.size + decoder.SIZE.unpack_from(payload)[0]
+        about = json.loads(payload[decoder.SIZE.size : start])
+        pixels = np.frombuffer(payload, np.uint8, offset=start)
+        one = sum(3 * side**2 for side in self._sides)
+        reasons = about["rejected"]
+        if len(pixels) != one * reasons.count(None):
+            raise ValueError(f"{len(pixels)} bytes of crops, {one} each for {reasons.count(None)} expected")
+        parts = iter(pixels.reshape(-1, one))
+        found = tuple(
+            ImageRejected(RejectReason(each[0]), each[1]) if each else self._crops(next(parts))
+            for each in reasons
+        )
+        crops = self._crops(pixels) if whole else ()
+        return Decoded(crops, *about["size"], about["note"], Exif(*about["exif"]), () if whole else found)
+
+    def _crops(self, pixels: ByteArray) -> tuple[ByteArray, ...]:
+        ends = np.cumsum([3 * side**2 for side in self._sides])[:-1]
+        crops = zip(np.split(pixels, ends), self._sides, strict=True)
+        return tuple(crop.reshape(side, side, 3) for crop, side in crops)
 
     def _replace(self, process: Process) -> None:
         self._all.discard(process)
@@ -158,11 +189,14 @@ class Decoders:
         await asyncio.gather(*(process.wait() for process in processes))
 
 
-async def _ask(process: Process, data: bytes) -> tuple[int, bytes]:
+async def _ask(process: Process, data: bytes, boxes: Sequence[Box] | None) -> tuple[int, bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(decoder.LENGTH.pack(len(data)))
+    sides = None if boxes is None else [[b.left, b.top, b.width, b.height, b.size] for b in boxes]
+    asked = json.dumps(sides).encode()
+    process.stdin.write(decoder.LENGTHS.pack(len(data), len(asked)))
     process.stdin.write(data)
+    process.stdin.write(asked)
     await process.stdin.drain()
     kind, length = decoder.HEAD.unpack(await process.stdout.readexactly(decoder.HEAD.size))
     return kind, await process.stdout.readexactly(length)

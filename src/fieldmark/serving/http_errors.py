@@ -32,6 +32,7 @@ _PHOTOS = {
     RejectReason.UNSUPPORTED: (415, f"This image format is not supported. Send {_FORMATS}."),
     RejectReason.TRUNCATED: (422, "The photo is cut off: a part of the file is missing."),
     RejectReason.CORRUPT: (422, "The photo is damaged and cannot be read."),
+    RejectReason.OUTSIDE: (422, "The box lies outside of the photo."),
     RejectReason.TOO_LARGE: (413, "The photo is too large: the limit is {:,.4g} million pixels."),
 }
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from fieldmark import __version__
+from fieldmark.data.locations import Location
 from fieldmark.inference import explain, neighbours
-from fieldmark.inference.classifier import Classifier, Prediction, stacked
+from fieldmark.inference.classifier import Classifier, Prediction, asking, stacked
 from fieldmark.serving import answers
 from fieldmark.serving.batcher import Crops
 from fieldmark.serving.config import ServeConfig
@@ -26,15 +29,24 @@ _THUMB_SIDE = 192
 def warm_up(classifier: Classifier) -> None:
     """Load the network, so that the first request does not wait for it; raises InputError where it cannot."""
     sides = [view.size for view in classifier.views]
-    predict(classifier, [tuple(np.zeros((side, side, 3), np.uint8) for side in sides)], [1])
+    predict(classifier, [tuple(np.zeros((side, side, 3), np.uint8) for side in sides)], [Ranking(1)])
 
 
-def predict(classifier: Classifier, photos: Sequence[Crops], tops: Sequence[int]) -> list[Prediction]:
-    """Classify photos, with `top` labels for each photo."""
+@dataclass(frozen=True)
+class Ranking:
+    """How many labels a photo gets, and where and when it was taken, if the prior counts."""
+
+    top: int
+    where: Location | None = None
+
+
+def predict(classifier: Classifier, photos: Sequence[Crops], how: Sequence[Ranking]) -> list[Prediction]:
+    """Classify photos."""
     scores_NC, ood_N = classifier.outputs(stacked(photos))
+    at = cache(classifier.at)
     return [
-        classifier.rank(p_C, top, float(ood_score))
-        for p_C, top, ood_score in zip(scores_NC, tops, ood_N, strict=True)
+        asking.rank_at(classifier, p_C, float(ood_score), each.top, each.where, at)[0]
+        for p_C, each, ood_score in zip(scores_NC, how, ood_N, strict=True)
     ]
 
 
@@ -64,7 +76,7 @@ def with_thumbnails(classifier: Classifier, found: Sequence[neighbours.Neighbour
 
 def heat_map(classifier: Classifier, photo: Decoded, taxon_id: str | None) -> answers.HeatMap:
     """Compute which parts of a photo support a label, by default the most likely one; see `explain.heat`."""
-    label = taxon_id or predict(classifier, [photo.crops], [1])[0].best.taxon.id
+    label = taxon_id or predict(classifier, [photo.crops], [Ranking(1)])[0].best.taxon.id
     shrink = _HEAT_SIDE / max(photo.height, photo.width)
     size = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
     found = explain.heat(classifier, photo.crops, label, *size)
@@ -84,7 +96,7 @@ def info(classifier: Classifier, config: ServeConfig) -> answers.ModelInfo:
         test=str(made.get("test", "")),
         licence=str(made.get("licence", "")),
         precision=threshold.precision if threshold else None,
-        offers=answers.Offers(similar=has_index(classifier), heat_map=True),
+        offers=answers.Offers(similar=has_index(classifier), heat_map=True, prior=bool(classifier.prior)),
         limits=answers.Limits(
             bytes=config.max_bytes, pixels=config.max_pixels, photos=config.photos_a_request
         ),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from fieldmark.serving import http_errors
+from fieldmark.serving.asked import Asked, PhotoBoxes
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.http_errors import HttpError
 
@@ -22,10 +23,12 @@ _RETRY_SECONDS = 2
 
 @dataclass(frozen=True)
 class Upload:
-    """The bytes of one photo, and the file name that the client gave it (or "")."""
+    """The bytes of one photo, the file name that the client gave it (or ""), and what is asked of it."""
 
     data: bytes
     name: str = ""
+    asked: Asked = field(default_factory=Asked)
+    boxes: PhotoBoxes | None = None
 
 
 class BodyMemory:
@@ -57,8 +60,11 @@ class BodyMemory:
             self.used -= own
 
 
-async def read_photos(request: Request, add: Callable[[int], None], config: ServeConfig) -> list[Upload]:
-    """Read the photos of a request: each file of a form, or the body itself; raises HttpError."""
+async def read_photos(
+    request: Request, add: Callable[[int], None], config: ServeConfig
+) -> tuple[list[Upload], dict[str, str]]:
+    """Read the photos of a request, each file of a form, or the body itself, and the form's other fields;
+    raises HttpError."""
     headers = request.headers
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise HttpError(415, "encoded", "Send the photo as it is, without Content-Encoding.")
@@ -68,7 +74,7 @@ async def read_photos(request: Request, add: Callable[[int], None], config: Serv
         async with asyncio.timeout(config.body_seconds):
             if media_type == "multipart/form-data":
                 return await read_form(headers, chunks, config.photos_a_request)
-            return [Upload(b"".join([chunk async for chunk in chunks]))]
+            return [Upload(b"".join([chunk async for chunk in chunks]))], {}
     except TimeoutError as error:
         raise HttpError(408, "too-slow", "The photo took too long to arrive.") from error
     except ClientDisconnect as error:  # nobody reads the answer; the status is for the log
@@ -107,8 +113,10 @@ class _FormParser(MultiPartParser):
         self.complete = True
 
 
-async def read_form(headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int) -> list[Upload]:
-    """Read the files of a multipart/form-data body (RFC 7578); raises HttpError."""
+async def read_form(
+    headers: Headers, chunks: AsyncGenerator[bytes, None], max_photos: int
+) -> tuple[list[Upload], dict[str, str]]:
+    """Read the files and the other fields of a multipart/form-data body (RFC 7578); raises HttpError."""
     try:
         form = await _FormParser(headers, chunks, max_photos).parse()
     except MultiPartException as error:
@@ -123,7 +131,7 @@ async def read_form(headers: Headers, chunks: AsyncGenerator[bytes, None], max_p
     await form.close()
     if not photos:
         raise HttpError(400, "no-photo", "The form contains no photo: send it as a file.")
-    return photos
+    return photos, {name: value for name, value in form.multi_items() if isinstance(value, str)}
 
 
 def _base_name(path: str) -> str:

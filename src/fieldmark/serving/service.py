@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request
 
+from fieldmark.data.images.boxes import is_inside
+from fieldmark.data.storage.places import Box
 from fieldmark.inference import explain
-from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.serving import answers, http_errors, model, multipart
+from fieldmark.serving.asked import Asked, bad_parameter
 from fieldmark.serving.batcher import Batcher
 from fieldmark.serving.config import ServeConfig
 from fieldmark.serving.decoders import Decoded, DecoderFailed, Decoders
 from fieldmark.serving.http_errors import HttpError
 from fieldmark.serving.metrics import Metrics
 from fieldmark.serving.multipart import BodyMemory, Upload
-from fieldmark.utils.errors import ImageRejected, InputError
+from fieldmark.utils.errors import ImageRejected, InputError, RejectReason
+from fieldmark.utils.typing import ByteArray
 
 T = TypeVar("T")
 
@@ -38,6 +43,7 @@ class Service:
             count=config.workers,
             max_pixels=config.max_pixels,
             seconds=config.decode_seconds,
+            exif=classifier.prior is not None,
             on_failure=self.metrics.decoder_failures.inc,
         )
         self.batcher = Batcher(
@@ -74,14 +80,26 @@ class Service:
         return self.decoders.alive > 0 and self.batcher.alive
 
     async def each_photo(
-        self, request: Request, answer: Callable[[Upload, Decoded], Awaitable[T]]
+        self, request: Request, answer: Callable[[Upload, Decoded], Awaitable[T]], asked: Asked | None = None
     ) -> list[tuple[str, T | HttpError]]:
         """Return the name of each photo of a request with its answer or its error; raises HttpError for the
-        request as a whole: queue full, too large, unreadable."""
+        request as a whole: queue full, too large, unreadable. `asked` are its parameters, if it takes any."""
         self._require_capacity(1)  # before the body is read
         with self._memory.request() as add:
-            uploads = await multipart.read_photos(request, add, self.config)
-            with self._queue(len(uploads)):
+            uploads, fields = await multipart.read_photos(request, add, self.config)
+            if asked is None and (taken := fields.keys() & Asked.model_fields.keys()):
+                raise bad_parameter(f"The field {min(taken)} is for /v1/predict alone: leave it out.")
+            asked = (asked or Asked()).with_fields(fields)
+            asked.check(self.classifier)
+            boxes = asked.boxes_of([each.name for each in uploads], self.classifier)
+            uploads = [
+                replace(each, asked=asked, boxes=own) for each, own in zip(uploads, boxes, strict=True)
+            ]
+            count = sum(max(1, len(each.classified)) if each else 1 for each in boxes)
+            if count > self.config.queue:
+                message = f"At most {self.config.queue} boxes may be sent at once."
+                raise HttpError(413, "too-many-boxes", message)
+            with self._queue(count):
                 tasks = [asyncio.ensure_future(self._one(each, answer)) for each in uploads]
                 try:
                     found = await asyncio.gather(*tasks)
@@ -90,11 +108,41 @@ class Service:
                         task.cancel()
         return [(each.name, value) for each, value in zip(uploads, found, strict=True)]
 
-    async def classify(self, upload: Upload, photo: Decoded, top: int) -> answers.PhotoAnswer:
-        """Classify one photo."""
-        prediction = await self.batcher.predict(photo.crops, top)
+    async def classify(self, upload: Upload, photo: Decoded) -> answers.PhotoAnswer:
+        """Classify one photo, or each box of it."""
+        asked = upload.asked
+        where, why = asked.location(photo.exif, self.classifier)
+        made = answers.PhotoAnswer(name=upload.name, width=photo.width, height=photo.height)
+        made.note = photo.note or None
+        if self.classifier.prior:
+            made.prior = answers.PriorAnswer(used=where is not None, reason=why)
+        rank = partial(self._rank, how=model.Ranking(asked.top, where))
+        if upload.boxes is None:
+            made.answer, made.labels = answers.answered(await rank(photo.crops))
+            return made
+        crops = [each for each in photo.in_boxes if not isinstance(each, ImageRejected)]
+        predictions = iter(await asyncio.gather(*map(rank, crops)))
+        found = iter(
+            [each if isinstance(each, ImageRejected) else next(predictions) for each in photo.in_boxes]
+        )
+        made.kind, made.boxes = upload.boxes.kind, []
+        for each in upload.boxes.detections:
+            box = answers.BoxAnswer.of(each)
+            if upload.boxes.counts(each):
+                result = next(found) if is_inside(each.box) else ImageRejected(RejectReason.OUTSIDE)
+                if isinstance(result, ImageRejected):
+                    box.error = answers.error_detail(
+                        http_errors.photo_rejected(result, self.config.max_pixels)
+                    )
+                else:
+                    box.answer, box.labels = answers.answered(result)
+            made.boxes.append(box)
+        return made
+
+    async def _rank(self, crops: tuple[ByteArray, ...], how: model.Ranking) -> Prediction:
+        prediction = await self.batcher.predict(crops, how)
         self.metrics.photos.labels(prediction.source.replace(" ", "-")).inc()
-        return answers.photo_answer(upload.name, photo.width, photo.height, prediction)
+        return prediction
 
     async def similar(self, upload: Upload, photo: Decoded, count: int) -> answers.SimilarPhotos:
         """Find the training photos most similar to one photo; raises HttpError without an index of them."""
@@ -114,18 +162,19 @@ class Service:
             raise http_errors.not_offered("heat maps") from error
 
     async def _one(self, upload: Upload, answer: Callable[[Upload, Decoded], Awaitable[T]]) -> T | HttpError:
+        boxes = None if upload.boxes is None else [each.box for each in upload.boxes.classified]
         try:
-            photo = await self._decode(upload.data)
+            photo = await self._decode(upload.data, boxes)
         except HttpError as error:
             self.metrics.photos.labels(error.code).inc()
             return error
         return await answer(upload, photo)
 
-    async def _decode(self, data: bytes) -> Decoded:
+    async def _decode(self, data: bytes, boxes: Sequence[Box] | None) -> Decoded:
         start = time.perf_counter()
         self._decoding += 1
         try:
-            return await self.decoders.decode(data)
+            return await self.decoders.decode(data, boxes)
         except ImageRejected as rejected:
             raise http_errors.photo_rejected(rejected, self.config.max_pixels) from rejected
         except DecoderFailed as error:

@@ -56,9 +56,18 @@ def read_bytes(place: Place) -> bytes:
     """
     data = places.read(place, MAX_BYTES)
     if isinstance(place, places.Boxed):
-        box = place.box
-        return boxes.kept(data, box, lambda: boxes.pixels_in(decode(data), _shown(box, data)))
+        return boxes.kept(data, place.box, lambda: box_crops(data, [place.box])[0])
     return data
+
+
+def box_crops(data: bytes, found: Sequence[Box]) -> list[bytes]:
+    """Return the crops of boxes of a photo, which is decoded once, as JPEGs.
+
+    Raises:
+        ImageRejected: the photo cannot be decoded, or a box lies outside of it.
+    """
+    pixels = decode(data)
+    return [boxes.encoded(pixels, _shown(box, data)) for box in found]
 
 
 def read_cut(place: Place) -> ByteArray:

@@ -25,22 +25,32 @@ _SMALLEST = 8  # pixels: less is no picture of anything
 _DEFINITION = 1  # of how a crop is made; part of its name in the cache
 
 
-def kept(data: bytes, box: Box, make: Callable[[], ByteArray]) -> bytes:
-    """Return the crop of a box as a JPEG: the one in the cache, or what `make` returns, uint8 (h, w, 3).
+def kept(data: bytes, box: Box, make: Callable[[], bytes]) -> bytes:
+    """Return the crop of a box as a JPEG: the one in the cache, or what `make` returns.
 
     Args:
         data: the bytes of the photo.
         box: in shares of the photo.
-        make: decodes the photo and cuts the box out.
+        make: decodes the photo and cuts the box out, see `encoded`.
     """
     name = io.digest([_DEFINITION, MARGIN, io.sha256(data), str(box)])
     path = io.cache_dir() / "crops" / name[:2] / f"{name}.jpg"
     with suppress(OSError):
         return path.read_bytes()
-    crop = jpeg.encoded(make(), _QUALITY)
+    crop = make()
     with suppress(InputError):  # a cache that cannot be written to costs time, and nothing else
         io.write_bytes(path, crop, durable=False)
     return crop
+
+
+def encoded(photo: ByteArray, box: Box) -> bytes:
+    """Return the crop of a box as a JPEG, see `pixels_in`."""
+    return jpeg.encoded(pixels_in(photo, box), _QUALITY)
+
+
+def is_inside(box: Box) -> bool:
+    """Return whether a part of a box is in the photo."""
+    return box.left < 1 and box.top < 1 and box.left + box.width > 0 and box.top + box.height > 0
 
 
 def pixels_in(photo: Pixels, box: Box) -> Pixels:
@@ -54,7 +64,7 @@ def pixels_in(photo: Pixels, box: Box) -> Pixels:
     height, width = photo.shape[:2]
     side = max(box.width * width, box.height * height) * (1 + 2 * MARGIN)
     side = max(side, _SMALLEST)
-    if not (box.left < 1 and box.top < 1 and box.left + box.width > 0 and box.top + box.height > 0):
+    if not is_inside(box):
         reject(RejectReason.OUTSIDE, f"the box {box} is not in the photo")
     left, right = _stretch((box.left + box.width / 2) * width, side, width)
     top, bottom = _stretch((box.top + box.height / 2) * height, side, height)

@@ -16,7 +16,15 @@ from typing import Any, get_args
 import polars as pl
 
 from fieldmark.data import boxes
-from fieldmark.data.detections import KNOWN_NAMES, NUMBERS, Category, Detection, Detections
+from fieldmark.data.detections import (
+    KNOWN_NAMES,
+    NUMBERS,
+    Category,
+    Detection,
+    Detections,
+    box_of,
+    check_threshold,
+)
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.storage.places import Box
@@ -54,8 +62,7 @@ class BoxFile:
         Raises:
             InputError: a threshold is given without a file.
         """
-        if path is None and threshold is not None:
-            raise InputError("A threshold of boxes is given without boxes: name their file too.")
+        check_threshold(path, threshold)
         return None if path is None else cls(Path(path), threshold)
 
     def cut(self, table: PhotoTable) -> PhotoTable:
@@ -84,7 +91,11 @@ def read_boxes(path: Path) -> Detections:
         return _of_table(path)
     if path.is_dir() or path.name == "datapackage.json":
         return _of_camtrap(path / "datapackage.json" if path.is_dir() else path)
-    document = coco.load(path)
+    return of_document(coco.load(path), path)
+
+
+def of_document(document: Any, path: Path) -> Detections:
+    """Return the boxes of a JSON document that was read from a file; raises InputError as `read_boxes`."""
     for field, read in _JSON.items():
         if isinstance(document, dict) and field in document:
             return read(document, path)
@@ -178,19 +189,10 @@ def _confidence(value: Any, path: Path, name: str) -> float:
 
 def _box(value: Any, path: Path, name: str, size: tuple[int, int] | None = None) -> Box:
     """Return a box of `[left, top, width, height]`: shares, or pixels of a photo of a size."""
-    numbers = value if isinstance(value, list | tuple) and len(value) == 4 else None
-    if numbers is None or not all(isinstance(each, int | float) and abs(each) < 1e9 for each in numbers):
-        raise InputError(f"{path}: a box of {name} is {value!r}: it is [left, top, width, height].")
-    left, top, width, height = map(float, numbers)
-    if size is not None:
-        left, width, top, height = left / size[0], width / size[0], top / size[1], height / size[1]
-    elif max(left + width, top + height) > 1.5:
-        raise InputError(
-            f"{path}: a box of {name} is {value!r}: in this format they are shares of the photo, from 0 to 1."
-        )
-    if width <= 0 or height <= 0:
-        raise InputError(f"{path}: a box of {name} is {value!r}: its width and height must be more than 0.")
-    return Box(left, top, width, height, size)
+    try:
+        return box_of(value, size)
+    except ValueError as why:
+        raise InputError(f"{path}: a box of {name} is {value!r}: {why}.") from why
 
 
 def _of_coco(document: Any, path: Path) -> Detections:

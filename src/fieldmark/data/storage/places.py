@@ -176,9 +176,9 @@ def file_of(place: Place) -> File | None:
 
 
 def is_local(place: Place) -> bool:
-    """Return whether the file is on this machine."""
+    """Return whether the file is on this machine, or its bytes in memory."""
     file = file_of(place)
-    return isinstance(file, Path) and file.is_file()
+    return file is None or (isinstance(file, Path) and file.is_file())
 
 
 def stamp(place: Place) -> list[int] | None:

@@ -59,6 +59,8 @@ class Prediction:
         reason: why this is the answer, in a sentence.
         unknown: the out-of-distribution flag: whether the photo may show none of the classes; None
             where the classifier has no threshold for it.
+        prior: whether a prior of the place and time counts in it.
+        note: "truncated" where only a part of the photo is there, and was classified; else "".
     """
 
     answers: tuple[Answer, ...]
@@ -67,6 +69,8 @@ class Prediction:
     wider: tuple[HigherTaxon, ...] = ()
     reason: str = ""
     unknown: bool | None = None
+    prior: bool = False
+    note: str = ""
 
     @property
     def best(self) -> Answer:

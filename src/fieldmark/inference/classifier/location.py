@@ -158,7 +158,8 @@ class LocalPrior:
         return found_C
 
     def explained(self, found: Prediction, p_C: FloatArray, taxa: Sequence[Taxon]) -> Prediction:
-        """Say so where the place changed the first label; `p_C` are the probabilities with the prior."""
+        """Say that the prior counts (`p_C` are with it), and where it changed the first label."""
+        found = replace(found, prior=True)
         before_C = self.rule.temperature * _log(p_C) - self.rule.strength * self.ratio_C
         first = taxa[int(before_C.argmax())]
         if first.id == found.best.taxon.id or first.id == taxa[int(p_C.argmax())].id:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.taxonomic import class_heights, expected_heights
 from fieldmark.heads.base import LinearHead
-from fieldmark.inference.classifier import ensemble_member, hub, streaming
+from fieldmark.inference.classifier import asking, ensemble_member, hub, streaming
 from fieldmark.inference.classifier import folder as storage
 from fieldmark.inference.classifier.answers import Prediction, check_decision, columns_of, ranked
+from fieldmark.inference.classifier.asking import Known, Raising
 from fieldmark.inference.classifier.ensemble_member import Member, Network
 from fieldmark.inference.classifier.location import LocalPrior, LocationPrior
 from fieldmark.inference.classifier.ood import OodDetector
@@ -256,35 +257,42 @@ class Classifier:
     # A path is a sequence of strings as well, and bytes one of numbers: the first that fits is meant.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Photo, top: int = 5, *, on_error: Literal["raise"] = "raise"
+        self, photos: Photo, top: int = 5, *, on_error: Raising = "raise", **known: Unpack[Known]
     ) -> Prediction: ...
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Sequence[Photo], top: int = 5, *, on_error: Literal["raise"] = "raise"
+        self, photos: Sequence[Photo], top: int = 5, *, on_error: Raising = "raise", **known: Unpack[Known]
     ) -> list[Prediction]: ...
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Iterable[Photo], top: int = 5, *, on_error: Literal["raise"] = "raise"
+        self, photos: Iterable[Photo], top: int = 5, *, on_error: Raising = "raise", **known: Unpack[Known]
     ) -> Iterator[Prediction]: ...
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Photo, top: int = 5, *, on_error: OnError
+        self, photos: Photo, top: int = 5, *, on_error: OnError, **known: Unpack[Known]
     ) -> Prediction | ImageRejected: ...
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, photos: Sequence[Photo], top: int = 5, *, on_error: OnError
+        self, photos: Sequence[Photo], top: int = 5, *, on_error: OnError, **known: Unpack[Known]
     ) -> list[Prediction | ImageRejected]: ...
 
     @overload
     def predict(
-        self, photos: Iterable[Photo], top: int = 5, *, on_error: OnError
+        self, photos: Iterable[Photo], top: int = 5, *, on_error: OnError, **known: Unpack[Known]
     ) -> Iterator[Prediction | ImageRejected]: ...
 
-    def predict(self, photos: Photo | Iterable[Photo], top: int = 5, *, on_error: OnError = "raise") -> Any:
+    def predict(
+        self,
+        photos: Photo | Iterable[Photo],
+        top: int = 5,
+        *,
+        on_error: OnError = "raise",
+        **known: Unpack[Known],
+    ) -> Any:
         """Predict the species in one photo, or in each of several.
 
         Args:
@@ -293,32 +301,22 @@ class Classifier:
                 torch tensor uint8 (3, H, W) or (H, W, 3). EXIF orientation is applied.
             top: how many labels to give for each, at least 1.
             on_error: `raise` the error of a photo that cannot be used, or `return` it instead.
+            known: `boxes`, `place` and `date`, see `Known`.
 
         Returns:
             One prediction for one photo; a list for a list or tuple; for any other iterable an iterator
-            that takes photos as predictions are asked for, so that memory does not grow with their
-            number. Always in the order of the photos.
+            that takes photos as they are needed. Always in the order of the photos. Of a JPEG that was cut
+            off the part that is there is predicted, if that is half of it or more, with a `note`.
 
         Raises:
             ImageRejected: a photo cannot be used.
-            InputError: `top` is below 1, or a value is not a photo.
+            InputError: `top` is below 1, a value is not a photo, a box is none, there are not as many boxes
+                as photos, a place or date is none, or a place is given and there is no prior.
         """
-        streaming.check_options(top, on_error)
+        found = asking.asked(self, photos, top, on_error, known)
         if streaming.is_photo(photos):
-            return next(self._predictions([photos], top, on_error))  # type: ignore[list-item]
-        found = self._predictions(streaming.several(photos), top, on_error)
+            return next(found)
         return list(found) if isinstance(photos, Sequence) else found
-
-    def _predictions(
-        self, photos: Iterable[Photo], top: int, on_error: OnError
-    ) -> Iterator[Prediction | ImageRejected]:
-        for output in self.stream(photos):
-            if not isinstance(output, ImageRejected):
-                yield self.rank(output[0], top, output[1])
-            elif on_error == "return":
-                yield output
-            else:
-                raise output
 
     def predict_proba(self, photos: Photo | Iterable[Photo]) -> FloatArray:
         """Compute the calibrated probabilities of photos, float32 (N, C), in the order of `classes`.

@@ -107,6 +107,7 @@ function labelRow(label) {
 function verdict(photo) {
   const best = photo.labels[0];
   const answer = photo.answer;
+  if (photo.prior || photo.note) return [...verdict({ ...photo, prior: null, note: null }), ...remarks(photo)];
   const likeliest = element("span", "", names(best), ` (${percent(best.score)})`);
   if (answer.source === "unknown") {
     const note = element("p", "note", "This photo is unlike those that the classifier learned from. Of the names it knows, the most likely is ", likeliest, ".");
@@ -124,6 +125,30 @@ function verdict(photo) {
   const parts = [element("h2", "", everyday(answer))];
   if (answer.common_name) parts.push(latin("p", answer.name));
   return [...parts, taxonomyLine(answer)];
+}
+
+function remarks(photo) {
+  const said = [];
+  if (photo.note) said.push("The file ends too early: what is there of the photo was classified.");
+  if (photo.prior?.used) said.push(`What is to be expected there counts: ${photo.prior.reason}.`);
+  if (photo.prior && !photo.prior.used) said.push(`By the photo alone: ${photo.prior.reason}.`);
+  return said.map((text) => element("p", "quiet", text));
+}
+
+function whereAndWhen() {
+  const asked = new URLSearchParams({ top: 5 });
+  for (const name of ["lat", "lon", "date"]) {
+    if (byId(name).value) asked.set(name, byId(name).value);
+  }
+  return asked;
+}
+
+function useWhere(event) {
+  event.preventDefault();
+  const incomplete = !byId("lat").value !== !byId("lon").value;
+  byId("lon").setCustomValidity(incomplete ? "A place needs both latitude and longitude." : "");
+  if (!event.target.reportValidity()) return;
+  document.querySelectorAll(".card:not(.busy)").forEach((node) => add(node.card));
 }
 
 function summaryText(photo) {
@@ -149,6 +174,7 @@ class Card {
   constructor(file) {
     this.file = file;
     this.node = byId("card").content.firstElementChild.cloneNode(true);
+    this.node.card = this;
     this.url = URL.createObjectURL(file);
     const image = this.find(".photo");
     image.addEventListener("error", () => this.noPreview());
@@ -197,7 +223,7 @@ class Card {
       if (limit && this.file.size > limit) {
         throw new Problem(`The file is too large: the limit is ${Number((limit / 2 ** 20).toPrecision(3))} MiB.`);
       }
-      const answer = await call("/v1/predict?top=5", this.file, (seconds) =>
+      const answer = await call(`/v1/predict?${whereAndWhen()}`, this.file, (seconds) =>
         this.busy(`The server is busy; next attempt in ${seconds} s…`));
       this.photo = answer.photos[0];
       this.show(verdict(this.photo), this.photo.labels.map(labelRow));
@@ -351,6 +377,7 @@ async function loadModel() {
   const parts = [`Classifier: ${about.name}, ${about.classes.toLocaleString("en")} ${about.classes === 1 ? "class" : "classes"}.`];
   if (about.test) parts.push(about.test);
   byId("about").textContent = parts.join(" ");
+  byId("where").hidden = !about.offers.prior;
   return true;
 }
 
@@ -377,6 +404,8 @@ function listen() {
   });
   document.addEventListener("paste", (event) => take(event.clipboardData?.files ?? []));
   byId("key-form").addEventListener("submit", useKey);
+  byId("where").addEventListener("submit", useWhere);
+  byId("where").addEventListener("input", () => byId("lon").setCustomValidity(""));
 }
 
 document.documentElement.classList.toggle("touch", navigator.maxTouchPoints > 0);
