@@ -36,7 +36,7 @@ COMMANDS = {
     "Quick start": ("demo",),
     "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract"),
     "Train": ("train", "grow", "backbones", "rank"),
-    "Use": ("predict", "explain", "export", "serve", "cache"),
+    "Use": ("predict", "explain", "export", "serve", "app", "cache"),
     "Study": ("study",),
 }
 """The commands in the groups and the order in which `--help` lists them."""

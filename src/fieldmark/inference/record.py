@@ -89,6 +89,8 @@ class Record(TypedDict, total=False):
     labels: list[LabelRecord]  # the most probable labels, highest score first
     scores: list[float]  # of all labels, if asked for
     event: EventRecord  # where the record is of an event, and not of a photo
+    reviewer: str  # the person who named the photo; without it a classifier did
+    reviewed: str  # when that was, ISO 8601 in UTC
 
 
 def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Timed = False) -> Record:
