@@ -115,8 +115,7 @@ def _step(project: Project, *, undone: bool, order: str, to: tuple[str, str]) ->
     later = " AND id > coalesce((SELECT max(id) FROM actions WHERE NOT undone), 0)" if undone else ""
     with project.changing() as db:
         row = db.execute(
-            f"SELECT id FROM actions WHERE undone = ?{later} ORDER BY id {order} LIMIT 1",
-            (undone,),
+            f"SELECT id FROM actions WHERE undone = ?{later} ORDER BY id {order} LIMIT 1", (undone,)
         ).fetchone()
         if row is None:
             return None

@@ -164,8 +164,8 @@ def every(folder: Path) -> list[Job]:
 
 
 def running(folder: Path) -> Job | None:
-    """Return the job that runs, if any."""
-    return next((each for each in every(folder) if each.state == "running"), None)
+    """Return the job that runs, if any: one at a time is started."""
+    return next((each for each in every(folder)[-1:] if each.state == "running"), None)
 
 
 def last(folder: Path, kind: str) -> Job | None:

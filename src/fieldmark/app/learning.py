@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ _COLUMNS = (
     *("file_name", "label", "split", "location", "deployment", "taken", "sequence", "latitude", "longitude"),
     *("name", "common_name", "supercategory", *RANKS),
 )
+
+_taking = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -206,20 +209,26 @@ def take_over(project: Project) -> list[Job]:
 
     `predict` ends with exit code 2 where photos were refused; its file of answers is whole nevertheless.
     """
-    taken = []
-    for job in jobs.every(project.folder):
-        if job.about.get("taken") or job.state not in ("done", "failed"):
-            continue
-        if job.kind == "predict" and (job.folder / "answers.jsonl").exists():
-            lines = (job.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-            project.keep_answers(map(json.loads, lines), Path(job.about["words"][1]).name)
-        elif job.kind in ("train", "grow") and job.state == "done":
-            _learned(project, job)
-        elif job.state == "failed":
-            continue
-        jobs.mark(job, taken=True)
-        taken.append(job)
+    taken: list[Job] = []
+    with _taking:  # several pages look at once
+        for job in reversed(jobs.every(project.folder)):
+            if job.about.get("taken"):
+                break  # and so are all before it, or they failed
+            if job.state in ("done", "failed") and _take(project, job):
+                taken.append(job)
     return taken
+
+
+def _take(project: Project, job: Job) -> bool:
+    if job.kind == "predict" and (job.folder / "answers.jsonl").exists():
+        lines = (job.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+        project.keep_answers(map(json.loads, lines), Path(job.about["words"][1]).name)
+    elif job.kind != "predict" and job.state == "done":
+        _learned(project, job)
+    else:
+        return False
+    jobs.mark(job, taken=True)
+    return True
 
 
 def _learned(project: Project, job: Job) -> None:

@@ -50,7 +50,9 @@ def _app(project: Project) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_routes(app, project)
     register(project)
-    ui.run_with(app, title="fieldmark", dark=None, show_welcome_message=False, reconnect_timeout=30, favicon="🦋")
+    ui.run_with(
+        app, title="fieldmark", dark=None, show_welcome_message=False, reconnect_timeout=30, favicon="🦋"
+    )
     return app
 
 
@@ -79,5 +81,7 @@ def _listening(port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise InputError(f"Port {port} is in use ({error.strerror or error}): name another --port, or 0.") from error
+        raise InputError(
+            f"Port {port} is in use ({error.strerror or error}): name another --port, or 0."
+        ) from error
     return listener

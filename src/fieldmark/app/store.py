@@ -44,7 +44,8 @@ CREATE TABLE sources (id INTEGER PRIMARY KEY, path TEXT NOT NULL, role TEXT NOT 
     UNIQUE (path, role));
 CREATE TABLE photos (id INTEGER PRIMARY KEY, source INTEGER NOT NULL, role TEXT NOT NULL,
     path TEXT NOT NULL UNIQUE, reason TEXT, label TEXT, state TEXT NOT NULL, learned TEXT, part TEXT,
-    place TEXT, deployment TEXT, location TEXT, taken TEXT, sequence TEXT, latitude REAL, longitude REAL, event INTEGER);
+    place TEXT, deployment TEXT, location TEXT, taken TEXT, sequence TEXT, latitude REAL, longitude REAL,
+    event INTEGER);
 CREATE TABLE species (name TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE answers (photo INTEGER PRIMARY KEY, classifier TEXT NOT NULL, name TEXT, answer TEXT, score REAL,
     margin REAL, sure INTEGER, record TEXT NOT NULL);

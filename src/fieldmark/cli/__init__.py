@@ -43,7 +43,8 @@ COMMANDS = {
 
 for group, names in COMMANDS.items():
     for name in names:
-        module = import_module(f"fieldmark.cli.{name}")
+        file = "application" if name == "app" else name  # `app` is the program, above
+        module = import_module(f"fieldmark.cli.{file}")
         command = getattr(module, name)
         app.command(cls=Command, help=describe(command, module.__doc__ or ""), rich_help_panel=group)(command)
 
