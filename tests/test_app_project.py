@@ -333,7 +333,7 @@ def test_results_are_written_in_every_format(named: Project, tmp_path: Path, for
         images = json.loads(path.read_text())["images"]
         assert len(images) == 12
     else:
-        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         column = {"csv": "species", "camtrap-dp": "scientificName", "darwin-core": "scientificName"}[form]
         assert "'=Felis" in [row[column] for row in rows]
         # A person's name is a row apart in the standards, where both can be told from each other.

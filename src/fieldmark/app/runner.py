@@ -24,12 +24,13 @@ class _Progress:
     """Writes lines `@progress SECONDS DONE TOTAL STAGE` to standard error; the seconds are of the stage."""
 
     def __init__(self) -> None:
-        self._stage, self._began, self._last = "", 0.0, 0.0
+        self._stage, self._began, self._last, self._done = "", 0.0, 0.0, 0
 
     def on_progress(self, stage: str, done: int, total: int | None) -> None:
         when = time.monotonic()
-        if stage != self._stage:
+        if stage != self._stage or done < self._done:
             self._stage, self._began, self._last = stage, when, -_EVERY
+        self._done = done
         if when - self._last >= _EVERY or done == total:
             self._last = when
             print(PROGRESS, round(when - self._began), done, total or 0, stage, file=sys.stderr, flush=True)  # noqa: T201

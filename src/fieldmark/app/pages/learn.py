@@ -86,7 +86,7 @@ def _lines(grown: dict[str, Any], photos: int, right: int) -> list[str]:
     if photos:
         lines.append(
             f"Before, {photos - right:,} of {photos:,} first answers on new photos differed from what "
-            f"people said ({1 - right / photos:.1%}). Where doubtful photos were reviewed first this is more than on "
-            "all photos."
+            f"people said ({1 - right / photos:.1%}). Where doubtful photos were reviewed first this is "
+            "more than on all photos."
         )
     return lines

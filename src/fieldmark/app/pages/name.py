@@ -71,7 +71,7 @@ def state(project: Project) -> None:
     if counts:
         with ui.row().classes("gap-2"):
             for name, count, _ in counts[:12]:
-                ui.link(f"{name} ({count:,})", "/review").classes("text-sm")
+                ui.label(f"{name} ({count:,})").classes("text-sm fm-dim")
     with ui.row().classes("gap-4"):
         if found["named"]:
             ui.link("Review them", "/review")

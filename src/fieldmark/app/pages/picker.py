@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from nicegui import ui
@@ -14,17 +14,17 @@ _LISTS = (".csv", ".tsv", ".json", ".json.gz", ".parquet")
 _MOST = 500  # entries that are shown of a folder
 
 
-def pick(title: str, start: str, on_pick: Callable[[Path], None]) -> None:
+def pick(title: str, start: str, on_pick: Callable[[Path], Awaitable[None]]) -> None:
     """Ask for a folder or a list of photos; it begins in `start`, or the user's own folder."""
     here = Path(start) if start and Path(start).is_dir() else Path.home()
 
-    def take() -> None:
+    async def take() -> None:
         path = Path(where.value).expanduser()
         if not path.exists():
             ui.notify(f"{path} does not exist: choose a folder from the list.", type="warning")
             return
         dialog.close()
-        on_pick(path)
+        await on_pick(path)
 
     def go(path: Path) -> None:
         where.value = str(path)

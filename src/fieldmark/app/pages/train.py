@@ -69,5 +69,5 @@ def report(project: Project) -> None:
         ui.link("Name new photos", "/name")
     frame_ = ui.element("iframe").classes("fm-report")
     frame_.props(
-        f'src="{address}" title="Report of the classifier" sandbox="allow-scripts allow-same-origin"'
+        f'src="{address}" title="Report of the classifier" sandbox="allow-scripts"'
     )
