@@ -117,7 +117,8 @@ def train(project: Project, time: str = "quick", worse: str = "both", more: str 
         )
     words = [*TIMES[time][1], "--precision", WORSE[worse][1], *_split(more)]
     chosen = {"time": time, "worse": worse, "more": more}
-    made = _start(project, "train", ["train", "{job}/photos.csv"], words, write_labels, **chosen)
+    table = f"{project.folder.name}.csv"  # a classifier is called after it
+    made = _start(project, "train", ["train", f"{{job}}/{table}"], words, write_labels, file=table, **chosen)
     project.set("training", json.dumps(chosen))
     return made
 
@@ -177,12 +178,12 @@ def _start(
     options: list[str],
     write: Callable[[Project, Path], int],
     *,
-    file: str = "photos.csv",
+    file: str,
     **more: Any,
 ) -> Job:
     if jobs.running(project.folder):
         raise InputError("Another job is running: wait until it has ended, or cancel it.")
-    out: dict[str, Any] = {}
+    out: dict[str, Any] = {"table": file}
     if kind != "predict":
         folder = project.folder / "classifiers"
         folder.mkdir(exist_ok=True)
@@ -233,7 +234,7 @@ def _take(project: Project, job: Job) -> bool:
 
 def _learned(project: Project, job: Job) -> None:
     """Note what a classifier learned, and use it from now on."""
-    with (job.folder / "photos.csv").open(encoding="utf-8", newline="") as handle:
+    with (job.folder / job.about["table"]).open(encoding="utf-8", newline="") as handle:
         rows = [
             (row["label"].removeprefix("'"), row["file_name"].removeprefix("'"))
             for row in csv.DictReader(handle)

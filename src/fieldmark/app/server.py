@@ -51,7 +51,13 @@ def _app(project: Project) -> FastAPI:
     add_routes(app, project)
     register(project)
     ui.run_with(
-        app, title="fieldmark", dark=None, show_welcome_message=False, reconnect_timeout=30, favicon="🦋"
+        app,
+        title="fieldmark",
+        dark=None,
+        show_welcome_message=False,
+        reconnect_timeout=30,
+        favicon="🦋",
+        language="en-US",
     )
     return app
 

@@ -88,7 +88,7 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], None]) 
         ui.button(icon="person", on_click=lambda: _ask_reviewer(project)).props(
             'flat round dense color=inherit aria-label="Who reviews"'
         ).tooltip("Who reviews")
-    with ui.element("main").classes("fm-page column no-wrap"):
+    with ui.element("div").classes("fm-page column no-wrap"):
         with ui.column().classes("gap-0"):
             ui.html(f"<h1>{NAMES[path]}</h1>", sanitize=False)
             ui.label(intro).classes("fm-dim")

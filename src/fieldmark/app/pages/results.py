@@ -132,14 +132,17 @@ def _bars(counts: list[tuple[str, int, int, int]]) -> dict[str, Any]:
         {"name": "by the classifier", "data": [row[1] - row[3] for row in reversed(counts)]},
         {"name": "by a person", "data": [row[3] for row in reversed(counts)]},
     ]
-    axes = {"yAxis": {"type": "category", "data": names}, "xAxis": {"type": "value"}}
+    axes = {"yAxis": {"type": "category", "data": names}, "xAxis": {"type": "value", "minInterval": 1}}
     return _plot([each | {"type": "bar", "stack": "all"} for each in series]) | axes
 
 
 def _stacked(table: dict[str, list[int]], labels: list[str], animals: list[str]) -> dict[str, Any]:
     shown = [name for name in animals if name in table][: len(_COLOURS)]
     series = [{"name": name, "type": "bar", "stack": "all", "data": table[name]} for name in shown]
-    return _plot(series) | {"xAxis": {"type": "category", "data": labels}, "yAxis": {"type": "value"}}
+    return _plot(series) | {
+        "xAxis": {"type": "category", "data": labels},
+        "yAxis": {"type": "value", "minInterval": 1},
+    }
 
 
 def _plot(series: list[dict[str, Any]]) -> dict[str, Any]:

@@ -68,6 +68,4 @@ def report(project: Project) -> None:
         ui.link("Open it in a tab of its own", address, new_tab=True)
         ui.link("Name new photos", "/name")
     frame_ = ui.element("iframe").classes("fm-report")
-    frame_.props(
-        f'src="{address}" title="Report of the classifier" sandbox="allow-scripts"'
-    )
+    frame_.props(f'src="{address}" title="Report of the classifier" sandbox="allow-scripts"')
