@@ -9,6 +9,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,9 @@ def learn_again(project: Project) -> Job:
         raise InputError("No label is new or corrected since the last training: review some photos first.")
     if chosen.get("time") in ("hour", "night"):
         return train(project, **chosen)
-    words = ["grow", str(classifier), "{job}/photos.csv"]
-    return _start(
-        project, "grow", words, [], lambda project, path: write_labels(project, path, only_new=True)
-    )
+    words = ["grow", str(classifier), "{job}/new labels.csv"]
+    write = partial(write_labels, only_new=True)
+    return _start(project, "grow", words, [], write, file="new labels.csv")
 
 
 def name(project: Project, *, again: bool = False) -> Job:
