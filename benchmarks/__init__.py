@@ -23,9 +23,22 @@ BENCHMARKS: dict[str, str] = {
     "errors": "Errors compared with the reference",
     "few": "Few photos a class, and what is promised of fresh ones",
     "unknown": "Photos of none of the classes",
+    "next": "What to label next, compared with random choice",
     "findings": "Findings on photos and copies damaged on purpose",
 }
 """Name and title of each benchmark, a module of this folder, in the order of running and showing."""
 
-LONG = ("heads", "labels", "errors", "few", "unknown", "findings", "cluster", "memory", "heads_many", "tiers")
+LONG = (
+    "heads",
+    "labels",
+    "errors",
+    "few",
+    "unknown",
+    "findings",
+    "next",
+    "cluster",
+    "memory",
+    "heads_many",
+    "tiers",
+)
 """Run only when named: they take minutes, and their results rarely change."""

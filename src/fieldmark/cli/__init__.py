@@ -28,7 +28,7 @@ COMMANDS = {
     "Quick start": ("demo",),
     "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract", "detect"),
     "Train": ("train", "grow", "backbones", "rank"),
-    "Use": ("predict", "explain", "export", "serve", "cache"),
+    "Use": ("predict", "explain", "export", "serve", "app", "cache"),
     "Study": ("study",),
 }
 """The commands in the groups and the order in which `--help` lists them."""
@@ -74,7 +74,8 @@ def application(only: str = "") -> typer.Typer:
         for name in names:
             if known and name != only:
                 continue
-            module = import_module(f"fieldmark.cli.{name}")
+            file = "application" if name == "app" else name  # `app` is the whole command line, below
+            module = import_module(f"fieldmark.cli.{file}")
             command = getattr(module, name)
             summary = describe(command, module.__doc__ or "")
             app.command(cls=Command, help=summary, rich_help_panel=group)(command)

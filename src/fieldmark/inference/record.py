@@ -103,6 +103,8 @@ class Record(TypedDict, total=False):
     frame: int  # of a frame: its number in its clip
     second: float  # of a frame: its time, from the first
     event: EventRecord  # where the record is of an event, and not of a photo
+    reviewer: str  # the person who named the photo; without it a classifier did
+    reviewed: str  # when that was, ISO 8601 in UTC
 
 
 def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Timed = False) -> Record:

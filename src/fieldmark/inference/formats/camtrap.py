@@ -1,7 +1,6 @@
-"""Camtrap DP 1.0, table `observations`: a row a photo, classified by a machine.
+"""Camtrap DP 1.0, table `observations`: a row a photo, named by a machine or, in a row apart, a person.
 
-https://camtrap-dp.tdwg.org/data/#observations. A human verification is a separate row there, with
-`classificationMethod` "human"; none is written here. Media, deployments and times are those of the
+https://camtrap-dp.tdwg.org/data/#observations. Media, deployments and times are those of the
 photos' list; where it has none, the location or the folder is the deployment, and the time is read from
 EXIF data.
 """
@@ -88,10 +87,9 @@ def _row(record: Record, options: FormatOptions, deployments: Deployments) -> di
     answer = answer_of(record, options.taxonomy)
     unnamed = answer.kind == "unknown" and "detection" in record  # the detector saw an animal
     taken = timestamp(record.get("taken") or "")
+    key = event_id(record) if "event" in record else key_of(record)
     row = {
-        "observationID": io.digest([event_id(record) if "event" in record else key_of(record), options.by])[
-            :32
-        ],
+        "observationID": io.digest([key, record.get("reviewer", options.by)])[:32],
         "deploymentID": deployments.name(record),
         "mediaID": media_id(record),
         "eventStart": taken,
@@ -105,6 +103,9 @@ def _row(record: Record, options: FormatOptions, deployments: Deployments) -> di
     }
     if answer.kind == "unclassified":
         return row
+    if "reviewer" in record:
+        by = {"classifiedBy": record["reviewer"], "classificationTimestamp": record["reviewed"]}
+        return row | {"classificationMethod": "human", **by}
     score = "" if answer.score is None else f"{answer.score:.6f}"
     return row | {
         "classificationMethod": "machine",

@@ -1,7 +1,7 @@
 """Darwin Core, occurrences as CSV: a row a photo (https://dwc.tdwg.org/terms/).
 
-Every row names the classifier as identifier, with the status "unverified". A later human identification
-belongs in a separate row.
+A row of a classifier names it as identifier, with the status "unverified". The identification by a person is
+a row apart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
     ranks = dict(answer.ranks)
     genus, _, epithet = ranks.get("species", "").partition(" ")
     row = {
-        "occurrenceID": io.digest([key_of(record), options.by])[:32],
+        "occurrenceID": io.digest([key_of(record), record.get("reviewer", options.by)])[:32],
         "basisOfRecord": "MachineObservation",
         "associatedMedia": record["file_name"],
         "identificationRemarks": answer.remark,
@@ -32,16 +32,19 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
     if answer.kind == "unclassified":
         return row
     score = "" if answer.score is None else f"probability {answer.score:.6f}; "
+    by = {"identifiedBy": options.by, "dateIdentified": options.when}
+    by |= {"identificationVerificationStatus": "unverified"}
+    by |= {"identificationRemarks": f"{score}machine; {answer.remark}"}
+    if "reviewer" in record:
+        by |= {"identifiedBy": record["reviewer"], "dateIdentified": record["reviewed"]}
+        by |= {"identificationVerificationStatus": "verified by a person", "identificationRemarks": ""}
     return row | {
         "scientificName": answer.name,
         "taxonRank": "" if answer.rank == "unranked" else answer.rank,
         **{name: ranks.get(name, "") for name in RANKS[:-1]},
         "specificEpithet": epithet if genus == ranks.get("genus", genus) else "",
         "vernacularName": answer.common_name,
-        "identifiedBy": options.by,
-        "dateIdentified": options.when,
-        "identificationVerificationStatus": "unverified",
-        "identificationRemarks": f"{score}machine; {answer.remark}",
+        **by,
     }
 
 

@@ -1,0 +1,264 @@
+"""Training, naming and learning again: the command that is run, its table, and what becomes of its result."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fieldmark.app import jobs
+from fieldmark.app.jobs import Job
+from fieldmark.app.store import Project
+from fieldmark.data.taxonomy import RANKS
+from fieldmark.inference.formats.base import csv_line
+from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+
+TIMES = {
+    "quick": ("As short as possible", ("--quality", "fast")),
+    "good": ("A little longer, with somewhat fewer wrong names", ("--quality", "good")),
+    "hour": ("One hour", ("--quality", "best", "--budget", "1h")),
+    "night": ("A night", ("--quality", "best", "--budget", "8h")),
+}
+"""How long training may take: in words, and as options of `fieldmark train`."""
+WORSE = {
+    "wrong": ("A wrong name: rather leave more photos without a name", "0.98"),
+    "both": ("Both are equally bad", "0.95"),
+    "none": ("No name: rather accept some wrong names", "0.85"),
+}
+"""What is worse, in words, with the precision that it asks for."""
+_COLUMNS = (
+    *("file_name", "label", "split", "location", "deployment", "taken", "sequence", "latitude", "longitude"),
+    *("name", "common_name", "supercategory", *RANKS),
+)
+
+_taking = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How many labels there are that the classifier did not learn yet.
+
+    Attributes:
+        new: of photos that it has not seen.
+        corrected: of photos that it learned under another name.
+        withdrawn: that it learned, and that no longer hold; only training anew forgets them.
+    """
+
+    new: int
+    corrected: int
+    withdrawn: int
+
+
+def classifier_of(project: Project) -> Path | None:
+    """Return the folder of the newest classifier; None before the first training."""
+    name = project.setting("classifier")
+    found = project.folder / "classifiers" / name
+    return found if name and found.is_dir() else None
+
+
+def write_labels(project: Project, path: Path, *, only_new: bool = False) -> int:
+    """Write the labelled photos as a table that `train` and `grow` take; return how many.
+
+    With `only_new` those whose label the classifier did not learn yet.
+    """
+    which = "label IS NOT NULL AND reason IS NULL" + (" AND label IS NOT learned" if only_new else "")
+    rows = project.rows(
+        "SELECT path, label, part, location, deployment, taken, sequence, latitude, longitude FROM photos "
+        f"WHERE {which} ORDER BY path"
+    )
+    facts = project.facts()
+
+    def lines() -> Iterator[str]:
+        yield csv_line(_COLUMNS)
+        for row in rows:
+            about = facts.get(row[1], {}) | {"name": row[1]}
+            values = ["" if each is None else each for each in row]
+            yield csv_line([*values, *(about.get(each, "") for each in _COLUMNS[9:])])
+
+    io.write_text(path, "\r\n".join(lines()) + "\r\n")
+    return len(rows)
+
+
+def labels(project: Project) -> Labels:
+    """Count the labels that the classifier did not learn yet."""
+    [row] = project.rows(
+        "SELECT sum(label IS NOT NULL AND learned IS NULL AND reason IS NULL), "
+        "sum(label IS NOT NULL AND learned IS NOT NULL AND label != learned), "
+        "sum(label IS NULL AND learned IS NOT NULL) FROM photos"
+    )
+    return Labels(*(each or 0 for each in row))
+
+
+def train(project: Project, time: str = "quick", worse: str = "both", more: str = "") -> Job:
+    """Start `fieldmark train` on all labelled photos.
+
+    Args:
+        project: at least two species, each with a photo.
+        time: a key of `TIMES`.
+        worse: a key of `WORSE`.
+        more: further options of `fieldmark train`, as one would type them.
+
+    Raises:
+        InputError: there are too few labels, or another job is running.
+    """
+    species = project.value(
+        "SELECT count(DISTINCT label) FROM photos WHERE label IS NOT NULL AND reason IS NULL"
+    )
+    if species < 2:
+        raise InputError(
+            "Training needs photos of at least two species: add folders on the page Photos first."
+        )
+    words = [*TIMES[time][1], "--precision", WORSE[worse][1], *_split(more)]
+    chosen = {"time": time, "worse": worse, "more": more}
+    table = f"{project.folder.name}.csv"  # a classifier is called after it
+    made = _start(project, "train", ["train", f"{{job}}/{table}"], words, write_labels, file=table, **chosen)
+    project.set("training", json.dumps(chosen))
+    return made
+
+
+def learn_again(project: Project) -> Job:
+    """Start `fieldmark grow` with the labels that are new or corrected.
+
+    A classifier of `--quality best` may be an ensemble with weights, which cannot be extended: it is trained
+    anew, on all labels.
+
+    Raises:
+        InputError: there is no classifier, no new label, or another job is running.
+    """
+    classifier, found = classifier_of(project), labels(project)
+    chosen = json.loads(project.setting("training", "{}"))
+    if classifier is None:
+        raise InputError("There is no classifier yet: train one on the page Train first.")
+    if not found.new + found.corrected:
+        raise InputError("No label is new or corrected since the last training: review some photos first.")
+    if chosen.get("time") in ("hour", "night"):
+        return train(project, **chosen)
+    words = ["grow", str(classifier), "{job}/new labels.csv"]
+    write = partial(write_labels, only_new=True)
+    return _start(project, "grow", words, [], write, file="new labels.csv")
+
+
+def name(project: Project, *, again: bool = False) -> Job:
+    """Start `fieldmark predict` on new photos without an answer; `again`: on all that no person named.
+
+    Raises:
+        InputError: there is no classifier or no such photo, or another job is running.
+    """
+    classifier = classifier_of(project)
+    if classifier is None:
+        raise InputError("There is no classifier yet: train one on the page Train first.")
+    which = "p.state IN ('none', 'given')" if again else "a.photo IS NULL"
+    found = project.rows(
+        "SELECT path FROM photos p LEFT JOIN answers a ON a.photo = p.id "
+        f"WHERE p.role = 'new' AND {which} ORDER BY p.path"
+    )
+    if not found:
+        raise InputError("No photo waits for a name: add a folder of new photos first.")
+
+    def write(_project: Project, path: Path) -> int:
+        io.write_bytes(path, b"\0".join(os.fsencode(row[0]) for row in found) + b"\0")
+        return len(found)
+
+    words = ["predict", str(classifier), "--list", "{job}/photos.txt", "--out", "{job}/answers.jsonl"]
+    return _start(project, "predict", words, [], write, file="photos.txt")
+
+
+def _start(
+    project: Project,
+    kind: str,
+    words: list[str],
+    options: list[str],
+    write: Callable[[Project, Path], int],
+    *,
+    file: str,
+    **more: Any,
+) -> Job:
+    if jobs.running(project.folder):
+        raise InputError("Another job is running: wait until it has ended, or cancel it.")
+    out: dict[str, Any] = {"table": file}
+    if kind != "predict":
+        folder = project.folder / "classifiers"
+        folder.mkdir(exist_ok=True)
+        numbers = [int(each.name) for each in folder.iterdir() if each.name.isdecimal()]
+        out["out"] = f"{max(numbers, default=0) + 1:02}"
+        words = [*words, "--out", str(folder / out["out"])]
+    job = jobs.create(project.folder, kind, [*words, *options], **out, **more)
+    write(project, job.folder / file)
+    job.start()
+    return job
+
+
+def _split(more: str) -> list[str]:
+    try:
+        return shlex.split(more)
+    except ValueError as error:
+        raise InputError(
+            f"The further options cannot be read ({error}): check the quotation marks."
+        ) from error
+
+
+def take_over(project: Project) -> list[Job]:
+    """Keep the results of jobs that have ended since the last call, and return these jobs.
+
+    `predict` ends with exit code 2 where photos were refused; its file of answers is whole nevertheless.
+    """
+    taken: list[Job] = []
+    with _taking:  # several pages look at once
+        for job in reversed(jobs.every(project.folder)):
+            if job.about.get("taken"):
+                break  # and so are all before it, or they failed
+            if job.state in ("done", "failed") and _take(project, job):
+                taken.append(job)
+    return taken
+
+
+def _take(project: Project, job: Job) -> bool:
+    if job.kind == "predict" and (job.folder / "answers.jsonl").exists():
+        lines = (job.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+        project.keep_answers(map(json.loads, lines), Path(job.about["words"][1]).name)
+    elif job.kind != "predict" and job.state == "done":
+        _learned(project, job)
+    else:
+        return False
+    jobs.mark(job, taken=True)
+    return True
+
+
+def _learned(project: Project, job: Job) -> None:
+    """Note what a classifier learned, and use it from now on."""
+    with (job.folder / job.about["table"]).open(encoding="utf-8", newline="") as handle:
+        rows = [
+            (row["label"].removeprefix("'"), row["file_name"].removeprefix("'"))
+            for row in csv.DictReader(handle)
+        ]
+    with project.changing() as db:
+        if job.kind == "train":
+            db.execute("UPDATE photos SET learned = NULL")
+        db.executemany("UPDATE photos SET learned = ? WHERE path = ?", rows)
+        db.execute("INSERT OR REPLACE INTO settings VALUES ('classifier', ?)", (job.about["out"],))
+
+
+def grown(project: Project) -> dict[str, Any]:
+    """Return what the last extension changed: `provenance.grown` of the classifier; {} without one."""
+    classifier = classifier_of(project)
+    if classifier is None:
+        return {}
+    found = io.read_json(classifier / "classifier.json").get("provenance", {}).get("grown", {})
+    return dict(found)
+
+
+def agreement(project: Project) -> tuple[int, int]:
+    """Count the new photos with an answer and a person's label, and those where both are the same."""
+    [row] = project.rows(
+        "SELECT count(*), sum(a.name = p.label) FROM photos p JOIN answers a ON a.photo = p.id "
+        "WHERE p.role = 'new' AND p.state = 'person'"
+    )
+    return row[0], row[1] or 0

@@ -1,0 +1,168 @@
+"""What all pages share: the bar at the top, messages of errors, dialogs, and the panel of a job."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nicegui import run, ui
+
+from fieldmark.app import decisions, jobs, learning
+from fieldmark.app.jobs import Job
+from fieldmark.app.store import Project
+from fieldmark.utils.errors import FieldmarkError
+from fieldmark.utils.logging import format_duration
+
+STATIC = Path(__file__).parents[1] / "static"
+NAMES = {
+    "/": "Photos",
+    "/train": "Train",
+    "/name": "Name",
+    "/review": "Review",
+    "/next": "Label next",
+    "/learn": "Learn again",
+    "/results": "Results",
+}
+_SAID = {
+    "running": "is running",
+    "done": "is done",
+    "failed": "has failed",
+    "cancelled": "was cancelled",
+    "interrupted": "was interrupted",
+}
+_KINDS = {"train": "Training", "grow": "Learning again", "predict": "Naming photos"}
+
+
+@contextmanager
+def saying_errors() -> Iterator[None]:
+    """Show an error that fieldmark raises on purpose as a message."""
+    try:
+        yield
+    except FieldmarkError as error:
+        ui.notify(str(error), type="warning", multi_line=True, timeout=8000, close_button="Close")
+
+
+def reviewer(project: Project) -> str:
+    """Return the name of the person who decides: as typed in the bar, else the user's of this computer."""
+    if name := project.setting("reviewer"):
+        return name
+    with suppress(Exception):  # there is no user's name in some containers
+        return getpass.getuser()
+    return "reviewer"
+
+
+@contextmanager
+def frame(project: Project, path: str, intro: str, refresh: Callable[[], None]) -> Iterator[None]:
+    """Show the bar and the heading, then what the block adds; `refresh` is called after undo and redo."""
+    ui.add_css(STATIC / "app.css")
+    ui.page_title(f"{NAMES[path]} · fieldmark")
+    dark = ui.dark_mode({"light": False, "dark": True}.get(project.setting("look")))
+
+    def step(call: Callable[[Project], decisions.Action | None], word: str) -> None:
+        found = call(project)
+        refresh()
+        said = f"{word}: {found.what} ({found.photos:,} photos, {found.reviewer})" if found else ""
+        ui.notify(said or f"Nothing to {word.lower()}.", position="bottom-left")
+
+    def look() -> None:
+        dark.value = not dark.value
+        project.set("look", "dark" if dark.value else "light")
+
+    with ui.header(elevated=False).classes("fm-top row items-center no-wrap"):
+        ui.label("fieldmark").style("font-weight: 700")
+        with ui.element("nav").classes("fm-nav").props('aria-label="Pages"'):
+            for target, name in NAMES.items():
+                link = ui.link(name, target)
+                if target == path:
+                    link.props("aria-current=page")
+        for word, icon, call in (("Undo", "undo", decisions.undo), ("Redo", "redo", decisions.redo)):
+            ui.button(icon=icon, on_click=lambda call=call, word=word: step(call, word)).props(
+                f'flat round dense color=inherit aria-label="{word}"'
+            ).tooltip(word)
+        ui.button(icon="contrast", on_click=look).props(
+            'flat round dense color=inherit aria-label="Light or dark"'
+        ).tooltip("Light or dark")
+        ui.button(icon="person", on_click=lambda: _ask_reviewer(project)).props(
+            'flat round dense color=inherit aria-label="Who reviews"'
+        ).tooltip("Who reviews")
+    with ui.element("div").classes("fm-page column no-wrap"):
+        with ui.column().classes("gap-0"):
+            ui.html(f"<h1>{NAMES[path]}</h1>", sanitize=False)
+            ui.label(intro).classes("fm-dim")
+        yield
+
+
+def _ask_reviewer(project: Project) -> None:
+    with ui.dialog(value=True) as dialog, ui.card():
+        ui.label("Decisions are kept under this name:")
+        name = ui.input("Reviewer", value=reviewer(project)).props("autofocus outlined dense")
+
+        def keep() -> None:
+            with saying_errors():
+                project.set("reviewer", decisions.checked_name(name.value))
+                dialog.close()
+
+        name.on("keydown.enter", keep)
+        ui.button("Keep", on_click=keep)
+
+
+def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job], None]) -> None:
+    """Show the last job of some kinds: how far it is, cancel, go on, its log; `on_done` after its end."""
+    with ui.column().classes("fm-card gap-2") as card:
+        head = ui.label().classes("fm-job").props('role="status"')
+        bar = ui.linear_progress(show_value=False, size="10px").props(
+            'aria-label="Progress" instant-feedback'
+        )
+        with ui.row().classes("gap-2"):
+            cancel = ui.button("Cancel", icon="stop", on_click=lambda: act(Job.cancel)).props("outline")
+            resume = ui.button("Go on", icon="play_arrow", on_click=lambda: act(Job.start))
+        with ui.expansion("Command and log").classes("w-full"):
+            log = ui.label().classes("fm-log").props("tabindex=0")
+
+    def job() -> Job | None:
+        return next((each for each in reversed(jobs.every(project.folder)) if each.kind in kinds), None)
+
+    def act(call: Callable[[Job], None]) -> None:
+        if found := job():
+            with saying_errors():
+                call(found)
+
+    async def look() -> None:
+        for each in await run.io_bound(learning.take_over, project) or ():
+            on_done(each)
+        found = job()
+        card.visible = found is not None
+        if found is None:
+            return
+        state, progress = found.state, found.progress()
+        text = f"{_KINDS[found.kind]} {_SAID[state]}"
+        if state == "running":
+            left = f", about {format_duration(progress.left)} left of this step" if progress.left else ""
+            count = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
+            text += f": {progress.stage}{count}{left}"
+        if state == "failed" and (said := found.text().splitlines()):
+            text += f": {said[-1].removeprefix('fieldmark: ')}"
+        head.text = text
+        bar.visible = cancel.visible = state == "running"
+        resume.visible = state in ("interrupted", "cancelled", "failed")
+        bar.value = progress.done / progress.total if progress.total else 0
+        bar.props(remove="indeterminate") if progress.total else bar.props("indeterminate")
+        log.text = found.text()
+
+    ui.timer(1.0, look)
+
+
+def species_input(label: str, names: list[str], on_name: Callable[[str], Any]) -> ui.input:
+    """Return a field for a species' name, which completes names that are known; Enter takes it."""
+    field = ui.input(label, autocomplete=names).props("outlined dense clearable").classes("w-full")
+
+    def take() -> None:
+        if field.value and field.value.strip():
+            value, field.value = field.value, ""
+            on_name(value)
+
+    field.on("keydown.enter", take)
+    return field

@@ -1,0 +1,49 @@
+"""Page 5: the photos whose labels would help the classifier most, a few at a time."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from fieldmark.app import suggestions
+from fieldmark.app.pages.frame import frame
+from fieldmark.app.pages.review import Review
+from fieldmark.app.queues import Group, Wall
+from fieldmark.app.store import Project
+
+
+def show(project: Project) -> None:
+    """Show the page."""
+    page = _Next(project)
+    intro = "The photos that the classifier doubts most. Label these 20, and let it learn again."
+    with frame(project, "/next", intro, page.again):
+        page.build()
+        page.refresh()
+
+
+class _Next(Review):
+    """The page Review with the photos to label next in its wall."""
+
+    def build(self) -> None:
+        with ui.row().classes("items-center gap-3 w-full"):
+            ui.button("Another 20", icon="refresh", on_click=self.refresh)
+            ui.link("Learn again", "/learn")
+            self.said = ui.label().classes("fm-dim").props('role="status"')
+        self.columns()
+
+    def wanted(self) -> Wall:
+        self.ids = suggestions.suggest(self.project)
+        return Wall(self.ids, (Group("To label next", len(self.ids)),) if self.ids else ())
+
+    def again(self) -> None:
+        """Show the same photos, as they are now."""
+        self.wall.fresh()
+        self.say()
+
+    def say(self) -> None:
+        states = [each.state for each in self.project.photos(self.ids)]
+        done = sum(state in ("person", "unknown") for state in states)
+        self.said.text = (
+            f"{done} of {len(states)} labelled"
+            if states
+            else "No photo with an answer waits for a label: name new photos first."
+        )

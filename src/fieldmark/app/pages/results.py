@@ -1,0 +1,157 @@
+"""Page 7: counts, activity, detection history, and files to take along."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from nicegui import ui
+
+from fieldmark.app import results
+from fieldmark.app.pages.frame import frame
+from fieldmark.app.results import Observation
+from fieldmark.app.store import Project
+from fieldmark.utils.errors import InputError
+
+_MOST = 20  # species in a plot
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_COLOURS = ("#11623f", "#b45309", "#1d4ed8", "#9d174d", "#0f766e", "#6d28d9", "#4d7c0f", "#b91c1c")
+
+
+def show(project: Project) -> None:
+    """Show the page."""
+    page = _Page(project)
+    intro = "What a person said counts first; else the answer of the classifier, where it is sure."
+    with frame(project, "/results", intro, page.body.refresh):
+        with ui.row().classes("items-center gap-4"):
+            page.persons = ui.switch("Only what a person named", on_change=page.body.refresh)
+        page.body()
+
+
+class _Page:
+    persons: ui.switch
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.species, self.days = project, "", 7
+
+    @ui.refreshable_method
+    def body(self) -> None:
+        found = results.observations(self.project, persons_only=bool(self.persons.value))
+        counts = results.counts(found)
+        if not counts:
+            ui.label("No photo has a name yet: name or review new photos first.").classes("fm-card")
+            return
+        animals = [row[0] for row in results.counts(results.animals(found))]
+        self.species = self.species if self.species in animals else (animals or [""])[0]
+        self._downloads()
+        with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
+            _card("Photos of each species", _bars(counts[:_MOST]))
+            _table("Species", ("species", "photos", "events", "named by a person"), counts)
+            for unit, title, labels in (
+                ("hour", "Hours of the day", [f"{hour:02}" for hour in range(24)]),
+                ("month", "Months", list(_MONTHS)),
+            ):
+                if table := results.by_time(found, unit):
+                    _card(f"{title} (photos, camera's clock)", _stacked(table, labels, animals))
+            places = results.by_place(found)
+            columns = animals[:_MOST]
+            rows = [(place, *(count[name] for name in columns)) for place, count in places.items()]
+            _table("Places", ("place", *columns), rows)
+        self._history(found, animals)
+
+    def _downloads(self) -> None:
+        with ui.column().classes("fm-card gap-2"):
+            ui.html("<h2>Download</h2>", sanitize=False)
+            with ui.row().classes("gap-x-6 gap-y-2"):
+                for form, (name, about) in results.FORMATS.items():
+                    query = urlencode({"species": self.species, "days": self.days})
+                    link = ui.link(about, f"/download/{form}?{query}").props(f'download="{name}"')
+                    link.classes("fm-download")
+
+    def _history(self, found: list[Observation], animals: list[str]) -> None:
+        with ui.column().classes("fm-card gap-2"):
+            ui.html("<h2>Detection history</h2>", sanitize=False)
+            with ui.row().classes("gap-3"):
+                ui.select(
+                    animals, value=self.species or None, label="Species", on_change=self.set_species
+                ).props("outlined dense").classes("w-64")
+                ui.number(
+                    "Days of an occasion", value=self.days, min=1, precision=0, on_change=self.set_days
+                ).props("outlined dense debounce=600")
+            try:
+                table = results.history(found, self.species, self.days)
+            except InputError as error:
+                ui.label(str(error)).classes("fm-dim")
+                return
+            ui.label("1: seen, 0: not seen, NA: no camera; in brackets the days of effort").classes("fm-dim")
+            rows = [
+                (place, *("NA" if d is None else f"{d} ({e})" for d, e in zip(detected, effort, strict=True)))
+                for place, detected, effort in zip(table.places, table.detected, table.effort, strict=True)
+            ]
+            _cells(("place", *table.occasions), rows)
+
+    def set_species(self, event: Any) -> None:
+        self.species = event.value or ""
+        self.body.refresh()
+
+    def set_days(self, event: Any) -> None:
+        self.days = max(1, int(event.value or 7))
+        self.body.refresh()
+
+
+def _card(title: str, options: dict[str, Any]) -> None:
+    with ui.column().classes("fm-card gap-2"):
+        ui.html(f"<h2>{title}</h2>", sanitize=False)
+        ui.echart(options).classes("w-full h-80").props(f'role="img" aria-label="{title}"')
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
+    with ui.column().classes("fm-card gap-2"):
+        ui.html(f"<h2>{title}</h2>", sanitize=False)
+        _cells(columns, rows)
+
+
+def _cells(columns: tuple[str, ...], rows: list[Any]) -> None:
+    """Show a table; names of species and places come from anyone, so that cells are text."""
+    with ui.element("div").classes("fm-scroll").props("tabindex=0"), ui.element("table").classes("fm-table"):
+        with ui.element("thead"), ui.element("tr"):
+            for name in columns:
+                with ui.element("th").props("scope=col"):
+                    ui.label(name)
+        with ui.element("tbody"):
+            for row in rows:
+                with ui.element("tr"):
+                    for value in row:
+                        with ui.element("td").classes("n" if isinstance(value, int) else ""):
+                            ui.label(f"{value:,}" if isinstance(value, int) else str(value))
+
+
+def _bars(counts: list[tuple[str, int, int, int]]) -> dict[str, Any]:
+    names = [row[0] for row in reversed(counts)]
+    series = [
+        {"name": "by the classifier", "data": [row[1] - row[3] for row in reversed(counts)]},
+        {"name": "by a person", "data": [row[3] for row in reversed(counts)]},
+    ]
+    axes = {"yAxis": {"type": "category", "data": names}, "xAxis": {"type": "value", "minInterval": 1}}
+    return _plot([each | {"type": "bar", "stack": "all"} for each in series]) | axes
+
+
+def _stacked(table: dict[str, list[int]], labels: list[str], animals: list[str]) -> dict[str, Any]:
+    shown = [name for name in animals if name in table][: len(_COLOURS)]
+    series = [{"name": name, "type": "bar", "stack": "all", "data": table[name]} for name in shown]
+    return _plot(series) | {
+        "xAxis": {"type": "category", "data": labels},
+        "yAxis": {"type": "value", "minInterval": 1},
+    }
+
+
+def _plot(series: list[dict[str, Any]]) -> dict[str, Any]:
+    grey = {"color": "#7d8a83"}
+    return {
+        "color": list(_COLOURS),
+        "aria": {"enabled": True},
+        "tooltip": {"trigger": "axis"},
+        "legend": {"textStyle": grey, "type": "scroll", "bottom": 0},
+        "grid": {"left": 8, "right": 16, "top": 16, "bottom": 40, "containLabel": True},
+        "series": series,
+    }

@@ -1,0 +1,242 @@
+"""Page 4: the wall of named photos, and quick decisions by keys."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from nicegui import run, ui
+
+from fieldmark.app import decisions, learning, pictures, queues
+from fieldmark.app.pages.frame import frame, reviewer, saying_errors, species_input
+from fieldmark.app.pages.wall import PhotoWall
+from fieldmark.app.queues import Query, Wall
+from fieldmark.app.store import EMPTY, Project
+
+_BY = {"species": "Species", "event": "Event", "doubt": "Doubt", "place": "Place"}
+_WHICH = {"open": "To review", "done": "Reviewed", "all": "All", "disagreements": "Disagreements"}
+_KEYS = (
+    "<kbd>Enter</kbd> accept · <kbd>1</kbd>–<kbd>5</kbd> likeliest · <kbd>/</kbd> other name · "
+    "<kbd>u</kbd> unknown · <kbd>b</kbd> blank · <kbd>Space</kbd> choose · "
+    "<kbd>Shift</kbd>+arrows choose several · <kbd>z</kbd> zoom · <kbd>Ctrl</kbd>+<kbd>Z</kbd> undo"
+)
+
+
+def show(project: Project) -> None:
+    """Show the page."""
+    page = Review(project)
+    intro = (
+        "Look at the answers, accept the right ones and correct the others. Each decision is kept at once."
+    )
+    with frame(project, "/review", intro, page.refresh):
+        page.build()
+        page.refresh()
+
+
+class Review:
+    """The wall, the photo in focus, and what is done with what is chosen."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.photo, self.chosen = project, None, []  # type: ignore[var-annotated]
+
+    def build(self) -> None:
+        """Add the elements of the page."""
+        with ui.row().classes("items-center gap-3 w-full"):
+            self.which = ui.toggle(_WHICH, value="open", on_change=self.refresh).props("no-caps")
+            self.which.props('aria-label="Which photos"')
+            self.by = ui.select(_BY, value="species", label="Grouped by", on_change=self.refresh)
+            self.by.props("outlined dense").classes("w-36")
+            self.least = ui.number("Accept all from", value=95, min=0, max=100, suffix="%", step=1)
+            self.least.props("outlined dense").classes("w-36")
+            ui.button("Accept", icon="done_all", on_click=self.accept_bulk).props("outline")
+            self.said = ui.label().classes("fm-dim").props('role="status"')
+        self.columns()
+        ui.html(_KEYS, sanitize=False).classes("fm-keys fm-dim text-sm")
+
+    def columns(self) -> None:
+        """Add the wall and what stands beside it."""
+        with ui.element("div").classes("fm-columns"):
+            with ui.element("div").classes("fm-main"):
+                self.wall = PhotoWall("Photos to review", self.look, self.act)
+            with ui.element("aside").classes("fm-side").props('aria-label="The photo in focus"'):
+                with ui.column().classes("fm-card gap-2"):
+                    self.detail()
+                    self.other = species_input("Other name", self.project.names(), self.name)
+                with ui.column().classes("fm-card gap-2"):
+                    ui.html("<h2>Look-alikes</h2>", sanitize=False)
+                    ui.label("The most similar photos that it learned from").classes("fm-dim text-sm")
+                    self.alike_box = ui.element("div").classes("fm-alike")
+                    ui.button("Show", icon="image_search", on_click=self.alike).props("outline dense")
+                with ui.column().classes("fm-card gap-1"):
+                    self._sliders()
+
+    def _sliders(self) -> None:
+        ui.label("Brightness").classes("text-sm")
+        bright = ui.slider(min=0.5, max=3, step=0.1, value=1).props('aria-label="Brightness"')
+        bright.on_value_change(lambda event: self.wall.set_look(brightness=event.value))
+        ui.label("Size").classes("text-sm")
+        side = ui.slider(min=96, max=360, step=8, value=168).props('aria-label="Size of the photos"')
+        side.on_value_change(lambda event: self.wall.set_look(side=event.value))
+        self.bright = bright
+
+    def wanted(self) -> Wall:
+        """Return the photos to show."""
+        return queues.wall(self.project, Query("new", self.by.value, self.which.value))
+
+    def refresh(self) -> None:
+        """Show the photos that are to be shown now."""
+        self.photo, self.chosen = None, []
+        self.wall.show(self.wanted())
+        self.detail.refresh()
+        self.say()
+
+    def say(self) -> None:
+        """Say how many photos are decided."""
+        found = queues.progress(self.project)
+        self.said.text = f"{found['decided']:,} of {found['photos']:,} reviewed by {reviewer(self.project)}"
+
+    def look(self, photo: int | None, chosen: Sequence[int]) -> None:
+        """Show the photo in focus beside the wall."""
+        other = photo != (self.photo.id if self.photo else None)
+        self.photo, self.chosen = self.project.photo(photo) if photo else None, list(chosen)
+        if other:
+            self.alike_box.clear()
+        self.detail.refresh()
+
+    @ui.refreshable_method
+    def detail(self) -> None:
+        """Show the photo in focus, its answer, and the five likeliest labels as buttons."""
+        if self.photo is None:
+            ui.label("Choose a photo, or move with the arrow keys.").classes("fm-dim")
+            return
+        each = self.photo
+        large = ui.element("img").classes("fm-large").on("click", self.zoom)
+        large.props["src"], large.props["alt"] = (
+            f"/thumb/{each.id}.jpg",
+            f"{each.label or each.name}, {each.path.name}",
+        )
+        if len(self.chosen) > 1:
+            ui.label(f"{len(self.chosen):,} photos are chosen: a decision is for all of them.").classes(
+                "font-bold"
+            )
+        about = [each.path.name, each.place, (each.taken or "")[:16].replace("T", " ")]
+        ui.label(" · ".join(part for part in about if part)).classes("fm-dim text-sm break-all")
+        if each.state in ("person", "unknown"):
+            ui.label(f"Decided: {each.label or 'unknown'}").classes("font-bold")
+        for number, (name, common, score) in enumerate(queues.likeliest(each.record)[:5], 1):
+            button = ui.element("button").classes("fm-answer").on("click", lambda name=name: self.name(name))
+            with button:
+                ui.html(f"<kbd>{number}</kbd>", sanitize=False).classes("fm-keys")
+                ui.label(f"{name} ({common})" if common else name).classes("grow")
+                ui.label(f"{score:.0%}").classes("fm-dim")
+        with ui.row().classes("gap-2"):
+            ui.button("Accept", icon="check", on_click=lambda: self.act("accept", self.aimed())).props(
+                "dense"
+            )
+            ui.button("Unknown", on_click=lambda: self.act("unknown", self.aimed())).props("dense outline")
+            ui.button("Blank", on_click=lambda: self.act("blank", self.aimed())).props("dense outline")
+
+    def aimed(self) -> list[int]:
+        """Return the photos that a button is for: those that are chosen, or the one in focus."""
+        return self.chosen or ([self.photo.id] if self.photo else [])
+
+    def act(self, act: str, ids: list[int], several: bool = False) -> None:
+        """Do what a key or a button asks for."""
+        who = reviewer(self.project)
+        with saying_errors():
+            if act in ("undo", "redo"):
+                call = decisions.undo if act == "undo" else decisions.redo
+                found = call(self.project)
+                ui.notify(
+                    f"{act.title()}: {found.what}" if found else f"Nothing to {act}.", position="bottom-left"
+                )
+                self.decided(several=True)
+            elif act == "zoom":
+                self.zoom()
+            elif act == "name":
+                self.other.run_method("focus")
+            elif act == "accept":
+                decisions.accept(self.project, ids, reviewer=who)
+                self.decided(several=several)
+            elif act == "unknown":
+                decisions.decide(self.project, ids, None, reviewer=who, state="unknown")
+                self.decided(several=several)
+            elif act == "blank":
+                decisions.decide(self.project, ids, EMPTY, reviewer=who)
+                self.decided(several=several)
+            elif act.startswith("number"):
+                self._number(int(act[-1]), ids, several=several)
+
+    def _number(self, number: int, ids: list[int], *, several: bool) -> None:
+        answers = queues.likeliest(self.photo.record) if self.photo else []
+        if number <= len(answers):
+            name = answers[number - 1][0]
+            decisions.decide(self.project, ids, name, reviewer=reviewer(self.project))
+            self.decided(several=several)
+
+    def name(self, name: str) -> None:
+        """Give what is chosen another name."""
+        with saying_errors():
+            decisions.decide(self.project, self.aimed(), name, reviewer=reviewer(self.project))
+            self.decided(several=len(self.chosen) > 1)
+
+    def decided(self, *, several: bool) -> None:
+        """Show what a decision has changed, and go on to the next photo."""
+        self.wall.fresh()
+        if several or len(self.chosen) > 1:
+            self.wall.clear()
+        else:
+            self.wall.next()
+        self.say()
+
+    def accept_bulk(self) -> None:
+        """Accept all answers from a probability on, of those that wait, after a question."""
+        query = Query("new", "species", "open", least=(self.least.value or 0) / 100)
+        ids = queues.wall(self.project, query).ids
+
+        def take() -> None:
+            with saying_errors():
+                decisions.accept(self.project, ids, reviewer=reviewer(self.project))
+                self.refresh()
+            dialog.close()
+
+        with ui.dialog(value=True) as dialog, ui.card():
+            ui.label(
+                f"Accept the first answer of {len(ids):,} photos, those of {self.least.value or 0:g} % "
+                "or more? Undo takes it back."
+            )
+            with ui.row().classes("w-full justify-end"):
+                ui.button("Cancel", on_click=dialog.close).props("flat")
+                ui.button("Accept", on_click=take)
+
+    def zoom(self) -> None:
+        """Show the photo in focus on the whole screen; a click comes nearer."""
+        if self.photo is None:
+            return
+        with ui.dialog(value=True) as dialog, ui.element("div").classes("fm-zoom"):
+            dialog.props('aria-label="The photo, enlarged"')
+            image = ui.element("img").style(f"filter: brightness({self.bright.value})")
+            image.props["src"], image.props["alt"] = f"/photo/{self.photo.id}.jpg", self.photo.path.name
+            image.on("click", js_handler="(e) => e.target.classList.toggle('near')")
+
+    async def alike(self) -> None:
+        """Show the training photos that are most similar to the photo in focus."""
+        classifier, photo = learning.classifier_of(self.project), self.photo
+        if classifier is None or photo is None:
+            return
+        found = await run.io_bound(pictures.alike, classifier, photo.path) or []
+        self.alike_box.clear()
+        with self.alike_box:
+            if not found:
+                ui.label("None are known for this classifier.").classes("fm-dim")
+            for each in found:
+                self._figure(each)
+
+    def _figure(self, each: pictures.Alike) -> None:
+        with ui.element("figure"):
+            if each.jpeg:
+                image = ui.element("img")
+                image.props["src"] = f"data:image/jpeg;base64,{base64.b64encode(each.jpeg).decode()}"
+                image.props["alt"] = each.name
+            with ui.element("figcaption"):
+                ui.label(f"{each.name} {each.similarity:.2f}")

@@ -1,0 +1,77 @@
+"""The wall of photos: an element that shows only what is on the screen of many thousand photos."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from nicegui import ui
+
+from fieldmark.app.pages.frame import STATIC
+from fieldmark.app.queues import Wall
+from fieldmark.app.routes import walls
+
+
+class PhotoWall(ui.element, component=STATIC / "wall.js"):
+    """Photos in groups, with a focus and a choice of several.
+
+    Args:
+        label: what it shows, for screen readers.
+        on_look: called with the photo in focus (or None) and those that are chosen, when they change.
+        on_act: called with the name of an action and the photos that it is for; None: keys do nothing.
+        drag: whether photos can be dragged.
+        none: what stands in its place without photos.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        on_look: Callable[[int | None, list[int]], None],
+        on_act: Callable[..., None] | None = None,
+        *,
+        drag: bool = False,
+        none: str = "Nothing is left here.",
+    ) -> None:
+        super().__init__()
+        self._key = secrets.token_hex(8)
+        self.ids: tuple[int, ...] = ()
+        self._props |= {"label": label, "acts": on_act is not None, "drag": drag, "none": none}
+        self._props |= {"wall": "", "groups": [], "total": 0, "brightness": 1, "side_wanted": 168}
+        self.on("look", lambda event: on_look(event.args["id"], event.args["chosen"]))
+        if on_act is not None:
+            self.on("act", lambda event: on_act(**_action(event.args)))
+        self.client.on_delete(lambda: walls.pop(self._key, None))
+
+    def show(self, wall: Wall) -> None:
+        """Show other photos, from the top."""
+        walls.pop(self._key, None)
+        self._key = secrets.token_hex(8)
+        walls[self._key], self.ids = wall, wall.ids
+        self._props |= {"wall": self._key, "total": len(wall.ids)}
+        self._props["groups"] = [asdict(each) for each in wall.groups]
+        self.update()
+
+    def fresh(self) -> None:
+        """Read the photos that are shown again: their names have changed."""
+        self.run_method("fresh")
+
+    def clear(self) -> None:
+        """Choose nothing."""
+        self.run_method("clear")
+
+    def next(self) -> None:
+        """Move the focus to the next photo."""
+        self.run_method("next")
+
+    def set_look(self, *, brightness: float | None = None, side: int | None = None) -> None:
+        """Change the brightness (1: as it is) or the side of a photo in pixels."""
+        self._props |= {} if brightness is None else {"brightness": brightness}
+        self._props |= {} if side is None else {"side_wanted": side}
+        self.update()
+
+
+def _action(args: dict[str, Any]) -> dict[str, Any]:
+    ids = [int(each) for each in args["ids"] if each]
+    return {"act": args["act"], "ids": ids, "several": bool(args.get("several"))}

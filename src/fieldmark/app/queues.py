@@ -1,0 +1,158 @@
+"""Which photos a wall shows, and in which groups: by species, event, doubt or place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fieldmark.app import decisions
+from fieldmark.app.store import Project, Role
+
+By = Literal["species", "event", "doubt", "place"]
+Which = Literal["open", "done", "all", "refused", "disagreements"]
+
+_CALLED = "coalesce(p.label, CASE WHEN p.state = 'unknown' THEN 'unknown' ELSE a.name END, 'not named')"
+_DOUBTS = ((0.2, "Very doubtful"), (0.5, "Doubtful"), (0.8, "Likely"), (2.0, "Nearly certain"))
+"""Up to which margin between the first two labels an answer is called what."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which photos are shown, and how.
+
+    Attributes:
+        role: those to learn from, or those that the classifier names.
+        by: how they are grouped.
+        which: `open` ones have an answer or nothing and wait for a person, `done` ones have a person's
+            decision; `refused` ones cannot be used.
+        species: only those that are called so now; "": all.
+        least: only answers of at least this probability; what bulk acceptance is of.
+    """
+
+    role: Role = "new"
+    by: By = "species"
+    which: Which = "open"
+    species: str = ""
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos of a wall that stand together below one heading."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Wall:
+    """The photos of a wall in their order, and its groups one after the other."""
+
+    ids: tuple[int, ...]
+    groups: tuple[Group, ...]
+
+
+def wall(project: Project, query: Query) -> Wall:
+    """Return the photos that a query asks for; doubtful ones come first in each group."""
+    if query.which == "disagreements":
+        ids = tuple(each.photo for each in decisions.disagreements(project))
+        return Wall(ids, (Group("Reviewers disagree", len(ids)),) if ids else ())
+    key, order = {
+        "species": (_CALLED, f"{_CALLED} COLLATE NOCASE, {_CALLED}"),
+        "event": ("coalesce(p.event, -p.id)", "coalesce(p.event, -p.id)"),
+        "doubt": ("coalesce(a.margin, -1)", "coalesce(a.margin, -1)"),
+        "place": ("coalesce(p.place, '')", "coalesce(p.place, '')"),
+    }[query.by]
+    within = "p.taken, p.path" if query.by == "event" else "coalesce(a.margin, -1), p.path"
+    found = project.rows(
+        f"SELECT p.id, {key}, p.place, p.taken FROM photos p LEFT JOIN answers a ON a.photo = p.id "
+        f"WHERE p.role = ? AND {_which(query)} ORDER BY {order}, {within}",
+        (query.role, *([query.species] if query.species else []), *([query.least] if query.least else [])),
+    )
+    return Wall(tuple(row[0] for row in found), _groups(query.by, found))
+
+
+def _which(query: Query) -> str:
+    parts = {
+        "open": "p.reason IS NULL AND p.state IN ('none', 'given')",
+        "done": "p.reason IS NULL AND p.state IN ('person', 'unknown')",
+        "all": "p.reason IS NULL",
+        "refused": "p.reason IS NOT NULL",
+    }
+    found = parts[query.which]
+    found += f" AND {_CALLED} = ?" if query.species else ""
+    return found + (" AND a.score >= ?" if query.least else "")
+
+
+def _groups(by: By, rows: Sequence[tuple[Any, ...]]) -> tuple[Group, ...]:
+    names: list[str] = []
+    counts: list[int] = []
+    last: object = None
+    for _, key, place, taken in rows:
+        value = next(name for most, name in _DOUBTS if key < most) if by == "doubt" else key
+        if by == "doubt" and key < 0:
+            value = "Not named yet"
+        if not counts or value != last:
+            when = f" · {str(taken)[:16].replace('T', ' ')}" if taken else ""
+            names.append(f"{place}{when}" if by == "event" else str(value or "No place"))
+            counts.append(0)
+            last = value
+        counts[-1] += 1
+    return tuple(map(Group, names, counts))
+
+
+def tiles(project: Project, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Return what a wall draws of each photo: its number, name, state and probability."""
+    return [
+        {
+            "id": each.id,
+            "name": each.label or ("unknown" if each.state == "unknown" else each.name or ""),
+            "answer": each.name or "",
+            "state": "refused"
+            if each.reason
+            else each.state
+            if each.label or each.state == "unknown"
+            else "none",
+            "score": each.score,
+            "note": each.reason or "",
+            "file": each.path.name,
+        }
+        for each in project.photos(ids)
+    ]
+
+
+def species_counts(project: Project, role: Role) -> list[tuple[str, int, int]]:
+    """Return each species of the usable photos: its name, its photos, and those that a person named."""
+    found = project.rows(
+        f"SELECT {_CALLED}, count(*), sum(p.state = 'person') FROM photos p "
+        "LEFT JOIN answers a ON a.photo = p.id "
+        f"WHERE p.role = ? AND p.reason IS NULL GROUP BY {_CALLED} ORDER BY 2 DESC, 1",
+        (role,),
+    )
+    return [(name, count, persons or 0) for name, count, persons in found]
+
+
+def refused_counts(project: Project, role: Role) -> dict[str, int]:
+    """Count the photos that cannot be used, by the reason, the most frequent first."""
+    return dict(
+        project.rows(
+            "SELECT reason, count(*) FROM photos WHERE role = ? AND reason IS NOT NULL "
+            "GROUP BY 1 ORDER BY 2 DESC",
+            (role,),
+        )
+    )
+
+
+def progress(project: Project) -> dict[str, int]:
+    """Count the new photos: all that can be used, those that are named, and those that a person decided."""
+    [row] = project.rows(
+        "SELECT count(*), sum(a.photo IS NOT NULL), sum(p.state IN ('person', 'unknown')) FROM photos p "
+        "LEFT JOIN answers a ON a.photo = p.id WHERE p.role = 'new' AND p.reason IS NULL"
+    )
+    return dict(zip(("photos", "named", "decided"), (each or 0 for each in row), strict=True))
+
+
+def likeliest(record: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """Return the most probable labels of an answer: name, common name, probability."""
+    return [(each["name"], each.get("common_name", ""), each["score"]) for each in record.get("labels", ())]

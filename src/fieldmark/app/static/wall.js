@@ -1,0 +1,184 @@
+// A wall of photos: only what is on the screen, and one screen around it, is in the page.
+const HEAD = 44, GAP = 8, CAPTION = 40, PAGE = 100;
+
+export default {
+  template: `
+    <div class="fm-wall" ref="box" tabindex="0" role="grid" :aria-label="label" :aria-rowcount="lines.length"
+         :aria-activedescendant="total ? 'fm-tile-' + focus : null"
+         @scroll.passive="look" @keydown="key">
+      <div v-if="!total" class="fm-none" role="row"><div role="gridcell">{{ none }}</div></div>
+      <div class="fm-space" :style="{height: height + 'px'}" role="presentation">
+        <template v-for="line in shown" :key="line.key">
+          <div v-if="line.head" class="fm-head" role="row" :style="{top: line.top + 'px'}">
+            <div role="gridcell"><strong>{{ line.name }}</strong> <span>{{ line.count.toLocaleString() }}</span>
+              <button v-if="acts" type="button" tabindex="-1" @click="acceptGroup(line)"
+                      :aria-label="'Select all of ' + line.name">Select all</button></div>
+          </div>
+          <div v-else role="row" class="fm-line" :style="{top: line.top + 'px'}">
+            <div v-for="at in line.items" :key="at" :id="'fm-tile-' + at" role="gridcell" class="fm-tile" :data-id="tile(at).id"
+                 :class="[tile(at).state, {focus: at === focus, chosen: chosen.has(tile(at).id)}]"
+                 :style="{width: side + 'px'}" :aria-selected="chosen.has(tile(at).id) ? 'true' : 'false'"
+                 :draggable="drag" @dragstart="start($event, at)" @click="click($event, at)" @dblclick="zoom(at)">
+              <img v-if="tile(at).id" :src="'/thumb/' + tile(at).id + '.jpg'" :alt="alt(at)" loading="lazy"
+                   :style="{height: side + 'px', filter: light}" @error="gone($event)">
+              <div v-else class="fm-wait" :style="{height: side + 'px'}"></div>
+              <div class="fm-caption" :title="tile(at).file"><span class="fm-mark">{{ mark(at) }}</span>
+                <span class="fm-name">{{ tile(at).note || tile(at).name || '' }}</span>
+                <span v-if="tile(at).score" class="fm-score">{{ Math.round(100 * tile(at).score) }} %</span></div>
+            </div>
+          </div>
+        </template>
+      </div>
+    </div>`,
+  props: {wall: String, groups: Array, total: Number, side_wanted: Number, brightness: Number, acts: Boolean,
+          drag: Boolean, label: String, none: String},
+  data() {
+    return {tiles: {}, asked: {}, top: 0, seen: 800, columns: 4, side: 160, focus: 0, anchor: 0,
+            chosen: new Set(), version: 0};
+  },
+  computed: {
+    light() { return this.brightness && this.brightness !== 1 ? `brightness(${this.brightness})` : 'none'; },
+    lines() {
+      const lines = [];
+      let top = 0, first = 0;
+      for (const group of this.groups) {
+        lines.push({head: true, key: 'h' + first, name: group.name, count: group.count, first, top, size: HEAD});
+        top += HEAD;
+        for (let at = first; at < first + group.count; at += this.columns) {
+          const items = [];
+          for (let i = at; i < Math.min(at + this.columns, first + group.count); i++) items.push(i);
+          lines.push({head: false, key: 'l' + at, items, top, size: this.side + CAPTION + GAP});
+          top += this.side + CAPTION + GAP;
+        }
+        first += group.count;
+      }
+      return lines;
+    },
+    height() { const last = this.lines[this.lines.length - 1]; return last ? last.top + last.size : 0; },
+    shown() {
+      const from = this.lineAt(this.top - this.seen), to = this.lineAt(this.top + 2 * this.seen);
+      return this.lines.slice(from, to + 1);
+    },
+  },
+  watch: {
+    wall() { this.tiles = {}; this.asked = {}; this.chosen = new Set(); this.focus = 0; this.$refs.box.scrollTop = 0;
+             this.top = 0; this.$nextTick(() => { this.measure(); this.tell(); }); },
+    shown() { this.load(); },
+    side_wanted() { this.measure(); },
+  },
+  mounted() {
+    this.watcher = new ResizeObserver(() => this.measure());
+    this.watcher.observe(this.$refs.box);
+    this.measure();
+    this.load();
+    if (this.acts) this.$refs.box.focus({preventScroll: true});
+  },
+  unmounted() { this.watcher.disconnect(); },
+  methods: {
+    measure() {
+      const box = this.$refs.box, wide = box.clientWidth - 4;
+      const wanted = Math.min(this.side_wanted || 168, Math.max(96, wide / 2 - GAP));
+      this.columns = Math.max(1, Math.floor((wide + GAP) / (wanted + GAP)));
+      this.side = Math.floor((wide + GAP) / this.columns) - GAP;
+      this.seen = box.clientHeight;
+    },
+    look() {
+      if (this.waiting) return;
+      this.waiting = requestAnimationFrame(() => { this.waiting = null; this.top = this.$refs.box.scrollTop; });
+    },
+    lineAt(y) {
+      let low = 0, high = this.lines.length - 1;
+      while (low < high) {
+        const middle = (low + high + 1) >> 1;
+        if (this.lines[middle].top <= y) low = middle; else high = middle - 1;
+      }
+      return low;
+    },
+    tile(at) { return this.tiles[at] || {}; },
+    alt(at) { const t = this.tile(at); return `${t.name || t.note || 'not named'}, ${t.file}`; },
+    mark(at) { return {person: '✓', unknown: '?', refused: '✕', given: ''}[this.tile(at).state] || ''; },
+    gone(event) { event.target.classList.add('gone'); },
+    // Tiles come in pages; one page is asked for once, and again when the server says that it has changed.
+    load() {
+      clearTimeout(this.soon);
+      this.soon = setTimeout(() => {
+        const items = this.shown.filter(line => !line.head).flatMap(line => line.items);
+        for (const page of new Set(items.map(at => Math.floor(at / PAGE)))) this.page(page);
+      }, 40);
+    },
+    async page(number) {
+      if (this.asked[number] === this.version) return;
+      this.asked[number] = this.version;
+      const wall = this.wall, start = number * PAGE;
+      try {
+        const answer = await fetch(`/wall/${wall}?start=${start}&count=${PAGE}`);
+        if (!answer.ok || wall !== this.wall) return;
+        (await answer.json()).forEach((tile, i) => { this.tiles[start + i] = tile; });
+        if (!this.told && this.tiles[this.focus]) { this.told = true; this.tell(); }
+      } catch (error) { delete this.asked[number]; }
+    },
+    fresh() { this.version++; this.load(); },
+    clear() { this.chosen = new Set(); this.tell(); },
+    next() { this.move(1, false); },
+    // What is chosen; without a choice the photo in focus.
+    ids() {
+      if (this.chosen.size) return [...this.chosen];
+      return this.tile(this.focus).id ? [this.tile(this.focus).id] : [];
+    },
+    tell() { this.$emit('look', {id: this.tile(this.focus).id || null, chosen: [...this.chosen]}); },
+    click(event, at) {
+      this.$refs.box.focus({preventScroll: true});
+      const id = this.tile(at).id;
+      if (event.shiftKey) {
+        const [a, b] = [Math.min(this.anchor, at), Math.max(this.anchor, at)];
+        this.chooseRange(a, b);
+      } else if (event.ctrlKey || event.metaKey) { this.toggle(id); this.anchor = at; }
+      else { if (!this.acts) { this.chosen = new Set(id ? [id] : []); } this.anchor = at; }
+      this.focus = at;
+      this.tell();
+    },
+    toggle(id) { if (!id) return; this.chosen.has(id) ? this.chosen.delete(id) : this.chosen.add(id); },
+    async chooseRange(from, to) {
+      for (let page = Math.floor(from / PAGE); page <= Math.floor(to / PAGE); page++) await this.page(page);
+      for (let at = from; at <= to; at++) if (this.tile(at).id) this.chosen.add(this.tile(at).id);
+      this.tell();
+    },
+    acceptGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
+    start(event, at) {
+      if (!this.chosen.has(this.tile(at).id)) { this.chosen = new Set([this.tile(at).id]); this.tell(); }
+      event.dataTransfer.setData('text/plain', [...this.chosen].join(','));
+      event.dataTransfer.effectAllowed = 'move';
+    },
+    zoom(at) { this.focus = at; this.$emit('act', {act: 'zoom', ids: [this.tile(at).id]}); },
+    move(by, extend) {
+      const to = Math.max(0, Math.min(this.total - 1, this.focus + by));
+      if (extend) this.chooseRange(Math.min(this.focus, to), Math.max(this.focus, to));
+      this.focus = this.anchor = to;
+      const line = this.lines.find(each => !each.head && each.items[0] <= to && to <= each.items[each.items.length - 1]);
+      const box = this.$refs.box;
+      if (line && line.top < box.scrollTop + HEAD) box.scrollTop = line.top - HEAD;
+      if (line && line.top + line.size > box.scrollTop + box.clientHeight)
+        box.scrollTop = line.top + line.size - box.clientHeight;
+      this.tell();
+    },
+    key(event) {
+      const steps = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns,
+                     PageDown: this.columns * 4, PageUp: -this.columns * 4, Home: -this.total, End: this.total};
+      if (event.target !== this.$refs.box || event.altKey) return;
+      if (event.key in steps) this.move(steps[event.key], event.shiftKey);
+      else if (event.key === ' ' || event.key === 'x') { this.toggle(this.tile(this.focus).id); this.tell(); }
+      else if (event.key === 'Escape') this.clear();
+      else if ((event.ctrlKey || event.metaKey) && event.key === 'a') this.chooseRange(0, this.total - 1);
+      else if ((event.ctrlKey || event.metaKey) && ['z', 'y'].includes(event.key))
+        this.$emit('act', {act: event.key === 'z' ? 'undo' : 'redo', ids: []});
+      else if (event.ctrlKey || event.metaKey) return;
+      else {
+        const acts = {Enter: 'accept', a: 'accept', u: 'unknown', b: 'blank', z: 'zoom', '/': 'name', n: 'name'};
+        const act = acts[event.key] || (/^[1-5]$/.test(event.key) ? 'number' + event.key : null);
+        if (!act) return;
+        this.$emit('act', {act, ids: this.ids(), several: this.chosen.size > 0});
+      }
+      event.preventDefault();
+    },
+  },
+};

@@ -1,0 +1,33 @@
+"""Open the application in a browser: photos, training, names, review and results, without commands.
+
+Arguments:
+    project: The folder of the project; a new one is made. Photos stay where they are.
+Options:
+    port: The port; 0 takes a free one.
+    no_browser: Print the address only, and open no browser.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fieldmark.cli import options as opt
+from fieldmark.utils.errors import InputError
+
+
+def app(
+    project: Annotated[Path, typer.Argument()] = Path("fieldmark-project"),
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 8765,
+    no_browser: bool = False,
+    cache: Path | None = None,
+) -> None:
+    opt.use_cache(cache)
+    try:
+        from fieldmark.app.server import run
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: run `pip install 'fieldmark[app]'`.") from error
+
+    run(project, port=port, browser=not no_browser)

@@ -1,0 +1,255 @@
+"""The application in a real Chromium: from folders to results, 50,000 photos, accessibility, access."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldmark.app.store import Project
+from fieldmark.inference.inputs import InputPhoto
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("nicegui", reason="the application's packages are not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("no Chromium is installed here", allow_module_level=True)
+
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+TRAINING = "--backbone shufflenet_v2_x0_5 --weights random --engine torch"
+SLOW = 90_000  # milliseconds that a job may take on a busy machine
+PAGES = ("/", "/train", "/name", "/review", "/next", "/learn", "/results")
+
+
+@contextmanager
+def opened(folder: Path, cache: Path) -> Iterator[str]:
+    """Run the application on a project; gives the address with its key."""
+    command = [sys.executable, "-m", "fieldmark", "app", str(folder), "--port", "0", "--no-browser"]
+    environment = os.environ | {"FIELDMARK_CACHE": str(cache)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        try:
+            said = ""
+            while not (found := re.search(r"http://\S+", said)):
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            yield found[0]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(20) == 0, rest
+            assert "Traceback" not in rest, rest
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visited(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    """Open a page, and fail where it had an error of its own."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    yield page
+    context.close()
+    assert not errors
+
+
+def choose(page: Any, button: str, folder: Path) -> None:
+    """Name a folder in the dialog that a button opens."""
+    page.get_by_role("button", name=button).click()
+    page.get_by_label("Folder or list").fill(str(folder))
+    page.get_by_role("button", name="Use this").click()
+
+
+def check_accessibility(page: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    # The report in the frame is a page of its own, with tests of its own; messages fade in and out.
+    found = Axe().run(page, context={"exclude": [["iframe"], [".q-notifications"]]}).response["violations"]
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert not serious, [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in serious]
+
+
+def test_the_whole_loop(
+    browser: Any, insects: Path, tmp_path: Path, cache: Path, draw: Callable[[int, int], bytes]
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    for number in range(8):
+        (new / f"{number}.jpg").write_bytes(draw(number % 4, 100 + number))
+    project = tmp_path / "project"
+    with opened(project, cache) as address, visited(browser, address) as page:
+        home = address.partition("/?")[0]
+        page.set_default_timeout(SLOW)
+        choose(page, "Add photos", insects)
+        page.get_by_text("64 photos of 4 species; 1 refused (1 truncated)").wait_for()
+        check_accessibility(page)
+        _train(page, home)
+        _name(page, home, new)
+        _review(page, home, project)
+        _learn(page, home)
+        page.goto(f"{home}/next")
+        page.get_by_text("Show", exact=True).wait_for()
+        check_accessibility(page)
+        page.goto(f"{home}/results")
+        with page.expect_download() as download:
+            page.get_by_text("CSV table, one row a photo").click()
+        rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines()))
+        assert len(rows) == 8
+        assert {"Ursus maritimus", "empty"} <= {row["species"] for row in rows if row["by"] == "person"}
+        check_accessibility(page)
+
+
+def _train(page: Any, home: str) -> None:
+    page.goto(f"{home}/train")
+    page.get_by_text("For experts").click()
+    page.get_by_label("Further options of fieldmark train").fill(TRAINING)
+    check_accessibility(page)
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.get_by_text("Report of classifier 01").wait_for()
+    page.frame_locator("iframe").get_by_text(re.compile("of 100")).first.wait_for()
+    page.get_by_text("Training is done").wait_for()
+
+
+def _name(page: Any, home: str, new: Path) -> None:
+    page.goto(f"{home}/name")
+    choose(page, "Add new photos", new)
+    page.get_by_text("8 new photos; 0 named").wait_for()
+    page.get_by_role("button", name="Name them").click()
+    page.get_by_text("8 new photos; 8 named").wait_for()
+    check_accessibility(page)
+
+
+def _review(page: Any, home: str, project: Path) -> None:
+    def labels() -> list[str]:
+        with sqlite3.connect(project / "project.sqlite") as db:
+            rows = db.execute(
+                "SELECT coalesce(label, state) FROM photos WHERE role = 'new' AND state != 'none'"
+            )
+            return sorted(row[0] for row in rows)
+
+    page.goto(f"{home}/review")
+    page.locator(".fm-tile img").nth(7).wait_for()
+    page.get_by_text("0 of 8 reviewed").wait_for()
+    wall = page.locator(".fm-wall")
+    for number, key in enumerate(("b", "u", "Enter", "1"), 1):
+        wall.press(key)
+        page.get_by_text(f"{number} of 8 reviewed").wait_for()
+    wall.press("/")
+    page.keyboard.type("Ursus maritimus")
+    page.keyboard.press("Enter")
+    page.get_by_text("5 of 8 reviewed").wait_for()
+    assert {"empty", "unknown", "Ursus maritimus"} <= set(labels())
+    before = labels()
+    wall.press("b")
+    page.get_by_text("6 of 8 reviewed").wait_for()
+    wall.press("Control+z")
+    page.get_by_text("5 of 8 reviewed").wait_for()
+    assert labels() == before
+    check_accessibility(page)
+
+
+def _learn(page: Any, home: str) -> None:
+    page.goto(f"{home}/learn")
+    page.get_by_text("4 labels of photos that it has not learned from").wait_for()
+    page.get_by_role("button", name="Learn again", exact=True).click()
+    page.get_by_text("Report of classifier 02").wait_for()
+    page.get_by_text("Photos that it knew").wait_for()
+    page.get_by_text("0 labels of photos that it has not learned from").wait_for()
+    check_accessibility(page)
+
+
+def test_fifty_thousand_photos_scroll_in_a_window(browser: Any, tmp_path: Path, cache: Path) -> None:
+    store = Project(tmp_path / "project")
+    store.add_new(
+        (InputPhoto(f"/c/{n}.jpg", Path(f"/c/{n}.jpg"), location=f"site {n % 40}") for n in range(50_000)),
+        Path("/c"),
+    )
+    store.close()
+    with opened(tmp_path / "project", cache) as address, visited(browser, address) as page:
+        page.goto(f"{address.partition('/?')[0]}/review")
+        wall = page.locator(".fm-wall")
+        page.get_by_text("0 of 50,000 reviewed").wait_for()
+        page.locator(".fm-tile[data-id]").first.wait_for()
+        assert page.locator(".fm-tile").count() < 200
+        height = wall.evaluate("each => each.scrollHeight")
+        assert height > 1_000_000
+        for share in (0.25, 0.5, 0.999):
+            wall.evaluate("(each, to) => { each.scrollTop = to; }", height * share)
+            first = "each => Math.min(...[...document.querySelectorAll('.fm-tile')].map(t => +t.id.slice(8)))"
+            page.wait_for_function(
+                "share => [...document.querySelectorAll('.fm-tile[data-id]')]"
+                ".some(each => +each.id.slice(8) > 50000 * share * 0.95)",
+                arg=share,
+            )
+            assert wall.evaluate(first) > 50_000 * share * 0.9
+            assert page.locator(".fm-tile").count() < 200
+        wall.press("End")
+        page.locator("#fm-tile-49999").wait_for()
+        wall.press("Home")
+        page.locator("#fm-tile-0").wait_for()
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_dark_is_readable(
+    browser: Any, tmp_path: Path, cache: Path
+) -> None:
+    store = Project(tmp_path / "project")
+    store.set("look", "dark")
+    store.close()
+    with (
+        opened(tmp_path / "project", cache) as address,
+        visited(browser, address, viewport={"width": 390, "height": 800}) as page,
+    ):
+        for path in PAGES:
+            page.goto(address.partition("/?")[0] + path)
+            page.get_by_role("heading", level=1).wait_for()
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            check_accessibility(page)
+
+
+def _status(address: str, **headers: str) -> int:
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_only_the_key_opens_it_and_one_application_a_project(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "project"
+    with opened(folder, cache) as address:
+        home = address.partition("/?")[0]
+        assert _status(address) == 403  # the redirect without its cookie
+        assert _status(home) == _status(f"{home}/?key=wrong") == _status(f"{home}/thumb/1.jpg") == 403
+        assert _status(address, Host="evil.example") == 421
+        assert _status(address, Origin="https://evil.example") == 403
+        command = [sys.executable, "-m", "fieldmark", "app", str(folder), "--port", "0", "--no-browser"]
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert "in use by another fieldmark" in second.stderr.splitlines()[-1]
