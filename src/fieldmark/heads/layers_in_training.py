@@ -119,8 +119,11 @@ class LayersInTraining:
         def work(part: tuple[int, slice]) -> None:
             k, rows = part
             np.matmul(x_BE[:, rows].T, gradient_KBC[k], out=self.gradient_KEC[k, rows])
-            parts = [each[k, rows] for each in (self.parameters, self.gradients, self.first, self.second)]
-            adamw(*parts, self.steps, self.rates[k] * factor, self.decays[k])
+            parameters, gradients, first, second = (
+                each[k, rows] for each in (self.parameters, self.gradients, self.first, self.second)
+            )
+            rate, decay = self.rates[k] * factor, self.decays[k]
+            adamw(parameters, gradients, first, second, self.steps, rate, decay)
 
         self._each(work, self.rows)
 

@@ -70,7 +70,7 @@ def _by_frame(seen: Sequence[Detection]) -> dict[int, list[Detection]]:
 
 def _without_animals(photo: InputPhoto, seen: Sequence[Detection]) -> PhotoResult:
     """Return what a clip shows whose boxes are of people or vehicles, or that has none: most of them."""
-    kinds = Counter(each.category for each in seen)
+    kinds: Counter[Kind] = Counter(each.category for each in seen)
     kind: Kind = max(kinds, key=lambda each: kinds[each]) if kinds else "blank"
     seconds = {each.second for each in seen if each.category == kind and each.second is not None}
     return PhotoResult(replace(photo, kind=kind), None, clip=ClipResult(-1.0, (), tuple(sorted(seconds))))

@@ -63,7 +63,9 @@ def main() -> None:
 
 def _boxes(data: bytes) -> list[Box] | None:
     found = json.loads(data)
-    return found and [Box(*sides[:4], sides[4] and tuple(sides[4])) for sides in found]
+    return found and [
+        Box(left, top, width, height, frame and tuple(frame)) for left, top, width, height, frame in found
+    ]
 
 
 def _outcome(

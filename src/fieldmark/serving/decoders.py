@@ -126,7 +126,8 @@ class Decoders:
             for each in reasons
         )
         crops = self._crops(pixels) if whole else ()
-        return Decoded(crops, *about["size"], about["note"], Exif(*about["exif"]), () if whole else found)
+        width, height = about["size"]
+        return Decoded(crops, width, height, about["note"], Exif(*about["exif"]), () if whole else found)
 
     def _crops(self, pixels: ByteArray) -> tuple[ByteArray, ...]:
         ends = np.cumsum([3 * side**2 for side in self._sides])[:-1]

@@ -8,6 +8,7 @@ The file becomes smaller. Time and memory do not: engines multiply by the zeros 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,10 @@ def sparsities(final: float) -> list[float]:
     return [1 - (1 - final) ** (number / ROUNDS) for number in range(1, ROUNDS + 1)]
 
 
+def _masked(kept: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    return gradient * kept.to(gradient.device)
+
+
 def prune(network: nn.Module, sparsity: float) -> Callable[[], None]:
     """Set the smallest weights of all layers to zero, and keep them so in training.
 
@@ -49,12 +54,14 @@ def prune(network: nn.Module, sparsity: float) -> Callable[[], None]:
     smallest = torch.zeros(len(sizes), dtype=torch.bool)
     smallest[sizes.argsort(stable=True)[:zeros]] = True
     handles = []
-    for weight, pruned in zip(weights, smallest.split([each.numel() for each in weights]), strict=True):
+    for weight, pruned in zip(
+        weights, torch.split(smallest, [each.numel() for each in weights]), strict=True
+    ):
         kept = ~pruned.view(weight.shape)
         with torch.no_grad():
             weight.mul_(kept)
         # Without a gradient AdamW leaves a zero at zero, and so does the running mean of the weights.
-        handles.append(weight.register_hook(lambda grad, kept=kept: grad * kept.to(grad.device)))
+        handles.append(weight.register_hook(partial(_masked, kept)))  # type: ignore[no-untyped-call]
 
     def release() -> None:
         for handle in handles:
