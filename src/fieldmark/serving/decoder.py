@@ -64,7 +64,7 @@ def main() -> None:
 def _boxes(data: bytes) -> list[Box] | None:
     found = json.loads(data)
     return found and [
-        Box(left, top, width, height, frame and tuple(frame)) for left, top, width, height, frame in found
+        Box(left, top, width, height, size and tuple(size)) for left, top, width, height, size in found
     ]
 
 
