@@ -18,10 +18,12 @@ Options:
 Output:
     top: The number of labels for each photo.
     format: What to print.
-    out: Write .csv, .jsonl, .parquet or a Camtrap DP (FOLDER/datapackage.json) instead; the same command
-        resumes.
+    out: Write .csv, .xlsx, .jsonl, .parquet or a Camtrap DP (FOLDER/datapackage.json) instead; the same
+        command resumes.
+    overwrite: Replace the file of --out, also where something else wrote it, or you have edited it.
     deployments: A table of deployments, with columns of Camtrap DP, for .camtrap.csv and datapackage.json.
-    wide: One row for each photo and one column for each label, for CSV and Parquet.
+    candidates: One row for each label of a photo, for CSV and Excel.
+    wide: One row for each photo and one column for each label, for CSV, Excel and Parquet.
     xmp: Write an XMP file with the names of each photo: beside (the photo), or into a folder.
     copies: A folder for copies of the photos, for publishing: people in boxes are blurred, and the place is
         left out of the metadata. Needs --boxes.
@@ -34,7 +36,7 @@ Computing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +47,7 @@ import typer
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 if TYPE_CHECKING:
     from fieldmark.distributed.cluster import Workers
@@ -73,7 +76,9 @@ def predict(
     top: opt.Positive = 5,
     format: OutputFormat = "text",
     out: Path | None = None,
+    overwrite: bool = False,
     deployments: Path | None = None,
+    candidates: bool = False,
     wide: bool = False,
     xmp: str | None = None,
     copies: Path | None = None,
@@ -87,7 +92,8 @@ def predict(
     opt.use_cache(cache)
     from fieldmark import inference
 
-    _check(out, format, wide=wide, events=events, whole=submission is None or boxes is None)
+    shown = {"wide": wide, "candidates": candidates}
+    _check(out, format, **shown, events=events, overwrite=overwrite, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks)
@@ -99,23 +105,47 @@ def predict(
         if submission is not None:
             _submit(submission, classifier, items, run(classifier, items, top))
             return
-        records: list[Record] = []
         if out is not None:
-            write = partial(inference.to_file, gap=gap if events else None, deployments=places)
-            rejected = write(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
+            write = partial(inference.to_file, gap=gap if events else None, deployments=places, boxes=at)
+            rejected = write(out, classifier, items, top=top, name=run, overwrite=overwrite, **shown)
             typer.echo(f"Written: {out}")
-            records = list(inference.records_of(out)) if xmp or copies else []
+            records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
-            counted = inference.RejectedCounter(results)
-            kept = _kept(counted, records, len(classifier.taxa)) if xmp or copies else counted
-            threshold = at.threshold if at else None
-            for line in inference.lines(format, kept, classifier.taxonomy, wide=wide, boxes=threshold):
-                typer.echo(line)
-            rejected = counted.rejected
+            lines = partial(inference.lines, format, boxes=at.threshold if at else None, **shown)
+            records = _printed(results, lines, classifier, keep=bool(xmp or copies))
     _write_side_files(records, items, xmp, copies)
-    if rejected:
-        raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+    _say_unusable(records, len(items), out)
+
+
+def _printed(
+    results: Iterable[PhotoResult], lines: Callable[..., Iterator[str]], classifier: Classifier, *, keep: bool
+) -> list[Record]:
+    """Print results, and return their records: all of them, or of those that could not be used."""
+    from fieldmark.inference import RejectedCounter
+    from fieldmark.inference.record import to_record
+
+    records: list[Record] = []
+
+    def kept() -> Iterator[PhotoResult]:
+        for result in RejectedCounter(results):
+            if keep or result.rejected:
+                records.append(to_record(result, len(classifier.taxa)))
+            yield result
+
+    for line in lines(kept(), classifier.taxonomy):
+        typer.echo(line)
+    return records
+
+
+def _say_unusable(records: Iterable[Record], photos: int, out: Path | None) -> None:
+    """Raise InputError if there are photos that could not be used; it names the first of them."""
+    names = [f"{each['file_name']} ({each['rejected']})" for each in records if "rejected" in each]
+    if names:
+        raise InputError(
+            f"{len(names):,} of {photos:,} photos could not be used: {some_of(names)}. "
+            f"{out or 'The output'} has a row with the reason for each."
+        )
 
 
 def _way(workers: Workers | None, *, wide: bool) -> PredictFunction:
@@ -158,15 +188,6 @@ def _write_side_files(
         logger.info(f"{write_copies(records, items, copies):,} copies written to {copies}.")
 
 
-def _kept(results: Iterable[PhotoResult], into: list[Record], among: int) -> Iterator[PhotoResult]:
-    """Pass results on, and keep their records."""
-    from fieldmark.inference.record import to_record
-
-    for result in results:
-        into.append(to_record(result, among))
-        yield result
-
-
 def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
     """Return the photos that the arguments and lists stand for, with their times corrected."""
     from fieldmark import inference
@@ -180,16 +201,33 @@ def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) 
     return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
-def _check(out: Path | None, form: str, *, wide: bool, events: bool, whole: bool) -> None:
+def _check(
+    out: Path | None,
+    form: str,
+    *,
+    wide: bool,
+    candidates: bool,
+    events: bool,
+    overwrite: bool,
+    submission: Path | None,
+    boxes: Path | None,
+) -> None:
     """Refuse options that do not go together."""
     if events and out is None:
         raise InputError("--events writes a file: name it with --out.")
     if events and wide:
         raise InputError("--wide is a row a photo, and --events a row an event: leave one of them out.")
-    if wide and out is None and form != "csv":
-        raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
-    if not whole:
+    if candidates and wide:
+        raise InputError("--wide is a row a photo, and --candidates a row a label: leave one of them out.")
+    for name, given in (("--wide", wide), ("--candidates", candidates)):
+        if given and out is None and form != "csv":
+            raise InputError(f"{name} needs a table: add --format csv, or --out with .csv or .xlsx.")
+    if overwrite and out is None and submission is None:
+        raise InputError("--overwrite is for a file: name it with --out.")
+    if submission and boxes:
         raise InputError("--submission has a row for each photo, not for each box: leave --boxes out.")
+    if submission and submission.exists() and not overwrite:
+        raise InputError(f"{submission} exists: name another file, or replace it with --overwrite.")
 
 
 def _classifier(
