@@ -118,5 +118,5 @@ def write_table(table: PhotoTable, out: Path) -> None:
     kept = table.kept.height
     typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
     for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}")
+        typer.echo(f"  {count:,} {reason}: {some_of(table.rejected_names(reason))}")
     typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")

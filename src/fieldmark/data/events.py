@@ -121,12 +121,13 @@ def read_clocks(path: Path) -> Mapping[str, float]:
     """
     import polars as pl
 
-    from fieldmark.data.readers import tabular
+    from fieldmark.data.readers import column_names, tabular
 
-    rows = tabular.read_text_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    rows = tabular.read_text_table(path)
     what = "a table with the columns deployment,seconds"
     tabular.require_columns(rows, ("deployment", "seconds"), path, what)
     try:
-        return dict(rows.select("deployment", pl.col("seconds").cast(pl.Float64)).drop_nulls().iter_rows())
+        seconds = column_names.with_point("seconds").cast(pl.Float64)
+        return dict(rows.select("deployment", seconds).drop_nulls().iter_rows())
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: a value of seconds is no number: write how much to add.") from error

@@ -134,6 +134,11 @@ class PhotoTable:
         counts = self.frame.filter(pl.col("status") == REJECTED).group_by("reason").len()
         return dict(counts.sort("len", "reason", descending=[True, False]).iter_rows())
 
+    def rejected_names(self, reason: str) -> list[str]:
+        """Return the paths of the photos that were rejected for a reason, in their order."""
+        rows = self.frame.filter((pl.col("status") == REJECTED) & (pl.col("reason") == reason))
+        return rows["path"].to_list()
+
     def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
         """Return the table with other rows."""
         return replace(self, frame=frame.select(list(SCHEMA)))

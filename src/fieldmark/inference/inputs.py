@@ -32,7 +32,7 @@ SUFFIXES = frozenset(
 )
 Kind = Literal["animal", "human", "vehicle", "blank"]
 _ANNOTATIONS = (".json", ".json.gz")
-_LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
+_LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".xlsx", ".parquet", ".tar", ".zip", ".xml")
 """Suffixes of files that a reader can read."""
 
 

@@ -107,9 +107,8 @@ def _labelled(table: PhotoTable, classifier: Classifier) -> PhotoTable:
         found = (known.get(name_key(name)) for name in (taxon.id, taxon.name, taxon.common_name) if name)
         becomes[taxon.id] = next((each for each in found if each), None)
     if strange := sorted(label for label, name in becomes.items() if name is None):
-        more = f" and {len(strange) - 5:,} more" if len(strange) > 5 else ""
         raise InputError(
-            f"Labels of the photos are none of the classifier's names: {', '.join(strange[:5])}{more}. "
+            f"Labels of the photos are none of the classifier's names: {some_of(strange)}. "
             "Add them to the list of names and make the classifier anew, or give their accepted names "
             "with --names."
         )
