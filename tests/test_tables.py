@@ -125,7 +125,7 @@ def test_pixels_are_no_degrees() -> None:
 
 def test_a_table_without_a_column_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("number;what\n1;2\n")
-    with pytest.raises(InputError, match=r"no column 'file_name' .*but its first line gives 'number', 'what'"):
+    with pytest.raises(InputError, match=r"no column 'file_name' .*first line gives 'number', 'what'"):
         readers.read(tmp_path / "t.csv")
 
 
@@ -152,10 +152,26 @@ def test_a_corrected_table_of_predict_is_given_to_grow_and_train(
     assert table.kept.height == 64
     done = run("grow", model, out, "--out", tmp_path / "grown")
     assert done.code == 0, done.err
-    assert "with sure = no" in done.err
+    assert "5 classes" in done.err
+    assert "broken.jpg (truncated)" in done.err
 
 
 def test_candidates_are_no_labels(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("file_name,species,source,name,taxon_id,among\na.jpg,b,species,b,1,4\n")
     with pytest.raises(InputError, match="without --candidates"):
         readers.read(tmp_path / "n.csv")
+
+
+def test_names_that_nobody_looked_at_are_counted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = photos / "names.csv"
+    rows = "".join(
+        f"Apis mellifera/0{at}.jpg,Apis mellifera,{sure},0.1\n" for at, sure in enumerate(["no", "yes"])
+    )
+    try:
+        path.write_text(f"file,name,sure,second_score\n{rows}")
+        assert readers.read(path).kept.height == 2
+    finally:
+        path.unlink()
+    assert "names count as labels, 1 of them with sure = no" in capsys.readouterr().err

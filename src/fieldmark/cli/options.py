@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

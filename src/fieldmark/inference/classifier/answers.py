@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.taxonomic import MOST_CLASSES
 from fieldmark.utils.choices import Decision
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 from fieldmark.utils.typing import FloatArray
 
 logger = logging.getLogger(__name__)

@@ -29,6 +29,7 @@ from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.folds import cross_fitted
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 _ALONE = "names alone"
 _STRENGTHS = (1.0, 0.1, 0.01)
