@@ -15,9 +15,11 @@ import resource
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fieldmark.data import images, transforms
+from fieldmark.data.images import extras
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils.errors import ImageRejected
 
@@ -77,6 +79,9 @@ def _warm_up(views: Sequence[Preprocess]) -> None:
         file = io.BytesIO()
         Image.fromarray(np.full((16, 24, 3), 128, np.uint8)).save(file, kind)
         transforms.crops(file.getvalue(), views)
+    for kind in extras.PACKAGES:
+        with suppress(ImageRejected):  # it is not installed
+            extras.package(kind)
 
 
 def _limit(max_pixels: int) -> None:
