@@ -151,7 +151,7 @@ def test_predictions_of_cut_photos_have_a_note(
     items = inference.find_photos([traps])
     for name in ("o.jsonl", "o.csv", "o.parquet"):
         assert inference.to_file(tmp_path / name, classifier, items, top=1) == 1
-    assert "1 photos end too early" in capsys.readouterr().err
+    assert "1 photo ends too early" in capsys.readouterr().err
     records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [each.get("note") for each in records] == [None, "truncated", None]
     assert [each.get("rejected") for each in records] == [None, None, "truncated"]

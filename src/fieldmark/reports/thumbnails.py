@@ -19,6 +19,7 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page
 from fieldmark.utils.errors import ImageRejected
+from fieldmark.utils.typing import FloatArray
 
 SIDE = 176  # pixels of the longer side, shown at 110 CSS pixels
 PHOTOS_PER_PAIR = 3
@@ -78,6 +79,64 @@ def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, l
         of = int((labels == true).sum())
         pairs.append(Pair(name, other, count, of, [*islice(shown, PHOTOS_PER_PAIR)], next(example, None)))
     return pairs
+
+
+MOST_SPECIES = 48
+"""How many classes are shown with photos: those with the most wrong answers."""
+
+
+class Species(NamedTuple):
+    """A class with photos: one that was named right, one that was not, one that it is not sure of."""
+
+    name: str
+    photos: int
+    right: int
+    shown: list[tuple[str, Thumb]]
+
+
+def examples(
+    evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, sure_from: tuple[float, float]
+) -> list[Species]:
+    """Return classes with photos, the most wrong answers first.
+
+    Args:
+        evaluation: the scores of photos.
+        photos: returns where a photo is stored, or None.
+        taxonomy: the names of the classes.
+        sure_from: the temperature of the logits, and the confidence from which on an answer is sure.
+    """
+    kept = evaluation.kept_N
+    confidence_N = metrics.confidence(evaluation.scores_NC / np.float32(sure_from[0]))
+    sure_N, wrong_N = confidence_N >= sure_from[1], evaluation.wrong_N()
+    labels = evaluation.labels_N
+    errors_C = np.bincount(labels[kept & wrong_N], minlength=len(evaluation.classes))
+    found = []
+    for column in np.argsort(-errors_C, kind="stable")[:MOST_SPECIES]:
+        own_N = kept & (labels == column)
+        if not own_N.any():
+            continue
+        kinds = (
+            ("right", own_N & ~wrong_N & sure_N),
+            ("wrong", own_N & wrong_N & sure_N),
+            ("not sure", own_N & ~sure_N),
+        )
+        shown = []
+        for kind, rows_N in kinds:
+            rows = np.flatnonzero(rows_N)
+            rows = rows[np.argsort(-confidence_N[rows], kind="stable")]
+            captions = (
+                (evaluation.photo_ids[row], _said(evaluation, taxonomy, row, confidence_N)) for row in rows
+            )
+            if (first := next(thumbs(photos, captions), None)) is not None:
+                shown.append((kind, first))
+        name = page.label(taxonomy, evaluation.classes[column])
+        found.append(Species(name, int(own_N.sum()), int((own_N & ~wrong_N).sum()), shown))
+    return found
+
+
+def _said(evaluation: Evaluation, taxonomy: Taxonomy, row: int, confidence_N: FloatArray) -> str:
+    answer = page.label(taxonomy, evaluation.classes[evaluation.predicted_N[row]])
+    return f"{answer}, {page.percent(float(confidence_N[row]))}"
 
 
 def _best(evaluation: Evaluation, column: int, rows: npt.NDArray[np.intp]) -> list[str]:
