@@ -514,7 +514,7 @@ def test_a_row_that_broke_down_has_no_numbers(photo_of: Callable[[str], Path | N
 
 def test_classifier_page_shows_the_errors(classifier_text: str) -> None:
     summary = EVALUATIONS["complete"].summary()
-    assert f"names {page.of_100(summary['top1_error'])} right" in classifier_text
+    assert f"is right for {page.right(summary['top1_error'])} (95" in classifier_text
     assert page.percent(summary["macro_error"]) in section(classifier_text, "short")
     assert "95.0 % of the answers" in section(classifier_text, "short")
     classes = section(classifier_text, "classes")
@@ -591,7 +591,7 @@ def test_classifier_page_needs_only_the_required_provenance() -> None:
     ],
 )
 def test_error_in_plain_words(error: float, words: str) -> None:
-    assert page.of_100(error) == words
+    assert page.right(error) == words
 
 
 def test_number_formats() -> None:

@@ -20,7 +20,7 @@ MOST = 1000
 def matrix(evaluation: Evaluation, taxonomy: Taxonomy) -> Mapping[str, Any] | None:
     """Return the matrix as text for `matrix.js`, and how many classes are in it; None with fewer than two.
 
-    The rows are the labels, the columns the answers; `cells` are those that are not 0, as row, column, photos.
+    Rows are labels, columns answers; `cells` are those that are not 0, as row, column, photos.
     """
     kept = evaluation.kept_N
     labels, answers = evaluation.labels_N[kept], evaluation.predicted_N[kept]
@@ -49,9 +49,10 @@ def matrix(evaluation: Evaluation, taxonomy: Taxonomy) -> Mapping[str, Any] | No
 
 
 def _order(counts_CC: IntArray) -> IntArray:
-    """Order classes so that those that are confused are near each other: average linkage (Sokal, Michener 1958).
+    """Order classes so that those that are confused are near each other.
 
-    Two classes are the nearer, the larger a share of their photos is taken for the other.
+    By average linkage (Sokal and Michener 1958). Two classes are the nearer, the larger a share of their
+    photos is taken for the other.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform

@@ -19,7 +19,6 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page
 from fieldmark.utils.errors import ImageRejected
-from fieldmark.utils.typing import FloatArray
 
 SIDE = 176  # pixels of the longer side, shown at 110 CSS pixels
 PHOTOS_PER_PAIR = 3
@@ -81,7 +80,7 @@ def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, l
     return pairs
 
 
-MOST_SPECIES = 48
+MOST_SPECIES = 24
 """How many classes are shown with photos: those with the most wrong answers."""
 
 
@@ -115,28 +114,21 @@ def examples(
         own_N = kept & (labels == column)
         if not own_N.any():
             continue
-        kinds = (
-            ("right", own_N & ~wrong_N & sure_N),
-            ("wrong", own_N & wrong_N & sure_N),
-            ("not sure", own_N & ~sure_N),
-        )
+        kinds = {"right": ~wrong_N & sure_N, "wrong": wrong_N & sure_N, "not sure": ~sure_N}
         shown = []
-        for kind, rows_N in kinds:
-            rows = np.flatnonzero(rows_N)
+        for kind, of_kind_N in kinds.items():
+            rows = np.flatnonzero(own_N & of_kind_N)
             rows = rows[np.argsort(-confidence_N[rows], kind="stable")]
-            captions = (
-                (evaluation.photo_ids[row], _said(evaluation, taxonomy, row, confidence_N)) for row in rows
+            answers = (page.label(taxonomy, evaluation.classes[evaluation.predicted_N[row]]) for row in rows)
+            said = (
+                f"{each}, {page.percent(confidence_N[row])}" for each, row in zip(answers, rows, strict=True)
             )
+            captions = zip((evaluation.photo_ids[row] for row in rows), said, strict=True)
             if (first := next(thumbs(photos, captions), None)) is not None:
                 shown.append((kind, first))
         name = page.label(taxonomy, evaluation.classes[column])
         found.append(Species(name, int(own_N.sum()), int((own_N & ~wrong_N).sum()), shown))
     return found
-
-
-def _said(evaluation: Evaluation, taxonomy: Taxonomy, row: int, confidence_N: FloatArray) -> str:
-    answer = page.label(taxonomy, evaluation.classes[evaluation.predicted_N[row]])
-    return f"{answer}, {page.percent(float(confidence_N[row]))}"
 
 
 def _best(evaluation: Evaluation, column: int, rows: npt.NDArray[np.intp]) -> list[str]:

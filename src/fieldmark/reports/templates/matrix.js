@@ -15,15 +15,16 @@
     canvas.width = canvas.height = Math.round(width * scale);
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     margin = Math.min(150, width * 0.28); side = width - margin; cell = (side / count) * zoom;
+    if (cell < 11) { margin = 52; side = width - margin; cell = (side / count) * zoom; }
     left = Math.max(0, Math.min(left, count * cell - side)); top = Math.max(0, Math.min(top, count * cell - side));
     pen.fillStyle = colour("--card"); pen.fillRect(0, 0, width, width);
     pen.save(); pen.beginPath(); pen.rect(margin, margin, side, side); pen.clip();
     for (const [row, column, photos] of cells) {
       const x = margin + column * cell - left, y = margin + row * cell - top;
       if (x + cell < margin || y + cell < margin || x > width || y > width) continue;
-      pen.globalAlpha = 0.2 + 0.8 * (photos / totals[row]);
+      pen.globalAlpha = (cell < 4 ? 0.5 : 0.2) + (cell < 4 ? 0.5 : 0.8) * (photos / totals[row]);
       pen.fillStyle = colour(row === column ? "--right" : "--wrong");
-      const size = Math.max(cell - (cell > 6 ? 1 : 0), 1.2);
+      const size = Math.max(cell - (cell > 6 ? 1 : 0), 2);
       pen.fillRect(x, y, size, size);
       pen.globalAlpha = 1;
       if (cell >= 22) { pen.fillStyle = colour("--ink"); pen.font = "12px system-ui"; pen.textAlign = "center"; pen.textBaseline = "middle"; pen.fillText(photos, x + cell / 2, y + cell / 2); }
