@@ -63,9 +63,8 @@ def classifier_page(
     about = {**_DEFAULTS, **about}
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
         about |= {"part": "held-out", "chosen_on": "photos of other folds"}
-    summary = evaluation.summary(train_counts=train_counts).to_dict()
+    summary, answered = evaluation.summary(train_counts=train_counts).to_dict(), _answered(evaluation, about)
     badge = "" if about["weights_complete"] else "partial weights"
-    answered, measured = _answered(evaluation, about), about["measured"].get("answered")
     return page.render(
         "classifier.html",
         title=about["name"],
@@ -77,7 +76,7 @@ def classifier_page(
         classes_more=max(0, len(summary["per_class"]) - MOST_CLASSES),
         groups=_groups(summary),
         answered=answered,
-        verdict=_verdict(summary, measured, answered),
+        verdict=_verdict(summary, about["measured"].get("answered"), answered),
         matrix=matrix(evaluation, taxonomy),
         species=examples(evaluation, photos, taxonomy, _sure_from(about)),
         rejected_names=rejected or {},

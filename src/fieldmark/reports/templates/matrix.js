@@ -5,6 +5,7 @@
   const { names, cells } = JSON.parse(document.getElementById("matrix-data").textContent);
   const count = names.length, totals = new Array(count).fill(0), found = new Map();
   for (const [row, column, photos] of cells) { totals[row] += photos; found.set(row * count + column, photos); }
+  cells.sort((one, other) => (other[0] === other[1]) - (one[0] === one[1])); // wrong answers are drawn above right ones
   const said = document.getElementById("matrix-said"), pen = canvas.getContext("2d");
   let zoom = 1, left = 0, top = 0, at = null, from = null;
   const colour = (name) => getComputedStyle(canvas).getPropertyValue(name).trim();
