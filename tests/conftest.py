@@ -21,6 +21,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from fieldmark.data.synthetic import probe
 from fieldmark.utils.logging import configure_command_line
 
 # No test is timed: machines are busy. The same examples on every run, so that a failure is not chance.
@@ -42,10 +43,21 @@ def shared() -> Path:
 configure_command_line()
 
 
+@pytest.fixture(scope="session")
+def probe_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures on which every training tries its flag, drawn once for all tests of a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("drawn")))
+        return probe.pictures()[0].parent
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own: no test sees what another one kept."""
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, probe_pictures: Path
+) -> Path:
+    """A cache of the test's own: no test sees what another one kept, but for the drawn pictures."""
     folder = tmp_path_factory.mktemp("cache")
+    (folder / probe_pictures.name).symlink_to(probe_pictures)
     monkeypatch.setenv("FIELDMARK_CACHE", str(folder))
     return folder
 

@@ -76,7 +76,8 @@ def test_a_spool_holds_the_crops_and_the_reasons(insects: Path, cache: Path) -> 
     for number, photo in enumerate(photos):
         if number not in crop_cache.rejected:
             np.testing.assert_array_equal(crop_cache.crops[number], SMALL.crop(photo.path.read_bytes()))
-    assert not any(cache.iterdir())  # the file has no name: nothing is left, whatever happens
+    # The file has no name: nothing is left, whatever happens.
+    assert not any(each.is_file() for each in cache.rglob("*"))
 
 
 def test_a_spool_of_nothing() -> None:

@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fieldmark import models
 from fieldmark.data import images, loader
 from fieldmark.data.photos import PhotoFile
 from fieldmark.data.transforms import Preprocess
 from fieldmark.features.cache import FeatureCache, FeatureStore
 from fieldmark.features.extraction import Extraction, Job, extract, seconds_for
+from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.models import runtime
+from fieldmark.models.runtime import Engine
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.io import sha256
 
@@ -35,9 +39,9 @@ class Counting:
         return features_of(crops_NSS3) * np.float32(self.factor)
 
 
-def features_of(crops_NSS3: np.ndarray) -> np.ndarray:
+def features_of(crops_NSS3: np.ndarray, dim: int = DIM) -> np.ndarray:
     flat = crops_NSS3.reshape(len(crops_NSS3), -1).astype(np.float32)
-    return np.stack([flat[:, start::DIM].mean(1) for start in range(DIM)], axis=1)
+    return np.stack([flat[:, start::dim].mean(1) for start in range(dim)], axis=1)
 
 
 def photos_of(folder: Path) -> list[PhotoFile]:
@@ -212,11 +216,11 @@ def test_no_photos(store: FeatureStore) -> None:
     assert run([], [job(store, "a", Counting(1.0))])[0] == ["a"]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e9])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_no_numbers_are_one_sentence_and_are_not_kept(
     good: list[PhotoFile], tmp_path: Path, value: float
 ) -> None:
-    """Weights that do not fit a network blow up; half precision ends at 65,504."""
+    """Weights that do not fit a network blow up."""
 
     class Bad(Counting):
         def __call__(self, crops_NSS3: np.ndarray) -> np.ndarray:
@@ -228,6 +232,31 @@ def test_features_that_are_no_numbers_are_one_sentence_and_are_not_kept(
     with pytest.raises(InputError, match="bad"):
         run(good, [Job("bad", cache, 1.0, lambda: Bad(1.0))])
     assert len(cache) == 0
+
+
+def test_features_beyond_float16_are_kept_in_float32(
+    good: list[PhotoFile], store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float16 ends at 65,504. A network that is complete is reported once, though another begins again."""
+    backbones = {
+        name: models.load("squeezenet1_1", weights="random", seed=len(name)) for name in ("a", "wide")
+    }
+    dim = backbones["a"].architecture.feature_dim
+
+    def engine(backbone: models.Backbone, *_: object, **__: object) -> Engine:
+        factor = 1.0 if backbone is backbones["a"] else 1e4
+        return lambda crops_NSS3: features_of(crops_NSS3, dim) * np.float32(factor)
+
+    monkeypatch.setattr(runtime, "engine", engine)
+    extractor = FeatureExtractor(store=store)
+    done: list[str] = []
+    extractor.compute(good, backbones, on_complete=lambda name, _: done.append(name))
+    assert sorted(done) == ["a", "wide"]
+    a, wide = (extractor.cache(backbones[name]) for name in ("a", "wide"))
+    assert (a.dtype, wide.dtype) == (np.float16, np.float32)
+    digests = [photo.sha256 for photo in good]
+    np.testing.assert_allclose(wide.get(digests)[:], a.get(digests)[:] * 1e4, rtol=1e-3)
+    assert wide.get(digests)[:].max() > np.finfo(np.float16).max
 
 
 def test_what_it_cost_is_known_later(good: list[PhotoFile], store: FeatureStore) -> None:

@@ -408,3 +408,26 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_bits(tmp_path: Path) -
     assert set(one) == set(other)
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
+
+
+def test_a_stem_of_strided_points_is_trained() -> None:
+    """As RepVGG's and FastViT's: without the detour the process ends on processors without AVX-512."""
+
+    class Stem(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.points, self.head = nn.Conv2d(3, 8, 1, 2, bias=False), nn.Linear(8, CLASSES)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.head(self.points(pixels).mean((2, 3)))
+
+    architecture = replace(
+        models.load("squeezenet1_1", weights="random").architecture, last_layer_path="head"
+    )
+    network = ClassifierNetwork(architecture, Stem())
+    before = network.network.points.weight.detach().clone()
+    update = Updater(network, FineTuning("all", batch_size=6), steps=2)
+    assert math.isfinite(update(*crops(6, 64).batch(np.arange(6)), 0))
+    after = network.network.points.weight.detach()
+    assert after.isfinite().all()
+    assert not torch.equal(after, before)

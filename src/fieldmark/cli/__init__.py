@@ -34,7 +34,7 @@ app = typer.Typer(
 
 COMMANDS = {
     "Quick start": ("demo",),
-    "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract"),
+    "Data": ("fetch", "index", "merge", "stats", "check", "split", "extract", "detect"),
     "Train": ("train", "grow", "backbones", "rank"),
     "Use": ("predict", "explain", "export", "serve", "cache"),
     "Study": ("study",),

@@ -1,7 +1,7 @@
 """Predict the species in photos: labels sorted by confidence, or "not sure".
 
 Arguments:
-    photos: Photos, folders, patterns, @lists, - (standard input) or an annotation file.
+    photos: Photos, clips, folders, patterns, @lists, - (standard input) or an annotation file.
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
     only: A text file with one species or higher taxon a line: consider only these.
@@ -15,6 +15,10 @@ Options:
     no_prior: Leave out what is to be expected at the place.
     decide: Which label comes first: the most probable one, or the one that is least far off in the taxonomy
         (its expected height; mistakes are nearer, and there may be more). [default: that of the classifier]
+Clips:
+    every: Of a clip, take a frame each so many seconds.
+    changed: Of these, take only frames that differ from the last one taken.
+    frames: A row for each frame of a clip, or each box in one, in place of a row for the clip; with --out.
 Output:
     top: The number of labels for each photo.
     format: What to print.
@@ -83,6 +87,9 @@ def predict(
     xmp: str | None = None,
     copies: Path | None = None,
     submission: Path | None = None,
+    every: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    changed: bool = False,
+    frames: bool = False,
     cluster: str | None = None,
     shards: opt.Positive = 16,
     engine: EngineName | None = None,
@@ -93,10 +100,11 @@ def predict(
     from fieldmark import inference
 
     shown = {"wide": wide, "candidates": candidates}
-    _check(out, format, **shown, events=events, overwrite=overwrite, submission=submission, boxes=boxes)
+    files = {"overwrite": overwrite, "submission": submission, "boxes": boxes}
+    _check(out, format, **shown, events=events, frames=frames, **files)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
-    items = _photos(photos or (), listed or (), clocks)
+    items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     places = inference.read_deployments(deployments) if deployments else ()
     at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
     items = inference.at_boxes(items, at) if at else items
@@ -107,7 +115,8 @@ def predict(
             return
         if out is not None:
             write = partial(inference.to_file, gap=gap if events else None, deployments=places, boxes=at)
-            rejected = write(out, classifier, items, top=top, name=run, overwrite=overwrite, **shown)
+            write = partial(write, frames=frames, overwrite=overwrite)
+            rejected = write(out, classifier, items, top=top, name=run, **shown)
             typer.echo(f"Written: {out}")
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
@@ -188,16 +197,15 @@ def _write_side_files(
         logger.info(f"{write_copies(records, items, copies):,} copies written to {copies}.")
 
 
-def _photos(photos: Sequence[Path], listed: Sequence[str], clocks: Path | None) -> list[InputPhoto]:
-    """Return the photos that the arguments and lists stand for, with their times corrected."""
+def _photos(
+    photos: Sequence[Path], listed: Sequence[str], clocks: Path | None, every: float, *, changed: bool
+) -> list[InputPhoto]:
+    """Return the photos and clips that the arguments and lists stand for, with their times corrected."""
     from fieldmark import inference
     from fieldmark.data.events import read_clocks
+    from fieldmark.data.videos import Sampling
 
-    items = inference.find_photos(photos)
-    for each in listed:
-        items += inference.read_list(each)
-    if not items:
-        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    items = inference.find_all(photos, listed, Sampling(every, changed))
     return items if clocks is None else inference.at_clocks(items, read_clocks(clocks))
 
 
@@ -208,6 +216,7 @@ def _check(
     wide: bool,
     candidates: bool,
     events: bool,
+    frames: bool,
     overwrite: bool,
     submission: Path | None,
     boxes: Path | None,
@@ -224,6 +233,10 @@ def _check(
             raise InputError(f"{name} needs a table: add --format csv, or --out with .csv or .xlsx.")
     if overwrite and out is None and submission is None:
         raise InputError("--overwrite is for a file: name it with --out.")
+    if frames and (out is None or events or wide):
+        raise InputError(
+            "--frames writes a row for each frame: name a file with --out, without --events or --wide."
+        )
     if submission and boxes:
         raise InputError("--submission has a row for each photo, not for each box: leave --boxes out.")
     if submission and submission.exists() and not overwrite:

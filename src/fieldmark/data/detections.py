@@ -16,6 +16,16 @@ logger = logging.getLogger(__name__)
 Category = Literal["animal", "human", "vehicle"]
 NUMBERS: dict[Category, str] = {"animal": "1", "human": "2", "vehicle": "3"}
 """What MegaDetector and SpeciesNet write for each category."""
+KNOWN_NAMES: dict[str, Category] = {
+    **dict.fromkeys(("animal", "animals", "wildlife"), "animal"),
+    **dict.fromkeys(("person", "human", "people", "homo sapiens"), "human"),
+    "vehicle": "vehicle",
+    # COCO's classes, which general detectors have.
+    **dict.fromkeys(("bird", "cat", "dog", "horse", "sheep", "cow"), "animal"),
+    **dict.fromkeys(("elephant", "bear", "zebra", "giraffe"), "animal"),
+    **dict.fromkeys(("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"), "vehicle"),
+}
+"""What the names of detectors' classes stand for, in lower case."""
 USUAL_THRESHOLD = 0.2
 """What MegaDetector 5's authors recommend, where neither the file nor the labels say more."""
 _VOTERS = 500  # photos whose paths are compared with those of the file
@@ -30,12 +40,16 @@ class Detection:
         category: `animal`, `human` or `vehicle`.
         confidence: of the detector, from 0 to 1; 1 where a person drew the box.
         label: the name of its species, where the file gives one to each box.
+        frame: of a clip: the number of the frame that it is in, from 0.
+        second: the time of that frame, where it is known.
     """
 
     box: Box
     category: Category = "animal"
     confidence: float = 1.0
     label: str | None = None
+    frame: int | None = None
+    second: float | None = None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ FeatureDtype = Literal["float16", "float32"]
 
 _BLOCK = 4096  # rows that are checked at once
 
+_SEGMENTS = "segments"
+
 _SOUND: dict[Path, BoolArray] = {}
 """Which rows of a cache this process has found sound, by its folder."""
 
@@ -132,6 +134,21 @@ class FeatureCache:
     @property
     def _sums(self) -> Path:
         return self.folder / "sums.bin"
+
+    @property
+    def _beyond(self) -> Path:
+        """Marks a cache whose network gave a value that float16 cannot hold; segments share the mark."""
+        whole = self.folder.parents[1] if self.folder.parent.name == _SEGMENTS else self.folder
+        return whole / "beyond_float16"
+
+    @property
+    def beyond_float16(self) -> bool:
+        """Whether this network's features are too large for float16, and so kept in float32."""
+        return self.dtype == np.float16 and self._beyond.exists()
+
+    def mark_beyond_float16(self) -> None:
+        """Note that float16 cannot hold this network's features."""
+        self._beyond.touch()
 
     @property
     def _row_bytes(self) -> int:
@@ -302,7 +319,7 @@ class FeatureCache:
 
     def segment(self, name: str) -> FeatureCache:
         """Return a segment of this cache for one of several processes; see `gather`."""
-        return FeatureCache(self.folder / "segments" / name, self.dim, _dtype_name(self.dtype))
+        return FeatureCache(self.folder / _SEGMENTS / name, self.dim, _dtype_name(self.dtype))
 
     def gather(self) -> None:
         """Move the rows of all segments without a writer to this cache.
@@ -323,7 +340,7 @@ class FeatureCache:
                         os.truncate(path, 0)
 
     def _segments(self) -> list[FeatureCache]:
-        folders = sorted((self.folder / "segments").glob("*/"))
+        folders = sorted((self.folder / _SEGMENTS).glob("*/"))
         return [FeatureCache(each, self.dim, _dtype_name(self.dtype)) for each in folders]
 
     def _take(self, segment: FeatureCache, writer: Writer) -> None:

@@ -36,6 +36,10 @@ BATCH = 32
 CACHE_BYTES = 8 * 2**30
 
 
+class BeyondFloat16(InputError):
+    """Features are too large for float16. Their cache is marked, so the next attempt keeps float32."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One network to run: its name, cache, cost a photo, and a function that returns its engine."""
@@ -98,6 +102,10 @@ def extract(
         on_complete: called with a job's name and the result so far when its features are complete.
         workers: decoding threads; None: one a core.
         cache_bytes: disk space for crops.
+
+    Raises:
+        BeyondFloat16: a network's features must be kept in float32; the same call with new jobs does so.
+        InputError: a network's features are not finite, or cannot be written.
     """
     unique = list({photo.sha256: photo for photo in photos}.values())
     keys = [photo.sha256 for photo in unique]
@@ -168,6 +176,12 @@ class _Run:
         try:
             self.writer.append([keys[number] for number in batch], x_BD)
         except ValueError as error:
+            if self.job.cache.dtype == np.float16 and np.isfinite(x_BD).all():
+                self.job.cache.mark_beyond_float16()
+                raise BeyondFloat16(
+                    f"{name} gives features that are too large for float16: run the same command again, "
+                    "and they are kept in float32."
+                ) from error
             raise InputError(
                 f"{name} gives features that cannot be stored ({error}): its weights do not fit it, "
                 "or are damaged; name others."

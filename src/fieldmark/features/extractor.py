@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from fieldmark.data.subset import LabelledPhotos
 from fieldmark.data.transforms import FITS, Preprocess, ResizeMode
 from fieldmark.features import extraction
 from fieldmark.features.cache import FeatureCache, FeatureDtype, FeatureStore
-from fieldmark.features.extraction import Extraction, Job
+from fieldmark.features.extraction import BeyondFloat16, Extraction, Job
 from fieldmark.features.labelled import LabelledFeatures
 from fieldmark.models import Architecture, Backbone, runtime
 from fieldmark.utils.choices import DecodingTier
@@ -71,7 +72,10 @@ class FeatureExtractor:
         """Return the cache of one backbone's features of this view."""
         facts = backbone.architecture
         crop = self.crop_for(backbone)
-        return self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.dtype)
+        cache = self.store.cache(backbone.key, crop.key(), facts.feature_dim, self.dtype)
+        if cache.beyond_float16:
+            return self.store.cache(backbone.key, crop.key(), facts.feature_dim, "float32")
+        return cache
 
     def crop_for(self, backbone: Backbone) -> Preprocess:
         """Return the crop that the network is given, in the size that it takes."""
@@ -103,9 +107,20 @@ class FeatureExtractor:
         sizes: dict[Preprocess, list[str]] = {}
         for name, backbone in backbones.items():
             sizes.setdefault(self.crop_for(backbone), []).append(name)
-        for crop, sharing in sizes.items():
+        complete: set[str] = set()
+
+        def completed(name: str, so_far: Extraction) -> None:
+            if name not in complete:
+                complete.add(name)
+                on_complete(name, so_far)
+
+        waiting = list(sizes.items())
+        while waiting:
+            crop, sharing = waiting[0]
             jobs = [self._job(name, backbones[name]) for name in sharing]
-            extraction.extract(photos, jobs, crop, result, on_complete=on_complete, workers=self.workers)
+            with suppress(BeyondFloat16):  # begun again in float32
+                extraction.extract(photos, jobs, crop, result, on_complete=completed, workers=self.workers)
+                del waiting[0]
         return result
 
     def _job(self, name: str, backbone: Backbone) -> Job:

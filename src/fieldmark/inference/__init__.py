@@ -6,6 +6,7 @@ PyTorch is not imported here: a converted graph runs without it, so that one pho
 from __future__ import annotations
 
 from fieldmark.inference.checkpoint import records_of, to_file
+from fieldmark.inference.clips import predict
 from fieldmark.inference.formats import WRITERS, lines, text_lines
 from fieldmark.inference.formats.deployments import read_deployments
 from fieldmark.inference.formats.submission import check_submission, write_submission
@@ -17,17 +18,12 @@ from fieldmark.inference.inputs import (
     InputPhoto,
     at_boxes,
     at_clocks,
+    find_all,
     find_photos,
     read_list,
     read_species_list,
 )
-from fieldmark.inference.predictor import (
-    PhotoResult,
-    PredictFunction,
-    RejectedCounter,
-    predict,
-    with_progress,
-)
+from fieldmark.inference.predictor import PhotoResult, PredictFunction, RejectedCounter, with_progress
 
 __all__ = [
     "COLUMNS",
@@ -42,6 +38,7 @@ __all__ = [
     "at_clocks",
     "check_submission",
     "columns",
+    "find_all",
     "find_photos",
     "lines",
     "predict",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,39 +9,29 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from fieldmark import __version__
-from fieldmark.data.storage import places
+from fieldmark.inference import journal
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.clips import predict
 from fieldmark.inference.events import event_records
 from fieldmark.inference.formats import FormatOptions, writer_of
 from fieldmark.inference.formats.table import check_sheet
 from fieldmark.inference.inputs import Boxes, InputPhoto
-from fieldmark.inference.predictor import (
-    BATCH,
-    PhotoResult,
-    PredictFunction,
-    RejectedCounter,
-    predict,
-    with_progress,
-)
-from fieldmark.inference.record import Record, key_of, to_record
+from fieldmark.inference.journal import Journal
+from fieldmark.inference.predictor import BATCH, PhotoResult, PredictFunction, RejectedCounter, with_progress
+from fieldmark.inference.record import Record, in_frames, key_of, to_record
 from fieldmark.utils import io, publishing
 from fieldmark.utils.errors import InputError
 
-logger = logging.getLogger(__name__)
-
-_JOURNAL = "fieldmark-journal-4"
-_WRITTEN = "written"  # a line of the journal: the digests of the files that were made from it, by name
+_JOURNAL = "fieldmark-journal-6"
 
 
 class Output:
     """A file of answers, and beside it `FILE.journal`, a line with a checksum for each photo that was named.
 
-    The journal is added to batch by batch and reaches the disk before the next batch, so that a kill
-    costs one batch at most; a later run with the same classifier and options goes on from it. The
-    file itself is made from the journal at the end, whole or not at all, and its digest is added to the
+    A later run with the same classifier and options goes on from it, see `fieldmark.inference.journal`.
+    The file itself is made from the journal at the end, whole or not at all, and its digest is added to the
     journal: a file that was edited since is not written over, unless `overwrite` is set.
     """
 
@@ -60,6 +47,8 @@ class Output:
         boxes: Boxes | None = None,
         gap: float | None = None,
         deployments: Sequence[Mapping[str, str]] = (),
+        clips: str = "",
+        frames: bool = False,
     ) -> None:
         self._writer = writer_of(path, wide=wide, candidates=candidates)
         by = f"fieldmark {__version__} {classifier.digest[:12]}"
@@ -72,7 +61,10 @@ class Output:
         self.check_own()
         about = {"format": _JOURNAL, "model": classifier.digest, "top": top, "wide": wide}
         about |= {} if boxes is None else {"boxes": boxes.digest}
-        self._about = json.dumps(about if gap is None else about | {"events": True})
+        about |= {} if gap is None else {"events": True}
+        about |= {"clips": clips} if clips else {}
+        self._frames = frames
+        self._journal: Journal[Record] = Journal(path, about, key_of, overwrite=overwrite)
         self._events = (
             None if gap is None else partial(event_records, classifier=classifier, top=top, gap=gap)
         )
@@ -83,7 +75,7 @@ class Output:
             return
         kept = "deployments.csv" if self._form.deployments else ""  # what it says is in the new one
         for name in {self.path.name, *self._writer.beside} - {kept}:
-            path, written = self.path.with_name(name), self._written(name)
+            path, written = self.path.with_name(name), journal.written(self.journal, name)
             known = self.journal.exists() if self._writer.beside and path == self.path else False
             if not path.exists() or known or written[-1:] == [""] or io.file_digest(path) in written:
                 continue
@@ -93,47 +85,14 @@ class Output:
                 "replace it with --overwrite."
             )
 
-    def _written(self, name: str) -> list[str]:
-        """Return the digests that a file was written with; "" for one that was begun."""
-        return [digests[name] for digests in map(_digests_of, self._digest_lines()) if name in digests]
-
-    def _digest_lines(self) -> list[bytes]:
-        if not self.journal.exists():
-            return []
-        with self.journal.open("rb") as handle:
-            return [raw for raw in handle if _digests_of(raw)]
-
     def left(self, items: Sequence[InputPhoto]) -> list[InputPhoto]:
         """The photos that are still to be named; those that could not be used are tried again.
 
         A photo that has changed since is named anew. What a kill tore, or the disk changed, is dropped.
         """
-        where = {item.key: item.path for item in items}
-        kept = {
-            name: line
-            for name, line, stamp in self._lines()
-            if name not in where or stamp == places.stamp(where[name])
-        }
-        digests = (raw.decode().rstrip("\n") for raw in self._digest_lines())
-        lines = (self._about, *digests, *kept.values())
-        io.write_text(self.journal, "".join(f"{line}\n" for line in lines))
-        if kept:
-            logger.info(f"Going on: {len(kept):,} photos were named before ({self.journal.name})")
+        kept = self._journal.resume({item.key: item.path for item in items})
         once = {item.key: item for item in items}
         return [item for name, item in once.items() if name not in kept]
-
-    def _lines(self) -> Iterator[tuple[str, str, Any]]:
-        """Name, line and stamp of each photo that was named, if by this classifier."""
-        if not self.journal.exists():
-            return
-        with self.journal.open("rb") as handle:
-            if handle.readline() != f"{self._about}\n".encode():
-                logger.info(f"{self.journal.name} is of other options: all photos are predicted again")
-                return
-            for raw in handle:
-                value = _value(raw)
-                if value and "entry" in value and "rejected" not in value["entry"]:
-                    yield key_of(value["entry"]), raw.decode().rstrip("\n"), value["stamp"]
 
     def keep(self, results: Iterable[PhotoResult]) -> Iterator[PhotoResult]:
         """Write results down as they come, and pass them on."""
@@ -142,35 +101,33 @@ class Output:
         try:
             for result in results:
                 value = to_record(result, among, wide=wide, timed=timed)
-                line = {"stamp": places.stamp(result.photo.path), "entry": value}
-                waiting.append(_line(line))
+                waiting.append(journal.line(result.photo.path, value))
                 if len(waiting) >= BATCH:
-                    io.append_lines(self.journal, waiting)
+                    self._journal.add(waiting)
                     waiting = []
                 yield result
         finally:
-            io.append_lines(self.journal, waiting)
+            self._journal.add(waiting)
 
     def finish(self) -> None:
         """Write the file from the journal."""
         records = records_of(self.path)
-        with self.journal.open("rb") as handle:
-            notes = any(b', "note": "' in raw for raw in handle)
+        notes, clips = (_is_in(self.journal, key) for key in (b', "note": "', b', "clip": {"rate": '))
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        form = replace(self._form, when=when, photos=records, notes=notes)
+        form = replace(self._form, when=when, photos=records, notes=notes, clips=clips)
+        rows: Iterable[Record] = _Frames(records) if self._frames else records
         self.check_own()
-        rows = list(self._events(records)) if self._events else records
+        rows = list(self._events(records)) if self._events else rows
         if names := self._writer.beside:
-            io.append_lines(self.journal, [_line({_WRITTEN: dict.fromkeys(names, "")})])
+            journal.note_written(self.journal, dict.fromkeys(names, ""))
             self._writer.write(self.path, rows, form)
             digests = {name: io.file_digest(self.path.with_name(name)) for name in names}
-            io.append_lines(self.journal, [_line({_WRITTEN: digests})])
+            journal.note_written(self.journal, digests)
             return
         # The digest is in the journal before the file has its name: a kill between the two costs nothing.
         with io.replacing(self.path) as temporary:
             self._writer.write(temporary, rows, form)
-            written = {_WRITTEN: {self.path.name: io.file_digest(temporary)}}
-            io.append_lines(self.journal, [_line(written)])
+            journal.note_written(self.journal, {self.path.name: io.file_digest(temporary)})
 
 
 @dataclass(frozen=True)
@@ -180,43 +137,22 @@ class _Entries:
     journal: Path
 
     def __iter__(self) -> Iterator[Record]:
-        with self.journal.open("rb") as handle:
-            next(handle)
-            for raw in handle:
-                if (value := _value(raw)) is None:
-                    raise InputError(f"{self.journal} was changed: run the same command again; it resumes.")
-                if "entry" in value:
-                    yield value["entry"]
+        return journal.entries(self.journal)
 
 
-def _line(value: Mapping[str, Any]) -> str:
-    """Return a line of a journal, without its end."""
-    text = json.dumps(value, ensure_ascii=False)
-    return f"{zlib.crc32(text.encode()):08x} {text}"
+@dataclass(frozen=True)
+class _Frames:
+    """The records of the frames of clips, and of photos, read anew each time."""
+
+    records: Iterable[Record]
+
+    def __iter__(self) -> Iterator[Record]:
+        return in_frames(self.records)
 
 
-def _digests_of(raw: bytes) -> Mapping[str, str]:
-    """Return the digests in a line of a journal, by the names of files; none in another line."""
-    found = _value(raw) if raw[9:].startswith(f'{{"{_WRITTEN}"'.encode()) else None
-    return found[_WRITTEN] if found else {}
-
-
-def _free(path: Path) -> Path:
-    """Return the path of a file that is not there yet, with a number; for a package, in another folder."""
-    if path.name == "datapackage.json":
-        return _free(path.parent) / path.name
-    stem, dot, suffix = path.name.partition(".")
-    names = (path.with_name(f"{stem}-{number}{dot}{suffix}") for number in count(2))
-    return next(each for each in names if not each.exists())
-
-
-def _value(raw: bytes) -> dict[str, Any] | None:
-    """Return what a line of a journal holds, or None where its checksum is not that of the rest."""
-    checksum, _, text = raw.partition(b" ")
-    if not raw.endswith(b"\n") or checksum != f"{zlib.crc32(text[:-1]):08x}".encode():
-        return None
-    value: dict[str, Any] = json.loads(text)
-    return value
+def _is_in(journal: Path, key: bytes) -> bool:
+    with journal.open("rb") as handle:
+        return any(key in raw for raw in handle)
 
 
 def records_of(path: Path) -> Iterable[Record]:
@@ -226,6 +162,15 @@ def records_of(path: Path) -> Iterable[Record]:
 
 def _journal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.journal")
+
+
+def _free(path: Path) -> Path:
+    """Return the path of a file that is not there yet, with a number; for a package, in another folder."""
+    if path.name == "datapackage.json":
+        return _free(path.parent) / path.name
+    stem, dot, suffix = path.name.partition(".")
+    names = (path.with_name(f"{stem}-{number}{dot}{suffix}") for number in count(2))
+    return next(each for each in names if not each.exists())
 
 
 def to_file(
@@ -241,13 +186,15 @@ def to_file(
     boxes: Boxes | None = None,
     gap: float | None = None,
     deployments: Sequence[Mapping[str, str]] = (),
+    frames: bool = False,
 ) -> int:
     """Name photos into a file, going on where an earlier run stopped; `name` is what names them, in order.
 
     `boxes` are those that they are cut to: with others a later run begins anew. With a `gap` the file has a
     row for each event: see `fieldmark.inference.events`. `deployments` are rows of a table, for Camtrap DP.
-    With `candidates`, .csv and .xlsx have a row a label in place of a row a photo. A file that something else
-    wrote, or that was edited since, stays as it is, unless `overwrite` is set.
+    With `frames` there is a row for each frame of a clip, and not for the clip. With `candidates`, .csv and
+    .xlsx have a row a label in place of a row a photo. A file that something else wrote, or that was edited
+    since, stays as it is, unless `overwrite` is set.
 
     Returns:
         How many photos could not be used; each has a row with its reason.
@@ -256,8 +203,19 @@ def to_file(
         InputError: the file's name has no known suffix, it cannot be written, or it is another one.
         StoreError: another process writes it.
     """
-    form = {"wide": wide, "candidates": candidates, "overwrite": overwrite}
-    output = Output(path, classifier, top=top, **form, boxes=boxes, gap=gap, deployments=deployments)
+    output = Output(
+        path,
+        classifier,
+        top=top,
+        wide=wide,
+        candidates=candidates,
+        overwrite=overwrite,
+        boxes=boxes,
+        gap=gap,
+        deployments=deployments,
+        clips=next((str(item.sampling) for item in items if item.sampling), ""),
+        frames=frames,
+    )
     if path.suffix == ".xlsx":
         check_sheet(len(items))
     with publishing.writing_file(path, "--out"):

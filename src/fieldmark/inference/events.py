@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ import numpy as np
 
 from fieldmark.data.events import GAP, Shot, number_events, place_of, seconds_of
 from fieldmark.evaluation.events import EventRule
-from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.inference.record import AlsoRecord, EventRecord, Record, prediction_record
+from fieldmark.utils.typing import FloatArray
 
 _SURE_BOXES = 2  # of a further species
 
@@ -41,7 +42,7 @@ def event_records(
     """
     found = list(records)
     rule = rule_of(classifier)
-    named = replace(classifier, thresholds=rule.thresholds or classifier.thresholds, ood=None)
+    named = named_by(classifier, rule)
     events: dict[int, list[Record]] = defaultdict(list)
     for record, event in zip(found, number_events([_shot(each) for each in found], gap), strict=True):
         events[event].append(record)
@@ -89,14 +90,34 @@ def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top:
             return record | {"rejected": rows[0].get("rejected", "")}
         animals_first = sorted(kinds, key=lambda kind: (kind == "blank", -kinds[kind]))
         return record | {"kind": animals_first[0]}
+    found = combine(scored, classifier, rule, top)
+    about["also"], about["count"] = found.also, found.count
+    return record | prediction_record(found.prediction, len(classifier.taxonomy))
+
+
+@dataclass(frozen=True)
+class Combined:
+    """One answer for several photos, frames or boxes; `p_C` are the probabilities of all labels."""
+
+    prediction: Prediction
+    p_C: FloatArray
+    count: int
+    also: list[AlsoRecord]
+
+
+def combine(scored: Sequence[Record], classifier: Classifier, rule: EventRule, top: int) -> Combined:
+    """Combine records with the scores of all labels, as was measured in training."""
     log_p_NC = np.log(np.maximum(np.array([each["scores"] for each in scored], np.float32), 1e-7))
     [p_C] = rule.probabilities(log_p_NC, np.zeros(len(scored), np.int64))
     prediction = classifier.rank(p_C, top)
-    first = prediction.best.taxon.name
-    also = _further(scored, first)
-    about["also"] = [_also(name, scored) for name in also]
-    about["count"] = _most_at_once([each for each in scored if _sure_of(each) not in also])
-    return record | prediction_record(prediction, len(classifier.taxonomy))
+    also = _further(scored, prediction.best.taxon.name)
+    count = _most_at_once([each for each in scored if _sure_of(each) not in also])
+    return Combined(prediction, p_C, count, [_also(name, scored) for name in also])
+
+
+def named_by(classifier: Classifier, rule: EventRule) -> Classifier:
+    """Return the classifier with the thresholds of events, and without a flag for photos of other species."""
+    return replace(classifier, thresholds=rule.thresholds or classifier.thresholds, ood=None)
 
 
 def _sure_of(record: Record) -> str | None:
@@ -113,5 +134,6 @@ def _also(name: str, rows: Sequence[Record]) -> AlsoRecord:
 
 
 def _most_at_once(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return the largest number of boxes in one photo; a photo without boxes counts as one."""
-    return max(Counter(each["file_name"] for each in rows).values(), default=0)
+    """Return the largest number of boxes in one photo, or frame; one without boxes counts as one."""
+    in_clips = [each["clip"]["count"] for each in rows if "clip" in each]
+    return max([*Counter(each["file_name"] for each in rows).values(), *in_clips], default=0)

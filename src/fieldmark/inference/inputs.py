@@ -12,12 +12,14 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Literal
 
+from fieldmark.data import videos
 from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
 from fieldmark.data.events import place_of
 from fieldmark.data.locations import DEGREES
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
-from fieldmark.data.storage.places import Boxed, Place, boxed_text
+from fieldmark.data.storage.places import Boxed, Place, boxed_text, file_of
+from fieldmark.data.videos import Sampling
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, RejectReason
 from fieldmark.utils.printable import printable
@@ -56,6 +58,10 @@ class InputPhoto:
     detection: Detection | None = None  # the box that it is cut to, or that shows a person or a vehicle
     kind: Kind = "animal"  # what the boxes of a photo show; only an animal is classified
     others: tuple[Detection, ...] = ()  # further boxes of the photo, with its first row
+    sampling: Sampling | None = None  # of a clip: which of its frames are taken
+    seen: tuple[Detection, ...] | None = None  # of a clip: the boxes of its frames; None: they are unknown
+    frame: int | None = None  # of a frame: its number in its clip
+    second: float | None = None  # of a frame: its time, from the first
 
     @property
     def place(self) -> str:
@@ -126,6 +132,8 @@ def at_boxes(photos: Sequence[InputPhoto], boxes: Boxes) -> list[InputPhoto]:
 
 def _rows_of(photo: InputPhoto, found: Sequence[Detection], threshold: float) -> list[InputPhoto]:
     sure = sorted((each for each in found if each.confidence >= threshold), key=lambda each: -each.confidence)
+    if photo.sampling is not None:
+        return [replace(photo, seen=tuple(sure))]
     animals = [each for each in sure if each.category == "animal"]
     if not animals or isinstance(photo.path, Boxed):
         first = next(iter(sure), None)
@@ -164,6 +172,28 @@ def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:
             refuses the credentials or does not answer.
     """
     return [photo for argument in arguments for photo in _found(argument)]
+
+
+def find_all(
+    arguments: Sequence[Path], listed: Sequence[str], sampling: Sampling | None = None
+) -> list[InputPhoto]:
+    """Return the photos of arguments (see `find_photos`) and of lists (see `read_list`).
+
+    Files whose names are those of clips become clips, of which `sampling` says which frames are taken.
+
+    Raises:
+        InputError: as they do, or there is none.
+    """
+    found = find_photos(arguments)
+    for each in listed:
+        found += read_list(each)
+    if not found:
+        raise InputError("No photo is given: name photos or folders, or a list with --list.")
+    sampling = sampling or Sampling()
+    return [
+        replace(photo, sampling=sampling) if videos.is_video(str(file_of(photo.path) or "")) else photo
+        for photo in found
+    ]
 
 
 def _found(argument: Path) -> list[InputPhoto]:
@@ -275,7 +305,7 @@ def _shown(path: Path) -> str:
 
 
 def _is_picture(name: str) -> bool:
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return PurePath(name).suffix.lower() in SUFFIXES or videos.is_video(name)
 
 
 def _at_url(place: Remote, argument: Path) -> list[InputPhoto]:

@@ -25,6 +25,26 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
+class ClipResult:
+    """What is known of a clip beside its answer.
+
+    Attributes:
+        rate: frames a second.
+        frames: the results of the frames, or of the boxes in them, that were classified.
+        seconds: when its answer is seen: the times of the frames whose first label is that of the clip, or
+            that show the person or vehicle.
+        count: the largest number of animals in one frame; 0 where there is none.
+        also: further species, with the largest number of each in one frame.
+    """
+
+    rate: float
+    frames: tuple[PhotoResult, ...]
+    seconds: tuple[float, ...]
+    count: int = 0
+    also: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class PhotoResult:
     """The prediction for one photo with the probabilities of all labels, shape (C,), or why there is none.
 
@@ -37,6 +57,7 @@ class PhotoResult:
     rejected: ImageRejected | None = None
     scores: FloatArray | None = field(default=None, compare=False, repr=False)
     note: str = ""
+    clip: ClipResult | None = field(default=None, compare=False, repr=False)
 
 
 PredictFunction = Callable[[Classifier, Sequence[InputPhoto], int], Iterator[PhotoResult]]
@@ -50,7 +71,7 @@ def predict(classifier: Classifier, photos: Sequence[InputPhoto], top: int = 5) 
     a JPEG that was cut off the part that is there is predicted, if that is half of it or more.
     """
     at_location = cache(classifier.at)  # photos of one place and day
-    outputs = classifier.stream(_place(photo) for photo in photos if photo.kind == "animal")
+    outputs = classifier.stream(place_to_read(photo) for photo in photos if photo.kind == "animal")
     for photo in photos:
         output = next(outputs) if photo.kind == "animal" else None
         note = ""
@@ -78,7 +99,8 @@ def _location(photo: InputPhoto) -> Location | None:
     return None if math.isnan(found[0]) else found
 
 
-def _place(photo: InputPhoto) -> Place | ImageRejected:
+def place_to_read(photo: InputPhoto) -> Place | ImageRejected:
+    """Return where a photo is read, or why it is not: its list leads out of the list's folder."""
     if photo.outside:
         return ImageRejected(RejectReason.OUTSIDE, f"{photo.name} leads out of the folder of its list")
     return photo.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Literal, Required, TypedDict
 
 from fieldmark.data import events, images
@@ -9,7 +10,7 @@ from fieldmark.data.detections import Category, Detection
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place, boxed_text
 from fieldmark.inference.classifier import Prediction
-from fieldmark.inference.predictor import PhotoResult
+from fieldmark.inference.predictor import ClipResult, PhotoResult
 from fieldmark.utils import io
 
 Timed = bool | Literal["local"]
@@ -50,6 +51,16 @@ class AlsoRecord(TypedDict):
     count: int
 
 
+class ClipRecord(TypedDict):
+    """What is known of a clip beside its answer."""
+
+    rate: float  # frames a second
+    seconds: list[float]  # the times of the frames that show its answer
+    count: int  # the largest number of animals in one frame
+    also: list[AlsoRecord]
+    frames: list[Record]  # of its frames, or of the boxes in them
+
+
 class LabelRecord(TypedDict):
     """One of the most probable labels."""
 
@@ -88,6 +99,9 @@ class Record(TypedDict, total=False):
     wider: list[HigherTaxonRecord]  # the higher taxa, from species up
     labels: list[LabelRecord]  # the most probable labels, highest score first
     scores: list[float]  # of all labels, if asked for
+    clip: ClipRecord  # where the record is of a clip
+    frame: int  # of a frame: its number in its clip
+    second: float  # of a frame: its time, from the first
     event: EventRecord  # where the record is of an event, and not of a photo
 
 
@@ -101,7 +115,8 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     if photo.deployment is not None:
         record["deployment"] = photo.deployment
     known = ":" in (photo.taken or "")  # else there is no time, or a date alone
-    about = _exif(photo.path, "local" if known and timed else timed)
+    of_clip = photo.sampling is not None or photo.frame is not None
+    about = _exif(photo.path, False if of_clip else "local" if known and timed else timed)
     taken = photo.taken if known else about.taken or photo.taken
     if taken is not None:
         record["taken"] = events.shifted(taken, photo.late) if photo.late else taken
@@ -113,10 +128,11 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
         record["sequence"] = photo.sequence
     if photo.location is not None:
         record["location"] = photo.location
+    record |= _in_clip(result, among)
     if photo.detection is not None:
-        record["detection"] = _box_record(photo.detection)
+        record["detection"] = box_record(photo.detection)
     if photo.others:
-        record["others"] = [_box_record(each) for each in photo.others]
+        record["others"] = [box_record(each) for each in photo.others]
     if prediction is None and result.rejected is None:
         return record | {"kind": photo.kind}
     if prediction is None:
@@ -128,6 +144,32 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     if wide and result.scores is not None:
         record["scores"] = [round(float(score), 6) for score in result.scores]
     return record
+
+
+def _in_clip(result: PhotoResult, among: int) -> Record:
+    """Return what is known of a clip, or of a frame as a part of one; nothing for a photo."""
+    found: Record = {}  # type: ignore[typeddict-item]  # the name is added
+    if result.clip is not None:
+        found["clip"] = _clip_record(result.clip, result.photo.name, among)
+    if result.photo.frame is not None and result.photo.second is not None:
+        found |= {"frame": result.photo.frame, "second": result.photo.second}
+    return found
+
+
+def _clip_record(clip: ClipResult, name: str, among: int) -> ClipRecord:
+    return {
+        "rate": round(clip.rate, 6),
+        "seconds": list(clip.seconds),
+        "count": clip.count,
+        "also": [{"name": each, "count": count} for each, count in clip.also],
+        "frames": [{**to_record(each, among), "file_name": name} for each in clip.frames],
+    }
+
+
+def in_frames(records: Iterable[Record]) -> Iterator[Record]:
+    """Return the records of the frames of clips in place of those of clips."""
+    for record in records:
+        yield from (record["clip"]["frames"] if "clip" in record else ()) or (record,)
 
 
 def prediction_record(prediction: Prediction, among: int) -> Record:
@@ -172,7 +214,8 @@ def event_id(record: Record) -> str:
     return io.digest([event["place"], *sorted(event["photos"])])[:16]
 
 
-def _box_record(found: Detection) -> BoxRecord:
+def box_record(found: Detection) -> BoxRecord:
+    """Return a box as a JSON object."""
     box = found.box
     sides = [box.left, box.top, box.width, box.height]
     return {"category": found.category, "confidence": round(found.confidence, 6), "box": sides}

@@ -9,6 +9,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -180,6 +181,23 @@ def with_layer(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
     return twin
 
 
+def _crashes_with_channels_last(layer: nn.Conv2d) -> bool:
+    """Whether PyTorch's gradient of this layer ends the process (oneDNN without AVX-512; stems of RepVGG)."""
+    points = (layer.kernel_size, layer.padding) == ((1, 1), (0, 0))
+    return points and max(layer.stride) > 1 and layer.in_channels < 4
+
+
+@dataclass(frozen=True)
+class _EveryNth:
+    """Gives a layer of stride 1 each n-th row and column: all that a stride of n reads of points."""
+
+    strides: tuple[int, ...]
+
+    def __call__(self, _layer: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        rows, columns = self.strides
+        return (given[0][..., ::rows, ::columns],)
+
+
 class ClassifierNetwork(nn.Module):
     """The network itself with its last layer: uint8 (N, S, S, 3) -> float32 scores (N, C)."""
 
@@ -187,6 +205,10 @@ class ClassifierNetwork(nn.Module):
         super().__init__()
         self.pixels = Pixels(architecture)
         self.network = network  # as its library defines it
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d) and _crashes_with_channels_last(layer):
+                layer.register_forward_pre_hook(_EveryNth(layer.stride))
+                layer.stride = (1, 1)
         self.last_layer_path = last_layer_path or architecture.last_layer_path
         self.is_pooled = self.last_layer_path != architecture.last_layer_path
 

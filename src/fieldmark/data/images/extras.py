@@ -22,7 +22,7 @@ from fieldmark.data.image_containers import reject
 from fieldmark.data.images import jpeg, pillow
 from fieldmark.data.images.limits import check_pixels
 from fieldmark.utils.errors import RejectReason
-from fieldmark.utils.typing import Pixels
+from fieldmark.utils.typing import ByteArray
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def header(kind: str, data: bytes, max_pixels: int) -> tuple[int, int, int]:
     return *_heif(data, max_pixels).size, 1
 
 
-def decode(kind: str, data: bytes, at_least: int | None, max_pixels: int) -> tuple[Pixels, int]:
+def decode(kind: str, data: bytes, at_least: int | None, max_pixels: int) -> tuple[ByteArray, int]:
     """Return the image, RGB, uint8, shape (H, W, 3), and the EXIF orientation that it has to be turned by."""
     if kind == "RAW":
         shown, orientation = preview(data)
@@ -106,11 +106,12 @@ def _heif(data: bytes, max_pixels: int) -> Any:
     for _ in image_containers.boxes(data):  # to their ends
         pass
     found = heif.open_heif(io.BytesIO(data))
-    check_pixels(*found.size, max_pixels)
+    width, height = found.size
+    check_pixels(width, height, max_pixels)
     return found
 
 
-def _jpeg_xl(data: bytes, at_least: int | None, max_pixels: int) -> tuple[Pixels, int]:
+def _jpeg_xl(data: bytes, at_least: int | None, max_pixels: int) -> tuple[ByteArray, int]:
     decoder = package("JXL").Decoder(num_threads=1)
     width, height, orientation = image_containers.jpeg_xl(data)  # before all of it is decoded
     check_pixels(width, height, max_pixels)
@@ -126,7 +127,7 @@ def _jpeg_xl(data: bytes, at_least: int | None, max_pixels: int) -> tuple[Pixels
     return pillow.to_rgb(image, "JXL"), 1
 
 
-def preview(data: bytes) -> tuple[bytes | Pixels, int]:
+def preview(data: bytes) -> tuple[bytes | ByteArray, int]:
     """Return the preview in a raw file, as a JPEG or as pixels, and its EXIF orientation."""
     rawpy = package("RAW")
     try:

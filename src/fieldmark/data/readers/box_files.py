@@ -1,7 +1,7 @@
 """Files of boxes: MegaDetector and SpeciesNet JSON, COCO, Camtrap DP, or a table.
 
-MegaDetector's boxes are shares of the photo as it is shown, those of COCO (also of COCO Camera Traps and
-iNaturalist 2017 and 2018) are pixels of a photo of the stated size.
+MegaDetector's boxes are shares of the photo, or of a frame of a clip, as it is shown; those of COCO (also of
+COCO Camera Traps and iNaturalist 2017 and 2018) are pixels of a photo of the stated size.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import polars as pl
 
 from fieldmark.data import boxes
-from fieldmark.data.detections import NUMBERS, Category, Detection, Detections
+from fieldmark.data.detections import KNOWN_NAMES, NUMBERS, Category, Detection, Detections
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
 from fieldmark.data.storage.places import Box
@@ -29,11 +29,6 @@ _EXPECTS = (
     "MegaDetector or SpeciesNet JSON, COCO with boxes, a Camtrap DP with bboxX, or a table with the columns "
     "file_name,left,top,width,height[,confidence][,category][,label]"
 )
-_NAMES: dict[str, Category] = {
-    "animal": "animal",
-    **dict.fromkeys(("person", "human", "people", "homo sapiens"), "human"),
-    "vehicle": "vehicle",
-}
 _NUMBERS: dict[str, Category] = {number: category for category, number in NUMBERS.items()}
 _FILE_NAMES = ("file_name", "filepath", "file", "filename", "path")
 _BOXES = (
@@ -106,9 +101,21 @@ def _of_megadetector(document: Any, path: Path) -> Detections:
         if image.get("failure"):
             continue  # the detector could not read it, so that nothing is known of it
         entries = _list(image, "detections", path)
-        found[name] = _seen(entries, lambda each: categories.get(str(each.get("category"))), path, name)
+        seen = _seen(entries, lambda each: categories.get(str(each.get("category"))), path, name)
+        found[name] = seen if image.get("frame_rate") is None else _in_frames(seen, image, path)
     threshold = float(typical) if isinstance(typical, int | float) and 0 <= typical <= 1 else None
     return Detections(found, "megadetector", threshold, str(about.get("detector") or ""))
+
+
+def _in_frames(seen: tuple[Detection, ...], image: Mapping[str, Any], path: Path) -> tuple[Detection, ...]:
+    """Return the boxes of a clip with the times of their frames; one without a frame is of none."""
+    rate = image["frame_rate"]
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise InputError(f"{path}: the frame_rate of {image['file']} is {rate!r}: it is a number.")
+    framed = [(each, each.frame) for each in seen if each.frame is not None]
+    if not rate > 0:
+        return tuple(each for each, _ in framed)
+    return tuple(replace(each, second=round(frame / rate, 3)) for each, frame in framed)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -119,7 +126,7 @@ def _categories(given: Any) -> Mapping[str, Category]:
     """Return what the numbers of a file stand for: 0 is empty in some, and animals are 1 in most."""
     if not isinstance(given, dict):
         return _NUMBERS
-    named = {str(number): _NAMES.get(str(name).strip().lower()) for number, name in given.items()}
+    named = {str(number): KNOWN_NAMES.get(str(name).strip().lower()) for number, name in given.items()}
     return {number: name for number, name in named.items() if name}
 
 
@@ -128,7 +135,7 @@ def _of_speciesnet(document: Any, path: Path) -> Detections:
     for each in coco.entries_of(document, "predictions", path):
         name = _text(each, "filepath", path)
         entries = _list(each, "detections", path)
-        found[name] = _seen(entries, lambda box: _NAMES.get(str(box.get("label")).lower()), path, name)
+        found[name] = _seen(entries, lambda box: KNOWN_NAMES.get(str(box.get("label")).lower()), path, name)
     return Detections(found, "speciesnet")
 
 
@@ -156,7 +163,10 @@ def _seen(
             raise InputError(f"{path}: a detection of {name} is no object: expected is {_EXPECTS}.")
         if (sort := category(each)) is not None:
             box = _box(each.get("bbox"), path, name)
-            found.append(Detection(box, sort, _confidence(each.get("conf", 1.0), path, name)))
+            frame = each.get("frame_number")
+            number = frame if isinstance(frame, int) and frame >= 0 else None
+            sure = _confidence(each.get("conf", 1.0), path, name)
+            found.append(Detection(box, sort, sure, frame=number))
     return tuple(found)
 
 
@@ -201,7 +211,7 @@ def _of_coco(document: Any, path: Path) -> Detections:
             raise InputError(f"{path}: {name} has boxes in pixels but no width and height: add them.")
         label = names.get(str(each.get("category_id")), "")
         if NO_ANIMAL.get(label.lower()) != "blank":
-            category: Category = _NAMES.get(label.lower(), "animal")
+            category: Category = KNOWN_NAMES.get(label.lower(), "animal")
             box = _box(each["bbox"], path, name, (wide, high))
             drawn[name].append(Detection(box, category, 1.0, label or None))
     if not drawn:
@@ -254,7 +264,7 @@ def _of_table(path: Path) -> Detections:
         drawn = found[name or ""]
         if not name or box[0] is None:
             continue  # a photo without a box
-        category = _NAMES.get((sort or "animal").lower()) or _NUMBERS.get(sort or "")
+        category = KNOWN_NAMES.get((sort or "animal").lower()) or _NUMBERS.get(sort or "")
         if category is not None:
             numbers = [_number(each, path, name) for each in box]
             value = 1.0 if confidence is None else _number(confidence, path, name)

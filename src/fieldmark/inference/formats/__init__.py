@@ -92,5 +92,7 @@ def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:
             yield "  not sure; the most likely are"
         elif prediction.source == "unknown":
             yield "  unknown: unlike the photos it learned from; of the species it knows, the most likely are"
+        if result.clip is not None:
+            yield f"  seen at {', '.join(f'{each:g}' for each in result.clip.seconds) or 'no time'} s"
         for answer in prediction.answers:
             yield f"  {answer.score:6.1%}  {answer.taxon.label}"

@@ -27,6 +27,7 @@ class FormatOptions:
     photos: Iterable[Record] = ()  # where records are of events: those of their photos
     deployments: Sequence[Mapping[str, str]] = ()  # rows of the table of deployments, if one is given
     notes: bool = False  # whether a record has a note, which tables then have a column for
+    clips: bool = False  # whether a record is of a clip; tables then have a column for seconds
     when: str = ""  # the time of the prediction, ISO 8601 in UTC, for formats that record it
 
 

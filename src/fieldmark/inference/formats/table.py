@@ -38,6 +38,9 @@ EVENT = ("event", "place", "start", "end", "photos", "count", "also")
 NOTE = ("note",)
 """A further column where a row has a note: a photo was cut off, and what is there of it was classified."""
 
+CLIP = ("seconds",)
+"""A further column where there are clips: when the answer is seen, in seconds from the first frame."""
+
 _ROWS = 50_000  # of a Parquet file that are in memory as Python values at once
 
 
@@ -50,9 +53,9 @@ def columns_of(options: FormatOptions) -> tuple[str, ...]:
     boxes = options.boxes is not None
     if _is_tidy(options):
         further = EVENT if options.events else BOX if boxes else ()
-        return tuple(dict.fromkeys((*tidy.COLUMNS, *further)))
+        return (*dict.fromkeys((*tidy.COLUMNS, *further)), *CLIP * options.clips)
     found = columns(options.taxonomy, wide=options.wide, boxes=boxes, events=options.events)
-    return (*found, *NOTE) if options.notes else found
+    return (*found, *NOTE * options.notes, *CLIP * options.clips)
 
 
 def columns(
@@ -64,7 +67,7 @@ def columns(
     if not wide:
         return COLUMNS
     names = [taxon.name for taxon in taxonomy]
-    taken = {*WIDE, "rejected", *NOTE}
+    taken = {*WIDE, "rejected", *NOTE, *CLIP}
     own = (
         f"{taxon.name} ({taxon.id})" if names.count(taxon.name) > 1 or taxon.name in taken else taxon.name
         for taxon in taxonomy
@@ -81,9 +84,18 @@ def rows_of(record: Record, options: FormatOptions) -> list[list[Any]]:
             row |= {end: tidy.clock_time(row[end]) for end in ("start", "end")}
         elif options.boxes is not None:
             row |= zip(BOX, _box_columns(record), strict=True)
-        return [list(row.values())]
+        return [[*row.values(), *[_seconds(record)] * options.clips]]
     found = _about_rows(record, options.taxonomy, options)
-    return [[*row, record.get("note")] for row in found] if options.notes else found
+    more = [record.get("note")] * options.notes + [_seconds(record)] * options.clips
+    return [[*row, *more] for row in found]
+
+
+def _seconds(record: Record) -> str | None:
+    """Return when the answer of a clip is seen, or the time of a frame, in seconds from the first frame."""
+    times = (
+        record["clip"]["seconds"] if "clip" in record else [record["second"]] if "second" in record else []
+    )
+    return "; ".join(f"{each:g}" for each in times) or None
 
 
 def _about_rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> list[list[Any]]:
@@ -181,7 +193,9 @@ def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> N
 
     options = replace(options, candidates=True)
     special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean, "detected": pl.String}
-    special |= dict.fromkeys((*EVENT, *NOTE), pl.String) | dict.fromkeys(("photos", "count"), pl.UInt32)
+    special |= dict.fromkeys((*EVENT, *NOTE, *CLIP), pl.String) | dict.fromkeys(
+        ("photos", "count"), pl.UInt32
+    )
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
     schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in columns_of(options)}
     parts = [pl.DataFrame(schema=schema)]
