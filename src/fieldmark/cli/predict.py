@@ -100,31 +100,29 @@ def predict(
     from fieldmark import inference
 
     shown = {"wide": wide, "candidates": candidates}
-    files = {"overwrite": overwrite, "submission": submission, "boxes": boxes}
-    _check(out, format, **shown, events=events, frames=frames, **files)
+    _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     places = inference.read_deployments(deployments) if deployments else ()
-    at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
-    items = inference.at_boxes(items, at) if at else items
+    if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
+        items = inference.at_boxes(items, at)
     with opt.cluster_workers(cluster, shards) as workers:
         run = _way(workers, wide=wide or events)
         if submission is not None:
             _submit(submission, classifier, items, run(classifier, items, top))
             return
         if out is not None:
-            write = partial(inference.to_file, gap=gap if events else None, deployments=places, boxes=at)
-            write = partial(write, frames=frames, overwrite=overwrite)
-            rejected = write(out, classifier, items, top=top, name=run, **shown)
+            write = partial(inference.to_file, gap=gap if events else None, deployments=places, **shown)
+            write = partial(write, frames=frames, overwrite=overwrite, boxes=at)
+            rejected = write(out, classifier, items, top=top, name=run)
             typer.echo(f"Written: {out}")
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
             lines = partial(inference.lines, format, boxes=at.threshold if at else None, **shown)
             records = _printed(results, lines, classifier, keep=bool(xmp or copies))
-    _write_side_files(records, items, xmp, copies)
-    _say_unusable(records, len(items), out)
+    _finish(records, items, out, xmp, copies)
 
 
 def _printed(
@@ -145,6 +143,18 @@ def _printed(
     for line in lines(kept(), classifier.taxonomy):
         typer.echo(line)
     return records
+
+
+def _finish(
+    records: Iterable[Record],
+    items: Sequence[InputPhoto],
+    out: Path | None,
+    xmp: str | None,
+    copies: Path | None,
+) -> None:
+    """Write what belongs to single photos, and name those that could not be used."""
+    _write_side_files(records, items, xmp, copies)
+    _say_unusable(records, len(items), out)
 
 
 def _say_unusable(records: Iterable[Record], photos: int, out: Path | None) -> None:
@@ -212,16 +222,16 @@ def _photos(
 def _check(
     out: Path | None,
     form: str,
+    shown: Mapping[str, bool],
+    overwrite: bool,
     *,
-    wide: bool,
-    candidates: bool,
     events: bool,
     frames: bool,
-    overwrite: bool,
     submission: Path | None,
     boxes: Path | None,
 ) -> None:
     """Refuse options that do not go together."""
+    wide, candidates = shown["wide"], shown["candidates"]
     if events and out is None:
         raise InputError("--events writes a file: name it with --out.")
     if events and wide:
