@@ -125,7 +125,7 @@ def test_candidates_have_rows_of_their_own_on_request(
     assert run("predict", *given).code == 0
     assert len(rows_of_csv(tmp_path / "n.csv")) == 16
     done = run("predict", *given, "--candidates")  # of the same journal
-    assert (done.code, "16 photos were named before" in done.err) == (0, True)
+    assert (done.code, "16 photos were predicted before" in done.err) == (0, True)
     assert {row["source"] for row in rows_of_csv(tmp_path / "n.csv")} > {"candidate"}
     for more, said in (
         (("--wide", "--candidates"), "leave one of them out"),
