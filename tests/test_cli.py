@@ -61,7 +61,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, insects: Path, model: 
     (tmp_path / "file").write_text("hello")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
-    (tmp_path / "lacking.csv").write_text("file,label\na.jpg,b\n")
+    (tmp_path / "lacking.csv").write_text("where,label\na.jpg,b\n")
     (tmp_path / "no_function.py").write_text("x = 1\n")
     (tmp_path / "raises.py").write_text("def recipe(options):\n    return 1 / 0\n")
     (tmp_path / "not_python.py").write_text("def (\n")

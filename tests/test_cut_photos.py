@@ -151,17 +151,23 @@ def test_predictions_of_cut_photos_have_a_note(
     items = inference.find_photos([traps])
     for name in ("o.jsonl", "o.csv", "o.parquet"):
         assert inference.to_file(tmp_path / name, classifier, items, top=1) == 1
-    assert "1 photos end too early" in capsys.readouterr().err
+    assert "1 photo ends too early" in capsys.readouterr().err
     records = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [each.get("note") for each in records] == [None, "truncated", None]
     assert [each.get("rejected") for each in records] == [None, None, "truncated"]
-    rows = list(csv.DictReader((tmp_path / "o.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "o.csv").read_text("utf-8-sig").splitlines()))
+    assert [(row["file"][-5], row["note"]) for row in rows] == [
+        *(("a", ""), ("b", "cut off: the part that is there was classified")),
+        ("c", "cannot be used: truncated"),
+    ]
+    inference.to_file(tmp_path / "o.csv", classifier, items, top=1, candidates=True)
+    rows = list(csv.DictReader((tmp_path / "o.csv").read_text("utf-8-sig").splitlines()))
     assert list(rows[0])[-2:] == ["rejected", "note"]
     assert {(row["file_name"][-5], row["rejected"], row["note"]) for row in rows} == {
         *(("a", "", ""), ("b", "", "truncated"), ("c", "truncated", ""))
     }
     assert pl.read_parquet(tmp_path / "o.parquet").columns[-1] == "note"
-    inference.to_file(tmp_path / "whole.csv", classifier, items[:1], top=1)
+    inference.to_file(tmp_path / "whole.csv", classifier, items[:1], top=1, candidates=True)
     assert (tmp_path / "whole.csv").read_text().splitlines()[0].endswith(",rejected")
 
 

@@ -203,8 +203,8 @@ def test_events_are_written_in_every_format_that_has_them(
         assert inference.to_file(out, classifier, cut, boxes=boxes, gap=60) == 0  # goes on, and is the same
     [event] = (json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines())
     assert len(event["event"]["photos"]) == 6
-    first, *_ = csv.DictReader((tmp_path / "events.csv").read_text().splitlines())
-    assert (first["photos"], first["start"]) == ("6", "2020-01-01T00:00:00Z")
+    first, *_ = csv.DictReader((tmp_path / "events.csv").read_text("utf-8-sig").splitlines())
+    assert (first["photos"], first["start"]) == ("6", "2020-01-01 00:00:00")
     [row] = csv.DictReader((tmp_path / "events.camtrap.csv").read_text().splitlines())
     assert (row["observationLevel"], row["mediaID"], row["eventID"]) == ("event", "", first["event"])
     assert row["eventEnd"] == "2020-01-01T00:00:05Z"

@@ -254,7 +254,7 @@ def test_what_is_no_picture_says_so() -> None:
     assert _reason(b"hello") is RejectReason.NOT_AN_IMAGE
     assert _reason(b"8BPS" + bytes(100)) is RejectReason.UNSUPPORTED
     assert _reason(b"%!PS-Adobe-3.0 EPSF-3.0\n") is RejectReason.UNSUPPORTED
-    assert _reason(b"\0\0\0\x20ftypheic" + bytes(100)) is RejectReason.UNSUPPORTED
+    assert _reason(b"\0\0\0\x0cjP  " + bytes(100)) is RejectReason.UNSUPPORTED
     assert _reason(b"\x89PNG\r\n\x1a\n") is not RejectReason.NOT_AN_IMAGE
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import polars as pl
 import pytest
 
@@ -166,7 +167,7 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def test_csv_is_read_back_by_the_standard_reader() -> None:
-    found = table("\r\n".join(inference.lines("csv", RESULTS, TAXONOMY)) + "\r\n")
+    found = table("\r\n".join(inference.lines("csv", RESULTS, TAXONOMY, candidates=True)) + "\r\n")
     assert tuple(found[0]) == inference.COLUMNS
     said = [(row["file_name"], row["source"], row["name"], row["rank"]) for row in found]
     assert said == [
@@ -322,7 +323,9 @@ def test_a_run_that_was_cut_off_goes_on_and_gives_the_same_file(
     assert inference.to_file(whole, classifier, items, wide=wide) == 1
     assert inference.to_file(cut, classifier, items[:40], wide=wide) == 1
     journal = cut.with_name(f"{cut.name}.journal")
-    journal.write_bytes(journal.read_bytes()[:-150])  # a kill tore the last line
+    about, *lines = journal.read_bytes().splitlines(keepends=True)
+    lines.sort(key=lambda line: b' {"written"' not in line)  # as a run begins that is then killed
+    journal.write_bytes(b"".join([about, *lines])[:-150])  # a kill tore the last line
     asked = []
     kept = classifier.rank
     object.__setattr__(classifier, "rank", lambda *given: asked.append(1) or kept(*given))
@@ -359,7 +362,10 @@ def content(path: Path) -> list[str]:
     if path.suffix == ".parquet":
         found: list[dict[str, Any]] = pl.read_parquet(path).to_dicts()
     elif path.suffix == ".csv":
-        found = table(path.read_bytes().decode())
+        found = table(path.read_bytes().decode("utf-8-sig"))
+    elif path.suffix == ".xlsx":
+        rows = [list(row) for row in openpyxl.load_workbook(path).active.iter_rows(values_only=True)]
+        found = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
     elif path.name == "datapackage.json":
         return sorted(
             f"{row['mediaID']} {row['deploymentID'][-9:]}"
@@ -371,6 +377,7 @@ def content(path: Path) -> list[str]:
     else:
         found = [json.loads(line) for line in path.read_text().splitlines()]
     keys = ("filepath", "file", "failure", "prediction", "file_name", "source", "name", "rank", "rejected")
+    keys += ("file", "sure", "note")
     return [json.dumps([row.get(key) or "" for key in keys]) for row in found]
 
 
@@ -390,7 +397,7 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
     assert "15 photos were predicted before" in capsys.readouterr().err
     inference.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
     assert "predicted again" in capsys.readouterr().err
-    assert {row["among"] for row in table(out.read_bytes().decode())} == {"2"}
+    assert {row["third"] for row in table(out.read_bytes().decode("utf-8-sig"))} == {""}
 
 
 def test_a_file_of_something_else_is_not_written_over(tmp_path: Path, classifier: Classifier) -> None:

@@ -361,8 +361,8 @@ class TestTable:
         [
             ("", "is empty"),
             ("file_name,label\n", "holds no photos"),
-            ("file_name,name\n1.jpg,a\n", "no column 'label'"),
-            ("path,label\n1.jpg,a\n", "no column 'file_name'"),
+            ("file_name,what\n1.jpg,a\n", "no column 'label'"),
+            ("where,label\n1.jpg,a\n", "no column 'file_name'"),
             ("file_name,label\n,a\n", "1 rows have no file_name"),
             ("file_name,label,split\n1.jpg,a,tarin\n", "split holds 'tarin'"),
             ("file_name,label,genus\n1.jpg,a,B\n2.jpg,a,C\n", "two values of genus, 'B' and 'C'"),

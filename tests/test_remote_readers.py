@@ -183,7 +183,7 @@ def test_what_is_not_in_the_store_is_one_sentence(s3: Any) -> None:
     for url in ("s3://wild/nothing", "s3://wild/nothing.csv", "s3://no-bucket/x"):
         with pytest.raises(InputError, match=f"{url} (not found|has nothing)"):
             readers.read(Path(url))
-    s3.pipe("wild/bad/labels.csv", b"path,label\na.jpg,x\n")
+    s3.pipe("wild/bad/labels.csv", b"where,label\na.jpg,x\n")
     with pytest.raises(InputError, match=r"^s3://wild/bad/labels\.csv has no column 'file_name'"):
         readers.read(Path("s3://wild/bad/labels.csv"))
     s3.pipe("wild/half/train.json", b'{"images": [')

@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -117,6 +118,7 @@ def write_table(table: PhotoTable, out: Path) -> None:
     table.write(out)
     kept = table.kept.height
     typer.echo(f"{len(table):,} photos found = {kept:,} kept + {len(table) - kept:,} rejected")
+    names = table.rejected_names()
     for reason, count in table.reasons().items():
-        typer.echo(f"  {count:,} {reason}")
+        typer.echo(f"  {count:,} {reason}: {some_of(names[reason], count)}")
     typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")

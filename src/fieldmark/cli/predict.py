@@ -22,10 +22,12 @@ Clips:
 Output:
     top: The number of labels for each photo.
     format: What to print.
-    out: Write .csv, .jsonl, .parquet or a Camtrap DP (FOLDER/datapackage.json) instead; the same command
-        resumes.
+    out: Write .csv, .xlsx, .jsonl, .parquet or a Camtrap DP (FOLDER/datapackage.json) instead; the same
+        command resumes.
+    overwrite: Replace the file of --out, also where something else wrote it, or you have edited it.
     deployments: A table of deployments, with columns of Camtrap DP, for .camtrap.csv and datapackage.json.
-    wide: One row for each photo and one column for each label, for CSV and Parquet.
+    candidates: One row for each label of a photo, for CSV and Excel.
+    wide: One row for each photo and one column for each label, for CSV, Excel and Parquet.
     xmp: Write an XMP file with the names of each photo: beside (the photo), or into a folder.
     copies: A folder for copies of the photos, for publishing: people in boxes are blurred, and the place is
         left out of the metadata. Needs --boxes.
@@ -38,7 +40,7 @@ Computing:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +51,7 @@ import typer
 from fieldmark.cli import options as opt
 from fieldmark.utils.choices import Compute, Decision, EngineName, OutputFormat
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 if TYPE_CHECKING:
     from fieldmark.distributed.cluster import Workers
@@ -77,7 +80,9 @@ def predict(
     top: opt.Positive = 5,
     format: OutputFormat = "text",
     out: Path | None = None,
+    overwrite: bool = False,
     deployments: Path | None = None,
+    candidates: bool = False,
     wide: bool = False,
     xmp: str | None = None,
     copies: Path | None = None,
@@ -94,31 +99,72 @@ def predict(
     opt.use_cache(cache)
     from fieldmark import inference
 
-    _check(out, format, wide=wide, events=events, frames=frames, submission=submission, boxes=boxes)
+    shown = {"wide": wide, "candidates": candidates}
+    _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     places = inference.read_deployments(deployments) if deployments else ()
-    at = _boxes(classifier.provenance.get("boxes"), boxes, box_threshold)
-    items = inference.at_boxes(items, at) if at else items
+    if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
+        items = inference.at_boxes(items, at)
     with opt.cluster_workers(cluster, shards) as workers:
         run = _way(workers, wide=wide or events)
         if submission is not None:
             _submit(submission, classifier, items, run(classifier, items, top))
             return
-        records: list[Record] = []
         if out is not None:
-            write = partial(inference.to_file, gap=gap if events else None, deployments=places, frames=frames)
-            rejected = write(out, classifier, items, top=top, wide=wide, name=run, boxes=at)
+            write = partial(inference.to_file, gap=gap if events else None, deployments=places, **shown)
+            write = partial(write, frames=frames, overwrite=overwrite, boxes=at)
+            rejected = write(out, classifier, items, top=top, name=run)
             typer.echo(f"Written: {out}")
-            records = list(inference.records_of(out)) if xmp or copies else []
+            records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
-            keep = records if xmp or copies else None
-            results = run(classifier, items, top)
-            rejected = _print(results, len(items), format, classifier, keep, at, wide=wide)
+            results = inference.with_progress(run(classifier, items, top), len(items))
+            lines = partial(inference.lines, format, boxes=at.threshold if at else None, **shown)
+            records = _printed(results, lines, classifier, keep=bool(xmp or copies))
+    _finish(records, items, out, xmp, copies)
+
+
+def _printed(
+    results: Iterable[PhotoResult], lines: Callable[..., Iterator[str]], classifier: Classifier, *, keep: bool
+) -> list[Record]:
+    """Print results, and return their records: all of them, or of those that could not be used."""
+    from fieldmark.inference import RejectedCounter
+    from fieldmark.inference.record import to_record
+
+    records: list[Record] = []
+
+    def kept() -> Iterator[PhotoResult]:
+        for result in RejectedCounter(results):
+            if keep or result.rejected:
+                records.append(to_record(result, len(classifier.taxa)))
+            yield result
+
+    for line in lines(kept(), classifier.taxonomy):
+        typer.echo(line)
+    return records
+
+
+def _finish(
+    records: Iterable[Record],
+    items: Sequence[InputPhoto],
+    out: Path | None,
+    xmp: str | None,
+    copies: Path | None,
+) -> None:
+    """Write what belongs to single photos, and name those that could not be used."""
     _write_side_files(records, items, xmp, copies)
-    if rejected:
-        raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+    _say_unusable(records, len(items), out)
+
+
+def _say_unusable(records: Iterable[Record], photos: int, out: Path | None) -> None:
+    """Raise InputError if there are photos that could not be used; it names the first of them."""
+    names = [f"{each['file_name']} ({each['rejected']})" for each in records if "rejected" in each]
+    if names:
+        raise InputError(
+            f"{len(names):,} of {photos:,} photos could not be used: {some_of(names)}. "
+            f"{out or 'The output'} has a row with the reason for each."
+        )
 
 
 def _way(workers: Workers | None, *, wide: bool) -> PredictFunction:
@@ -161,34 +207,6 @@ def _write_side_files(
         logger.info(f"{write_copies(records, items, copies):,} copies written to {copies}.")
 
 
-def _print(
-    results: Iterator[PhotoResult],
-    total: int,
-    format: OutputFormat,
-    classifier: Classifier,
-    into: list[Record] | None,
-    boxes: Boxes | None,
-    *,
-    wide: bool,
-) -> int:
-    """Print results, keep their records in a list where there is one, and return how many are rejected."""
-    from fieldmark import inference
-    from fieldmark.inference.record import to_record
-
-    counted = inference.RejectedCounter(inference.with_progress(results, total))
-
-    def kept() -> Iterator[PhotoResult]:
-        for result in counted:
-            if into is not None:
-                into.append(to_record(result, len(classifier.taxa)))
-            yield result
-
-    threshold = boxes.threshold if boxes else None
-    for line in inference.lines(format, kept(), classifier.taxonomy, wide=wide, boxes=threshold):
-        typer.echo(line)
-    return counted.rejected
-
-
 def _photos(
     photos: Sequence[Path], listed: Sequence[str], clocks: Path | None, every: float, *, changed: bool
 ) -> list[InputPhoto]:
@@ -204,26 +222,35 @@ def _photos(
 def _check(
     out: Path | None,
     form: str,
+    shown: Mapping[str, bool],
+    overwrite: bool,
     *,
-    wide: bool,
     events: bool,
     frames: bool,
     submission: Path | None,
     boxes: Path | None,
 ) -> None:
     """Refuse options that do not go together."""
+    wide, candidates = shown["wide"], shown["candidates"]
     if events and out is None:
         raise InputError("--events writes a file: name it with --out.")
     if events and wide:
         raise InputError("--wide is a row a photo, and --events a row an event: leave one of them out.")
-    if wide and out is None and form != "csv":
-        raise InputError("--wide needs a table: add --format csv, or --out with .csv or .parquet.")
+    if candidates and wide:
+        raise InputError("--wide is a row a photo, and --candidates a row a label: leave one of them out.")
+    for name, given in (("--wide", wide), ("--candidates", candidates)):
+        if given and out is None and form != "csv":
+            raise InputError(f"{name} needs a table: add --format csv, or --out with .csv or .xlsx.")
+    if overwrite and out is None and submission is None:
+        raise InputError("--overwrite is for a file: name it with --out.")
     if frames and (out is None or events or wide):
         raise InputError(
             "--frames writes a row for each frame: name a file with --out, without --events or --wide."
         )
     if submission and boxes:
         raise InputError("--submission has a row for each photo, not for each box: leave --boxes out.")
+    if submission and submission.exists() and not overwrite:
+        raise InputError(f"{submission} exists: name another file, or replace it with --overwrite.")
 
 
 def _classifier(

@@ -58,6 +58,7 @@ def check(
         result = _check(photos, config, read or partial(readers.read, boxes=boxes))
         table, counts = result.table, result.summary.to_dict()
         about = {"name": str(table.root), "command": command, "dropped": table.reasons()}
+        about["rejected_names"] = table.rejected_names()
         page = reports.check_page(
             result.findings,
             counts,

@@ -36,11 +36,12 @@ class Shot:
 
 def seconds_of(taken: str | None) -> float | None:
     """Return a time as seconds since 1970, UTC where it has no zone; None for a date alone, or nothing."""
-    found = _moment(taken or "")
+    found = moment_of(taken or "")
     return found.timestamp() if found else None
 
 
-def _moment(text: str) -> datetime | None:
+def moment_of(text: str) -> datetime | None:
+    """Return a time with its zone, UTC where it has none; None for a date alone, or nothing."""
     found = re.fullmatch(
         r"(\d{4})[-:](\d\d)[-:](\d\d)[T ](\d\d:\d\d(?::\d\d)?(?:\.\d+)?)(Z|[+-]\d\d:?\d\d)?", text.strip()
     )
@@ -56,7 +57,7 @@ def _moment(text: str) -> datetime | None:
 
 def shifted(taken: str, seconds: float) -> str:
     """Return a time that is some seconds later, in ISO 8601; one that cannot be read stays."""
-    found = _moment(taken)
+    found = moment_of(taken)
     if found is None:
         return taken
     return (found + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
@@ -120,12 +121,13 @@ def read_clocks(path: Path) -> Mapping[str, float]:
     """
     import polars as pl
 
-    from fieldmark.data.readers import tabular
+    from fieldmark.data.readers import column_names, tabular
 
-    rows = tabular.read_text_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    rows = tabular.read_text_table(path)
     what = "a table with the columns deployment,seconds"
     tabular.require_columns(rows, ("deployment", "seconds"), path, what)
     try:
-        return dict(rows.select("deployment", pl.col("seconds").cast(pl.Float64)).drop_nulls().iter_rows())
+        seconds = column_names.with_point("seconds").cast(pl.Float64)
+        return dict(rows.select("deployment", seconds).drop_nulls().iter_rows())
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: a value of seconds is no number: write how much to add.") from error

@@ -27,18 +27,18 @@ _READ = (
     (rb"BM", "BMP"),
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF"),
     (rb"P[1-6][\s#]", "PNM"),
-    (rb"....ftypavi[fs]", "AVIF"),
+    (rb"....ftypavi[fs]|....ftypmi[fa][1f].{4}(....)*?avi[fs]", "AVIF"),
+    (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "JXL"),
+    (rb"....ftypcrx |II\x1a\0\0\0HEAPCCDR|FUJIFILMCCD-RAW|II(RO|RS|U\0)", "RAW"),
 )
 
 # Image formats that are not supported: the user is asked to convert them.
 _UNREAD = (
-    (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "HEIC"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL"),
     (rb"8BPS", "Photoshop"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
     (rb"\0\0[\x01\x02]\0[^\0]\0", "Windows icon"),
-    (rb"II\x1a\0\0\0HEAPCCDR|FUJIFILMCCD-RAW|II(RO|RS|U\0)", "camera raw"),
     (rb"qoif", "QOI"),
     (rb"\x01\xda[\0\x01][\x01\x02]", "SGI"),
     (rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]", "PCX"),
@@ -62,7 +62,7 @@ def reject(reason: RejectReason, detail: str) -> NoReturn:
 
 
 def detect_format(data: bytes) -> str:
-    """Detect the format of a file by its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF, PNM or AVIF.
+    """Detect the format of a file by its first bytes: one of `_READ`; a raw file like a TIFF is RAW.
 
     Raises:
         ImageRejected: EMPTY, UNSUPPORTED (another image format) or NOT_AN_IMAGE.
@@ -70,7 +70,7 @@ def detect_format(data: bytes) -> str:
     if not data:
         reject(RejectReason.EMPTY, "no bytes in it")
     if found := _named(data, _READ):
-        return found
+        return "RAW" if found == "TIFF" and _is_raw(data) else found
     if found := _named(data, _UNREAD):
         reject(RejectReason.UNSUPPORTED, f"{found} is not read; convert it to JPEG or PNG")
     reject(RejectReason.NOT_AN_IMAGE, "these bytes do not start like any image format")
@@ -100,6 +100,99 @@ def exif_orientation(exif: bytes) -> int:
     except struct.error:
         pass  # photos with damaged metadata and intact pixels are common
     return 1
+
+
+_SUBFILES, _PHOTOMETRIC, _DNG = 330, 262, 50706
+_SENSOR = (32803, 34892)  # values of a sensor behind its colour filters, or linear ones, in _PHOTOMETRIC
+_MOST_DIRECTORIES = 12
+
+
+def _is_raw(data: bytes) -> bool:
+    """Return whether a TIFF structure is a camera's raw file: a DNG, or one with the values of a sensor."""
+    if data[8:10] == b"CR":  # Canon's CR2
+        return True
+    order = "<" if data[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(order + "I", data.ljust(8, b"\0"), 4)
+    left, seen = [first], set[int]()
+    while left and len(seen) < _MOST_DIRECTORIES:
+        if (start := left.pop()) in seen or not start:
+            continue
+        seen.add(start)
+        try:
+            (count,) = struct.unpack_from(order + "H", data, start)
+            for entry in range(start + 2, start + 2 + 12 * count, 12):
+                tag, kind, length, value = struct.unpack_from(order + "HHII", data, entry)
+                if tag == _DNG:
+                    return True
+                if tag == _PHOTOMETRIC and struct.unpack_from(order + "H", data, entry + 8)[0] in _SENSOR:
+                    return True
+                if tag == _SUBFILES and kind in (4, 13):
+                    many = min(length, _MOST_DIRECTORIES)
+                    left += struct.unpack_from(f"{order}{many}I", data, entry + 8 if many == 1 else value)
+            left += struct.unpack_from(order + "I", data, start + 2 + 12 * count)
+        except struct.error:
+            continue
+    return False
+
+
+def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the content of each outer box (ISO/IEC 14496-12).
+
+    Raises:
+        ImageRejected: TRUNCATED (a box ends behind the file), CORRUPT (one without a length).
+    """
+    at = 0
+    while at < len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        start = at + 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        end = len(data) if size == 0 else at + size
+        if end > len(data):
+            reject(RejectReason.TRUNCATED, _CUT)
+        if end < start:
+            reject(RejectReason.CORRUPT, "a box without a length")
+        yield name, start, end
+        at = end
+
+
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def jpeg_xl(data: bytes) -> tuple[int, int, int]:
+    """Return width and height as stored, and the orientation, of a JPEG XL (ISO/IEC 18181-1).
+
+    Raises:
+        ImageRejected: there is no image in it, or a box ends behind the file.
+    """
+    if data[:2] != b"\xff\x0a":
+        parts = {b"jxlc": 0, b"jxlp": 4}  # a part begins with its number
+        found = [data[start + parts[name] : end] for name, start, end in boxes(data) if name in parts]
+        data = b"".join(found)
+    if data[:2] != b"\xff\x0a":
+        reject(RejectReason.CORRUPT, "a JPEG XL without an image in it")
+    bits, at = int.from_bytes(data[2:18].ljust(16, b"\0"), "little"), 0
+
+    def read(count: int) -> int:
+        nonlocal at
+        value = bits >> at & (1 << count) - 1
+        at += count
+        return value
+
+    def side(small: int) -> int:
+        return 8 * (read(5) + 1) if small else read((9, 13, 18, 30)[read(2)]) + 1
+
+    small = read(1)
+    height = side(small)
+    ratio = read(3)
+    if ratio:
+        over, under = _RATIOS[ratio - 1]
+        width = height * over // under
+    else:
+        width = side(small)
+    with_orientation = not read(1) and read(1)
+    return width, height, read(3) + 1 if with_orientation else 1
 
 
 class Jpeg(NamedTuple):

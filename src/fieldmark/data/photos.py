@@ -134,6 +134,12 @@ class PhotoTable:
         counts = self.frame.filter(pl.col("status") == REJECTED).group_by("reason").len()
         return dict(counts.sort("len", "reason", descending=[True, False]).iter_rows())
 
+    def rejected_names(self, most: int = 20) -> dict[str, list[str]]:
+        """Return the paths of the first photos that were rejected for each reason."""
+        rows = self.frame.filter(pl.col("status") == REJECTED)
+        grouped = rows.group_by("reason").agg(pl.col("path").head(most))
+        return dict(grouped.sort("reason").iter_rows())
+
     def with_frame(self, frame: pl.DataFrame) -> PhotoTable:
         """Return the table with other rows."""
         return replace(self, frame=frame.select(list(SCHEMA)))

@@ -75,8 +75,7 @@ def read(path: Path | None) -> Accepted:
         return Accepted()
     if not path.is_file():
         raise InputError(f"{path} not found: --names takes {_EXPECTS}.")
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    rows = tabular.read_text_table(path, separator)
+    rows = tabular.read_text_table(path)
     tabular.require_columns(rows, ("name", "accepted"), path, _EXPECTS)
     names: dict[str, str] = {}
     about: dict[str, dict[str, str]] = {}

@@ -118,9 +118,9 @@ def headline(ranking: Ranking) -> list[str]:
     sentences = []
     if best is not None:
         assert best.val_top1_error is not None  # only such rows are ranked
-        says = f"names {page.of_100(best.val_top1_error)} photos right"
+        says = f"names {page.right(best.val_top1_error)} of the photos right"
         if best.val_top1_error_interval:
-            says += f" ({page.of_100_interval(best.val_top1_error_interval)})"
+            says += f" ({page.right_interval(best.val_top1_error_interval)})"
         if ties:
             sentences.append(f"{best.label} {says}; the difference to {_names(ties)} is a tie.")
         elif others:

@@ -11,6 +11,7 @@ from fieldmark.inference.formats import WRITERS, lines, text_lines
 from fieldmark.inference.formats.deployments import read_deployments
 from fieldmark.inference.formats.submission import check_submission, write_submission
 from fieldmark.inference.formats.table import COLUMNS, columns
+from fieldmark.inference.formats.tidy import row_of
 from fieldmark.inference.inputs import (
     SUFFIXES,
     Boxes,
@@ -45,6 +46,7 @@ __all__ = [
     "read_list",
     "read_species_list",
     "records_of",
+    "row_of",
     "text_lines",
     "to_file",
     "with_progress",

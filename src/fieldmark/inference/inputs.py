@@ -26,15 +26,17 @@ from fieldmark.utils.printable import printable
 
 logger = logging.getLogger(__name__)
 
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pnm", ".avif"),
+        *(".ppm", ".pgm", ".pnm", ".avif", ".heic", ".heif", ".hif", ".jxl"),
+        *RAW,
     )
 )
 Kind = Literal["animal", "human", "vehicle", "blank"]
 _ANNOTATIONS = (".json", ".json.gz")
-_LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".parquet", ".tar", ".zip", ".xml")
+_LISTS = (*_ANNOTATIONS, ".csv", ".tsv", ".xlsx", ".parquet", ".tar", ".zip", ".xml")
 """Suffixes of files that a reader can read."""
 
 
@@ -295,7 +297,10 @@ def _in_folder(folder: Path) -> list[InputPhoto]:
         if any(_is_list(path.name) for path in folder.iterdir()):
             return _in_list(folder)  # raises the error that explains what is wrong
         raise InputError(f"{folder} holds no photo: name a folder with JPEG, PNG or other pictures.")
-    return [InputPhoto(_shown(path), path) for path in sorted(paths)]
+    developed = {path.with_suffix("") for path in paths if path.suffix.lower() not in RAW}
+    # Cameras can write a JPEG beside each raw file, with the same name: it is the same photo.
+    kept = (path for path in paths if path.suffix.lower() not in RAW or path.with_suffix("") not in developed)
+    return [InputPhoto(_shown(path), path) for path in sorted(kept)]
 
 
 def _shown(path: Path) -> str:

@@ -20,6 +20,7 @@ from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_WRITTEN = b'{"written"'  # of a line with digests of the files that were made from the journal
 E = TypeVar("E", bound=Mapping[str, Any])
 
 
@@ -31,16 +32,23 @@ class Journal(Generic[E]):
         about: what they depend on beside the photos: with other options all photos are begun anew.
         key: gives the name of the photo that an entry is of.
         what: is done with photos, for the messages.
+        overwrite: whether the file may be replaced although it has no journal.
 
     Raises:
         InputError: the file exists, and has no journal to go on from.
     """
 
     def __init__(
-        self, output: Path, about: Mapping[str, Any], key: Callable[[E], str], what: str = "predicted"
+        self,
+        output: Path,
+        about: Mapping[str, Any],
+        key: Callable[[E], str],
+        what: str = "predicted",
+        *,
+        overwrite: bool = False,
     ) -> None:
         self.path = output.with_name(f"{output.name}.journal")
-        if output.exists() and not self.path.exists():
+        if output.exists() and not self.path.exists() and not overwrite:
             raise InputError(
                 f"{output} exists and has no {self.path.name} beside it to go on from: name "
                 "another file, or delete it."
@@ -57,7 +65,12 @@ class Journal(Generic[E]):
             for name, line, stamp in self._lines()
             if name not in where or stamp == places.stamp(where[name])
         }
-        io.write_text(self.path, "".join(f"{line}\n" for line in (self._about, *kept.values())))
+        lines = (
+            self._about,
+            *(raw.decode().rstrip("\n") for raw in _written_lines(self.path)),
+            *kept.values(),
+        )
+        io.write_text(self.path, "".join(f"{line}\n" for line in lines))
         if kept:
             logger.info(f"Going on: {len(kept):,} photos were {self._what} before ({self.path.name})")
         return {*kept}
@@ -72,7 +85,7 @@ class Journal(Generic[E]):
                 return
             for raw in handle:
                 value = _value(raw)
-                if value and "rejected" not in value["entry"]:
+                if value and "entry" in value and "rejected" not in value["entry"]:
                     yield self._key(value["entry"]), raw.decode().rstrip("\n"), value["stamp"]
 
     def add(self, lines: Sequence[str]) -> None:
@@ -84,7 +97,7 @@ class Journal(Generic[E]):
         found, at = dict[str, int](), 0
         with self.path.open("rb") as handle:
             for raw in handle:
-                if at:
+                if at and not raw[9:].startswith(_WRITTEN):
                     found[self._key(_entry(raw, self.path))] = at
                 at += len(raw)
         return found
@@ -99,7 +112,29 @@ class Journal(Generic[E]):
 
 def line(place: Place, entry: Mapping[str, Any]) -> str:
     """Return the line of a photo's entry, with its checksum."""
-    text = json.dumps({"stamp": places.stamp(place), "entry": entry}, ensure_ascii=False)
+    return _line({"stamp": places.stamp(place), "entry": entry})
+
+
+def written(journal: Path, name: str) -> list[str]:
+    """Return the digests that a file was written with; "" for one that was begun."""
+    found = (value["written"] for raw in _written_lines(journal) if (value := _value(raw)))
+    return [digests[name] for digests in found if name in digests]
+
+
+def note_written(journal: Path, digests: Mapping[str, str]) -> None:
+    """Add the digests of the files that are made from a journal, by their names."""
+    io.append_lines(journal, [_line({"written": digests})])
+
+
+def _written_lines(journal: Path) -> list[bytes]:
+    if not journal.exists():
+        return []
+    with journal.open("rb") as handle:
+        return [raw for raw in handle if raw[9:].startswith(_WRITTEN) and _value(raw)]
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False)
     return f"{zlib.crc32(text.encode()):08x} {text}"
 
 
@@ -112,7 +147,8 @@ def entries(journal: Path) -> Iterator[Any]:
     with journal.open("rb") as handle:
         handle.readline()
         for raw in handle:
-            yield _entry(raw, journal)
+            if not raw[9:].startswith(_WRITTEN):
+                yield _entry(raw, journal)
 
 
 def _entry(raw: bytes, journal: Path) -> Any:

@@ -121,4 +121,5 @@ class RejectedCounter:
             self.truncated += bool(result.note)
             yield result
         if self.truncated:
-            logger.warning(f"{self.truncated:,} photos end too early: the part that is there was classified.")
+            end = "photo ends" if self.truncated == 1 else "photos end"
+            logger.warning(f"{self.truncated:,} {end} too early: the part that is there was classified.")

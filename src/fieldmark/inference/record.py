@@ -122,8 +122,10 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     taken = photo.taken if known else about.taken or photo.taken
     if taken is not None:
         record["taken"] = events.shifted(taken, photo.late) if photo.late else taken
-    if about.latitude is not None and about.longitude is not None:
-        record |= {"latitude": about.latitude, "longitude": about.longitude}
+    at = (photo.latitude, photo.longitude)
+    latitude, longitude = (about.latitude, about.longitude) if None in at else at
+    if latitude is not None and longitude is not None:
+        record |= {"latitude": latitude, "longitude": longitude}
     if photo.sequence is not None:
         record["sequence"] = photo.sequence
     if photo.location is not None:

@@ -115,9 +115,9 @@ class WeightsInfo:
     def summary(self) -> str:
         """Return the source and completeness of the weights in one line."""
         if self.digest is None:
-            return f"{self.source}: all {self.total} tensors of the trunk random"
+            return f"{self.source} weights, nothing is pretrained"
         # The layers with random values, in order: a.1.weight, a.1.bias -> a.1
         layers = dict.fromkeys(name.rpartition(".")[0] or name for name in self.random)
         rest = f"; {', '.join(layers)} random" if layers else ""
-        filled = f"{self.filled} of {self.total} tensors of the trunk filled"
-        return f"{self.source} (sha256 {self.digest[:8]}…): {filled}{rest}"
+        filled = "all of it" if self.complete else f"{self.filled} of {self.total} tensors"
+        return f"pretrained weights ({filled}) from {self.source}, sha256 {self.digest[:8]}…{rest}"

@@ -11,7 +11,8 @@ from fieldmark.data.taxonomy import Taxonomy
 from fieldmark.evaluation import metrics
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.reports import page, plots
-from fieldmark.reports.thumbnails import PhotoOf, hardest_pairs
+from fieldmark.reports.confusion_matrix import matrix
+from fieldmark.reports.thumbnails import PhotoOf, examples, hardest_pairs
 
 About = Mapping[str, Any]
 
@@ -37,6 +38,7 @@ def classifier_page(
     photos: PhotoOf,
     train_counts: Mapping[str, int],
     coordinates: Mapping[str, tuple[float, float]] | None = None,
+    rejected: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Render the page of a classifier as one HTML text that needs no other file.
 
@@ -56,11 +58,12 @@ def classifier_page(
         photos: Returns where a photo is stored, or None.
         train_counts: The number of training photos of each taxon.
         coordinates: Latitude and longitude of locations, in degrees; None: no map.
+        rejected: For each reason the paths of photos that were not used, or of some of them.
     """
     about = {**_DEFAULTS, **about}
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
         about |= {"part": "held-out", "chosen_on": "photos of other folds"}
-    summary = evaluation.summary(train_counts=train_counts).to_dict()
+    summary, answered = evaluation.summary(train_counts=train_counts).to_dict(), _answered(evaluation, about)
     badge = "" if about["weights_complete"] else "partial weights"
     return page.render(
         "classifier.html",
@@ -72,7 +75,11 @@ def classifier_page(
         classes=_classes(summary, taxonomy)[:MOST_CLASSES],
         classes_more=max(0, len(summary["per_class"]) - MOST_CLASSES),
         groups=_groups(summary),
-        answered=_answered(evaluation, about),
+        answered=answered,
+        verdict=_verdict(summary, about["measured"].get("answered"), answered),
+        matrix=matrix(evaluation, taxonomy),
+        species=examples(evaluation, photos, taxonomy, _sure_from(about)),
+        rejected_names=rejected or {},
         grown=_grown(about["grown"], taxonomy),
         confusions=hardest_pairs(evaluation, photos, taxonomy),
         calibration=_calibration(evaluation, about["temperature"]),
@@ -116,10 +123,36 @@ def _headline(summary: Mapping[str, Any], about: About) -> str:
         return "There was no test photo of its classes."
     photos = page.plural(summary["photos_kept"], f"{about['part']} photo")
     return (
-        "On photos that it was not trained on, this classifier names "
-        f"{page.of_100(summary['top1_error'])} right (95\u00a0% confidence interval "
-        f"{page.of_100_interval(summary['top1_error_interval'])}, from {photos})."
+        f"On {photos}, none of which it was trained on, the first answer of this classifier is right for "
+        f"{page.right(summary['top1_error'])} (95\u00a0% confidence interval "
+        f"{page.right_interval(summary['top1_error_interval'])})."
     )
+
+
+def _verdict(
+    summary: Mapping[str, Any], measured: Mapping[str, Any] | None, answered: Mapping[str, float] | None
+) -> list[dict[str, Any]]:
+    """Return what comes of the photos, as shares of all: right answers, not sure, wrong answers."""
+    if summary["top1_error"] is None:
+        return []
+    if measured and measured["all"]["precision"] is not None:
+        given, right = measured["all"]["coverage"], measured["all"]["coverage"] * measured["all"]["precision"]
+        one = measured.get("species") or {}
+        species = one.get("coverage", 0.0) * (one.get("precision") or 0.0)
+        found = [("right species", "right", species), ("right higher taxon", "higher", right - species)]
+    elif answered:
+        given, right = answered["coverage"], answered["coverage"] * answered["precision"]
+        found = [("right", "right", right)]
+    else:
+        given, right = 1.0, 1 - summary["top1_error"]
+        found = [("right", "right", right)]
+    found += [("not sure", "unsure", 1 - given), ("wrong", "wrong", given - right)]
+    return [{"name": name, "kind": kind, "share": share} for name, kind, share in found if share > 5e-4]
+
+
+def _sure_from(about: About) -> tuple[float, float]:
+    """Return the temperature of the logits, and the confidence from which on it is sure."""
+    return about["temperature"] or 1.0, about["threshold"]["score"] if about["threshold"] else 0.0
 
 
 def _classes(summary: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
@@ -184,6 +217,7 @@ def _ranks(measured: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "rows": [(rank, one) for rank, one in answered.items() if rank != "all" and one["photos"]],
         "all": answered["all"],
+        "species": species or None,
         "plot": plots.coverage("coverage", title, points, chosen) if points else None,
     }
 

@@ -52,19 +52,19 @@ def percents(value: Sequence[float] | None) -> str:
     return NOTHING if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
 
 
-def of_100(error: float) -> str:
-    """Format an error as right answers of 100: 77 of 100."""
-    right = round(100 * (1 - error))
-    if right == 100 and error > 0:
-        return "more than 99 of 100"
-    if right == 0 and error < 1:
-        return "fewer than 1 of 100"
-    return f"{right} of 100"
+def right(error: float) -> str:
+    """Format an error as the share of right answers: 77.4 %; no error is rounded away."""
+    found = round(100 * (1 - error), 1)
+    if found == 100 and error > 0:
+        return "more than 99.9\u00a0%"
+    if found == 0 and error < 1:
+        return "less than 0.1\u00a0%"
+    return f"{found:.1f}\u00a0%"
 
 
-def of_100_interval(value: Sequence[float]) -> str:
-    """Format the interval of an error as right answers of 100: 75 to 79."""
-    return f"{round(100 * (1 - value[1]))} to {round(100 * (1 - value[0]))}"
+def right_interval(value: Sequence[float]) -> str:
+    """Format the interval of an error as that of right answers: 75.1 to 79.0 %."""
+    return f"{100 * (1 - value[1]):.1f} to {100 * (1 - value[0]):.1f}\u00a0%"
 
 
 def seconds(value: float | None) -> str:
@@ -107,4 +107,5 @@ def _environment() -> Environment:
     environment.filters["sections"] = re.compile(r'<section id="([^"]+)">\s*<h2>(.*?)</h2>').findall
     # Style and script are trusted: they are not escaped.
     environment.globals |= {"style": Markup(text("style.css")), "sort": Markup(text("sort.js"))}
+    environment.globals["matrix_script"] = Markup(text("matrix.js"))
     return environment

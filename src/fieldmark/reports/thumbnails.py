@@ -80,6 +80,57 @@ def hardest_pairs(evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, l
     return pairs
 
 
+MOST_SPECIES = 24
+"""How many classes are shown with photos: those with the most wrong answers."""
+
+
+class Species(NamedTuple):
+    """A class with photos: one that was named right, one that was not, one that it is not sure of."""
+
+    name: str
+    photos: int
+    right: int
+    shown: list[tuple[str, Thumb]]
+
+
+def examples(
+    evaluation: Evaluation, photos: PhotoOf, taxonomy: Taxonomy, sure_from: tuple[float, float]
+) -> list[Species]:
+    """Return classes with photos, the most wrong answers first.
+
+    Args:
+        evaluation: the scores of photos.
+        photos: returns where a photo is stored, or None.
+        taxonomy: the names of the classes.
+        sure_from: the temperature of the logits, and the confidence from which on an answer is sure.
+    """
+    kept = evaluation.kept_N
+    confidence_N = metrics.confidence(evaluation.scores_NC / np.float32(sure_from[0]))
+    sure_N, wrong_N = confidence_N >= sure_from[1], evaluation.wrong_N()
+    labels = evaluation.labels_N
+    errors_C = np.bincount(labels[kept & wrong_N], minlength=len(evaluation.classes))
+    found = []
+    for column in np.argsort(-errors_C, kind="stable")[:MOST_SPECIES]:
+        own_N = kept & (labels == column)
+        if not own_N.any():
+            continue
+        kinds = {"right": ~wrong_N & sure_N, "wrong": wrong_N & sure_N, "not sure": ~sure_N}
+        shown = []
+        for kind, of_kind_N in kinds.items():
+            rows = np.flatnonzero(own_N & of_kind_N)
+            rows = rows[np.argsort(-confidence_N[rows], kind="stable")]
+            answers = (page.label(taxonomy, evaluation.classes[evaluation.predicted_N[row]]) for row in rows)
+            said = (
+                f"{each}, {page.percent(confidence_N[row])}" for each, row in zip(answers, rows, strict=True)
+            )
+            captions = zip((evaluation.photo_ids[row] for row in rows), said, strict=True)
+            if (first := next(thumbs(photos, captions), None)) is not None:
+                shown.append((kind, first))
+        name = page.label(taxonomy, evaluation.classes[column])
+        found.append(Species(name, int(own_N.sum()), int((own_N & ~wrong_N).sum()), shown))
+    return found
+
+
 def _best(evaluation: Evaluation, column: int, rows: npt.NDArray[np.intp]) -> list[str]:
     """Return the ids of the photos of rows, highest score of `column` first."""
     scores = metrics.log_softmax(evaluation.scores_NC[rows])[:, column]

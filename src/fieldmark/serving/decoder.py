@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.data import images, transforms
+from fieldmark.data.images import extras
 from fieldmark.data.storage.places import Box
 from fieldmark.data.transforms import Preprocess
 from fieldmark.utils.errors import ImageRejected, RejectReason
@@ -137,6 +138,9 @@ def _warm_up(views: Sequence[Preprocess]) -> None:
         file = io.BytesIO()
         Image.fromarray(np.full((16, 24, 3), 128, np.uint8)).save(file, kind)
         transforms.crops(file.getvalue(), views)
+    for kind in extras.PACKAGES:
+        with suppress(ImageRejected):  # it is not installed
+            extras.package(kind)
 
 
 def _limit(max_pixels: int) -> None:

@@ -125,14 +125,13 @@ def _taxonomy(names: str | Path | Sequence[str | Taxon]) -> Taxonomy:
 def _read(path: Path) -> list[Taxon]:
     if not path.is_file():
         raise InputError(f"{path} is not a file: name one with a species a line.")
-    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
-    if separator is None:
+    if path.suffix.lower() not in (".csv", ".tsv", ".xlsx"):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a text file in UTF-8: save it as one.") from error
         return [_taxon(line) for line in lines if line.strip() and not line.startswith("#")]
-    rows = tabular.read_text_table(path, separator)
+    rows = tabular.read_text_table(path)
     tabular.require_columns(rows, ("name",), path, "a table with a species a row")
     found = []
     for row in rows.iter_rows(named=True):

@@ -93,6 +93,7 @@ class Trained:
             photos=photo_finder(data.table),
             train_counts=splits.train_counts(),
             coordinates=coordinates(data.table),
+            rejected=data.table.rejected_names(),
         )
         io.write_text(out / "report.html", page)
 

@@ -298,7 +298,7 @@ def photo_line(table: PhotoTable, parts: DataSplits) -> str:
         divided = f"{learned} photos, {test if len(parts.test) else 'measured in folds'}"
     return (
         f"{len(table):,} photos found, {table.kept.height:,} kept{rejected}; "
-        f"{len(parts.classes):,} classes; {divided}"
+        f"{len(parts.classes):,} {'class' if len(parts.classes) == 1 else 'classes'}; {divided}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 # Control characters but tab and line ends; and those that turn the direction of what follows.
@@ -23,6 +24,16 @@ def cell(text: str) -> str:
     """Return a text as a cell of CSV that no spreadsheet takes for a formula: with a `'` before it."""
     text = printable(text)
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+NAMED = 5
+"""How many of some files or names a message shows."""
+
+
+def some_of(names: Sequence[str], total: int | None = None, most: int = NAMED) -> str:
+    """Return the first of some names, and how many more there are of `total`."""
+    more = (len(names) if total is None else total) - len(names[:most])
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class PrintableStream:

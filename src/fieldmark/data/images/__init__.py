@@ -21,7 +21,7 @@ import numpy as np
 
 from fieldmark.data import image_containers
 from fieldmark.data.image_containers import reject
-from fieldmark.data.images import boxes, jpeg, pillow, publishing
+from fieldmark.data.images import boxes, extras, jpeg, pillow, publishing
 from fieldmark.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from fieldmark.data.images.limits import as_rejections, check_pixels
 from fieldmark.data.images.metadata import Exif as Exif
@@ -104,6 +104,8 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         kind = _kind(data)
         if kind == "JPEG":
             width, height, _, orientation, *_ = image_containers.jpeg(data, whole=False)
+        elif kind in extras.PACKAGES:
+            width, height, orientation = extras.header(kind, data, max_pixels)
         else:
             with pillow.ignore_warnings():
                 image, orientation = pillow.open_checked(kind, data, max_pixels, whole=False)
@@ -128,6 +130,8 @@ def decode(data: bytes, *, at_least: int | None = None, max_pixels: int = MAX_PI
         kind = _kind(data)
         if kind == "JPEG":
             pixels, orientation = jpeg.decode(data, at_least, max_pixels)
+        elif kind in extras.PACKAGES:
+            pixels, orientation = extras.decode(kind, data, at_least, max_pixels)
         else:
             pixels, orientation = pillow.decode(kind, data, max_pixels)
         return np.ascontiguousarray(_oriented(pixels, orientation))
@@ -184,7 +188,10 @@ def verify(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             found = jpeg.checked(data, max_pixels)
             jpeg.turbo(data, found, at_least=1)
             return _oriented_header(found.width, found.height, found.orientation, kind)
-        pixels, orientation = pillow.decode(kind, data, max_pixels)
+        if kind in extras.PACKAGES:
+            pixels, orientation = extras.decode(kind, data, None, max_pixels)
+        else:
+            pixels, orientation = pillow.decode(kind, data, max_pixels)
         return _oriented_header(pixels.shape[1], pixels.shape[0], orientation, kind)
 
 

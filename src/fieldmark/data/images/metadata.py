@@ -12,10 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fieldmark.data.images import pillow
+from fieldmark.data import image_containers
+from fieldmark.data.images import extras, pillow
 from fieldmark.data.images.limits import as_rejections
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _MAKE, _MODEL, _EXIF, _GPS = 0x010F, 0x0110, 0x8769, 0x8825
 _SERIAL, _TAKEN, _ZONE = 0xA431, 0x9003, 0x9011
@@ -44,10 +48,8 @@ def exif(data: bytes) -> Exif:
     Raises:
         ImageRejected: the bytes are not an image.
     """
-    from PIL import Image
-
-    with as_rejections(), pillow.ignore_warnings(), Image.open(io.BytesIO(data)) as picture:
-        first = picture.getexif()
+    with as_rejections(), pillow.ignore_warnings():
+        first = _directory(data)
         about, where = first.get_ifd(_EXIF), first.get_ifd(_GPS)
         names = (first.get(_MAKE), first.get(_MODEL), about.get(_SERIAL))
         camera = " ".join(name for name in map(_text, names) if name)
@@ -55,6 +57,23 @@ def exif(data: bytes) -> Exif:
         if None in (latitude, longitude) or latitude == longitude == 0 or _text(where.get(_STATUS)) == "V":
             latitude = longitude = None
         return Exif(_time(_text(about.get(_TAKEN)), _text(about.get(_ZONE))), latitude, longitude, camera)
+
+
+def _directory(data: bytes) -> Image.Exif:
+    """Return the EXIF data of a photo; where it has none, those of the JPEG in it."""
+    from PIL import Image
+
+    kind = image_containers.detect_format(data)
+    if kind in extras.PACKAGES:
+        found = Image.Exif()
+        if block := extras.exif_block(kind, data):
+            found.load(block)
+            return found
+        if (inside := extras.jpeg_in(kind, data)) is None:
+            return found
+        data = inside
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.getexif()
 
 
 def _text(value: object) -> str:

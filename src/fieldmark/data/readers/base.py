@@ -56,7 +56,7 @@ def folder_of(path: Path) -> Path:
 # their name, as are files without a suffix.
 _PICTURES = re.compile(
     r"|jpe?g|jpe|jfif|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|ico|tga|p[pgbn]m|jp2|j2k|jpf|jpx|hei[cf]|avif"
-    r"|jxl|dng|cr[23]|nef|arw|orf|rw2|raf|psd"
+    r"|jxl|dng|cr[23]|n[er][fw]|arw|orf|rw2|raf|pef|srw|hif|psd"
 )
 
 

@@ -87,7 +87,7 @@ def read_boxes(path: Path) -> Detections:
     """
     if not path.exists():
         raise InputError(f"{path} not found: name a file of boxes, that is {_EXPECTS}.")
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+    if path.suffix.lower() in (".csv", ".tsv", ".xlsx", ".parquet"):
         return _of_table(path)
     if path.is_dir() or path.name == "datapackage.json":
         return _of_camtrap(path / "datapackage.json" if path.is_dir() else path)
@@ -242,7 +242,7 @@ def _of_camtrap(about: Path) -> Detections:
 
 def _number(text: Any, path: Path, name: str) -> float:
     try:
-        return float(text)
+        return float(str(text).replace(",", "."))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: a box of {name} holds {text!r}: it must be a number.") from error
 
@@ -251,7 +251,7 @@ def _of_table(path: Path) -> Detections:
     rows = (
         tabular.clean(pl.read_parquet(path))
         if path.suffix.lower() == ".parquet"
-        else tabular.read_text_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+        else tabular.read_text_table(path)
     )
     rows = rows.rename({name: low for name in rows.columns if (low := name.lower()) not in rows.columns})
     file_name = next((name for name in _FILE_NAMES if name in rows.columns), None)

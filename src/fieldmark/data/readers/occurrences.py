@@ -11,7 +11,7 @@ import polars as pl
 
 from fieldmark.data.locations import DEGREES, Locations, day_of_year
 from fieldmark.data.photos import degrees
-from fieldmark.data.readers import tabular
+from fieldmark.data.readers import column_names, tabular
 from fieldmark.data.readers.base import table_errors
 from fieldmark.data.taxonomy import Taxon, name_key
 from fieldmark.utils.errors import InputError
@@ -56,7 +56,9 @@ def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntA
         pl.coalesce(names).alias("name"),
         *(pl.col(str(column)).alias(each) for each, column in columns.items()),
         (pl.col(date) if date else pl.lit(None, pl.String)).alias("date"),
-    ).with_columns(degrees(name, most) for name, most in DEGREES.items())
+    )
+    rows = rows.with_columns(column_names.with_point(name) for name in DEGREES)
+    rows = rows.with_columns(degrees(name, most) for name, most in DEGREES.items())
     label_of = {name: _label(name, known) for name in rows["name"].unique().drop_nulls()}
     rows = rows.with_columns(
         label=pl.col("name").replace_strict(label_of, default=None, return_dtype=pl.Int64)
@@ -87,7 +89,7 @@ def _table(path: Path) -> pl.DataFrame:
                 tabs = b"\t" in handle.readline()
             # GBIF's tables have tabs, whatever their suffix is, and no quotes.
             frame = tabular.read_text_table(
-                path, "\t" if tabs else ",", quote=None if tabs else '"', advice=f"expected is {_EXPECTS}"
+                path, "\t" if tabs else None, quote=None if tabs else '"', advice=f"expected is {_EXPECTS}"
             )
     return _lower(frame)
 

@@ -22,7 +22,7 @@ from fieldmark.utils import io
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.logging import progress_bar
 
-_LISTS = frozenset((".json", ".jsonl", ".csv", ".tsv", ".xml", ".txt", ".gz", ".parquet"))
+_LISTS = frozenset((".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".xml", ".txt", ".gz", ".parquet"))
 
 
 def read(place: Remote, pick: Callable[[Path], Reader]) -> PhotoTable:

@@ -1,13 +1,14 @@
-"""A table of photos: CSV, TSV or Parquet with the columns `file_name,label[,split][,group]`.
+"""A table of photos: CSV, TSV, Excel or Parquet with the columns `file_name,label[,split][,group]`.
 
 Optional columns: `common_name`, `supercategory`, `name` (the scientific name), the ranks from `kingdom` to
 `species`, `licence`, `rights_holder`, `location`, `deployment`, `taken`, `sequence`, `latitude` and
-`longitude`. File names are relative to the table's folder, or absolute. A photo without a label is
-unlabelled.
+`longitude`; see `column_names` for other names of them. File names are relative to the table's folder, or
+absolute. A photo without a label is unlabelled.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,20 @@ import polars as pl
 
 from fieldmark.data.locations import DEGREES
 from fieldmark.data.photos import PhotoTable
-from fieldmark.data.readers import inat_export, parquet, tabular
+from fieldmark.data.readers import column_names, inat_export, parquet, tabular
 from fieldmark.data.readers.base import Reader, no_photos, table_errors
 from fieldmark.utils.errors import InputError
 
-_TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t"}
-_NEEDED = ("file_name", "label")
+logger = logging.getLogger(__name__)
+
+_TEXT_SUFFIXES = (".csv", ".tsv", ".xlsx")
 _READ = (
-    *(*_NEEDED, "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
+    *("file_name", "label", "split", "group", "licence", "rights_holder", "location", "deployment", "taken"),
     "sequence",
     *DEGREES,
     *tabular.TAXON_COLUMNS,
 )
-_RENAMED = {"license": "licence", "attribution": "rights_holder", "observer": "rights_holder"}
-"""Other names of these columns, as written by `fieldmark fetch`; the first that exists is read."""
-_EXPECTS = "a CSV, TSV or Parquet table with the columns file_name,label[,split][,group]"
+_EXPECTS = "a CSV, TSV, Excel or Parquet table with the columns file_name,label[,split][,group]"
 
 
 def is_index(path: Path) -> bool:
@@ -43,18 +43,34 @@ def is_index(path: Path) -> bool:
 
 
 def _matches(path: Path) -> bool:
-    known = path.suffix.lower() in {*_TEXT_SUFFIXES, ".parquet"} and path.is_file()
+    known = path.suffix.lower() in (*_TEXT_SUFFIXES, ".parquet") and path.is_file()
     return known and not parquet.bytes_column(path) and not inat_export.is_export(path)
 
 
 def _read(path: Path) -> PhotoTable:
     with table_errors(f"{path} could not be read as a table", f"expected is {_EXPECTS}"):
-        if separator := _TEXT_SUFFIXES.get(path.suffix.lower()):
-            frame = tabular.read_text_table(path, separator, advice=f"expected is {_EXPECTS}")
+        if path.suffix.lower() in _TEXT_SUFFIXES:
+            frame = tabular.read_text_table(path, advice=f"expected is {_EXPECTS}")
         else:
             frame = pl.read_parquet(path)
-        frame = _chosen(frame, path)
-    return _to_photo_table(frame, path, path.parent)
+        predicted = column_names.is_predicted(frame)
+        frame = _chosen(_corrected(frame, path) if predicted else frame, path)
+    here = predicted and not (path.parent / frame["file_name"][0]).exists() if len(frame) else False
+    return _to_photo_table(frame, path, Path.cwd() if here else path.parent)
+
+
+def _corrected(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Return what a person may have corrected in a table of `fieldmark predict`: the name of each photo.
+
+    Its files are named as in that command, so they may be below the current folder.
+    """
+    if unsure := frame.filter((pl.col("sure") == "no") & pl.col("name").is_not_null()).height:
+        logger.warning(
+            f"{path.name} was written by predict: its names count as labels, {unsure:,} of them with "
+            "sure = no. Delete the rows that nobody has looked at."
+        )
+    kept = ("file", "name", "date", "place", *DEGREES)
+    return frame.select(name for name in kept if name in frame.columns)
 
 
 def from_frame(frame: Any) -> PhotoTable:
@@ -80,15 +96,21 @@ def _cell(value: Any) -> str | None:
 
 def _chosen(frame: pl.DataFrame, where: Path) -> pl.DataFrame:
     """Select the known columns, under their usual names."""
+    if column_names.has_candidates(frame):
+        raise InputError(
+            f"{where} has a row a candidate: correct the names in one of predict without --candidates."
+        )
+    given = tabular.columns_said(frame)
     frame = frame.rename(lambda name: name.strip().lower())
-    for other, name in _RENAMED.items():
-        if other in frame.columns and name not in frame.columns:
-            frame = frame.rename({other: name})
-    frame = tabular.clean(frame.select(name for name in _READ if name in frame.columns))
-    for name in _NEEDED:
+    # Columns of other types than text, such as pictures, are of no use here.
+    texts = [name for name, kind in frame.schema.items() if not kind.is_nested() and kind != pl.Binary]
+    frame = column_names.with_usual_names(tabular.clean(frame.select(texts)))
+    frame = frame.select(name for name in _READ if name in frame.columns)
+    for name, others in (("file_name", "file, path, photo"), ("label", "species, name, class")):
         if name not in frame.columns:
             raise InputError(
-                f"{where} has no column {name!r}: rename one of its columns; expected is {_EXPECTS}."
+                f"{where} has no column {name!r} (or {others} …), but {given}: rename one of its columns; "
+                f"expected is {_EXPECTS}."
             )
     return frame
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import io
+import re
 import sys
-from collections import deque
+import zipfile
+import zlib
 from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -16,8 +22,8 @@ from fieldmark.data.photos import PhotoTable, build_frame, degrees
 from fieldmark.data.readers.base import PARTS, binomial, first_reason, no_photos, part_named, table_errors
 from fieldmark.data.storage.places import File
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.utils.errors import InputError, RejectReason
-from fieldmark.utils.printable import ESCAPED
+from fieldmark.utils.errors import InputError, RejectReason, first_line
+from fieldmark.utils.printable import ESCAPED, some_of
 
 TAXON_COLUMNS = ("name", "common_name", "supercategory", *RANKS)
 """Columns of a list that describe its labels."""
@@ -31,6 +37,7 @@ COLUMNS = (
 
 # A drive, a scheme, a home folder, an absolute path, or a step upwards: wrong or hostile in annotations.
 _OUTSIDE = r"(^|[/\\])\.\.([/\\]|$)|^[/\\~]|^[A-Za-z][A-Za-z0-9+.-]*:|\x00"
+_LARGEST_SHEET = 1 << 30  # bytes that a workbook may unpack to
 _TAIL = 1 << 20  # bytes of a table's end that are searched for its last row
 
 
@@ -156,20 +163,102 @@ def clean(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_text_table(
-    path: Path, separator: str = ",", *, quote: str | None = '"', advice: str = "download it again"
+    path: Path, separator: str | None = None, *, quote: str | None = '"', advice: str = "download it again"
 ) -> pl.DataFrame:
-    """Read a CSV or TSV file, gzipped or not, all cells text; an empty cell is null.
+    """Read a table of text, gzipped or not, or of Excel, all cells text; an empty cell is null.
+
+    The encoding is UTF-8, UTF-16 or, where a text is neither, cp1252.
+
+    Args:
+        path: a sheet of Excel where its suffix is .xlsx, else text.
+        separator: of the cells; None: the comma, semicolon or tab that divides the first line most often.
+        quote: what cells may be put in; None: nothing.
+        advice: what to do where it cannot be read.
 
     Raises:
         InputError: it cannot be read, is truncated, or a row has more cells than its header.
     """
-    check_complete(path, separator, quote)
     with table_errors(f"{path} could not be read as a table", advice):
+        if path.suffix.lower() == ".xlsx":
+            return clean(_read_sheet(path))
+        first = _first_line(path)
+        whole = None
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:200]:
+            whole = _recoded(path.read_bytes())
+            first = whole.split(b"\n", 1)[0]
+        separator = separator or _separator(first, quote)
+        if not whole:
+            check_complete(path, separator, quote)
+        told = first.strip().strip(b'"').lower().startswith(b"sep=")  # Excel's own first line
+        read = partial(pl.read_csv, separator=separator, infer_schema=False, quote_char=quote)
         try:
-            frame = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
+            try:
+                frame = read(whole or path, skip_rows=int(told))
+            except pl.exceptions.ComputeError as error:
+                if whole or "utf-8" not in str(error).lower():
+                    raise
+                frame = read(path, skip_rows=int(told), encoding="cp1252")
         except pl.exceptions.NoDataError as error:
             raise InputError(f"{path} is empty: {advice}.") from error
         return clean(frame.rename(lambda name: name.strip().lstrip("\ufeff")))
+
+
+def _first_line(path: Path) -> bytes:
+    """Return the first line of a file, gzipped or not; nothing of a damaged one."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as handle:
+            return handle.readline(_TAIL)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return b""  # reading it will raise the error
+
+
+def _recoded(data: bytes) -> bytes:
+    """Return UTF-16, with a byte-order mark or without, as UTF-8."""
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if marked else "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    return data.decode(encoding, "replace").encode("utf-8", "replace")
+
+
+def _separator(first: bytes, quote: str | None) -> str:
+    """Return what divides a first line most often, or what Excel's `sep=;` says."""
+    if told := re.fullmatch(rb'"?sep=(.)"?', first.strip(), re.IGNORECASE):
+        return told[1].decode("latin-1")
+    return max(",;\t", key=lambda each: _cells(first, each, quote))
+
+
+def _read_sheet(path: Path) -> pl.DataFrame:
+    """Read the first sheet of a workbook: times as ISO 8601, numbers without zeros at the end."""
+    import openpyxl
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _LARGEST_SHEET:
+            raise InputError(f"{path} unpacks to {unpacked:,} bytes: save the sheet as CSV.")
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = [[*map(_sheet_cell, row)] for row in book.worksheets[0].iter_rows(values_only=True)]
+    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, SyntaxError, EOFError) as error:
+        raise InputError(f"{path} is not a sheet of Excel ({first_line(error)}): save it as CSV.") from error
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        raise InputError(f"{path} has no row on its first sheet: name another file.")
+    names = [name or f"column {number}" for number, name in enumerate(rows[0], 1)]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} has two columns of one name: rename one of {', '.join(names)}.")
+    wide = [(row + [""] * len(names))[: len(names)] for row in rows[1:]]
+    return pl.DataFrame(wide, dict.fromkeys(names, pl.String), orient="row")
+
+
+def _sheet_cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return value.isoformat(" ").removesuffix(" 00:00:00")
+        case float() if value.is_integer():
+            return str(int(value))
+        case _:
+            return str(value)
 
 
 def check_complete(path: Path, separator: str = ",", quote: str | None = '"') -> None:
@@ -206,7 +295,7 @@ def _cells(lines: bytes, separator: str, quote: str | None) -> int:
         return text.count(separator) + 1
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote)
     try:
-        return len(next(iter(deque(rows, maxlen=1)), ()))  # a line of nothing but NUL has no row
+        return len((list(rows) or [[]])[-1])  # a line of nothing but NUL has no row
     except csv.Error:  # such as a cell of more than 128 KiB: Polars will find the error
         return sys.maxsize
 
@@ -214,4 +303,9 @@ def _cells(lines: bytes, separator: str, quote: str | None) -> int:
 def require_columns(frame: pl.DataFrame, names: Iterable[str], where: Path, what: str) -> None:
     """Raise InputError for a table that lacks one of some columns."""
     if missing := next((name for name in names if name not in frame.columns), None):
-        raise InputError(f"{where} has no column {missing!r}: expected is {what}.")
+        raise InputError(f"{where} has no column {missing!r}, but {columns_said(frame)}: expected is {what}.")
+
+
+def columns_said(frame: pl.DataFrame) -> str:
+    """Say which columns the first line of a table gives."""
+    return f"its first line gives {some_of([repr(name[:40]) for name in frame.columns], most=12)}"

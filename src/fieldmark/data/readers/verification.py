@@ -20,6 +20,7 @@ from fieldmark.utils import io
 from fieldmark.utils.cpu import cores
 from fieldmark.utils.errors import ImageRejected
 from fieldmark.utils.logging import progress_bar
+from fieldmark.utils.printable import NAMED, some_of
 from fieldmark.utils.threads import in_order
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ def check_files(table: PhotoTable, checker: Checker) -> PhotoTable:
         for batch in checker(table.root, rows):
             findings += batch
             bar.advance(len(batch))
+    path_of = dict(rows)
+    if bad := [f"{path_of[each[0]]} ({each[-1]})" for each in findings if each[-1] is not None]:
+        logger.warning(
+            f"{len(bad):,} of {len(rows):,} photos cannot be used: {some_of(bad)}."
+            + " All of them with the reasons: fieldmark index." * (len(bad) > NAMED)
+        )
     found = pl.DataFrame(findings, schema=_SCHEMA, orient="row").with_columns(checked=True)
     seen, refused = pl.col("checked").is_not_null(), pl.col("found_reason").is_not_null()
     return table.with_frame(

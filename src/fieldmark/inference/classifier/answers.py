@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.taxonomic import MOST_CLASSES
 from fieldmark.utils.choices import Decision
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 from fieldmark.utils.typing import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -120,10 +122,9 @@ def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
             known.setdefault(name.casefold(), set()).add(column)
     asked = {" ".join(name.split()): None for name in names}
     if unknown := [name for name in asked if name.casefold() not in known]:
-        more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
         said = (
-            f"This classifier does not know {', '.join(map(repr, unknown[:10]))}{more}: name its labels by "
-            "their ids, scientific or common names, or higher taxa."
+            f"This classifier does not know {some_of([*map(repr, unknown)], most=10)}: name its labels by "
+            f"their ids, scientific or common names, or higher taxa.{_nearest(unknown[:10], taxa)}"
         )
         if len(unknown) == len(asked):
             raise InputError(said)
@@ -132,6 +133,14 @@ def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
     if len(columns) < 2:
         raise InputError(f"Of the names given, {len(columns)} is a label: a choice needs at least two.")
     return sorted(columns)
+
+
+def _nearest(unknown: Sequence[str], taxa: Sequence[Taxon]) -> str:
+    """Return a sentence with the known names that are most like unknown ones."""
+    known = {name.casefold(): name for taxon in taxa for name in (taxon.name, taxon.common_name) if name}
+    found = {name: get_close_matches(name.casefold(), known, 1, 0.75) for name in unknown}
+    alike = [f"{known[near[0]]!r} for {name!r}" for name, near in found.items() if near]
+    return f" Is it {', '.join(alike)}?" if alike else ""
 
 
 def check_decision(decision: str, taxonomy: Taxonomy) -> None:

@@ -13,7 +13,7 @@ from fieldmark.inference.formats.camtrap_package import CAMTRAP_PACKAGE
 from fieldmark.inference.formats.darwin_core import DARWIN_CORE
 from fieldmark.inference.formats.megadetector import MEGADETECTOR
 from fieldmark.inference.formats.speciesnet import SPECIESNET
-from fieldmark.inference.formats.table import CSV, PARQUET
+from fieldmark.inference.formats.table import CSV, PARQUET, XLSX
 from fieldmark.inference.predictor import PhotoResult
 from fieldmark.inference.record import Record, to_record
 from fieldmark.utils.errors import InputError
@@ -28,15 +28,15 @@ JSON_LINES = Writer.of_lines("jsonl", ".jsonl", _json_lines, timed="local")
 WRITERS: dict[str, Writer] = {
     writer.name: writer
     for writer in (
-        *(CSV, JSON_LINES, PARQUET, CAMTRAP, CAMTRAP_PACKAGE, DARWIN_CORE, MEGADETECTOR, SPECIESNET),
+        *(CSV, XLSX, JSON_LINES, PARQUET, CAMTRAP, CAMTRAP_PACKAGE, DARWIN_CORE, MEGADETECTOR, SPECIESNET),
     )
 }
 
 __all__ = ["WRITERS", "FormatOptions", "Writer", "lines", "text_lines", "writer_of"]
 
 
-def writer_of(path: Path, *, wide: bool) -> Writer:
-    """Return the format for a file name; raises InputError if none has its suffix or it cannot be `wide`."""
+def writer_of(path: Path, *, wide: bool, candidates: bool = False) -> Writer:
+    """Return the format for a file name; raises InputError if none has its suffix, or it is no such table."""
     suffixes = {writer.suffix: writer for writer in WRITERS.values()}
     ends = [suffix for suffix in suffixes if f"/{path.as_posix()}".endswith(suffix)]
     if not ends:
@@ -45,6 +45,8 @@ def writer_of(path: Path, *, wide: bool) -> Writer:
     end = max(ends, key=len)  # `.dwc.csv` ends in `.csv` too
     if wide and not suffixes[end].wide:
         raise InputError(f"--wide is a column a label, which {end} has not: use .csv.")
+    if candidates and not suffixes[end].wide:
+        raise InputError(f"--candidates is a row a label, which {end} has not: use .csv or .xlsx.")
     return suffixes[end]
 
 
@@ -54,6 +56,7 @@ def lines(
     taxonomy: Taxonomy,
     *,
     wide: bool = False,
+    candidates: bool = False,
     boxes: float | None = None,
 ) -> Iterator[str]:
     """Return the lines to print for results, as `text` or in a format that can be printed."""
@@ -63,7 +66,7 @@ def lines(
     if writer.lines is None:
         raise InputError(f"{form} cannot be printed: name a file with --out.")
     records = (to_record(result, len(taxonomy), wide=wide, timed=writer.timed) for result in results)
-    return writer.lines(records, FormatOptions(taxonomy, wide, boxes=boxes))
+    return writer.lines(records, FormatOptions(taxonomy, wide, candidates, boxes=boxes))
 
 
 def text_lines(results: Iterable[PhotoResult]) -> Iterator[str]:

@@ -19,7 +19,8 @@ class FormatOptions:
     """Options of the output, the same for every format."""
 
     taxonomy: Taxonomy  # of the labels that the scores are divided among
-    wide: bool = False  # a row a photo and a column a label, instead of a row a label
+    wide: bool = False  # a row a photo and a column a label
+    candidates: bool = False  # a row a label; else tables for people have a row a photo, see `tidy`
     by: str = "fieldmark"  # the classifier, for formats that record it
     boxes: float | None = None  # the confidence from which on a box counted; None: whole photos
     events: bool = False  # whether records are of events
@@ -43,6 +44,7 @@ class Writer:
     write: Callable[[Path, Iterable[Record], FormatOptions], None]
     lines: Lines | None = None  # without line ends, to print; None: it cannot be printed
     timed: Timed = False  # whether it records when and where a photo was taken
+    beside: tuple[str, ...] = ()  # names of the files that it writes as well, in the same folder
 
     @classmethod
     def of_lines(
@@ -52,13 +54,18 @@ class Writer:
         lines: Lines,
         *,
         end: str = "\n",
+        start: bytes = b"",
         wide: bool = False,
         timed: Timed = False,
     ) -> Writer:
-        """Make a text format from a function that gives its lines, each followed by `end`."""
+        """Make a text format from a function that gives its lines, each followed by `end`.
+
+        A file begins with `start`: a byte-order mark, say.
+        """
 
         def write(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
             with io.replacing(path) as temporary, temporary.open("wb") as handle:
+                handle.write(start)
                 handle.writelines(f"{text}{end}".encode() for text in lines(records, options))
 
         return cls(name, suffix, wide, write, lines, timed)

@@ -38,6 +38,7 @@ _MEDIA = (
     *("fileMediatype", "exifData", "favorite", "mediaComments"),
 )
 _TABLES = {"deployments": _DEPLOYMENTS, "media": _MEDIA, "observations": camtrap.FIELDS}
+_FILES = tuple(f"{name}.csv" for name in _TABLES)
 Row = Mapping[str, str]
 
 
@@ -232,4 +233,4 @@ def _say_what_is_missing(tables: Mapping[str, Sequence[Row]]) -> None:
         )
 
 
-CAMTRAP_PACKAGE = Writer("camtrap-dp-package", "/datapackage.json", False, _write, timed=True)
+CAMTRAP_PACKAGE = Writer("camtrap-dp-package", "/datapackage.json", False, _write, timed=True, beside=_FILES)

@@ -20,11 +20,13 @@ def read_deployments(path: Path) -> list[dict[str, str]]:
         InputError: it cannot be read, lacks the column `deploymentID`, has one twice, or a latitude or
             longitude that cannot be.
     """
-    from fieldmark.data.readers import tabular  # here, so that `predict` starts without it
+    from fieldmark.data.readers import column_names, tabular  # here, so that `predict` starts without it
 
-    rows = tabular.read_text_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    rows = tabular.read_text_table(path)
     tabular.require_columns(rows, ("deploymentID",), path, "a table with columns of Camtrap DP's deployments")
-    rows = rows.drop_nulls("deploymentID")
+    rows = rows.drop_nulls("deploymentID").with_columns(
+        column_names.with_point(name) for name in DEGREES if name in rows.columns
+    )
     if twice := rows.filter(rows["deploymentID"].is_duplicated())["deploymentID"].to_list():
         raise InputError(f"{path} has the deploymentID {twice[0]!r} twice: keep one of its rows.")
     found = [{name: value for name, value in row.items() if value} for row in rows.to_dicts()]

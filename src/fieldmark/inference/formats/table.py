@@ -1,16 +1,26 @@
-"""Predictions as a table, in CSV or Parquet: a row a label, or with `wide` a row a photo."""
+"""Predictions as a table, in CSV, Excel or Parquet.
+
+CSV and Excel have a row a photo, see `tidy`. With `candidates`, and in Parquet, they have a row a label; with
+`wide` a row a photo and a column a label.
+"""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
+from fieldmark.inference.formats import tidy
 from fieldmark.inference.formats.base import FormatOptions, Writer, csv_line
 from fieldmark.inference.record import Record, event_id
 from fieldmark.utils import io
+from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import printable
 
 COLUMNS = (
     *("file_name", "kingdom", "phylum", "class", "order", "family", "genus"),
@@ -34,8 +44,16 @@ CLIP = ("seconds",)
 _ROWS = 50_000  # of a Parquet file that are in memory as Python values at once
 
 
-def _columns_of(options: FormatOptions) -> tuple[str, ...]:
+def _is_tidy(options: FormatOptions) -> bool:
+    return not (options.wide or options.candidates)
+
+
+def columns_of(options: FormatOptions) -> tuple[str, ...]:
+    """Return the columns of a table with these options."""
     boxes = options.boxes is not None
+    if _is_tidy(options):
+        further = EVENT if options.events else BOX if boxes else ()
+        return (*dict.fromkeys((*tidy.COLUMNS, *further)), *CLIP * options.clips)
     found = columns(options.taxonomy, wide=options.wide, boxes=boxes, events=options.events)
     return (*found, *NOTE * options.notes, *CLIP * options.clips)
 
@@ -57,9 +75,17 @@ def columns(
     return (*WIDE, *own, "rejected")
 
 
-def _rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> list[list[Any]]:
-    """Return the rows of one photo or box, in the order of `columns`; None for a missing value."""
-    found = _about_rows(record, taxonomy, options)
+def rows_of(record: Record, options: FormatOptions) -> list[list[Any]]:
+    """Return the rows of one photo, box or event, in the order of `columns_of`; None for a missing value."""
+    if _is_tidy(options):
+        row = tidy.row_of(record)
+        if "event" in record:
+            row |= dict(zip(EVENT, _event_columns(record), strict=True))
+            row |= {end: tidy.clock_time(row[end]) for end in ("start", "end")}
+        elif options.boxes is not None:
+            row |= zip(BOX, _box_columns(record), strict=True)
+        return [[*row.values(), *[_seconds(record)] * options.clips]]
+    found = _about_rows(record, options.taxonomy, options)
     more = [record.get("note")] * options.notes + [_seconds(record)] * options.clips
     return [[*row, *more] for row in found]
 
@@ -77,11 +103,13 @@ def _about_rows(record: Record, taxonomy: Taxonomy, options: FormatOptions) -> l
     found = _label_rows(record, taxonomy, wide=options.wide)
     if "event" in record:
         return [[*row, *_event_columns(record)] for row in found]
-    if options.boxes is None:
-        return found
+    return found if options.boxes is None else [[*row, *_box_columns(record)] for row in found]
+
+
+def _box_columns(record: Record) -> list[Any]:
     if (box := record.get("detection")) is None:
-        return [[*row, record.get("kind"), *[None] * 5] for row in found]
-    return [[*row, box["category"], box["confidence"], *box["box"]] for row in found]
+        return [record.get("kind"), *[None] * 5]
+    return [box["category"], box["confidence"], *box["box"]]
 
 
 def _event_columns(record: Record) -> list[Any]:
@@ -134,10 +162,11 @@ def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
 
 
 def _csv(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
-    yield csv_line(_columns_of(options))
+    yield csv_line(columns_of(options))
+    plain = _short if _is_tidy(options) else _plain
     for record in records:
-        for row in _rows(record, options.taxonomy, options):
-            yield csv_line([_plain(each) for each in row])
+        for row in rows_of(record, options):
+            yield csv_line([plain(each) for each in row])
 
 
 def _plain(value: object) -> object:
@@ -152,22 +181,87 @@ def _plain(value: object) -> object:
             return value
 
 
+def _short(value: object) -> object:
+    """Return a cell without zeros at the end; a time as spreadsheets read it in any country."""
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return value.isoformat(" ") if isinstance(value, datetime) else _plain(value)
+
+
 def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
     import polars as pl
 
+    options = replace(options, candidates=True)
     special = {"score": pl.Float64, "among": pl.UInt32, "unknown": pl.Boolean, "detected": pl.String}
     special |= dict.fromkeys((*EVENT, *NOTE, *CLIP), pl.String) | dict.fromkeys(
         ("photos", "count"), pl.UInt32
     )
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
-    schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in _columns_of(options)}
+    schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in columns_of(options)}
     parts = [pl.DataFrame(schema=schema)]
-    every = (row for each in records for row in _rows(each, options.taxonomy, options))
+    every = (row for each in records for row in rows_of(each, options))
     while some := list(islice(every, _ROWS)):
         parts.append(pl.DataFrame(some, schema=schema, orient="row"))
     with io.replacing(path) as temporary:
         pl.concat(parts).write_parquet(temporary)
 
 
-CSV = Writer.of_lines("csv", ".csv", _csv, end="\r\n", wide=True)
+_LONGEST = 60  # characters that a column of a sheet is wide
+MOST_ROWS = 1_048_575
+"""How many rows a sheet of Excel holds below the names of its columns."""
+_MOST_COLUMNS = 16_384
+_MOST_CHARACTERS = 32_767  # of a cell
+
+
+def _xlsx(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
+    """Write a sheet for Excel: the first row stays in view, texts are texts, and dates are dates."""
+    from xlsxwriter import Workbook
+
+    names = columns_of(options)
+    every = (row for each in records for row in rows_of(each, options))
+    check_sheet(0, len(names))
+    with io.replacing(path) as temporary, Workbook(str(temporary), {"constant_memory": True}) as book:
+        sheet = book.add_worksheet("photos")
+        bold = book.add_format({"bold": True})
+        percent = book.add_format({"num_format": "0.0%"})
+        forms = {date: "yyyy-mm-dd", datetime: "yyyy-mm-dd hh:mm:ss"}
+        shown = {kind: book.add_format({"num_format": form}) for kind, form in forms.items()}
+        sheet.freeze_panes(1, 0)
+        widths = [len(name) + 4 for name in names]  # room for the button of the filter
+        for column, name in enumerate(names):
+            sheet.write_string(0, column, name, bold)
+        number = 0
+        for number, row in enumerate(every, 1):
+            check_sheet(number)
+            for column, value in enumerate(row):
+                match value:
+                    case None:
+                        continue
+                    case bool():
+                        sheet.write_boolean(number, column, value)
+                    case int() | float():
+                        score = names[column].endswith("score")
+                        sheet.write_number(number, column, value, *([percent] if score else []))
+                    case date() if value.year >= 1900:  # Excel knows no earlier ones
+                        sheet.write_datetime(number, column, value, shown[type(value)])
+                        widths[column] = max(widths[column], len(forms[type(value)]) + 1)
+                    case _:
+                        text = printable(str(value))[:_MOST_CHARACTERS]
+                        sheet.write_string(number, column, text)
+                        widths[column] = max(widths[column], len(text) + 1)
+        sheet.autofilter(0, 0, number, len(names) - 1)
+        for column, width in enumerate(widths):
+            sheet.set_column(column, column, min(width, _LONGEST))
+
+
+def check_sheet(rows: int, columns: int = 0) -> None:
+    """Raise InputError for what does not fit into a sheet of Excel."""
+    if rows > MOST_ROWS or columns > _MOST_COLUMNS:
+        raise InputError(
+            f"A sheet of Excel holds {MOST_ROWS:,} rows and {_MOST_COLUMNS:,} columns: use .csv."
+        )
+
+
+CSV = Writer.of_lines("csv", ".csv", _csv, end="\r\n", start=codecs.BOM_UTF8, wide=True, timed="local")
+XLSX = Writer("xlsx", ".xlsx", wide=True, write=_xlsx, timed="local")
 PARQUET = Writer("parquet", ".parquet", wide=True, write=_parquet)

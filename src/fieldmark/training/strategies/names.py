@@ -29,6 +29,7 @@ from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.folds import cross_fitted
 from fieldmark.utils.errors import InputError
+from fieldmark.utils.printable import some_of
 
 _ALONE = "names alone"
 _STRENGTHS = (1.0, 0.1, 0.01)
@@ -107,9 +108,8 @@ def _labelled(table: PhotoTable, classifier: Classifier) -> PhotoTable:
         found = (known.get(name_key(name)) for name in (taxon.id, taxon.name, taxon.common_name) if name)
         becomes[taxon.id] = next((each for each in found if each), None)
     if strange := sorted(label for label, name in becomes.items() if name is None):
-        more = f" and {len(strange) - 5:,} more" if len(strange) > 5 else ""
         raise InputError(
-            f"Labels of the photos are none of the classifier's names: {', '.join(strange[:5])}{more}. "
+            f"Labels of the photos are none of the classifier's names: {some_of(strange)}. "
             "Add them to the list of names and make the classifier anew, or give their accepted names "
             "with --names."
         )
