@@ -52,7 +52,7 @@ def common(
     """Define the options of the program itself."""
 
 
-def application(only: str = "") -> typer.Typer:
+def command_line(only: str = "") -> typer.Typer:
     """Return the command line.
 
     Args:
@@ -86,7 +86,7 @@ def __getattr__(name: str) -> typer.Typer:
     """Return the command line with all commands as `app`."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return application()
+    return command_line()
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -100,7 +100,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, _stop)
     sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
-        application(next(iter(sys.argv[1:]), ""))()
+        command_line(next(iter(sys.argv[1:]), ""))()
     except FieldmarkError as error:
         logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
