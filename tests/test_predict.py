@@ -390,11 +390,11 @@ def test_another_classifier_begins_anew_and_a_changed_photo_is_named_again(
     inference.to_file(out, classifier, items)
     before = out.read_bytes()
     inference.to_file(out, classifier, items)
-    assert "16 photos were named before" in capsys.readouterr().err
+    assert "16 photos were predicted before" in capsys.readouterr().err
     assert out.read_bytes() == before
     shutil.copy(insects / "Apis mellifera" / "00.jpg", folder / "00.jpg")
     inference.to_file(out, classifier, items)
-    assert "15 photos were named before" in capsys.readouterr().err
+    assert "15 photos were predicted before" in capsys.readouterr().err
     inference.to_file(out, classifier.only(["Apis mellifera", "Danaus plexippus"]), items)
     assert "predicted again" in capsys.readouterr().err
     assert {row["third"] for row in table(out.read_bytes().decode("utf-8-sig"))} == {""}
