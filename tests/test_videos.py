@@ -206,7 +206,7 @@ def test_one_answer_a_clip_with_its_times(run, tmp_path: Path, traps: Path, mode
     out = tmp_path / "answers.jsonl"
     done = run("predict", model, traps, "--out", out)
     assert done.code == 2
-    assert "1 of 4 photos are rejected" in done.err
+    assert "1 of 4 photos could not be used" in done.err
     photo, apis, danaus, text = rows_of(out)
     assert text["rejected"] == "not-an-image"
     assert "clip" not in photo
@@ -239,13 +239,13 @@ def test_rows_of_frames_and_tables(run, tmp_path: Path, traps: Path, model: Path
     for name in ("clips.csv", "clips.parquet"):
         run("predict", model, traps, "--out", tmp_path / name, "--top", "1")
     table = pl.read_csv(tmp_path / "clips.csv")
-    seconds = dict(table.filter(pl.col("rejected").is_null()).select("file_name", "seconds").iter_rows())
+    seconds = dict(table.drop_nulls("name").select("file", "seconds").iter_rows())
     assert {Path(name).name: each for name, each in seconds.items()} == {
         "photo.jpg": None, "apis.mp4": "0; 1; 2", "danaus.avi": "1; 2; 3",
     }  # fmt: skip
     assert pl.read_parquet(tmp_path / "clips.parquet")["seconds"].to_list() == table["seconds"].to_list()
     run("predict", model, traps, "--out", tmp_path / "frames.csv", "--frames", "--every", "0.5", "--top", "1")
-    frames = pl.read_csv(tmp_path / "frames.csv").filter(pl.col("file_name").str.ends_with("danaus.avi"))
+    frames = pl.read_csv(tmp_path / "frames.csv").filter(pl.col("file").str.ends_with("danaus.avi"))
     assert frames["seconds"].cast(pl.Float64).unique().sort().to_list() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5]
     done = run("predict", model, traps / "site1", "--every", "0.1")
     assert "seen at 0, 0.1, 0.2" in done.out
@@ -263,7 +263,7 @@ def test_clips_in_events_and_other_formats(run, tmp_path: Path, traps: Path, mod
     assert {each["event"]["start"] for each in events} == {"", "2024-06-30T05:00:00.000000Z"}
     for suffix in (".camtrap.csv", ".speciesnet.json", ".dwc.csv", ".megadetector.json"):
         done = run("predict", model, traps, "--out", tmp_path / f"a{suffix}")
-        assert "1 of 4 photos are rejected" in done.err
+        assert "1 of 4 photos could not be used" in done.err
     document = json.loads((tmp_path / "a.megadetector.json").read_text())
     of = {Path(each["file"]).name: each for each in document["images"]}
     assert of["danaus.avi"]["frame_rate"] == 10
