@@ -196,6 +196,8 @@ def _records(project: Project, form: str) -> tuple[Taxonomy, list[Record]]:
         about |= {"latitude": latitude, "longitude": longitude}
         about = {name: value for name, value in about.items() if value is not None}
         named = photo.state == "person" and photo.label is not None
+        for label in photo.record.get("labels", ()):  # an older classifier may have known other species
+            taxa.setdefault(label["name"], Taxon(label["taxon_id"], label["name"], label["common_name"]))
         if photo.record and not (named and form == "megadetector"):
             records.append(cast(Record, photo.record | about))
         if named:

@@ -11,7 +11,7 @@ def suggest(project: Project, count: int = AT_ONCE) -> tuple[int, ...]:
     """Return the photos whose labels should help most, the most helpful first.
 
     They are those with the smallest margins between the two most probable labels, and one of each event,
-    since photos of one visit are much alike. `benchmarks/next.py` compares this rule with others.
+    since photos of one visit are much alike. The benchmark `next` compares rules.
     """
     found = project.rows(
         "SELECT id FROM (SELECT p.id, a.margin, row_number() OVER "

@@ -74,7 +74,7 @@ def command_line(only: str = "") -> typer.Typer:
         for name in names:
             if known and name != only:
                 continue
-            file = "application" if name == "app" else name  # `app` is the whole command line, below
+            file = "browser" if name == "app" else name  # `app` is the whole command line, below
             module = import_module(f"fieldmark.cli.{file}")
             command = getattr(module, name)
             summary = describe(command, module.__doc__ or "")
