@@ -136,7 +136,10 @@ def history(project: Project, limit: int = 100) -> list[Action]:
 def _actions(project: Project, which: str, value: int) -> list[Action]:
     count = "(SELECT count(*) FROM changes WHERE action = a.id)"
     found = project.rows(f"SELECT id, at, reviewer, what, {count}, undone FROM actions a {which}", (value,))
-    return [Action(*row[:5], bool(row[5])) for row in found]
+    return [
+        Action(number, at, reviewer, what, photos, bool(undone))
+        for number, at, reviewer, what, photos, undone in found
+    ]
 
 
 def disagreements(project: Project) -> list[Disagreement]:

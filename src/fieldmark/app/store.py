@@ -296,8 +296,9 @@ class Project:
                 f"WHERE p.id IN ({','.join('?' * len(some))})",
                 some,
             ):
-                record = json.loads(row[12]) if row[12] else {}
-                found[row[0]] = Photo(row[0], Path(row[1]), *row[2:11], bool(row[11]), record)
+                number, path, *about, sure, record = row
+                known = json.loads(record) if record else {}
+                found[number] = Photo(number, Path(path), *about, bool(sure), known)  # type: ignore[call-arg]
         return [found[each] for each in ids if each in found]
 
     def names(self) -> list[str]:

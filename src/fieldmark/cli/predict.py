@@ -99,7 +99,7 @@ def predict(
     opt.use_cache(cache)
     from fieldmark import inference
 
-    shown = {"wide": wide, "candidates": candidates}
+    shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
     _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)

@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from nicegui import run, ui
 
@@ -36,6 +36,14 @@ _SAID = {
 _KINDS = {"train": "Training", "grow": "Learning again", "predict": "Naming photos"}
 
 
+R = TypeVar("R")
+
+
+async def in_thread(call: Callable[..., R], *arguments: object) -> R:
+    """Call a function that takes long, while the page goes on."""
+    return cast(R, await run.io_bound(call, *arguments))  # None only while the application stops
+
+
 @contextmanager
 def saying_errors() -> Iterator[None]:
     """Show an error that fieldmark raises on purpose as a message."""
@@ -55,7 +63,7 @@ def reviewer(project: Project) -> str:
 
 
 @contextmanager
-def frame(project: Project, path: str, intro: str, refresh: Callable[[], None]) -> Iterator[None]:
+def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]) -> Iterator[None]:
     """Show the bar and the heading, then what the block adds; `refresh` is called after undo and redo."""
     ui.add_css(STATIC / "app.css")
     ui.page_title(f"{NAMES[path]} · fieldmark")
@@ -131,7 +139,7 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
                 call(found)
 
     async def look() -> None:
-        for each in await run.io_bound(learning.take_over, project) or ():
+        for each in await in_thread(learning.take_over, project):
             on_done(each)
         found = job()
         card.visible = found is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nicegui import run, ui
+from nicegui import ui
 
 from fieldmark.app import learning, queues
 from fieldmark.app.jobs import Job
-from fieldmark.app.pages.frame import frame, job_panel, saying_errors
+from fieldmark.app.pages.frame import frame, in_thread, job_panel, saying_errors
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
 
@@ -25,8 +25,8 @@ def show(project: Project) -> None:
 
                 note = ui.notification(f"Looking for photos in {path.name} …", spinner=True, timeout=None)
                 with saying_errors():
-                    found = await run.io_bound(inference.find_photos, [path])
-                    added = await run.io_bound(project.add_new, found, path)
+                    found = await in_thread(inference.find_photos, [path])
+                    added = await in_thread(project.add_new, found, path)
                     project.set("new folder", str(path if path.is_dir() else path.parent))
                     known = len(found) - added
                     said = f"; {known:,} are known already" if known else ""

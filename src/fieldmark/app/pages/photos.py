@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nicegui import run, ui
+from nicegui import ui
 
 from fieldmark.app import decisions, queues
-from fieldmark.app.pages.frame import frame, reviewer, saying_errors, species_input
+from fieldmark.app.pages.frame import frame, in_thread, reviewer, saying_errors, species_input
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.pages.wall import PhotoWall
 from fieldmark.app.queues import Query, Which
@@ -34,7 +34,7 @@ class _Page:
     def build(self) -> None:
         with ui.row().classes("items-center gap-2 w-full"):
             ui.button("Add photos", icon="create_new_folder", on_click=self.ask)
-            toggle = ui.toggle(_WHICH, value="all", on_change=self.set_which)  # type: ignore[arg-type]
+            toggle = ui.toggle(_WHICH, value="all", on_change=self.set_which)
             toggle.props('aria-label="Which photos" no-caps')
             self.said = ui.label().classes("fm-dim").props('role="status"')
         with ui.element("div").classes("fm-columns"):
@@ -90,8 +90,8 @@ class _Page:
 
         note = ui.notification(f"Reading {path.name} …", spinner=True, timeout=None)
         with saying_errors():
-            table = await run.io_bound(readers.read, path)
-            added, refused = await run.io_bound(self.project.add_labelled, table, path)
+            table = await in_thread(readers.read, path)
+            added, refused = await in_thread(self.project.add_labelled, table, path)
             self.project.set("folder", str(path if path.is_dir() else path.parent))
             ui.notify(f"{added:,} photos added; {refused:,} of {len(table):,} are refused.", type="positive")
         note.dismiss()

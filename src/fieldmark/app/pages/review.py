@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from nicegui import run, ui
+from nicegui import ui
 
 from fieldmark.app import decisions, learning, pictures, queues
-from fieldmark.app.pages.frame import frame, reviewer, saying_errors, species_input
+from fieldmark.app.pages.frame import frame, in_thread, reviewer, saying_errors, species_input
 from fieldmark.app.pages.wall import PhotoWall
 from fieldmark.app.queues import Query, Wall
-from fieldmark.app.store import EMPTY, Project
+from fieldmark.app.store import EMPTY, Photo, Project
 
 _BY = {"species": "Species", "event": "Event", "doubt": "Doubt", "place": "Place"}
 _WHICH = {"open": "To review", "done": "Reviewed", "all": "All", "disagreements": "Disagreements"}
@@ -37,7 +37,9 @@ class Review:
     """The wall, the photo in focus, and what is done with what is chosen."""
 
     def __init__(self, project: Project) -> None:
-        self.project, self.photo, self.chosen = project, None, []  # type: ignore[var-annotated]
+        self.project = project
+        self.photo: Photo | None = None
+        self.chosen: list[int] = []
 
     def build(self) -> None:
         """Add the elements of the page."""
@@ -184,7 +186,7 @@ class Review:
         """Show what a decision has changed, and go on to the next photo."""
         self.wall.fresh()
         if several or len(self.chosen) > 1:
-            self.wall.clear()
+            self.wall.choose_nothing()
         else:
             self.wall.next()
         self.say()
@@ -224,7 +226,7 @@ class Review:
         classifier, photo = learning.classifier_of(self.project), self.photo
         if classifier is None or photo is None:
             return
-        found = await run.io_bound(pictures.alike, classifier, photo.path) or []
+        found = await in_thread(pictures.alike, classifier, photo.path)
         self.alike_box.clear()
         with self.alike_box:
             if not found:

@@ -57,7 +57,7 @@ class PhotoWall(ui.element, component=STATIC / "wall.js"):
         """Read the photos that are shown again: their names have changed."""
         self.run_method("fresh")
 
-    def clear(self) -> None:
+    def choose_nothing(self) -> None:
         """Choose nothing."""
         self.run_method("clear")
 
