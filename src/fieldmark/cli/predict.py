@@ -99,7 +99,7 @@ def predict(
     opt.use_cache(cache)
     from fieldmark import inference
 
-    shown = {"wide": wide, "candidates": candidates}
+    shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
     _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
     classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
@@ -120,7 +120,7 @@ def predict(
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
-            lines = partial(inference.lines, format, boxes=at.threshold if at else None, **shown)
+            lines = partial(inference.lines, format, **shown, boxes=at.threshold if at else None)
             records = _printed(results, lines, classifier, keep=bool(xmp or copies))
     _finish(records, items, out, xmp, copies)
 
