@@ -120,7 +120,7 @@ def predict(
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = inference.with_progress(run(classifier, items, top), len(items))
-            lines = partial(inference.lines, format, boxes=at.threshold if at else None, **shown)
+            lines = partial(inference.lines, format, **shown, boxes=at.threshold if at else None)
             records = _printed(results, lines, classifier, keep=bool(xmp or copies))
     _finish(records, items, out, xmp, copies)
 
