@@ -376,7 +376,7 @@ def test_unreadable_photos_are_rows_with_a_reason(run, tmp_path: Path, shared: P
     assert len(document["images"]) == len([*folder.iterdir()])
     assert failed
     assert done.code == 2
-    assert f"{len(failed)} of {len(document['images'])} photos are rejected" in done.err
+    assert f"{len(failed)} of {len(document['images'])} photos could not be used" in done.err
     assert all(each["detections"] is None for each in failed)
     assert all(each["failure"].startswith("Failure image access: ") for each in failed)
     assert len(boxes_in(out)["good.jpg"] or ()) == 3
@@ -553,7 +553,7 @@ def test_megadetector_by_its_own_package(run, tmp_path: Path, megadetector: None
     out = tmp_path / "boxes.json"
     done = run("detect", folder, "--model", tmp_path / "md_v5a.0.0.pt", "--out", out)
     assert done.code == 2
-    assert "2 of 4 photos are rejected" in done.err
+    assert "2 of 4 photos could not be used" in done.err
     assert "prints" not in done.out + done.err
     document = json.loads(out.read_text())
     assert document["info"]["detector"] == "md_v5a.0.0.pt"

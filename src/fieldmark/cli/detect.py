@@ -55,4 +55,4 @@ def detect(
     rejected = detect_to_file(out, detector, items, threshold=threshold, settings=classes or "")
     typer.echo(f"Written: {out}")
     if rejected:
-        raise InputError(f"{rejected:,} of {len(items):,} photos are rejected; the output has the reasons.")
+        raise InputError(f"{rejected:,} of {len(items):,} photos could not be used; {out} has the reasons.")
