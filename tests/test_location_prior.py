@@ -193,6 +193,26 @@ def test_places_in_tables(tmp_path: Path) -> None:
         readers.read(path)
 
 
+def test_index_reads_times_and_places_from_exif_data(tmp_path: Path, run: Callable[..., Any]) -> None:
+    """What the list says stays; photos without EXIF data stay unknown."""
+    (tmp_path / "a.jpg").write_bytes(exif_photo({1: "N", 2: (1.0, 0.0, 0.0), 3: "E", 4: (2.0, 0.0, 0.0)}))
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "b.jpg")
+    listed = tmp_path / "photos.csv"
+    (tmp_path / "c.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    rows = "a.jpg,x,,,\nb.jpg,y,,,\nc.jpg,x,47.25,8.5,2023-01-05\n"
+    listed.write_text(f"file_name,label,latitude,longitude,taken\n{rows}")
+    columns = ("taken", "latitude", "longitude")
+    for verify, first in (
+        ("--verify", ("2023-06-30T12:00:00Z", 1.0, 2.0)),
+        ("--no-verify", (None, None, None)),
+    ):
+        out = tmp_path / f"{verify}.parquet"
+        done = run("index", listed, "--out", out, verify)
+        assert done.code == 0, done.err
+        found = pl.read_parquet(out).sort("path").select(columns).rows()
+        assert found == [first, (None, None, None), ("2023-01-05", 47.25, 8.5)]
+
+
 TAXA = [Taxon("1", "Apis mellifera"), Taxon("2", "Danaus plexippus")]
 
 

@@ -4,7 +4,7 @@ Arguments:
     photos: Photos in any layout, or an annotation file.
 Options:
     out: The Parquet table to write.
-    verify: Open every file: digest, size, whether it is an image.
+    verify: Open every file: digest, size, whether it is an image; time and place from its EXIF data.
     by_location: Keep all photos of a location in one part of a split.
     empty: Keep photos that are labelled as empty, as a class.
 """
@@ -30,6 +30,7 @@ def index(
     shards: opt.Positive = 16,
 ) -> None:
     from fieldmark.data import readers, synonyms
+    from fieldmark.data.locations import with_exif
     from fieldmark.data.photos import by_location as grouped_by_location
 
     accepted = synonyms.read(names)
@@ -41,4 +42,5 @@ def index(
     if verify:
         with opt.cluster_workers(cluster, shards) as workers:
             table = workers.look(table) if workers else readers.verify_files(table)
+        table = with_exif(table)
     opt.write_table(accepted.apply(table), out)

@@ -14,6 +14,7 @@ import numpy as np
 from fieldmark.data import images
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
+from fieldmark.utils.threads import in_order
 from fieldmark.utils.typing import BoolArray, DoubleArray, IntArray
 
 if TYPE_CHECKING:
@@ -83,6 +84,35 @@ def location_of(place: Place, latitude: float | None, longitude: float | None, t
     if latitude is None or longitude is None:
         return np.nan, np.nan, day
     return latitude, longitude, day
+
+
+def with_exif(table: PhotoTable) -> PhotoTable:
+    """Fill in when and where kept photos were taken from their EXIF data, where their list does not say.
+
+    Only files of this machine are read.
+    """
+    import polars as pl
+
+    unknown = pl.any_horizontal(pl.col(name).is_null() for name in ("taken", *DEGREES))
+    rows = [
+        (number, place)
+        for number, path in table.kept.filter(unknown).select("id", "path").iter_rows()
+        if places.is_local(place := places.photo_of(table.file_of(path)))
+    ]
+    found = in_order(images.exif_of, [place for _, place in rows])
+    seen = [
+        (number, each.taken or None, each.latitude, each.longitude)
+        for (number, _), each in zip(rows, found, strict=True)
+    ]
+    schema = {"id": pl.String, "taken": pl.String} | dict.fromkeys(DEGREES, pl.Float64)
+    new = pl.DataFrame(seen, schema, orient="row")
+    frame = table.frame.join(new, on="id", how="left", suffix="_seen", maintain_order="left")
+    no_place = pl.any_horizontal(pl.col(name).is_null() for name in DEGREES)
+    frame = frame.with_columns(
+        pl.coalesce("taken", "taken_seen").alias("taken"),
+        *(pl.when(no_place).then(f"{name}_seen").otherwise(name).alias(name) for name in DEGREES),
+    )
+    return table.with_frame(frame)
 
 
 def locations_of(table: PhotoTable, ids: Sequence[str]) -> tuple[Locations, list[str]]:
