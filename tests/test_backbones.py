@@ -187,7 +187,8 @@ def test_a_partial_file_is_accounted_for(state: dict[str, torch.Tensor], tmp_pat
     )
     assert not account.complete
     assert account.pretrained
-    start = f"{SMALL}_part.safetensors (sha256 {(account.digest or '')[:8]}…): 44 of 50 tensors"
+    digest = (account.digest or "")[:8]
+    start = f"pretrained weights (44 of 50 tensors) from {SMALL}_part.safetensors, sha256 {digest}…"
     assert account.summary.startswith(start)
     assert account.summary.endswith(
         "; features.12.squeeze, features.12.expand1x1, features.12.expand3x3 random"
@@ -227,8 +228,8 @@ def test_densenets_published_names_are_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "filled", "total", "end"),
     [
-        ("squeezenet1_1", 50, 50, "filled"),
-        ("mobilenet_v2", 260, 260, "filled"),
+        ("squeezenet1_1", 50, 50, "…"),
+        ("mobilenet_v2", 260, 260, "…"),
         ("alexnet", 10, 14, "classifier.1, classifier.4 random"),
         ("shufflenet_v2_x0_5", 275, 280, "conv5.0, conv5.1 random"),
     ],
@@ -240,6 +241,7 @@ def test_accounts_of_real_files(shared: Path, name: str, filled: int, total: int
     assert (account.filled, account.total, account.ignored) == (filled, total, ())
     assert account.summary.endswith(end)
     assert account.complete == (filled == total)
+    assert account.summary.startswith("pretrained weights (complete) from ") == account.complete
 
 
 # --- files that do not -----------------------------------------------------------------------------

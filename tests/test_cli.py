@@ -203,7 +203,9 @@ def test_predict_prints_text_csv_and_json_lines(run, here: Path) -> None:
     text = run("predict", "model", folder)
     assert text.code == 0
     assert text.out.count(".jpg") == 16
-    rows = list(csv.DictReader(run("predict", "model", folder, "--format", "csv").out.splitlines()))
+    rows = list(
+        csv.DictReader(run("predict", "model", folder, "--format", "csv", "--candidates").out.splitlines())
+    )
     answers = [row for row in rows if row["source"] != "candidate"]
     assert len(answers) == 16
     labels = [row for row in rows if row["taxon_id"]]

@@ -119,5 +119,5 @@ class WeightsInfo:
         # The layers with random values, in order: a.1.weight, a.1.bias -> a.1
         layers = dict.fromkeys(name.rpartition(".")[0] or name for name in self.random)
         rest = f"; {', '.join(layers)} random" if layers else ""
-        filled = "all of it" if self.complete else f"{self.filled} of {self.total} tensors"
+        filled = "complete" if self.complete else f"{self.filled} of {self.total} tensors"
         return f"pretrained weights ({filled}) from {self.source}, sha256 {self.digest[:8]}…{rest}"
