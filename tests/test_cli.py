@@ -277,7 +277,7 @@ BAD = {
     "no photo at all": ("predict", "model"),
     "list that is not there": ("predict", "model", "--list", "nowhere.txt"),
     "species nobody knows": ("predict", "model", "insects", "--only", "file"),
-    "output of no known form": ("predict", "model", "insects", "--out", "new.xlsx"),
+    "output of no known form": ("predict", "model", "insects", "--out", "new.docx"),
     "output that is something else": ("predict", "model", "insects", "--out", "lacking.csv"),
     "wide text": ("predict", "model", "insects", "--wide"),
     "no top": ("predict", "model", "insects", "--top", "0"),

@@ -20,7 +20,7 @@ BY_NAME = {each.name: each for each in commands.COMMANDS}
 KINDS = {each.name: each for each in FAULTS}
 # Shares of the calls of a run at which each fault is tried.
 SAMPLE = {
-    "index": {"kill": (0.3, 1.0), "ENOSPC": (0.6,), "SIGTERM": (0.2,)},
+    "index": {"kill": (0.3, 1.0), "ENOSPC": (0.4,), "SIGTERM": (0.2,)},
     "extract": {"kill": (0.55,), "EIO": (0.65,)},
     "predict": {"kill": (0.6,), "EDQUOT": (0.45,), "Ctrl-C": (0.5,)},
     "fetch": {"kill": (0.5,), "EROFS": (0.25,)},
