@@ -79,6 +79,8 @@ for each in json.loads(sys.argv[1]):
         cli.main()
     except SystemExit as leave:
         assert not leave.code, (each, leave.code)
+import fieldmark.utils.io
+
 assert not hasattr(fieldmark.utils.io.os, "fork")
 import fieldmark.serving.app
 import fieldmark.serving.server
@@ -88,7 +90,7 @@ from fieldmark.data.transforms import Preprocess
 decoder._limit(1000)
 decoder._allow_seconds(1)
 data = open(json.loads(os.environ["PHOTO"]), "rb").read()
-kind, crops = decoder._outcome(data, [Preprocess(size=16, fit="squash")], 10**6)
+kind, crops = decoder._outcome(data, None, [Preprocess(size=16, fit="squash")], decoder.Task([], 10**6, 9.0))
 assert kind == decoder.CROP, crops
 print(json.dumps(sorted(set(written))))
 '''

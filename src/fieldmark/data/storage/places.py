@@ -238,7 +238,8 @@ def _member(place: TarMember, max_bytes: int) -> bytes:
     else:
         try:
             with place.file.open("rb", buffering=0) as handle:
-                handle.seek(place.offset)
+                # A place beyond all that a file system can hold is an error.
+                handle.seek(min(place.offset, handle.seek(0, os.SEEK_END)))
                 data = handle.read(place.size)
         except FileNotFoundError as error:
             raise ImageRejected(RejectReason.MISSING, f"no file {place.file}") from error
