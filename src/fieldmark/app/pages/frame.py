@@ -138,9 +138,19 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
             with saying_errors():
                 call(found)
 
+    def taken() -> dict[Path, Job]:
+        found = (each for each in jobs.every(project.folder) if each.kind in kinds)
+        return {each.folder: each for each in found if each.about.get("taken")}
+
+    shown = set(taken())
+
     async def look() -> None:
-        for each in await in_thread(learning.take_over, project):
-            on_done(each)
+        await in_thread(learning.take_over, project)
+        # The results may have been taken over by another page, or by one that was left.
+        for folder, each in taken().items():
+            if folder not in shown:
+                shown.add(folder)
+                on_done(each)
         found = job()
         card.visible = found is not None
         if found is None:
