@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -634,3 +635,24 @@ def test_answers_by_rank_and_detection_of_other_species() -> None:
     assert pages._unknown(older) is None
     assert pages._ranks({}) is None
     assert pages._unknown({"unknown": None}) is None
+
+
+def test_the_intervals_of_the_page_allow_for_what_was_not_learned_from(
+    photo_of: Callable[[str], Path | None],
+) -> None:
+    evaluation = EVALUATIONS["complete"]
+    texts = []
+    for share in (1.0, 0.5):
+        text = classifier_page(
+            ABOUT, evaluation, taxonomy=TAXONOMY, photos=photo_of, train_counts={}, share_learned=share
+        )
+        found = evaluation.summary(share_learned=share).top1_error_interval
+        assert found is not None
+        texts.append(page.right_interval(found))
+        assert texts[-1] in text
+    assert texts[0] != texts[1]
+
+
+def test_a_trained_classifier_s_page_has_the_intervals_of_its_file(model: Path) -> None:
+    interval = json.loads((model / "evaluation.json").read_text("utf-8"))["top1_error_interval"]
+    assert page.right_interval(interval) in (model / "report.html").read_text("utf-8")

@@ -39,6 +39,7 @@ def classifier_page(
     train_counts: Mapping[str, int],
     coordinates: Mapping[str, tuple[float, float]] | None = None,
     rejected: Mapping[str, Sequence[str]] | None = None,
+    share_learned: float = 1.0,
 ) -> str:
     """Render the page of a classifier as one HTML text that needs no other file.
 
@@ -59,11 +60,13 @@ def classifier_page(
         train_counts: The number of training photos of each taxon.
         coordinates: Latitude and longitude of locations, in degrees; None: no map.
         rejected: For each reason the paths of photos that were not used, or of some of them.
+        share_learned: See `fieldmark.evaluation.intervals.error_interval`.
     """
     about = {**_DEFAULTS, **about}
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
         about |= {"part": "held-out", "chosen_on": "photos of other folds"}
-    summary, answered = evaluation.summary(train_counts=train_counts).to_dict(), _answered(evaluation, about)
+    measured = evaluation.summary(train_counts=train_counts, share_learned=share_learned)
+    summary, answered = measured.to_dict(), _answered(evaluation, about)
     badge = "" if about["weights_complete"] else "partial weights"
     return page.render(
         "classifier.html",

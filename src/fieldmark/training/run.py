@@ -94,6 +94,7 @@ class Trained:
             train_counts=splits.train_counts(),
             coordinates=coordinates(data.table),
             rejected=data.table.rejected_names(),
+            share_learned=self.summary.measurement.least_ratio,
         )
         io.write_text(out / "report.html", page)
 
