@@ -65,18 +65,16 @@ def classifier_page(
     about = {**_DEFAULTS, **about}
     if (about["measured"].get("measurement") or {}).get("way") == "folds":
         about |= {"part": "held-out", "chosen_on": "photos of other folds"}
-    measured = evaluation.summary(train_counts=train_counts, share_learned=share_learned)
-    summary, answered = measured.to_dict(), _answered(evaluation, about)
-    badge = "" if about["weights_complete"] else "partial weights"
+    summary = evaluation.summary(train_counts=train_counts, share_learned=share_learned).to_dict()
+    answered = _answered(evaluation, about)
     return page.render(
         "classifier.html",
         title=about["name"],
         about=about,
         summary=summary,
         headline=_headline(summary, about),
-        badge="random weights" if about["weights"] == "random" else badge,
+        badge=_badge(about),
         classes=_classes(summary, taxonomy)[:MOST_CLASSES],
-        classes_more=max(0, len(summary["per_class"]) - MOST_CLASSES),
         groups=_groups(summary),
         answered=answered,
         verdict=_verdict(summary, about["measured"].get("answered"), answered),
@@ -91,8 +89,13 @@ def classifier_page(
         unknown=_unknown(about["measured"]),
         curve=_curve(about["curve"]),
         members=about["ensemble"]["members"] if about["ensemble"] else [],
-        pruned=summary["photos"] - summary["photos_kept"],
     )
+
+
+def _badge(about: About) -> str:
+    if about["weights"] == "random":
+        return "random weights"
+    return "" if about["weights_complete"] else "partial weights"
 
 
 _NEW_CLASSES = 20  # that are named
