@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ av = pytest.importorskip("av")
 
 from fieldmark import inference  # noqa: E402
 from fieldmark.data import videos  # noqa: E402
+from fieldmark.data.locations import Locations  # noqa: E402
 from fieldmark.data.readers.box_files import read_boxes  # noqa: E402
 from fieldmark.data.videos import Clip, Sampling, is_video  # noqa: E402
+from fieldmark.evaluation.location_prior import KernelPrior, LocationRule  # noqa: E402
 from fieldmark.inference.classifier import Classifier  # noqa: E402
+from fieldmark.inference.classifier.location import LocationPrior  # noqa: E402
 from fieldmark.utils.errors import ImageRejected, InputError, RejectReason  # noqa: E402
 
 SIZE = (64, 64)
@@ -367,3 +371,23 @@ def test_names_of_clips_and_a_folder_of_clips_and_photos(tmp_path: Path, traps: 
     shutil.copy(traps / "site1" / "apis.mp4", tmp_path)
     [alone] = inference.find_photos([tmp_path])
     assert alone.sampling is None
+
+
+def test_the_prior_counts_once_for_each_frame_as_for_a_photo(classifier: Classifier, tmp_path: Path) -> None:
+    """A classifier that is `at` one place stays there; the prior of a clip's own place is computed once."""
+    here, there = (47.0, 8.0), (52.0, 13.5)
+    rows = np.repeat([[*here, 100], [*there, 100]], 50, axis=0)
+    kernel = KernelPrior(Locations.of(rows), np.repeat([0, 1], 50), len(classifier.taxa))
+    soft = replace(classifier, temperature=30.0, thresholds={}, ood=None)
+    placed = replace(soft, prior=LocationPrior(kernel, LocationRule(1.0)))
+    [item] = inference.find_all([clip_of(tmp_path / "a.avi", moving(20))], [], Sampling())
+    taken = replace(item, latitude=here[0], longitude=here[1], taken="2023-04-10T12:00:00Z")
+
+    def scores(by: Classifier, clip: Any) -> Any:
+        [found] = inference.predict(by, [clip])
+        return found.scores
+
+    np.testing.assert_allclose(scores(placed, taken), scores(placed.at(*here, 100), item), atol=1e-6)
+    away = placed.at(*there, 100)
+    np.testing.assert_allclose(scores(away, taken), scores(away, item), atol=1e-6)
+    assert not np.allclose(scores(placed, taken), scores(placed, item), atol=1e-3)

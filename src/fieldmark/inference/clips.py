@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 
 from fieldmark.data.detections import Detection
-from fieldmark.data.events import seconds_of
+from fieldmark.data.events import seconds_of, shifted
 from fieldmark.data.images import boxes
+from fieldmark.data.locations import Location, day_of_year
 from fieldmark.data.videos import Clip, Sampling
 from fieldmark.inference import predictor
 from fieldmark.inference.classifier import Classifier
+from fieldmark.inference.classifier.asking import rank_at
 from fieldmark.inference.events import combine, named_by, rule_of
 from fieldmark.inference.inputs import InputPhoto, Kind
 from fieldmark.inference.predictor import ClipResult, PhotoResult, place_to_read
@@ -44,20 +47,24 @@ def _of_clip(classifier: Classifier, photo: InputPhoto, top: int) -> PhotoResult
         return _without_animals(photo, photo.seen or ())
     clip = Clip(place, photo.sampling or Sampling(), of_frame)
     frames, waiting = list[PhotoResult](), deque[InputPhoto]()
+    where, at = _location(photo), cache(classifier.at)  # one place and day for all frames
     for output in classifier.stream(_crops(clip, photo, of_frame, waiting)):
         if isinstance(output, ImageRejected):
             return PhotoResult(photo, None, output)
-        p_C, ood_score = output
-        if classifier.prior and photo.latitude is not None and photo.longitude is not None:
-            here = classifier.at(photo.latitude, photo.longitude, photo.taken)
-            p_C = here.local.probabilities(p_C) if here.local else p_C
-        prediction = classifier.rank(p_C, top, ood_score)
+        prediction, p_C = rank_at(classifier, *output, top, where, at)
         frames.append(PhotoResult(waiting.popleft(), prediction, scores=p_C))
     if photo.taken is None and seconds_of(clip.started) is not None:
         photo = replace(photo, taken=clip.started)
     if not frames:  # the clip has none of the frames that have boxes
         return _without_animals(photo, ())
     return _combined(classifier, photo, frames, clip.rate, top)
+
+
+def _location(photo: InputPhoto) -> Location | None:
+    """Return where and when a clip was taken, as its list says; None: nowhere known."""
+    if photo.latitude is None or photo.longitude is None:
+        return None
+    return photo.latitude, photo.longitude, day_of_year(photo.taken and shifted(photo.taken, photo.late))
 
 
 def _by_frame(seen: Sequence[Detection]) -> dict[int, list[Detection]]:
