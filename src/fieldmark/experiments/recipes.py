@@ -195,23 +195,29 @@ SPARSITIES = (0.5, 0.8, 0.9)
 
 
 def compact(options: Options) -> Recipe:
-    """Return a study of smaller models: magnitude pruning with retraining, and smaller networks.
+    """Return a study of smaller models: zeros in place of small weights, 8-bit integers, smaller networks.
 
-    The first of `options.backbones` (or the default network) is where it starts, the others are the smaller
-    ones. All layers are trained, by the same recipe; measured on the test part, which no choice used.
+    The first of `options.backbones` (or the default network) is where it starts; it also teaches the
+    others, which are the smaller ones. All layers are trained, by the same recipe; measured on the test part,
+    which no choice used.
     """
     start, *smaller = options.backbones or (LITE0, "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5")
-    how: dict[str, Any] = {"pruned": False, "part": "test", "epochs": options.epochs, "mode": "tuned"}
+    how: dict[str, Any] = {"pruned": False, "part": "test", "epochs": options.epochs}
+    whole = partial(Run, "compact", transfer="all", mode="tuned", keep=True, **how)
+    int8 = partial(Run, "compact", transfer="all", mode="int8", **how)
     return Recipe(
         "compact",
         "Smaller models on your photos",
         (
-            Run("compact", start, start, "all", **how),
+            whole(start, start),
+            *(whole(f"{start}, {share:.0%} zeros", start, sparsity=share) for share in SPARSITIES),
+            *(whole(name, name) for name in smaller),
+            *(whole(f"{name}, taught by {start}", name, teacher=start) for name in smaller),
+            *(int8(f"{name}, int8", name, source=name) for name in (start, *smaller)),
             *(
-                Run("compact", f"{start}, {share:.0%} zeros", start, "all", sparsity=share, **how)
-                for share in SPARSITIES
+                int8(f"{name}, taught by {start}, int8", name, source=f"{name}, taught by {start}")
+                for name in smaller
             ),
-            *(Run("compact", name, name, "all", **how) for name in smaller),
         ),
     )
 

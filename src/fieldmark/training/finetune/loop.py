@@ -23,6 +23,7 @@ from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.device import fabric
+from fieldmark.training.finetune.distillation import Teacher
 from fieldmark.training.finetune.layers import accepted, set_checkpointing, set_modes
 from fieldmark.training.finetune.step import Loss, Updater
 from fieldmark.utils import io
@@ -52,6 +53,7 @@ def finetune(
     save_every: float = 30.0,
     stop: Callable[[], bool] = lambda: False,
     loss: Loss | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
 
@@ -67,6 +69,7 @@ def finetune(
         stop: called after each update; whether to stop.
         loss: the loss of logits (N, C) and labels (N,) that is minimised; None: the cross-entropy. The
             curve's training loss is this loss, its validation loss always the cross-entropy.
+        teacher: a network whose probabilities are learned beside the labels; None: the labels alone.
 
     Raises:
         ValueError: the recipe does not crop, and the training crops are larger than the others.
@@ -79,8 +82,8 @@ def finetune(
     _check_sides(train, val, recipe)
     recipe = accepted(network, recipe, val.side)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    update = Updater(network, recipe, steps=steps, loss=loss)
-    run = _digest_of(network, train, val, recipe)
+    update = Updater(network, recipe, steps=steps, loss=loss, teacher=teacher)
+    run = _digest_of(network, train, val, recipe, teacher)
     state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
     state.resume()
     distributed.barrier()  # no process writes before all have read
@@ -154,8 +157,11 @@ def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
     return float(loss), float((logits.argmax(1) != labels).float().mean())
 
 
-def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning) -> str:
-    """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
+def _digest_of(
+    network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning, teacher: Teacher | None
+) -> str:
+    """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes, its teacher."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([recipe.key, isinstance(train.pixels, StreamedCrops), parts, shapes])
+    taught = [teacher.key] if teacher else []
+    return io.digest([recipe.key, isinstance(train.pixels, StreamedCrops), parts, shapes, *taught])
