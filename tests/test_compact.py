@@ -13,7 +13,7 @@ from tests.test_finetune import CLASSES, crops, tiny
 from torch.nn import functional
 
 from fieldmark.experiments import Budget, Options, Run, StudyConfig, StudyResult, compact, study
-from fieldmark.experiments.compact import choose
+from fieldmark.experiments.compact_models import choose
 from fieldmark.experiments.recipes import RECIPES
 from fieldmark.experiments.records import CurvePoint, StudyRow
 from fieldmark.inference.classifier import Classifier
@@ -127,7 +127,7 @@ def test_the_same_call_reuses_all_rows(made: StudyResult, insects: Path) -> None
 def test_a_model_becomes_an_ordinary_classifier(
     made: StudyResult, label: str, tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldmark.experiments.compact.choose", lambda rows, _: rows[row])
+    monkeypatch.setattr("fieldmark.experiments.compact_models.choose", lambda rows, _: rows[row])
     row = [each.label for each in made.rows].index(label)
     trained = compact(made.folder, tmp_path / "model")
     assert trained.summary.top1_error == pytest.approx(made.rows[row].val_top1_error)
@@ -142,20 +142,23 @@ def test_a_model_becomes_an_ordinary_classifier(
 def test_the_command_makes_one_and_refuses_what_cannot_be(
     made: StudyResult, tmp_path: Path, run: Any
 ) -> None:
-    done = run("export", made.folder, tmp_path / "model", "--compact", "--max-size", "5MB")
+    done = run("export", made.folder, "--compact", tmp_path / "model", "--max-size", "5MB")
     assert done.code == 0, done.err
     assert (tmp_path / "model" / "report.html").is_file()
+    other = tmp_path / "other"
     for options, told in (
-        (["--compact", "--max-size", "1kB"], "the smallest file has"),
-        (["--compact", "--max-size", "much"], "give megabytes, such as 5MB"),
-        (["--compact", "--min-rate", "0"], "must be above 0"),
-        (["--max-size", "5MB"], "add --compact"),
-        (["--compact", "--compute", "int8"], "leave them out with --compact"),
+        (["--compact", other, "--max-size", "1kB"], "the smallest file has"),
+        (["--compact", other, "--max-size", "much"], "give megabytes, such as 5MB"),
+        (["--compact", other, "--min-rate", "0"], "must be above 0"),
+        (["--compact", other, "--compute", "int8"], "leave them out with --compact"),
+        (["--onnx", other, "--max-size", "5MB"], "name a folder with --compact"),
+        (["--compact", other, "--onnx", other], "Name a file with --onnx"),
+        ([], "Name a file with --onnx"),
     ):
-        refused = run("export", made.folder, tmp_path / "other", *options)
+        refused = run("export", made.folder, *options)
         assert refused.code == 2
         assert told in " ".join(refused.err.split())
-        assert not (tmp_path / "other").exists()
+        assert not other.exists()
 
 
 def test_a_network_that_is_gone_is_one_sentence(made: StudyResult, tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_a_budget_that_nothing_keeps_says_what_there_is() -> None:
         ({"teacher": "nobody"}, "needs the network of an earlier row 'nobody'"),
         ({"teacher": "large", "sparsity": 0.5}, "leave one of them out"),
         ({"source": "large"}, "needs a source, and no other mode has one"),
-        ({"mode": "int8"}, "needs a source"),
+        ({"mode": "int8", "keep": False}, "needs a source"),
         ({"mode": "cached", "transfer": "last", "part": "val"}, "its mode must be 'tuned'"),
     ],
 )

@@ -1,16 +1,16 @@
-"""Export a classifier as one ONNX file, with preprocessing and calibration, or a small model of a study.
+"""Export a classifier as one ONNX file, with preprocessing and calibration; or a small model of a study.
 
 Arguments:
     model: The folder of a classifier that `fieldmark train` wrote; with --compact that of a study.
-    out: The ONNX file to write; with --compact the folder of the new classifier.
 Options:
+    onnx: The ONNX file to write.
     compute: exact in float32, or int8 in 8-bit integers, if that is faster here; its loss is printed.
         [default: as trained]
     check: Photos or folders to check the file on; repeatable. [default: the classifier's own]
 Small models:
-    compact: Make a classifier of the model of a study (fieldmark study compact) with the lowest validation
-        error within the limits below.
-    max_size: The largest file, in megabytes: 5MB.
+    compact: The folder of a new classifier: that of the model of a study (fieldmark study compact) with the
+        lowest validation error within the limits below.
+    max_size: The largest file of its network, in megabytes: 5MB.
     max_memory: The most memory that running it adds, in megabytes: 50MB.
     min_rate: The fewest photos a second, one at a time, on one core of the machine of the study.
 """
@@ -31,26 +31,34 @@ _UNITS = {"kb": 1e-3, "mb": 1.0, "gb": 1e3}
 
 def export(
     model: Path,
-    out: Path,
+    onnx: Path | None = None,
     compute: Compute | None = None,
     check: list[Path] | None = None,
-    compact: bool = False,
+    compact: Path | None = None,
     max_size: str | None = None,
     max_memory: str | None = None,
     min_rate: float | None = None,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
-    if compact:
+    if (onnx is None) == (compact is None):
+        raise InputError("Name a file with --onnx, or of a study the folder of a classifier with --compact.")
+    if compact is not None:
         if compute or check:
             raise InputError("--compute and --check are for an ONNX file: leave them out with --compact.")
-        _compact(model, out, max_size, max_memory, min_rate)
-        return
-    if max_size or max_memory or min_rate is not None:
-        raise InputError("--max-size, --max-memory and --min-rate choose a model of a study: add --compact.")
+        _compact(model, compact, max_size, max_memory, min_rate)
+    elif max_size or max_memory or min_rate is not None:
+        raise InputError(
+            "--max-size, --max-memory and --min-rate choose a model of a study: name a folder with --compact."
+        )
+    elif onnx is not None:
+        _export(model, onnx, compute, check or [])
+
+
+def _export(model: Path, onnx: Path, compute: Compute | None, check: list[Path]) -> None:
     from fieldmark.inference import export as exporting
 
-    written = exporting.run(model, out, check or (), compute=compute)
+    written = exporting.run(model, onnx, check, compute=compute)
     typer.echo(f"float32: {written.parity}")
     if written.loss is not None:
         typer.echo(f"int8, on photos that it was not calibrated on: {written.loss}")

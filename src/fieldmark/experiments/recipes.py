@@ -203,8 +203,14 @@ def compact(options: Options) -> Recipe:
     """
     start, *smaller = options.backbones or (LITE0, "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5")
     how: dict[str, Any] = {"pruned": False, "part": "test", "epochs": options.epochs}
-    whole = partial(Run, "compact", transfer="all", mode="tuned", keep=True, **how)
-    int8 = partial(Run, "compact", transfer="all", mode="int8", **how)
+
+    def whole(label: str, name: str, **more: Any) -> Run:
+        return Run("compact", label, name, "all", mode="tuned", keep=True, **how, **more)
+
+    def int8(source: str, name: str) -> Run:
+        return Run("compact", f"{source}, int8", name, "all", mode="int8", source=source, **how)
+
+    taught = {name: f"{name}, taught by {start}" for name in smaller}
     return Recipe(
         "compact",
         "Smaller models on your photos",
@@ -212,12 +218,9 @@ def compact(options: Options) -> Recipe:
             whole(start, start),
             *(whole(f"{start}, {share:.0%} zeros", start, sparsity=share) for share in SPARSITIES),
             *(whole(name, name) for name in smaller),
-            *(whole(f"{name}, taught by {start}", name, teacher=start) for name in smaller),
-            *(int8(f"{name}, int8", name, source=name) for name in (start, *smaller)),
-            *(
-                int8(f"{name}, taught by {start}, int8", name, source=f"{name}, taught by {start}")
-                for name in smaller
-            ),
+            *(whole(label, name, teacher=start) for name, label in taught.items()),
+            *(int8(name, name) for name in (start, *smaller)),
+            *(int8(label, name) for name, label in taught.items()),
         ),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
 from safetensors import SafetensorError
 
 from fieldmark.data.subset import LabelledPhotos
@@ -110,8 +111,8 @@ def with_cost(row: StudyRow, backbone: Backbone) -> StudyRow:
     except InputError:
         return row
     found = footprint(graph, backbone.architecture.input_size)
-    memory = {} if math.isnan(found.memory_megabytes) else {"memory_megabytes": found.memory_megabytes}
-    return replace(row, file_megabytes=found.file_megabytes, rate=found.rate, **memory)
+    memory = UNSET if math.isnan(found.memory_megabytes) else found.memory_megabytes
+    return replace(row, file_megabytes=found.file_megabytes, rate=found.rate, memory_megabytes=memory)
 
 
 def quantised(backbone: Backbone, extractor: FeatureExtractor, train: LabelledPhotos) -> Backbone:
@@ -124,7 +125,8 @@ def quantised(backbone: Backbone, extractor: FeatureExtractor, train: LabelledPh
 
 def int8(context: StudyContext, run: Run) -> StudyRow:
     """Measure the kept network of another row in 8-bit integers."""
-    start, parts, extractor = time.perf_counter(), context.data.parts, context.view(run)
+    start, parts = time.perf_counter(), context.data.parts
+    extractor = replace(context.view(run), engine=ENGINE)
     classes, source = context.data.classes(run), named(context, run, run.source)
     backbone = context.networks.of(source)
     network = read(context.out, source.id, backbone, len(classes))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.models.runtime import graphs
-from fieldmark.utils.errors import InputError, first_line
+from fieldmark.utils.errors import InputError
 
 _CALLS = 15
 _WARM = 3
@@ -45,7 +45,8 @@ def footprint(graph: Path, side: int) -> Footprint:
     command = [sys.executable, "-m", __name__, str(graph), str(side)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{graph} cannot be measured: {first_line(done.stderr)[:200]}")
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"{graph} cannot be measured: {why[:200]}")
     memory, rate = json.loads(done.stdout.splitlines()[-1])
     return Footprint(graph.stat().st_size / 1e6, memory, rate)
 

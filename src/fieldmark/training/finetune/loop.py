@@ -62,17 +62,15 @@ def finetune(
         train: training crops; with `random_crop` their side may be larger than that of `val`.
         val: validation crops, for loss and error after every epoch.
         recipe: how to train.
-        checkpoint: the file for the state, written by the first process; an interrupted run resumes
-            from it, with the same result. That of another recipe, other photos or another kind of
-            network is ignored.
+        checkpoint: the file for the state, written by the first process; an interrupted run resumes from
+            it, with the same result. That of another recipe, network or teacher, or other photos is ignored.
         save_every: seconds between checkpoints; there is also one after each epoch.
         stop: called after each update; whether to stop.
-        loss: the loss of logits (N, C) and labels (N,) that is minimised; None: the cross-entropy. The
-            curve's training loss is this loss, its validation loss always the cross-entropy.
+        loss: the loss of logits (N, C) and labels (N,); None: the cross-entropy, as always for `val`.
         teacher: a network whose probabilities are learned beside the labels; None: the labels alone.
 
     Raises:
-        ValueError: the recipe does not crop, and the training crops are larger than the others.
+        ValueError: the recipe does not crop, and training crops are larger than the others.
         Stopped: `stop` returned true.
         StoreError: `checkpoint` is damaged.
 
@@ -82,7 +80,7 @@ def finetune(
     _check_sides(train, val, recipe)
     recipe = accepted(network, recipe, val.side)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    update = Updater(network, recipe, steps=steps, loss=loss, teacher=teacher)
+    update = Updater(network, recipe, steps, loss, teacher)
     run = _digest_of(network, train, val, recipe, teacher)
     state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
     state.resume()
