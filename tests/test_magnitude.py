@@ -127,5 +127,6 @@ def test_a_sparsity_that_cannot_be_is_one_sentence(
 
 def test_the_recipe_starts_from_the_first_network() -> None:
     made = RECIPES["compact"](Options(backbones=("alexnet", "squeezenet1_1")))
-    assert [run.backbone for run in made.runs] == ["alexnet"] * (1 + len(SPARSITIES)) + ["squeezenet1_1"]
+    names = [run.backbone for run in made.runs]
+    assert names[: 2 + len(SPARSITIES)] == ["alexnet"] * (1 + len(SPARSITIES)) + ["squeezenet1_1"]
     assert len({run.id for run in made.runs}) == len(made.runs)

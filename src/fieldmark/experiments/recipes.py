@@ -195,23 +195,32 @@ SPARSITIES = (0.5, 0.8, 0.9)
 
 
 def compact(options: Options) -> Recipe:
-    """Return a study of smaller models: magnitude pruning with retraining, and smaller networks.
+    """Return a study of smaller models: zeros in place of small weights, 8-bit integers, smaller networks.
 
-    The first of `options.backbones` (or the default network) is where it starts, the others are the smaller
-    ones. All layers are trained, by the same recipe; measured on the test part, which no choice used.
+    The first of `options.backbones` (or the default network) is where it starts; it also teaches the
+    others, which are the smaller ones. All layers are trained, by the same recipe; measured on the test part,
+    which no choice used.
     """
     start, *smaller = options.backbones or (LITE0, "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5")
-    how: dict[str, Any] = {"pruned": False, "part": "test", "epochs": options.epochs, "mode": "tuned"}
+    how: dict[str, Any] = {"pruned": False, "part": "test", "epochs": options.epochs}
+
+    def whole(label: str, name: str, **more: Any) -> Run:
+        return Run("compact", label, name, "all", mode="tuned", keep=True, **how, **more)
+
+    def int8(source: str, name: str) -> Run:
+        return Run("compact", f"{source}, int8", name, "all", mode="int8", source=source, **how)
+
+    taught = {name: f"{name}, taught by {start}" for name in smaller}
     return Recipe(
         "compact",
         "Smaller models on your photos",
         (
-            Run("compact", start, start, "all", **how),
-            *(
-                Run("compact", f"{start}, {share:.0%} zeros", start, "all", sparsity=share, **how)
-                for share in SPARSITIES
-            ),
-            *(Run("compact", name, name, "all", **how) for name in smaller),
+            whole(start, start),
+            *(whole(f"{start}, {share:.0%} zeros", start, sparsity=share) for share in SPARSITIES),
+            *(whole(name, name) for name in smaller),
+            *(whole(label, name, teacher=start) for name, label in taught.items()),
+            *(int8(name, name) for name in (start, *smaller)),
+            *(int8(label, name) for name, label in taught.items()),
         ),
     )
 

@@ -67,6 +67,10 @@ class StudyRow(Record):
     photo_ms: float | None = None  # milliseconds that the network takes for one answer, without decoding
     sparsity: float | UnsetType = UNSET  # the share of weights that are zero, where the `Run` has one
     megabytes: float | UnsetType = UNSET  # of a trained network's weights in a file, zeros left out
+    network: str | UnsetType = UNSET  # the id of the row whose kept network this one is
+    file_megabytes: float | UnsetType = UNSET  # of a kept network's graph, as it is exported
+    memory_megabytes: float | UnsetType = UNSET  # that a kept network adds to a process that runs it
+    rate: float | UnsetType = UNSET  # photos a second of a kept network, one at a time, on one core
     bands: Mapping[str, Band] | None = None  # errors over rare (`tail`), `medium`, frequent (`head`) classes
     val_top1_error: float | None = None  # over photos of the learned classes
     val_top1_error_all_classes: float | None = None  # over all; one of a pruned class counts as wrong

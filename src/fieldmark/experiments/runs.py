@@ -15,13 +15,14 @@ from fieldmark.utils.choices import Crop, Transfer
 if TYPE_CHECKING:
     from torch import nn
 
-Mode = Literal["cached", "literal", "finetune", "tuned", "ensemble", "head", "tail", "early"]
+Mode = Literal["cached", "literal", "finetune", "tuned", "int8", "ensemble", "head", "tail", "early"]
 """How a row is made:
 
     cached      the last layer is trained on cached features
     literal     the network itself is run in every epoch, with its last layer as its library defines it
     finetune    the same, with all layers trained as in the paper
     tuned       all layers, from the best last layer on cached features, by the recipe `finetune.good`
+    int8        the kept network of the row `source`, computed in 8-bit integers
     ensemble    the probabilities of all rows of `members` are averaged
     head        the kind of head `head` is trained on cached features
     tail        the method `head` for rare classes, on cached features
@@ -76,6 +77,11 @@ class Run:
             those of the recipe `finetune.good`.
         sparsity: for `tuned` with all layers: the share of weights that become zero by magnitude pruning,
             in rounds of `epochs` each (see `fieldmark.training.finetune.magnitude`); None: none.
+        teacher: for `tuned`: the label of an earlier row of the table, whose kept network teaches this one
+            (see `fieldmark.training.finetune.distillation`); empty: the labels alone.
+        source: for `int8`: the label of an earlier row of the table, whose kept network is computed.
+        keep: for `tuned`: whether the trained network stays in the folder of the study, and what it takes
+            to run it is measured.
         network: a PyTorch network of your own: an `OwnNetwork`, or a function that builds one whose
             output are the features.
         loss: your own loss, of logits (N, C) and labels (N,), instead of the cross-entropy: for
@@ -107,6 +113,9 @@ class Run:
     crop: Crop | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     sparsity: float | None = None
+    teacher: str = ""
+    source: str = ""
+    keep: bool = False
     network: OwnNetwork | Callable[[], nn.Module] | None = None
     loss: Loss | None = None
     version: str = ""
@@ -138,6 +147,9 @@ class Run:
             "size": None,
             "crop": None,
             "sparsity": None,
+            "teacher": "",
+            "source": "",
+            "keep": False,
         }  # where unset, older rows keep their keys
         out = {"network", "loss", "version", *(n for n, unset in later.items() if getattr(self, n) == unset)}
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in out}
@@ -166,6 +178,8 @@ class Run:
             *(f"{self.size}px" if self.size else "", self.crop or ""),
             re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
             "" if self.sparsity is None else f"{self.sparsity}zeros",
+            "taught" if self.teacher else "",
+            re.sub(r"[^\w.]+", "-", f"of-{self.source}") if self.source else "",
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",
             "test" if self.part == "test" and not self.best_of else "",
         ]

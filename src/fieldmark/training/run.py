@@ -192,6 +192,22 @@ def extend(
         return _run(strategy, out, callbacks, command)
 
 
+def train_by(strategy: pipeline.Strategy, out: str | Path, *, command: str = "") -> Trained:
+    """Make a classifier by a strategy, and write it to a folder.
+
+    Args:
+        strategy: how photos are prepared, and what is fitted.
+        out: a new or empty folder, or that of an older classifier.
+        command: what was typed, for the report.
+
+    Raises:
+        InputError: anything about the photos or the folder.
+        StoreError: another process writes to the folder.
+    """
+    with _claimed(out):
+        return _run(strategy, out, (), command)
+
+
 def _claimed(out: str | Path | None) -> AbstractContextManager[object]:
     """Be the only writer of the folder; of several processes that train together, the first one is."""
     if out is None or distributed.process_index():

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from fieldmark.experiments.runs import Run
-from fieldmark.experiments.study import cross_validated
+from fieldmark.experiments.study import compacting, cross_validated
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance
 from fieldmark.heads.softmax import Hyperparameters, Training
-from fieldmark.training.finetune import FineTuning, good
+from fieldmark.training.finetune import FineTuning, distillation, good
 from fieldmark.training.finetune.magnitude import ROUNDS
 from fieldmark.utils import io
 
@@ -30,6 +30,10 @@ def key(context: StudyContext, run: Run) -> str:
         about["how"] = fine_tuning(context, run).key
     if run.sparsity is not None:
         about["rounds"] = ROUNDS
+    for label in filter(None, (run.teacher, run.source)):
+        about["source"] = context.rows[compacting.named(context, run, label).id].key
+    if run.teacher:
+        about["distillation"] = [distillation.TEMPERATURE, distillation.WEIGHT]
     if run.mode == "head":
         views = (context.view(run, name) for name in run.learn + run.ask)
         about["views"] = [each.crop_for(context.networks.of(run)).key() for each in views]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fieldmark.experiments import own
 from fieldmark.experiments.findings import by_error
 from fieldmark.experiments.records import StudyRow
 from fieldmark.experiments.runs import Mode, Part, Run
-from fieldmark.experiments.study import cross_validated, rare_classes
+from fieldmark.experiments.study import compacting, cross_validated, rare_classes
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import fine_tuning, key
 from fieldmark.experiments.study.rows import row_of
@@ -94,12 +94,18 @@ def _network(
     how = fine_tuning(context, run)
     checkpoint = context.out / "checkpoints" / f"{run.id}-{key(context, run)[:16]}.safetensors"
     if run.sparsity is None:
-        curve, seconds = finetune.finetune(network, *crops, how, checkpoint=checkpoint, loss=run.loss)
+        teacher = compacting.teacher_of(context, run)
+        more: dict[str, Any] = {"checkpoint": checkpoint, "loss": run.loss, "teacher": teacher}
+        curve, seconds = finetune.finetune(network, *crops, how, **more)
     else:
         curve, seconds = finetune.prune_in_rounds(network, *crops, how, run.sparsity, checkpoint, run.loss)
     photos, classes = context.data.measured_on(run), context.data.classes(run)
     scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
     row = row_of(context, run, Evaluation.of(photos, scores, classes), seconds, 0.0, curve)
+    if run.keep:
+        compacting.keep(context, run, network)
+        trained = context.networks.of(run).trained(network)[0]
+        row = compacting.with_cost(replace(row, network=run.id), trained)
     checkpoint.unlink(missing_ok=True)
     return replace(row, megabytes=finetune.weight_bytes(network) / 1e6)
 
@@ -173,6 +179,7 @@ MODES: dict[Mode, Callable[[StudyContext, Run], StudyRow]] = {
     "literal": trained,
     "finetune": trained,
     "tuned": tuned,
+    "int8": compacting.int8,
     "ensemble": ensemble,
     "head": cross_validated.head,
     "tail": rare_classes.tail,
@@ -181,7 +188,7 @@ MODES: dict[Mode, Callable[[StudyContext, Run], StudyRow]] = {
 
 
 PARTS: dict[Mode, tuple[Part, ...]] = {
-    **dict.fromkeys(("cached", "literal", "finetune", "tuned"), ("val", "test")),
+    **dict.fromkeys(("cached", "literal", "finetune", "tuned", "int8"), ("val", "test")),
     **dict.fromkeys(("head", "tail"), ("cross", "test")),  # they make choices on validation photos
     "early": ("cross",),
     "ensemble": ("val", "test", "cross"),

@@ -52,6 +52,10 @@ class StudyResult:
         """The rows in the order of the recipe."""
         return self.record.rows
 
+    def row(self, row_id: str) -> StudyRow:
+        """Return a row by its id."""
+        return next(each for each in self.rows if each.id == row_id)
+
     @property
     def differences(self) -> tuple[PairedDifference, ...]:
         """Each row minus the reference of its table, on the same photos."""

@@ -146,6 +146,7 @@ def _check(run: Run, runs: Sequence[Run]) -> None:
         raise InputError(
             f"{row} has a sparsity: it is above 0 and below 1, with the mode 'tuned' and the transfer 'all'."
         )
+    _check_sources(run, row, runs)
     TrainConfig(size=run.size, crop=run.crop)  # refuses values that cannot be
     if (run.size or run.crop) and not run.backbone:
         raise InputError(f"{row} is made from other rows: give `size` and `crop` to those.")
@@ -164,6 +165,22 @@ def _check(run: Run, runs: Sequence[Run]) -> None:
             f"{row} has the mode {run.mode!r} and the part {run.part!r}: its part must be "
             f"{' or '.join(map(repr, parts))}."
         )
+
+
+def _check_sources(run: Run, row: str, runs: Sequence[Run]) -> None:
+    """Refuse networks to keep, teachers and sources that cannot be."""
+    if (run.keep or run.teacher) and run.mode != "tuned":
+        raise InputError(f"{row} keeps its network or has a teacher: its mode must be 'tuned'.")
+    if run.teacher and run.sparsity is not None:
+        raise InputError(f"{row} has a teacher and a sparsity: leave one of them out.")
+    if (run.mode == "int8") != bool(run.source):
+        raise InputError(f"{row}: the mode 'int8' needs a source, and no other mode has one.")
+    before = runs[: runs.index(run)]
+    for label in filter(None, (run.teacher, run.source)):
+        if not any(each.keep and (each.table, each.label) == (run.table, label) for each in before):
+            raise InputError(
+                f"{row} needs the network of an earlier row {label!r} of its table with keep=True."
+            )
 
 
 def _prunable(runs: Sequence[Run], data: StudyPhotos) -> list[Run]:

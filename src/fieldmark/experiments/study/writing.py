@@ -26,7 +26,7 @@ from fieldmark.utils.versions import versions
 KIND = Kind(
     "study",
     "rows",
-    owned=("scores", "study.json", "photos.parquet", "split.parquet", "report.html"),
+    owned=("scores", "networks", "study.json", "photos.parquet", "split.parquet", "report.html"),
     in_place=True,
 )
 """Rows and scores are written as soon as they are known, so that a killed study goes on."""

@@ -3,8 +3,8 @@
 `loop` is the training loop. A recipe (`config`) has all settings: `plain` is the paper's, `good` has the
 improvements since. The other files: `data` and `augment` (the photos), `layers` and `low_rank` (what is
 trained, and how fast), `step` (one update), `adamw8` (the optimiser in 8 bits), `magnitude` (zeros in place
-of the smallest weights), `checkpoint` (interrupted runs), `device` (device and data type), `distributed`
-(several processes), `time_estimate`, `memory_estimate`.
+of the smallest weights), `distillation` (learning from a larger network), `checkpoint` (interrupted runs),
+`device` (device and data type), `distributed` (several processes), `time_estimate`, `memory_estimate`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from fieldmark.data.loader import LabelledCrops
 from fieldmark.training.finetune.checkpoint import seconds_spent
 from fieldmark.training.finetune.config import EPOCHS, FineTuning, good, plain
 from fieldmark.training.finetune.device import join_processes
+from fieldmark.training.finetune.distillation import Teacher
 from fieldmark.training.finetune.layers import set_last_layer, split_trained
 from fieldmark.training.finetune.loop import Stopped, finetune, measure, scores
 from fieldmark.training.finetune.magnitude import prune_in_rounds, weight_bytes
@@ -25,6 +26,7 @@ __all__ = [
     "LabelledCrops",
     "Pace",
     "Stopped",
+    "Teacher",
     "check_memory",
     "finetune",
     "good",

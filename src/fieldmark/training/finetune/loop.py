@@ -23,6 +23,7 @@ from fieldmark.training.finetune.checkpoint import TrainingState
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.data import batches
 from fieldmark.training.finetune.device import fabric
+from fieldmark.training.finetune.distillation import Teacher
 from fieldmark.training.finetune.layers import accepted, set_checkpointing, set_modes
 from fieldmark.training.finetune.step import Loss, Updater
 from fieldmark.utils import io
@@ -52,6 +53,7 @@ def finetune(
     save_every: float = 30.0,
     stop: Callable[[], bool] = lambda: False,
     loss: Loss | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[list[Epoch], float]:
     """Train a network in place.
 
@@ -60,16 +62,15 @@ def finetune(
         train: training crops; with `random_crop` their side may be larger than that of `val`.
         val: validation crops, for loss and error after every epoch.
         recipe: how to train.
-        checkpoint: the file for the state, written by the first process; an interrupted run resumes
-            from it, with the same result. That of another recipe, other photos or another kind of
-            network is ignored.
+        checkpoint: the file for the state, written by the first process; an interrupted run resumes from
+            it, with the same result. That of another recipe, network or teacher, or other photos is ignored.
         save_every: seconds between checkpoints; there is also one after each epoch.
         stop: called after each update; whether to stop.
-        loss: the loss of logits (N, C) and labels (N,) that is minimised; None: the cross-entropy. The
-            curve's training loss is this loss, its validation loss always the cross-entropy.
+        loss: the loss of logits (N, C) and labels (N,); None: the cross-entropy, as always for `val`.
+        teacher: a network whose probabilities are learned beside the labels; None: the labels alone.
 
     Raises:
-        ValueError: the recipe does not crop, and the training crops are larger than the others.
+        ValueError: the recipe does not crop, and training crops are larger than the others.
         Stopped: `stop` returned true.
         StoreError: `checkpoint` is damaged.
 
@@ -79,8 +80,8 @@ def finetune(
     _check_sides(train, val, recipe)
     recipe = accepted(network, recipe, val.side)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
-    update = Updater(network, recipe, steps=steps, loss=loss)
-    run = _digest_of(network, train, val, recipe)
+    update = Updater(network, recipe, steps, loss, teacher)
+    run = _digest_of(network, train, val, recipe, teacher)
     state = TrainingState(network, update.average.network, update.optimiser, run, checkpoint, save_every)
     state.resume()
     distributed.barrier()  # no process writes before all have read
@@ -154,8 +155,11 @@ def measure(s_NC: FloatArray, y_N: IntArray) -> tuple[float, float]:
     return float(loss), float((logits.argmax(1) != labels).float().mean())
 
 
-def _digest_of(network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning) -> str:
-    """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes."""
+def _digest_of(
+    network: Network, train: LabelledCrops, val: LabelledCrops, recipe: FineTuning, teacher: Teacher | None
+) -> str:
+    """Compute the key of a checkpoint: the recipe, the labelled photos, the network's shapes, its teacher."""
     parts = [[part.ids, io.sha256(part.labels.tobytes())] for part in (train, val)]
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return io.digest([recipe.key, isinstance(train.pixels, StreamedCrops), parts, shapes])
+    taught = [teacher.key] if teacher else []
+    return io.digest([recipe.key, isinstance(train.pixels, StreamedCrops), parts, shapes, *taught])

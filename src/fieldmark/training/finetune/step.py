@@ -18,6 +18,7 @@ from fieldmark.training.finetune.adamw8 import AdamW8
 from fieldmark.training.finetune.augment import BatchMixer
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.training.finetune.device import fabric
+from fieldmark.training.finetune.distillation import Teacher
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits, float32 (N, C), and labels, int64 (N,), to the mean loss, a scalar."""
@@ -32,7 +33,14 @@ class Updater:
         average: the mean of the weights, if the recipe has one.
     """
 
-    def __init__(self, network: Network, recipe: FineTuning, steps: int, loss: Loss | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        recipe: FineTuning,
+        steps: int,
+        loss: Loss | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.network, self.recipe, self.steps = network, recipe, steps
         self.fabric = fabric(recipe)
         network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -49,7 +57,7 @@ class Updater:
             self.run = self.fabric.setup_module(network, move_to_device=False)
         self.average = WeightAverage(network, recipe.average)
         self.mixing = BatchMixer(recipe, network.classes)
-        self.loss = loss or self.mixing.loss
+        self.loss, self.teacher = loss or self.mixing.loss, teacher
 
     def __call__(
         self, crops: torch.Tensor, labels: torch.Tensor, step: int, photos: int | None = None
@@ -94,9 +102,11 @@ class Updater:
     def _loss(self, crops: torch.Tensor, labels: torch.Tensor, number: int) -> torch.Tensor:
         """Compute the mean loss of one part of a batch; `number` counts the parts over the run."""
         crops, targets = self.mixing(crops, labels, number)
+        crops = crops.to(self.fabric.device)
         with seeded(self.recipe.seed, "dropout", number), self.fabric.autocast():
-            logits = self.run(crops.to(self.fabric.device))
-        return self.loss(logits.float(), targets.to(self.fabric.device))
+            logits = self.run(crops)
+        loss = self.loss(logits.float(), targets.to(self.fabric.device))
+        return self.teacher.loss(loss, logits.float(), crops) if self.teacher else loss
 
 
 class WeightAverage:
