@@ -164,8 +164,8 @@ def at_clocks(photos: Sequence[InputPhoto], clocks: Mapping[str, float]) -> list
         found = [name] if name in places else sorted(each for each in places if each.endswith(f"/{name}"))
         if len(found) > 1:
             raise InputError(
-                f"The deployment {name!r} of the clocks is {len(found)} places ({found[0]}, {found[1]}): write "
-                "more of their path."
+                f"The deployment {name!r} of the clocks is {len(found)} places ({found[0]}, {found[1]}): "
+                "write more of their path."
             )
         if not found:
             raise InputError(
