@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, str] = {
     "errors": "Errors compared with the reference",
     "few": "Few photos a class, and what is promised of fresh ones",
     "unknown": "Photos of none of the classes",
+    "stations": "Camera-trap stations: boxes, events and the prior",
     "next": "What to label next, compared with random choice",
     "findings": "Findings on photos and copies damaged on purpose",
 }
@@ -35,6 +36,7 @@ LONG = (
     "few",
     "unknown",
     "findings",
+    "stations",
     "next",
     "cluster",
     "memory",

@@ -219,6 +219,29 @@ def compare(
     )
 
 
+def paired(
+    what: str,
+    ours: float,
+    peer: float,
+    peer_name: str,
+    found: tuple[float, float, float],
+    *,
+    aim: float | None = None,
+    note: str = "",
+    more: dict[str, Any] | None = None,
+) -> Row:
+    """Make one row from two errors on the same photos; `found`: their difference and its 95 % CI."""
+    value, low, high = found
+    verdict = "a tie" if low <= 0 <= high else "lower" if value < 0 else "HIGHER"
+    text = f"difference {value:+.3f} ({low:+.3f} to {high:+.3f}): {verdict}"
+    ratio = peer / ours if ours else float(peer == ours) or 1.0
+    return Row(
+        *(what, "", ours, peer, peer_name, ratio, ratio, ratio, EXACT, aim),
+        note=f"{text}{'; ' + note if note else ''}",
+        more={"difference": value, "low": low, "high": high, "tie": low <= 0 <= high} | (more or {}),
+    )
+
+
 def record(name: str, rows: Sequence[Row], seconds: float, load: float) -> dict[str, Any]:
     """Return the record of one benchmark: its rows, and everything they depend on.
 

@@ -92,26 +92,9 @@ def _row(
     what: str, ours: Evaluation, theirs: Evaluation, peer: str, parts: DataSplits, note: str = ""
 ) -> Row:
     found: Difference = difference(ours, theirs)
-    low, high = found.interval
-    verdict = "a tie" if found.tie else "lower" if found.value < 0 else "HIGHER"
-    text = f"difference {found.value:+.3f} ({low:+.3f} to {high:+.3f}): {verdict}"
     a, b = (float(each.wrong_N().mean()) for each in (ours, theirs))
-    ratio = b / a if a else float(b == a) or 1.0
-    more = {"difference": found.value, "low": low, "high": high, "tie": found.tie}
-    more |= {"train": len(parts.train), "val": len(parts.val), "classes": len(parts.classes)}
-    return Row(
-        what=what,
-        unit="",
-        ours=a,
-        peer=b,
-        peer_name=peer,
-        ratio=ratio,
-        low=ratio,
-        high=ratio,
-        rounds=common.EXACT,
-        note=f"{text}{'; ' + note if note else ''}",
-        more=more,
-    )
+    more = {"train": len(parts.train), "val": len(parts.val), "classes": len(parts.classes)}
+    return common.paired(what, a, b, peer, (found.value, *found.interval), note=note, more=more)
 
 
 # --- the reference ---------------------------------------------------------------------------------

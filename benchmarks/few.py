@@ -142,11 +142,10 @@ def _errors(table: PhotoTable, number: int, samples: int) -> Row:
     groups = [group for each in found for group in each.groups]
     low, high = intervals.difference_interval(ours.astype(float) - theirs, groups)
     value = float(ours.mean() - theirs.mean())
-    verdict = "a tie" if low <= 0 <= high else "lower" if value < 0 else "HIGHER"
-    note = f"difference {value:+.3f} ({low:+.3f} to {high:+.3f}): {verdict}; {samples} samples"
-    more = {"difference": value, "low": low, "high": high, "samples": samples}
     what = f"{number} photos a class, error on {len(ours) // samples:,} fresh photos"
-    return _row(what, float(ours.mean()), float(theirs.mean()), PEER, note=note, more=more)
+    errors = float(ours.mean()), float(theirs.mean())
+    more, note = {"samples": samples}, f"{samples} samples"
+    return common.paired(what, *errors, PEER, (value, low, high), note=note, more=more)
 
 
 def _promises(found: list[Sample]) -> list[Row]:
@@ -182,18 +181,7 @@ def _promises(found: list[Sample]) -> list[Row]:
 
 
 def _row(
-    what: str,
-    ours: float,
-    peer: float,
-    name: str,
-    *,
-    more_is_better: bool = False,
-    note: str = "",
-    more: dict[str, float] | None = None,
+    what: str, ours: float, peer: float, name: str, *, more_is_better: bool = False, note: str = ""
 ) -> Row:
     ratio = float(ours / peer if more_is_better else peer / ours) if ours else 1.0
-    return Row(
-        *(what, "", float(ours), float(peer), name, ratio, ratio, ratio, common.EXACT),
-        note=note,
-        more=more or {},
-    )
+    return Row(*(what, "", float(ours), float(peer), name, ratio, ratio, ratio, common.EXACT), note=note)

@@ -70,6 +70,10 @@ def test_clocks(tmp_path: Path) -> None:
     assert [photo.late for photo in inference.at_clocks(photos, {"b": -1.5})] == [0, -1.5]
     with pytest.raises(InputError, match="'c' of the clocks"):
         inference.at_clocks(photos, {"c": 1})
+    photos = [inference.InputPhoto(f"{place}/1.jpg", Path("x")) for place in ("x/a", "x/ba", "y/b", "z/b")]
+    assert [photo.late for photo in inference.at_clocks(photos, {"a": 9, "y/b": 1})] == [9, 0, 1, 0]
+    with pytest.raises(InputError, match=r"'b' of the clocks is 2 places \(y/b, z/b\)"):
+        inference.at_clocks(photos, {"b": 1})
 
 
 @pytest.mark.parametrize("way", ["mean", "product", "maximum", "confidence"])
@@ -176,8 +180,14 @@ def test_an_event_has_one_answer_its_times_and_a_number_of_animals(classifier: C
     assert (about["start"], about["end"]) == ("2020-01-01T00:00:00Z", "2020-01-01T00:00:11Z")
     assert about["count"] == 2
     assert about["also"] == [{"name": plain.taxa[1].name, "count": 1}]
-    [empty] = event_records(rows(plain, {"photo": 1, "at": 0, "kind": "blank"}), plain)
+    placed = [
+        *rows(plain, {"photo": 1, "at": 0, "kind": "blank"}),
+        *rows(plain, {"photo": 2, "at": 9, "kind": "blank"}),
+    ]
+    placed[1] |= {"latitude": 47.5, "longitude": 8.25}
+    [empty] = event_records(placed, plain)
     assert empty["kind"] == "blank"
+    assert (empty["latitude"], empty["longitude"]) == (47.5, 8.25)  # of the first photo that has a place
 
 
 def test_events_are_written_in_every_format_that_has_them(

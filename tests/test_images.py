@@ -20,6 +20,7 @@ from PIL import Image
 
 from fieldmark.data import image_containers, images
 from fieldmark.data.images import Header
+from fieldmark.data.images.metadata import temperature_of
 from fieldmark.utils.errors import ImageRejected, RejectReason
 
 
@@ -373,3 +374,27 @@ def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         with suppress(ImageRejected):
             images.decode(bytes(data))
     assert capfd.readouterr().err == ""
+
+
+def _reconyx(start: bytes, at: int, fahrenheit: int, celsius: int, length: int = 200) -> bytes:
+    note = start.ljust(at, b"\1") + struct.pack("<2h", fahrenheit, celsius)
+    return note.ljust(length, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("start", "at"), [(b"\x01\xf1\x04\x00", 0x26), (b"RECONYXUF\0", 0x44), (b"RECONYXH2\0", 0x4E)]
+)
+def test_the_temperature_of_a_camera_is_read_from_its_notes(start: bytes, at: int) -> None:
+    for fahrenheit, celsius, expected in ((76, 24, 24), (-4, -20, -20), (0, 0, None), (213, 101, None)):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x927C] = _reconyx(start, at, fahrenheit, celsius)
+        assert images.exif(_save(_photo(), "JPEG", exif=exif)).temperature == expected
+    assert temperature_of(_reconyx(start, at, 76, 24)[: at + 3]) is None  # cut off
+    assert temperature_of(_reconyx(b"BUSHNELL", at, 76, 24)) is None
+
+
+@given(st.sampled_from([b"\x01\xf1", b"RECONYXUF\0", b"RECONYXH2\0", b""]), st.binary(max_size=120))
+def test_any_maker_note_gives_a_temperature_that_can_be_or_none(start: bytes, rest: bytes) -> None:
+    found = temperature_of(start + rest)
+    assert found is None or -60 <= found <= 80
+    assert temperature_of(rest.decode("latin-1")) is temperature_of((1, 2)) is None

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fieldmark.data import images
+from fieldmark.data import images, readers
 from fieldmark.experiments import Options, StudyConfig, study
 from fieldmark.training import TrainConfig, train
+from fieldmark.training.run import _coordinates
 from fieldmark.utils.errors import InputError
 
 NETWORK = "shufflenet_v2_x0_5"
@@ -48,9 +49,31 @@ def test_the_error_at_new_places_stands_beside_that_at_known_ones(
     assert {row["name"] for row in found["places"]} == {f"site {n}" for n in range(6)}
     page = (tmp_path / "model" / "report.html").read_text()
     assert "New places" in page
-    new = train(table, TrainConfig(**{**vars(HOW), "split": "location"})).classifier.provenance["places"]
+    assert "known places</th>" in page
+    apart = TrainConfig(**{**vars(HOW), "split": "location"})
+    new = train(table, apart, out=tmp_path / "new").classifier.provenance["places"]
     assert new["difference"] is None
     assert new["all"]["known"] is None
+    assert (
+        "known places</th>" not in (tmp_path / "new" / "report.html").read_text()
+    )  # nothing was measured there
+
+
+def test_places_are_those_of_exif_where_the_list_has_none(tmp_path: Path) -> None:
+    for number in range(3):
+        exif = Image.Exif()
+        if number < 2:
+            exif.get_ifd(0x8825).update({1: "S", 2: (number + 1.0, 30.0, 0.0), 3: "E", 4: (7.0, 0.0, 0.0)})
+        Image.new("RGB", (16, 16), (40 * number, 0, 0)).save(tmp_path / f"{number}.jpg", exif=exif)
+    rows = [
+        "file_name,label,location,latitude,longitude",
+        "0.jpg,a,known,46,8",
+        "1.jpg,a,seen,,",
+        "2.jpg,a,none,,",
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    found = _coordinates(readers.read(tmp_path / "list.csv", verify=False))
+    assert found == {"known": (46.0, 8.0), "seen": (-2.5, 7.0)}
 
 
 def test_few_places_or_none_are_not_compared(insects: Path, tmp_path: Path, cache: Path) -> None:

@@ -121,3 +121,21 @@ def test_networks_are_judged_by_new_places(
     assert len(set(folds[0])) == 5
     with pytest.raises(InputError, match="no photo has a location"):
         rank(insects, RankConfig((SHUFFLE,), engine="torch", split="location"))
+
+
+def test_networks_are_judged_by_the_crops_of_boxes(insects: Path, tmp_path: Path) -> None:
+    """Each box is a photo of its own, and no part divides those of one photo."""
+    names = [str(path.relative_to(insects)) for path in sorted(insects.glob("*/[0-9]*.jpg"))]
+    found = [f"{name},{left},0,0.5,1,{sure}" for name in names[:-1] for left, sure in ((0, 0.9), (0.5, 0.3))]
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("\n".join(["file_name,left,top,width,height,confidence", *found]))
+
+    _, split = _given(insects, RankConfig(boxes=boxes))
+    part_of = dict(split.frame.select("id", "part").iter_rows())
+    assert len(part_of) == 2 * (len(names) - 1)
+    assert all(part == part_of[f"{box.rpartition('#')[0]}#1"] for box, part in part_of.items())
+
+    ranked = rank(insects, RankConfig((SHUFFLE,), engine="torch", boxes=boxes, box_threshold=0.5))
+    assert ranked.photos == 57  # those of 63 that `train` would not measure on
+    with pytest.raises(InputError, match="without boxes"):
+        _given(insects, RankConfig(box_threshold=0.5))

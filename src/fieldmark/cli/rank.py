@@ -31,6 +31,8 @@ def rank(
     data: Path,
     network: list[str] | None = None,
     weights_dir: Path | None = None,
+    boxes: Path | None = None,
+    box_threshold: opt.Confidence = None,
     limit: Annotated[int, typer.Option(min=2)] = 5000,
     split: SplitMethod = "stratified",
     groups: Grouping = "auto",

@@ -19,9 +19,11 @@ from msgspec import UNSET, UnsetType
 
 from fieldmark import models
 from fieldmark.data import cross_validation as cross
-from fieldmark.data.photos import PhotoTable, by_location
+from fieldmark.data.dataset import read_photos
+from fieldmark.data.photos import PhotoTable
+from fieldmark.data.readers import BoxFile
 from fieldmark.data.split import Split, split_photos
-from fieldmark.data.subset import LabelledPhotos, photos_of, read
+from fieldmark.data.subset import LabelledPhotos, photos_of
 from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import difference
 from fieldmark.evaluation.intervals import Interval
@@ -48,6 +50,8 @@ class RankConfig:
 
     networks: tuple[str, ...] = ()  # empty: all whose weights are available without a download
     weights_dir: Path | None = None  # a folder of weights, searched before anything is downloaded
+    boxes: Path | None = None  # a file of boxes: photos are cut to them; None: whole photos
+    box_threshold: float | None = None  # from which confidence on a box counts; None: as for `TrainConfig`
     limit: int | None = 5000  # use at most so many photos, drawn by their ids
     seed: int = 0  # of that drawing and of the folds
     split: SplitMethod = "stratified"  # as for `train`; `location`: errors are those at new places
@@ -141,9 +145,9 @@ def _given(data: Path, config: RankConfig) -> tuple[PhotoTable, Split]:
 
     All photos are verified, however small the limit is: one that cannot be read would shift the parts.
     """
-    table = read(data, limit=None, seed=config.seed)
-    if config.split == "location":  # the folds do not divide a location either
-        table = by_location(table)
+    boxes = BoxFile.of(config.boxes, config.box_threshold)
+    by_place = config.split == "location"  # the folds do not divide a location either
+    table, _ = read_photos(data, seed=config.seed, boxes=boxes, by_place=by_place)
     test = 0.0 if table.has_test else 0.1
     split = split_photos(table, val=0.1, test=test, seed=config.seed, way=config.split)
     pool = [*split.train, *split.val]

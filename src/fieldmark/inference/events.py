@@ -83,6 +83,10 @@ def _event(rows: Sequence[Record], classifier: Classifier, rule: EventRule, top:
         record["deployment"] = rows[0]["deployment"]
     if times:
         record["taken"] = times[0]
+    if placed := next((each for each in rows if "latitude" in each), None):
+        record |= {"latitude": placed["latitude"], "longitude": placed["longitude"]}
+    if (warm := next((each["temperature"] for each in rows if "temperature" in each), None)) is not None:
+        record["temperature"] = warm
     scored = [each for each in rows if "scores" in each]
     if not scored:
         kinds = Counter(each["kind"] for each in rows if "kind" in each)

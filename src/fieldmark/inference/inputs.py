@@ -153,16 +153,27 @@ def _rows_of(photo: InputPhoto, found: Sequence[Detection], threshold: float) ->
 def at_clocks(photos: Sequence[InputPhoto], clocks: Mapping[str, float]) -> list[InputPhoto]:
     """Correct the times of photos, see `fieldmark.data.events.read_clocks`.
 
+    A deployment is a place of the photos (see `InputPhoto.place`), or the end of the path of one.
+
     Raises:
-        InputError: a deployment of the clocks has no photo.
+        InputError: a deployment of the clocks has no photo, or is the end of several places.
     """
     places = {photo.place for photo in photos}
-    if unknown := [name for name in clocks if name not in places]:
-        raise InputError(
-            f"No photo is of the deployment {unknown[0]!r} of the clocks: write the folder of its photos, or "
-            "its name in the photos' list."
-        )
-    return [replace(photo, late=clocks.get(photo.place, 0.0)) for photo in photos]
+    late = {}
+    for name, seconds in clocks.items():
+        found = [name] if name in places else sorted(each for each in places if each.endswith(f"/{name}"))
+        if len(found) > 1:
+            raise InputError(
+                f"The deployment {name!r} of the clocks is {len(found)} places ({found[0]}, {found[1]}): "
+                "write more of their path."
+            )
+        if not found:
+            raise InputError(
+                f"No photo is of the deployment {name!r} of the clocks: write the folder of its photos, or "
+                "its name in the photos' list."
+            )
+        late[found[0]] = seconds
+    return [replace(photo, late=late.get(photo.place, 0.0)) for photo in photos]
 
 
 def find_photos(arguments: Sequence[Path]) -> list[InputPhoto]:

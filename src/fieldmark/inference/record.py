@@ -10,6 +10,7 @@ from fieldmark.data.detections import Category, Detection
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Box, Place, boxed_text
 from fieldmark.inference.classifier import Prediction
+from fieldmark.inference.inputs import InputPhoto
 from fieldmark.inference.predictor import ClipResult, PhotoResult
 from fieldmark.utils import io
 
@@ -80,6 +81,7 @@ class Record(TypedDict, total=False):
     taken: str
     latitude: float  # degrees, both or none
     longitude: float
+    temperature: int  # of the camera in degrees Celsius
     location: str
     sequence: str
     detection: BoxRecord  # the box that was classified, or what else the photo shows
@@ -109,7 +111,7 @@ class Record(TypedDict, total=False):
 
 def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Timed = False) -> Record:
     """Return the prediction for one photo as a JSON object; `wide` adds the scores of all labels, and `timed`
-    reads the place from the EXIF data, and the time where the photo's list gives none."""
+    reads the place and temperature from the EXIF data, and the time where the photo's list gives none."""
     photo, prediction = result.photo, result.prediction
     record: Record = {"file_name": photo.name}
     if photo.id is not None:
@@ -122,10 +124,7 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     taken = photo.taken if known else about.taken or photo.taken
     if taken is not None:
         record["taken"] = events.shifted(taken, photo.late) if photo.late else taken
-    at = (photo.latitude, photo.longitude)
-    latitude, longitude = (about.latitude, about.longitude) if None in at else at
-    if latitude is not None and longitude is not None:
-        record |= {"latitude": latitude, "longitude": longitude}
+    record |= _surroundings(photo, about)
     if photo.sequence is not None:
         record["sequence"] = photo.sequence
     if photo.location is not None:
@@ -146,6 +145,18 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
     if wide and result.scores is not None:
         record["scores"] = [round(float(score), 6) for score in result.scores]
     return record
+
+
+def _surroundings(photo: InputPhoto, about: images.Exif) -> Record:
+    """Return the place of a photo, of its list or else its EXIF data, and the temperature there."""
+    found: Record = {}  # type: ignore[typeddict-item]  # the name is added
+    at = (photo.latitude, photo.longitude)
+    latitude, longitude = (about.latitude, about.longitude) if None in at else at
+    if latitude is not None and longitude is not None:
+        found |= {"latitude": latitude, "longitude": longitude}
+    if about.temperature is not None:
+        found["temperature"] = about.temperature
+    return found
 
 
 def _in_clip(result: PhotoResult, among: int) -> Record:

@@ -114,10 +114,11 @@ def _dots_legend(figure: Figure, axes: Axes, rows: Sequence[Dot], theirs: str) -
 def places(name: str, title: str, rows: Sequence[tuple[float, float, int, float]]) -> str:
     """Plot places by longitude and latitude: (latitude, longitude, photos, error) each."""
     figure, axes = _figure(4.0)
-    most = max(photos for *_, photos, _ in rows)
+    most, worst = max(photos for *_, photos, _ in rows), max(wrong for *_, wrong in rows) or 1
     for latitude, longitude, photos, wrong in rows:
-        size = 5 + 13 * math.sqrt(photos / most)
-        axes.plot([longitude], [latitude], "o", color=SERIES[0], alpha=0.25 + 0.7 * wrong, markersize=size)
+        size, shade = 5 + 13 * math.sqrt(photos / most), 0.15 + 0.75 * wrong / worst
+        axes.plot([longitude], [latitude], "o", color=SERIES[0], alpha=shade, markersize=size)
+        axes.plot([longitude], [latitude], "o", color=SERIES[0], fillstyle="none", markersize=size)
     middle = math.radians(sum(latitude for latitude, *_ in rows) / len(rows))
     axes.set(xlabel="longitude", ylabel="latitude", aspect=1 / max(0.05, math.cos(middle)))
     axes.margins(0.15)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.data.dataset import Dataset, load_dataset, read_photos
+from fieldmark.data.locations import with_exif
 from fieldmark.data.photos import PhotoTable, coordinates
 from fieldmark.data.readers import BoxFile
 from fieldmark.data.subset import photo_finder
@@ -92,11 +93,17 @@ class Trained:
             taxonomy=data.table.taxonomy,
             photos=photo_finder(data.table),
             train_counts=splits.train_counts(),
-            coordinates=coordinates(data.table),
+            coordinates=_coordinates(data.table),
             rejected=data.table.rejected_names(),
             share_learned=self.summary.measurement.least_ratio,
         )
         io.write_text(out / "report.html", page)
+
+
+def _coordinates(table: PhotoTable) -> dict[str, tuple[float, float]]:
+    """Return the places of locations as the list says, else by the EXIF data of one photo of each."""
+    firsts = table.kept.filter(table.kept["location"].is_not_null()).unique("location", maintain_order=True)
+    return coordinates(with_exif(table.with_frame(firsts))) | coordinates(table)
 
 
 def train(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _MAKE, _MODEL, _EXIF, _GPS = 0x010F, 0x0110, 0x8769, 0x8825
 _SERIAL, _TAKEN, _ZONE = 0xA431, 0x9003, 0x9011
+_MAKER_NOTE = 0x927C
+_RECONYX = {b"\x01\xf1": 0x26, b"RECONYXUF\0": 0x44, b"RECONYXH2\0": 0x4E}
+"""How the maker notes of Reconyx cameras begin (HyperFire, UltraFire, HyperFire 2), and where the temperature
+is: 16 bits in degrees Fahrenheit, then 16 in Celsius (as documented by ExifTool, Reconyx tags)."""
 _LATITUDE, _LONGITUDE, _STATUS = (1, 2, "N", "S", 90), (3, 4, "E", "W", 180), 9
 
 
@@ -34,12 +39,14 @@ class Exif:
         taken: when, as ISO 8601, UTC without a zone; "" where it is unknown.
         latitude, longitude: in degrees, north and east positive; None: unknown. Both or none are known.
         camera: maker, model and serial number, with spaces between them; "" where all are unknown.
+        temperature: of the camera in degrees Celsius, from the maker note; None: unknown.
     """
 
     taken: str = ""
     latitude: float | None = None
     longitude: float | None = None
     camera: str = ""
+    temperature: int | None = None
 
 
 def exif(data: bytes) -> Exif:
@@ -56,7 +63,21 @@ def exif(data: bytes) -> Exif:
         latitude, longitude = _degrees(where, *_LATITUDE), _degrees(where, *_LONGITUDE)
         if None in (latitude, longitude) or latitude == longitude == 0 or _text(where.get(_STATUS)) == "V":
             latitude = longitude = None
-        return Exif(_time(_text(about.get(_TAKEN)), _text(about.get(_ZONE))), latitude, longitude, camera)
+        taken = _time(_text(about.get(_TAKEN)), _text(about.get(_ZONE)))
+        return Exif(taken, latitude, longitude, camera, temperature_of(about.get(_MAKER_NOTE)))
+
+
+def temperature_of(note: object) -> int | None:
+    """Return the temperature in the maker note of a camera, in degrees Celsius; None where it is unknown.
+
+    Both scales have to agree: a note of another layout, or with nothing in it, gives no temperature.
+    """
+    for start, at in _RECONYX.items():
+        if isinstance(note, bytes) and note.startswith(start) and len(note) >= at + 4:
+            fahrenheit, celsius = struct.unpack_from("<2h", note, at)
+            if -60 <= celsius <= 80 and abs(fahrenheit - (1.8 * celsius + 32)) <= 2:
+                return int(celsius)
+    return None
 
 
 def _directory(data: bytes) -> Image.Exif:

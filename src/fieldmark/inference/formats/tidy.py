@@ -10,15 +10,16 @@ from fieldmark.inference.record import Record
 
 COLUMNS = (
     *("file", "name", "common_name", "score", "sure", "second", "second_score", "third", "third_score"),
-    *("date", "place", "latitude", "longitude", "note"),
+    *("date", "place", "latitude", "longitude", "temperature", "note"),
 )
 
 
 def row_of(record: Record) -> dict[str, Any]:
     """Return what a record says as values by `COLUMNS`; None for what is unknown.
 
-    Scores are from 0 to 1, degrees are decimal. `date` is the time on the camera's clock, as `datetime`, or
-    as `date` where only the day is known. `sure` is "yes" or "no"; None where there is no answer.
+    Scores are from 0 to 1, degrees are decimal, `temperature` is in degrees Celsius. `date` is the time on
+    the camera's clock, as `datetime`, or as `date` where only the day is known. `sure` is "yes" or "no"; None
+    where there is no answer.
     """
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {
@@ -27,6 +28,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "place": _place(record) or None,
         "latitude": record.get("latitude"),
         "longitude": record.get("longitude"),
+        "temperature": record.get("temperature"),
         "note": "; ".join(_notes(record)) or None,
     }
     if "kind" in record:
