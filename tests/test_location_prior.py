@@ -24,8 +24,8 @@ from fieldmark.data.readers.occurrences import read_occurrences
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.evaluation.location_prior import FLOOR, KernelPrior, LocationRule, choose, distinct, measure
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.classifier.answers import columns_of
 from fieldmark.inference.classifier.location import FILE, LocationPrior
+from fieldmark.inference.classifier.species_list import columns_of
 from fieldmark.training import TrainConfig, train
 from fieldmark.utils.errors import ClassifierError, InputError
 

@@ -15,6 +15,7 @@ from fieldmark.evaluation import metrics
 from fieldmark.evaluation.location_prior import MOST, STRENGTHS, KernelPrior, LocationRule
 from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.answers import Prediction
+from fieldmark.inference.classifier.species_list import ListPrior
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray, IntArray
@@ -157,14 +158,33 @@ class LocalPrior:
         found_C: FloatArray = np.exp(metrics.log_softmax32(self.logits(_log(p_C)[None])))[0]
         return found_C
 
-    def explained(self, found: Prediction, p_C: FloatArray, taxa: Sequence[Taxon]) -> Prediction:
-        """Say that the prior counts (`p_C` are with it), and where it changed the first label."""
-        found = replace(found, prior=True)
-        before_C = self.rule.temperature * _log(p_C) - self.rule.strength * self.ratio_C
-        first = taxa[int(before_C.argmax())]
-        if first.id == found.best.taxon.id or first.id == taxa[int(p_C.argmax())].id:
-            return found
-        return replace(found, reason=f"{found.reason}; by the photo alone {first.name} would come first")
+    def without(self, logits_NC: FloatArray) -> FloatArray:
+        """Compute log-probabilities without the prior from `logits` with it, shape (N, C)."""
+        raw_NC = np.float32(self.rule.temperature) * logits_NC - np.float32(self.rule.strength) * self.ratio_C
+        return metrics.log_softmax32(raw_NC)
+
+
+def explained(
+    found: Prediction,
+    p_C: FloatArray,
+    taxa: Sequence[Taxon],
+    local: LocalPrior | None,
+    favoured: ListPrior | None,
+) -> Prediction:
+    """Say that a prior of a place counts (`p_C` are with it), and where it or a list of species changed the
+    first label."""
+    before_1C = _log(p_C)[None]
+    if local is not None:
+        found, before_1C = replace(found, prior=True), local.without(before_1C)
+    if favoured is not None:
+        before_1C = favoured.without(before_1C)
+    first, best = taxa[int(before_1C.argmax())], found.best.taxon
+    said = [found.reason]
+    if first.id not in (best.id, taxa[int(p_C.argmax())].id):
+        said.append(f"by the photo alone {first.name} would come first")
+    if favoured is not None and not favoured.listed_C[next(n for n, each in enumerate(taxa) if each is best)]:
+        said.append(f"{best.name} is not on the list {favoured.name}")
+    return replace(found, reason="; ".join(said))
 
 
 def _log(p_C: FloatArray) -> FloatArray:
