@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fieldmark.data.checklist import accepted_names
+from fieldmark.data.readers.occurrences import read_occurrences
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.utils.errors import InputError
 
@@ -108,6 +109,15 @@ def test_a_higher_taxon_becomes_its_labels(tmp_path: Path) -> None:
     path = packed(tmp_path / "list.zip", darwin_core())
     assert accepted_names(path, ["Insecta"], TAXA) == ["a", "b"]
     assert accepted_names(tmp_path / "is not read", ["Vulpes vulpes"], TAXA) == ["Vulpes vulpes"]
+
+
+def test_occurrences_of_synonyms_count(tmp_path: Path) -> None:
+    table = tmp_path / "gbif.csv"
+    table.write_text("species,latitude,longitude\nApis mellifica,1,2\nVulpes vulpes,3,4\nOenanthe,5,6\n")
+    path = packed(tmp_path / "list.zip", coldp())
+    at, class_N = read_occurrences(table, TAXA, path)
+    assert (at.latitude_N.tolist(), class_N.tolist()) == ([1, 3], [0, 2])
+    assert read_occurrences(table, TAXA)[1].tolist() == [2]
 
 
 def test_what_is_no_checklist_is_refused_in_a_sentence(tmp_path: Path) -> None:

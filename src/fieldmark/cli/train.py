@@ -9,6 +9,8 @@ Options:
     groups: Find bursts and near-duplicates and keep them together, or not.
     prior: Which labels are to be expected where and when: own (as in the training photos) or a table of
         occurrences, such as a download of GBIF or iNaturalist.
+    checklist: A checklist archive (GBIF's backbone, the Catalogue of Life) that tells which names of the
+        table of occurrences are synonyms of labels.
 Network:
     backbone: The network, also any of timm's, or small, medium, large or best as `fieldmark backbones`
         recommends; repeat for an ensemble. [default: tf_efficientnet_lite0; with --quality best all
@@ -83,6 +85,7 @@ def train(
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
     prior: str | None = None,
+    checklist: Path | None = None,
     seed: int = 0,
     engine: choices.EngineName = "auto",
     compute: choices.Compute = "exact",

@@ -38,60 +38,63 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, csv.Error, OSError, EOFError, Runtime
 
 
 def accepted_names(path: Path, names: Iterable[str], taxa: Sequence[Taxon]) -> list[str]:
-    """Return names, with the ids of labels in the place of those that a checklist knows as names of labels.
+    """Return names, with the ids of labels in the place of those that are of labels; see `labels_of`."""
+    names = list(names)
+    found = labels_of(path, names, taxa)
+    return [each for name in names for each in ([taxa[at].id for at in found.get(name, ())] or [name])]
 
-    A name that no label has becomes the label of which it is a synonym, or the accepted name, or of which a
-    synonym is; a higher taxon becomes the labels that the checklist has in it, where its table has columns
-    of ranks. Others stay.
+
+def labels_of(path: Path, names: Iterable[str], taxa: Sequence[Taxon]) -> dict[str, list[int]]:
+    """Find the labels of names that no label has, by a checklist, and say how many there are.
+
+    Such a name is a synonym of a label, or its accepted name, or another synonym of that; or it is a higher
+    taxon that has labels in it, where the table of taxa has columns of ranks.
 
     Args:
-        path: the archive.
+        path: the archive; it is not read where all names are of labels.
         names: of a list.
         taxa: the labels.
+
+    Returns:
+        The numbers of the labels, for each name with some.
 
     Raises:
         InputError: it is no such archive, or is damaged.
     """
-    names, known = list(names), columns_by_name(taxa)
-    unknown = [name for name in names if not any(key in known for key in name_keys(name))]
+    known = columns_by_name(taxa)
+    unknown = [name for name in dict.fromkeys(names) if not any(key in known for key in name_keys(name))]
     if not unknown:
-        return names
-    found = _labels_of(path, unknown, taxa)
-    said = [f"{name} is {some_of([taxa[at].name for at in each], most=2)}" for name, each in found.items()]
-    logger.info(
-        f"{path.name}: {len(found):,} of {len(unknown):,} names that no label has are names of labels"
-        f"{': ' + some_of(said, most=5) if said else ''}."
-    )
-    return [each for name in names for each in ([taxa[at].id for at in found.get(name, ())] or [name])]
-
-
-def _labels_of(path: Path, unknown: Sequence[str], taxa: Sequence[Taxon]) -> dict[str, list[int]]:
-    """Find the labels that unknown names are of, by a checklist."""
+        return {}
     labels: dict[str, set[int]] = defaultdict(set)
     for at, taxon in enumerate(taxa):
         labels[name_key(taxon.name)].add(at)
     asked = {key for name in unknown for key in name_keys(name)}
     with _errors(path):
-        names = _read(_Folder.of(path), path, asked | labels.keys(), asked)
+        checklist = _read(_Folder.of(path), path, asked | labels.keys(), asked)
     of_taxon: dict[str, set[int]] = defaultdict(set)
     for key, columns in labels.items():
-        for taxon_id in names.taxa_of(key):
+        for taxon_id in checklist.taxa_of(key):
             of_taxon[taxon_id] |= columns
     found: dict[str, list[int]] = {}
     doubtful = []
     for name in unknown:
         keys = name_keys(name)
-        ids = next((ids for key in keys if (ids := names.taxa_of(key))), set())
-        own = set().union(*(of_taxon.get(each, set()) for each in ids))
+        ids = next((ids for key in keys if (ids := checklist.taxa_of(key))), set())
+        each = {frozenset(of_taxon.get(taxon_id, ())) for taxon_id in ids}
         within = {
-            at for key in keys for species in names.within.get(key, ()) for at in labels.get(species, ())
+            at for key in keys for species in checklist.within.get(key, ()) for at in labels.get(species, ())
         }
-        if own and len(ids) > 1 and len({frozenset(of_taxon.get(each, ())) for each in ids}) > 1:
-            doubtful.append(name)  # a name of two taxa, of which one is no label, or another one
-        elif own or within:
-            found[name] = sorted(own | within)
+        if len(each) > 1:
+            doubtful.append(name)  # a name of two taxa: of a label and another one
+        elif own := set().union(*each, within):
+            found[name] = sorted(own)
     if doubtful:
         logger.warning(f"{path.name}: names of several taxa are passed over: {some_of(doubtful)}.")
+    said = [f"{name} is {some_of([taxa[at].name for at in own], most=2)}" for name, own in found.items()]
+    logger.info(
+        f"{path.name}: {len(found):,} of {len(unknown):,} names that no label has are names of labels"
+        f"{': ' + some_of(said, most=5) if said else ''}."
+    )
     return found
 
 
@@ -183,12 +186,16 @@ _Find = Callable[[Mapping[str, int]], Callable[[Sequence[str]], set[str] | None]
 
 
 def _by_name(wanted: set[str], columns: Sequence[str], author: str) -> _Find:
+    first_words = {key.partition(" ")[0] for key in wanted}  # most of 9 million rows end here
+
     def of_columns(number: Mapping[str, int]) -> Callable[[Sequence[str]], set[str] | None]:
         at = next(number[each] for each in columns if each in number)
         by = number.get(author)
 
         def of_row(row: Sequence[str]) -> set[str] | None:
             text = row[at]
+            if text.partition(" ")[0].casefold() not in first_words:
+                return None
             if by is not None and by < len(row) and row[by]:
                 text = text.removesuffix(row[by])
             return wanted.intersection(name_keys(text))

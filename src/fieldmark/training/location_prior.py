@@ -60,7 +60,7 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
         easy = np.array([at for at, row in enumerate(rows) if evaluation.photo_ids[row] not in hard])
         kernel, known_NC, new_NC = _own(here, y_N, places, easy, classifier, config)
     else:
-        kernel = _of_table(Path(config.prior), classifier, config.seed)
+        kernel = _of_table(Path(config.prior), classifier, config)
         known_NC = new_NC = _ratios(kernel, here)
     groups = [evaluation.groups[row] for row in rows]
     rule = location_prior.choose(
@@ -101,12 +101,12 @@ def _own(
     return kernel, new_NC if asked is places else _ratios(kernel, here, days, rows), new_NC
 
 
-def _of_table(path: Path, classifier: Classifier, seed: int) -> KernelPrior:
-    locations, class_N = read_occurrences(path, classifier.taxa)
-    rows = location_prior.distinct(locations, class_N, seed)
+def _of_table(path: Path, classifier: Classifier, config: TrainConfig) -> KernelPrior:
+    locations, class_N = read_occurrences(path, classifier.taxa, config.checklist)
+    rows = location_prior.distinct(locations, class_N, config.seed)
     at = locations.where(rows)
     cells = [f"{a:.1f},{b:.1f}" for a, b in zip(at.latitude_N, at.longitude_N, strict=True)]
-    return KernelPrior.fit(at, class_N[rows], len(classifier.taxa), cells, seed)
+    return KernelPrior.fit(at, class_N[rows], len(classifier.taxa), cells, config.seed)
 
 
 def _ratios(
