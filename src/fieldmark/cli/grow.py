@@ -5,6 +5,10 @@ Arguments:
     photos: New labelled photos in any layout.
 Options:
     out: The folder to write the new classifier to.
+    prior: Which labels are to be expected where and when: own (as in the photos), a table of occurrences, or
+        none. [default: learned anew from what it was trained with]
+    checklist: A checklist archive that tells which names of the table are synonyms of labels. [default: as
+        trained]
     groups: Find bursts and near-duplicates and keep them together, or not. [default: as trained]
 """
 
@@ -25,6 +29,8 @@ def grow(
     names: Path | None = None,
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
+    prior: str | None = None,
+    checklist: Path | None = None,
     groups: Grouping | None = None,
     engine: EngineName = "auto",
     compute: Compute | None = None,

@@ -347,6 +347,8 @@ def _of_prior(config: TrainConfig) -> Iterator[str]:
         )
     if config.checklist and config.prior in (None, "own"):
         yield "--checklist is for the names of a table of occurrences: name one with --prior."
+    if config.checklist and not config.checklist.exists():
+        yield f"The checklist {config.checklist} is not there."
     if config.prior not in (None, "own"):
         path = Path(str(config.prior))
         if not path.is_file():

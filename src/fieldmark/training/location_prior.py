@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from fieldmark.data.locations import Locations, locations_of
@@ -20,6 +19,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Outcome
+from fieldmark.training.summary import PriorSummary
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -51,7 +51,7 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     if len(rows) < FEWEST:
         raise InputError(
             f"Only {len(rows):,} photos have a place: give their list the columns latitude and longitude, or "
-            "leave --prior out."
+            "leave --prior out (with grow: --prior none)."
         )
     places, here, y_N = [names[row] for row in rows], locations.where(rows), evaluation.labels_N[rows]
     log_p_NC = every_NC[rows]
@@ -72,7 +72,11 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     prior = LocationPrior(kernel, rule)
     for where, found in measures.items():
         logger.info(sentence(prior, where, found))
-    about = {"occurrences": len(kernel.class_N), **prior.to_json(), "measured": msgspec.to_builtins(measures)}
+    summary = PriorSummary(config.prior, rule.strength, measures)
+    about = {"occurrences": len(kernel.class_N), **prior.to_json(), **summary.to_dict()}
+    if config.checklist:
+        about["checklist"] = str(config.checklist)
+    outcome = replace(outcome, summary=replace(outcome.summary, prior=summary))
     if rule.strength:
         outcome = replace(outcome, classifier=replace(classifier, prior=prior))
         every_NC[rows] = metrics.log_softmax32(rule.logits(log_p_NC, known_NC))
