@@ -276,8 +276,8 @@ def test_a_classifier_at_a_place(
     assert f"by the photo alone {placed.taxa[1].name} would come first" in found.reason
     assert "by the photo" not in away.rank(away.local.probabilities(p_C)).reason
     some = placed.only(placed.classes[1:])
-    assert some.prior.kernel.classes == 3
-    assert set(some.prior.kernel.class_N) == {0}
+    assert some.prior.frequencies.classes == 3
+    assert set(some.prior.frequencies.class_N) == {0}
     placed.save(tmp_path / "saved")
     loaded = Classifier.load(tmp_path / "saved")
     assert loaded.digest == placed.digest
@@ -355,7 +355,7 @@ def test_a_prior_is_trained_with_the_classifier(insects: Path, tmp_path: Path) -
     assert about["measured"]["new places"]["paired_loss"]["value"] < -0.1
     assert Classifier.load(tmp_path / "model").digest == found.classifier.digest
     written = json.loads((tmp_path / "model" / "evaluation.json").read_text())
-    assert written["prior"] == {key: about[key] for key in ("source", "strength", "measured")}
+    assert written["prior"] == {key: about[key] for key in ("source", "kind", "strength", "measured")}
     assert written["top1_error"] == about["measured"]["new places"]["without"]  # the headline is without it
     page = (tmp_path / "model" / "report.html").read_text()
     assert "All other errors on this page are without it" in page

@@ -62,7 +62,7 @@ LIMITS = {
     **{_name("int8", number, "onnx"): 1 << 31 for number in range(MOST_MEMBERS)},
     "neighbours.safetensors": 1 << 35,
     OOD_FILE: 1 << 33,
-    PRIOR_FILE: 1 << 20,
+    PRIOR_FILE: 1 << 26,
 }
 """The files that are read, and the bytes that each may have."""
 
