@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fieldmark.data.darwin_core import Table
 from fieldmark.data.readers import read
-from fieldmark.data.readers.darwin_core import Table
+from fieldmark.data.readers.darwin_core import scan
 from fieldmark.data.readers.offline_media import find_copies
 from fieldmark.utils.errors import InputError
 
@@ -89,7 +90,7 @@ def test_cells_come_back_whatever_is_in_them(
         writer = csv.writer(handle, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerows([("a", "b\nc"), *rows])
     table = Table("x", ("t.csv",), separator, '"', "\n", 1, {"one": 0, "two": 1}, {"two": "none"})
-    found = table.scan(("one", "two", "three"), root).collect()
+    found = scan(table, ("one", "two", "three"), root).collect()
     assert found.rows() == [(one or None, two or "none", None) for one, two in rows]
 
 

@@ -24,9 +24,9 @@ from fieldmark.data.readers.occurrences import read_occurrences
 from fieldmark.data.taxonomy import Taxon
 from fieldmark.evaluation.location_prior import FLOOR, KernelPrior, LocationRule, choose, distinct, measure
 from fieldmark.inference.classifier import Classifier
-from fieldmark.inference.classifier.answers import columns_of
 from fieldmark.inference.classifier.location import FILE, LocationPrior
-from fieldmark.training import TrainConfig, train
+from fieldmark.inference.classifier.species_list import columns_of
+from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.utils.errors import ClassifierError, InputError
 
 HERE, THERE = (47.0, 8.0), (52.0, 13.5)
@@ -276,8 +276,8 @@ def test_a_classifier_at_a_place(
     assert f"by the photo alone {placed.taxa[1].name} would come first" in found.reason
     assert "by the photo" not in away.rank(away.local.probabilities(p_C)).reason
     some = placed.only(placed.classes[1:])
-    assert some.prior.kernel.classes == 3
-    assert set(some.prior.kernel.class_N) == {0}
+    assert some.prior.frequencies.classes == 3
+    assert set(some.prior.frequencies.class_N) == {0}
     placed.save(tmp_path / "saved")
     loaded = Classifier.load(tmp_path / "saved")
     assert loaded.digest == placed.digest
@@ -354,6 +354,27 @@ def test_a_prior_is_trained_with_the_classifier(insects: Path, tmp_path: Path) -
     assert about["strength"] == found.classifier.prior.rule.strength > 0
     assert about["measured"]["new places"]["paired_loss"]["value"] < -0.1
     assert Classifier.load(tmp_path / "model").digest == found.classifier.digest
+    written = json.loads((tmp_path / "model" / "evaluation.json").read_text())
+    assert written["prior"] == {key: about[key] for key in ("source", "kind", "strength", "measured")}
+    assert written["top1_error"] == about["measured"]["new places"]["without"]  # the headline is without it
+    page = (tmp_path / "model" / "report.html").read_text()
+    assert "All other errors on this page are without it" in page
+    assert (
+        '<th scope="row">new places</th>'
+        in page.partition('<section id="prior">')[2].partition("</section>")[0]
+    )
+    # It is learned anew where the classifier grows, also from the new photos, or left out.
+    new = tmp_path / "new.csv"
+    places = "".join(f"{insects}/Bombus terrestris/{n}.jpg,Bombus terrestris north,52,13\n" for n in (13, 14))
+    new.write_text(f"file_name,label,latitude,longitude\n{places}")
+    grown = extend(tmp_path / "model", new, ExtendConfig(engine="torch"), out=tmp_path / "grown")
+    assert grown.classifier.prior.rule.strength > 0
+    assert grown.classifier.provenance["prior"]["occurrences"] > about["occurrences"]
+    assert grown.summary.prior.source == "own"
+    without = ExtendConfig(engine="torch", prior="none")
+    assert extend(tmp_path / "model", new, without, out=tmp_path / "without").classifier.prior is None
+    with pytest.raises(InputError, match=r"gone\.csv, which is no file"):
+        extend(tmp_path / "model", new, ExtendConfig(prior="gone.csv"), out=tmp_path / "x")
     table = tmp_path / "occurrences.csv"
     frame.rename({"label": "species"}).write_csv(table)
     found = train(frame, replace(config, groups="none", prior=table))

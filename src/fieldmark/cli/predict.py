@@ -4,7 +4,11 @@ Arguments:
     photos: Photos, clips, folders, patterns, @lists, - (standard input) or an annotation file.
 Options:
     listed: A text file with one path a line; - is standard input; repeatable.
-    only: A text file with one species or higher taxon a line: consider only these.
+    only: A list of species or higher taxa, a name a line or a table: consider only these.
+    prior: A list of the species of a country or a park: those that are not on it count 20 times less, and
+        none becomes impossible.
+    checklist: A checklist archive (GBIF's backbone, the Catalogue of Life) that tells which names of --only
+        and --prior are synonyms of labels.
     events: A row for each event, a visit of an animal, in place of a photo: photos of one sequence, or of one
         place with no long gap.
     gap: Seconds without a photo at a place after which the next one begins an event.
@@ -73,6 +77,8 @@ def predict(
     gap: Annotated[float, typer.Option(min=0.0)] = 60.0,
     clocks: Path | None = None,
     only: Path | None = None,
+    prior: Path | None = None,
+    checklist: Path | None = None,
     place: str | None = None,
     date: str | None = None,
     no_prior: bool = False,
@@ -102,7 +108,8 @@ def predict(
     shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
     _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     _check_side_files(out, deployments, copies, boxes)
-    classifier = _at(_classifier(model, engine, compute, only, decide), place, date, no_prior=no_prior)
+    classifier = _classifier(model, engine, compute, decide)
+    classifier = _at(_of_lists(classifier, only, prior, checklist), place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     places = inference.read_deployments(deployments) if deployments else ()
     if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
@@ -254,27 +261,41 @@ def _check(
 
 
 def _classifier(
-    model: Path,
-    engine: EngineName | None,
-    compute: Compute | None,
-    only: Path | None,
-    decide: Decision | None,
+    model: Path, engine: EngineName | None, compute: Compute | None, decide: Decision | None
 ) -> Classifier:
-    """Read the classifier, for some of its labels and with a way to decide, and say so."""
-    from fieldmark import inference
+    """Read the classifier, with a way to decide."""
     from fieldmark.inference.classifier import Classifier
 
     classifier = Classifier.load(model, engine=engine, compute=compute)
     if classifier.provenance.get("names_only"):
         logger.warning(classifier.provenance.get("test", ""))
-    if only is not None:
-        known = len(classifier.taxa)
-        classifier = classifier.only(inference.read_species_list(only))
+    return classifier if decide is None else classifier.decided_by(decide)
+
+
+def _of_lists(
+    classifier: Classifier, only: Path | None, prior: Path | None, checklist: Path | None
+) -> Classifier:
+    """Return the classifier for some of its labels, or with a list that favours some, and say so."""
+    from fieldmark import inference
+
+    if checklist and not (only or prior):
+        raise InputError("--checklist is for the names of --only and --prior: name one of them, too.")
+    known = len(classifier.taxa)
+
+    def names(path: Path) -> list[str]:
+        found = inference.read_species_list(path)
+        return inference.accepted_names(checklist, found, classifier.taxa) if checklist else found
+
+    if only:
+        classifier = classifier.only(names(only))
         logger.info(
             f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
             "probabilities are renormalised."
         )
-    return classifier if decide is None else classifier.decided_by(decide)
+    if prior:
+        classifier = classifier.favouring(names(prior), prior.stem)
+        logger.info(classifier.favoured.said if classifier.favoured else "")
+    return classifier
 
 
 def _at(classifier: Classifier, place: str | None, date: str | None, *, no_prior: bool) -> Classifier:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,27 @@ NO_ANIMAL = {
 def name_key(name: str) -> str:
     """Return a name for comparisons: in lower case, with single spaces."""
     return " ".join(name.split()).casefold()
+
+
+_WITH_AUTHOR = re.compile(r"([A-Z][\w-]+ [a-z][\w-]+) [(A-Z]")
+"""A binomial that an author follows; names of subspecies begin in lower case."""
+
+
+def name_keys(name: str) -> tuple[str, ...]:
+    """Return what a name is found by: its `name_key`, and that of a binomial without its author."""
+    whole = name_key(name)
+    found = _WITH_AUTHOR.match(" ".join(name.split()))
+    return (whole, name_key(found[1])) if found else (whole,)
+
+
+def columns_by_name(taxa: Sequence[Taxon]) -> dict[str, set[int]]:
+    """Return the numbers of the taxa with a name, by its `name_key`: an id, a scientific or common name, or
+    that of a higher taxon, which stands for all of its taxa."""
+    known: dict[str, set[int]] = {}
+    for column, taxon in enumerate(taxa):
+        for name in filter(None, (taxon.id, taxon.name, taxon.common_name, *taxon.lineage.values())):
+            known.setdefault(name_key(name), set()).add(column)
+    return known
 
 
 @dataclass(frozen=True, slots=True)

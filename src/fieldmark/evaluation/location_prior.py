@@ -23,7 +23,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.comparison import Difference
 from fieldmark.evaluation.events import halves
 from fieldmark.utils import random
-from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
+from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 0.05
@@ -101,6 +101,14 @@ class KernelPrior:
                     loss = -np.log(FLOOR * share_B + (1 - FLOOR) * p_B).sum()
                     found[kilometres, days, smoothing] += float(loss)
         return found
+
+    def only(self, columns: Sequence[int]) -> KernelPrior:
+        """Return the prior of some of the classes."""
+        new_C = np.full(self.classes, -1)
+        new_C[list(columns)] = np.arange(len(columns))
+        rows = new_C[self.class_N] >= 0
+        kept, places = new_C[self.class_N][rows], self.locations.where(rows)
+        return replace(self, locations=places, class_N=kept, classes=len(columns))
 
     @cached_property
     def _count_C(self) -> IntArray:
@@ -284,16 +292,7 @@ def measure(
         chosen_on_NC: the ratios that strength and temperature are chosen by.
         ratio_NC: the ratios that are measured.
     """
-    with_N, plain_N, wrong_N = np.empty(len(y_N)), np.empty(len(y_N)), np.empty(len(y_N), np.bool_)
-    half_N = halves(places, len(y_N))
-    for here_N in (half_N, ~half_N):
-        others = [place for place, here in zip(places, here_N, strict=True) if not here]
-        rules = _fitted(log_p_NC[~here_N], y_N[~here_N], chosen_on_NC[~here_N], others)
-        own_MC, ratio_MC, y_M = log_p_NC[here_N], ratio_NC[here_N], y_N[here_N]
-        logits_MC = _best(rules).logits(own_MC, ratio_MC)
-        with_N[here_N], wrong_N[here_N] = _loss(logits_MC, y_M), logits_MC.argmax(axis=1) != y_M
-        # Without the prior the temperature is fitted anew as well: that is no merit of the prior.
-        plain_N[here_N] = _loss(rules[0][1].logits(own_MC, ratio_MC), y_M)
+    with_N, plain_N, wrong_N = _held_out(log_p_NC, y_N, chosen_on_NC, ratio_NC, places)
     before_N = log_p_NC.argmax(axis=1) != y_N
     return LocationMeasure(
         photos=len(y_N),
@@ -305,6 +304,43 @@ def measure(
         log_loss_without=float(plain_N.mean()),
         paired_loss=Difference.of(with_N - plain_N, places, most=float(np.abs(with_N - plain_N).max())),
     )
+
+
+def compare(
+    log_p_NC: FloatArray,
+    y_N: IntArray,
+    one: tuple[FloatArray, FloatArray],
+    other: tuple[FloatArray, FloatArray],
+    places: Sequence[str],
+) -> Difference:
+    """Compare the log-loss of photos with one prior to that with another, each with its own strength.
+
+    Args:
+        log_p_NC, y_N, places: as for `choose`.
+        one, other: `chosen_on_NC` and `ratio_NC` of `measure`.
+    """
+    apart_N = _held_out(log_p_NC, y_N, *one, places)[0] - _held_out(log_p_NC, y_N, *other, places)[0]
+    return Difference.of(apart_N, places, most=float(np.abs(apart_N).max()))
+
+
+def _held_out(
+    log_p_NC: FloatArray, y_N: IntArray, chosen_on_NC: FloatArray, ratio_NC: FloatArray, places: Sequence[str]
+) -> tuple[DoubleArray, DoubleArray, BoolArray]:
+    """Compute the losses with and without a prior, and which answers are wrong with it.
+
+    Strength and temperature of each half of the places are chosen on the other half.
+    """
+    with_N, plain_N, wrong_N = np.empty(len(y_N)), np.empty(len(y_N)), np.empty(len(y_N), np.bool_)
+    half_N = halves(places, len(y_N))
+    for here_N in (half_N, ~half_N):
+        others = [place for place, here in zip(places, here_N, strict=True) if not here]
+        rules = _fitted(log_p_NC[~here_N], y_N[~here_N], chosen_on_NC[~here_N], others)
+        own_MC, ratio_MC, y_M = log_p_NC[here_N], ratio_NC[here_N], y_N[here_N]
+        logits_MC = _best(rules).logits(own_MC, ratio_MC)
+        with_N[here_N], wrong_N[here_N] = _loss(logits_MC, y_M), logits_MC.argmax(axis=1) != y_M
+        # Without the prior the temperature is fitted anew as well: that is no merit of the prior.
+        plain_N[here_N] = _loss(rules[0][1].logits(own_MC, ratio_MC), y_M)
+    return with_N, plain_N, wrong_N
 
 
 def _fitted(

@@ -5,6 +5,8 @@ PyTorch is not imported here: a converted graph runs without it, so that one pho
 
 from __future__ import annotations
 
+from fieldmark.data.checklist import accepted_names
+from fieldmark.data.species_list import read_species_list
 from fieldmark.inference.checkpoint import records_of, to_file
 from fieldmark.inference.clips import predict
 from fieldmark.inference.formats import WRITERS, lines, text_lines
@@ -21,7 +23,6 @@ from fieldmark.inference.inputs import (
     find_all,
     find_photos,
     read_list,
-    read_species_list,
 )
 from fieldmark.inference.predictor import PhotoResult, PredictFunction, RejectedCounter, with_progress
 
@@ -34,6 +35,7 @@ __all__ = [
     "PhotoResult",
     "PredictFunction",
     "RejectedCounter",
+    "accepted_names",
     "at_boxes",
     "at_clocks",
     "check_submission",

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from fieldmark.data.events import GAP, Shot, number_events, place_of, seconds_of
+from fieldmark.evaluation import metrics
 from fieldmark.evaluation.events import EventRule
 from fieldmark.inference.classifier import Classifier, Prediction
 from fieldmark.inference.record import AlsoRecord, EventRecord, Record, prediction_record
@@ -110,9 +111,17 @@ class Combined:
 
 
 def combine(scored: Sequence[Record], classifier: Classifier, rule: EventRule, top: int) -> Combined:
-    """Combine records with the scores of all labels, as was measured in training."""
+    """Combine records with the scores of all labels, as was measured in training.
+
+    A list of species counts once, not for each photo: no number of photos makes a label impossible.
+    """
     log_p_NC = np.log(np.maximum(np.array([each["scores"] for each in scored], np.float32), 1e-7))
+    favoured = classifier.favoured
+    if favoured is not None:
+        log_p_NC = favoured.without(log_p_NC)
     [p_C] = rule.probabilities(log_p_NC, np.zeros(len(scored), np.int64))
+    if favoured is not None:
+        p_C = np.exp(metrics.log_softmax32(favoured.logits(np.log(np.maximum(p_C, 1e-30))[None])))[0]
     prediction = classifier.rank(p_C, top)
     also = _further(scored, prediction.best.taxon.name)
     count = _most_at_once([each for each in scored if _sure_of(each) not in also])

@@ -254,18 +254,6 @@ def read_list(name: str) -> list[InputPhoto]:
     return found
 
 
-def read_species_list(path: Path) -> list[str]:
-    """Return the names in a text file, one a line; empty lines and comments (#) do not count."""
-    try:
-        found = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} could not be read as a UTF-8 text: {error}.") from error
-    names = [line.strip() for line in found if line.strip() and not line.lstrip().startswith("#")]
-    if not names:
-        raise InputError(f"{path} names no species: write one a line.")
-    return names
-
-
 def _matching(pattern: str) -> list[InputPhoto]:
     """Return the photos, and the photos of folders, that match a pattern."""
     found: list[InputPhoto] = []

@@ -26,7 +26,7 @@ _DEFAULTS: About = {
     **{key: {} for key in ("photos", "seconds", "chosen", "machine", "versions", "measured")},
     **dict.fromkeys(("curve", "tried", "tuned", "passed_over"), ()),
     **dict.fromkeys(("created", "temperature", "threshold", "licence", "ensemble", "beside")),
-    **dict.fromkeys(("rare", "grown", "split", "data_digest", "places", "events")),
+    **dict.fromkeys(("rare", "grown", "split", "data_digest", "places", "events", "prior")),
 }
 
 
@@ -52,7 +52,8 @@ def classifier_page(
             `coverage` on validation photos; or None), `licence`, `chosen` (setting to value), `grown`
             (see `fieldmark.training.extend`), `ensemble`, `tried`, `tuned`, `passed_over` and `beside`
             (see `fieldmark.training.automl`), `rare` (see `fieldmark.training.logit_adjustment`),
-            `places` and `events` (see `fieldmark.training.new_places` and `event_rule`), `split` (`way`,
+            `places`, `events` and `prior` (see `fieldmark.training.new_places`, `event_rule` and
+            `location_prior`), `split` (`way`,
             `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
         evaluation: The scores of test photos.
         taxonomy: The names of the classes.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fieldmark import models
+from fieldmark.data.readers.occurrences import check_columns
 from fieldmark.data.transforms import MAX_SIZE
 from fieldmark.utils.choices import (
     Compute,
@@ -18,6 +19,7 @@ from fieldmark.utils.choices import (
     Grouping,
     HeadKind,
     OptimizerBits,
+    PriorKind,
     Quality,
     SplitMethod,
     Transfer,
@@ -36,6 +38,7 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "crop": get_args(Crop),
     "ensemble": get_args(Weighting),
     "quality": get_args(Quality),
+    "prior_kind": get_args(PriorKind),
     "optimizer_bits": get_args(OptimizerBits),
 }
 """The fields that are one of some words; those whose default is None may be None."""
@@ -98,6 +101,10 @@ class TrainConfig:
             empty, else that of the file.
         prior: which labels are to be expected where and when: `own`: as in the training photos; or a table of
             occurrences, a path, see `fieldmark.data.readers.occurrences`; None: it does not count.
+        prior_kind: a `kernel` of occurrences, a `network`, see `fieldmark.evaluation.location_network`, or
+            `auto`: the kernel, unless the network is shown to be better at new places.
+        checklist: a checklist archive by which names of the table of occurrences are found, a `Path` or text,
+            see `fieldmark.data.checklist`; None: only names of labels count.
         optimizer_bits: 8: fine-tuning keeps AdamW's two numbers for a weight in 8 bits each, not in 32.
         accumulate: in how many parts fine-tuning computes a batch, one after the other; None: 2.
         budget: how many seconds `best` may take; None: as long as needed.
@@ -123,6 +130,8 @@ class TrainConfig:
     boxes: Path | None = None
     box_threshold: float | None = None
     prior: str | None = None
+    prior_kind: PriorKind = "kernel"
+    checklist: Path | None = None
     seed: int = 0
     engine: EngineName = "auto"
     compute: Compute = "exact"
@@ -144,7 +153,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("weights_dir", "names", "boxes"):
+        for name in ("weights_dir", "names", "boxes", "checklist"):
             if isinstance(given[name], str):
                 object.__setattr__(self, name, Path(given[name]))
         if isinstance(given["weights"], Path):
@@ -220,13 +229,7 @@ class TrainConfig:
             InputError: two choices exclude each other.
         """
         clash = next(_of_several(self) if self.several else _of_one(self), None)
-        if self.prior and not self.in_folds:
-            clash = clash or (
-                "--prior is chosen by photos that are measured in folds: leave it out, or what asks for a "
-                "test part (--holdout, --quality best, --transfer and others)."
-            )
-        if self.prior not in (None, "own") and not Path(str(self.prior)).is_file():
-            clash = clash or f"{self.prior} is no file: name a table of occurrences, or own, with --prior."
+        clash = clash or next(_of_prior(self), None)
         if clash:
             raise InputError(clash)
 
@@ -273,7 +276,7 @@ _RULES: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
         lambda v: isinstance(v, bool),
     ),
     "a confidence from 0 to 1, or None": (("box_threshold",), lambda v: v is None or _is_number(v, 0, 1)),
-    "a path, or None": (("weights_dir", "names", "boxes"), lambda v: isinstance(v, Path | None)),
+    "a path, or None": (("weights_dir", "names", "boxes", "checklist"), lambda v: isinstance(v, Path | None)),
     "the name of a network, or None": (("backbone",), lambda v: isinstance(v, str | None)),
     "own, a table or None": (("prior",), lambda v: v is None or isinstance(v, str)),
     "pretrained, random or a file": (("weights",), lambda v: isinstance(v, str)),
@@ -338,6 +341,27 @@ def _of_one(config: TrainConfig) -> Iterator[str]:
         yield "--transfer scratch begins with random weights: leave --weights out, or --transfer all."
     if config.rare and config.transfer != "last":
         yield "--rare looks at photos that the network never saw, in folds: leave --transfer out."
+
+
+def _of_prior(config: TrainConfig) -> Iterator[str]:
+    """What does not go with a prior."""
+    if config.prior and not config.in_folds:
+        yield (
+            "--prior is chosen by photos that are measured in folds: leave it out, or what asks for a "
+            "test part (--holdout, --quality best, --transfer and others)."
+        )
+    if config.prior_kind != "kernel" and config.prior is None:
+        yield "--prior-kind is of a prior: name it with --prior."
+    if config.checklist and config.prior in (None, "own"):
+        yield "--checklist is for the names of a table of occurrences: name one with --prior."
+    if config.checklist and not config.checklist.exists():
+        yield f"The checklist {config.checklist} is not there."
+    if config.prior not in (None, "own"):
+        path = Path(str(config.prior))
+        if not path.is_file():
+            yield f"{path} is no file: name a table of occurrences, or own, with --prior."
+        else:
+            check_columns(path)
 
 
 def _of_no_search(config: TrainConfig) -> Iterator[str]:

@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from fieldmark.data.locations import Locations, locations_of
+from fieldmark.data.locations import locations_of
 from fieldmark.data.readers.occurrences import read_occurrences
-from fieldmark.evaluation import intervals, location_prior, metrics
+from fieldmark.evaluation import location_prior, metrics
 from fieldmark.evaluation.comparison import Difference
-from fieldmark.evaluation.location_prior import FEWEST, KernelPrior, LocationMeasure
-from fieldmark.inference.classifier import Classifier
+from fieldmark.evaluation.location_prior import FEWEST, LocationMeasure
 from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.training.config import TrainConfig
+from fieldmark.training.prior_candidates import Candidate, Photos, of_table
 from fieldmark.training.stages import Outcome
+from fieldmark.training.summary import PriorSummary
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray, IntArray
 
@@ -51,17 +51,22 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     if len(rows) < FEWEST:
         raise InputError(
             f"Only {len(rows):,} photos have a place: give their list the columns latitude and longitude, or "
-            "leave --prior out."
+            "leave --prior out (with grow: --prior none)."
         )
     places, here, y_N = [names[row] for row in rows], locations.where(rows), evaluation.labels_N[rows]
     log_p_NC = every_NC[rows]
     if config.prior == OWN:
         hard = set(outcome.fitted.data.table.hard)
-        easy = np.array([at for at, row in enumerate(rows) if evaluation.photo_ids[row] not in hard])
-        kernel, known_NC, new_NC = _own(here, y_N, places, easy, classifier, config)
+        easy = np.array(
+            [at for at, row in enumerate(rows) if evaluation.photo_ids[row] not in hard], np.int64
+        )
+        photos = Photos(here, y_N, places, easy, len(classifier.taxa), by_place=config.split == "location")
+        candidates = photos.candidates(config.prior_kind, config.seed)
     else:
-        kernel = _of_table(Path(config.prior), classifier, config.seed)
-        known_NC = new_NC = _ratios(kernel, here)
+        found = read_occurrences(Path(config.prior), classifier.taxa, config.checklist)
+        candidates = of_table(*found, len(classifier.taxa), here, config.prior_kind, config.seed)
+    taken = _preferred(candidates, log_p_NC, y_N, places)
+    known_NC, new_NC = taken.known_NC, taken.new_NC
     groups = [evaluation.groups[row] for row in rows]
     rule = location_prior.choose(
         log_p_NC, y_N, known_NC, places, classifier.taxonomy.levels, config.precision, groups
@@ -69,55 +74,35 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     measures = {"new places": location_prior.measure(log_p_NC, y_N, known_NC, new_NC, places)}
     if known_NC is not new_NC:
         measures["known places"] = location_prior.measure(log_p_NC, y_N, known_NC, known_NC, places)
-    prior = LocationPrior(kernel, rule)
+    prior = LocationPrior(taken.frequencies, rule)
     for where, found in measures.items():
         logger.info(sentence(prior, where, found))
-    about = {"occurrences": len(kernel.class_N), **prior.to_json(), "measured": msgspec.to_builtins(measures)}
+    summary = PriorSummary(config.prior, taken.kind, rule.strength, measures)
+    about = {"occurrences": taken.occurrences, **prior.to_json(), **summary.to_dict()}
+    if config.checklist:
+        about["checklist"] = str(config.checklist)
+    outcome = replace(outcome, summary=replace(outcome.summary, prior=summary))
     if rule.strength:
         outcome = replace(outcome, classifier=replace(classifier, prior=prior))
         every_NC[rows] = metrics.log_softmax32(rule.logits(log_p_NC, known_NC))
     return outcome, {"prior": about}, every_NC
 
 
-def _own(
-    here: Locations,
-    y_N: IntArray,
-    places: Sequence[str],
-    easy: IntArray,
-    classifier: Classifier,
-    config: TrainConfig,
-) -> tuple[KernelPrior, FloatArray, FloatArray]:
-    """Fit the prior on the photos; compute the ratios of each without its place and day, and its place.
-
-    Where no fold knows the place of a photo (`--split location`), the prior does not either.
-    """
-    rows = easy[location_prior.distinct(here.where(easy), y_N[easy], config.seed)]
-    days = [f"{place} {day}" for place, day in zip(places, here.day_N, strict=True)]
-    asked = places if config.split == "location" else days
-    kernel = KernelPrior.fit(
-        here.where(rows), y_N[rows], len(classifier.taxa), [asked[row] for row in rows], config.seed
+def _preferred(
+    candidates: Sequence[Candidate], log_p_NC: FloatArray, y_N: IntArray, places: Sequence[str]
+) -> Candidate:
+    """Return the first candidate, or the other one where the log-loss at new places is lower, and no tie."""
+    if len(candidates) == 1:
+        return candidates[0]
+    first, other = candidates
+    pairs = [(each.known_NC, each.new_NC) for each in (other, first)]
+    found = location_prior.compare(log_p_NC, y_N, pairs[0], pairs[1], places)
+    taken = other if found.interval[1] < 0 else first
+    logger.info(
+        f"Prior: log-loss at new places of the {other.kind} less that of the {first.kind}: "
+        f"{_against(found, '{:+.3f}')}; the {taken.kind} is taken."
     )
-    new_NC = _ratios(kernel, here, places, rows)
-    return kernel, new_NC if asked is places else _ratios(kernel, here, days, rows), new_NC
-
-
-def _of_table(path: Path, classifier: Classifier, seed: int) -> KernelPrior:
-    locations, class_N = read_occurrences(path, classifier.taxa)
-    rows = location_prior.distinct(locations, class_N, seed)
-    at = locations.where(rows)
-    cells = [f"{a:.1f},{b:.1f}" for a, b in zip(at.latitude_N, at.longitude_N, strict=True)]
-    return KernelPrior.fit(at, class_N[rows], len(classifier.taxa), cells, seed)
-
-
-def _ratios(
-    kernel: KernelPrior, here: Locations, names: Sequence[str] | None = None, rows: IntArray | None = None
-) -> FloatArray:
-    """Compute the ratios of photos, each without those of its name; the kernel has the photos `rows`."""
-    unit_N = np.zeros(len(here), np.int64) if names is None else intervals.units(names, len(here))
-    keys_N4 = np.stack([here.latitude_N, here.longitude_N, here.day_N, unit_N], 1)
-    _, first_Q, back_N = np.unique(keys_N4, axis=0, return_index=True, return_inverse=True)
-    units = None if rows is None else (unit_N[first_Q], unit_N[rows])
-    return kernel.log_ratios(here.where(first_Q), units)[back_N.reshape(-1)]
+    return taken
 
 
 def sentence(prior: LocationPrior, where: str, found: LocationMeasure) -> str:

@@ -13,6 +13,7 @@ from fieldmark.data.photos import PhotoTable
 from fieldmark.data.subset import DataSplits
 from fieldmark.evaluation import calibration, intervals, metrics
 from fieldmark.evaluation.intervals import Interval
+from fieldmark.evaluation.location_prior import LocationMeasure
 from fieldmark.evaluation.results import Evaluation, EvaluationSummary
 from fieldmark.evaluation.taxonomic import TaxonomicError, taxonomic_error
 from fieldmark.inference.classifier import Classifier
@@ -77,6 +78,23 @@ class Changes(Record):
     new_photos: PhotosError | None
     new_classes_photos: PhotosError | None
     corrected: tuple[Correction, ...] = ()
+
+
+@dataclass(frozen=True)
+class PriorSummary(Record):
+    """What a prior of places and times is worth; no other measure of a classifier counts it in.
+
+    Attributes:
+        source: what it was learned from: `own`, the photos, or a table of occurrences.
+        kind: `kernel` or `network`.
+        strength: how much it counts; 0: not at all, as it is not shown to help.
+        measured: the errors with and without it, at new and at known places.
+    """
+
+    source: str
+    kind: str
+    strength: float
+    measured: Mapping[str, LocationMeasure]
 
 
 _MOST_LEARNED = 0.75  # of a class: then what was measured is nearly what is delivered
@@ -219,6 +237,7 @@ class ClassifierSummary(EvaluationSummary):
         taxonomic: how far off mistakes are; None without taxonomic ranks.
         unknown: how well out-of-distribution photos are recognised; None where it was not measured.
         grown: of a classifier that was extended, its errors before and after.
+        prior: what a prior of places and times is worth, where one was asked for.
     """
 
     calibration_error_before: float | None
@@ -228,6 +247,7 @@ class ClassifierSummary(EvaluationSummary):
     taxonomic: TaxonomicError | None
     unknown: Mapping[str, Any] | None = None
     grown: Changes | UnsetType = UNSET
+    prior: PriorSummary | UnsetType = UNSET
 
 
 Answers = Mapping[str, tuple[BoolArray, BoolArray]]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from fieldmark.data.checklist import labels_of
 from fieldmark.data.locations import DEGREES, Locations, day_of_year
 from fieldmark.data.photos import degrees
 from fieldmark.data.readers import column_names, tabular
 from fieldmark.data.readers.base import table_errors
+from fieldmark.data.species_list import NAMES
 from fieldmark.data.taxonomy import Taxon, name_key
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import IntArray
 
 logger = logging.getLogger(__name__)
 
-_NAMES = ("species", "scientific_name", "scientificname", "taxon name", "taxon_name", "taxon.name")
 _PLACE = {"latitude": ("decimallatitude", "latitude"), "longitude": ("decimallongitude", "longitude")}
 _DATES = ("eventdate", "observed_on", "date")
 _EXPECTS = (
@@ -28,7 +30,31 @@ _EXPECTS = (
 )
 
 
-def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntArray]:
+def check_columns(path: Path) -> None:
+    """Raise InputError where the header of a text lacks a column that `read_occurrences` needs."""
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        with path.open("rb") as handle:
+            header = handle.readline(1 << 16).decode("utf-8-sig", errors="replace")
+        if "\0" not in header:  # UTF-16
+            _columns(path, [name.strip().strip('"').lower() for name in re.split("[\t,;]", header)])
+
+
+def _columns(path: Path, there: Sequence[str]) -> tuple[list[str], dict[str, str | None]]:
+    """Return the columns with names, and with latitude and longitude."""
+    names = [name for name in NAMES if name in there]
+    columns = {each: next((c for c in of if c in there), None) for each, of in _PLACE.items()}
+    lacking = [*(["species"] if not names else []), *(each for each, column in columns.items() if not column)]
+    if lacking:
+        raise InputError(
+            f"{path} has no column {lacking[0]}: expected is {_EXPECTS}; a list of species without places is "
+            "for `fieldmark predict --prior`."
+        )
+    return names, columns
+
+
+def read_occurrences(
+    path: Path, taxa: Sequence[Taxon], checklist: Path | None = None
+) -> tuple[Locations, IntArray]:
     """Read where and when labels occurred.
 
     Args:
@@ -36,6 +62,7 @@ def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntA
             `decimalLongitude`, `eventDate`) or iNaturalist (`scientific_name`, `latitude`, `longitude`,
             `observed_on`).
         taxa: the labels; what an occurrence names is the number of one of them.
+        checklist: an archive that tells which other names are of labels, see `fieldmark.data.checklist`.
 
     Returns:
         The places and days of N occurrences, and the label of each. Rows with another name or without
@@ -45,11 +72,7 @@ def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntA
         InputError: it cannot be read, lacks a column, or has no occurrence of a label.
     """
     frame = _table(path)
-    names = [name for name in _NAMES if name in frame.columns]
-    columns = {each: next((c for c in of if c in frame.columns), None) for each, of in _PLACE.items()}
-    lacking = [*(["species"] if not names else []), *(each for each, column in columns.items() if not column)]
-    if lacking:
-        raise InputError(f"{path} has no column {lacking[0]}: expected is {_EXPECTS}.")
+    names, columns = _columns(path, frame.columns)
     date = next((name for name in _DATES if name in frame.columns), None)
     known = {name_key(each): at for at, taxon in enumerate(taxa) for each in (taxon.id, taxon.name)}
     rows = frame.select(
@@ -60,6 +83,10 @@ def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntA
     rows = rows.with_columns(column_names.with_point(name) for name in DEGREES)
     rows = rows.with_columns(degrees(name, most) for name, most in DEGREES.items())
     label_of = {name: _label(name, known) for name in rows["name"].unique().drop_nulls()}
+    if checklist is not None:
+        others = [name for name, label in label_of.items() if label is None]
+        found = labels_of(checklist, others, taxa)
+        label_of |= {name: each[0] for name, each in found.items() if len(each) == 1}
     rows = rows.with_columns(
         label=pl.col("name").replace_strict(label_of, default=None, return_dtype=pl.Int64)
     )
@@ -74,8 +101,8 @@ def read_occurrences(path: Path, taxa: Sequence[Taxon]) -> tuple[Locations, IntA
     days = {text: day_of_year(text) for text in placed["date"].unique().drop_nulls()}
     day_N = [days.get(text, 0) for text in placed["date"]]
     latitude_N, longitude_N = (placed[name].to_numpy().astype(np.float64) for name in DEGREES)
-    found = Locations(latitude_N, longitude_N, np.array(day_N, np.int64))
-    return found, placed["label"].to_numpy().astype(np.int64)
+    at = Locations(latitude_N, longitude_N, np.array(day_N, np.int64))
+    return at, placed["label"].to_numpy().astype(np.int64)
 
 
 def _table(path: Path) -> pl.DataFrame:

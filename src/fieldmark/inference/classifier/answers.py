@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,10 +13,7 @@ from fieldmark.evaluation.calibration import Threshold
 from fieldmark.evaluation.taxonomic import MOST_CLASSES
 from fieldmark.utils.choices import Decision
 from fieldmark.utils.errors import InputError
-from fieldmark.utils.printable import some_of
 from fieldmark.utils.typing import FloatArray
-
-logger = logging.getLogger(__name__)
 
 Source = Literal["species", "rolled up", "not sure", "unknown"]
 
@@ -112,35 +107,6 @@ class Prediction:
     def score(self) -> float:
         """The probability of the answer given; where there is none, of the best label."""
         return self.rolled.score if self.rolled and not self.sure else self.best.score
-
-
-def columns_of(taxa: Sequence[Taxon], names: Iterable[str]) -> list[int]:
-    """Find labels by name, and return their columns in order; see `Classifier.only`."""
-    known: dict[str, set[int]] = {}
-    for column, taxon in enumerate(taxa):
-        for name in filter(None, (taxon.id, taxon.name, taxon.common_name, *taxon.lineage.values())):
-            known.setdefault(name.casefold(), set()).add(column)
-    asked = {" ".join(name.split()): None for name in names}
-    if unknown := [name for name in asked if name.casefold() not in known]:
-        said = (
-            f"This classifier does not know {some_of([*map(repr, unknown)], most=10)}: name its labels by "
-            f"their ids, scientific or common names, or higher taxa.{_nearest(unknown[:10], taxa)}"
-        )
-        if len(unknown) == len(asked):
-            raise InputError(said)
-        logger.warning(said)
-    columns = set().union(*(known.get(name.casefold(), set()) for name in asked))
-    if len(columns) < 2:
-        raise InputError(f"Of the names given, {len(columns)} is a label: a choice needs at least two.")
-    return sorted(columns)
-
-
-def _nearest(unknown: Sequence[str], taxa: Sequence[Taxon]) -> str:
-    """Return a sentence with the known names that are most like unknown ones."""
-    known = {name.casefold(): name for taxon in taxa for name in (taxon.name, taxon.common_name) if name}
-    found = {name: get_close_matches(name.casefold(), known, 1, 0.75) for name in unknown}
-    alike = [f"{known[near[0]]!r} for {name!r}" for name, near in found.items() if near]
-    return f" Is it {', '.join(alike)}?" if alike else ""
 
 
 def check_decision(decision: str, taxonomy: Taxonomy) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -170,6 +170,34 @@ def combined(
     log_p_MNC = [metrics.log_softmax(logits_NC) for logits_NC in logits_MNC]
     mixed = ensemble.log_mixture(log_p_MNC, weights_M) / temperature
     return mixed.astype(np.float32), np.average(energy_MN, 0, weights_M).astype(np.float32)
+
+
+def features_of(members: Sequence[Member], by_view: Mapping[Preprocess, ByteArray]) -> list[FloatArray]:
+    """Compute what `Classifier.features` returns from the crops of each view."""
+    networks = {each.network.key: each.network for each in members}
+    keys = [(each.network.key, each.preprocess) for each in members]
+    found = {(key, view): networks[key].engine(by_view[view]) for key, view in dict.fromkeys(keys)}
+    return [found[each] for each in keys]
+
+
+def logits_of(
+    members: Sequence[Member], features: Sequence[FloatArray], whose: Path | None
+) -> list[FloatArray]:
+    """Compute the `Member.logits` of each member from its features of N photos.
+
+    Raises:
+        ClassifierError: a head does not fit its backbone, or gives no finite score.
+    """
+    found = []
+    for member, features_ND in zip(members, features, strict=True):
+        try:
+            found.append(member.logits(features_ND))
+        except ValueError as why:
+            raise ClassifierError(
+                f"{whose or 'This classifier'} has a head of {member.head.weight.shape} that "
+                f"cannot be used ({why}): copy or download it again."
+            ) from why
+    return found
 
 
 def name_of(architecture: str, view: Preprocess, side: int | None) -> str:

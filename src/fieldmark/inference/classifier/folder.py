@@ -34,6 +34,7 @@ from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.classifier.ood import FILE as OOD_FILE
 from fieldmark.inference.classifier.ood import OodDetector
+from fieldmark.inference.classifier.species_list import ListPrior
 from fieldmark.inference.classifier.validation import damaged
 from fieldmark.models import runtime
 from fieldmark.utils import io, publishing
@@ -61,7 +62,7 @@ LIMITS = {
     **{_name("int8", number, "onnx"): 1 << 31 for number in range(MOST_MEMBERS)},
     "neighbours.safetensors": 1 << 35,
     OOD_FILE: 1 << 33,
-    PRIOR_FILE: 1 << 20,
+    PRIOR_FILE: 1 << 26,
 }
 """The files that are read, and the bytes that each may have."""
 
@@ -145,6 +146,7 @@ def _write_about(classifier: Classifier, folder: Path) -> None:
             "files": publishing.digests(folder),
             "provenance": dict(classifier.provenance),
             **({"prior": classifier.prior.to_json()} if classifier.prior else {}),
+            **({"favoured": classifier.favoured.to_json()} if classifier.favoured else {}),
             **({} if classifier.decision == "probable" else {"decision": classifier.decision}),
         },
     )
@@ -197,6 +199,9 @@ def _load(folder: Path, engine: str | None) -> dict[str, Any]:
             "thresholds": validation.thresholds(about["thresholds"]),
             "ood": _ood(folder, about, members[0].head),
             "prior": _prior(folder, about, len(taxonomy)),
+            "favoured": ListPrior.from_json(about["favoured"], len(taxonomy))
+            if "favoured" in about
+            else None,
             "provenance": validation.provenance(about["provenance"]),
             "source": folder,
             "files": _files(about),

@@ -11,15 +11,19 @@ import numpy as np
 
 from fieldmark.data.locations import Locations, day_of_year
 from fieldmark.data.taxonomy import Taxon
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import location_network, metrics
+from fieldmark.evaluation.location_network import NetworkPrior
 from fieldmark.evaluation.location_prior import MOST, STRENGTHS, KernelPrior, LocationRule
 from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.answers import Prediction
+from fieldmark.inference.classifier.species_list import ListPrior
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray, IntArray
 
 FILE = "prior.safetensors"
+Frequencies = KernelPrior | NetworkPrior
+_NUMBERS = ("kilometres", "days", "smoothing")  # of a kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +31,11 @@ class LocationPrior:
     """Makes a classifier's answers fit a place and a time of the year.
 
     Attributes:
-        kernel: the frequencies of the labels by place and day.
+        frequencies: of the labels, by place and day.
         rule: how they are combined with a photo's probabilities.
     """
 
-    kernel: KernelPrior
+    frequencies: Frequencies
     rule: LocationRule
 
     @property
@@ -57,38 +61,35 @@ class LocationPrior:
         day = date if isinstance(date, int) else day_of_year(date)
         if date and not day:
             raise InputError(f"{date!r} is no date: write it as 2023-06-30.")
-        [ratio_C] = self.kernel.log_ratios(Locations.of([(latitude, longitude, day)]))
+        [ratio_C] = self.frequencies.log_ratios(Locations.of([(latitude, longitude, day)]))
         return LocalPrior(ratio_C, self.rule)
 
     def only(self, columns: Sequence[int]) -> LocationPrior:
         """Return the prior of some of the labels."""
-        new_C = np.full(self.kernel.classes, -1)
-        new_C[list(columns)] = np.arange(len(columns))
-        rows = new_C[self.kernel.class_N] >= 0
-        kept = new_C[self.kernel.class_N][rows]
-        places = self.kernel.locations.where(rows)
-        return replace(
-            self, kernel=replace(self.kernel, locations=places, class_N=kept, classes=len(columns))
-        )
+        return replace(self, frequencies=self.frequencies.only(columns))
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the occurrences as a JSON object."""
-        kernel = self.kernel
-        about = {name: getattr(kernel, name) for name in ("kilometres", "days", "smoothing")}
+        """Return all but the tensors as a JSON object."""
+        own = self.frequencies
+        about: dict[str, Any] = {"kind": "network", "smoothing": own.smoothing}
+        if isinstance(own, KernelPrior):
+            about = {name: getattr(own, name) for name in _NUMBERS}
         thresholds = {rank: asdict(each) for rank, each in self.rule.thresholds.items()}
         return {**about, **asdict(self.rule), "thresholds": thresholds}
 
     def _tensors(self) -> dict[str, Any]:
-        places = self.kernel.locations
+        own = self.frequencies
+        if isinstance(own, NetworkPrior):
+            return {name: np.ascontiguousarray(each) for name, each in own.weights.items()}
         return {
-            "latitude": np.ascontiguousarray(places.latitude_N),  # a column of a matrix is not
-            "longitude": np.ascontiguousarray(places.longitude_N),
-            "day": places.day_N.astype(np.int16),
-            "class": self.kernel.class_N.astype(np.int32),
+            "latitude": np.ascontiguousarray(own.locations.latitude_N),  # a column of a matrix is not
+            "longitude": np.ascontiguousarray(own.locations.longitude_N),
+            "day": own.locations.day_N.astype(np.int16),
+            "class": own.class_N.astype(np.int32),
         }
 
     def save(self, folder: Path) -> None:
-        """Write the occurrences."""
+        """Write the tensors."""
         from safetensors.numpy import save as as_bytes
 
         io.write_bytes(folder / FILE, as_bytes(self._tensors()))
@@ -105,24 +106,36 @@ class LocationPrior:
         raw = (folder / FILE).read_bytes()
         if io.sha256(raw) != digests[FILE]:
             raise ValueError(f"{FILE} is not the file that was written with it")
-        tensors = tensors_in(raw)
-        latitude_N, longitude_N = (tensors[name].astype(np.float64) for name in ("latitude", "longitude"))
-        day_N, class_N = (_whole(tensors[name]) for name in ("day", "class"))
-        sizes = {(len(each), each.ndim) for each in (latitude_N, longitude_N, day_N, class_N)}
-        ordered = len(class_N) and (np.diff(class_N) >= 0).all() and class_N[0] >= 0 and class_N[-1] < classes
-        possible = (np.abs(latitude_N) <= 90).all() and (np.abs(longitude_N) <= 360).all()
-        days = ((day_N >= 0) & (day_N <= 366)).all()
-        if sizes != {(len(class_N), 1)} or len(class_N) > MOST or not (ordered and possible and days):
-            raise ValueError(f"{FILE} does not hold occurrences of {classes} labels")
-        numbers = {
-            name: validation.number(about, name, 1e-3, 1e6) for name in ("kilometres", "days", "smoothing")
-        }
+        read = _network if about.get("kind") == "network" else _kernel
         rule = LocationRule(
             validation.number(about, "strength", STRENGTHS[1], STRENGTHS[-1]),
             validation.number(about, "temperature", 1e-3, 1e3),
             validation.thresholds(about["thresholds"]),
         )
-        return cls(KernelPrior(Locations(latitude_N, longitude_N, day_N), class_N, classes, **numbers), rule)
+        return cls(read(tensors_in(raw), about, classes), rule)
+
+
+def _kernel(tensors: Mapping[str, Any], about: Mapping[str, Any], classes: int) -> KernelPrior:
+    latitude_N, longitude_N = (tensors[name].astype(np.float64) for name in ("latitude", "longitude"))
+    day_N, class_N = (_whole(tensors[name]) for name in ("day", "class"))
+    sizes = {(len(each), each.ndim) for each in (latitude_N, longitude_N, day_N, class_N)}
+    ordered = len(class_N) and (np.diff(class_N) >= 0).all() and class_N[0] >= 0 and class_N[-1] < classes
+    possible = (np.abs(latitude_N) <= 90).all() and (np.abs(longitude_N) <= 360).all()
+    days = ((day_N >= 0) & (day_N <= 366)).all()
+    if sizes != {(len(class_N), 1)} or len(class_N) > MOST or not (ordered and possible and days):
+        raise ValueError(f"{FILE} does not hold occurrences of {classes} labels")
+    numbers = {name: validation.number(about, name, 1e-3, 1e6) for name in _NUMBERS}
+    return KernelPrior(Locations(latitude_N, longitude_N, day_N), class_N, classes, **numbers)
+
+
+def _network(tensors: Mapping[str, Any], about: Mapping[str, Any], classes: int) -> NetworkPrior:
+    shapes = location_network.shapes(classes)
+    sound = all(each.dtype == np.float32 and np.isfinite(each).all() for each in tensors.values())
+    if not sound or {name: each.shape for name, each in tensors.items()} != shapes:
+        raise ValueError(f"{FILE} does not hold a network of {classes} labels")
+    if min(tensors["overall"].min(), tensors["spread"].min()) <= 0:
+        raise ValueError(f"{FILE} has frequencies, or a spread of places, that are not above 0")
+    return NetworkPrior(tensors, validation.number(about, "smoothing", 1e-3, 1e3))
 
 
 def _whole(values: Any) -> IntArray:
@@ -157,14 +170,33 @@ class LocalPrior:
         found_C: FloatArray = np.exp(metrics.log_softmax32(self.logits(_log(p_C)[None])))[0]
         return found_C
 
-    def explained(self, found: Prediction, p_C: FloatArray, taxa: Sequence[Taxon]) -> Prediction:
-        """Say that the prior counts (`p_C` are with it), and where it changed the first label."""
-        found = replace(found, prior=True)
-        before_C = self.rule.temperature * _log(p_C) - self.rule.strength * self.ratio_C
-        first = taxa[int(before_C.argmax())]
-        if first.id == found.best.taxon.id or first.id == taxa[int(p_C.argmax())].id:
-            return found
-        return replace(found, reason=f"{found.reason}; by the photo alone {first.name} would come first")
+    def without(self, logits_NC: FloatArray) -> FloatArray:
+        """Compute log-probabilities without the prior from `logits` with it, shape (N, C)."""
+        raw_NC = np.float32(self.rule.temperature) * logits_NC - np.float32(self.rule.strength) * self.ratio_C
+        return metrics.log_softmax32(raw_NC)
+
+
+def explained(
+    found: Prediction,
+    p_C: FloatArray,
+    taxa: Sequence[Taxon],
+    local: LocalPrior | None,
+    favoured: ListPrior | None,
+) -> Prediction:
+    """Say that a prior of a place counts (`p_C` are with it), and where it or a list of species changed the
+    first label."""
+    before_1C = _log(p_C)[None]
+    if local is not None:
+        found, before_1C = replace(found, prior=True), local.without(before_1C)
+    if favoured is not None:
+        before_1C = favoured.without(before_1C)
+    first, best = taxa[int(before_1C.argmax())], found.best.taxon
+    said = [found.reason]
+    if first.id not in (best.id, taxa[int(p_C.argmax())].id):
+        said.append(f"by the photo alone {first.name} would come first")
+    if favoured is not None and not favoured.listed_C[next(n for n, each in enumerate(taxa) if each is best)]:
+        said.append(f"{best.name} is not on the list {favoured.name}")
+    return replace(found, reason="; ".join(said))
 
 
 def _log(p_C: FloatArray) -> FloatArray:

@@ -22,15 +22,16 @@ from fieldmark.evaluation.taxonomic import class_heights, expected_heights
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference.classifier import asking, ensemble_member, hub, streaming
 from fieldmark.inference.classifier import folder as storage
-from fieldmark.inference.classifier.answers import Prediction, check_decision, columns_of, ranked
+from fieldmark.inference.classifier.answers import Prediction, check_decision, ranked
 from fieldmark.inference.classifier.asking import Known, Raising
 from fieldmark.inference.classifier.ensemble_member import Member, Network
-from fieldmark.inference.classifier.location import LocalPrior, LocationPrior
+from fieldmark.inference.classifier.location import LocalPrior, LocationPrior, explained
 from fieldmark.inference.classifier.ood import OodDetector
+from fieldmark.inference.classifier.species_list import ListPrior, columns_of
 from fieldmark.inference.classifier.streaming import Crops, OnError, Photo
 from fieldmark.utils import cpu, io
 from fieldmark.utils.choices import Compute, Decision, EngineName
-from fieldmark.utils.errors import ClassifierError, ImageRejected, InputError
+from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Classifier:
         decision: which label comes first, see `decided_by`.
         prior: which labels are to be expected where and when; None: not known, or no help.
         local: the prior at one place and day, see `at`.
+        favoured: a list of species that counts as a prior, see `favouring`.
         ood: tells photos that may show none of the classes; None: nothing does reliably.
         provenance: how it was made: data digest, split, recipe, versions, licence of the weights.
         source: the folder that it was loaded from.
@@ -64,6 +66,7 @@ class Classifier:
     decision: Decision = "probable"
     prior: LocationPrior | None = None
     local: LocalPrior | None = None
+    favoured: ListPrior | None = None
     ood: OodDetector | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
@@ -118,7 +121,7 @@ class Classifier:
         thresholds = {rank: asdict(each) for rank, each in self.thresholds.items()}
         ood = self.ood.digest if self.ood else None
         more: list[str] = [] if self.decision == "probable" else [self.decision]
-        more += [each.digest for each in (self.prior, self.local) if each is not None]
+        more += [each.digest for each in (self.prior, self.local, self.favoured) if each is not None]
         return io.digest([members, self.temperature, self.taxonomy.to_json(), thresholds, ood, *more])
 
     def only(self, names: Iterable[str]) -> Classifier:
@@ -135,7 +138,19 @@ class Classifier:
         taxonomy = self.taxonomy.only(self.taxa[at].id for at in columns)
         # Of fewer labels the score is another number, for which no threshold was set.
         prior = self.prior and self.prior.only(columns)
-        return replace(self, members=members, taxonomy=taxonomy, ood=None, prior=prior, local=None)
+        favoured = self.favoured and self.favoured.only(columns)
+        few = replace(self, members=members, taxonomy=taxonomy, prior=prior, favoured=favoured)
+        return replace(few, ood=None, local=None)
+
+    def favouring(self, names: Iterable[str], name: str = "given") -> Classifier:
+        """Return the classifier to which labels that are not on a list, as of a park, are 20 times rarer.
+
+        Names are as for `only`; none becomes impossible. `name` is what reasons call the list.
+
+        Raises:
+            InputError: no name is known.
+        """
+        return replace(self, favoured=ListPrior.of(self.taxa, names, name))
 
     def at(self, latitude: float, longitude: float, date: str | int | None = None) -> Classifier:
         """Return the classifier for photos of a place, in degrees, and of a date (ISO 8601; None: any).
@@ -183,17 +198,11 @@ class Classifier:
         A network runs once for each view that some member uses.
         """
         by_view = dict(zip(self.views, [crops] if isinstance(crops, np.ndarray) else crops, strict=True))
-        networks = {each.key: each for each in self.networks}
-        keys = [(each.network.key, each.preprocess) for each in self.members]
-        found = {(key, view): networks[key].engine(by_view[view]) for key, view in dict.fromkeys(keys)}
-        return [found[each] for each in keys]
+        return ensemble_member.features_of(self.members, by_view)
 
     def log_probabilities(self, features: Sequence[FloatArray]) -> FloatArray:
-        """Compute calibrated log-probabilities from the `features` of N photos, shape (N, C).
-
-        Raises:
-            ClassifierError: a head does not fit its backbone, or gives no finite score.
-        """
+        """Compute calibrated log-probabilities from the `features` of N photos, shape (N, C); raises
+        ClassifierError where a head does not fit its backbone, or gives no finite score."""
         return metrics.log_softmax(self._logits(features)[0]).astype(np.float32)
 
     def combined(self, logits_MNC: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -202,16 +211,9 @@ class Classifier:
         return ensemble_member.combined(self.members, self.temperature, logits_MNC)
 
     def _logits(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-        found = []
-        for member, features_ND in zip(self.members, features, strict=True):
-            try:
-                found.append(member.logits(features_ND))
-            except ValueError as why:
-                raise ClassifierError(
-                    f"{self.source or 'This classifier'} has a head of {member.head.weight.shape} that "
-                    f"cannot be used ({why}): copy or download it again."
-                ) from why
+        found = ensemble_member.logits_of(self.members, features, self.source)
         logits_NC, energy_N = self.combined(found)
+        logits_NC = logits_NC if self.favoured is None else self.favoured.logits(logits_NC)
         return logits_NC if self.local is None else self.local.logits(logits_NC), energy_N
 
     def scores(self, crops: Crops) -> FloatArray:
@@ -340,7 +342,7 @@ class Classifier:
         preference_C = p_C if self.decision == "probable" else -expected_heights(p_C, self._height_CC)
         first = int(preference_C.argmax())
         found = ranked(p_C, first, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
-        return found if self.local is None else self.local.explained(found, p_C, self.taxa)
+        return explained(found, p_C, self.taxa, self.local, self.favoured)
 
     def save(self, folder: str | Path) -> None:
         """Write the classifier to a folder; raises InputError where that is not possible."""

@@ -29,9 +29,9 @@ from fieldmark.inference.classifier import Classifier, Member
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
+from fieldmark.training.strategies.extend_config import ExtendConfig, as_trained
 from fieldmark.training.strategies.folds import cross_fitted
 from fieldmark.training.strategies.single import fitted, sweep
-from fieldmark.utils.choices import Compute, EngineName, Grouping
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
@@ -42,30 +42,6 @@ _NEVER = np.float32(-1e9)  # the score of a class that a classifier does not kno
 _SHOWN = 5  # corrections that the terminal shows; the record holds all
 _FEWEST = 20
 """Of fewer new photos none is held out."""
-
-
-@dataclass(frozen=True)
-class ExtendConfig:
-    """What `fieldmark grow` is told.
-
-    Attributes:
-        names: a table of accepted names, see `fieldmark.data.synonyms`, for old and new labels.
-        boxes: a file of boxes of the new photos, where the classifier learned from boxes.
-        box_threshold: from which confidence on a box counts; None: as the classifier was trained.
-        groups: `auto` finds bursts and near-duplicates and keeps them together, `none` does not; None: as the
-            classifier was trained.
-        engine: what runs the network on the new photos; `auto` measures.
-        compute: the tier of precision, as in `Classifier.load`; None: as the classifier was trained.
-        thumbnails: whether small pictures of training photos go into the folder.
-    """
-
-    names: Path | None = None
-    boxes: Path | None = None
-    box_threshold: float | None = None
-    groups: Grouping | None = None
-    engine: EngineName = "auto"
-    compute: Compute | None = None
-    thumbnails: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +89,7 @@ class ExtendStrategy:
         accepted = synonyms.read(config.names)
         old = _read(classifier, model, accepted)
         new = accepted.apply(_new_photos(photos, old, config))
-        how = _as_trained(old.classifier, old.split, config)
+        how = as_trained(old.classifier, old.split, config)
         return cls(model, new, photos.resolve().name, old, how)
 
     @property
@@ -242,24 +218,6 @@ def _alike(members: Sequence[Member]) -> bool:
         views
         and len({each.network.key for each in members}) == len(members)
         and len({each.weight for each in members}) == 1
-    )
-
-
-def _as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> TrainConfig:
-    """The choices that the classifier was made by, as far as they matter for the new head."""
-    made = classifier.provenance
-    threshold = classifier.threshold
-    return TrainConfig(
-        backbone=classifier.lead.network.architecture,
-        also=tuple(each.network.architecture for each in classifier.members[1:]),
-        transfer=made.get("transfer", "last"),
-        head=made.get("head"),
-        rare=bool(made.get("rare")),
-        groups=config.groups or made.get("groups", "auto"),
-        precision=threshold.precision if threshold else TrainConfig.precision,
-        seed=split.seed,
-        engine=config.engine,
-        thumbnails=config.thumbnails,
     )
 
 
