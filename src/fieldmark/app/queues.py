@@ -17,6 +17,10 @@ _DOUBTS = ((0.2, "Very doubtful"), (0.5, "Doubtful"), (0.8, "Likely"), (2.0, "Ne
 """Up to which margin between the first two labels an answer is called what."""
 
 
+MOST_ANSWERS = 5
+"""So many of the likeliest species have a key."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Which photos are shown, and how.
@@ -109,6 +113,7 @@ def tiles(project: Project, ids: Sequence[int]) -> list[dict[str, Any]]:
             "id": each.id,
             "name": each.label or ("unknown" if each.state == "unknown" else each.name or ""),
             "answer": each.name or "",
+            "answers": min(MOST_ANSWERS, len(likeliest(each.record))),
             "state": "refused"
             if each.reason
             else each.state
