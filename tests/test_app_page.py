@@ -117,7 +117,7 @@ def test_the_whole_loop(
         page.goto(f"{home}/results")
         with page.expect_download() as download:
             page.get_by_text("CSV table, one row a photo").click()
-        rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines()))
+        rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
         assert len(rows) == 8
         assert {"Ursus maritimus", "empty"} <= {row["species"] for row in rows if row["by"] == "person"}
         check_accessibility(page)

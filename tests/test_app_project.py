@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldmark.app import decisions, learning, queues, results, suggestions
+from fieldmark.app import decisions, exports, learning, queues, results, suggestions
+from fieldmark.app.activity import activity
 from fieldmark.app.queues import Query
 from fieldmark.app.store import EMPTY, Project
 from fieldmark.data import readers
+from fieldmark.data.events import Shot
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import InputError
 
@@ -314,11 +316,23 @@ def test_the_detection_history_knows_where_no_camera_stood(project: Project) -> 
     assert found.effort == ((7, 7, 6), (0, 5, 2))
 
 
-@pytest.mark.parametrize("form", results.FORMATS)
+def test_activity_counts_a_visit_once_and_its_intervals_hold_the_share(project: Project) -> None:
+    times = [("a", "06:00"), ("a", "06:20"), ("a", "06:55"), ("b", "06:10"), ("a", "23:50"), ("a", "23:59")]
+    shots = [Shot(place, f"2024-05-01T{time}:00Z") for place, time in times] + [Shot("a", "2024-05-02")]
+    found = activity(shots)
+    assert found is not None
+    assert [(hour, each) for hour, each in enumerate(found.visits) if each] == [(6, 3), (23, 1)]
+    assert found.shares[6] == 0.75
+    low, high = found.intervals[6]
+    assert (round(low, 3), round(high, 3)) == (0.194, 0.994)  # Clopper and Pearson's table
+    assert activity([Shot("a", None)]) is None
+
+
+@pytest.mark.parametrize("form", exports.FORMATS)
 def test_results_are_written_in_every_format(named: Project, tmp_path: Path, form: str) -> None:
     decisions.decide(named, [12], "=Felis", reviewer="Ada")
-    path = tmp_path / results.FORMATS[form][0]
-    results.export(named, form, path)
+    path = tmp_path / exports.FORMATS[form][0]
+    exports.export(named, form, path)
     if form == "xlsx":
         import openpyxl
 
@@ -327,13 +341,23 @@ def test_results_are_written_in_every_format(named: Project, tmp_path: Path, for
         assert book["photos"].max_row == 13
         assert "=Felis" in [cell.value for cell in book["photos"]["B"]]
         assert all(cell.data_type != "f" for row in book["photos"].rows for cell in row)
+        [dates] = [column for column in book["photos"].columns if column[0].value == "date"]
+        assert dates[1].is_date
+    elif form == "camtrap-dp-package":
         with zipfile.ZipFile(path) as archive:
-            assert archive.testzip() is None
+            assert len(archive.namelist()) == 4
+            about = json.loads(archive.read("datapackage.json"))
+            rows = {
+                each["name"]: list(csv.DictReader(archive.read(each["path"]).decode().splitlines()))
+                for each in about["resources"]
+            }
+        assert [len(rows[each]) for each in ("deployments", "media", "observations")] == [2, 12, 13]
+        assert about["title"] == named.folder.name
     elif form == "megadetector":
         images = json.loads(path.read_text())["images"]
         assert len(images) == 12
     else:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
         column = {"csv": "species", "camtrap-dp": "scientificName", "darwin-core": "scientificName"}[form]
         assert "'=Felis" in [row[column] for row in rows]
         # A person's name is a row apart in the standards, where both can be told from each other.
@@ -346,5 +370,5 @@ def test_results_are_written_in_every_format(named: Project, tmp_path: Path, for
 def test_without_names_there_is_nothing_to_download(project: Project, tmp_path: Path) -> None:
     project.add_new(new_photos(3), Path("/cams"))
     with pytest.raises(InputError, match="No photo has a name"):
-        results.export(project, "csv", tmp_path / "x.csv")
+        exports.export(project, "csv", tmp_path / "x.csv")
     assert not list(tmp_path.glob("x*"))
