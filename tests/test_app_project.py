@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from fieldmark.app import decisions, exports, learning, queues, results, suggestions
+from fieldmark.app import checking, decisions, exports, jobs, learning, outcomes, queues, results, suggestions
 from fieldmark.app.activity import activity
 from fieldmark.app.queues import Query
 from fieldmark.app.store import EMPTY, Project
@@ -115,6 +118,49 @@ def test_names_that_tables_would_take_for_formulas_come_back(
     again = readers.read(tmp_path / "labels.csv")
     assert {taxon.name for taxon in again.taxonomy} == {"=cmd", "Ursus, arctos"}
     assert again.kept.height == 2
+
+
+def finished(project: Project) -> None:
+    """Wait until the job of a project has ended, and take its result over."""
+    while jobs.running(project.folder):
+        time.sleep(0.2)
+    job = jobs.every(project.folder)[-1]
+    assert outcomes.take_over(project) == [job], job.text()
+
+
+def test_copies_bursts_and_poor_photos_are_listed_and_left_out(
+    project: Project, insects: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(insects / "Apis mellifera", folder / "Apis mellifera")
+    shutil.copytree(insects / "Danaus plexippus", folder / "Danaus plexippus")
+    shutil.copy(folder / "Apis mellifera" / "00.jpg", folder / "Apis mellifera" / "copy.jpg")
+    Image.new("RGB", (200, 200), (9, 9, 9)).save(folder / "Danaus plexippus" / "night.jpg")
+    project.add_labelled(readers.read(folder), folder)
+    with project.changing() as db:
+        db.execute(
+            "UPDATE photos SET taken = '2024-05-01T08:00:0' || substr(path, -5, 1) WHERE path LIKE '%/1_.jpg'"
+        )
+    checking.check(project, "--backbone shufflenet_v2_x0_5 --weights random --engine torch")
+    finished(project)
+
+    def names(listing: checking.Listing) -> list[str]:
+        return [each.path.name for each in project.photos(checking.wall(project, listing).ids)]
+
+    assert names("copies")[:2] == ["00.jpg", "copy.jpg"]
+    assert "night.jpg" in names("poor")
+    assert [each.count for each in checking.wall(project, "bursts").groups] == [6, 6]
+    assert len(checking.spare(project, "bursts")) == 10
+    assert queues.days(project, "labelled") == {"2024-05-01": 12}
+    before = labels_of(project)
+    spare = checking.spare(project, "copies")
+    checking.leave_out(project, spare, reviewer="Ada")
+    assert "copy.jpg" not in names("copies")
+    assert set(names("out")) == {each.path.name for each in project.photos(spare)}
+    left = learning.write_labels(project, tmp_path / "labels.csv")
+    assert left == 34 - len(spare) == sum(row[1] for row in queues.species_counts(project, "labelled"))
+    decisions.undo(project)
+    assert labels_of(project) == before
 
 
 # Decisions

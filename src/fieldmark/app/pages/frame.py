@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from nicegui import run, ui
 
-from fieldmark.app import decisions, jobs, learning
+from fieldmark.app import decisions, jobs, outcomes
 from fieldmark.app.jobs import Job
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import FieldmarkError
@@ -26,16 +26,21 @@ NAMES = {
     "/learn": "Learn again",
     "/results": "Results",
 }
-_SAID = {
-    "running": "is running",
-    "done": "is done",
-    "failed": "has failed",
-    "cancelled": "was cancelled",
-    "interrupted": "was interrupted",
+_SAID: dict[str, dict[jobs.State, str]] = {
+    kind: {
+        "running": f"{name} is running",
+        "done": f"{name} is done",
+        "failed": f"{name} has failed",
+        "cancelled": f"{name} was cancelled",
+        "interrupted": f"{name} was interrupted",
+    }
+    for kind, name in (
+        ("train", "Training"),
+        ("grow", "Learning again"),
+        ("predict", "Naming photos"),
+        ("check", "Checking photos"),
+    )
 }
-_KINDS = {"train": "Training", "grow": "Learning again", "predict": "Naming photos"}
-
-
 Way = Literal["undo", "redo"]
 _WAYS: dict[Way, str] = {"undo": "Undo", "redo": "Redo"}  # by the names of their icons
 R = TypeVar("R")
@@ -155,7 +160,7 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
     shown = set(taken())
 
     async def look() -> None:
-        await in_thread(learning.take_over, project)
+        await in_thread(outcomes.take_over, project)
         # The results may have been taken over by another page, or by one that was left.
         for folder, each in taken().items():
             if folder not in shown:
@@ -166,7 +171,7 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
         if found is None:
             return
         state, progress = found.state, found.progress()
-        text = f"{_KINDS[found.kind]} {_SAID[state]}"
+        text = _SAID[found.kind][state]
         if state == "running":
             left = f", about {format_duration(progress.left)} left of this step" if progress.left else ""
             count = f" {progress.done:,} of {progress.total:,}" if progress.total else ""

@@ -9,6 +9,7 @@ from nicegui import ui
 from fieldmark.app import learning, queues
 from fieldmark.app.jobs import Job
 from fieldmark.app.pages.frame import frame, in_thread, job_panel, saying_errors
+from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
 
@@ -54,6 +55,7 @@ def show(project: Project) -> None:
             ui.notify("The photos are named.", type="positive")
 
         job_panel(project, ("predict",), done)
+        when_and_where(project, "new")
 
 
 @ui.refreshable

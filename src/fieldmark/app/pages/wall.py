@@ -84,6 +84,10 @@ class PhotoWall(ui.element, component=STATIC / "wall.js"):
         """Read the photos that are shown again: their names have changed."""
         self.run_method("fresh")
 
+    def choose(self, ids: list[int]) -> None:
+        """Choose these photos, and no other ones."""
+        self.run_method("choose", ids)
+
     def act(self, act: str, name: str = "") -> str:
         """Return a click's handler in the page that does what a key of this action does."""
         return f"() => getElement({self.id}).act({json.dumps(act)}, {json.dumps(name)})"

@@ -11,7 +11,7 @@ export default {
         <template v-for="line in shown" :key="line.key">
           <div v-if="line.head" class="fm-head" role="row" :style="{top: line.top + 'px'}">
             <div role="gridcell"><strong>{{ line.name }}</strong> <span>{{ line.count.toLocaleString() }}</span>
-              <button v-if="acts" type="button" tabindex="-1" @click="acceptGroup(line)"
+              <button type="button" tabindex="-1" @click="chooseGroup(line)"
                       :aria-label="'Select all of ' + line.name">Select all</button></div>
           </div>
           <div v-else role="row" class="fm-line" :style="{top: line.top + 'px'}">
@@ -119,6 +119,7 @@ export default {
       } catch (error) { delete this.asked[number]; }
     },
     fresh() { this.version++; this.load(); },
+    choose(ids) { this.chosen = new Set(ids); this.tell(); },
     clear() { this.chosen = new Set(); this.tell(); },
     // Ask the server for an action, and go on at once: a fast next key must not meet the photo before.
     act(act, name = '') {
@@ -163,7 +164,7 @@ export default {
       for (let at = from; at <= to; at++) if (this.tile(at).id) this.chosen.add(this.tile(at).id);
       this.tell();
     },
-    acceptGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
+    chooseGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
     start(event, at) {
       if (!this.chosen.has(this.tile(at).id)) { this.chosen = new Set([this.tile(at).id]); this.tell(); }
       event.dataTransfer.setData('text/plain', [...this.chosen].join(','));
