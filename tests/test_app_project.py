@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fieldmark.app import checking, decisions, exports, jobs, learning, outcomes, queues, results, suggestions
+from fieldmark.app import (
+    checking,
+    decisions,
+    exports,
+    jobs,
+    learning,
+    outcomes,
+    queues,
+    results,
+    suggestions,
+    watching,
+)
 from fieldmark.app.activity import activity
+from fieldmark.app.desktop import write_start_file
 from fieldmark.app.queues import Query
 from fieldmark.app.store import EMPTY, Project
+from fieldmark.app.watching import Watcher
 from fieldmark.data import readers
 from fieldmark.data.events import Shot
 from fieldmark.inference.inputs import InputPhoto
@@ -161,6 +175,56 @@ def test_copies_bursts_and_poor_photos_are_listed_and_left_out(
     assert left == 34 - len(spare) == sum(row[1] for row in queues.species_counts(project, "labelled"))
     decisions.undo(project)
     assert labels_of(project) == before
+
+
+def test_a_watched_folder_adds_whole_photos_and_names_them_once(
+    project: Project, tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, begun = tmp_path / "card", list[int]()
+    monkeypatch.setattr(learning, "classifier_of", lambda _project: tmp_path)
+    monkeypatch.setattr(learning, "name", lambda _project: begun.append(1))
+    watcher = Watcher(project)
+    assert watcher.look() == 0
+    project.set(watching.SETTING, str(card))
+    assert watcher.look() == 0  # the card is not there yet
+    (card / "DCIM").mkdir(parents=True)
+    data = draw(0, 1)
+    (card / "DCIM" / "1.jpg").write_bytes(data)
+    (card / "DCIM" / "2.jpg").write_bytes(data[:500])
+    assert watcher.look() == 0  # both could still be written
+    (card / "DCIM" / "2.jpg").write_bytes(data[:900])
+    assert watcher.look() == 1
+    assert watcher.look() == 1  # its writer paused for too long
+    assert len(begun) == 2
+    (card / "DCIM" / "2.jpg").write_bytes(data)
+    assert (watcher.look(), len(begun)) == (0, 3)  # named again, now that it is whole
+    assert (watcher.look(), len(begun)) == (0, 3)
+    assert queues.progress(project)["photos"] == 2
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_a_start_file_is_written_and_no_other_file_is_replaced(
+    tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    folder = tmp_path / "50 % of $my `own` photos"
+    path = write_start_file(folder, system, tmp_path)
+    text = path.read_text()
+    if system == "darwin":
+        assert shlex.split(text.splitlines()[-1])[1:] == [
+            sys.executable,
+            "-m",
+            "fieldmark",
+            "app",
+            str(folder),
+        ]
+    else:
+        assert text.count("%%") == 1
+    assert write_start_file(folder, system, tmp_path) == path
+    path.write_text("mine")
+    with pytest.raises(InputError, match="a file of yours"):
+        write_start_file(folder, system, tmp_path)
+    assert path.read_text() == "mine"
 
 
 # Decisions
