@@ -35,7 +35,7 @@ if CHROMIUM is None:
 
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 TRAINING = "--backbone shufflenet_v2_x0_5 --weights random --engine torch"
-SLOW = 90_000  # milliseconds that a job may take on a busy machine
+SLOW = 200_000  # milliseconds that a job may take on a busy machine
 PAGES = ("/", "/train", "/name", "/review", "/next", "/learn", "/results")
 
 

@@ -171,14 +171,7 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
         if found is None:
             return
         state, progress = found.state, found.progress()
-        text = _SAID[found.kind][state]
-        if state == "running":
-            left = f", about {format_duration(progress.left)} left of this step" if progress.left else ""
-            count = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
-            text += f": {progress.stage}{count}{left}"
-        if state == "failed" and (said := found.text().splitlines()):
-            text += f": {said[-1].removeprefix('fieldmark: ')}"
-        head.text = text
+        head.text = _said(found, state, progress)
         bar.visible = cancel.visible = state == "running"
         resume.visible = state in ("interrupted", "cancelled", "failed")
         bar.value = progress.done / progress.total if progress.total else 0
@@ -186,6 +179,19 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
         log.text = found.text()
 
     ui.timer(1.0, look)
+
+
+def _said(job: Job, state: jobs.State, progress: jobs.Progress) -> str:
+    """Say how far a job is, or how it ended."""
+    text, step = _SAID[job.kind][state], progress.stage
+    if state == "failed" and (said := job.text().splitlines()):
+        return f"{text}: {said[-1].removeprefix('fieldmark: ')}"
+    if state != "running":
+        return text
+    count = f"{progress.done:,} of {progress.total:,}"
+    if progress.left:
+        return f"{text}: {step}, {count}, about {format_duration(progress.left)} left of this step"
+    return f"{text}: {step}, {count}" if progress.total else f"{text}: {step}"
 
 
 def species_input(label: str, names: list[str], on_name: Callable[[str], Any] | None = None) -> ui.input:

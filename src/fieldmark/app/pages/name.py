@@ -31,8 +31,12 @@ def show(project: Project) -> None:
                     added = await in_thread(project.add_new, found, path)
                     project.set("new folder", str(path if path.is_dir() else path.parent))
                     known = len(found) - added
-                    said = f"; {known:,} are known already" if known else ""
-                    ui.notify(f"{added:,} photos added{said}.", type="positive")
+                    ui.notify(
+                        f"{added:,} photos added; {known:,} are known already."
+                        if known
+                        else f"{added:,} photos added.",
+                        type="positive",
+                    )
                 note.dismiss()
                 state.refresh(project)
 

@@ -80,11 +80,15 @@ class _Page:
         counts = queues.species_counts(self.project, "labelled")
         refused = queues.refused_counts(self.project, "labelled")
         names = sum(name != "not named" for name, _, _ in counts)
-        said = f"{sum(row[1] for row in counts):,} photos of {names:,} species"
-        if refused:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.items())
-            said += f"; {sum(refused.values()):,} refused ({reasons})"
-        self.said.text = said
+        photos, reasons = (
+            sum(row[1] for row in counts),
+            ", ".join(f"{n:,} {name}" for name, n in refused.items()),
+        )
+        self.said.text = (
+            f"{photos:,} photos of {names:,} species; {sum(refused.values()):,} refused ({reasons})"
+            if refused
+            else f"{photos:,} photos of {names:,} species"
+        )
 
     def refresh(self) -> None:
         self.species_list.refresh()
