@@ -115,6 +115,7 @@ def _visit(address: str, folder: Path) -> None:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for device, (width, height) in SIZES.items():
             page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(120_000)
             page.goto(address)
             for look in ("light", "dark"):
                 for path, name in PAGES.items():
@@ -129,7 +130,7 @@ def _visit(address: str, folder: Path) -> None:
 
 def _settle(page: Page) -> None:
     """Wait until the pictures of a page are there."""
-    page.wait_for_load_state("networkidle")
+    page.wait_for_function("[...document.images].every(each => each.complete)", timeout=120_000)
     page.wait_for_timeout(1500)
 
 

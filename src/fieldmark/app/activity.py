@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from fieldmark.data.events import Shot, moment_of, number_events
 from fieldmark.evaluation.intervals import Interval, binomial_interval
@@ -43,7 +44,7 @@ def activity(shots: Sequence[Shot]) -> Activity | None:
     if not timed:
         return None
     numbers = number_events([Shot(each.place, each.taken) for _, each in timed], GAP)
-    first = {}
+    first: dict[int, datetime] = {}
     for number, (moment, _) in zip(numbers, timed, strict=True):
         first[number] = min(first.get(number, moment), moment)
     hours = [each.hour for each in first.values()]

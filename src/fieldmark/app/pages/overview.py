@@ -50,7 +50,7 @@ def _calendar(year: str, days: dict[str, int]) -> None:
         "fm-dim text-sm"
     )
     grey = {"color": "#7d8a83"}
-    options = {
+    options: dict[str, Any] = {
         "aria": {"enabled": True},
         "tooltip": {},
         "visualMap": {

@@ -13,10 +13,10 @@ from fieldmark.app.pages.frame import frame, in_thread, job_panel, reviewer, say
 from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.pages.wall import PhotoWall
-from fieldmark.app.queues import Query, Which
+from fieldmark.app.queues import Query
 from fieldmark.app.store import Project
 
-_WHICH: dict[Which | checking.Listing, str] = {"all": "All", "refused": "Refused", **checking.TITLES}
+_WHICH = {"all": "All", "refused": "Refused"} | {str(name): title for name, title in checking.TITLES.items()}
 _MOST = 400  # species in the list; a field filters them
 
 

@@ -153,8 +153,10 @@ class Review:
                 case "zoom":
                     self.zoom()
                     return
-                case "undo" | "redo":
-                    step(self.project, what.act)
+                case "undo":
+                    step(self.project, "undo")
+                case "redo":
+                    step(self.project, "redo")
                 case "accept":
                     decisions.accept(self.project, ids, reviewer=who)
                 case "unknown":
