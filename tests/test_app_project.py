@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,27 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from fieldmark.app import decisions, learning, queues, results, suggestions
+from fieldmark.app import (
+    checking,
+    decisions,
+    exports,
+    jobs,
+    learning,
+    outcomes,
+    queues,
+    results,
+    suggestions,
+    watching,
+)
+from fieldmark.app.activity import activity
+from fieldmark.app.desktop import write_start_file
 from fieldmark.app.queues import Query
 from fieldmark.app.store import EMPTY, Project
+from fieldmark.app.watching import Watcher
 from fieldmark.data import readers
+from fieldmark.data.events import Shot
 from fieldmark.inference.inputs import InputPhoto
 from fieldmark.utils.errors import InputError
 
@@ -113,6 +132,99 @@ def test_names_that_tables_would_take_for_formulas_come_back(
     again = readers.read(tmp_path / "labels.csv")
     assert {taxon.name for taxon in again.taxonomy} == {"=cmd", "Ursus, arctos"}
     assert again.kept.height == 2
+
+
+def finished(project: Project) -> None:
+    """Wait until the job of a project has ended, and take its result over."""
+    while jobs.running(project.folder):
+        time.sleep(0.2)
+    job = jobs.every(project.folder)[-1]
+    assert outcomes.take_over(project) == [job], job.text()
+
+
+def test_copies_bursts_and_poor_photos_are_listed_and_left_out(
+    project: Project, insects: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(insects / "Apis mellifera", folder / "Apis mellifera")
+    shutil.copytree(insects / "Danaus plexippus", folder / "Danaus plexippus")
+    shutil.copy(folder / "Apis mellifera" / "00.jpg", folder / "Apis mellifera" / "copy.jpg")
+    Image.new("RGB", (200, 200), (9, 9, 9)).save(folder / "Danaus plexippus" / "night.jpg")
+    project.add_labelled(readers.read(folder), folder)
+    with project.changing() as db:
+        db.execute(
+            "UPDATE photos SET taken = '2024-05-01T08:00:0' || substr(path, -5, 1) WHERE path LIKE '%/1_.jpg'"
+        )
+    checking.check(project, "--backbone shufflenet_v2_x0_5 --weights random --engine torch")
+    finished(project)
+
+    def names(listing: checking.Listing) -> list[str]:
+        return [each.path.name for each in project.photos(checking.wall(project, listing).ids)]
+
+    assert names("copies")[:2] == ["00.jpg", "copy.jpg"]
+    assert "night.jpg" in names("poor")
+    assert [each.count for each in checking.wall(project, "bursts").groups] == [6, 6]
+    assert len(checking.spare(project, "bursts")) == 10
+    assert queues.days(project, "labelled") == {"2024-05-01": 12}
+    before = labels_of(project)
+    spare = checking.spare(project, "copies")
+    checking.leave_out(project, spare, reviewer="Ada")
+    assert "copy.jpg" not in names("copies")
+    assert set(names("out")) == {each.path.name for each in project.photos(spare)}
+    left = learning.write_labels(project, tmp_path / "labels.csv")
+    assert left == 34 - len(spare) == sum(row[1] for row in queues.species_counts(project, "labelled"))
+    decisions.undo(project)
+    assert labels_of(project) == before
+
+
+def test_a_watched_folder_adds_whole_photos_and_names_them_once(
+    project: Project, tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, begun = tmp_path / "card", list[int]()
+    monkeypatch.setattr(learning, "classifier_of", lambda _project: tmp_path)
+    monkeypatch.setattr(learning, "name", lambda _project: begun.append(1))
+    watcher = Watcher(project)
+    assert watcher.look() == 0
+    project.set(watching.SETTING, str(card))
+    assert watcher.look() == 0  # the card is not there yet
+    (card / "DCIM").mkdir(parents=True)
+    data = draw(0, 1)
+    (card / "DCIM" / "1.jpg").write_bytes(data)
+    (card / "DCIM" / "2.jpg").write_bytes(data[:500])
+    assert watcher.look() == 0  # both could still be written
+    (card / "DCIM" / "2.jpg").write_bytes(data[:900])
+    assert watcher.look() == 1
+    assert watcher.look() == 1  # its writer paused for too long
+    assert len(begun) == 2
+    (card / "DCIM" / "2.jpg").write_bytes(data)
+    assert (watcher.look(), len(begun)) == (0, 3)  # named again, now that it is whole
+    assert (watcher.look(), len(begun)) == (0, 3)
+    assert queues.progress(project)["photos"] == 2
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_a_start_file_is_written_and_no_other_file_is_replaced(
+    tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    folder = tmp_path / "50 % of $my `own` photos"
+    path = write_start_file(folder, system, tmp_path)
+    text = path.read_text()
+    if system == "darwin":
+        assert shlex.split(text.splitlines()[-1])[1:] == [
+            sys.executable,
+            "-m",
+            "fieldmark",
+            "app",
+            str(folder),
+        ]
+    else:
+        assert text.count("%%") == 1
+    assert write_start_file(folder, system, tmp_path) == path
+    path.write_text("mine")
+    with pytest.raises(InputError, match="a file of yours"):
+        write_start_file(folder, system, tmp_path)
+    assert path.read_text() == "mine"
 
 
 # Decisions
@@ -314,11 +426,23 @@ def test_the_detection_history_knows_where_no_camera_stood(project: Project) -> 
     assert found.effort == ((7, 7, 6), (0, 5, 2))
 
 
-@pytest.mark.parametrize("form", results.FORMATS)
+def test_activity_counts_a_visit_once_and_its_intervals_hold_the_share(project: Project) -> None:
+    times = [("a", "06:00"), ("a", "06:20"), ("a", "06:55"), ("b", "06:10"), ("a", "23:50"), ("a", "23:59")]
+    shots = [Shot(place, f"2024-05-01T{time}:00Z") for place, time in times] + [Shot("a", "2024-05-02")]
+    found = activity(shots)
+    assert found is not None
+    assert [(hour, each) for hour, each in enumerate(found.visits) if each] == [(6, 3), (23, 1)]
+    assert found.shares[6] == 0.75
+    low, high = found.intervals[6]
+    assert (round(low, 3), round(high, 3)) == (0.194, 0.994)  # Clopper and Pearson's table
+    assert activity([Shot("a", None)]) is None
+
+
+@pytest.mark.parametrize("form", exports.FORMATS)
 def test_results_are_written_in_every_format(named: Project, tmp_path: Path, form: str) -> None:
     decisions.decide(named, [12], "=Felis", reviewer="Ada")
-    path = tmp_path / results.FORMATS[form][0]
-    results.export(named, form, path)
+    path = tmp_path / exports.FORMATS[form][0]
+    exports.export(named, form, path)
     if form == "xlsx":
         import openpyxl
 
@@ -327,13 +451,23 @@ def test_results_are_written_in_every_format(named: Project, tmp_path: Path, for
         assert book["photos"].max_row == 13
         assert "=Felis" in [cell.value for cell in book["photos"]["B"]]
         assert all(cell.data_type != "f" for row in book["photos"].rows for cell in row)
+        [dates] = [column for column in book["photos"].columns if column[0].value == "date"]
+        assert dates[1].is_date
+    elif form == "camtrap-dp-package":
         with zipfile.ZipFile(path) as archive:
-            assert archive.testzip() is None
+            assert len(archive.namelist()) == 4
+            about = json.loads(archive.read("datapackage.json"))
+            rows = {
+                each["name"]: list(csv.DictReader(archive.read(each["path"]).decode().splitlines()))
+                for each in about["resources"]
+            }
+        assert [len(rows[each]) for each in ("deployments", "media", "observations")] == [2, 12, 13]
+        assert about["title"] == named.folder.name
     elif form == "megadetector":
         images = json.loads(path.read_text())["images"]
         assert len(images) == 12
     else:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
         column = {"csv": "species", "camtrap-dp": "scientificName", "darwin-core": "scientificName"}[form]
         assert "'=Felis" in [row[column] for row in rows]
         # A person's name is a row apart in the standards, where both can be told from each other.
@@ -346,5 +480,5 @@ def test_results_are_written_in_every_format(named: Project, tmp_path: Path, for
 def test_without_names_there_is_nothing_to_download(project: Project, tmp_path: Path) -> None:
     project.add_new(new_photos(3), Path("/cams"))
     with pytest.raises(InputError, match="No photo has a name"):
-        results.export(project, "csv", tmp_path / "x.csv")
+        exports.export(project, "csv", tmp_path / "x.csv")
     assert not list(tmp_path.glob("x*"))

@@ -145,7 +145,7 @@ def _actions(project: Project, which: str, value: int) -> list[Action]:
 def disagreements(project: Project) -> list[Disagreement]:
     """Return the photos that reviewers call differently, by what each of them said last."""
     found = project.rows(
-        "SELECT photo, reviewer, coalesce(label, 'unknown'), max(action) "
+        "SELECT photo, reviewer, coalesce(label, state), max(action) "
         "FROM changes c JOIN actions a ON a.id = c.action WHERE NOT undone AND what NOT LIKE 'renamed %' "
         "GROUP BY photo, reviewer ORDER BY photo, reviewer"
     )

@@ -71,7 +71,7 @@ class Job:
     @property
     def state(self) -> State:
         """Return whether it runs, or how it ended."""
-        if self._locked:
+        if self.locked:
             return "running"
         with suppress(InputError):
             code = io.read_json(self.folder / runner.RESULT)["code"]
@@ -80,7 +80,8 @@ class Job:
         return "running" if time.time() - started < _START else "interrupted"
 
     @property
-    def _locked(self) -> bool:
+    def locked(self) -> bool:
+        """Return whether its process is there, and past its start."""
         if not (self.folder / runner.LOCK).exists():
             return False
         try:
@@ -112,7 +113,7 @@ class Job:
 
     def start(self) -> None:
         """Start the command, or go on with it after a kill; raises InputError while it runs."""
-        if self._locked:
+        if self.locked:
             raise InputError("The job is running already: wait until it has ended, or cancel it.")
         (self.folder / runner.RESULT).unlink(missing_ok=True)
         words = [sys.executable, "-m", "fieldmark.app.runner", str(self.folder), *self.about["words"]]
@@ -129,7 +130,7 @@ class Job:
 
     def cancel(self) -> None:
         """Stop it as Ctrl-C does: what is finished is kept."""
-        if not self._locked:
+        if not self.locked:
             return
         pid = int(io.read_json(self.folder / "pid.json"))
         with suppress(OSError):

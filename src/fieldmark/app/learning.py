@@ -1,12 +1,10 @@
-"""Training, naming and learning again: the command that is run, its table, and what becomes of its result."""
+"""Training, naming and learning again: the command that is run, and its table."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +36,6 @@ _COLUMNS = (
     *("file_name", "label", "split", "location", "deployment", "taken", "sequence", "latitude", "longitude"),
     *("name", "common_name", "supercategory", *RANKS),
 )
-
-_taking = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -116,10 +112,10 @@ def train(project: Project, time: str = "quick", worse: str = "both", more: str 
         raise InputError(
             "Training needs photos of at least two species: add folders on the page Photos first."
         )
-    words = [*TIMES[time][1], "--precision", WORSE[worse][1], *_split(more)]
+    words = [*TIMES[time][1], "--precision", WORSE[worse][1], *split_options(more)]
     chosen = {"time": time, "worse": worse, "more": more}
     table = f"{project.folder.name}.csv"  # a classifier is called after it
-    made = _start(project, "train", ["train", f"{{job}}/{table}"], words, write_labels, file=table, **chosen)
+    made = start(project, "train", ["train", f"{{job}}/{table}"], words, write_labels, file=table, **chosen)
     project.set("training", json.dumps(chosen))
     return made
 
@@ -143,7 +139,7 @@ def learn_again(project: Project) -> Job:
         return train(project, **chosen)
     words = ["grow", str(classifier), "{job}/new labels.csv"]
     write = partial(write_labels, only_new=True)
-    return _start(project, "grow", words, [], write, file="new labels.csv")
+    return start(project, "grow", words, [], write, file="new labels.csv")
 
 
 def name(project: Project, *, again: bool = False) -> Job:
@@ -168,10 +164,10 @@ def name(project: Project, *, again: bool = False) -> Job:
         return len(found)
 
     words = ["predict", str(classifier), "--list", "{job}/photos.txt", "--out", "{job}/answers.jsonl"]
-    return _start(project, "predict", words, [], write, file="photos.txt")
+    return start(project, "predict", words, [], write, file="photos.txt")
 
 
-def _start(
+def start(
     project: Project,
     kind: str,
     words: list[str],
@@ -181,10 +177,15 @@ def _start(
     file: str,
     **more: Any,
 ) -> Job:
+    """Start a command with a table that `write` writes into its job's folder.
+
+    Raises:
+        InputError: another job is running.
+    """
     if jobs.running(project.folder):
         raise InputError("Another job is running: wait until it has ended, or cancel it.")
     out: dict[str, Any] = {"table": file}
-    if kind != "predict":
+    if kind in ("train", "grow"):
         folder = project.folder / "classifiers"
         folder.mkdir(exist_ok=True)
         numbers = [int(each.name) for each in folder.iterdir() if each.name.isdecimal()]
@@ -196,54 +197,14 @@ def _start(
     return job
 
 
-def _split(more: str) -> list[str]:
+def split_options(more: str) -> list[str]:
+    """Return the words of further options; raises InputError for a quotation mark without its end."""
     try:
         return shlex.split(more)
     except ValueError as error:
         raise InputError(
             f"The further options cannot be read ({error}): check the quotation marks."
         ) from error
-
-
-def take_over(project: Project) -> list[Job]:
-    """Keep the results of jobs that have ended since the last call, and return these jobs.
-
-    `predict` ends with exit code 2 where photos were refused; its file of answers is whole nevertheless.
-    """
-    taken: list[Job] = []
-    with _taking:  # several pages look at once
-        for job in reversed(jobs.every(project.folder)):
-            if job.about.get("taken"):
-                break  # and so are all before it, or they failed
-            if job.state in ("done", "failed") and _take(project, job):
-                taken.append(job)
-    return taken
-
-
-def _take(project: Project, job: Job) -> bool:
-    if job.kind == "predict" and (job.folder / "answers.jsonl").exists():
-        lines = (job.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-        project.keep_answers(map(json.loads, lines), Path(job.about["words"][1]).name)
-    elif job.kind != "predict" and job.state == "done":
-        _learned(project, job)
-    else:
-        return False
-    jobs.mark(job, taken=True)
-    return True
-
-
-def _learned(project: Project, job: Job) -> None:
-    """Note what a classifier learned, and use it from now on."""
-    with (job.folder / job.about["table"]).open(encoding="utf-8", newline="") as handle:
-        rows = [
-            (row["label"].removeprefix("'"), row["file_name"].removeprefix("'"))
-            for row in csv.DictReader(handle)
-        ]
-    with project.changing() as db:
-        if job.kind == "train":
-            db.execute("UPDATE photos SET learned = NULL")
-        db.executemany("UPDATE photos SET learned = ? WHERE path = ?", rows)
-        db.execute("INSERT OR REPLACE INTO settings VALUES ('classifier', ?)", (job.about["out"],))
 
 
 def grown(project: Project) -> dict[str, Any]:

@@ -17,6 +17,10 @@ _DOUBTS = ((0.2, "Very doubtful"), (0.5, "Doubtful"), (0.8, "Likely"), (2.0, "Ne
 """Up to which margin between the first two labels an answer is called what."""
 
 
+MOST_ANSWERS = 5
+"""So many of the likeliest species have a key."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Which photos are shown, and how.
@@ -77,7 +81,7 @@ def _which(query: Query) -> str:
     parts = {
         "open": "p.reason IS NULL AND p.state IN ('none', 'given')",
         "done": "p.reason IS NULL AND p.state IN ('person', 'unknown')",
-        "all": "p.reason IS NULL",
+        "all": "p.reason IS NULL AND p.state != 'out'",
         "refused": "p.reason IS NOT NULL",
     }
     found = parts[query.which]
@@ -109,13 +113,14 @@ def tiles(project: Project, ids: Sequence[int]) -> list[dict[str, Any]]:
             "id": each.id,
             "name": each.label or ("unknown" if each.state == "unknown" else each.name or ""),
             "answer": each.name or "",
+            "answers": min(MOST_ANSWERS, len(likeliest(each.record))),
             "state": "refused"
             if each.reason
             else each.state
-            if each.label or each.state == "unknown"
+            if each.label or each.state in ("unknown", "out")
             else "none",
             "score": each.score,
-            "note": each.reason or "",
+            "note": each.reason or ("left out" if each.state == "out" else ""),
             "file": each.path.name,
         }
         for each in project.photos(ids)
@@ -127,7 +132,7 @@ def species_counts(project: Project, role: Role) -> list[tuple[str, int, int]]:
     found = project.rows(
         f"SELECT {_CALLED}, count(*), sum(p.state = 'person') FROM photos p "
         "LEFT JOIN answers a ON a.photo = p.id "
-        f"WHERE p.role = ? AND p.reason IS NULL GROUP BY {_CALLED} ORDER BY 2 DESC, 1",
+        f"WHERE p.role = ? AND p.reason IS NULL AND p.state != 'out' GROUP BY {_CALLED} ORDER BY 2 DESC, 1",
         (role,),
     )
     return [(name, count, persons or 0) for name, count, persons in found]
@@ -151,6 +156,27 @@ def progress(project: Project) -> dict[str, int]:
         "LEFT JOIN answers a ON a.photo = p.id WHERE p.role = 'new' AND p.reason IS NULL"
     )
     return dict(zip(("photos", "named", "decided"), (each or 0 for each in row), strict=True))
+
+
+def days(project: Project, role: Role) -> dict[str, int]:
+    """Count the usable photos of each day, as YYYY-MM-DD on the camera's clock."""
+    found = project.rows(
+        "SELECT replace(substr(taken, 1, 10), ':', '-'), count(*) FROM photos "
+        "WHERE role = ? AND reason IS NULL AND (taken LIKE '____-__-__%' OR taken LIKE '____:__:__%') "
+        "GROUP BY 1",
+        (role,),
+    )
+    return dict(found)
+
+
+def places(project: Project, role: Role) -> list[tuple[float, float, int]]:
+    """Count the usable photos at each place that is known: latitude, longitude, photos."""
+    found = project.rows(
+        "SELECT round(latitude, 4), round(longitude, 4), count(*) FROM photos "
+        "WHERE role = ? AND reason IS NULL AND latitude IS NOT NULL AND longitude IS NOT NULL GROUP BY 1, 2",
+        (role,),
+    )
+    return [(latitude, longitude, count) for latitude, longitude, count in found]
 
 
 def likeliest(record: dict[str, Any]) -> list[tuple[str, str, float]]:

@@ -1,37 +1,18 @@
-"""What was found: counts, activity, detection histories with effort, and files in the usual formats."""
+"""What was found: counts, activity, and detection histories with effort."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import Any, cast
 
-from fieldmark import __version__
 from fieldmark.app import decisions
-from fieldmark.app.learning import classifier_of
-from fieldmark.app.store import Photo, Project, now
-from fieldmark.data.events import seconds_of
-from fieldmark.data.taxonomy import NO_ANIMAL, RANKS, Taxon, Taxonomy
-from fieldmark.inference.formats import WRITERS, FormatOptions
-from fieldmark.inference.formats.base import csv_line
-from fieldmark.inference.record import Record
-from fieldmark.utils import io
+from fieldmark.app.activity import Activity, activity
+from fieldmark.app.store import Photo, Project
+from fieldmark.data.events import Shot, seconds_of
+from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError
-
-logger = logging.getLogger(__name__)
-
-FORMATS = {
-    "csv": ("results.csv", "CSV table, one row a photo"),
-    "xlsx": ("results.xlsx", "Excel: photos, species, detection history, effort"),
-    "camtrap-dp": ("observations.camtrap.csv", "Camtrap DP observations"),
-    "megadetector": ("results.megadetector.json", "MegaDetector JSON, for Timelapse"),
-    "darwin-core": ("results.dwc.csv", "Darwin Core occurrences, for GBIF"),
-}
-"""The files that can be made: name and description of each."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +56,7 @@ def observations(project: Project, *, persons_only: bool = False) -> list[Observ
     """Return the new photos that could be used, with the names that count."""
     said = decisions.reviewed(project)
     found = []
-    for photo, about in _photos(project):
+    for photo, about in used_photos(project):
         person = photo.state in ("person", "unknown")
         species, by, score = (photo.label or "", "person", None) if person else ("", "", None)
         if not person and photo.sure and not persons_only:
@@ -86,7 +67,8 @@ def observations(project: Project, *, persons_only: bool = False) -> list[Observ
     return found
 
 
-def _photos(project: Project) -> Iterator[tuple[Photo, tuple[float | None, float | None]]]:
+def used_photos(project: Project) -> Iterator[tuple[Photo, tuple[float | None, float | None]]]:
+    """Yield the new photos that could be used, each with its latitude and longitude."""
     rows = project.rows(
         "SELECT id, latitude, longitude FROM photos WHERE role = 'new' AND reason IS NULL ORDER BY path"
     )
@@ -129,6 +111,11 @@ def by_time(found: list[Observation], unit: str) -> dict[str, list[int]]:
     return table
 
 
+def activity_of(found: list[Observation], species: str) -> Activity | None:
+    """Return at which hours a species is seen; None where no photo of it has a time."""
+    return activity([Shot(each.place, each.taken) for each in found if each.species == species])
+
+
 def history(found: list[Observation], species: str, days: int = 7) -> History:
     """Return the detection history of a species over occasions of so many days, from the first photo on.
 
@@ -162,102 +149,3 @@ def history(found: list[Observation], species: str, days: int = 7) -> History:
 
 def _day(each: Observation) -> date:
     return date.fromisoformat(each.taken[:10].replace(":", "-"))
-
-
-def export(project: Project, form: str, path: Path, *, species: str = "", days: int = 7) -> None:
-    """Write the results in one of `FORMATS`; the file is whole or not written.
-
-    Raises:
-        InputError: there is no such format, or no photo has a name.
-    """
-    if form not in FORMATS:
-        raise InputError(f"There is no format {form!r}: choose one of {', '.join(FORMATS)}.")
-    found = observations(project)
-    if not any(each.by for each in found):
-        raise InputError("No photo has a name yet: name or review photos first.")
-    if form == "csv":
-        lines = [csv_line([each.name for each in fields(Observation)])]
-        lines += [csv_line(["" if value is None else value for value in astuple(each)]) for each in found]
-        io.write_text(path, "\r\n".join(lines) + "\r\n")
-    elif form == "xlsx":
-        _workbook(found, path, species, days)
-    else:
-        taxonomy, records = _records(project, form)
-        by, when = f"fieldmark {__version__} {project.setting('classifier')}".strip(), now()
-        WRITERS[form].write(path, records, FormatOptions(taxonomy, by=by, when=when))
-
-
-def _records(project: Project, form: str) -> tuple[Taxonomy, list[Record]]:
-    """Return the classifier's records, and one of each person's label: in its place, or as a row apart."""
-    taxa = _taxa(project)
-    said, records = decisions.reviewed(project), []
-    for photo, (latitude, longitude) in _photos(project):
-        about: dict[str, Any] = {"file_name": str(photo.path), "taken": photo.taken, "location": photo.place}
-        about |= {"latitude": latitude, "longitude": longitude}
-        about = {name: value for name, value in about.items() if value is not None}
-        named = photo.state == "person" and photo.label is not None
-        for label in photo.record.get("labels", ()):  # an older classifier may have known other species
-            taxa.setdefault(label["name"], Taxon(label["taxon_id"], label["name"], label["common_name"]))
-        if photo.record and not (named and form == "megadetector"):
-            records.append(cast(Record, photo.record | about))
-        if named:
-            taxon = taxa.setdefault(photo.label or "", Taxon(photo.label or "", photo.label or ""))
-            reviewer, when = said.get(photo.id, ("", ""))
-            records.append(cast(Record, about | _person(taxon, reviewer, when)))
-    return Taxonomy(taxa.values()), records
-
-
-def _taxa(project: Project) -> dict[str, Taxon]:
-    """Return the taxa by their names: of the classifier's labels, with what tables said of the others."""
-    found: dict[str, Taxon] = {}
-    for name, facts in project.facts().items():
-        ranks = {rank: facts[rank] for rank in RANKS if rank in facts}
-        found[name] = Taxon(name, name, facts.get("common_name", ""), facts.get("supercategory", ""), ranks)
-    if classifier := classifier_of(project):
-        known = Taxonomy.from_json(io.read_json(classifier / "classifier.json")["taxonomy"])
-        found |= {taxon.name: taxon for taxon in known}
-    return found
-
-
-def _person(taxon: Taxon, reviewer: str, when: str) -> dict[str, Any]:
-    about = {"taxon_id": taxon.id, "name": taxon.name, "common_name": taxon.common_name, "rank": taxon.rank}
-    return {
-        **{"source": "species", "rank": taxon.rank, "name": taxon.name, "score": 1.0, "sure": True},
-        **{"unknown": False, "reason": "", "among": 1, "ranks": dict(taxon.lineage), "wider": []},
-        **{"labels": [about | {"score": 1.0}], "reviewer": reviewer or "reviewer", "reviewed": when},
-    }
-
-
-def _workbook(found: list[Observation], path: Path, species: str, days: int) -> None:
-    """Write an Excel file: one sheet for each table."""
-    import xlsxwriter
-
-    sheets: dict[str, list[tuple[Any, ...]]] = {
-        "photos": [tuple(each.name for each in fields(Observation)), *(astuple(each) for each in found)],
-        "species": [("species", "photos", "events", "named by a person"), *counts(found)],
-    }
-    try:
-        name = species or next((row[0] for row in counts(animals(found))), "")
-        table = history(found, name, days)
-        head = ("place", *table.occasions)
-        rows = zip(table.places, table.detected, table.effort, strict=True)
-        sheets["detection history"] = [(f"{name}, occasions of {days} days",), head]
-        sheets["effort (days)"] = [head]
-        for place, detected, effort in rows:
-            sheets["detection history"].append(
-                (place, *("NA" if each is None else each for each in detected))
-            )
-            sheets["effort (days)"].append((place, *effort))
-    except InputError as error:
-        logger.info(str(error))
-    with io.replacing(path) as temporary:
-        # Names of files and species are of unknown origin: no cell becomes a formula or a link.
-        options = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
-        with xlsxwriter.Workbook(str(temporary), options) as book:
-            bold = book.add_format({"bold": True})
-            for title, rows_ in sheets.items():
-                sheet = book.add_worksheet(title)
-                sheet.freeze_panes(1, 1)
-                for number, row in enumerate(rows_):
-                    sheet.write_row(number, 0, row, bold if number == 0 else None)
-                sheet.autofit()

@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.background import BackgroundTask
 
-from fieldmark.app import pictures, queues, results
+from fieldmark.app import exports, pictures, queues
 from fieldmark.app.queues import Wall
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import InputError
@@ -57,8 +57,8 @@ def add_routes(app: FastAPI, project: Project) -> None:
         options["days"] = int(days) if days.isdecimal() and int(days) > 0 else 7
         folder = tempfile.TemporaryDirectory()
         try:
-            path = Path(folder.name) / results.FORMATS.get(form, (form, ""))[0]
-            results.export(project, form, path, **options)
+            path = Path(folder.name) / exports.FORMATS.get(form, (form, ""))[0]
+            exports.export(project, form, path, **options)
         except InputError as error:
             folder.cleanup()
             raise HTTPException(400, str(error)) from error

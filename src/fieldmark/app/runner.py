@@ -8,6 +8,7 @@ operating system frees however it ends.
 from __future__ import annotations
 
 import runpy
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ class _Progress:
 def main(folder: Path, words: list[str]) -> int:
     """Run the command and write down how it ended: its exit code."""
     code = 1
+    # Background jobs of a shell inherit that the signal is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with io.lock(folder / LOCK, "another project"):
         (folder / RESULT).unlink(missing_ok=True)
         sys.argv = ["fieldmark", *words]

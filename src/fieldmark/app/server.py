@@ -18,6 +18,7 @@ from fieldmark.app.access import Access
 from fieldmark.app.pages import register
 from fieldmark.app.routes import add_routes
 from fieldmark.app.store import Project
+from fieldmark.app.watching import Watcher
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
 
@@ -42,7 +43,10 @@ def run(folder: Path, *, port: int = 8765, browser: bool = True) -> None:
         # uvicorn raises the signal again after its shutdown; that must not fail the process.
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda _number, _frame: None)
+        watcher = Watcher(project)
+        watcher.start()
         server.run(sockets=[listener])
+        watcher.stop()
         project.close()
 
 

@@ -35,8 +35,9 @@ EMPTY = "empty"
 """The label of a photo without an animal, as the readers of tables know it."""
 
 Role = Literal["labelled", "new"]
-State = Literal["none", "given", "person", "unknown"]
-"""Of a photo's label: there is none, its folder or table gave it, a person did, or a person does not know."""
+State = Literal["none", "given", "person", "unknown", "out"]
+"""Of a photo's label: there is none, its folder or table gave it, a person did, a person does not know, or a
+person left the photo out of what is learned from."""
 
 _FILE, _VERSION = "project.sqlite", 1
 _SCHEMA = """

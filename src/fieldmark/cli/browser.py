@@ -5,6 +5,7 @@ Arguments:
 Options:
     port: The port; 0 takes a free one.
     no_browser: Print the address only, and open no browser.
+    desktop_entry: Write a menu entry (Linux) or a file on the desktop that opens the project, and end.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ def app(
     project: Annotated[Path, typer.Argument()] = Path("fieldmark-project"),
     port: Annotated[int, typer.Option(min=0, max=65_535)] = 8765,
     no_browser: bool = False,
+    desktop_entry: Annotated[bool, typer.Option("--desktop-entry")] = False,
     cache: Path | None = None,
 ) -> None:
     opt.use_cache(cache)
+    if desktop_entry:
+        from fieldmark.app.desktop import write_start_file
+
+        typer.echo(f"Open the project with {write_start_file(project)}")
+        return
     try:
         from fieldmark.app.server import run
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ from fieldmark.inference.classifier import Classifier
 from fieldmark.inference.clips import predict
 from fieldmark.inference.events import event_records
 from fieldmark.inference.formats import FormatOptions, writer_of
-from fieldmark.inference.formats.table import check_sheet
+from fieldmark.inference.formats.sheets import check_sheet
 from fieldmark.inference.inputs import Boxes, InputPhoto
 from fieldmark.inference.journal import Journal
 from fieldmark.inference.predictor import BATCH, PhotoResult, PredictFunction, RejectedCounter, with_progress

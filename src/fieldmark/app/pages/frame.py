@@ -6,11 +6,11 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from nicegui import run, ui
 
-from fieldmark.app import decisions, jobs, learning
+from fieldmark.app import decisions, jobs, outcomes
 from fieldmark.app.jobs import Job
 from fieldmark.app.store import Project
 from fieldmark.utils.errors import FieldmarkError
@@ -26,16 +26,23 @@ NAMES = {
     "/learn": "Learn again",
     "/results": "Results",
 }
-_SAID = {
-    "running": "is running",
-    "done": "is done",
-    "failed": "has failed",
-    "cancelled": "was cancelled",
-    "interrupted": "was interrupted",
+_SAID: dict[str, dict[jobs.State, str]] = {
+    kind: {
+        "running": f"{name} is running",
+        "done": f"{name} is done",
+        "failed": f"{name} has failed",
+        "cancelled": f"{name} was cancelled",
+        "interrupted": f"{name} was interrupted",
+    }
+    for kind, name in (
+        ("train", "Training"),
+        ("grow", "Learning again"),
+        ("predict", "Naming photos"),
+        ("check", "Checking photos"),
+    )
 }
-_KINDS = {"train": "Training", "grow": "Learning again", "predict": "Naming photos"}
-
-
+Way = Literal["undo", "redo"]
+_WAYS: dict[Way, str] = {"undo": "Undo", "redo": "Redo"}  # by the names of their icons
 R = TypeVar("R")
 
 
@@ -69,11 +76,9 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]
     ui.page_title(f"{NAMES[path]} · fieldmark")
     dark = ui.dark_mode({"light": False, "dark": True}.get(project.setting("look")))
 
-    def step(call: Callable[[Project], decisions.Action | None], word: str) -> None:
-        found = call(project)
+    def stepped(way: Way) -> None:
+        step(project, way)
         refresh()
-        said = f"{word}: {found.what} ({found.photos:,} photos, {found.reviewer})" if found else ""
-        ui.notify(said or f"Nothing to {word.lower()}.", position="bottom-left")
 
     def look() -> None:
         dark.value = not dark.value
@@ -86,8 +91,8 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]
                 link = ui.link(name, target)
                 if target == path:
                     link.props("aria-current=page")
-        for word, icon, call in (("Undo", "undo", decisions.undo), ("Redo", "redo", decisions.redo)):
-            ui.button(icon=icon, on_click=lambda call=call, word=word: step(call, word)).props(
+        for way, word in _WAYS.items():
+            ui.button(icon=way, on_click=lambda way=way: stepped(way)).props(
                 f'flat round dense color=inherit aria-label="{word}"'
             ).tooltip(word)
         ui.button(icon="contrast", on_click=look).props(
@@ -101,6 +106,16 @@ def frame(project: Project, path: str, intro: str, refresh: Callable[[], object]
             ui.html(f"<h1>{NAMES[path]}</h1>", sanitize=False)
             ui.label(intro).classes("fm-dim")
         yield
+
+
+def step(project: Project, way: Way) -> None:
+    """Take the last action back, or make it again, and say which it was."""
+    found = decisions.undo(project) if way == "undo" else decisions.redo(project)
+    if found is None:
+        said = "There is nothing to undo." if way == "undo" else "There is nothing to redo."
+    else:
+        said = f"{_WAYS[way]}: {found.what} ({found.photos:,} photos, {found.reviewer})"
+    ui.notify(said, position="bottom-left")
 
 
 def _ask_reviewer(project: Project) -> None:
@@ -145,7 +160,7 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
     shown = set(taken())
 
     async def look() -> None:
-        await in_thread(learning.take_over, project)
+        await in_thread(outcomes.take_over, project)
         # The results may have been taken over by another page, or by one that was left.
         for folder, each in taken().items():
             if folder not in shown:
@@ -156,14 +171,7 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
         if found is None:
             return
         state, progress = found.state, found.progress()
-        text = f"{_KINDS[found.kind]} {_SAID[state]}"
-        if state == "running":
-            left = f", about {format_duration(progress.left)} left of this step" if progress.left else ""
-            count = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
-            text += f": {progress.stage}{count}{left}"
-        if state == "failed" and (said := found.text().splitlines()):
-            text += f": {said[-1].removeprefix('fieldmark: ')}"
-        head.text = text
+        head.text = _said(found, state, progress)
         bar.visible = cancel.visible = state == "running"
         resume.visible = state in ("interrupted", "cancelled", "failed")
         bar.value = progress.done / progress.total if progress.total else 0
@@ -173,14 +181,31 @@ def job_panel(project: Project, kinds: tuple[str, ...], on_done: Callable[[Job],
     ui.timer(1.0, look)
 
 
-def species_input(label: str, names: list[str], on_name: Callable[[str], Any]) -> ui.input:
-    """Return a field for a species' name, which completes names that are known; Enter takes it."""
+def _said(job: Job, state: jobs.State, progress: jobs.Progress) -> str:
+    """Say how far a job is, or how it ended."""
+    text, step = _SAID[job.kind][state], progress.stage
+    if state == "failed" and (said := job.text().splitlines()):
+        return f"{text}: {said[-1].removeprefix('fieldmark: ')}"
+    if state != "running":
+        return text
+    count = f"{progress.done:,} of {progress.total:,}"
+    if progress.left:
+        return f"{text}: {step}, {count}, about {format_duration(progress.left)} left of this step"
+    return f"{text}: {step}, {count}" if progress.total else f"{text}: {step}"
+
+
+def species_input(label: str, names: list[str], on_name: Callable[[str], Any] | None = None) -> ui.input:
+    """Return a field for a species' name, which completes names that are known.
+
+    Enter gives the name to `on_name`; None: to a wall, see `PhotoWall`.
+    """
     field = ui.input(label, autocomplete=names).props("outlined dense clearable").classes("w-full")
 
     def take() -> None:
-        if field.value and field.value.strip():
+        if on_name and field.value and field.value.strip():
             value, field.value = field.value, ""
             on_name(value)
 
-    field.on("keydown.enter", take)
+    if on_name:
+        field.on("keydown.enter", take)
     return field

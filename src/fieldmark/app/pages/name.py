@@ -9,8 +9,10 @@ from nicegui import ui
 from fieldmark.app import learning, queues
 from fieldmark.app.jobs import Job
 from fieldmark.app.pages.frame import frame, in_thread, job_panel, saying_errors
+from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.store import Project
+from fieldmark.app.watching import SETTING
 
 
 def show(project: Project) -> None:
@@ -29,8 +31,12 @@ def show(project: Project) -> None:
                     added = await in_thread(project.add_new, found, path)
                     project.set("new folder", str(path if path.is_dir() else path.parent))
                     known = len(found) - added
-                    said = f"; {known:,} are known already" if known else ""
-                    ui.notify(f"{added:,} photos added{said}.", type="positive")
+                    ui.notify(
+                        f"{added:,} photos added; {known:,} are known already."
+                        if known
+                        else f"{added:,} photos added.",
+                        type="positive",
+                    )
                 note.dismiss()
                 state.refresh(project)
 
@@ -49,11 +55,51 @@ def show(project: Project) -> None:
                     "outline"
                 ).tooltip("With the newest classifier: all photos that no person has named")
 
+            _watch(project)
+
         def done(_job: Job) -> None:
             state.refresh(project)
             ui.notify("The photos are named.", type="positive")
 
         job_panel(project, ("predict",), done)
+        when_and_where(project, "new")
+
+
+def _watch(project: Project) -> None:
+    """Add the switch of the watched folder."""
+
+    async def on(folder: Path) -> None:
+        if folder.is_dir():
+            project.set(SETTING, str(folder))
+            look()
+            return
+        ui.notify(f"{folder} is no folder: a list cannot be watched.", type="warning")
+
+    def turn() -> None:
+        if project.setting(SETTING):
+            project.set(SETTING, "")
+            look()
+        else:
+            pick("Folder to watch, such as a camera card", project.setting("new folder"), on)
+
+    def look() -> None:
+        folder = project.setting(SETTING)
+        button.text = "Stop watching" if folder else "Watch a folder"
+        if not folder:
+            said.text = "New photos in a folder can be added and named as they come."
+        elif not Path(folder).is_dir():
+            said.text = f"{folder} is not there now. Its photos are added when it is."
+        else:
+            said.text = f"{folder} is watched while the application runs: new photos are added and named."
+        if (found := queues.progress(project)) != shown:
+            shown.update(found)
+            state.refresh(project)
+
+    shown = queues.progress(project)
+    with ui.row().classes("items-center gap-3"):
+        button = ui.button("Watch a folder", icon="visibility", on_click=turn).props("outline")
+        said = ui.label().classes("fm-dim").props('role="status"')
+    ui.timer(2.0, look)
 
 
 @ui.refreshable

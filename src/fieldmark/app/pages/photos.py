@@ -7,14 +7,16 @@ from pathlib import Path
 
 from nicegui import ui
 
-from fieldmark.app import decisions, queues
-from fieldmark.app.pages.frame import frame, in_thread, reviewer, saying_errors, species_input
+from fieldmark.app import checking, decisions, queues
+from fieldmark.app.jobs import Job
+from fieldmark.app.pages.frame import frame, in_thread, job_panel, reviewer, saying_errors, species_input
+from fieldmark.app.pages.overview import when_and_where
 from fieldmark.app.pages.picker import pick
 from fieldmark.app.pages.wall import PhotoWall
-from fieldmark.app.queues import Query, Which
+from fieldmark.app.queues import Query
 from fieldmark.app.store import Project
 
-_WHICH: dict[Which, str] = {"all": "Photos", "refused": "Refused"}
+_WHICH = {"all": "All", "refused": "Refused"} | {str(name): title for name, title in checking.TITLES.items()}
 _MOST = 400  # species in the list; a field filters them
 
 
@@ -34,8 +36,13 @@ class _Page:
     def build(self) -> None:
         with ui.row().classes("items-center gap-2 w-full"):
             ui.button("Add photos", icon="create_new_folder", on_click=self.ask)
-            toggle = ui.toggle(_WHICH, value="all", on_change=self.set_which)
-            toggle.props('aria-label="Which photos" no-caps')
+            ui.button("Check them", icon="fact_check", on_click=self.check).props("outline").tooltip(
+                "Find copies, bursts, poor photos and suspect labels"
+            )
+            which = ui.select(_WHICH, value="all", label="Show", on_change=self.set_which)
+            which.props("outlined dense").classes("w-40")
+            self.spare = ui.button("Choose all but the best", icon="filter_none", on_click=self.choose_spare)
+            self.spare.props("outline")
             self.said = ui.label().classes("fm-dim").props('role="status"')
         with ui.element("div").classes("fm-columns"):
             with ui.element("div").classes("fm-main"):
@@ -46,12 +53,17 @@ class _Page:
                     ui.html("<h2>Chosen photos</h2>", sanitize=False)
                     self.count = ui.label("None. Click a photo; Ctrl or Shift for several.").classes("fm-dim")
                     species_input("Move them to species", self.project.names(), self.move)
+                    ui.button("Leave out", icon="remove_circle_outline", on_click=self.leave_out).props(
+                        "outline"
+                    ).tooltip("They are not learned from; the files stay")
                 with ui.column().classes("fm-card gap-1"):
                     ui.html("<h2>Species</h2>", sanitize=False)
                     ui.label("Drop photos on a species to move them.").classes("fm-dim text-sm")
                     find = ui.input("Find", on_change=self.species_list.refresh)
                     self.find = find.props("dense outlined clearable").classes("w-full")
                     self.species_list()
+        when_and_where(self.project, "labelled")
+        job_panel(self.project, ("check",), self.checked)
         self.show_wall()
 
     def set_which(self, event: object) -> None:
@@ -59,16 +71,24 @@ class _Page:
         self.show_wall()
 
     def show_wall(self) -> None:
-        query = Query("labelled", "species", self.which, self.species)  # type: ignore[arg-type]
-        self.wall.show(queues.wall(self.project, query))
+        if self.which in checking.TITLES:
+            self.wall.show(checking.wall(self.project, self.which))  # type: ignore[arg-type]
+        else:
+            query = Query("labelled", "species", self.which, self.species)  # type: ignore[arg-type]
+            self.wall.show(queues.wall(self.project, query))
+        self.spare.visible = self.which in ("copies", "bursts")
         counts = queues.species_counts(self.project, "labelled")
         refused = queues.refused_counts(self.project, "labelled")
         names = sum(name != "not named" for name, _, _ in counts)
-        said = f"{sum(row[1] for row in counts):,} photos of {names:,} species"
-        if refused:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.items())
-            said += f"; {sum(refused.values()):,} refused ({reasons})"
-        self.said.text = said
+        photos, reasons = (
+            sum(row[1] for row in counts),
+            ", ".join(f"{n:,} {name}" for name, n in refused.items()),
+        )
+        self.said.text = (
+            f"{photos:,} photos of {names:,} species; {sum(refused.values()):,} refused ({reasons})"
+            if refused
+            else f"{photos:,} photos of {names:,} species"
+        )
 
     def refresh(self) -> None:
         self.species_list.refresh()
@@ -80,6 +100,26 @@ class _Page:
             f"{len(chosen):,} chosen" if chosen else "None. Click a photo; Ctrl or Shift for several."
         )
 
+    # Checks
+
+    def check(self) -> None:
+        with saying_errors():
+            checking.check(self.project)
+            ui.notify("The check has started. You may close this page; it goes on.", type="positive")
+
+    def checked(self, _job: Job) -> None:
+        ui.notify("The check is done: choose a list in Show.", type="positive")
+        self.show_wall()
+
+    def choose_spare(self) -> None:
+        self.wall.choose(checking.spare(self.project, self.which))  # type: ignore[arg-type]
+
+    def leave_out(self) -> None:
+        with saying_errors():
+            checking.leave_out(self.project, self.chosen, reviewer=reviewer(self.project))
+            ui.notify(f"{len(self.chosen):,} photos are left out. Undo takes them in again.", type="positive")
+            self.refresh()
+
     # Adding folders
 
     def ask(self) -> None:
@@ -87,10 +127,11 @@ class _Page:
 
     async def add(self, path: Path) -> None:
         from fieldmark.data import readers
+        from fieldmark.data.locations import with_exif
 
         note = ui.notification(f"Reading {path.name} …", spinner=True, timeout=None)
         with saying_errors():
-            table = await in_thread(readers.read, path)
+            table = await in_thread(lambda: with_exif(readers.read(path)))
             added, refused = await in_thread(self.project.add_labelled, table, path)
             self.project.set("folder", str(path if path.is_dir() else path.parent))
             ui.notify(f"{added:,} photos added; {refused:,} of {len(table):,} are refused.", type="positive")

@@ -7,7 +7,8 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 
-from fieldmark.app import results
+from fieldmark.app import exports, results
+from fieldmark.app.activity import Activity
 from fieldmark.app.pages.frame import frame
 from fieldmark.app.results import Observation
 from fieldmark.app.store import Project
@@ -57,20 +58,20 @@ class _Page:
             columns = animals[:_MOST]
             rows = [(place, *(count[name] for name in columns)) for place, count in places.items()]
             _table("Places", ("place", *columns), rows)
-        self._history(found, animals)
+        self._one_species(found, animals)
 
     def _downloads(self) -> None:
         with ui.column().classes("fm-card gap-2"):
             ui.html("<h2>Download</h2>", sanitize=False)
             with ui.row().classes("gap-x-6 gap-y-2"):
-                for form, (name, about) in results.FORMATS.items():
+                for form, (name, about) in exports.FORMATS.items():
                     query = urlencode({"species": self.species, "days": self.days})
                     link = ui.link(about, f"/download/{form}?{query}").props(f'download="{name}"')
                     link.classes("fm-download")
 
-    def _history(self, found: list[Observation], animals: list[str]) -> None:
-        with ui.column().classes("fm-card gap-2"):
-            ui.html("<h2>Detection history</h2>", sanitize=False)
+    def _one_species(self, found: list[Observation], animals: list[str]) -> None:
+        with ui.column().classes("fm-card gap-3"):
+            ui.html("<h2>One species</h2>", sanitize=False)
             with ui.row().classes("gap-3"):
                 ui.select(
                     animals, value=self.species or None, label="Species", on_change=self.set_species
@@ -78,17 +79,23 @@ class _Page:
                 ui.number(
                     "Days of an occasion", value=self.days, min=1, precision=0, on_change=self.set_days
                 ).props("outlined dense debounce=600")
-            try:
-                table = results.history(found, self.species, self.days)
-            except InputError as error:
-                ui.label(str(error)).classes("fm-dim")
-                return
-            ui.label("1: seen, 0: not seen, NA: no camera; in brackets the days of effort").classes("fm-dim")
-            rows = [
-                (place, *("NA" if d is None else f"{d} ({e})" for d, e in zip(detected, effort, strict=True)))
-                for place, detected, effort in zip(table.places, table.detected, table.effort, strict=True)
-            ]
-            _cells(("place", *table.occasions), rows)
+            if (active := results.activity_of(found, self.species)) is not None:
+                _activity(active)
+            self._history(found)
+
+    def _history(self, found: list[Observation]) -> None:
+        ui.html("<h3>Detection history</h3>", sanitize=False)
+        try:
+            table = results.history(found, self.species, self.days)
+        except InputError as error:
+            ui.label(str(error)).classes("fm-dim")
+            return
+        ui.label("1: seen, 0: not seen, NA: no camera; in brackets the days of effort").classes("fm-dim")
+        rows = [
+            (place, *("NA" if d is None else f"{d} ({e})" for d, e in zip(detected, effort, strict=True)))
+            for place, detected, effort in zip(table.places, table.detected, table.effort, strict=True)
+        ]
+        _cells(("place", *table.occasions), rows)
 
     def set_species(self, event: Any) -> None:
         self.species = event.value or ""
@@ -103,6 +110,32 @@ def _card(title: str, options: dict[str, Any]) -> None:
     with ui.column().classes("fm-card gap-2"):
         ui.html(f"<h2>{title}</h2>", sanitize=False)
         ui.echart(options).classes("w-full h-80").props(f'role="img" aria-label="{title}"')
+
+
+def _activity(active: Activity) -> None:
+    """Plot the share of the visits in each hour, with its interval as a band."""
+    title = f"Activity: share of {sum(active.visits):,} visits that begin in each hour, with 95 % intervals"
+    percent = [[round(100 * end, 2) for end in pair] for pair in active.intervals]
+    band = {"type": "line", "stack": "interval", "step": "middle", "symbol": "none", "silent": True}
+    band |= {"lineStyle": {"opacity": 0}, "tooltip": {"show": False}, "color": _COLOURS[0]}
+    series = [
+        {"name": "share (%)", "type": "bar", "data": [round(100 * each, 2) for each in active.shares]},
+        band | {"name": "low", "data": [low for low, _ in percent]},
+        band
+        | {"name": "95 % interval", "data": [round(high - low, 2) for low, high in percent]}
+        | {"areaStyle": {"opacity": 0.25}},
+    ]
+    options = _plot(series) | {
+        "xAxis": {"type": "category", "data": [f"{hour:02}" for hour in range(24)]},
+        "yAxis": {"type": "value", "axisLabel": {"formatter": "{value} %"}},
+    }
+    options["legend"] |= {"data": ["share (%)", "95 % interval"]}
+    ui.html("<h3>Activity</h3>", sanitize=False)
+    ui.label(title)
+    ui.echart(options).classes("w-full h-80").props(f'role="img" aria-label="{title}"')
+    ui.label(
+        "Photos of the species at one place are one visit until half an hour has passed without one."
+    ).classes("fm-dim text-sm")
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from nicegui import ui
 
 from fieldmark.app import decisions, learning, pictures, queues
-from fieldmark.app.pages.frame import frame, in_thread, reviewer, saying_errors, species_input
-from fieldmark.app.pages.wall import PhotoWall
+from fieldmark.app.pages.frame import frame, in_thread, reviewer, saying_errors, species_input, step
+from fieldmark.app.pages.wall import Act, PhotoWall
 from fieldmark.app.queues import Query, Wall
 from fieldmark.app.store import EMPTY, Photo, Project
 
 _BY = {"species": "Species", "event": "Event", "doubt": "Doubt", "place": "Place"}
 _WHICH = {"open": "To review", "done": "Reviewed", "all": "All", "disagreements": "Disagreements"}
+OTHER = "fm-other-name"
 _KEYS = (
     "<kbd>Enter</kbd> accept · <kbd>1</kbd>–<kbd>5</kbd> likeliest · <kbd>/</kbd> other name · "
     "<kbd>u</kbd> unknown · <kbd>b</kbd> blank · <kbd>Space</kbd> choose · "
@@ -59,11 +60,11 @@ class Review:
         """Add the wall and what stands beside it."""
         with ui.element("div").classes("fm-columns"):
             with ui.element("div").classes("fm-main"):
-                self.wall = PhotoWall("Photos to review", self.look, self.act)
+                self.wall = PhotoWall("Photos to review", self.look, self.act, field=f".{OTHER} input")
             with ui.element("aside").classes("fm-side").props('aria-label="The photo in focus"'):
                 with ui.column().classes("fm-card gap-2"):
                     self.detail()
-                    self.other = species_input("Other name", self.project.names(), self.name)
+                    species_input("Other name", self.project.names()).classes(OTHER)
                 with ui.column().classes("fm-card gap-2"):
                     ui.html("<h2>Look-alikes</h2>", sanitize=False)
                     ui.label("The most similar photos that it learned from").classes("fm-dim text-sm")
@@ -125,71 +126,52 @@ class Review:
         ui.label(" · ".join(part for part in about if part)).classes("fm-dim text-sm break-all")
         if each.state in ("person", "unknown"):
             ui.label(f"Decided: {each.label or 'unknown'}").classes("font-bold")
-        for number, (name, common, score) in enumerate(queues.likeliest(each.record)[:5], 1):
-            button = ui.element("button").classes("fm-answer").on("click", lambda name=name: self.name(name))
-            with button:
+        for number, (name, common, score) in enumerate(self.likeliest(each), 1):
+            button = ui.element("button").classes("fm-answer")
+            with button.on("click", js_handler=self.wall.act(f"number{number}")):
                 ui.html(f"<kbd>{number}</kbd>", sanitize=False).classes("fm-keys")
                 ui.label(f"{name} ({common})" if common else name).classes("grow")
                 ui.label(f"{score:.0%}").classes("fm-dim")
         with ui.row().classes("gap-2"):
-            ui.button("Accept", icon="check", on_click=lambda: self.act("accept", self.aimed())).props(
-                "dense"
-            )
-            ui.button("Unknown", on_click=lambda: self.act("unknown", self.aimed())).props("dense outline")
-            ui.button("Blank", on_click=lambda: self.act("blank", self.aimed())).props("dense outline")
+            for act, text, look in (
+                ("accept", "Accept", "dense icon=check"),
+                ("unknown", "Unknown", "dense outline"),
+                ("blank", "Blank", "dense outline"),
+            ):
+                ui.button(text).props(look).on("click", js_handler=self.wall.act(act))
 
-    def aimed(self) -> list[int]:
-        """Return the photos that a button is for: those that are chosen, or the one in focus."""
-        return self.chosen or ([self.photo.id] if self.photo else [])
+    @staticmethod
+    def likeliest(photo: Photo) -> list[tuple[str, str, float]]:
+        """Return the labels of a photo that have a key: name, common name, probability."""
+        return queues.likeliest(photo.record)[: queues.MOST_ANSWERS]
 
-    def act(self, act: str, ids: list[int], several: bool = False) -> None:
+    def act(self, what: Act) -> None:
         """Do what a key or a button asks for."""
-        who = reviewer(self.project)
+        who, ids = reviewer(self.project), what.ids
         with saying_errors():
-            if act in ("undo", "redo"):
-                call = decisions.undo if act == "undo" else decisions.redo
-                found = call(self.project)
-                ui.notify(
-                    f"{act.title()}: {found.what}" if found else f"Nothing to {act}.", position="bottom-left"
-                )
-                self.decided(several=True)
-            elif act == "zoom":
-                self.zoom()
-            elif act == "name":
-                self.other.run_method("focus")
-            elif act == "accept":
-                decisions.accept(self.project, ids, reviewer=who)
-                self.decided(several=several)
-            elif act == "unknown":
-                decisions.decide(self.project, ids, None, reviewer=who, state="unknown")
-                self.decided(several=several)
-            elif act == "blank":
-                decisions.decide(self.project, ids, EMPTY, reviewer=who)
-                self.decided(several=several)
-            elif act.startswith("number"):
-                self._number(int(act[-1]), ids, several=several)
-
-    def _number(self, number: int, ids: list[int], *, several: bool) -> None:
-        answers = queues.likeliest(self.photo.record) if self.photo else []
-        if number <= len(answers):
-            name = answers[number - 1][0]
-            decisions.decide(self.project, ids, name, reviewer=reviewer(self.project))
-            self.decided(several=several)
-
-    def name(self, name: str) -> None:
-        """Give what is chosen another name."""
-        with saying_errors():
-            decisions.decide(self.project, self.aimed(), name, reviewer=reviewer(self.project))
-            self.decided(several=len(self.chosen) > 1)
-
-    def decided(self, *, several: bool) -> None:
-        """Show what a decision has changed, and go on to the next photo."""
-        self.wall.fresh()
-        if several or len(self.chosen) > 1:
-            self.wall.choose_nothing()
-        else:
-            self.wall.next()
-        self.say()
+            match what.act:
+                case "zoom":
+                    self.zoom()
+                    return
+                case "undo":
+                    step(self.project, "undo")
+                case "redo":
+                    step(self.project, "redo")
+                case "accept":
+                    decisions.accept(self.project, ids, reviewer=who)
+                case "unknown":
+                    decisions.decide(self.project, ids, None, reviewer=who, state="unknown")
+                case "blank":
+                    decisions.decide(self.project, ids, EMPTY, reviewer=who)
+                case "call":
+                    decisions.decide(self.project, ids, what.name, reviewer=who)
+                case _:
+                    photo = self.project.photo(what.focus or 0)
+                    answers = self.likeliest(photo) if photo else []
+                    name = answers[int(what.act.removeprefix("number")) - 1][0]
+                    decisions.decide(self.project, ids, name, reviewer=who)
+            self.wall.fresh()
+            self.say()
 
     def accept_bulk(self) -> None:
         """Accept all answers from a probability on, of those that wait, after a question."""

@@ -11,7 +11,7 @@ export default {
         <template v-for="line in shown" :key="line.key">
           <div v-if="line.head" class="fm-head" role="row" :style="{top: line.top + 'px'}">
             <div role="gridcell"><strong>{{ line.name }}</strong> <span>{{ line.count.toLocaleString() }}</span>
-              <button v-if="acts" type="button" tabindex="-1" @click="acceptGroup(line)"
+              <button type="button" tabindex="-1" @click="chooseGroup(line)"
                       :aria-label="'Select all of ' + line.name">Select all</button></div>
           </div>
           <div v-else role="row" class="fm-line" :style="{top: line.top + 'px'}">
@@ -31,7 +31,7 @@ export default {
       </div>
     </div>`,
   props: {wall: String, groups: Array, total: Number, side_wanted: Number, brightness: Number, acts: Boolean,
-          drag: Boolean, label: String, none: String},
+          drag: Boolean, label: String, none: String, field: String},
   data() {
     return {tiles: {}, asked: {}, top: 0, seen: 800, columns: 4, side: 160, focus: 0, anchor: 0,
             chosen: new Set(), version: 0};
@@ -72,8 +72,9 @@ export default {
     this.measure();
     this.load();
     if (this.acts) this.$refs.box.focus({preventScroll: true});
+    document.addEventListener('keydown', this.typed);
   },
-  unmounted() { this.watcher.disconnect(); },
+  unmounted() { this.watcher.disconnect(); document.removeEventListener('keydown', this.typed); },
   methods: {
     measure() {
       const box = this.$refs.box, wide = box.clientWidth - 4;
@@ -118,8 +119,28 @@ export default {
       } catch (error) { delete this.asked[number]; }
     },
     fresh() { this.version++; this.load(); },
+    choose(ids) { this.chosen = new Set(ids); this.tell(); },
     clear() { this.chosen = new Set(); this.tell(); },
-    next() { this.move(1, false); },
+    // Ask the server for an action, and go on at once: a fast next key must not meet the photo before.
+    act(act, name = '') {
+      const ids = this.ids(), at = this.tile(this.focus);
+      if (/^number/.test(act) && !(Number(act.slice(6)) <= at.answers)) return;
+      if (!ids.length && !['undo', 'redo'].includes(act)) return;
+      this.$emit('act', {act, name, ids, focus: at.id || null});
+      if (act === 'zoom') return;
+      if (['undo', 'redo'].includes(act) || this.chosen.size) this.clear(); else this.move(1, false);
+    },
+    // Enter in the field for another name: the name is for the wall, and so is the next key.
+    typed(event) {
+      if (!this.field || event.key !== 'Enter' || event.isComposing || !event.target.matches(this.field)) return;
+      const input = event.target, name = input.value;
+      if (!name.trim()) return;
+      input.value = '';
+      input.dispatchEvent(new Event('input', {bubbles: true}));
+      this.act('call', name);
+      this.$refs.box.focus({preventScroll: true});
+      event.preventDefault();
+    },
     // What is chosen; without a choice the photo in focus.
     ids() {
       if (this.chosen.size) return [...this.chosen];
@@ -143,13 +164,13 @@ export default {
       for (let at = from; at <= to; at++) if (this.tile(at).id) this.chosen.add(this.tile(at).id);
       this.tell();
     },
-    acceptGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
+    chooseGroup(line) { this.chooseRange(line.first, line.first + line.count - 1); this.$refs.box.focus(); },
     start(event, at) {
       if (!this.chosen.has(this.tile(at).id)) { this.chosen = new Set([this.tile(at).id]); this.tell(); }
       event.dataTransfer.setData('text/plain', [...this.chosen].join(','));
       event.dataTransfer.effectAllowed = 'move';
     },
-    zoom(at) { this.focus = at; this.$emit('act', {act: 'zoom', ids: [this.tile(at).id]}); },
+    zoom(at) { this.focus = at; this.tell(); this.$emit('act', {act: 'zoom', name: '', ids: [], focus: this.tile(at).id}); },
     move(by, extend) {
       const to = Math.max(0, Math.min(this.total - 1, this.focus + by));
       if (extend) this.chooseRange(Math.min(this.focus, to), Math.max(this.focus, to));
@@ -170,13 +191,14 @@ export default {
       else if (event.key === 'Escape') this.clear();
       else if ((event.ctrlKey || event.metaKey) && event.key === 'a') this.chooseRange(0, this.total - 1);
       else if ((event.ctrlKey || event.metaKey) && ['z', 'y'].includes(event.key))
-        this.$emit('act', {act: event.key === 'z' ? 'undo' : 'redo', ids: []});
-      else if (event.ctrlKey || event.metaKey) return;
+        this.act(event.key === 'z' ? 'undo' : 'redo');
+      else if (event.ctrlKey || event.metaKey || !this.acts) return;
+      else if (event.key === '/' || event.key === 'n') document.querySelector(this.field)?.focus();
       else {
-        const acts = {Enter: 'accept', a: 'accept', u: 'unknown', b: 'blank', z: 'zoom', '/': 'name', n: 'name'};
+        const acts = {Enter: 'accept', a: 'accept', u: 'unknown', b: 'blank', z: 'zoom'};
         const act = acts[event.key] || (/^[1-5]$/.test(event.key) ? 'number' + event.key : null);
         if (!act) return;
-        this.$emit('act', {act, ids: this.ids(), several: this.chosen.size > 0});
+        this.act(act);
       }
       event.preventDefault();
     },

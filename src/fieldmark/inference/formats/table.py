@@ -6,21 +6,17 @@ CSV and Excel have a row a photo, see `tidy`. With `candidates`, and in Parquet,
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fieldmark.data.taxonomy import RANKS, Taxon, Taxonomy
-from fieldmark.inference.formats import tidy
-from fieldmark.inference.formats.base import FormatOptions, Writer, csv_line
+from fieldmark.inference.formats import sheets, tidy
+from fieldmark.inference.formats.base import FormatOptions, Writer
 from fieldmark.inference.record import Record, event_id
 from fieldmark.utils import io
-from fieldmark.utils.errors import InputError
-from fieldmark.utils.printable import printable
 
 COLUMNS = (
     *("file_name", "kingdom", "phylum", "class", "order", "family", "genus"),
@@ -162,30 +158,12 @@ def _taxon_columns(taxon: Taxon) -> dict[str, Any]:
 
 
 def _csv(records: Iterable[Record], options: FormatOptions) -> Iterator[str]:
-    yield csv_line(columns_of(options))
-    plain = _short if _is_tidy(options) else _plain
-    for record in records:
-        for row in rows_of(record, options):
-            yield csv_line([plain(each) for each in row])
+    text = sheets.short if _is_tidy(options) else sheets.plain
+    return sheets.csv_lines(columns_of(options), _rows_of_all(records, options), text)
 
 
-def _plain(value: object) -> object:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.6f}"
-        case _:
-            return value
-
-
-def _short(value: object) -> object:
-    """Return a cell without zeros at the end; a time as spreadsheets read it in any country."""
-    if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".")
-    return value.isoformat(" ") if isinstance(value, datetime) else _plain(value)
+def _rows_of_all(records: Iterable[Record], options: FormatOptions) -> Iterator[list[Any]]:
+    return (row for each in records for row in rows_of(each, options))
 
 
 def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
@@ -199,69 +177,18 @@ def _parquet(path: Path, records: Iterable[Record], options: FormatOptions) -> N
     types = {**dict.fromkeys((*COLUMNS, *WIDE), pl.String), **special}
     schema: dict[str, Any] = {name: types.get(name, pl.Float64) for name in columns_of(options)}
     parts = [pl.DataFrame(schema=schema)]
-    every = (row for each in records for row in rows_of(each, options))
+    every = _rows_of_all(records, options)
     while some := list(islice(every, _ROWS)):
         parts.append(pl.DataFrame(some, schema=schema, orient="row"))
     with io.replacing(path) as temporary:
         pl.concat(parts).write_parquet(temporary)
 
 
-_LONGEST = 60  # characters that a column of a sheet is wide
-MOST_ROWS = 1_048_575
-"""How many rows a sheet of Excel holds below the names of its columns."""
-_MOST_COLUMNS = 16_384
-_MOST_CHARACTERS = 32_767  # of a cell
-
-
 def _xlsx(path: Path, records: Iterable[Record], options: FormatOptions) -> None:
-    """Write a sheet for Excel: the first row stays in view, texts are texts, and dates are dates."""
-    from xlsxwriter import Workbook
-
-    names = columns_of(options)
-    every = (row for each in records for row in rows_of(each, options))
-    check_sheet(0, len(names))
-    with io.replacing(path) as temporary, Workbook(str(temporary), {"constant_memory": True}) as book:
-        sheet = book.add_worksheet("photos")
-        bold = book.add_format({"bold": True})
-        percent = book.add_format({"num_format": "0.0%"})
-        forms = {date: "yyyy-mm-dd", datetime: "yyyy-mm-dd hh:mm:ss"}
-        shown = {kind: book.add_format({"num_format": form}) for kind, form in forms.items()}
-        sheet.freeze_panes(1, 0)
-        widths = [len(name) + 4 for name in names]  # room for the button of the filter
-        for column, name in enumerate(names):
-            sheet.write_string(0, column, name, bold)
-        number = 0
-        for number, row in enumerate(every, 1):
-            check_sheet(number)
-            for column, value in enumerate(row):
-                match value:
-                    case None:
-                        continue
-                    case bool():
-                        sheet.write_boolean(number, column, value)
-                    case int() | float():
-                        score = names[column].endswith("score")
-                        sheet.write_number(number, column, value, *([percent] if score else []))
-                    case date() if value.year >= 1900:  # Excel knows no earlier ones
-                        sheet.write_datetime(number, column, value, shown[type(value)])
-                        widths[column] = max(widths[column], len(forms[type(value)]) + 1)
-                    case _:
-                        text = printable(str(value))[:_MOST_CHARACTERS]
-                        sheet.write_string(number, column, text)
-                        widths[column] = max(widths[column], len(text) + 1)
-        sheet.autofilter(0, 0, number, len(names) - 1)
-        for column, width in enumerate(widths):
-            sheet.set_column(column, column, min(width, _LONGEST))
+    with sheets.workbook(path) as book:
+        sheets.add_sheet(book, "photos", columns_of(options), _rows_of_all(records, options))
 
 
-def check_sheet(rows: int, columns: int = 0) -> None:
-    """Raise InputError for what does not fit into a sheet of Excel."""
-    if rows > MOST_ROWS or columns > _MOST_COLUMNS:
-        raise InputError(
-            f"A sheet of Excel holds {MOST_ROWS:,} rows and {_MOST_COLUMNS:,} columns: use .csv."
-        )
-
-
-CSV = Writer.of_lines("csv", ".csv", _csv, end="\r\n", start=codecs.BOM_UTF8, wide=True, timed="local")
+CSV = Writer.of_lines("csv", ".csv", _csv, end=sheets.END, start=sheets.START, wide=True, timed="local")
 XLSX = Writer("xlsx", ".xlsx", wide=True, write=_xlsx, timed="local")
 PARQUET = Writer("parquet", ".parquet", wide=True, write=_parquet)

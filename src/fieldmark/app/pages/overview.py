@@ -1,0 +1,76 @@
+"""When and where photos were taken: a calendar of days, and a map of places, without a network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from nicegui import ui
+
+from fieldmark.app import queues
+from fieldmark.app.pages.frame import in_thread
+from fieldmark.app.store import Project, Role
+
+_YEARS = 6  # the last ones that have photos are shown
+
+
+def when_and_where(project: Project, role: Role) -> None:
+    """Add what opens on demand: the photos by day, and their places where the photos tell them."""
+
+    async def fill(event: Any) -> None:
+        box.clear()
+        if not event.value:
+            return
+        days, places = queues.days(project, role), queues.places(project, role)
+        drawn = await in_thread(_map, places) if places else ""
+        with box:
+            if not days:
+                ui.label("No photo tells when it was taken.").classes("fm-dim")
+            for year in sorted({day[:4] for day in days})[-_YEARS:]:
+                _calendar(year, days)
+            if not places:
+                ui.label("No photo tells where it was taken.").classes("fm-dim")
+            else:
+                ui.html(drawn, sanitize=False).classes("fm-map")
+
+    with ui.expansion("When and where", icon="calendar_month", on_value_change=fill).classes(
+        "fm-card fm-open"
+    ):
+        box = ui.column().classes("gap-3 w-full")
+
+
+def _calendar(year: str, days: dict[str, int]) -> None:
+    shown = {day: count for day, count in days.items() if day.startswith(year)}
+    months = Counter[str]()
+    for day, count in shown.items():
+        months[day[:7]] += count
+    title = f"{sum(shown.values()):,} photos on {len(shown):,} days of {year}"
+    ui.label(title).classes("font-bold")
+    ui.label(" · ".join(f"{month}: {count:,}" for month, count in sorted(months.items()))).classes(
+        "fm-dim text-sm"
+    )
+    grey = {"color": "#7d8a83"}
+    options: dict[str, Any] = {
+        "aria": {"enabled": True},
+        "tooltip": {},
+        "visualMap": {
+            **{"min": 0, "max": max(shown.values()), "show": False},
+            "inRange": {"color": ["#cfe3d8", "#11623f"]},
+        },
+        "calendar": {
+            **{"range": year, "cellSize": ["auto", 14], "left": 40, "right": 8, "top": 24, "bottom": 4},
+            **{"dayLabel": grey, "monthLabel": grey, "yearLabel": {"show": False}},
+            **{"itemStyle": {"color": "transparent", "borderColor": "#7d8a8366"}},
+            "splitLine": {"lineStyle": {"color": "#7d8a83"}},
+        },
+        "series": {"type": "heatmap", "coordinateSystem": "calendar", "data": sorted(shown.items())},
+    }
+    with ui.element("div").classes("fm-scroll").props("tabindex=0"):
+        ui.echart(options).classes("fm-calendar").props(f'role="img" aria-label="{title}"')
+
+
+def _map(places: list[tuple[float, float, int]]) -> str:
+    from fieldmark.reports import plots
+
+    title = f"{len(places):,} places; a larger dot stands for more photos"
+    return plots.places("places", title, [(*place, 0.6) for place in places])
