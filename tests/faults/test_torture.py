@@ -46,7 +46,7 @@ def test_a_fault_at_any_write_costs_nothing_but_time(torture: Torture, name: str
     ends = set()
     for kind, shares in SAMPLE[name].items():
         for share in shares:
-            found = torture.point(BY_NAME[name], KINDS[kind], max(1, round(share * calls)))
+            found = torture.point(BY_NAME[name], KINDS[kind], max(1, round(share * len(calls))))
             assert not found.problems, found
             ends.add((kind, found.code))
     assert ("kill", -9) in ends  # the faults do happen
