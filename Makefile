@@ -33,7 +33,7 @@ docs: setup  ## build the documentation site into site/
 test: lint  ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# A few points of it are in `make test`; all take days. Stopped at any time, it goes on where it was.
+# A few points of it are in `make test`; all take hours. Stopped at any time, it goes on where it was.
 torture: setup  ## kill and fail every command at every write, into torture/
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture torture $(TORTURE)
 

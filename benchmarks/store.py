@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Row, alternate, compare, rounds
+from fieldmark.features import cache
 from fieldmark.features.cache import FeatureCache
 from fieldmark.utils import io
 
@@ -23,6 +24,7 @@ ROWS, DIM, BATCH = 1_000_000, 2_048, 1_024
 BLOCK = 4_096
 AIM = 0.8
 OURS, PEER = "feature store", "numpy.memmap, flushed once"
+FIRST, AGAIN = "read for the first time, with checksums", "read again"
 
 
 class _Store:
@@ -40,9 +42,9 @@ class _Store:
     def write_ours(self) -> float:
         for path in (self.folder / "ours").glob("*"):
             path.unlink()
-        cache = FeatureCache(self.folder / "ours", DIM, "float16")
+        store = FeatureCache(self.folder / "ours", DIM, "float16")
         start = time.perf_counter()
-        with cache.writing() as writer:
+        with store.writing() as writer:
             for at in self.starts:
                 keys = self.keys[at : at + BATCH]
                 writer.append(keys, self.x_BD[: len(keys)])
@@ -60,11 +62,16 @@ class _Store:
         return self._rate(start)
 
     def read_ours(self) -> float:
-        cache = FeatureCache(self.folder / "ours", DIM, "float16")
+        store = FeatureCache(self.folder / "ours", DIM, "float16")
         start = time.perf_counter()
-        for _, x_BD in cache.get(self.keys).blocks(BLOCK):
+        for _, x_BD in store.get(self.keys).blocks(BLOCK):
             assert x_BD.dtype == np.float32
         return self._rate(start)
+
+    def read_first(self) -> float:
+        """Read as a process that has not read these rows yet: it compares them with their checksums."""
+        cache._SOUND.clear()
+        return self.read_ours()
 
     def read_plain(self) -> float:
         start = time.perf_counter()
@@ -83,7 +90,13 @@ def run(quick: bool = False) -> list[Row]:
         written = alternate({OURS: store.write_ours, PEER: store.write_plain}, rounds(quick))
         ways = {OURS: store.read_ours, PEER: store.read_plain}  # what the last round has written
         read = alternate(ways, rounds(quick), warm_up=True)
-    return [_row(f"write {rows:,} x {DIM:,}", written), _row(f"read {rows:,} x {DIM:,}", read)]
+        checked = alternate({FIRST: store.read_first, AGAIN: store.read_ours}, rounds(quick), warm_up=True)
+    shape = f"{rows:,} x {DIM:,}"
+    return [
+        _row(f"write {shape}", written),
+        _row(f"read {shape}", read),
+        compare(f"checksums of {shape}", checked, FIRST, AGAIN, unit="GB/s", more_is_better=True, aim=0.95),
+    ]
 
 
 def _row(what: str, values: dict[str, list[float]]) -> Row:

@@ -71,6 +71,7 @@ class ClassifierRecord:
         files: the SHA-256 of each file beside this one.
         provenance: how the classifier was made.
         decision: the rule for the first label, where it is not the highest probability.
+        digest: the SHA-256 of the other values, as compact JSON with sorted keys; older ones have none.
     """
 
     format: str
@@ -83,6 +84,7 @@ class ClassifierRecord:
     files: Mapping[str, str]
     provenance: Provenance
     decision: Decision | UnsetType = UNSET
+    digest: str | UnsetType = UNSET
 
 
 RECORDS: dict[str, type] = {

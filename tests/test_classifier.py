@@ -24,6 +24,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import write_about
 
 from fieldmark import models
 from fieldmark.data.taxonomy import Taxon, Taxonomy
@@ -93,8 +94,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 def change(folder: Path, **values: Any) -> None:
     """Write other values into `classifier.json`; Python's JSON also writes NaN and infinity."""
-    path = folder / "classifier.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    write_about(folder, json.loads((folder / "classifier.json").read_text()) | values)
 
 
 def change_member(folder: Path, **values: Any) -> None:
@@ -713,7 +713,7 @@ def test_any_json_in_any_field_is_taken_or_refused(
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))
         key = data.draw(st.sampled_from(keys))
     place[key] = value
-    (folder / "classifier.json").write_text(json.dumps(about))
+    write_about(folder, about)
     try:
         classifier = Classifier.load(folder)
     except ClassifierError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import write_about
 
 from fieldmark import models
 from fieldmark.data.taxonomy import Taxon, Taxonomy
@@ -170,7 +171,7 @@ def test_members_that_do_not_fit_together_are_one_sentence(
     folder = Path(shutil.copytree(saved, tmp_path / "m"))
     about = json.loads((folder / "classifier.json").read_text())
     change(about["members"])  # type: ignore[operator]
-    (folder / "classifier.json").write_text(json.dumps(about))
+    write_about(folder, about)
     with pytest.raises(ClassifierError, match="damaged classifier"):
         Classifier.load(folder)
 

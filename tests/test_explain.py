@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import write_about
 
 from fieldmark import models
 from fieldmark.data.photos import PhotoTable, build_frame
@@ -264,7 +265,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Path:
     neighbours.write(root / "m", classifier, table, train)
     written = io.read_json(root / "m" / "classifier.json")
     written["files"]["neighbours.safetensors"] = io.file_digest(root / "m" / "neighbours.safetensors")
-    io.write_json(root / "m" / "classifier.json", written)
+    write_about(root / "m", written)
     return root / "m"
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import write_about
 
 from fieldmark import inference
 from fieldmark.data import images, readers
@@ -295,10 +296,10 @@ def test_a_damaged_prior_is_refused(placed: Classifier, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "m" / "classifier.json").read_text())
     for name, value in {"strength": 7, "days": "x", "temperature": 0, "thresholds": None}.items():
         wrong = {**about, "prior": {**about["prior"], name: value}}
-        (tmp_path / "m" / "classifier.json").write_text(json.dumps(wrong))
+        write_about(tmp_path / "m", wrong)
         with pytest.raises(ClassifierError, match="damaged"):
             Classifier.load(tmp_path / "m")
-    (tmp_path / "m" / "classifier.json").write_text(json.dumps(about))
+    write_about(tmp_path / "m", about)
     (tmp_path / "m" / FILE).write_bytes(b"other")
     with pytest.raises(ClassifierError, match=FILE):
         Classifier.load(tmp_path / "m")

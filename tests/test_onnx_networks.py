@@ -16,6 +16,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
+from tests.conftest import write_about
 from torch import nn
 
 from fieldmark import Classifier, InputError, TrainConfig, models, train
@@ -244,7 +245,7 @@ def test_a_hostile_graph_in_a_classifier_is_one_sentence(photos: Path, path: Pat
         weights.unlink()
         save_file({onnx_graph.TENSOR: torch.frombuffer(bytearray(data), dtype=torch.uint8)}, weights)
         about["members"][0]["network"]["config"] = json.dumps({"bytes": len(data)})
-        (tmp_path / "model" / "classifier.json").write_text(json.dumps(about))
+        write_about(tmp_path / "model", about)
         assert load_file(weights)
         with pytest.raises(ClassifierError):
             Classifier.load(tmp_path / "model").networks[0].backbone  # noqa: B018

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from tests.conftest import write_about
 
 from fieldmark import models
 from fieldmark.inference.classifier import Classifier
@@ -254,7 +255,7 @@ def rewritten(folder: Path, data: bytes, **compute: Any) -> None:
     about = json.loads((folder / "classifier.json").read_text())
     about["files"]["int8.onnx"] = io.sha256(data)
     about["members"][0]["compute"] |= compute
-    (folder / "classifier.json").write_text(json.dumps(about))
+    write_about(folder, about)
 
 
 def test_a_damaged_graph_is_refused(copy: Path) -> None:

@@ -50,11 +50,13 @@ def main() -> None:
 
 def scan(torture: Torture, folder: Path, wanted: Iterable[Command], end: float) -> None:
     """Try all points that were not tried before, until the time is over."""
-    points = folder / "points.jsonl"
-    done = {(each["command"], each["fault"], each["at"]) for each in _read(points)}
+    tried = folder / "points.jsonl"
+    done = {(each["command"], each["fault"], each["at"]) for each in _read(tried)}
     # The commands take turns.
     queues = {command: _points(command, torture.clean(command)[1], done) for command in wanted}
-    (folder / "calls.json").write_text(json.dumps({each.name: torture.clean(each)[1] for each in queues}))
+    (folder / "calls.json").write_text(
+        json.dumps({each.name: torture.clean(each)[1].hex() for each in queues})
+    )
     while any(queues.values()):
         for command, queue in queues.items():
             if not queue:
@@ -63,15 +65,24 @@ def scan(torture: Torture, folder: Path, wanted: Iterable[Command], end: float) 
                 return
             fault, at = queue.pop()
             verdict = torture.point(command, fault, at)
-            with points.open("a") as out:
+            with tried.open("a") as out:
                 out.write(json.dumps(asdict(verdict)) + "\n")
             if verdict.problems:
                 sys.stdout.write(f"{command.name} {fault.name} {at}: {verdict.problems[:3]}\n")
                 sys.stdout.flush()
 
 
-def _points(command: Command, calls: int, done: set[tuple[str, str, int]]) -> list[tuple[Fault, int]]:
-    every = [(fault, at) for fault in FAULTS for at in range(1, calls + 1)]
+def points(calls: bytes) -> list[tuple[Fault, int]]:
+    """All points of a command whose calls are of these kinds.
+
+    A disk that stays full is first seen by the next call that takes room, so there is one point for each.
+    """
+    numbered = list(enumerate(calls, 1))
+    return [(fault, at) for fault in FAULTS for at, kind in numbered if not fault.lasts or kind & fault.kinds]
+
+
+def _points(command: Command, calls: bytes, done: set[tuple[str, str, int]]) -> list[tuple[Fault, int]]:
+    every = points(calls)
     random.Random(command.name).shuffle(every)
     return [(fault, at) for fault, at in every if (command.name, fault.name, at) not in done]
 
@@ -85,17 +96,27 @@ def summarise(folder: Path) -> None:
     verdicts = _read(folder / "points.jsonl")
     calls = json.loads((folder / "calls.json").read_text()) if (folder / "calls.json").exists() else {}
     lines = [
-        "| Command | Writes | Points tried | No problem | Same bytes | Exit code |",
-        "|---|---|---|---|---|---|",
+        "| Command | Writes | Points tried | No problem | Ran again | Same bytes | Exit code |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in calls:
         mine = [each for each in verdicts if each["command"] == name]
         codes = Counter(str(each["code"]) for each in mine)
-        good, same = sum(not each["problems"] for each in mine), sum(bool(each["identical"]) for each in mine)
+        good, same, again = (
+            (
+                sum(map(bool, each))
+                for each in zip(
+                    *((not v["problems"], v["identical"], v["ran_again"]) for v in mine), strict=True
+                )
+            )
+            if mine
+            else (0, 0, 0)
+        )
         ends = ", ".join(f"{code}: {count}" for code, count in codes.most_common())
+        kinds = bytes.fromhex(calls[name])
         lines.append(
-            f"| {name} | {calls[name]} | {len(mine)} of {len(FAULTS) * calls[name]} "
-            f"| {good} | {same} | {ends} |"
+            f"| {name} | {len(kinds)} | {len(mine)} of {len(points(kinds))} "
+            f"| {good} | {again} | {same} | {ends} |"
         )
     text = "\n".join(lines) + "\n"
     (folder / "summary.md").write_text(text)

@@ -33,12 +33,15 @@ _TIMES = (
     re.compile(
         rb'"(README.md|report.html)": "[0-9a-f]{64}"'
     ),  # digests of files with times, compared themselves
+    re.compile(rb'^ "digest": "[0-9a-f]{64}",?$', re.M),  # of the file itself, with its times
+    re.compile(rb'^[0-9a-f]{8} {"written": .*\n', re.M),  # a line for each time that a file was written
 )
 # What may stay in the cache until its folder is next written to: a killed writer's mark (features/cache.py),
 # its lock, which the system has freed, and its temporary files; how long features took, which is of the last
 # run that computed any; and what ONNX Runtime keeps among the temporary files.
 _STAYS = re.compile(r"cache/.*(unsynced\.bin|/lock|\.part|/cost\.json)|tmp/\.ses")
-_TEXT = (".json", ".md", ".html", ".jsonl")
+_RANDOM = re.compile(r"(?<=[.-])[0-9a-f]{8}(?=\.part|/|$)|(?<=fieldmark-)\d+-\w+")
+_TEXT = (".json", ".md", ".html", ".jsonl", ".journal")
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Verdict:
     code: int = 0
     problems: list[str] = field(default_factory=list)
     identical: bool = True
+    ran_again: bool = False  # not where it ended well, or left the very files that another point had left
 
 
 class Torture:
@@ -60,7 +64,8 @@ class Torture:
         self.folder, self.work = folder, folder / "work"
         for name in ("states", "server", "io"):
             (folder / name).mkdir(parents=True)
-        self._draw, self._clean = draw, dict[str, tuple[dict[str, str], int]]()
+        self._draw, self._clean = draw, dict[str, tuple[dict[str, str], bytes]]()
+        self._after = dict[tuple[str, bool, str], tuple[list[str], bool]]()
         commands.publish(folder / "server", draw)
         commands.prepare(folder / "states" / "start", draw)
         quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
@@ -87,8 +92,8 @@ class Torture:
         self._warm.wait()
         self._warm.stdout.close()  # type: ignore[union-attr]
 
-    def run(self, command: Command, fault: Fault | None = None, at: int = 0) -> tuple[int, int, str]:
-        """Run a command in the work folder; its exit code, the number of calls, and what it said."""
+    def run(self, command: Command, fault: Fault | None = None, at: int = 0) -> tuple[int, bytes, str]:
+        """Run a command in the work folder; its exit code, the kind of each call, and what it said."""
         url = f"http://127.0.0.1:{self._httpd.server_port}"
         said = self.folder / "io" / "err"
         job = {
@@ -97,6 +102,7 @@ class Torture:
                 "cwd": str(self.work),
                 "folder": str(self.work),
                 "counter": str(self.folder / "io" / "counter"),
+                "modules": str(self.folder / "io" / "modules"),
             },
             **{"out": str(self.folder / "io" / "out"), "err": str(said), "environment": {}, "seconds": 300},
             **{"at": at, "code": 0, "lasts": False, "kinds": 0},
@@ -108,7 +114,8 @@ class Torture:
         self._warm.stdin.write(json.dumps(job) + "\n")
         self._warm.stdin.flush()
         code, count = json.loads(self._warm.stdout.readline())
-        return code, count, said.read_text(errors="replace")
+        calls = (self.folder / "io" / "counter").read_bytes()[8:][:count]
+        return code, calls, said.read_text(errors="replace")
 
     def state(self, command: Command) -> Path:
         """The folder that a command starts in, with what commands before it left."""
@@ -120,46 +127,64 @@ class Torture:
             self.clean(before)
         return place
 
-    def clean(self, command: Command) -> tuple[dict[str, str], int]:
-        """What a command leaves without faults, by path, and how many calls it makes."""
+    @staticmethod
+    def _users(folder: Path) -> dict[Path, bytes]:
+        """What is the user's own in a folder: photos and the recipe of a study."""
+        own = [path for each in ("photos", "more") for path in sorted((folder / each).rglob("*.jpg"))]
+        there = [path for path in (*own, folder / "mine.py") if path.exists()]
+        return {path.relative_to(folder): path.read_bytes() for path in there}
+
+    def clean(self, command: Command) -> tuple[dict[str, str], bytes]:
+        """What a command leaves without faults, by path, and the kind of each call that it makes."""
         if command.name not in self._clean:
             commands.copy(self.state(command), self.work)
-            code, count, said = self.run(command)
+            code, calls, said = self.run(command)
             if code:
                 raise RuntimeError(f"{command.name} fails without any fault: {said}")
             commands.copy(self.work, self.folder / "states" / command.name)
-            self._clean[command.name] = (contents(self.work), count)
+            self._clean[command.name] = (contents(self.work), calls)
         return self._clean[command.name]
 
     def point(self, command: Command, fault: Fault, at: int) -> Verdict:
         """Run a command with one fault, and again without."""
-        wanted, _ = self.clean(command)
-        before = contents(self.state(command))
+        self.clean(command)
+        before = self._users(self.state(command))
         found = Verdict(command.name, fault.name, at)
         commands.copy(self.state(command), self.work)
         found.code, _, said = self.run(command, fault, at)
         found.problems += list(_bad_end(found.code, fault, said))
-        for name, digest in before.items():
-            if name.startswith(("photos/", "more/", "mine.py")) and contents(self.work).get(name) != digest:
-                found.problems.append(f"{name} of the user was changed")
+        now = self._users(self.work)
+        changed = [name for name, data in before.items() if now.get(name) != data]
+        found.problems += [f"{name} of the user was changed" for name in changed]
         if wrong := commands.loads(self.work / command.out):
             found.problems.append(wrong)
         if command.name == "retrain" and not (self.work / "model").exists():
             # Between two renames, where the system cannot exchange folders: the next load puts it back.
             found.problems.append("the old classifier is gone")
+        left = (command.name, found.code == 0, as_left(self.work))
+        if left not in self._after:
+            found.ran_again = found.code != 0
+            self._after[left] = self._again(command, found.code)
+        more, found.identical = self._after[left]
+        found.problems += more
+        return found
+
+    def _again(self, command: Command, code: int) -> tuple[list[str], bool]:
+        """What is wrong after the same command has run again; whether all bytes are as without a fault."""
+        wanted, _ = self.clean(command)
+        problems = []
         _age(self.work)
-        if found.code != 0:
+        if code != 0:
             code, _, said = self.run(command)
             if code:
-                found.problems.append(f"run again, it ends with {code}: {said[-300:]}")
+                problems.append(f"run again, it ends with {code}: {said[-300:]}")
         now = contents(self.work)
         for name in sorted(now.keys() ^ wanted.keys()):
-            found.problems.append(f"{name} is {'left over' if name in now else 'missing'}")
+            problems.append(f"{name} is {'left over' if name in now else 'missing'}")
         differs = [name for name in now.keys() & wanted.keys() if now[name] != wanted[name]]
-        found.identical = not differs
         states = self.folder / "states" / command.name
-        found.problems += [_difference(name, states / name, self.work / name) for name in sorted(differs)]
-        return found
+        problems += [_difference(name, states / name, self.work / name) for name in sorted(differs)]
+        return problems, not differs
 
 
 def _bad_end(code: int, fault: Fault, said: str) -> Iterator[str]:
@@ -190,6 +215,19 @@ def contents(folder: Path) -> dict[str, str]:
         if path.is_file() and not _STAYS.fullmatch(str(path.relative_to(folder))):
             found[str(path.relative_to(folder))] = hashlib.sha256(_settled(path)).hexdigest()
     return found
+
+
+def as_left(folder: Path) -> str:
+    """A digest of all that a fault has left, but for random names and for who held a lock.
+
+    The same command run again finds the same, and so does the same.
+    """
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = _RANDOM.sub("", str(path.relative_to(folder)))
+        data = path.read_bytes() if path.is_file() and not name.endswith("lock") else b""
+        found.update(f"{name} {path.is_dir()} {hashlib.sha256(data).hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 def _difference(name: str, wanted: Path, found: Path) -> str:

@@ -25,20 +25,22 @@
 /* What a call does, for faults that only some calls can have. */
 enum { GROWS = 1, NAMES = 2, REMOVES = 4, SYNCS = 8 };
 
-static _Atomic long *counter;    /* of all processes */
+/* Of all processes: how many calls there were, and of which kind each was, as far as there is room. */
+enum { CALLS = 8192 };
+static struct { _Atomic long count; char kinds[CALLS]; } *counter;
 static char root[PATH_MAX];      /* with a slash at its end */
 static long fault_at;            /* 0: only count */
 static int fault_code;           /* an errno, or minus a signal */
 static int fault_lasts;          /* also all later calls of these kinds fail */
 static int fault_kinds;          /* of calls that can fail so */
 
-/* Begin to count; `file` is where the counter is, 8 bytes of zeros. */
+/* Begin to count; `file` is where the counter is, 8,200 bytes of zeros. */
 int fault_arm(const char *folder, const char *file, long at, int code, int lasts, int kinds)
 {
     int handle = open(file, O_RDWR | O_CLOEXEC);
     if (handle < 0)
         return -1;
-    void *map = mmap(NULL, sizeof(long), PROT_READ | PROT_WRITE, MAP_SHARED, handle, 0);
+    void *map = mmap(NULL, sizeof *counter, PROT_READ | PROT_WRITE, MAP_SHARED, handle, 0);
     close(handle);
     if (map == MAP_FAILED || snprintf(root, sizeof root, "%s/", folder) >= (int)sizeof root)
         return -1;
@@ -88,7 +90,9 @@ static int named_below(int folder, const char *path)
 /* Whether this call is to fail; errno is then set. */
 static int fails(int kind)
 {
-    long number = atomic_fetch_add(counter, 1) + 1;
+    long number = atomic_fetch_add(&counter->count, 1) + 1;
+    if (number <= CALLS)
+        counter->kinds[number - 1] = (char)kind;
     if (!fault_at || number < fault_at || (number > fault_at && !fault_lasts))
         return 0;
     if (fault_code < 0) {

@@ -1,15 +1,16 @@
 """A Python with everything imported, which forks a process for each command that it is given.
 
 It is started with the library of `shim.c` loaded, reads jobs as lines of JSON, and answers each with the exit
-code (minus the signal of a process that was killed) and the number of calls that were counted.
+code (minus the signal of a process that was killed) and the number of calls that were counted. It has one
+thread, and has run nothing of fieldmark's but what reads: templates are compiled, and a network has run.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import importlib
-import io
 import json
 import os
 import signal
@@ -17,7 +18,13 @@ import struct
 import sys
 import traceback
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from tests.torture.commands import NETWORK
+
+PICTURES = 4  # that a training draws to try its flag on; otherwise there are 80
 
 HEAVY = (
     "numpy scipy.optimize scipy.stats scipy.special polars PIL.Image msgspec simplejpeg onnx onnxruntime "
@@ -34,28 +41,67 @@ def main() -> None:
 
     models.import_torchvision()
     importlib.import_module("timm")
-    _draw()  # the first text of matplotlib takes seconds
+    _warm_up()
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_run(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
-def _draw() -> None:
-    from matplotlib.figure import Figure
+def _warm_up() -> None:
+    """Leave out long work that writes nothing, and do beforehand what every process would do anew.
 
-    figure = Figure()
-    figure.subplots().set_title("α 1")
-    figure.savefig(io.BytesIO(), format="svg")
+    Nothing here starts a thread: a process with several cannot be forked.
+    """
+    import torch
+
+    from fieldmark import models
+    from fieldmark.data.synthetic import probe
+    from fieldmark.models import timm
+    from fieldmark.reports import page, plots
+
+    drawn = [probe.draw(number) for number in range(PICTURES)]
+    for module, name, other in (
+        (probe, "COUNT", PICTURES),  # each is a file of its own, written in the same way
+        (probe, "draw", drawn.__getitem__),
+        (plots, "_svg", lambda _figure, name, _title: f"<svg>{name}</svg>"),  # half of a training's time
+        (timm, "architecture", cache(timm.architecture)),
+    ):
+        setattr(module, name, other)
+    for template in ("base", "check", "classifier", "macros", "study"):
+        page._environment().get_template(f"{template}.html")
+    backbone = models.load(NETWORK, weights="random")
+    side = backbone.architecture.input_size
+    with torch.inference_mode():
+        backbone.network.eval()(torch.zeros(2, 3, side, side))
+    _settle()
+
+
+def _settle() -> None:
+    """Keep the collector away from what there is: a collection in a child would copy it."""
+    gc.collect()
+    gc.freeze()
+
+
+def _import_as(told: Path) -> None:
+    """Import what a process without a fault imported, for all that come after it."""
+    for name in told.read_text().split():
+        if name not in sys.modules:
+            with suppress(Exception):  # made while it ran
+                importlib.import_module(name)
+    _settle()
 
 
 def _run(job: dict[str, Any]) -> list[int]:
     with open(job["counter"], "wb") as counter:  # noqa: PTH123
-        counter.write(bytes(8))
+        counter.write(bytes(8 + 8192))  # as in shim.c
     if not (child := os.fork()):
         _be_the_command(job)
     _, status = os.waitpid(child, 0)
     with suppress(ProcessLookupError):  # what it started, if it was killed
         os.killpg(child, signal.SIGKILL)
+    if (told := Path(job["modules"])).exists():
+        _import_as(told)
+        told.unlink()
     with open(job["counter"], "rb") as counter:  # noqa: PTH123
         return [os.waitstatus_to_exitcode(status), struct.unpack("l", counter.read(8))[0]]
 
@@ -97,6 +143,8 @@ def _be_the_command(job: dict[str, Any]) -> None:
             atexit._run_exitfuncs()  # as at the end of an ordinary Python
             sys.stdout.flush()
             sys.stderr.flush()
+            if not job["at"]:
+                Path(job["modules"]).write_text(" ".join(sys.modules))
         finally:
             os._exit(code)
 

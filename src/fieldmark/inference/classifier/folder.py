@@ -9,8 +9,8 @@
     README.md              a model card in the form of the Hugging Face hub
 
 The second member's last layer is `head-2.safetensors`, the second distinct weights are
-`backbone-2.safetensors`, and so on. `classifier.json` has the digests of all other files. Nothing in it
-is ever run as code: tensors are safetensors, the rest is JSON.
+`backbone-2.safetensors`, and so on. `classifier.json` has the digests of all other files, and one of its own
+values (`digest`). Nothing in it is ever run as code: tensors are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -133,23 +133,25 @@ def _write_again(classifier: Classifier, old: Path, folder: Path) -> None:
 
 
 def _write_about(classifier: Classifier, folder: Path) -> None:
-    io.write_json(
-        folder / "classifier.json",
-        {
-            "format": FORMAT,
-            "members": [_as_json(member, _graphs(classifier)) for member in classifier.members],
-            "temperature": classifier.temperature,
-            "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
-            "known_from": classifier.ood.threshold if classifier.ood else None,
-            "ood": classifier.ood.to_json() if classifier.ood else None,
-            "taxonomy": classifier.taxonomy.to_json(),
-            "files": publishing.digests(folder),
-            "provenance": dict(classifier.provenance),
-            **({"prior": classifier.prior.to_json()} if classifier.prior else {}),
-            **({"favoured": classifier.favoured.to_json()} if classifier.favoured else {}),
-            **({} if classifier.decision == "probable" else {"decision": classifier.decision}),
-        },
+    about = io.from_json(
+        io.to_json(
+            {
+                "format": FORMAT,
+                "members": [_as_json(member, _graphs(classifier)) for member in classifier.members],
+                "temperature": classifier.temperature,
+                "thresholds": {rank: asdict(each) for rank, each in classifier.thresholds.items()},
+                "known_from": classifier.ood.threshold if classifier.ood else None,
+                "ood": classifier.ood.to_json() if classifier.ood else None,
+                "taxonomy": classifier.taxonomy.to_json(),
+                "files": publishing.digests(folder),
+                "provenance": dict(classifier.provenance),
+                **({"prior": classifier.prior.to_json()} if classifier.prior else {}),
+                **({"favoured": classifier.favoured.to_json()} if classifier.favoured else {}),
+                **({} if classifier.decision == "probable" else {"decision": classifier.decision}),
+            }
+        )
     )
+    io.write_json(folder / "classifier.json", {**about, "digest": io.digest(about)})
 
 
 def _as_json(member: Member, graphs: Mapping[Path, str]) -> dict[str, Any]:
@@ -161,6 +163,18 @@ def _as_json(member: Member, graphs: Mapping[Path, str]) -> dict[str, Any]:
         given["compute"] = {"tier": network.tier.name, "engine": network.tier.engine}
         given["compute"] |= {"graph": graphs[network.tier.graph]} if network.tier.graph else {}
     return {"architecture": network.architecture, "backbone_key": network.weights, **about, **given}
+
+
+def part(folder: Path, name: str, files: Mapping[str, str]) -> Path:
+    """Return the path of a file in the folder of a classifier with these `files`, once seen to be whole.
+
+    Raises:
+        ClassifierError: it is not as it was written.
+    """
+    path = folder / name
+    if files.get(name) not in (None, io.file_digest(path)):  # older classifiers have no digests of all files
+        raise damaged(folder, ValueError(f"{name} is not the file that was written with it"))
+    return path
 
 
 def load(folder: str | Path, engine: str | None = None, compute: str | None = None) -> dict[str, Any]:
@@ -309,7 +323,9 @@ def _read_about(folder: Path) -> Any:
         raise damaged(folder, ValueError("provenance is not an object"))
     try:
         io.to_json(about).encode()
-    except ValueError as error:  # NaN, or half of a Unicode character: valid for Python alone
+        if about.pop("digest", None) not in (None, io.digest(about)):  # older ones have none
+            raise ValueError("classifier.json was changed after it was written")
+    except ValueError as error:  # also NaN, or half of a Unicode character: valid for Python alone
         raise damaged(folder, error) from error
     return about
 

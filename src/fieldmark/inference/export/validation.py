@@ -17,6 +17,7 @@ from fieldmark.data.storage import places
 from fieldmark.data.storage.places import Place
 from fieldmark.inference.classifier import Classifier, stacked
 from fieldmark.inference.classifier.ensemble_member import running
+from fieldmark.inference.classifier.folder import part
 from fieldmark.utils import random as sampling
 from fieldmark.utils.errors import ImageRejected, InputError
 from fieldmark.utils.typing import ByteArray, FloatArray
@@ -147,9 +148,10 @@ def own_photos(classifier: Classifier, limit: int = CHECKED) -> list[Place]:
     folder = classifier.source
     if not isinstance(folder, Path) or not (folder / "photos.parquet").is_file():
         return []
-    table = PhotoTable.read(folder / "photos.parquet")
+    table = PhotoTable.read(part(folder, "photos.parquet", classifier.files))
     known = (folder / "split.parquet").is_file()
-    seen = set(Split.read(folder / "split.parquet").ids("train")) if known else set()
+    split = part(folder, "split.parquet", classifier.files) if known else None
+    seen = set(Split.read(split).ids("train")) if split else set()
     rows = table.labelled.select("id", "path").rows()
     order = sampling.order([photo_id for photo_id, _ in rows], "export").tolist()
     order.sort(key=lambda number: rows[number][0] in seen)

@@ -26,6 +26,7 @@ from fieldmark.evaluation.results import Evaluation
 from fieldmark.features.extractor import FeatureExtractor
 from fieldmark.heads.default import Warm
 from fieldmark.inference.classifier import Classifier, Member
+from fieldmark.inference.classifier.folder import part
 from fieldmark.models import Backbone
 from fieldmark.training.config import TrainConfig
 from fieldmark.training.stages import Fitted, Outcome, Prepared
@@ -159,7 +160,7 @@ class ExtendStrategy:
         """The old classifier's scores of photos that it was not trained on."""
         splits, now = outcome.splits, outcome.evaluation
         if outcome.fitted.folds is not None and not len(splits.test):
-            then = Evaluation.load(self.model / "evaluation.safetensors")
+            then = Evaluation.load(part(self.model, "evaluation.safetensors", self.old.classifier.files))
             both = then.where(np.isin(then.photo_ids, now.photo_ids))
             log_p_NB = metrics.log_softmax32(both.scores_NC / np.float32(self.old.classifier.temperature))
             number = dict(zip(now.photo_ids, now.labels_N.tolist(), strict=True))
@@ -192,7 +193,7 @@ def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _
             f"{model} has no {missing[0]}, so what it learned from is not known: name the folder as "
             "`fieldmark train --out` wrote it."
         )
-    table = PhotoTable.read(model / "photos.parquet")
+    table = PhotoTable.read(part(model, "photos.parquet", classifier.files))
     called = accepted.apply(table)
     pairs = table.frame.select("id", "taxon_id").join(called.frame.select("id", now="taxon_id"), on="id")
     becomes = dict(pairs.drop_nulls("taxon_id").select("taxon_id", "now").unique().iter_rows())
@@ -201,7 +202,7 @@ def _read(classifier: Classifier, model: Path, accepted: synonyms.Accepted) -> _
             f"{model} names {strange[0]!r}, of which its table holds no photo: take the folder anew "
             "from where it was made."
         )
-    split = Split.read(model / "split.parquet")
+    split = Split.read(part(model, "split.parquet", classifier.files))
     if not _alike(classifier.members) or (len(classifier.members) > 1 and split.way != "folds"):
         raise InputError(
             f"{model} is an ensemble of {len(classifier.members)}, whose weights were chosen for its "
