@@ -107,11 +107,10 @@ def predict(
 
     shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
     _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
-    _check_side_files(out, deployments, copies, boxes)
-    classifier = _classifier(model, engine, compute, decide)
-    classifier = _at(_of_lists(classifier, only, prior, checklist), place, date, no_prior=no_prior)
+    places = _deployments(out, deployments, copies, boxes)
+    classifier = _of_lists(_classifier(model, engine, compute, decide), only, prior, checklist)
+    classifier = _at(classifier, place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks, every, changed=changed)
-    places = inference.read_deployments(deployments) if deployments else ()
     if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
         items = inference.at_boxes(items, at)
     with opt.cluster_workers(cluster, shards) as workers:
@@ -121,28 +120,32 @@ def predict(
             return
         if out is not None:
             write = partial(inference.to_file, gap=gap if events else None, deployments=places, **shown)
-            write = partial(write, frames=frames, overwrite=overwrite, boxes=at)
-            rejected = write(out, classifier, items, top=top, name=run)
-            typer.echo(f"Written: {out}")
+            write = partial(write, frames=frames, overwrite=overwrite, boxes=at, name=run)
+            rejected = write(out, classifier, items, top=top)
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
-            results = inference.with_progress(run(classifier, items, top), len(items))
+            results = run(classifier, items, top)
             lines = partial(inference.lines, format, **shown, boxes=at.threshold if at else None)
-            records = _printed(results, lines, classifier, keep=bool(xmp or copies))
+            records = _printed(results, len(items), lines, classifier, keep=bool(xmp or copies))
     _finish(records, items, out, xmp, copies)
 
 
 def _printed(
-    results: Iterable[PhotoResult], lines: Callable[..., Iterator[str]], classifier: Classifier, *, keep: bool
+    results: Iterable[PhotoResult],
+    total: int,
+    lines: Callable[..., Iterator[str]],
+    classifier: Classifier,
+    *,
+    keep: bool,
 ) -> list[Record]:
     """Print results, and return their records: all of them, or of those that could not be used."""
-    from fieldmark.inference import RejectedCounter
+    from fieldmark.inference import RejectedCounter, with_progress
     from fieldmark.inference.record import to_record
 
     records: list[Record] = []
 
     def kept() -> Iterator[PhotoResult]:
-        for result in RejectedCounter(results):
+        for result in RejectedCounter(with_progress(results, total)):
             if keep or result.rejected:
                 records.append(to_record(result, len(classifier.taxa)))
             yield result
@@ -160,6 +163,8 @@ def _finish(
     copies: Path | None,
 ) -> None:
     """Write what belongs to single photos, and name those that could not be used."""
+    if out is not None:
+        typer.echo(f"Written: {out}")
     _write_side_files(records, items, xmp, copies)
     _say_unusable(records, len(items), out)
 
@@ -193,14 +198,17 @@ def _submit(
     typer.echo(f"{len(every):,} rows written to {path}")
 
 
-def _check_side_files(
+def _deployments(
     out: Path | None, deployments: Path | None, copies: Path | None, boxes: Path | None
-) -> None:
-    """Refuse options that need others."""
+) -> Sequence[Mapping[str, str]]:
+    """Read the table of deployments; refuse options that need others."""
+    from fieldmark import inference
+
     if copies and not boxes:
         raise InputError("--copies needs --boxes: only they say where people are.")
     if deployments and not str(out or "").endswith((".camtrap.csv", "datapackage.json")):
         raise InputError("--deployments is for Camtrap DP: add --out FOLDER/datapackage.json.")
+    return inference.read_deployments(deployments) if deployments else ()
 
 
 def _write_side_files(

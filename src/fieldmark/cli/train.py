@@ -45,8 +45,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +56,7 @@ from fieldmark.utils import choices
 from fieldmark.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from fieldmark.training import Trained
+    from fieldmark.training import TrainConfig, Trained
 
 
 def train(
@@ -99,12 +100,27 @@ def train(
 ) -> None:
     options = locals()
     opt.use_cache(cache)
-    from fieldmark.training import TrainConfig, train_from_names
-    from fieldmark.training import train as run
+    from fieldmark import training
     from fieldmark.training.names_only import SAID
 
+    config = _config(options, backbone, size, budget)
+    if (photos is None) == (names_only is None):
+        raise InputError("Name a folder of labelled photos, or a list of species with --names-only.")
+    if names_only is not None:
+        training.train_from_names(names_only, config, out=out, command=opt.command_line())
+        typer.echo(f"{SAID}\nClassifier: {out}")
+        return
+    _report(training.train(photos, config, out=out, command=opt.command_line()), out)
+
+
+def _config(
+    options: Mapping[str, Any], backbone: list[str] | None, size: str | None, budget: str | None
+) -> TrainConfig:
+    """Return the configuration; the first network, and the first side, are the usual ones."""
+    from fieldmark.training import TrainConfig
+
     networks, sizes = tuple(dict.fromkeys(backbone or ())), opt.sides(size)
-    config = opt.config_from(
+    return opt.config_from(
         TrainConfig,
         options,
         backbone=networks[0] if networks else None,
@@ -113,13 +129,6 @@ def train(
         also_sizes=sizes[1:],
         budget=None if budget is None else seconds(budget),
     )
-    if (photos is None) == (names_only is None):
-        raise InputError("Name a folder of labelled photos, or a list of species with --names-only.")
-    if names_only is not None:
-        train_from_names(names_only, config, out=out, command=opt.command_line())
-        typer.echo(f"{SAID}\nClassifier: {out}")
-        return
-    _report(run(photos, config, out=out, command=opt.command_line()), out)
 
 
 def _report(trained: Trained, out: Path) -> None:

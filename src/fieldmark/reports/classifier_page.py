@@ -53,8 +53,7 @@ def classifier_page(
             (see `fieldmark.training.extend`), `ensemble`, `tried`, `tuned`, `passed_over` and `beside`
             (see `fieldmark.training.automl`), `rare` (see `fieldmark.training.logit_adjustment`),
             `places`, `events` and `prior` (see `fieldmark.training.new_places`, `event_rule` and
-            `location_prior`), `split` (`way`,
-            `seed`, `digest`), `data_digest`, `machine` and `versions` (name to text).
+            `location_prior`), `split` (`way`, `seed`, `digest`), `data_digest`, `machine`, `versions`.
         evaluation: The scores of test photos.
         taxonomy: The names of the classes.
         photos: Returns where a photo is stored, or None.
