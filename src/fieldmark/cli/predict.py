@@ -119,9 +119,16 @@ def predict(
             _submit(submission, classifier, items, run(classifier, items, top))
             return
         if out is not None:
-            write = partial(inference.to_file, gap=gap if events else None, deployments=places, **shown)
-            write = partial(write, frames=frames, overwrite=overwrite, boxes=at, name=run)
-            rejected = write(out, classifier, items, top=top)
+            shown |= {
+                "overwrite": overwrite,
+                "name": run,
+                "frames": frames,
+                "boxes": at,
+                "deployments": places,
+            }
+            rejected = inference.to_file(
+                out, classifier, items, top=top, gap=gap if events else None, **shown
+            )
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = run(classifier, items, top)

@@ -60,7 +60,8 @@ class NetworkPrior:
     def overall_C(self) -> DoubleArray:
         """The frequencies of the classes overall; they sum to 1."""
         found = self.weights["overall"].astype(np.float64)
-        return found / found.sum()
+        shares_C: DoubleArray = found / found.sum()
+        return shares_C
 
     def only(self, columns: Sequence[int]) -> NetworkPrior:
         """Return the prior of some of the classes."""
@@ -110,8 +111,7 @@ def inputs(weights: Weights, at: Locations) -> FloatArray:
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:
-    found: FloatArray = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return found
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), logits.dtype)
 
 
 def _layers() -> list[str]:

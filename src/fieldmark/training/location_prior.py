@@ -75,8 +75,8 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     if known_NC is not new_NC:
         measures["known places"] = location_prior.measure(log_p_NC, y_N, known_NC, known_NC, places)
     prior = LocationPrior(taken.frequencies, rule)
-    for where, found in measures.items():
-        logger.info(sentence(prior, where, found))
+    for where, measured in measures.items():
+        logger.info(sentence(prior, where, measured))
     summary = PriorSummary(config.prior, taken.kind, rule.strength, measures)
     about = {"occurrences": taken.occurrences, **prior.to_json(), **summary.to_dict()}
     if config.checklist:

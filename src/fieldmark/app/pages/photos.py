@@ -72,7 +72,7 @@ class _Page:
 
     def show_wall(self) -> None:
         if self.which in checking.TITLES:
-            self.wall.show(checking.wall(self.project, self.which))  # type: ignore[arg-type]
+            self.wall.show(checking.wall(self.project, self.which))
         else:
             query = Query("labelled", "species", self.which, self.species)  # type: ignore[arg-type]
             self.wall.show(queues.wall(self.project, query))

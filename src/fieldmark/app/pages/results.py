@@ -118,7 +118,7 @@ def _activity(active: Activity) -> None:
     percent = [[round(100 * end, 2) for end in pair] for pair in active.intervals]
     band = {"type": "line", "stack": "interval", "step": "middle", "symbol": "none", "silent": True}
     band |= {"lineStyle": {"opacity": 0}, "tooltip": {"show": False}, "color": _COLOURS[0]}
-    series = [
+    series: list[dict[str, Any]] = [
         {"name": "share (%)", "type": "bar", "data": [round(100 * each, 2) for each in active.shares]},
         band | {"name": "low", "data": [low for low, _ in percent]},
         band
