@@ -119,16 +119,10 @@ def predict(
             _submit(submission, classifier, items, run(classifier, items, top))
             return
         if out is not None:
-            shown |= {
-                "overwrite": overwrite,
-                "name": run,
-                "frames": frames,
-                "boxes": at,
-                "deployments": places,
-            }
-            rejected = inference.to_file(
-                out, classifier, items, top=top, gap=gap if events else None, **shown
+            save = partial(
+                inference.to_file, frames=frames, overwrite=overwrite, boxes=at, deployments=places
             )
+            rejected = save(out, classifier, items, top=top, name=run, gap=gap if events else None, **shown)
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = run(classifier, items, top)
