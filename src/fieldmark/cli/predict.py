@@ -119,10 +119,8 @@ def predict(
             _submit(submission, classifier, items, run(classifier, items, top))
             return
         if out is not None:
-            save = partial(
-                inference.to_file, frames=frames, overwrite=overwrite, boxes=at, deployments=places
-            )
-            rejected = save(out, classifier, items, top=top, name=run, gap=gap if events else None, **shown)
+            save = partial(inference.to_file, gap=gap if events else None, boxes=at, frames=frames, name=run)
+            rejected = save(out, classifier, items, top=top, deployments=places, overwrite=overwrite, **shown)
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
             results = run(classifier, items, top)
