@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fieldmark.data.darwin_core import KEY, META, read_descriptor
 from fieldmark.data.taxonomy import RANKS, Taxon, columns_by_name, name_key, name_keys
@@ -253,7 +254,7 @@ class _Folder:
         with (
             self.files[name].open("rb") as handle,
             progress_bar(f"Reading {name}", unit="rows") as bar,
-            io.TextIOWrapper(handle, "utf-8-sig", errors="replace", newline="") as text,  # type: ignore[type-var]
+            io.TextIOWrapper(handle, "utf-8-sig", errors="replace", newline="") as text,
         ):
             lines = _bounded(text)
             cells = cells or _of_header(name, next(lines, ""))
@@ -262,7 +263,7 @@ class _Folder:
             if missing := next((each for each in needed if each not in cells.columns), None):
                 raise ValueError(f"{name} has no column {missing}")
             names_of, least = find(cells.columns), max(cells.columns[each] for each in needed)
-            quoting = csv.QUOTE_MINIMAL if cells.quote else csv.QUOTE_NONE
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if cells.quote else csv.QUOTE_NONE
             rows = csv.reader(lines, delimiter=cells.separator, quotechar=cells.quote, quoting=quoting)
             for number, row in enumerate(rows, 1):
                 if len(row) > least and (keys := names_of(row)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from fieldmark.utils.errors import InputError
 
@@ -43,7 +44,9 @@ def _names(lines: Sequence[str]) -> Iterator[str]:
         header = [cell.strip().strip('"').lower() for cell in lines[0].split(separator)] if lines else []
         if column := next((name for name in _COLUMNS if name in header), None):
             at = header.index(column)
-            quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # GBIF's have no quotes
+            quoting: Literal[0, 3] = (
+                csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+            )  # GBIF's have no quotes
             rows = csv.reader(lines[1:], delimiter=separator, quoting=quoting)
             yield from (row[at] for row in rows if len(row) > at)
             return
