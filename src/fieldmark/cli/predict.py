@@ -123,9 +123,8 @@ def predict(
             rejected = save(out, classifier, items, top=top, deployments=places, overwrite=overwrite, **shown)
             records = inference.records_of(out) if xmp or copies or rejected else ()
         else:
-            results = run(classifier, items, top)
             lines = partial(inference.lines, format, **shown, boxes=at.threshold if at else None)
-            records = _printed(results, len(items), lines, classifier, keep=bool(xmp or copies))
+            records = _printed(run(classifier, items, top), len(items), lines, classifier, xmp or copies)
     _finish(records, items, out, xmp, copies)
 
 
@@ -134,10 +133,10 @@ def _printed(
     total: int,
     lines: Callable[..., Iterator[str]],
     classifier: Classifier,
-    *,
-    keep: bool,
+    keep: object,
 ) -> list[Record]:
-    """Print results, and return their records: all of them, or of those that could not be used."""
+    """Print results, and return their records: all of them, or, without `keep`, of those that could not
+    be used."""
     from fieldmark.inference import RejectedCounter, with_progress
     from fieldmark.inference.record import to_record
 

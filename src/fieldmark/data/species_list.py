@@ -44,9 +44,10 @@ def _names(lines: Sequence[str]) -> Iterator[str]:
         header = [cell.strip().strip('"').lower() for cell in lines[0].split(separator)] if lines else []
         if column := next((name for name in _COLUMNS if name in header), None):
             at = header.index(column)
-            plain = separator == "\t"  # GBIF's have no quotes
-            how: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-            rows = csv.reader(lines[1:], delimiter=separator, quoting=how)
+            quoting: Literal[0, 3] = (
+                csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+            )  # GBIF's have no quotes
+            rows = csv.reader(lines[1:], delimiter=separator, quoting=quoting)
             yield from (row[at] for row in rows if len(row) > at)
             return
     yield from lines
