@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import write_about
 
 from fieldmark.data.locations import Locations
 from fieldmark.evaluation import location_network
@@ -127,6 +128,6 @@ def test_a_classifier_keeps_its_network(classifier: Classifier, tmp_path: Path) 
     about["taxonomy"].append({**about["taxonomy"][0], "id": "x"})
     for wrong in ({"smoothing": 0}, {"kind": "kernel"}):
         changed = {**about, "taxonomy": about["taxonomy"][:4], "prior": {**about["prior"], **wrong}}
-        (tmp_path / "m" / "classifier.json").write_text(json.dumps(changed))
+        write_about(tmp_path / "m", changed)
         with pytest.raises(ClassifierError, match="damaged"):
             Classifier.load(tmp_path / "m")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import write_about
 
 from fieldmark.data.species_list import read_species_list
 from fieldmark.data.taxonomy import Taxon
@@ -86,7 +87,7 @@ def test_labels_that_are_not_on_the_list_count_20_times_less(
     about = json.loads((tmp_path / "saved" / "classifier.json").read_text())
     for listed in ([7], "all", [True], None):
         about["favoured"]["listed"] = listed
-        (tmp_path / "saved" / "classifier.json").write_text(json.dumps(about))
+        write_about(tmp_path / "saved", about)
         with pytest.raises(ClassifierError, match="damaged"):
             Classifier.load(tmp_path / "saved")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from tests.conftest import write_about
 
 from fieldmark.curation import CheckConfig, check, runner
 from fieldmark.curation.runner import KIND as CHECK
@@ -358,10 +359,9 @@ def test_a_server_that_reads_neighbours_after_a_retrain_refuses_the_new_ones(
 def test_a_classifier_of_the_version_before_loads_with_its_neighbours(pair: Pair, tmp_path: Path) -> None:
     """It has digests of its heads and backbones alone."""
     pair.one.save(tmp_path / "model")
-    place = tmp_path / "model" / "classifier.json"
-    about = json.loads(place.read_text())
+    about = json.loads((tmp_path / "model" / "classifier.json").read_text())
     before = {name: about["files"][name] for name in ("head.safetensors", "backbone.safetensors")}
-    place.write_text(json.dumps({**about, "files": before, "known_from": None, "ood": None}))
+    write_about(tmp_path / "model", {**about, "files": before, "known_from": None, "ood": None})
     assert neighbours.load_index(Classifier.load(tmp_path / "model")) is not None
 
 
