@@ -59,8 +59,9 @@ class NetworkPrior:
     @property
     def overall_C(self) -> DoubleArray:
         """The frequencies of the classes overall; they sum to 1."""
-        found = self.weights["overall"].astype(np.float64)
-        return found / found.sum()
+        raw_C = self.weights["overall"].astype(np.float64)
+        found: DoubleArray = raw_C / raw_C.sum()
+        return found
 
     def only(self, columns: Sequence[int]) -> NetworkPrior:
         """Return the prior of some of the classes."""
@@ -110,8 +111,8 @@ def inputs(weights: Weights, at: Locations) -> FloatArray:
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:
-    found: FloatArray = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return found
+    found = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return found.astype(np.float32, copy=False)
 
 
 def _layers() -> list[str]:

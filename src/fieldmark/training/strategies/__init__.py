@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fieldmark.training.strategies.ensemble import EnsembleStrategy
-from fieldmark.training.strategies.extend import ExtendConfig, ExtendStrategy, extended_split
+from fieldmark.training.strategies.extend import ExtendStrategy, extended_split
+from fieldmark.training.strategies.extend_config import ExtendConfig
 from fieldmark.training.strategies.names import NamesStrategy
 from fieldmark.training.strategies.single import SingleStrategy
 
