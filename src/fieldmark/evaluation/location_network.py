@@ -59,9 +59,9 @@ class NetworkPrior:
     @property
     def overall_C(self) -> DoubleArray:
         """The frequencies of the classes overall; they sum to 1."""
-        found = self.weights["overall"].astype(np.float64)
-        shares_C: DoubleArray = found / found.sum()
-        return shares_C
+        raw_C = self.weights["overall"].astype(np.float64)
+        found: DoubleArray = raw_C / raw_C.sum()
+        return found
 
     def only(self, columns: Sequence[int]) -> NetworkPrior:
         """Return the prior of some of the classes."""
@@ -111,7 +111,8 @@ def inputs(weights: Weights, at: Locations) -> FloatArray:
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), logits.dtype)
+    found = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return found.astype(np.float32, copy=False)
 
 
 def _layers() -> list[str]:

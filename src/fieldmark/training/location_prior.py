@@ -63,8 +63,8 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
         photos = Photos(here, y_N, places, easy, len(classifier.taxa), by_place=config.split == "location")
         candidates = photos.candidates(config.prior_kind, config.seed)
     else:
-        found = read_occurrences(Path(config.prior), classifier.taxa, config.checklist)
-        candidates = of_table(*found, len(classifier.taxa), here, config.prior_kind, config.seed)
+        occurrences = read_occurrences(Path(config.prior), classifier.taxa, config.checklist)
+        candidates = of_table(*occurrences, len(classifier.taxa), here, config.prior_kind, config.seed)
     taken = _preferred(candidates, log_p_NC, y_N, places)
     known_NC, new_NC = taken.known_NC, taken.new_NC
     groups = [evaluation.groups[row] for row in rows]

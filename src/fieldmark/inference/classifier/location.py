@@ -80,7 +80,7 @@ class LocationPrior:
     def _tensors(self) -> dict[str, Any]:
         own = self.frequencies
         if isinstance(own, NetworkPrior):
-            return {name: np.ascontiguousarray(own.weights[name]) for name in sorted(own.weights)}
+            return {name: np.ascontiguousarray(each) for name, each in sorted(own.weights.items())}
         return {
             "latitude": np.ascontiguousarray(own.locations.latitude_N),  # a column of a matrix is not
             "longitude": np.ascontiguousarray(own.locations.longitude_N),
