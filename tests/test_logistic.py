@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from fieldmark.features.cache import Features
 from fieldmark.features.labelled import LabelledFeatures
@@ -34,11 +33,16 @@ def probabilities(head: LinearHead, photos: LabelledFeatures) -> np.ndarray:
     return softmax(head.logits_of(photos.features).astype(np.float64), axis=1)
 
 
+def spread(x_ND: np.ndarray) -> np.ndarray:
+    """The standard deviations, their squares drawn to the square of the mean one by three photos' worth."""
+    return np.sqrt((len(x_ND) * x_ND.var(0) + 3 * x_ND.std(0).mean() ** 2) / (len(x_ND) + 3))
+
+
 def objective(head: LinearHead, photos: LabelledFeatures, strength: float) -> float:
     """What is minimised: of the head on standardised features."""
     x_ND = photos.features[slice(None)].astype(np.float64)
     log_p_NC = log_softmax(head.logits_of(photos.features).astype(np.float64), axis=1)
-    w_DC = head.weight * x_ND.std(0)[:, None]
+    w_DC = head.weight * spread(x_ND)[:, None]
     b_C = head.bias + x_ND.mean(0) @ head.weight
     penalty = strength * np.square(w_DC).sum() + np.square(b_C).sum() / len(x_ND)
     return float(-log_p_NC[np.arange(len(x_ND)), photos.labels].mean() + penalty / 2)
@@ -54,12 +58,12 @@ def test_its_probabilities_are_scikit_learns(photos: int, dim: int, classes: int
     The bias is the weight of a constant feature, as large as makes up for the other strength.
     """
     train, new = blobs(photos, dim, classes), blobs(200, dim, classes, seed=1)
-    scaler = StandardScaler().fit(train.features[slice(None)].astype(np.float64))
+    own_ND = train.features[slice(None)].astype(np.float64)
     peer = LogisticRegression(C=1 / (photos * strength), tol=1e-8, max_iter=10_000, fit_intercept=False)
 
     def scaled(some: LabelledFeatures) -> np.ndarray:
         constant = np.full((len(some), 1), np.sqrt(photos * strength))
-        return np.append(scaler.transform(some.features[slice(None)]), constant, axis=1)
+        return np.append((some.features[slice(None)] - own_ND.mean(0)) / spread(own_ND), constant, axis=1)
 
     if classes == 2:  # a softmax of two has the weights of both, of half the size
         peer.set_params(C=2 / (photos * strength))
@@ -87,7 +91,7 @@ def test_no_step_from_the_minimum_makes_it_better() -> None:
     train, random = blobs(200, 20, 4), np.random.default_rng(3)
     (head,) = logistic.fit_path(train, 4, [0.05])
     least = objective(head, train, 0.05)
-    spread_D = train.features[slice(None)].astype(np.float64).std(0)
+    spread_D = spread(train.features[slice(None)].astype(np.float64))
     for size in (0.01, 0.1, 1.0):
         step_DC = random.normal(size=head.weight.shape) * size / spread_D[:, None]
         moved = LinearHead((head.weight + step_DC).astype(np.float32), head.bias)
@@ -194,3 +198,20 @@ def test_the_strength_is_chosen_by_the_validation_photos() -> None:
     noise = LabelledFeatures(val.features, np.random.default_rng(0).permutation(val.labels), val.ids)
     assert logistic.fit(train, noise, 3).head.weight == pytest.approx(path[0].weight)
     assert found.val_loss < logistic.fit(train, noise, 3).val_loss
+
+
+def test_few_photos_are_not_told_apart_by_what_hardly_varies_among_them() -> None:
+    """As rectified features are: most are near zero in all of a few photos, and may be large in the next."""
+    random = np.random.default_rng(5)
+    centres = random.normal(size=(5, 30))
+
+    def seen(y_N: np.ndarray) -> LabelledFeatures:
+        rare = random.random((len(y_N), 300)) < 0.05
+        some = np.where(rare, random.exponential(1.0, rare.shape), random.uniform(0, 1e-3, rare.shape))
+        return labelled(np.append(centres[y_N] + random.normal(size=(len(y_N), 30)) / 2, some, axis=1), y_N)
+
+    new = seen(np.arange(500) % 5)
+    for head in logistic.fit_path(seen(np.arange(5)), 5):
+        logits_NC = head.logits_of(new.features)
+        assert (logits_NC.argmax(1) != new.labels).mean() < 0.25
+        assert np.abs(logits_NC).max() < 15

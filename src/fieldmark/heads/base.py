@@ -121,15 +121,25 @@ class Scaling:
     scale: FloatArray
 
     @classmethod
-    def of(cls, features: Features) -> Scaling:
-        """Compute the statistics of features, in one pass in float64."""
+    def of(cls, features: Features, *, drawn: float = 0.0) -> Scaling:
+        """Compute the statistics of features, in one pass in float64.
+
+        Args:
+            features: N vectors.
+            drawn: to the square of the mean standard deviation each variance is drawn, as if so many of the
+                vectors had it: with few vectors many features hardly vary by chance.
+        """
         total, square = np.zeros(features.dim), np.zeros(features.dim)
         for _, x_BD in features.blocks():
             total += x_BD.sum(0, dtype=np.float64)
             square += np.square(x_BD, dtype=np.float64).sum(0)
         count = max(1, len(features))
         mean = total / count
-        return cls.from_moments(mean, square / count - mean**2)
+        variance = square / count - mean**2
+        if drawn:
+            usual = np.sqrt(np.maximum(variance, 0.0)).mean() ** 2
+            variance = (count * variance + drawn * usual) / (count + drawn)
+        return cls.from_moments(mean, variance)
 
     @classmethod
     def from_moments(cls, mean: DoubleArray, variance: DoubleArray) -> Scaling:

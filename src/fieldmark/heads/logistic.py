@@ -1,7 +1,7 @@
 """Multinomial logistic regression with L2 regularisation, trained until it has converged.
 
 Where photos are few, some passes of gradient steps stop far from the minimum; L-BFGS (SciPy) reaches it.
-The features are brought to zero mean and unit variance and rotated to the eigenvectors of their
+The features are brought to zero mean and about unit variance and rotated to the eigenvectors of their
 covariance, where the curvature is nearly diagonal: scaled by it, tens of iterations suffice. The
 strengths of a path go from the strongest to the weakest, each started where the one before ended.
 """
@@ -23,6 +23,13 @@ from fieldmark.utils.typing import BoolArray, DoubleArray, FloatArray, IntArray
 STRENGTHS = (0.1, 0.01)
 """Regularisations: multiples of half the squared weights, beside the mean cross-entropy. On photos of two
 data sets, with 1 to 60 a class, errors and log-losses of strengths from 0.3 to 0.0003 hardly differ."""
+
+DRAWN = 3.0
+"""Photos' worth of the mean standard deviation to which that of each feature is drawn. Without it few photos
+are told apart by features that hardly vary among them: with one photo of each of five species of wild74 the
+error was 45 % instead of 9 %, with two 13 % instead of 5 %, with five 7 % instead of 3 %, and photos of other
+things had probabilities near 1. From 1 to 30 hardly differ; with 74 species it makes no difference. The mean
+variance would be that of a few features, the median one that of mostly zero ones."""
 
 _ITERATIONS = 200
 _TOLERANCE = 3e-6  # of the loss: errors and log-losses on other photos then tie with those of 1e-6
@@ -145,7 +152,7 @@ class _Problem:
 
     @classmethod
     def of(cls, train: LabelledFeatures, seen: BoolArray) -> _Problem:
-        scaling = Scaling.of(train.features)
+        scaling = Scaling.of(train.features, drawn=DRAWN)
         x_ND = torch.from_numpy(scaling.apply(train.features[slice(None)]))
         basis_DE = _eigenvectors(x_ND)
         x_NE = x_ND @ basis_DE
