@@ -6,6 +6,8 @@ Samples of wild74 with 1, 2, 4, 10 and 50 photos a class, each of another group,
 would; all photos of groups that are not in the sample are fresh, and measured. The peer is scikit-learn's
 logistic regression on the same features, standardised, its strength chosen by cross-validation.
 
+The same for five of its classes, drawn anew for each sample: how most people begin.
+
 Then 20 samples of 60 classes with 5 photos each: how often the reported interval holds the error on fresh
 photos (each class counting the same, as in the sample), how often the promised precision holds, and the
 log-loss after calibration beside the one before.
@@ -40,6 +42,8 @@ PHOTOS = (1, 2, 4, 10, 50)
 """Photos of a class in a sample, all classes."""
 SAMPLES = 5
 """Samples of each size; one of the largest."""
+FEW_CLASSES, FEW_PHOTOS, FEW_SAMPLES = 5, (1, 2, 5), 10
+"""Few classes: how many, photos of each, and samples."""
 PROMISES, CLASSES, EACH = 20, 60, 5
 """Samples for the promises, their classes, and the photos of a class."""
 GRID = (0.01, 0.1, 1.0, 10.0)
@@ -83,6 +87,8 @@ def run(quick: bool = False, data: Path | None = None) -> list[Row]:
     table = read(data or common.shared("data", "wild74"), limit=None, seed=0)
     sizes = (2,) if quick else PHOTOS
     rows = [_errors(table, number, 1 if quick or number >= 50 else SAMPLES) for number in sizes]
+    if not quick:
+        rows += [_errors(table, number, FEW_SAMPLES, FEW_CLASSES) for number in FEW_PHOTOS]
     seeds = range(1 if quick else PROMISES)
     return [*rows, *_promises([sampled(table, EACH, seed, classes=CLASSES) for seed in seeds])]
 
@@ -134,15 +140,16 @@ def _peer(trained: Trained, x_ND: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict(x_ND))
 
 
-def _errors(table: PhotoTable, number: int, samples: int) -> Row:
-    found = [sampled(table, number, seed, peer=True) for seed in range(samples)]
+def _errors(table: PhotoTable, number: int, samples: int, classes: int | None = None) -> Row:
+    found = [sampled(table, number, seed, classes=classes, peer=True) for seed in range(samples)]
     ours, theirs = (
         np.concatenate(each) for each in zip(*((s.wrong_N, s.peer_wrong_N) for s in found), strict=True)
     )
     groups = [group for each in found for group in each.groups]
     low, high = intervals.difference_interval(ours.astype(float) - theirs, groups)
     value = float(ours.mean() - theirs.mean())
-    what = f"{number} photos a class, error on {len(ours) // samples:,} fresh photos"
+    of = "" if classes is None else f"{classes} classes, "
+    what = f"{of}{number} photos a class, error on {len(ours) // samples:,} fresh photos"
     errors = float(ours.mean()), float(theirs.mean())
     more, note = {"samples": samples}, f"{samples} samples"
     return common.paired(what, *errors, PEER, (value, low, high), note=note, more=more)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tests.conftest import write_about
 
 from fieldmark.data import readers
 from fieldmark.data.photos import PhotoTable, build_frame
@@ -152,6 +153,9 @@ def test_the_old_photos_themselves_are_not_needed(
     table = PhotoTable.read(moved / "photos.parquet")
     gone = PhotoTable(table.frame, table.taxonomy, tmp_path / "gone", table.source)
     gone.write(moved / "photos.parquet")
+    about = json.loads((moved / "classifier.json").read_text())
+    about["files"]["photos.parquet"] = io.file_digest(moved / "photos.parquet")
+    write_about(moved, about)
     grown = extend(moved, new_photos, TORCH, out=tmp_path / "grown")
     known = extend(model, new_photos, TORCH, out=tmp_path / "again")
     np.testing.assert_array_equal(grown.classifier.lead.head.weight, known.classifier.lead.head.weight)
