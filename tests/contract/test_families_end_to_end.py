@@ -44,7 +44,7 @@ SIZES = {
 }
 """Networks of large photos are tried with smaller ones: at their own side they need more than 12 GiB."""
 REFUSED = set(re.findall(r"^\| `(\w+)` \| (graph|heat map) \| .* \|$", TABLE, re.MULTILINE))
-USUAL = ("convnext", "crossvit", "eva", "starnet", "vision_transformer_relpos")
+USUAL = ("convnext", "starnet", "vision_transformer_relpos")
 ASKED = os.environ.get("FIELDMARK_ALL_FAMILIES", ",".join(USUAL))
 TRIED = [name for name in NETWORKS if ASKED == "1" or name in ASKED.split(",")]
 CLASSES, PHOTOS, SIDE = ("Apis mellifera", "Bombus terrestris"), 4, 48
