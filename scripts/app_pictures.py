@@ -1,6 +1,6 @@
 """Take pictures of the pages of the application on drawn photos, and the film strip of docs/app.md.
 
-    python scripts/app_pictures.py FOLDER [--strip docs/app.webp]
+    python scripts/app_pictures.py FOLDER [--strip docs/images/app.webp]
 
 FOLDER gets a picture of each page on a desktop and a phone, light and dark. It needs Chromium.
 """

@@ -123,7 +123,7 @@ class Review:
                 "font-bold"
             )
         about = [each.path.name, each.place, (each.taken or "")[:16].replace("T", " ")]
-        ui.label(" · ".join(part for part in about if part)).classes("fm-dim text-sm break-all")
+        ui.label(" · ".join(part for part in about if part)).classes("fm-dim text-sm break-words")
         if each.state in ("person", "unknown"):
             ui.label(f"Decided: {each.label or 'unknown'}").classes("font-bold")
         for number, (name, common, score) in enumerate(self.likeliest(each), 1):
