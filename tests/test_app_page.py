@@ -72,6 +72,7 @@ def browser() -> Iterator[Any]:
 def visited(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     """Open a page, and fail where it had an error of its own."""
     context = browser.new_context(**options)
+    context.set_default_timeout(SLOW)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
