@@ -190,6 +190,21 @@ def test_an_event_has_one_answer_its_times_and_a_number_of_animals(classifier: C
     assert (empty["latitude"], empty["longitude"]) == (47.5, 8.25)  # of the first photo that has a place
 
 
+@pytest.mark.parametrize(
+    ("flags", "unknown"), [([1, 1, 0], True), ([1, 0], False), ([0, 0], False), ([], None)]
+)
+def test_an_event_of_photos_that_are_unlike_the_learned_ones_is_not_sure(
+    classifier: Classifier, flags: list[int], unknown: bool | None
+) -> None:
+    plain = replace(classifier, thresholds={}, ood=None)
+    photos = rows(plain, *({"photo": at, "at": at, "shows": 0} for at in range(len(flags) or 1)))
+    for record, flag in zip(photos, flags, strict=False):
+        record["unknown"] = bool(flag)
+    [event] = event_records(photos, plain)
+    assert event["unknown"] is unknown
+    assert event["sure"] is (not unknown)
+
+
 def test_events_are_written_in_every_format_that_has_them(
     insects: Path, tmp_path: Path, classifier: Classifier
 ) -> None:

@@ -122,14 +122,20 @@ def combine(scored: Sequence[Record], classifier: Classifier, rule: EventRule, t
     [p_C] = rule.probabilities(log_p_NC, np.zeros(len(scored), np.int64))
     if favoured is not None:
         p_C = np.exp(metrics.log_softmax32(favoured.logits(np.log(np.maximum(p_C, 1e-30))[None])))[0]
-    prediction = classifier.rank(p_C, top)
+    prediction = classifier.rank(p_C, top, unknown=_is_unknown(scored))
     also = _further(scored, prediction.best.taxon.name)
     count = _most_at_once([each for each in scored if _sure_of(each) not in also])
     return Combined(prediction, p_C, count, [_also(name, scored) for name in also])
 
 
+def _is_unknown(scored: Sequence[Record]) -> bool | None:
+    """Whether most of the photos have the flag of other species; None where it was asked of none."""
+    flags = [each["unknown"] for each in scored if each.get("unknown") is not None]
+    return sum(flags) > len(flags) / 2 if flags else None
+
+
 def named_by(classifier: Classifier, rule: EventRule) -> Classifier:
-    """Return the classifier with the thresholds of events, and without a flag for photos of other species."""
+    """Return the classifier with the thresholds of events; their flag follows from those of the photos."""
     return replace(classifier, thresholds=rule.thresholds or classifier.thresholds, ood=None)
 
 

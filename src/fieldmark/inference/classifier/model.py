@@ -335,10 +335,11 @@ class Classifier:
         network, dim = self.lead.network, len(self.lead.head.weight)
         return streaming.rows(photos, [self.lead.preprocess], lambda c: network.engine(c[0]), dim)
 
-    def rank(self, p_C: FloatArray, top: int = 5, ood_score: float | None = None) -> Prediction:
-        """Make a prediction from one photo's probabilities, shape (C,), and its out-of-distribution
-        score, from which the flag follows."""
-        unknown = None if self.ood is None or ood_score is None else ood_score < self.ood.threshold
+    def rank(
+        self, p_C: FloatArray, top: int = 5, ood_score: float | None = None, *, unknown: bool | None = None
+    ) -> Prediction:
+        """Make a prediction from probabilities, (C,), with the flag by an OOD score, or `unknown`."""
+        unknown = unknown if self.ood is None or ood_score is None else ood_score < self.ood.threshold
         preference_C = p_C if self.decision == "probable" else -expected_heights(p_C, self._height_CC)
         first = int(preference_C.argmax())
         found = ranked(p_C, first, self.taxa, self.taxonomy.levels, self.thresholds, top, unknown)
