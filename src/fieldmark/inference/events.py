@@ -130,7 +130,7 @@ def combine(scored: Sequence[Record], classifier: Classifier, rule: EventRule, t
 
 def _is_unknown(scored: Sequence[Record]) -> bool | None:
     """Whether most of the photos have the flag of other species; None where it was asked of none."""
-    flags = [each["unknown"] for each in scored if each.get("unknown") is not None]
+    flags = [bool(each["unknown"]) for each in scored if each.get("unknown") is not None]
     return sum(flags) > len(flags) / 2 if flags else None
 
 

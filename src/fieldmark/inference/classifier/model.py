@@ -338,7 +338,7 @@ class Classifier:
     def rank(
         self, p_C: FloatArray, top: int = 5, ood_score: float | None = None, *, unknown: bool | None = None
     ) -> Prediction:
-        """Make a prediction from probabilities, (C,), with the flag by an OOD score, or `unknown`."""
+        """Make a prediction from probabilities, (C,), with the flag that is given, or by a score."""
         unknown = unknown if self.ood is None or ood_score is None else ood_score < self.ood.threshold
         preference_C = p_C if self.decision == "probable" else -expected_heights(p_C, self._height_CC)
         first = int(preference_C.argmax())
