@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,43 +48,63 @@ class Budget:
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"{name} of the budget is {value:g}: it must be above 0.")
 
-    def allows(self, row: StudyRow) -> bool:
-        """Whether a row was measured, and keeps within the budget."""
-        most = ((row.file_megabytes, self.megabytes), (row.memory_megabytes, self.memory_megabytes))
-        is_known = isinstance(row.rate, float) and _val_error(row) is not None
-        within = all(limit is None or (isinstance(x, float) and x <= limit) for x, limit in most)
-        return is_known and within and (self.rate is None or float(row.rate) >= self.rate)  # type: ignore[arg-type]
+    def allows(self, model: _Model) -> bool:
+        """Whether a model keeps within the budget."""
+        memory = math.inf if model.memory_megabytes is None else model.memory_megabytes
+        most = ((model.megabytes, self.megabytes), (memory, self.memory_megabytes))
+        within = all(limit is None or value <= limit for value, limit in most)
+        return within and (self.rate is None or model.rate >= self.rate)
 
 
-def _val_error(row: StudyRow) -> float | None:
-    """The error on validation photos after the last epoch: the test part is for the report alone."""
-    return row.curve[-1].val_error if row.curve else None
+@dataclass(frozen=True)
+class _Model:
+    """A row whose network is kept: its error on validation photos, and what it takes."""
+
+    row: StudyRow
+    error: float
+    megabytes: float
+    memory_megabytes: float | None
+    rate: float
+
+    @classmethod
+    def of(cls, row: StudyRow) -> _Model | None:
+        """Return the model of a row; None where it has none, or no validation photo was measured.
+
+        The error is that after the last epoch: the test part is for the report alone.
+        """
+        error = row.curve[-1].val_error if row.curve else None
+        if error is None or not isinstance(row.file_megabytes, float) or not isinstance(row.rate, float):
+            return None
+        memory = row.memory_megabytes if isinstance(row.memory_megabytes, float) else None
+        return cls(row, error, row.file_megabytes, memory, row.rate)
+
+    def __str__(self) -> str:
+        size, rate = f"{self.megabytes:.1f} MB", f"{self.rate:.0f} photos a second on one core"
+        return f"{self.row.label}: validation error {self.error:.1%}, {size}, {rate}"
 
 
-def choose(rows: tuple[StudyRow, ...], budget: Budget) -> StudyRow:
+def choose(rows: Sequence[StudyRow], budget: Budget) -> StudyRow:
     """Return the row with the lowest validation error in the budget; of equal ones the smallest file.
 
     Raises:
         InputError: no row has a kept network, or none keeps within the budget.
     """
-    measured = [row for row in rows if Budget().allows(row)]
+    measured = [model for row in rows if (model := _Model.of(row))]
     if not measured:
         raise InputError("The study has no models to choose from: run fieldmark study compact.")
-    within = [row for row in measured if budget.allows(row)]
+    within = [model for model in measured if budget.allows(model)]
     if not within:
-        smallest = min(measured, key=_megabytes)
-        fastest = max(measured, key=lambda row: float(row.rate))  # type: ignore[arg-type]
+        smallest = min(measured, key=lambda model: model.megabytes)
+        fastest = max(measured, key=lambda model: model.rate)
         raise InputError(
             f"No model of the study keeps within this budget: the smallest file has "
-            f"{_megabytes(smallest):.1f} MB ({smallest.label}), and the fastest model does "
-            f"{fastest.rate:.0f} photos a second ({fastest.label}): allow "
-            "more, or add smaller networks to the study with --backbone."
+            f"{smallest.megabytes:.1f} MB ({smallest.row.label}), and the fastest model does "
+            f"{fastest.rate:.0f} photos a second ({fastest.row.label}): allow more, or add smaller networks "
+            "to the study with --backbone."
         )
-    return min(within, key=lambda row: (_val_error(row), _megabytes(row)))
-
-
-def _megabytes(row: StudyRow) -> float:
-    return float(row.file_megabytes)  # type: ignore[arg-type]
+    chosen = min(within, key=lambda model: (model.error, model.megabytes))
+    logger.info(str(chosen))
+    return chosen.row
 
 
 @dataclass(frozen=True)
@@ -152,10 +173,6 @@ def compact(
     """
     found = StudyResult.load(study)
     row = choose(found.rows, budget or Budget())
-    logger.info(
-        f"{row.label}: validation error {_val_error(row):.1%}, {_megabytes(row):.1f} MB, "
-        f"{row.rate:.0f} photos a second on one core"
-    )
     config = TrainConfig(
         backbone=row.backbone, transfer="all", epochs=row.epochs, seed=found.record.data.split.seed
     )
