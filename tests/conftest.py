@@ -63,6 +63,18 @@ def cache(
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cache for all tests of a file."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def one_cache(cache: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for a file that uses this: a network is converted, and photos go through it, once."""
+    monkeypatch.setenv("FIELDMARK_CACHE", str(kept))
+
+
 def draw_photo(label: int, number: int, side: int = 64) -> bytes:
     """A small JPEG: stripes whose hue and direction tell the class, and noise that tells the photo."""
     rng = np.random.default_rng([label, number])

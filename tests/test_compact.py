@@ -83,14 +83,7 @@ def test_a_teacher_of_another_side_sees_resized_crops_and_a_checkpoint_of_anothe
 # Rows, and the classifier
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
-
-
-@pytest.fixture(autouse=True)
-def one_cache(cache: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIELDMARK_CACHE", str(kept))
+pytestmark = pytest.mark.usefixtures("one_cache")
 
 
 @pytest.fixture(scope="module")

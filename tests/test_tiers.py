@@ -38,15 +38,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
-
-
-@pytest.fixture(autouse=True)
-def one_cache(cache: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache for the whole file: photos go through the network once."""
-    monkeypatch.setenv("FIELDMARK_CACHE", str(kept))
+pytestmark = pytest.mark.usefixtures("one_cache")
 
 
 def twice_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,15 +110,7 @@ def photos(draw: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
-
-
-@pytest.fixture(autouse=True)
-def one_cache(cache: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests of a family share what was converted and computed."""
-    monkeypatch.setenv("FIELDMARK_CACHE", str(kept))
+pytestmark = pytest.mark.usefixtures("one_cache")
 
 
 @pytest.fixture(scope="module", params=TRIED)
