@@ -372,6 +372,33 @@ def test_control_c_leaves_cleanly(here: Path) -> None:
     assert not (here / "new" / "classifier.json").exists()
 
 
+IN_A_CALLBACK = """
+import os, signal, time, weakref
+from fieldmark import cli
+
+class Thing: pass
+
+def run():
+    thing = Thing()
+    callback = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del thing
+    for _ in range(100):
+        time.sleep(0.1)
+
+cli.command_line = lambda _: run
+cli.main()
+"""
+
+
+def test_control_c_while_python_drops_exceptions(tmp_path: Path) -> None:
+    """An interrupt in a callback of the collector or of an import is dropped by Python: it comes again."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr.startswith("fieldmark: stopped")
+
+
 def test_a_reader_that_has_seen_enough(here: Path, model: Path) -> None:
     """`fieldmark predict ... | head -1`: no traceback, no complaint."""
     command = f"'{SCRIPT}' predict model insects insects --format jsonl"

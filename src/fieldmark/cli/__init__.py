@@ -6,10 +6,12 @@ a file beside these with a function of the same name, and the name in `COMMANDS`
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, TextIO, cast
@@ -93,11 +95,22 @@ def _stop(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _stop_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Repeat a stop that Python dropped, as it drops what a callback of an import or of the collector raises."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.1, _thread.interrupt_main, [signal.SIGTERM])
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C or SIGTERM."""
     configure_command_line()
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _stop_again
     sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
         command_line(next(iter(sys.argv[1:]), ""))()
