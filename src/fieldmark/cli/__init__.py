@@ -96,7 +96,7 @@ def _stop(_number: int, _frame: object) -> None:
 
 
 def _stop_again(ignored: sys.UnraisableHookArgs) -> None:
-    """Repeat a stop that Python dropped, as it drops what a callback of an import or of the collector raises."""
+    """Stop again: Python ignores what a callback of an import or of the collector raises."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         again = threading.Timer(0.1, _thread.interrupt_main, [signal.SIGTERM])
         again.daemon = True
