@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml uv.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'uv>=0.8'
 	$(BIN)/uv export --quiet --frozen --all-extras --all-groups --no-hashes --no-emit-project --no-annotate -o $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[app,cluster,formats,int8,open-clip,openvino,remote,serve,transformers,video]'
+	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --group dev -e '.[app,cluster,compact,formats,int8,open-clip,openvino,remote,serve,transformers,video]'
 	$(BIN)/python scripts/check_torchvision.py
 	@touch $(STAMP)
 

@@ -12,13 +12,16 @@ import torch
 from tests.test_finetune import CLASSES, crops, tiny
 from torch.nn import functional
 
+from fieldmark import models
 from fieldmark.experiments import Budget, Options, Run, StudyConfig, StudyResult, compact, study
 from fieldmark.experiments.compact_models import choose
 from fieldmark.experiments.recipes import RECIPES
 from fieldmark.experiments.records import CurvePoint, StudyRow
+from fieldmark.experiments.study import compacting
+from fieldmark.experiments.study.networks import Networks
 from fieldmark.inference.classifier import Classifier
 from fieldmark.training import finetune
-from fieldmark.training.finetune import FineTuning, Teacher, distillation
+from fieldmark.training.finetune import FineTuning, Teacher, channels, distillation, rounds
 from fieldmark.utils.errors import InputError
 
 HOW = FineTuning("all", epochs=2, batch_size=8, learning_rate=3e-3)
@@ -30,6 +33,7 @@ RUNS = [
     Run("compact", "small", SMALL, **TUNED),
     Run("compact", "taught", SMALL, teacher="large", **TUNED),
     Run("compact", "taught, int8", SMALL, mode="int8", source="taught", **HEAD),
+    Run("compact", "narrow", SMALL, channels=0.5, **TUNED),
 ]
 CONFIG = StudyConfig(Options(epochs=1), engine="torch", groups="none", test=0.25)
 
@@ -80,6 +84,36 @@ def test_a_teacher_of_another_side_sees_resized_crops_and_a_checkpoint_of_anothe
     assert all(torch.equal(tensor, alone.state_dict()[name]) for name, tensor in other.state_dict().items())
 
 
+# Channels
+
+
+def test_channels_are_removed_from_all_layers_but_the_last() -> None:
+    network = models.load(SMALL, weights="random").trainable(CLASSES, 0).train()
+    before = sum(each.numel() for each in network.parameters())
+    found, sizes = channels.Channels(network, 0.5, 2, side := 64), [before]
+    for _ in range(2):
+        found.remove()
+        sizes.append(sum(each.numel() for each in network.parameters()))
+    assert sizes[2] < 0.5 * sizes[0] < sizes[1] < sizes[0]
+    assert network.training
+    scores = network(torch.zeros(2, side, side, 3, dtype=torch.uint8))
+    assert scores.shape == (2, CLASSES)
+
+
+def test_rows_whose_channels_cannot_be_removed_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Those of a ShuffleNet, which divides its channels in two at each block, and what is made from them."""
+    name = "shufflenet_v2_x0_5"
+    runs = [
+        Run("compact", "whole", name, **TUNED),
+        Run("compact", "narrow", name, channels=0.5, **TUNED),
+        Run("compact", "narrow, int8", name, mode="int8", source="narrow", **HEAD),
+    ]
+    networks = Networks({name: models.load(name, weights="random")}, {}, [])
+    with caplog.at_level("INFO", "fieldmark"):
+        assert compacting.possible(runs, networks) == runs[:1]
+    assert "“narrow” is left out: the channels of this network cannot be removed" in caplog.text
+
+
 # Rows, and the classifier
 
 
@@ -95,7 +129,7 @@ def made(insects: Path, kept: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_rows_have_what_a_model_takes_and_their_networks_are_kept(made: StudyResult) -> None:
-    large, small, taught, int8 = made.rows
+    large, small, taught, int8, narrow = made.rows
     for row in made.rows:
         assert isinstance(row.rate, float)
         assert row.rate > 0
@@ -105,7 +139,9 @@ def test_rows_have_what_a_model_takes_and_their_networks_are_kept(made: StudyRes
     assert float(int8.file_megabytes) < 0.6 * float(small.file_megabytes)  # type: ignore[arg-type]
     assert (int8.network, taught.network) == (taught.id, taught.id)
     files = {path.stem for path in (made.folder / "networks").iterdir()}
-    assert files == {large.id, small.id, taught.id}
+    assert files == {large.id, small.id, taught.id, narrow.id}
+    assert float(narrow.file_megabytes) < 0.6 * float(small.file_megabytes)  # type: ignore[arg-type]
+    assert len(narrow.curve) == rounds.ROUNDS + 1
     assert "photos/s" in (made.folder / "report.html").read_text()
 
 
@@ -116,7 +152,7 @@ def test_the_same_call_reuses_all_rows(made: StudyResult, insects: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("label", ["small", "taught, int8"])
+@pytest.mark.parametrize("label", ["small", "taught, int8", "narrow"])
 def test_a_model_becomes_an_ordinary_classifier(
     made: StudyResult, label: str, tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +240,7 @@ def test_a_budget_that_nothing_keeps_says_what_there_is() -> None:
     [
         ({"teacher": "nobody"}, "needs the network of an earlier row 'nobody'"),
         ({"teacher": "large", "sparsity": 0.5}, "leave one of them out"),
+        ({"channels": 0.5, "sparsity": 0.5}, "leave one of them out"),
         ({"source": "large"}, "needs a source, and no other mode has one"),
         ({"mode": "int8", "keep": False}, "needs a source"),
         ({"mode": "cached", "transfer": "last", "part": "val"}, "its mode must be 'tuned'"),

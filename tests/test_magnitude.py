@@ -15,10 +15,10 @@ from tests.test_study_python import OWN, TOP
 from torch import nn
 
 from fieldmark.experiments import Options, Run, StudyConfig, study
-from fieldmark.experiments.recipes import RECIPES, SPARSITIES
+from fieldmark.experiments.recipes import CHANNELS, RECIPES, SPARSITIES
 from fieldmark.models.network import ClassifierNetwork
 from fieldmark.training import finetune
-from fieldmark.training.finetune import magnitude
+from fieldmark.training.finetune import magnitude, rounds
 from fieldmark.training.finetune.config import FineTuning
 from fieldmark.utils.errors import InputError
 
@@ -33,7 +33,8 @@ def zeros(network: nn.Module) -> tuple[int, int]:
 def trained(folder: Path, *, epochs: int = 2) -> tuple[ClassifierNetwork, Any]:
     network, val = tiny(), crops(9, 24, 100)
     how = replace(HOW, epochs=epochs)
-    return network, magnitude.prune_in_rounds(network, crops(24, 24), val, how, 0.8, folder / "p.safetensors")
+    step, file = rounds.zeros(0.8), folder / "p.safetensors"
+    return network, rounds.train_in_rounds(network, crops(24, 24), val, how, step, file)
 
 
 def test_the_smallest_weights_of_all_layers_become_zero() -> None:
@@ -48,7 +49,7 @@ def test_the_smallest_weights_of_all_layers_become_zero() -> None:
 
 
 def test_each_round_leaves_the_same_share_and_the_last_is_what_was_asked_for() -> None:
-    left = [1.0, *(1 - each for each in magnitude.sparsities(0.9))]
+    left = [rounds.kept_after(0.9, number) for number in range(rounds.ROUNDS + 1)]
     shares = [after / before for before, after in itertools.pairwise(left)]
     np.testing.assert_allclose(shares, shares[0])
     assert left[-1] == pytest.approx(0.1)
@@ -58,7 +59,7 @@ def test_zeros_stay_zero_in_training_and_the_others_are_trained(tmp_path: Path) 
     network, (curve, seconds) = trained(tmp_path)
     none, every = zeros(network)
     assert none == round(0.8 * every)
-    assert len(curve) == (magnitude.ROUNDS + 1) * 2
+    assert len(curve) == (rounds.ROUNDS + 1) * 2
     assert [each.epoch for each in curve] == list(range(1, len(curve) + 1))
     assert seconds > 0
     assert not list(tmp_path.iterdir())
@@ -71,17 +72,17 @@ def test_an_interrupted_round_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = trained(tmp_path / "a")
-    tune, calls = magnitude.finetune, []
+    tune, calls = rounds.finetune, []
 
     def stopped(*arguments: Any, **more: Any) -> Any:
         calls.append(1)
         steps = iter(range(100))
         return tune(*arguments, **more, stop=lambda: len(calls) == 3 and next(steps) == 3)
 
-    monkeypatch.setattr(magnitude, "finetune", stopped)
+    monkeypatch.setattr(rounds, "finetune", stopped)
     with pytest.raises(finetune.Stopped):
         trained(tmp_path / "b")
-    monkeypatch.setattr(magnitude, "finetune", tune)
+    monkeypatch.setattr(rounds, "finetune", tune)
     again, _ = trained(tmp_path / "b")
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, whole.state_dict()[name]), name
@@ -107,7 +108,7 @@ def test_a_row_of_a_study_is_pruned(insects: Path, tmp_path: Path) -> None:
     found = study(insects, runs, config, out=tmp_path).record
     whole, pruned = found.rows
     assert pruned.sparsity == 0.9
-    assert len(pruned.curve) == magnitude.ROUNDS + 1
+    assert len(pruned.curve) == rounds.ROUNDS + 1
     assert 0 < pruned.megabytes < 0.3 * whole.megabytes
     (difference,) = (each for each in found.differences if each.over == "all")
     assert (difference.row, difference.reference) == (pruned.id, whole.id)
@@ -128,5 +129,6 @@ def test_a_sparsity_that_cannot_be_is_one_sentence(
 def test_the_recipe_starts_from_the_first_network() -> None:
     made = RECIPES["compact"](Options(backbones=("alexnet", "squeezenet1_1")))
     names = [run.backbone for run in made.runs]
-    assert names[: 2 + len(SPARSITIES)] == ["alexnet"] * (1 + len(SPARSITIES)) + ["squeezenet1_1"]
+    smaller = len(SPARSITIES) + len(CHANNELS)
+    assert names[: 2 + smaller] == ["alexnet"] * (1 + smaller) + ["squeezenet1_1"]
     assert len({run.id for run in made.runs}) == len(made.runs)

@@ -19,7 +19,6 @@ from fieldmark.heads.softmax import Epoch, Fit, Hyperparameters
 from fieldmark.models import Backbone
 from fieldmark.models.architecture import WeightsInfo
 from fieldmark.training import TrainConfig, Trained
-from fieldmark.training.finetune import split_trained
 from fieldmark.training.run import train_by
 from fieldmark.training.stages import Fitted, Prepared
 from fieldmark.training.strategies.single import fitted
@@ -131,8 +130,7 @@ class KeptStrategy:
         """Take the network and its last layer as they were kept, in the precision of the row."""
         row, folder = self.row, self.study.folder
         backbone, kept = models.load(row.backbone, weights="random"), str(row.network)
-        network = compacting.read(folder, kept, backbone, len(data.splits.classes))
-        trained, head = split_trained(backbone, network)
+        trained, head = compacting.trained(folder, kept, backbone, len(data.splits.classes))
         trained = replace(trained, weights_info=_account(backbone, compacting.kept(folder, kept)))
         if row.mode == "int8":
             trained = compacting.quantised(trained, data.extractor, data.splits.train)

@@ -192,10 +192,12 @@ def tuned(options: Options) -> Recipe:
 
 SPARSITIES = (0.5, 0.8, 0.9)
 """Shares of weights that are zero, in the recipe `compact`."""
+CHANNELS = (0.3, 0.5)
+"""Shares of channels that are removed there."""
 
 
 def compact(options: Options) -> Recipe:
-    """Return a study of smaller models: zeros in place of small weights, 8-bit integers, smaller networks.
+    """Return a study of smaller models: without small weights or channels, in int8, smaller networks.
 
     The first of `options.backbones` (or the default network) is where it starts; it also teaches the
     others, which are the smaller ones. All layers are trained, by the same recipe; measured on the test part,
@@ -210,6 +212,7 @@ def compact(options: Options) -> Recipe:
     def int8(source: str, name: str) -> Run:
         return Run("compact", f"{source}, int8", name, "all", mode="int8", source=source, **how)
 
+    fewer = {f"{start}, {share:.0%} fewer channels": share for share in CHANNELS}
     taught = {name: f"{name}, taught by {start}" for name in smaller}
     return Recipe(
         "compact",
@@ -217,10 +220,12 @@ def compact(options: Options) -> Recipe:
         (
             whole(start, start),
             *(whole(f"{start}, {share:.0%} zeros", start, sparsity=share) for share in SPARSITIES),
+            *(whole(label, start, channels=share) for label, share in fewer.items()),
             *(whole(name, name) for name in smaller),
             *(whole(label, name, teacher=start) for name, label in taught.items()),
             *(int8(name, name) for name in (start, *smaller)),
             *(int8(label, name) for name, label in taught.items()),
+            *(int8(label, start) for label in fewer),
         ),
     )
 

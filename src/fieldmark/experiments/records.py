@@ -66,6 +66,7 @@ class StudyRow(Record):
     giga_macs: float | None = None  # multiply-adds of one answer, in thousands of millions
     photo_ms: float | None = None  # milliseconds that the network takes for one answer, without decoding
     sparsity: float | UnsetType = UNSET  # the share of weights that are zero, where the `Run` has one
+    channels: float | UnsetType = UNSET  # the share of channels that were removed, where the `Run` has one
     megabytes: float | UnsetType = UNSET  # of a trained network's weights in a file, zeros left out
     network: str | UnsetType = UNSET  # the id of the row whose kept network this one is
     file_megabytes: float | UnsetType = UNSET  # of a kept network's graph, as it is exported

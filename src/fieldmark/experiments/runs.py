@@ -77,6 +77,8 @@ class Run:
             those of the recipe `finetune.good`.
         sparsity: for `tuned` with all layers: the share of weights that become zero by magnitude pruning,
             in rounds of `epochs` each (see `fieldmark.training.finetune.magnitude`); None: none.
+        channels: the same for the share of channels that are removed (see
+            `fieldmark.training.finetune.channels`); None: none.
         teacher: for `tuned`: the label of an earlier row of the table, whose kept network teaches this one
             (see `fieldmark.training.finetune.distillation`); empty: the labels alone.
         source: for `int8`: the label of an earlier row of the table, whose kept network is computed.
@@ -113,6 +115,7 @@ class Run:
     crop: Crop | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     sparsity: float | None = None
+    channels: float | None = None
     teacher: str = ""
     source: str = ""
     keep: bool = False
@@ -133,6 +136,11 @@ class Run:
         found = self.network if isinstance(self.network, OwnNetwork) else OwnNetwork(self.network)
         return replace(found, version=found.version or self.version)
 
+    @property
+    def smaller(self) -> bool:
+        """Whether the network is made smaller in rounds."""
+        return self.sparsity is not None or self.channels is not None
+
     def about(self) -> dict[str, Any]:
         """Return the settings as JSON values, for a key: code by its version or its source.
 
@@ -147,6 +155,7 @@ class Run:
             "size": None,
             "crop": None,
             "sparsity": None,
+            "channels": None,
             "teacher": "",
             "source": "",
             "keep": False,
@@ -178,6 +187,7 @@ class Run:
             *(f"{self.size}px" if self.size else "", self.crop or ""),
             re.sub(r"[^\w.,=-]+", "", ",".join(f"{name}={value}" for name, value in self.changes.items())),
             "" if self.sparsity is None else f"{self.sparsity}zeros",
+            "" if self.channels is None else f"{self.channels}channels",
             "taught" if self.teacher else "",
             re.sub(r"[^\w.]+", "-", f"of-{self.source}") if self.source else "",
             "" if self.loss is None else re.sub(r"\W+", "", loss) or "loss",

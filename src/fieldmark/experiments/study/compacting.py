@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from msgspec import UNSET
 from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
+from fieldmark import models
 from fieldmark.data.subset import LabelledPhotos
 from fieldmark.evaluation.results import Evaluation
 from fieldmark.experiments.records import CurvePoint, StudyRow
 from fieldmark.experiments.runs import Run
 from fieldmark.experiments.study.context import StudyContext
+from fieldmark.experiments.study.networks import Networks
 from fieldmark.experiments.study.rows import row_of
 from fieldmark.features.extractor import FeatureExtractor
+from fieldmark.heads.base import LinearHead
+from fieldmark.models import onnx_graph
 from fieldmark.models.runtime import graphs, quantise
 from fieldmark.models.runtime.footprint import footprint
+from fieldmark.training import finetune
 from fieldmark.training.finetune import Teacher, measure, split_trained
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError
@@ -27,6 +36,8 @@ from fieldmark.utils.errors import InputError
 if TYPE_CHECKING:
     from fieldmark.models import Backbone
     from fieldmark.models.network import ClassifierNetwork
+
+logger = logging.getLogger(__name__)
 
 NETWORKS = "networks"
 """The folder of kept networks within that of a study: a file of weights a row, named by its id."""
@@ -39,16 +50,81 @@ def kept(folder: Path, row: str) -> Path:
     return folder / NETWORKS / f"{row}.safetensors"
 
 
-def keep(context: StudyContext, run: Run, network: ClassifierNetwork) -> None:
-    """Write the trained network of a run into the folder of the study."""
+def keep(context: StudyContext, run: Run, network: ClassifierNetwork) -> Backbone:
+    """Write the trained network of a run into the folder of the study; return its backbone.
+
+    One with fewer channels has layers of its own: it is kept as a graph, beside its last layer.
+    """
     from safetensors.torch import save_file
 
     from fieldmark.models.network import storable
 
-    path = kept(context.out, run.id)
+    path, backbone = kept(context.out, run.id), context.networks.of(run)
     path.parent.mkdir(parents=True, exist_ok=True)
+    exact, tensors = backbone.trained(network)[0], network.state_dict()
+    if run.channels is not None:
+        facts, tensors = backbone.architecture, network.last_layer.state_dict()
+        onnx_graph.write(
+            exact.trunk.features,
+            _graph(path),
+            size=facts.input_size,
+            mean=facts.mean,
+            std=facts.std,
+            name=facts.stem,
+            licence=facts.licence,
+        )
+        exact = _of_graph(_graph(path), backbone)
     with io.replacing(path) as temporary:
-        save_file(storable(network.state_dict()), temporary)
+        save_file(storable(tensors), temporary)
+    return exact
+
+
+def _graph(path: Path) -> Path:
+    """Return the file of the graph beside that of a kept last layer."""
+    return path.with_suffix(".onnx")
+
+
+def _of_graph(graph: Path, backbone: Backbone) -> Backbone:
+    """Read the graph of a network; it is given the crops of the one that it was made from."""
+    found, crops = models.load(f"{onnx_graph.PREFIX}{graph}"), backbone.architecture.preprocess
+    return replace(found, architecture=replace(found.architecture, preprocess=crops))
+
+
+def trained(folder: Path, row: str, backbone: Backbone, classes: int) -> tuple[Backbone, LinearHead]:
+    """Read the network of a row as its backbone and its last layer; see `read`."""
+    graph = _graph(kept(folder, row))
+    if not graph.exists():
+        return split_trained(backbone, read(folder, row, backbone, classes))
+    try:
+        tensors = load_file(kept(folder, row))
+        head = LinearHead(np.ascontiguousarray(tensors["weight"].T), tensors["bias"])
+        return _of_graph(graph, backbone), head
+    except (OSError, SafetensorError, KeyError, InputError) as error:
+        raise _damaged(folder, row) from error
+
+
+def step(
+    context: StudyContext, run: Run, network: ClassifierNetwork
+) -> Callable[[ClassifierNetwork, int], Callable[[], None]]:
+    """Return what a run takes away in each round."""
+    if run.channels is None:
+        return finetune.zeros(run.sparsity or 0.0)
+    side = context.networks.of(run).architecture.input_size
+    return finetune.fewer_channels(network, run.channels, side)
+
+
+def possible(runs: list[Run], networks: Networks) -> list[Run]:
+    """The runs without those whose channels cannot be removed, and those made from them; log these."""
+    left: set[str] = set()
+    for run in runs:
+        if run.channels is not None:
+            network = networks.of(run).trainable(2, 0)
+            try:
+                finetune.channels.check(network, run.channels, networks.of(run).architecture.input_size)
+            except InputError as error:
+                logger.info(f"{run.table}: “{run.label}” is left out: {error}")
+                left.add(run.label)
+    return [run for run in runs if not {run.label, run.source, run.teacher} & left]
 
 
 def read(folder: Path, row: str, backbone: Backbone, classes: int) -> ClassifierNetwork:
@@ -63,17 +139,21 @@ def read(folder: Path, row: str, backbone: Backbone, classes: int) -> Classifier
     Raises:
         InputError: the file is missing or not that of this network.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as load_tensors
 
     path, network = kept(folder, row), backbone.trainable(classes, 0)
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_tensors(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(
-            f"{path}, the network of a row, is missing or damaged: delete {folder / 'rows' / row}.json and "
-            "run the same study again."
-        ) from error
+        raise _damaged(folder, row) from error
     return network.eval()
+
+
+def _damaged(folder: Path, row: str) -> InputError:
+    return InputError(
+        f"{kept(folder, row)}, the network of a row, is missing or damaged: delete "
+        f"{folder / 'rows' / row}.json and run the same study again."
+    )
 
 
 def named(context: StudyContext, run: Run, label: str) -> Run:
@@ -129,9 +209,8 @@ def int8(context: StudyContext, run: Run) -> StudyRow:
     extractor = replace(context.view(run), engine=ENGINE)
     classes, source = context.data.classes(run), named(context, run, run.source)
     backbone = context.networks.of(source)
-    network = read(context.out, source.id, backbone, len(classes))
-    trained, head = split_trained(backbone, network)
-    made, photos = quantised(trained, extractor, parts.train), context.data.measured_on(run)
+    exact, head = trained(context.out, source.id, backbone, len(classes))
+    made, photos = quantised(exact, extractor, parts.train), context.data.measured_on(run)
     extractor.compute((*parts.val.files, *photos.files), {run.label: made})
     val, measured = (extractor.features(made, each, classes) for each in (parts.val, photos))
     known = val.where(val.labels >= 0)

@@ -11,7 +11,7 @@ from fieldmark.experiments.study.context import StudyContext
 from fieldmark.heads import class_imbalance
 from fieldmark.heads.softmax import Hyperparameters, Training
 from fieldmark.training.finetune import FineTuning, distillation, good
-from fieldmark.training.finetune.magnitude import ROUNDS
+from fieldmark.training.finetune.rounds import ROUNDS
 from fieldmark.utils import io
 
 
@@ -28,7 +28,7 @@ def key(context: StudyContext, run: Run) -> str:
         about["rows"] = {row.id: row.key for row in context.table(run.members or run.best_of)}
     if run.mode in ("finetune", "literal", "tuned"):
         about["how"] = fine_tuning(context, run).key
-    if run.sparsity is not None:
+    if run.smaller:
         about["rounds"] = ROUNDS
     for label in filter(None, (run.teacher, run.source)):
         about["source"] = context.rows[compacting.named(context, run, label).id].key

@@ -93,19 +93,19 @@ def _network(
     """Train a network, and measure it; its checkpoint is in the folder of the study."""
     how = fine_tuning(context, run)
     checkpoint = context.out / "checkpoints" / f"{run.id}-{key(context, run)[:16]}.safetensors"
-    if run.sparsity is None:
+    if not run.smaller:
         teacher = compacting.teacher_of(context, run)
         more: dict[str, Any] = {"checkpoint": checkpoint, "loss": run.loss, "teacher": teacher}
         curve, seconds = finetune.finetune(network, *crops, how, **more)
     else:
-        curve, seconds = finetune.prune_in_rounds(network, *crops, how, run.sparsity, checkpoint, run.loss)
+        step = compacting.step(context, run, network)
+        curve, seconds = finetune.train_in_rounds(network, *crops, how, step, checkpoint, run.loss)
     photos, classes = context.data.measured_on(run), context.data.classes(run)
     scores = finetune.scores(network, measured.labelled(photos, classes, also_unknown=True), how)
     row = row_of(context, run, Evaluation.of(photos, scores, classes), seconds, 0.0, curve)
     if run.keep:
-        compacting.keep(context, run, network)
-        trained = context.networks.of(run).trained(network)[0]
-        row = compacting.with_cost(replace(row, network=run.id), trained)
+        kept = compacting.keep(context, run, network)
+        row = compacting.with_cost(replace(row, network=run.id), kept)
     checkpoint.unlink(missing_ok=True)
     return replace(row, megabytes=finetune.weight_bytes(network) / 1e6)
 

@@ -49,7 +49,7 @@ def row_of(
         **{name: getattr(run, name) for name in _OF_THE_RUN},
         **{
             name: value
-            for name in ("size", "crop", "each", "places", "sparsity")
+            for name in ("size", "crop", "each", "places", "sparsity", "channels")
             if (value := getattr(run, name)) is not None
         },
         **{f"val_{name}": summary[name] for name in _MEASURES},

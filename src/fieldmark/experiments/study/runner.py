@@ -17,7 +17,7 @@ from fieldmark.data.dataset import Dataset
 from fieldmark.experiments.recipes import recipe_of
 from fieldmark.experiments.records import StudyRecord, StudyRow
 from fieldmark.experiments.runs import Recipe, RecipeFunction, Run
-from fieldmark.experiments.study import modes
+from fieldmark.experiments.study import compacting, modes
 from fieldmark.experiments.study.config import StudyConfig
 from fieldmark.experiments.study.context import StudyContext
 from fieldmark.experiments.study.keys import key
@@ -87,7 +87,7 @@ def _study(
     runs = [run if run.own else replace(run, backbone=named(run.backbone)) for run in runs]
     networks = load(runs, config)
     dataset = dataset_for(photos, config, config.options.seed)
-    able = [run for run in runs if networks.can_run(run, runs)]
+    able = compacting.possible([run for run in runs if networks.can_run(run, runs)], networks)
     if not able:
         raise InputError("The weights of every network are missing: name --weights-dir.")
     extractor = FeatureExtractor(View(tier=config.tier), engine=config.engine)
@@ -140,12 +140,11 @@ def _check(run: Run, runs: Sequence[Run]) -> None:
         raise InputError(
             f"{row} changes the recipe of fine-tuning: its mode must be 'tuned', not {run.mode!r}."
         )
-    if run.sparsity is not None and not (
-        0 < run.sparsity < 1 and (run.mode, run.transfer) == ("tuned", "all")
-    ):
-        raise InputError(
-            f"{row} has a sparsity: it is above 0 and below 1, with the mode 'tuned' and the transfer 'all'."
-        )
+    for name, share in (("a sparsity", run.sparsity), ("a share of channels", run.channels)):
+        if share is not None and not (0 < share < 1 and (run.mode, run.transfer) == ("tuned", "all")):
+            raise InputError(
+                f"{row} has {name}: it is above 0 and below 1, with the mode 'tuned' and the transfer 'all'."
+            )
     _check_sources(run, row, runs)
     TrainConfig(size=run.size, crop=run.crop)  # refuses values that cannot be
     if (run.size or run.crop) and not run.backbone:
@@ -171,8 +170,9 @@ def _check_sources(run: Run, row: str, runs: Sequence[Run]) -> None:
     """Refuse networks to keep, teachers and sources that cannot be."""
     if (run.keep or run.teacher) and run.mode != "tuned":
         raise InputError(f"{row} keeps its network or has a teacher: its mode must be 'tuned'.")
-    if run.teacher and run.sparsity is not None:
-        raise InputError(f"{row} has a teacher and a sparsity: leave one of them out.")
+    given = (("a teacher", run.teacher), ("a sparsity", run.sparsity), ("a share of channels", run.channels))
+    if len(ways := [name for name, value in given if value]) > 1:
+        raise InputError(f"{row} has {' and '.join(ways)}: leave one of them out.")
     if (run.mode == "int8") != bool(run.source):
         raise InputError(f"{row}: the mode 'int8' needs a source, and no other mode has one.")
     before = runs[: runs.index(run)]

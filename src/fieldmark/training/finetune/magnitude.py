@@ -1,7 +1,7 @@
-"""Magnitude pruning: the smallest weights become zero, and the others are trained again, in rounds.
+"""Magnitude pruning: the smallest weights become zero, and the others are trained again.
 
-Han, Pool, Tran and Dally, "Learning both weights and connections for efficient neural networks", 2015: train,
-prune, retrain, and repeat. One threshold holds for the whole network; biases and normalisations are kept.
+Han, Pool, Tran and Dally, "Learning both weights and connections for efficient neural networks", 2015. One
+threshold holds for the whole network; biases and normalisations are kept.
 The file becomes smaller. Time and memory do not: engines multiply by the zeros as well.
 """
 
@@ -9,29 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from fieldmark.data.loader import LabelledCrops
-from fieldmark.heads.softmax import Epoch
-from fieldmark.models.network import ClassifierNetwork as Network
-from fieldmark.training.finetune.config import FineTuning
-from fieldmark.training.finetune.loop import finetune
-from fieldmark.training.finetune.step import Loss
-
-ROUNDS = 3
-"""Of pruning and retraining, after the network was trained whole."""
-
 _VALUE, _GAP, _LONGEST = 4, 1, 256
 """Bytes of a weight and of its distance from the one before, and the longest distance that a byte holds."""
-
-
-def sparsities(final: float) -> list[float]:
-    """Return the share of zeros after each round: each leaves the same share of the weights before it."""
-    return [1 - (1 - final) ** (number / ROUNDS) for number in range(1, ROUNDS + 1)]
 
 
 def _masked(kept: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -68,44 +52,6 @@ def prune(network: nn.Module, sparsity: float) -> Callable[[], None]:
             handle.remove()
 
     return release
-
-
-def prune_in_rounds(
-    network: Network,
-    train: LabelledCrops,
-    val: LabelledCrops,
-    recipe: FineTuning,
-    sparsity: float,
-    checkpoint: Path,
-    loss: Loss | None = None,
-) -> tuple[list[Epoch], float]:
-    """Train a network whole, then prune and retrain it in rounds.
-
-    Each round has a checkpoint beside `checkpoint`, so that an interrupted run resumes; they are deleted at
-    the end.
-
-    Args:
-        network, train, val, recipe, loss: as for `finetune`; every round trains by the recipe.
-        sparsity: the share of weights that are zero in the end.
-        checkpoint: of the first training.
-
-    Returns:
-        The curve over all rounds, and the seconds of all.
-    """
-    files, curve, seconds = [], list[Epoch](), 0.0
-    for number, share in enumerate([0.0, *sparsities(sparsity)]):
-        release = prune(network, share)
-        files.append(checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}"))
-        points, spent = finetune(network, train, val, recipe, checkpoint=files[-1], loss=loss)
-        release()
-        curve += [
-            Epoch(len(curve) + at, each.train_loss, each.val_loss, each.val_error)
-            for at, each in enumerate(points, 1)
-        ]
-        seconds += spent
-    for file in files:
-        file.unlink(missing_ok=True)
-    return curve, seconds
 
 
 def weight_bytes(network: nn.Module) -> int:

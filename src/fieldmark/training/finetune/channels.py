@@ -1,0 +1,94 @@
+"""Structured pruning: whole channels are removed, so that a network is smaller, faster and needs no zeros.
+
+Which layers hang together is found by Torch-Pruning (Fang, Ma, Song, Mi and Wang, "DepGraph: towards any
+structural pruning", 2023). The channels with the smallest weights of the whole network go first; no layer
+loses more than `MOST` of its own, and the last layer keeps its classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from fieldmark.models.network import ClassifierNetwork as Network
+from fieldmark.utils.errors import InputError, first_line
+
+MOST = 0.8
+"""The largest share of its channels that a layer loses."""
+MULTIPLE = 8
+"""Layers keep a multiple of so many channels, as many as a vector of the processor has values in float32."""
+
+
+class Channels:
+    """The channels of a network, which are removed in rounds, in place.
+
+    Args:
+        network: its layers get fewer channels; the classes stay.
+        share: of the channels of all layers together that is removed in the end, above 0 and below 1.
+        rounds: in how many equal parts.
+        side: of its crops, in pixels.
+
+    Raises:
+        InputError: Torch-Pruning is not installed, or cannot follow the channels of this network.
+    """
+
+    def __init__(self, network: Network, share: float, rounds: int, side: int) -> None:
+        tp = _library()
+        self._network, self._crop = network, torch.zeros(2, side, side, 3, dtype=torch.uint8)
+        with self._following(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parameters outside of layers, which it treats by their shape
+            self._pruner = tp.pruner.BasePruner(
+                network,
+                self._crop,
+                importance=tp.importance.GroupMagnitudeImportance(p=2),
+                pruning_ratio=share,
+                iterative_steps=rounds,
+                max_pruning_ratio=MOST,
+                global_pruning=True,
+                ignored_layers=[network.last_layer],
+                round_to=MULTIPLE,
+            )
+
+    def remove(self) -> None:
+        """Remove those of one round, the least important ones. Raises InputError as the class does."""
+        with self._following():
+            self._pruner.step()
+            with torch.no_grad():
+                self._network(self._crop)
+
+    @contextmanager
+    def _following(self) -> Iterator[None]:
+        """Let the library follow the channels, through gradients, and leave the network as it was."""
+        training = self._network.training
+        asked = {name: each.requires_grad for name, each in self._network.named_parameters()}
+        self._network.eval().requires_grad_(True)
+        try:
+            yield
+        except Exception as error:  # it runs the code of networks on shapes that they were not written for
+            raise InputError(
+                f"the channels of this network cannot be removed ({first_line(error)[:200]}): take another "
+                "network."
+            ) from error
+        for name, each in self._network.named_parameters():
+            each.requires_grad_(asked[name])
+        self._network.train(training)
+
+
+def check(network: Network, share: float, side: int) -> None:
+    """Remove channels of a copy, before hours of training. Raises InputError as `Channels` does."""
+    Channels(copy.deepcopy(network), share, 1, side).remove()
+
+
+def _library() -> Any:
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise InputError(
+            "removing channels needs Torch-Pruning: pip install 'fieldmark[compact]'."
+        ) from error
+    return torch_pruning
