@@ -77,7 +77,9 @@ def weights(own_MN: DoubleArray) -> DoubleArray:
     The loss is convex; EM for the shares of a mixture of known parts (Dempster, Laird and Rubin, 1977,
     section 4.3) never raises it. It stops where no other weights can be better by more than 1e-6
     nats: the gradient's largest entry bounds the remaining gain (Cover, "An algorithm for maximizing
-    expected log investment return", 1984, equation 14).
+    expected log investment return", 1984, equation 14). Two steps are extrapolated where that lowers the loss
+    further (Varadhan and Roland, "Simple and globally convergent methods for accelerating the convergence of
+    any EM algorithm", 2008, scheme S3).
 
     Returns:
         The weights; equal ones without photos. Those below a thousandth are set to zero.
@@ -87,11 +89,33 @@ def weights(own_MN: DoubleArray) -> DoubleArray:
         return found
     own_MN = np.maximum(own_MN, _LEAST)
     for _ in range(_ROUNDS):
-        gain_M = (own_MN / (found @ own_MN)).mean(axis=1)
+        gain_M = _gain(own_MN, found)
         if np.log(gain_M.max()) < _GAP:
             break
-        found = found * gain_M
+        once = found * gain_M
+        twice = once * _gain(own_MN, once)
+        found = _extrapolated(own_MN, found, once, twice)
     return _drop_negligible(own_MN, found / found.sum())
+
+
+def _gain(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
+    """Compute the factor by which a step of EM changes each weight, shape (M,)."""
+    return np.asarray(own_MN @ (1 / (weights_M @ own_MN)) / own_MN.shape[1])
+
+
+def _extrapolated(
+    own_MN: DoubleArray, start_M: DoubleArray, once_M: DoubleArray, twice_M: DoubleArray
+) -> DoubleArray:
+    """Go on in the direction of two steps; return the second where that is no better."""
+    step_M, bend_M = once_M - start_M, twice_M - 2 * once_M + start_M
+    if not bend_M.any():
+        return twice_M
+    length = float(np.linalg.norm(step_M) / np.linalg.norm(bend_M))
+    # None becomes so small that it would need many steps to grow again.
+    further = np.maximum(start_M + 2 * length * step_M + length**2 * bend_M, twice_M / 100)
+    further /= further.sum()
+    is_better = losses(own_MN, further).mean() < losses(own_MN, twice_M).mean()
+    return further if is_better else twice_M
 
 
 def _drop_negligible(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray:
