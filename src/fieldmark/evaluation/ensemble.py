@@ -28,7 +28,7 @@ MOST = float(-np.log(_LEAST))
 """The largest loss of one photo, in nats."""
 
 _ROUNDS = 20_000
-_GAP = 1e-6  # nats from the lowest log-loss: far less than any photo can show
+_GAP = 1e-5  # nats from the lowest log-loss: far less than any photo can show
 _NEGLIGIBLE = 1e-3  # of the total weight
 _PICKS = 50
 
@@ -75,7 +75,7 @@ def weights(own_MN: DoubleArray) -> DoubleArray:
     """Fit the weights on the simplex with the lowest mean log-loss, shape (M,).
 
     The loss is convex; EM for the shares of a mixture of known parts (Dempster, Laird and Rubin, 1977,
-    section 4.3) never raises it. It stops where no other weights can be better by more than 1e-6
+    section 4.3) never raises it. It stops where no other weights can be better by more than 1e-5
     nats: the gradient's largest entry bounds the remaining gain (Cover, "An algorithm for maximizing
     expected log investment return", 1984, equation 14). Two steps are extrapolated where that lowers the loss
     further (Varadhan and Roland, "Simple and globally convergent methods for accelerating the convergence of
@@ -123,7 +123,7 @@ def _drop_negligible(own_MN: DoubleArray, weights_M: DoubleArray) -> DoubleArray
     kept = np.where(weights_M < _NEGLIGIBLE, 0.0, weights_M)
     kept /= kept.sum()
     rises = losses(own_MN, kept).mean() - losses(own_MN, weights_M).mean()
-    return kept if rises < 10 * _GAP else weights_M
+    return kept if rises < _GAP else weights_M
 
 
 def greedy(own_MN: DoubleArray, picks: int = _PICKS) -> DoubleArray:
