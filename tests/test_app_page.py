@@ -219,7 +219,7 @@ def test_training_is_cancelled_and_goes_on_after_a_kill(
 def _wait_until_locked(folder: Path) -> None:
     """Wait until the job has begun: before that its process only imports."""
     end = time.monotonic() + SLOW / 1000
-    while not jobs.every(folder)[-1].locked:
+    while not any(job.locked for job in jobs.every(folder)[-1:]):
         assert time.monotonic() < end
         time.sleep(0.05)
 
