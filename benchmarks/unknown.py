@@ -40,7 +40,7 @@ def run(quick: bool = False, data: Path | None = None, objects: Path | None = No
         data, objects = common.shared("data", "wild74"), common.shared("data", "imagenet-sample")
     with tempfile.TemporaryDirectory() as folder:
         guide = Path(folder) / "guide"
-        synthetic.draw(guide, species=8 if quick else SPECIES, photos=96 if quick else PHOTOS, seed=0)
+        synthetic.draw(guide, species=4 if quick else SPECIES, photos=40 if quick else PHOTOS, seed=0)
         wild = read(data, limit=400 if quick else None, seed=0)
         drawn = read(guide, limit=None, seed=0)
         others = {"objects and animals": [PhotoFile(io.file_digest(p), p) for p in _pictures(objects)]}

@@ -44,12 +44,25 @@ def shared() -> Path:
 configure_command_line()
 
 
-@pytest.fixture(scope="session")
-def probe_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+ALL_PROBES, PROBES = probe.COUNT, 16
+"""The pictures on which a training tries its flag; and so many of them in tests, where each takes its time."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def probe_pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The pictures on which every training tries its flag, drawn once for all tests of a process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("drawn")))
-        return probe.pictures()[0].parent
+        patch.setattr(probe, "COUNT", PROBES)
+        with pytest.MonkeyPatch.context() as other:
+            other.setenv("FIELDMARK_CACHE", str(tmp_path_factory.mktemp("drawn")))
+            folder = probe.pictures()[0].parent
+        yield folder
+
+
+@pytest.fixture
+def all_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the pictures, for tests of the flag itself."""
+    monkeypatch.setattr(probe, "COUNT", ALL_PROBES)
 
 
 @pytest.fixture(autouse=True)

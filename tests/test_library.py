@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -525,7 +525,9 @@ def test_a_deprecated_name_works_and_says_where_it_is_now() -> None:
     assert Split.__name__ == "Split"
 
 
-def test_the_examples_of_the_document_run(insects: Path, draw: Any, tmp_path: Path, kept: str) -> None:
+def test_the_examples_of_the_document_run(
+    insects: Path, draw: Any, tmp_path: Path, run_here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     shutil.copytree(insects, tmp_path / "photos")
@@ -537,35 +539,51 @@ def test_the_examples_of_the_document_run(insects: Path, draw: Any, tmp_path: Pa
     (tmp_path / "photo.jpg").write_bytes(draw(1, 70))
     used = set(re.findall(r"\b\w+\b", " ".join(blocks)))
     assert set(fieldmark.__all__) <= used
-    store = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": str(tmp_path / "mlflow")}
-    python("\n".join(blocks), where=tmp_path, FIELDMARK_CACHE=kept, **store)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "mlflow"))
+    run_here("\n".join(blocks))
 
 
-def run_example(name: str, *arguments: object, where: Path, cache: str) -> str:
-    return python((ROOT / "examples" / name).read_text(), *arguments, where=where, FIELDMARK_CACHE=cache)
+@pytest.fixture
+def run_here(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a program in this process, in a folder of its own, and return what it prints."""
+
+    def run(code: str, *arguments: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("FIELDMARK_CACHE", kept)
+        monkeypatch.setattr(sys, "argv", ["example.py", *map(str, arguments)])
+        exec(code, {"__name__": "__main__"})
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_the_example_scripts_run(insects: Path, model: Path, tmp_path: Path, kept: str) -> None:
-    how: dict[str, Any] = {"where": tmp_path, "cache": kept}
+def example(name: str) -> str:
+    return (ROOT / "examples" / name).read_text(encoding="utf-8")
+
+
+def test_the_example_scripts_run(insects: Path, model: Path, tmp_path: Path, run_here: Any) -> None:
     photo, broken = insects / "Apis mellifera" / "03.jpg", insects / "Apis mellifera" / "broken.jpg"
-    out = run_example("train_and_predict.py", insects, "model", photo, broken, **how)
+    out = run_here(example("train_and_predict.py"), insects, "model", photo, broken)
     assert "top-1 error" in out
     assert "truncated" in out
-    assert "accuracy" in run_example("sklearn_head.py", insects, model, **how)
+    assert "accuracy" in run_here(example("sklearn_head.py"), insects, model)
     rows = [f"{path},{path.parent.name}" for path in sorted(insects.rglob("0*.jpg"))]
     (tmp_path / "table.csv").write_text("\n".join(["file_name,label", *rows]))
-    out = run_example("photos_in_a_data_frame.py", model, "table.csv", **how)
+    out = run_here(example("photos_in_a_data_frame.py"), model, "table.csv")
     assert "on 40 photos" in out
 
 
-def test_the_example_of_an_ensemble_runs(photos: Path, tmp_path: Path, kept: str) -> None:
+def test_the_example_of_an_ensemble_runs(photos: Path, run_here: Any) -> None:
     names = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
-    out = run_example("ensemble.py", photos, *names, where=tmp_path, cache=kept)
+    out = run_here(example("ensemble.py"), photos, *names)
     assert out.count("  weight ") in (1, 2)
 
 
-def test_the_notebook_runs(tmp_path: Path, kept: str) -> None:
+def test_the_notebook_runs(run_here: Any) -> None:
     notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text(encoding="utf-8"))
     cells = [each for each in notebook["cells"] if each["cell_type"] == "code"]
     assert all(not each["outputs"] for each in cells)
-    python("\n".join("".join(each["source"]) for each in cells), where=tmp_path, FIELDMARK_CACHE=kept)
+    run_here("\n".join("".join(each["source"]) for each in cells))

@@ -136,7 +136,7 @@ def test_half_is_taken_or_refused_before_photos_are_read_by_the_network(
     assert (done.code, done.err.count("cannot compute half here")) == (2, 1)
     monkeypatch.setattr(base, "torch_has_half", lambda: True)  # slow, and right, without the instructions
     folder = tmp_path / "half"
-    train(many, out=folder, config=TrainConfig(**half, compute="half", limit=40))
+    train(many, out=folder, config=TrainConfig(**half, compute="half", limit=16))
     classifier = Classifier.load(folder, engine="torch")
     assert classifier.lead.network.tier == runtime.HALF
     photo = next(many.rglob("*.png"))
