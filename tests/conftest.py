@@ -45,7 +45,7 @@ configure_command_line()
 
 
 ALL_PROBES, PROBES = probe.COUNT, 16
-"""The pictures on which a training tries its flag; and so many of them in tests, where each takes its time."""
+"""The pictures on which a training tries its flag, and how many of them tests draw."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SECONDS = 0.3  # of measurement of each engine, after a warm-up
 _FEWEST = 2  # calls
 _ENGINES = 4  # goes up when an engine changes, so that it is measured again
-_GIGA_MACS_A_CALL = 30.0  # some tenths of a second of two cores; a large network gets fewer crops
+_GIGA_MACS_A_CALL = 10.0  # a tenth of a second of two cores; a large network gets fewer crops
 
 
 def conditions(facts: Architecture, batch: int, tier: TierName = "exact") -> dict[str, Any]:
