@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fieldmark.utils import memory
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -160,16 +162,8 @@ def elsewhere(module: str, *words: object, **settings: str) -> dict[str, float]:
 
 
 def peak_gib() -> float:
-    """Return the peak memory of this process in GiB.
-
-    `getrusage` is only the fallback: it includes the memory of the process that started this one, as it
-    was at that moment.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1]) / 2**20
+    """Return the peak memory of this process in GiB."""
+    return (memory.peak() or math.nan) / memory.GIB
 
 
 def compare(

@@ -133,6 +133,8 @@ def test_rows_have_what_a_model_takes_and_their_networks_are_kept(made: StudyRes
     for row in made.rows:
         assert isinstance(row.rate, float)
         assert row.rate > 0
+        assert isinstance(row.memory_megabytes, float)
+        assert row.memory_megabytes > 1  # this process has taken more than the one that is measured
         assert isinstance(row.file_megabytes, float)
         assert row.curve[-1].val_error is not None
     assert small.file_megabytes == pytest.approx(taught.file_megabytes, rel=0.01)

@@ -155,9 +155,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LOOP = """
-import json, resource, sys
+import json, sys
 import numpy as np
 from PIL import Image
+from fieldmark.utils import memory
 from fieldmark import Classifier, TrainConfig, evaluate, load_dataset, train
 
 photos, weights_dir, first, second, count = sys.argv[1:]
@@ -176,12 +177,12 @@ by_image = classifier.predict(Image.open(path))
 def frames():
     for number in range(int(count)):
         if number == 500:
-            marks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            marks.append(memory.peak())
         yield np.full((64, 64, 3), number % 256, np.uint8)
 
 marks = []
 answered = sum(1 for _ in classifier.predict(frames(), top=1))
-marks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+marks.append(memory.peak())
 
 one.save("model")
 loaded = Classifier.load("model")
@@ -195,7 +196,7 @@ print(json.dumps({
     "best": best.summary["photos"],
     "same photo": [by_path.best.taxon.id == by_image.best.taxon.id, float(same)],
     "answered": answered,
-    "grown": (marks[1] - marks[0]) / 1024,
+    "grown": (marks[1] - marks[0]) / 2**20,
     "features": list(loaded.embed([path, path]).shape),
     "page": page,
     "digests": [classifier.digest, back.digest],

@@ -201,10 +201,11 @@ def test_a_jpeg_xl_bomb_is_refused_by_its_header() -> None:
 
 
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from fieldmark.data import images
+from fieldmark.utils import memory
 from fieldmark.utils.errors import ImageRejected
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = memory.peak()
 for line in sys.stdin:
     data = bytes.fromhex(line)
     print(json.dumps("begun"), flush=True)
@@ -217,7 +218,7 @@ for line in sys.stdin:
         except BaseException as error:
             said = "RAISED " + repr(error)
         print(json.dumps([function.__name__, said]), flush=True)
-print(json.dumps(["memory", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) // 1024]))
+print(json.dumps(["memory", (memory.peak() - start) // 2**20]))
 """
 
 

@@ -27,14 +27,15 @@ MEGABYTES = 512
 # Prints one JSON line before and after each file. The peak of the whole process is an upper bound
 # for that of each file.
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from fieldmark.data import images
+from fieldmark.utils import memory
 from fieldmark.utils.errors import ImageRejected
 import PIL.Image, simplejpeg
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return memory.peak() // 2**20
 
 def outcome(function, data):
     start = time.process_time()

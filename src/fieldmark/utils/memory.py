@@ -1,13 +1,15 @@
-"""The memory that this process may still take."""
+"""The memory that this process may still take, and that it has taken."""
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 GIB = 2**30
 _PROC = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_STATUS = Path("/proc/self/status")
 
 
 def available() -> int | None:
@@ -30,6 +32,21 @@ def available() -> int | None:
             files = int(dict(each.split() for each in told)["inactive_file"])
             found.append(max(0, most - now + files))
     return min(found, default=None)
+
+
+def peak() -> int | None:
+    """Return the most bytes that this process has had in memory; None where the system does not say.
+
+    `getrusage` is the fallback alone: on Linux it counts the memory of the process that started this one too.
+    """
+    with suppress(OSError, StopIteration):
+        line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmHWM:"))
+        return int(line.split()[1]) << 10
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def gib(size: float) -> str:

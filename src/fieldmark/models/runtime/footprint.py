@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmark.models.runtime import graphs
+from fieldmark.utils import memory
 from fieldmark.utils.errors import InputError
 
 _CALLS = 15
@@ -47,18 +48,14 @@ def footprint(graph: Path, side: int) -> Footprint:
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(f"{graph} cannot be measured: {why[:200]}")
-    memory, rate = json.loads(done.stdout.splitlines()[-1])
-    return Footprint(graph.stat().st_size / 1e6, memory, rate)
+    added, rate = json.loads(done.stdout.splitlines()[-1])
+    return Footprint(graph.stat().st_size / 1e6, added, rate)
 
 
 def _peak() -> float:
-    """The peak memory of this process in megabytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    """The peak memory of this process in megabytes; NaN where the system does not say."""
+    found = memory.peak()
+    return float("nan") if found is None else found / 1e6
 
 
 def _measure(graph: Path, side: int) -> tuple[float, float]:
@@ -68,13 +65,13 @@ def _measure(graph: Path, side: int) -> tuple[float, float]:
     before = _peak()
     engine = graphs.OnnxEngine(graph, 1, threads=1)
     engine(crop)
-    memory = _peak() - before
+    added = _peak() - before
     seconds = []
     for _ in range(_WARM + _CALLS):
         start = time.perf_counter()
         engine(crop)
         seconds.append(time.perf_counter() - start)
-    return memory, 1 / statistics.median(seconds[_WARM:])
+    return added, 1 / statistics.median(seconds[_WARM:])
 
 
 if __name__ == "__main__":
