@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import PROBES
 
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.evaluation.calibration import Threshold, answers
@@ -49,7 +50,7 @@ def test_other_photos_are_measured_with_every_class_left_out_in_turn(model: Path
     assert found["classes_left_out"] == 4
     assert found["unknown"] == 64  # all photos: each was left out once
     assert 0 < found["known"] <= 64
-    assert found["far"] == 80
+    assert found["far"] == PROBES
     assert set(found["kinds"]) == {"class means", "nearest photos"}
     for each in found["kinds"].values():
         assert all(0 <= each[name] <= 1 for name in ("auroc", "flagged", "far_auroc", "far_flagged"))
