@@ -131,7 +131,9 @@ def _priors(name: str, photos: Photos) -> list[Row]:
     rows = []
     for ours, peer in (("kernel", "no prior"), ("network", "kernel")):
         what = f"{name}: {ours}, new places, log-loss"
-        rows.append(_compared(what, loss[ours], loss[peer], peer, photos.places, f"{len(fold_N):,} occurrences"))
+        rows.append(
+            _compared(what, loss[ours], loss[peer], peer, photos.places, f"{len(fold_N):,} occurrences")
+        )
     return rows
 
 
