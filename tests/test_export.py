@@ -21,14 +21,18 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from fieldmark import models
+from fieldmark.data.locations import Locations
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.split import split_photos
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.data.transforms import Preprocess
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.location_prior import KernelPrior, LocationRule
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference import export
 from fieldmark.inference.classifier import Classifier, Network, stacked
+from fieldmark.inference.classifier.location import LocationPrior
+from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.export import preprocessing
 from fieldmark.models import runtime, tracing
 from fieldmark.utils.errors import InputError
@@ -157,6 +161,24 @@ def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> Non
     model = onnx.load(tmp_path / "m.onnx")
     assert [(o.domain, o.version) for o in model.opset_import] == [("", tracing.OPSET)]
     assert done.size == (tmp_path / "m.onnx").stat().st_size
+
+
+def test_a_list_of_species_and_one_place_are_in_the_file_and_all_places_are_said_to_be_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = np.repeat([[47.0, 8.0, 100], [52.0, 13.0, 100]], 50, axis=0)
+    kernel = KernelPrior(Locations.of(rows), np.repeat([0, 1], 50), 5)
+    placed = replace(make(), prior=LocationPrior(kernel, LocationRule(0.5, 1.3)))
+    listed = placed.favouring([TAXA[2].id], "park")
+    whole = export.export(listed.at(47, 8), tmp_path / "here.onnx")
+    assert whole.parity.agreement == 1
+    assert not caplog.messages
+    export.export(listed, tmp_path / "any.onnx")
+    assert [each for each in caplog.messages if "strength 0.5) is not in the file" in each]
+    about = onnxruntime.InferenceSession(tmp_path / "any.onnx").get_modelmeta().custom_metadata_map
+    assert "is not in the file" in json.loads(about["left_out"])[0]
+    assert json.loads(about["favoured"]) == {"name": "park", "listed": [2]}
+    assert "leaves this out" in card(listed)
 
 
 def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def _body(classifier: Classifier) -> Iterator[str]:
         yield from _members(classifier)
     if "how" in made.get("chosen", {}):
         yield from _tried(made)
+    if classifier.prior:
+        yield f"**Places and times.** Where and when a photo was taken counts where it is known, with the strength"
+        yield f"{classifier.prior.rule.strength:g}. An exported ONNX file leaves this out: its answers are those"
+        yield from ("without a place.", "")
+    if classifier.favoured:
+        yield from (f"**List of species.** {classifier.favoured.said}", "")
     licence = made.get("licence", "unknown")
     yield from (f"**Licence of the weights.** {licence}. The photos have their own licences.", "")
     yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")
