@@ -20,23 +20,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import common
+from benchmarks import common, place_network
 from benchmarks.common import Row
 from benchmarks.stations import GUIDES, NETWORK, SMALL
 from fieldmark.data.locations import Locations
 from fieldmark.data.synthetic import draw_stations, station_plan
-from fieldmark.evaluation import metrics
+from fieldmark.evaluation import location_prior, metrics
 from fieldmark.evaluation.comparison import Difference
+from fieldmark.evaluation.location_prior import KernelPrior
 from fieldmark.training import TrainConfig, train
-from fieldmark.training.prior_candidates import Photos
 from fieldmark.utils import random
-from fieldmark.utils.typing import DoubleArray, FloatArray
+from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
 
 FOLDS = 5
 FACTORS = (1, 5, 20, 100, 400)
@@ -62,25 +62,35 @@ def run(
     return rows
 
 
+@dataclass(frozen=True, eq=False)
+class Occurrences:
+    """Where and when animals were seen, the class of each, and the names of the places."""
+
+    here: Locations
+    class_N: IntArray
+    places: Sequence[str]
+    classes: int
+
+
 # Occurrences
 
 
-def _visited(about: Mapping[str, Any]) -> Photos:
+def _visited(about: Mapping[str, Any]) -> Occurrences:
     """Return an occurrence for each animal of each visit of drawn stations."""
     stations = station_plan.stations(about["stations"], about["seed"])
     visits = station_plan.plan(stations, about["visits"], about["species"], about["seed"])
     rows, species, places = [], [], []
     for visit in visits:
-        day = (visit.taken + timedelta()).timetuple().tm_yday
+        day = visit.taken.timetuple().tm_yday
         for number in {each.category - station_plan.FIRST_SPECIES for each in visit.passers}:
             if number >= 0:
                 rows.append((visit.station.latitude, visit.station.longitude, day))
                 species.append(number)
                 places.append(visit.station.name)
-    return _photos(rows, species, places, about["species"])
+    return Occurrences(Locations.of(rows), np.array(species), places, about["species"])
 
 
-def _ranges(places: int, species: int, seed: int) -> Photos:
+def _ranges(places: int, species: int, seed: int) -> Occurrences:
     """Draw occurrences of species whose ranges (50 to 1,500 km) and seasons differ in size."""
     rng = np.random.default_rng(seed)
     corner, sides = (42.0, -5.0), (14.0, 25.0)  # degrees
@@ -98,43 +108,34 @@ def _ranges(places: int, species: int, seed: int) -> Photos:
             rows.append((latitude, longitude, day))
             found.append(int(rng.choice(species, p=chance_S / chance_S.sum())))
             names.append(f"P{place}")
-    return _photos(rows, found, names, species)
+    return Occurrences(Locations.of(rows), np.array(found), names, species)
 
 
-def _photos(
-    rows: Sequence[tuple[float, float, int]], species: Sequence[int], places: Sequence[str], classes: int
-) -> Photos:
-    every = np.arange(len(rows))
-    return Photos(Locations.of(rows), np.array(species), places, every, classes, by_place=True)
-
-
-def _part(photos: Photos, rows: Any) -> Photos:
-    names = [photos.places[row] for row in rows]
-    every = np.arange(len(rows))
-    return Photos(photos.here.where(rows), photos.y_N[rows], names, every, photos.classes, by_place=True)
-
-
-def _priors(name: str, photos: Photos) -> list[Row]:
-    names = sorted(set(photos.places))
+def _priors(name: str, found: Occurrences) -> list[Row]:
+    names = sorted(set(found.places))
     order = random.generator(0, "benchmark of places").permutation(len(names))
     fold = {each: int(order[number]) % FOLDS for number, each in enumerate(names)}
-    fold_N = np.array([fold[each] for each in photos.places])
+    fold_N = np.array([fold[each] for each in found.places])
     loss = {each: np.empty(len(fold_N)) for each in ("no prior", "kernel", "network")}
     for number in sorted(set(fold.values())):
         test_T, train_M = np.flatnonzero(fold_N == number), np.flatnonzero(fold_N != number)
-        y_T, at = photos.y_N[test_T], photos.here.where(test_T)
-        for candidate in _part(photos, train_M).candidates("auto", 0):
-            frequencies = candidate.frequencies
-            p_T = frequencies.probabilities(at)[np.arange(len(y_T)), y_T]
-            loss[candidate.kind][test_T] = -np.log(p_T)
-            loss["no prior"][test_T] = -np.log(frequencies.overall_C[y_T])
-    rows = []
-    for ours, peer in (("kernel", "no prior"), ("network", "kernel")):
-        what = f"{name}: {ours}, new places, log-loss"
-        rows.append(
-            _compared(what, loss[ours], loss[peer], peer, photos.places, f"{len(fold_N):,} occurrences")
-        )
-    return rows
+        y_T, at = found.class_N[test_T], found.here.where(test_T)
+        learned = train_M[location_prior.distinct(found.here.where(train_M), found.class_N[train_M])]
+        places = [found.places[row] for row in learned]
+        given = found.here.where(learned), found.class_N[learned], found.classes, places
+        kernel = KernelPrior.fit(*given)
+        p_TC = {
+            "no prior": np.tile(kernel.overall_C, (len(y_T), 1)),
+            "kernel": kernel.probabilities(at),
+            "network": place_network.fitted(*given).probabilities(at),
+        }
+        for each, p_C in p_TC.items():
+            loss[each][test_T] = -np.log(p_C[np.arange(len(y_T)), y_T])
+    note = f"{len(fold_N):,} occurrences"
+    return [
+        _compared(f"{name}: {ours}, new places, log-loss", loss[ours], loss[peer], peer, found.places, note)
+        for ours, peer in (("kernel", "no prior"), ("network", "kernel"))
+    ]
 
 
 def _compared(
@@ -171,6 +172,8 @@ def _lists(name: str, about: Mapping[str, Any], network: str) -> list[Row]:
     for gaps in GAPS:
         losses, errors = _with_lists(log_p_NC, evaluation.labels_N, region_N, lives_RC, gaps)
         said = ", ".join(f"{factor}: {losses[factor].mean():.3f}" for factor in FACTORS)
+        apart_N = losses[_TAKEN] - losses[5]
+        near = Difference.of(apart_N, places, most=max(float(np.abs(apart_N).max()), 1e-9))
         wrong = ", ".join(f"{factor}: {errors[factor]:.1%}" for factor in FACTORS)
         rows.append(
             _compared(
@@ -179,7 +182,8 @@ def _lists(name: str, about: Mapping[str, Any], network: str) -> list[Row]:
                 losses[1],
                 "no list",
                 places,
-                f"log-loss by factor {said}; error {wrong}",
+                f"log-loss by factor {said}; of {_TAKEN} less that of 5 {near.value:+.3f} "
+                f"({near.interval[0]:+.3f} to {near.interval[1]:+.3f}); error {wrong}",
                 {str(factor): float(losses[factor].mean()) for factor in FACTORS},
             )
         )
@@ -202,7 +206,7 @@ def _with_lists(
     losses = {factor: np.zeros(len(y_N)) for factor in FACTORS}
     errors = dict.fromkeys(FACTORS, 0.0)
     draws = _LISTS if gaps else 1
-    animal_C = ~lives_RC.all(axis=0)
+    animal_C = ~lives_RC.all(axis=0)  # no species lives in all regions
     for _ in range(draws):
         listed_RC = lives_RC & ~(animal_C & (rng.random(lives_RC.shape) < gaps))
         for factor in FACTORS:

@@ -48,9 +48,10 @@ def _body(classifier: Classifier) -> Iterator[str]:
     if "how" in made.get("chosen", {}):
         yield from _tried(made)
     if classifier.prior:
-        yield f"**Places and times.** Where and when a photo was taken counts where it is known, with the strength"
-        yield f"{classifier.prior.rule.strength:g}. An exported ONNX file leaves this out: its answers are those"
-        yield from ("without a place.", "")
+        strength = f"{classifier.prior.rule.strength:g}"
+        yield f"**Places and times.** Where and when a photo was taken counts, with the strength {strength},"
+        yield "where it is known. An exported ONNX file leaves this out: it answers as without a place."
+        yield ""
     if classifier.favoured:
         yield from (f"**List of species.** {classifier.favoured.said}", "")
     licence = made.get("licence", "unknown")
