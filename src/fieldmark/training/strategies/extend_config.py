@@ -64,6 +64,7 @@ def as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> Tr
         groups=config.groups or made.get("groups", "auto"),
         precision=threshold.precision if threshold else TrainConfig.precision,
         seed=split.seed,
+        split="location" if (made.get("split") or {}).get("by_place") else "stratified",
         engine=config.engine,
         thumbnails=config.thumbnails,
         **_prior(made.get("prior") or {}, split, config),
