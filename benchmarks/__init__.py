@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, str] = {
     "few": "Few photos a class, and what is promised of fresh ones",
     "unknown": "Photos of none of the classes",
     "stations": "Camera-trap stations: boxes, events and the prior",
+    "places": "Priors of places and times, and lists of species",
     "next": "What to label next, compared with random choice",
     "findings": "Findings on photos and copies damaged on purpose",
 }
@@ -37,6 +38,7 @@ LONG = (
     "unknown",
     "findings",
     "stations",
+    "places",
     "next",
     "cluster",
     "memory",

@@ -135,7 +135,7 @@ def test_the_boxes_of_a_camera_trap_package(tmp_path: Path) -> None:
             megadetector(
                 images=[{"file": "1.jpg", "detections": [{"category": "1", "conf": 7, "bbox": BOX}]}]
             ),
-            "the confidence 7",
+            "its confidence is 7",
         ),
         (
             megadetector(
@@ -149,7 +149,7 @@ def test_the_boxes_of_a_camera_trap_package(tmp_path: Path) -> None:
             ),
             "must be more than 0",
         ),
-        (coco(width=None), "boxes in pixels but no width and height"),
+        (coco(width=None), "none of its 3 boxes can be; .* has no width and height"),
         ({**coco(), "annotations": []}, "its annotations need a bbox"),
         ("{", "is not valid JSON"),
     ],
@@ -157,6 +157,46 @@ def test_the_boxes_of_a_camera_trap_package(tmp_path: Path) -> None:
 def test_what_is_no_file_of_boxes_is_refused(value: object, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         read_boxes(written(tmp_path, value))
+
+
+GOOD, NONE = (0.25, 0.5, 0.25, 0.25), (0.25, 0.5, 0, 0.25)
+ROWS = "".join(
+    f"{name},{','.join(map(str, sides))},0.9\n" for name, sides in (("1", GOOD), ("1", NONE), ("2", NONE))
+)
+SIDED = {
+    "megadetector": {
+        "detection_categories": {"1": "animal"},
+        "images": [
+            {
+                "file": name,
+                "detections": [{"category": "1", "conf": 0.9, "bbox": list(each)} for each in sides],
+            }
+            for name, sides in (("1", (GOOD, NONE)), ("2", (NONE,)), ("3", ()))
+        ],
+    },
+    "coco": {
+        "images": [{"id": n, "file_name": n, "width": 8, "height": 8} for n in "123"],
+        "annotations": [
+            {"image_id": n, "category_id": 1, "bbox": [8 * each for each in sides]}
+            for n, sides in (("1", GOOD), ("1", NONE), ("2", NONE))
+        ],
+        "categories": [{"id": 1, "name": "animal"}],
+    },
+    "boxes.csv": f"file_name,left,top,width,height,confidence\n{ROWS}3,,,,,\n",
+}
+
+
+@pytest.mark.parametrize("form", SIDED)
+def test_boxes_that_cannot_be_are_left_out_and_the_first_is_named(
+    form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, SIDED[form], form if form.endswith(".csv") else "boxes.json")
+    found = read_boxes(path).of_file
+    # Of photo 2 it is unknown what it shows; photo 3 shows nothing.
+    assert {name: len(each) for name, each in found.items()} == {"1": 1, "3": 0}
+    [line] = caplog.messages
+    assert f"{path.name}: boxes that cannot be are left out, 2; the first, of 1, is [" in line
+    assert line.endswith("its width and height must be more than 0.")
 
 
 @pytest.mark.parametrize("text", ["file_name,label\na.jpg,b\n", "left,top,width,height\n0,0,1,1\n"])
@@ -345,7 +385,9 @@ def test_a_table_has_a_row_for_each_box_of_an_animal() -> None:
     assert rows["6#1"]["taxon_id"] == "Lynx lynx"  # the label of the box, not of the photo
     assert cut.box_threshold == 0.2
     with pytest.raises(InputError, match="boxes are of other photos"):
-        boxes.cropped(table(labels), Detections({"other": ()}, "test"), 0.2)
+        boxes.of_photos(table(labels), Detections({"other": ()}, "test"))
+    elsewhere = {f"D:\\{name}": each for name, each in found.items()}
+    assert boxes.of_photos(table(labels), Detections(elsewhere, "test")).of_file == found
 
 
 def test_the_threshold_is_measured_where_photos_are_labelled_as_empty() -> None:

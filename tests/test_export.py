@@ -21,14 +21,18 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from fieldmark import models
+from fieldmark.data.locations import Locations
 from fieldmark.data.photos import PhotoTable, build_frame
 from fieldmark.data.split import split_photos
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.data.transforms import Preprocess
 from fieldmark.evaluation.calibration import Threshold
+from fieldmark.evaluation.location_prior import KernelPrior, LocationRule
 from fieldmark.heads.base import LinearHead
 from fieldmark.inference import export
 from fieldmark.inference.classifier import Classifier, Network, stacked
+from fieldmark.inference.classifier.location import LocationPrior
+from fieldmark.inference.classifier.model_card import card
 from fieldmark.inference.export import preprocessing
 from fieldmark.models import runtime, tracing
 from fieldmark.utils.errors import InputError
@@ -134,9 +138,18 @@ def test_most_pictures_have_exactly_the_same_crop(sessions: Any) -> None:
 # The whole file
 
 
+def placed(classifier: Classifier) -> Classifier:
+    """With a prior of two places."""
+    rows = np.repeat([[47.0, 8.0, 100], [52.0, 13.0, 100]], 50, axis=0)
+    kernel = KernelPrior(Locations.of(rows), np.repeat([0, 1], 50), 5)
+    return replace(classifier, prior=LocationPrior(kernel, LocationRule(0.5, 1.3)))
+
+
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> None:
     classifier = make(Preprocess(fit=fit))
+    if fit == "squash":  # the prior of one place, and a list of species, are numbers in the file
+        classifier = replace(placed(classifier).at(47, 8).favouring([TAXA[2].id]), thresholds={})
     done = export.export(classifier, tmp_path / "m.onnx", pictures((300, 400)))
     assert done.parity.photos == 13
     assert done.parity.max_difference <= 1e-4
@@ -159,9 +172,11 @@ def test_the_file_gives_the_classifiers_answers(fit: Any, tmp_path: Path) -> Non
     assert done.size == (tmp_path / "m.onnx").stat().st_size
 
 
-def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
-    classifier = make()
+def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    classifier = placed(make()).favouring([TAXA[2].id], "park")
     export.export(classifier, tmp_path / "m.onnx")
+    assert [each for each in caplog.messages if "strength 0.5) is not in the file" in each]
+    assert "leaves this out" in card(classifier)
     about = onnxruntime.InferenceSession(tmp_path / "m.onnx").get_modelmeta().custom_metadata_map
     assert about["format"] == export.FORMAT
     assert json.loads(about["classes"]) == [taxon.name for taxon in TAXA]
@@ -170,6 +185,8 @@ def test_the_metadata_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert json.loads(about["thresholds"])["species"]["score"] == 0.6
     assert json.loads(about["check"])["photos"] == len(list(export.generated_pictures()))
     assert json.loads(about["int8"]) is None
+    assert json.loads(about["favoured"]) == {"name": "park", "listed": [2]}
+    assert "is not in the file" in json.loads(about["left_out"])[0]
     assert json.loads(about["known_from"]) == (classifier.ood.threshold if classifier.ood else None)
     assert json.loads(about["provenance"]) == {"name": "made for a test", "licence": "other"}
 

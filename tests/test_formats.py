@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import struct
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fieldmark.data import readers
+from fieldmark.data.locations import with_exif
 from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.inference import InputPhoto, PhotoResult, find_photos, to_file
 from fieldmark.inference.formats import WRITERS, FormatOptions, camtrap, darwin_core, speciesnet, writer_of
@@ -85,6 +88,40 @@ def test_camtrap_dp(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
     assert rows[0]["classifiedBy"] == FORM.by
     assert rows[0]["classificationTimestamp"] == FORM.when
     assert not rows[4]["classificationMethod"]  # nothing was classified
+
+
+def test_the_temperature_of_a_camera_is_in_the_index_and_in_every_format_that_has_a_field(
+    classifier: Any, insects: Path, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2020:03:01 22:00:00"
+    exif.get_ifd(0x8769)[0x927C] = b"RECONYXUF\0".ljust(0x44, b"\1") + struct.pack("<2h", 23, -5) + bytes(99)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, insect in enumerate(sorted(insects.rglob("0?.jpg"))[:2]):
+        Image.open(insect).save(photos / f"{number}.jpg", **({"exif": exif} if number else {}))
+    table = with_exif(readers.read(photos, source="folder", verify=False))
+    table.write(tmp_path / "photos.parquet")
+    assert table.frame["temperature"].to_list() == [None, -5.0]
+
+    def written_for(given: Path, name: str) -> str:
+        to_file(tmp_path / name, classifier, find_photos([given]), overwrite=True)
+        return (tmp_path / name).read_text("utf-8-sig")
+
+    rows = {
+        name: list(csv.DictReader(written_for(photos, name).splitlines()))
+        for name in ("o.csv", "o.dwc.csv", "o.camtrap.csv")
+    }
+    assert [row["temperature"] for row in rows["o.csv"]] == ["", "-5"]
+    assert [row["dynamicProperties"] for row in rows["o.dwc.csv"]] == ["", '{"temperatureInCelsius": -5}']
+    assert rows["o.dwc.csv"][1]["eventDate"] == "2020-03-01T22:00:00Z"
+    assert [row["observationTags"] for row in rows["o.camtrap.csv"]] == ["", "temperature:-5"]
+    for given in (photos, tmp_path / "photos.parquet"):
+        lines = written_for(given, "o.jsonl").splitlines()
+        assert [json.loads(line).get("temperature") for line in lines] == [None, -5]
+    written_for(photos, "photos/datapackage.json")
+    assert '""AmbientTemperature"": -5' in (photos / "media.csv").read_text()
+    assert readers.read(photos / "datapackage.json").frame["temperature"].to_list() == [None, -5.0]
 
 
 def test_a_photo_s_time_is_that_of_its_list_or_of_its_exif_data(tmp_path: Path) -> None:

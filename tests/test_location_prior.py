@@ -356,7 +356,7 @@ def test_a_prior_is_trained_with_the_classifier(insects: Path, tmp_path: Path) -
     assert about["measured"]["new places"]["paired_loss"]["value"] < -0.1
     assert Classifier.load(tmp_path / "model").digest == found.classifier.digest
     written = json.loads((tmp_path / "model" / "evaluation.json").read_text())
-    assert written["prior"] == {key: about[key] for key in ("source", "kind", "strength", "measured")}
+    assert written["prior"] == {key: about[key] for key in ("source", "strength", "measured")}
     assert written["top1_error"] == about["measured"]["new places"]["without"]  # the headline is without it
     page = (tmp_path / "model" / "report.html").read_text()
     assert "All other errors on this page are without it" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ import pytest
 from PIL import Image
 
 from fieldmark.data import images, readers
+from fieldmark.data.photos import PhotoTable, build_frame
+from fieldmark.data.split import split_photos
+from fieldmark.data.taxonomy import Taxon, Taxonomy
 from fieldmark.experiments import Options, StudyConfig, study
-from fieldmark.training import TrainConfig, train
+from fieldmark.training import ExtendConfig, TrainConfig, extend, train
 from fieldmark.training.run import _coordinates
+from fieldmark.training.strategies.extend import extended_split
 from fieldmark.utils.errors import InputError
 
+NEW = {113: 1, 114: 9, 115: 9}
 NETWORK = "shufflenet_v2_x0_5"
 HOW = TrainConfig(backbone=NETWORK, weights="random", engine="torch", groups="none")
 
@@ -37,7 +43,7 @@ def listed(insects: Path, folder: Path, places: int, **more: pl.Expr) -> Path:
 
 
 def test_the_error_at_new_places_stands_beside_that_at_known_ones(
-    insects: Path, tmp_path: Path, cache: Path
+    insects: Path, draw: Callable[[int, int], bytes], tmp_path: Path, cache: Path
 ) -> None:
     table = listed(insects, tmp_path, 6)
     trained = train(table, HOW, out=tmp_path / "model")
@@ -57,6 +63,39 @@ def test_the_error_at_new_places_stands_beside_that_at_known_ones(
     assert (
         "known places</th>" not in (tmp_path / "new" / "report.html").read_text()
     )  # nothing was measured there
+    # Places stay together where the classifier grows: known ones with their old photos, and new ones.
+    more = tmp_path / "more.csv"
+    for number in NEW:
+        (tmp_path / f"{number}.jpg").write_bytes(draw(1, number))
+    lines = [f"{number}.jpg,Bombus terrestris,site {place}\n" for number, place in NEW.items()]
+    more.write_text(f"file_name,label,location\n{''.join(lines)}")
+    grown = extend(tmp_path / "new", more, ExtendConfig(engine="torch"), out=tmp_path / "grown")
+    assert grown.classifier.provenance["split"]["by_place"]
+    assert grown.classifier.provenance["places"]["difference"] is None
+    frame = PhotoTable.read(tmp_path / "grown" / "photos.parquet").frame
+    assert frame.filter(pl.col("location") == "site 1")["group"].unique().len() == 1
+    assert frame.filter(pl.col("location") == "site 9")["group"].unique().to_list() == ["site 9"]
+    more.write_text("file_name,label\n113.jpg,Bombus terrestris\n")
+    with pytest.raises(InputError, match=r"no photo in .* has a location"):
+        extend(tmp_path / "new", more, out=tmp_path / "x")
+
+
+def test_a_test_part_by_place_takes_the_new_photos_of_its_places() -> None:
+    def photos(*places: str, start: int = 0) -> PhotoTable:
+        rows = [(f"{start + n:03}", "ab"[n % 2], place) for n, place in enumerate(places)]
+        schema = ["id", "taxon_id", "location"]
+        columns = pl.DataFrame(rows, schema=schema, orient="row").with_columns(path="id", group="location")
+        taxa = Taxonomy([Taxon("a", "a"), Taxon("b", "b")])
+        return PhotoTable(build_frame(columns), taxa, Path("/x"), "test")
+
+    old = photos(*[f"p{n // 8}" for n in range(80)])
+    split = split_photos(old, val=0.1, test=0.1, seed=0, way="location")
+    new = photos(*["p0", "p1", "p2"] * 4, *[f"q{n // 8}" for n in range(80)], start=100)
+    table = old.with_frame(pl.concat([old.frame, new.frame]))
+    grown = extended_split(split, table)
+    parts = table.frame.join(grown.frame, on="id").group_by("location").agg(pl.col("part").unique())
+    assert all(len(each) == 1 for each in parts["part"])
+    assert {part for place, [part] in parts.iter_rows() if place[0] == "q"} == {"train", "val", "test"}
 
 
 def test_places_are_those_of_exif_where_the_list_has_none(tmp_path: Path) -> None:

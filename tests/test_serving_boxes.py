@@ -34,11 +34,12 @@ SEEN = [
 
 @pytest.fixture(scope="module")
 def placed(classifier: Classifier) -> Classifier:
-    """The first label lives here alone, the second there alone."""
+    """The first label lives here alone, the second there alone; a list has the first and the last."""
     rows = np.repeat([[*HERE, 100], [*THERE, 100]], 50, axis=0)
     kernel = KernelPrior(Locations.of(rows), np.repeat([0, 1], 50), len(classifier.taxa))
     prior = LocationPrior(kernel, LocationRule(1.0))
-    return replace(classifier, temperature=30.0, thresholds={}, ood=None, prior=prior)
+    found = replace(classifier, temperature=30.0, thresholds={}, ood=None, prior=prior)
+    return found.favouring([found.classes[0], found.classes[-1]], "park")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,9 @@ def test_a_classifier_without_a_prior_and_other_routes(
         assert "for /v1/predict alone" in answer.json()["error"]["message"]
     with running(replace(placed, prior=None), ServeConfig(decoders=1)) as server:
         data = photos[1].read_bytes()
-        assert httpx.get(f"{server.url}/v1/model").json()["offers"]["prior"] is False
+        about = httpx.get(f"{server.url}/v1/model").json()
+        assert about["offers"]["prior"] is False
+        assert about["species_list"] == {"name": "park", "classes": 2}
         [entry] = httpx.post(f"{server.url}/v1/predict", content=data).json()["photos"]
         assert "prior" not in entry
         refused = httpx.post(f"{server.url}/v1/predict", params={"lat": 1, "lon": 2}, content=data)

@@ -7,7 +7,6 @@ Options:
     out: The folder to write the new classifier to.
     prior: Which labels are to be expected where and when: own (as in the photos), a table of occurrences, or
         none. [default: learned anew from what it was trained with]
-    prior_kind: A kernel of occurrences, a small network, or what is better. [default: as trained]
     checklist: A checklist archive that tells which names of the table are synonyms of labels. [default: as
         trained]
     groups: Find bursts and near-duplicates and keep them together, or not. [default: as trained]
@@ -20,7 +19,7 @@ from pathlib import Path
 import typer
 
 from fieldmark.cli import options as opt
-from fieldmark.utils.choices import Compute, EngineName, Grouping, PriorKind
+from fieldmark.utils.choices import Compute, EngineName, Grouping
 
 
 def grow(
@@ -31,7 +30,6 @@ def grow(
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
     prior: str | None = None,
-    prior_kind: PriorKind | None = None,
     checklist: Path | None = None,
     groups: Grouping | None = None,
     engine: EngineName = "auto",

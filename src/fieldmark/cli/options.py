@@ -36,6 +36,7 @@ Computing:
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 
     from fieldmark.data.photos import PhotoTable
     from fieldmark.distributed.cluster import Workers
+    from fieldmark.inference.classifier import Classifier
+
+logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound="DataclassInstance")
 
@@ -122,3 +126,36 @@ def write_table(table: PhotoTable, out: Path) -> None:
     for reason, count in table.reasons().items():
         typer.echo(f"  {count:,} {reason}: {some_of(names[reason], count)}")
     typer.echo(f"{len(table.taxonomy):,} taxa; written to {out}")
+
+
+def of_lists(
+    classifier: Classifier, only: Path | None, prior: Path | None, checklist: Path | None
+) -> Classifier:
+    """Return the classifier for some of its labels, or with a list that favours some, and say so.
+
+    Without a list it keeps its own, if it has one.
+
+    Raises:
+        InputError: a list cannot be read or names no label, or there is a checklist without a list.
+    """
+    from fieldmark import inference
+
+    if checklist and not (only or prior):
+        raise InputError("--checklist is for the names of --only and --prior: name one of them, too.")
+    known = len(classifier.taxa)
+
+    def names(path: Path) -> list[str]:
+        found = inference.read_species_list(path)
+        return inference.accepted_names(checklist, found, classifier.taxa) if checklist else found
+
+    if only:
+        classifier = classifier.only(names(only))
+        logger.info(
+            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
+            "probabilities are renormalised."
+        )
+    if prior:
+        classifier = classifier.favouring(names(prior), prior.stem)
+    if classifier.favoured:
+        logger.info(classifier.favoured.said)
+    return classifier

@@ -108,7 +108,7 @@ def predict(
     shown: dict[str, Any] = {"wide": wide, "candidates": candidates}
     _check(out, format, shown, overwrite, events=events, frames=frames, submission=submission, boxes=boxes)
     places = _deployments(out, deployments, copies, boxes)
-    classifier = _of_lists(_classifier(model, engine, compute, decide), only, prior, checklist)
+    classifier = opt.of_lists(_classifier(model, engine, compute, decide), only, prior, checklist)
     classifier = _at(classifier, place, date, no_prior=no_prior)
     items = _photos(photos or (), listed or (), clocks, every, changed=changed)
     if at := _boxes(classifier.provenance.get("boxes"), boxes, box_threshold):
@@ -276,32 +276,6 @@ def _classifier(
     if classifier.provenance.get("names_only"):
         logger.warning(classifier.provenance.get("test", ""))
     return classifier if decide is None else classifier.decided_by(decide)
-
-
-def _of_lists(
-    classifier: Classifier, only: Path | None, prior: Path | None, checklist: Path | None
-) -> Classifier:
-    """Return the classifier for some of its labels, or with a list that favours some, and say so."""
-    from fieldmark import inference
-
-    if checklist and not (only or prior):
-        raise InputError("--checklist is for the names of --only and --prior: name one of them, too.")
-    known = len(classifier.taxa)
-
-    def names(path: Path) -> list[str]:
-        found = inference.read_species_list(path)
-        return inference.accepted_names(checklist, found, classifier.taxa) if checklist else found
-
-    if only:
-        classifier = classifier.only(names(only))
-        logger.info(
-            f"Only {len(classifier.taxa):,} of {known:,} labels are possible ({only}); their "
-            "probabilities are renormalised."
-        )
-    if prior:
-        classifier = classifier.favouring(names(prior), prior.stem)
-        logger.info(classifier.favoured.said if classifier.favoured else "")
-    return classifier
 
 
 def _at(classifier: Classifier, place: str | None, date: str | None, *, no_prior: bool) -> Classifier:

@@ -6,6 +6,10 @@ Access:
     allow_origin: A site whose pages may use the API from a browser, such as https://app.example; repeat
         it for several.
     api_key_file: A text file with one API key a line: refuse requests without one of them.
+Species:
+    prior: A list of species, of a country or a park, as for predict: other labels count less for all photos,
+        and none becomes impossible. [default: that of the classifier, if it has one]
+    checklist: A Darwin Core Archive or ColDP that names of the list are looked up in: GBIF's backbone, say.
 Limits:
     queue: The number of photos in the queue; more are refused with status 503.
     batch: The batch size of the network.
@@ -33,6 +37,8 @@ def serve(
     port: int = 8000,
     allow_origin: list[str] | None = None,
     api_key_file: Path | None = None,
+    prior: Path | None = None,
+    checklist: Path | None = None,
     queue: int = 128,
     batch: int = 16,
     max_pixels: int = 50_000_000,
@@ -53,7 +59,8 @@ def serve(
         raise InputError(f"{error.name} is not installed: run `pip install 'fieldmark[serve]'`.") from error
     from fieldmark.inference.classifier import Classifier
 
-    run(Classifier.load(model, engine=engine, compute=compute), config)
+    classifier = Classifier.load(model, engine=engine, compute=compute)
+    run(opt.of_lists(classifier, None, prior, checklist), config)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ Options:
     groups: Find bursts and near-duplicates and keep them together, or not.
     prior: Which labels are to be expected where and when: own (as in the training photos) or a table of
         occurrences, such as a download of GBIF or iNaturalist.
-    prior_kind: What the prior is: a kernel of occurrences, a small network of place and time, or, with auto,
-        the kernel unless the network is shown to be better at new places.
     checklist: A checklist archive (GBIF's backbone, the Catalogue of Life) that tells which names of the
         table of occurrences are synonyms of labels.
 Network:
@@ -88,7 +86,6 @@ def train(
     boxes: Path | None = None,
     box_threshold: opt.Confidence = None,
     prior: str | None = None,
-    prior_kind: choices.PriorKind = "kernel",
     checklist: Path | None = None,
     seed: int = 0,
     engine: choices.EngineName = "auto",

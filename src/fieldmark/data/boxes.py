@@ -54,8 +54,20 @@ class Threshold:
         )
 
 
+def of_photos(table: PhotoTable, detections: Detections) -> Detections:
+    """Return the boxes of the photos of a table, by the photos' own paths, and say how many have none.
+
+    Raises:
+        InputError: the file has boxes for none of the photos.
+    """
+    paths = table.frame.filter(IS_KEPT | IS_HARD)["path"].to_list()
+    found = detections.matched(paths)
+    check_matched(len(found), len(paths))
+    return replace(detections, of_file=found)
+
+
 def find_threshold(table: PhotoTable, detections: Detections, given: float | None = None) -> Threshold:
-    """Choose the confidence from which on a box counts.
+    """Choose the confidence from which on a box counts; boxes are those of `of_photos`.
 
     With at least 20 photos of animals and 20 empty ones it is the one with the fewest missed animals and
     false alarms, both as shares. Else it is that of the file, or the usual one.
@@ -88,34 +100,28 @@ def _labelled(table: PhotoTable, detections: Detections) -> tuple[FloatArray, Bo
     blank, other = table.taxonomy.of_kind("blank"), table.taxonomy.of_kind("human", "vehicle")
     highest, animal = [], []
     rows = table.labelled.filter(~pl.col("taxon_id").is_in(other)).select("path", "taxon_id").rows()
-    boxes = detections.matched([path for path, _ in rows])
     for path, taxon in rows:
-        if path in boxes:
-            seen = (each.confidence for each in boxes[path] if each.category == "animal")
+        if (found := detections.of_file.get(path)) is not None:
+            seen = (each.confidence for each in found if each.category == "animal")
             highest.append(max(seen, default=0.0))
             animal.append(taxon not in blank)
     return np.array(highest, np.float32), np.array(animal, np.bool_)
 
 
 def cropped(table: PhotoTable, detections: Detections, threshold: float) -> PhotoTable:
-    """Return a table with a row for each box of an animal in place of the photo.
+    """Return a table with a row for each box of an animal in place of the photo; see `of_photos`.
 
     The boxes of a photo are in one group. A box has the label that the file gives it, if that is a name of
     the table's taxonomy, else the photo's. Photos of people and vehicles, and those without a box from
     the threshold on, are rejected.
-
-    Raises:
-        InputError: the file has boxes for none of the photos.
     """
     names = ((name, taxon.id) for taxon in table.taxonomy for name in (taxon.common_name, taxon.name) if name)
     named = {name_key(name): taxon_id for name, taxon_id in names}
     photos, others = table.frame.filter(IS_KEPT | IS_HARD), table.frame.filter(~(IS_KEPT | IS_HARD))
-    boxes = detections.matched(photos["path"].to_list())
-    check_matched(len(boxes), photos.height)
     rows = [
         new
         for row in photos.iter_rows(named=True)
-        for new in _rows_of(row, boxes.get(row["path"], ()), threshold, named)
+        for new in _rows_of(row, detections.of_file.get(row["path"], ()), threshold, named)
     ]
     frame = pl.concat([pl.DataFrame(rows, schema=SCHEMA), others])
     return replace(_without_people(table.with_frame(frame)), box_threshold=threshold)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DEGREES = {"latitude": 90.0, "longitude": 180.0}
 """The columns of a place, and the largest value of each."""
 
+SEEN = (*DEGREES, "temperature")
+"""The columns of numbers that cameras write into photos; the temperature is in degrees Celsius."""
+
 Location = tuple[float, float, int]
 """Latitude and longitude in degrees, NaN where they are unknown, and the day of the year, 0 likewise."""
 
@@ -87,13 +90,14 @@ def location_of(place: Place, latitude: float | None, longitude: float | None, t
 
 
 def with_exif(table: PhotoTable) -> PhotoTable:
-    """Fill in when and where kept photos were taken from their EXIF data, where their list does not say.
+    """Fill in when and where kept photos were taken, and how warm it was, from their EXIF data, where their
+    list does not say.
 
     Only files of this machine are read.
     """
     import polars as pl
 
-    unknown = pl.any_horizontal(pl.col(name).is_null() for name in ("taken", *DEGREES))
+    unknown = pl.any_horizontal(pl.col(name).is_null() for name in ("taken", *SEEN))
     rows = [
         (number, place)
         for number, path in table.kept.filter(unknown).select("id", "path").iter_rows()
@@ -101,15 +105,15 @@ def with_exif(table: PhotoTable) -> PhotoTable:
     ]
     found = in_order(images.exif_of, [place for _, place in rows])
     seen = [
-        (number, each.taken or None, each.latitude, each.longitude)
+        (number, each.taken or None, *(getattr(each, name) for name in SEEN))
         for (number, _), each in zip(rows, found, strict=True)
     ]
-    schema = {"id": pl.String, "taken": pl.String} | dict.fromkeys(DEGREES, pl.Float64)
+    schema = {"id": pl.String, "taken": pl.String} | dict.fromkeys(SEEN, pl.Float64)
     new = pl.DataFrame(seen, schema, orient="row")
     frame = table.frame.join(new, on="id", how="left", suffix="_seen", maintain_order="left")
     no_place = pl.any_horizontal(pl.col(name).is_null() for name in DEGREES)
     frame = frame.with_columns(
-        pl.coalesce("taken", "taken_seen").alias("taken"),
+        *(pl.coalesce(name, f"{name}_seen").alias(name) for name in ("taken", "temperature")),
         *(pl.when(no_place).then(f"{name}_seen").otherwise(name).alias(name) for name in DEGREES),
     )
     return table.with_frame(frame)

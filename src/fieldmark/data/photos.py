@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from fieldmark.data.locations import DEGREES
+from fieldmark.data.locations import DEGREES, SEEN
 from fieldmark.data.storage import places
 from fieldmark.data.storage.places import File, Place
 from fieldmark.data.taxonomy import Taxonomy
@@ -52,12 +52,10 @@ SCHEMA: dict[str, pl.DataType] = {
     "sequence": pl.String(),  # the sequence or event that the source puts it in; null: none, or unknown
     "latitude": pl.Float64(),  # where, in degrees; null: unknown
     "longitude": pl.Float64(),
+    "temperature": pl.Float64(),  # of the camera, in degrees Celsius; null: unknown
 }
 
-_LATER = (
-    *("licence", "rights_holder", "location", "deployment", "taken", "sequence"),
-    *("latitude", "longitude"),
-)
+_LATER = (*("licence", "rights_holder", "location", "deployment", "taken", "sequence"), *SEEN)
 """Columns that older tables do not have."""
 
 # Tables are the same wherever the photos are stored, whoever holds the rights and whenever they were

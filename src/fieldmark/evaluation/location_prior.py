@@ -306,23 +306,6 @@ def measure(
     )
 
 
-def compare(
-    log_p_NC: FloatArray,
-    y_N: IntArray,
-    one: tuple[FloatArray, FloatArray],
-    other: tuple[FloatArray, FloatArray],
-    places: Sequence[str],
-) -> Difference:
-    """Compare the log-loss of photos with one prior to that with another, each with its own strength.
-
-    Args:
-        log_p_NC, y_N, places: as for `choose`.
-        one, other: `chosen_on_NC` and `ratio_NC` of `measure`.
-    """
-    apart_N = _held_out(log_p_NC, y_N, *one, places)[0] - _held_out(log_p_NC, y_N, *other, places)[0]
-    return Difference.of(apart_N, places, most=float(np.abs(apart_N).max()))
-
-
 def _held_out(
     log_p_NC: FloatArray, y_N: IntArray, chosen_on_NC: FloatArray, ratio_NC: FloatArray, places: Sequence[str]
 ) -> tuple[DoubleArray, DoubleArray, BoolArray]:

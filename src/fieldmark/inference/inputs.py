@@ -15,7 +15,7 @@ from typing import Literal
 from fieldmark.data import videos
 from fieldmark.data.detections import USUAL_THRESHOLD, Detection, Detections, check_matched
 from fieldmark.data.events import place_of
-from fieldmark.data.locations import DEGREES
+from fieldmark.data.locations import SEEN
 from fieldmark.data.storage import fsspec
 from fieldmark.data.storage.fsspec import Remote
 from fieldmark.data.storage.places import Boxed, Place, boxed_text, file_of
@@ -54,6 +54,7 @@ class InputPhoto:
     sequence: str | None = None  # its sequence, where its list gives it
     latitude: float | None = None  # in degrees, where its list gives it
     longitude: float | None = None
+    temperature: float | None = None  # in degrees Celsius, where its list gives it
     late: float = 0.0  # by how many seconds the camera's clock was slow
     detection: Detection | None = None  # the box that it is cut to, or that shows a person or a vehicle
     kind: Kind = "animal"  # what the boxes of a photo show; only an animal is classified
@@ -330,7 +331,7 @@ def _in_list(path: Path) -> list[InputPhoto]:
 
     annotations = path.name.lower().endswith(_ANNOTATIONS) and path.name != "datapackage.json"
     table = readers.read(path, source="inat" if annotations else None, verify=False)
-    columns = ("id", "path", "reason", "deployment", "taken", "location", "sequence", *DEGREES)
+    columns = ("id", "path", "reason", "deployment", "taken", "location", "sequence", *SEEN)
     found = []
     for photo_id, file, reason, *about in table.frame.select(columns).iter_rows():
         if reason == RejectReason.DUPLICATE_ID:

@@ -81,7 +81,7 @@ class Record(TypedDict, total=False):
     taken: str
     latitude: float  # degrees, both or none
     longitude: float
-    temperature: int  # of the camera in degrees Celsius
+    temperature: float  # of the camera in degrees Celsius
     location: str
     sequence: str
     detection: BoxRecord  # the box that was classified, or what else the photo shows
@@ -148,14 +148,15 @@ def to_record(result: PhotoResult, among: int, *, wide: bool = False, timed: Tim
 
 
 def _surroundings(photo: InputPhoto, about: images.Exif) -> Record:
-    """Return the place of a photo, of its list or else its EXIF data, and the temperature there."""
+    """Return the place of a photo and the temperature there, of its list or else its EXIF data."""
     found: Record = {}  # type: ignore[typeddict-item]  # the name is added
     at = (photo.latitude, photo.longitude)
     latitude, longitude = (about.latitude, about.longitude) if None in at else at
     if latitude is not None and longitude is not None:
         found |= {"latitude": latitude, "longitude": longitude}
-    if about.temperature is not None:
-        found["temperature"] = about.temperature
+    warm = about.temperature if photo.temperature is None else photo.temperature
+    if warm is not None:
+        found["temperature"] = warm
     return found
 
 

@@ -154,6 +154,13 @@ class Classes(BaseModel):
     classes: list[ClassEntry]
 
 
+class SpeciesList(BaseModel):
+    """A list of species, as of a park, that counts in all answers: other labels are less likely."""
+
+    name: str = Field(description="Of the list.")
+    classes: int = Field(description="How many classes are on it.")
+
+
 class Offers(BaseModel):
     """Which further routes this classifier supports."""
 
@@ -182,6 +189,9 @@ class ModelInfo(BaseModel):
     licence: str = Field(description="Licence of the weights.")
     precision: float | None = Field(
         default=None, description="The share of right answers that the threshold was set for."
+    )
+    species_list: SpeciesList | None = Field(
+        default=None, description="The list of species that counts in all answers; missing without one."
     )
     offers: Offers
     limits: Limits

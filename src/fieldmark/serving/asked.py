@@ -148,4 +148,4 @@ def _read(document: Any, names: Sequence[str]) -> Detections:
         document = {"images": [{"file": names[0], "detections": document}]}
     if isinstance(document, dict) and "images" in document and "annotations" not in document:
         document = {"detection_categories": None, **document}
-    return of_document(document, Path("boxes"))
+    return of_document(document, Path("boxes"), strict=True)

@@ -19,7 +19,6 @@ from fieldmark.utils.choices import (
     Grouping,
     HeadKind,
     OptimizerBits,
-    PriorKind,
     Quality,
     SplitMethod,
     Transfer,
@@ -38,7 +37,6 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "crop": get_args(Crop),
     "ensemble": get_args(Weighting),
     "quality": get_args(Quality),
-    "prior_kind": get_args(PriorKind),
     "optimizer_bits": get_args(OptimizerBits),
 }
 """The fields that are one of some words; those whose default is None may be None."""
@@ -101,8 +99,6 @@ class TrainConfig:
             empty, else that of the file.
         prior: which labels are to be expected where and when: `own`: as in the training photos; or a table of
             occurrences, a path, see `fieldmark.data.readers.occurrences`; None: it does not count.
-        prior_kind: a `kernel` of occurrences, a `network`, see `fieldmark.evaluation.location_network`, or
-            `auto`: the kernel, unless the network is shown to be better at new places.
         checklist: a checklist archive by which names of the table of occurrences are found, a `Path` or text,
             see `fieldmark.data.checklist`; None: only names of labels count.
         optimizer_bits: 8: fine-tuning keeps AdamW's two numbers for a weight in 8 bits each, not in 32.
@@ -130,7 +126,6 @@ class TrainConfig:
     boxes: Path | None = None
     box_threshold: float | None = None
     prior: str | None = None
-    prior_kind: PriorKind = "kernel"
     checklist: Path | None = None
     seed: int = 0
     engine: EngineName = "auto"
@@ -350,8 +345,6 @@ def _of_prior(config: TrainConfig) -> Iterator[str]:
             "--prior is chosen by photos that are measured in folds: leave it out, or what asks for a "
             "test part (--holdout, --quality best, --transfer and others)."
         )
-    if config.prior_kind != "kernel" and config.prior is None:
-        yield "--prior-kind is of a prior: name it with --prior."
     if config.checklist and config.prior in (None, "own"):
         yield "--checklist is for the names of a table of occurrences: name one with --prior."
     if config.checklist and not config.checklist.exists():

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fieldmark.data.locations import locations_of
+from fieldmark.data.locations import Locations, locations_of
 from fieldmark.data.readers.occurrences import read_occurrences
-from fieldmark.evaluation import location_prior, metrics
+from fieldmark.evaluation import intervals, location_prior, metrics
 from fieldmark.evaluation.comparison import Difference
-from fieldmark.evaluation.location_prior import FEWEST, LocationMeasure
+from fieldmark.evaluation.location_prior import FEWEST, KernelPrior, LocationMeasure
 from fieldmark.inference.classifier.location import LocationPrior
 from fieldmark.training.config import TrainConfig
-from fieldmark.training.prior_candidates import Candidate, Photos, of_table
 from fieldmark.training.stages import Outcome
 from fieldmark.training.summary import PriorSummary
 from fieldmark.utils.errors import InputError
@@ -60,13 +59,12 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
         easy = np.array(
             [at for at, row in enumerate(rows) if evaluation.photo_ids[row] not in hard], np.int64
         )
-        photos = Photos(here, y_N, places, easy, len(classifier.taxa), by_place=config.split == "location")
-        candidates = photos.candidates(config.prior_kind, config.seed)
+        by_place = config.split == "location"
+        learned = _of_photos(here, y_N, places, easy, len(classifier.taxa), config.seed, by_place=by_place)
     else:
         occurrences = read_occurrences(Path(config.prior), classifier.taxa, config.checklist)
-        candidates = of_table(*occurrences, len(classifier.taxa), here, config.prior_kind, config.seed)
-    taken = _preferred(candidates, log_p_NC, y_N, places)
-    known_NC, new_NC = taken.known_NC, taken.new_NC
+        learned = _of_table(*occurrences, len(classifier.taxa), here, config.seed)
+    known_NC, new_NC = learned.known_NC, learned.new_NC
     groups = [evaluation.groups[row] for row in rows]
     rule = location_prior.choose(
         log_p_NC, y_N, known_NC, places, classifier.taxonomy.levels, config.precision, groups
@@ -74,11 +72,11 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     measures = {"new places": location_prior.measure(log_p_NC, y_N, known_NC, new_NC, places)}
     if known_NC is not new_NC:
         measures["known places"] = location_prior.measure(log_p_NC, y_N, known_NC, known_NC, places)
-    prior = LocationPrior(taken.frequencies, rule)
+    prior = LocationPrior(learned.kernel, rule)
     for where, measured in measures.items():
         logger.info(sentence(prior, where, measured))
-    summary = PriorSummary(config.prior, taken.kind, rule.strength, measures)
-    about = {"occurrences": taken.occurrences, **prior.to_json(), **summary.to_dict()}
+    summary = PriorSummary(config.prior, rule.strength, measures)
+    about = {"occurrences": learned.occurrences, **prior.to_json(), **summary.to_dict()}
     if config.checklist:
         about["checklist"] = str(config.checklist)
     outcome = replace(outcome, summary=replace(outcome.summary, prior=summary))
@@ -88,21 +86,68 @@ def with_prior(outcome: Outcome, config: TrainConfig) -> tuple[Outcome, Mapping[
     return outcome, {"prior": about}, every_NC
 
 
-def _preferred(
-    candidates: Sequence[Candidate], log_p_NC: FloatArray, y_N: IntArray, places: Sequence[str]
-) -> Candidate:
-    """Return the first candidate, or the other one where the log-loss at new places is lower, and no tie."""
-    if len(candidates) == 1:
-        return candidates[0]
-    first, other = candidates
-    pairs = [(each.known_NC, each.new_NC) for each in (other, first)]
-    found = location_prior.compare(log_p_NC, y_N, pairs[0], pairs[1], places)
-    taken = other if found.interval[1] < 0 else first
-    logger.info(
-        f"Prior: log-loss at new places of the {other.kind} less that of the {first.kind}: "
-        f"{_against(found, '{:+.3f}')}; the {taken.kind} is taken."
-    )
-    return taken
+@dataclass(frozen=True, eq=False)
+class _Learned:
+    """A kernel, and its ratios (see `KernelPrior.log_ratios`) for the photos that are measured.
+
+    Attributes:
+        kernel: learned from all occurrences.
+        occurrences: how many.
+        known_NC: without those of the photo's place and day.
+        new_NC: without those of the photo's place; the same array where both are.
+    """
+
+    kernel: KernelPrior
+    occurrences: int
+    known_NC: FloatArray
+    new_NC: FloatArray
+
+
+def _of_photos(
+    here: Locations,
+    y_N: IntArray,
+    places: Sequence[str],
+    easy_E: IntArray,
+    classes: int,
+    seed: int,
+    *,
+    by_place: bool,
+) -> _Learned:
+    """Learn from photos, which it is measured on too.
+
+    With `by_place` no fold knows the place of a photo, and then the prior does not either.
+    """
+    rows = easy_E[location_prior.distinct(here.where(easy_E), y_N[easy_E], seed)]
+    days = [f"{place} {day}" for place, day in zip(places, here.day_N, strict=True)]
+    asked = places if by_place else days
+    names = [asked[row] for row in rows]
+    kernel = KernelPrior.fit(here.where(rows), y_N[rows], classes, names, seed)
+    new_NC = _ratios(kernel, here, places, rows)
+    known_NC = new_NC if by_place else _ratios(kernel, here, asked, rows)
+    return _Learned(kernel, len(rows), known_NC, new_NC)
+
+
+def _of_table(
+    occurrences: Locations, class_M: IntArray, classes: int, here: Locations, seed: int
+) -> _Learned:
+    """Learn from the occurrences of a table."""
+    rows = location_prior.distinct(occurrences, class_M, seed)
+    at = occurrences.where(rows)
+    cells = [f"{a:.1f},{b:.1f}" for a, b in zip(at.latitude_N, at.longitude_N, strict=True)]
+    kernel = KernelPrior.fit(at, class_M[rows], classes, cells, seed)
+    ratio_NC = _ratios(kernel, here)
+    return _Learned(kernel, len(rows), ratio_NC, ratio_NC)
+
+
+def _ratios(
+    kernel: KernelPrior, here: Locations, names: Sequence[str] | None = None, rows: IntArray | None = None
+) -> FloatArray:
+    """Compute the ratios of photos, each without those of its name; the kernel has the photos `rows`."""
+    unit_N = np.zeros(len(here), np.int64) if names is None else intervals.units(names, len(here))
+    keys_N4 = np.stack([here.latitude_N, here.longitude_N, here.day_N, unit_N], 1)
+    _, first_Q, back_N = np.unique(keys_N4, axis=0, return_index=True, return_inverse=True)
+    units = None if rows is None else (unit_N[first_Q], unit_N[rows])
+    return kernel.log_ratios(here.where(first_Q), units)[back_N.reshape(-1)]
 
 
 def sentence(prior: LocationPrior, where: str, found: LocationMeasure) -> str:

@@ -60,11 +60,13 @@ class PhotoCounts:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """How the photos were divided: the way, the seed, and a digest of the result."""
+    """How the photos were divided: the way, the seed, a digest of the result, and whether all photos of a
+    location stayed together."""
 
     way: str
     seed: int
     digest: str
+    by_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ class Provenance:
             photos=PhotoCounts(len(splits.train), len(splits.val), len(splits.test), data.table.reasons()),
             classes=len(splits.classes),
             data_digest=data.table.digest(),
-            split=SplitRecord(data.split.way, data.split.seed, data.split.digest),
+            split=SplitRecord(
+                *(data.split.way, data.split.seed, data.split.digest), by_place=config.split == "location"
+            ),
             epochs=len(best.curve),
             chosen={"learning_rate": setting.learning_rate, "weight_decay": setting.weight_decay},
             tried=tuple(asdict(Tried.of(each)) for each in fitted.fits),

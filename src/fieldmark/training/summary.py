@@ -86,13 +86,11 @@ class PriorSummary(Record):
 
     Attributes:
         source: what it was learned from: `own`, the photos, or a table of occurrences.
-        kind: `kernel` or `network`.
         strength: how much it counts; 0: not at all, as it is not shown to help.
         measured: the errors with and without it, at new and at known places.
     """
 
     source: str
-    kind: str
     strength: float
     measured: Mapping[str, LocationMeasure]
 

@@ -30,8 +30,6 @@ OutputFormat = Literal["text", "csv", "jsonl"]
 PhotoSize = Literal["original", "large", "medium", "small", "thumb", "square"]
 # What can be downloaded: the iNaturalist challenges and a selection from iNaturalist Open Data.
 PublishedSet = Literal["inat2017", "inat2018", "inat2019", "inat2021", "open-data"]
-# What a prior of places and times is: a kernel of occurrences, a small network, or the better of them.
-PriorKind = Literal["kernel", "network", "auto"]
 # How much is tried in training.
 Quality = Literal["fast", "good", "best"]
 # Whether bursts and near-duplicates are found and stay together.

@@ -7,9 +7,8 @@ COCO Camera Traps and iNaturalist 2017 and 2018) are pixels of a photo of the st
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,7 +26,6 @@ from fieldmark.data.detections import (
 )
 from fieldmark.data.photos import PhotoTable
 from fieldmark.data.readers import camtrap, coco, tabular
-from fieldmark.data.storage.places import Box
 from fieldmark.data.taxonomy import NO_ANIMAL
 from fieldmark.utils.errors import InputError
 
@@ -71,7 +69,7 @@ class BoxFile:
         Raises:
             InputError: the file cannot be read, or lists none of the photos.
         """
-        detections = read_boxes(self.path)
+        detections = boxes.of_photos(table, read_boxes(self.path))
         threshold = boxes.find_threshold(table, detections, self.threshold)
         found = boxes.cropped(table, detections, threshold.value)
         logger.info(threshold.summary)
@@ -82,8 +80,11 @@ class BoxFile:
 def read_boxes(path: Path) -> Detections:
     """Read a file of boxes in any of the formats.
 
+    Boxes that cannot be (without a width, say) are left out, with a warning of how many. A photo that has no
+    other counts as not listed, since it is unknown what it shows.
+
     Raises:
-        InputError: it cannot be read, is none of the formats, or has a box that is none.
+        InputError: it cannot be read, is none of the formats, or none of its boxes can be.
     """
     if not path.exists():
         raise InputError(f"{path} not found: name a file of boxes, that is {_EXPECTS}.")
@@ -94,39 +95,107 @@ def read_boxes(path: Path) -> Detections:
     return of_document(coco.load(path), path)
 
 
-def of_document(document: Any, path: Path) -> Detections:
-    """Return the boxes of a JSON document that was read from a file; raises InputError as `read_boxes`."""
-    for field, read in _JSON.items():
-        if isinstance(document, dict) and field in document:
-            return read(document, path)
+def of_document(document: Any, path: Path, *, strict: bool = False) -> Detections:
+    """Return the boxes of a JSON document that was read from a file; raises InputError as `read_boxes`, and
+    if it is `strict` also where one box cannot be."""
+    for name, read in _JSON.items():
+        if isinstance(document, dict) and name in document:
+            return read(document, _Gathered(path, strict))
     raise InputError(f"{path} has no boxes: expected is {_EXPECTS}.")
 
 
-def _of_megadetector(document: Any, path: Path) -> Detections:
+@dataclass
+class _Gathered:
+    """The boxes of a file while it is read: those that cannot be are left out and counted.
+
+    Attributes:
+        path: of the file.
+        strict: whether one that cannot be is an error.
+        of_file: the boxes of each photo.
+        doubtful: the photos with a box that was left out.
+        left_out: how many were.
+        first: the first of them, and why.
+    """
+
+    path: Path
+    strict: bool = False
+    of_file: dict[str, list[Detection]] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
+    left_out: int = 0
+    first: str = ""
+
+    def add(
+        self,
+        name: str,
+        category: Category,
+        sides: Any,
+        confidence: Any = 1.0,
+        *,
+        size: tuple[int, int] | None = None,
+        **more: Any,
+    ) -> None:
+        """Add a box of a photo: `[left, top, width, height]` as shares, or as pixels of a photo of a size."""
+        try:
+            found = Detection(box_of(sides, size), category, _confidence(confidence), **more)
+        except ValueError as why:
+            self.leave_out(name, sides, str(why))
+        else:
+            self.of_file.setdefault(name, []).append(found)
+
+    def leave_out(self, name: str, sides: Any, why: str) -> None:
+        """Count a box that cannot be; raises InputError in a strict reading."""
+        said = f"of {name}, is {sides}: {why}"
+        if self.strict:
+            raise InputError(f"{self.path}: a box, {said}.")
+        self.first = self.first or said
+        self.left_out += 1
+        self.doubtful.add(name)
+
+    def done(self, source: str, threshold: float | None = None, detector: str = "") -> Detections:
+        """Return the boxes, and say how many were left out; raises InputError where all were."""
+        if self.left_out and not any(self.of_file.values()):
+            raise InputError(
+                f"{self.path}: none of its {self.left_out:,} boxes can be; the first, {self.first}."
+            )
+        if self.left_out:
+            logger.warning(
+                f"{self.path}: boxes that cannot be are left out, {self.left_out:,}; the first, {self.first}."
+            )
+        found = {
+            name: tuple(each)
+            for name, each in self.of_file.items()
+            if name and (each or name not in self.doubtful)
+        }
+        return Detections(found, source, threshold, detector)
+
+
+def _of_megadetector(document: Any, into: _Gathered) -> Detections:
     categories = _categories(document.get("detection_categories"))
     about = _mapping(document.get("info"))
     typical = _mapping(about.get("detector_metadata")).get("typical_detection_threshold")
-    found = {}
-    for image in coco.entries_of(document, "images", path):
-        name = _text(image, "file", path)
+    for image in coco.entries_of(document, "images", into.path):
+        name = _text(image, "file", into.path)
         if image.get("failure"):
             continue  # the detector could not read it, so that nothing is known of it
-        entries = _list(image, "detections", path)
-        seen = _seen(entries, lambda each: categories.get(str(each.get("category"))), path, name)
-        found[name] = seen if image.get("frame_rate") is None else _in_frames(seen, image, path)
+        into.of_file.setdefault(name, [])
+        rate = _rate(image, into.path)
+        for each in _objects(image, name, into.path):
+            category, frame = categories.get(str(each.get("category"))), each.get("frame_number")
+            frame = frame if isinstance(frame, int) and frame >= 0 else None
+            if category is not None and (rate is None or frame is not None):
+                second = round(frame / rate, 3) if rate and frame is not None else None
+                sure = each.get("conf", 1.0)
+                into.add(name, category, each.get("bbox"), sure, frame=frame, second=second)
     threshold = float(typical) if isinstance(typical, int | float) and 0 <= typical <= 1 else None
-    return Detections(found, "megadetector", threshold, str(about.get("detector") or ""))
+    return into.done("megadetector", threshold, str(about.get("detector") or ""))
 
 
-def _in_frames(seen: tuple[Detection, ...], image: Mapping[str, Any], path: Path) -> tuple[Detection, ...]:
-    """Return the boxes of a clip with the times of their frames; one without a frame is of none."""
-    rate = image["frame_rate"]
-    if isinstance(rate, bool) or not isinstance(rate, int | float):
+def _rate(image: Mapping[str, Any], path: Path) -> float | None:
+    """Return the frames a second of a clip; None for a photo. A box of a clip without a frame is of none."""
+    rate = image.get("frame_rate")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float)):
         raise InputError(f"{path}: the frame_rate of {image['file']} is {rate!r}: it is a number.")
-    framed = [(each, each.frame) for each in seen if each.frame is not None]
-    if not rate > 0:
-        return tuple(each for each, _ in framed)
-    return tuple(replace(each, second=round(frame / rate, 3)) for each, frame in framed)
+    return None if rate is None else max(float(rate), 0.0)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -141,84 +210,66 @@ def _categories(given: Any) -> Mapping[str, Category]:
     return {number: name for number, name in named.items() if name}
 
 
-def _of_speciesnet(document: Any, path: Path) -> Detections:
-    found = {}
-    for each in coco.entries_of(document, "predictions", path):
-        name = _text(each, "filepath", path)
-        entries = _list(each, "detections", path)
-        found[name] = _seen(entries, lambda box: KNOWN_NAMES.get(str(box.get("label")).lower()), path, name)
-    return Detections(found, "speciesnet")
+def _of_speciesnet(document: Any, into: _Gathered) -> Detections:
+    for image in coco.entries_of(document, "predictions", into.path):
+        name = _text(image, "filepath", into.path)
+        into.of_file.setdefault(name, [])
+        for each in _objects(image, name, into.path):
+            if (category := KNOWN_NAMES.get(str(each.get("label")).lower())) is not None:
+                into.add(name, category, each.get("bbox"), each.get("conf", 1.0))
+    return into.done("speciesnet")
 
 
-def _list(entry: Mapping[str, Any], field: str, path: Path) -> list[Any]:
-    """Return a list in an entry; empty where it is missing or null, as for a photo that was not readable."""
-    value = entry.get(field)
+def _objects(image: Mapping[str, Any], name: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    """Return the detections of an image; none where they are null, as for a photo that was not readable."""
+    value = image.get("detections")
     if value is not None and not isinstance(value, list):
-        raise InputError(f"{path}: {field} of an image is no list: expected is {_EXPECTS}.")
-    return value or []
+        raise InputError(f"{path}: detections of an image is no list: expected is {_EXPECTS}.")
+    for each in value or []:
+        if not isinstance(each, dict):
+            raise InputError(f"{path}: a detection of {name} is no object: expected is {_EXPECTS}.")
+        yield each
 
 
-def _text(entry: Any, field: str, path: Path) -> str:
-    value = entry.get(field) if isinstance(entry, dict) else None
+def _text(entry: Any, name: str, path: Path) -> str:
+    value = entry.get(name) if isinstance(entry, dict) else None
     if not isinstance(value, str) or not value:
-        raise InputError(f"{path}: an image has no {field}: add it, or remove the entry.")
+        raise InputError(f"{path}: an image has no {name}: add it, or remove the entry.")
     return value
 
 
-def _seen(
-    entries: list[Any], category: Callable[[Any], Category | None], path: Path, name: str
-) -> tuple[Detection, ...]:
-    found = []
-    for each in entries:
-        if not isinstance(each, dict):
-            raise InputError(f"{path}: a detection of {name} is no object: expected is {_EXPECTS}.")
-        if (sort := category(each)) is not None:
-            box = _box(each.get("bbox"), path, name)
-            frame = each.get("frame_number")
-            number = frame if isinstance(frame, int) and frame >= 0 else None
-            sure = _confidence(each.get("conf", 1.0), path, name)
-            found.append(Detection(box, sort, sure, frame=number))
-    return tuple(found)
-
-
-def _confidence(value: Any, path: Path, name: str) -> float:
+def _confidence(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1.0001:
         return min(float(value), 1.0)
-    raise InputError(f"{path}: a box of {name} has the confidence {value!r}: it is a number from 0 to 1.")
+    raise ValueError(f"its confidence is {value!r}, which is no number from 0 to 1")
 
 
-def _box(value: Any, path: Path, name: str, size: tuple[int, int] | None = None) -> Box:
-    """Return a box of `[left, top, width, height]`: shares, or pixels of a photo of a size."""
-    try:
-        return box_of(value, size)
-    except ValueError as why:
-        raise InputError(f"{path}: a box of {name} is {value!r}: {why}.") from why
-
-
-def _of_coco(document: Any, path: Path) -> Detections:
+def _of_coco(document: Any, into: _Gathered) -> Detections:
     names = {
         str(each.get("id")): str(each.get("name", ""))
-        for each in coco.entries_of(document, "categories", path)
+        for each in coco.entries_of(document, "categories", into.path)
         if isinstance(each, dict)
     }
-    drawn: dict[str, list[Detection]] = defaultdict(list)
     images = {}
-    for each in coco.entries_of(document, "images", path):
-        images[str(each.get("id"))] = (_text(each, "file_name", path), each.get("width"), each.get("height"))
-    for each in coco.entries_of(document, "annotations", path):
+    for each in coco.entries_of(document, "images", into.path):
+        name = _text(each, "file_name", into.path)
+        images[str(each.get("id"))] = (name, each.get("width"), each.get("height"))
+        into.of_file.setdefault(name, [])
+    for each in coco.entries_of(document, "annotations", into.path):
         if not isinstance(each, dict) or "bbox" not in each or str(each.get("image_id")) not in images:
             continue
         name, wide, high = images[str(each["image_id"])]
-        if not (isinstance(wide, int) and isinstance(high, int) and wide > 0 and high > 0):
-            raise InputError(f"{path}: {name} has boxes in pixels but no width and height: add them.")
         label = names.get(str(each.get("category_id")), "")
-        if NO_ANIMAL.get(label.lower()) != "blank":
+        if NO_ANIMAL.get(label.lower()) == "blank":
+            continue
+        if isinstance(wide, int) and isinstance(high, int) and wide > 0 and high > 0:
             category: Category = KNOWN_NAMES.get(label.lower(), "animal")
-            box = _box(each["bbox"], path, name, (wide, high))
-            drawn[name].append(Detection(box, category, 1.0, label or None))
-    if not drawn:
-        raise InputError(f"{path} has no boxes: its annotations need a bbox; or name another file.")
-    return Detections({name: tuple(drawn.get(name, ())) for name, *_ in images.values()}, "coco")
+            into.add(name, category, each["bbox"], size=(wide, high), label=label or None)
+        else:
+            into.leave_out(name, each["bbox"], "it is in pixels, and the image has no width and height")
+    if not any(into.of_file.values()) and not into.left_out:
+        raise InputError(f"{into.path} has no boxes: its annotations need a bbox; or name another file.")
+    return into.done("coco")
 
 
 def _of_camtrap(about: Path) -> Detections:
@@ -227,24 +278,22 @@ def _of_camtrap(about: Path) -> Detections:
     columns = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
     wanted = ("mediaID", "observationType", "scientificName", "classificationProbability", *columns)
     rows = tabular.with_missing(observations, wanted).select(wanted).drop_nulls(["mediaID", *columns])
-    found: dict[str, list[Detection]] = {name: [] for name in paths.values()}
+    into = _Gathered(about, of_file={name: [] for name in paths.values()})
     for media_id, sort, label, probability, *box in rows.iter_rows():
-        name = paths.get(media_id)
-        if name is None or sort not in get_args(Category):
-            continue
-        numbers = [_number(each, about, name) for each in box]
-        confidence = 1.0 if probability is None else _number(probability, about, name)
-        found[name].append(Detection(_box(numbers, about, name), sort, confidence, label))
-    if not any(found.values()):
+        if (name := paths.get(media_id)) is not None and sort in get_args(Category):
+            sure = 1.0 if probability is None else _number(probability)
+            into.add(name, sort, [_number(each) for each in box], sure, label=label)
+    if not any(into.of_file.values()) and not into.left_out:
         raise InputError(f"{about} has no boxes: no observation of a photo has a bboxX.")
-    return Detections({name: tuple(each) for name, each in found.items()}, "camtrap-dp")
+    return into.done("camtrap-dp")
 
 
-def _number(text: Any, path: Path, name: str) -> float:
+def _number(text: Any) -> Any:
+    """Return the number in a cell of a table, also with a decimal comma; another text as it is."""
     try:
         return float(str(text).replace(",", "."))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: a box of {name} holds {text!r}: it must be a number.") from error
+    except ValueError:
+        return text
 
 
 def _of_table(path: Path) -> Detections:
@@ -261,22 +310,19 @@ def _of_table(path: Path) -> Detections:
     sure = "conf" if "conf" in rows.columns else "confidence"
     rows = tabular.with_missing(rows, (sure, "category", "label"))
     columns = (file_name, *sides, sure, "category", "label")
-    found: dict[str, list[Detection]] = defaultdict(list)
+    into = _Gathered(path)
     for name, *box, confidence, sort, label in rows.select(columns).iter_rows():
-        drawn = found[name or ""]
+        into.of_file.setdefault(name or "", [])
         if not name or box[0] is None:
             continue  # a photo without a box
         category = KNOWN_NAMES.get((sort or "animal").lower()) or _NUMBERS.get(sort or "")
         if category is not None:
-            numbers = [_number(each, path, name) for each in box]
-            value = 1.0 if confidence is None else _number(confidence, path, name)
-            drawn.append(
-                Detection(_box(numbers, path, name), category, _confidence(value, path, name), label)
-            )
-    return Detections({name: tuple(each) for name, each in found.items() if name}, "table")
+            value = 1.0 if confidence is None else _number(confidence)
+            into.add(name, category, [_number(each) for each in box], value, label=label)
+    return into.done("table")
 
 
-_JSON: dict[str, Callable[[Any, Path], Detections]] = {
+_JSON: dict[str, Callable[[Any, _Gathered], Detections]] = {
     "detection_categories": _of_megadetector,
     "predictions": _of_speciesnet,
     "annotations": _of_coco,

@@ -32,6 +32,8 @@ _NEEDED = {
 }
 _NOTHING = ["NA", "NaN", "nan"]
 """Empty cells, beside "", since Camtrap DP 1.0.2."""
+_WARM = r'"AmbientTemperature"\s*:\s*"?(-?\d{1,2}(?:\.\d+)?)(?:\s*°?C)?\s*"?\s*[,}]'
+"""The temperature in `exifData`, in degrees Celsius, under ExifTool's name of it."""
 _NO_ANIMAL = ("blank", "human", "vehicle")
 
 
@@ -51,10 +53,11 @@ def _read(path: Path) -> PhotoTable:
     labels = _labels(media, tables["observations"])
     rows = tabular.add(media, labels, on="mediaID")
     rows = tabular.add(rows, _places(tables["deployments"]), on="deploymentID")
-    rows = tabular.with_missing(rows, ("eventID",))
+    rows = tabular.with_missing(rows, ("eventID", "exifData"))
     named = rows.select(pl.col("filePath").fill_null(""), "mediaID")
     given = rows.select(
         *("label", "group", *DEGREES),
+        temperature=pl.col("exifData").str.extract(_WARM).cast(pl.Float64, strict=False),
         id="mediaID",
         location="group",
         deployment="deploymentID",

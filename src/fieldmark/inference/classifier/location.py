@@ -11,8 +11,7 @@ import numpy as np
 
 from fieldmark.data.locations import Locations, day_of_year
 from fieldmark.data.taxonomy import Taxon
-from fieldmark.evaluation import location_network, metrics
-from fieldmark.evaluation.location_network import NetworkPrior
+from fieldmark.evaluation import metrics
 from fieldmark.evaluation.location_prior import MOST, STRENGTHS, KernelPrior, LocationRule
 from fieldmark.inference.classifier import validation
 from fieldmark.inference.classifier.answers import Prediction
@@ -22,8 +21,7 @@ from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray, IntArray
 
 FILE = "prior.safetensors"
-Frequencies = KernelPrior | NetworkPrior
-_NUMBERS = ("kilometres", "days", "smoothing")  # of a kernel
+_NUMBERS = ("kilometres", "days", "smoothing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +33,7 @@ class LocationPrior:
         rule: how they are combined with a photo's probabilities.
     """
 
-    frequencies: Frequencies
+    frequencies: KernelPrior
     rule: LocationRule
 
     @property
@@ -70,17 +68,12 @@ class LocationPrior:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the tensors as a JSON object."""
-        own = self.frequencies
-        about: dict[str, Any] = {"kind": "network", "smoothing": own.smoothing}
-        if isinstance(own, KernelPrior):
-            about = {name: getattr(own, name) for name in _NUMBERS}
+        about = {name: getattr(self.frequencies, name) for name in _NUMBERS}
         thresholds = {rank: asdict(each) for rank, each in self.rule.thresholds.items()}
         return {**about, **asdict(self.rule), "thresholds": thresholds}
 
     def _tensors(self) -> dict[str, Any]:
         own = self.frequencies
-        if isinstance(own, NetworkPrior):
-            return {name: np.ascontiguousarray(each) for name, each in sorted(own.weights.items())}
         return {
             "latitude": np.ascontiguousarray(own.locations.latitude_N),  # a column of a matrix is not
             "longitude": np.ascontiguousarray(own.locations.longitude_N),
@@ -106,13 +99,12 @@ class LocationPrior:
         raw = (folder / FILE).read_bytes()
         if io.sha256(raw) != digests[FILE]:
             raise ValueError(f"{FILE} is not the file that was written with it")
-        read = _network if about.get("kind") == "network" else _kernel
         rule = LocationRule(
             validation.number(about, "strength", STRENGTHS[1], STRENGTHS[-1]),
             validation.number(about, "temperature", 1e-3, 1e3),
             validation.thresholds(about["thresholds"]),
         )
-        return cls(read(tensors_in(raw), about, classes), rule)
+        return cls(_kernel(tensors_in(raw), about, classes), rule)
 
 
 def _kernel(tensors: Mapping[str, Any], about: Mapping[str, Any], classes: int) -> KernelPrior:
@@ -126,16 +118,6 @@ def _kernel(tensors: Mapping[str, Any], about: Mapping[str, Any], classes: int) 
         raise ValueError(f"{FILE} does not hold occurrences of {classes} labels")
     numbers = {name: validation.number(about, name, 1e-3, 1e6) for name in _NUMBERS}
     return KernelPrior(Locations(latitude_N, longitude_N, day_N), class_N, classes, **numbers)
-
-
-def _network(tensors: Mapping[str, Any], about: Mapping[str, Any], classes: int) -> NetworkPrior:
-    shapes = location_network.shapes(classes)
-    sound = all(each.dtype == np.float32 and np.isfinite(each).all() for each in tensors.values())
-    if not sound or {name: each.shape for name, each in tensors.items()} != shapes:
-        raise ValueError(f"{FILE} does not hold a network of {classes} labels")
-    if min(tensors["overall"].min(), tensors["spread"].min()) <= 0:
-        raise ValueError(f"{FILE} has frequencies, or a spread of places, that are not above 0")
-    return NetworkPrior(tensors, validation.number(about, "smoothing", 1e-3, 1e3))
 
 
 def _whole(values: Any) -> IntArray:

@@ -47,6 +47,13 @@ def _body(classifier: Classifier) -> Iterator[str]:
         yield from _members(classifier)
     if "how" in made.get("chosen", {}):
         yield from _tried(made)
+    if classifier.prior:
+        strength = f"{classifier.prior.rule.strength:g}"
+        yield f"**Places and times.** Where and when a photo was taken counts, with the strength {strength},"
+        yield "where it is known. An exported ONNX file leaves this out: it answers as without a place."
+        yield ""
+    if classifier.favoured:
+        yield from (f"**List of species.** {classifier.favoured.said}", "")
     licence = made.get("licence", "unknown")
     yield from (f"**Licence of the weights.** {licence}. The photos have their own licences.", "")
     yield from ("**Use.**", "", "```", "fieldmark predict FOLDER photo.jpg", "```", "")

@@ -116,13 +116,14 @@ class ListPrior:
         return replace(self, listed_C=self.listed_C[list(columns)])
 
     @cached_property
-    def _ratio_C(self) -> FloatArray:
+    def ratio_C(self) -> FloatArray:
+        """What is added to the logits."""
         return np.where(self.listed_C, 0, np.log(FLOOR)).astype(np.float32)
 
     def logits(self, logits_NC: FloatArray) -> FloatArray:
         """Compute logits with the list from those without it, shape (N, C)."""
-        return logits_NC + self._ratio_C
+        return logits_NC + self.ratio_C
 
     def without(self, logits_NC: FloatArray) -> FloatArray:
         """Compute log-probabilities without the list from logits with it, shape (N, C)."""
-        return metrics.log_softmax32(logits_NC - self._ratio_C)
+        return metrics.log_softmax32(logits_NC - self.ratio_C)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from fieldmark import inference
 from fieldmark.inference.classifier import Classifier, stacked
 from fieldmark.inference.classifier.ensemble_member import computed, in_tier, running
-from fieldmark.inference.export.graph import FORMAT, assemble, describe, trunks_of
+from fieldmark.inference.export.graph import FORMAT, assemble, describe, left_out, trunks_of
 from fieldmark.inference.export.validation import (
     CHECKED,
     ROUNDED,
@@ -136,7 +136,8 @@ def export(
     """Write a classifier as one ONNX file, if its predictions agree with the classifier's.
 
     Args:
-        path: the file; it is written completely or not at all.
+        path: the file; it is written completely or not at all. A list of species (`favouring`) and the prior
+            of one place (`at`) are in it; that of any place is left out, with a warning.
         photos: decoded photos, uint8 (H, W, 3), to check with and, for int8, to calibrate on; a dozen
             generated pictures of many shapes are added for the check.
         compute: `exact`, or `int8`: the network in 8-bit integers, which is less exact and a quarter of the
@@ -182,6 +183,8 @@ def export(
     describe(model, classifier, parity, loss)
     data = model.SerializeToString()
     io.write_bytes(path, data)
+    if said := left_out(classifier):
+        logger.warning(said)
     return Exported(path, len(data), parity, loss, faster)
 
 

@@ -90,7 +90,8 @@ def _run(add: preprocessing.Nodes, prefix: str, trunk: onnx.ModelProto, crops: S
 
 
 def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: Classifier) -> str:
-    """Add the softmax and the mean of the members: float32 (1, C) of each to (C,)."""
+    """Add the mean of the members, a list of species, the prior of one place and the softmax: float32 (1, C)
+    of each to (C,)."""
     mixed = scores[0]
     if len(scores) > 1:
         logs = [add("LogSoftmax", each, axis=1) for each in scores]
@@ -98,6 +99,11 @@ def _probabilities(add: preprocessing.Nodes, scores: Sequence[str], classifier: 
         shifted = [add("Add", log, shift) for log, shift in zip(logs, shifts, strict=True)]
         mixed = add("ReduceLogSumExp", add("Concat", *shifted, axis=0), axes=[0], keepdims=1)
     mixed = add("Div", mixed, add.constant(classifier.temperature, np.float32))
+    if classifier.favoured is not None:
+        mixed = add("Add", mixed, add.constant(classifier.favoured.ratio_C, np.float32))
+    if (here := classifier.local) is not None:
+        mixed = add("Add", mixed, add.constant(here.rule.strength * here.ratio_C, np.float32))
+        mixed = add("Div", mixed, add.constant(here.rule.temperature, np.float32))
     return add("Squeeze", add("Softmax", mixed, axis=1), add.constant([0], np.int64))
 
 
@@ -133,6 +139,16 @@ def trunks_of(classifier: Classifier) -> list[onnx.ModelProto]:
     return [each.graph() for each in classifier.networks]
 
 
+def left_out(classifier: Classifier) -> str:
+    """Say in a sentence what answers of the classifier may depend on, and the graph has not; else ""."""
+    if classifier.prior is None or classifier.local is not None:
+        return ""
+    return (
+        f"The prior of places and times (strength {classifier.prior.rule.strength:g}) is not in the file, "
+        "which knows no place: its answers are those of photos without one (`predict --no-prior`)."
+    )
+
+
 def describe(model: onnx.ModelProto, classifier: Classifier, parity: Parity, loss: Parity | None) -> None:
     """Add the class list, the taxonomy, the thresholds and the provenance as metadata."""
     from onnx import helper
@@ -146,6 +162,8 @@ def describe(model: onnx.ModelProto, classifier: Classifier, parity: Parity, los
         "known_from": classifier.ood.threshold if classifier.ood else None,
         "ood": classifier.ood.to_json() if classifier.ood else None,
         "temperature": classifier.temperature,
+        "favoured": classifier.favoured.to_json() if classifier.favoured else None,
+        "left_out": [left_out(classifier)] if left_out(classifier) else [],
         "preprocess": classifier.lead.to_json()["preprocess"],
         "members": [each.to_json() for each in classifier.members],
         "check": asdict(parity),

@@ -67,9 +67,16 @@ def _event(record: Record) -> dict[str, str]:
     name = event_id(record)
     end = timestamp(event["end"])
     count = str(event["count"] or "")
-    level = {"mediaID": "", "eventID": name, "observationLevel": "event", "eventEnd": end, "count": count}
-    also = "; ".join(f"also {each['name']} ({each['count']})" for each in event["also"])
-    return level | ({"observationTags": also} if also else {})
+    return {"mediaID": "", "eventID": name, "observationLevel": "event", "eventEnd": end, "count": count}
+
+
+def _tags(record: Record) -> str:
+    """Return what an observation has no column for: further species of an event, and the temperature (°C)."""
+    also = record["event"]["also"] if "event" in record else []
+    tags = [f"also:{each['name']} ({each['count']})" for each in also]
+    if "temperature" in record:
+        tags.append(f"temperature:{record['temperature']:g}")
+    return " | ".join(tags)
 
 
 def _box(record: Record) -> dict[str, str]:
@@ -97,6 +104,7 @@ def _row(record: Record, options: FormatOptions, deployments: Deployments) -> di
         "observationLevel": "media",
         "observationType": "animal" if unnamed else answer.kind,
         "scientificName": answer.name,
+        "observationTags": _tags(record),
         "observationComments": answer.remark,
         **_box(record),
         **_event(record),

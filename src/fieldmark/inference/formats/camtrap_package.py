@@ -6,6 +6,7 @@ person knows (contributors, licences, the project's design) is kept from an earl
 
 from __future__ import annotations
 
+import json
 import logging
 import mimetypes
 import os
@@ -88,12 +89,19 @@ def _media(photos: Iterable[Record], deployments: Deployments, folder: Path) -> 
             "filePublic": "false",
             "fileName": file.rpartition("/")[2],
             "fileMediatype": mimetypes.guess_type(file)[0] or "image/jpeg",
+            "exifData": _exif(record),
             "mediaComments": record.get("rejected") or record.get("note") or "",
         }
     ids = Counter(row["mediaID"] for row in found.values())
     if twice := next((name for name, count in ids.items() if count > 1), None):
         raise InputError(f"Two photos have the id {twice!r}: predict their lists one after the other.")
     return found
+
+
+def _exif(record: Record) -> str:
+    """Return what the tables have no other column for, under ExifTool's name of it."""
+    warm = {"AmbientTemperature": record["temperature"]} if "temperature" in record else {}
+    return json.dumps({"EXIF": warm}) if warm else ""
 
 
 def _absolute(name: str, folder: Path) -> str:

@@ -1,10 +1,14 @@
 """Darwin Core, occurrences as CSV: a row a photo (https://dwc.tdwg.org/terms/).
 
 A row of a classifier names it as identifier, with the status "unverified". The identification by a person is
-a row apart.
+a row apart. When, where and at which temperature are those of the photo's list, or of its EXIF data.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 from fieldmark.data.taxonomy import RANKS
 from fieldmark.inference.formats.answer import answer_of
@@ -16,6 +20,7 @@ TERMS = (
     *("occurrenceID", "basisOfRecord", "associatedMedia", "scientificName", "taxonRank"),
     *(*RANKS[:-1], "specificEpithet", "vernacularName", "identifiedBy", "dateIdentified"),
     *("identificationVerificationStatus", "identificationRemarks"),
+    *("eventDate", "decimalLatitude", "decimalLongitude", "dynamicProperties"),
 )
 
 
@@ -28,6 +33,8 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
         "basisOfRecord": "MachineObservation",
         "associatedMedia": record["file_name"],
         "identificationRemarks": answer.remark,
+        "eventDate": record.get("taken", ""),
+        **_surroundings(record),
     }
     if answer.kind == "unclassified":
         return row
@@ -48,6 +55,17 @@ def _row(record: Record, options: FormatOptions) -> dict[str, str]:
     }
 
 
-DARWIN_CORE = Writer.of_rows(
-    "darwin-core", ".dwc.csv", TERMS, lambda records, options: (_row(each, options) for each in records)
-)
+def _surroundings(record: Record) -> dict[str, str]:
+    terms = {"decimalLatitude": "latitude", "decimalLongitude": "longitude"}
+    values = cast("dict[str, object]", record)
+    found = {term: str(values[name]) for term, name in terms.items() if name in values}
+    if "temperature" in record:
+        found["dynamicProperties"] = json.dumps({"temperatureInCelsius": record["temperature"]})
+    return found
+
+
+def _rows(records: Iterable[Record], options: FormatOptions) -> Iterator[Mapping[str, str]]:
+    return (_row(each, options) for each in records)
+
+
+DARWIN_CORE = Writer.of_rows("darwin-core", ".dwc.csv", TERMS, _rows, timed="local")

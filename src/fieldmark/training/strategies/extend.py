@@ -18,7 +18,7 @@ import polars as pl
 from fieldmark.data import readers, synonyms
 from fieldmark.data.dataset import Dataset
 from fieldmark.data.merge import merge
-from fieldmark.data.photos import PhotoTable
+from fieldmark.data.photos import PhotoTable, by_location
 from fieldmark.data.split import PARTS, Split, split_photos, undivided
 from fieldmark.evaluation import intervals, metrics
 from fieldmark.evaluation.comparison import difference
@@ -33,6 +33,7 @@ from fieldmark.training.stages import Fitted, Outcome, Prepared
 from fieldmark.training.strategies.extend_config import ExtendConfig, as_trained
 from fieldmark.training.strategies.folds import cross_fitted
 from fieldmark.training.strategies.single import fitted, sweep
+from fieldmark.utils.choices import SplitMethod
 from fieldmark.utils.errors import InputError
 from fieldmark.utils.typing import FloatArray
 
@@ -91,6 +92,11 @@ class ExtendStrategy:
         old = _read(classifier, model, accepted)
         new = accepted.apply(_new_photos(photos, old, config))
         how = as_trained(old.classifier, old.split, config)
+        if how.split == "location" and new.frame["location"].null_count() == len(new):
+            raise InputError(
+                f"{model} was measured at new places (--split location), and no photo in {photos} has a "
+                "location: give their list a column location."
+            )
         return cls(model, new, photos.resolve().name, old, how)
 
     @property
@@ -106,6 +112,8 @@ class ExtendStrategy:
     def prepare(self) -> Prepared:
         """Merge old and new photos, and compute the features of the new ones."""
         table = merge([self.old.table, self.new], keep_first=True)
+        if self.config.split == "location":
+            table = by_location(table)
         made = self.old.classifier.provenance.get("name", self.model.name)
         corrected = self._corrected(table)
         split = extended_split(self.old.split, table, corrected=len(corrected) > 0)
@@ -225,9 +233,9 @@ def _alike(members: Sequence[Member]) -> bool:
 def extended_split(old: Split, table: PhotoTable, *, corrected: bool = False) -> Split:
     """The old split with the new photos in it.
 
-    No old photo changes its part. A new photo of a group that is known goes where its group is; the
-    others are divided by classes with the same seed, a tenth to choose by and a tenth to measure
-    on.
+    No old photo changes its part. A new photo of a group that is known goes where its group is, which is its
+    place in a split by location; the others are divided by classes with the same seed, a tenth to choose by
+    and a tenth to measure on, and by location where the old ones are.
 
     Args:
         old: of the photos that were there.
@@ -254,18 +262,18 @@ def extended_split(old: Split, table: PhotoTable, *, corrected: bool = False) ->
     followed = new.join(known, on="group").select("id", "part")
     rest = table.with_frame(new.filter(~pl.col("id").is_in(followed["id"].implode())))
     if old.way != "folds":
-        drawn = _drawn(rest, old.seed)
+        drawn = _drawn(rest, old.seed, "location" if old.way == "location" else "stratified")
     else:
         drawn = undivided(rest).frame if len(rest) else followed.clear()
     return Split(pl.concat([old.frame, followed, drawn]).sort("id"), old.seed, old.way)
 
 
-def _drawn(rest: PhotoTable, seed: int) -> pl.DataFrame:
+def _drawn(rest: PhotoTable, seed: int, way: SplitMethod) -> pl.DataFrame:
     """The parts of the photos that stand alone; all to learn from where they are too few to divide."""
     if len(rest) >= _FEWEST:
         test = 0.0 if rest.has_test else 0.1
         try:
-            return split_photos(rest, val=0.1, test=test, seed=seed).frame
+            return split_photos(rest, val=0.1, test=test, seed=seed, way=way).frame
         except InputError as error:
             logger.info(f"{error} All are learned from.")
     return rest.frame.select("id", part=pl.lit("train"))

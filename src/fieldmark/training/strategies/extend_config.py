@@ -11,7 +11,7 @@ from fieldmark.data.readers.occurrences import check_columns
 from fieldmark.data.split import Split
 from fieldmark.inference.classifier import Classifier
 from fieldmark.training.config import TrainConfig
-from fieldmark.utils.choices import Compute, EngineName, Grouping, PriorKind
+from fieldmark.utils.choices import Compute, EngineName, Grouping
 from fieldmark.utils.errors import InputError
 
 NONE = "none"
@@ -33,7 +33,6 @@ class ExtendConfig:
         thumbnails: whether small pictures of training photos go into the folder.
         prior: which labels are to be expected where and when, as in `TrainConfig`, or `none`; None: learned
             anew from what it was learned from in training.
-        prior_kind: as in `TrainConfig`; None: as trained.
         checklist: as in `TrainConfig`; None: that of the training, with its prior.
     """
 
@@ -45,7 +44,6 @@ class ExtendConfig:
     compute: Compute | None = None
     thumbnails: bool = False
     prior: str | Path | None = None
-    prior_kind: PriorKind | None = None
     checklist: Path | None = None
 
 
@@ -66,6 +64,7 @@ def as_trained(classifier: Classifier, split: Split, config: ExtendConfig) -> Tr
         groups=config.groups or made.get("groups", "auto"),
         precision=threshold.precision if threshold else TrainConfig.precision,
         seed=split.seed,
+        split="location" if (made.get("split") or {}).get("by_place") else "stratified",
         engine=config.engine,
         thumbnails=config.thumbnails,
         **_prior(made.get("prior") or {}, split, config),
@@ -82,8 +81,6 @@ def _prior(made: Mapping[str, Any], split: Split, config: ExtendConfig) -> dict[
     if checklist and prior in (None, NONE, "own"):
         raise InputError("--checklist is for the names of a table of occurrences: name one with --prior.")
     if prior in (None, NONE):
-        if config.prior_kind:
-            raise InputError("--prior-kind is of a prior: name it with --prior.")
         return {}
     if split.way != "folds":
         raise InputError(
@@ -99,8 +96,4 @@ def _prior(made: Mapping[str, Any], split: Split, config: ExtendConfig) -> dict[
         check_columns(Path(prior))
     if checklist and not Path(checklist).exists():
         raise InputError(f"The checklist {checklist} is not there: name it with --prior and --checklist.")
-    return {
-        "prior": prior,
-        "prior_kind": config.prior_kind or made.get("kind", "kernel"),
-        "checklist": checklist,
-    }
+    return {"prior": prior, "checklist": checklist}

@@ -1,9 +1,10 @@
-"""A small network of place and time: how likely each class is to be there, learned from occurrences.
+"""A small network of place and time, which the benchmark `places` compares with the kernel of the package.
 
 A residual network of sines and cosines of latitude, longitude and day gives each class a probability. It is
 learned as that of Cole and others, "Spatial implicit neural representations for global-scale species
 mapping" (2023), by their full assume-negative loss: at an occurrence all other classes count as absent, and
-at random places all do. What counts here is the share of each class among all.
+at random places all do. What counts here is the share of each class among all. It was better nowhere, so it
+is no part of the package.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fieldmark.data.cross_validation import FOLDS
 from fieldmark.data.locations import Locations
+from fieldmark.evaluation import intervals
 from fieldmark.evaluation.location_prior import FLOOR
 from fieldmark.utils import random
 from fieldmark.utils.typing import DoubleArray, FloatArray, IntArray
@@ -63,13 +66,6 @@ class NetworkPrior:
         found: DoubleArray = raw_C / raw_C.sum()
         return found
 
-    def only(self, columns: Sequence[int]) -> NetworkPrior:
-        """Return the prior of some of the classes."""
-        rows = list(columns)
-        few = {name: self.weights[name][..., rows] for name in ("out.weight", "out.bias")}
-        overall = self.weights["overall"][rows]
-        return replace(self, weights={**self.weights, **few, "overall": overall / overall.sum()})
-
     def presence(self, at: Locations) -> FloatArray:
         """Compute the probability of each class to be present, shape (Q, C)."""
         found = np.empty((len(at), self.classes), np.float32)
@@ -88,10 +84,6 @@ class NetworkPrior:
         p_QC = np.tile(self.overall_C, (len(at), 1))
         p_QC[known_N] = shares(self.presence(at.where(known_N)), self.overall_C, self.smoothing)
         return p_QC
-
-    def log_ratios(self, at: Locations) -> FloatArray:
-        """Compute the logarithms of `probabilities` over the frequencies overall, shape (Q, C)."""
-        return np.log(self.probabilities(at) / self.overall_C).astype(np.float32)
 
 
 def shares(presence_QC: FloatArray, overall_C: DoubleArray, smoothing: float) -> DoubleArray:
@@ -179,6 +171,28 @@ def fit(locations: Locations, class_N: IntArray, classes: int, seed: int = 0) ->
             decay = _DECAY * weights[name] if name.endswith("weight") else 0
             weights[name] = (weights[name] - rate * (move + decay)).astype(np.float32)
     return NetworkPrior(weights)
+
+
+def fitted(
+    locations: Locations, class_N: IntArray, classes: int, places: Sequence[str], seed: int = 0
+) -> NetworkPrior:
+    """Learn the network, with the smoothing that has the least cross-entropy on places that were left out."""
+    whole = fit(locations, class_N, classes, seed)
+    unit_N = intervals.units(places, len(class_N))
+    order = random.generator(seed, "prior folds").permutation(int(unit_N.max()) + 1)
+    fold_N = order[unit_N] % FOLDS
+    presence_NC = np.zeros((len(class_N), classes), np.float32)
+    for fold in range(FOLDS):
+        here_N, learn_N = fold_N == fold, fold_N != fold
+        if here_N.any() and learn_N.any():
+            part = fit(locations.where(learn_N), class_N[learn_N], classes, seed)
+            presence_NC[here_N] = part.presence(locations.where(here_N))
+
+    def loss(smoothing: float) -> float:
+        p_NC = shares(presence_NC, whole.overall_C, smoothing)
+        return -float(np.log(p_NC[np.arange(len(class_N)), class_N]).mean())
+
+    return replace(whole, smoothing=min(SMOOTHING, key=loss))
 
 
 def shapes(classes: int) -> dict[str, tuple[int, ...]]:
