@@ -78,6 +78,16 @@ def test_the_version_and_the_help(run) -> None:
         assert run(command, "--help").code == 0
 
 
+def test_a_python_that_runs_a_command_goes_on_as_before(run) -> None:
+    mine = lambda *_: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, mine), sys.unraisablehook, sys.stdout
+    try:
+        assert run("--version").code == 0
+        assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook, sys.stdout) == (mine, *before[1:])
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+
+
 def test_the_script_is_installed_and_answers_at_once() -> None:
     """Nothing heavy is imported before a command is chosen."""
     heavy = "{'torch', 'polars', 'numpy'}"

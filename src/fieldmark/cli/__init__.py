@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Annotated, TextIO, cast
 
@@ -105,15 +106,28 @@ def _stop_again(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
 
 
+@contextmanager
+def _as_program() -> Iterator[None]:
+    """Stop at SIGTERM as at Ctrl-C, and print names of files and classes, whose origin is unknown, with their
+    control characters written out; afterwards all is as before, for a Python that goes on."""
+    out, hook, term = sys.stdout, sys.unraisablehook, None
+    with suppress(ValueError):  # not in the main thread
+        term = signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook, sys.stdout = _stop_again, cast(TextIO, PrintableStream(out))
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.stdout = hook, out
+        if term is not None:
+            signal.signal(signal.SIGTERM, term)
+
+
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C or SIGTERM."""
     configure_command_line()
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _stop)
-    sys.unraisablehook = _stop_again
-    sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
-        command_line(next(iter(sys.argv[1:]), ""))()
+        with _as_program():
+            command_line(next(iter(sys.argv[1:]), ""))()
     except FieldmarkError as error:
         logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
