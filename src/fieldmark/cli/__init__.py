@@ -7,6 +7,7 @@ a file beside these with a function of the same name, and the name in `COMMANDS`
 from __future__ import annotations
 
 import _thread
+import errno
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, TextIO, cast
 
 import typer
@@ -22,6 +24,7 @@ import typer
 from fieldmark import __version__
 from fieldmark.cli.help import Command, Group, describe
 from fieldmark.utils.errors import FieldmarkError
+from fieldmark.utils.io import not_written
 from fieldmark.utils.logging import configure_command_line
 from fieldmark.utils.printable import PrintableStream
 
@@ -38,6 +41,7 @@ COMMANDS = {
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # wherever it is met: no defect of ours
 
 
 def version(value: bool) -> None:
@@ -147,3 +151,8 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of the output has closed it (`fieldmark predict … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in _OF_A_DISK or not error.filename:
+            raise
+        logger.error(f"fieldmark: {not_written(Path(os.fsdecode(error.filename)), error)}")
+        sys.exit(EXIT_INPUT)
