@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import inspect
 import json
 import os
@@ -76,6 +77,26 @@ def test_the_version_and_the_help(run) -> None:
     for command in ("index", "stats", "split", "train", "predict", "study", "demo"):
         assert command in everything.out
         assert run(command, "--help").code == 0
+
+
+def test_a_python_that_runs_a_command_goes_on_as_before(run) -> None:
+    mine = lambda *_: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, mine), sys.unraisablehook, sys.stdout
+    try:
+        assert run("--version").code == 0
+        assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook, sys.stdout) == (mine, *before[1:])
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+
+
+def test_a_disk_that_refuses_is_one_sentence_wherever_it_is_met(run, monkeypatch) -> None:
+    def refused() -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/photos/x.part")
+
+    monkeypatch.setattr("fieldmark.cli.command_line", lambda _: refused)
+    done = run("index")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith("fieldmark: /photos/x.part could not be written (Read-only file system)")
 
 
 def test_the_script_is_installed_and_answers_at_once() -> None:

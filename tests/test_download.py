@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -206,6 +207,17 @@ def test_a_later_run_goes_on_and_never_joins_two_versions(published: Any, tmp_pa
     part.with_name(f"{part.name}.json").write_text('{"version": "\\"older\\"", "bytes": 99}')
     download.fetch_challenge(published.challenge, out, QUICK)
     assert readers.read(out).kept.height == 8
+
+
+def test_a_disk_that_refuses_the_last_step_is_one_sentence(
+    published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("fieldmark.utils.io.settle", refused)
+    with pytest.raises(InputError, match=r"could not be written \(Read-only file system\)"):
+        download.fetch_challenge(published.challenge, tmp_path / "inat", QUICK)
 
 
 def test_wrong_bytes_are_thrown_away(published: Any, tmp_path: Path) -> None:

@@ -229,10 +229,10 @@ def test_what_killed_writers_left_is_removed_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = tmp_path / ".a.json.0123abcd.part", tmp_path / ".b.json.0123abcd.part"
-    mine = tmp_path / ".notes.part"
-    for path in (old, new, mine):
+    mine, of_safetensors = tmp_path / ".notes.part", tmp_path / ".tmpNHtsNy"
+    for path in (old, new, mine, of_safetensors):
         path.write_text("half")
-    for path in (old, mine):
+    for path in (old, mine, of_safetensors):
         os.utime(path, (0, 0))
     io.write_json(tmp_path / "c.json", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, mine.name, "c.json"]

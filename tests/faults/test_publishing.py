@@ -447,6 +447,15 @@ def test_links_modes_and_files_of_the_user_stay(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "mine").readlink() == Path("nowhere")
 
 
+def test_what_safetensors_was_writing_when_it_was_killed_is_not_taken_for_the_users(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    killed = tmp_path / ".out.staging-01234567"
+    killed.mkdir()
+    (killed / ".tmpNHtsNy").touch()
+    write(tmp_path / "out", "new")
+    assert ".tmpNHtsNy" not in names(tmp_path / "out")
+
+
 def test_the_folder_of_the_process_itself_is_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from tests.torture import commands
 from tests.torture.commands import COMMANDS, Command
 from tests.torture.shim import Fault
 
+from fieldmark.utils import io
+
 _DAY = 25 * 3600  # seconds: temporary files younger than a day may be another process's, and stay
 
 # What may differ between two equal runs: times, and how much of the work was in the cache already.
@@ -39,8 +41,8 @@ _TIMES = (
 # What may stay in the cache until its folder is next written to: a killed writer's mark (features/cache.py),
 # its lock, which the system has freed, and its temporary files; how long features took, which is of the last
 # run that computed any; and what ONNX Runtime keeps among the temporary files.
-_STAYS = re.compile(r"cache/.*(unsynced\.bin|/lock|\.part|/cost\.json)|tmp/\.ses")
-_RANDOM = re.compile(r"(?<=[.-])[0-9a-f]{8}(?=\.part|/|$)|(?<=fieldmark-)\d+-\w+")
+_STAYS = re.compile(r"cache/.*(unsynced\.bin|/lock|\.part|/\.tmp\w{6}|/cost\.json)|tmp/\.ses")
+_RANDOM = re.compile(r"(?<=[.-])[0-9a-f]{8}(?=\.part|/|$)|(?<=fieldmark-)\d+-\w+|(?<=/\.tmp)\w{6}$")
 _TEXT = (".json", ".md", ".html", ".jsonl", ".journal")
 
 
@@ -204,7 +206,7 @@ def _age(folder: Path) -> None:
     """Make temporary files so old that nobody can be writing them any more."""
     old = time.time() - _DAY
     for path in folder.rglob("*"):
-        if path.name.endswith(".part") or path.parent.name == "tmp":
+        if io.TEMPORARY.fullmatch(path.name) or path.name.endswith(".part") or path.parent.name == "tmp":
             os.utime(path, (old, old), follow_symlinks=False)
 
 

@@ -7,13 +7,16 @@ a file beside these with a function of the same name, and the name in `COMMANDS`
 from __future__ import annotations
 
 import _thread
+import errno
 import logging
 import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, TextIO, cast
 
 import typer
@@ -21,6 +24,7 @@ import typer
 from fieldmark import __version__
 from fieldmark.cli.help import Command, Group, describe
 from fieldmark.utils.errors import FieldmarkError
+from fieldmark.utils.io import not_written
 from fieldmark.utils.logging import configure_command_line
 from fieldmark.utils.printable import PrintableStream
 
@@ -37,6 +41,7 @@ COMMANDS = {
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # wherever it is met: no defect of ours
 
 
 def version(value: bool) -> None:
@@ -105,15 +110,28 @@ def _stop_again(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
 
 
+@contextmanager
+def _as_program() -> Iterator[None]:
+    """Stop at SIGTERM as at Ctrl-C, and print names of files and classes, whose origin is unknown, with their
+    control characters written out; afterwards all is as before, for a Python that goes on."""
+    out, hook, term = sys.stdout, sys.unraisablehook, None
+    with suppress(ValueError):  # not in the main thread
+        term = signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook, sys.stdout = _stop_again, cast(TextIO, PrintableStream(out))
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.stdout = hook, out
+        if term is not None:
+            signal.signal(signal.SIGTERM, term)
+
+
 def main() -> None:
     """Run the command line: one sentence and exit code 2 for bad input, 130 after Ctrl-C or SIGTERM."""
     configure_command_line()
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _stop)
-    sys.unraisablehook = _stop_again
-    sys.stdout = cast(TextIO, PrintableStream(sys.stdout))  # names of files and classes are of unknown origin
     try:
-        command_line(next(iter(sys.argv[1:]), ""))()
+        with _as_program():
+            command_line(next(iter(sys.argv[1:]), ""))()
     except FieldmarkError as error:
         logger.error(f"fieldmark: {error}")
         sys.exit(EXIT_INPUT)
@@ -133,3 +151,8 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of the output has closed it (`fieldmark predict … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in _OF_A_DISK or not error.filename:
+            raise
+        logger.error(f"fieldmark: {not_written(Path(os.fsdecode(error.filename)), error)}")
+        sys.exit(EXIT_INPUT)

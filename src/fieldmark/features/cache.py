@@ -27,6 +27,7 @@ import logging
 import os
 import secrets
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -44,12 +45,14 @@ from fieldmark.features.cache_files import (
     consecutive,
     heads_of,
     pack,
+    size_of,
     sync,
     write_all,
 )
 from fieldmark.features.cache_writer import Handles, Writer, refusing
 from fieldmark.utils import io
 from fieldmark.utils.errors import InputError, StoreError
+from fieldmark.utils.threads import in_order
 from fieldmark.utils.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -116,6 +119,7 @@ class FeatureCache:
         self._sorted: KeyLookup | None = None
         self._checked = 0  # rows known to be valid
         self._damaged: set[int] = set()
+        self._map: weakref.ref[npt.NDArray[np.floating]] | None = None  # of the vectors, while it is used
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -160,7 +164,7 @@ class FeatureCache:
 
     def __len__(self) -> int:
         """Return how many rows are valid: a key and its vector."""
-        whole = min(_size(self._vectors) // self._row_bytes, _size(self._index) // KEY_BYTES)
+        whole = min(size_of(self._vectors) // self._row_bytes, size_of(self._index) // KEY_BYTES)
         try:
             synced = int.from_bytes(self._unsynced.read_bytes()[:8], sys.byteorder)
         except FileNotFoundError:  # no writer, and the last one finished
@@ -181,12 +185,14 @@ class FeatureCache:
         count = int(rows[-1]) + 1
         sums, kept = np.zeros(count, np.uint64), np.fromfile(self._sums, np.uint64, count)
         sums[: len(kept)] = kept
-        vectors, parts = self._mapped(count), []
-        for start in range(0, len(rows), _BLOCK):
+        vectors = self._mapped(count)
+
+        def sound(start: int) -> BoolArray:
             some = rows[start : start + _BLOCK]
             block = vectors[some[0] : some[-1] + 1] if _consecutive(some) else vectors[some]
-            parts.append(checksums(keys[start : start + _BLOCK], block) == sums[some])
-        return np.concatenate(parts)
+            return checksums(keys[start : start + _BLOCK], block) == sums[some]
+
+        return np.concatenate(list(in_order(sound, range(0, len(rows), _BLOCK))))
 
     def _checked_rows(self, rows: IntArray, wanted: npt.NDArray[np.bytes_]) -> IntArray:
         """Return the rows found for some keys, with -1 for those that are damaged."""
@@ -256,17 +262,21 @@ class FeatureCache:
         Raises:
             StoreError: a photo is not in the cache.
         """
-        rows = self.rows(keys)
+        vectors = self._mapped(count) if (count := len(self)) else np.empty((0, self.dim), self.dtype)
+        rows = self.rows(keys)  # by the same map: its pages are mapped once
         if (rows < 0).any():
             missing = int((rows < 0).sum())
             raise StoreError(f"{missing} of {len(keys)} photos have no features in {self.folder}.")
-        if not len(rows):
-            return Features(np.empty((0, self.dim), self.dtype), rows)
-        return Features(self._mapped(len(self)), rows)
+        return Features(vectors, rows)
 
     def _mapped(self, count: int) -> npt.NDArray[np.floating]:
         """Map the vectors of the first rows, at least one, into memory; shape (count, D)."""
-        return np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
+        known = self._map() if self._map else None
+        if known is not None and len(known) >= count:
+            return known[:count]
+        new = np.memmap(self._vectors, self.dtype, mode="r", shape=(count, self.dim))
+        self._map = weakref.ref(new)
+        return new
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -387,10 +397,3 @@ def _dtype_name(dtype: np.dtype[np.floating]) -> FeatureDtype:
 
 
 _NO_BYTES = np.empty(0, np.uint8)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

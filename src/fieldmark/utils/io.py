@@ -84,6 +84,9 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part|\.tmp[0-9A-Za-z]{6}")
+"""Names of temporary files: of `replacing`, and of safetensors beside the file that it writes."""
+
 _OLD = 24 * 3600  # seconds
 _looked_at: set[Path] = set()
 _RATIO = 100  # the largest ratio of the unpacked size of a file in a zip to its packed one; more is a bomb
@@ -126,9 +129,9 @@ def _remove_left(folder: Path) -> None:
     if folder in _looked_at:
         return
     _looked_at.add(folder)
-    for each in folder.glob(".*.part"):
+    for each in folder.glob(".*"):
         with suppress(OSError):  # another process was faster, or it is another user's
-            if re.fullmatch(r"\..+\.[0-9a-f]{8}\.part", each.name) and _is_old(each):
+            if TEMPORARY.fullmatch(each.name) and _is_old(each):
                 each.unlink()
 
 

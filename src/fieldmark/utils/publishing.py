@@ -30,7 +30,7 @@ from fieldmark.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_TEMPORARY = re.compile(r"\..+\.part|\.lock|\.writable")
+_TEMPORARY = re.compile(rf"\..+\.part|\.lock|\.writable|{io.TEMPORARY.pattern}")
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _LONGEST = 255 - len("..staging-12345678")  # bytes of a name
 _claimed = threading.local()

@@ -120,7 +120,8 @@ class Downloads(AbstractContextManager["Downloads"]):
             InputError: the server does not answer, or the disk is full; the next run resumes.
         """
         part = path.with_name(f"{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
 
         def once() -> T:
             self._continue(url, part, advance)
@@ -131,7 +132,8 @@ class Downloads(AbstractContextManager["Downloads"]):
                 raise
 
         found = self._with_retries(url, once, lambda: _size(part))
-        io.settle(part, path)
+        with _writing(path):
+            io.settle(part, path)
         _discard(part)
         return found
 
@@ -260,16 +262,21 @@ def _check_space(part: Path, total: int | None, have: int) -> None:
 
 @contextmanager
 def _appending(part: Path) -> Iterator[IO[bytes]]:
+    with _writing(part), part.open("ab") as handle:
+        try:
+            yield handle
+        finally:
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        with part.open("ab") as handle:
-            try:
-                yield handle
-            finally:
-                handle.flush()
-                os.fsync(handle.fileno())
+        yield
     except OSError as error:
         raise InputError(
-            f"{part} could not be written ({error.strerror or error}): free some space, then run "
+            f"{path} could not be written ({error.strerror or error}): free some space, then run "
             "the same command again; it resumes."
         ) from error
 
@@ -287,8 +294,9 @@ def _read_info(part: Path) -> tuple[str, int | None]:
 
 
 def _discard(part: Path) -> None:
-    for path in (part, _info_path(part)):
-        path.unlink(missing_ok=True)
+    with _writing(part):
+        for path in (part, _info_path(part)):
+            path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
